@@ -1,0 +1,1 @@
+//! Unpublished: benches of the Tvix build flow.

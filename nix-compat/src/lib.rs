@@ -1,0 +1,1 @@
+//! Nix data formats: store paths, hashes, derivations, NAR, narinfo. Pure: no policy, no runtime.

@@ -1,0 +1,1 @@
+//! Unpublished: tests of the Tvix build flow.

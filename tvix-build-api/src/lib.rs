@@ -1,0 +1,1 @@
+//! The Builder trait of the Tvix build flow and its back ends.

@@ -1,0 +1,1 @@
+//! The Store trait of the Tvix build flow and its back ends.
