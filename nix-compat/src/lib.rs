@@ -28,5 +28,6 @@ pub mod derivation;
 pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;
+pub mod realisation;
 pub mod sorted;
 pub mod store_path;
