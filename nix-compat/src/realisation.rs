@@ -59,7 +59,12 @@ pub enum DrvOutputError {
 
 impl fmt::Display for DrvOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}!{}", NixHash::Sha256(self.drv_hash).base16(), self.output)
+        write!(
+            f,
+            "{}!{}",
+            NixHash::Sha256(self.drv_hash).base16(),
+            self.output
+        )
     }
 }
 
@@ -70,14 +75,23 @@ impl FromStr for DrvOutput {
         let (hash, output) = text
             .split_once('!')
             .ok_or_else(|| DrvOutputError::MissingSeparator(text.to_owned()))?;
-        let other = || HashError::OtherAlgo { text: hash.to_owned(), expected: HashAlgo::Sha256 };
+        let other = || HashError::OtherAlgo {
+            text: hash.to_owned(),
+            expected: HashAlgo::Sha256,
+        };
         let drv_hash = match NixHash::parse_prefixed(hash) {
             Ok(NixHash::Sha256(hash)) => Ok(hash),
             Ok(_) => Err(other()),
             Err(error) => Err(error),
         }
-        .map_err(|source| DrvOutputError::Hash { text: text.to_owned(), source })?;
-        Ok(Self { drv_hash, output: output.parse()? })
+        .map_err(|source| DrvOutputError::Hash {
+            text: text.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            drv_hash,
+            output: output.parse()?,
+        })
     }
 }
 
@@ -100,9 +114,16 @@ mod tests {
 
     #[test]
     fn round_trip_and_errors() {
-        let id = DrvOutput { drv_hash: [7; 32], output: OutputName::out() };
+        let id = DrvOutput {
+            drv_hash: [7; 32],
+            output: OutputName::out(),
+        };
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "sha256:00!out", "md5:d41d8cd98f00b204e9800998ecf8427e!out"] {
+        for bad in [
+            "",
+            "sha256:00!out",
+            "md5:d41d8cd98f00b204e9800998ecf8427e!out",
+        ] {
             assert!(bad.parse::<DrvOutput>().is_err(), "{bad}");
         }
     }

@@ -123,7 +123,9 @@ impl StoreError {
     /// Whose fault it is.
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Backend { retryable, .. } => Fault::Backend { retryable: *retryable },
+            Self::Backend { retryable, .. } => Fault::Backend {
+                retryable: *retryable,
+            },
             Self::Bug { .. } => Fault::Bug,
             _ => Fault::Caller,
         }

@@ -23,10 +23,12 @@ pub trait StoreExt: Store {
 
     /// What is known of `path`, which must be valid.
     async fn require(&self, path: &StorePath) -> Result<Arc<PathInfo>, StoreError> {
-        self.path_info(path).await?.ok_or_else(|| StoreError::NotFound {
-            store: self.uri().clone(),
-            path: path.clone(),
-        })
+        self.path_info(path)
+            .await?
+            .ok_or_else(|| StoreError::NotFound {
+                store: self.uri().clone(),
+                path: path.clone(),
+            })
     }
 
     /// The closure of `paths`: they and all that they refer to, directly or not, each after
@@ -35,7 +37,12 @@ pub trait StoreExt: Store {
         let mut seen: HashSet<StorePath> = HashSet::new();
         let mut infos: HashMap<StorePath, Arc<PathInfo>> = HashMap::new();
         let mut frontier: Vec<StorePath> = Vec::new();
-        frontier.extend(paths.iter().filter(|path| seen.insert((*path).clone())).cloned());
+        frontier.extend(
+            paths
+                .iter()
+                .filter(|path| seen.insert((*path).clone()))
+                .cloned(),
+        );
         while !frontier.is_empty() {
             let found: Vec<Arc<PathInfo>> = stream::iter(std::mem::take(&mut frontier))
                 .map(|path| async move { self.require(&path).await })
@@ -44,7 +51,10 @@ pub trait StoreExt: Store {
                 .await?;
             for info in found {
                 frontier.extend(
-                    info.references.iter().filter(|path| seen.insert((*path).clone())).cloned(),
+                    info.references
+                        .iter()
+                        .filter(|path| seen.insert((*path).clone()))
+                        .cloned(),
                 );
                 infos.insert(info.path.clone(), info);
             }

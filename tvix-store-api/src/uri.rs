@@ -58,7 +58,11 @@ impl StoreUri {
             "/" => BTreeMap::new(),
             _ => BTreeMap::from([("root".to_owned(), root)]),
         };
-        Self(Arc::new(Parts { scheme: "local".to_owned(), location: String::new(), parameters }))
+        Self(Arc::new(Parts {
+            scheme: "local".to_owned(),
+            location: String::new(),
+            parameters,
+        }))
     }
 
     /// A store in memory. The name tells apart those of one process.
@@ -108,26 +112,39 @@ impl FromStr for StoreUri {
         let mut parameters = BTreeMap::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) =
-                parameter.split_once('=').ok_or_else(|| StoreUriError::ParameterWithoutValue {
-                    uri: text.to_owned(),
-                    parameter: parameter.to_owned(),
-                })?;
-            let value = unescape(value)
-                .ok_or_else(|| StoreUriError::InvalidEscape { uri: text.to_owned() })?;
+                parameter
+                    .split_once('=')
+                    .ok_or_else(|| StoreUriError::ParameterWithoutValue {
+                        uri: text.to_owned(),
+                        parameter: parameter.to_owned(),
+                    })?;
+            let value = unescape(value).ok_or_else(|| StoreUriError::InvalidEscape {
+                uri: text.to_owned(),
+            })?;
             parameters.insert(name.to_owned(), value);
         }
         if scheme == "local" && location.starts_with('/') {
-            parameters.entry("root".to_owned()).or_insert_with(|| location.to_owned());
+            parameters
+                .entry("root".to_owned())
+                .or_insert_with(|| location.to_owned());
         }
         if scheme == "local" {
             if parameters.get("root").is_some_and(|root| root == "/") {
                 parameters.remove("root");
             }
-            let parts = Parts { scheme: scheme.to_owned(), location: String::new(), parameters };
+            let parts = Parts {
+                scheme: scheme.to_owned(),
+                location: String::new(),
+                parameters,
+            };
             return Ok(Self(Arc::new(parts)));
         }
         let (scheme, location) = (scheme.to_owned(), location.to_owned());
-        Ok(Self(Arc::new(Parts { scheme, location, parameters })))
+        Ok(Self(Arc::new(Parts {
+            scheme,
+            location,
+            parameters,
+        })))
     }
 }
 
@@ -192,20 +209,30 @@ mod tests {
 
     #[test]
     fn forms_of_the_local_store() {
-        for text in ["/some/where", "local?root=/some/where", "local:///some/where"] {
+        for text in [
+            "/some/where",
+            "local?root=/some/where",
+            "local:///some/where",
+        ] {
             let uri: StoreUri = text.parse().unwrap();
             assert_eq!(uri, StoreUri::local("/some/where"), "{text}");
             assert_eq!(uri.local_root().unwrap(), Path::new("/some/where"));
             assert_eq!(uri.to_string(), "local?root=/some/where");
         }
         for text in ["/", "local", "local?root=/"] {
-            assert_eq!(text.parse::<StoreUri>().unwrap(), StoreUri::local("/"), "{text}");
+            assert_eq!(
+                text.parse::<StoreUri>().unwrap(),
+                StoreUri::local("/"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn others_and_errors() {
-        let uri: StoreUri = "https://cache.example.org/x?priority=10&want=a%26b".parse().unwrap();
+        let uri: StoreUri = "https://cache.example.org/x?priority=10&want=a%26b"
+            .parse()
+            .unwrap();
         assert_eq!(uri.location(), "cache.example.org/x");
         assert_eq!(uri.parameter("want"), Some("a&b"));
         assert_eq!(uri.to_string().parse::<StoreUri>().unwrap(), uri);
