@@ -1,3 +1,34 @@
 //! Nix data formats: store paths, hashes, derivations, NAR, narinfo. Pure: no policy, no runtime.
+//!
+//! Every type here is a value that was checked when it was made: a [`store_path::StorePath`] has
+//! a valid hash part and name, a [`derivation::Derivation`] that was parsed writes the very bytes
+//! it came from. Nothing here touches a store, and only [`nar`] touches a file system.
+//!
+//! # Compute where a derivation's output will be
+//!
+//! ```
+//! use nix_compat::derivation::DerivationBuilder;
+//! use nix_compat::store_path::StoreDir;
+//!
+//! let dir = StoreDir::default(); // /nix/store; any absolute directory will do
+//! let greeting = DerivationBuilder::new("greeting", "x86_64-linux", "/bin/sh")
+//!     .args(["-c", "echo hello > $out"])
+//!     .instantiate(&dir)?;
+//! let shout = DerivationBuilder::new("shout", "x86_64-linux", "/bin/sh")
+//!     .args(["-c", "tr a-z A-Z < $greeting > $out"])
+//!     .input_env("greeting", &greeting, "out")
+//!     .instantiate(&dir)?;
+//! assert!(shout.derivation.input_drvs.get(&greeting.path).is_some());
+//! assert!(dir.display(&shout.path).to_string().ends_with("-shout.drv"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod content_address;
+pub mod derivation;
 pub mod nar;
+pub mod nixbase32;
+pub mod nixhash;
+pub mod path_info;
+pub mod realisation;
+pub mod sorted;
+pub mod store_path;

@@ -1,1 +1,21 @@
-//! The Builder trait of the Tvix build flow and its back ends.
+//! The [`Builder`] trait of the Tvix build flow and its back ends.
+//!
+//! A builder takes a [`BuildRequest`] (a derivation whose inputs are all known and valid) and a
+//! [`BuildContext`] (where to read the inputs, where log lines go, how to stop) and answers with a
+//! [`BuildOutcome`]: a failed build is an outcome, an `Err` is the builder's own trouble. What
+//! every back end promises is the `# Contract` section of [`Builder`], and the module
+//! `conformance` (feature `conformance`) checks it.
+
+mod builder;
+mod error;
+mod log;
+mod outcome;
+mod request;
+
+pub use builder::{Builder, BuilderProfile, this_system};
+pub use error::BuilderError;
+pub use log::{LogLine, LogReceiver, LogSender, log_channel};
+pub use outcome::{
+    BuildFailure, BuildOutcome, BuildSuccess, Delivery, FailureKind, PushedOutput, StreamedOutput,
+};
+pub use request::{BuildContext, BuildLimits, BuildRequest};

@@ -1,0 +1,7 @@
+//! The ATerm form of derivations, as in `.drv` files (Nix manual, "ATerm").
+
+mod parse;
+mod write;
+
+pub use parse::{AtermError, AtermErrorKind};
+pub(crate) use write::{InputHashes, Masked, write_aterm};

@@ -1,0 +1,195 @@
+//! Writing ATerm.
+
+use bstr::BString;
+
+use crate::derivation::{Derivation, Output, OutputName};
+use crate::nixbase32;
+use crate::nixhash::HashEncoding;
+use crate::sorted::SortedSet;
+use crate::store_path::{StoreDir, StorePath};
+
+/// Whether to blank out output paths and the environment variables that hold them, as when the
+/// paths are what is being computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Masked {
+    Yes,
+    No,
+}
+
+/// Input derivations by their hash modulo fixed outputs, in base 16, sorted.
+pub(crate) type InputHashes = std::collections::BTreeMap<String, SortedSet<OutputName>>;
+
+impl Derivation {
+    /// The contents of the `.drv` file.
+    pub fn to_aterm(&self, dir: &StoreDir) -> Vec<u8> {
+        write_aterm(self, dir, Masked::No, None)
+    }
+}
+
+/// Writes `derivation`, with `inputs` in place of its input derivations if given.
+pub(crate) fn write_aterm(
+    derivation: &Derivation,
+    dir: &StoreDir,
+    masked: Masked,
+    inputs: Option<&InputHashes>,
+) -> Vec<u8> {
+    let mut out = Writer {
+        bytes: Vec::with_capacity(estimate(derivation)),
+        dir,
+    };
+    out.raw(b"Derive([");
+    out.list(derivation.outputs.iter(), |out, (name, output)| {
+        out.raw(b"(");
+        out.quoted(name.as_str().as_bytes());
+        out.output(derivation, name, output, masked);
+        out.raw(b")");
+    });
+    out.raw(b"],[");
+    match inputs {
+        Some(inputs) => out.list(inputs.iter(), |out, (hash, outputs)| {
+            out.raw(b"(");
+            out.quoted(hash.as_bytes());
+            out.output_names(outputs);
+        }),
+        None => out.list(derivation.input_drvs.iter(), |out, (path, outputs)| {
+            out.raw(b"(");
+            out.path(path);
+            out.output_names(outputs);
+        }),
+    }
+    out.raw(b"],[");
+    out.list(derivation.input_srcs.iter(), |out, path| out.path(path));
+    out.raw(b"],");
+    out.quoted(&derivation.system);
+    out.raw(b",");
+    out.string(&derivation.builder);
+    out.raw(b",[");
+    out.list(derivation.args.iter(), |out, arg| out.string(arg));
+    out.raw(b"],[");
+    out.list(derivation.env.iter(), |out, (name, value)| {
+        out.raw(b"(");
+        out.string(name);
+        out.raw(b",");
+        if masked == Masked::Yes && names_output(derivation, name) {
+            out.raw(b"\"\"");
+        } else {
+            out.string(value);
+        }
+        out.raw(b")");
+    });
+    out.raw(b"])");
+    out.bytes
+}
+
+fn names_output(derivation: &Derivation, name: &BString) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name))
+}
+
+fn estimate(derivation: &Derivation) -> usize {
+    let env: usize = derivation
+        .env
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 8)
+        .sum();
+    let args: usize = derivation.args.iter().map(|arg| arg.len() + 4).sum();
+    let paths =
+        derivation.outputs.len() + derivation.input_drvs.len() + derivation.input_srcs.len();
+    env + args + derivation.builder.len() + 100 * paths + 64
+}
+
+struct Writer<'a> {
+    bytes: Vec<u8>,
+    dir: &'a StoreDir,
+}
+
+impl Writer<'_> {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn list<T>(&mut self, items: impl Iterator<Item = T>, mut write: impl FnMut(&mut Self, T)) {
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                self.raw(b",");
+            }
+            write(self, item);
+        }
+    }
+
+    /// A string that holds nothing to escape.
+    fn quoted(&mut self, text: &[u8]) {
+        self.raw(b"\"");
+        self.raw(text);
+        self.raw(b"\"");
+    }
+
+    fn string(&mut self, text: &[u8]) {
+        self.raw(b"\"");
+        let mut clean = 0;
+        for (position, byte) in text.iter().enumerate() {
+            let escape = match byte {
+                b'"' | b'\\' => *byte,
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\t' => b't',
+                _ => continue,
+            };
+            self.raw(&text[clean..position]);
+            self.raw(&[b'\\', escape]);
+            clean = position + 1;
+        }
+        self.raw(&text[clean..]);
+        self.raw(b"\"");
+    }
+
+    fn path(&mut self, path: &StorePath) {
+        self.raw(b"\"");
+        self.raw(self.dir.as_str().as_bytes());
+        self.raw(b"/");
+        let mut hash_part = String::with_capacity(32);
+        nixbase32::encode_into(path.digest(), &mut hash_part);
+        self.raw(hash_part.as_bytes());
+        self.raw(b"-");
+        self.raw(path.name().as_str().as_bytes());
+        self.raw(b"\"");
+    }
+
+    fn output_names(&mut self, names: &SortedSet<OutputName>) {
+        self.raw(b",[");
+        self.list(names.iter(), |out, name| {
+            out.quoted(name.as_str().as_bytes())
+        });
+        self.raw(b"])");
+    }
+
+    fn output(
+        &mut self,
+        derivation: &Derivation,
+        name: &OutputName,
+        output: &Output,
+        masked: Masked,
+    ) {
+        self.raw(b",");
+        match output.path(self.dir, &derivation.name, name) {
+            Some(path) if masked == Masked::No => self.path(&path),
+            _ => self.raw(b"\"\""),
+        }
+        let (method_algo, hash) = match output {
+            Output::InputAddressed(_) | Output::Deferred => return self.raw(b",\"\",\"\""),
+            Output::Fixed(address) => (
+                format!("{}{}", address.method.prefix(), address.hash.algo()),
+                address.hash.encode(HashEncoding::Base16),
+            ),
+            Output::Floating { method, algo } => {
+                (format!("{}{algo}", method.prefix()), String::new())
+            }
+            Output::Impure { method, algo } => {
+                (format!("{}{algo}", method.prefix()), "impure".to_owned())
+            }
+        };
+        self.raw(b",");
+        self.quoted(method_algo.as_bytes());
+        self.raw(b",");
+        self.quoted(hash.as_bytes());
+    }
+}

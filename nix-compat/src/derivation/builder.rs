@@ -1,0 +1,410 @@
+//! Making derivations in Rust.
+
+use std::sync::Arc;
+
+use bstr::BString;
+use thiserror::Error;
+
+use super::{
+    Derivation, HashModulo, MissingInput, Output, OutputName, OutputNameError, OutputOptionError,
+    output_placeholder, upstream_placeholder,
+};
+use crate::content_address::{ContentAddress, ContentAddressMethod};
+use crate::nixhash::{HashAlgo, NixHash};
+use crate::sorted::{SortedMap, SortedSet};
+use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, output_path};
+
+/// Makes a derivation and computes its store paths, as `derivation { … }` does in the Nix
+/// language. Mistakes are reported by [`DerivationBuilder::instantiate`].
+#[derive(Debug, Clone)]
+pub struct DerivationBuilder {
+    name: String,
+    system: BString,
+    builder: BString,
+    args: Vec<BString>,
+    env: SortedMap<BString, BString>,
+    outputs: Vec<String>,
+    kind: Kind,
+    input_drvs: SortedMap<StorePath, SortedSet<OutputName>>,
+    input_srcs: SortedSet<StorePath>,
+    modulos: Vec<(StorePath, HashModulo)>,
+    /// The store directory of the inputs.
+    input_dir: Option<StoreDir>,
+    error: Option<InstantiateError>,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    InputAddressed,
+    Fixed(ContentAddress),
+    Floating {
+        method: ContentAddressMethod,
+        algo: HashAlgo,
+    },
+}
+
+/// A derivation together with the path of its `.drv` file and what others need to use it.
+#[derive(Debug, Clone)]
+pub struct Instantiated {
+    /// Where its `.drv` file is.
+    pub path: StorePath,
+    /// The derivation.
+    pub derivation: Arc<Derivation>,
+    /// The store directory that its paths were computed for.
+    pub store_dir: StoreDir,
+    /// Its hash in those that use it.
+    pub modulo: HashModulo,
+}
+
+/// Why a derivation cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InstantiateError {
+    /// The name of the derivation cannot stand in a store path.
+    #[error("invalid derivation name '{name}'")]
+    Name {
+        /// The name as given, or with the output's name appended.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// The name ends in `.drv`, as only the file of a derivation may.
+    #[error("derivation name '{0}' ends in '.drv'")]
+    DrvName(String),
+    /// Not the name of an output.
+    #[error("derivation '{derivation}' has an invalid output")]
+    OutputName {
+        /// The derivation's name.
+        derivation: String,
+        /// What is wrong.
+        source: OutputNameError,
+    },
+    /// An output is declared twice.
+    #[error("derivation '{derivation}' has the output '{output}' twice")]
+    DuplicateOutput {
+        /// The derivation's name.
+        derivation: String,
+        /// The output.
+        output: String,
+    },
+    /// A fixed-output derivation has one output, `out`.
+    #[error("fixed-output derivation '{0}' can have no output but 'out'")]
+    FixedOutputs(String),
+    /// The fixed output can have no path.
+    #[error("derivation '{derivation}' has an invalid fixed output")]
+    Fixed {
+        /// The derivation's name.
+        derivation: String,
+        /// What is wrong.
+        source: OutputOptionError,
+    },
+    /// An input has no such output.
+    #[error("derivation '{derivation}' has no output '{output}'")]
+    NoSuchOutput {
+        /// The input derivation.
+        derivation: StorePath,
+        /// What was asked for.
+        output: String,
+    },
+    /// The inputs' paths are in another store directory.
+    #[error("the inputs are for the store directory '{input}', not for '{wanted}'")]
+    OtherStoreDir {
+        /// That of the inputs.
+        input: StoreDir,
+        /// That of the derivation.
+        wanted: StoreDir,
+    },
+    /// An input is not known.
+    #[error(transparent)]
+    MissingInput(#[from] MissingInput),
+}
+
+impl Instantiated {
+    /// How users of this derivation refer to its output: by path if it is known, else by a
+    /// placeholder that is replaced once it was built. `None` if there is no such output.
+    pub fn output_reference(&self, output: &str) -> Option<String> {
+        let (name, kind) = self
+            .derivation
+            .outputs
+            .iter()
+            .find(|(name, _)| name.as_str() == output)?;
+        match kind.path(&self.store_dir, &self.derivation.name, name) {
+            Some(path) => Some(self.store_dir.display(&path).to_string()),
+            None => upstream_placeholder(&self.path, name).ok(),
+        }
+    }
+
+    /// The path of an output, if there is such an output and its path is known before the build.
+    pub fn output_path(&self, output: &str) -> Option<StorePath> {
+        self.derivation
+            .output_path(&self.store_dir, &output.parse().ok()?)
+    }
+}
+
+impl DerivationBuilder {
+    /// A derivation with the one output `out`.
+    pub fn new(
+        name: impl Into<String>,
+        system: impl Into<BString>,
+        builder: impl Into<BString>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            system: system.into(),
+            builder: builder.into(),
+            args: Vec::new(),
+            env: SortedMap::new_vec(),
+            outputs: vec!["out".to_owned()],
+            kind: Kind::InputAddressed,
+            input_drvs: SortedMap::new_vec(),
+            input_srcs: SortedSet::new(),
+            modulos: Vec::new(),
+            input_dir: None,
+            error: None,
+        }
+    }
+
+    /// Appends arguments for the builder.
+    #[must_use]
+    pub fn args<A: Into<BString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable. Those named after outputs, and `name`, `system` and
+    /// `builder`, are set anyway.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<BString>, value: impl Into<BString>) -> Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Declares the outputs, in place of the one `out`. The first is what a user gets who names
+    /// none.
+    #[must_use]
+    pub fn outputs<O: Into<String>>(mut self, outputs: impl IntoIterator<Item = O>) -> Self {
+        self.outputs = outputs.into_iter().map(Into::into).collect();
+        let names = bstr::join(" ", &self.outputs);
+        self.env("outputs", names)
+    }
+
+    /// Makes this a fixed-output derivation: its contents are known by hash, and it may use the
+    /// network to get them.
+    #[must_use]
+    pub fn fixed(mut self, method: ContentAddressMethod, hash: NixHash) -> Self {
+        self = self
+            .env(
+                "outputHash",
+                hash.encode(crate::nixhash::HashEncoding::Base16),
+            )
+            .env("outputHashAlgo", hash.algo().name())
+            .env("outputHashMode", mode(method));
+        self.kind = Kind::Fixed(ContentAddress { method, hash });
+        self
+    }
+
+    /// Makes the outputs floating: their paths follow from what the build makes.
+    #[must_use]
+    pub fn floating(mut self, method: ContentAddressMethod, algo: HashAlgo) -> Self {
+        self = self
+            .env("outputHashAlgo", algo.name())
+            .env("outputHashMode", mode(method));
+        self.kind = Kind::Floating { method, algo };
+        self
+    }
+
+    /// Uses a store path that no derivation makes.
+    #[must_use]
+    pub fn source(mut self, path: &StorePath) -> Self {
+        self.input_srcs.insert(path.clone());
+        self
+    }
+
+    /// Uses an output of another derivation.
+    #[must_use]
+    pub fn input(mut self, input: &Instantiated, output: &str) -> Self {
+        let found = input
+            .derivation
+            .outputs
+            .iter()
+            .find(|(name, _)| name.as_str() == output);
+        let Some((name, _)) = found else {
+            self.error.get_or_insert(InstantiateError::NoSuchOutput {
+                derivation: input.path.clone(),
+                output: output.to_owned(),
+            });
+            return self;
+        };
+        match self.input_drvs.get_mut(&input.path) {
+            Some(outputs) => {
+                outputs.insert(name.clone());
+            }
+            None => {
+                self.input_dir
+                    .get_or_insert_with(|| input.store_dir.clone());
+                self.input_drvs
+                    .insert(input.path.clone(), SortedSet::from([name.clone()]));
+                self.modulos.push((input.path.clone(), input.modulo));
+            }
+        }
+        self
+    }
+
+    /// Uses an output of another derivation and sets an environment variable to its path, or to
+    /// what stands for the path until it is known.
+    #[must_use]
+    pub fn input_env(self, name: impl Into<BString>, input: &Instantiated, output: &str) -> Self {
+        let reference = input.output_reference(output).unwrap_or_default();
+        self.input(input, output).env(name, reference)
+    }
+
+    /// Computes the paths. The derivation is that which C++ Nix instantiates from the same
+    /// attributes.
+    pub fn instantiate(mut self, dir: &StoreDir) -> Result<Instantiated, InstantiateError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if let Some(input) = self.input_dir.take().filter(|input| input != dir) {
+            return Err(InstantiateError::OtherStoreDir {
+                input,
+                wanted: dir.clone(),
+            });
+        }
+        let mut derivation = self.derivation(dir)?;
+        let modulos = &self.modulos;
+        let known = |path: &StorePath| {
+            modulos
+                .iter()
+                .find(|(input, _)| input == path)
+                .map(|(_, modulo)| *modulo)
+        };
+        if matches!(self.kind, Kind::InputAddressed) {
+            let masked = derivation.masked_hash_modulo(dir, known)?;
+            if !masked.deferred {
+                self.fill_paths(dir, &mut derivation, &masked.hash)?;
+            }
+        }
+        let path = derivation
+            .path(dir)
+            .map_err(|source| InstantiateError::Name {
+                name: self.name.clone(),
+                source,
+            })?;
+        let modulo = derivation.hash_modulo(dir, known)?;
+        let derivation = Arc::new(derivation);
+        Ok(Instantiated {
+            path,
+            derivation,
+            store_dir: dir.clone(),
+            modulo,
+        })
+    }
+
+    fn fill_paths(
+        &self,
+        dir: &StoreDir,
+        derivation: &mut Derivation,
+        hash: &[u8; 32],
+    ) -> Result<(), InstantiateError> {
+        let name = derivation.name.clone();
+        for (output_name, output) in derivation.outputs.iter_mut() {
+            let path = output_path(dir, &name, output_name, hash).map_err(|source| {
+                InstantiateError::Name {
+                    name: format!("{name}-{output_name}"),
+                    source,
+                }
+            })?;
+            let text = dir.display(&path).to_string();
+            derivation
+                .env
+                .insert(output_name.as_str().into(), text.into());
+            *output = Output::InputAddressed(path);
+        }
+        Ok(())
+    }
+
+    /// The derivation without input-addressed paths.
+    fn derivation(&mut self, dir: &StoreDir) -> Result<Derivation, InstantiateError> {
+        if self.name.ends_with(DRV_SUFFIX) {
+            return Err(InstantiateError::DrvName(self.name.clone()));
+        }
+        let name = self.name.parse().map_err(|source| InstantiateError::Name {
+            name: self.name.clone(),
+            source,
+        })?;
+        if matches!(self.kind, Kind::Fixed(_)) && self.outputs != ["out"] {
+            return Err(InstantiateError::FixedOutputs(self.name.clone()));
+        }
+        let mut env = std::mem::take(&mut self.env);
+        env.insert("name".into(), self.name.as_str().into());
+        env.insert("system".into(), self.system.clone());
+        env.insert("builder".into(), self.builder.clone());
+        let mut outputs = SortedMap::new_vec();
+        for output in &self.outputs {
+            let output_name: OutputName =
+                output
+                    .parse()
+                    .map_err(|source| InstantiateError::OutputName {
+                        derivation: self.name.clone(),
+                        source,
+                    })?;
+            let (kind, reference) = self.output(dir, &name, &output_name)?;
+            env.insert(output.as_str().into(), reference.into());
+            if outputs.insert(output_name, kind).is_some() {
+                return Err(InstantiateError::DuplicateOutput {
+                    derivation: self.name.clone(),
+                    output: output.clone(),
+                });
+            }
+        }
+        Ok(Derivation {
+            name,
+            outputs,
+            input_drvs: std::mem::take(&mut self.input_drvs),
+            input_srcs: std::mem::take(&mut self.input_srcs),
+            system: self.system.clone(),
+            builder: self.builder.clone(),
+            args: std::mem::take(&mut self.args),
+            env,
+        })
+    }
+
+    /// An output before paths are computed, and what its environment variable holds.
+    fn output(
+        &self,
+        dir: &StoreDir,
+        name: &crate::store_path::StorePathName,
+        output: &OutputName,
+    ) -> Result<(Output, String), InstantiateError> {
+        Ok(match &self.kind {
+            Kind::InputAddressed => (Output::Deferred, String::new()),
+            Kind::Floating { method, algo } => (
+                Output::Floating {
+                    method: *method,
+                    algo: *algo,
+                },
+                output_placeholder(output),
+            ),
+            Kind::Fixed(address) => {
+                let path = Output::fixed_path(address, dir, name, output).map_err(|source| {
+                    InstantiateError::Fixed {
+                        derivation: self.name.clone(),
+                        source,
+                    }
+                })?;
+                (
+                    Output::Fixed(address.clone()),
+                    dir.display(&path).to_string(),
+                )
+            }
+        })
+    }
+}
+
+/// The value of `outputHashMode`.
+const fn mode(method: ContentAddressMethod) -> &'static str {
+    match method {
+        ContentAddressMethod::NixArchive => "recursive",
+        other => other.name(),
+    }
+}

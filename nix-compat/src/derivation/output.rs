@@ -1,0 +1,174 @@
+//! Outputs of derivations and their names.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
+use thiserror::Error;
+
+use crate::content_address::{ContentAddress, ContentAddressMethod};
+use crate::nixhash::HashAlgo;
+use crate::store_path::{NameError, StoreDir, StorePath, StorePathName};
+use crate::store_path::{fixed_output_path, output_path_name};
+
+/// The name of an output, such as `out` or `dev`. As the name of a store path, and not `drv`.
+///
+/// Cheap to clone; names up to 23 bytes take no allocation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutputName(SmolStr);
+
+/// Why a text is not the name of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OutputNameError {
+    /// It could not stand in a store path.
+    #[error("'{name}' cannot be the name of an output")]
+    Invalid {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// `drv` is taken: `<name>.drv` is the derivation itself.
+    #[error("an output cannot be called 'drv'")]
+    Drv,
+}
+
+impl OutputName {
+    /// `out`, the output that everything has unless it says otherwise.
+    pub const fn out() -> Self {
+        Self(SmolStr::new_static("out"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for OutputName {
+    type Err = OutputNameError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        if name == "drv" {
+            return Err(OutputNameError::Drv);
+        }
+        StorePathName::from_bytes(name.as_bytes()).map_err(|source| OutputNameError::Invalid {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok(Self(SmolStr::new(name)))
+    }
+}
+
+impl fmt::Display for OutputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for OutputName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Borrow<str> for OutputName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for OutputName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for OutputName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is known of an output before the build (Nix manual, "Derivation output").
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Output {
+    /// Its path follows from the derivation's inputs.
+    InputAddressed(StorePath),
+    /// Its path follows from contents that are declared in advance.
+    Fixed(ContentAddress),
+    /// Its path will follow from whatever contents the build makes.
+    Floating {
+        /// What will be hashed.
+        method: ContentAddressMethod,
+        /// How it will be hashed.
+        algo: HashAlgo,
+    },
+    /// Its path follows from inputs whose own paths are not known yet.
+    Deferred,
+    /// As [`Output::Floating`], but built anew every time.
+    Impure {
+        /// What will be hashed.
+        method: ContentAddressMethod,
+        /// How it will be hashed.
+        algo: HashAlgo,
+    },
+}
+
+/// Why the fields of an output do not go together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum OutputOptionError {
+    /// The address allows no path.
+    #[error("no store path can have the content address '{0}'")]
+    Unaddressable(ContentAddress),
+    /// The output's name makes no path.
+    #[error("the output '{output}' of '{derivation}' has no valid store path")]
+    Name {
+        /// The derivation's name.
+        derivation: StorePathName,
+        /// The output.
+        output: OutputName,
+        /// What is wrong.
+        source: NameError,
+    },
+}
+
+impl Output {
+    /// The path, if it is known before the build.
+    pub fn path(
+        &self,
+        dir: &StoreDir,
+        derivation: &StorePathName,
+        name: &OutputName,
+    ) -> Option<StorePath> {
+        match self {
+            Self::InputAddressed(path) => Some(path.clone()),
+            Self::Fixed(address) => {
+                fixed_output_path(dir, output_path_name(derivation, name).ok()?, address)
+            }
+            Self::Floating { .. } | Self::Deferred | Self::Impure { .. } => None,
+        }
+    }
+
+    /// The path of a fixed output, or why it has none.
+    pub(crate) fn fixed_path(
+        address: &ContentAddress,
+        dir: &StoreDir,
+        derivation: &StorePathName,
+        name: &OutputName,
+    ) -> Result<StorePath, OutputOptionError> {
+        let path_name =
+            output_path_name(derivation, name).map_err(|source| OutputOptionError::Name {
+                derivation: derivation.clone(),
+                output: name.clone(),
+                source,
+            })?;
+        fixed_output_path(dir, path_name, address)
+            .ok_or_else(|| OutputOptionError::Unaddressable(address.clone()))
+    }
+}

@@ -1,0 +1,321 @@
+//! Hashes and the ways in which Nix writes them (Nix manual, `nix hash`).
+
+mod algo;
+mod hasher;
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+pub use algo::HashAlgo;
+pub use hasher::NixHasher;
+
+use crate::nixbase32;
+
+/// A digest with its algorithm.
+///
+/// Shows as SRI (`sha256-<base-64>`), which is also its serde form; parses any of the forms that
+/// name the algorithm.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NixHash {
+    /// 16 bytes of MD5. Broken: for old fixed outputs only.
+    Md5([u8; 16]),
+    /// 20 bytes of SHA-1. Broken: for old fixed outputs only.
+    Sha1([u8; 20]),
+    /// 32 bytes of SHA-256, which Nix uses for all of its own.
+    Sha256([u8; 32]),
+    /// 64 bytes of SHA-512.
+    Sha512(Box<[u8; 64]>),
+}
+
+/// How a digest is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashEncoding {
+    /// Lower-case hexadecimal.
+    Base16,
+    /// [`nixbase32`].
+    Base32,
+    /// RFC 4648 base-64 with padding.
+    Base64,
+}
+
+/// Why a text is not a hash.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HashError {
+    /// The algorithm is none of md5, sha1, sha256, sha512.
+    #[error("'{0}' is not a hash algorithm (known are md5, sha1, sha256, sha512)")]
+    UnknownAlgo(String),
+    /// Neither the text nor the caller says which algorithm it is.
+    #[error("'{0}' does not name its hash algorithm")]
+    MissingAlgo(String),
+    /// The text names another algorithm than the caller wanted.
+    #[error("'{text}' should be a {expected} hash")]
+    OtherAlgo {
+        /// The text as given.
+        text: String,
+        /// What was wanted.
+        expected: HashAlgo,
+    },
+    /// The length fits none of the encodings.
+    #[error("'{text}' has the wrong length for a {algo} hash")]
+    WrongLength {
+        /// The text as given, without the algorithm.
+        text: String,
+        /// The algorithm that decides the length.
+        algo: HashAlgo,
+    },
+    /// A character that the encoding has not, or bits set that it does not use.
+    #[error("'{text}' is not a {algo} hash in the encoding that its length implies")]
+    InvalidDigits {
+        /// The text as given, without the algorithm.
+        text: String,
+        /// The algorithm.
+        algo: HashAlgo,
+    },
+}
+
+impl NixHash {
+    /// Hashes `bytes`.
+    pub fn digest(algo: HashAlgo, bytes: impl AsRef<[u8]>) -> Self {
+        let mut hasher = NixHasher::new(algo);
+        hasher.update(bytes.as_ref());
+        hasher.finish()
+    }
+
+    /// A hash from its raw digest; `None` if the length is not that of the algorithm.
+    pub fn from_digest(algo: HashAlgo, digest: &[u8]) -> Option<Self> {
+        Some(match algo {
+            HashAlgo::Md5 => Self::Md5(digest.try_into().ok()?),
+            HashAlgo::Sha1 => Self::Sha1(digest.try_into().ok()?),
+            HashAlgo::Sha256 => Self::Sha256(digest.try_into().ok()?),
+            HashAlgo::Sha512 => Self::Sha512(Box::new(digest.try_into().ok()?)),
+        })
+    }
+
+    /// The algorithm.
+    pub const fn algo(&self) -> HashAlgo {
+        match self {
+            Self::Md5(_) => HashAlgo::Md5,
+            Self::Sha1(_) => HashAlgo::Sha1,
+            Self::Sha256(_) => HashAlgo::Sha256,
+            Self::Sha512(_) => HashAlgo::Sha512,
+        }
+    }
+
+    /// The raw digest.
+    pub fn digest_bytes(&self) -> &[u8] {
+        match self {
+            Self::Md5(digest) => digest,
+            Self::Sha1(digest) => digest,
+            Self::Sha256(digest) => digest,
+            Self::Sha512(digest) => &**digest,
+        }
+    }
+
+    /// The digest alone, in this encoding.
+    pub fn encode(&self, encoding: HashEncoding) -> String {
+        match encoding {
+            HashEncoding::Base16 => HEXLOWER.encode(self.digest_bytes()),
+            HashEncoding::Base32 => nixbase32::encode(self.digest_bytes()),
+            HashEncoding::Base64 => BASE64.encode(self.digest_bytes()),
+        }
+    }
+
+    /// `sha256:<hexadecimal>`.
+    pub fn base16(&self) -> String {
+        format!("{}:{}", self.algo(), self.encode(HashEncoding::Base16))
+    }
+
+    /// `sha256:<nixbase32>`.
+    pub fn base32(&self) -> String {
+        format!("{}:{}", self.algo(), self.encode(HashEncoding::Base32))
+    }
+
+    /// `sha256:<base-64>`.
+    pub fn base64(&self) -> String {
+        format!("{}:{}", self.algo(), self.encode(HashEncoding::Base64))
+    }
+
+    /// Parses `sha256:…` in any encoding.
+    pub fn parse_prefixed(text: &str) -> Result<Self, HashError> {
+        let (algo, digits) = text
+            .split_once(':')
+            .ok_or_else(|| HashError::MissingAlgo(text.to_owned()))?;
+        Self::parse_digits(digits, algo.parse()?)
+    }
+
+    /// Parses every form that Nix takes where a derivation says `outputHash`: SRI, `algo:digits`
+    /// or, if `algo` is given, digits alone.
+    pub fn parse_any(text: &str, algo: Option<HashAlgo>) -> Result<Self, HashError> {
+        let hash = if text.contains(':') {
+            Self::parse_prefixed(text)?
+        } else if text.contains('-') {
+            Self::parse_sri(text)?
+        } else {
+            let algo = algo.ok_or_else(|| HashError::MissingAlgo(text.to_owned()))?;
+            Self::parse_digits(text, algo)?
+        };
+        match algo {
+            Some(expected) if expected != hash.algo() => Err(HashError::OtherAlgo {
+                text: text.to_owned(),
+                expected,
+            }),
+            _ => Ok(hash),
+        }
+    }
+
+    /// Parses SRI: `sha256-<base-64>`, and nothing else.
+    pub fn parse_sri(text: &str) -> Result<Self, HashError> {
+        let (algo, digits) = text
+            .split_once('-')
+            .ok_or_else(|| HashError::MissingAlgo(text.to_owned()))?;
+        let algo: HashAlgo = algo.parse()?;
+        BASE64
+            .decode(digits.as_bytes())
+            .ok()
+            .and_then(|digest| Self::from_digest(algo, &digest))
+            .ok_or_else(|| HashError::InvalidDigits {
+                text: digits.to_owned(),
+                algo,
+            })
+    }
+
+    /// Parses the digits alone; their number tells the encoding.
+    pub fn parse_digits(digits: &str, algo: HashAlgo) -> Result<Self, HashError> {
+        let len = algo.digest_len();
+        let base64_len = BASE64.encode_len(len);
+        let decoded = if digits.len() == len * 2 {
+            HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
+        } else if digits.len() == nixbase32::encoded_len(len) {
+            decode_base32(digits, algo)
+        } else if digits.len() == base64_len {
+            BASE64.decode(digits.as_bytes()).ok()
+        } else {
+            return Err(HashError::WrongLength {
+                text: digits.to_owned(),
+                algo,
+            });
+        };
+        decoded
+            .and_then(|digest| Self::from_digest(algo, &digest))
+            .ok_or_else(|| HashError::InvalidDigits {
+                text: digits.to_owned(),
+                algo,
+            })
+    }
+}
+
+fn decode_base32(digits: &str, algo: HashAlgo) -> Option<Vec<u8>> {
+    match algo {
+        HashAlgo::Md5 => nixbase32::decode::<16>(digits).ok().map(Vec::from),
+        HashAlgo::Sha1 => nixbase32::decode::<20>(digits).ok().map(Vec::from),
+        HashAlgo::Sha256 => nixbase32::decode::<32>(digits).ok().map(Vec::from),
+        HashAlgo::Sha512 => nixbase32::decode::<64>(digits).ok().map(Vec::from),
+    }
+}
+
+impl fmt::Display for NixHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.algo(), self.encode(HashEncoding::Base64))
+    }
+}
+
+impl fmt::Debug for NixHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for NixHash {
+    type Err = HashError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse_any(text, None)
+    }
+}
+
+impl Serialize for NixHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NixHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALGOS: [HashAlgo; 4] = [
+        HashAlgo::Md5,
+        HashAlgo::Sha1,
+        HashAlgo::Sha256,
+        HashAlgo::Sha512,
+    ];
+
+    #[test]
+    fn one_hash_in_all_its_forms() {
+        let hash = NixHash::digest(HashAlgo::Sha256, b"");
+        for text in [
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",
+            "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+        ] {
+            assert_eq!(text.parse::<NixHash>().unwrap(), hash);
+        }
+        assert_eq!(
+            hash.to_string(),
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        );
+    }
+
+    #[test]
+    fn errors_name_the_culprit() {
+        let digits = HEXLOWER.encode(&[7; 32]);
+        assert!(matches!(
+            digits.parse::<NixHash>(),
+            Err(HashError::MissingAlgo(_))
+        ));
+        assert!(
+            matches!("sha3:00".parse::<NixHash>(), Err(HashError::UnknownAlgo(algo)) if algo == "sha3")
+        );
+        assert!(matches!(
+            "md5:00".parse::<NixHash>(),
+            Err(HashError::WrongLength { .. })
+        ));
+        let odd = format!("md5:{}", "g".repeat(32));
+        assert!(matches!(
+            odd.parse::<NixHash>(),
+            Err(HashError::InvalidDigits { .. })
+        ));
+        let other = NixHash::parse_any(&format!("sha256:{digits}"), Some(HashAlgo::Sha512));
+        assert!(matches!(other, Err(HashError::OtherAlgo { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn round_trips(bytes: Vec<u8>) {
+            for algo in ALGOS {
+                let hash = NixHash::digest(algo, &bytes);
+                for text in [hash.base16(), hash.base32(), hash.base64(), hash.to_string()] {
+                    prop_assert_eq!(text.parse::<NixHash>().unwrap(), hash.clone());
+                }
+                for encoding in [HashEncoding::Base16, HashEncoding::Base32, HashEncoding::Base64] {
+                    let digits = hash.encode(encoding);
+                    prop_assert_eq!(NixHash::parse_digits(&digits, algo).unwrap(), hash.clone());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Computing store paths (Nix manual, "Complete store path calculation").
+
+use sha2::{Digest, Sha256};
+
+use super::{DIGEST_LEN, NameError, StoreDir, StorePath, StorePathName};
+use crate::content_address::{ContentAddress, ContentAddressMethod};
+use crate::derivation::OutputName;
+use crate::nixhash::NixHash;
+use crate::sorted::SortedSet;
+
+/// What a content-addressed store path refers to. Part of what the path is computed from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathReferences {
+    /// References to other store paths.
+    pub others: SortedSet<StorePath>,
+    /// Whether the path refers to itself. Its hash is then that of the contents with the own
+    /// hash part replaced by zeroes.
+    pub to_self: bool,
+}
+
+impl PathReferences {
+    /// References to other paths only.
+    pub fn others(others: SortedSet<StorePath>) -> Self {
+        Self {
+            others,
+            to_self: false,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.others.is_empty() && !self.to_self
+    }
+}
+
+/// Folds a hash down to `N` bytes by XOR, as store paths do with SHA-256.
+pub fn compress_hash<const N: usize>(hash: &[u8]) -> [u8; N] {
+    let mut folded = [0; N];
+    for (index, byte) in hash.iter().enumerate() {
+        folded[index % N] ^= byte;
+    }
+    folded
+}
+
+/// `type:sha256:<hex>:<store directory>:<name>`, hashed and folded to the hash part.
+fn store_path(dir: &StoreDir, path_type: &str, inner: &[u8; 32], name: StorePathName) -> StorePath {
+    let mut hasher = Sha256::new();
+    hasher.update(path_type);
+    hasher.update(":sha256:");
+    hasher.update(data_encoding::HEXLOWER.encode(inner));
+    hasher.update(":");
+    hasher.update(dir.as_str());
+    hasher.update(":");
+    hasher.update(name.as_str());
+    let hash: [u8; 32] = hasher.finalize().into();
+    StorePath::new(compress_hash::<DIGEST_LEN>(&hash), name)
+}
+
+fn path_type_with_references(
+    dir: &StoreDir,
+    path_type: &str,
+    references: &PathReferences,
+) -> String {
+    use std::fmt::Write;
+    let mut text = path_type.to_owned();
+    for reference in references.others.iter() {
+        let _ = write!(text, ":{}", dir.display(reference));
+    }
+    if references.to_self {
+        text.push_str(":self");
+    }
+    text
+}
+
+/// The path of a text with these contents, such as a `.drv` file or what `toFile` makes.
+pub fn text_path(
+    dir: &StoreDir,
+    name: StorePathName,
+    contents: &[u8],
+    references: &SortedSet<StorePath>,
+) -> StorePath {
+    let hash: [u8; 32] = Sha256::digest(contents).into();
+    let references = PathReferences::others(references.clone());
+    store_path(
+        dir,
+        &path_type_with_references(dir, "text", &references),
+        &hash,
+        name,
+    )
+}
+
+/// The path of content whose address is `address`.
+///
+/// `None` when that address can have no such references: a text none to itself, and anything
+/// but a NAR hashed with SHA-256 none at all.
+pub fn content_addressed_path(
+    dir: &StoreDir,
+    name: StorePathName,
+    address: &ContentAddress,
+    references: &PathReferences,
+) -> Option<StorePath> {
+    match (address.method, &address.hash) {
+        (ContentAddressMethod::Text, NixHash::Sha256(hash)) if !references.to_self => {
+            Some(store_path(
+                dir,
+                &path_type_with_references(dir, "text", references),
+                hash,
+                name,
+            ))
+        }
+        (ContentAddressMethod::Text, _) => None,
+        (ContentAddressMethod::NixArchive, NixHash::Sha256(hash)) => Some(store_path(
+            dir,
+            &path_type_with_references(dir, "source", references),
+            hash,
+            name,
+        )),
+        (method, hash) if references.is_empty() => {
+            let prefix = method.prefix();
+            let algo = hash.algo();
+            let hex = data_encoding::HEXLOWER.encode(hash.digest_bytes());
+            let inner = Sha256::digest(format!("fixed:out:{prefix}{algo}:{hex}:"));
+            Some(store_path(dir, "output:out", &inner.into(), name))
+        }
+        _ => None,
+    }
+}
+
+/// The path of a fixed output without references.
+pub fn fixed_output_path(
+    dir: &StoreDir,
+    name: StorePathName,
+    address: &ContentAddress,
+) -> Option<StorePath> {
+    content_addressed_path(dir, name, address, &PathReferences::default())
+}
+
+/// The name of an output's store path: the derivation's, with `-<output>` unless it is `out`.
+pub fn output_path_name(
+    derivation: &StorePathName,
+    output: &OutputName,
+) -> Result<StorePathName, NameError> {
+    if output.as_str() == "out" {
+        return Ok(derivation.clone());
+    }
+    format!("{derivation}-{output}").parse()
+}
+
+/// The path of an input-addressed output, given the derivation's hash modulo fixed outputs.
+pub fn output_path(
+    dir: &StoreDir,
+    derivation: &StorePathName,
+    output: &OutputName,
+    hash_modulo: &[u8; 32],
+) -> Result<StorePath, NameError> {
+    let name = output_path_name(derivation, output)?;
+    Ok(store_path(
+        dir,
+        &format!("output:{output}"),
+        hash_modulo,
+        name,
+    ))
+}

@@ -1,0 +1,255 @@
+//! Store paths: `<store directory>/<hash part>-<name>`.
+//!
+//! A [`StorePath`] is the part below the store directory and so is independent of where the
+//! store is; a [`StoreDir`] turns it into an absolute path and back. How a path is computed from
+//! contents is in [`compute`].
+
+mod compute;
+mod dir;
+mod name;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+pub use compute::{
+    PathReferences, compress_hash, content_addressed_path, fixed_output_path, output_path,
+    output_path_name, text_path,
+};
+pub use dir::{StoreDir, StoreDirError};
+pub use name::{MAX_NAME_LEN, NameError, StorePathName};
+
+use crate::nixbase32;
+
+/// Bytes in the hash part.
+pub const DIGEST_LEN: usize = 20;
+/// Characters that the hash part takes.
+pub const HASH_PART_LEN: usize = nixbase32::encoded_len(DIGEST_LEN);
+
+/// The part of a store path below the store directory: 20 bytes of hash and a name.
+///
+/// Orders as its text does, which is the order that ATerm, NAR info and fingerprints use.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct StorePath {
+    digest: [u8; DIGEST_LEN],
+    name: StorePathName,
+}
+
+/// Why a text is not a store path.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StorePathError {
+    /// The absolute path is not below the store directory.
+    #[error("'{path}' is not in the store directory '{store_dir}'")]
+    NotInStore {
+        /// The path as given.
+        path: String,
+        /// The store directory it should be in.
+        store_dir: StoreDir,
+    },
+    /// There is more below a store path, or a slash at its end, where only the store path is wanted.
+    #[error("'{0}' goes below a store path or ends in a slash")]
+    NotTopLevel(String),
+    /// The hash part is not 32 digits of nixbase32.
+    #[error("'{path}' has no valid hash part")]
+    InvalidHashPart {
+        /// The base name as given.
+        path: String,
+        /// What is wrong with its first 32 characters.
+        source: nixbase32::DecodeError,
+    },
+    /// What follows the hash part is not a dash.
+    #[error("'{0}' has no dash after its hash part")]
+    MissingDash(String),
+    /// The name is not allowed.
+    #[error("'{path}' has an invalid name")]
+    InvalidName {
+        /// The base name as given.
+        path: String,
+        /// What is wrong with the name.
+        source: NameError,
+    },
+}
+
+impl StorePath {
+    /// A path from its two parts.
+    pub fn new(digest: [u8; DIGEST_LEN], name: StorePathName) -> Self {
+        Self { digest, name }
+    }
+
+    /// Parses `<hash part>-<name>`.
+    pub fn from_base_name(text: impl AsRef<[u8]>) -> Result<Self, StorePathError> {
+        let text = text.as_ref();
+        let shown = || String::from_utf8_lossy(text).into_owned();
+        let (hash_part, rest) = text.split_at(text.len().min(HASH_PART_LEN));
+        let digest =
+            nixbase32::decode(hash_part).map_err(|source| StorePathError::InvalidHashPart {
+                path: shown(),
+                source,
+            })?;
+        let name = rest
+            .strip_prefix(b"-")
+            .ok_or_else(|| StorePathError::MissingDash(shown()))?;
+        let name =
+            StorePathName::from_bytes(name).map_err(|source| StorePathError::InvalidName {
+                path: shown(),
+                source,
+            })?;
+        Ok(Self { digest, name })
+    }
+
+    /// The 20 bytes of the hash part.
+    pub fn digest(&self) -> &[u8; DIGEST_LEN] {
+        &self.digest
+    }
+
+    /// The hash part as text: what a reference scan looks for.
+    pub fn hash_part(&self) -> String {
+        nixbase32::encode(&self.digest)
+    }
+
+    /// The name, without the hash part.
+    pub fn name(&self) -> &StorePathName {
+        &self.name
+    }
+
+    /// Whether the name ends in `.drv`.
+    pub fn is_derivation(&self) -> bool {
+        self.name.as_str().ends_with(DRV_SUFFIX)
+    }
+
+    /// `<hash part>-<name>`.
+    pub fn base_name(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// What the name of a derivation's file ends in.
+pub const DRV_SUFFIX: &str = ".drv";
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(HASH_PART_LEN + 1 + self.name.as_str().len());
+        nixbase32::encode_into(&self.digest, &mut text);
+        text.push('-');
+        text.push_str(self.name.as_str());
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StorePath({self})")
+    }
+}
+
+impl FromStr for StorePath {
+    type Err = StorePathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_base_name(text)
+    }
+}
+
+impl Ord for StorePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The text starts with the most significant bits of the last byte.
+        let by_digest = self.digest.iter().rev().cmp(other.digest.iter().rev());
+        by_digest.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for StorePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Serialize for StorePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StorePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HELLO: &str = "00bgd045z0d4icpbc2yyz4gx48ak44la-net-tools-1.60_p20170221182432";
+
+    pub(crate) fn arbitrary_store_path() -> impl Strategy<Value = StorePath> {
+        (
+            any::<[u8; DIGEST_LEN]>(),
+            "[a-zA-Z0-9+_?=][a-zA-Z0-9+._?=-]{0,30}",
+        )
+            .prop_map(|(digest, name)| StorePath::new(digest, name.parse().unwrap()))
+    }
+
+    #[test]
+    fn parses_and_prints() {
+        let path: StorePath = HELLO.parse().unwrap();
+        assert_eq!(path.to_string(), HELLO);
+        assert_eq!(path.name().as_str(), "net-tools-1.60_p20170221182432");
+        assert_eq!(path.hash_part(), HELLO[..32]);
+        assert!(!path.is_derivation());
+        assert_eq!(
+            serde_json::to_string(&path).unwrap(),
+            format!("\"{HELLO}\"")
+        );
+    }
+
+    #[test]
+    fn rejects_what_is_no_store_path() {
+        let hash = &HELLO[..32];
+        for (text, wanted) in [
+            (String::new(), "hash part"),
+            (hash[..31].to_string(), "hash part"),
+            (hash.to_string(), "dash"),
+            (format!("{hash}_a"), "dash"),
+            (format!("{hash}-"), "name"),
+            (format!("{hash}-."), "name"),
+            (format!("{hash}-.."), "name"),
+            (format!("{hash}-.-a"), "name"),
+            (format!("{hash}-..-a"), "name"),
+            (format!("{hash}-a/b"), "name"),
+            (format!("{hash}-a b"), "name"),
+            (format!("{hash}-{}", "x".repeat(212)), "name"),
+            (format!("{}e-a", &hash[..31]), "hash part"),
+            (format!("{}u-a", &hash[..31]), "hash part"),
+        ] {
+            let error = text.parse::<StorePath>().unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+        assert!(
+            format!("{hash}-{}", "x".repeat(211))
+                .parse::<StorePath>()
+                .is_ok()
+        );
+        assert!(format!("{hash}-.hidden").parse::<StorePath>().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(path in arbitrary_store_path()) {
+            prop_assert_eq!(&path.to_string().parse::<StorePath>().unwrap(), &path);
+            let json = serde_json::to_string(&path).unwrap();
+            prop_assert_eq!(serde_json::from_str::<StorePath>(&json).unwrap(), path);
+        }
+
+        #[test]
+        fn orders_as_text(a in arbitrary_store_path(), b in arbitrary_store_path()) {
+            prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The name part of a store path.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
+use thiserror::Error;
+
+/// The longest name that is allowed, in bytes.
+///
+/// A base name of 255 bytes, the limit of most file systems, less the hash part, the dash and
+/// eleven bytes for what Nix appends to names (`.lock`, `.drv.chroot`).
+pub const MAX_NAME_LEN: usize = 211;
+
+/// A name that may stand in a store path: 1 to 211 bytes of `[0-9A-Za-z+._?=-]`, not `.` or
+/// `..` nor beginning with either and a dash (Nix manual, "Store path", and `libstore/path.cc`
+/// of 2.34 for the rule on dots).
+///
+/// Cheap to clone; names up to 23 bytes take no allocation.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorePathName(SmolStr);
+
+/// Why a text may not be the name of a store path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// The name has no character.
+    #[error("the name is empty")]
+    Empty,
+    /// The name is over [`MAX_NAME_LEN`].
+    #[error("the name has {0} bytes, which is more than {MAX_NAME_LEN}")]
+    TooLong(usize),
+    /// A byte that a name may not have.
+    #[error("the name holds '{}' at position {position}, which is not allowed", byte.escape_ascii())]
+    InvalidByte {
+        /// The offending byte.
+        byte: u8,
+        /// Its index in the name.
+        position: usize,
+    },
+    /// The name is `.` or `..`, or one of these followed by a dash.
+    #[error("the name is '.' or '..', or begins with one of them and a dash")]
+    Dots,
+}
+
+impl StorePathName {
+    /// Checks and keeps `name`.
+    pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if name.len() > MAX_NAME_LEN {
+            return Err(NameError::TooLong(name.len()));
+        }
+        if let Some(position) = name.iter().position(|byte| !is_name_byte(*byte)) {
+            return Err(NameError::InvalidByte {
+                byte: name[position],
+                position,
+            });
+        }
+        if let Some(rest) = name.strip_prefix(b".") {
+            let rest = rest.strip_prefix(b".").unwrap_or(rest);
+            if rest.is_empty() || rest[0] == b'-' {
+                return Err(NameError::Dots);
+            }
+        }
+        // Every allowed byte is ASCII.
+        match std::str::from_utf8(name) {
+            Ok(text) => Ok(Self(SmolStr::new(text))),
+            Err(error) => Err(NameError::InvalidByte {
+                byte: name[error.valid_up_to()],
+                position: error.valid_up_to(),
+            }),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_' | b'?' | b'=')
+}
+
+impl FromStr for StorePathName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::from_bytes(name.as_bytes())
+    }
+}
+
+impl fmt::Display for StorePathName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StorePathName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl AsRef<str> for StorePathName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for StorePathName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for StorePathName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for StorePathName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

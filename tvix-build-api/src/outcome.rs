@@ -1,0 +1,191 @@
+//! How a build ended.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::derivation::OutputName;
+use nix_compat::nixhash::NixHash;
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StorePath;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tvix_store_api::NarStream;
+
+/// How a build ended.
+#[derive(Debug)]
+pub enum BuildOutcome {
+    /// Every output is there.
+    Success(BuildSuccess),
+    /// The derivation is to blame.
+    Failure(BuildFailure),
+}
+
+/// A build that made all its outputs.
+#[derive(Debug)]
+pub struct BuildSuccess {
+    /// The outputs.
+    pub delivery: Delivery,
+    /// How long it took, inputs to outputs.
+    pub duration: Duration,
+}
+
+/// How outputs are handed over.
+#[derive(Debug)]
+pub enum Delivery {
+    /// They are valid in the store that the request named.
+    Pushed(Vec<PushedOutput>),
+    /// They have to be added to a store, in this order: references come first.
+    Streamed(Vec<StreamedOutput>),
+}
+
+/// An output that the builder has pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedOutput {
+    /// Its name.
+    pub name: OutputName,
+    /// What the store knows of it.
+    pub info: Arc<PathInfo>,
+}
+
+/// An output that is still to be added to a store.
+pub struct StreamedOutput {
+    /// Its name.
+    pub name: OutputName,
+    /// What the store is to know of it.
+    pub info: PathInfo,
+    /// Its contents.
+    pub nar: NarStream,
+}
+
+impl fmt::Debug for StreamedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamedOutput")
+            .field("name", &self.name)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Delivery {
+    /// The outputs with their infos, whichever way they come.
+    pub fn outputs(&self) -> Vec<(&OutputName, &PathInfo)> {
+        match self {
+            Self::Pushed(outputs) => outputs
+                .iter()
+                .map(|output| (&output.name, &*output.info))
+                .collect(),
+            Self::Streamed(outputs) => outputs
+                .iter()
+                .map(|output| (&output.name, &output.info))
+                .collect(),
+        }
+    }
+}
+
+/// A build that the derivation is to blame for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFailure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// The last lines of the log, oldest first.
+    pub log_tail: Vec<String>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What went wrong in a build.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The builder program ended with another exit code than 0.
+    #[error("builder failed with exit code {code}")]
+    ExitCode {
+        /// The exit code.
+        code: i32,
+    },
+    /// A signal ended the builder program.
+    #[error("builder was killed by signal {signal}")]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The builder program cannot be run.
+    #[error("cannot run the builder '{program}': {message}")]
+    CannotRun {
+        /// The program.
+        program: String,
+        /// Why not.
+        message: String,
+    },
+    /// It ran for too long.
+    #[error("timed out after {} s", limit.as_secs_f64())]
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+    },
+    /// It wrote nothing to its log for too long.
+    #[error("timed out after {} s of silence", limit.as_secs_f64())]
+    Silent {
+        /// The limit.
+        limit: Duration,
+    },
+    /// It wrote too much to its log.
+    #[error("wrote more than {limit} bytes of log")]
+    LogLimit {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// An output is not there.
+    #[error("builder failed to produce the output path for output '{output}' at '{path}'")]
+    MissingOutput {
+        /// The output.
+        output: OutputName,
+        /// Where it should be.
+        path: String,
+    },
+    /// A fixed output has other contents than were declared.
+    #[error("hash mismatch in fixed-output derivation: specified {expected}, got {actual}")]
+    HashMismatch {
+        /// What the derivation declares.
+        expected: NixHash,
+        /// What was made.
+        actual: NixHash,
+    },
+    /// An output refers to something that it must not refer to.
+    #[error("output '{output}' is not allowed to refer to '{reference}'")]
+    ForbiddenReference {
+        /// The output.
+        output: OutputName,
+        /// What it refers to.
+        reference: StorePath,
+    },
+    /// An output holds something that a store cannot hold.
+    #[error("output '{output}' cannot be stored: {message}")]
+    InvalidOutput {
+        /// The output.
+        output: OutputName,
+        /// What and where.
+        message: String,
+    },
+    /// The derivation asks for something that cannot be.
+    #[error("invalid derivation: {message}")]
+    InvalidDerivation {
+        /// What.
+        message: String,
+    },
+    /// The build was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl fmt::Display for BuildFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.kind, f)
+    }
+}

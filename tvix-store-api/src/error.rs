@@ -1,0 +1,138 @@
+//! What can go wrong in a store.
+
+use nix_compat::nixhash::NixHash;
+use nix_compat::store_path::StorePath;
+use thiserror::Error;
+
+use crate::StoreUri;
+
+/// An error of a back end, whatever its type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a store could not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The path is not valid in this store.
+    #[error("path '{path}' is not valid in store '{store}'")]
+    NotFound {
+        /// The store.
+        store: StoreUri,
+        /// The path.
+        path: StorePath,
+    },
+    /// The contents do not have the hash that was announced.
+    #[error("the contents of '{path}' have hash {actual}, but {expected} was announced")]
+    HashMismatch {
+        /// The path.
+        path: StorePath,
+        /// What its info says.
+        expected: NixHash,
+        /// What came.
+        actual: NixHash,
+    },
+    /// The contents do not have the size that was announced.
+    #[error("the contents of '{path}' have {actual} bytes as NAR, but {expected} were announced")]
+    SizeMismatch {
+        /// The path.
+        path: StorePath,
+        /// What its info says, in bytes.
+        expected: u64,
+        /// What came, in bytes, as far as it was read.
+        actual: u64,
+    },
+    /// A path to be added refers to one that is not valid.
+    #[error("'{path}' refers to '{reference}', which is not valid in store '{store}'")]
+    InvalidReference {
+        /// The store.
+        store: StoreUri,
+        /// The path to be added.
+        path: StorePath,
+        /// What it refers to.
+        reference: StorePath,
+    },
+    /// The path is not the one that its content address gives.
+    #[error("'{path}' is not the path of its content address '{address}'")]
+    AddressMismatch {
+        /// The path.
+        path: StorePath,
+        /// The address.
+        address: Box<nix_compat::content_address::ContentAddress>,
+    },
+    /// The contents are not a NAR.
+    #[error("the contents of '{path}' are not a well-formed NAR")]
+    MalformedNar {
+        /// The path.
+        path: StorePath,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// A local file or tree to be added cannot be read or is not what it was.
+    #[error("cannot add '{file}' to the store as '{path}'")]
+    Source {
+        /// The file or folder.
+        file: std::path::PathBuf,
+        /// The store path it should become.
+        path: StorePath,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// The store can only be read.
+    #[error("store '{store}' is read-only")]
+    ReadOnly {
+        /// The store.
+        store: StoreUri,
+    },
+    /// The back end failed.
+    #[error("store '{store}' failed while {action}")]
+    Backend {
+        /// The store.
+        store: StoreUri,
+        /// What it was doing, as in "reading the database '/nix/var/nix/db/db.sqlite'".
+        action: String,
+        /// Whether the same call may well succeed later.
+        retryable: bool,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// A bug in the store itself.
+    #[error("bug in store '{store}': {message}")]
+    Bug {
+        /// The store.
+        store: StoreUri,
+        /// What should never be.
+        message: String,
+    },
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller asked for something that cannot be.
+    Caller,
+    /// The back end, or what it stands on, failed.
+    Backend {
+        /// Whether the same call may well succeed later.
+        retryable: bool,
+    },
+    /// The code is wrong.
+    Bug,
+}
+
+impl StoreError {
+    /// Whose fault it is.
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Backend { retryable, .. } => Fault::Backend {
+                retryable: *retryable,
+            },
+            Self::Bug { .. } => Fault::Bug,
+            _ => Fault::Caller,
+        }
+    }
+
+    /// Whether the same call may well succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self.fault(), Fault::Backend { retryable: true })
+    }
+}

@@ -1,0 +1,75 @@
+//! The trait.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::{StoreError, StoreUri};
+
+/// A NAR as it comes, in chunks of any size. After an error nothing more comes.
+pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// Store objects under store paths, and what is known of them.
+///
+/// # Contract
+///
+/// - **Valid** means: [`Store::path_info`] answers. A valid path has contents that match its
+///   info, and all its references are valid, itself excepted.
+/// - **Atomic.** [`Store::add`] makes a path valid as a whole or not at all. No reader ever sees
+///   a part of it, and a failed or abandoned `add` leaves nothing that a reader could see.
+/// - **Idempotent.** Adding a path that is valid succeeds and changes nothing; the NAR need not
+///   be read. Two `add`s of one path at once both succeed.
+/// - **Cancellation.** Every future may be dropped at any point. A dropped `add` has either
+///   happened or not.
+/// - **Concurrency.** All methods may be called at once from many tasks.
+/// - **No blocking.** Nothing blocks the thread that polls; back ends that do blocking work move
+///   it elsewhere.
+/// - Realisations may be forgotten: a store that keeps none answers `None`, and what depends on
+///   it is built again.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// Which store this is. Whoever is given it can tell whether it knows how to reach the store.
+    fn uri(&self) -> &StoreUri;
+
+    /// The directory that the store's paths are in, logically.
+    fn store_dir(&self) -> &StoreDir;
+
+    /// What is known of `path`; `None` if it is not valid.
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError>;
+
+    /// Which of `paths` are valid, in one round trip as far as the back end can.
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError>;
+
+    /// The NAR of `path`.
+    ///
+    /// Fails with [`StoreError::NotFound`] if it is not valid, at once or in the stream.
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError>;
+
+    /// Makes `info.path` valid with the contents of `nar`.
+    ///
+    /// Checks that the NAR is well-formed and has the hash and size of `info`, that the
+    /// references are valid ([`StoreError::InvalidReference`]), and that the path is the one its
+    /// content address gives, if it has one. `info.registration_time` is the store's to set.
+    async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError>;
+
+    /// Where `path` can be read on this file system, if the store keeps it there as files.
+    /// `None` if it does not or the path is not valid; [`StoreExt::local_path`] unpacks then.
+    ///
+    /// [`StoreExt::local_path`]: crate::StoreExt::local_path
+    async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError>;
+
+    /// Which path an output turned out to have, if this store remembers.
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError>;
+
+    /// Remembers which path an output turned out to have, as far as this store remembers such
+    /// things. The path must be valid ([`StoreError::NotFound`]).
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError>;
+}
