@@ -1,0 +1,107 @@
+//! How fast trees are packed and hashed, against how fast their bytes can be hashed at all.
+//!
+//!     cargo run --release -p tvix-benches --bin nar_rate
+//!
+//! Two trees are made in the temporary directory: one of large files, one of 20,000 small ones.
+//! For each the best of several rounds is printed, alternating, as other work on the machine
+//! disturbs single ones.
+
+use std::fs;
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use nix_compat::nar::{RestoreOptions, dump_path, restore};
+use sha2::{Digest, Sha256};
+
+const ROUNDS: usize = 7;
+
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let large = folder.path().join("large");
+    fs::create_dir(&large)?;
+    for file in 0..8u32 {
+        fs::write(large.join(file.to_string()), noise(64 << 20, file))?;
+    }
+    measure("8 files of 64 MiB", &large)?;
+    let small = folder.path().join("small");
+    for directory in 0..200u32 {
+        let path = small.join(directory.to_string());
+        fs::create_dir_all(&path)?;
+        for file in 0..100u32 {
+            // 4 KiB on average, as in source trees.
+            let len = 64 + (directory * 100 + file) * 7919 % 8064;
+            fs::write(path.join(file.to_string()), noise(len as usize, file))?;
+        }
+    }
+    measure("20,000 files of 4 KiB", &small)
+}
+
+fn measure(what: &str, tree: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut nar = Vec::new();
+    dump_path(tree, &mut nar)?;
+    let bytes = nar.len() as f64;
+    let rate = |start: Instant| bytes / start.elapsed().as_secs_f64() / 1e9;
+    let (mut plain, mut pack, mut hashed, mut unpack) = (0f64, 0f64, 0f64, 0f64);
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        let expected = Sha256::digest(black_box(&nar));
+        plain = plain.max(rate(start));
+
+        let start = Instant::now();
+        dump_path(tree, io::sink())?;
+        pack = pack.max(rate(start));
+
+        let start = Instant::now();
+        let mut hasher = Hasher(Sha256::new());
+        dump_path(tree, &mut hasher)?;
+        assert_eq!(hasher.0.finalize(), expected);
+        hashed = hashed.max(rate(start));
+
+        let dest = tree.with_extension(format!("again{round}"));
+        let start = Instant::now();
+        restore(&nar[..], &dest, RestoreOptions::default())?;
+        unpack = unpack.max(rate(start));
+        fs::remove_dir_all(dest)?;
+    }
+    println!("{what}: {:.0} MB as a NAR", bytes / 1e6);
+    println!("  sha2 of the bytes in memory {plain:.2} GB/s");
+    println!("  dump_path to nowhere        {pack:.2} GB/s");
+    println!(
+        "  dump_path into sha2         {hashed:.2} GB/s, {:.0} %",
+        hashed / plain * 100.0
+    );
+    println!("  restore                     {unpack:.2} GB/s");
+    Ok(())
+}
+
+/// Bytes that look random, so that no file system compresses them.
+fn noise(len: usize, seed: u32) -> Vec<u8> {
+    let mut state = u64::from(seed) * 2 + 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next)
+        .take(len.div_ceil(8))
+        .flatten()
+        .collect();
+    bytes.truncate(len);
+    bytes
+}

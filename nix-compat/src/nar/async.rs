@@ -1,0 +1,339 @@
+//! The reader and writer over [`tokio::io`]. They need no runtime.
+//!
+//! The rules are those of the blocking ones: both drive the same [`Parser`] and [`Encoder`].
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf,
+};
+
+use super::error::NarError;
+use super::parser::{Event, Parser, RawEvent};
+use super::{BUFFER_SIZE, Encoder};
+
+/// Reads an archive from an asynchronous stream, event by event.
+///
+/// The counterpart of [`nar::Reader`](super::Reader), which see.
+///
+/// # Cancellation
+///
+/// Every method may be cancelled (its future dropped) at any time and called again: what has
+/// been read is in the reader, and an event is taken from it only when it is returned.
+/// [`finish`](Self::finish) alone takes the reader with it.
+#[derive(Debug)]
+pub struct Reader<R> {
+    inner: R,
+    parser: Parser,
+    /// As in the blocking reader.
+    pending: usize,
+}
+
+impl<R: AsyncRead + Unpin> Reader<BufReader<R>> {
+    /// Reads from a stream that has no buffer, with one of [`BUFFER_SIZE`]. It reads ahead:
+    /// what follows the archive may be lost.
+    pub fn buffered(inner: R) -> Self {
+        Self::new(BufReader::with_capacity(BUFFER_SIZE, inner))
+    }
+}
+
+impl<R: AsyncBufRead + Unpin> Reader<R> {
+    /// Reads an archive that starts at the stream's current position.
+    pub fn new(inner: R) -> Self {
+        Self {
+            inner,
+            parser: Parser::new(),
+            pending: 0,
+        }
+    }
+
+    /// The next event; `None` after [`Event::End`].
+    ///
+    /// # Errors
+    ///
+    /// [`NarError::Malformed`], for ever; [`NarError::Io`] if the stream failed.
+    pub async fn next_event(&mut self) -> Result<Option<Event<'_>>, NarError> {
+        let Some(raw) = self.next_raw().await? else {
+            return Ok(None);
+        };
+        let input = match raw {
+            // Not cancelled here: the buffer is not empty, so this is ready at once.
+            RawEvent::Contents(_) => self.inner.fill_buf().await.map_err(NarError::Io)?,
+            _ => &[],
+        };
+        Ok(Some(self.parser.resolve(raw, input)))
+    }
+
+    /// Reads and checks whatever is left of the innermost open thing; as
+    /// [`nar::Reader::skip`](super::Reader::skip).
+    ///
+    /// If it was cancelled, what is left is no longer what it was: go on with
+    /// [`next_event`](Self::next_event).
+    pub async fn skip(&mut self) -> Result<(), NarError> {
+        let skip = self.parser.skip();
+        while let Some(raw) = self.next_raw().await? {
+            if skip.is_over(&raw, &self.parser) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The contents of the file whose [`Event::RegularStart`] came last; as
+    /// [`nar::Reader::contents`](super::Reader::contents).
+    pub fn contents(&mut self) -> Contents<'_, R> {
+        Contents { reader: self }
+    }
+
+    /// Reads what is left of the archive, checks that the stream ends with it, and returns the
+    /// stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream goes on, and
+    /// whatever [`next_event`](Self::next_event) returns.
+    pub async fn finish(mut self) -> Result<R, NarError> {
+        while self.next_raw().await?.is_some() {}
+        if self
+            .inner
+            .fill_buf()
+            .await
+            .map_err(NarError::Io)?
+            .is_empty()
+        {
+            return Ok(self.inner);
+        }
+        Err(self.parser.trailing())
+    }
+
+    /// Returns the stream: after [`Event::End`], positioned at the first byte behind the
+    /// archive.
+    pub fn into_inner(mut self) -> R {
+        Pin::new(&mut self.inner).consume(self.pending);
+        self.inner
+    }
+
+    /// How many bytes of the archive have been read.
+    pub fn offset(&self) -> u64 {
+        self.parser.offset()
+    }
+
+    /// How many directories are open.
+    pub fn depth(&self) -> usize {
+        self.parser.depth()
+    }
+
+    /// The path of the node being read, relative to the root and `/`-separated; empty for the
+    /// root itself.
+    pub fn path(&self) -> bstr::BString {
+        self.parser.path()
+    }
+
+    async fn next_raw(&mut self) -> Result<Option<RawEvent>, NarError> {
+        poll_fn(|cx| self.poll_raw(cx)).await
+    }
+
+    /// The whole of the reading. Between two calls the state is in `self` alone, which is what
+    /// makes every method safe to cancel.
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RawEvent>, NarError>> {
+        Pin::new(&mut self.inner).consume(std::mem::take(&mut self.pending));
+        if let (_, Some(raw)) = self.parser.advance(&[])? {
+            return Poll::Ready(Ok(Some(raw)));
+        }
+        if self.parser.is_finished() {
+            return Poll::Ready(Ok(None));
+        }
+        loop {
+            let input =
+                ready!(Pin::new(&mut self.inner).poll_fill_buf(cx)).map_err(NarError::Io)?;
+            if input.is_empty() {
+                self.parser.finish()?;
+            }
+            let (consumed, raw) = self.parser.advance(input)?;
+            if let Some(RawEvent::Contents(_)) = raw {
+                self.pending = consumed;
+                return Poll::Ready(Ok(raw));
+            }
+            Pin::new(&mut self.inner).consume(consumed);
+            if raw.is_some() {
+                return Poll::Ready(Ok(raw));
+            }
+        }
+    }
+}
+
+/// One file's contents as a stream; see [`Reader::contents`].
+#[derive(Debug)]
+pub struct Contents<'a, R> {
+    reader: &'a mut Reader<R>,
+}
+
+impl<R> Contents<'_, R> {
+    /// How many bytes are still to come.
+    pub fn remaining(&self) -> u64 {
+        self.reader.parser.contents_remaining()
+    }
+}
+
+impl<R: AsyncBufRead + Unpin> AsyncRead for Contents<'_, R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reader = &mut *self.get_mut().reader;
+        let remaining = reader.parser.contents_remaining();
+        if remaining == 0 || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut inner = Pin::new(&mut reader.inner);
+        inner.as_mut().consume(std::mem::take(&mut reader.pending));
+        let input = ready!(inner.as_mut().poll_fill_buf(cx))?;
+        if input.is_empty() {
+            reader.parser.finish()?;
+        }
+        let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
+        let len = limit.min(buf.remaining()).min(input.len());
+        reader.parser.advance(&input[..len])?;
+        buf.put_slice(&input[..len]);
+        inner.consume(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes an archive to an asynchronous stream.
+///
+/// The counterpart of [`nar::Writer`](super::Writer), which see.
+///
+/// # Cancellation
+///
+/// A call that was cancelled (its future dropped) has had no effect on the archive and may be
+/// made again, except [`contents`](Self::contents), [`regular`](Self::regular) and
+/// [`event`](Self::event) with contents: of those an unknown part has been written, and the
+/// archive is worthless.
+#[derive(Debug)]
+pub struct Writer<W> {
+    inner: W,
+    encoder: Encoder,
+    buffer: Vec<u8>,
+    /// How much of `buffer` has been written.
+    written: usize,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    /// Writes an archive at the stream's current position.
+    pub fn new(inner: W) -> Self {
+        Self {
+            inner,
+            encoder: Encoder::new(),
+            buffer: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Begins a directory.
+    pub async fn directory_start(&mut self) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder.directory_start(&mut self.buffer)
+    }
+
+    /// Begins an entry of the innermost directory; its node must follow. Names ascend strictly
+    /// by their bytes.
+    pub async fn entry(&mut self, name: &[u8]) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder.entry(name, &mut self.buffer)
+    }
+
+    /// Ends the innermost directory.
+    pub async fn directory_end(&mut self) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder.directory_end(&mut self.buffer)
+    }
+
+    /// Writes a symlink.
+    pub async fn symlink(&mut self, target: &[u8]) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder.symlink(target, &mut self.buffer)
+    }
+
+    /// Writes a file that is in memory.
+    pub async fn regular(&mut self, executable: bool, contents: &[u8]) -> Result<(), NarError> {
+        self.regular_start(executable, contents.len() as u64)
+            .await?;
+        self.contents(contents).await?;
+        self.regular_end().await
+    }
+
+    /// Begins a file of `size` bytes.
+    pub async fn regular_start(&mut self, executable: bool, size: u64) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder
+            .regular_start(executable, size, &mut self.buffer)
+    }
+
+    /// Writes the next piece of the file's contents, of any length. Not safe to cancel.
+    pub async fn contents(&mut self, bytes: &[u8]) -> Result<(), NarError> {
+        if bytes.len() < BUFFER_SIZE / 8 {
+            self.make_room().await?;
+            self.encoder.contents(bytes.len() as u64)?;
+            self.buffer.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.encoder.contents(bytes.len() as u64)?;
+        self.flush_buffer().await?;
+        self.inner.write_all(bytes).await.map_err(NarError::Io)
+    }
+
+    /// Ends a file, all of whose bytes must have been written.
+    pub async fn regular_end(&mut self) -> Result<(), NarError> {
+        self.make_room().await?;
+        self.encoder.regular_end(&mut self.buffer)
+    }
+
+    /// Writes what `event` says.
+    pub async fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
+        if let Event::Contents(bytes) = event {
+            return self.contents(bytes).await;
+        }
+        self.make_room().await?;
+        self.encoder.event(event, &mut self.buffer)
+    }
+
+    /// Checks that the archive is complete, flushes it and returns the stream. The stream is
+    /// not shut down.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::OutOfPlace`](super::Problem::OutOfPlace) if the archive is not complete.
+    pub async fn finish(mut self) -> Result<W, NarError> {
+        self.encoder.finish()?;
+        self.flush_buffer().await?;
+        self.inner.flush().await.map_err(NarError::Io)?;
+        Ok(self.inner)
+    }
+
+    /// Called before the buffer grows, never after, so that a cancelled call has done nothing.
+    async fn make_room(&mut self) -> Result<(), NarError> {
+        if self.buffer.len() < BUFFER_SIZE / 2 {
+            return Ok(());
+        }
+        self.flush_buffer().await
+    }
+
+    async fn flush_buffer(&mut self) -> Result<(), NarError> {
+        while self.written < self.buffer.len() {
+            // Not `write_all`: it would forget what it has written when it is cancelled.
+            let rest = &self.buffer[self.written..];
+            match self.inner.write(rest).await.map_err(NarError::Io)? {
+                0 => return Err(NarError::Io(io::ErrorKind::WriteZero.into())),
+                len => self.written += len,
+            }
+        }
+        self.buffer.clear();
+        self.written = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! The writing side as a state machine without I/O.
+
+use bstr::BString;
+
+use super::error::{NarError, Problem};
+use super::parser::Event;
+use super::rules::{self, Trail};
+
+/// Produces the bytes around files' contents, and refuses what is not an archive.
+///
+/// Every writer of this crate drives one. A call appends framing to `out`, which the caller
+/// writes; contents are not passed through it, only counted, so that they are never copied:
+///
+/// ```
+/// use nix_compat::nar::Encoder;
+///
+/// let mut nar = Vec::new();
+/// let mut encoder = Encoder::new();
+/// encoder.regular_start(false, 5, &mut nar)?;
+/// encoder.contents(5)?;
+/// nar.extend_from_slice(b"hello");
+/// encoder.regular_end(&mut nar)?;
+/// encoder.finish()?;
+/// assert_eq!(nar.len(), 120);
+/// # Ok::<(), nix_compat::nar::NarError>(())
+/// ```
+///
+/// A call that fails appends nothing and changes nothing: it may be made again, rightly.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    trail: Trail,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The root node comes next, after the magic string.
+    Root,
+    /// A directory's entry or end comes next.
+    Directory,
+    /// An entry's node comes next.
+    Node,
+    /// A file's contents come next: what was announced, what is missing.
+    Contents { size: u64, remaining: u64 },
+    /// The archive is complete.
+    Done,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// An encoder at the start of an archive.
+    pub fn new() -> Self {
+        Self {
+            trail: Trail::default(),
+            state: State::Root,
+        }
+    }
+
+    /// Begins a directory.
+    pub fn directory_start(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
+        self.check_node("a directory")?;
+        if let Err(problem) = self.trail.open_directory() {
+            return Err(self.refuse(problem));
+        }
+        // The magic string comes before the first directory only.
+        self.node_start(b"directory", out);
+        self.state = State::Directory;
+        Ok(())
+    }
+
+    /// Begins an entry of the innermost directory; its node must follow.
+    ///
+    /// # Errors
+    ///
+    /// [`NarError::Unwritable`] if the name is no file name, or not greater than the entry's
+    /// before, by its bytes.
+    pub fn entry(&mut self, name: &[u8], out: &mut Vec<u8>) -> Result<(), NarError> {
+        if self.state != State::Directory {
+            return Err(self.refuse(Problem::OutOfPlace("an entry")));
+        }
+        if let Err(problem) = self.trail.open_entry(name) {
+            return Err(self.refuse(problem));
+        }
+        string(b"entry", out);
+        string(b"(", out);
+        string(b"name", out);
+        string(name, out);
+        string(b"node", out);
+        self.state = State::Node;
+        Ok(())
+    }
+
+    /// Ends the innermost directory.
+    pub fn directory_end(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
+        if self.state != State::Directory {
+            return Err(self.refuse(Problem::OutOfPlace("a directory's end")));
+        }
+        self.trail.close_directory();
+        self.node_end(out);
+        Ok(())
+    }
+
+    /// Writes a symlink.
+    ///
+    /// # Errors
+    ///
+    /// [`NarError::Unwritable`] if the target is empty, contains NUL or is too long.
+    pub fn symlink(&mut self, target: &[u8], out: &mut Vec<u8>) -> Result<(), NarError> {
+        self.check_node("a symlink")?;
+        if let Err(problem) = rules::check_target(target) {
+            return Err(self.refuse(problem));
+        }
+        self.node_start(b"symlink", out);
+        string(b"target", out);
+        string(target, out);
+        self.node_end(out);
+        Ok(())
+    }
+
+    /// Begins a file of `size` bytes.
+    pub fn regular_start(
+        &mut self,
+        executable: bool,
+        size: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NarError> {
+        self.check_node("a file")?;
+        if let Err(problem) = rules::check_size(size) {
+            return Err(self.refuse(problem));
+        }
+        self.node_start(b"regular", out);
+        if executable {
+            string(b"executable", out);
+            string(b"", out);
+        }
+        string(b"contents", out);
+        out.extend_from_slice(&size.to_le_bytes());
+        self.state = State::Contents {
+            size,
+            remaining: size,
+        };
+        Ok(())
+    }
+
+    /// Says that `len` bytes of contents follow what has been appended so far. The caller
+    /// writes them.
+    ///
+    /// # Errors
+    ///
+    /// [`NarError::Unwritable`] if that is more than was announced. They must not be written
+    /// then.
+    pub fn contents(&mut self, len: u64) -> Result<(), NarError> {
+        let State::Contents { size, remaining } = self.state else {
+            return Err(self.refuse(Problem::OutOfPlace("contents")));
+        };
+        let Some(remaining) = remaining.checked_sub(len) else {
+            return Err(self.refuse(Problem::WrongSize {
+                declared: size,
+                given: (size - remaining).saturating_add(len),
+            }));
+        };
+        self.state = State::Contents { size, remaining };
+        Ok(())
+    }
+
+    /// Ends a file.
+    ///
+    /// # Errors
+    ///
+    /// [`NarError::Unwritable`] if fewer bytes were given than announced.
+    pub fn regular_end(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
+        let State::Contents { size, remaining } = self.state else {
+            return Err(self.refuse(Problem::OutOfPlace("a file's end")));
+        };
+        if remaining > 0 {
+            return Err(self.refuse(Problem::WrongSize {
+                declared: size,
+                given: size - remaining,
+            }));
+        }
+        out.extend_from_slice(&[0; 8][..rules::padding(size)]);
+        self.node_end(out);
+        Ok(())
+    }
+
+    /// Does what `event` says, and appends its contents, if it has any.
+    pub fn event(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Result<(), NarError> {
+        match event {
+            Event::DirectoryStart => self.directory_start(out),
+            Event::Entry { name } => self.entry(name, out),
+            Event::DirectoryEnd => self.directory_end(out),
+            Event::RegularStart { executable, size } => self.regular_start(executable, size, out),
+            Event::Contents(bytes) => {
+                self.contents(bytes.len() as u64)?;
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
+            Event::RegularEnd => self.regular_end(out),
+            Event::Symlink { target } => self.symlink(target, out),
+            Event::End => self.finish(),
+        }
+    }
+
+    /// Checks that the archive is complete.
+    pub fn finish(&self) -> Result<(), NarError> {
+        if self.is_finished() {
+            return Ok(());
+        }
+        Err(self.refuse(Problem::OutOfPlace("the archive's end")))
+    }
+
+    /// Whether the archive is complete.
+    pub fn is_finished(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// How many directories are open; at most [`MAX_DEPTH`](super::MAX_DEPTH).
+    pub fn depth(&self) -> usize {
+        self.trail.depth()
+    }
+
+    /// The path of the node being written, relative to the root and `/`-separated; empty for
+    /// the root itself.
+    pub fn path(&self) -> BString {
+        self.trail.path()
+    }
+
+    fn check_node(&self, what: &'static str) -> Result<(), NarError> {
+        if matches!(self.state, State::Root | State::Node) {
+            return Ok(());
+        }
+        Err(self.refuse(Problem::OutOfPlace(what)))
+    }
+
+    fn refuse(&self, problem: Problem) -> NarError {
+        NarError::Unwritable {
+            path: self.trail.path(),
+            problem,
+        }
+    }
+
+    fn node_start(&mut self, kind: &[u8], out: &mut Vec<u8>) {
+        if self.state == State::Root {
+            string(b"nix-archive-1", out);
+        }
+        string(b"(", out);
+        string(b"type", out);
+        string(kind, out);
+    }
+
+    fn node_end(&mut self, out: &mut Vec<u8>) {
+        string(b")", out);
+        if self.trail.depth() == 0 {
+            self.state = State::Done;
+            return;
+        }
+        string(b")", out);
+        self.trail.close_entry();
+        self.state = State::Directory;
+    }
+}
+
+/// Appends a string: length, bytes, padding.
+fn string(bytes: &[u8], out: &mut Vec<u8>) {
+    let len = bytes.len() as u64;
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(&[0; 8][..rules::padding(len)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MAX_DEPTH;
+    use super::*;
+
+    fn problem(result: Result<(), NarError>) -> Problem {
+        match result {
+            Err(NarError::Unwritable { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failed_call_leaves_no_trace() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new();
+        assert!(matches!(
+            problem(encoder.symlink(b"", &mut out)),
+            Problem::BadTarget(_)
+        ));
+        assert!(matches!(
+            problem(encoder.entry(b"x", &mut out)),
+            Problem::OutOfPlace(_)
+        ));
+        assert!(out.is_empty());
+        encoder.directory_start(&mut out).unwrap();
+        encoder.entry(b"b", &mut out).unwrap();
+        encoder.symlink(b"t", &mut out).unwrap();
+        let before = out.clone();
+        assert!(matches!(
+            problem(encoder.entry(b"a", &mut out)),
+            Problem::Unordered { .. }
+        ));
+        assert_eq!(
+            problem(encoder.entry(b"b", &mut out)),
+            Problem::DuplicateName("b".into())
+        );
+        assert_eq!(
+            problem(encoder.symlink(b"t", &mut out)),
+            Problem::OutOfPlace("a symlink")
+        );
+        assert_eq!(out, before);
+        encoder.directory_end(&mut out).unwrap();
+        encoder.finish().unwrap();
+        assert!(matches!(
+            problem(encoder.directory_start(&mut out)),
+            Problem::OutOfPlace(_)
+        ));
+    }
+
+    #[test]
+    fn sizes_are_kept() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new();
+        encoder.regular_start(false, 3, &mut out).unwrap();
+        encoder.contents(2).unwrap();
+        let short = Problem::WrongSize {
+            declared: 3,
+            given: 2,
+        };
+        assert_eq!(problem(encoder.regular_end(&mut out)), short);
+        let long = Problem::WrongSize {
+            declared: 3,
+            given: 4,
+        };
+        assert_eq!(problem(encoder.contents(2)), long);
+        encoder.contents(1).unwrap();
+        encoder.regular_end(&mut out).unwrap();
+        let size = u64::MAX;
+        assert_eq!(
+            problem(Encoder::new().regular_start(false, size, &mut out)),
+            Problem::FileTooLarge(size)
+        );
+    }
+
+    #[test]
+    fn depth_is_limited() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new();
+        for _ in 0..MAX_DEPTH {
+            encoder.directory_start(&mut out).unwrap();
+            encoder.entry(b"d", &mut out).unwrap();
+        }
+        assert_eq!(problem(encoder.directory_start(&mut out)), Problem::TooDeep);
+        // A leaf may still be this deep.
+        encoder.symlink(b"t", &mut out).unwrap();
+    }
+}

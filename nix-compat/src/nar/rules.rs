@@ -1,0 +1,235 @@
+//! The rules that reader and writer share: names, targets, order, depth, padding.
+
+use bstr::BString;
+
+use super::error::Problem;
+
+/// Longest name of a directory entry, in bytes (`NAME_MAX` on Linux).
+pub const MAX_NAME_LEN: usize = 255;
+/// Longest symlink target, in bytes (`PATH_MAX` on Linux, without its NUL).
+pub const MAX_TARGET_LEN: usize = 4095;
+/// How many directories may be open at once: a path has at most this many components.
+///
+/// The format itself has no limit. A reader that follows nesting on its stack, or opens one
+/// file descriptor for each level, needs one, and so must refuse what it could not unpack.
+pub const MAX_DEPTH: usize = 64;
+/// Largest file, in bytes: what a signed 64-bit file offset can address.
+pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
+/// Longest keyword of the format that is read at all; the longest that exists has 13 bytes.
+pub(super) const MAX_TAG_LEN: usize = 32;
+
+/// How many zero bytes follow a string of `len` bytes.
+pub(super) fn padding(len: u64) -> usize {
+    (len.wrapping_neg() % 8) as usize
+}
+
+/// Checks a directory entry's name: not empty, not `.` or `..`, no `/`, no NUL, at most
+/// [`MAX_NAME_LEN`] bytes.
+pub(super) fn check_name(name: &[u8]) -> Result<(), Problem> {
+    if name.len() > MAX_NAME_LEN {
+        return Err(Problem::TooLong {
+            what: "name",
+            len: name.len() as u64,
+            limit: MAX_NAME_LEN,
+        });
+    }
+    let bad = name.is_empty()
+        || name == b"."
+        || name == b".."
+        || memchr::memchr2(b'/', 0, name).is_some();
+    if bad {
+        return Err(Problem::BadName(name.into()));
+    }
+    Ok(())
+}
+
+/// Checks a symlink's target: not empty, no NUL, at most [`MAX_TARGET_LEN`] bytes.
+pub(super) fn check_target(target: &[u8]) -> Result<(), Problem> {
+    if target.len() > MAX_TARGET_LEN {
+        return Err(Problem::TooLong {
+            what: "symlink target",
+            len: target.len() as u64,
+            limit: MAX_TARGET_LEN,
+        });
+    }
+    if target.is_empty() || memchr::memchr(0, target).is_some() {
+        return Err(Problem::BadTarget(target.into()));
+    }
+    Ok(())
+}
+
+/// Checks a file's size: at most [`MAX_FILE_SIZE`].
+pub(super) fn check_size(size: u64) -> Result<(), Problem> {
+    if size > MAX_FILE_SIZE {
+        return Err(Problem::FileTooLarge(size));
+    }
+    Ok(())
+}
+
+/// Where in the tree a reader or writer is: for each open directory, its latest entry's name.
+///
+/// The names lie one after the other in one buffer, so that an archive of any size costs no
+/// allocation per entry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trail {
+    names: Vec<u8>,
+    /// For each open directory, where its latest name starts in `names`.
+    starts: Vec<usize>,
+    /// Whether the innermost directory's latest entry is still open.
+    in_entry: bool,
+}
+
+impl Trail {
+    /// How many directories are open.
+    pub(super) fn depth(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The name of the innermost directory's latest entry; empty if there was none.
+    pub(super) fn name(&self) -> &[u8] {
+        self.starts
+            .last()
+            .map_or(&[], |&start| &self.names[start..])
+    }
+
+    pub(super) fn open_directory(&mut self) -> Result<(), Problem> {
+        if self.depth() == MAX_DEPTH {
+            return Err(Problem::TooDeep);
+        }
+        self.starts.push(self.names.len());
+        self.in_entry = false;
+        Ok(())
+    }
+
+    /// Leaves the innermost directory; the entry that holds it is open again.
+    pub(super) fn close_directory(&mut self) {
+        if let Some(start) = self.starts.pop() {
+            self.names.truncate(start);
+        }
+        self.in_entry = self.depth() > 0;
+    }
+
+    /// Opens the next entry of the innermost directory: its name must be good, and greater
+    /// than the one before.
+    pub(super) fn open_entry(&mut self, name: &[u8]) -> Result<(), Problem> {
+        check_name(name)?;
+        let previous = self.name();
+        // A name is never empty, so an empty one stands for "none yet".
+        if !previous.is_empty() {
+            match name.cmp(previous) {
+                std::cmp::Ordering::Greater => {}
+                std::cmp::Ordering::Equal => return Err(Problem::DuplicateName(name.into())),
+                std::cmp::Ordering::Less => {
+                    return Err(Problem::Unordered {
+                        name: name.into(),
+                        previous: previous.into(),
+                    });
+                }
+            }
+        }
+        if let Some(&start) = self.starts.last() {
+            self.names.truncate(start);
+        }
+        self.names.extend_from_slice(name);
+        self.in_entry = true;
+        Ok(())
+    }
+
+    pub(super) fn close_entry(&mut self) {
+        self.in_entry = false;
+    }
+
+    /// The path of the node that is open, relative to the root and `/`-separated; empty for
+    /// the root itself.
+    pub(super) fn path(&self) -> BString {
+        let open = if self.in_entry {
+            self.depth()
+        } else {
+            self.depth().saturating_sub(1)
+        };
+        let mut path = Vec::with_capacity(self.names.len() + open);
+        for level in 0..open {
+            let end = self.starts.get(level + 1).copied();
+            if level > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(
+                &self.names[self.starts[level]..end.unwrap_or(self.names.len())],
+            );
+        }
+        path.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_fills_to_eight() {
+        let got: Vec<_> = (0..10).map(padding).collect();
+        assert_eq!(got, [0, 7, 6, 5, 4, 3, 2, 1, 0, 7]);
+        assert_eq!(padding(u64::MAX), 1);
+        assert_eq!(padding(u64::MAX - 8), 1);
+    }
+
+    #[test]
+    fn trail_knows_its_path_and_order() {
+        let mut trail = Trail::default();
+        assert_eq!(trail.path(), "");
+        trail.open_directory().unwrap();
+        assert_eq!(trail.path(), "");
+        trail.open_entry(b"b").unwrap();
+        trail.open_directory().unwrap();
+        trail.open_entry(b"x").unwrap();
+        assert_eq!(trail.path(), "b/x");
+        trail.close_entry();
+        assert_eq!(trail.path(), "b");
+        trail.close_directory();
+        assert_eq!(trail.path(), "b");
+        trail.close_entry();
+        assert_eq!(trail.path(), "");
+        assert!(matches!(
+            trail.open_entry(b"b"),
+            Err(Problem::DuplicateName(_))
+        ));
+        assert!(matches!(
+            trail.open_entry(b"a"),
+            Err(Problem::Unordered { .. })
+        ));
+        trail.open_entry(b"b.").unwrap();
+        trail.close_entry();
+        trail.close_directory();
+        assert_eq!(trail.depth(), 0);
+        assert!(!trail.in_entry);
+    }
+
+    #[test]
+    fn names_that_are_not_names() {
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", b"\0"] {
+            assert!(
+                matches!(check_name(bad), Err(Problem::BadName(_))),
+                "{bad:?}"
+            );
+        }
+        for good in [&b"..."[..], b".a", b"a.", b" ", b"\xff\xfe", &[b'x'; 255]] {
+            check_name(good).unwrap();
+        }
+        assert!(matches!(
+            check_name(&[b'x'; 256]),
+            Err(Problem::TooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn targets_that_are_not_targets() {
+        assert!(matches!(check_target(b""), Err(Problem::BadTarget(_))));
+        assert!(matches!(check_target(b"a\0b"), Err(Problem::BadTarget(_))));
+        assert!(matches!(
+            check_target(&[b'x'; 4096]),
+            Err(Problem::TooLong { .. })
+        ));
+        check_target(&[b'x'; 4095]).unwrap();
+        check_target(b"../../..").unwrap();
+    }
+}

@@ -1,0 +1,219 @@
+//! The blocking writer.
+
+use std::io::{Read, Write};
+
+use super::BUFFER_SIZE;
+use super::encoder::Encoder;
+use super::error::NarError;
+use super::parser::Event;
+
+/// Contents of at least this many bytes are written as they are, not copied into the buffer.
+const DIRECT: usize = 16 * 1024;
+
+/// Writes an archive to a blocking stream.
+///
+/// The calls follow the grammar of [`Event`]; what does not is refused with
+/// [`NarError::Unwritable`], and so are bad names, a wrong order and a wrong size. A refused
+/// call writes nothing and may be made again.
+///
+/// It collects small pieces itself, so the stream needs no buffer. [`finish`](Self::finish)
+/// writes the last of them: a writer that is dropped leaves an incomplete archive. After
+/// [`NarError::Io`] the archive is worthless.
+#[derive(Debug)]
+pub struct Writer<W> {
+    inner: W,
+    encoder: Encoder,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes an archive at the stream's current position.
+    pub fn new(inner: W) -> Self {
+        Self {
+            inner,
+            encoder: Encoder::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Begins a directory.
+    pub fn directory_start(&mut self) -> Result<(), NarError> {
+        self.encoder.directory_start(&mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Begins an entry of the innermost directory; its node must follow. Names ascend strictly
+    /// by their bytes.
+    pub fn entry(&mut self, name: &[u8]) -> Result<(), NarError> {
+        self.encoder.entry(name, &mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Ends the innermost directory.
+    pub fn directory_end(&mut self) -> Result<(), NarError> {
+        self.encoder.directory_end(&mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Writes a symlink.
+    pub fn symlink(&mut self, target: &[u8]) -> Result<(), NarError> {
+        self.encoder.symlink(target, &mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Writes a file that is in memory.
+    pub fn regular(&mut self, executable: bool, contents: &[u8]) -> Result<(), NarError> {
+        self.regular_start(executable, contents.len() as u64)?;
+        self.contents(contents)?;
+        self.regular_end()
+    }
+
+    /// Writes a file of `size` bytes from a stream, which must have exactly that many.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::WrongSize`](super::Problem::WrongSize) if it has fewer or more, [`NarError::Io`] if it fails; the
+    /// archive is worthless then.
+    pub fn regular_from(
+        &mut self,
+        executable: bool,
+        size: u64,
+        mut contents: impl Read,
+    ) -> Result<(), NarError> {
+        self.regular_start(executable, size)?;
+        let mut chunk = vec![0; BUFFER_SIZE];
+        loop {
+            match contents.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(len) => self.contents(&chunk[..len])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(NarError::Io(error)),
+            }
+        }
+        self.regular_end()
+    }
+
+    /// Begins a file of `size` bytes.
+    pub fn regular_start(&mut self, executable: bool, size: u64) -> Result<(), NarError> {
+        self.encoder
+            .regular_start(executable, size, &mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Writes the next piece of the file's contents, of any length.
+    pub fn contents(&mut self, bytes: &[u8]) -> Result<(), NarError> {
+        self.encoder.contents(bytes.len() as u64)?;
+        if bytes.len() < DIRECT {
+            self.buffer.extend_from_slice(bytes);
+            return self.drain();
+        }
+        self.flush_buffer()?;
+        self.inner.write_all(bytes).map_err(NarError::Io)
+    }
+
+    /// Ends a file, all of whose bytes must have been written.
+    pub fn regular_end(&mut self) -> Result<(), NarError> {
+        self.encoder.regular_end(&mut self.buffer)?;
+        self.drain()
+    }
+
+    /// Writes what `event` says.
+    pub fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
+        match event {
+            Event::Contents(bytes) => self.contents(bytes),
+            event => {
+                self.encoder.event(event, &mut self.buffer)?;
+                self.drain()
+            }
+        }
+    }
+
+    /// Checks that the archive is complete, flushes it and returns the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::OutOfPlace`](super::Problem::OutOfPlace) if the archive is not complete.
+    pub fn finish(mut self) -> Result<W, NarError> {
+        self.encoder.finish()?;
+        self.flush_buffer()?;
+        self.inner.flush().map_err(NarError::Io)?;
+        Ok(self.inner)
+    }
+
+    /// How many directories are open.
+    pub fn depth(&self) -> usize {
+        self.encoder.depth()
+    }
+
+    /// The path of the node being written, relative to the root and `/`-separated; empty for
+    /// the root itself.
+    pub fn path(&self) -> bstr::BString {
+        self.encoder.path()
+    }
+
+    /// Writes the buffer once it is worth it.
+    fn drain(&mut self) -> Result<(), NarError> {
+        if self.buffer.len() < BUFFER_SIZE / 2 {
+            return Ok(());
+        }
+        self.flush_buffer()
+    }
+
+    fn flush_buffer(&mut self) -> Result<(), NarError> {
+        if !self.buffer.is_empty() {
+            self.inner.write_all(&self.buffer).map_err(NarError::Io)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Problem;
+    use super::*;
+
+    #[test]
+    fn streams_must_have_the_size_announced() {
+        for (size, ok) in [(4, false), (5, true), (6, false)] {
+            let mut writer = Writer::new(Vec::new());
+            let result = writer.regular_from(false, size, &b"hello"[..]);
+            assert_eq!(result.is_ok(), ok, "{size}");
+            if let Err(error) = result {
+                assert!(matches!(error.problem(), Some(Problem::WrongSize { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn an_incomplete_archive_is_refused() {
+        let mut writer = Writer::new(Vec::new());
+        writer.directory_start().unwrap();
+        let error = writer.finish().unwrap_err();
+        assert_eq!(
+            error.problem(),
+            Some(&Problem::OutOfPlace("the archive's end"))
+        );
+    }
+
+    #[test]
+    fn large_and_small_pieces_keep_their_order() {
+        let contents: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+        let mut whole = Writer::new(Vec::new());
+        whole.regular(false, &contents).unwrap();
+        let whole = whole.finish().unwrap();
+        let mut pieces = Writer::new(Vec::new());
+        pieces.regular_start(false, 200_000).unwrap();
+        let mut rest = &contents[..];
+        for len in [1, DIRECT, 7, DIRECT - 1, 100_000].iter().cycle() {
+            let (piece, after) = rest.split_at((*len).min(rest.len()));
+            pieces.contents(piece).unwrap();
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        pieces.regular_end().unwrap();
+        assert!(pieces.finish().unwrap() == whole);
+    }
+}

@@ -1,0 +1,103 @@
+//! Archives made by real Nix (`goldens/make-nar.sh`) are read, and come back byte for byte.
+#![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
+
+mod nar_common;
+
+use std::path::{Path, PathBuf};
+
+use nar_common::{Tree, decode, encode, feed, read, read_views};
+use nix_compat::nar::{RestoreOptions, dump_path, restore};
+
+fn goldens() -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/nar");
+    let mut goldens: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    goldens.sort();
+    assert_eq!(goldens.len(), 12);
+    goldens
+}
+
+fn golden(name: &str) -> Tree {
+    let name = format!("{name}.nar");
+    let found = goldens()
+        .into_iter()
+        .find(|(path, _)| path.ends_with(&name));
+    decode(&found.unwrap().1)
+}
+
+fn file(executable: bool, contents: &str) -> Tree {
+    Tree::File {
+        executable,
+        contents: contents.into(),
+    }
+}
+
+#[test]
+fn come_back_byte_for_byte() {
+    for (path, nar) in goldens() {
+        assert!(encode(&decode(&nar)) == nar, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_reader_agrees() {
+    for (path, nar) in goldens() {
+        let (events, error) = read(&nar);
+        assert!(error.is_none(), "{}: {error:?}", path.display());
+        for sizes in [&[1][..], &[7], &[8], &[3, 1, 4, 1, 5], &[usize::MAX]] {
+            assert_eq!(feed(&nar, sizes).0, events, "{} {sizes:?}", path.display());
+        }
+        assert_eq!(read_views(&nar).0, events, "{}", path.display());
+    }
+}
+
+#[test]
+fn unpack_and_pack_to_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for canonical in [false, true] {
+        for (path, nar) in goldens() {
+            let dest = folder.path().join(format!(
+                "{}-{canonical}",
+                path.file_stem().unwrap().to_str().unwrap()
+            ));
+            let options = RestoreOptions::default().canonical(canonical);
+            restore(&nar[..], &dest, options).unwrap();
+            let mut again = Vec::new();
+            dump_path(&dest, &mut again).unwrap();
+            assert!(again == nar, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn hold_what_was_packed() {
+    assert_eq!(golden("empty-file"), file(false, ""));
+    assert_eq!(golden("file"), file(false, "hello\n"));
+    assert_eq!(golden("executable"), file(true, "#!/bin/sh\n"));
+    assert_eq!(golden("symlink"), Tree::Symlink("../some/where".into()));
+    assert_eq!(golden("empty-dir"), Tree::Directory(Default::default()));
+}
+
+#[test]
+fn executable_is_what_the_owner_may_execute() {
+    let Tree::Directory(entries) = golden("modes") else {
+        panic!()
+    };
+    let executable: Vec<_> = entries
+        .iter()
+        .filter(|(_, node)| {
+            matches!(
+                node,
+                Tree::File {
+                    executable: true,
+                    ..
+                }
+            )
+        })
+        .map(|(name, _)| name.to_string())
+        .collect();
+    assert_eq!(executable, ["100", "111", "555", "700", "755"]);
+}
