@@ -67,6 +67,22 @@ pub enum StoreError {
         /// What is wrong.
         source: BoxError,
     },
+    /// The content address is that of a single file that cannot be executed, and the contents are
+    /// something else.
+    #[error("'{path}' should be a single file that is not executable, as its content address says")]
+    NotAFile {
+        /// The path.
+        path: StorePath,
+    },
+    /// Paths that would be registered together refer to each other in a circle, so that none of
+    /// them could ever be deleted (Nix refuses that too).
+    #[error("'{path}' and '{other}' refer to each other in a cycle")]
+    Cycle {
+        /// One of them.
+        path: StorePath,
+        /// The next one.
+        other: StorePath,
+    },
     /// A local file or tree to be added cannot be read or is not what it was.
     #[error("cannot add '{file}' to the store as '{path}'")]
     Source {

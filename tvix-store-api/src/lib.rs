@@ -7,11 +7,15 @@
 
 mod error;
 mod ext;
+mod forward;
+mod memory;
 mod store;
 mod uri;
+pub mod verify;
 
 pub use error::{BoxError, Fault, StoreError};
 pub use ext::StoreExt;
+pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use store::{NarStream, Store};

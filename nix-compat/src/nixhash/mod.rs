@@ -2,6 +2,7 @@
 
 mod algo;
 mod hasher;
+mod self_reference;
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +13,7 @@ use thiserror::Error;
 
 pub use algo::HashAlgo;
 pub use hasher::NixHasher;
+pub use self_reference::SelfReferenceHasher;
 
 use crate::nixbase32;
 

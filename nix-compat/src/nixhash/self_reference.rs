@@ -1,0 +1,141 @@
+//! Hashing contents that refer to themselves.
+
+use memchr::memmem::Finder;
+
+use super::{HashAlgo, NixHash, NixHasher};
+use crate::store_path::{HASH_PART_LEN, StorePath};
+
+/// Hashes bytes as they come, with every occurrence of a path's hash part replaced by zeroes, so
+/// that the hash does not depend on what it will decide: the content address of a NAR that refers
+/// to itself.
+///
+/// Where the hash part stood is hashed too, behind the bytes, as `|<offset>` for each place, so
+/// that contents that hold zeroes there already have another hash (`HashModuloSink` in
+/// `libstore/references.cc` of Nix 2.8).
+#[derive(Debug, Clone)]
+pub struct SelfReferenceHasher {
+    hasher: NixHasher,
+    finder: Finder<'static>,
+    /// The end of what came, too short to tell whether a hash part begins in it.
+    pending: Vec<u8>,
+    /// Where `pending` begins.
+    offset: u64,
+    matches: Vec<u64>,
+}
+
+const ZEROES: [u8; HASH_PART_LEN] = [0; HASH_PART_LEN];
+
+impl SelfReferenceHasher {
+    /// A hasher that has seen nothing yet, for the contents of `path`.
+    pub fn new(algo: HashAlgo, path: &StorePath) -> Self {
+        Self {
+            hasher: NixHasher::new(algo),
+            finder: Finder::new(path.hash_part().as_bytes()).into_owned(),
+            pending: Vec::new(),
+            offset: 0,
+            matches: Vec::new(),
+        }
+    }
+
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        // What straddles two chunks lies within 31 bytes on either side of the border.
+        let mut rest = bytes;
+        if !self.pending.is_empty() {
+            let taken = bytes.len().min(HASH_PART_LEN - 1);
+            let mut border = std::mem::take(&mut self.pending);
+            border.extend_from_slice(&bytes[..taken]);
+            let kept = self.replace(&border, false);
+            if taken == bytes.len() {
+                self.pending = kept.to_vec();
+                return;
+            }
+            // All that was kept is of `bytes` then.
+            rest = &bytes[taken - kept.len()..];
+        }
+        self.pending = self.replace(rest, false).to_vec();
+    }
+
+    /// The hash of all that came.
+    pub fn finish(mut self) -> NixHash {
+        let pending = std::mem::take(&mut self.pending);
+        self.replace(&pending, true);
+        for offset in &self.matches {
+            self.hasher.update(format!("|{offset}").as_bytes());
+        }
+        self.hasher.finish()
+    }
+
+    /// Hashes `bytes`, which begin at `self.offset`, except for an end that may turn out to be
+    /// the beginning of a hash part, which is returned.
+    fn replace<'b>(&mut self, bytes: &'b [u8], all: bool) -> &'b [u8] {
+        let mut rest = bytes;
+        while let Some(at) = self.finder.find(rest) {
+            self.matches.push(self.offset + at as u64);
+            self.hasher.update(&rest[..at]);
+            self.hasher.update(&ZEROES);
+            rest = &rest[at + HASH_PART_LEN..];
+            self.offset += (at + HASH_PART_LEN) as u64;
+        }
+        let kept = if all {
+            0
+        } else {
+            rest.len().min(HASH_PART_LEN - 1)
+        };
+        let (done, kept) = rest.split_at(rest.len() - kept);
+        self.hasher.update(done);
+        self.offset += done.len() as u64;
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path() -> StorePath {
+        "00bgd045z0d4icpbc2yyz4gx48ak44la-x".parse().unwrap()
+    }
+
+    fn whole(bytes: &[u8]) -> NixHash {
+        let mut text = bytes.to_vec();
+        let mut suffix = String::new();
+        let part = path().hash_part();
+        while let Some(at) = memchr::memmem::find(&text, part.as_bytes()) {
+            text[at..at + HASH_PART_LEN].fill(0);
+            suffix.push_str(&format!("|{at}"));
+        }
+        text.extend_from_slice(suffix.as_bytes());
+        NixHash::digest(HashAlgo::Sha256, text)
+    }
+
+    #[test]
+    fn without_references_it_is_the_plain_hash() {
+        let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path());
+        hasher.update(b"nothing of the kind");
+        assert_eq!(
+            hasher.finish(),
+            NixHash::digest(HashAlgo::Sha256, b"nothing of the kind")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_do_not_matter(
+            parts in prop::collection::vec(prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..50),
+                Just(path().hash_part().into_bytes()),
+                (0..32usize).prop_map(|len| path().hash_part().as_bytes()[..len].to_vec()),
+            ], 0..8),
+            chunk in 1..70usize,
+        ) {
+            let bytes = parts.concat();
+            let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path());
+            for chunk in bytes.chunks(chunk) {
+                hasher.update(chunk);
+            }
+            prop_assert_eq!(hasher.finish(), whole(&bytes));
+        }
+    }
+}

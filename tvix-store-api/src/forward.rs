@@ -1,0 +1,68 @@
+//! Stores behind pointers are stores.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::{NarStream, Store, StoreError, StoreUri};
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        #[async_trait]
+        // A method that gets a default some day must not be forgotten here.
+        #[deny(clippy::missing_trait_methods)]
+        impl<S: Store + ?Sized> Store for $pointer {
+            fn uri(&self) -> &StoreUri {
+                (**self).uri()
+            }
+
+            fn store_dir(&self) -> &StoreDir {
+                (**self).store_dir()
+            }
+
+            async fn path_info(
+                &self,
+                path: &StorePath,
+            ) -> Result<Option<Arc<PathInfo>>, StoreError> {
+                (**self).path_info(path).await
+            }
+
+            async fn valid_paths(
+                &self,
+                paths: &[StorePath],
+            ) -> Result<HashSet<StorePath>, StoreError> {
+                (**self).valid_paths(paths).await
+            }
+
+            async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+                (**self).nar(path).await
+            }
+
+            async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
+                (**self).add(info, nar).await
+            }
+
+            async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+                (**self).on_disk(path).await
+            }
+
+            async fn realisation(
+                &self,
+                id: &DrvOutput,
+            ) -> Result<Option<Realisation>, StoreError> {
+                (**self).realisation(id).await
+            }
+
+            async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+                (**self).add_realisation(realisation).await
+            }
+        }
+    )*};
+}
+
+forward!(Box<S>, Arc<S>, &S);

@@ -1,0 +1,226 @@
+//! The store in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, StreamExt as _};
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::verify::{NarVerifier, check_address};
+use crate::{NarStream, Store, StoreError, StoreUri};
+
+/// So that readers and writers on other cores seldom meet. A power of two.
+const SHARDS: usize = 16;
+
+/// How much is hashed before other tasks get a turn.
+const TURN: usize = 256 * 1024;
+
+/// A store in memory: for tests, for building without a trace, and as the fast tier of another.
+///
+/// It keeps every promise of [`Store`]'s contract, verification included. Clones are handles on
+/// the same store. Nothing is ever deleted.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    uri: StoreUri,
+    store_dir: StoreDir,
+    shards: [RwLock<HashMap<StorePath, Object>>; SHARDS],
+    hash: std::hash::RandomState,
+    realisations: RwLock<HashMap<DrvOutput, Realisation>>,
+}
+
+#[derive(Clone)]
+struct Object {
+    info: Arc<PathInfo>,
+    nar: Bytes,
+}
+
+impl MemoryStore {
+    /// An empty store with a name that no other store of this process has.
+    pub fn new(store_dir: StoreDir) -> Self {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        // The process is part of it: the URI may be shown to another one.
+        let name = format!("{}-{number}", std::process::id());
+        Self::with_name(store_dir, name)
+    }
+
+    /// An empty store with the URI `memory://<name>`.
+    ///
+    /// It is for the caller to see that no two stores have the same name.
+    pub fn with_name(store_dir: StoreDir, name: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            uri: StoreUri::memory(name),
+            store_dir,
+            shards: Default::default(),
+            hash: std::hash::RandomState::new(),
+            realisations: RwLock::default(),
+        }))
+    }
+
+    /// How many paths are valid.
+    pub fn len(&self) -> usize {
+        let shards = self.0.shards.iter();
+        shards.map(|shard| read(shard).len()).sum()
+    }
+
+    /// Whether no path is valid.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, path: &StorePath) -> &RwLock<HashMap<StorePath, Object>> {
+        // Not the bits that the map in the shard uses first.
+        let hash = self.0.hash.hash_one(path.digest());
+        &self.0.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    fn object(&self, path: &StorePath) -> Option<Object> {
+        read(self.shard(path)).get(path).cloned()
+    }
+
+    fn contains(&self, path: &StorePath) -> bool {
+        read(self.shard(path)).contains_key(path)
+    }
+
+    fn not_found(&self, path: &StorePath) -> StoreError {
+        StoreError::NotFound {
+            store: self.0.uri.clone(),
+            path: path.clone(),
+        }
+    }
+
+    fn check_references(&self, info: &PathInfo) -> Result<(), StoreError> {
+        let mut references = info.references.iter();
+        match references.find(|path| **path != info.path && !self.contains(path)) {
+            None => Ok(()),
+            Some(reference) => Err(StoreError::InvalidReference {
+                store: self.0.uri.clone(),
+                path: info.path.clone(),
+                reference: reference.clone(),
+            }),
+        }
+    }
+}
+
+// A panic while a lock is held cannot leave a map half changed.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("uri", &self.0.uri)
+            .field("paths", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn uri(&self) -> &StoreUri {
+        &self.0.uri
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        &self.0.store_dir
+    }
+
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        Ok(read(self.shard(path)).get(path).map(|o| o.info.clone()))
+    }
+
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        let valid = paths.iter().filter(|path| self.contains(path));
+        Ok(valid.cloned().collect())
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+        let object = self.object(path).ok_or_else(|| self.not_found(path))?;
+        Ok(stream::iter([Ok(object.nar)]).boxed())
+    }
+
+    async fn add(&self, mut info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
+        if self.contains(&info.path) {
+            return Ok(());
+        }
+        check_address(&self.0.store_dir, &info)?;
+        self.check_references(&info)?;
+        let nar = receive(&info, nar).await?;
+        info.registration_time = Some(now());
+        let mut shard = write(self.shard(&info.path));
+        // The first of two that came at once stays.
+        shard.entry(info.path.clone()).or_insert_with(|| Object {
+            info: Arc::new(info),
+            nar,
+        });
+        Ok(())
+    }
+
+    async fn on_disk(&self, _path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        Ok(None)
+    }
+
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        Ok(read(&self.0.realisations).get(id).cloned())
+    }
+
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        if !self.contains(&realisation.out_path) {
+            return Err(self.not_found(&realisation.out_path));
+        }
+        write(&self.0.realisations).insert(realisation.id.clone(), realisation.clone());
+        Ok(())
+    }
+}
+
+/// Reads and verifies all of `nar`. Its size is known to be right, if not its origin, so that
+/// the memory taken is what was announced at most.
+async fn receive(info: &PathInfo, mut nar: NarStream) -> Result<Bytes, StoreError> {
+    let mut verifier = NarVerifier::new(info);
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(chunk) = nar.next().await.transpose()? {
+        for piece in chunk.chunks(TURN) {
+            verifier.update(piece, |_| Ok(()))?;
+            if piece.len() == TURN {
+                tokio::task::yield_now().await;
+            }
+        }
+        // One that comes in one piece is not copied.
+        if first.is_empty() && joined.is_empty() {
+            first = chunk;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&std::mem::take(&mut first));
+            }
+            joined.extend_from_slice(&chunk);
+        }
+    }
+    verifier.finish()?;
+    Ok(if joined.is_empty() {
+        first
+    } else {
+        joined.freeze()
+    })
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| time.as_secs())
+}
