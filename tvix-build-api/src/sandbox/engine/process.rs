@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use super::directory::EngineDirectory;
 use super::netns::NetLease;
 use super::scratch::{Slot, Slots};
+use super::sys;
 
 /// What must stay as it is until the process is dead. Nothing here is read: it is dropped.
 pub(super) struct Held {
@@ -87,7 +88,7 @@ fn kill_session(leader: Pid) {
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             continue;
         };
-        if pid != leader && rustix::process::getsid(Some(pid)) == Ok(leader) {
+        if pid != leader && sys::session_of(pid) == Some(leader) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }

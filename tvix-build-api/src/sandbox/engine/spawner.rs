@@ -224,13 +224,13 @@ impl Spawner {
             }),
             janitor: self.shared.janitor.clone(),
         };
-        mapped?;
         read.map_err(EngineError::setup("waiting for the sandbox"))?;
-        match report.try_into() {
-            Ok(report) => Err(explain(plan, report)),
-            Err(nothing) if nothing.is_empty() => Ok(Started { process, log }),
-            Err(_) => Err(EngineError::Stopped),
+        // A child that failed early is gone before its users are mapped: its own word first.
+        if let Ok(report) = report.try_into() {
+            return Err(explain(plan, report));
         }
+        mapped?;
+        Ok(Started { process, log })
     }
 
     fn enter_host_network(&mut self) -> Result<(), EngineError> {

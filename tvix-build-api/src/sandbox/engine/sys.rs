@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 
 use libc::{c_char, c_int, c_long, c_void};
+use rustix::process::Pid;
 
 /// An `errno` value.
 pub(super) type Errno = c_int;
@@ -167,6 +168,13 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
 pub(super) fn new_session() -> Result<(), Errno> {
     // SAFETY: no arguments.
     unsafe { raw!(libc::SYS_setsid) }.map(drop)
+}
+
+/// `getsid(2)`; none for kernel threads, whose session has the number 0.
+pub(super) fn session_of(process: Pid) -> Option<Pid> {
+    // SAFETY: a plain integer.
+    let session = unsafe { raw!(libc::SYS_getsid, process.as_raw_nonzero().get()) };
+    Pid::from_raw(session.ok()?.try_into().ok()?)
 }
 
 /// `prctl(2)` with plain integers.
