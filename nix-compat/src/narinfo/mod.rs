@@ -131,7 +131,7 @@ impl NarInfo {
     ///
     /// Texts in it must have no line breaks, which for those that were parsed is so.
     pub fn display<'a>(&'a self, dir: &'a StoreDir) -> impl fmt::Display + 'a {
-        fmt::from_fn(move |f| self.write(dir, f))
+        Shown { narinfo: self, dir }
     }
 
     fn write(&self, dir: &StoreDir, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,5 +167,17 @@ impl NarInfo {
             Some(ca) => writeln!(f, "CA: {ca}"),
             None => Ok(()),
         }
+    }
+}
+
+/// See [`NarInfo::display`].
+struct Shown<'a> {
+    narinfo: &'a NarInfo,
+    dir: &'a StoreDir,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.narinfo.write(self.dir, f)
     }
 }
