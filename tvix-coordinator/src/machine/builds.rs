@@ -51,12 +51,20 @@ impl Machine {
         self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
         let mut inputs: SortedSet<StorePath> = derivation.input_srcs.clone();
-        for edge in self.graph.inputs(id) {
+        // By name: masks are coarse where there are many outputs, and a build is to see no more
+        // than it uses.
+        for (edge, (_, used)) in self
+            .graph
+            .inputs(id)
+            .iter()
+            .zip(derivation.input_drvs.iter())
+        {
             let outputs = self.graph[edge.input].outputs(&self.dir);
-            let used = outputs
-                .enumerate()
-                .filter(|(index, _)| edge.outputs & super::graph::bit(*index) != 0);
-            inputs.extend(used.filter_map(|(_, (_, path))| path));
+            inputs.extend(
+                outputs
+                    .filter(|(name, _)| used.contains(*name))
+                    .filter_map(|it| it.1),
+            );
         }
         let name = self.scheduler.builder_name(builder).to_owned();
         self.emit(BuildEvent::BuildStarted {

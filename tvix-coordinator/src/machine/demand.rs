@@ -317,7 +317,10 @@ impl Machine {
             self.graph[id].state = State::Unneeded;
             return;
         }
-        if node.floating && !derivation.input_drvs.is_empty() {
+        let mut inputs = self.graph.inputs(id).iter();
+        let unresolved = !derivation.input_drvs.is_empty()
+            && (node.floating || inputs.any(|edge| self.graph[edge.input].floating));
+        if unresolved {
             return self.resolve(id);
         }
         self.graph[id].state = State::Ready;

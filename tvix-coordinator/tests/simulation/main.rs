@@ -99,12 +99,30 @@ fn ten_thousand_worlds() {
         }
     });
     failed.sort_unstable();
-    assert!(failed.is_empty(), "failing seeds (replay with TVIX_SIM_SEED): {failed:?}");
+    assert!(
+        failed.is_empty(),
+        "failing seeds (replay with TVIX_SIM_SEED): {failed:?}"
+    );
     println!("{seeds} worlds: {total:?}");
     // A simulation that never meets what it is for proves nothing.
     if seeds >= 1000 {
-        let Tally { failures, skips, retries, imports, failed_imports, cancelled, .. } = total;
-        let Tally { resolved, cut_off, questions, pushes, found, .. } = total;
+        let Tally {
+            failures,
+            skips,
+            retries,
+            imports,
+            failed_imports,
+            cancelled,
+            ..
+        } = total;
+        let Tally {
+            resolved,
+            cut_off,
+            questions,
+            pushes,
+            found,
+            ..
+        } = total;
         for (what, count) in [
             ("failures", failures),
             ("skips", skips),

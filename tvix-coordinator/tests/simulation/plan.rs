@@ -39,8 +39,11 @@ pub struct Plan {
     /// For each derivation its inputs, with the outputs used.
     pub inputs: Vec<Vec<(usize, String)>>,
     pub input_sources: Vec<Vec<usize>>,
+    /// Derivations of one class differ in inputs alone, and resolve to the same.
+    pub classes: Vec<usize>,
+    /// What becomes of builds, by class.
     pub fates: Vec<Fate>,
-    /// For floating derivations, which of a few contents they make.
+    /// For floating derivations, which of a few contents they make, by class.
     pub contents: Vec<u8>,
     pub sources: Vec<StorePath>,
     /// Paths that are in the store from the start.
@@ -69,13 +72,19 @@ impl Plan {
         let floating_percent = [0, 0, 10, 40][random.below(4)];
         let source_count = random.below(4);
         let sources: Vec<StorePath> = (0..source_count)
-            .map(|index| StorePath::new([index as u8; 20], format!("source-{index}").parse().unwrap()))
+            .map(|index| {
+                StorePath::new(
+                    [index as u8; 20],
+                    format!("source-{index}").parse().unwrap(),
+                )
+            })
             .collect();
         let mut plan = Self {
             dir: dir.clone(),
             derivations: Vec::new(),
             inputs: Vec::new(),
             input_sources: Vec::new(),
+            classes: Vec::new(),
             fates: Vec::new(),
             contents: Vec::new(),
             sources,
@@ -92,6 +101,11 @@ impl Plan {
         let trouble_percent = [0, 5, 30][random.below(3)];
         for index in 0..count {
             plan.derivation(random, index, floating_percent);
+        }
+        if floating_percent > 0 && random.percent(50) {
+            plan.twins(random);
+        }
+        for _ in 0..plan.derivations.len() {
             plan.fates.push(if random.percent(fail_percent) {
                 Fate::Fails
             } else if random.percent(trouble_percent) {
@@ -113,7 +127,11 @@ impl Plan {
         let fan_in = random.below(4).min(index);
         for _ in 0..fan_in {
             // Mostly near ones, so that graphs are deep as well as wide.
-            let reach = if random.percent(60) { index.min(4) } else { index };
+            let reach = if random.percent(60) {
+                index.min(4)
+            } else {
+                index
+            };
             let input = index - 1 - random.below(reach);
             let outputs = &self.derivations[input].derivation.outputs;
             let output = random.below(outputs.len());
@@ -147,9 +165,56 @@ impl Plan {
             kind if kind < 98 => builder.outputs(["out", "dev", "doc"]),
             _ => builder.outputs((0..35).map(|output| format!("o{output:02}"))),
         };
-        self.derivations.push(builder.instantiate(&self.dir).unwrap());
+        self.push(builder, inputs, used);
+    }
+
+    fn push(
+        &mut self,
+        builder: DerivationBuilder,
+        inputs: Vec<(usize, String)>,
+        sources: Vec<usize>,
+    ) -> usize {
+        let index = self.derivations.len();
+        self.derivations
+            .push(builder.instantiate(&self.dir).unwrap());
         self.inputs.push(inputs);
-        self.input_sources.push(used);
+        self.input_sources.push(sources);
+        self.classes.push(index);
+        index
+    }
+
+    /// Two floating derivations that make the same, and two users of one each that therefore
+    /// resolve to the same.
+    fn twins(&mut self, random: &mut Random) {
+        let floating = random.percent(50);
+        let mut users: Vec<usize> = Vec::new();
+        let mut makers: Vec<usize> = Vec::new();
+        for twist in ["a", "b"] {
+            let maker = DerivationBuilder::new("maker", "x86_64-linux", "/b")
+                .env("twist", twist)
+                .floating(NAR, HashAlgo::Sha256);
+            let maker = self.push(maker, Vec::new(), Vec::new());
+            makers.push(maker);
+            let user = DerivationBuilder::new("user", "x86_64-linux", "/b").input_env(
+                "maker",
+                &self.derivations[maker],
+                "out",
+            );
+            let user = if floating {
+                user.floating(NAR, HashAlgo::Sha256)
+            } else {
+                user
+            };
+            let user = self.push(user, vec![(maker, "out".to_owned())], Vec::new());
+            users.push(user);
+        }
+        self.classes[makers[1]] = makers[0];
+        self.classes[users[1]] = users[0];
+        let top = DerivationBuilder::new("top", "x86_64-linux", "/b")
+            .input_env("a", &self.derivations[users[0]], "out")
+            .input_env("b", &self.derivations[users[1]], "out");
+        let inputs = users.iter().map(|user| (*user, "out".to_owned())).collect();
+        self.push(top, inputs, Vec::new());
     }
 
     fn fill_store(&mut self, random: &mut Random) {
@@ -171,8 +236,12 @@ impl Plan {
     }
 
     fn some_outputs(&self, random: &mut Random, index: usize) -> Vec<String> {
-        let all: Vec<String> =
-            self.derivations[index].derivation.outputs.keys().map(ToString::to_string).collect();
+        let all: Vec<String> = self.derivations[index]
+            .derivation
+            .outputs
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         let some: Vec<String> = all.iter().filter(|_| random.percent(60)).cloned().collect();
         if some.is_empty() { all } else { some }
     }
@@ -212,7 +281,10 @@ impl Plan {
             if let Some(last) = yielded[thread].last() {
                 steps[thread].push(Step::Root(*last, self.some_outputs(random, *last)));
                 if random.percent(40) {
-                    let index = *yielded[thread].iter().nth(random.below(yielded[thread].len())).unwrap();
+                    let index = *yielded[thread]
+                        .iter()
+                        .nth(random.below(yielded[thread].len()))
+                        .unwrap();
                     steps[thread].push(Step::Root(index, self.some_outputs(random, index)));
                 }
             }
@@ -244,11 +316,23 @@ impl Plan {
             self.builders.push(profile);
         }
         self.options = Options {
-            policy: if random.percent(50) { BuildPolicy::Eager } else { BuildPolicy::Demand },
-            on_failure: [OnFailure::Stop, OnFailure::Continue, OnFailure::Continue, OnFailure::Ask]
-                [random.below(4)],
+            policy: if random.percent(50) {
+                BuildPolicy::Eager
+            } else {
+                BuildPolicy::Demand
+            },
+            on_failure: [
+                OnFailure::Stop,
+                OnFailure::Continue,
+                OnFailure::Continue,
+                OnFailure::Ask,
+            ][random.below(4)],
             max_jobs: random.percent(30).then(|| 1 + random.below(3)),
-            retry: RetryPolicy { attempts: 5, first_delay: Duration::from_secs(1), ..RetryPolicy::default() },
+            retry: RetryPolicy {
+                attempts: 5,
+                first_delay: Duration::from_secs(1),
+                ..RetryPolicy::default()
+            },
             record_derivations: random.percent(30),
             ..Options::default()
         };
