@@ -105,7 +105,13 @@ fn as_an_ordinary_user() {
     const NOBODY: u32 = 65534;
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("suite");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // Not by ourselves: a process started by another test at this moment would have the copy open
+    // for writing, and it could not be executed.
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let output = Command::new(program)
         .env("TMPDIR", directory.path())

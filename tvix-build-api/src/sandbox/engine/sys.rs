@@ -279,18 +279,13 @@ pub(super) fn dup_onto(from: c_int, onto: c_int) -> Result<(), Errno> {
     unsafe { raw!(libc::SYS_dup3, from, onto, 0) }.map(drop)
 }
 
-/// Marks every descriptor from `first` on to be closed by `execve`.
-pub(super) fn close_on_exec_from(first: c_int) -> Result<(), Errno> {
-    // SAFETY: plain integers.
-    unsafe {
-        raw!(
-            libc::SYS_close_range,
-            first,
-            c_int::MAX,
-            libc::CLOSE_RANGE_CLOEXEC
-        )
+/// Closes the descriptors from `first` to `last`, both included; none if there are none.
+pub(super) fn close_range(first: c_int, last: c_int) -> Result<(), Errno> {
+    if first > last {
+        return Ok(());
     }
-    .map(drop)
+    // SAFETY: plain integers; only this child's copies of the descriptors are closed.
+    unsafe { raw!(libc::SYS_close_range, first, last, 0) }.map(drop)
 }
 
 /// Whether the other end of a pipe that this end writes to has been closed.
