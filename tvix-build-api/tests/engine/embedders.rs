@@ -65,8 +65,10 @@ fn actor(role: &str) -> Command {
 #[tokio::test]
 async fn a_killed_program_leaves_no_process() {
     let marker = marker();
+    let directory = tempfile::tempdir().unwrap();
     let mut program = actor("sleeper")
         .env(MARKER, &marker)
+        .env("TMPDIR", directory.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -77,6 +79,22 @@ async fn a_killed_program_leaves_no_process() {
         processes_with(&marker).is_empty()
     })
     .await;
+
+    // Its scratch directories are still there, and the next engine removes them.
+    let entry = std::fs::read_dir(directory.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let scratch = entry.path().join("scratch");
+    let left = std::fs::read_dir(&scratch)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let _engine = Engine::new(EngineOptions::new(&scratch)).unwrap();
+    assert!(!left.exists());
 }
 
 #[test]
