@@ -65,8 +65,10 @@ fn actor(role: &str) -> Command {
 #[tokio::test]
 async fn a_killed_program_leaves_no_process() {
     let marker = marker();
+    let directory = tempfile::tempdir().unwrap();
     let mut program = actor("sleeper")
         .env(MARKER, &marker)
+        .env("TMPDIR", directory.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -77,6 +79,22 @@ async fn a_killed_program_leaves_no_process() {
         processes_with(&marker).is_empty()
     })
     .await;
+
+    // Its scratch directories are still there, and the next engine removes them.
+    let entry = std::fs::read_dir(directory.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let scratch = entry.path().join("scratch");
+    let left = std::fs::read_dir(&scratch)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let _engine = Engine::new(EngineOptions::new(&scratch)).unwrap();
+    assert!(!left.exists());
 }
 
 #[test]
@@ -105,7 +123,13 @@ fn as_an_ordinary_user() {
     const NOBODY: u32 = 65534;
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("suite");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // Not by ourselves: a process started by another test at this moment would have the copy open
+    // for writing, and it could not be executed.
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let output = Command::new(program)
         .env("TMPDIR", directory.path())

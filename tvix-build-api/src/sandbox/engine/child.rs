@@ -135,7 +135,9 @@ fn perform(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
             sys::dup_onto(context.stdin, 0)?;
             sys::dup_onto(context.log, 1)?;
             sys::dup_onto(context.log, 2)?;
-            sys::close_on_exec_from(3)
+            // All others but the error pipe, which `execve` closes.
+            sys::close_range(3, context.errors.saturating_sub(1))?;
+            sys::close_range(context.errors.saturating_add(1), c_int::MAX)
         }
         Step::DropCapabilities => sys::drop_capabilities(),
     }

@@ -85,6 +85,9 @@ impl EngineOptions {
 }
 
 /// Starts processes in sandboxes. Cheap to clone; the clones are one engine.
+///
+/// Dropping the last clone waits for the clean-up after processes that have ended. Processes that
+/// still run are not affected.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -95,6 +98,7 @@ struct Inner {
     janitor: Janitor,
     templates: Templates,
     slots: Arc<Slots>,
+    directory: Arc<EngineDirectory>,
     privileges: Privileges,
     probed: OnceLock<()>,
 }
@@ -122,7 +126,6 @@ impl Engine {
             root: privileges.root,
             network: Arc::default(),
             janitor: janitor.clone(),
-            directory: directory.clone(),
         });
         Ok(Engine {
             inner: Arc::new(Inner {
@@ -131,9 +134,10 @@ impl Engine {
                 templates: Templates::new(roots),
                 slots: Slots::new(
                     slots,
-                    directory,
+                    directory.clone(),
                     privileges.root.then_some(options.first_id),
                 ),
+                directory,
                 privileges,
                 probed: OnceLock::new(),
             }),
@@ -194,6 +198,7 @@ impl Engine {
         let job = Job {
             plan,
             held: Box::new(held),
+            directory: self.inner.directory.clone(),
             reply,
         };
         self.inner
@@ -208,6 +213,13 @@ impl Engine {
             inner.janitor.clone(),
             inner.jobs.clone(),
         )
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A program that ends now would otherwise leave its last scratch directories behind.
+        self.janitor.finish();
     }
 }
 

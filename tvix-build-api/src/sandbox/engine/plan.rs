@@ -190,7 +190,9 @@ impl Plan {
                     .collect::<Result<_, _>>()?,
             ),
             envp: CStringArray::new(env.collect::<Result<_, _>>()?),
-            steps: Vec::new(),
+            // Before anything that takes time: the child has copies of all the program's
+            // descriptors, and a file that one of them can write to cannot be executed.
+            steps: vec![Step::Descriptors],
             namespaces: 0,
             id_map: None,
             network: NetPlan::Host,
@@ -302,9 +304,8 @@ impl Plan {
         if self.id_map.is_some() {
             self.steps.push(Step::DropCapabilities);
         }
-        // A change of user clears the parent-death signal, so this comes after it. The
-        // descriptors come last: the error pipe is marked to be closed by `execve` there.
-        self.steps.extend([Step::DieWithParent, Step::Descriptors]);
+        // A change of user clears the parent-death signal, so this comes after it.
+        self.steps.push(Step::DieWithParent);
         Ok(())
     }
 }

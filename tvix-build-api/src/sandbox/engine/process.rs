@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, mpsc};
+use std::thread::ThreadId;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
@@ -100,19 +101,22 @@ pub(super) enum Chore {
     End(Process),
     /// Empty a scratch directory and make it available again.
     Clean(Slot, Arc<Slots>),
+    /// Say when everything before is done.
+    Report(mpsc::Sender<()>),
 }
 
 /// Hands chores to the janitor's thread.
 #[derive(Clone)]
 pub(super) struct Janitor {
     chores: mpsc::Sender<Chore>,
+    thread: ThreadId,
 }
 
 impl Janitor {
     /// Starts the thread. It ends when the last handle is gone and all chores are done.
     pub(super) fn start() -> std::io::Result<Self> {
         let (chores, inbox) = mpsc::channel();
-        std::thread::Builder::new()
+        let handle = std::thread::Builder::new()
             .name("sandbox-janitor".into())
             .spawn(move || {
                 for chore in inbox {
@@ -124,10 +128,27 @@ impl Janitor {
                             drop(process.held);
                         }
                         Chore::Clean(slot, slots) => slots.clean(slot),
+                        Chore::Report(done) => {
+                            let _ = done.send(());
+                        }
                     }
                 }
             })?;
-        Ok(Janitor { chores })
+        Ok(Janitor {
+            chores,
+            thread: handle.thread().id(),
+        })
+    }
+
+    /// Waits until all chores given so far are done.
+    pub(super) fn finish(&self) {
+        // What was held for a process can own the engine, and is dropped on the janitor's thread.
+        if std::thread::current().id() == self.thread {
+            return;
+        }
+        let (done, wait) = mpsc::channel();
+        self.give(Chore::Report(done));
+        let _ = wait.recv();
     }
 
     pub(super) fn give(&self, chore: Chore) {

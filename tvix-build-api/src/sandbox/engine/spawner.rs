@@ -61,6 +61,7 @@ impl Drop for Unclaimed {
 pub(super) struct Job {
     pub(super) plan: Plan,
     pub(super) held: Box<dyn Any + Send + Sync>,
+    pub(super) directory: Arc<EngineDirectory>,
     pub(super) reply: oneshot::Sender<Result<Started, EngineError>>,
 }
 
@@ -69,7 +70,6 @@ pub(super) struct Shared {
     pub(super) root: bool,
     pub(super) network: Arc<NetPool>,
     pub(super) janitor: Janitor,
-    pub(super) directory: Arc<EngineDirectory>,
 }
 
 /// Starts the threads; they end when the sender is dropped.
@@ -99,7 +99,7 @@ pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Result<mpsc::Sender<J
                     if job.reply.is_closed() {
                         continue;
                     }
-                    let result = spawner.spawn(&job.plan, job.held);
+                    let result = spawner.spawn(&job.plan, job.held, job.directory);
                     // Nobody waiting drops the process, which ends it.
                     let _ = job.reply.send(result);
                 }
@@ -151,6 +151,7 @@ impl Spawner {
         &mut self,
         plan: &Plan,
         held: Box<dyn Any + Send + Sync>,
+        directory: Arc<EngineDirectory>,
     ) -> Result<Started, EngineError> {
         let network = match plan.network {
             NetPlan::FromPool => {
@@ -165,7 +166,7 @@ impl Spawner {
         let held = Held {
             _network: network,
             _caller: held,
-            _directory: self.shared.directory.clone(),
+            _directory: directory,
         };
 
         let pipe = || {
