@@ -30,5 +30,6 @@ pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;
 pub mod realisation;
+pub mod refscan;
 pub mod sorted;
 pub mod store_path;
