@@ -26,10 +26,12 @@
 pub mod content_address;
 pub mod derivation;
 pub mod nar;
+pub mod narinfo;
 pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;
 pub mod realisation;
 pub mod refscan;
+pub mod signature;
 pub mod sorted;
 pub mod store_path;

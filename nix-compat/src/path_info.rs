@@ -1,13 +1,23 @@
 //! What a store knows about a valid path.
 
+mod json;
+
+use std::fmt::Write;
+
 use serde::{Deserialize, Serialize};
 
 use crate::content_address::ContentAddress;
 use crate::nixhash::NixHash;
+use crate::signature::{Signature, SigningKey, VerifyingKey};
 use crate::sorted::SortedSet;
-use crate::store_path::StorePath;
+use crate::store_path::{PathReferences, StoreDir, StorePath, content_addressed_path};
+
+pub use json::JsonError;
 
 /// What a store knows about a valid path (Nix manual, "Store object info").
+///
+/// Its serde form names store paths without the store directory. For the form of
+/// `nix path-info --json` see [`to_nix_json`](Self::to_nix_json).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PathInfo {
@@ -26,9 +36,9 @@ pub struct PathInfo {
     /// Its content address, if the path was computed from contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<ContentAddress>,
-    /// Signatures as `name:base64`.
+    /// Signatures of its [`fingerprint`](Self::fingerprint), not yet verified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signatures: Vec<String>,
+    pub signatures: Vec<Signature>,
     /// When it was registered, in seconds since 1970. `None` before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration_time: Option<u64>,
@@ -56,6 +66,61 @@ impl PathInfo {
     /// The NAR hash with its algorithm, for printing.
     pub fn nix_hash(&self) -> NixHash {
         NixHash::Sha256(self.nar_hash)
+    }
+
+    /// What is signed: `1;<path>;sha256:<nixbase32>;<size>;<references, comma separated>`, with
+    /// absolute paths, in bytes. It binds path, contents and references; not the deriver, nor
+    /// where a cache has the NAR.
+    pub fn fingerprint(&self, dir: &StoreDir) -> String {
+        let mut text = format!(
+            "1;{};{};{};",
+            dir.display(&self.path),
+            self.nix_hash().base32(),
+            self.nar_size
+        );
+        for (index, reference) in self.references.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{comma}{}", dir.display(reference));
+        }
+        text
+    }
+
+    /// Adds this key's signature, unless it is there.
+    pub fn sign(&mut self, dir: &StoreDir, key: &SigningKey) {
+        let signature = key.sign(self.fingerprint(dir));
+        if !self.signatures.contains(&signature) {
+            self.signatures.push(signature);
+        }
+    }
+
+    /// Those of `keys` that have signed it, in their order. One key that is there twice counts
+    /// twice.
+    pub fn signed_by<'k>(
+        &self,
+        dir: &StoreDir,
+        keys: &'k [VerifyingKey],
+    ) -> impl Iterator<Item = &'k VerifyingKey> {
+        let fingerprint = self.fingerprint(dir);
+        keys.iter().filter(move |key| {
+            let mut signatures = self.signatures.iter();
+            signatures.any(|signature| key.verify(&fingerprint, signature))
+        })
+    }
+
+    /// Whether the path follows from its content address and references, so that it can be
+    /// trusted without a signature once the contents have been compared with the address.
+    pub fn is_content_addressed(&self, dir: &StoreDir) -> bool {
+        let Some(address) = &self.ca else {
+            return false;
+        };
+        let others = self.references.iter().filter(|path| **path != self.path);
+        let references = PathReferences {
+            others: others.cloned().collect(),
+            to_self: self.references.contains(&self.path),
+        };
+        let path = content_addressed_path(dir, self.path.name().clone(), address, &references);
+        path.as_ref() == Some(&self.path)
     }
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::derivation::{OutputName, OutputNameError};
 use crate::nixhash::{HashAlgo, HashError, NixHash};
+use crate::signature::Signature;
 use crate::store_path::StorePath;
 
 /// An output of a derivation. Prints as `sha256:<base 16>!<output>`.
@@ -32,9 +33,9 @@ pub struct Realisation {
     pub id: DrvOutput,
     /// Its store path.
     pub out_path: StorePath,
-    /// Signatures as `name:base64`.
+    /// Signatures of its fingerprint, not yet verified.
     #[serde(default)]
-    pub signatures: Vec<String>,
+    pub signatures: Vec<Signature>,
 }
 
 /// Why a text does not name an output of a derivation.

@@ -41,6 +41,27 @@ fn symlinks_are_not_followed() {
 }
 
 #[test]
+fn executable_is_what_the_owner_may_execute() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, "x").unwrap();
+    for (mode, expected) in [
+        (0o644, false),
+        (0o655, false),
+        (0o611, false),
+        (0o744, true),
+        (0o500, true),
+        (0o755, true),
+    ] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let Tree::File { executable, .. } = decode(&dump(&path).unwrap()) else {
+            panic!("not a file")
+        };
+        assert_eq!(executable, expected, "{mode:o}");
+    }
+}
+
+#[test]
 fn what_cannot_be_packed_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");

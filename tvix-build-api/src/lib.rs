@@ -11,6 +11,8 @@ mod error;
 mod log;
 mod outcome;
 mod request;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub mod sandbox;
 
 pub use builder::{Builder, BuilderProfile, this_system};
 pub use error::BuilderError;

@@ -1,1 +1,10 @@
-//! The coordinator of the Tvix build flow: a state machine without I/O and the driver that runs it on the three traits.
+//! The coordinator of the Tvix build flow.
+
+pub mod event;
+pub mod machine;
+pub mod options;
+pub mod report;
+
+pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
+pub use options::{BuildPolicy, Decision, OnFailure, Options, RetryPolicy};
+pub use report::{Counts, Failure, FailureCause, Report, RootReport, Skipped, Status};

@@ -1,0 +1,236 @@
+//! Starting processes in Linux namespaces.
+//!
+//! [`Engine::spawn`] turns a [`SandboxSpec`] into a [`Running`] process that is the first of its
+//! own PID namespace and sees only what the specification names. There is no helper program and
+//! no daemon, and it works for root and for ordinary users alike.
+//!
+//! A sandbox costs little more than the `execve` in it, because what is the same for many
+//! builds is prepared once: the root directory, the directories a build writes to
+//! ([`Scratch`]), the system call filter, and, for root, the network namespace. The child shares
+//! the program's memory until it executes, so the program's size does not matter.
+//!
+//! # Processes
+//!
+//! A process dies with all its descendants when it ends, when its [`Running`] is dropped, or when
+//! the embedding program dies, be it by `SIGKILL`. Only its own processes are waited for.
+//!
+//! Until a started process has executed its program it shares memory with the embedding program;
+//! the program must not `fork` and then modify the engine from the copy.
+
+mod child;
+mod directory;
+mod error;
+mod lines;
+mod netns;
+mod plan;
+mod probe;
+mod process;
+mod remove;
+mod running;
+mod scratch;
+mod seccomp;
+mod spawner;
+mod spec;
+mod sys;
+mod template;
+
+use std::any::Any;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, mpsc};
+
+use tokio::sync::oneshot;
+
+pub use error::EngineError;
+pub use lines::LineBuffer;
+pub use running::{Ending, Event, Running};
+pub use scratch::Scratch;
+pub use spec::{
+    Access, HostIds, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
+};
+
+use directory::EngineDirectory;
+use plan::{Plan, Privileges};
+use process::Janitor;
+use scratch::Slots;
+use spawner::{Job, Shared};
+use template::Templates;
+
+/// The first of the host users that builders run as when the engine runs as root. The range is
+/// far from what accounts and containers use; Nix's `auto-allocate-uids` starts at the same place.
+pub const DEFAULT_FIRST_ID: u32 = 872_415_232;
+
+/// How an [`Engine`] works.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Where builds write, best on the file system of the store that takes the outputs: moving
+    /// them there is then a rename. The engine makes a private directory in it, and removes those
+    /// that earlier engines left when they were killed.
+    pub scratch: PathBuf,
+    /// How many processes may be in the making at the same time.
+    pub spawners: usize,
+    /// The first host user for builders, when running as root.
+    pub first_id: u32,
+}
+
+impl EngineOptions {
+    /// The defaults, with this scratch directory.
+    pub fn new(scratch: impl Into<PathBuf>) -> Self {
+        EngineOptions {
+            scratch: scratch.into(),
+            spawners: std::thread::available_parallelism().map_or(1, |count| count.get().min(8)),
+            first_id: DEFAULT_FIRST_ID,
+        }
+    }
+}
+
+/// Starts processes in sandboxes. Cheap to clone; the clones are one engine.
+///
+/// Dropping the last clone waits for the clean-up after processes that have ended. Processes that
+/// still run are not affected.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    jobs: mpsc::Sender<Job>,
+    janitor: Janitor,
+    templates: Templates,
+    slots: Arc<Slots>,
+    directory: Arc<EngineDirectory>,
+    privileges: Privileges,
+    probed: OnceLock<()>,
+}
+
+impl Engine {
+    /// Makes an engine. Whether the machine can sandbox is found out by the first
+    /// [`Engine::spawn`] that needs to know, or by [`Engine::probe`].
+    ///
+    /// # Errors
+    ///
+    /// When the scratch directory cannot be used or threads cannot be started.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let directory = Arc::new(EngineDirectory::create(&options.scratch)?);
+        let subdirectory = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::create_dir(&path)
+                .map(|()| path)
+                .map_err(EngineError::setup("creating a sandbox directory"))
+        };
+        let roots = subdirectory("roots")?;
+        let slots = subdirectory("builds")?;
+        let privileges = probe::privileges(options.first_id);
+        let janitor = Janitor::start().map_err(EngineError::setup("starting the janitor"))?;
+        let shared = Arc::new(Shared {
+            root: privileges.root,
+            network: Arc::default(),
+            janitor: janitor.clone(),
+        });
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                jobs: spawner::start(options.spawners.max(1), &shared)?,
+                janitor,
+                templates: Templates::new(roots),
+                slots: Slots::new(
+                    slots,
+                    directory.clone(),
+                    privileges.root.then_some(options.first_id),
+                ),
+                directory,
+                privileges,
+                probed: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// Finds out whether this machine can sandbox, by trying.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unavailable`] says what is missing and what to do about it.
+    pub fn probe(&self) -> Result<(), EngineError> {
+        if self.inner.probed.get().is_none() {
+            probe::sandbox()?;
+            let _ = self.inner.probed.set(());
+        }
+        Ok(())
+    }
+
+    /// Directories for a build.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be created.
+    pub fn scratch(&self) -> Result<Scratch, EngineError> {
+        self.inner.slots.take(&self.inner.janitor)
+    }
+
+    /// Starts a process; returns once it executes its program.
+    ///
+    /// Dropping the future ends the process if it has been started already. Must be called on a
+    /// tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unavailable`] when the machine cannot sandbox (there is no fallback),
+    /// [`EngineError::InvalidSpec`] and [`EngineError::Execute`] when the caller asked for
+    /// something impossible, [`EngineError::Setup`] for trouble on this machine.
+    pub async fn spawn(&self, spec: SandboxSpec) -> Result<Running, EngineError> {
+        self.spawn_holding(spec, ()).await
+    }
+
+    /// Like [`Engine::spawn`], and drops `held` only when the process is dead.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::spawn`].
+    pub async fn spawn_holding(
+        &self,
+        spec: SandboxSpec,
+        held: impl Any + Send + Sync,
+    ) -> Result<Running, EngineError> {
+        if spec.isolation == Isolation::Sandbox {
+            self.probe()?;
+        }
+        let plan = Plan::new(&spec, &self.inner.templates, self.inner.privileges)?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            plan,
+            held: Box::new(held),
+            directory: self.inner.directory.clone(),
+            reply,
+        };
+        self.inner
+            .jobs
+            .send(job)
+            .map_err(|_| EngineError::Stopped)?;
+        let started = answer.await.map_err(|_| EngineError::Stopped)??;
+        let inner = &self.inner;
+        Running::new(
+            started,
+            spec.limits,
+            inner.janitor.clone(),
+            inner.jobs.clone(),
+        )
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A program that ends now would otherwise leave its last scratch directories behind.
+        self.janitor.finish();
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("privileges", &self.inner.privileges)
+            .finish_non_exhaustive()
+    }
+}
+
+fn from_errno(errno: sys::Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}

@@ -1,0 +1,139 @@
+//! Finding out what this machine allows.
+
+use std::ffi::c_int;
+use std::fs;
+use std::io;
+
+use super::error::EngineError;
+use super::from_errno;
+use super::plan::Privileges;
+use super::spec::HostIds;
+use super::sys;
+
+/// As many host users as an engine may hand out.
+const ID_COUNT: u64 = 65_536;
+
+/// What the caller may do.
+pub(super) fn privileges(first_id: u32) -> Privileges {
+    let caller = HostIds {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let root = caller.uid == 0 && has_root_capabilities() && maps(first_id);
+    Privileges {
+        root,
+        pid_namespace: root || try_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWPID).is_ok(),
+        caller,
+    }
+}
+
+fn has_root_capabilities() -> bool {
+    const SETGID: u32 = 6;
+    const SETUID: u32 = 7;
+    const SYS_ADMIN: u32 = 21;
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    [SETGID, SETUID, SYS_ADMIN]
+        .into_iter()
+        .all(|capability| effective & (1 << capability) != 0)
+}
+
+/// Whether the user namespace we are in knows the users that builders are to run as. Root in a
+/// container often has few users, and is then treated as an ordinary user.
+fn maps(first_id: u32) -> bool {
+    let first = u64::from(first_id);
+    let covers = |file: &str| {
+        fs::read_to_string(file)
+            .unwrap_or_default()
+            .lines()
+            .any(|line| {
+                let mut fields = line.split_whitespace().map(str::parse::<u64>);
+                match (fields.next(), fields.next(), fields.next()) {
+                    (Some(Ok(inside)), Some(_), Some(Ok(count))) => {
+                        inside <= first && first + ID_COUNT <= inside + count
+                    }
+                    _ => false,
+                }
+            })
+    };
+    covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
+}
+
+/// Creates every namespace a sandbox has, once.
+pub(super) fn sandbox() -> Result<(), EngineError> {
+    let kinds = [
+        (libc::CLONE_NEWUSER, "user namespaces"),
+        (libc::CLONE_NEWNS, "mount namespaces"),
+        (libc::CLONE_NEWPID, "PID namespaces"),
+        (libc::CLONE_NEWIPC, "IPC namespaces"),
+        (libc::CLONE_NEWUTS, "UTS namespaces"),
+        (libc::CLONE_NEWNET, "network namespaces"),
+    ];
+    // All at once is the common case; one after the other tells which is missing.
+    let all = kinds.iter().fold(0, |all, (kind, _)| all | kind);
+    if try_namespaces(all).is_ok() {
+        return Ok(());
+    }
+    let mut wanted = 0;
+    for (kind, name) in kinds {
+        wanted |= kind;
+        if let Err(source) = try_namespaces(wanted) {
+            return Err(EngineError::Unavailable {
+                missing: format!("{name} are refused: {source}"),
+                advice: advice(kind),
+                source,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What stands in the way of a kind of namespace.
+fn advice(kind: c_int) -> String {
+    let setting = |name: &str| {
+        fs::read_to_string(format!("/proc/sys/{name}"))
+            .ok()
+            .map(|value| value.trim().to_owned())
+    };
+    let limit = match kind {
+        libc::CLONE_NEWUSER => "user/max_user_namespaces",
+        libc::CLONE_NEWNS => "user/max_mnt_namespaces",
+        libc::CLONE_NEWPID => "user/max_pid_namespaces",
+        libc::CLONE_NEWIPC => "user/max_ipc_namespaces",
+        libc::CLONE_NEWUTS => "user/max_uts_namespaces",
+        _ => "user/max_net_namespaces",
+    };
+    let mut causes = Vec::new();
+    if setting(limit).as_deref() == Some("0") {
+        causes.push(format!(
+            "set the sysctl {} above 0",
+            limit.replace('/', ".")
+        ));
+    }
+    if kind == libc::CLONE_NEWUSER {
+        if setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+            causes.push("set the sysctl kernel.unprivileged_userns_clone to 1".into());
+        }
+        if setting("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+            causes.push(
+                "give this program an AppArmor profile that allows userns, or set the sysctl \
+                 kernel.apparmor_restrict_unprivileged_userns to 0"
+                    .into(),
+            );
+        }
+        if causes.is_empty() {
+            causes.push("in a chroot or a container, allow it to create user namespaces".into());
+        }
+    }
+    causes.push("or build without a sandbox (--no-sandbox)".into());
+    causes.join(", ")
+}
+
+/// Starts a child with these namespaces that exits at once.
+fn try_namespaces(namespaces: c_int) -> io::Result<()> {
+    sys::with_child(namespaces).map_err(from_errno)
+}

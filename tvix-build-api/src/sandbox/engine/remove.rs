@@ -1,0 +1,208 @@
+//! Removing what a builder left behind.
+//!
+//! The content is hostile: it may be nested a hundred thousand levels deep, or lie in
+//! directories without permissions. Nothing follows a symbolic link, no path is looked up twice,
+//! and neither stack nor descriptors grow with the depth.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Directories deeper than this are moved up before they are emptied.
+const DEPTH_LIMIT: usize = 64;
+
+const OPEN: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::RDONLY);
+
+/// Removes every entry of a directory for which `keep` does not say otherwise.
+pub(super) fn remove_contents(
+    directory: BorrowedFd<'_>,
+    mut keep: impl FnMut(&CStr, FileType) -> bool,
+) -> Result<(), Errno> {
+    let mut moved = 0;
+    loop {
+        for (name, kind) in entries(directory)? {
+            if !keep(&name, kind) {
+                remove_entry(directory, directory, &name, kind, &mut moved)?;
+            }
+        }
+        if moved == 0 {
+            return Ok(());
+        }
+        // Once more, for what was moved up from below the limit.
+        moved = 0;
+    }
+}
+
+fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>, Errno> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            found.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(found)
+}
+
+fn remove_entry(
+    top: BorrowedFd<'_>,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    kind: FileType,
+    moved: &mut u64,
+) -> Result<(), Errno> {
+    if kind != FileType::Directory {
+        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+            // A file system that does not tell kinds.
+            Err(Errno::ISDIR) => {}
+            result => return result,
+        }
+    }
+    // Depth-first with an explicit stack.
+    let mut stack = vec![Level::open(parent, name)?];
+    loop {
+        let depth = stack.len();
+        let Some(level) = stack.last_mut() else {
+            return Ok(());
+        };
+        let Some((name, kind)) = level.left.pop() else {
+            if let Some(empty) = stack.pop() {
+                let above = stack.last().map_or(parent, |above| above.directory.as_fd());
+                rustix::fs::unlinkat(above, &empty.name, AtFlags::REMOVEDIR)?;
+            }
+            continue;
+        };
+        if kind != FileType::Directory {
+            match rustix::fs::unlinkat(&level.directory, &name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => {}
+                Err(errno) => return Err(errno),
+                Ok(()) => continue,
+            }
+        }
+        let below = Level::open(level.directory.as_fd(), &name)?;
+        if depth < DEPTH_LIMIT {
+            stack.push(below);
+        } else {
+            move_up(level.directory.as_fd(), &name, top, moved)?;
+        }
+    }
+}
+
+/// A directory on the way down.
+struct Level {
+    directory: OwnedFd,
+    /// Its name in the level above.
+    name: CString,
+    /// What is still to be removed from it.
+    left: Vec<(CString, FileType)>,
+}
+
+impl Level {
+    fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Self, Errno> {
+        let directory = open_directory(parent, name)?;
+        let left = entries(directory.as_fd())?;
+        Ok(Level {
+            directory,
+            name: name.to_owned(),
+            left,
+        })
+    }
+}
+
+/// Opens a directory for removal, giving its owner the permissions that this takes.
+fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let owner_all = Mode::RWXU;
+    let open = || rustix::fs::openat(parent, name, OPEN, Mode::empty());
+    let directory = match open() {
+        Err(Errno::ACCESS) => {
+            // Nobody else can change this tree any more, and `chmodat` on a symbolic link put
+            // here earlier would only be refused: the kind was read from the directory itself.
+            let handle = rustix::fs::openat(
+                parent,
+                name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
+            rustix::fs::chmod(path, owner_all)?;
+            open()?
+        }
+        result => result?,
+    };
+    let mode = rustix::fs::fstat(&directory)?.st_mode;
+    if mode & owner_all.bits() != owner_all.bits() {
+        rustix::fs::fchmod(&directory, owner_all)?;
+    }
+    Ok(directory)
+}
+
+fn move_up(
+    from: BorrowedFd<'_>,
+    name: &CStr,
+    top: BorrowedFd<'_>,
+    moved: &mut u64,
+) -> Result<(), Errno> {
+    loop {
+        *moved += 1;
+        let aside = format!(".removing-{moved}");
+        // Without replacing: the name may be the builder's.
+        match rustix::fs::renameat_with(
+            from,
+            name,
+            top,
+            aside.as_str(),
+            rustix::fs::RenameFlags::NOREPLACE,
+        ) {
+            Err(Errno::EXIST) => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn removes_all_but_what_is_kept_and_follows_no_link() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("canary"), "x").unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tree.path().join("a/b/c")).unwrap();
+        fs::write(tree.path().join("a/b/file"), "x").unwrap();
+        symlink(outside.path(), tree.path().join("a/link")).unwrap();
+        symlink(outside.path(), tree.path().join("link")).unwrap();
+        fs::create_dir(tree.path().join("kept")).unwrap();
+        fs::set_permissions(tree.path().join("a/b"), fs::Permissions::from_mode(0o0)).unwrap();
+
+        let directory = File::open(tree.path()).unwrap();
+        remove_contents(directory.as_fd(), |name, _| name == c"kept").unwrap();
+        let left: Vec<_> = fs::read_dir(tree.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["kept"]);
+        assert!(outside.path().join("canary").exists());
+    }
+
+    #[test]
+    fn depth_is_no_problem() {
+        let tree = tempfile::tempdir().unwrap();
+        let mut directory: OwnedFd = File::open(tree.path()).unwrap().into();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&directory, "d", Mode::RWXU).unwrap();
+            directory = rustix::fs::openat(&directory, "d", OPEN, Mode::empty()).unwrap();
+        }
+        let top = File::open(tree.path()).unwrap();
+        remove_contents(top.as_fd(), |_, _| false).unwrap();
+        assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
+    }
+}

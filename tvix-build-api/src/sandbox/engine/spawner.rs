@@ -1,0 +1,396 @@
+//! The threads that start processes.
+//!
+//! A builder inherits from the thread that clones it, so what is the same for all builders is
+//! set up once per thread: the system call filter, an empty list of supplementary groups,
+//! blocked signals. The threads live as long as the engine, because the kernel kills a builder
+//! (`PR_SET_PDEATHSIG`) when the *thread* that started it ends, which threads of an
+//! asynchronous runtime may do at any time.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use libc::{c_int, c_void};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
+use tokio::sync::oneshot;
+
+use super::child::{self, Context};
+use super::directory::EngineDirectory;
+use super::error::EngineError;
+use super::netns::NetPool;
+use super::plan::{IdMap, NetPlan, Plan};
+use super::process::{Chore, Held, Janitor, Process};
+use super::sys::Errno;
+use super::{seccomp, sys};
+
+/// A started process with the read end of its log.
+pub(super) struct Started {
+    pub(super) process: Unclaimed,
+    pub(super) log: OwnedFd,
+}
+
+/// A process that goes to the janitor unless somebody takes it: whoever asked for it may have
+/// stopped waiting.
+pub(super) struct Unclaimed {
+    process: Option<Process>,
+    janitor: Janitor,
+}
+
+impl Unclaimed {
+    pub(super) fn claim(mut self) -> Process {
+        self.process.take().expect("claimed once, by value")
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.janitor.give(Chore::End(process));
+        }
+    }
+}
+
+/// A request to start a process.
+pub(super) struct Job {
+    pub(super) plan: Plan,
+    pub(super) held: Box<dyn Any + Send + Sync>,
+    pub(super) directory: Arc<EngineDirectory>,
+    pub(super) reply: oneshot::Sender<Result<Started, EngineError>>,
+}
+
+/// What the threads share.
+pub(super) struct Shared {
+    pub(super) root: bool,
+    pub(super) network: Arc<NetPool>,
+    pub(super) janitor: Janitor,
+}
+
+/// Starts the threads; they end when the sender is dropped.
+pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Result<mpsc::Sender<Job>, EngineError> {
+    let (jobs, inbox) = mpsc::channel::<Job>();
+    let inbox = Arc::new(Mutex::new(inbox));
+    for _ in 0..count {
+        let inbox = inbox.clone();
+        let shared = shared.clone();
+        let (ready, started) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("sandbox-spawner".into())
+            .spawn(move || {
+                let mut spawner = match Spawner::new(shared) {
+                    Ok(spawner) => {
+                        let _ = ready.send(Ok(()));
+                        spawner
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        return;
+                    }
+                };
+                loop {
+                    let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { return };
+                    if job.reply.is_closed() {
+                        continue;
+                    }
+                    let result = spawner.spawn(&job.plan, job.held, job.directory);
+                    // Nobody waiting drops the process, which ends it.
+                    let _ = job.reply.send(result);
+                }
+            })
+            .map_err(EngineError::setup("starting a spawner thread"))?;
+        started.recv().map_err(|_| EngineError::Stopped)??;
+    }
+    Ok(jobs)
+}
+
+struct Spawner {
+    shared: Arc<Shared>,
+    stack: Stack,
+    null: OwnedFd,
+    host_network: Option<File>,
+    in_host_network: bool,
+}
+
+impl Spawner {
+    /// Prepares the calling thread. Nothing done here reaches the program's other threads.
+    fn new(shared: Arc<Shared>) -> Result<Self, EngineError> {
+        let errno = |step: &'static str| {
+            move |errno: Errno| EngineError::setup(step)(io::Error::from_raw_os_error(errno))
+        };
+        sys::block_signals();
+        if shared.root {
+            sys::clear_thread_groups().map_err(errno("dropping supplementary groups"))?;
+        }
+        seccomp::install_on_this_thread().map_err(errno("installing the system call filter"))?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(EngineError::setup("opening /dev/null"))?;
+        let host_network = if shared.root {
+            let file = File::open("/proc/thread-self/ns/net")
+                .map_err(EngineError::setup("opening the host's network namespace"))?;
+            Some(file)
+        } else {
+            None
+        };
+        Ok(Spawner {
+            shared,
+            stack: Stack::new().map_err(EngineError::setup("allocating a stack"))?,
+            null: above_standard(null)?,
+            host_network,
+            in_host_network: true,
+        })
+    }
+
+    fn spawn(
+        &mut self,
+        plan: &Plan,
+        held: Box<dyn Any + Send + Sync>,
+        directory: Arc<EngineDirectory>,
+    ) -> Result<Started, EngineError> {
+        let network = match plan.network {
+            NetPlan::FromPool => {
+                self.in_host_network = false;
+                Some(self.shared.network.enter()?)
+            }
+            NetPlan::Host | NetPlan::Fresh => {
+                self.enter_host_network()?;
+                None
+            }
+        };
+        let held = Held {
+            _network: network,
+            _caller: held,
+            _directory: directory,
+        };
+
+        let pipe = || {
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+                .map_err(EngineError::setup("creating a pipe"))
+        };
+        let (log, log_writer) = pipe()?;
+        let (errors, errors_writer) = pipe()?;
+        rustix::io::ioctl_fionbio(&log, true).map_err(EngineError::setup("preparing the log"))?;
+        if let Some(ids) = plan.log_owner {
+            // Else `echo > /dev/stderr`, which opens the pipe anew, would be refused.
+            std::os::unix::fs::fchown(&log_writer, Some(ids.uid), Some(ids.gid))
+                .map_err(EngineError::setup("preparing the log"))?;
+        }
+        let log_writer = above_standard(log_writer)?;
+        let errors_writer = above_standard(errors_writer)?;
+
+        let context = Context {
+            plan,
+            stdin: self.null.as_raw_fd(),
+            log: log_writer.as_raw_fd(),
+            errors: errors_writer.as_raw_fd(),
+            identity: AtomicU32::new(child::IDENTITY_PENDING),
+        };
+        let dumpable = Dumpable::preserve();
+        let (pid, pidfd) = self
+            .stack
+            .clone_child(&context, plan.namespaces)
+            .map_err(EngineError::setup("creating namespaces"))?;
+        drop(log_writer);
+        drop(errors_writer);
+
+        let mapped = match plan.id_map {
+            Some(map) => write_id_map(pid, map, self.shared.root),
+            None => Ok(()),
+        };
+        let verdict = match mapped {
+            Ok(()) => child::IDENTITY_READY,
+            Err(_) => child::IDENTITY_FAILED,
+        };
+        context.identity.store(verdict, Ordering::Release);
+        sys::futex_wake(&context.identity);
+
+        // The pipe closes when the child has executed its program or is gone. Until then it uses
+        // our memory, so there is no way out of this function before.
+        let mut report = Vec::with_capacity(8);
+        let read = File::from(errors).read_to_end(&mut report);
+        drop(dumpable);
+
+        let process = Unclaimed {
+            process: Some(Process {
+                pidfd,
+                pid,
+                owns_namespace: plan.namespaces & libc::CLONE_NEWPID != 0,
+                held,
+            }),
+            janitor: self.shared.janitor.clone(),
+        };
+        read.map_err(EngineError::setup("waiting for the sandbox"))?;
+        // A child that failed early is gone before its users are mapped: its own word first.
+        if let Ok(report) = report.try_into() {
+            return Err(explain(plan, report));
+        }
+        mapped?;
+        Ok(Started { process, log })
+    }
+
+    fn enter_host_network(&mut self) -> Result<(), EngineError> {
+        if let (false, Some(host)) = (self.in_host_network, &self.host_network) {
+            sys::set_namespace(host.as_raw_fd(), libc::CLONE_NEWNET).map_err(|errno| {
+                EngineError::setup("returning to the host's network namespace")(
+                    io::Error::from_raw_os_error(errno),
+                )
+            })?;
+            self.in_host_network = true;
+        }
+        Ok(())
+    }
+}
+
+fn explain(plan: &Plan, report: child::Report) -> EngineError {
+    let (step, errno) = child::decode(report);
+    let source = io::Error::from_raw_os_error(errno);
+    if step == child::EXEC {
+        use std::os::unix::ffi::OsStrExt;
+        let program = PathBuf::from(std::ffi::OsStr::from_bytes(plan.program.to_bytes()));
+        return EngineError::Execute { program, source };
+    }
+    let step = plan
+        .steps
+        .get(step as usize)
+        .map_or_else(|| format!("step {step}"), ToString::to_string);
+    EngineError::Setup { step, source }
+}
+
+/// Moves a descriptor out of the way of 0, 1 and 2, which the child overwrites.
+fn above_standard(fd: OwnedFd) -> Result<OwnedFd, EngineError> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(EngineError::setup("duplicating a descriptor"))
+}
+
+fn write_id_map(pid: Pid, map: IdMap, root: bool) -> Result<(), EngineError> {
+    let write = |name: &str, text: &str| {
+        let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
+        let result = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, text.as_bytes()));
+        result.map(drop).map_err(EngineError::setup(format!(
+            "mapping users ({text} to {path})"
+        )))
+    };
+    if !root {
+        // The kernel's condition for letting an ordinary user map a group.
+        write("setgroups", "deny")?;
+    }
+    write(
+        "gid_map",
+        &format!("{} {} 1", map.inside.gid, map.outside.gid),
+    )?;
+    write(
+        "uid_map",
+        &format!("{} {} 1", map.inside.uid, map.outside.uid),
+    )
+}
+
+/// The stack that children run on until they execute their program.
+struct Stack {
+    base: *mut c_void,
+}
+
+const STACK_SIZE: usize = 256 * 1024;
+const GUARD_SIZE: usize = 64 * 1024;
+
+impl Stack {
+    fn new() -> io::Result<Self> {
+        // SAFETY: a fresh anonymous mapping that concerns no existing memory.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                STACK_SIZE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Stack { base };
+        // SAFETY: the range lies inside the mapping just made, which nothing uses yet.
+        if unsafe { libc::mprotect(base, GUARD_SIZE, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(stack)
+    }
+
+    /// Starts a child on this stack, which shares memory with this process.
+    ///
+    /// The caller keeps `context` in place, and does not use the stack again, until the error
+    /// pipe has been closed by the child.
+    fn clone_child(
+        &mut self,
+        context: &Context<'_>,
+        namespaces: c_int,
+    ) -> io::Result<(Pid, OwnedFd)> {
+        let mut pidfd: c_int = -1;
+        // SAFETY: the stack is ours alone and large enough, its top aligned to a page; `enter`
+        // does only what is allowed in a process that shares memory with a running program;
+        // `pidfd` is where `CLONE_PIDFD` stores the descriptor.
+        let pid = unsafe {
+            libc::clone(
+                child::enter,
+                self.base.byte_add(STACK_SIZE),
+                libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces,
+                std::ptr::from_ref(context).cast_mut().cast::<c_void>(),
+                &raw mut pidfd,
+            )
+        };
+        let pid = match Pid::from_raw(pid) {
+            Some(pid) if pid.as_raw_nonzero().get() > 0 => pid,
+            _ => return Err(io::Error::last_os_error()),
+        };
+        // SAFETY: the kernel has just created this descriptor for us.
+        Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this size, and no child runs on it: `spawn`
+        // does not return before its child has left it.
+        unsafe { libc::munmap(self.base, STACK_SIZE) };
+    }
+}
+
+/// Keeps the program's "dumpable" attribute as it was.
+///
+/// It belongs to the memory, not to the process: when a child that shares ours changes its user,
+/// the kernel clears it for both, and the program could no longer be traced or dump core.
+struct Dumpable;
+
+/// How many children share our memory, and the attribute before the first did.
+static DUMPABLE: Mutex<(u32, bool)> = Mutex::new((0, false));
+
+impl Dumpable {
+    fn preserve() -> Self {
+        let mut state = DUMPABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 == 0 {
+            state.1 = sys::prctl(libc::PR_GET_DUMPABLE, 0) == Ok(1);
+        }
+        state.0 += 1;
+        Dumpable
+    }
+}
+
+impl Drop for Dumpable {
+    fn drop(&mut self) {
+        let mut state = DUMPABLE.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 -= 1;
+        if state.0 == 0 && state.1 {
+            // It can only fail for values other than 0 and 1.
+            let _ = sys::prctl(libc::PR_SET_DUMPABLE, 1);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The sandbox engine on this machine, as whatever user runs the tests.
+#![cfg(all(feature = "sandbox", target_os = "linux"))]
+
+#[cfg(test)]
+mod embedders;
+#[cfg(test)]
+mod ends;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,114 @@
+//! What the machine wants done.
+
+use std::sync::Arc;
+
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::realisation::DrvOutput;
+use nix_compat::store_path::StorePath;
+use tvix_eval_api::RealiseError;
+
+use super::{BatchId, BuildId, ImportId, QuestionId, Recording};
+use crate::event::EventRecord;
+use crate::report::{Failure, Report};
+
+/// Something that the machine wants done. Whoever runs the machine does it and tells the machine
+/// how it went, in any order and whenever it likes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Tell whoever listens. Nothing to answer.
+    Emit(EventRecord),
+    /// Ask the store which of these are valid: [`Input::PathsQueried`].
+    ///
+    /// [`Input::PathsQueried`]: super::Input::PathsQueried
+    QueryPaths {
+        /// Name of the query.
+        batch: BatchId,
+        /// The paths.
+        paths: Vec<StorePath>,
+    },
+    /// Ask the store for the valid paths of outputs: [`Input::RealisationsQueried`].
+    ///
+    /// [`Input::RealisationsQueried`]: super::Input::RealisationsQueried
+    QueryRealisations {
+        /// Name of the query.
+        batch: BatchId,
+        /// The outputs.
+        outputs: Vec<DrvOutput>,
+    },
+    /// Add a source to the store: [`Input::SourceAdded`].
+    ///
+    /// [`Input::SourceAdded`]: super::Input::SourceAdded
+    AddSource {
+        /// Which.
+        path: StorePath,
+    },
+    /// Have the store keep these: [`Input::Recorded`].
+    ///
+    /// [`Input::Recorded`]: super::Input::Recorded
+    Record {
+        /// Name of the recording.
+        batch: BatchId,
+        /// What to keep.
+        recording: Recording,
+    },
+    /// Start a build: [`Input::LogLine`] any number of times, then [`Input::BuildEnded`].
+    ///
+    /// [`Input::LogLine`]: super::Input::LogLine
+    /// [`Input::BuildEnded`]: super::Input::BuildEnded
+    StartBuild(StartBuild),
+    /// End a build soon. It still ends with [`Input::BuildEnded`].
+    ///
+    /// [`Input::BuildEnded`]: super::Input::BuildEnded
+    CancelBuild(BuildId),
+    /// Add the outputs that a build streamed to the store: [`Input::OutputsPushed`].
+    ///
+    /// [`Input::OutputsPushed`]: super::Input::OutputsPushed
+    PushOutputs(BuildId),
+    /// Answer an import. Nothing to answer.
+    AnswerImport {
+        /// Which.
+        import: ImportId,
+        /// Where its outputs are, or why they are not.
+        answer: Result<Vec<ImportedOutput>, RealiseError>,
+    },
+    /// Ask somebody what to do about a failure: [`Input::FailureDecided`].
+    ///
+    /// [`Input::FailureDecided`]: super::Input::FailureDecided
+    AskAboutFailure {
+        /// Name of the question.
+        question: QuestionId,
+        /// The failure.
+        failure: Box<Failure>,
+    },
+    /// Take nothing more from the evaluator, and end it. Nothing to answer.
+    StopEvaluation,
+    /// The session is over: drop whatever still runs. The last action.
+    Finish(Box<Report>),
+}
+
+/// A build to start.
+#[derive(Debug, Clone)]
+pub struct StartBuild {
+    /// Name of the build.
+    pub build: BuildId,
+    /// Which builder, as an index into those that the machine was made with.
+    pub builder: usize,
+    /// The derivation that the user knows this by.
+    pub drv_path: StorePath,
+    /// What to build. Resolved.
+    pub derivation: Arc<Derivation>,
+    /// The outputs and sources that it uses directly. All valid.
+    pub inputs: Vec<StorePath>,
+}
+
+/// An output that evaluation waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedOutput {
+    /// The derivation.
+    pub drv_path: StorePath,
+    /// Its output.
+    pub output: OutputName,
+    /// Where it is.
+    pub path: StorePath,
+}

@@ -1,0 +1,327 @@
+//! Builds: started, ended, pushed, tried again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix_compat::derivation::OutputName;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::StorePath;
+use tvix_build_api::{BuildFailure, FailureKind};
+
+use super::graph::{Body, NodeId, State};
+use super::{Action, BuildId, BuildResult, Machine, StartBuild, Trouble, Work};
+use crate::event::BuildEvent;
+use crate::report::FailureCause;
+
+/// A build under way.
+#[derive(Debug)]
+pub(super) struct Build {
+    pub(super) node: NodeId,
+    builder: usize,
+    started: Duration,
+    cancelled: bool,
+    /// The outputs, once the builder is done and while they are pushed.
+    pushing: Option<Vec<(OutputName, StorePath)>>,
+}
+
+impl Build {
+    pub(super) fn is_pushing(&self) -> bool {
+        self.pushing.is_some()
+    }
+}
+
+impl Machine {
+    pub(super) fn start_build(&mut self, id: NodeId, builder: usize) {
+        let Some(derivation) = self.graph[id].derivation().cloned() else {
+            self.scheduler.release(builder);
+            let message = "it became ready without its derivation (a bug)".to_owned();
+            return self.fail(id, FailureCause::Invalid { message });
+        };
+        self.last_build += 1;
+        let build = BuildId(self.last_build);
+        self.graph[id].state = State::Building;
+        let started = self.now;
+        let running = Build {
+            node: id,
+            builder,
+            started,
+            cancelled: false,
+            pushing: None,
+        };
+        self.builds.insert(build, running);
+        let drv_path = self.known_path(id).clone();
+        let mut inputs: SortedSet<StorePath> = derivation.input_srcs.clone();
+        // By name: masks are coarse where there are many outputs, and a build is to see no more
+        // than it uses.
+        for (edge, (_, used)) in self
+            .graph
+            .inputs(id)
+            .iter()
+            .zip(derivation.input_drvs.iter())
+        {
+            let outputs = self.graph[edge.input].outputs(&self.dir);
+            inputs.extend(
+                outputs
+                    .filter(|(name, _)| used.contains(*name))
+                    .filter_map(|it| it.1),
+            );
+        }
+        let name = self.scheduler.builder_name(builder).to_owned();
+        self.emit(BuildEvent::BuildStarted {
+            build: build.0,
+            drv_path: drv_path.clone(),
+            builder: name,
+        });
+        let inputs = inputs.into_iter().collect();
+        let start = Action::StartBuild(StartBuild {
+            build,
+            builder,
+            drv_path,
+            derivation,
+            inputs,
+        });
+        self.actions.push_back(start);
+    }
+
+    pub(super) fn log_line(&mut self, build: BuildId, text: &[u8]) {
+        let text = String::from_utf8_lossy(text).into_owned();
+        self.emit(BuildEvent::LogLine {
+            build: build.0,
+            text,
+        });
+    }
+
+    pub(super) fn build_ended(&mut self, id: BuildId, result: BuildResult) {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
+        if build.is_pushing() {
+            return;
+        }
+        let (builder, cancelled) = (build.builder, build.cancelled);
+        self.scheduler.release(builder);
+        match result {
+            BuildResult::Pushed(outputs) => match self.checked_outputs(id, outputs) {
+                Ok(outputs) => self.build_succeeded(id, outputs, true),
+                Err(message) => self.build_fell_short(id, message),
+            },
+            BuildResult::Streamed(outputs) => match self.checked_outputs(id, outputs) {
+                // Nobody needs them any more.
+                Ok(_) if cancelled => self.build_cancelled(id),
+                Ok(outputs) => {
+                    if let Some(build) = self.builds.get_mut(&id) {
+                        build.pushing = Some(outputs);
+                    }
+                    self.emit(BuildEvent::PushStarted { build: id.0 });
+                    self.actions.push_back(Action::PushOutputs(id));
+                }
+                Err(message) => self.build_fell_short(id, message),
+            },
+            BuildResult::Failed(_) | BuildResult::Trouble(_) if cancelled => {
+                self.build_cancelled(id);
+            }
+            BuildResult::Failed(BuildFailure {
+                kind: FailureKind::Cancelled,
+                ..
+            }) => {
+                let message = "the builder cancelled a build that nobody wanted cancelled".into();
+                self.try_again(
+                    id,
+                    Trouble {
+                        message,
+                        retryable: true,
+                    },
+                );
+            }
+            BuildResult::Failed(failure) => self.build_failed(id, failure),
+            BuildResult::Trouble(trouble) => self.try_again(id, trouble),
+        }
+    }
+
+    /// A builder that says that it succeeded has to have every output, where it belongs.
+    fn checked_outputs(
+        &self,
+        id: BuildId,
+        mut outputs: Vec<(OutputName, StorePath)>,
+    ) -> Result<Vec<(OutputName, StorePath)>, String> {
+        let node = &self.graph[self.builds[&id].node];
+        outputs.sort();
+        let mut given = outputs.iter();
+        for (name, path) in node.outputs(&self.dir) {
+            match given.next() {
+                Some((given, at)) if given == name => {
+                    if path.as_ref().is_some_and(|path| path != at) {
+                        return Err(format!("the builder delivered output '{name}' as '{at}'"));
+                    }
+                }
+                _ => return Err(format!("the builder did not deliver output '{name}'")),
+            }
+        }
+        match given.next() {
+            None => Ok(outputs),
+            Some((name, _)) => Err(format!("the builder delivered an unknown output '{name}'")),
+        }
+    }
+
+    fn build_fell_short(&mut self, id: BuildId, message: String) {
+        self.try_again(
+            id,
+            Trouble {
+                message,
+                retryable: false,
+            },
+        );
+    }
+
+    pub(super) fn outputs_pushed(&mut self, id: BuildId, result: Result<(), Trouble>) {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
+        let Some(outputs) = build.pushing.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => self.build_succeeded(id, outputs, false),
+            Err(trouble) if trouble.retryable && self.stop.is_none() => {
+                // The stream is used up: only another build brings the outputs back.
+                self.try_again(id, trouble);
+            }
+            Err(trouble) => {
+                let Some(build) = self.builds.remove(&id) else {
+                    return;
+                };
+                if self.stop.is_none() {
+                    let cause = FailureCause::Store {
+                        message: trouble.message,
+                    };
+                    self.fail(build.node, cause);
+                }
+            }
+        }
+    }
+
+    fn build_succeeded(
+        &mut self,
+        id: BuildId,
+        outputs: Vec<(OutputName, StorePath)>,
+        pushed: bool,
+    ) {
+        let Some(build) = self.builds.remove(&id) else {
+            return;
+        };
+        self.counts.built += 1;
+        self.scheduler.forget_attempts(build.node);
+        let paths: BTreeMap<OutputName, StorePath> = outputs.iter().cloned().collect();
+        self.emit(BuildEvent::BuildSucceeded {
+            build: id.0,
+            drv_path: self.known_path(build.node).clone(),
+            outputs: paths,
+            duration: self.now.saturating_sub(build.started),
+            pushed,
+        });
+        if self.graph[build.node].floating
+            && let Some(derivation) = self.graph[build.node].derivation().cloned()
+        {
+            self.record_realisations(&derivation, &outputs);
+        }
+        let outputs = outputs
+            .into_iter()
+            .map(|(name, path)| (name, Some(path)))
+            .collect();
+        let node = &mut self.graph[build.node];
+        let before = node.valid;
+        node.body = Body::Outputs(outputs);
+        node.valid = node.all_outputs();
+        node.state = State::Present;
+        self.work.push(Work::Valid {
+            id: build.node,
+            before,
+        });
+    }
+
+    fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {
+        let Some(build) = self.builds.remove(&id) else {
+            return;
+        };
+        self.emit(BuildEvent::BuildFailed {
+            build: id.0,
+            drv_path: self.known_path(build.node).clone(),
+            failure: failure.clone(),
+        });
+        self.fail(build.node, FailureCause::Build { failure });
+    }
+
+    fn build_cancelled(&mut self, id: BuildId) {
+        let Some(build) = self.builds.remove(&id) else {
+            return;
+        };
+        self.counts.cancelled += 1;
+        let drv_path = self.known_path(build.node).clone();
+        self.emit(BuildEvent::BuildCancelled {
+            build: id.0,
+            drv_path,
+        });
+        if self.stop.is_some() {
+            return;
+        }
+        // It was cancelled as unneeded; something may need it after all by now.
+        self.graph[build.node].state = State::Unneeded;
+        if self.graph[build.node].needed {
+            self.work.push(Work::Build(build.node));
+        }
+    }
+
+    /// The builder or the store failed, not the derivation.
+    fn try_again(&mut self, id: BuildId, trouble: Trouble) {
+        let Some(build) = self.builds.remove(&id) else {
+            return;
+        };
+        if self.stop.is_some() {
+            return;
+        }
+        let attempts = self.scheduler.attempts_mut(build.node);
+        attempts.count += 1;
+        attempts.builders |= 1 << build.builder;
+        if !trouble.retryable {
+            attempts.unsuitable |= 1 << build.builder;
+        }
+        let count = attempts.count;
+        let derivation = self.graph[build.node].derivation().cloned();
+        let others = derivation.is_some_and(|it| self.scheduler.suitable(build.node, &it) != 0);
+        if !others || count >= self.options.retry.attempts {
+            return self.fail(
+                build.node,
+                FailureCause::Builder {
+                    message: trouble.message,
+                },
+            );
+        }
+        let delay = if trouble.retryable {
+            self.options.retry.delay(count)
+        } else {
+            Duration::ZERO
+        };
+        self.emit(BuildEvent::BuildRetried {
+            build: id.0,
+            drv_path: self.known_path(build.node).clone(),
+            message: trouble.message,
+            delay,
+        });
+        self.scheduler.delay(build.node, self.now + delay);
+    }
+
+    /// Ends builds soon.
+    pub(super) fn cancel_builds(&mut self, mut which: impl FnMut(&Self, NodeId) -> bool) {
+        let ids: Vec<BuildId> = self.builds.keys().copied().collect();
+        for id in ids {
+            let build = &self.builds[&id];
+            if build.cancelled || build.is_pushing() || !which(self, build.node) {
+                continue;
+            }
+            if let Some(build) = self.builds.get_mut(&id) {
+                build.cancelled = true;
+            }
+            self.actions.push_back(Action::CancelBuild(id));
+        }
+    }
+}

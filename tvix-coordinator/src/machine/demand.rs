@@ -1,0 +1,347 @@
+//! From being wanted to being ready.
+
+use nix_compat::derivation::Output;
+use nix_compat::store_path::StorePath;
+
+use super::graph::{NodeId, OutputMask, State};
+use super::lookup::{Batch, Subject};
+use super::sources::SourceState;
+use super::{Action, BatchId, Machine, Trouble, Work};
+use crate::event::BuildEvent;
+use crate::options::BuildPolicy;
+use crate::report::FailureCause;
+
+/// That outputs of a derivation should become valid.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Want {
+    pub(super) id: NodeId,
+    pub(super) outputs: OutputMask,
+    /// Something that was asked for needs them. Otherwise they are built on the chance.
+    pub(super) needed: bool,
+    /// A stalled evaluation needs them.
+    pub(super) urgent: bool,
+}
+
+impl Machine {
+    pub(super) fn want(&mut self, want: Want) {
+        let Want {
+            id,
+            outputs,
+            needed,
+            urgent,
+        } = want;
+        let node = &mut self.graph[id];
+        let newly_needed = needed && !node.needed;
+        let newly_urgent = urgent && !node.urgent;
+        node.wanted |= outputs;
+        node.needed |= needed;
+        node.urgent |= urgent;
+        let satisfied = node.has(node.wanted);
+        let more = newly_needed || newly_urgent;
+        match node.state {
+            State::Unknown => {}
+            State::Idle => self.look_up(id),
+            State::Looking | State::Building => {}
+            State::Present | State::Unneeded if satisfied => {}
+            State::Present | State::Unneeded => self.work.push(Work::Build(id)),
+            State::Waiting { .. } if more => self.want_inputs(id),
+            State::Waiting { .. } => {}
+            State::Ready if more => self.enqueue(id),
+            State::Ready => {}
+            State::Delegated(resolved) if more => self.want_all(resolved, needed, urgent),
+            State::Delegated(_) => {}
+            State::Failed(failure) | State::Skipped(failure) if newly_needed => {
+                self.failure_needed(id, failure);
+            }
+            State::Failed(_) | State::Skipped(_) => {}
+        }
+    }
+
+    pub(super) fn want_all(&mut self, id: NodeId, needed: bool, urgent: bool) {
+        let outputs = self.graph[id].all_outputs();
+        self.work.push(Work::Want(Want {
+            id,
+            outputs,
+            needed,
+            urgent,
+        }));
+    }
+
+    /// Hands down to the inputs what a waiting derivation has come to be.
+    fn want_inputs(&mut self, id: NodeId) {
+        let (needed, urgent) = (self.graph[id].needed, self.graph[id].urgent);
+        if let Some(cause) = self.hopeless(id) {
+            return self.fail(id, cause);
+        }
+        for edge in self.graph.inputs(id) {
+            if !self.graph[edge.input].has(edge.outputs) {
+                let (id, outputs) = (edge.input, edge.outputs);
+                self.work.push(Work::Want(Want {
+                    id,
+                    outputs,
+                    needed,
+                    urgent,
+                }));
+            }
+        }
+    }
+
+    /// Why a derivation that evaluation waits for can never be built: what it needs should have
+    /// been yielded before, and while evaluation waits for it nothing else may come.
+    fn hopeless(&self, id: NodeId) -> Option<FailureCause> {
+        if !self.graph[id].urgent {
+            return None;
+        }
+        if let Some(input) = self.unknown_input(id) {
+            return Some(FailureCause::MissingInput { input });
+        }
+        let mut sources = self.graph[id].derivation()?.input_srcs.iter();
+        sources.find_map(|path| {
+            let source = self.sources.find(path)?;
+            let missing = self.sources[source].state == SourceState::Missing;
+            missing.then(|| self.source_trouble(source))
+        })
+    }
+
+    /// An input that was never yielded.
+    pub(super) fn unknown_input(&self, id: NodeId) -> Option<StorePath> {
+        let mut inputs = self
+            .graph
+            .inputs(id)
+            .iter()
+            .map(|edge| &self.graph[edge.input]);
+        inputs
+            .find(|input| input.state == State::Unknown)
+            .map(|input| input.path.clone())
+    }
+
+    /// Finds out which outputs are valid, as far as that can be told yet.
+    pub(super) fn look_up(&mut self, id: NodeId) {
+        let node = &self.graph[id];
+        let Some(derivation) = node.derivation() else {
+            return;
+        };
+        if !node.floating {
+            self.graph[id].state = State::Looking;
+            self.look_ups.queue(Subject::Outputs(id));
+            return;
+        }
+        let impure = derivation
+            .outputs
+            .values()
+            .any(|output| matches!(output, Output::Impure { .. }));
+        if derivation.input_drvs.is_empty() && !impure {
+            self.graph[id].state = State::Looking;
+            self.look_ups.queue(Subject::Realisations(id));
+        } else {
+            // Where its outputs are is known once its inputs are.
+            self.looked_up(id, 0);
+        }
+    }
+
+    pub(super) fn next_query(&mut self) -> Option<Action> {
+        let (batch, Batch { subjects, .. }) = self.look_ups.next(self.now)?;
+        let mut paths = Vec::with_capacity(subjects.len());
+        let mut outputs = Vec::new();
+        for subject in subjects {
+            match subject {
+                Subject::Source(id) => paths.push(self.sources[*id].path.clone()),
+                Subject::Outputs(id) => {
+                    paths.extend(
+                        self.graph[*id]
+                            .outputs(&self.dir)
+                            .filter_map(|(_, path)| path),
+                    );
+                }
+                Subject::Realisations(id) => {
+                    outputs.extend(super::resolve::drv_outputs(&self.graph[*id], &self.dir));
+                }
+            }
+        }
+        Some(if outputs.is_empty() {
+            Action::QueryPaths { batch, paths }
+        } else {
+            Action::QueryRealisations { batch, outputs }
+        })
+    }
+
+    pub(super) fn paths_queried(&mut self, id: BatchId, result: Result<Vec<bool>, Trouble>) {
+        let Some(batch) = self.look_ups.answered(id) else {
+            return;
+        };
+        if self.stop.is_some() {
+            return;
+        }
+        let valid = match result {
+            Ok(valid) => valid,
+            Err(trouble) => return self.query_failed(id, batch, trouble),
+        };
+        let mut valid = valid.into_iter();
+        for subject in batch.subjects {
+            match subject {
+                Subject::Outputs(id) => {
+                    let count = self.graph[id].output_count();
+                    let mask = super::graph::mask_of_all(valid.by_ref().take(count));
+                    self.looked_up(id, mask);
+                }
+                Subject::Source(id) => {
+                    let is_valid = valid.next().unwrap_or(false);
+                    if is_valid {
+                        self.source_valid(id);
+                    } else if self.sources[id].offered {
+                        self.add_source(id);
+                    } else if self.evaluating {
+                        // Evaluation may still offer it, unless it waits itself.
+                        self.sources[id].state = SourceState::Missing;
+                        for dependent in self.sources[id].waiting.clone() {
+                            if matches!(self.graph[dependent].state, State::Waiting { .. })
+                                && let Some(cause) = self.hopeless(dependent)
+                            {
+                                self.fail(dependent, cause);
+                            }
+                        }
+                    } else {
+                        self.source_failed(id, SourceState::Missing);
+                    }
+                }
+                Subject::Realisations(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn query_failed(&mut self, id: BatchId, mut batch: Batch, trouble: Trouble) {
+        batch.attempts += 1;
+        if trouble.retryable && batch.attempts < self.options.retry.attempts {
+            let until = self.now + self.options.retry.delay(batch.attempts);
+            self.look_ups.delay(id, batch, until);
+        } else {
+            self.store_failed(trouble);
+        }
+    }
+
+    /// Which outputs are valid is known.
+    pub(super) fn looked_up(&mut self, id: NodeId, valid: OutputMask) {
+        let node = &mut self.graph[id];
+        let before = node.valid;
+        node.valid |= valid;
+        node.state = State::Present;
+        let all = node.all_outputs();
+        let missing = node.wanted & !node.valid;
+        // On the chance, only what is missing as a whole is built: if a part is there, nobody may
+        // want the rest.
+        let on_the_chance =
+            self.options.policy == BuildPolicy::Eager && node.valid == 0 && node.wanted == 0;
+        if missing != 0 || (on_the_chance && !self.pruned) {
+            self.work.push(Work::Build(id));
+        } else if node.valid != 0 {
+            self.counts.found += 1;
+            let drv_path = node.path.clone();
+            if node.valid == all {
+                node.shrink(&self.dir);
+            }
+            self.emit(BuildEvent::Found { drv_path });
+        }
+        self.work.push(Work::Valid { id, before });
+    }
+
+    /// Has a derivation wait until all its inputs are valid.
+    pub(super) fn wait_for_inputs(&mut self, id: NodeId) {
+        let node = &self.graph[id];
+        let (needed, urgent) = (node.needed, node.urgent);
+        let Some(derivation) = node.derivation().cloned() else {
+            return;
+        };
+        let mut unmet = 0;
+        for edge in self.graph.inputs(id) {
+            if !self.graph[edge.input].has(edge.outputs) {
+                unmet += 1;
+                let (id, outputs) = (edge.input, edge.outputs);
+                self.work.push(Work::Want(Want {
+                    id,
+                    outputs,
+                    needed,
+                    urgent,
+                }));
+            }
+        }
+        for path in derivation.input_srcs.iter() {
+            let source = self.sources.intern(path);
+            match self.sources[source].state {
+                SourceState::Valid => continue,
+                SourceState::Failed(_) => {
+                    let cause = self.source_trouble(source);
+                    return self.fail(id, cause);
+                }
+                SourceState::Missing if !self.evaluating => {
+                    let cause = self.source_trouble(source);
+                    return self.fail(id, cause);
+                }
+                SourceState::Unknown => self.look_up_source(source),
+                SourceState::Looking | SourceState::Adding | SourceState::Missing => {}
+            }
+            unmet += 1;
+            // What was given up and is needed after all may wait for it already.
+            let waiting = &mut self.sources[source].waiting;
+            if !self.pruned || !waiting.contains(&id) {
+                waiting.push(id);
+            }
+        }
+        self.graph[id].state = State::Waiting { unmet };
+        if unmet == 0 {
+            self.make_ready(id);
+        } else if let Some(cause) = self.hopeless(id) {
+            self.fail(id, cause);
+        } else {
+            self.skip_if_an_input_failed(id);
+        }
+    }
+
+    /// One more input of a waiting derivation is valid.
+    pub(super) fn input_met(&mut self, id: NodeId) {
+        if let State::Waiting { unmet } = self.graph[id].state {
+            let unmet = unmet.saturating_sub(1);
+            self.graph[id].state = State::Waiting { unmet };
+            if unmet == 0 {
+                self.make_ready(id);
+            }
+        }
+    }
+
+    /// All inputs are valid: the derivation is resolved if it has to be, and waits for a builder.
+    pub(super) fn make_ready(&mut self, id: NodeId) {
+        let node = &self.graph[id];
+        let Some(derivation) = node.derivation() else {
+            return;
+        };
+        if self.pruned && !node.needed {
+            self.graph[id].state = State::Unneeded;
+            return;
+        }
+        let mut inputs = self.graph.inputs(id).iter();
+        let unresolved = !derivation.input_drvs.is_empty()
+            && (node.floating || inputs.any(|edge| self.graph[edge.input].floating));
+        if unresolved {
+            return self.resolve(id);
+        }
+        self.graph[id].state = State::Ready;
+        self.enqueue(id);
+    }
+
+    pub(super) fn enqueue(&mut self, id: NodeId) {
+        let Some(derivation) = self.graph[id].derivation() else {
+            return;
+        };
+        let suitable = self.scheduler.suitable(id, derivation);
+        if suitable == 0 {
+            let system = derivation.system.to_string();
+            let features = derivation.env_var("requiredSystemFeatures");
+            let features = features.map(|text| format!(" with features '{text}'"));
+            let message = format!(
+                "no builder can build for system '{system}'{}",
+                features.unwrap_or_default()
+            );
+            return self.fail(id, FailureCause::Builder { message });
+        }
+        self.scheduler.push(&self.graph, id, suitable);
+    }
+}

@@ -1,0 +1,244 @@
+//! The end: of what nothing needs, of everything at once, and of the session.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashSet;
+
+use super::graph::{Body, NodeId, State};
+use super::sources::SourceState;
+use super::{Action, Machine, Stop};
+use crate::event::BuildEvent;
+use crate::report::{FailureCause, Report, RootReport, Skipped, Status};
+
+impl Machine {
+    /// Evaluation has ended and everything is looked up, so what is needed is known: whatever
+    /// else was begun ends.
+    pub(super) fn prune(&mut self) {
+        self.pruned = true;
+        for id in self.graph.ids() {
+            let node = &mut self.graph[id];
+            if node.needed {
+                continue;
+            }
+            if matches!(
+                node.state,
+                State::Waiting { .. } | State::Ready | State::Idle
+            ) {
+                node.state = State::Unneeded;
+            }
+        }
+        let graph = &self.graph;
+        self.scheduler.retain_delayed(|id| graph[id].needed);
+        self.cancel_builds(|machine, id| !machine.graph[id].needed);
+        self.fail_for_missing_sources();
+    }
+
+    /// No more sources will be offered.
+    fn fail_for_missing_sources(&mut self) {
+        for id in self.graph.ids() {
+            if !matches!(self.graph[id].state, State::Waiting { .. }) {
+                continue;
+            }
+            let Some(derivation) = self.graph[id].derivation().cloned() else {
+                continue;
+            };
+            let missing = derivation.input_srcs.iter().find_map(|path| {
+                let source = self.sources.find(path)?;
+                (self.sources[source].state == SourceState::Missing).then_some(source)
+            });
+            if let Some(source) = missing {
+                let cause = self.source_trouble(source);
+                self.fail(id, cause);
+                self.do_work();
+            }
+        }
+    }
+
+    /// Everything ends.
+    pub(super) fn stop(&mut self, why: Stop) {
+        if self.stop == Some(Stop::Cancelled) || self.finished {
+            return;
+        }
+        let first = self.stop.is_none();
+        self.stop = Some(why);
+        if first {
+            if std::mem::replace(&mut self.evaluating, false) {
+                self.actions.push_back(Action::StopEvaluation);
+            }
+            self.work.clear();
+            self.scheduler.clear();
+            self.sources.clear();
+            self.look_ups.clear();
+            self.questions.clear();
+            self.recordings.clear();
+            self.close_imports();
+            self.cancel_builds(|_, _| true);
+        }
+    }
+
+    pub(super) fn try_finish(&mut self) {
+        if !self.can_finish() {
+            return;
+        }
+        if self.stop.is_none() {
+            self.fail_what_is_stuck();
+            self.do_work();
+            if !self.actions.is_empty() || !self.can_finish() {
+                return;
+            }
+        }
+        self.finished = true;
+        let report = Box::new(self.report());
+        self.emit(BuildEvent::Finished {
+            report: report.clone(),
+        });
+        self.actions.push_back(Action::Finish(report));
+    }
+
+    fn can_finish(&self) -> bool {
+        match self.stop {
+            Some(Stop::Cancelled) => self.builds.values().all(super::builds::Build::is_pushing),
+            Some(Stop::Failure) => self.builds.is_empty(),
+            None => {
+                !self.evaluating
+                    && self.pruned
+                    && self.builds.is_empty()
+                    && self.look_ups.is_idle()
+                    && self.sources.is_idle()
+                    && !self.scheduler.has_delayed()
+                    && self.questions.is_empty()
+                    && self.recordings.is_idle()
+            }
+        }
+    }
+
+    /// Nothing is under way, so whatever is needed and not there waits for something that will
+    /// never come: an input that was never yielded, or itself.
+    fn fail_what_is_stuck(&mut self) {
+        let wanted = self
+            .roots
+            .iter()
+            .map(|(_, id)| *id)
+            .chain(self.imports.wants());
+        let mut stuck: Vec<NodeId> = wanted.collect();
+        let mut seen: FxHashSet<NodeId> = FxHashSet::default();
+        while let Some(id) = stuck.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.graph[id].state {
+                State::Unknown => {
+                    let message = "evaluation never yielded it".to_owned();
+                    return self.fail(id, FailureCause::Invalid { message });
+                }
+                State::Waiting { .. } => {
+                    if let Some(input) = self.unknown_input(id) {
+                        return self.fail(id, FailureCause::MissingInput { input });
+                    }
+                    let inputs = self.graph.inputs(id).iter();
+                    let unmet = inputs.filter(|edge| !self.graph[edge.input].has(edge.outputs));
+                    stuck.extend(unmet.map(|edge| edge.input));
+                }
+                State::Delegated(resolved) => stuck.push(resolved),
+                _ => {}
+            }
+        }
+        let waiting = seen
+            .into_iter()
+            .filter(|id| matches!(self.graph[*id].state, State::Waiting { .. }));
+        // The least, so that the same session fails in the same way each time.
+        if let Some(start) = waiting.min() {
+            self.fail_cycle(start);
+        }
+    }
+
+    /// Follows unmet inputs until one comes up again.
+    fn fail_cycle(&mut self, start: NodeId) {
+        let mut order: Vec<NodeId> = Vec::new();
+        let mut position: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut id = start;
+        let first = loop {
+            if let Some(first) = position.get(&id) {
+                break *first;
+            }
+            position.insert(id, order.len());
+            order.push(id);
+            let unmet = self
+                .graph
+                .inputs(id)
+                .iter()
+                .find(|edge| !self.graph[edge.input].has(edge.outputs));
+            match unmet {
+                Some(edge) => id = edge.input,
+                None => {
+                    let message = "it waits for nothing and was not built (a bug)".to_owned();
+                    return self.fail(id, FailureCause::Invalid { message });
+                }
+            }
+        };
+        let mut cycle: Vec<_> = order[first..]
+            .iter()
+            .map(|id| self.graph[*id].path.clone())
+            .collect();
+        cycle.extend(cycle.first().cloned());
+        self.fail(order[first], FailureCause::Cycle { cycle });
+    }
+
+    fn report(&self) -> Report {
+        let roots: Vec<RootReport> = self
+            .roots
+            .iter()
+            .map(|(root, id)| {
+                let node = &self.graph[*id];
+                let known: BTreeMap<_, _> = node.outputs(&self.dir).collect();
+                let mut outputs = BTreeMap::new();
+                for name in &root.wanted.outputs {
+                    let valid = node.mask([name]).is_ok_and(|mask| node.has(mask));
+                    if let (true, Some(Some(path))) = (valid, known.get(name)) {
+                        outputs.insert(name.clone(), path.clone());
+                    }
+                }
+                let success = !matches!(node.body, Body::Unknown)
+                    && root
+                        .wanted
+                        .outputs
+                        .iter()
+                        .all(|name| outputs.contains_key(name));
+                let (name, drv_path) = (root.name.clone(), root.wanted.drv_path.clone());
+                RootReport {
+                    name,
+                    drv_path,
+                    outputs,
+                    success,
+                }
+            })
+            .collect();
+        let failures: Vec<_> = self.failures.iter().flatten().cloned().collect();
+        let skipped = self.skipped.iter().filter_map(|(id, failure)| {
+            let root_cause = self.failures[failure.0 as usize].as_ref()?.drv_path.clone();
+            Some(Skipped {
+                drv_path: self.known_path(*id).clone(),
+                root_cause,
+            })
+        });
+        let status = if self.stop == Some(Stop::Cancelled) {
+            Status::Cancelled
+        } else if failures.iter().any(|failure| failure.needed) {
+            Status::BuildFailed
+        } else if !self.errors.is_empty() {
+            Status::Error
+        } else if roots.iter().all(|root| root.success) {
+            Status::Success
+        } else {
+            Status::Error
+        };
+        Report {
+            status,
+            roots,
+            skipped: skipped.collect(),
+            failures,
+            errors: self.errors.clone(),
+            counts: self.counts,
+        }
+    }
+}

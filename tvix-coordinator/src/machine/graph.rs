@@ -1,0 +1,311 @@
+//! The graph of derivations: nodes, and edges from each to its inputs.
+//!
+//! It holds a million derivations and more, so nodes are small, edges are threaded through one
+//! array, and a derivation's body is let go as soon as its outputs are known.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+/// A derivation, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct NodeId(pub(super) u32);
+
+/// A failure, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FailureId(pub(super) u32);
+
+/// A set of outputs, by index in the order of their names. Those from the 32nd on share a bit,
+/// which is set among valid ones if all of them are, and among wanted ones if any is.
+pub(super) type OutputMask = u32;
+
+const NONE: u32 = u32::MAX;
+
+/// Where a derivation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// An input of something; it was not yielded itself.
+    Unknown,
+    /// Yielded; nobody asked for it.
+    Idle,
+    /// Whether its outputs are valid is being found out.
+    Looking,
+    /// That is known, and nothing needs to be built.
+    Present,
+    /// It has to be built, and so many of its inputs are not valid.
+    Waiting { unmet: u32 },
+    /// It can be built.
+    Ready,
+    /// It is being built, or its outputs are being pushed, or it waits to be tried again.
+    Building,
+    /// It resolved to another derivation.
+    Delegated(NodeId),
+    /// It failed in itself.
+    Failed(FailureId),
+    /// Something that it needs failed.
+    Skipped(FailureId),
+    /// Evaluation has ended, and nothing needs it.
+    Unneeded,
+}
+
+/// What is kept of a derivation.
+#[derive(Debug)]
+pub(super) enum Body {
+    Unknown,
+    Full(Arc<Derivation>),
+    /// Only where its outputs are: all that others still need.
+    Outputs(Box<[(OutputName, Option<StorePath>)]>),
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) path: StorePath,
+    pub(super) body: Body,
+    pub(super) state: State,
+    pub(super) valid: OutputMask,
+    pub(super) wanted: OutputMask,
+    /// Something that was asked for needs it.
+    pub(super) needed: bool,
+    /// A stalled evaluation needs it.
+    pub(super) urgent: bool,
+    /// Its output paths follow from a build, its own or another's.
+    pub(super) floating: bool,
+    /// Estimated milliseconds from its start to the end of whatever is known to need it.
+    pub(super) height: u32,
+    first_edge: u32,
+    edge_count: u32,
+    first_dependent: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edge {
+    pub(super) dependent: NodeId,
+    pub(super) input: NodeId,
+    pub(super) outputs: OutputMask,
+    next_dependent: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    nodes: Vec<Node>,
+    edges: Vec<Edge>,
+    index: HashTable<NodeId>,
+}
+
+impl std::ops::Index<NodeId> for Graph {
+    type Output = Node;
+
+    fn index(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+}
+
+impl std::ops::IndexMut<NodeId> for Graph {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize]
+    }
+}
+
+/// The hash part of a path is a hash already.
+fn hash(path: &StorePath) -> u64 {
+    let digest = path.digest();
+    u64::from_le_bytes([
+        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
+    ])
+}
+
+impl Graph {
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + use<> {
+        (0..self.nodes.len() as u32).map(NodeId)
+    }
+
+    pub(super) fn find(&self, path: &StorePath) -> Option<NodeId> {
+        self.index
+            .find(hash(path), |id| self[*id].path == *path)
+            .copied()
+    }
+
+    /// The node of `path`, made if there is none.
+    pub(super) fn intern(&mut self, path: &StorePath) -> NodeId {
+        if let Some(id) = self.find(path) {
+            return id;
+        }
+        let id = NodeId(self.nodes.len() as u32);
+        self.nodes.push(Node {
+            path: path.clone(),
+            body: Body::Unknown,
+            state: State::Unknown,
+            valid: 0,
+            wanted: 0,
+            needed: false,
+            urgent: false,
+            floating: false,
+            height: 0,
+            first_edge: 0,
+            edge_count: 0,
+            first_dependent: NONE,
+        });
+        let nodes = &self.nodes;
+        self.index
+            .insert_unique(hash(path), id, |id| hash(&nodes[id.0 as usize].path));
+        id
+    }
+
+    /// Sets the inputs of a node that has none yet.
+    pub(super) fn set_inputs(
+        &mut self,
+        dependent: NodeId,
+        inputs: impl Iterator<Item = (NodeId, OutputMask)>,
+    ) {
+        let first_edge = self.edges.len() as u32;
+        for (input, outputs) in inputs {
+            let edge = self.edges.len() as u32;
+            let next_dependent = std::mem::replace(&mut self[input].first_dependent, edge);
+            self.edges.push(Edge {
+                dependent,
+                input,
+                outputs,
+                next_dependent,
+            });
+        }
+        let edge_count = self.edges.len() as u32 - first_edge;
+        let node = &mut self[dependent];
+        node.first_edge = first_edge;
+        node.edge_count = edge_count;
+    }
+
+    /// Of an input that was not known, all outputs were taken to be used: they are these.
+    pub(super) fn limit_dependents(&mut self, id: NodeId, all: OutputMask) {
+        let mut next = self.first_dependent(id);
+        while let Some(index) = next {
+            let edge = &mut self.edges[index as usize];
+            edge.outputs &= all;
+            next = Some(edge.next_dependent).filter(|next| *next != NONE);
+        }
+    }
+
+    pub(super) fn inputs(&self, id: NodeId) -> &[Edge] {
+        let node = &self[id];
+        let first = node.first_edge as usize;
+        &self.edges[first..first + node.edge_count as usize]
+    }
+
+    /// The edges that end at `id`. To go over them while the graph changes, use
+    /// [`Graph::first_dependent`] and [`Graph::next_dependent`].
+    pub(super) fn first_dependent(&self, id: NodeId) -> Option<u32> {
+        Some(self[id].first_dependent).filter(|edge| *edge != NONE)
+    }
+
+    pub(super) fn next_dependent(&self, edge: u32) -> (Edge, Option<u32>) {
+        let edge = self.edges[edge as usize];
+        (edge, Some(edge.next_dependent).filter(|next| *next != NONE))
+    }
+}
+
+impl Node {
+    pub(super) fn has(&self, outputs: OutputMask) -> bool {
+        self.valid & outputs == outputs
+    }
+
+    pub(super) fn derivation(&self) -> Option<&Arc<Derivation>> {
+        match &self.body {
+            Body::Full(derivation) => Some(derivation),
+            Body::Unknown | Body::Outputs(_) => None,
+        }
+    }
+
+    pub(super) fn output_count(&self) -> usize {
+        match &self.body {
+            Body::Unknown => 0,
+            Body::Full(derivation) => derivation.outputs.len(),
+            Body::Outputs(outputs) => outputs.len(),
+        }
+    }
+
+    /// All outputs.
+    pub(super) fn all_outputs(&self) -> OutputMask {
+        match self.output_count() {
+            0 => 0,
+            count => (0..count).fold(0, |mask, index| mask | bit(index)),
+        }
+    }
+
+    pub(super) fn output_index(&self, name: &str) -> Option<usize> {
+        match &self.body {
+            Body::Unknown => None,
+            Body::Full(derivation) => derivation
+                .outputs
+                .keys()
+                .position(|output| output.as_str() == name),
+            Body::Outputs(outputs) => outputs
+                .iter()
+                .position(|(output, _)| output.as_str() == name),
+        }
+    }
+
+    /// Outputs by name; `Err` names one that there is not. All of them while that is not known.
+    pub(super) fn mask<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n OutputName>,
+    ) -> Result<OutputMask, OutputName> {
+        if matches!(self.body, Body::Unknown) {
+            return Ok(OutputMask::MAX);
+        }
+        names
+            .into_iter()
+            .try_fold(0, |mask, name| match self.output_index(name.as_str()) {
+                Some(index) => Ok(mask | bit(index)),
+                None => Err(name.clone()),
+            })
+    }
+
+    /// The outputs with their paths, as far as they are known.
+    pub(super) fn outputs<'a>(
+        &'a self,
+        dir: &'a StoreDir,
+    ) -> Box<dyn Iterator<Item = (&'a OutputName, Option<StorePath>)> + 'a> {
+        match &self.body {
+            Body::Unknown => Box::new(std::iter::empty()),
+            Body::Full(derivation) => Box::new(derivation.output_paths(dir)),
+            Body::Outputs(outputs) => {
+                Box::new(outputs.iter().map(|(name, path)| (name, path.clone())))
+            }
+        }
+    }
+
+    /// Lets go of all but the outputs' paths.
+    pub(super) fn shrink(&mut self, dir: &StoreDir) {
+        if let Body::Full(derivation) = &self.body {
+            let outputs = derivation
+                .output_paths(dir)
+                .map(|(name, path)| (name.clone(), path))
+                .collect();
+            self.body = Body::Outputs(outputs);
+        }
+    }
+}
+
+/// The bit of the output with this index.
+pub(super) const fn bit(index: usize) -> OutputMask {
+    1 << if index < 31 { index } else { 31 }
+}
+
+/// Folds a list of what holds for each output into a mask.
+pub(super) fn mask_of_all(holds: impl Iterator<Item = bool>) -> OutputMask {
+    let mut mask = 0;
+    let mut spoiled = 0;
+    for (index, holds) in holds.enumerate() {
+        if holds {
+            mask |= bit(index);
+        } else {
+            spoiled |= bit(index);
+        }
+    }
+    mask & !spoiled
+}

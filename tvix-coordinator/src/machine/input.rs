@@ -1,0 +1,153 @@
+//! What happens to the machine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::store_path::StorePath;
+use tvix_build_api::BuildFailure;
+use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
+
+use super::{BatchId, BuildId, ImportId, QuestionId};
+use crate::options::Decision;
+
+/// Something that happened, told to the machine.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Input {
+    /// The evaluator instantiated a derivation.
+    Derivation {
+        /// Its path.
+        path: StorePath,
+        /// It.
+        derivation: Arc<Derivation>,
+    },
+    /// The evaluator waits for outputs. Answered once, by [`Action::AnswerImport`].
+    ///
+    /// [`Action::AnswerImport`]: super::Action::AnswerImport
+    Import {
+        /// The caller's name for it, new each time.
+        import: ImportId,
+        /// What is needed.
+        wanted: Vec<WantedOutputs>,
+    },
+    /// The evaluator has a source for this path; the caller keeps its contents until
+    /// [`Action::AddSource`] asks for them.
+    ///
+    /// [`Action::AddSource`]: super::Action::AddSource
+    Source {
+        /// The path it will have.
+        path: StorePath,
+    },
+    /// The evaluator found out what the user asked for.
+    Root(Root),
+    /// The evaluator has something to tell.
+    Diagnostic(Diagnostic),
+    /// Something could not be evaluated; other things may go on.
+    EvaluationFailed {
+        /// Why.
+        message: String,
+    },
+    /// Nothing more will come from the evaluator.
+    EvaluationEnded,
+    /// Answers [`Action::QueryPaths`].
+    ///
+    /// [`Action::QueryPaths`]: super::Action::QueryPaths
+    PathsQueried {
+        /// Which query.
+        batch: BatchId,
+        /// For each path, in order, whether it is valid.
+        result: Result<Vec<bool>, Trouble>,
+    },
+    /// Answers [`Action::QueryRealisations`].
+    ///
+    /// [`Action::QueryRealisations`]: super::Action::QueryRealisations
+    RealisationsQueried {
+        /// Which query.
+        batch: BatchId,
+        /// For each output, in order, its path, if it is known and valid.
+        result: Result<Vec<Option<StorePath>>, Trouble>,
+    },
+    /// Answers [`Action::AddSource`].
+    ///
+    /// [`Action::AddSource`]: super::Action::AddSource
+    SourceAdded {
+        /// Which source.
+        path: StorePath,
+        /// How it went.
+        result: Result<(), Trouble>,
+    },
+    /// Answers [`Action::Record`].
+    ///
+    /// [`Action::Record`]: super::Action::Record
+    Recorded {
+        /// Which recording.
+        batch: BatchId,
+        /// How it went.
+        result: Result<(), Trouble>,
+    },
+    /// A build wrote a line to its log.
+    LogLine {
+        /// Which build.
+        build: BuildId,
+        /// The line.
+        text: Bytes,
+    },
+    /// Answers [`Action::StartBuild`].
+    ///
+    /// [`Action::StartBuild`]: super::Action::StartBuild
+    BuildEnded {
+        /// Which build.
+        build: BuildId,
+        /// How it ended.
+        result: BuildResult,
+    },
+    /// Answers [`Action::PushOutputs`].
+    ///
+    /// [`Action::PushOutputs`]: super::Action::PushOutputs
+    OutputsPushed {
+        /// Which build.
+        build: BuildId,
+        /// How it went.
+        result: Result<(), Trouble>,
+    },
+    /// Answers [`Action::AskAboutFailure`].
+    ///
+    /// [`Action::AskAboutFailure`]: super::Action::AskAboutFailure
+    FailureDecided {
+        /// Which question.
+        question: QuestionId,
+        /// The answer.
+        decision: Decision,
+    },
+    /// The time that [`Machine::poll_timeout`] gave has come, or any other.
+    ///
+    /// [`Machine::poll_timeout`]: super::Machine::poll_timeout
+    TimePassed,
+    /// The caller wants everything to end.
+    Cancel,
+}
+
+/// Trouble with a store or a builder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What, with its causes.
+    pub message: String,
+    /// Whether the same may well succeed later.
+    pub retryable: bool,
+}
+
+/// How a build ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildResult {
+    /// The outputs are valid.
+    Pushed(Vec<(OutputName, StorePath)>),
+    /// The caller holds the outputs and adds them to the store at [`Action::PushOutputs`].
+    ///
+    /// [`Action::PushOutputs`]: super::Action::PushOutputs
+    Streamed(Vec<(OutputName, StorePath)>),
+    /// The derivation is to blame, or the build was cancelled.
+    Failed(BuildFailure),
+    /// The builder is to blame.
+    Trouble(Trouble),
+}

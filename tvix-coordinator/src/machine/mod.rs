@@ -1,0 +1,323 @@
+//! The coordinator's logic as a state machine: no I/O, no clock, no task.
+//!
+//! Tell it what happened with [`Machine::handle`], then take what is to be done with
+//! [`Machine::poll_action`] until there is no more; [`Machine::poll_timeout`] says when to call
+//! again if nothing happens. The same inputs give the same actions. The driver of this crate runs
+//! it with tokio; another runtime, or a simulation, can run it as well.
+//!
+//! ```
+//! use std::time::Duration;
+//! use nix_compat::store_path::StoreDir;
+//! use tvix_coordinator::machine::{Action, Input, Machine};
+//! use tvix_coordinator::Options;
+//!
+//! let mut machine = Machine::new(StoreDir::default(), Vec::new(), Options::default());
+//! machine.handle(Duration::ZERO, Input::EvaluationEnded);
+//! let mut finished = false;
+//! while let Some(action) = machine.poll_action() {
+//!     finished |= matches!(action, Action::Finish(report) if report.is_success());
+//! }
+//! assert!(finished);
+//! ```
+//!
+//! # How a derivation gets built
+//!
+//! It is interned as a node of the graph ([`graph`]) and, if the policy says so or something
+//! needs it, looked up ([`lookup`]). If outputs that are wanted are not valid, it waits for its
+//! inputs ([`demand`]), is resolved if it has to be ([`resolve`]), queued ([`schedule`]) and built
+//! ([`builds`]). What became valid or failed spreads to dependents and imports ([`settle`]).
+//! Whatever follows from one thing goes through a work list, never through recursion: a graph may
+//! be a chain of a million.
+
+mod action;
+mod builds;
+mod demand;
+mod finish;
+mod graph;
+mod imports;
+mod input;
+mod lookup;
+mod record;
+mod resolve;
+mod schedule;
+mod settle;
+mod sources;
+mod yielded;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use nix_compat::store_path::StoreDir;
+use rustc_hash::FxHashMap;
+use tvix_build_api::BuilderProfile;
+use tvix_eval_api::Root;
+
+pub use action::{Action, ImportedOutput, StartBuild};
+use builds::Build;
+use demand::Want;
+use graph::{FailureId, Graph, NodeId, OutputMask};
+use imports::Imports;
+pub use input::{BuildResult, Input, Trouble};
+use lookup::LookUps;
+pub use record::Recording;
+use record::Recordings;
+use schedule::Scheduler;
+use sources::Sources;
+
+use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
+use crate::options::Options;
+use crate::report::{Counts, Failure};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+    };
+}
+
+id! {
+    /// Names a query of the store.
+    BatchId
+}
+id! {
+    /// Names a build. Retries are builds of their own.
+    BuildId
+}
+id! {
+    /// Names an import from derivations.
+    ImportId
+}
+id! {
+    /// Names a question about a failure.
+    QuestionId
+}
+
+/// Why everything ends before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// A failure, of a build or of evaluation.
+    Failure,
+    /// The caller's wish.
+    Cancelled,
+}
+
+/// Something that follows from what happened and is still to be seen to.
+#[derive(Debug)]
+enum Work {
+    Want(Want),
+    /// Outputs are missing: wait for inputs, or build.
+    Build(NodeId),
+    /// More outputs are valid than were before.
+    Valid {
+        id: NodeId,
+        before: OutputMask,
+    },
+    /// A failure reaches whatever needs this.
+    Spread {
+        id: NodeId,
+        failure: FailureId,
+    },
+}
+
+/// The coordinator's logic. See the [module](self).
+#[derive(Debug)]
+pub struct Machine {
+    dir: StoreDir,
+    options: Options,
+    now: Duration,
+    graph: Graph,
+    sources: Sources,
+    look_ups: LookUps,
+    scheduler: Scheduler,
+    builds: BTreeMap<BuildId, Build>,
+    imports: Imports,
+    /// Derivations that resolved to one, and wait for it.
+    delegates: FxHashMap<NodeId, Vec<NodeId>>,
+    roots: Vec<(Root, NodeId)>,
+    failures: Vec<Option<Failure>>,
+    skipped: Vec<(NodeId, FailureId)>,
+    errors: Vec<String>,
+    /// Questions that wait for an answer.
+    questions: BTreeMap<QuestionId, (NodeId, FailureId)>,
+    recordings: Recordings,
+    work: Vec<Work>,
+    actions: VecDeque<Action>,
+    counts: Counts,
+    last_build: u64,
+    last_question: u64,
+    next_event: u64,
+    evaluating: bool,
+    pruned: bool,
+    stop: Option<Stop>,
+    finished: bool,
+}
+
+impl Machine {
+    /// A machine for one session, with these builders (at most 64 are used) and a store with
+    /// this directory.
+    pub fn new(dir: StoreDir, builders: Vec<BuilderProfile>, mut options: Options) -> Self {
+        let estimates = std::mem::take(&mut options.estimates);
+        let scheduler = Scheduler::new(builders, options.max_jobs, estimates);
+        Self {
+            dir,
+            options,
+            now: Duration::ZERO,
+            graph: Graph::default(),
+            sources: Sources::default(),
+            look_ups: LookUps::default(),
+            scheduler,
+            builds: BTreeMap::new(),
+            imports: Imports::default(),
+            delegates: FxHashMap::default(),
+            roots: Vec::new(),
+            failures: Vec::new(),
+            skipped: Vec::new(),
+            errors: Vec::new(),
+            questions: BTreeMap::new(),
+            recordings: Recordings::default(),
+            work: Vec::new(),
+            actions: VecDeque::new(),
+            counts: Counts::default(),
+            last_build: 0,
+            last_question: 0,
+            next_event: 0,
+            evaluating: true,
+            pruned: false,
+            stop: None,
+            finished: false,
+        }
+    }
+
+    /// Takes note of something that happened `now`, as time since the session began. After
+    /// [`Action::Finish`] nothing matters any more.
+    pub fn handle(&mut self, now: Duration, input: Input) {
+        self.now = self.now.max(now);
+        if self.finished {
+            return self.handle_late(input);
+        }
+        match input {
+            Input::Derivation { path, derivation } => self.derivation_yielded(path, derivation),
+            Input::Import { import, wanted } => self.import_requested(import, wanted),
+            Input::Source { path } => self.source_offered(&path),
+            Input::Root(root) => self.root_found(root),
+            Input::Diagnostic(diagnostic) => self.emit(BuildEvent::Diagnostic { diagnostic }),
+            Input::EvaluationFailed { message } => self.evaluation_failed(message),
+            Input::EvaluationEnded => self.evaluation_ended(),
+            Input::PathsQueried { batch, result } => self.paths_queried(batch, result),
+            Input::RealisationsQueried { batch, result } => {
+                self.realisations_queried(batch, result);
+            }
+            Input::SourceAdded { path, result } => self.source_added(&path, result),
+            Input::Recorded { batch, result } => self.recorded(batch, result),
+            Input::LogLine { build, text } => self.log_line(build, &text),
+            Input::BuildEnded { build, result } => self.build_ended(build, result),
+            Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
+            Input::FailureDecided { question, decision } => self.decided(question, decision),
+            Input::TimePassed => {}
+            Input::Cancel => self.stop(Stop::Cancelled),
+        }
+        self.do_work();
+        if !self.evaluating && !self.pruned && self.stop.is_none() && self.look_ups.is_idle() {
+            self.prune();
+            self.do_work();
+        }
+    }
+
+    /// Whether an import of which the machine was told after the end is still answered.
+    fn handle_late(&mut self, input: Input) {
+        if let Input::Import { import, .. } = input {
+            self.refuse_import(import);
+        }
+    }
+
+    /// The next thing to do, if there is any now.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        if self.finished {
+            return None;
+        }
+        if self.stop.is_none() {
+            self.wake_due();
+            if let Some(action) = self.actions.pop_front() {
+                return Some(action);
+            }
+            if let Some(action) = self.next_query() {
+                return Some(action);
+            }
+            if let Some(action) = self.recordings.next(self.now) {
+                return Some(action);
+            }
+            if let Some((id, builder)) = self.scheduler.next(&self.graph) {
+                self.start_build(id, builder);
+                return self.actions.pop_front();
+            }
+        }
+        self.try_finish();
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::TimePassed`] should come, as time since the session began, if nothing else
+    /// happens before.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let timeouts = [
+            self.look_ups.next_timeout(),
+            self.scheduler.next_timeout(),
+            self.sources.next_timeout(),
+            self.recordings.next_timeout(),
+        ];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// Whether more should be taken from the evaluator just now. When this is false, an answer
+    /// to something that is under way will make it true.
+    pub fn wants_evaluation(&self) -> bool {
+        self.evaluating && self.stop.is_none() && !self.look_ups.has_backlog()
+    }
+
+    /// Whether [`Action::Finish`] was given out.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn emit(&mut self, event: BuildEvent) {
+        let record = EventRecord {
+            v: EVENT_VERSION,
+            seq: self.next_event,
+            time: self.now,
+            event,
+        };
+        self.next_event += 1;
+        self.actions.push_back(Action::Emit(record));
+    }
+
+    fn do_work(&mut self) {
+        while let Some(work) = self.work.pop() {
+            match work {
+                Work::Want(want) => self.want(want),
+                Work::Build(id) => self.wait_for_inputs(id),
+                Work::Valid { id, before } => self.spread_validity(id, before),
+                Work::Spread { id, failure } => self.spread_failure(id, failure),
+            }
+        }
+    }
+
+    /// What was put off until now.
+    fn wake_due(&mut self) {
+        while let Some(id) = self.scheduler.due(self.now) {
+            self.make_ready(id);
+        }
+        while let Some(id) = self.sources.due(self.now) {
+            self.add_source(id);
+        }
+        self.do_work();
+    }
+
+    /// The store failed for good: nothing can go on.
+    fn store_failed(&mut self, trouble: Trouble) {
+        self.errors.push(trouble.message);
+        self.stop(Stop::Failure);
+    }
+}

@@ -1,0 +1,102 @@
+//! What the store is to keep beside outputs: `.drv` files and realisations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::derivation::Derivation;
+use nix_compat::realisation::Realisation;
+use nix_compat::store_path::StorePath;
+
+use super::{Action, BatchId, Machine, Trouble};
+
+/// Things for the store to keep, in one go.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Add the `.drv` files of these, in this order: inputs come first.
+    Derivations(Vec<(StorePath, Arc<Derivation>)>),
+    /// Remember where these outputs are.
+    Realisations(Vec<Realisation>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recordings {
+    derivations: Vec<(StorePath, Arc<Derivation>)>,
+    realisations: Vec<Realisation>,
+    in_flight: Option<(BatchId, Recording)>,
+    retry_at: Option<Duration>,
+    attempts: u32,
+    last: u64,
+}
+
+impl Recordings {
+    pub(super) fn derivation(&mut self, path: StorePath, derivation: Arc<Derivation>) {
+        self.derivations.push((path, derivation));
+    }
+
+    pub(super) fn realisations(&mut self, realisations: impl Iterator<Item = Realisation>) {
+        self.realisations.extend(realisations);
+    }
+
+    /// The next thing to record. One goes out at a time, so that order is kept.
+    pub(super) fn next(&mut self, now: Duration) -> Option<Action> {
+        if let Some((batch, recording)) = &self.in_flight {
+            self.retry_at.take_if(|at| *at <= now)?;
+            return Some(Action::Record {
+                batch: *batch,
+                recording: recording.clone(),
+            });
+        }
+        let recording = if !self.derivations.is_empty() {
+            Recording::Derivations(std::mem::take(&mut self.derivations))
+        } else if !self.realisations.is_empty() {
+            Recording::Realisations(std::mem::take(&mut self.realisations))
+        } else {
+            return None;
+        };
+        self.last += 1;
+        self.attempts = 0;
+        let batch = BatchId(self.last);
+        self.in_flight = Some((batch, recording.clone()));
+        Some(Action::Record { batch, recording })
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.retry_at
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.derivations.is_empty() && self.realisations.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            last: self.last,
+            ..Self::default()
+        };
+    }
+}
+
+impl Machine {
+    pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), Trouble>) {
+        let recordings = &mut self.recordings;
+        if recordings
+            .in_flight
+            .as_ref()
+            .is_none_or(|(id, _)| *id != batch)
+        {
+            return;
+        }
+        let Err(trouble) = result else {
+            recordings.in_flight = None;
+            return;
+        };
+        recordings.attempts += 1;
+        if trouble.retryable && recordings.attempts < self.options.retry.attempts {
+            recordings.retry_at = Some(self.now + self.options.retry.delay(recordings.attempts));
+        } else {
+            recordings.in_flight = None;
+            self.store_failed(trouble);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Floating derivations: what they resolve to, and where their outputs turned out to be.
+
+use std::sync::Arc;
+
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use super::graph::{Body, Node, NodeId, State, mask_of_all};
+use super::{BatchId, Machine, Trouble, Work};
+use crate::event::BuildEvent;
+use crate::report::FailureCause;
+
+/// The hash by which the realisations of a resolved derivation are known.
+fn realisation_hash(derivation: &Derivation, dir: &StoreDir) -> Option<[u8; 32]> {
+    Some(derivation.masked_hash_modulo(dir, |_| None).ok()?.hash)
+}
+
+/// The outputs of a resolved derivation as the store knows them.
+pub(super) fn drv_outputs(node: &Node, dir: &StoreDir) -> Vec<DrvOutput> {
+    let Some(derivation) = node.derivation() else {
+        return Vec::new();
+    };
+    let Some(drv_hash) = realisation_hash(derivation, dir) else {
+        return Vec::new();
+    };
+    let outputs = derivation.outputs.keys();
+    outputs
+        .map(|output| DrvOutput {
+            drv_hash,
+            output: output.clone(),
+        })
+        .collect()
+}
+
+impl Machine {
+    /// Replaces a derivation whose inputs are all built by one that names what was built. Others
+    /// may have resolved to the same one: it is built once.
+    pub(super) fn resolve(&mut self, id: NodeId) {
+        let Some(derivation) = self.graph[id].derivation().cloned() else {
+            return;
+        };
+        let graph = &self.graph;
+        let dir = &self.dir;
+        let built = |drv_path: &StorePath, output: &OutputName| {
+            let input = graph.find(drv_path)?;
+            let mut outputs = graph[input].outputs(dir);
+            outputs.find(|(name, _)| *name == output)?.1
+        };
+        let resolved = derivation
+            .resolve(dir, built)
+            .map_err(|error| error.to_string());
+        let resolved = resolved.and_then(|resolved| {
+            let path = resolved.path(dir).map_err(|error| error.to_string())?;
+            Ok((path, resolved))
+        });
+        let (path, resolved) = match resolved {
+            Ok(resolved) => resolved,
+            Err(message) => return self.fail(id, FailureCause::Invalid { message }),
+        };
+        let resolved_id = self.graph.intern(&path);
+        self.graph[id].state = State::Delegated(resolved_id);
+        let drv_path = self.graph[id].path.clone();
+        self.emit(BuildEvent::Resolved {
+            drv_path,
+            resolved: path,
+        });
+        self.delegates.entry(resolved_id).or_default().push(id);
+        if matches!(self.graph[resolved_id].body, Body::Unknown) {
+            self.introduce(resolved_id, Arc::new(resolved));
+        }
+        let (needed, urgent) = (self.graph[id].needed, self.graph[id].urgent);
+        self.want_all(resolved_id, needed, urgent);
+        // It may have come to its end before.
+        match self.graph[resolved_id].state {
+            State::Failed(failure) | State::Skipped(failure) => {
+                self.work.push(Work::Spread {
+                    id: resolved_id,
+                    failure,
+                });
+            }
+            _ => self.work.push(Work::Valid {
+                id: resolved_id,
+                before: 0,
+            }),
+        }
+    }
+
+    /// The derivation that the user knows a node by: a resolved one is known by the first that
+    /// resolved to it.
+    pub(super) fn known_path(&self, id: NodeId) -> &StorePath {
+        let origin = self.delegates.get(&id).and_then(|origins| origins.first());
+        &self.graph[*origin.unwrap_or(&id)].path
+    }
+
+    /// Outputs of a resolved derivation are valid: so are those of what resolved to it.
+    pub(super) fn satisfy_delegates(&mut self, resolved: NodeId) {
+        let valid = self.graph[resolved].valid;
+        if valid != self.graph[resolved].all_outputs() || valid == 0 {
+            return;
+        }
+        let origins = self.delegates.get(&resolved).cloned().unwrap_or_default();
+        for origin in origins {
+            if self.graph[origin].state != State::Delegated(resolved) {
+                continue;
+            }
+            let outputs = self.graph[resolved]
+                .outputs(&self.dir)
+                .map(|(name, path)| (name.clone(), path))
+                .collect();
+            let node = &mut self.graph[origin];
+            let before = node.valid;
+            node.body = Body::Outputs(outputs);
+            node.valid = valid;
+            node.state = State::Present;
+            self.work.push(Work::Valid { id: origin, before });
+        }
+    }
+
+    pub(super) fn realisations_queried(
+        &mut self,
+        id: BatchId,
+        result: Result<Vec<Option<StorePath>>, Trouble>,
+    ) {
+        let Some(batch) = self.look_ups.answered(id) else {
+            return;
+        };
+        if self.stop.is_some() {
+            return;
+        }
+        let paths = match result {
+            Ok(paths) => paths,
+            Err(trouble) => return self.query_failed(id, batch, trouble),
+        };
+        let mut paths = paths.into_iter();
+        for subject in batch.subjects {
+            let super::lookup::Subject::Realisations(id) = subject else {
+                continue;
+            };
+            let count = self.graph[id].output_count();
+            let found: Vec<Option<StorePath>> = paths.by_ref().take(count).collect();
+            let mask = mask_of_all(found.iter().map(Option::is_some));
+            if mask == self.graph[id].all_outputs() && found.len() == count {
+                let names = self.graph[id]
+                    .outputs(&self.dir)
+                    .map(|(name, _)| name.clone());
+                let outputs = names.zip(found).collect();
+                self.graph[id].body = Body::Outputs(outputs);
+                self.looked_up(id, mask);
+            } else {
+                // Of a floating derivation, all is built or nothing.
+                self.looked_up(id, 0);
+            }
+        }
+    }
+
+    /// Has the store remember where the outputs of a floating derivation are.
+    pub(super) fn record_realisations(
+        &mut self,
+        derivation: &Derivation,
+        outputs: &[(OutputName, StorePath)],
+    ) {
+        let Some(drv_hash) = realisation_hash(derivation, &self.dir) else {
+            return;
+        };
+        let realisations = outputs.iter().map(|(output, path)| Realisation {
+            id: DrvOutput {
+                drv_hash,
+                output: output.clone(),
+            },
+            out_path: path.clone(),
+            signatures: Vec::new(),
+        });
+        self.recordings.realisations(realisations);
+    }
+}

@@ -1,0 +1,281 @@
+//! Which derivation is built next, and by whom.
+//!
+//! What a stalled evaluation needs comes first, then what is needed at all, then whatever has the
+//! longest way to go to the end of the graph as far as it is known, weighted by how long such
+//! builds took before.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use nix_compat::derivation::Derivation;
+use rustc_hash::FxHashMap;
+use tvix_build_api::BuilderProfile;
+
+use super::graph::{Graph, NodeId, State};
+
+/// What a derivation of which nothing is known is taken to last, in milliseconds.
+const DEFAULT_ESTIMATE: u32 = 1000;
+
+/// Builders, as bits.
+pub(super) type BuilderMask = u64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Priority {
+    urgent: bool,
+    needed: bool,
+    height: u32,
+    /// Earlier ones first, so that equals keep the order in which they came.
+    node: Reverse<NodeId>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    profile: BuilderProfile,
+    running: usize,
+}
+
+/// What has been tried for a derivation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Attempts {
+    pub(super) count: u32,
+    pub(super) builders: BuilderMask,
+    /// Builders that said that they cannot build it at all.
+    pub(super) unsuitable: BuilderMask,
+}
+
+#[derive(Debug)]
+pub(super) struct Scheduler {
+    builders: Vec<Slots>,
+    max_jobs: usize,
+    running: usize,
+    /// Ready derivations, by who can build them.
+    ready: Vec<(BuilderMask, BinaryHeap<Priority>)>,
+    delayed: BTreeMap<(Duration, NodeId), ()>,
+    attempts: FxHashMap<NodeId, Attempts>,
+    estimates: BTreeMap<String, Duration>,
+    /// Nodes since heights were last computed.
+    fresh: usize,
+}
+
+impl Scheduler {
+    pub(super) fn new(
+        builders: Vec<BuilderProfile>,
+        max_jobs: Option<usize>,
+        estimates: BTreeMap<String, Duration>,
+    ) -> Self {
+        let builders = builders
+            .into_iter()
+            .map(|profile| Slots {
+                profile,
+                running: 0,
+            })
+            .collect();
+        Self {
+            builders,
+            max_jobs: max_jobs.unwrap_or(usize::MAX).max(1),
+            running: 0,
+            ready: Vec::new(),
+            delayed: BTreeMap::new(),
+            attempts: FxHashMap::default(),
+            estimates,
+            fresh: 0,
+        }
+    }
+
+    pub(super) fn builder_name(&self, builder: usize) -> &str {
+        &self.builders[builder].profile.name
+    }
+
+    /// Who can build `derivation`, less those that said they cannot.
+    pub(super) fn suitable(&self, id: NodeId, derivation: &Derivation) -> BuilderMask {
+        let unsuitable = self
+            .attempts
+            .get(&id)
+            .map_or(0, |attempts| attempts.unsuitable);
+        let can = self
+            .builders
+            .iter()
+            .take(64)
+            .enumerate()
+            .fold(0, |mask, (index, slots)| {
+                mask | (u64::from(slots.profile.supports(derivation)) << index)
+            });
+        can & !unsuitable
+    }
+
+    /// Has a ready derivation wait for a place. Calling it again when its priority grew is right.
+    pub(super) fn push(&mut self, graph: &Graph, id: NodeId, suitable: BuilderMask) {
+        let node = &graph[id];
+        let priority = Priority {
+            urgent: node.urgent,
+            needed: node.needed,
+            height: node.height,
+            node: Reverse(id),
+        };
+        match self.ready.iter_mut().find(|(mask, _)| *mask == suitable) {
+            Some((_, heap)) => heap.push(priority),
+            None => self.ready.push((suitable, BinaryHeap::from([priority]))),
+        }
+    }
+
+    /// Has a derivation become ready again at a time.
+    pub(super) fn delay(&mut self, id: NodeId, until: Duration) {
+        self.delayed.insert((until, id), ());
+    }
+
+    /// The derivations whose time has come.
+    pub(super) fn due(&mut self, now: Duration) -> Option<NodeId> {
+        let ((at, id), ()) = self.delayed.first_key_value()?;
+        let (at, id) = (*at, *id);
+        (at <= now).then(|| {
+            self.delayed.remove(&(at, id));
+            id
+        })
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Duration> {
+        self.delayed.first_key_value().map(|((at, _), ())| *at)
+    }
+
+    pub(super) fn retain_delayed(&mut self, keep: impl Fn(NodeId) -> bool) {
+        self.delayed.retain(|(_, id), ()| keep(*id));
+    }
+
+    pub(super) fn has_delayed(&self) -> bool {
+        !self.delayed.is_empty()
+    }
+
+    /// The next derivation to build, and who builds it.
+    pub(super) fn next(&mut self, graph: &Graph) -> Option<(NodeId, usize)> {
+        if self.running >= self.max_jobs {
+            return None;
+        }
+        let mut best: Option<(Priority, usize)> = None;
+        for index in 0..self.ready.len() {
+            let (mask, heap) = &mut self.ready[index];
+            // Entries outlive what they stand for: it may have been started by another entry.
+            while heap
+                .peek()
+                .is_some_and(|top| graph[top.node.0].state != State::Ready)
+            {
+                heap.pop();
+            }
+            let mask = *mask;
+            let Some(top) = heap.peek().copied() else {
+                continue;
+            };
+            if self.free_builder(mask, 0).is_some() && best.is_none_or(|(found, _)| found < top) {
+                best = Some((top, index));
+            }
+        }
+        let (priority, index) = best?;
+        let (mask, heap) = &mut self.ready[index];
+        heap.pop();
+        let (mask, id) = (*mask, priority.node.0);
+        let tried = self
+            .attempts
+            .get(&id)
+            .map_or(0, |attempts| attempts.builders);
+        let builder = self.free_builder(mask, tried)?;
+        self.builders[builder].running += 1;
+        self.running += 1;
+        Some((id, builder))
+    }
+
+    /// The least busy builder with a free place; one that has not tried yet, if there is one.
+    fn free_builder(&self, mask: BuilderMask, tried: BuilderMask) -> Option<usize> {
+        let free = (0..self.builders.len().min(64)).filter(|index| {
+            let slots = &self.builders[*index];
+            mask >> index & 1 == 1 && slots.running < slots.profile.max_jobs
+        });
+        free.min_by_key(|index| {
+            let slots = &self.builders[*index];
+            (
+                tried >> index & 1,
+                slots.running * 1024 / slots.profile.max_jobs,
+                *index,
+            )
+        })
+    }
+
+    /// A build is over.
+    pub(super) fn release(&mut self, builder: usize) {
+        self.builders[builder].running -= 1;
+        self.running -= 1;
+    }
+
+    pub(super) fn attempts_mut(&mut self, id: NodeId) -> &mut Attempts {
+        self.attempts.entry(id).or_default()
+    }
+
+    pub(super) fn forget_attempts(&mut self, id: NodeId) {
+        self.attempts.remove(&id);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.ready.clear();
+        self.delayed.clear();
+    }
+
+    fn estimate(&self, name: &str) -> u32 {
+        if self.estimates.is_empty() {
+            return DEFAULT_ESTIMATE;
+        }
+        let millis = self.estimates.get(name).map(Duration::as_millis);
+        millis.map_or(DEFAULT_ESTIMATE, |millis| {
+            u32::try_from(millis).unwrap_or(u32::MAX).max(1)
+        })
+    }
+
+    /// Takes note of a new derivation. Its inputs have at least its own way to go and theirs.
+    ///
+    /// Heights further down are computed anew whenever the graph has grown by half, so that all
+    /// that costs a constant for each derivation.
+    pub(super) fn added(&mut self, graph: &mut Graph, id: NodeId) {
+        self.fresh += 1;
+        let own = self.own_height(graph, id);
+        graph[id].height = own;
+        if self.fresh > (graph.len() / 3).max(256) {
+            self.refresh_heights(graph);
+        }
+    }
+
+    fn own_height(&self, graph: &Graph, id: NodeId) -> u32 {
+        let name = graph[id].path.name().as_str();
+        self.estimate(name.strip_suffix(".drv").unwrap_or(name))
+    }
+
+    /// Computes how far it is from each pending derivation to the end, and orders the ready ones
+    /// anew. Inputs come before their dependents, so one pass from the back does.
+    pub(super) fn refresh_heights(&mut self, graph: &mut Graph) {
+        self.fresh = 0;
+        for id in graph.ids().rev() {
+            let is_pending = matches!(
+                graph[id].state,
+                State::Unknown
+                    | State::Idle
+                    | State::Looking
+                    | State::Waiting { .. }
+                    | State::Ready
+            );
+            if !is_pending {
+                continue;
+            }
+            let height = graph[id].height;
+            for index in 0..graph.inputs(id).len() {
+                let input = graph.inputs(id)[index].input;
+                let through = height.saturating_add(self.own_height(graph, input));
+                let node = &mut graph[input];
+                node.height = node.height.max(through);
+            }
+        }
+        for (mask, heap) in std::mem::take(&mut self.ready) {
+            for entry in heap {
+                if graph[entry.node.0].state == State::Ready {
+                    self.push(graph, entry.node.0, mask);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What evaluation yields.
+
+use std::sync::Arc;
+
+use nix_compat::derivation::{Derivation, Output};
+use nix_compat::store_path::StorePath;
+use tvix_eval_api::Root;
+
+use super::demand::Want;
+use super::graph::{Body, State};
+use super::lookup::Subject;
+use super::sources::{SourceId, SourceState};
+use super::{Action, Machine, NodeId, Stop, Trouble, Work};
+use crate::event::BuildEvent;
+use crate::options::{BuildPolicy, OnFailure};
+use crate::report::FailureCause;
+
+impl Machine {
+    pub(super) fn derivation_yielded(&mut self, path: StorePath, derivation: Arc<Derivation>) {
+        let id = self.graph.intern(&path);
+        if self.stop.is_some() || !matches!(self.graph[id].body, Body::Unknown) {
+            return;
+        }
+        if self.options.record_derivations {
+            self.recordings.derivation(path.clone(), derivation.clone());
+        }
+        self.counts.instantiated += 1;
+        self.emit(BuildEvent::Instantiated { drv_path: path });
+        self.introduce(id, derivation);
+    }
+
+    /// Gives a node its derivation.
+    pub(super) fn introduce(&mut self, id: NodeId, derivation: Arc<Derivation>) {
+        let mut inputs = Vec::with_capacity(derivation.input_drvs.len());
+        let mut missing = None;
+        for (path, outputs) in derivation.input_drvs.iter() {
+            let input = self.graph.intern(path);
+            match self.graph[input].mask(outputs.iter()) {
+                Ok(mask) => inputs.push((input, mask)),
+                Err(output) => missing = Some((path.clone(), output)),
+            }
+        }
+        self.graph.set_inputs(id, inputs.into_iter());
+        let floating = derivation
+            .outputs
+            .values()
+            .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
+        let node = &mut self.graph[id];
+        node.floating = floating;
+        node.body = Body::Full(derivation);
+        if node.state == State::Unknown {
+            node.state = State::Idle;
+        }
+        // What wanted it before it was known could not tell which outputs there are.
+        let all = node.all_outputs();
+        node.wanted &= all;
+        self.graph.limit_dependents(id, all);
+        let node = &self.graph[id];
+        let (wanted, needed, urgent) = (node.wanted, node.needed, node.urgent);
+        self.scheduler.added(&mut self.graph, id);
+        if let Some((input, output)) = missing {
+            let output = output.to_string();
+            return self.fail(id, FailureCause::NoSuchOutput { input, output });
+        }
+        if wanted != 0 || needed {
+            self.work.push(Work::Want(Want {
+                id,
+                outputs: wanted,
+                needed,
+                urgent,
+            }));
+        } else if self.options.policy == BuildPolicy::Eager {
+            self.look_up(id);
+        }
+    }
+
+    pub(super) fn root_found(&mut self, root: Root) {
+        let id = self.graph.intern(&root.wanted.drv_path);
+        match self.graph[id].mask(&root.wanted.outputs) {
+            Ok(outputs) => {
+                self.work.push(Work::Want(Want {
+                    id,
+                    outputs,
+                    needed: true,
+                    urgent: false,
+                }));
+            }
+            Err(output) => {
+                let path = &root.wanted.drv_path;
+                self.errors
+                    .push(format!("derivation '{path}' has no output '{output}'"));
+            }
+        }
+        self.emit(BuildEvent::Root { root: root.clone() });
+        self.roots.push((root, id));
+    }
+
+    pub(super) fn evaluation_failed(&mut self, message: String) {
+        self.emit(BuildEvent::EvaluationFailed {
+            message: message.clone(),
+        });
+        self.errors.push(message);
+        if self.options.on_failure == OnFailure::Stop {
+            self.stop(Stop::Failure);
+        }
+    }
+
+    pub(super) fn evaluation_ended(&mut self) {
+        if std::mem::replace(&mut self.evaluating, false) {
+            self.emit(BuildEvent::EvaluationEnded);
+            self.scheduler.refresh_heights(&mut self.graph);
+        }
+    }
+
+    pub(super) fn source_offered(&mut self, path: &StorePath) {
+        let id = self.sources.intern(path);
+        let source = &mut self.sources[id];
+        source.offered = true;
+        match source.state {
+            SourceState::Unknown => self.look_up_source(id),
+            SourceState::Missing => self.add_source(id),
+            _ => {}
+        }
+    }
+
+    pub(super) fn look_up_source(&mut self, id: SourceId) {
+        self.sources[id].state = SourceState::Looking;
+        self.look_ups.queue(Subject::Source(id));
+    }
+
+    pub(super) fn add_source(&mut self, id: SourceId) {
+        let source = &mut self.sources[id];
+        source.state = SourceState::Adding;
+        let path = source.path.clone();
+        self.sources.adding += 1;
+        self.actions.push_back(Action::AddSource { path });
+    }
+
+    pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), Trouble>) {
+        let Some(id) = self.sources.find(path) else {
+            return;
+        };
+        self.sources.adding = self.sources.adding.saturating_sub(1);
+        if self.stop.is_some() {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.counts.sources_added += 1;
+                self.emit(BuildEvent::SourceAdded { path: path.clone() });
+                self.source_valid(id);
+            }
+            Err(trouble) => {
+                let attempts = self.sources[id].attempts + 1;
+                self.sources[id].attempts = attempts;
+                if trouble.retryable && attempts < self.options.retry.attempts {
+                    self.sources[id].state = SourceState::Adding;
+                    self.sources
+                        .delay(id, self.now + self.options.retry.delay(attempts));
+                } else {
+                    self.source_failed(id, SourceState::Failed(trouble.message));
+                }
+            }
+        }
+    }
+
+    pub(super) fn source_valid(&mut self, id: SourceId) {
+        self.sources[id].state = SourceState::Valid;
+        for dependent in std::mem::take(&mut self.sources[id].waiting) {
+            self.input_met(dependent);
+        }
+    }
+
+    pub(super) fn source_failed(&mut self, id: SourceId, state: SourceState) {
+        self.sources[id].state = state;
+        for dependent in std::mem::take(&mut self.sources[id].waiting) {
+            let cause = self.source_trouble(id);
+            if matches!(self.graph[dependent].state, State::Waiting { .. }) {
+                self.fail(dependent, cause);
+            }
+        }
+    }
+
+    /// Why a derivation that needs this source fails.
+    pub(super) fn source_trouble(&self, id: SourceId) -> FailureCause {
+        let source = &self.sources[id];
+        match &source.state {
+            SourceState::Failed(message) => FailureCause::Store {
+                message: message.clone(),
+            },
+            _ => FailureCause::MissingInput {
+                input: source.path.clone(),
+            },
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The state machine against a simulated world: random graphs, event orders and faults.
+//!
+//! Every run follows from its seed. `TVIX_SIM_SEED=<n>` replays one and prints what happens;
+//! `TVIX_SIM_SEEDS=<n>` runs that many instead of the usual ones.
+//!
+//! What must hold in each (checked in `world.rs`): nothing is built twice, nothing before its
+//! inputs are valid, no builder gets more than it wants; every import is answered once and with
+//! valid paths; a failure stops just what needs it; and when nothing is under way any more, the
+//! session is over, with everything there that can be.
+
+mod plan;
+mod random;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plan::Plan;
+use random::Random;
+use world::World;
+
+/// What a run had in it, to see that the simulation reaches what it is for.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    builds: u64,
+    failures: u64,
+    skips: u64,
+    retries: u64,
+    imports: u64,
+    failed_imports: u64,
+    cancelled: u64,
+    resolved: u64,
+    cut_off: u64,
+    questions: u64,
+    pushes: u64,
+    found: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.builds += other.builds;
+        self.failures += other.failures;
+        self.skips += other.skips;
+        self.retries += other.retries;
+        self.imports += other.imports;
+        self.failed_imports += other.failed_imports;
+        self.cancelled += other.cancelled;
+        self.resolved += other.resolved;
+        self.cut_off += other.cut_off;
+        self.questions += other.questions;
+        self.pushes += other.pushes;
+        self.found += other.found;
+    }
+}
+
+fn run(seed: u64, verbose: bool) -> Tally {
+    let mut random = Random::new(seed);
+    let plan = Plan::random(&mut random);
+    World::new(plan, random, verbose).run()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn ten_thousand_worlds() {
+    if let Some(seed) = number("TVIX_SIM_SEED") {
+        let tally = run(seed, true);
+        println!("{tally:#?}");
+        return;
+    }
+    let seeds = number("TVIX_SIM_SEEDS").unwrap_or(10_000);
+    let first = number("TVIX_SIM_FIRST").unwrap_or(0);
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let work = || {
+        let mut tally = Tally::default();
+        let mut failed = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds || failed.len() >= 5 {
+                return (tally, failed);
+            }
+            match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
+                Ok(one) => tally.add(&one),
+                Err(_) => failed.push(seed),
+            }
+        }
+    };
+    let mut total = Tally::default();
+    let mut failed = Vec::new();
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for handle in handles {
+            let (tally, seeds) = handle.join().unwrap();
+            total.add(&tally);
+            failed.extend(seeds);
+        }
+    });
+    failed.sort_unstable();
+    assert!(
+        failed.is_empty(),
+        "failing seeds (replay with TVIX_SIM_SEED): {failed:?}"
+    );
+    println!("{seeds} worlds: {total:?}");
+    // A simulation that never meets what it is for proves nothing.
+    if seeds >= 1000 {
+        let Tally {
+            failures,
+            skips,
+            retries,
+            imports,
+            failed_imports,
+            cancelled,
+            ..
+        } = total;
+        let Tally {
+            resolved,
+            cut_off,
+            questions,
+            pushes,
+            found,
+            ..
+        } = total;
+        for (what, count) in [
+            ("failures", failures),
+            ("skips", skips),
+            ("retries", retries),
+            ("imports", imports),
+            ("failed imports", failed_imports),
+            ("cancelled sessions", cancelled),
+            ("resolutions", resolved),
+            ("early cut-offs", cut_off),
+            ("questions", questions),
+            ("pushes", pushes),
+            ("found", found),
+        ] {
+            assert!(count >= seeds / 200, "too few {what}: {count}");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_session() {
+    for seed in 0..50 {
+        let log = |seed| {
+            let mut random = Random::new(seed);
+            let plan = Plan::random(&mut random);
+            let mut world = World::new(plan, random, false);
+            world.keep_log();
+            world.run_logged()
+        };
+        assert_eq!(log(seed), log(seed), "seed {seed}");
+    }
+}

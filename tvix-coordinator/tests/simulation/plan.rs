@@ -1,0 +1,340 @@
+//! What a world is made of: a graph, an evaluation, fates of builds, options.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_build_api::BuilderProfile;
+use tvix_coordinator::{BuildPolicy, OnFailure, Options, RetryPolicy};
+
+use crate::random::Random;
+
+/// What becomes of the builds of a derivation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Builds,
+    Fails,
+    /// The builder itself fails so many times before it builds.
+    Troubled(u32),
+}
+
+/// A step of the evaluation. Steps of one thread come in order.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Derivation(usize),
+    Source(usize),
+    /// The thread goes on once these are built.
+    Import(Vec<(usize, Vec<String>)>),
+    Root(usize, Vec<String>),
+    Fail,
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    pub dir: StoreDir,
+    pub derivations: Vec<Instantiated>,
+    /// For each derivation its inputs, with the outputs used.
+    pub inputs: Vec<Vec<(usize, String)>>,
+    pub input_sources: Vec<Vec<usize>>,
+    /// Derivations of one class differ in inputs alone, and resolve to the same.
+    pub classes: Vec<usize>,
+    /// What becomes of builds, by class.
+    pub fates: Vec<Fate>,
+    /// For floating derivations, which of a few contents they make, by class.
+    pub contents: Vec<u8>,
+    pub sources: Vec<StorePath>,
+    /// Paths that are in the store from the start.
+    pub present: BTreeSet<StorePath>,
+    /// Attributes under evaluation.
+    pub threads: Vec<Vec<Step>>,
+    pub builders: Vec<BuilderProfile>,
+    pub options: Options,
+    /// Per cent of the store's answers that are trouble.
+    pub store_trouble: u64,
+    pub fatal_store_trouble: bool,
+    pub duplicate_answers: bool,
+    pub cancel_after: Option<usize>,
+}
+
+const NAR: ContentAddressMethod = ContentAddressMethod::NixArchive;
+
+impl Plan {
+    pub fn random(random: &mut Random) -> Self {
+        let dir = StoreDir::default();
+        let count = match random.below(10) {
+            0 => 1,
+            1..=7 => 1 + random.below(14),
+            _ => 15 + random.below(30),
+        };
+        let floating_percent = [0, 0, 10, 40][random.below(4)];
+        let source_count = random.below(4);
+        let sources: Vec<StorePath> = (0..source_count)
+            .map(|index| {
+                StorePath::new(
+                    [index as u8; 20],
+                    format!("source-{index}").parse().unwrap(),
+                )
+            })
+            .collect();
+        let mut plan = Self {
+            dir: dir.clone(),
+            derivations: Vec::new(),
+            inputs: Vec::new(),
+            input_sources: Vec::new(),
+            classes: Vec::new(),
+            fates: Vec::new(),
+            contents: Vec::new(),
+            sources,
+            present: BTreeSet::new(),
+            threads: Vec::new(),
+            builders: Vec::new(),
+            options: Options::default(),
+            store_trouble: [0, 0, 0, 5, 20][random.below(5)],
+            fatal_store_trouble: random.percent(3),
+            duplicate_answers: random.percent(30),
+            cancel_after: random.percent(10).then(|| random.below(200)),
+        };
+        let fail_percent = [0, 0, 3, 10][random.below(4)];
+        let trouble_percent = [0, 5, 30][random.below(3)];
+        for index in 0..count {
+            plan.derivation(random, index, floating_percent);
+        }
+        if floating_percent > 0 && random.percent(50) {
+            plan.twins(random);
+        }
+        for _ in 0..plan.derivations.len() {
+            plan.fates.push(if random.percent(fail_percent) {
+                Fate::Fails
+            } else if random.percent(trouble_percent) {
+                Fate::Troubled(1 + random.below(3) as u32)
+            } else {
+                Fate::Builds
+            });
+            plan.contents.push(random.below(2) as u8);
+        }
+        plan.fill_store(random);
+        plan.evaluation(random);
+        plan.set_options(random);
+        plan
+    }
+
+    fn derivation(&mut self, random: &mut Random, index: usize, floating_percent: u64) {
+        let mut builder = DerivationBuilder::new(format!("drv-{index}"), "x86_64-linux", "/b");
+        let mut inputs: Vec<(usize, String)> = Vec::new();
+        let fan_in = random.below(4).min(index);
+        for _ in 0..fan_in {
+            // Mostly near ones, so that graphs are deep as well as wide.
+            let reach = if random.percent(60) {
+                index.min(4)
+            } else {
+                index
+            };
+            let input = index - 1 - random.below(reach);
+            let outputs = &self.derivations[input].derivation.outputs;
+            let output = random.below(outputs.len());
+            let output = outputs.keys().nth(output).unwrap().to_string();
+            if !inputs.contains(&(input, output.clone())) {
+                let variable = format!("input{}", inputs.len());
+                builder = builder.input_env(variable, &self.derivations[input], &output);
+                inputs.push((input, output));
+            }
+        }
+        let mut used = Vec::new();
+        for source in 0..self.sources.len() {
+            if random.percent(10) {
+                builder = builder.source(&self.sources[source]);
+                used.push(source);
+            }
+        }
+        builder = match random.below(100) as u64 {
+            0..8 => {
+                let hash = NixHash::digest(HashAlgo::Sha256, index.to_le_bytes());
+                builder.fixed(NAR, hash)
+            }
+            kind if kind < 8 + floating_percent => {
+                let builder = match random.below(2) {
+                    0 => builder,
+                    _ => builder.outputs(["out", "dev"]),
+                };
+                builder.floating(NAR, HashAlgo::Sha256)
+            }
+            kind if kind < 70 => builder,
+            kind if kind < 98 => builder.outputs(["out", "dev", "doc"]),
+            _ => builder.outputs((0..35).map(|output| format!("o{output:02}"))),
+        };
+        self.push(builder, inputs, used);
+    }
+
+    fn push(
+        &mut self,
+        builder: DerivationBuilder,
+        inputs: Vec<(usize, String)>,
+        sources: Vec<usize>,
+    ) -> usize {
+        let index = self.derivations.len();
+        self.derivations
+            .push(builder.instantiate(&self.dir).unwrap());
+        self.inputs.push(inputs);
+        self.input_sources.push(sources);
+        self.classes.push(index);
+        index
+    }
+
+    /// Two floating derivations that make the same, and two users of one each that therefore
+    /// resolve to the same.
+    fn twins(&mut self, random: &mut Random) {
+        let floating = random.percent(50);
+        let mut users: Vec<usize> = Vec::new();
+        let mut makers: Vec<usize> = Vec::new();
+        for twist in ["a", "b"] {
+            let maker = DerivationBuilder::new("maker", "x86_64-linux", "/b")
+                .env("twist", twist)
+                .floating(NAR, HashAlgo::Sha256);
+            let maker = self.push(maker, Vec::new(), Vec::new());
+            makers.push(maker);
+            let user = DerivationBuilder::new("user", "x86_64-linux", "/b").input_env(
+                "maker",
+                &self.derivations[maker],
+                "out",
+            );
+            let user = if floating {
+                user.floating(NAR, HashAlgo::Sha256)
+            } else {
+                user
+            };
+            let user = self.push(user, vec![(maker, "out".to_owned())], Vec::new());
+            users.push(user);
+        }
+        self.classes[makers[1]] = makers[0];
+        self.classes[users[1]] = users[0];
+        let top = DerivationBuilder::new("top", "x86_64-linux", "/b")
+            .input_env("a", &self.derivations[users[0]], "out")
+            .input_env("b", &self.derivations[users[1]], "out");
+        let inputs = users.iter().map(|user| (*user, "out".to_owned())).collect();
+        self.push(top, inputs, Vec::new());
+    }
+
+    fn fill_store(&mut self, random: &mut Random) {
+        let percent = [0, 0, 20, 80, 100][random.below(5)];
+        for made in &self.derivations {
+            for (_, path) in made.derivation.output_paths(&self.dir) {
+                if let Some(path) = path
+                    && random.percent(percent)
+                {
+                    self.present.insert(path);
+                }
+            }
+        }
+        for source in &self.sources {
+            if random.percent(30) {
+                self.present.insert(source.clone());
+            }
+        }
+    }
+
+    fn some_outputs(&self, random: &mut Random, index: usize) -> Vec<String> {
+        let all: Vec<String> = self.derivations[index]
+            .derivation
+            .outputs
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        let some: Vec<String> = all.iter().filter(|_| random.percent(60)).cloned().collect();
+        if some.is_empty() { all } else { some }
+    }
+
+    fn evaluation(&mut self, random: &mut Random) {
+        let threads = 1 + random.below(3);
+        let import_percent = [0, 0, 5, 15][random.below(4)];
+        let mut yielded = vec![BTreeSet::new(); threads];
+        let mut steps: Vec<Vec<Step>> = vec![Vec::new(); threads];
+        // Each attribute instantiates what it needs itself, so some are yielded twice.
+        for thread in 0..threads {
+            let mut missing_sources: BTreeSet<usize> = (0..self.sources.len()).collect();
+            for index in 0..self.derivations.len() {
+                let wanted = threads == 1 || random.percent(60);
+                if !wanted {
+                    continue;
+                }
+                for needed in self.closure(index) {
+                    for source in &self.input_sources[needed] {
+                        if missing_sources.remove(source) {
+                            steps[thread].push(Step::Source(*source));
+                        }
+                    }
+                    if yielded[thread].insert(needed) {
+                        steps[thread].push(Step::Derivation(needed));
+                    }
+                }
+                if random.percent(import_percent) {
+                    let mut wanted = vec![(index, self.some_outputs(random, index))];
+                    let other = random.below(index + 1);
+                    if yielded[thread].contains(&other) && other != index {
+                        wanted.push((other, self.some_outputs(random, other)));
+                    }
+                    steps[thread].push(Step::Import(wanted));
+                }
+            }
+            if let Some(last) = yielded[thread].last() {
+                steps[thread].push(Step::Root(*last, self.some_outputs(random, *last)));
+                if random.percent(40) {
+                    let index = *yielded[thread]
+                        .iter()
+                        .nth(random.below(yielded[thread].len()))
+                        .unwrap();
+                    steps[thread].push(Step::Root(index, self.some_outputs(random, index)));
+                }
+            }
+            if random.percent(3) {
+                let at = random.below(steps[thread].len() + 1);
+                steps[thread].truncate(at);
+                steps[thread].push(Step::Fail);
+            }
+        }
+        self.threads = steps;
+    }
+
+    /// A derivation and all that it needs, inputs first.
+    pub fn closure(&self, index: usize) -> BTreeSet<usize> {
+        let mut closure = BTreeSet::new();
+        let mut open = vec![index];
+        while let Some(index) = open.pop() {
+            if closure.insert(index) {
+                open.extend(self.inputs[index].iter().map(|(input, _)| *input));
+            }
+        }
+        closure
+    }
+
+    fn set_options(&mut self, random: &mut Random) {
+        for builder in 0..1 + random.below(3) {
+            let jobs = 1 + random.below(4);
+            let profile = BuilderProfile::new(format!("builder-{builder}"), "x86_64-linux", jobs);
+            self.builders.push(profile);
+        }
+        self.options = Options {
+            policy: if random.percent(50) {
+                BuildPolicy::Eager
+            } else {
+                BuildPolicy::Demand
+            },
+            on_failure: [
+                OnFailure::Stop,
+                OnFailure::Continue,
+                OnFailure::Continue,
+                OnFailure::Ask,
+            ][random.below(4)],
+            max_jobs: random.percent(30).then(|| 1 + random.below(3)),
+            retry: RetryPolicy {
+                attempts: 5,
+                first_delay: Duration::from_secs(1),
+                ..RetryPolicy::default()
+            },
+            record_derivations: random.percent(30),
+            ..Options::default()
+        };
+    }
+}

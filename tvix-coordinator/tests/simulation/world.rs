@@ -1,0 +1,754 @@
+//! A simulated evaluator, store and builders, and what must hold of the machine among them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::derivation::{Derivation, Output, OutputName};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::realisation::DrvOutput;
+use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
+use tvix_build_api::{BuildFailure, FailureKind};
+use tvix_coordinator::machine::{
+    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, Recording,
+    StartBuild, Trouble,
+};
+use tvix_coordinator::{
+    BuildEvent, BuildPolicy, Decision, FailureCause, OnFailure, Report, Status,
+};
+use tvix_eval_api::{Root, WantedOutputs};
+
+use crate::Tally;
+use crate::plan::{Fate, Plan, Step};
+use crate::random::Random;
+
+/// More steps than any plan can need: who takes longer does not finish.
+const MOST_STEPS: usize = 50_000;
+/// Fewer than the tries that the options allow.
+const MOST_TROUBLES: u32 = 3;
+
+/// Something under way, to be answered at some point.
+#[derive(Debug, Clone)]
+enum Pending {
+    Paths(BatchId, Vec<StorePath>),
+    Realisations(BatchId, Vec<DrvOutput>),
+    Source(StorePath),
+    Record(BatchId),
+    Build(StartBuild),
+    Push(BuildId),
+    Question(QuestionId, StorePath),
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    position: usize,
+    waiting: Option<ImportId>,
+    done: bool,
+}
+
+pub struct World {
+    plan: Plan,
+    random: Random,
+    verbose: bool,
+    log: Option<Vec<String>>,
+    machine: Machine,
+    now: Duration,
+    by_path: BTreeMap<StorePath, usize>,
+    valid: BTreeSet<StorePath>,
+    realisations: BTreeMap<DrvOutput, StorePath>,
+    pending: Vec<Pending>,
+    threads: Vec<Thread>,
+    evaluation_over: bool,
+    stopped: bool,
+    cancelled: bool,
+    evaluation_failed: bool,
+    stop_decided: bool,
+    /// What is needed for something that was asked for so far.
+    needed: BTreeSet<usize>,
+    roots: Vec<Root>,
+    open_imports: BTreeMap<ImportId, Vec<WantedOutputs>>,
+    imports: u64,
+    /// Resolved derivations that are being built or were, by path.
+    building: BTreeMap<StorePath, BuildId>,
+    built: BTreeSet<StorePath>,
+    running: BTreeMap<BuildId, StartBuild>,
+    /// Builds that streamed, with what is to be pushed.
+    streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
+    cancelled_builds: BTreeSet<BuildId>,
+    /// Builds of which an event told that they started and not yet that they ended.
+    open_builds: BTreeSet<u64>,
+    troubles: BTreeMap<String, u32>,
+    next_event: u64,
+    resolved_to: BTreeSet<StorePath>,
+    tally: Tally,
+    report: Option<Report>,
+}
+
+impl World {
+    pub fn new(plan: Plan, random: Random, verbose: bool) -> Self {
+        let machine = Machine::new(
+            plan.dir.clone(),
+            plan.builders.clone(),
+            plan.options.clone(),
+        );
+        let made = plan.derivations.iter().enumerate();
+        let by_path = made
+            .map(|(index, made)| (made.path.clone(), index))
+            .collect();
+        let threads = plan.threads.iter().map(|_| Thread::default()).collect();
+        if verbose {
+            println!("{:#?}", plan.options);
+            for (index, made) in plan.derivations.iter().enumerate() {
+                let (path, inputs) = (&made.path, &plan.inputs[index]);
+                println!("{index}: {path} {:?} {inputs:?}", plan.fates[index]);
+            }
+        }
+        Self {
+            machine,
+            now: Duration::ZERO,
+            by_path,
+            valid: plan.present.clone(),
+            realisations: BTreeMap::new(),
+            pending: Vec::new(),
+            threads,
+            evaluation_over: false,
+            stopped: false,
+            cancelled: false,
+            evaluation_failed: false,
+            stop_decided: false,
+            needed: BTreeSet::new(),
+            roots: Vec::new(),
+            open_imports: BTreeMap::new(),
+            imports: 0,
+            building: BTreeMap::new(),
+            built: BTreeSet::new(),
+            running: BTreeMap::new(),
+            streamed: BTreeMap::new(),
+            cancelled_builds: BTreeSet::new(),
+            open_builds: BTreeSet::new(),
+            troubles: BTreeMap::new(),
+            next_event: 0,
+            resolved_to: BTreeSet::new(),
+            tally: Tally::default(),
+            report: None,
+            plan,
+            random,
+            verbose,
+            log: None,
+        }
+    }
+
+    pub fn keep_log(&mut self) {
+        self.log = Some(Vec::new());
+    }
+
+    pub fn run_logged(mut self) -> Vec<String> {
+        self.go();
+        self.log.unwrap()
+    }
+
+    pub fn run(mut self) -> Tally {
+        self.go();
+        self.tally
+    }
+
+    fn go(&mut self) {
+        for step in 0.. {
+            assert!(step < MOST_STEPS, "does not finish");
+            while let Some(action) = self.machine.poll_action() {
+                if self.verbose {
+                    println!("  -> {action:?}");
+                }
+                if let Some(log) = &mut self.log {
+                    log.push(format!("{action:?}"));
+                }
+                assert!(self.report.is_none(), "{action:?} after the end");
+                self.perform(action);
+            }
+            if self.report.is_some() {
+                break;
+            }
+            if self.plan.cancel_after == Some(step) {
+                self.cancelled = true;
+                self.tell(Input::Cancel);
+            } else {
+                self.something_happens();
+            }
+        }
+        assert!(self.machine.is_finished());
+        self.check_end();
+    }
+
+    fn tell(&mut self, input: Input) {
+        if self.verbose {
+            println!("{:?} {input:?}", self.now);
+        }
+        self.machine.handle(self.now, input);
+    }
+
+    fn something_happens(&mut self) {
+        self.now += Duration::from_millis(self.random.below(20) as u64);
+        let mut threads: Vec<usize> = Vec::new();
+        let evaluating = !self.stopped && !self.evaluation_over;
+        if evaluating && self.machine.wants_evaluation() {
+            threads.extend((0..self.threads.len()).filter(|thread| {
+                !self.threads[*thread].done && self.threads[*thread].waiting.is_none()
+            }));
+        }
+        let can_end = evaluating && self.threads.iter().all(|thread| thread.done);
+        let choices = threads.len() + self.pending.len() + usize::from(can_end);
+        let timeout = self.machine.poll_timeout();
+        if choices == 0 || (timeout.is_some() && self.random.percent(5)) {
+            let Some(at) = timeout else {
+                panic!("nothing is under way, and it is not over")
+            };
+            self.now = self.now.max(at);
+            return self.tell(Input::TimePassed);
+        }
+        let choice = self.random.below(choices);
+        if choice < threads.len() {
+            self.evaluate(threads[choice]);
+        } else if choice < threads.len() + self.pending.len() {
+            let pending = self.pending.swap_remove(choice - threads.len());
+            self.answer(pending);
+        } else {
+            self.evaluation_over = true;
+            self.tell(Input::EvaluationEnded);
+        }
+    }
+
+    fn outputs(names: &[String]) -> Vec<OutputName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn evaluate(&mut self, thread: usize) {
+        let position = self.threads[thread].position;
+        self.threads[thread].position += 1;
+        let Some(step) = self.plan.threads[thread].get(position).cloned() else {
+            self.threads[thread].done = true;
+            return;
+        };
+        match step {
+            Step::Derivation(index) => {
+                let made = &self.plan.derivations[index];
+                let (path, derivation) = (made.path.clone(), made.derivation.clone());
+                self.tell(Input::Derivation { path, derivation });
+            }
+            Step::Source(source) => {
+                self.tell(Input::Source {
+                    path: self.plan.sources[source].clone(),
+                });
+            }
+            Step::Import(wanted) => {
+                self.imports += 1;
+                let import = ImportId(self.imports);
+                self.threads[thread].waiting = Some(import);
+                let wanted: Vec<WantedOutputs> = wanted
+                    .iter()
+                    .map(|(index, outputs)| WantedOutputs {
+                        drv_path: self.plan.derivations[*index].path.clone(),
+                        outputs: Self::outputs(outputs),
+                    })
+                    .collect();
+                for wanted in &wanted {
+                    self.need(self.by_path[&wanted.drv_path]);
+                }
+                self.open_imports.insert(import, wanted.clone());
+                self.tell(Input::Import { import, wanted });
+            }
+            Step::Root(index, outputs) => {
+                self.need(index);
+                let drv_path = self.plan.derivations[index].path.clone();
+                let wanted = WantedOutputs {
+                    drv_path,
+                    outputs: Self::outputs(&outputs),
+                };
+                let root = Root {
+                    name: format!("attr{thread}"),
+                    wanted,
+                };
+                self.roots.push(root.clone());
+                self.tell(Input::Root(root));
+            }
+            Step::Fail => self.thread_fails(thread),
+        }
+    }
+
+    fn thread_fails(&mut self, thread: usize) {
+        self.threads[thread].done = true;
+        self.evaluation_failed = true;
+        self.tell(Input::EvaluationFailed {
+            message: "evaluation failed".to_owned(),
+        });
+    }
+
+    fn need(&mut self, index: usize) {
+        self.needed.extend(self.plan.closure(index));
+    }
+
+    /// Whether the store or a builder is in trouble this time.
+    fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
+        if self.plan.fatal_store_trouble && self.random.percent(2) {
+            return Some(Trouble {
+                message: "disk on fire".to_owned(),
+                retryable: false,
+            });
+        }
+        let count = self.troubles.entry(key).or_default();
+        if *count >= MOST_TROUBLES || !self.random.percent(percent) {
+            return None;
+        }
+        *count += 1;
+        Some(Trouble {
+            message: "try again".to_owned(),
+            retryable: true,
+        })
+    }
+
+    fn answer(&mut self, pending: Pending) {
+        let percent = self.plan.store_trouble;
+        match pending {
+            Pending::Paths(batch, paths) => {
+                let answer = || paths.iter().map(|path| self.valid.contains(path)).collect();
+                let answer: Vec<bool> = answer();
+                let key = format!("paths {:?}", paths.first());
+                let again = answer.clone();
+                let result = self.trouble(key, percent).map_or(Ok(answer), Err);
+                self.tell(Input::PathsQueried { batch, result });
+                if self.duplicate() {
+                    self.tell(Input::PathsQueried {
+                        batch,
+                        result: Ok(again),
+                    });
+                }
+            }
+            Pending::Realisations(batch, outputs) => {
+                let answer = outputs
+                    .iter()
+                    .map(|output| self.realisations.get(output).cloned());
+                let answer = answer.collect();
+                let key = format!("realisations {:?}", outputs.first());
+                let result = self.trouble(key, percent).map_or(Ok(answer), Err);
+                self.tell(Input::RealisationsQueried { batch, result });
+            }
+            Pending::Source(path) => {
+                let result = self
+                    .trouble(format!("source {path}"), percent)
+                    .map_or(Ok(()), Err);
+                if result.is_ok() {
+                    self.valid.insert(path.clone());
+                }
+                self.tell(Input::SourceAdded { path, result });
+            }
+            Pending::Record(batch) => {
+                let result = self
+                    .trouble(format!("record {batch:?}"), percent)
+                    .map_or(Ok(()), Err);
+                self.tell(Input::Recorded { batch, result });
+            }
+            Pending::Build(start) => self.end_build(start),
+            Pending::Push(build) => self.end_push(build),
+            Pending::Question(question, drv_path) => {
+                self.tally.questions += 1;
+                let decision = match self.random.below(5) {
+                    0 => Decision::Stop,
+                    1 => Decision::Retry,
+                    2 => {
+                        // Somebody mended it.
+                        let class = self.plan.classes[self.by_path[&drv_path]];
+                        self.plan.fates[class] = Fate::Builds;
+                        Decision::Retry
+                    }
+                    _ => Decision::Continue,
+                };
+                self.stop_decided |= decision == Decision::Stop;
+                self.tell(Input::FailureDecided { question, decision });
+            }
+        }
+    }
+
+    fn duplicate(&mut self) -> bool {
+        self.plan.duplicate_answers && self.random.percent(20)
+    }
+
+    /// Where the outputs of a build end up. Floating ones depend on name and contents alone.
+    fn made(&self, start: &StartBuild) -> Vec<(OutputName, StorePath)> {
+        let index = self.by_path[&start.drv_path];
+        let derivation = &start.derivation;
+        let made = derivation.output_paths(&self.plan.dir).map(|(name, path)| {
+            let path = path.unwrap_or_else(|| {
+                let contents = self.plan.contents[self.plan.classes[index]];
+                let text = format!("{} {name} {contents}", derivation.name);
+                let hash = NixHash::digest(HashAlgo::Sha256, text);
+                let address = ContentAddress {
+                    method: ContentAddressMethod::NixArchive,
+                    hash,
+                };
+                let path_name = output_path_name(&derivation.name, name).unwrap();
+                fixed_output_path(&self.plan.dir, path_name, &address).unwrap()
+            });
+            (name.clone(), path)
+        });
+        made.collect()
+    }
+
+    fn end_build(&mut self, start: StartBuild) {
+        let build = start.build;
+        let index = self.by_path[&start.drv_path];
+        let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        self.running.remove(&build);
+        self.building.remove(&resolved);
+        let duration = self.now;
+        let failure = |kind| {
+            let failure = BuildFailure {
+                kind,
+                log_tail: vec!["oh no".to_owned()],
+                duration,
+            };
+            BuildResult::Failed(failure)
+        };
+        if self.random.percent(30) {
+            self.tell(Input::LogLine {
+                build,
+                text: b"a line"[..].into(),
+            });
+        }
+        let class = self.plan.classes[index];
+        let fate = self.plan.fates[class];
+        let result = if self.cancelled_builds.contains(&build) && self.random.percent(80) {
+            failure(FailureKind::Cancelled)
+        } else {
+            match fate {
+                Fate::Fails => failure(FailureKind::ExitCode { code: 1 }),
+                Fate::Troubled(count)
+                    if self
+                        .troubles
+                        .get(&format!("class {class}"))
+                        .copied()
+                        .unwrap_or(0)
+                        < count =>
+                {
+                    *self.troubles.entry(format!("class {class}")).or_default() += 1;
+                    let message = "builder fell over".to_owned();
+                    BuildResult::Trouble(Trouble {
+                        message,
+                        retryable: true,
+                    })
+                }
+                _ => {
+                    let outputs = self.made(&start);
+                    if self.random.percent(50) {
+                        self.make_valid(&start.derivation, &outputs);
+                        self.built.insert(resolved);
+                        BuildResult::Pushed(outputs)
+                    } else {
+                        self.streamed.insert(build, (start, outputs.clone()));
+                        BuildResult::Streamed(outputs)
+                    }
+                }
+            }
+        };
+        let again = result.clone();
+        self.tell(Input::BuildEnded { build, result });
+        if self.duplicate() {
+            self.tell(Input::BuildEnded {
+                build,
+                result: again,
+            });
+        }
+    }
+
+    fn end_push(&mut self, build: BuildId) {
+        self.tally.pushes += 1;
+        let (start, outputs) = self.streamed.remove(&build).unwrap();
+        let class = self.plan.classes[self.by_path[&start.drv_path]];
+        // A failed push costs a build: troubles of both count together.
+        let percent = self.plan.store_trouble;
+        let result = self
+            .trouble(format!("class {class}"), percent)
+            .map_or(Ok(()), Err);
+        if result.is_ok() {
+            self.make_valid(&start.derivation, &outputs);
+            self.built
+                .insert(start.derivation.path(&self.plan.dir).unwrap());
+        }
+        self.tell(Input::OutputsPushed { build, result });
+        if self.duplicate() {
+            self.tell(Input::OutputsPushed {
+                build,
+                result: Ok(()),
+            });
+        }
+    }
+
+    fn make_valid(&mut self, _derivation: &Derivation, outputs: &[(OutputName, StorePath)]) {
+        self.valid
+            .extend(outputs.iter().map(|(_, path)| path.clone()));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Emit(record) => {
+                assert_eq!(record.seq, self.next_event, "events without gaps");
+                self.next_event += 1;
+                self.event(record.event);
+            }
+            Action::QueryPaths { batch, paths } => self.pending.push(Pending::Paths(batch, paths)),
+            Action::QueryRealisations { batch, outputs } => {
+                self.pending.push(Pending::Realisations(batch, outputs));
+            }
+            Action::AddSource { path } => self.pending.push(Pending::Source(path)),
+            Action::Record { batch, recording } => {
+                if let Recording::Realisations(realisations) = recording {
+                    for realisation in realisations {
+                        assert!(self.valid.contains(&realisation.out_path));
+                        self.realisations
+                            .insert(realisation.id, realisation.out_path);
+                    }
+                }
+                self.pending.push(Pending::Record(batch));
+            }
+            Action::StartBuild(start) => self.start(start),
+            Action::CancelBuild(build) => {
+                assert!(self.running.contains_key(&build), "{build:?} does not run");
+                self.cancelled_builds.insert(build);
+            }
+            Action::PushOutputs(build) => {
+                assert!(
+                    self.streamed.contains_key(&build),
+                    "{build:?} streamed nothing"
+                );
+                self.pending.push(Pending::Push(build));
+            }
+            Action::AnswerImport { import, answer } => {
+                let wanted = self
+                    .open_imports
+                    .remove(&import)
+                    .expect("an import answered twice");
+                let thread = self
+                    .threads
+                    .iter()
+                    .position(|it| it.waiting == Some(import))
+                    .unwrap();
+                self.threads[thread].waiting = None;
+                match answer {
+                    Ok(outputs) => {
+                        self.tally.imports += 1;
+                        let wanted: usize = wanted.iter().map(|wanted| wanted.outputs.len()).sum();
+                        assert_eq!(outputs.len(), wanted, "an import gets all that it wants");
+                        for output in outputs {
+                            assert!(
+                                self.valid.contains(&output.path),
+                                "{} is not valid",
+                                output.path
+                            );
+                        }
+                    }
+                    Err(_) => {
+                        self.tally.failed_imports += 1;
+                        if !self.stopped {
+                            self.thread_fails(thread);
+                        }
+                    }
+                }
+            }
+            Action::AskAboutFailure { question, failure } => {
+                assert_eq!(self.plan.options.on_failure, OnFailure::Ask);
+                self.pending
+                    .push(Pending::Question(question, failure.drv_path));
+            }
+            Action::StopEvaluation => self.stopped = true,
+            Action::Finish(report) => self.report = Some(*report),
+            other => panic!("what is {other:?}?"),
+        }
+    }
+
+    fn start(&mut self, start: StartBuild) {
+        self.tally.builds += 1;
+        let index = *self
+            .by_path
+            .get(&start.drv_path)
+            .expect("a known derivation");
+        let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        let name = &start.derivation.name;
+        assert!(
+            !self.stopped && !self.cancelled,
+            "{name}: a build after everything ended"
+        );
+        assert!(!self.built.contains(&resolved), "{name}: built twice");
+        let twin = self.building.insert(resolved.clone(), start.build);
+        assert!(twin.is_none(), "{name}: built twice at once");
+        let outputs = &start.derivation.outputs;
+        let floating = outputs
+            .values()
+            .any(|it| !matches!(it, Output::InputAddressed(_) | Output::Fixed(_)));
+        assert!(
+            !floating || start.derivation.input_drvs.is_empty(),
+            "{name}: not resolved"
+        );
+        let known = start
+            .derivation
+            .output_paths(&self.plan.dir)
+            .filter_map(|(_, path)| path);
+        let known: Vec<StorePath> = known.collect();
+        let all_there = !floating && known.iter().all(|path| self.valid.contains(path));
+        assert!(!all_there, "{name}: built although it is in the store");
+        // Everything that it uses is valid.
+        let mut used: BTreeSet<StorePath> = start.derivation.input_srcs.iter().cloned().collect();
+        for (input, outputs) in start.derivation.input_drvs.iter() {
+            let input = &self.plan.derivations[self.by_path[input]].derivation;
+            for output in outputs.iter() {
+                used.insert(input.output_path(&self.plan.dir, output).unwrap());
+            }
+        }
+        assert_eq!(
+            used,
+            start.inputs.iter().cloned().collect(),
+            "{name}: its inputs"
+        );
+        for input in &used {
+            assert!(
+                self.valid.contains(input),
+                "{name}: built before its input {input} is valid"
+            );
+        }
+        // Limits.
+        let on_it = self
+            .running
+            .values()
+            .filter(|it| it.builder == start.builder)
+            .count();
+        assert!(
+            on_it < self.plan.builders[start.builder].max_jobs,
+            "a builder is overloaded"
+        );
+        let most = self.plan.options.max_jobs.unwrap_or(usize::MAX);
+        assert!(self.running.len() < most, "more builds than allowed");
+        // On demand, only what is needed.
+        if self.plan.options.policy == BuildPolicy::Demand {
+            assert!(self.needed.contains(&index), "{name}: nothing needs it");
+        }
+        self.running.insert(start.build, start.clone());
+        self.pending.push(Pending::Build(start));
+    }
+
+    fn event(&mut self, event: BuildEvent) {
+        match event {
+            BuildEvent::BuildStarted { build, .. } => {
+                assert!(self.open_builds.insert(build));
+            }
+            BuildEvent::BuildSucceeded { build, .. }
+            | BuildEvent::BuildCancelled { build, .. }
+            | BuildEvent::BuildFailed { build, .. } => {
+                assert!(self.open_builds.remove(&build), "build {build} ends once");
+            }
+            BuildEvent::BuildRetried { build, .. } => {
+                self.tally.retries += 1;
+                assert!(self.open_builds.remove(&build), "build {build} ends once");
+            }
+            BuildEvent::Skipped { .. } => self.tally.skips += 1,
+            BuildEvent::Found { .. } => self.tally.found += 1,
+            BuildEvent::Resolved { resolved, .. } => {
+                self.tally.resolved += 1;
+                if !self.resolved_to.insert(resolved) {
+                    self.tally.cut_off += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_end(&mut self) {
+        let report = self.report.take().unwrap();
+        assert!(self.open_imports.is_empty(), "imports without an answer");
+        let running = self
+            .running
+            .keys()
+            .filter(|build| !self.cancelled_builds.contains(build));
+        assert_eq!(running.count(), 0, "builds that still run");
+        assert!(self.running.is_empty(), "builds that did not end");
+        if self.cancelled {
+            self.tally.cancelled += 1;
+            assert_eq!(report.status, Status::Cancelled);
+            return;
+        }
+        self.tally.failures += report.failures.len() as u64;
+        if self.plan.fatal_store_trouble {
+            return;
+        }
+        for failure in &report.failures {
+            let index = self.by_path[&failure.drv_path];
+            assert!(
+                matches!(failure.cause, FailureCause::Build { .. }),
+                "{failure:?}"
+            );
+            assert_eq!(
+                self.plan.fates[self.plan.classes[index]],
+                Fate::Fails,
+                "{failure:?}"
+            );
+            assert!(
+                !failure.needed || self.needed.contains(&index),
+                "{failure:?}"
+            );
+        }
+        for skipped in &report.skipped {
+            let cause = self.by_path[&skipped.root_cause];
+            let index = self.by_path[&skipped.drv_path];
+            let same_class = |other: &usize| self.plan.classes[*other] == self.plan.classes[cause];
+            assert!(
+                self.plan.closure(index).iter().any(same_class),
+                "{skipped:?}"
+            );
+        }
+        for root in &report.roots {
+            for path in root.outputs.values() {
+                assert!(
+                    self.valid.contains(path),
+                    "{path} is reported and not valid"
+                );
+            }
+        }
+        let failed = report.failures.iter().any(|failure| failure.needed);
+        let expected = match () {
+            () if failed => Status::BuildFailed,
+            () if self.evaluation_failed => Status::Error,
+            () => Status::Success,
+        };
+        assert_eq!(report.status, expected, "{report:?}");
+        let stops = self.plan.options.on_failure == OnFailure::Stop || self.stop_decided;
+        if stops && (failed || self.evaluation_failed) {
+            return;
+        }
+        // Everything is there that can be.
+        assert_eq!(report.roots.len(), self.roots.len());
+        for (reported, root) in report.roots.iter().zip(&self.roots) {
+            let index = self.by_path[&root.wanted.drv_path];
+            let wanted: Vec<String> = root
+                .wanted
+                .outputs
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(
+                reported.success,
+                self.can_be_had(index, &wanted),
+                "{reported:?}"
+            );
+        }
+    }
+
+    /// Whether outputs were there from the start or can be built.
+    fn can_be_had(&self, index: usize, outputs: &[String]) -> bool {
+        let derivation = &self.plan.derivations[index].derivation;
+        let present = outputs.iter().all(|output| {
+            let path = derivation.output_path(&self.plan.dir, &output.parse().unwrap());
+            path.is_some_and(|path| self.plan.present.contains(&path))
+        });
+        present
+            || (self.plan.fates[self.plan.classes[index]] != Fate::Fails
+                && self.plan.inputs[index]
+                    .iter()
+                    .all(|(input, output)| self.can_be_had(*input, std::slice::from_ref(output))))
+    }
+}
