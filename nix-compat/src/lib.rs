@@ -31,6 +31,7 @@ pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;
 pub mod realisation;
+pub mod refscan;
 pub mod signature;
 pub mod sorted;
 pub mod store_path;

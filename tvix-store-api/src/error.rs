@@ -93,6 +93,16 @@ pub enum StoreError {
         /// What is wrong.
         source: BoxError,
     },
+    /// Two stores keep their paths in different directories, so that neither can have the other's.
+    #[error("store '{store}' has paths in '{actual}', and not in '{expected}'")]
+    OtherStoreDir {
+        /// The store that cannot have such paths.
+        store: StoreUri,
+        /// Where it has its paths.
+        actual: nix_compat::store_path::StoreDir,
+        /// Where the paths are.
+        expected: nix_compat::store_path::StoreDir,
+    },
     /// The store can only be read.
     #[error("store '{store}' is read-only")]
     ReadOnly {

@@ -5,18 +5,27 @@
 //! from them is in [`StoreExt`]. What every back end promises is the `# Contract` section of
 //! [`Store`], and the module `conformance` (feature `conformance`) checks it.
 
+mod blocking;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod ext;
 mod forward;
+#[cfg(all(unix, feature = "local-fs"))]
+pub mod local_fs;
 mod memory;
 mod store;
+mod tiered;
+#[cfg(unix)]
+pub mod tree;
 mod uri;
 pub mod verify;
 
 pub use error::{BoxError, Fault, StoreError};
-pub use ext::StoreExt;
+pub use ext::{LocalPath, StoreExt};
 pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use store::{NarStream, Store};
+pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

@@ -183,7 +183,9 @@ impl Store for MemoryStore {
         if !self.contains(&realisation.out_path) {
             return Err(self.not_found(&realisation.out_path));
         }
-        write(&self.0.realisations).insert(realisation.id.clone(), realisation.clone());
+        let mut realisations = write(&self.0.realisations);
+        let known = realisations.entry(realisation.id.clone());
+        known.or_insert_with(|| realisation.clone());
         Ok(())
     }
 }

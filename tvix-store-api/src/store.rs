@@ -70,6 +70,7 @@ pub trait Store: Send + Sync + Debug {
     async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError>;
 
     /// Remembers which path an output turned out to have, as far as this store remembers such
-    /// things. The path must be valid ([`StoreError::NotFound`]).
+    /// things. The path must be valid ([`StoreError::NotFound`]). What is remembered of the output
+    /// already stays.
     async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError>;
 }

@@ -1,0 +1,138 @@
+//! Adding texts and local trees, whose paths follow from their contents.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::nar::{self, NarError};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::path_info::PathInfo;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{
+    PathReferences, StorePath, StorePathName, content_addressed_path, text_path,
+};
+use thiserror::Error;
+
+use crate::blocking::{blocking, produce};
+use crate::verify::{digest, malformed};
+use crate::{Store, StoreError, tree};
+
+/// Why a tree did not become the store path that it should.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+enum ChangedError {
+    #[error("it changed while it was added")]
+    Meanwhile,
+    #[error("it changed since its store path was computed: it would be '{0}' now")]
+    Since(StorePath),
+}
+
+pub(super) async fn add_text<S: Store + ?Sized>(
+    store: &S,
+    name: StorePathName,
+    contents: &[u8],
+    references: SortedSet<StorePath>,
+) -> Result<StorePath, StoreError> {
+    let path = text_path(store.store_dir(), name, contents, &references);
+    let mut writer = nar::Writer::new(Vec::with_capacity(contents.len() + 128));
+    let nar = writer
+        .regular(false, contents)
+        .and_then(|()| writer.finish())
+        .map_err(|error| malformed(&path, error))?;
+    let mut info = PathInfo::new(path.clone(), digest(&nar), nar.len() as u64);
+    info.references = references;
+    info.ca = Some(ContentAddress {
+        method: ContentAddressMethod::Text,
+        hash: NixHash::digest(HashAlgo::Sha256, contents),
+    });
+    let nar = stream::iter([Ok(Bytes::from(nar))]).boxed();
+    store.add(info, nar).await?;
+    Ok(path)
+}
+
+/// What a tree becomes: its name, or the path that somebody has computed of it before.
+pub(super) enum Wanted<'a> {
+    Name(StorePathName),
+    Path(&'a StorePath),
+}
+
+pub(super) async fn add_tree<S: Store + ?Sized>(
+    store: &S,
+    file: &Path,
+    wanted: Wanted<'_>,
+    method: ContentAddressMethod,
+    references: SortedSet<StorePath>,
+) -> Result<StorePath, StoreError> {
+    let (name, expected) = match wanted {
+        Wanted::Name(name) => (name, None),
+        Wanted::Path(path) => (path.name().clone(), Some(path)),
+    };
+    let info = hash_tree(store, file, name, method, references).await?;
+    let path = info.path.clone();
+    let source = |path: &StorePath, source: ChangedError| StoreError::Source {
+        file: file.to_owned(),
+        path: path.clone(),
+        source: source.into(),
+    };
+    if let Some(expected) = expected
+        && *expected != path
+    {
+        return Err(source(expected, ChangedError::Since(path)));
+    }
+    let nar = produce(store.uri().clone(), {
+        let (file, path) = (file.to_owned(), path.clone());
+        move |chunks| nar::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
+    });
+    match store.add(info, nar).await {
+        Ok(()) => Ok(path),
+        // It was read twice, and was not the same.
+        Err(
+            StoreError::HashMismatch { .. }
+            | StoreError::SizeMismatch { .. }
+            | StoreError::NotAFile { .. },
+        ) => Err(source(&path, ChangedError::Meanwhile)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the tree once, for all that has to be known before it is added.
+async fn hash_tree<S: Store + ?Sized>(
+    store: &S,
+    file: &Path,
+    name: StorePathName,
+    method: ContentAddressMethod,
+    references: SortedSet<StorePath>,
+) -> Result<PathInfo, StoreError> {
+    let (file, dir) = (file.to_owned(), store.store_dir().clone());
+    blocking(store.uri(), move || {
+        let none: [&StorePath; 0] = [];
+        // The path is not known yet, so errors name one that has the right name.
+        let unknown = StorePath::new([0; 20], name.clone());
+        let failed = |error| unreadable(&file, &unknown, error);
+        let scan = tree::scan(&file, none).map_err(failed)?;
+        let hash = match method {
+            ContentAddressMethod::NixArchive => NixHash::Sha256(scan.nar_hash),
+            method => tree::hash(&file, method, HashAlgo::Sha256).map_err(failed)?,
+        };
+        let address = ContentAddress { method, hash };
+        let path_references = PathReferences::others(references.clone());
+        let path = content_addressed_path(&dir, name, &address, &path_references);
+        let path = path.ok_or_else(|| StoreError::AddressMismatch {
+            path: unknown.clone(),
+            address: Box::new(address.clone()),
+        })?;
+        let mut info = PathInfo::new(path, scan.nar_hash, scan.nar_size);
+        info.references = references;
+        info.ca = Some(address);
+        Ok(info)
+    })
+    .await
+}
+
+fn unreadable(file: &Path, path: &StorePath, error: NarError) -> StoreError {
+    StoreError::Source {
+        file: file.to_owned(),
+        path: path.clone(),
+        source: error.into(),
+    }
+}

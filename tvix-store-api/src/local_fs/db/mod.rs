@@ -1,0 +1,348 @@
+//! The database of a local store.
+
+mod rows;
+mod schema;
+mod write;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use self::rows::{DbError, Rows};
+pub(super) use self::write::Registration;
+use self::write::{Write, WriteError, Writer};
+use super::options::Durability;
+use crate::{StoreError, StoreUri};
+
+/// How many reading connections are kept when nobody reads.
+const IDLE_READERS: usize = 4;
+
+/// Enough for every statement of this module.
+const CACHED_STATEMENTS: usize = 32;
+
+/// Pages in the log before it is moved to the database, which takes a sync: as Nix, ten times
+/// SQLite's own choice.
+const CHECKPOINT_PAGES: u32 = 10_000;
+
+/// How the database is opened.
+pub(super) struct DatabaseOptions {
+    pub uri: StoreUri,
+    pub path: PathBuf,
+    pub store_dir: StoreDir,
+    pub read_only: bool,
+    pub durability: Durability,
+    pub busy_timeout: Duration,
+    /// Called before each commit.
+    pub before_commit: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+}
+
+/// The database. Every method blocks.
+pub(super) struct Database {
+    uri: StoreUri,
+    path: PathBuf,
+    rows: Rows,
+    busy_timeout: Duration,
+    /// On a read-only file system there can be no log beside the database.
+    immutable: bool,
+    writer: Option<Writer>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Database {
+    /// Makes the database of a new store.
+    pub fn create(uri: &StoreUri, path: &Path, busy_timeout: Duration) -> Result<(), StoreError> {
+        let created = || -> rusqlite::Result<()> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_CREATE
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(busy_timeout)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            schema::create(&connection)
+        };
+        created().map_err(|error| failed(uri, "creating", path, error.into()))
+    }
+
+    pub fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
+        let rows = Rows {
+            store_dir: options.store_dir,
+        };
+        let mut database = Self {
+            uri: options.uri,
+            path: options.path,
+            rows: rows.clone(),
+            busy_timeout: options.busy_timeout,
+            immutable: false,
+            writer: None,
+            idle: Mutex::default(),
+        };
+        if options.read_only {
+            let (connection, immutable) = database
+                .open_reader()
+                .map(|connection| (connection, false))
+                .or_else(|first| {
+                    database.immutable = true;
+                    let opened = database.open_reader();
+                    opened.map(|connection| (connection, true)).or(Err(first))
+                })
+                .map_err(|error| database.failed("opening", error.into()))?;
+            database.immutable = immutable;
+            database.idle = Mutex::new(vec![connection]);
+        } else {
+            let connection = open_writer(&database.path, database.busy_timeout, options.durability)
+                .map_err(|error| database.failed("opening", error.into()))?;
+            database.writer = Some(Writer::new(connection, rows, options.before_commit));
+        }
+        Ok(database)
+    }
+
+    pub fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.read(|rows, connection| rows.info(connection, path))
+    }
+
+    pub fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        self.read(|rows, connection| {
+            let mut valid = HashSet::with_capacity(paths.len());
+            for path in paths {
+                if rows.id(connection, path)?.is_some() {
+                    valid.insert(path.clone());
+                }
+            }
+            Ok(valid)
+        })
+    }
+
+    pub fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
+        self.read(|rows, connection| Ok(rows.id(connection, path)?.is_some()))
+    }
+
+    /// The valid paths that refer to `path`.
+    pub fn referrers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        self.list(
+            "select referring.path from ValidPaths as referred
+             join Refs on reference = referred.id
+             join ValidPaths as referring on referring.id = referrer
+             where referred.path = ? order by 1",
+            Some(path),
+        )
+    }
+
+    /// All valid paths.
+    pub fn all_paths(&self) -> Result<Vec<StorePath>, StoreError> {
+        self.list("select path from ValidPaths order by path", None)
+    }
+
+    pub fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        self.read(|rows, connection| {
+            if schema::has_realisations(connection)? {
+                rows.realisation(connection, id)
+            } else {
+                Ok(None)
+            }
+        })
+    }
+
+    /// Registers all of `paths` or none; those that are valid stay as they are.
+    pub fn register(&self, paths: Vec<Registration>) -> Result<(), StoreError> {
+        self.write(Write::Paths(paths))
+    }
+
+    pub fn add_realisation(&self, realisation: Realisation) -> Result<(), StoreError> {
+        self.prepare_realisations()?;
+        self.write(Write::Realisation(realisation))
+    }
+
+    /// Makes the tables of realisations, with which a store is not born.
+    fn prepare_realisations(&self) -> Result<(), StoreError> {
+        let writer = self.writer()?;
+        let created = writer.exclusively(|connection| -> rusqlite::Result<bool> {
+            if schema::has_realisations(connection)? {
+                return Ok(false);
+            }
+            schema::create_realisations(connection)?;
+            Ok(true)
+        });
+        if !created.map_err(|error| self.failed("changing", error.into()))? {
+            return Ok(());
+        }
+        let version_file = self.path.with_file_name("ca-schema");
+        let version = schema::REALISATIONS_VERSION.to_string();
+        std::fs::write(&version_file, version).map_err(|error| StoreError::Backend {
+            store: self.uri.clone(),
+            action: format!("creating '{}'", version_file.display()),
+            retryable: false,
+            source: error.into(),
+        })
+    }
+
+    fn list(&self, query: &str, path: Option<&StorePath>) -> Result<Vec<StorePath>, StoreError> {
+        self.read(|rows, connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let parameter = path.map(|path| rows.store_dir.display(path).to_string());
+            let found = statement.query_map(rusqlite::params_from_iter(parameter), |row| {
+                row.get::<_, String>(0)
+            })?;
+            let mut paths = Vec::new();
+            for text in found {
+                let text = text?;
+                paths.push(rows.parse(&text, "path", &text)?);
+            }
+            Ok(paths)
+        })
+    }
+
+    /// Reads, all of it from one state of the database.
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Rows, &Connection) -> Result<T, DbError>,
+    ) -> Result<T, StoreError> {
+        let idle = self.idle().pop();
+        let result = (|| -> Result<T, DbError> {
+            let connection = match idle {
+                Some(connection) => connection,
+                None => self.open_reader()?,
+            };
+            let transaction = connection.unchecked_transaction()?;
+            let result = query(&self.rows, &transaction)?;
+            transaction.finish()?;
+            let mut idle = self.idle();
+            if idle.len() < IDLE_READERS {
+                idle.push(connection);
+            }
+            Ok(result)
+        })();
+        result.map_err(|error| self.failed("reading", error))
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_reader(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if self.immutable {
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(immutable_uri(&self.path), flags)?
+        } else {
+            Connection::open_with_flags(&self.path, flags)?
+        };
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        check(&connection)?;
+        Ok(connection)
+    }
+
+    fn writer(&self) -> Result<&Writer, StoreError> {
+        self.writer.as_ref().ok_or_else(|| StoreError::ReadOnly {
+            store: self.uri.clone(),
+        })
+    }
+
+    fn write(&self, write: Write) -> Result<(), StoreError> {
+        let store = || self.uri.clone();
+        self.writer()?.write(write).map_err(|error| match error {
+            WriteError::Db(error) => self.failed("writing", error),
+            WriteError::InvalidReference { path, reference } => StoreError::InvalidReference {
+                store: store(),
+                path,
+                reference,
+            },
+            WriteError::Cycle { path, other } => StoreError::Cycle { path, other },
+            WriteError::NotFound(path) => StoreError::NotFound {
+                store: store(),
+                path,
+            },
+            WriteError::Sync(source) => StoreError::Backend {
+                store: store(),
+                action: "syncing new files to disk".to_owned(),
+                retryable: false,
+                source: source.into(),
+            },
+            WriteError::Lost => StoreError::Bug {
+                store: store(),
+                message: "a write to the database was not answered".to_owned(),
+            },
+        })
+    }
+
+    fn failed(&self, action: &str, error: DbError) -> StoreError {
+        failed(&self.uri, action, &self.path, error)
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn open_writer(
+    path: &Path,
+    busy_timeout: Duration,
+    durability: Durability,
+) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    let synchronous = match durability {
+        Durability::Relaxed => "normal",
+        Durability::Full => "full",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "wal")?;
+    }
+    check(&connection)?;
+    Ok(connection)
+}
+
+/// Opening reads nothing; this does, and finds out whether it is Nix's database.
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("select id from ValidPaths limit 1")?
+        .exists([])?;
+    Ok(())
+}
+
+fn immutable_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(byte as char);
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+fn failed(uri: &StoreUri, action: &str, path: &Path, error: DbError) -> StoreError {
+    let busy = matches!(
+        &error,
+        DbError::Sqlite(rusqlite::Error::SqliteFailure(failure, _))
+            if matches!(failure.code, ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    );
+    StoreError::Backend {
+        store: uri.clone(),
+        action: format!("{action} the database '{}'", path.display()),
+        retryable: busy,
+        source: match error {
+            DbError::Sqlite(error) => error.into(),
+            other => other.into(),
+        },
+    }
+}

@@ -1,0 +1,275 @@
+//! Rows of the database and what they mean.
+
+use std::sync::Arc;
+
+use nix_compat::derivation::OutputName;
+use nix_compat::nixhash::NixHash;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::signature::{Signature, SignatureError};
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::BoxError;
+
+/// What a read or write of the database can fail with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DbError {
+    /// SQLite failed.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row says something that makes no sense.
+    #[error("the row of '{path}' holds an invalid {column}: '{value}'")]
+    InvalidRow {
+        path: String,
+        column: &'static str,
+        value: String,
+        source: BoxError,
+    },
+}
+
+/// Reads and writes rows for paths in one store directory.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    pub store_dir: StoreDir,
+}
+
+/// A row of `ValidPaths` as it is stored.
+struct RawInfo {
+    id: i64,
+    hash: String,
+    registration_time: i64,
+    deriver: Option<String>,
+    nar_size: Option<i64>,
+    ultimate: Option<i64>,
+    signatures: Option<String>,
+    ca: Option<String>,
+}
+
+impl RawInfo {
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            hash: row.get(1)?,
+            registration_time: row.get(2)?,
+            deriver: row.get(3)?,
+            nar_size: row.get(4)?,
+            ultimate: row.get(5)?,
+            signatures: row.get(6)?,
+            ca: row.get(7)?,
+        })
+    }
+}
+
+impl Rows {
+    fn text(&self, path: &StorePath) -> String {
+        self.store_dir.display(path).to_string()
+    }
+
+    pub fn parse(&self, of: &str, column: &'static str, text: &str) -> Result<StorePath, DbError> {
+        self.store_dir
+            .parse(text)
+            .map_err(|error| invalid(of, column, text, error))
+    }
+
+    /// The id of a valid path's row.
+    pub fn id(&self, connection: &Connection, path: &StorePath) -> Result<Option<i64>, DbError> {
+        let mut statement =
+            connection.prepare_cached("select id from ValidPaths where path = ?")?;
+        Ok(statement
+            .query_row([self.text(path)], |row| row.get(0))
+            .optional()?)
+    }
+
+    pub fn info(
+        &self,
+        connection: &Connection,
+        path: &StorePath,
+    ) -> Result<Option<Arc<PathInfo>>, DbError> {
+        let text = self.text(path);
+        let mut statement = connection.prepare_cached(
+            "select id, hash, registrationTime, deriver, narSize, ultimate, sigs, ca
+             from ValidPaths where path = ?",
+        )?;
+        let Some(raw) = statement.query_row([&text], RawInfo::from_row).optional()? else {
+            return Ok(None);
+        };
+        let hash = NixHash::parse_prefixed(&raw.hash);
+        let nar_hash = match hash.map_err(|error| invalid(&text, "hash", &raw.hash, error))? {
+            NixHash::Sha256(hash) => hash,
+            _ => return Err(invalid(&text, "hash", &raw.hash, "it is not SHA-256")),
+        };
+        // Nix leaves the size out where it does not know it, which is long ago.
+        let mut info = PathInfo::new(path.clone(), nar_hash, unsigned(raw.nar_size));
+        info.registration_time = Some(unsigned(Some(raw.registration_time)));
+        info.deriver = match raw.deriver.filter(|deriver| !deriver.is_empty()) {
+            None => None,
+            Some(deriver) => Some(self.parse(&text, "deriver", &deriver)?),
+        };
+        info.ultimate = raw.ultimate == Some(1);
+        info.signatures = signatures(&text, raw.signatures)?;
+        info.ca = match raw.ca.filter(|ca| !ca.is_empty()) {
+            None => None,
+            Some(ca) => Some(
+                ca.parse()
+                    .map_err(|error| invalid(&text, "content address", &ca, error))?,
+            ),
+        };
+        info.references = self.references(connection, &text, raw.id)?;
+        Ok(Some(Arc::new(info)))
+    }
+
+    fn references(
+        &self,
+        connection: &Connection,
+        of: &str,
+        id: i64,
+    ) -> Result<SortedSet<StorePath>, DbError> {
+        let mut statement = connection.prepare_cached(
+            "select path from Refs join ValidPaths on reference = id where referrer = ?",
+        )?;
+        let mut rows = statement.query([id])?;
+        let mut references = Vec::new();
+        while let Some(row) = rows.next()? {
+            references.push(
+                self.parse(
+                    of,
+                    "reference",
+                    row.get_ref(0)?
+                        .as_str()
+                        .map_err(|error| invalid(of, "reference", "", error))?,
+                )?,
+            );
+        }
+        Ok(references.into_iter().collect())
+    }
+
+    /// Inserts a path without its references, and returns its id.
+    pub fn insert(&self, connection: &Connection, info: &PathInfo) -> Result<i64, DbError> {
+        let mut statement = connection.prepare_cached(
+            "insert into ValidPaths
+             (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca)
+             values (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?;
+        let signatures = (!info.signatures.is_empty()).then(|| joined(&info.signatures));
+        Ok(statement.insert(params![
+            self.text(&info.path),
+            info.nix_hash().base16(),
+            signed(info.registration_time.unwrap_or_default()),
+            info.deriver.as_ref().map(|deriver| self.text(deriver)),
+            signed(info.nar_size),
+            info.ultimate.then_some(1),
+            signatures,
+            info.ca.as_ref().map(ToString::to_string),
+        ])?)
+    }
+
+    pub fn insert_reference(
+        &self,
+        connection: &Connection,
+        referrer: i64,
+        reference: i64,
+    ) -> Result<(), DbError> {
+        connection
+            .prepare_cached("insert or ignore into Refs (referrer, reference) values (?, ?)")?
+            .execute([referrer, reference])?;
+        Ok(())
+    }
+
+    pub fn insert_output(
+        &self,
+        connection: &Connection,
+        derivation: i64,
+        output: &OutputName,
+        path: &StorePath,
+    ) -> Result<(), DbError> {
+        connection
+            .prepare_cached(
+                "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)",
+            )?
+            .execute(params![derivation, output.as_str(), self.text(path)])?;
+        Ok(())
+    }
+
+    pub fn realisation(
+        &self,
+        connection: &Connection,
+        id: &DrvOutput,
+    ) -> Result<Option<Realisation>, DbError> {
+        let mut statement = connection.prepare_cached(
+            "select path, signatures from Realisations join ValidPaths
+             on ValidPaths.id = outputPath where drvPath = ? and outputName = ?",
+        )?;
+        let found: Option<(String, Option<String>)> = statement
+            .query_row(params![drv_hash(id), id.output.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let Some((path, texts)) = found else {
+            return Ok(None);
+        };
+        let name = id.to_string();
+        Ok(Some(Realisation {
+            id: id.clone(),
+            out_path: self.parse(&name, "output path", &path)?,
+            signatures: signatures(&name, texts)?,
+        }))
+    }
+
+    pub fn insert_realisation(
+        &self,
+        connection: &Connection,
+        realisation: &Realisation,
+        output: i64,
+    ) -> Result<(), DbError> {
+        connection
+            .prepare_cached(
+                "insert into Realisations (drvPath, outputName, outputPath, signatures)
+                 values (?, ?, ?, ?)",
+            )?
+            .execute(params![
+                drv_hash(&realisation.id),
+                realisation.id.output.as_str(),
+                output,
+                joined(&realisation.signatures),
+            ])?;
+        Ok(())
+    }
+}
+
+fn signatures(of: &str, texts: Option<String>) -> Result<Vec<Signature>, DbError> {
+    let texts = texts.unwrap_or_default();
+    let parsed = texts.split_ascii_whitespace().map(|text| {
+        text.parse()
+            .map_err(|error: SignatureError| invalid(of, "signature", text, error))
+    });
+    parsed.collect()
+}
+
+fn joined(signatures: &[Signature]) -> String {
+    let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+    texts.join(" ")
+}
+
+fn drv_hash(id: &DrvOutput) -> String {
+    NixHash::Sha256(id.drv_hash).base16()
+}
+
+fn invalid(path: &str, column: &'static str, value: &str, source: impl Into<BoxError>) -> DbError {
+    DbError::InvalidRow {
+        path: path.to_owned(),
+        column,
+        value: value.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// SQLite has no unsigned numbers. Nothing that is stored comes near the limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: Option<i64>) -> u64 {
+    number.map_or(0, |number| u64::try_from(number).unwrap_or(0))
+}

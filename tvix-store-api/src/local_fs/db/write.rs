@@ -1,0 +1,276 @@
+//! Writing to the database, in groups.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix_compat::derivation::OutputName;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::Realisation;
+use nix_compat::store_path::StorePath;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::rows::{DbError, Rows};
+use super::schema;
+
+/// A path to register, and the outputs of the derivation that it is, if it is one.
+#[derive(Debug, Clone)]
+pub(in crate::local_fs) struct Registration {
+    pub info: Arc<PathInfo>,
+    pub outputs: Vec<(OutputName, StorePath)>,
+}
+
+/// Why something could not be registered.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    Db(DbError),
+    InvalidReference {
+        path: StorePath,
+        reference: StorePath,
+    },
+    Cycle {
+        path: StorePath,
+        other: StorePath,
+    },
+    NotFound(StorePath),
+    /// Syncing the files failed.
+    Sync(std::io::Error),
+    /// What would have answered has panicked.
+    Lost,
+}
+
+impl From<DbError> for WriteError {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+/// What is written: all of it or nothing.
+#[derive(Debug)]
+pub(super) enum Write {
+    Paths(Vec<Registration>),
+    Realisation(Realisation),
+}
+
+struct Pending {
+    write: Write,
+    answer: oneshot::Sender<Result<(), WriteError>>,
+}
+
+/// The one connection that writes.
+///
+/// Threads that want to write at the same time queue up, and the one that gets the connection
+/// writes what all of them want in one transaction, in the order in which they came: a burst of
+/// small additions costs one commit, and a single one waits for nobody.
+pub(super) struct Writer {
+    rows: Rows,
+    queue: Mutex<Vec<Pending>>,
+    connection: Mutex<Connection>,
+    /// Called before each commit.
+    before_commit: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+}
+
+impl Writer {
+    pub fn new(
+        connection: Connection,
+        rows: Rows,
+        before_commit: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+    ) -> Self {
+        Self {
+            rows,
+            queue: Mutex::new(Vec::new()),
+            connection: Mutex::new(connection),
+            before_commit,
+        }
+    }
+
+    /// Writes, and returns when it is committed. Blocks.
+    pub fn write(&self, write: Write) -> Result<(), WriteError> {
+        let (answer, mut answered) = oneshot::channel();
+        lock(&self.queue).push(Pending { write, answer });
+        let mut connection = lock(&self.connection);
+        // Whoever had the connection before may have written ours too.
+        if let Ok(result) = answered.try_recv() {
+            return result;
+        }
+        let group = std::mem::take(&mut *lock(&self.queue));
+        self.write_group(&mut connection, group);
+        drop(connection);
+        answered.try_recv().unwrap_or(Err(WriteError::Lost))
+    }
+
+    /// Does something with the connection while nobody else writes. Blocks.
+    pub fn exclusively<T>(&self, action: impl FnOnce(&Connection) -> T) -> T {
+        action(&lock(&self.connection))
+    }
+
+    fn write_group(&self, connection: &mut Connection, group: Vec<Pending>) {
+        if group.len() > 1 {
+            let writes = group.iter().map(|pending| &pending.write);
+            if let Ok(results) = self.transaction(connection, writes) {
+                for (pending, result) in group.into_iter().zip(results) {
+                    // Nobody listens any more: written it is all the same.
+                    let _ = pending.answer.send(result);
+                }
+                return;
+            }
+            // One of them is to blame: each for itself, then.
+        }
+        for Pending { write, answer } in group {
+            let result = self.transaction(connection, std::iter::once(&write));
+            let _ = answer.send(
+                result.and_then(|mut results| results.pop().unwrap_or(Err(WriteError::Lost))),
+            );
+        }
+    }
+
+    /// One transaction. Writes that are refused leave nothing behind and do not disturb the
+    /// others; an error of the database or the file system is everybody's.
+    fn transaction<'w>(
+        &self,
+        connection: &mut Connection,
+        writes: impl Iterator<Item = &'w Write>,
+    ) -> Result<Vec<Result<(), WriteError>>, WriteError> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut results = Vec::new();
+        for write in writes {
+            let result = match write {
+                Write::Paths(paths) => self.paths(&transaction, paths),
+                Write::Realisation(realisation) => self.realisation(&transaction, realisation),
+            };
+            match result {
+                Err(WriteError::Db(error)) => return Err(error.into()),
+                result => results.push(result),
+            }
+        }
+        (self.before_commit)().map_err(WriteError::Sync)?;
+        transaction.commit()?;
+        Ok(results)
+    }
+
+    /// Checks everything before it writes anything, so that there is nothing to undo.
+    fn paths(&self, connection: &Connection, paths: &[Registration]) -> Result<(), WriteError> {
+        let mut new: Vec<&Registration> = Vec::with_capacity(paths.len());
+        let mut ids: HashMap<&StorePath, i64> = HashMap::new();
+        for registration in paths {
+            let path = &registration.info.path;
+            match self.rows.id(connection, path)? {
+                Some(id) => {
+                    ids.insert(path, id);
+                }
+                None => new.push(registration),
+            }
+        }
+        let together: HashSet<&StorePath> = new.iter().map(|new| &new.info.path).collect();
+        for registration in &new {
+            for reference in registration.info.references.iter() {
+                if together.contains(reference) || ids.contains_key(reference) {
+                    continue;
+                }
+                let Some(id) = self.rows.id(connection, reference)? else {
+                    return Err(WriteError::InvalidReference {
+                        path: registration.info.path.clone(),
+                        reference: reference.clone(),
+                    });
+                };
+                ids.insert(reference, id);
+            }
+        }
+        if let Some((path, other)) = find_cycle(&new) {
+            return Err(WriteError::Cycle { path, other });
+        }
+        for registration in &new {
+            let id = self.rows.insert(connection, &registration.info)?;
+            ids.insert(&registration.info.path, id);
+            for (output, path) in &registration.outputs {
+                self.rows.insert_output(connection, id, output, path)?;
+            }
+        }
+        for registration in &new {
+            let info = &registration.info;
+            for reference in info.references.iter() {
+                if let (Some(&from), Some(&to)) = (ids.get(&info.path), ids.get(reference)) {
+                    self.rows.insert_reference(connection, from, to)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn realisation(
+        &self,
+        connection: &Connection,
+        realisation: &Realisation,
+    ) -> Result<(), WriteError> {
+        let Some(output) = self.rows.id(connection, &realisation.out_path)? else {
+            return Err(WriteError::NotFound(realisation.out_path.clone()));
+        };
+        if !schema::has_realisations(connection)? {
+            return Ok(());
+        }
+        // What is known stays.
+        if self
+            .rows
+            .realisation(connection, &realisation.id)?
+            .is_none()
+        {
+            self.rows
+                .insert_realisation(connection, realisation, output)?;
+        }
+        Ok(())
+    }
+}
+
+/// Two new paths that are part of a cycle, one of which refers to the other.
+fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
+    // A path that is new can only be referred to by one that is new too.
+    let mut left: HashMap<&StorePath, HashSet<&StorePath>> = HashMap::new();
+    if new.len() < 2 {
+        return None;
+    }
+    let paths: HashSet<&StorePath> = new.iter().map(|new| &new.info.path).collect();
+    for registration in new {
+        let path = &registration.info.path;
+        let references = registration.info.references.iter();
+        let within = references.filter(|reference| *reference != path && paths.contains(reference));
+        left.insert(path, within.collect());
+    }
+    // Whatever refers to nothing that is left is not in a cycle.
+    loop {
+        let free: Vec<&StorePath> = left
+            .iter()
+            .filter(|(_, references)| references.is_empty())
+            .map(|(path, _)| *path)
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for path in free {
+            left.remove(path);
+            for references in left.values_mut() {
+                references.remove(path);
+            }
+        }
+    }
+    // What is left is in a cycle or refers to one: following references ends in it.
+    let mut path = *left.keys().min()?;
+    let mut seen = HashSet::new();
+    loop {
+        let next = *left.get(path)?.iter().min()?;
+        if !seen.insert(path) {
+            return Some((path.clone(), next.clone()));
+        }
+        path = next;
+    }
+}
+
+// A panic rolls the transaction back, and the queue is never half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

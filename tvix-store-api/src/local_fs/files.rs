@@ -1,0 +1,222 @@
+//! Moving and removing trees, relative to open directories and without following symlinks.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+/// How deep a removal recurses before it moves what is deeper up.
+const MAX_RECURSION: usize = 64;
+
+/// Opens a directory, but not a symlink to one.
+pub(super) fn open_directory(
+    parent: BorrowedFd<'_>,
+    name: impl rustix::path::Arg,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// Whether there is something called `name`, if only a dangling symlink.
+pub(super) fn exists(parent: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
+    match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Moves a canonical tree to another directory of the same file system, where its name must be
+/// free.
+pub(super) fn move_tree(
+    from: (BorrowedFd<'_>, &CStr),
+    to: (BorrowedFd<'_>, &CStr),
+) -> Result<(), Errno> {
+    let rename = || rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE);
+    match rename() {
+        // A directory's parent is an entry of it, so that only who may write to it may move it.
+        Err(Errno::ACCESS) => {
+            let directory = open_directory(from.0, from.1)?;
+            rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+            rename()?;
+            rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
+            let times = Timestamps {
+                last_access: Timespec {
+                    tv_sec: 0,
+                    tv_nsec: rustix::fs::UTIME_OMIT,
+                },
+                last_modification: Timespec {
+                    tv_sec: 1,
+                    tv_nsec: 0,
+                },
+            };
+            rustix::fs::futimens(&directory, &times)
+        }
+        // Not every file system can make sure that it replaces nothing.
+        Err(Errno::INVAL) => {
+            if exists(to.0, to.1)? {
+                return Err(Errno::EXIST);
+            }
+            rustix::fs::renameat(from.0, from.1, to.0, to.1)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Removes whatever is called `name`; nothing there is fine.
+///
+/// However deep the tree is: what is below [`MAX_RECURSION`] levels is moved to `parent` and
+/// removed from there, so that neither stack nor descriptors run out.
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let mut removal = Removal {
+        parent,
+        deep: Vec::new(),
+        counter: 0,
+    };
+    removal.remove(parent, name, 0)?;
+    while let Some(name) = removal.deep.pop() {
+        removal.remove(parent, &name, 0)?;
+    }
+    Ok(())
+}
+
+struct Removal<'a> {
+    parent: BorrowedFd<'a>,
+    deep: Vec<CString>,
+    counter: u64,
+}
+
+impl Removal<'_> {
+    fn remove(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        depth: usize,
+    ) -> Result<(), Errno> {
+        // For a directory Linux says EISDIR, POSIX EPERM.
+        match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        if depth == MAX_RECURSION {
+            return self.move_up(directory, name);
+        }
+        let fd = match open_directory(directory, name) {
+            // Nobody but its owner can have made it so, and that is us.
+            Err(Errno::ACCESS) => {
+                make_accessible(directory, name)?;
+                open_directory(directory, name)?
+            }
+            fd => fd?,
+        };
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700))?;
+        let mut names = Vec::new();
+        let mut listing = Dir::read_from(&fd)?;
+        // Read all before removing any: what a listing says of entries removed meanwhile is up
+        // to the file system.
+        while let Some(entry) = listing.read() {
+            let name = entry?.file_name().to_owned();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push(name);
+            }
+        }
+        drop(listing);
+        for name in &names {
+            self.remove(fd.as_fd(), name, depth + 1)?;
+        }
+        drop(fd);
+        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+    }
+
+    fn move_up(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        loop {
+            let text = format!("tmp-removed-{}-{}", std::process::id(), self.counter);
+            let new_name = CString::new(text).map_err(|_| Errno::INVAL)?;
+            self.counter += 1;
+            match move_tree((directory, name), (self.parent, &new_name)) {
+                Err(Errno::EXIST) => {}
+                Ok(()) => {
+                    self.deep.push(new_name);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn make_accessible(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd as _;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    // A descriptor that only names a file is changed by way of its number.
+    let by_number = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::chmod(by_number, Mode::from_raw_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    fn open(path: &Path) -> OwnedFd {
+        open_directory(CWD, path).unwrap()
+    }
+
+    #[test]
+    fn removes_read_only_trees_and_leaves_what_symlinks_point_to() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
+        fs::create_dir(root.join("canary")).unwrap();
+        fs::write(root.join("canary/file"), "alive").unwrap();
+        fs::create_dir_all(root.join("tree/sub")).unwrap();
+        std::os::unix::fs::symlink(root.join("canary"), root.join("tree/sub/link")).unwrap();
+        fs::write(root.join("tree/file"), "x").unwrap();
+        for directory in ["tree/sub", "tree"] {
+            fs::set_permissions(root.join(directory), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        remove_tree(open(root).as_fd(), c"tree").unwrap();
+        remove_tree(open(root).as_fd(), c"tree").unwrap();
+        std::os::unix::fs::symlink(root.join("canary"), root.join("link")).unwrap();
+        remove_tree(open(root).as_fd(), c"link").unwrap();
+        assert_eq!(
+            fs::read_to_string(root.join("canary/file")).unwrap(),
+            "alive"
+        );
+        assert_eq!(fs::read_dir(root).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn depth_is_not_limited_by_stack_or_descriptors() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = open(temporary.path());
+        rustix::fs::mkdirat(&root, c"deep", Mode::RWXU).unwrap();
+        let mut directory = open_directory(root.as_fd(), c"deep").unwrap();
+        for _ in 0..5_000 {
+            rustix::fs::mkdirat(&directory, c"d", Mode::RWXU).unwrap();
+            directory = open_directory(directory.as_fd(), c"d").unwrap();
+        }
+        drop(directory);
+        remove_tree(root.as_fd(), c"deep").unwrap();
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn moving_replaces_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = open(temporary.path());
+        fs::write(temporary.path().join("a"), "a").unwrap();
+        fs::write(temporary.path().join("b"), "b").unwrap();
+        let moved = move_tree((root.as_fd(), c"a"), (root.as_fd(), c"b"));
+        assert_eq!(moved, Err(Errno::EXIST));
+        move_tree((root.as_fd(), c"a"), (root.as_fd(), c"c")).unwrap();
+        assert_eq!(fs::read(temporary.path().join("c")).unwrap(), b"a");
+    }
+}

@@ -1,0 +1,191 @@
+//! The directories of a local store, as Nix lays them out.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::{BoxError, StoreError, StoreUri};
+
+/// The version of the database schema that Nix 2 has and this crate knows.
+pub(super) const SCHEMA_VERSION: u32 = 10;
+
+/// Where the parts of a store are.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub uri: StoreUri,
+    /// `<root>/nix/store`.
+    pub store: PathBuf,
+    /// `<root>/nix/var/nix`.
+    pub state: PathBuf,
+}
+
+/// Held as long as the store is open: whoever wants to change the schema has to wait.
+#[derive(Debug)]
+pub(super) struct SchemaLock {
+    _file: File,
+}
+
+impl Layout {
+    pub fn new(uri: StoreUri, root: &Path) -> Self {
+        Self {
+            uri,
+            store: root.join("nix/store"),
+            state: root.join("nix/var/nix"),
+        }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.state.join("db/db.sqlite")
+    }
+
+    /// Makes what is missing, calls `initialise` if the store is new, and locks the schema.
+    pub fn prepare(
+        &self,
+        initialise: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<SchemaLock, StoreError> {
+        self.make_directories()?;
+        let lock = self.open_lock()?;
+        // Most openers find an initialised store, and need not wait for each other.
+        self.lock(&lock, FlockOperation::LockShared)?;
+        if self.schema_version()?.is_none() {
+            self.lock(&lock, FlockOperation::LockExclusive)?;
+            if self.schema_version()?.is_none() {
+                initialise()?;
+                self.write_schema_version()?;
+            }
+            self.lock(&lock, FlockOperation::LockShared)?;
+        }
+        self.check_schema_version()?;
+        Ok(SchemaLock { _file: lock })
+    }
+
+    /// Checks that this is a store of the one version that is known.
+    pub fn check_schema_version(&self) -> Result<(), StoreError> {
+        let path = self.schema_file();
+        let error = match self.schema_version()? {
+            Some(SCHEMA_VERSION) => return Ok(()),
+            Some(newer) if newer > SCHEMA_VERSION => SchemaVersionError::Newer(newer),
+            Some(older) => SchemaVersionError::Older(older),
+            None => SchemaVersionError::Missing,
+        };
+        Err(self.failed(format!("reading '{}'", path.display()), error))
+    }
+
+    fn make_directories(&self) -> Result<(), StoreError> {
+        let state = |name: &str| self.state.join(name);
+        let gcroots = state("gcroots");
+        let new_roots = !gcroots.exists();
+        for directory in [
+            self.store.join(".links"),
+            state("db"),
+            state("profiles/per-user"),
+            state("temproots"),
+            gcroots.join("per-user"),
+        ] {
+            // Writable by nobody else, whatever the umask.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&directory)
+                .map_err(|error| self.failed(creating(&directory), error))?;
+        }
+        // Nix makes this link only together with `gcroots`, and needs it to find profiles.
+        if new_roots {
+            let link = gcroots.join("profiles");
+            match std::os::unix::fs::symlink(state("profiles"), &link) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(self.failed(creating(&link), error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open_lock(&self) -> Result<File, StoreError> {
+        let path = self.state.join("db/big-lock");
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| self.failed(creating(&path), error))
+    }
+
+    fn lock(&self, file: &File, operation: FlockOperation) -> Result<(), StoreError> {
+        loop {
+            match rustix::fs::flock(file, operation) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    let path = self.state.join("db/big-lock");
+                    let action = format!("locking '{}'", path.display());
+                    return Err(self.failed(action, io::Error::from(error)));
+                }
+            }
+        }
+    }
+
+    fn schema_file(&self) -> PathBuf {
+        self.state.join("db/schema")
+    }
+
+    /// `None` if the store has not been initialised.
+    fn schema_version(&self) -> Result<Option<u32>, StoreError> {
+        let path = self.schema_file();
+        let reading = || format!("reading '{}'", path.display());
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| self.failed(reading(), error))?,
+        };
+        let version = text.trim().parse();
+        Ok(Some(version.map_err(
+            |error: std::num::ParseIntError| self.failed(reading(), error),
+        )?))
+    }
+
+    fn write_schema_version(&self) -> Result<(), StoreError> {
+        let path = self.schema_file();
+        let temporary = path.with_extension("new");
+        // Nobody takes half of a number for a number.
+        File::create(&temporary)
+            .and_then(|mut file| {
+                file.write_all(SCHEMA_VERSION.to_string().as_bytes())?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(|error| self.failed(creating(&path), error))
+    }
+
+    /// An error of this store that trying again does not help against.
+    pub fn failed(&self, action: String, source: impl Into<BoxError>) -> StoreError {
+        StoreError::Backend {
+            store: self.uri.clone(),
+            action,
+            retryable: false,
+            source: source.into(),
+        }
+    }
+}
+
+fn creating(path: &Path) -> String {
+    format!("creating '{}'", path.display())
+}
+
+/// Why a store cannot be opened though it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum SchemaVersionError {
+    #[error("schema version {0} is newer than {SCHEMA_VERSION}, the one this program knows")]
+    Newer(u32),
+    #[error(
+        "schema version {0} is older than {SCHEMA_VERSION}: opening the store with Nix upgrades it"
+    )]
+    Older(u32),
+    #[error("there is no store here")]
+    Missing,
+}

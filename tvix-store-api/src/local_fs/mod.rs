@@ -1,0 +1,268 @@
+//! The store on this file system, in the layout and with the database of Nix.
+
+mod add;
+mod db;
+mod files;
+mod layout;
+mod locks;
+mod options;
+mod outputs;
+mod read;
+mod scratch;
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tokio::sync::Semaphore;
+
+use self::db::{Database, DatabaseOptions};
+use self::layout::{Layout, SchemaLock};
+use self::locks::PathLocks;
+pub use self::options::{Durability, LocalStoreOptions};
+pub use self::outputs::{OutputTree, ScannedTree};
+pub use self::scratch::Scratch;
+use self::scratch::ScratchRoot;
+use crate::blocking::blocking;
+use crate::{NarStream, Store, StoreError, StoreUri};
+
+/// How many NARs are read at once; more wait. Each takes a thread.
+const CONCURRENT_READS: usize = 64;
+
+/// The store on this file system, in the layout and with the database of Nix: `<root>/nix/store`
+/// and `<root>/nix/var/nix/db/db.sqlite`. Nix may use it at the same time.
+///
+/// What makes a path valid is its row in the database. Files are unpacked in a place beside the
+/// store paths, verified, given their canonical metadata, moved into place and then registered;
+/// so a process that is killed, wherever, leaves nothing valid that is not whole, and what it
+/// leaves is removed when the path is added again or the store is opened again. When a path is
+/// registered that is a derivation, so are the outputs that it tells.
+///
+/// Clones are handles on the same store. All blocking work is done on tokio's threads for that.
+///
+/// Besides [`Store`], there are [`import_outputs`](Self::import_outputs) and
+/// [`register_trees`](Self::register_trees) for trees that are on the store's file system
+/// already, and [`scratch`](Self::scratch) for a place to make them in.
+#[derive(Clone)]
+pub struct LocalStore(Arc<Inner>);
+
+struct Inner {
+    uri: StoreUri,
+    store_dir: StoreDir,
+    layout: Layout,
+    store_fd: OwnedFd,
+    /// `None` if the store is read-only.
+    scratch: Option<Arc<ScratchRoot>>,
+    database: Database,
+    locks: PathLocks,
+    additions: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    /// Released last.
+    _schema_lock: Option<SchemaLock>,
+}
+
+impl LocalStore {
+    /// Opens a store, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] if the directories or the database cannot be made or read, or are
+    /// of a version of Nix that is not known here; the message names the file.
+    pub async fn open(options: LocalStoreOptions) -> Result<Self, StoreError> {
+        let uri = StoreUri::local(&options.root);
+        blocking(&uri, move || Self::open_blocking(options)).await
+    }
+
+    /// As [`open`](Self::open), for callers that may block.
+    pub fn open_blocking(options: LocalStoreOptions) -> Result<Self, StoreError> {
+        let root = absolute(&options)?;
+        let uri = StoreUri::local(&root);
+        let layout = Layout::new(uri.clone(), &root);
+        let schema_lock = if options.read_only {
+            layout.check_schema_version()?;
+            None
+        } else {
+            let initialise = || Database::create(&uri, &layout.database(), options.busy_timeout);
+            Some(layout.prepare(initialise)?)
+        };
+        let opening = || format!("opening '{}'", layout.store.display());
+        let open_store = || {
+            files::open_directory(rustix::fs::CWD, &layout.store)
+                .map_err(|error| layout.failed(opening(), std::io::Error::from(error)))
+        };
+        let store_fd = open_store()?;
+        let scratch = if options.read_only {
+            None
+        } else {
+            use std::os::fd::AsFd as _;
+            let made = ScratchRoot::create(store_fd.as_fd(), &layout.store);
+            Some(Arc::new(made.map_err(|error| {
+                let action = format!("making a scratch directory in '{}'", layout.store.display());
+                layout.failed(action, error)
+            })?))
+        };
+        let database = Database::open(DatabaseOptions {
+            uri: uri.clone(),
+            path: layout.database(),
+            store_dir: options.store_dir.clone(),
+            read_only: options.read_only,
+            durability: options.durability,
+            busy_timeout: options.busy_timeout,
+            before_commit: match options.durability {
+                Durability::Relaxed => Box::new(|| Ok(())),
+                Durability::Full => {
+                    let store = open_store()?;
+                    Box::new(move || Ok(rustix::fs::syncfs(&store)?))
+                }
+            },
+        })?;
+        Ok(Self(Arc::new(Inner {
+            uri,
+            store_dir: options.store_dir,
+            layout,
+            store_fd,
+            scratch,
+            database,
+            locks: PathLocks::default(),
+            additions: Arc::new(Semaphore::new(options.concurrent_additions.max(1))),
+            reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
+            _schema_lock: schema_lock,
+        })))
+    }
+
+    /// The directory with the files of store paths: `<root>/nix/store`.
+    pub fn real_store_dir(&self) -> &Path {
+        &self.0.layout.store
+    }
+
+    /// The directory with the state: `<root>/nix/var/nix`.
+    pub fn state_dir(&self) -> &Path {
+        &self.0.layout.state
+    }
+
+    /// Where the files of `path` are, or would be: nothing says that it is valid.
+    pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        self.0.layout.store.join(path.to_string())
+    }
+
+    /// All valid paths, in order.
+    pub async fn all_valid_paths(&self) -> Result<Vec<StorePath>, StoreError> {
+        self.read(|database| database.all_paths()).await
+    }
+
+    /// The valid paths that refer to `path`, in order.
+    pub async fn referrers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        let path = path.clone();
+        self.read(move |database| database.referrers(&path)).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.0.clone();
+        blocking(&self.0.uri, move || query(&inner.database)).await
+    }
+
+    async fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
+        let path = path.clone();
+        self.read(move |database| database.is_valid(&path)).await
+    }
+}
+
+impl Inner {
+    fn scratch(&self) -> Result<&Arc<ScratchRoot>, StoreError> {
+        self.scratch.as_ref().ok_or_else(|| StoreError::ReadOnly {
+            store: self.uri.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for LocalStore {
+    fn uri(&self) -> &StoreUri {
+        &self.0.uri
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        &self.0.store_dir
+    }
+
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        let path = path.clone();
+        self.read(move |database| database.path_info(&path)).await
+    }
+
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        let paths = paths.to_vec();
+        self.read(move |database| database.valid_paths(&paths))
+            .await
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+        if !self.is_valid(path).await? {
+            return Err(StoreError::NotFound {
+                store: self.0.uri.clone(),
+                path: path.clone(),
+            });
+        }
+        Ok(read::stream_nar(
+            self.0.uri.clone(),
+            path.clone(),
+            self.real_path(path),
+            self.0.reads.clone(),
+        ))
+    }
+
+    async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
+        let guard = self.0.locks.lock(&info.path).await;
+        if self.is_valid(&info.path).await? {
+            return Ok(());
+        }
+        self.0.scratch()?;
+        self.0.add_nar(info, nar, guard).await
+    }
+
+    async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        let valid = self.is_valid(path).await?;
+        Ok(valid.then(|| self.real_path(path)))
+    }
+
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        let id = id.clone();
+        self.read(move |database| database.realisation(&id)).await
+    }
+
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        let realisation = realisation.clone();
+        self.read(move |database| database.add_realisation(realisation))
+            .await
+    }
+}
+
+impl std::fmt::Debug for LocalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalStore")
+            .field("uri", &self.0.uri)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The root as everybody would name it, so that equal stores have equal URIs.
+fn absolute(options: &LocalStoreOptions) -> Result<PathBuf, StoreError> {
+    let failed = |action: &str, source: std::io::Error| StoreError::Backend {
+        store: StoreUri::local(&options.root),
+        action: format!("{action} '{}'", options.root.display()),
+        retryable: false,
+        source: source.into(),
+    };
+    if !options.read_only {
+        std::fs::create_dir_all(&options.root).map_err(|error| failed("creating", error))?;
+    }
+    std::fs::canonicalize(&options.root).map_err(|error| failed("opening", error))
+}

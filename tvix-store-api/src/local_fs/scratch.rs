@@ -1,0 +1,168 @@
+//! Places for trees on their way into the store.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Dir, FlockOperation, Mode};
+use rustix::io::Errno;
+
+use super::files::{open_directory, remove_tree};
+
+/// In the store directory, so on its file system. Nix's garbage collector leaves alone what
+/// begins with `tmp-` and is locked.
+const COMMON: &CStr = c"tmp-tvix";
+
+/// This process's own place in the store directory, which no other user can enter. It is locked
+/// as long as it is used, so that others can tell it from what a dead process left.
+#[derive(Debug)]
+pub(super) struct ScratchRoot {
+    /// The directory of all processes, held open because its lock keeps it.
+    common: File,
+    /// What our own is called in it.
+    name: CString,
+    own: File,
+    path: PathBuf,
+    counter: AtomicU64,
+}
+
+/// A place of one's own in the store directory, outside of every store path: on the same file
+/// system, so that what is made in it can be moved into place. Removed with all that is in it
+/// when it is dropped, which blocks.
+#[derive(Debug)]
+pub struct Scratch {
+    root: Arc<ScratchRoot>,
+    name: CString,
+    path: PathBuf,
+}
+
+impl ScratchRoot {
+    /// Makes this process's place in the store directory `store`, after removing those of
+    /// processes that are dead.
+    pub fn create(store: BorrowedFd<'_>, store_path: &Path) -> io::Result<Self> {
+        // Whoever removes it meanwhile (Nix's garbage collector) makes the lock void.
+        let common = loop {
+            match rustix::fs::mkdirat(store, COMMON, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(common) = lock_directory(store, COMMON, FlockOperation::LockShared)? {
+                break common;
+            }
+        };
+        remove_stale(&common)?;
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let (name, own) = loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let text = format!("{}-{number}", std::process::id());
+            let name = CString::new(text).map_err(io::Error::other)?;
+            match rustix::fs::mkdirat(&common, &name, Mode::RWXU) {
+                Err(Errno::EXIST) => continue,
+                made => made?,
+            }
+            // Another process may take it for stale until it is locked.
+            let operation = FlockOperation::NonBlockingLockExclusive;
+            if let Some(own) = lock_directory(common.as_fd(), &name, operation)? {
+                break (name, own);
+            }
+        };
+        let path = store_path
+            .join(COMMON.to_string_lossy().as_ref())
+            .join(name.to_string_lossy().as_ref());
+        Ok(Self {
+            common,
+            name,
+            own,
+            path,
+            counter: AtomicU64::new(0),
+        })
+    }
+
+    /// A name in it that nothing has or will have.
+    pub fn reserve(self: &Arc<Self>) -> Scratch {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let text = number.to_string();
+        Scratch {
+            root: self.clone(),
+            path: self.path.join(&text),
+            name: CString::new(text).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for ScratchRoot {
+    fn drop(&mut self) {
+        // What cannot be removed now is at the next opening.
+        let _ = remove_tree(self.common.as_fd(), &self.name);
+    }
+}
+
+impl Scratch {
+    /// Its path. There is nothing yet: make a directory or whatever it takes.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is called, and in which directory.
+    pub(super) fn place(&self) -> (BorrowedFd<'_>, &CStr) {
+        (self.root.own.as_fd(), &self.name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Whatever cannot be removed goes with the place of this process.
+        let _ = remove_tree(self.root.own.as_fd(), &self.name);
+    }
+}
+
+/// `None` if it is gone, is another one by now, or is locked by someone else.
+fn lock_directory(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    operation: FlockOperation,
+) -> io::Result<Option<File>> {
+    let directory: OwnedFd = match open_directory(parent, name) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened?,
+    };
+    loop {
+        match rustix::fs::flock(&directory, operation) {
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => break locked?,
+        }
+    }
+    let locked = rustix::fs::fstat(&directory)?;
+    match rustix::fs::statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => {
+            Ok(Some(File::from(directory)))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_stale(common: &File) -> io::Result<()> {
+    let mut listing = Dir::read_from(common)?;
+    while let Some(entry) = listing.read() {
+        let name = entry?.file_name().to_owned();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        // A file is what a removal of something deep left.
+        let stale = match lock_directory(common.as_fd(), &name, operation) {
+            Ok(stale) => stale.is_some(),
+            Err(_) => false,
+        };
+        if stale {
+            remove_tree(common.as_fd(), &name)?;
+        }
+    }
+    Ok(())
+}
