@@ -355,7 +355,7 @@ impl World {
                 let decision = match self.random.below(5) {
                     0 => Decision::Stop,
                     1 => Decision::Retry,
-                    2 => {
+                    2 if !self.stopped => {
                         // Somebody mended it.
                         let class = self.plan.classes[self.by_path[&drv_path]];
                         self.plan.fates[class] = Fate::Builds;
