@@ -8,8 +8,11 @@
 
 mod builder;
 mod error;
+mod forward;
 mod log;
+pub mod memory;
 mod outcome;
+mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
