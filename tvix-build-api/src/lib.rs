@@ -16,6 +16,7 @@ mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, this_system};
 pub use error::BuilderError;

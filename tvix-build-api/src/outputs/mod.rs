@@ -11,7 +11,7 @@ mod rewrite;
 pub(crate) use address::Addressed;
 pub(crate) use address::{check_fixed, floating_path};
 pub(crate) use order::references_first;
-pub(crate) use plan::{Destination, PlannedOutput, plan_outputs};
+pub(crate) use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
 pub(crate) use references::ReferenceRules;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub(crate) use rewrite::RewritingWriter;

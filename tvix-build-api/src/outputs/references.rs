@@ -9,8 +9,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use super::PlannedOutput;
-use super::plan::placeholder_rewrites;
+use super::{PlannedOutput, placeholder_rewrites};
 use crate::FailureKind;
 
 /// The four attributes that say what every output of a derivation may refer to.
