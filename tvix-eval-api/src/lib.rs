@@ -5,6 +5,8 @@
 //! the moment they are instantiated, so that they can be built while evaluation goes on, and
 //! [`Realise`] requests where evaluation itself needs something built (import from derivation).
 
+#[cfg(feature = "drv-files")]
+pub mod drv;
 mod error;
 mod evaluator;
 mod event;

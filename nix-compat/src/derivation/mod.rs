@@ -18,6 +18,7 @@ use bstr::BString;
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, StorePathName, text_path};
 
+pub use aterm::{AtermError, AtermErrorKind};
 pub use builder::{DerivationBuilder, InstantiateError, Instantiated};
 pub use check::OutputPathError;
 pub use modulo::{HashModulo, MissingInput};
