@@ -8,6 +8,7 @@
 pub mod aterm;
 mod builder;
 mod check;
+pub mod json;
 mod modulo;
 mod output;
 mod placeholder;
