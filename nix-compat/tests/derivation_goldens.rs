@@ -1,5 +1,8 @@
 //! Derivations that real Nix made: see `goldens/make-derivations.sh`.
 
+// Helpers too are tests here, which clippy cannot see.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

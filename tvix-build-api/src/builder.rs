@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use bstr::BStr;
 use nix_compat::derivation::Derivation;
 use serde::{Deserialize, Serialize};
 
@@ -74,10 +75,41 @@ impl BuilderProfile {
     /// Whether the builder can build `derivation`: it is for one of its systems and requires no
     /// feature that is not there.
     pub fn supports(&self, derivation: &Derivation) -> bool {
-        let system = std::str::from_utf8(&derivation.system).unwrap_or_default();
-        (system == "builtin" || self.systems.contains(system))
-            && required_features(derivation).all(|feature| self.features.contains(feature))
+        self.lacks_system(derivation).is_none() && self.lacks_feature(derivation).is_none()
     }
+
+    /// Which system or feature is not there that `derivation` requires.
+    pub(crate) fn unsupported(&self, derivation: &Derivation) -> Option<String> {
+        if let Some(system) = self.lacks_system(derivation) {
+            return Some(format!(
+                "it is for the system '{system}', and this builder is for {}",
+                quoted(&self.systems)
+            ));
+        }
+        let feature = self.lacks_feature(derivation)?;
+        Some(format!(
+            "it requires the system feature '{feature}', and this builder has {}",
+            quoted(&self.features)
+        ))
+    }
+
+    fn lacks_system<'d>(&self, derivation: &'d Derivation) -> Option<&'d BStr> {
+        let known = std::str::from_utf8(&derivation.system)
+            .is_ok_and(|system| system == "builtin" || self.systems.contains(system));
+        (!known).then_some(derivation.system.as_ref())
+    }
+
+    fn lacks_feature<'d>(&self, derivation: &'d Derivation) -> Option<&'d str> {
+        required_features(derivation).find(|feature| !self.features.contains(*feature))
+    }
+}
+
+fn quoted(words: &BTreeSet<String>) -> String {
+    if words.is_empty() {
+        return "none".into();
+    }
+    let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    words.join(", ")
 }
 
 /// The words of `requiredSystemFeatures`.

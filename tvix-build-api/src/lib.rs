@@ -8,11 +8,15 @@
 
 mod builder;
 mod error;
+mod forward;
 mod log;
+pub mod memory;
 mod outcome;
+mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, this_system};
 pub use error::BuilderError;

@@ -1,5 +1,7 @@
 //! Log lines on their way from a builder to whoever shows or keeps them.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -63,5 +65,36 @@ impl LogSender {
                 })
                 .await;
         }
+    }
+}
+
+/// How many lines of log a failure keeps.
+const TAIL_LINES: usize = 25;
+
+/// No line of the tail is longer, in bytes.
+const TAIL_LINE_LIMIT: usize = 4096;
+
+/// The last lines of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(VecDeque<Bytes>);
+
+impl Tail {
+    /// One more line.
+    pub fn push(&mut self, line: &Bytes) {
+        if self.0.len() == TAIL_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line.clone());
+    }
+
+    /// The lines as text, oldest first.
+    pub fn into_lines(self) -> Vec<String> {
+        let lines = self.0.into_iter();
+        lines
+            .map(|line| {
+                let shown = &line[..line.len().min(TAIL_LINE_LIMIT)];
+                String::from_utf8_lossy(shown).into_owned()
+            })
+            .collect()
     }
 }

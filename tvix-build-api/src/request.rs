@@ -31,6 +31,20 @@ pub struct BuildRequest {
     pub store: Option<StoreUri>,
 }
 
+impl BuildRequest {
+    /// A build without inputs and limits whose outputs are streamed.
+    pub fn new(drv_path: StorePath, derivation: Arc<Derivation>) -> Self {
+        Self {
+            drv_path,
+            derivation,
+            inputs: Vec::new(),
+            limits: BuildLimits::default(),
+            cores: 0,
+            store: None,
+        }
+    }
+}
+
 /// When to give up on a build. `None` is never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildLimits {

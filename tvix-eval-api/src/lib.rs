@@ -8,6 +8,8 @@
 mod error;
 mod evaluator;
 mod event;
+mod forward;
+pub mod memory;
 mod request;
 
 pub use error::EvalError;

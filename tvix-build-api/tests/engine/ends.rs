@@ -34,7 +34,7 @@ async fn time_out_kills_daemons_too() {
     let running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
     let (ending, _) = finish(running).await;
     assert_eq!(ending, Ending::TimedOut(Duration::from_millis(400)));
-    assert_eq!(processes_with(&marker), []);
+    assert!(processes_with(&marker).is_empty());
 }
 
 #[tokio::test]

@@ -229,14 +229,10 @@ impl Machine {
             .map(|(name, path)| (name, Some(path)))
             .collect();
         let node = &mut self.graph[build.node];
-        let before = node.valid;
         node.body = Body::Outputs(outputs);
-        node.valid = node.all_outputs();
         node.state = State::Present;
-        self.work.push(Work::Valid {
-            id: build.node,
-            before,
-        });
+        let all = node.all_outputs();
+        self.now_valid(build.node, all);
     }
 
     fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {

@@ -28,7 +28,9 @@ impl Machine {
             }
         }
         let graph = &self.graph;
-        self.scheduler.retain_delayed(|id| graph[id].needed);
+        for id in self.scheduler.drop_delayed(|id| graph[id].needed) {
+            self.graph[id].state = State::Unneeded;
+        }
         self.cancel_builds(|machine, id| !machine.graph[id].needed);
         self.fail_for_missing_sources();
     }
@@ -213,9 +215,14 @@ impl Machine {
                 }
             })
             .collect();
-        let failures: Vec<_> = self.failures.iter().flatten().cloned().collect();
+        let failures: Vec<_> = self
+            .failures
+            .iter()
+            .flatten()
+            .map(|(_, failure)| failure.clone())
+            .collect();
         let skipped = self.skipped.iter().filter_map(|(id, failure)| {
-            let root_cause = self.failures[failure.0 as usize].as_ref()?.drv_path.clone();
+            let root_cause = self.failure(*failure)?.drv_path.clone();
             Some(Skipped {
                 drv_path: self.known_path(*id).clone(),
                 root_cause,

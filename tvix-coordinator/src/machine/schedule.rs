@@ -138,8 +138,10 @@ impl Scheduler {
         self.delayed.first_key_value().map(|((at, _), ())| *at)
     }
 
-    pub(super) fn retain_delayed(&mut self, keep: impl Fn(NodeId) -> bool) {
-        self.delayed.retain(|(_, id), ()| keep(*id));
+    /// Takes out those that wait for a time and are not to be kept.
+    pub(super) fn drop_delayed(&mut self, keep: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let dropped = self.delayed.extract_if(.., |(_, id), ()| !keep(*id));
+        dropped.map(|((_, id), ())| id).collect()
     }
 
     pub(super) fn has_delayed(&self) -> bool {

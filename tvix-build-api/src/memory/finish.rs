@@ -1,0 +1,193 @@
+//! From trees to outputs with all that a store wants to know.
+
+use bytes::Bytes;
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::nixhash::{HashAlgo, NixHash, SelfReferenceHasher};
+use nix_compat::path_info::PathInfo;
+use nix_compat::refscan::ReferenceScanner;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_store_api::verify::digest;
+
+use super::Tree;
+use super::job::{MemoryBuild, MemoryOutputs};
+use crate::FailureKind;
+use crate::outputs::{
+    Destination, HashRewrite, PlannedOutput, ReferenceRules, check_fixed, floating_path,
+    references_first, rewrite_in_place,
+};
+
+/// An output that is ready to be handed over.
+pub(super) struct Finished {
+    pub output: PlannedOutput,
+    pub info: PathInfo,
+    pub nar: Bytes,
+}
+
+struct Made {
+    output: PlannedOutput,
+    nar: Vec<u8>,
+    references: SortedSet<StorePath>,
+    /// The contents of a file that cannot be executed.
+    plain: Option<Bytes>,
+}
+
+/// Hashes, scans and checks what was made. The outputs come references first.
+pub(super) fn finish(
+    build: &MemoryBuild,
+    mut made: MemoryOutputs,
+) -> Result<Vec<Finished>, FailureKind> {
+    let dir = build.store_dir();
+    let request = build.request();
+    let rules = ReferenceRules::of(dir, &request.derivation, &build.outputs)?;
+    let inputs = request.inputs.iter().map(|info| &info.path);
+    let own = build.outputs.iter().map(|output| &output.path);
+    let scanner = ReferenceScanner::new(inputs.chain(own));
+    let outputs = build.outputs.iter().map(|output| {
+        let tree = made.0.remove(output.name.as_str());
+        let tree = tree.ok_or_else(|| FailureKind::MissingOutput {
+            output: output.name.clone(),
+            path: dir.display(&output.path).to_string(),
+        })?;
+        make(output, &tree, scanner.clone())
+    });
+    let outputs: Vec<Made> = outputs.collect::<Result<_, _>>()?;
+    if let Some(name) = made.0.keys().next() {
+        let message = format!("it has no output '{name}', which was made");
+        return Err(FailureKind::InvalidDerivation { message });
+    }
+    let referring: Vec<_> = outputs
+        .iter()
+        .map(|made| (made.output.clone(), made.references.clone()))
+        .collect();
+    rules.check(&referring, &request.inputs)?;
+    let order = order(&outputs)?;
+    let mut outputs: Vec<Option<Made>> = outputs.into_iter().map(Some).collect();
+    let mut moved = Vec::new();
+    let mut finished = Vec::with_capacity(outputs.len());
+    for made in order.into_iter().filter_map(|index| outputs[index].take()) {
+        finished.push(settle(dir, request.drv_path.clone(), made, &mut moved)?);
+    }
+    Ok(finished)
+}
+
+fn make(
+    output: &PlannedOutput,
+    tree: &Tree,
+    mut scanner: ReferenceScanner,
+) -> Result<Made, FailureKind> {
+    let nar = tree.to_nar().map_err(|error| invalid(output, error))?;
+    scanner.update(&nar);
+    Ok(Made {
+        output: output.clone(),
+        references: scanner.finish(),
+        nar,
+        plain: tree.plain_contents().cloned(),
+    })
+}
+
+fn order(outputs: &[Made]) -> Result<Vec<usize>, FailureKind> {
+    let edges: Vec<_> = outputs
+        .iter()
+        .map(|made| {
+            let refers_to = |path: &StorePath| made.references.contains(path);
+            (&made.output.path, refers_to)
+        })
+        .collect();
+    references_first(&edges).map_err(|(from, to)| {
+        let to = &outputs[to].output.name;
+        invalid(
+            &outputs[from].output,
+            format!("it and the output '{to}' refer to each other in a cycle"),
+        )
+    })
+}
+
+/// Finds the final path and contents. `moved` holds the outputs before that changed their path.
+fn settle(
+    dir: &StoreDir,
+    deriver: StorePath,
+    made: Made,
+    moved: &mut Vec<(StorePath, StorePath)>,
+) -> Result<Finished, FailureKind> {
+    let Made {
+        output,
+        mut nar,
+        references,
+        plain,
+    } = made;
+    let to_rewrite = moved.iter().filter(|(from, _)| references.contains(from));
+    let rewrites: Vec<_> = to_rewrite
+        .map(|(from, to)| HashRewrite::new(from, to))
+        .collect();
+    rewrite_in_place(&mut nar, &rewrites);
+    let renamed = references.iter().map(|path| {
+        let found = moved.iter().find(|(from, _)| from == path);
+        found.map_or(path, |(_, to)| to).clone()
+    });
+    let mut references: SortedSet<StorePath> = renamed.collect();
+    let mut path = output.path.clone();
+    let mut ca = None;
+    match &output.destination {
+        Destination::Known => {}
+        Destination::Fixed(declared) => {
+            let hash = hash(&output, declared.method, declared.hash.algo(), &nar, plain)?;
+            check_fixed(&output, declared, hash, &references)?;
+            ca = Some(declared.clone());
+        }
+        Destination::Floating(method, algo) => {
+            let plain = plain.map(|contents| {
+                let mut contents = contents.to_vec();
+                rewrite_in_place(&mut contents, &rewrites);
+                contents.into()
+            });
+            let hash = hash(&output, *method, *algo, &nar, plain)?;
+            let addressed = floating_path(dir, &output, *method, hash, &references)?;
+            let own = HashRewrite::new(&output.path, &addressed.path);
+            rewrite_in_place(&mut nar, &[own]);
+            moved.push((output.path.clone(), addressed.path.clone()));
+            path = addressed.path;
+            references = addressed.references;
+            ca = Some(addressed.ca);
+        }
+    }
+    let mut info = PathInfo::new(path, digest(&nar), nar.len() as u64);
+    info.references = references;
+    info.deriver = Some(deriver);
+    info.ca = ca;
+    info.ultimate = true;
+    Ok(Finished {
+        output,
+        info,
+        nar: nar.into(),
+    })
+}
+
+/// The hash by which an output is addressed, without what it says of itself.
+fn hash(
+    output: &PlannedOutput,
+    method: ContentAddressMethod,
+    algo: HashAlgo,
+    nar: &[u8],
+    plain: Option<Bytes>,
+) -> Result<NixHash, FailureKind> {
+    if method != ContentAddressMethod::NixArchive {
+        let plain = plain.ok_or_else(|| {
+            invalid(
+                output,
+                "it should be a file that is not executable, as its content address says",
+            )
+        })?;
+        return Ok(NixHash::digest(algo, plain));
+    }
+    let mut hasher = SelfReferenceHasher::new(algo, &output.path);
+    hasher.update(nar);
+    Ok(hasher.finish())
+}
+
+fn invalid(output: &PlannedOutput, message: impl ToString) -> FailureKind {
+    FailureKind::InvalidOutput {
+        output: output.name.clone(),
+        message: message.to_string(),
+    }
+}

@@ -1,0 +1,165 @@
+//! What a closure that stands for a builder program is given, and what it gives back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use nix_compat::derivation::OutputName;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tokio_util::sync::CancellationToken;
+use tvix_store_api::Store;
+
+use super::Tree;
+use crate::outputs::PlannedOutput;
+use crate::{BuildRequest, BuilderError, FailureKind, LogSender};
+
+/// A build under way, for the closure that does it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MemoryBuild {
+    pub(super) request: Arc<BuildRequest>,
+    pub(super) outputs: Arc<[PlannedOutput]>,
+    pub(super) inputs: Arc<dyn Store>,
+    pub(super) log: LogRecorder,
+    pub(super) cancel: CancellationToken,
+    pub(super) attempt: u64,
+}
+
+/// Sends lines on and keeps the last.
+#[derive(Debug, Clone)]
+pub(super) struct LogRecorder {
+    pub sender: LogSender,
+    pub tail: Arc<std::sync::Mutex<crate::log::Tail>>,
+}
+
+impl MemoryBuild {
+    /// What is to be built.
+    pub fn request(&self) -> &BuildRequest {
+        &self.request
+    }
+
+    /// How often this derivation has been begun, this time included.
+    pub fn attempt(&self) -> u64 {
+        self.attempt
+    }
+
+    /// The directory that store paths are in.
+    pub fn store_dir(&self) -> &StoreDir {
+        self.inputs.store_dir()
+    }
+
+    /// Where the inputs can be read.
+    pub fn inputs(&self) -> &Arc<dyn Store> {
+        &self.inputs
+    }
+
+    /// Cancelled when the build should end. A closure need not look: its future is dropped.
+    pub fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// The path at which an output is being made, as the builder program would know it: what its
+    /// files are to contain if they refer to it.
+    pub fn output_path(&self, output: &str) -> Option<String> {
+        let path = self.output(output)?;
+        Some(self.store_dir().display(path).to_string())
+    }
+
+    fn output(&self, name: &str) -> Option<&StorePath> {
+        let mut outputs = self.outputs.iter();
+        let output = outputs.find(|output| output.name.as_str() == name)?;
+        Some(&output.path)
+    }
+
+    /// Writes a line to the log; waits while the log is full.
+    pub async fn log(&self, line: impl Into<Bytes>) {
+        let line = line.into();
+        if let Ok(mut tail) = self.log.tail.lock() {
+            tail.push(&line);
+        }
+        self.log.sender.send(line).await;
+    }
+}
+
+/// The outputs that a closure makes, by name.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryOutputs(pub(super) BTreeMap<String, Tree>);
+
+impl MemoryOutputs {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The output `out` alone.
+    pub fn out(tree: Tree) -> Self {
+        Self::new().with("out", tree)
+    }
+
+    /// One more output.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, tree: Tree) -> Self {
+        self.0.insert(name.into(), tree);
+        self
+    }
+
+    /// Every output of the request, each a file that holds `text` and the output's name.
+    pub fn all(build: &MemoryBuild, text: &str) -> Self {
+        let names = build.outputs.iter().map(|output| &output.name);
+        let outputs = names
+            .map(|name: &OutputName| (name.to_string(), Tree::file(format!("{text} {name}\n"))));
+        Self(outputs.collect())
+    }
+}
+
+impl From<Tree> for MemoryOutputs {
+    fn from(tree: Tree) -> Self {
+        Self::out(tree)
+    }
+}
+
+/// Why a closure made no outputs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MemoryFault {
+    /// The derivation is to blame: the build fails.
+    Failure(FailureKind),
+    /// The builder is to blame.
+    Trouble(Box<BuilderError>),
+}
+
+impl From<FailureKind> for MemoryFault {
+    fn from(kind: FailureKind) -> Self {
+        Self::Failure(kind)
+    }
+}
+
+impl From<BuilderError> for MemoryFault {
+    fn from(error: BuilderError) -> Self {
+        Self::Trouble(Box::new(error))
+    }
+}
+
+/// What a closure gives back.
+pub type MemoryResult = Result<MemoryOutputs, MemoryFault>;
+
+/// What stands for a builder program.
+#[derive(Clone)]
+pub(super) enum Program {
+    /// Answers at once.
+    Sync(Arc<dyn Fn(&MemoryBuild) -> MemoryResult + Send + Sync>),
+    /// Takes its time.
+    Async(Arc<dyn Fn(MemoryBuild) -> BoxFuture<'static, MemoryResult> + Send + Sync>),
+    /// Makes empty files, as cheaply as can be.
+    Trivial,
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sync(_) => "Sync",
+            Self::Async(_) => "Async",
+            Self::Trivial => "Trivial",
+        })
+    }
+}

@@ -1,0 +1,244 @@
+//! The builder in memory: closures in place of builder programs.
+//!
+//! ```
+//! use nix_compat::derivation::DerivationBuilder;
+//! use nix_compat::store_path::StoreDir;
+//! use std::sync::Arc;
+//! use tvix_build_api::memory::{InMemoryBuilder, MemoryOutputs, Tree};
+//! use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, BuilderProfile};
+//! use tvix_store_api::{MemoryStore, Store};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Arc::new(MemoryStore::new(StoreDir::default()));
+//! let builder = InMemoryBuilder::new(BuilderProfile::new("memory", "x86_64-linux", 4))
+//!     .knows(store.clone())
+//!     .on("greeting", |build| {
+//!         let name = &build.request().derivation.name;
+//!         Ok(MemoryOutputs::out(Tree::file(format!("hello from {name}\n"))))
+//!     });
+//!
+//! let greeting = DerivationBuilder::new("greeting", "x86_64-linux", "/bin/sh")
+//!     .instantiate(store.store_dir())?;
+//! let mut request = BuildRequest::new(greeting.path, greeting.derivation);
+//! request.store = Some(store.uri().clone());
+//! let outcome = builder.build(request, BuildContext::new(store.clone())).await?;
+//! assert!(matches!(outcome, BuildOutcome::Success(_)));
+//! assert_eq!((store.len(), builder.count("greeting")), (1, 1));
+//! # Ok(())
+//! # }
+//! ```
+
+mod behaviour;
+mod finish;
+mod job;
+mod run;
+mod tree;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix_compat::store_path::StorePath;
+use tvix_store_api::{Store, StoreUri};
+
+use self::behaviour::Behaviour;
+use self::job::Program;
+pub use self::job::{MemoryBuild, MemoryFault, MemoryOutputs, MemoryResult};
+pub use self::tree::Tree;
+use crate::{
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, FailureKind,
+};
+
+/// A builder whose builder programs are closures: for tests, for embedders that make store paths
+/// without running anything, and for measuring what is around a builder.
+///
+/// It keeps every promise of [`Builder`]'s contract: outputs are hashed, scanned for references
+/// and checked as those of a real build. Closures are found by the path of the derivation
+/// (`<hash>-<name>.drv`), else by its name, else it is the default one, which fails the build.
+///
+/// Clones share everything, the counters included.
+#[derive(Debug, Clone)]
+pub struct InMemoryBuilder {
+    profile: BuilderProfile,
+    behaviours: HashMap<String, Behaviour>,
+    default: Behaviour,
+    stores: HashMap<StoreUri, Arc<dyn Store>>,
+    counts: Option<Arc<Mutex<HashMap<StorePath, u64>>>>,
+    total: Arc<AtomicU64>,
+}
+
+impl InMemoryBuilder {
+    /// A builder that knows how to build nothing yet.
+    pub fn new(profile: BuilderProfile) -> Self {
+        Self {
+            profile,
+            behaviours: HashMap::new(),
+            default: Behaviour::default(),
+            stores: HashMap::new(),
+            counts: Some(Arc::default()),
+            total: Arc::default(),
+        }
+    }
+
+    /// A builder that makes an empty file of every output, in less than a microsecond. It counts
+    /// no derivation by itself, only the [`total`](Self::total).
+    pub fn trivial(profile: BuilderProfile) -> Self {
+        Self {
+            counts: None,
+            default: Behaviour::of(Program::Trivial),
+            ..Self::new(profile)
+        }
+    }
+
+    /// Builds the derivation of this name or path with `program`, which answers at once.
+    #[must_use]
+    pub fn on(
+        mut self,
+        derivation: impl Into<String>,
+        program: impl Fn(&MemoryBuild) -> MemoryResult + Send + Sync + 'static,
+    ) -> Self {
+        self.behaviour(derivation).program = Some(Program::Sync(Arc::new(program)));
+        self
+    }
+
+    /// Builds the derivation of this name or path with `program`, which takes its time. Its
+    /// future is dropped when the build is cancelled.
+    #[must_use]
+    pub fn on_async<F>(
+        mut self,
+        derivation: impl Into<String>,
+        program: impl Fn(MemoryBuild) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = MemoryResult> + Send + 'static,
+    {
+        let program = move |build| -> futures::future::BoxFuture<'static, MemoryResult> {
+            Box::pin(program(build))
+        };
+        self.behaviour(derivation).program = Some(Program::Async(Arc::new(program)));
+        self
+    }
+
+    /// Builds everything else with `program`.
+    #[must_use]
+    pub fn otherwise(
+        mut self,
+        program: impl Fn(&MemoryBuild) -> MemoryResult + Send + Sync + 'static,
+    ) -> Self {
+        self.default.program = Some(Program::Sync(Arc::new(program)));
+        self
+    }
+
+    /// As [`otherwise`](Self::otherwise), with a program that takes its time.
+    #[must_use]
+    pub fn otherwise_async<F>(
+        mut self,
+        program: impl Fn(MemoryBuild) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = MemoryResult> + Send + 'static,
+    {
+        self.default.program = Some(Program::Async(Arc::new(move |build| {
+            Box::pin(program(build))
+        })));
+        self
+    }
+
+    /// Fails the derivation of this name or path.
+    #[must_use]
+    pub fn fail(self, derivation: impl Into<String>, kind: FailureKind) -> Self {
+        self.on(derivation, move |_| Err(kind.clone().into()))
+    }
+
+    /// Never ends building the derivation of this name or path, unless it is cancelled.
+    #[must_use]
+    pub fn never(self, derivation: impl Into<String>) -> Self {
+        self.on_async(derivation, |_| std::future::pending())
+    }
+
+    /// Fails with trouble of its own, which may be retried, the first `times` that it is to build
+    /// the derivation of this name or path.
+    #[must_use]
+    pub fn trouble(mut self, derivation: impl Into<String>, times: u64) -> Self {
+        self.behaviour(derivation).trouble = Arc::new(AtomicU64::new(times));
+        self
+    }
+
+    /// Takes this long for the derivation of this name or path before anything else happens.
+    #[must_use]
+    pub fn delay(mut self, derivation: impl Into<String>, delay: Duration) -> Self {
+        self.behaviour(derivation).delay = Some(delay);
+        self
+    }
+
+    /// Takes this long for everything that has no delay of its own.
+    #[must_use]
+    pub fn delay_all(mut self, delay: Duration) -> Self {
+        self.default.delay = Some(delay);
+        self
+    }
+
+    /// Pushes outputs to `store` when a request names it.
+    #[must_use]
+    pub fn knows(mut self, store: Arc<dyn Store>) -> Self {
+        self.stores.insert(store.uri().clone(), store);
+        self
+    }
+
+    /// How many builds were begun of the derivation of this name or path. 0 for builders that do
+    /// not count single derivations.
+    pub fn count(&self, derivation: &str) -> u64 {
+        let Some(counts) = &self.counts else {
+            return 0;
+        };
+        let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let matching = counts.iter().filter(|(path, _)| {
+            path.to_string() == derivation || derivation_name(path) == derivation
+        });
+        matching.map(|(_, count)| count).sum()
+    }
+
+    /// How many builds were begun.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    fn behaviour(&mut self, derivation: impl Into<String>) -> &mut Behaviour {
+        self.behaviours.entry(derivation.into()).or_default()
+    }
+
+    /// Counts a build and tells how many there were of this derivation.
+    fn begin(&self, path: &StorePath) -> u64 {
+        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
+        let Some(counts) = &self.counts else {
+            return total;
+        };
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(path.clone()).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+fn derivation_name(path: &StorePath) -> &str {
+    let name = path.name().as_str();
+    name.strip_suffix(".drv").unwrap_or(name)
+}
+
+#[async_trait]
+impl Builder for InMemoryBuilder {
+    fn profile(&self) -> &BuilderProfile {
+        &self.profile
+    }
+
+    async fn build(
+        &self,
+        request: BuildRequest,
+        context: BuildContext,
+    ) -> Result<BuildOutcome, BuilderError> {
+        self.run(request, context).await
+    }
+}

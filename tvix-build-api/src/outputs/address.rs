@@ -1,0 +1,88 @@
+//! Content addresses of outputs.
+
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::nixhash::NixHash;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{PathReferences, StoreDir, StorePath, content_addressed_path};
+
+use super::PlannedOutput;
+use crate::FailureKind;
+
+/// A floating output that has found its path.
+#[derive(Debug, Clone)]
+pub(crate) struct Addressed {
+    pub path: StorePath,
+    pub ca: ContentAddress,
+    /// What it refers to, itself included if it does.
+    pub references: SortedSet<StorePath>,
+}
+
+/// Checks a fixed output, of which `actual` is the hash by the method that `declared` names.
+///
+/// # Errors
+///
+/// [`FailureKind::HashMismatch`], and [`FailureKind::ForbiddenReference`]: what is known by its
+/// hash alone cannot refer to anything.
+pub(crate) fn check_fixed(
+    output: &PlannedOutput,
+    declared: &ContentAddress,
+    actual: NixHash,
+    references: &SortedSet<StorePath>,
+) -> Result<(), FailureKind> {
+    if actual != declared.hash {
+        return Err(FailureKind::HashMismatch {
+            expected: declared.hash.clone(),
+            actual,
+        });
+    }
+    match references.iter().next() {
+        None => Ok(()),
+        Some(reference) => Err(FailureKind::ForbiddenReference {
+            output: output.name.clone(),
+            reference: reference.clone(),
+        }),
+    }
+}
+
+/// The path of a floating output with this hash, which leaves out its references to itself.
+/// `references` are those at the place where it was made.
+///
+/// # Errors
+///
+/// [`FailureKind::InvalidOutput`] if something that is so addressed cannot have such references.
+pub(crate) fn floating_path(
+    dir: &StoreDir,
+    output: &PlannedOutput,
+    method: ContentAddressMethod,
+    hash: NixHash,
+    references: &SortedSet<StorePath>,
+) -> Result<Addressed, FailureKind> {
+    let to_self = references.contains(&output.path);
+    let others = references.iter().filter(|path| **path != output.path);
+    let split = PathReferences {
+        others: others.cloned().collect(),
+        to_self,
+    };
+    let ca = ContentAddress { method, hash };
+    let path = content_addressed_path(dir, output.path.name().clone(), &ca, &split);
+    let path = path.ok_or_else(|| FailureKind::InvalidOutput {
+        output: output.name.clone(),
+        message: format!(
+            "it refers to {}, which nothing can that is addressed as '{}'",
+            match split.others.iter().next() {
+                Some(path) => format!("'{path}'"),
+                None => "itself".into(),
+            },
+            ca.method.name(),
+        ),
+    })?;
+    let mut references = split.others;
+    if to_self {
+        references.insert(path.clone());
+    }
+    Ok(Addressed {
+        path,
+        ca,
+        references,
+    })
+}

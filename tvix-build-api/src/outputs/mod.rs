@@ -1,0 +1,18 @@
+//! What all builders do with outputs: where they are to be made, what they may refer to, in which
+//! order they are handed over.
+
+mod address;
+mod order;
+mod plan;
+mod references;
+mod rewrite;
+
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub(crate) use address::Addressed;
+pub(crate) use address::{check_fixed, floating_path};
+pub(crate) use order::references_first;
+pub(crate) use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
+pub(crate) use references::ReferenceRules;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub(crate) use rewrite::RewritingWriter;
+pub(crate) use rewrite::{HashRewrite, rewrite_in_place};

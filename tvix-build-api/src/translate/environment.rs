@@ -1,0 +1,169 @@
+//! The environment of a builder program.
+
+use bstr::{BString, ByteSlice as _};
+use nix_compat::derivation::Derivation;
+use nix_compat::nixbase32;
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::sorted::SortedMap;
+use nix_compat::store_path::StoreDir;
+
+use super::{BuildFile, TranslateOptions, has_network};
+use crate::FailureKind;
+
+/// The environment, and the files that hold what does not stand in it.
+///
+/// What comes first can be overridden by the derivation, what comes last cannot
+/// (`initEnv` of C++ Nix).
+pub(super) fn environment(
+    dir: &StoreDir,
+    derivation: &Derivation,
+    cores: usize,
+    options: &TranslateOptions,
+) -> Result<(SortedMap<BString, BString>, Vec<BuildFile>), FailureKind> {
+    let mut env: SortedMap<BString, BString> = SortedMap::new_vec();
+    let cores = if cores == 0 {
+        options.default_cores
+    } else {
+        cores
+    };
+    // A program that looks there by itself should not find anything by chance.
+    env.insert("PATH".into(), "/path-not-set".into());
+    env.insert("HOME".into(), "/homeless-shelter".into());
+    env.insert("NIX_STORE".into(), dir.as_str().into());
+    env.insert("NIX_BUILD_CORES".into(), cores.to_string().into());
+
+    let mut files = Vec::new();
+    let as_file: Vec<&[u8]> = derivation
+        .env_var("passAsFile")
+        .map(|names| names.fields().collect())
+        .unwrap_or_default();
+    for (name, value) in derivation.env.iter() {
+        if name.contains(&b'=') {
+            return Err(FailureKind::InvalidDerivation {
+                message: format!("no environment variable can be called '{name}'"),
+            });
+        }
+        if !as_file.contains(&name.as_bytes()) {
+            env.insert(name.clone(), value.clone());
+            continue;
+        }
+        let hash = NixHash::digest(HashAlgo::Sha256, name);
+        let file = format!(".attr-{}", nixbase32::encode(hash.digest_bytes()));
+        let mut variable = name.clone();
+        variable.extend_from_slice(b"Path");
+        env.insert(variable, format!("{}/{file}", options.build_dir).into());
+        files.push(BuildFile {
+            name: file,
+            contents: value.clone(),
+        });
+    }
+
+    for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
+        env.insert(name.into(), options.build_dir.as_str().into());
+    }
+    if derivation.is_fixed_output() {
+        env.insert("NIX_OUTPUT_CHECKED".into(), "1".into());
+    }
+    if has_network(derivation) {
+        let names = derivation.env_var("impureEnvVars");
+        for name in names.into_iter().flat_map(|names| names.fields()) {
+            let value = options.impure_env.get(name.as_bstr());
+            env.insert(name.into(), value.cloned().unwrap_or_default());
+        }
+    }
+    // Programs of nixpkgs' standard environment write structured messages there.
+    env.insert("NIX_LOG_FD".into(), "2".into());
+    env.insert("TERM".into(), "xterm-256color".into());
+    Ok((env, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::BuildRequest;
+    use crate::translate::{TranslateError, Translation, translate};
+    use nix_compat::content_address::ContentAddressMethod;
+    use nix_compat::derivation::DerivationBuilder;
+
+    fn of(builder: DerivationBuilder) -> Result<Translation, TranslateError> {
+        let dir = StoreDir::default();
+        let made = builder.instantiate(&dir).unwrap();
+        let request = BuildRequest::new(made.path, made.derivation);
+        let mut options = TranslateOptions::default();
+        options.default_cores = 7;
+        options.impure_env.insert("PROXY".into(), "p".into());
+        translate(&dir, &request, &options)
+    }
+
+    fn derivation() -> DerivationBuilder {
+        DerivationBuilder::new("x", "x86_64-linux", "/bin/sh")
+    }
+
+    #[test]
+    fn what_a_derivation_can_override_and_what_it_cannot() {
+        let made = of(derivation()
+            .env("PATH", "/mine")
+            .env("TMPDIR", "/mine")
+            .env("TERM", "mine"))
+        .unwrap();
+        let var = |name| made.env_var(name).unwrap().to_string();
+        assert_eq!(var("PATH"), "/mine");
+        assert_eq!(var("TMPDIR"), "/build");
+        assert_eq!(var("TERM"), "xterm-256color");
+        assert_eq!(var("NIX_BUILD_CORES"), "7");
+        assert!(made.env_var("NIX_OUTPUT_CHECKED").is_none());
+        assert!(!made.network);
+    }
+
+    #[test]
+    fn what_is_passed_as_file_is_not_passed_as_variable() {
+        let made = of(derivation()
+            .env("passAsFile", "text other")
+            .env("text", "contents"))
+        .unwrap();
+        assert!(made.env_var("text").is_none());
+        assert_eq!(made.files.len(), 1);
+        assert_eq!(
+            made.env_var("textPath").unwrap().to_string(),
+            format!("/build/{}", made.files[0].name)
+        );
+        assert_eq!(made.files[0].contents, "contents");
+        assert!(made.files[0].name.starts_with(".attr-"));
+    }
+
+    #[test]
+    fn fixed_outputs_have_network_and_an_impure_environment() {
+        let hash = NixHash::digest(HashAlgo::Sha256, "x");
+        let made = of(derivation()
+            .fixed(ContentAddressMethod::Flat, hash)
+            .env("impureEnvVars", "PROXY NONE"))
+        .unwrap();
+        assert!(made.network);
+        let var = |name| made.env_var(name).unwrap().to_string();
+        assert_eq!((var("PROXY"), var("NONE")), ("p".into(), String::new()));
+        assert_eq!(var("NIX_OUTPUT_CHECKED"), "1");
+    }
+
+    #[test]
+    fn own_placeholders_become_paths() {
+        let made = of(derivation()
+            .floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256)
+            .args(["-c", "x"]))
+        .unwrap();
+        let (_, path) = made.outputs().next().unwrap();
+        let path = StoreDir::default().display(path).to_string();
+        assert_eq!(made.env_var("out").unwrap().to_string(), path);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_said() {
+        for attribute in ["__json", "exportReferencesGraph", "__noChroot"] {
+            let error = of(derivation().env(attribute, "1")).unwrap_err();
+            assert!(matches!(error, TranslateError::Unsupported(_)), "{error}");
+        }
+        for builder in [derivation().args(["a\0b"]), derivation().env("a=b", "c")] {
+            let error = of(builder).unwrap_err();
+            assert!(matches!(error, TranslateError::Failure(_)), "{error}");
+        }
+    }
+}

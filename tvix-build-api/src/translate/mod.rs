@@ -1,0 +1,224 @@
+//! From a derivation to a process: arguments, environment, files. What Nix promises a builder
+//! program holds is written here once, for every back end that runs one.
+//!
+//! ```
+//! use nix_compat::derivation::DerivationBuilder;
+//! use nix_compat::store_path::StoreDir;
+//! use tvix_build_api::BuildRequest;
+//! use tvix_build_api::translate::{TranslateOptions, translate};
+//!
+//! let dir = StoreDir::default();
+//! let greeting = DerivationBuilder::new("greeting", "x86_64-linux", "/bin/sh")
+//!     .args(["-c", "echo $text > $out"])
+//!     .env("text", "hello")
+//!     .instantiate(&dir)?;
+//! let request = BuildRequest::new(greeting.path, greeting.derivation);
+//! let process = translate(&dir, &request, &TranslateOptions::default())?;
+//! assert_eq!(process.args, ["sh", "-c", "echo $text > $out"]);
+//! assert_eq!(process.env_var("text").unwrap(), "hello");
+//! assert_eq!(process.env_var("HOME").unwrap(), "/homeless-shelter");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod environment;
+pub mod etc;
+
+use bstr::{BStr, BString, ByteSlice as _};
+use nix_compat::derivation::{Derivation, Output, OutputName};
+use nix_compat::sorted::SortedMap;
+use nix_compat::store_path::{StoreDir, StorePath};
+use thiserror::Error;
+
+use crate::outputs::{PlannedOutput, placeholder_rewrites, plan_outputs};
+use crate::{BuildRequest, FailureKind};
+
+/// The build directory inside a sandbox, which everybody who looks at it finds in every build.
+pub const BUILD_DIR: &str = "/build";
+
+/// What of a process the derivation alone does not tell.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TranslateOptions {
+    /// The build directory, as the process knows it.
+    pub build_dir: String,
+    /// `NIX_BUILD_CORES` for requests that leave it open.
+    pub default_cores: usize,
+    /// The environment that `impureEnvVars` of fixed-output derivations are taken from.
+    pub impure_env: SortedMap<BString, BString>,
+}
+
+impl Default for TranslateOptions {
+    /// [`BUILD_DIR`], all cores of this machine, no impure environment.
+    fn default() -> Self {
+        Self {
+            build_dir: BUILD_DIR.to_owned(),
+            default_cores: std::thread::available_parallelism().map_or(1, usize::from),
+            impure_env: SortedMap::new_vec(),
+        }
+    }
+}
+
+impl TranslateOptions {
+    /// Takes `impureEnvVars` from the environment of this process.
+    pub fn with_own_environment(mut self) -> Self {
+        use std::os::unix::ffi::OsStringExt as _;
+        let variables = std::env::vars_os();
+        self.impure_env = variables
+            .map(|(name, value)| (name.into_vec().into(), value.into_vec().into()))
+            .collect();
+        self
+    }
+}
+
+/// A process that builds a derivation.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Translation {
+    /// The program, as the process that runs it knows it.
+    pub program: BString,
+    /// The argument vector, `argv[0]` included.
+    pub args: Vec<BString>,
+    /// The whole environment.
+    pub env: SortedMap<BString, BString>,
+    /// Files in the build directory that belong to the builder.
+    pub files: Vec<BuildFile>,
+    /// Whether the process may use the host's network.
+    pub network: bool,
+    /// Whether the process is to see a 32-bit machine.
+    pub linux32: bool,
+    pub(crate) outputs: Vec<PlannedOutput>,
+}
+
+/// A file that a build finds in its build directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildFile {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub contents: BString,
+}
+
+/// Why a derivation is not translated.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TranslateError {
+    /// The derivation asks for something that cannot be: it fails wherever it is built.
+    #[error(transparent)]
+    Failure(#[from] FailureKind),
+    /// It asks for something that is not here; it might be elsewhere.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl Translation {
+    /// A variable of the environment.
+    pub fn env_var(&self, name: &str) -> Option<&BString> {
+        self.env.get(BStr::new(name))
+    }
+
+    /// The outputs and where the process makes them. For floating outputs that is not where they
+    /// will be in the end.
+    pub fn outputs(&self) -> impl Iterator<Item = (&OutputName, &StorePath)> {
+        self.outputs
+            .iter()
+            .map(|output| (&output.name, &output.path))
+    }
+}
+
+/// Translates a request.
+///
+/// # Errors
+///
+/// [`TranslateError::Failure`] for derivations that can be built nowhere,
+/// [`TranslateError::Unsupported`] for what is not translated: built-in builders, and
+/// [the attributes that are not supported](unsupported_attribute).
+pub fn translate(
+    dir: &StoreDir,
+    request: &BuildRequest,
+    options: &TranslateOptions,
+) -> Result<Translation, TranslateError> {
+    let derivation = &*request.derivation;
+    if let Some(message) = unsupported_attribute(derivation) {
+        return Err(TranslateError::Unsupported(message));
+    }
+    if derivation.builder.starts_with(b"builtin:") {
+        let message = format!(
+            "the built-in builder '{}' is not supported yet",
+            derivation.builder
+        );
+        return Err(TranslateError::Unsupported(message));
+    }
+    let outputs = plan_outputs(dir, request)?;
+    let rewrites = placeholder_rewrites(dir, &outputs);
+    let derivation = if mentions(derivation, &rewrites) {
+        let mut rewritten = derivation.clone();
+        rewritten.rewrite(&rewrites);
+        std::borrow::Cow::Owned(rewritten)
+    } else {
+        std::borrow::Cow::Borrowed(derivation)
+    };
+    let (env, files) = environment::environment(dir, &derivation, request.cores, options)?;
+    let name = match derivation.builder.rfind_byte(b'/') {
+        Some(slash) => &derivation.builder[slash + 1..],
+        None => &derivation.builder,
+    };
+    let mut args = Vec::with_capacity(derivation.args.len() + 1);
+    args.push(BString::from(name));
+    args.extend(derivation.args.iter().cloned());
+    check_nul(args.iter().chain([&derivation.builder]))?;
+    check_nul(env.iter().flat_map(|(name, value)| [name, value]))?;
+    Ok(Translation {
+        program: derivation.builder.clone(),
+        args,
+        env,
+        files,
+        network: has_network(&derivation),
+        linux32: derivation.system == "i686-linux",
+        outputs,
+    })
+}
+
+/// The attribute of `derivation` that is not supported yet, as a message. These say what a
+/// builder program is to find; to leave them out would build something else.
+pub fn unsupported_attribute(derivation: &Derivation) -> Option<String> {
+    let is_set = |name| derivation.env_var(name).is_some_and(|value| *value != "");
+    let attribute = if is_set("__json") {
+        "__structuredAttrs"
+    } else if is_set("exportReferencesGraph") {
+        "exportReferencesGraph"
+    } else if is_set("__noChroot") {
+        "__noChroot"
+    } else if is_set("__impureHostDeps") {
+        "__impureHostDeps"
+    } else {
+        return None;
+    };
+    Some(format!("the attribute '{attribute}' is not supported yet"))
+}
+
+fn has_network(derivation: &Derivation) -> bool {
+    let mut outputs = derivation.outputs.iter();
+    outputs.any(|(_, output)| matches!(output, Output::Fixed(_) | Output::Impure { .. }))
+}
+
+fn mentions(derivation: &Derivation, rewrites: &[(String, String)]) -> bool {
+    let variables = derivation
+        .env
+        .iter()
+        .flat_map(|(name, value)| [name, value]);
+    let mut texts = variables
+        .chain(&derivation.args)
+        .chain([&derivation.builder]);
+    texts.any(|text| rewrites.iter().any(|(from, _)| text.contains_str(from)))
+}
+
+/// A process cannot be given such bytes.
+fn check_nul<'a>(texts: impl IntoIterator<Item = &'a BString>) -> Result<(), FailureKind> {
+    let mut texts = texts.into_iter();
+    match texts.find(|text| text.contains(&0)) {
+        None => Ok(()),
+        Some(text) => Err(FailureKind::InvalidDerivation {
+            message: format!("the argument or variable {text:?} holds a NUL byte"),
+        }),
+    }
+}
