@@ -2,6 +2,9 @@
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "local-fs")]
+mod common;
+
 use std::sync::Arc;
 
 use nix_compat::store_path::StoreDir;
@@ -51,10 +54,11 @@ mod local {
 
     use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
 
+    use super::common::Root;
     use super::*;
 
     async fn run(change: impl Fn(LocalStoreOptions) -> LocalStoreOptions) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Root::new();
         let counter = AtomicUsize::new(0);
         let new_store = || async {
             let number = counter.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +78,7 @@ mod local {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn local_store_above_memory() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Root::new();
         let counter = AtomicUsize::new(0);
         let new_store = || async {
             let number = counter.fetch_add(1, Ordering::Relaxed);

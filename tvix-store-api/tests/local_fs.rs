@@ -2,11 +2,14 @@
 #![cfg(all(feature = "local-fs", feature = "conformance"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use bytes::Bytes;
+use common::Root;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::DerivationBuilder;
 use nix_compat::nar::dump_path;
@@ -64,7 +67,7 @@ fn query(store: &LocalStore, sql: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn files_have_canonical_metadata_and_nothing_else_is_left() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let source = TempDir::new().unwrap();
     fs::create_dir(source.path().join("d")).unwrap();
@@ -95,16 +98,13 @@ async fn files_have_canonical_metadata_and_nothing_else_is_left() {
     }
     drop(store);
     let names = entries(&root.path().join("nix/store"));
-    assert_eq!(
-        names,
-        [".links".to_owned(), path.to_string(), "tmp-tvix".into()]
-    );
-    assert!(entries(&root.path().join("nix/store/tmp-tvix")).is_empty());
+    assert_eq!(names, [".links".to_owned(), path.to_string()]);
+    assert!(entries(&root.path().join("nix/var/nix/tmp-tvix")).is_empty());
 }
 
 #[tokio::test]
 async fn what_a_killed_process_left_is_replaced_and_removed() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let canary = root.path().join("canary");
     fs::write(&canary, "alive").unwrap();
     let store = open(root.path());
@@ -116,7 +116,7 @@ async fn what_a_killed_process_left_is_replaced_and_removed() {
     fs::set_permissions(leftover.join("sub"), fs::Permissions::from_mode(0o555)).unwrap();
     assert!(!store.is_valid(&path).await.unwrap());
     // The scratch place of a process that is dead: nobody holds its lock.
-    let stale = store.real_store_dir().join("tmp-tvix/1-0");
+    let stale = store.state_dir().join("tmp-tvix/1-0");
     fs::create_dir_all(stale.join("0/deep")).unwrap();
     let other = open(root.path());
     assert!(!stale.exists());
@@ -129,7 +129,7 @@ async fn what_a_killed_process_left_is_replaced_and_removed() {
 
 #[tokio::test]
 async fn a_failed_registration_leaves_no_files() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let (info, nar) = object(&path(1, "x"), "x", &[path(2, "missing")]);
     let error = store.add(info, nar).await.unwrap_err();
@@ -142,7 +142,7 @@ async fn a_failed_registration_leaves_no_files() {
 
 #[tokio::test]
 async fn two_stores_on_one_root_see_each_other() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let (one, two) = (open(root.path()), open(root.path()));
     assert_eq!(one.uri(), two.uri());
     let paths: Vec<_> = (0..50).map(|seed| path(seed, "shared")).collect();
@@ -158,7 +158,7 @@ async fn two_stores_on_one_root_see_each_other() {
 
 #[tokio::test]
 async fn read_only_stores_read() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let path = path(1, "x");
     let read_only = LocalStoreOptions::new(root.path()).read_only(true);
     let error = LocalStore::open(read_only.clone()).await.unwrap_err();
@@ -183,7 +183,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 async fn what_is_no_store_is_named() {
-    let spoil: [(&str, fn(&Path), &str); 4] = [
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil, &str); 4] = [
         (
             "db/db.sqlite",
             |file| fs::write(file, "not a database at all, but long enough to look at").unwrap(),
@@ -205,8 +206,8 @@ async fn what_is_no_store_is_named() {
             "older than 10",
         ),
     ];
-    for (name, spoil, expected) in spoil {
-        let root = TempDir::new().unwrap();
+    for (name, spoil, expected) in cases {
+        let root = Root::new();
         let state = open(root.path()).state_dir().to_owned();
         for suffix in ["-wal", "-shm"] {
             let _ = fs::remove_file(state.join(format!("db/db.sqlite{suffix}")));
@@ -223,7 +224,7 @@ async fn what_is_no_store_is_named() {
 
 #[tokio::test]
 async fn what_cannot_be_made_is_named() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     fs::write(root.path().join("nix"), "in the way").unwrap();
     let error = LocalStore::open(LocalStoreOptions::new(root.path()))
         .await
@@ -237,7 +238,7 @@ async fn what_cannot_be_made_is_named() {
 
 #[tokio::test]
 async fn a_row_that_makes_no_sense_is_named() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let path = path(1, "x");
     add(&store, &path, "x").await;
@@ -255,7 +256,7 @@ async fn a_row_that_makes_no_sense_is_named() {
 
 #[tokio::test]
 async fn a_locked_database_is_worth_a_retry() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let options =
         LocalStoreOptions::new(root.path()).busy_timeout(std::time::Duration::from_millis(20));
     let store = LocalStore::open(options).await.unwrap();
@@ -271,7 +272,7 @@ async fn a_locked_database_is_worth_a_retry() {
 
 #[tokio::test]
 async fn the_outputs_of_derivations_are_registered() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let dir = StoreDir::default();
     let built = DerivationBuilder::new("two", "x86_64-linux", "/bin/sh")
@@ -308,7 +309,7 @@ fn output(scratch: &Path, path: &StorePath) -> OutputTree {
 
 #[tokio::test]
 async fn outputs_are_imported_together_where_they_are() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let input = path(1, "input");
     let unused = path(2, "unused");
@@ -351,7 +352,7 @@ async fn outputs_are_imported_together_where_they_are() {
 
 #[tokio::test]
 async fn outputs_that_cannot_be_registered_leave_nothing() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let (out, dev) = (path(3, "made"), path(4, "made-dev"));
     let scratch = store.scratch().unwrap();
@@ -363,7 +364,7 @@ async fn outputs_that_cannot_be_registered_leave_nothing() {
     let error = store.import_outputs(outputs, vec![]).await.unwrap_err();
     assert!(matches!(error, StoreError::Cycle { .. }), "{error}");
     let listed = entries(store.real_store_dir());
-    assert_eq!(listed, [".links", "tmp-tvix"]);
+    assert_eq!(listed, [".links"]);
     // A path that is valid stays, and the tree goes.
     add(&store, &out, "there before").await;
     fs::write(place("out"), "another one").unwrap();
@@ -379,7 +380,7 @@ async fn outputs_that_cannot_be_registered_leave_nothing() {
 
 #[tokio::test]
 async fn a_source_that_changed_is_not_added() {
-    let root = TempDir::new().unwrap();
+    let root = Root::new();
     let store = open(root.path());
     let file = root.path().join("source");
     fs::write(&file, "before").unwrap();
@@ -397,7 +398,8 @@ async fn a_source_that_changed_is_not_added() {
         text.contains("source") && text.contains("changed since"),
         "{text}"
     );
-    assert_eq!(store.all_valid_paths().await.unwrap(), [path.clone()]);
+    let valid = store.all_valid_paths().await.unwrap();
+    assert_eq!(valid, std::slice::from_ref(&path));
     fs::remove_file(&file).unwrap();
     assert!(matches!(add_again().await, Err(StoreError::Source { .. })));
 }

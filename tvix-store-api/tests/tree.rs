@@ -2,12 +2,14 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
+use common::Root;
 use nix_compat::store_path::StorePath;
-use tempfile::TempDir;
 use tvix_store_api::tree::{TreeError, canonicalise, scan};
 
 fn owner(path: &Path) -> u32 {
@@ -28,7 +30,7 @@ fn path(seed: u8) -> StorePath {
 
 #[test]
 fn one_pass_finds_what_two_find() {
-    let directory = TempDir::new().unwrap();
+    let directory = Root::new();
     let tree = directory.path().join("tree");
     fs::create_dir_all(tree.join("locked/inner")).unwrap();
     fs::write(tree.join("setuid"), path(1).hash_part()).unwrap();
@@ -59,7 +61,7 @@ fn one_pass_finds_what_two_find() {
 
 #[test]
 fn what_no_store_holds_is_named() {
-    let directory = TempDir::new().unwrap();
+    let directory = Root::new();
     let tree = directory.path().join("tree");
     fs::create_dir(&tree).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
@@ -89,7 +91,7 @@ fn what_no_store_holds_is_named() {
 
 #[test]
 fn a_link_to_a_file_elsewhere_does_not_touch_it() {
-    let directory = TempDir::new().unwrap();
+    let directory = Root::new();
     let (tree, canary) = (
         directory.path().join("tree"),
         directory.path().join("canary"),
@@ -119,7 +121,7 @@ fn a_link_to_a_file_elsewhere_does_not_touch_it() {
 
 #[test]
 fn files_of_others_are_refused_untouched() {
-    let directory = TempDir::new().unwrap();
+    let directory = Root::new();
     let file = directory.path().join("file");
     fs::write(&file, "x").unwrap();
     let before = mode(&file);
@@ -131,7 +133,7 @@ fn files_of_others_are_refused_untouched() {
 
 #[test]
 fn extended_attributes_are_removed() {
-    let directory = TempDir::new().unwrap();
+    let directory = Root::new();
     let file = directory.path().join("file");
     fs::write(&file, "x").unwrap();
     let flags = rustix::fs::XattrFlags::empty();

@@ -105,11 +105,6 @@ impl Writer {
         answered.try_recv().unwrap_or(Err(WriteError::Lost))
     }
 
-    /// Does something with the connection while nobody else writes. Blocks.
-    pub fn exclusively<T>(&self, action: impl FnOnce(&Connection) -> T) -> T {
-        action(&lock(&self.connection))
-    }
-
     fn write_group(&self, connection: &mut Connection, group: Vec<Pending>) {
         if group.len() > 1 {
             let writes = group.iter().map(|pending| &pending.write);
@@ -211,6 +206,7 @@ impl Writer {
         let Some(output) = self.rows.id(connection, &realisation.out_path)? else {
             return Err(WriteError::NotFound(realisation.out_path.clone()));
         };
+        // They may be forgotten: by a store that another process had open when this one came.
         if !schema::has_realisations(connection)? {
             return Ok(());
         }
