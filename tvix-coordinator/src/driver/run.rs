@@ -135,11 +135,16 @@ impl Driver {
             while let Some(action) = self.machine.poll_action() {
                 if let Some(report) = self.perform(action) {
                     self.send_rest().await;
-                    return report;
+                    return Arc::unwrap_or_clone(report);
                 }
             }
-            let woken = self.wait().await;
-            self.woken(woken);
+            self.send_chunks();
+            // What is always ready is not to keep the thread from others.
+            tokio::task::coop::consume_budget().await;
+            if !self.take_what_is_ready() {
+                let woken = self.wait().await;
+                self.woken(woken);
+            }
         }
     }
 
@@ -174,52 +179,73 @@ impl Driver {
         let timeout = machine.poll_timeout().map(|at| self.began + at);
         tokio::select! {
             () = cancel.cancelled(), if !cancelling => Woken::Cancelled,
-            () = send(events, outbox), if !outbox.is_empty() => Woken::Sent,
-            Some(line) = log_lines.recv(), if open => Woken::Log(line),
             done = running.next(), if open && !running.is_empty() => Woken::Done(done),
             event = next_of(evaluation) => Woken::Evaluation(event),
+            Some(line) = log_lines.recv(), if open => Woken::Log(line),
             () = sleep_until(timeout) => Woken::Time,
+            // There is nothing else to do.
+            () = send(events, outbox), if !outbox.is_empty() => Woken::Sent,
         }
     }
 
-    /// Tells the machine, and of what else has happened while it is at it.
     fn woken(&mut self, woken: Woken) {
         match woken {
             Woken::Cancelled => {
                 self.cancelling = true;
                 self.tell(Input::Cancel);
             }
-            Woken::Sent => {}
+            Woken::Done(Some(done)) => self.done(done),
+            Woken::Evaluation(event) => self.evaluated(event),
+            Woken::Log(line) => self.tell_log(line),
             Woken::Time => self.tell(Input::TimePassed),
-            Woken::Log(line) => {
-                self.tell_log(line);
-                self.drain_log();
+            Woken::Done(None) | Woken::Sent => {}
+        }
+    }
+
+    /// Takes something of whatever is ready, from each place in turn, without waiting. False if
+    /// nothing was.
+    fn take_what_is_ready(&mut self) -> bool {
+        if self.cancelling || self.cancel.is_cancelled() || self.outbox.len() >= WAITING_EVENTS {
+            return false;
+        }
+        let mut any = false;
+        for _ in 0..AT_A_STRETCH {
+            let Some(Some(done)) = self.running.next().now_or_never() else {
+                break;
+            };
+            self.done(done);
+            any = true;
+        }
+        for _ in 0..AT_A_STRETCH {
+            if !self.machine.wants_evaluation() {
+                break;
             }
-            Woken::Done(done) => {
-                let mut next = done;
-                for _ in 0..AT_A_STRETCH {
-                    let Some(done) = next else { break };
-                    self.done(done);
-                    next = self.running.next().now_or_never().flatten();
-                }
-                if let Some(done) = next {
-                    self.done(done);
-                }
-            }
-            Woken::Evaluation(event) => {
-                let mut next = Some(event);
-                for _ in 0..AT_A_STRETCH {
-                    let Some(event) = next.take() else { break };
-                    self.evaluated(event);
-                    let Some(evaluation) = &mut self.evaluation else {
-                        break;
-                    };
-                    next = evaluation.next().now_or_never();
-                }
-                if let Some(event) = next {
-                    self.evaluated(event);
-                }
-            }
+            let Some(evaluation) = &mut self.evaluation else {
+                break;
+            };
+            let Some(event) = evaluation.next().now_or_never() else {
+                break;
+            };
+            self.evaluated(event);
+            any = true;
+        }
+        for _ in 0..AT_A_STRETCH {
+            let Ok(line) = self.log_lines.try_recv() else {
+                break;
+            };
+            self.tell_log(line);
+            any = true;
+        }
+        any
+    }
+
+    /// Sends events that are worth it already, as far as there is room.
+    fn send_chunks(&mut self) {
+        while self.outbox.len() >= CHUNK {
+            let Ok(permit) = self.events.try_reserve() else {
+                return;
+            };
+            permit.send(self.outbox.drain(..CHUNK).collect());
         }
     }
 
@@ -341,7 +367,7 @@ impl Driver {
     }
 
     /// Does what the machine wants; the report if that was the last.
-    fn perform(&mut self, action: Action) -> Option<Report> {
+    fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
         let store = self.store.clone();
         match action {
             Action::Emit(event) => {
@@ -393,7 +419,7 @@ impl Driver {
                 None => self.spawn(async move { Done::Decided(question, Decision::Stop) }),
             },
             Action::StopEvaluation => self.evaluation = None,
-            Action::Finish(report) => return Some(*report),
+            Action::Finish(report) => return Some(report),
         }
         None
     }

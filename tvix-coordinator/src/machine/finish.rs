@@ -1,7 +1,9 @@
 //! The end: of what nothing needs, of everything at once, and of the session.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use nix_compat::sorted::SortedMap;
 use rustc_hash::FxHashSet;
 
 use super::graph::{Body, NodeId, State};
@@ -90,7 +92,7 @@ impl Machine {
             }
         }
         self.finished = true;
-        let report = Box::new(self.report());
+        let report = Arc::new(self.report());
         self.emit(BuildEvent::Finished {
             report: report.clone(),
         });
@@ -193,7 +195,7 @@ impl Machine {
             .map(|(root, id)| {
                 let node = &self.graph[*id];
                 let known: BTreeMap<_, _> = node.outputs(&self.dir).collect();
-                let mut outputs = BTreeMap::new();
+                let mut outputs = SortedMap::new_vec();
                 for name in &root.wanted.outputs {
                     let valid = node.mask([name]).is_ok_and(|mask| node.has(mask));
                     if let (true, Some(Some(path))) = (valid, known.get(name)) {

@@ -563,7 +563,7 @@ impl World {
                     .push(Pending::Question(question, failure.drv_path));
             }
             Action::StopEvaluation => self.stopped = true,
-            Action::Finish(report) => self.report = Some(*report),
+            Action::Finish(report) => self.report = Some((*report).clone()),
             other => panic!("what is {other:?}?"),
         }
     }
