@@ -15,6 +15,7 @@ mod forward;
 pub mod local_fs;
 mod memory;
 mod store;
+mod tiered;
 #[cfg(unix)]
 pub mod tree;
 mod uri;
@@ -26,4 +27,5 @@ pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use store::{NarStream, Store};
+pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

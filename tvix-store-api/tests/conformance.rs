@@ -1,11 +1,15 @@
 //! Every back end of this crate keeps the contract.
 #![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
+
+#[cfg(feature = "local-fs")]
+mod common;
 
 use std::sync::Arc;
 
 use nix_compat::store_path::StoreDir;
 use tvix_store_api::conformance::{Capabilities, run_all};
-use tvix_store_api::{MemoryStore, Store};
+use tvix_store_api::{MemoryStore, Store, TieredStore};
 
 fn memory() -> Capabilities {
     Capabilities::default().realisations(true)
@@ -31,16 +35,30 @@ async fn behind_pointers() {
     run_all(shared, memory()).await.assert_all();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiers() {
+    let memory_store = || Arc::new(MemoryStore::new(StoreDir::default()));
+    let new_store = || async {
+        TieredStore::new(
+            memory_store(),
+            [memory_store() as Arc<dyn Store>, memory_store()],
+        )
+        .unwrap()
+    };
+    run_all(new_store, memory()).await.assert_all();
+}
+
 #[cfg(feature = "local-fs")]
 mod local {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
 
+    use super::common::Root;
     use super::*;
 
     async fn run(change: impl Fn(LocalStoreOptions) -> LocalStoreOptions) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Root::new();
         let counter = AtomicUsize::new(0);
         let new_store = || async {
             let number = counter.fetch_add(1, Ordering::Relaxed);
@@ -56,6 +74,23 @@ mod local {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn local_store() {
         run(|options| options).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn local_store_above_memory() {
+        let directory = Root::new();
+        let counter = AtomicUsize::new(0);
+        let new_store = || async {
+            let number = counter.fetch_add(1, Ordering::Relaxed);
+            let root = directory.path().join(number.to_string());
+            let local = LocalStore::open(LocalStoreOptions::new(root))
+                .await
+                .unwrap();
+            let below: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreDir::default()));
+            TieredStore::new(Arc::new(local), [below]).unwrap()
+        };
+        let capabilities = Capabilities::default().realisations(true).on_disk(true);
+        run_all(new_store, capabilities).await.assert_all();
     }
 
     #[tokio::test]

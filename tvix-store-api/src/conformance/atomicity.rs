@@ -161,9 +161,9 @@ async fn adding_again_changes_nothing(context: Context) -> CaseResult {
     let before = store.path_info(object.path()).await?;
     let mut other = object.clone();
     other.info.ultimate = true;
-    other.info.signatures = vec!["other:AAAA".into()];
-    other.add_to(store).await?;
+    other.info.signatures = vec!["other:AAAA".parse()?];
     object.add_to(store).await?;
+    other.add_to(store).await?;
     ensure!(
         store.path_info(object.path()).await? == before,
         "its info has changed"

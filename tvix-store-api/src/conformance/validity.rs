@@ -1,5 +1,6 @@
 //! What is valid, and what is known of it.
 
+use nix_compat::signature::Signature;
 use nix_compat::store_path::StorePath;
 
 use super::fixtures::{Object, expect_nothing, new_path};
@@ -37,8 +38,8 @@ async fn every_field_is_kept(context: Context) -> CaseResult {
     // A deriver need not be valid.
     object.info.deriver = Some(new_path("fields.drv"));
     object.info.signatures = vec![
-        "a.example-1:0000000000000000000000000000000000000000000000000000000000000000000000000000000000000w==".into(),
-        "b.example-1:1111111111111111111111111111111111111111111111111111111111111111111111111111111111111w==".into(),
+        Signature::new("a.example-1", &[1; 64])?,
+        Signature::new("b.example-1", &[2; 64])?,
     ];
     object.info.ultimate = true;
     object.add_to(&*context.store).await?;

@@ -12,6 +12,9 @@ use crate::{BoxError, StoreError, StoreUri};
 /// The version of the database schema that Nix 2 has and this crate knows.
 pub(super) const SCHEMA_VERSION: u32 = 10;
 
+/// The version of the tables of realisations.
+const REALISATIONS_VERSION: u32 = 3;
+
 /// Where the parts of a store are.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -41,10 +44,12 @@ impl Layout {
         self.state.join("db/db.sqlite")
     }
 
-    /// Makes what is missing, calls `initialise` if the store is new, and locks the schema.
+    /// Makes what is missing, calls `initialise` if the store is new and `add_realisations` if it
+    /// cannot hold them yet, and locks the schema.
     pub fn prepare(
         &self,
         initialise: impl FnOnce() -> Result<(), StoreError>,
+        add_realisations: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<SchemaLock, StoreError> {
         self.make_directories()?;
         let lock = self.open_lock()?;
@@ -54,11 +59,24 @@ impl Layout {
             self.lock(&lock, FlockOperation::LockExclusive)?;
             if self.schema_version()?.is_none() {
                 initialise()?;
-                self.write_schema_version()?;
+                self.write_version(&self.schema_file(), SCHEMA_VERSION)?;
             }
             self.lock(&lock, FlockOperation::LockShared)?;
         }
         self.check_schema_version()?;
+        // A Nix that knows of realisations would add the tables itself, and wait for that until
+        // this process ends. If the store is in use already it can do without until it is not.
+        let realisations = self.state.join("db/ca-schema");
+        if !realisations.exists() {
+            let exclusive = FlockOperation::NonBlockingLockExclusive;
+            if rustix::fs::flock(&lock, exclusive).is_ok() && !realisations.exists() {
+                add_realisations()?;
+                self.write_version(&realisations, REALISATIONS_VERSION)?;
+            }
+            // The attempt may have given up the lock.
+            self.lock(&lock, FlockOperation::LockShared)?;
+            self.check_schema_version()?;
+        }
         Ok(SchemaLock { _file: lock })
     }
 
@@ -149,17 +167,16 @@ impl Layout {
         )?))
     }
 
-    fn write_schema_version(&self) -> Result<(), StoreError> {
-        let path = self.schema_file();
+    fn write_version(&self, path: &Path, version: u32) -> Result<(), StoreError> {
         let temporary = path.with_extension("new");
         // Nobody takes half of a number for a number.
         File::create(&temporary)
             .and_then(|mut file| {
-                file.write_all(SCHEMA_VERSION.to_string().as_bytes())?;
+                file.write_all(version.to_string().as_bytes())?;
                 file.sync_all()
             })
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(|error| self.failed(creating(&path), error))
+            .and_then(|()| fs::rename(&temporary, path))
+            .map_err(|error| self.failed(creating(path), error))
     }
 
     /// An error of this store that trying again does not help against.

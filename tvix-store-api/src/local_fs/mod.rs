@@ -37,8 +37,8 @@ const CONCURRENT_READS: usize = 64;
 /// The store on this file system, in the layout and with the database of Nix: `<root>/nix/store`
 /// and `<root>/nix/var/nix/db/db.sqlite`. Nix may use it at the same time.
 ///
-/// What makes a path valid is its row in the database. Files are unpacked in a place beside the
-/// store paths, verified, given their canonical metadata, moved into place and then registered;
+/// What makes a path valid is its row in the database. Files are unpacked in a place outside the
+/// store directory, verified, given their canonical metadata, moved into place and then registered;
 /// so a process that is killed, wherever, leaves nothing valid that is not whole, and what it
 /// leaves is removed when the path is added again or the store is opened again. When a path is
 /// registered that is a derivation, so are the outputs that it tells.
@@ -87,8 +87,10 @@ impl LocalStore {
             layout.check_schema_version()?;
             None
         } else {
-            let initialise = || Database::create(&uri, &layout.database(), options.busy_timeout);
-            Some(layout.prepare(initialise)?)
+            let (path, timeout) = (layout.database(), options.busy_timeout);
+            let initialise = || Database::create(&uri, &path, timeout);
+            let add_realisations = || Database::add_realisations(&uri, &path, timeout);
+            Some(layout.prepare(initialise, add_realisations)?)
         };
         let opening = || format!("opening '{}'", layout.store.display());
         let open_store = || {
@@ -100,10 +102,9 @@ impl LocalStore {
             None
         } else {
             use std::os::fd::AsFd as _;
-            let made = ScratchRoot::create(store_fd.as_fd(), &layout.store);
+            let made = ScratchRoot::create(store_fd.as_fd(), &layout.store, &layout.state);
             Some(Arc::new(made.map_err(|error| {
-                let action = format!("making a scratch directory in '{}'", layout.store.display());
-                layout.failed(action, error)
+                layout.failed("making a scratch directory".to_owned(), error)
             })?))
         };
         let database = Database::open(DatabaseOptions {

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 
 use super::files::{open_directory, remove_tree};
 
-/// In the store directory, so on its file system. Nix's garbage collector leaves alone what
-/// begins with `tmp-` and is locked.
+/// What all processes' places are in. Not in the store directory if it can be helped: Nix's
+/// garbage collector removes what it does not know from there, whether it is in use or not.
 const COMMON: &CStr = c"tmp-tvix";
 
-/// This process's own place in the store directory, which no other user can enter. It is locked
+/// This process's own place on the store's file system, which no other user can enter. It is locked
 /// as long as it is used, so that others can tell it from what a dead process left.
 #[derive(Debug)]
 pub(super) struct ScratchRoot {
@@ -30,8 +30,7 @@ pub(super) struct ScratchRoot {
     counter: AtomicU64,
 }
 
-/// A place of one's own in the store directory, outside of every store path: on the same file
-/// system, so that what is made in it can be moved into place. Removed with all that is in it
+/// A place of one's own outside of every store path, but on the same file system, so that what is made in it can be moved into place. Removed with all that is in it
 /// when it is dropped, which blocks.
 #[derive(Debug)]
 pub struct Scratch {
@@ -41,16 +40,23 @@ pub struct Scratch {
 }
 
 impl ScratchRoot {
-    /// Makes this process's place in the store directory `store`, after removing those of
-    /// processes that are dead.
-    pub fn create(store: BorrowedFd<'_>, store_path: &Path) -> io::Result<Self> {
+    /// Makes this process's place: in the directory `state`, or in that of the store if they are on
+    /// different file systems. First removes those of processes that are dead.
+    pub fn create(store: BorrowedFd<'_>, store_path: &Path, state: &Path) -> io::Result<Self> {
+        let state_fd = open_directory(rustix::fs::CWD, state)?;
+        let (store_stat, state_stat) = (rustix::fs::fstat(store)?, rustix::fs::fstat(&state_fd)?);
+        let (parent, parent_path) = if store_stat.st_dev == state_stat.st_dev {
+            (state_fd.as_fd(), state)
+        } else {
+            (store, store_path)
+        };
         // Whoever removes it meanwhile (Nix's garbage collector) makes the lock void.
         let common = loop {
-            match rustix::fs::mkdirat(store, COMMON, Mode::RWXU) {
+            match rustix::fs::mkdirat(parent, COMMON, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            if let Some(common) = lock_directory(store, COMMON, FlockOperation::LockShared)? {
+            if let Some(common) = lock_directory(parent, COMMON, FlockOperation::LockShared)? {
                 break common;
             }
         };
@@ -70,7 +76,7 @@ impl ScratchRoot {
                 break (name, own);
             }
         };
-        let path = store_path
+        let path = parent_path
             .join(COMMON.to_string_lossy().as_ref())
             .join(name.to_string_lossy().as_ref());
         Ok(Self {

@@ -69,6 +69,19 @@ impl Database {
         created().map_err(|error| failed(uri, "creating", path, error.into()))
     }
 
+    /// Adds the tables of realisations to a database.
+    pub fn add_realisations(
+        uri: &StoreUri,
+        path: &Path,
+        busy_timeout: Duration,
+    ) -> Result<(), StoreError> {
+        let added = || -> rusqlite::Result<()> {
+            let connection = open_writer(path, busy_timeout, Durability::Relaxed)?;
+            schema::create_realisations(&connection)
+        };
+        added().map_err(|error| failed(uri, "opening", path, error.into()))
+    }
+
     pub fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
         let rows = Rows {
             store_dir: options.store_dir,
@@ -154,31 +167,7 @@ impl Database {
     }
 
     pub fn add_realisation(&self, realisation: Realisation) -> Result<(), StoreError> {
-        self.prepare_realisations()?;
         self.write(Write::Realisation(realisation))
-    }
-
-    /// Makes the tables of realisations, with which a store is not born.
-    fn prepare_realisations(&self) -> Result<(), StoreError> {
-        let writer = self.writer()?;
-        let created = writer.exclusively(|connection| -> rusqlite::Result<bool> {
-            if schema::has_realisations(connection)? {
-                return Ok(false);
-            }
-            schema::create_realisations(connection)?;
-            Ok(true)
-        });
-        if !created.map_err(|error| self.failed("changing", error.into()))? {
-            return Ok(());
-        }
-        let version_file = self.path.with_file_name("ca-schema");
-        let version = schema::REALISATIONS_VERSION.to_string();
-        std::fs::write(&version_file, version).map_err(|error| StoreError::Backend {
-            store: self.uri.clone(),
-            action: format!("creating '{}'", version_file.display()),
-            retryable: false,
-            source: error.into(),
-        })
     }
 
     fn list(&self, query: &str, path: Option<&StorePath>) -> Result<Vec<StorePath>, StoreError> {

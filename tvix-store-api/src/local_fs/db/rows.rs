@@ -6,6 +6,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::signature::{Signature, SignatureError};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -107,11 +108,7 @@ impl Rows {
             Some(deriver) => Some(self.parse(&text, "deriver", &deriver)?),
         };
         info.ultimate = raw.ultimate == Some(1);
-        let signatures = raw.signatures.unwrap_or_default();
-        info.signatures = signatures
-            .split_ascii_whitespace()
-            .map(str::to_owned)
-            .collect();
+        info.signatures = signatures(&text, raw.signatures)?;
         info.ca = match raw.ca.filter(|ca| !ca.is_empty()) {
             None => None,
             Some(ca) => Some(
@@ -155,7 +152,7 @@ impl Rows {
              (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca)
              values (?, ?, ?, ?, ?, ?, ?, ?)",
         )?;
-        let signatures = (!info.signatures.is_empty()).then(|| info.signatures.join(" "));
+        let signatures = (!info.signatures.is_empty()).then(|| joined(&info.signatures));
         Ok(statement.insert(params![
             self.text(&info.path),
             info.nix_hash().base16(),
@@ -209,17 +206,14 @@ impl Rows {
                 Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        let Some((path, signatures)) = found else {
+        let Some((path, texts)) = found else {
             return Ok(None);
         };
-        let signatures = signatures.unwrap_or_default();
+        let name = id.to_string();
         Ok(Some(Realisation {
             id: id.clone(),
-            out_path: self.parse(&id.to_string(), "output path", &path)?,
-            signatures: signatures
-                .split_ascii_whitespace()
-                .map(str::to_owned)
-                .collect(),
+            out_path: self.parse(&name, "output path", &path)?,
+            signatures: signatures(&name, texts)?,
         }))
     }
 
@@ -238,10 +232,24 @@ impl Rows {
                 drv_hash(&realisation.id),
                 realisation.id.output.as_str(),
                 output,
-                realisation.signatures.join(" "),
+                joined(&realisation.signatures),
             ])?;
         Ok(())
     }
+}
+
+fn signatures(of: &str, texts: Option<String>) -> Result<Vec<Signature>, DbError> {
+    let texts = texts.unwrap_or_default();
+    let parsed = texts.split_ascii_whitespace().map(|text| {
+        text.parse()
+            .map_err(|error: SignatureError| invalid(of, "signature", text, error))
+    });
+    parsed.collect()
+}
+
+fn joined(signatures: &[Signature]) -> String {
+    let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+    texts.join(" ")
 }
 
 fn drv_hash(id: &DrvOutput) -> String {

@@ -62,9 +62,6 @@ const REALISATIONS_SCHEMA: &str = "
     create index if not exists IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
 ";
 
-/// The version of [`REALISATIONS_SCHEMA`], which stands in the file `ca-schema`.
-pub(super) const REALISATIONS_VERSION: u32 = 3;
-
 /// Makes the tables that are missing.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     in_transaction(connection, SCHEMA)

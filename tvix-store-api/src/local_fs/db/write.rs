@@ -105,27 +105,19 @@ impl Writer {
         answered.try_recv().unwrap_or(Err(WriteError::Lost))
     }
 
-    /// Does something with the connection while nobody else writes. Blocks.
-    pub fn exclusively<T>(&self, action: impl FnOnce(&Connection) -> T) -> T {
-        action(&lock(&self.connection))
-    }
-
-    fn write_group(&self, connection: &mut Connection, mut group: Vec<Pending>) {
+    fn write_group(&self, connection: &mut Connection, group: Vec<Pending>) {
         if group.len() > 1 {
             let writes = group.iter().map(|pending| &pending.write);
-            match self.transaction(connection, writes) {
-                Ok(results) => {
-                    for (pending, result) in group.into_iter().zip(results) {
-                        // Nobody listens any more: written it is all the same.
-                        let _ = pending.answer.send(result);
-                    }
-                    return;
+            if let Ok(results) = self.transaction(connection, writes) {
+                for (pending, result) in group.into_iter().zip(results) {
+                    // Nobody listens any more: written it is all the same.
+                    let _ = pending.answer.send(result);
                 }
-                // One of them is to blame: each for itself, then.
-                Err(_) => {}
+                return;
             }
+            // One of them is to blame: each for itself, then.
         }
-        for Pending { write, answer } in group.drain(..) {
+        for Pending { write, answer } in group {
             let result = self.transaction(connection, std::iter::once(&write));
             let _ = answer.send(
                 result.and_then(|mut results| results.pop().unwrap_or(Err(WriteError::Lost))),
@@ -214,6 +206,7 @@ impl Writer {
         let Some(output) = self.rows.id(connection, &realisation.out_path)? else {
             return Err(WriteError::NotFound(realisation.out_path.clone()));
         };
+        // They may be forgotten: by a store that another process had open when this one came.
         if !schema::has_realisations(connection)? {
             return Ok(());
         }

@@ -1,0 +1,209 @@
+//! Several stores as one.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt as _};
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::{NarStream, Store, StoreError, StoreExt as _, StoreUri};
+
+/// Several stores as one: a local store before binary caches, memory before a local store.
+///
+/// - **Reads** ask one tier after the other. What an earlier one has hides what later ones have.
+/// - **Writes** go to the first tier, which is the one that the URI names. Since there everything
+///   that a path refers to must be valid too, what is only valid further down is copied up first,
+///   with its closure.
+/// - **A tier that fails** is passed over as long as a later one has what is asked for: a cache
+///   that is down does not stop what another has. If none has it, the first failure is returned
+///   rather than the answer that it is nowhere, which nobody knows. So, too, if it fails before the
+///   first chunk of a NAR; afterwards the failure is passed on.
+#[derive(Debug, Clone)]
+pub struct TieredStore {
+    first: Arc<dyn Store>,
+    others: Arc<[Arc<dyn Store>]>,
+}
+
+impl TieredStore {
+    /// The stores `first` and `others` as one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OtherStoreDir`] if they do not all have their paths in the same directory.
+    pub fn new(
+        first: Arc<dyn Store>,
+        others: impl IntoIterator<Item = Arc<dyn Store>>,
+    ) -> Result<Self, StoreError> {
+        let others: Arc<[Arc<dyn Store>]> = others.into_iter().collect();
+        let expected = first.store_dir();
+        match others.iter().find(|other| other.store_dir() != expected) {
+            None => Ok(Self { first, others }),
+            Some(other) => Err(StoreError::OtherStoreDir {
+                store: other.uri().clone(),
+                actual: other.store_dir().clone(),
+                expected: expected.clone(),
+            }),
+        }
+    }
+
+    /// The tiers, in order.
+    pub fn tiers(&self) -> impl Iterator<Item = &Arc<dyn Store>> {
+        std::iter::once(&self.first).chain(self.others.iter())
+    }
+
+    /// The first answer of a tier that has one.
+    async fn first_some<T>(&self, ask: impl AsyncTierQuery<T>) -> Result<Option<T>, StoreError> {
+        let mut failure = None;
+        for tier in self.tiers() {
+            match ask.ask(&**tier).await {
+                Ok(Some(answer)) => return Ok(Some(answer)),
+                Ok(None) => {}
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// Makes valid in the first tier what of `paths` is valid in a later one.
+    async fn bring_up(&self, paths: &[StorePath]) -> Result<(), StoreError> {
+        if self.others.is_empty() || paths.is_empty() {
+            return Ok(());
+        }
+        let there = self.first.valid_paths(paths).await?;
+        let missing: Vec<StorePath> = paths
+            .iter()
+            .filter(|path| !there.contains(*path))
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // What is nowhere is left for the first tier to refuse.
+        let valid: Vec<StorePath> = self.valid_paths(&missing).await?.into_iter().collect();
+        self.copy_closure(&*self.first, &valid).await?;
+        Ok(())
+    }
+}
+
+/// A question to one tier, as a trait because a closure cannot say that its future is `Send`.
+#[async_trait]
+trait AsyncTierQuery<T>: Send + Sync {
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<T>, StoreError>;
+}
+
+struct InfoOf<'a>(&'a StorePath);
+
+#[async_trait]
+impl AsyncTierQuery<Arc<PathInfo>> for InfoOf<'_> {
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        tier.path_info(self.0).await
+    }
+}
+
+struct OnDisk<'a>(&'a StorePath);
+
+#[async_trait]
+impl AsyncTierQuery<PathBuf> for OnDisk<'_> {
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<PathBuf>, StoreError> {
+        tier.on_disk(self.0).await
+    }
+}
+
+struct RealisationOf<'a>(&'a DrvOutput);
+
+#[async_trait]
+impl AsyncTierQuery<Realisation> for RealisationOf<'_> {
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<Realisation>, StoreError> {
+        tier.realisation(self.0).await
+    }
+}
+
+struct NarOf<'a>(&'a StorePath);
+
+#[async_trait]
+impl AsyncTierQuery<NarStream> for NarOf<'_> {
+    /// Reads up to the first chunk: only then is it known that the tier has it.
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<NarStream>, StoreError> {
+        let begun = async {
+            let mut nar = tier.nar(self.0).await?;
+            let first = nar.next().await.transpose()?;
+            Ok::<NarStream, StoreError>(stream::iter(first.map(Ok)).chain(nar).boxed())
+        };
+        match begun.await {
+            Ok(nar) => Ok(Some(nar)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for TieredStore {
+    fn uri(&self) -> &StoreUri {
+        self.first.uri()
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        self.first.store_dir()
+    }
+
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.first_some(InfoOf(path)).await
+    }
+
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        let mut valid = HashSet::with_capacity(paths.len());
+        let mut left = paths.to_vec();
+        let mut failure = None;
+        for tier in self.tiers() {
+            if left.is_empty() {
+                break;
+            }
+            match tier.valid_paths(&left).await {
+                Ok(found) => {
+                    left.retain(|path| !found.contains(path));
+                    valid.extend(found);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        match failure {
+            Some(error) if !left.is_empty() => Err(error),
+            _ => Ok(valid),
+        }
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+        let found = self.first_some(NarOf(path)).await?;
+        found.ok_or_else(|| StoreError::NotFound {
+            store: self.uri().clone(),
+            path: path.clone(),
+        })
+    }
+
+    async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
+        let references = info.references.iter().filter(|path| **path != info.path);
+        let references: Vec<StorePath> = references.cloned().collect();
+        self.bring_up(&references).await?;
+        self.first.add(info, nar).await
+    }
+
+    async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        self.first_some(OnDisk(path)).await
+    }
+
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        self.first_some(RealisationOf(id)).await
+    }
+
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        self.bring_up(std::slice::from_ref(&realisation.out_path))
+            .await?;
+        self.first.add_realisation(realisation).await
+    }
+}

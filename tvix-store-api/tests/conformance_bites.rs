@@ -1,0 +1,245 @@
+//! The conformance suite finds what is wrong with stores that are wrong on purpose.
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::nar::{Event, Reader, Writer};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_store_api::conformance::{Capabilities, case_names, run_all};
+use tvix_store_api::verify::digest;
+use tvix_store_api::{
+    DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, Store, StoreError, StoreUri,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Takes any contents for what was announced.
+    ChecksNoHash,
+    /// Shows a path as soon as its first chunk is there.
+    ShowsParts,
+    /// Says what is known of a path but what it refers to.
+    ForgetsReferences,
+    /// The last addition wins.
+    Overwrites,
+    /// Takes any path for that of its content address.
+    ChecksNoAddress,
+    /// Keeps contents, not modes.
+    LosesModes,
+    /// Refuses what is valid.
+    RefusesAgain,
+    /// Says that what is not there is empty.
+    FindsNothingEmpty,
+    /// Panics when asked for a realisation.
+    Panics,
+}
+
+/// A memory store with one fault.
+#[derive(Debug)]
+struct Broken {
+    fault: Fault,
+    inner: MemoryStore,
+    /// What is told of paths instead of what the store knows.
+    infos: Mutex<HashMap<StorePath, Arc<PathInfo>>>,
+}
+
+impl Broken {
+    fn tell(&self, info: PathInfo) {
+        let info = PathInfo {
+            registration_time: Some(1),
+            ..info
+        };
+        self.infos
+            .lock()
+            .unwrap()
+            .insert(info.path.clone(), info.into());
+    }
+}
+
+#[async_trait]
+impl Store for Broken {
+    fn uri(&self) -> &StoreUri {
+        self.inner.uri()
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        self.inner.store_dir()
+    }
+
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        if let Some(told) = self.infos.lock().unwrap().get(path) {
+            return Ok(Some(told.clone()));
+        }
+        let info = self.inner.path_info(path).await?;
+        if self.fault != Fault::ForgetsReferences {
+            return Ok(info);
+        }
+        Ok(info.map(|info| {
+            let references = Default::default();
+            let info = PathInfo::clone(&info);
+            Arc::new(PathInfo { references, ..info })
+        }))
+    }
+
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        self.inner.valid_paths(paths).await
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+        let nar = self.inner.nar(path).await;
+        match (self.fault, nar) {
+            (Fault::FindsNothingEmpty, Err(_)) => Ok(stream::empty().boxed()),
+            (Fault::LosesModes, Ok(nar)) => {
+                let nar: Vec<Bytes> = nar.try_collect().await?;
+                let nar = Bytes::from(without_modes(&nar.concat()));
+                Ok(stream::iter([Ok(nar)]).boxed())
+            }
+            (_, nar) => nar,
+        }
+    }
+
+    async fn add(&self, info: PathInfo, mut nar: NarStream) -> Result<(), StoreError> {
+        let valid = self.inner.path_info(&info.path).await?.is_some();
+        match self.fault {
+            Fault::ChecksNoHash => {
+                let chunks: Vec<Bytes> = nar.try_collect().await?;
+                let nar = Bytes::from(chunks.concat());
+                let mut right = info.clone();
+                right.nar_hash = digest(&nar);
+                right.nar_size = nar.len() as u64;
+                self.inner.add(right, stream::iter([Ok(nar)]).boxed()).await
+            }
+            Fault::ShowsParts => {
+                let first = nar.next().await.transpose()?;
+                self.tell(info.clone());
+                let nar = stream::iter(first.map(Ok)).chain(nar).boxed();
+                self.inner.add(info, nar).await
+            }
+            Fault::Overwrites => {
+                self.inner.add(info.clone(), nar).await?;
+                self.tell(info);
+                Ok(())
+            }
+            Fault::ChecksNoAddress => {
+                let told = info.clone();
+                self.inner.add(PathInfo { ca: None, ..info }, nar).await?;
+                if told.ca.is_some() && !valid {
+                    self.tell(told);
+                }
+                Ok(())
+            }
+            Fault::RefusesAgain if valid => Err(StoreError::Bug {
+                store: self.uri().clone(),
+                message: "it is there".into(),
+            }),
+            _ => self.inner.add(info, nar).await,
+        }
+    }
+
+    async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        self.inner.on_disk(path).await
+    }
+
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        assert!(self.fault != Fault::Panics, "on purpose");
+        self.inner.realisation(id).await
+    }
+
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        self.inner.add_realisation(realisation).await
+    }
+}
+
+fn without_modes(nar: &[u8]) -> Vec<u8> {
+    let mut reader = Reader::new(nar);
+    let mut writer = Writer::new(Vec::new());
+    while let Some(event) = reader.next_event().unwrap() {
+        match event {
+            Event::RegularStart { size, .. } => writer.regular_start(false, size).unwrap(),
+            event => writer.event(event).unwrap(),
+        }
+    }
+    writer.finish().unwrap()
+}
+
+async fn failing_cases(fault: Fault) -> BTreeSet<&'static str> {
+    let new_store = || async {
+        Broken {
+            fault,
+            inner: MemoryStore::new(StoreDir::default()),
+            infos: Mutex::default(),
+        }
+    };
+    let capabilities = Capabilities::default().realisations(true);
+    let report = run_all(new_store, capabilities).await;
+    assert_eq!(report.outcomes.len(), case_names().count());
+    report.failures().map(|(case, _)| case).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_found_by_the_cases_for_it() {
+    for (fault, expected) in [
+        (Fault::ChecksNoHash, &["a_wrong_hash", "a_wrong_size"][..]),
+        (
+            Fault::ShowsParts,
+            &[
+                "a_stream_that_fails_leaves_nothing",
+                "nothing_is_visible_while_it_comes",
+                "a_dropped_addition_leaves_nothing",
+                "a_wrong_hash",
+                "a_truncated_nar",
+            ],
+        ),
+        (
+            Fault::ForgetsReferences,
+            &["every_field_is_kept", "closures_come_references_first"],
+        ),
+        (Fault::Overwrites, &["adding_again_changes_nothing"]),
+        (
+            Fault::ChecksNoAddress,
+            &[
+                "a_path_that_is_not_its_address",
+                "contents_that_are_not_their_address",
+            ],
+        ),
+        (
+            Fault::LosesModes,
+            &["a_tree_of_everything", "a_local_path_can_be_read"],
+        ),
+        (
+            Fault::RefusesAgain,
+            &[
+                "adding_again_changes_nothing",
+                "one_path_added_by_many_at_once",
+            ],
+        ),
+        (Fault::FindsNothingEmpty, &["an_unknown_path_is_not_valid"]),
+        (Fault::Panics, &["an_unknown_realisation_is_none"]),
+    ] {
+        let failing = failing_cases(fault).await;
+        for case in expected {
+            assert!(
+                failing.contains(case),
+                "{fault:?}: {case} is not in {failing:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_back_end_claims_it_must_do() {
+    let new_store = || async { MemoryStore::new(StoreDir::default()) };
+    let capabilities = Capabilities::default().on_disk(true);
+    let report = run_all(new_store, capabilities).await;
+    let failing: Vec<_> = report.failures().map(|(case, _)| case).collect();
+    assert_eq!(failing, ["files_on_disk_are_those_of_the_nar"]);
+    assert!(
+        report.to_string().contains("it is nowhere on disk"),
+        "{report}"
+    );
+}
