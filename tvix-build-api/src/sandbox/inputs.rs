@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::store_path::StorePath;
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
 
 use crate::BuildRequest;
@@ -33,8 +34,9 @@ impl Inputs {
 
     /// Finds the inputs in any store; those that it does not keep as files are unpacked.
     pub async fn locate(store: &dyn Store, request: &BuildRequest) -> Result<Self, StoreError> {
-        let located: Vec<LocalPath> = stream::iter(&request.inputs)
-            .map(|info| store.local_path(&info.path))
+        let paths: Vec<StorePath> = request.inputs.iter().map(|i| i.path.clone()).collect();
+        let located: Vec<LocalPath> = stream::iter(paths)
+            .map(|path| async move { store.local_path(&path).await })
             .buffered(IN_FLIGHT)
             .try_collect()
             .await?;

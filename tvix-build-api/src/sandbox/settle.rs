@@ -180,7 +180,7 @@ impl<'f> Settler<'f> {
         let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
         let mut writer = RewritingWriter::new(hasher, rewrites);
         nar::dump_path(&found.file, &mut writer)
-            .and_then(|()| Ok(writer.finish()?.0.finish()))
+            .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
             .map_err(|error| self.field.nar_error(&found.output, error))
     }
 
@@ -224,7 +224,7 @@ impl<'f> Settler<'f> {
             let dumped = nar::dump_path(file, &mut writer);
             let sink = writer.finish();
             dumped?;
-            sink?.finish()
+            sink.map_err(NarError::Io)?.finish()
         };
         let (hash, size) = write().map_err(|error| match error {
             // The first thing that went wrong is what counts, and it hides in there.
