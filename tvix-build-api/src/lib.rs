@@ -7,6 +7,8 @@
 //! `conformance` (feature `conformance`) checks it.
 
 mod builder;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod forward;
 mod log;

@@ -1,5 +1,25 @@
 //! Building on this machine, in Linux namespaces.
 //!
-//! [`engine`] starts processes in sandboxes and knows nothing of derivations.
+//! [`SandboxBuilder`] is the builder. It stands on [`engine`], which starts processes in sandboxes
+//! and knows nothing of derivations.
+//!
+//! A build goes through the modules below in this order: inputs are located, a process is prepared
+//! and run, its outputs are harvested and delivered.
 
+mod builder;
+mod deliver;
 pub mod engine;
+mod harvest;
+mod inputs;
+mod options;
+mod paths;
+mod prepare;
+mod run;
+mod settle;
+mod stream;
+mod trouble;
+
+pub use builder::SandboxBuilder;
+pub use engine::EngineError;
+pub use options::SandboxOptions;
+pub use paths::{SandboxPath, SandboxPathError};

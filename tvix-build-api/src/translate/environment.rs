@@ -89,8 +89,10 @@ mod tests {
         let dir = StoreDir::default();
         let made = builder.instantiate(&dir).unwrap();
         let request = BuildRequest::new(made.path, made.derivation);
-        let mut options = TranslateOptions::default();
-        options.default_cores = 7;
+        let mut options = TranslateOptions {
+            default_cores: 7,
+            ..TranslateOptions::default()
+        };
         options.impure_env.insert("PROXY".into(), "p".into());
         translate(&dir, &request, &options)
     }

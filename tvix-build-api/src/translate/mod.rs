@@ -181,7 +181,11 @@ pub fn translate(
 /// The attribute of `derivation` that is not supported yet, as a message. These say what a
 /// builder program is to find; to leave them out would build something else.
 pub fn unsupported_attribute(derivation: &Derivation) -> Option<String> {
-    let is_set = |name| derivation.env_var(name).is_some_and(|value| *value != "");
+    let is_set = |name| {
+        derivation
+            .env_var(name)
+            .is_some_and(|value| !value.is_empty())
+    };
     let attribute = if is_set("__json") {
         "__structuredAttrs"
     } else if is_set("exportReferencesGraph") {

@@ -1,0 +1,102 @@
+//! What a case works with.
+
+use std::fmt;
+use std::sync::Arc;
+
+use nix_compat::derivation::DerivationBuilder;
+use nix_compat::store_path::StoreDir;
+use tvix_store_api::{MemoryStore, Store};
+
+use super::Script;
+use crate::memory::InMemoryBuilder;
+use crate::{Builder, BuilderProfile, FailureKind};
+
+type MakeDerivation = dyn Fn(&str, &Script) -> DerivationBuilder + Send + Sync;
+type Leftovers = dyn Fn(&str) -> Vec<String> + Send + Sync;
+
+/// A back end and what it takes to try it.
+#[derive(Clone)]
+pub struct Subject {
+    pub(super) builder: Arc<dyn Builder>,
+    pub(super) store: Arc<dyn Store>,
+    make_derivation: Arc<MakeDerivation>,
+    leftovers: Arc<Leftovers>,
+}
+
+impl Subject {
+    /// A builder, a store that it knows and from which it can read inputs, and a function that
+    /// makes a derivation of a given name which does what a script says.
+    pub fn new(
+        builder: impl Builder + 'static,
+        store: Arc<dyn Store>,
+        make_derivation: impl Fn(&str, &Script) -> DerivationBuilder + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            builder: Arc::new(builder),
+            store,
+            make_derivation: Arc::new(make_derivation),
+            leftovers: Arc::new(|_| Vec::new()),
+        }
+    }
+
+    /// Sets how to find what builds have left behind outside of the store: processes, files. The
+    /// function is given the name of a derivation and lists what is still there of its build.
+    #[must_use]
+    pub fn leftovers(
+        mut self,
+        leftovers: impl Fn(&str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.leftovers = Arc::new(leftovers);
+        self
+    }
+
+    /// The builder in memory, with a store in memory.
+    pub fn in_memory() -> Self {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreDir::default()));
+        Self::in_memory_with(store.clone(), |builder| builder)
+    }
+
+    /// The builder in memory wrapped by another one, or by something that spoils it.
+    pub fn in_memory_with<B: Builder + 'static>(
+        store: Arc<dyn Store>,
+        wrap: impl FnOnce(InMemoryBuilder) -> B,
+    ) -> Self {
+        let system = "x86_64-linux";
+        let builder = InMemoryBuilder::new(BuilderProfile::new("memory", system, 4))
+            .knows(store.clone())
+            .otherwise_async(|build| async move {
+                let script = build.request().derivation.env_var("script");
+                match script
+                    .map(|text| text.as_slice())
+                    .map(serde_json::from_slice)
+                {
+                    Some(Ok(script)) => Script::run_in_memory(script, build).await,
+                    other => Err(FailureKind::InvalidDerivation {
+                        message: format!("no script: {other:?}"),
+                    }
+                    .into()),
+                }
+            });
+        Self::new(wrap(builder), store, move |name, script| {
+            let text = serde_json::to_string(script).unwrap_or_default();
+            DerivationBuilder::new(name, system, "/bin/sh").env("script", text)
+        })
+    }
+
+    pub(super) fn derivation(&self, name: &str, script: &Script) -> DerivationBuilder {
+        (self.make_derivation)(name, script)
+    }
+
+    pub(super) fn left_behind(&self, name: &str) -> Vec<String> {
+        (self.leftovers)(name)
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("builder", &self.builder)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,398 @@
+//! The builder.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use nix_compat::store_path::StoreDir;
+use tvix_store_api::{Store, StoreUri};
+
+use super::deliver::{KnownStore, deliver};
+use super::engine::{Engine, EngineError, EngineOptions, Scratch};
+use super::harvest::Field;
+use super::inputs::Inputs;
+use super::prepare::{self, Prepared};
+use super::run::run;
+use super::trouble::{Blame, Trouble};
+use super::{SandboxOptions, SandboxPath};
+use crate::log::Tail;
+use crate::outputs::ReferenceRules;
+use crate::translate::{TranslateOptions, Translation, translate};
+use crate::{
+    BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
+    BuilderProfile, Delivery, FailureKind,
+};
+
+/// Builds on this machine, in Linux namespaces, without a daemon, as root or not.
+///
+/// Builds see the closure of their inputs, what [`SandboxOptions::sandbox_paths`] names, and
+/// nothing else of the host; fixed-output derivations see its network. A machine that cannot
+/// sandbox is told by [`BuilderError::SandboxUnavailable`]: builds are never less apart than was
+/// asked for.
+///
+/// Outputs are pushed to a store that it [knows](Self::knows), in one transaction if that is a
+/// [local store](Self::knows_local) on the file system that builds write to.
+///
+/// Clones share everything. `build` must be called on a tokio runtime with I/O and time enabled.
+#[derive(Debug, Clone)]
+pub struct SandboxBuilder {
+    profile: BuilderProfile,
+    blame: Blame,
+    engine: Engine,
+    options: Arc<SandboxOptions>,
+    translate: TranslateOptions,
+    stores: HashMap<StoreUri, KnownStore>,
+}
+
+impl SandboxBuilder {
+    /// Makes a builder. Blocks shortly. Whether the machine can sandbox is found out by the first
+    /// build, or by [`probe`](Self::probe).
+    ///
+    /// # Errors
+    ///
+    /// When the scratch directory cannot be used or threads cannot be started.
+    pub fn new(options: SandboxOptions) -> Result<Self, EngineError> {
+        let mut engine_options = EngineOptions::new(&options.scratch);
+        engine_options.first_id = options.first_id;
+        let engine = Engine::new(engine_options)?;
+        Ok(Self {
+            profile: options.profile(),
+            blame: Blame(options.name.clone()),
+            engine,
+            options: Arc::new(options),
+            translate: TranslateOptions::default().with_own_environment(),
+            stores: HashMap::new(),
+        })
+    }
+
+    /// Pushes outputs to `store` when a request names it, through [`Store::add`].
+    #[must_use]
+    pub fn knows(mut self, store: Arc<dyn Store>) -> Self {
+        self.stores
+            .insert(store.uri().clone(), KnownStore::Any(store));
+        self
+    }
+
+    /// Pushes outputs to `store` when a request names it. If it is on the file system that builds
+    /// write to ([`SandboxOptions::for_store`]), no file is copied and all outputs of a build
+    /// become valid at once; else as [`knows`](Self::knows). Inputs that are read from this store
+    /// are found without asking it.
+    #[cfg(feature = "local-fs")]
+    #[must_use]
+    pub fn knows_local(mut self, store: tvix_store_api::local_fs::LocalStore) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
+        let beside = device(&self.options.scratch) == device(store.real_store_dir());
+        let uri = store.uri().clone();
+        let known = if beside {
+            KnownStore::Beside(store)
+        } else {
+            KnownStore::Any(Arc::new(store))
+        };
+        self.stores.insert(uri, known);
+        self
+    }
+
+    /// Finds out whether this machine can sandbox, by trying. Blocks shortly.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unavailable`] says what is missing and what to do about it.
+    pub fn probe(&self) -> Result<(), EngineError> {
+        if self.options.sandbox {
+            self.engine.probe()
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn build_outputs(
+        &self,
+        request: Arc<BuildRequest>,
+        context: &BuildContext,
+        tail: &mut Tail,
+    ) -> Result<Delivery, Trouble> {
+        if let Some(message) = self.profile.unsupported(&request.derivation) {
+            return Err(self.blame.unsupported(message));
+        }
+        let dir = context.inputs.store_dir().clone();
+        let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
+        self.check_store_dir(&dir, store)?;
+        let prepared = async {
+            if self.options.sandbox {
+                self.prepare_sandboxed(&dir, &request, context).await
+            } else {
+                self.prepare_unconfined(&dir, &request, context).await
+            }
+        };
+        let (prepared, translation) = unless_cancelled(context, prepared).await?;
+        let PreparedBuild {
+            prepared: Prepared { spec, scratch },
+            held,
+        } = prepared;
+        let rules = ReferenceRules::of(&dir, &request.derivation, &translation.outputs)?;
+        let running = self.engine.spawn_holding(spec, (held, scratch.clone()));
+        let running = unless_cancelled(context, async {
+            running.await.map_err(|error| self.blame.engine(error))
+        })
+        .await?;
+        let ran = run(
+            running,
+            &self.blame,
+            &request.limits,
+            &context.log,
+            &context.cancel,
+            tail,
+        );
+        if let Err(trouble) = ran.await {
+            self.keep_failed(&request, &scratch).await;
+            return Err(trouble);
+        }
+        let field = Field {
+            blame: self.blame.clone(),
+            dir,
+            store: scratch.store_dir(),
+            owner: match scratch.host_ids().filter(|_| self.options.sandbox) {
+                Some(ids) => ids.uid,
+                None => rustix::process::geteuid().as_raw(),
+            },
+            request,
+            outputs: translation.outputs,
+            rules,
+        };
+        let harvested = self.blocking({
+            let scratch = scratch.clone();
+            move || {
+                // If nobody waits any more, nobody else may get the directory yet.
+                let _held = scratch;
+                field.harvest()
+            }
+        });
+        let harvested = unless_cancelled(context, harvested).await?;
+        deliver(&self.blame, store, harvested, scratch, &context.cancel).await
+    }
+
+    /// Nothing that is built for one store directory is of use in another.
+    fn check_store_dir(&self, dir: &StoreDir, store: Option<&KnownStore>) -> Result<(), Trouble> {
+        match store.map(|store| store.as_store()) {
+            Some(store) if store.store_dir() != dir => Err(self.blame.unsupported(format!(
+                "its inputs are in a store with the directory '{dir}', and the outputs are to go \
+                 to one with '{}'",
+                store.store_dir()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn prepare_sandboxed(
+        &self,
+        dir: &StoreDir,
+        request: &Arc<BuildRequest>,
+        context: &BuildContext,
+    ) -> Result<(PreparedBuild, Translation), Trouble> {
+        let translation = translate(dir, request, &self.translate)
+            .map_err(|error| self.blame.translate(error))?;
+        let inputs = self.locate(request, context).await?;
+        let (engine, blame) = (self.engine.clone(), self.blame.clone());
+        let (dir, options) = (dir.clone(), self.options.clone());
+        let limits = request.limits;
+        self.blocking(move || {
+            let paths: &[SandboxPath] = &options.sandbox_paths;
+            let files = &inputs.files;
+            let prepared =
+                prepare::sandboxed(&engine, &blame, &dir, &translation, files, paths, &limits)?;
+            let held = Held {
+                _inputs: inputs,
+                escaped: None,
+            };
+            Ok((PreparedBuild { prepared, held }, translation))
+        })
+        .await
+    }
+
+    async fn locate(
+        &self,
+        request: &BuildRequest,
+        context: &BuildContext,
+    ) -> Result<Inputs, Trouble> {
+        #[cfg(feature = "local-fs")]
+        if let Some(KnownStore::Beside(store)) = self.stores.get(context.inputs.uri()) {
+            // They are valid there, as everybody who makes a request promises.
+            return Ok(Inputs::in_directory(store.real_store_dir(), request));
+        }
+        let located = Inputs::locate(&context.inputs, request).await;
+        located.map_err(|error| self.blame.inputs(error))
+    }
+
+    /// Without a sandbox the process has to find its inputs, and to leave its outputs, where
+    /// their paths say.
+    async fn prepare_unconfined(
+        &self,
+        dir: &StoreDir,
+        request: &Arc<BuildRequest>,
+        context: &BuildContext,
+    ) -> Result<(PreparedBuild, Translation), Trouble> {
+        let here = match self.stores.get(context.inputs.uri()) {
+            #[cfg(feature = "local-fs")]
+            Some(KnownStore::Beside(store)) => store.real_store_dir() == dir.as_path(),
+            _ => false,
+        };
+        if !here {
+            return Err(self.blame.unsupported(format!(
+                "without a sandbox, inputs have to be in a local store whose files are in '{dir}', \
+                 on the file system that builds write to"
+            )));
+        }
+        let (engine, blame) = (self.engine.clone(), self.blame.clone());
+        let mut options = self.translate.clone();
+        let (dir, request) = (dir.clone(), request.clone());
+        self.blocking(move || {
+            let scratch = engine.scratch().map_err(|error| blame.engine(error))?;
+            options.build_dir = scratch.build_dir().display().to_string();
+            let translation =
+                translate(&dir, &request, &options).map_err(|error| blame.translate(error))?;
+            let prepared = prepare::unconfined(&blame, scratch, &translation, &request.limits)?;
+            let escaped = Escaped {
+                store: dir.as_path().to_owned(),
+                names: translation
+                    .outputs()
+                    .map(|(_, path)| path.to_string())
+                    .collect(),
+                scratch: prepared.scratch.clone(),
+            };
+            // What is there already is not valid, or nobody would build it.
+            escaped.bring_back();
+            let held = Held {
+                _inputs: Inputs::default(),
+                escaped: Some(escaped),
+            };
+            Ok((PreparedBuild { prepared, held }, translation))
+        })
+        .await
+    }
+
+    /// Moves the build directory of a failed build to where such are kept, as far as possible.
+    async fn keep_failed(&self, request: &BuildRequest, scratch: &Arc<Scratch>) {
+        let Some(directory) = self.options.keep_failed.clone() else {
+            return;
+        };
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!(
+            "nix-build-{}-{}-{number}",
+            request.derivation.name,
+            std::process::id()
+        );
+        let scratch = scratch.clone();
+        let _ = self
+            .blocking(move || {
+                use std::os::unix::fs::DirBuilderExt as _;
+                let build = scratch.build_dir();
+                // Private: what builders leave is not for other users.
+                let mut private = std::fs::DirBuilder::new();
+                let _ = private.recursive(true).mode(0o700).create(&directory);
+                if std::fs::rename(&build, directory.join(name)).is_ok() {
+                    let _ = std::fs::create_dir(&build);
+                }
+                Ok(())
+            })
+            .await;
+    }
+
+    /// Runs `work` on a thread that may block. It goes on if the future is dropped.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(lost) => {
+                let action = "working on a thread for blocking work";
+                Err(self.blame.backend(action, false, lost))
+            }
+        }
+    }
+}
+
+/// Does a part of a build that may be given up at any point.
+async fn unless_cancelled<T>(
+    context: &BuildContext,
+    part: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => Err(FailureKind::Cancelled.into()),
+        result = part => result,
+    }
+}
+
+struct PreparedBuild {
+    prepared: Prepared,
+    held: Held,
+}
+
+/// What a process needs until it is dead.
+struct Held {
+    _inputs: Inputs,
+    escaped: Option<Escaped>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(escaped) = &self.escaped {
+            escaped.bring_back();
+        }
+    }
+}
+
+/// The outputs of a process that writes them to the store directory itself.
+struct Escaped {
+    store: PathBuf,
+    names: Vec<String>,
+    scratch: Arc<Scratch>,
+}
+
+impl Escaped {
+    /// Moves them to the scratch directory, where they are harvested, or removed with it.
+    fn bring_back(&self) {
+        for name in &self.names {
+            // There may be none.
+            let to = self.scratch.store_dir().join(name);
+            let _ = std::fs::rename(self.store.join(name), to);
+        }
+    }
+}
+
+#[async_trait]
+impl Builder for SandboxBuilder {
+    fn profile(&self) -> &BuilderProfile {
+        &self.profile
+    }
+
+    async fn build(
+        &self,
+        request: BuildRequest,
+        context: BuildContext,
+    ) -> Result<BuildOutcome, BuilderError> {
+        let began = Instant::now();
+        let mut tail = Tail::default();
+        match self
+            .build_outputs(Arc::new(request), &context, &mut tail)
+            .await
+        {
+            Ok(delivery) => Ok(BuildOutcome::Success(BuildSuccess {
+                delivery,
+                duration: began.elapsed(),
+            })),
+            Err(Trouble::Failure(kind)) => Ok(BuildOutcome::Failure(BuildFailure {
+                kind,
+                log_tail: tail.into_lines(),
+                duration: began.elapsed(),
+            })),
+            Err(Trouble::Builder(error)) => Err(*error),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Handing outputs over.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tvix_store_api::Store;
+#[cfg(feature = "local-fs")]
+use tvix_store_api::local_fs::{LocalStore, ScannedTree};
+
+use super::engine::Scratch;
+use super::harvest::Harvested;
+use super::stream::stream_tree;
+use super::trouble::{Blame, Trouble};
+use crate::{Delivery, FailureKind, PushedOutput, StreamedOutput};
+
+/// A store that the builder knows.
+#[derive(Debug, Clone)]
+pub(super) enum KnownStore {
+    /// On the file system that builds write to: outputs are renamed into it.
+    #[cfg(feature = "local-fs")]
+    Beside(LocalStore),
+    /// Anywhere.
+    Any(Arc<dyn Store>),
+}
+
+impl KnownStore {
+    pub fn as_store(&self) -> &dyn Store {
+        match self {
+            #[cfg(feature = "local-fs")]
+            Self::Beside(store) => store,
+            Self::Any(store) => store,
+        }
+    }
+}
+
+/// Pushes the outputs to `store`, or has them streamed. They lie in `scratch` and come references
+/// first.
+pub(super) async fn deliver(
+    blame: &Blame,
+    store: Option<&KnownStore>,
+    outputs: Vec<Harvested>,
+    scratch: Arc<Scratch>,
+    cancel: &CancellationToken,
+) -> Result<Delivery, Trouble> {
+    match store {
+        None => {
+            let outputs = outputs.into_iter().map(|harvested| StreamedOutput {
+                name: harvested.output.name,
+                nar: stream_tree(harvested.file, harvested.info.path.clone(), scratch.clone()),
+                info: harvested.info,
+            });
+            Ok(Delivery::Streamed(outputs.collect()))
+        }
+        #[cfg(feature = "local-fs")]
+        Some(KnownStore::Beside(store)) => {
+            let (names, trees): (Vec<_>, Vec<_>) = outputs
+                .into_iter()
+                .map(|harvested| {
+                    let tree = ScannedTree {
+                        scratch: harvested.file,
+                        info: harvested.info,
+                    };
+                    (harvested.output.name, tree)
+                })
+                .unzip();
+            let registered = store.register_trees(trees).await;
+            let infos = registered.map_err(|error| blame.push(error))?;
+            let pushed = names.into_iter().zip(infos);
+            Ok(Delivery::Pushed(
+                pushed
+                    .map(|(name, info)| PushedOutput { name, info })
+                    .collect(),
+            ))
+        }
+        Some(KnownStore::Any(store)) => {
+            let mut pushed = Vec::with_capacity(outputs.len());
+            for harvested in outputs {
+                let info = Arc::new(harvested.info.clone());
+                let nar = stream_tree(harvested.file, info.path.clone(), scratch.clone());
+                let adding = store.add(harvested.info, nar);
+                let added = tokio::select! {
+                    added = adding => added,
+                    // Once an output is there the others have to follow.
+                    () = cancel.cancelled(), if pushed.is_empty() => {
+                        return Err(FailureKind::Cancelled.into());
+                    }
+                };
+                added.map_err(|error| blame.push(error))?;
+                let name = harvested.output.name;
+                pushed.push(PushedOutput { name, info });
+            }
+            Ok(Delivery::Pushed(pushed))
+        }
+    }
+}

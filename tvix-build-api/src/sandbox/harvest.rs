@@ -1,0 +1,156 @@
+//! From what a process left to outputs with all that a store wants to know.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix_compat::nar::NarError;
+use nix_compat::path_info::PathInfo;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_store_api::tree::{TreeError, TreeScan, canonicalise};
+
+use super::settle::Settler;
+use super::trouble::{Blame, Trouble};
+use crate::outputs::{PlannedOutput, ReferenceRules, references_first};
+use crate::{BuildRequest, FailureKind};
+
+/// An output as files, canonical and checked.
+#[derive(Debug)]
+pub(super) struct Harvested {
+    pub output: PlannedOutput,
+    /// Where it is.
+    pub file: PathBuf,
+    /// What it is to become.
+    pub info: PathInfo,
+}
+
+/// What a dead process left.
+pub(super) struct Field {
+    pub blame: Blame,
+    pub dir: StoreDir,
+    /// The directory that was the store directory to the process.
+    pub store: PathBuf,
+    /// The user that it ran as.
+    pub owner: u32,
+    pub request: Arc<BuildRequest>,
+    pub outputs: Vec<PlannedOutput>,
+    pub rules: ReferenceRules,
+}
+
+/// An output of which is known what is in it.
+pub(super) struct Found {
+    pub output: PlannedOutput,
+    pub file: PathBuf,
+    pub scan: TreeScan,
+}
+
+impl Field {
+    /// Makes the outputs canonical, scans and checks them. They come references first. Blocks.
+    pub fn harvest(&self) -> Result<Vec<Harvested>, Trouble> {
+        // Nothing is worth reading if something is missing.
+        for output in &self.outputs {
+            match self.file(output).symlink_metadata() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(FailureKind::MissingOutput {
+                        output: output.name.clone(),
+                        path: self.dir.display(&output.path).to_string(),
+                    }
+                    .into());
+                }
+                Err(error) => return Err(self.blame.io("looking for outputs", error)),
+            }
+        }
+        let inputs = self.request.inputs.iter().map(|info| &info.path);
+        let own = self.outputs.iter().map(|output| &output.path);
+        let candidates: Vec<&StorePath> = inputs.chain(own).collect();
+        let mut found = Vec::with_capacity(self.outputs.len());
+        for output in &self.outputs {
+            let file = self.file(output);
+            let scan = canonicalise(&file, self.owner, candidates.iter().copied())
+                .map_err(|error| self.tree_error(output, error))?;
+            found.push(Found {
+                output: output.clone(),
+                file,
+                scan,
+            });
+        }
+        let referring: Vec<(PlannedOutput, SortedSet<StorePath>)> = found
+            .iter()
+            .map(|found| (found.output.clone(), found.scan.references.clone()))
+            .collect();
+        self.rules.check(&referring, &self.request.inputs)?;
+        let order = order(&found)?;
+        let mut found: Vec<Option<Found>> = found.into_iter().map(Some).collect();
+        let mut settler = Settler::new(self);
+        let mut harvested = Vec::with_capacity(found.len());
+        for found in order.into_iter().filter_map(|index| found[index].take()) {
+            harvested.push(settler.settle(found)?);
+        }
+        Ok(harvested)
+    }
+
+    fn file(&self, output: &PlannedOutput) -> PathBuf {
+        self.store.join(output.path.to_string())
+    }
+
+    /// Something in an output that a store cannot hold, or trouble while reading it.
+    pub fn tree_error(&self, output: &PlannedOutput, error: TreeError) -> Trouble {
+        match error {
+            TreeError::Nar(error) => self.nar_error(output, error),
+            error => self.invalid(output, &error),
+        }
+    }
+
+    /// As [`tree_error`](Self::tree_error).
+    pub fn nar_error(&self, output: &PlannedOutput, error: NarError) -> Trouble {
+        match error {
+            NarError::File {
+                action,
+                path,
+                source,
+            } => {
+                let path = self.shown(&path);
+                self.blame
+                    .io(format!("trying to {action} '{path}' in an output"), source)
+            }
+            NarError::Io(source) => self.blame.io("reading an output", source),
+            error => self.invalid(output, &error),
+        }
+    }
+
+    /// The message names the path as the process knew it.
+    pub fn invalid(&self, output: &PlannedOutput, error: &dyn std::error::Error) -> Trouble {
+        let store = self.store.display().to_string();
+        FailureKind::InvalidOutput {
+            output: output.name.clone(),
+            message: error.to_string().replace(&store, self.dir.as_str()),
+        }
+        .into()
+    }
+
+    fn shown(&self, path: &Path) -> String {
+        match path.strip_prefix(&self.store) {
+            Ok(rest) => self.dir.as_path().join(rest).display().to_string(),
+            Err(_) => path.display().to_string(),
+        }
+    }
+}
+
+fn order(found: &[Found]) -> Result<Vec<usize>, FailureKind> {
+    let edges: Vec<_> = found
+        .iter()
+        .map(|found| {
+            let refers_to = |path: &StorePath| found.scan.references.contains(path);
+            (&found.output.path, refers_to)
+        })
+        .collect();
+    references_first(&edges).map_err(|(from, to)| FailureKind::InvalidOutput {
+        output: found[from].output.name.clone(),
+        message: format!(
+            "it and the output '{}' refer to each other in a cycle",
+            found[to].output.name
+        ),
+    })
+}

@@ -1,0 +1,122 @@
+//! How a sandbox builder works.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{SandboxPath, engine};
+use crate::BuilderProfile;
+
+/// How a [`SandboxBuilder`](super::SandboxBuilder) works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SandboxOptions {
+    /// A name for people, as in events and errors.
+    pub name: String,
+    /// The systems it builds for.
+    pub systems: BTreeSet<String>,
+    /// The features it has, for `requiredSystemFeatures`.
+    pub features: BTreeSet<String>,
+    /// How many builds it wants at once.
+    pub max_jobs: usize,
+    /// What of the host's file system is visible in every build.
+    pub sandbox_paths: Vec<SandboxPath>,
+    /// Whether builds are kept apart from the host (`--no-sandbox` if not): from its files and
+    /// its network. Without, only one kind of store will do: one whose files are where their
+    /// paths say.
+    pub sandbox: bool,
+    /// Where build directories of failed builds are kept, if they are.
+    pub keep_failed: Option<PathBuf>,
+    /// Where builds write. Best on the file system of the store that takes the outputs; see
+    /// [`for_store`](Self::for_store).
+    pub scratch: PathBuf,
+    /// The first host user for builders, when running as root.
+    pub first_id: u32,
+}
+
+impl SandboxOptions {
+    /// A builder for this machine's systems without features that writes to `scratch`, which is
+    /// made if it is missing, and lets builds see nothing of the host.
+    pub fn new(scratch: impl Into<PathBuf>) -> Self {
+        let system = crate::this_system();
+        let mut systems = BTreeSet::from([system.to_owned()]);
+        if system == "x86_64-linux" {
+            systems.insert("i686-linux".to_owned());
+        }
+        Self {
+            name: "sandbox".to_owned(),
+            systems,
+            features: BTreeSet::new(),
+            max_jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            sandbox_paths: Vec::new(),
+            sandbox: true,
+            keep_failed: None,
+            scratch: scratch.into(),
+            first_id: engine::DEFAULT_FIRST_ID,
+        }
+    }
+
+    /// As [`new`](Self::new), writing to a directory of the store's state, so that an output
+    /// comes into the store by being renamed.
+    #[cfg(feature = "local-fs")]
+    pub fn for_store(store: &tvix_store_api::local_fs::LocalStore) -> Self {
+        Self::new(store.state_dir().join("tvix-builds"))
+    }
+
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`systems`](Self::systems).
+    #[must_use]
+    pub fn systems<S: Into<String>>(mut self, systems: impl IntoIterator<Item = S>) -> Self {
+        self.systems = systems.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`features`](Self::features).
+    #[must_use]
+    pub fn features<S: Into<String>>(mut self, features: impl IntoIterator<Item = S>) -> Self {
+        self.features = features.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets [`max_jobs`](Self::max_jobs).
+    #[must_use]
+    pub fn max_jobs(mut self, max_jobs: usize) -> Self {
+        self.max_jobs = max_jobs;
+        self
+    }
+
+    /// Adds to [`sandbox_paths`](Self::sandbox_paths).
+    #[must_use]
+    pub fn sandbox_paths(mut self, paths: impl IntoIterator<Item = SandboxPath>) -> Self {
+        self.sandbox_paths.extend(paths);
+        self
+    }
+
+    /// Sets [`sandbox`](Self::sandbox).
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: bool) -> Self {
+        self.sandbox = sandbox;
+        self
+    }
+
+    /// Sets [`keep_failed`](Self::keep_failed).
+    #[must_use]
+    pub fn keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.keep_failed = Some(directory.into());
+        self
+    }
+
+    pub(super) fn profile(&self) -> BuilderProfile {
+        BuilderProfile {
+            name: self.name.clone(),
+            systems: self.systems.clone(),
+            features: self.features.clone(),
+            max_jobs: self.max_jobs.max(1),
+        }
+    }
+}

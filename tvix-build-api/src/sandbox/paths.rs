@@ -1,0 +1,134 @@
+//! What of the host is visible in every build.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::engine::{Access, Mount};
+
+/// A file or directory of the host that builds see, read-only. As text, `<inside>=<host>` as in
+/// Nix's `sandbox-paths`, or one path that is the same on both sides; `?` at the end allows it to
+/// be missing on the host.
+///
+/// ```
+/// use tvix_build_api::sandbox::SandboxPath;
+///
+/// let shell: SandboxPath = "/bin/sh=/bin/busybox?".parse()?;
+/// assert_eq!(shell, SandboxPath::new("/bin/busybox", "/bin/sh").optional());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxPath {
+    host: PathBuf,
+    inside: PathBuf,
+    optional: bool,
+}
+
+/// Why a text is no [`SandboxPath`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{text}' is not a sandbox path: '{part}' is not absolute, or holds '..'")]
+pub struct SandboxPathError {
+    text: String,
+    part: String,
+}
+
+impl SandboxPath {
+    /// What is at `host` appears at `inside`. Both are to be absolute.
+    pub fn new(host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        Self {
+            host: host.into(),
+            inside: inside.into(),
+            optional: false,
+        }
+    }
+
+    /// The same, and no error if it is missing on the host.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
+    /// What it takes to run the host's shell and C compiler: those that exist of the directories
+    /// that hold programs and libraries. Builds that see them depend on this host.
+    pub fn host_toolchain() -> Vec<Self> {
+        let all = [
+            "/usr",
+            "/bin",
+            "/sbin",
+            "/lib",
+            "/lib32",
+            "/lib64",
+            "/libx32",
+            "/etc/alternatives",
+            "/etc/ld.so.cache",
+        ];
+        let existing = all.into_iter().filter(|path| Path::new(path).exists());
+        existing.map(|path| Self::new(path, path)).collect()
+    }
+
+    pub(super) fn mount(&self) -> Mount {
+        Mount::Bind {
+            source: self.host.clone(),
+            target: self.inside.clone(),
+            access: Access::ReadOnly,
+            optional: self.optional,
+        }
+    }
+}
+
+impl FromStr for SandboxPath {
+    type Err = SandboxPathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (paths, optional) = match text.strip_suffix('?') {
+            Some(paths) => (paths, true),
+            None => (text, false),
+        };
+        let (inside, host) = paths.split_once('=').unwrap_or((paths, paths));
+        for part in [inside, host] {
+            let path = Path::new(part);
+            let plain = path
+                .components()
+                .all(|component| component != std::path::Component::ParentDir);
+            if !path.is_absolute() || !plain {
+                return Err(SandboxPathError {
+                    text: text.to_owned(),
+                    part: part.to_owned(),
+                });
+            }
+        }
+        Ok(Self {
+            host: host.into(),
+            inside: inside.into(),
+            optional,
+        })
+    }
+}
+
+impl fmt::Display for SandboxPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.inside.display())?;
+        if self.inside != self.host {
+            write!(f, "={}", self.host.display())?;
+        }
+        f.write_str(if self.optional { "?" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_and_errors() {
+        for text in ["/a", "/a?", "/a=/b", "/a=/b?"] {
+            assert_eq!(text.parse::<SandboxPath>().unwrap().to_string(), text);
+        }
+        for text in ["", "a", "/a=b", "=/b", "/a/../b", "/a=/../b"] {
+            assert!(text.parse::<SandboxPath>().is_err(), "{text}");
+        }
+    }
+}

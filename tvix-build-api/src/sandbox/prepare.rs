@@ -1,0 +1,127 @@
+//! From a translated derivation to a process that can be started.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bstr::BString;
+use nix_compat::store_path::StoreDir;
+
+use super::SandboxPath;
+use super::engine::{
+    Access, Engine, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
+    Scratch,
+};
+use super::trouble::{Blame, Trouble};
+use crate::BuildLimits;
+use crate::translate::{BUILD_DIR, Translation, etc};
+
+/// A process that can be started.
+pub(super) struct Prepared {
+    pub spec: SandboxSpec,
+    pub scratch: Arc<Scratch>,
+}
+
+/// Makes the directories and files of a build and says what it is to see. Blocks.
+pub(super) fn sandboxed(
+    engine: &Engine,
+    blame: &Blame,
+    dir: &StoreDir,
+    translation: &Translation,
+    inputs: &[PathBuf],
+    sandbox_paths: &[SandboxPath],
+    limits: &BuildLimits,
+) -> Result<Prepared, Trouble> {
+    engine.probe().map_err(|error| blame.engine(error))?;
+    let mut scratch = engine.scratch().map_err(|error| blame.engine(error))?;
+    let mut spec = spec(translation, limits);
+    spec.cwd = BUILD_DIR.into();
+    spec.host_ids = scratch.host_ids();
+    spec.mounts
+        .extend(sandbox_paths.iter().map(SandboxPath::mount));
+    spec.mounts.extend(etc_files(translation.network));
+    let mounts = scratch.mounts(dir.as_path(), inputs);
+    spec.mounts
+        .extend(mounts.map_err(|error| blame.engine(error))?);
+    if translation.network {
+        spec.network = Network::Host;
+    }
+    write_files(&scratch, translation)
+        .map_err(|error| blame.io("writing the files of a build directory", error))?;
+    Ok(Prepared {
+        spec,
+        scratch: Arc::new(scratch),
+    })
+}
+
+/// As [`sandboxed`], for a build that sees the host. Blocks.
+pub(super) fn unconfined(
+    blame: &Blame,
+    scratch: Scratch,
+    translation: &Translation,
+    limits: &BuildLimits,
+) -> Result<Prepared, Trouble> {
+    let mut spec = spec(translation, limits);
+    spec.isolation = Isolation::None;
+    spec.cwd = scratch.build_dir();
+    write_files(&scratch, translation)
+        .map_err(|error| blame.io("writing the files of a build directory", error))?;
+    Ok(Prepared {
+        spec,
+        scratch: Arc::new(scratch),
+    })
+}
+
+fn spec(translation: &Translation, limits: &BuildLimits) -> SandboxSpec {
+    let text = |text: &BString| OsString::from_vec(text.to_vec());
+    let mut spec = SandboxSpec::new(text(&translation.program));
+    spec.args = translation.args.iter().map(text).collect();
+    let variables = translation.env.iter();
+    spec.env = variables
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    spec.linux32 = translation.linux32 && cfg!(target_pointer_width = "64");
+    spec.limits = Limits {
+        wall_time: limits.wall_time,
+        silence: limits.silence,
+        log_bytes: limits.log_bytes,
+    };
+    spec
+}
+
+fn etc_files(network: bool) -> Vec<Mount> {
+    let mut files = vec![
+        Mount::file("/etc/passwd", etc::passwd(SANDBOX_UID, SANDBOX_GID)),
+        Mount::file("/etc/group", etc::group(SANDBOX_GID)),
+    ];
+    if !network {
+        files.push(Mount::file("/etc/hosts", etc::HOSTS));
+        return files;
+    }
+    files.push(Mount::file("/etc/nsswitch.conf", etc::NSSWITCH));
+    files.extend(etc::HOST_FILES.into_iter().filter_map(|file| {
+        // Often a link to somewhere that builds do not see.
+        let source = Path::new(file).canonicalize().ok()?;
+        Some(Mount::bind(source, file, Access::ReadOnly))
+    }));
+    files
+}
+
+fn write_files(scratch: &Scratch, translation: &Translation) -> io::Result<()> {
+    for file in &translation.files {
+        let path = scratch.build_dir().join(&file.name);
+        // Nothing runs in the directory yet, so nothing can be in the way.
+        let mut created = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)?;
+        created.write_all(&file.contents)?;
+        scratch.give_to_builder(&path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Running a prepared process: its log, its end.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Ending, Event, LineBuffer, Running};
+use super::trouble::{Blame, Trouble};
+use crate::log::Tail;
+use crate::{BuildLimits, FailureKind, LogSender};
+
+/// Longer lines of a log come in pieces of so many bytes.
+const LINE_LIMIT: usize = 64 * 1024;
+
+/// How many lines wait for whoever reads the log before the process has to.
+const LINES_WAITING: usize = 256;
+
+/// Sends the log of a process, line by line, and waits for its end.
+///
+/// A reader that stands still stops the process, but neither its time limit nor its cancellation:
+/// from then on lines that cannot be sent at once are dropped.
+///
+/// # Errors
+///
+/// The failure that the end means, unless it was a success.
+pub(super) async fn run(
+    mut running: Running,
+    blame: &Blame,
+    limits: &BuildLimits,
+    log: &LogSender,
+    cancel: &CancellationToken,
+    tail: &mut Tail,
+) -> Result<(), Trouble> {
+    let deadline = limits.wall_time.map(|limit| Instant::now() + limit);
+    let mut lines = LineBuffer::new(LINE_LIMIT);
+    let mut waiting: VecDeque<Bytes> = VecDeque::new();
+    let mut killed = None;
+    let ending = loop {
+        let line = waiting.front().cloned();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled(), if killed.is_none() => {
+                killed = Some(FailureKind::Cancelled);
+                running.kill();
+            }
+            () = at(deadline), if killed.is_none() && deadline.is_some() => {
+                let limit = limits.wall_time.unwrap_or_default();
+                killed = Some(FailureKind::TimedOut { limit });
+                running.kill();
+            }
+            () = send(log, line), if killed.is_none() && !waiting.is_empty() => {
+                waiting.pop_front();
+            }
+            event = running.next(), if killed.is_some() || waiting.len() < LINES_WAITING => {
+                match event.map_err(|error| blame.engine(error))? {
+                    Event::Log(bytes) => {
+                        lines.push(&bytes);
+                        while let Some(line) = lines.next_line() {
+                            tail.push(&line);
+                            waiting.push_back(line);
+                        }
+                    }
+                    Event::Ended(ending) => break ending,
+                }
+            }
+        }
+        while killed.is_some()
+            && let Some(line) = waiting.pop_front()
+        {
+            let _ = log.send(line).now_or_never();
+        }
+    };
+    if let Some(line) = lines.finish() {
+        tail.push(&line);
+        waiting.push_back(line);
+    }
+    // The process is dead, and what it wrote is all here.
+    while let Some(line) = waiting.pop_front() {
+        tokio::select! {
+            biased;
+            () = log.send(line), if killed.is_none() => {}
+            () = cancel.cancelled() => break,
+        }
+    }
+    let failure = match (killed, ending) {
+        (_, Ending::Exited(0)) => return Ok(()),
+        (Some(killed), _) => killed,
+        (None, Ending::Exited(code)) => FailureKind::ExitCode { code },
+        (None, Ending::Signalled(signal)) => FailureKind::Signal { signal },
+        (None, Ending::TimedOut(limit)) => FailureKind::TimedOut { limit },
+        (None, Ending::Silent(limit)) => FailureKind::Silent { limit },
+        (None, Ending::TooMuchLog(limit)) => FailureKind::LogLimit { limit },
+        (None, _) => FailureKind::Cancelled,
+    };
+    Err(failure.into())
+}
+
+async fn at(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        sleep_until(deadline).await;
+    }
+}
+
+async fn send(log: &LogSender, line: Option<Bytes>) {
+    if let Some(line) = line {
+        log.send(line).await;
+    }
+}

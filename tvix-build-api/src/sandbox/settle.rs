@@ -1,0 +1,293 @@
+//! The final paths of outputs, and their contents with these paths in them.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
+use nix_compat::path_info::PathInfo;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::StorePath;
+use tvix_store_api::tree;
+
+use super::harvest::{Field, Found, Harvested};
+use super::trouble::Trouble;
+use crate::outputs::{
+    Addressed, Destination, HashRewrite, PlannedOutput, RewritingWriter, check_fixed, floating_path,
+};
+
+/// Settles the outputs of a build, one after the other, references first.
+pub(super) struct Settler<'f> {
+    field: &'f Field,
+    /// Outputs so far whose path changed.
+    moved: Vec<(StorePath, StorePath)>,
+}
+
+impl<'f> Settler<'f> {
+    pub fn new(field: &'f Field) -> Self {
+        Self {
+            field,
+            moved: Vec::new(),
+        }
+    }
+
+    /// Checks a fixed output, finds the path of a floating one, and has references follow outputs
+    /// that changed their path. Blocks.
+    pub fn settle(&mut self, found: Found) -> Result<Harvested, Trouble> {
+        let moved = self.moved.iter();
+        let rewrites: Vec<HashRewrite> = moved
+            .filter(|(from, _)| found.scan.references.contains(from))
+            .map(|(from, to)| HashRewrite::new(from, to))
+            .collect();
+        let references: SortedSet<StorePath> = found
+            .scan
+            .references
+            .iter()
+            .map(|path| self.now(path).clone())
+            .collect();
+        match found.output.destination.clone() {
+            Destination::Known => self.known(found, references, &rewrites),
+            Destination::Fixed(address) => self.fixed(found, references, address),
+            Destination::Floating(method, algo) => {
+                self.floating(found, &references, method, algo, rewrites)
+            }
+        }
+    }
+
+    fn now<'p>(&'p self, path: &'p StorePath) -> &'p StorePath {
+        let found = self.moved.iter().find(|(from, _)| from == path);
+        found.map_or(path, |(_, to)| to)
+    }
+
+    fn known(
+        &self,
+        found: Found,
+        references: SortedSet<StorePath>,
+        rewrites: &[HashRewrite],
+    ) -> Result<Harvested, Trouble> {
+        let mut info = self.info(found.output.path.clone(), &found, references);
+        let mut file = found.file;
+        if !rewrites.is_empty() {
+            file = self.rewrite(&found.output, &file, rewrites, &mut info)?;
+        }
+        Ok(Harvested {
+            output: found.output,
+            file,
+            info,
+        })
+    }
+
+    fn fixed(
+        &self,
+        found: Found,
+        references: SortedSet<StorePath>,
+        address: ContentAddress,
+    ) -> Result<Harvested, Trouble> {
+        let ContentAddress { method, hash } = &address;
+        let actual = match (method, hash.algo()) {
+            (ContentAddressMethod::NixArchive, HashAlgo::Sha256) => {
+                NixHash::Sha256(found.scan.nar_hash)
+            }
+            (method, algo) => self.hash(&found, *method, algo)?,
+        };
+        check_fixed(&found.output, &address, actual, &references)?;
+        let mut info = self.info(found.output.path.clone(), &found, references);
+        info.ca = Some(address);
+        Ok(Harvested {
+            output: found.output,
+            file: found.file,
+            info,
+        })
+    }
+
+    fn floating(
+        &mut self,
+        found: Found,
+        references: &SortedSet<StorePath>,
+        method: ContentAddressMethod,
+        algo: HashAlgo,
+        mut rewrites: Vec<HashRewrite>,
+    ) -> Result<Harvested, Trouble> {
+        let to_self = references.contains(&found.output.path);
+        let unchanged = rewrites.is_empty() && !to_self;
+        let hash = match method {
+            ContentAddressMethod::NixArchive if unchanged && algo == HashAlgo::Sha256 => {
+                NixHash::Sha256(found.scan.nar_hash)
+            }
+            ContentAddressMethod::NixArchive if !unchanged => {
+                self.hash_rewritten(&found, algo, &rewrites)?
+            }
+            // A single file that refers to something is refused below, except for a text, which
+            // may refer to other outputs that changed their path.
+            method if rewrites.is_empty() => self.hash(&found, method, algo)?,
+            _ => self.hash_rewritten_file(&found, method, algo, &rewrites)?,
+        };
+        let Addressed {
+            path,
+            ca,
+            references,
+        } = floating_path(&self.field.dir, &found.output, method, hash, references)?;
+        let mut info = self.info(path.clone(), &found, references);
+        info.ca = Some(ca);
+        let mut file = found.file;
+        if !unchanged {
+            rewrites.push(HashRewrite::new(&found.output.path, &path));
+            file = self.rewrite(&found.output, &file, &rewrites, &mut info)?;
+        }
+        self.moved.push((found.output.path.clone(), path));
+        Ok(Harvested {
+            output: found.output,
+            file,
+            info,
+        })
+    }
+
+    fn info(&self, path: StorePath, found: &Found, references: SortedSet<StorePath>) -> PathInfo {
+        let mut info = PathInfo::new(path, found.scan.nar_hash, found.scan.nar_size);
+        info.references = references;
+        info.deriver = Some(self.field.request.drv_path.clone());
+        info.ultimate = true;
+        info
+    }
+
+    fn hash(
+        &self,
+        found: &Found,
+        method: ContentAddressMethod,
+        algo: HashAlgo,
+    ) -> Result<NixHash, Trouble> {
+        tree::hash(&found.file, method, algo).map_err(|error| match error {
+            NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
+                output: found.output.name.clone(),
+                message: format!(
+                    "it should be a file that is not executable, as its content address says, \
+                     and is a {kind}"
+                ),
+            }
+            .into(),
+            error => self.field.nar_error(&found.output, error),
+        })
+    }
+
+    /// The hash of the archive after `rewrites`, without references to itself.
+    fn hash_rewritten(
+        &self,
+        found: &Found,
+        algo: HashAlgo,
+        rewrites: &[HashRewrite],
+    ) -> Result<NixHash, Trouble> {
+        let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
+        let mut writer = RewritingWriter::new(hasher, rewrites);
+        nar::dump_path(&found.file, &mut writer)
+            .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
+            .map_err(|error| self.field.nar_error(&found.output, error))
+    }
+
+    /// The hash of a single file after `rewrites`.
+    fn hash_rewritten_file(
+        &self,
+        found: &Found,
+        method: ContentAddressMethod,
+        algo: HashAlgo,
+        rewrites: &[HashRewrite],
+    ) -> Result<NixHash, Trouble> {
+        // For the check that it is one.
+        self.hash(found, method, algo)?;
+        let mut writer = RewritingWriter::new(NixHasher::new(algo), rewrites);
+        let copied = std::fs::File::open(&found.file)
+            .and_then(|mut file| io::copy(&mut file, &mut writer))
+            .and_then(|_| writer.finish());
+        copied
+            .map(NixHasher::finish)
+            .map_err(|error| self.field.blame.io("reading an output", error))
+    }
+
+    /// Unpacks a rewritten copy beside the tree, and says in `info` what it is.
+    fn rewrite(
+        &self,
+        output: &PlannedOutput,
+        file: &Path,
+        rewrites: &[HashRewrite],
+        info: &mut PathInfo,
+    ) -> Result<PathBuf, Trouble> {
+        // No output has such a name, and what a builder program leaves there makes it fail.
+        let copy = self.field.store.join(format!(".rewritten-{}", output.name));
+        let write = || -> Result<(NixHash, u64), NarError> {
+            let sink = UnpackSink {
+                parser: Parser::new(),
+                unpacker: Unpacker::new(&copy, RestoreOptions::default().canonical(true))?,
+                hasher: NixHasher::new(HashAlgo::Sha256),
+                size: 0,
+            };
+            let mut writer = RewritingWriter::new(sink, rewrites);
+            let dumped = nar::dump_path(file, &mut writer);
+            let sink = writer.finish();
+            dumped?;
+            sink.map_err(NarError::Io)?.finish()
+        };
+        let (hash, size) = write().map_err(|error| match error {
+            // The first thing that went wrong is what counts, and it hides in there.
+            NarError::Io(error) => match error.downcast::<NarError>() {
+                Ok(inner) => self.field.nar_error(output, inner),
+                Err(error) => self.field.blame.io("rewriting an output", error),
+            },
+            error => self.field.nar_error(output, error),
+        })?;
+        if let NixHash::Sha256(hash) = hash {
+            info.nar_hash = hash;
+        }
+        info.nar_size = size;
+        Ok(copy)
+    }
+}
+
+struct HashSink(SelfReferenceHasher);
+
+impl Write for HashSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Unpacks and hashes the archive that is written to it.
+struct UnpackSink {
+    parser: Parser,
+    unpacker: Unpacker,
+    hasher: NixHasher,
+    size: u64,
+}
+
+impl UnpackSink {
+    fn finish(mut self) -> Result<(NixHash, u64), NarError> {
+        self.parser.finish()?;
+        self.unpacker.finish()?;
+        Ok((self.hasher.finish(), self.size))
+    }
+}
+
+impl Write for UnpackSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        let mut rest = bytes;
+        loop {
+            let step = self.parser.feed(rest).map_err(io::Error::other)?;
+            let Some(event) = step.event else {
+                break;
+            };
+            self.unpacker.event(event).map_err(io::Error::other)?;
+            rest = &rest[step.consumed..];
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

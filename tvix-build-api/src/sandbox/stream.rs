@@ -1,0 +1,63 @@
+//! Outputs as streams.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use nix_compat::nar;
+use nix_compat::store_path::StorePath;
+use tokio::sync::mpsc;
+use tvix_store_api::{NarStream, StoreError};
+
+use super::engine::Scratch;
+
+/// How many chunks may wait for whoever takes them.
+const CHUNKS_IN_FLIGHT: usize = 8;
+
+/// The tree at `file`, which becomes `path`, as NAR. It is packed on a thread that may block once
+/// the stream is polled. `scratch`, in which it lies, is kept as long as the stream.
+pub(super) fn stream_tree(file: PathBuf, path: StorePath, scratch: Arc<Scratch>) -> NarStream {
+    let started = async move {
+        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        let packing = tokio::task::spawn_blocking(move || {
+            let result = nar::dump_path(&file, ChunkWriter(sender));
+            drop(scratch);
+            result.map_err(|error| StoreError::Source {
+                file,
+                path,
+                source: error.into(),
+            })
+        });
+        let chunks = stream::unfold(receiver, |mut receiver| async move {
+            let chunk = receiver.recv().await?;
+            Some((Ok(chunk), receiver))
+        });
+        // What has been packed comes first, then how it ended.
+        let end = stream::once(packing).filter_map(|ended| async move {
+            match ended {
+                Ok(result) => result.err().map(Err),
+                Err(lost) => std::panic::resume_unwind(Box::new(lost.to_string())),
+            }
+        });
+        chunks.chain(end)
+    };
+    stream::once(started).flatten().boxed()
+}
+
+/// Sends what is written to it as chunks, and fails once nobody receives.
+struct ChunkWriter(mpsc::Sender<Bytes>);
+
+impl Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Bytes::copy_from_slice(bytes))
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

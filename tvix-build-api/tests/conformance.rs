@@ -1,0 +1,108 @@
+//! The builders here keep the contract of `Builder`, through pointers, too.
+#![cfg(feature = "conformance")]
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use nix_compat::store_path::StoreDir;
+use tvix_build_api::Builder;
+use tvix_build_api::conformance::{Capabilities, Subject, run_all};
+use tvix_store_api::{MemoryStore, Store};
+
+fn memory_store(dir: &str) -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new(StoreDir::new(dir).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory() {
+    let capabilities = Capabilities::default().floating(true);
+    let factory = || async { Subject::in_memory() };
+    run_all(factory, capabilities).await.assert_all();
+    let through_pointers = || async {
+        Subject::in_memory_with(memory_store("/other/dir"), |builder| {
+            let boxed: Box<dyn Builder> = Box::new(Arc::new(builder));
+            boxed
+        })
+    };
+    run_all(through_pointers, capabilities).await.assert_all();
+}
+
+#[cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
+mod sandbox {
+    use std::path::PathBuf;
+
+    use nix_compat::derivation::DerivationBuilder;
+    use tempfile::TempDir;
+    use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
+    use tvix_build_api::this_system;
+    use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+
+    use super::*;
+
+    fn busybox() -> PathBuf {
+        let path = std::env::var_os("PATH").unwrap();
+        let mut found = std::env::split_paths(&path).map(|directory| directory.join("busybox"));
+        found
+            .find(|file| file.is_file())
+            .expect("these tests need a statically linked busybox in PATH")
+    }
+
+    /// Whether a word stands in the arguments of a process.
+    fn processes_with(word: &str) -> Vec<String> {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let arguments = processes
+            .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+            .map(|arguments| String::from_utf8_lossy(&arguments).into_owned());
+        arguments.filter(|text| text.contains(word)).collect()
+    }
+
+    fn subject(builder: SandboxBuilder, store: Arc<dyn Store>, directory: Arc<TempDir>) -> Subject {
+        let dir = store.store_dir().clone();
+        let builder: Arc<dyn Builder> = Arc::new(builder);
+        Subject::new(builder, store, move |name, script| {
+            // The name stands in the arguments, to be found in the process list.
+            let script = format!(": {name}\n{}", script.to_shell(&dir));
+            DerivationBuilder::new(name, this_system(), "/bin/sh").args(["-c", &script])
+        })
+        .leftovers(move |name| {
+            let _keep = &directory;
+            processes_with(name)
+        })
+    }
+
+    fn options(options: SandboxOptions) -> SandboxOptions {
+        options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn beside_a_local_store() {
+        for dir in ["/nix/store", "/other/place"] {
+            let factory = || async {
+                let directory = Arc::new(TempDir::new().unwrap());
+                let root = directory.path().join("root");
+                let store_options =
+                    LocalStoreOptions::new(root).store_dir(StoreDir::new(dir).unwrap());
+                let store = LocalStore::open(store_options).await.unwrap();
+                let builder = SandboxBuilder::new(options(SandboxOptions::for_store(&store)));
+                let builder = builder.unwrap().knows_local(store.clone());
+                subject(builder, Arc::new(store), directory)
+            };
+            let capabilities = Capabilities::default().floating(true).log_limits(true);
+            run_all(factory, capabilities).await.assert_all();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn with_a_store_elsewhere() {
+        let factory = || async {
+            let directory = Arc::new(TempDir::new().unwrap());
+            let store = memory_store("/nix/store");
+            let scratch = directory.path().join("scratch");
+            let builder = SandboxBuilder::new(options(SandboxOptions::new(scratch)));
+            let builder = builder.unwrap().knows(store.clone());
+            subject(builder, store, directory)
+        };
+        let capabilities = Capabilities::default().floating(true).log_limits(true);
+        run_all(factory, capabilities).await.assert_all();
+    }
+}
