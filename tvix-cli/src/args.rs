@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
 /// Builds Nix derivations.
@@ -53,7 +54,7 @@ pub struct BuildArgs {
     /// Let builds see a path of this machine, at another path inside with `INSIDE=PATH`; a `?` at
     /// the end allows it to be missing.
     #[arg(long = "sandbox-path", value_name = "PATH")]
-    pub sandbox_paths: Vec<String>,
+    pub sandbox_paths: Vec<SandboxPath>,
 
     /// The link to the first output; further ones get a number or the name of the output.
     #[arg(long, short = 'o', value_name = "PATH", default_value = "result")]

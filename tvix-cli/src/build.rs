@@ -18,7 +18,7 @@ use crate::args::BuildArgs;
 use crate::display::{Display, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
-use crate::logs::BuildLogs;
+use crate::logs::{self, BuildLogs};
 use crate::out_link::link_outputs;
 use crate::stores;
 
@@ -27,7 +27,7 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
     let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let store = Arc::new(stores::open(args.store.clone()).await?);
     let dir = store.store_dir().clone();
-    let mut logs = BuildLogs::new(store.state_dir().join("../log/nix/drvs"));
+    let mut logs = BuildLogs::new(logs::folder(&store));
 
     let mut session = coordinator(&args, &store)?.start(EvalRequest::new(EvalSource::Derivations(
         args.derivations.clone(),
@@ -67,16 +67,11 @@ fn coordinator(args: &BuildArgs, store: &Arc<LocalStore>) -> Result<Coordinator,
         .max_jobs
         .map(usize::from)
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let mut sandbox = SandboxOptions::new("local")
+    let sandbox = SandboxOptions::for_store(store)
         .max_jobs(jobs.unwrap_or(1))
+        .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox);
-    for path in &args.sandbox_paths {
-        let parsed = path
-            .parse()
-            .map_err(|_| CliError::SandboxPath(path.clone()))?;
-        sandbox = sandbox.sandbox_path(parsed);
-    }
-    let builder = SandboxBuilder::new(sandbox)?.knows(store.clone());
+    let builder = SandboxBuilder::new(sandbox)?.knows_local(LocalStore::clone(store));
     let evaluator = DrvEvaluator::new(
         store.store_dir().clone(),
         vec![store.real_store_dir().to_owned()],

@@ -8,6 +8,13 @@ use std::path::{Path, PathBuf};
 
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::BuildEvent;
+use tvix_store_api::local_fs::LocalStore;
+
+/// Where Nix keeps the logs of builds in `store`.
+pub fn folder(store: &LocalStore) -> PathBuf {
+    let var = store.state_dir().parent().unwrap_or(store.state_dir());
+    var.join("log/nix/drvs")
+}
 
 /// The logs of the builds of a session. What cannot be written is not kept: a log is no reason
 /// for a build to fail.

@@ -34,7 +34,7 @@ pub enum Status {
     Success,
     /// Something that was asked for does not build.
     BuildFailed,
-    /// Evaluation failed, or the store or a builder did for good.
+    /// Evaluation failed, or the store or a builder did for good, or a derivation lacks something.
     Error,
     /// The caller ended it.
     Cancelled,

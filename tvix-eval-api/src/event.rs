@@ -36,6 +36,7 @@ pub enum EvalEvent {
 
 /// Outputs of one derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct WantedOutputs {
     /// The derivation.
     pub drv_path: StorePath,
@@ -45,6 +46,7 @@ pub struct WantedOutputs {
 
 /// Something that the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Root {
     /// How the user asked for it: an attribute path, or the path of a `.drv` file.
     pub name: String,

@@ -89,13 +89,18 @@ pub fn show_failures(
     }
     if let [first, ..] = &report.skipped[..] {
         let cause = dir.display(&first.root_cause);
-        let _ = writeln!(
-            text,
-            "error: {} derivations were not built, because what they need failed (first of all \
-             '{}', because of '{cause}')",
-            report.skipped.len(),
-            dir.display(&first.drv_path),
-        );
+        let (count, path) = (report.skipped.len(), dir.display(&first.drv_path));
+        let _ = match count {
+            1 => writeln!(
+                text,
+                "error: '{path}' was not built, because '{cause}' failed"
+            ),
+            _ => writeln!(
+                text,
+                "error: {count} derivations were not built, because what they need failed; \
+                 one of them is '{path}', because of '{cause}'"
+            ),
+        };
     }
     for error in &report.errors {
         let _ = writeln!(text, "error: {error}");

@@ -230,11 +230,15 @@ impl Machine {
                 root_cause,
             })
         });
+        let mut needed = failures.iter().filter(|failure| failure.needed);
         let status = if self.stop == Some(Stop::Cancelled) {
             Status::Cancelled
-        } else if failures.iter().any(|failure| failure.needed) {
+        } else if needed
+            .clone()
+            .any(|it| matches!(it.cause, FailureCause::Build { .. }))
+        {
             Status::BuildFailed
-        } else if !self.errors.is_empty() {
+        } else if needed.next().is_some() || !self.errors.is_empty() {
             Status::Error
         } else if roots.iter().all(|root| root.success) {
             Status::Success

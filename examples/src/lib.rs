@@ -1,1 +1,0 @@
-//! Unpublished: examples of the Tvix build flow.
