@@ -1,7 +1,7 @@
 //! The builder.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -84,7 +84,7 @@ impl SandboxBuilder {
     #[must_use]
     pub fn knows_local(mut self, store: tvix_store_api::local_fs::LocalStore) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
+        let device = |path: &std::path::Path| path.metadata().map(|metadata| metadata.dev()).ok();
         let beside = device(&self.options.scratch) == device(store.real_store_dir());
         let uri = store.uri().clone();
         let known = if beside {
