@@ -3,16 +3,18 @@
 #![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::{Directory, again_as_an_ordinary_user, busybox};
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StoreDir;
-use tempfile::TempDir;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
@@ -24,7 +26,7 @@ use tvix_store_api::{Store, StoreExt as _};
 struct Fixture {
     builder: SandboxBuilder,
     store: LocalStore,
-    directory: TempDir,
+    directory: Directory,
 }
 
 impl Fixture {
@@ -35,12 +37,12 @@ impl Fixture {
     }
 
     fn with(dir: &str, change: impl FnOnce(SandboxOptions) -> SandboxOptions) -> Self {
-        let directory = TempDir::new().unwrap();
+        let directory = Directory::new();
         Self::at(directory, dir, change)
     }
 
     fn at(
-        directory: TempDir,
+        directory: Directory,
         dir: &str,
         change: impl FnOnce(SandboxOptions) -> SandboxOptions,
     ) -> Self {
@@ -97,31 +99,8 @@ impl Fixture {
     }
 }
 
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        make_writable(self.directory.path());
-    }
-}
-
-fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
-}
-
 fn shell(script: &str) -> DerivationBuilder {
     DerivationBuilder::new("test", this_system(), "/bin/sh").args(["-e", "-c", script])
-}
-
-fn busybox() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap();
-    let mut found = std::env::split_paths(&path).map(|directory| directory.join("busybox"));
-    found
-        .find(|file| file.is_file())
-        .expect("these tests need a statically linked busybox in PATH")
 }
 
 #[tokio::test]
@@ -243,7 +222,7 @@ async fn the_host_lends_its_compiler() {
 
 #[tokio::test]
 async fn build_directories_of_failed_builds_can_be_kept() {
-    let kept = TempDir::new().unwrap();
+    let kept = Directory::new();
     let fixture = Fixture::with("/nix/store", |options| {
         options
             .sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
@@ -301,7 +280,7 @@ async fn without_a_sandbox() {
     let error = elsewhere.build(&made, &[]).await.unwrap_err();
     assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
 
-    let directory = TempDir::new().unwrap();
+    let directory = Directory::new();
     let dir = directory
         .path()
         .canonicalize()
@@ -329,4 +308,42 @@ async fn without_a_sandbox() {
     fixture.fail(&made).await;
     let out = fixture.store.real_path(&made.output_path("out").unwrap());
     assert!(!out.exists(), "a failed build left its output in the store");
+}
+
+const ROLE: &str = "SANDBOX_BUILDER_TEST_ROLE";
+
+/// Plays a program that may make no namespaces, when this program was started for it.
+#[tokio::test]
+async fn role() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+    let fixture = Fixture::new();
+    let made = fixture.derivation("echo x > $out");
+    let error = fixture.build(&made, &[]).await.unwrap_err();
+    assert!(
+        matches!(&error, BuilderError::SandboxUnavailable { message, .. }
+            if message.contains("--no-sandbox")),
+        "{error}"
+    );
+    assert!(!error.is_retryable());
+}
+
+#[test]
+fn a_machine_that_cannot_sandbox_is_told() {
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "role"])
+        .env(ROLE, "forbidden")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && log.contains("1 passed"), "{log}");
+}
+
+#[test]
+fn as_an_ordinary_user() {
+    again_as_an_ordinary_user();
 }
