@@ -32,6 +32,11 @@ impl<T> SortedSet<T> {
         self.0.keys()
     }
 
+    /// The element that `index` smaller ones precede.
+    pub fn get_index(&self, index: usize) -> Option<&T> {
+        self.0.get_indexed(index).map(|(value, ())| value)
+    }
+
     /// How many elements there are.
     pub fn len(&self) -> usize {
         self.0.len()

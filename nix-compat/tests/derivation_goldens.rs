@@ -1,9 +1,13 @@
 //! Derivations that real Nix made: see `goldens/make-derivations.sh`.
 
+// Helpers too are tests here, which clippy cannot see.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::derivation::json::{self, JsonError, JsonForm};
 use nix_compat::derivation::{
     Derivation, DerivationBuilder, HashModulo, Instantiated, OutputPathError,
 };
@@ -261,4 +265,76 @@ fn resolving_fills_in_what_was_built() {
     resolved.check_output_paths(dir, |_| None).unwrap();
     let error = deferred.resolve(dir, |_, _| None).unwrap_err().to_string();
     assert!(error.contains("floating"), "{error}");
+}
+
+#[test]
+fn json_is_what_real_nix_shows() {
+    let goldens = Goldens::read();
+    let dir = &goldens.dir;
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/derivations");
+    let derivations: Vec<_> = goldens
+        .contents
+        .keys()
+        .map(|path| (path.clone(), goldens.parse(path)))
+        .collect();
+    for (file, form) in [
+        ("show-derivation.json", JsonForm::Legacy),
+        ("derivation-show.json", JsonForm::V4),
+    ] {
+        let golden = std::fs::read_to_string(folder.join(file)).unwrap();
+        let shown = derivations.iter().map(|(path, drv)| (path, drv));
+        let shown = json::show(shown, dir, form).unwrap();
+        // In the same order too.
+        let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+        assert_eq!(
+            serde_json::to_string_pretty(&shown).unwrap(),
+            serde_json::to_string_pretty(&golden).unwrap(),
+        );
+        assert_eq!(json::parse(&golden, dir).unwrap(), derivations);
+    }
+}
+
+#[test]
+fn what_json_cannot_say_is_an_error() {
+    let dir = StoreDir::default();
+    let latin1 = builder("latin1").env("umlaut", &b"\xfc"[..]);
+    let latin1 = latin1.instantiate(&dir).unwrap();
+    for form in [JsonForm::Legacy, JsonForm::V4] {
+        let error = latin1.derivation.to_nix_json(&dir, form).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("'umlaut'") && text.contains("'latin1'"),
+            "{text}"
+        );
+    }
+    let plain = builder("plain").instantiate(&dir).unwrap();
+    let show = |form| json::show([(&plain.path, &*plain.derivation)], &dir, form).unwrap();
+    let change = |form, pointer: &str, value: serde_json::Value| {
+        let mut shown = show(form);
+        *shown.pointer_mut(pointer).unwrap() = value;
+        json::parse(&shown, &dir).unwrap_err()
+    };
+    let legacy = format!("/~1nix~1store~1{}", plain.path);
+    let error = change(
+        JsonForm::Legacy,
+        &format!("{legacy}/system"),
+        "other".into(),
+    );
+    assert!(matches!(error, JsonError::PathMismatch { .. }), "{error}");
+    let error = change(
+        JsonForm::Legacy,
+        &format!("{legacy}/outputs"),
+        serde_json::json!({}),
+    );
+    assert!(matches!(error, JsonError::NoOutputs(_)), "{error}");
+    let error = change(JsonForm::V4, "/version", 5.into());
+    assert!(matches!(error, JsonError::UnsupportedVersion(_)), "{error}");
+    let v4 = format!("/derivations/{}", plain.path);
+    let error = change(JsonForm::V4, &format!("{v4}/name"), "other".into());
+    assert!(matches!(error, JsonError::OtherName { .. }), "{error}");
+    let dynamic = serde_json::json!({
+        "x": { "outputs": ["out"], "dynamicOutputs": { "out": {} } }
+    });
+    let error = change(JsonForm::V4, &format!("{v4}/inputs/drvs"), dynamic);
+    assert!(matches!(error, JsonError::StorePath { .. }), "{error}");
 }

@@ -210,7 +210,10 @@ async fn we_read_what_nix_adds() {
         .await
         .unwrap();
     assert_eq!(shared.query("--references", &text), [absolute(&tree)]);
-    let copied = store.copy_closure(&ours, &[text.clone()]).await.unwrap();
+    let copied = store
+        .copy_closure(&ours, std::slice::from_ref(&text))
+        .await
+        .unwrap();
     assert_eq!(copied.len(), 1);
     ours.verify(&text).await.unwrap();
     shared.verify_all();
@@ -411,7 +414,7 @@ async fn contents_that_refer_to_themselves() {
     // Adding verifies the address anew.
     let ours = MemoryStore::new(StoreDir::default());
     store
-        .copy_closure(&ours, &[rewritten.clone()])
+        .copy_closure(&ours, std::slice::from_ref(&rewritten))
         .await
         .unwrap();
     ours.verify(&rewritten).await.unwrap();

@@ -1,1 +1,38 @@
-fn main() {}
+//! `tvix`: builds derivations. A thin front end on the coordinator.
+
+mod args;
+mod build;
+mod display;
+mod error;
+mod events;
+mod logs;
+mod out_link;
+mod stores;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            match args.command {
+                Command::Build(args) => build::run(args).await,
+            }
+        }),
+        Err(error) => Err(error::CliError::Runtime(error)),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", error::describe(&error));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! What happens in a session, as values that can be shown, kept and sent.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix_compat::derivation::OutputName;
+use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use tvix_build_api::BuildFailure;
@@ -99,7 +100,7 @@ pub enum BuildEvent {
         /// The derivation.
         drv_path: StorePath,
         /// The builder's name.
-        builder: String,
+        builder: Arc<str>,
     },
     /// A build wrote a line to its log.
     LogLine {
@@ -120,7 +121,7 @@ pub enum BuildEvent {
         /// The derivation.
         drv_path: StorePath,
         /// Where its outputs are.
-        outputs: BTreeMap<OutputName, StorePath>,
+        outputs: SortedMap<OutputName, StorePath>,
         /// How long the build took.
         #[serde(with = "seconds")]
         duration: Duration,
@@ -172,7 +173,7 @@ pub enum BuildEvent {
     /// The session is over.
     Finished {
         /// How it ended.
-        report: Box<Report>,
+        report: Arc<Report>,
     },
 }
 

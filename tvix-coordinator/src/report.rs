@@ -1,9 +1,9 @@
 //! How a session ended.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use nix_compat::derivation::OutputName;
+use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use tvix_build_api::BuildFailure;
@@ -49,7 +49,7 @@ pub struct RootReport {
     /// What it is.
     pub drv_path: StorePath,
     /// Those of the outputs asked for that are in the store. All of them, unless something failed.
-    pub outputs: BTreeMap<OutputName, StorePath>,
+    pub outputs: SortedMap<OutputName, StorePath>,
     /// Whether all outputs asked for are in the store.
     pub success: bool,
 }

@@ -1,6 +1,7 @@
 //! What can go wrong in an evaluation.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
@@ -49,14 +50,14 @@ pub enum EvalError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An input derivation is nowhere to be found.
-    #[error("'{dependent}' needs the derivation '{missing}', which was not found in '{searched}'")]
+    #[error("'{dependent}' needs the derivation '{missing}', which is not in {searched}")]
     MissingInput {
         /// What needs it.
         dependent: StorePath,
         /// What is missing.
         missing: StorePath,
-        /// Where it was looked for.
-        searched: PathBuf,
+        /// Where it was looked for, in words.
+        searched: Box<str>,
     },
     /// Derivations need each other.
     #[error("derivations depend on each other: {}", .cycle.iter().map(StorePath::to_string).collect::<Vec<_>>().join(" -> "))]
@@ -72,7 +73,51 @@ pub enum EvalError {
         /// The output.
         output: String,
     },
-    /// What evaluation had to have built could not be built.
-    #[error("while importing from a derivation")]
-    Import(#[from] RealiseError),
+    /// What an attribute had to have built could not be built.
+    #[error("attribute '{attr_path}' imports from a derivation")]
+    Import {
+        /// The attribute path.
+        attr_path: String,
+        /// Why the outputs did not come.
+        source: Box<RealiseError>,
+    },
+    /// Something is wrong with one of the attributes (or `.drv` files) that were asked for.
+    ///
+    /// The cause is shared: attributes that fail for the same reason each say so.
+    #[error("cannot evaluate '{attr_path}'")]
+    Attribute {
+        /// What was asked for, as the user wrote it.
+        attr_path: String,
+        /// What is wrong.
+        source: Arc<EvalError>,
+    },
+}
+
+impl EvalError {
+    /// Which of the things that were asked for this is about, if it is one of them; the error
+    /// then ended only that one.
+    pub fn attr_path(&self) -> Option<&str> {
+        match self {
+            Self::AttributeNotFound { attr_path }
+            | Self::Import { attr_path, .. }
+            | Self::Attribute { attr_path, .. } => Some(attr_path),
+            _ => None,
+        }
+    }
+
+    /// What is wrong, whichever attribute it was found in: unwraps [`EvalError::Attribute`].
+    pub fn cause(&self) -> &Self {
+        let mut error = self;
+        while let Self::Attribute { source, .. } = error {
+            error = source;
+        }
+        error
+    }
+
+    pub(crate) fn in_attribute(attr_path: &str, source: Arc<Self>) -> Self {
+        Self::Attribute {
+            attr_path: attr_path.to_owned(),
+            source,
+        }
+    }
 }

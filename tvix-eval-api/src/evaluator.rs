@@ -28,6 +28,11 @@ pub type EvalStream = BoxStream<'static, Result<EvalEvent, EvalError>>;
 /// - **Cancellation.** Dropping the stream, or the future of `evaluate`, ends the evaluation and
 ///   whatever it runs.
 /// - **Concurrency.** `evaluate` may be called many times at once.
+/// - **Errors.** What is wrong with one of several attributes is an item of which
+///   [`EvalError::attr_path`] says which it is; the others go on. An attribute whose import
+///   fails ends with [`EvalError::Import`].
+///
+/// The module `conformance` (feature of that name) tests all of this.
 ///
 /// [`RealiseError::Cancelled`]: crate::RealiseError::Cancelled
 #[async_trait]

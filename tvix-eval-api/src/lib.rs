@@ -4,10 +4,93 @@
 //! An evaluator knows no store. It turns a request into a stream of [`EvalEvent`]s: derivations
 //! the moment they are instantiated, so that they can be built while evaluation goes on, and
 //! [`Realise`] requests where evaluation itself needs something built (import from derivation).
+//!
+//! # From a graph to its events
+//!
+//! A graph made in Rust. Only what the attributes need is yielded, inputs first:
+//!
+//! ```
+//! use futures::StreamExt;
+//! use nix_compat::derivation::DerivationBuilder;
+//! use nix_compat::store_path::StoreDir;
+//! use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+//! use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator, RealiseError};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = StoreDir::default();
+//! let builder = |name: &str| DerivationBuilder::new(name, "x86_64-linux", "/bin/sh");
+//! let libc = builder("libc").outputs(["out", "dev"]).instantiate(&dir)?;
+//! let hello = builder("hello").input_env("libc", &libc, "dev").instantiate(&dir)?;
+//! let evaluator = InMemoryEvaluator::new().derivation(&libc).root("hello", &hello);
+//!
+//! let mut events = evaluator.evaluate(EvalRequest::attrs(["hello"])).await?;
+//! let mut names = Vec::new();
+//! while let Some(event) = events.next().await {
+//!     match event? {
+//!         EvalEvent::Derivation { derivation, .. } => names.push(derivation.name.to_string()),
+//!         EvalEvent::Root(root) => assert_eq!(root.wanted.drv_path, hello.path),
+//!         _ => {}
+//!     }
+//! }
+//! assert_eq!(names, ["libc", "hello"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Imports
+//!
+//! An attribute may need something built before it is known. It alone waits for the answer; who
+//! does not want to build drops the request, and the attribute fails:
+//!
+//! ```
+//! # use futures::StreamExt;
+//! # use nix_compat::derivation::DerivationBuilder;
+//! # use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+//! # use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Evaluator, RealiseError};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = Default::default();
+//! # let builder = |name: &str| DerivationBuilder::new(name, "x86_64-linux", "/bin/sh");
+//! # let hello = builder("hello").instantiate(&dir)?;
+//! let lock = builder("lock-file").instantiate(&dir)?;
+//! let evaluator = InMemoryEvaluator::new()
+//!     .root("hello", &hello)
+//!     .import("packages", [(&lock, ["out"])], |outputs| {
+//!         let path = outputs[0].local_path.clone();
+//!         let _ = std::fs::read(&path).map_err(|source| EvalError::Read { path, source })?;
+//!         Ok(Evaluated::new()) // what the file says
+//!     });
+//!
+//! let mut events = evaluator.evaluate(EvalRequest::attrs(["packages", "hello"])).await?;
+//! let (mut roots, mut failed) = (Vec::new(), Vec::new());
+//! while let Some(event) = events.next().await {
+//!     match event {
+//!         Ok(EvalEvent::Realise(realise)) => drop(realise), // or build, then realise.reply.answer(..)
+//!         Ok(EvalEvent::Root(root)) => roots.push(root.name),
+//!         Ok(_) => {}
+//!         Err(error) => failed.push(error.attr_path().unwrap_or_default().to_owned()),
+//!     }
+//! }
+//! assert_eq!((roots, failed), (vec!["hello".to_owned()], vec!["packages".to_owned()]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Evaluators of one's own
+//!
+//! [`memory::StreamEvaluator`] makes one of a function; implementing [`Evaluator`] takes one
+//! method. The module `conformance` (feature of that name) tests either against the contract.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "drv-files")]
+pub mod drv;
 mod error;
 mod evaluator;
 mod event;
+mod forward;
+pub mod memory;
 mod request;
 
 pub use error::EvalError;

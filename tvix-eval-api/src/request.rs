@@ -41,6 +41,19 @@ pub enum EvalSource {
     BuiltIn,
 }
 
+impl EvalSource {
+    /// What kind of source this is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "a file",
+            Self::SearchPath(_) => "an entry of the search path",
+            Self::Expression { .. } => "an expression",
+            Self::Derivations(_) => ".drv files",
+            Self::BuiltIn => "what it was made with",
+        }
+    }
+}
+
 impl EvalRequest {
     /// A request for all of `source`.
     pub fn new(source: EvalSource) -> Self {

@@ -27,8 +27,8 @@ pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
 ///   a part of it, and a failed or abandoned `add` leaves nothing that a reader could see.
 /// - **Idempotent.** Adding a path that is valid succeeds and changes nothing; the NAR need not
 ///   be read. Two `add`s of one path at once both succeed.
-/// - **Cancellation.** Every future may be dropped at any point. A dropped `add` has either
-///   happened or not.
+/// - **Cancellation.** Every future may be dropped at any point. A dropped `add` happens as a
+///   whole, perhaps a moment later, or not at all; not if its NAR had not come to its end.
 /// - **Concurrency.** All methods may be called at once from many tasks.
 /// - **No blocking.** Nothing blocks the thread that polls; back ends that do blocking work move
 ///   it elsewhere.
@@ -57,7 +57,10 @@ pub trait Store: Send + Sync + Debug {
     ///
     /// Checks that the NAR is well-formed and has the hash and size of `info`, that the
     /// references are valid ([`StoreError::InvalidReference`]), and that the path is the one its
-    /// content address gives, if it has one. `info.registration_time` is the store's to set.
+    /// content address gives, if it has one ([`StoreError::AddressMismatch`]), and that the address
+    /// is that of the contents ([`StoreError::HashMismatch`]). What is checked of contents alone is
+    /// in [`crate::verify`]. An error of the stream is passed on. `info.registration_time` is the
+    /// store's to set.
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError>;
 
     /// Where `path` can be read on this file system, if the store keeps it there as files.

@@ -183,7 +183,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 
 #[tokio::test]
 async fn what_is_no_store_is_named() {
-    let spoil: [(&str, fn(&Path), &str); 4] = [
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil, &str); 4] = [
         (
             "db/db.sqlite",
             |file| fs::write(file, "not a database at all, but long enough to look at").unwrap(),
@@ -205,7 +206,7 @@ async fn what_is_no_store_is_named() {
             "older than 10",
         ),
     ];
-    for (name, spoil, expected) in spoil {
+    for (name, spoil, expected) in cases {
         let root = Root::new();
         let state = open(root.path()).state_dir().to_owned();
         for suffix in ["-wal", "-shm"] {
@@ -397,7 +398,8 @@ async fn a_source_that_changed_is_not_added() {
         text.contains("source") && text.contains("changed since"),
         "{text}"
     );
-    assert_eq!(store.all_valid_paths().await.unwrap(), [path.clone()]);
+    let valid = store.all_valid_paths().await.unwrap();
+    assert_eq!(valid, std::slice::from_ref(&path));
     fs::remove_file(&file).unwrap();
     assert!(matches!(add_again().await, Err(StoreError::Source { .. })));
 }

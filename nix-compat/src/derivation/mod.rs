@@ -8,6 +8,7 @@
 pub mod aterm;
 mod builder;
 mod check;
+pub mod json;
 mod modulo;
 mod output;
 mod placeholder;
@@ -18,6 +19,7 @@ use bstr::BString;
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, StorePathName, text_path};
 
+pub use aterm::{AtermError, AtermErrorKind};
 pub use builder::{DerivationBuilder, InstantiateError, Instantiated};
 pub use check::OutputPathError;
 pub use modulo::{HashModulo, MissingInput};

@@ -10,8 +10,8 @@
 //! |---|---|
 //! | hash or send a tree of files | [`dump_path`], or [`dump_node`] inside an archive under way |
 //! | unpack | [`restore`], or [`Unpacker`] for events from elsewhere |
-//! | read | [`Reader`], [`async::Reader`], or [`Parser`] for chunks |
-//! | write | [`Writer`], [`async::Writer`], or [`Encoder`] for chunks |
+//! | read | [`Reader`], `async::Reader`, or [`Parser`] for chunks |
+//! | write | [`Writer`], `async::Writer`, or [`Encoder`] for chunks |
 //!
 //! No part of it holds a file in memory. Readers are strict: what they accept, a writer gives
 //! back byte for byte.

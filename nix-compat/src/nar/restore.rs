@@ -77,7 +77,7 @@ fn unpack<R: BufRead>(reader: &mut Reader<R>, unpacker: &mut Unpacker) -> Result
 }
 
 /// Unpacks an archive that comes as [`Event`]s: for events of [`Parser`](super::Parser) or
-/// [`async::Reader`](super::async::Reader), or of a caller's own making. It blocks on the
+/// `async::Reader`, or of a caller's own making. It blocks on the
 /// file system.
 ///
 /// It checks names and order itself, so it is safe with any events. All names are resolved

@@ -73,7 +73,10 @@ impl PathInfo {
         serde_json::to_value(json).unwrap_or_default()
     }
 
-    /// Reads one element of what `nix path-info --json` prints. Unknown fields are ignored.
+    /// Reads one element of what `nix path-info --json` prints. Unknown fields are ignored, and
+    /// signatures are read, not verified: [`PathInfo::signed_by`] does.
+    ///
+    /// Fails if it has another shape, or if a path is not in `dir`.
     pub fn from_nix_json(value: &serde_json::Value, dir: &StoreDir) -> Result<Self, JsonError> {
         let json = Json::deserialize(value)?;
         let parse = |field, text: &String| {

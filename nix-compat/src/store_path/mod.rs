@@ -1,8 +1,8 @@
 //! Store paths: `<store directory>/<hash part>-<name>`.
 //!
 //! A [`StorePath`] is the part below the store directory and so is independent of where the
-//! store is; a [`StoreDir`] turns it into an absolute path and back. How a path is computed from
-//! contents is in [`compute`].
+//! store is; a [`StoreDir`] turns it into an absolute path and back. Paths are computed from
+//! contents by [`content_addressed_path`], [`text_path`] and [`output_path`].
 
 mod compute;
 mod dir;
@@ -10,6 +10,7 @@ mod name;
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -32,7 +33,7 @@ pub const HASH_PART_LEN: usize = nixbase32::encoded_len(DIGEST_LEN);
 /// The part of a store path below the store directory: 20 bytes of hash and a name.
 ///
 /// Orders as its text does, which is the order that ATerm, NAR info and fingerprints use.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StorePath {
     digest: [u8; DIGEST_LEN],
     name: StorePathName,
@@ -151,6 +152,15 @@ impl FromStr for StorePath {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::from_base_name(text)
+    }
+}
+
+impl Hash for StorePath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The digest covers the name already, so paths with equal digests are equal unless one is
+        // forged: hashing the name would cost more than it tells. No length either, as a slice
+        // would write: all digests are as long.
+        state.write(&self.digest);
     }
 }
 

@@ -84,7 +84,7 @@ pub enum Action {
     /// Take nothing more from the evaluator, and end it. Nothing to answer.
     StopEvaluation,
     /// The session is over: drop whatever still runs. The last action.
-    Finish(Box<Report>),
+    Finish(Arc<Report>),
 }
 
 /// A build to start.

@@ -1,10 +1,9 @@
 //! Builds: started, ended, pushed, tried again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix_compat::derivation::OutputName;
-use nix_compat::sorted::SortedSet;
+use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, FailureKind};
 
@@ -66,7 +65,7 @@ impl Machine {
                     .filter_map(|it| it.1),
             );
         }
-        let name = self.scheduler.builder_name(builder).to_owned();
+        let name = self.scheduler.builder_name(builder);
         self.emit(BuildEvent::BuildStarted {
             build: build.0,
             drv_path: drv_path.clone(),
@@ -211,7 +210,7 @@ impl Machine {
         };
         self.counts.built += 1;
         self.scheduler.forget_attempts(build.node);
-        let paths: BTreeMap<OutputName, StorePath> = outputs.iter().cloned().collect();
+        let paths: SortedMap<OutputName, StorePath> = outputs.iter().cloned().collect();
         self.emit(BuildEvent::BuildSucceeded {
             build: id.0,
             drv_path: self.known_path(build.node).clone(),
@@ -229,14 +228,10 @@ impl Machine {
             .map(|(name, path)| (name, Some(path)))
             .collect();
         let node = &mut self.graph[build.node];
-        let before = node.valid;
         node.body = Body::Outputs(outputs);
-        node.valid = node.all_outputs();
         node.state = State::Present;
-        self.work.push(Work::Valid {
-            id: build.node,
-            before,
-        });
+        let all = node.all_outputs();
+        self.now_valid(build.node, all);
     }
 
     fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {

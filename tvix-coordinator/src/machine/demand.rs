@@ -51,7 +51,7 @@ impl Machine {
             State::Delegated(resolved) if more => self.want_all(resolved, needed, urgent),
             State::Delegated(_) => {}
             State::Failed(failure) | State::Skipped(failure) if newly_needed => {
-                self.failure_needed(id, failure);
+                self.failure_needed(failure);
             }
             State::Failed(_) | State::Skipped(_) => {}
         }
@@ -221,10 +221,9 @@ impl Machine {
 
     /// Which outputs are valid is known.
     pub(super) fn looked_up(&mut self, id: NodeId, valid: OutputMask) {
+        self.graph[id].state = State::Present;
+        self.now_valid(id, valid);
         let node = &mut self.graph[id];
-        let before = node.valid;
-        node.valid |= valid;
-        node.state = State::Present;
         let all = node.all_outputs();
         let missing = node.wanted & !node.valid;
         // On the chance, only what is missing as a whole is built: if a part is there, nobody may
@@ -241,12 +240,15 @@ impl Machine {
             }
             self.emit(BuildEvent::Found { drv_path });
         }
-        self.work.push(Work::Valid { id, before });
     }
 
     /// Has a derivation wait until all its inputs are valid.
     pub(super) fn wait_for_inputs(&mut self, id: NodeId) {
         let node = &self.graph[id];
+        // It may have been found twice that it has to be built.
+        if !matches!(node.state, State::Present | State::Unneeded) {
+            return;
+        }
         let (needed, urgent) = (node.needed, node.urgent);
         let Some(derivation) = node.derivation().cloned() else {
             return;
@@ -302,8 +304,14 @@ impl Machine {
             let unmet = unmet.saturating_sub(1);
             self.graph[id].state = State::Waiting { unmet };
             if unmet == 0 {
-                self.make_ready(id);
+                self.work.push(Work::Ready(id));
             }
+        }
+    }
+
+    pub(super) fn make_ready_if_waiting(&mut self, id: NodeId) {
+        if self.graph[id].state == (State::Waiting { unmet: 0 }) {
+            self.make_ready(id);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The end: of what nothing needs, of everything at once, and of the session.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use nix_compat::sorted::SortedMap;
 use rustc_hash::FxHashSet;
 
 use super::graph::{Body, NodeId, State};
@@ -28,7 +30,9 @@ impl Machine {
             }
         }
         let graph = &self.graph;
-        self.scheduler.retain_delayed(|id| graph[id].needed);
+        for id in self.scheduler.drop_delayed(|id| graph[id].needed) {
+            self.graph[id].state = State::Unneeded;
+        }
         self.cancel_builds(|machine, id| !machine.graph[id].needed);
         self.fail_for_missing_sources();
     }
@@ -88,7 +92,7 @@ impl Machine {
             }
         }
         self.finished = true;
-        let report = Box::new(self.report());
+        let report = Arc::new(self.report());
         self.emit(BuildEvent::Finished {
             report: report.clone(),
         });
@@ -191,7 +195,7 @@ impl Machine {
             .map(|(root, id)| {
                 let node = &self.graph[*id];
                 let known: BTreeMap<_, _> = node.outputs(&self.dir).collect();
-                let mut outputs = BTreeMap::new();
+                let mut outputs = SortedMap::new_vec();
                 for name in &root.wanted.outputs {
                     let valid = node.mask([name]).is_ok_and(|mask| node.has(mask));
                     if let (true, Some(Some(path))) = (valid, known.get(name)) {
@@ -213,9 +217,14 @@ impl Machine {
                 }
             })
             .collect();
-        let failures: Vec<_> = self.failures.iter().flatten().cloned().collect();
+        let failures: Vec<_> = self
+            .failures
+            .iter()
+            .flatten()
+            .map(|(_, failure)| failure.clone())
+            .collect();
         let skipped = self.skipped.iter().filter_map(|(id, failure)| {
-            let root_cause = self.failures[failure.0 as usize].as_ref()?.drv_path.clone();
+            let root_cause = self.failure(*failure)?.drv_path.clone();
             Some(Skipped {
                 drv_path: self.known_path(*id).clone(),
                 root_cause,

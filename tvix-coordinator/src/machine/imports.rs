@@ -101,9 +101,7 @@ impl Machine {
             };
             if !node.has(mask) {
                 match node.state {
-                    State::Failed(failure) | State::Skipped(failure)
-                        if !self.questions.values().any(|(_, asked)| *asked == failure) =>
-                    {
+                    State::Failed(failure) | State::Skipped(failure) if !self.is_asked(failure) => {
                         return self.fail_import(import, failure);
                     }
                     _ => return,
@@ -134,8 +132,8 @@ impl Machine {
         if !self.imports.open.contains_key(&import) {
             return;
         }
-        let error = match self.failures.get(failure.0 as usize) {
-            Some(Some(failure)) => {
+        let error = match self.failure(failure) {
+            Some(failure) => {
                 let log_tail = match &failure.cause {
                     FailureCause::Build { failure } => failure.log_tail.clone(),
                     _ => Vec::new(),

@@ -55,7 +55,7 @@ use tvix_eval_api::Root;
 pub use action::{Action, ImportedOutput, StartBuild};
 use builds::Build;
 use demand::Want;
-use graph::{FailureId, Graph, NodeId, OutputMask};
+use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
 pub use input::{BuildResult, Input, Trouble};
 use lookup::LookUps;
@@ -108,11 +108,10 @@ enum Work {
     Want(Want),
     /// Outputs are missing: wait for inputs, or build.
     Build(NodeId),
-    /// More outputs are valid than were before.
-    Valid {
-        id: NodeId,
-        before: OutputMask,
-    },
+    /// All inputs are valid.
+    Ready(NodeId),
+    /// What resolved to this may be valid with it.
+    Satisfy(NodeId),
     /// A failure reaches whatever needs this.
     Spread {
         id: NodeId,
@@ -135,11 +134,12 @@ pub struct Machine {
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
     roots: Vec<(Root, NodeId)>,
-    failures: Vec<Option<Failure>>,
+    /// What failed, and which node it is of. `None` for what was tried again.
+    failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
     errors: Vec<String>,
     /// Questions that wait for an answer.
-    questions: BTreeMap<QuestionId, (NodeId, FailureId)>,
+    questions: BTreeMap<QuestionId, FailureId>,
     recordings: Recordings,
     work: Vec<Work>,
     actions: VecDeque<Action>,
@@ -298,7 +298,8 @@ impl Machine {
             match work {
                 Work::Want(want) => self.want(want),
                 Work::Build(id) => self.wait_for_inputs(id),
-                Work::Valid { id, before } => self.spread_validity(id, before),
+                Work::Ready(id) => self.make_ready_if_waiting(id),
+                Work::Satisfy(id) => self.satisfy_delegates(id),
                 Work::Spread { id, failure } => self.spread_failure(id, failure),
             }
         }

@@ -42,10 +42,13 @@ impl Machine {
         };
         let graph = &self.graph;
         let dir = &self.dir;
+        let mut used = Vec::new();
         let built = |drv_path: &StorePath, output: &OutputName| {
             let input = graph.find(drv_path)?;
             let mut outputs = graph[input].outputs(dir);
-            outputs.find(|(name, _)| *name == output)?.1
+            let path = outputs.find(|(name, _)| *name == output)?.1?;
+            used.push(path.clone());
+            Some(path)
         };
         let resolved = derivation
             .resolve(dir, built)
@@ -58,6 +61,11 @@ impl Machine {
             Ok(resolved) => resolved,
             Err(message) => return self.fail(id, FailureCause::Invalid { message }),
         };
+        // They need not be looked up as sources.
+        for path in &used {
+            let source = self.sources.intern(path);
+            self.source_valid(source);
+        }
         let resolved_id = self.graph.intern(&path);
         self.graph[id].state = State::Delegated(resolved_id);
         let drv_path = self.graph[id].path.clone();
@@ -73,24 +81,26 @@ impl Machine {
         self.want_all(resolved_id, needed, urgent);
         // It may have come to its end before.
         match self.graph[resolved_id].state {
-            State::Failed(failure) | State::Skipped(failure) => {
-                self.work.push(Work::Spread {
-                    id: resolved_id,
-                    failure,
-                });
+            State::Failed(failure) => {
+                self.graph[id].state = State::Failed(failure);
+                if needed {
+                    self.failure_needed(failure);
+                }
             }
-            _ => self.work.push(Work::Valid {
-                id: resolved_id,
-                before: 0,
-            }),
+            _ => self.work.push(Work::Satisfy(resolved_id)),
         }
     }
 
-    /// The derivation that the user knows a node by: a resolved one is known by the first that
-    /// resolved to it.
+    /// The derivation that the user knows a node by: a resolved one is known by what resolved to
+    /// it, and best by something that is needed.
     pub(super) fn known_path(&self, id: NodeId) -> &StorePath {
-        let origin = self.delegates.get(&id).and_then(|origins| origins.first());
-        &self.graph[*origin.unwrap_or(&id)].path
+        let origins = self
+            .delegates
+            .get(&id)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let needed = origins.iter().find(|origin| self.graph[**origin].needed);
+        &self.graph[*needed.or(origins.first()).unwrap_or(&id)].path
     }
 
     /// Outputs of a resolved derivation are valid: so are those of what resolved to it.
@@ -109,11 +119,9 @@ impl Machine {
                 .map(|(name, path)| (name.clone(), path))
                 .collect();
             let node = &mut self.graph[origin];
-            let before = node.valid;
             node.body = Body::Outputs(outputs);
-            node.valid = valid;
             node.state = State::Present;
-            self.work.push(Work::Valid { id: origin, before });
+            self.now_valid(origin, valid);
         }
     }
 

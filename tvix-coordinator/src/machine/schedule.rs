@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix_compat::derivation::Derivation;
@@ -32,6 +33,7 @@ struct Priority {
 #[derive(Debug)]
 struct Slots {
     profile: BuilderProfile,
+    name: Arc<str>,
     running: usize,
 }
 
@@ -67,6 +69,7 @@ impl Scheduler {
         let builders = builders
             .into_iter()
             .map(|profile| Slots {
+                name: profile.name.as_str().into(),
                 profile,
                 running: 0,
             })
@@ -83,8 +86,8 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn builder_name(&self, builder: usize) -> &str {
-        &self.builders[builder].profile.name
+    pub(super) fn builder_name(&self, builder: usize) -> Arc<str> {
+        self.builders[builder].name.clone()
     }
 
     /// Who can build `derivation`, less those that said they cannot.
@@ -138,8 +141,10 @@ impl Scheduler {
         self.delayed.first_key_value().map(|((at, _), ())| *at)
     }
 
-    pub(super) fn retain_delayed(&mut self, keep: impl Fn(NodeId) -> bool) {
-        self.delayed.retain(|(_, id), ()| keep(*id));
+    /// Takes out those that wait for a time and are not to be kept.
+    pub(super) fn drop_delayed(&mut self, keep: impl Fn(NodeId) -> bool) -> Vec<NodeId> {
+        let dropped = self.delayed.extract_if(.., |(_, id), ()| !keep(*id));
+        dropped.map(|((_, id), ())| id).collect()
     }
 
     pub(super) fn has_delayed(&self) -> bool {

@@ -7,20 +7,24 @@ use crate::options::{Decision, OnFailure};
 use crate::report::{Failure, FailureCause};
 
 impl Machine {
-    pub(super) fn spread_validity(&mut self, id: NodeId, before: OutputMask) {
-        let valid = self.graph[id].valid;
+    /// More outputs of a derivation are valid. Dependents hear of it at the same moment, so that
+    /// none counts an input twice.
+    pub(super) fn now_valid(&mut self, id: NodeId, outputs: OutputMask) {
+        let node = &mut self.graph[id];
+        let before = node.valid;
+        node.valid |= outputs;
+        let valid = node.valid;
         let mut next = self.graph.first_dependent(id);
         while let Some(edge) = next {
             let (edge, following) = self.graph.next_dependent(edge);
             next = following;
-            let newly =
-                valid & edge.outputs == edge.outputs && before & edge.outputs != edge.outputs;
-            if newly {
+            let used = edge.outputs;
+            if valid & used == used && before & used != used {
                 self.input_met(edge.dependent);
             }
         }
         if self.delegates.contains_key(&id) {
-            self.satisfy_delegates(id);
+            self.work.push(Work::Satisfy(id));
         }
         self.progress_imports(id);
     }
@@ -36,15 +40,16 @@ impl Machine {
             });
         }
         let failure = FailureId(self.failures.len() as u32);
-        self.failures.push(Some(Failure {
+        let entry = Failure {
             drv_path,
             cause,
             needed: false,
-        }));
+        };
+        self.failures.push(Some((id, entry)));
         self.counts.failed += 1;
         self.graph[id].state = State::Failed(failure);
         if self.graph[id].needed {
-            self.failure_needed(id, failure);
+            self.failure_needed(failure);
         } else {
             // Whatever resolved to it is in the same position, and may be needed later.
             let origins = self.delegates.get(&id).cloned().unwrap_or_default();
@@ -54,67 +59,94 @@ impl Machine {
         }
     }
 
+    pub(super) fn failure(&self, failure: FailureId) -> Option<&Failure> {
+        Some(&self.failures.get(failure.0 as usize)?.as_ref()?.1)
+    }
+
     /// Something that was asked for needs what failed.
-    pub(super) fn failure_needed(&mut self, id: NodeId, failure: FailureId) {
-        let Some(Some(entry)) = self.failures.get_mut(failure.0 as usize) else {
+    pub(super) fn failure_needed(&mut self, failure: FailureId) {
+        let Some(Some((id, entry))) = self.failures.get(failure.0 as usize) else {
             return;
         };
-        let first_time = !std::mem::replace(&mut entry.needed, true);
-        let entry = entry.clone();
+        let (id, first_time) = (*id, !entry.needed);
         if !first_time {
-            self.work.push(Work::Spread { id, failure });
+            if !self.is_asked(failure) {
+                self.work.push(Work::Spread { id, failure });
+            }
             return;
         }
+        let known_path = self.known_path(id).clone();
+        let Some(Some((_, entry))) = self.failures.get_mut(failure.0 as usize) else {
+            return;
+        };
+        entry.needed = true;
+        // Of those that resolved to it, one that is needed now.
+        entry.drv_path = known_path;
         match self.options.on_failure {
             OnFailure::Ask => {
+                let entry = Box::new(entry.clone());
                 self.last_question += 1;
                 let question = QuestionId(self.last_question);
-                self.questions.insert(question, (id, failure));
-                let failure = Box::new(entry);
-                self.actions
-                    .push_back(Action::AskAboutFailure { question, failure });
+                self.questions.insert(question, failure);
+                self.actions.push_back(Action::AskAboutFailure {
+                    question,
+                    failure: entry,
+                });
             }
             OnFailure::Continue => self.work.push(Work::Spread { id, failure }),
-            OnFailure::Stop => {
-                self.work.push(Work::Spread { id, failure });
-                self.do_work();
-                self.stop(Stop::Failure);
-            }
+            OnFailure::Stop => self.spread_and_stop(id, failure),
         }
     }
 
+    fn spread_and_stop(&mut self, id: NodeId, failure: FailureId) {
+        self.work.push(Work::Spread { id, failure });
+        self.do_work();
+        self.stop(Stop::Failure);
+    }
+
+    /// Whether what becomes of a failure is not decided yet.
+    pub(super) fn is_asked(&self, failure: FailureId) -> bool {
+        self.questions.values().any(|asked| *asked == failure)
+    }
+
     pub(super) fn decided(&mut self, question: QuestionId, decision: Decision) {
-        let Some((id, failure)) = self.questions.remove(&question) else {
+        let Some(failure) = self.questions.remove(&question) else {
+            return;
+        };
+        let Some(Some((id, entry))) = self.failures.get(failure.0 as usize) else {
             return;
         };
         if self.stop.is_some() {
             return;
         }
         // Only what was tried can be tried again.
-        let tried = self.failures[failure.0 as usize]
-            .as_ref()
-            .is_some_and(|failure| {
-                matches!(
-                    failure.cause,
-                    FailureCause::Build { .. } | FailureCause::Builder { .. }
-                )
-            });
+        let tried = matches!(
+            entry.cause,
+            FailureCause::Build { .. } | FailureCause::Builder { .. }
+        );
+        let id = *id;
         match decision {
-            Decision::Retry if tried => {
-                self.failures[failure.0 as usize] = None;
-                self.counts.failed -= 1;
-                self.scheduler.forget_attempts(id);
-                self.work.push(Work::Build(id));
-            }
+            Decision::Retry if tried => self.retry(id, failure),
             Decision::Continue | Decision::Retry => {
                 self.work.push(Work::Spread { id, failure });
             }
-            Decision::Stop => {
-                self.work.push(Work::Spread { id, failure });
-                self.do_work();
-                self.stop(Stop::Failure);
+            Decision::Stop => self.spread_and_stop(id, failure),
+        }
+    }
+
+    /// Forgets a failure that nothing has heard of yet.
+    fn retry(&mut self, id: NodeId, failure: FailureId) {
+        self.failures[failure.0 as usize] = None;
+        self.counts.failed -= 1;
+        self.scheduler.forget_attempts(id);
+        for origin in self.delegates.get(&id).cloned().unwrap_or_default() {
+            if self.graph[origin].state == State::Failed(failure) {
+                self.graph[origin].state = State::Delegated(id);
             }
         }
+        self.graph[id].needed = true;
+        self.graph[id].state = State::Present;
+        self.work.push(Work::Build(id));
     }
 
     /// A failure reaches whatever waits for this derivation.
@@ -150,7 +182,7 @@ impl Machine {
         self.graph[id].state = State::Skipped(failure);
         self.counts.skipped += 1;
         self.skipped.push((id, failure));
-        if let Some(Some(entry)) = self.failures.get(failure.0 as usize) {
+        if let Some(entry) = self.failure(failure) {
             let root_cause = entry.drv_path.clone();
             let drv_path = self.known_path(id).clone();
             self.emit(BuildEvent::Skipped {
@@ -173,12 +205,8 @@ impl Machine {
             }
         });
         let Some(failure) = failed else { return };
-        let spread = self
-            .failures
-            .get(failure.0 as usize)
-            .is_some_and(|entry| entry.as_ref().is_some_and(|entry| entry.needed));
-        let asked = self.questions.values().any(|(_, asked)| *asked == failure);
-        if spread && !asked {
+        let spread = self.failure(failure).is_some_and(|entry| entry.needed);
+        if spread && !self.is_asked(failure) {
             self.skip(id, failure);
         }
     }

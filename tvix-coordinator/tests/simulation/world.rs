@@ -63,6 +63,7 @@ pub struct World {
     cancelled: bool,
     evaluation_failed: bool,
     stop_decided: bool,
+    mended_twin: bool,
     /// What is needed for something that was asked for so far.
     needed: BTreeSet<usize>,
     roots: Vec<Root>,
@@ -116,6 +117,7 @@ impl World {
             cancelled: false,
             evaluation_failed: false,
             stop_decided: false,
+            mended_twin: false,
             needed: BTreeSet::new(),
             roots: Vec::new(),
             open_imports: BTreeMap::new(),
@@ -353,10 +355,13 @@ impl World {
                 let decision = match self.random.below(5) {
                     0 => Decision::Stop,
                     1 => Decision::Retry,
-                    2 => {
+                    2 if !self.stopped => {
                         // Somebody mended it.
                         let class = self.plan.classes[self.by_path[&drv_path]];
                         self.plan.fates[class] = Fate::Builds;
+                        // Its twin may have failed for good before.
+                        self.mended_twin |=
+                            self.plan.classes.iter().filter(|it| **it == class).count() > 1;
                         Decision::Retry
                     }
                     _ => Decision::Continue,
@@ -558,7 +563,7 @@ impl World {
                     .push(Pending::Question(question, failure.drv_path));
             }
             Action::StopEvaluation => self.stopped = true,
-            Action::Finish(report) => self.report = Some(*report),
+            Action::Finish(report) => self.report = Some((*report).clone()),
             other => panic!("what is {other:?}?"),
         }
     }
@@ -673,7 +678,7 @@ impl World {
             return;
         }
         self.tally.failures += report.failures.len() as u64;
-        if self.plan.fatal_store_trouble {
+        if self.plan.fatal_store_trouble || self.mended_twin {
             return;
         }
         for failure in &report.failures {

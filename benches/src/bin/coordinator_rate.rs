@@ -1,0 +1,296 @@
+//! What the coordinator costs: time and memory a derivation, on graphs of several shapes and
+//! sizes, with back ends in memory.
+//!
+//! `cargo run --release -p tvix-benches --bin coordinator_rate [SIZE…]`, with `SHAPE=wide`,
+//! `chain` or `nixpkgs` for one shape only.
+//!
+//! "whole" is a session from evaluation to report. "back ends" is the same builds and look-ups
+//! called one after the other without a coordinator. The difference is the coordinator's. Memory
+//! is the peak of what is allocated during the session, less what the store holds in the end and
+//! what the graph took before it began.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures::StreamExt as _;
+use nix_compat::derivation::{Derivation, Output, OutputName};
+use nix_compat::sorted::{SortedMap, SortedSet};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_build_api::memory::InMemoryBuilder;
+use tvix_build_api::{BuildContext, BuildRequest, Builder as _, BuilderProfile};
+use tvix_coordinator::{BuildPolicy, Coordinator, Options};
+use tvix_eval_api::memory::StreamEvaluator;
+use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource, Root, WantedOutputs};
+use tvix_store_api::{MemoryStore, Store as _};
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grew(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: every call is handed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grew(layout.size());
+        // SAFETY: the caller keeps what `alloc` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps what `dealloc` asks for.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        grew(size);
+        // SAFETY: the caller keeps what `realloc` asks for.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Wide,
+    Chain,
+    Nixpkgs,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % end.max(1)
+    }
+}
+
+fn digest(index: usize, kind: u8) -> [u8; 20] {
+    let mut digest = [kind; 20];
+    let mixed = (index as u64 ^ 0x1234_5678).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    digest[..8].copy_from_slice(&mixed.to_le_bytes());
+    digest[8..16].copy_from_slice(&(index as u64).to_le_bytes());
+    digest
+}
+
+type Graph = Vec<(StorePath, Arc<Derivation>)>;
+
+/// Derivations with made-up hashes: nothing here checks them, and hashing is not what is measured.
+fn graph(shape: Shape, size: usize) -> Graph {
+    let mut random = Random(42);
+    let out = OutputName::out();
+    let mut graph: Graph = Vec::with_capacity(size);
+    for index in 0..size {
+        let name = format!("package-{index}-1.0");
+        let inputs: Vec<usize> = match shape {
+            Shape::Wide => vec![],
+            Shape::Chain => index.checked_sub(1).into_iter().collect(),
+            // A few that everything uses, some near ones, some from anywhere.
+            Shape::Nixpkgs => (0..random.below(9).min(index))
+                .map(|which| match which {
+                    0..3 => random.below(index.min(40)),
+                    3..6 => index - 1 - random.below(index.min(100)),
+                    _ => random.below(index),
+                })
+                .collect(),
+        };
+        let inputs: SortedMap<StorePath, SortedSet<OutputName>> = inputs
+            .into_iter()
+            .map(|input| (graph[input].0.clone(), SortedSet::from([out.clone()])))
+            .collect();
+        let path = StorePath::new(digest(index, 1), name.parse().expect("a name"));
+        let drv_path = StorePath::new(
+            digest(index, 2),
+            format!("{name}.drv").parse().expect("a name"),
+        );
+        let env = [
+            ("name", name.clone()),
+            ("out", format!("/nix/store/{path}")),
+        ];
+        let derivation = Derivation {
+            name: name.parse().expect("a name"),
+            outputs: [(out.clone(), Output::InputAddressed(path))]
+                .into_iter()
+                .collect(),
+            input_drvs: inputs,
+            input_srcs: SortedSet::new(),
+            system: "x86_64-linux".into(),
+            builder: "/bin/sh".into(),
+            args: vec!["-c".into(), "echo > $out".into()],
+            env: env
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        };
+        graph.push((drv_path, Arc::new(derivation)));
+    }
+    graph
+}
+
+/// Every derivation that no other uses.
+fn roots(graph: &Graph) -> Vec<Root> {
+    let used: HashSet<&StorePath> = graph
+        .iter()
+        .flat_map(|(_, derivation)| derivation.input_drvs.keys())
+        .collect();
+    let tops = graph.iter().filter(|(path, _)| !used.contains(path));
+    tops.map(|(path, _)| Root {
+        name: String::new(),
+        wanted: WantedOutputs {
+            drv_path: path.clone(),
+            outputs: vec![OutputName::out()],
+        },
+    })
+    .collect()
+}
+
+struct Figures {
+    micros: f64,
+    cpu: f64,
+    bytes: f64,
+}
+
+/// Of all threads.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) -> Figures {
+    let size = graph.len() as f64;
+    let store = Arc::new(MemoryStore::new(StoreDir::default()));
+    let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
+    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let evaluator = StreamEvaluator::new(move |_request: EvalRequest| {
+        let (graph, roots) = (graph.clone(), roots.clone());
+        let derivations = (0..graph.len()).map(move |index| {
+            let (path, derivation) = graph[index].clone();
+            Ok(EvalEvent::Derivation { path, derivation })
+        });
+        let roots = (0..roots.len()).map(move |index| Ok(EvalEvent::Root(roots[index].clone())));
+        futures::stream::iter(derivations.chain(roots)).boxed()
+    });
+    let coordinator = Coordinator::new(Arc::new(evaluator), store.clone())
+        .with_builder(Arc::new(builder))
+        .with_options(Options {
+            policy,
+            ..Options::default()
+        });
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let cpu = cpu_seconds();
+    let mut session = coordinator.start(EvalRequest::new(EvalSource::BuiltIn));
+    let mut events = 0u64;
+    while session.next().await.is_some() {
+        events += 1;
+    }
+    let report = session.report().await;
+    let seconds = start.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu;
+    assert!(
+        report.is_success(),
+        "{:?} {:?}",
+        report.status,
+        report.errors
+    );
+    assert_eq!(report.counts.built as f64, size, "{events} events");
+    drop(report);
+    drop(coordinator);
+    let peak = PEAK.load(Ordering::Relaxed);
+    let after = LIVE.load(Ordering::Relaxed);
+    Figures {
+        micros: seconds * 1e6 / size,
+        cpu: cpu * 1e6 / size,
+        bytes: (peak - after.max(before)) as f64 / size,
+    }
+}
+
+async fn back_ends(graph: &Graph) -> f64 {
+    let store = Arc::new(MemoryStore::new(StoreDir::default()));
+    let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
+    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let start = Instant::now();
+    for chunk in graph.chunks(1000) {
+        let outputs: Vec<StorePath> = chunk
+            .iter()
+            .flat_map(|(_, derivation)| derivation.output_paths(store.store_dir()))
+            .filter_map(|(_, path)| path)
+            .collect();
+        let valid = store
+            .valid_paths(&outputs)
+            .await
+            .expect("a memory store answers");
+        assert!(valid.is_empty());
+        for (path, derivation) in chunk {
+            let mut request = BuildRequest::new(path.clone(), derivation.clone());
+            request.store = Some(store.uri().clone());
+            builder
+                .build(request, BuildContext::new(store.clone()))
+                .await
+                .expect("it builds");
+        }
+    }
+    start.elapsed().as_secs_f64() * 1e6 / graph.len() as f64
+}
+
+fn main() {
+    let sizes: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|it| it.parse().ok())
+        .collect();
+    let sizes = if sizes.is_empty() {
+        vec![100_000, 1_000_000]
+    } else {
+        sizes
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("tokio");
+    println!(
+        "{:>9} {:>8} {:>7}   {:>8} {:>8} {:>9} {:>12} {:>9}",
+        "size", "shape", "policy", "whole µs", "of CPU", "back ends", "coordinator", "bytes"
+    );
+    let only = std::env::var("SHAPE").ok();
+    for shape in [Shape::Wide, Shape::Chain, Shape::Nixpkgs] {
+        if only
+            .as_ref()
+            .is_some_and(|only| !format!("{shape:?}").eq_ignore_ascii_case(only))
+        {
+            continue;
+        }
+        for &size in &sizes {
+            let graph = Arc::new(graph(shape, size));
+            let roots = Arc::new(roots(&graph));
+            for policy in [BuildPolicy::Eager, BuildPolicy::Demand] {
+                let alone = runtime.block_on(back_ends(&graph));
+                let whole = runtime.block_on(whole(graph.clone(), roots.clone(), policy));
+                println!(
+                    "{size:>9} {:>8} {:>7}   {:>8.2} {:>8.2} {alone:>9.2} {:>12.2} {:>9.0}",
+                    format!("{shape:?}"),
+                    format!("{policy:?}"),
+                    whole.micros,
+                    whole.cpu,
+                    whole.micros - alone,
+                    whole.bytes
+                );
+            }
+        }
+    }
+}

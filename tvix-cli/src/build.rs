@@ -1,0 +1,123 @@
+//! `tvix build`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tvix_build_api::BuildLimits;
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
+use tvix_coordinator::{Coordinator, OnFailure, Options, Report, Session, Status};
+use tvix_eval_api::drv::DrvEvaluator;
+use tvix_eval_api::{EvalRequest, EvalSource};
+use tvix_store_api::Store as _;
+use tvix_store_api::local_fs::LocalStore;
+
+use crate::args::BuildArgs;
+use crate::display::{Display, show_failures};
+use crate::error::CliError;
+use crate::events::EventFile;
+use crate::logs::BuildLogs;
+use crate::out_link::link_outputs;
+use crate::stores;
+
+/// Builds, and returns the exit code.
+pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
+    let mut events = args.events.clone().map(EventFile::create).transpose()?;
+    let store = Arc::new(stores::open(args.store.clone()).await?);
+    let dir = store.store_dir().clone();
+    let mut logs = BuildLogs::new(store.state_dir().join("../log/nix/drvs"));
+
+    let mut session = coordinator(&args, &store)?.start(EvalRequest::new(EvalSource::Derivations(
+        args.derivations.clone(),
+    )));
+    cancel_on_ctrl_c(&session);
+    let mut display = Display::new(dir.clone(), args.print_build_logs);
+    while let Some(event) = session.next().await {
+        display.event(&event.event);
+        logs.event(&event.event);
+        if let Some(events) = &mut events {
+            events.write(&event)?;
+        }
+    }
+    let report = session.report().await;
+    display.finish();
+    if let Some(events) = &mut events {
+        events.flush()?;
+    }
+
+    eprint!(
+        "{}",
+        show_failures(&report, &dir, |drv_path| logs.path(drv_path))
+    );
+    if !args.no_out_link {
+        link_outputs(&report, &args.out_link, &store)?;
+    }
+    let mut out = std::io::stdout().lock();
+    for path in report.output_paths() {
+        writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
+    }
+    out.flush().map_err(CliError::Output)?;
+    Ok(exit_code(&report))
+}
+
+fn coordinator(args: &BuildArgs, store: &Arc<LocalStore>) -> Result<Coordinator, CliError> {
+    let jobs = args
+        .max_jobs
+        .map(usize::from)
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let mut sandbox = SandboxOptions::new("local")
+        .max_jobs(jobs.unwrap_or(1))
+        .sandbox(!args.no_sandbox);
+    for path in &args.sandbox_paths {
+        let parsed = path
+            .parse()
+            .map_err(|_| CliError::SandboxPath(path.clone()))?;
+        sandbox = sandbox.sandbox_path(parsed);
+    }
+    let builder = SandboxBuilder::new(sandbox)?.knows(store.clone());
+    let evaluator = DrvEvaluator::new(
+        store.store_dir().clone(),
+        vec![store.real_store_dir().to_owned()],
+    );
+    let options = Options {
+        on_failure: if args.keep_going {
+            OnFailure::Continue
+        } else {
+            OnFailure::Stop
+        },
+        cores: args.cores,
+        limits: BuildLimits {
+            wall_time: args.timeout.map(Duration::from_secs),
+            silence: args.max_silent_time.map(Duration::from_secs),
+            log_bytes: None,
+        },
+        record_derivations: true,
+        ..Options::default()
+    };
+    Ok(Coordinator::new(Arc::new(evaluator), store.clone())
+        .with_builder(Arc::new(builder))
+        .with_options(options))
+}
+
+/// The first Ctrl-C ends the session in order, the second one at once.
+fn cancel_on_ctrl_c(session: &Session) {
+    let cancel = session.cancellation();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            cancel.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(2);
+        }
+    });
+}
+
+fn exit_code(report: &Report) -> ExitCode {
+    match report.status {
+        Status::Success => ExitCode::SUCCESS,
+        Status::BuildFailed => ExitCode::from(1),
+        Status::Error | Status::Cancelled => ExitCode::from(2),
+    }
+}

@@ -1,0 +1,104 @@
+//! Showing what happens, on standard error.
+
+mod plain;
+mod progress;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_coordinator::{BuildEvent, Failure, FailureCause, Report};
+
+use plain::Plain;
+use progress::Progress;
+
+/// Lines of a failed build's log that are shown, at most.
+const TAIL: usize = 10;
+
+/// Shows events as they come.
+pub enum Display {
+    Plain(Plain),
+    Progress(Progress),
+}
+
+impl Display {
+    /// A progress display on a terminal, plain lines elsewhere.
+    pub fn new(dir: StoreDir, print_build_logs: bool) -> Self {
+        if std::io::stderr().is_terminal() {
+            Self::Progress(Progress::new(print_build_logs))
+        } else {
+            Self::Plain(Plain::new(dir))
+        }
+    }
+
+    pub fn event(&mut self, event: &BuildEvent) {
+        match self {
+            Self::Plain(plain) => plain.event(event),
+            Self::Progress(progress) => progress.event(event),
+        }
+    }
+
+    /// Clears what is not to stay.
+    pub fn finish(self) {
+        if let Self::Progress(progress) = self {
+            progress.finish();
+        }
+    }
+}
+
+/// The name of a derivation without `.drv`.
+fn short_name(drv_path: &StorePath) -> &str {
+    let name = drv_path.name().as_str();
+    name.strip_suffix(".drv").unwrap_or(name)
+}
+
+/// Tells what failed and why, with the end of the log and where the rest of it is.
+pub fn show_failures(
+    report: &Report,
+    dir: &StoreDir,
+    log_file: impl Fn(&StorePath) -> PathBuf,
+) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for Failure {
+        drv_path, cause, ..
+    } in report.failures.iter().filter(|it| it.needed)
+    {
+        let shown = dir.display(drv_path);
+        let _ = match cause {
+            FailureCause::Build { failure } => {
+                writeln!(text, "error: build of '{shown}' failed: {}", failure.kind)
+            }
+            other => writeln!(text, "error: cannot build '{shown}': {other}"),
+        };
+        let FailureCause::Build { failure } = cause else {
+            continue;
+        };
+        let lines = &failure.log_tail[failure.log_tail.len().saturating_sub(TAIL)..];
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "       last {} log lines:", lines.len());
+        for line in lines {
+            let _ = writeln!(text, "       > {line}");
+        }
+        let file = log_file(drv_path);
+        if file.exists() {
+            let _ = writeln!(text, "       the whole log is in '{}'", file.display());
+        }
+    }
+    if let [first, ..] = &report.skipped[..] {
+        let cause = dir.display(&first.root_cause);
+        let _ = writeln!(
+            text,
+            "error: {} derivations were not built, because what they need failed (first of all \
+             '{}', because of '{cause}')",
+            report.skipped.len(),
+            dir.display(&first.drv_path),
+        );
+    }
+    for error in &report.errors {
+        let _ = writeln!(text, "error: {error}");
+    }
+    text
+}

@@ -1,0 +1,81 @@
+//! Plain lines, for files and pipes.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use nix_compat::store_path::StoreDir;
+use tvix_coordinator::BuildEvent;
+
+use super::short_name;
+
+/// Writes a line for whatever a reader of a log would want to know.
+pub struct Plain {
+    dir: StoreDir,
+    /// Names of the builds that run.
+    names: HashMap<u64, String>,
+}
+
+impl Plain {
+    pub fn new(dir: StoreDir) -> Self {
+        Self {
+            dir,
+            names: HashMap::new(),
+        }
+    }
+
+    pub fn event(&mut self, event: &BuildEvent) {
+        let Some(line) = self.line(event) else { return };
+        // Standard error may be closed; that is no reason to stop.
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    fn line(&mut self, event: &BuildEvent) -> Option<String> {
+        Some(match event {
+            BuildEvent::BuildStarted {
+                build, drv_path, ..
+            } => {
+                self.names.insert(*build, short_name(drv_path).to_owned());
+                format!("building '{}'...", self.dir.display(drv_path))
+            }
+            BuildEvent::LogLine { build, text } => {
+                format!(
+                    "{}> {text}",
+                    self.names.get(build).map_or("", String::as_str)
+                )
+            }
+            BuildEvent::BuildSucceeded {
+                build,
+                drv_path,
+                duration,
+                ..
+            } => {
+                self.names.remove(build);
+                let seconds = duration.as_secs_f64();
+                format!("built '{}' in {seconds:.1} s", self.dir.display(drv_path))
+            }
+            BuildEvent::BuildFailed {
+                build,
+                drv_path,
+                failure,
+            } => {
+                self.names.remove(build);
+                format!("failed '{}': {}", self.dir.display(drv_path), failure.kind)
+            }
+            BuildEvent::BuildRetried {
+                drv_path,
+                message,
+                delay,
+                ..
+            } => {
+                let (path, seconds) = (self.dir.display(drv_path), delay.as_secs_f64());
+                format!("building '{path}' again in {seconds:.1} s: {message}")
+            }
+            BuildEvent::BuildCancelled { build, drv_path } => {
+                self.names.remove(build);
+                format!("cancelled '{}'", self.dir.display(drv_path))
+            }
+            BuildEvent::Diagnostic { diagnostic } => diagnostic.message.clone(),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! What the command line can stumble over, apart from builds that fail.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use tvix_build_api::BuilderError;
+use tvix_store_api::{StoreError, StoreUri};
+
+#[derive(Debug, Error)]
+pub enum CliError {
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+    #[error("cannot open store '{uri}'")]
+    OpenStore { uri: StoreUri, source: StoreError },
+    #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
+    UnsupportedStore(StoreUri),
+    #[error("cannot build here")]
+    Builder(#[from] BuilderError),
+    #[error("invalid sandbox path '{0}': it should be PATH, INSIDE=PATH or either with a '?'")]
+    SandboxPath(String),
+    #[error("cannot write events to '{path}'")]
+    Events { path: PathBuf, source: io::Error },
+    #[error("cannot link '{link}' to '{target}'")]
+    OutLink {
+        link: PathBuf,
+        target: PathBuf,
+        source: io::Error,
+    },
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+/// An error with what it comes from.
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,89 @@
+//! Keeping the logs of builds where Nix keeps them, so that `nix-store --read-log` finds them:
+//! `<state>/log/nix/drvs/<first two characters>/<the rest of the name of the .drv file>`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use nix_compat::store_path::StorePath;
+use tvix_coordinator::BuildEvent;
+
+/// The logs of the builds of a session. What cannot be written is not kept: a log is no reason
+/// for a build to fail.
+pub struct BuildLogs {
+    folder: PathBuf,
+    open: HashMap<u64, Log>,
+}
+
+struct Log {
+    path: PathBuf,
+    /// Made with the first line.
+    file: Option<BufWriter<File>>,
+}
+
+impl BuildLogs {
+    /// Logs below `folder`: `/nix/var/log/nix/drvs` or its like.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            open: HashMap::new(),
+        }
+    }
+
+    pub fn path(&self, drv_path: &StorePath) -> PathBuf {
+        let name = drv_path.to_string();
+        let (folder, file) = name.split_at(2);
+        self.folder.join(folder).join(file)
+    }
+
+    pub fn event(&mut self, event: &BuildEvent) {
+        match event {
+            BuildEvent::BuildStarted {
+                build, drv_path, ..
+            } => {
+                let log = Log {
+                    path: self.path(drv_path),
+                    file: None,
+                };
+                self.open.insert(*build, log);
+            }
+            BuildEvent::LogLine { build, text } => {
+                if let Some(log) = self.open.get_mut(build) {
+                    log.line(text);
+                }
+            }
+            BuildEvent::BuildSucceeded { build, .. }
+            | BuildEvent::BuildFailed { build, .. }
+            | BuildEvent::BuildRetried { build, .. }
+            | BuildEvent::BuildCancelled { build, .. } => {
+                if let Some(Log {
+                    file: Some(mut file),
+                    ..
+                }) = self.open.remove(build)
+                {
+                    let _ = file.flush();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Log {
+    fn line(&mut self, text: &str) {
+        if self.file.is_none() {
+            self.file = create(&self.path).ok().map(BufWriter::new);
+        }
+        if let Some(file) = &mut self.file {
+            let _ = writeln!(file, "{text}");
+        }
+    }
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    File::create(path)
+}

@@ -1,0 +1,52 @@
+//! Links to what was built.
+
+use std::path::{Path, PathBuf};
+
+use tvix_coordinator::Report;
+use tvix_store_api::local_fs::LocalStore;
+
+use crate::error::CliError;
+
+/// Links every output that was asked for: `result` to the first derivation's `out`,
+/// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
+pub fn link_outputs(report: &Report, link: &Path, store: &LocalStore) -> Result<(), CliError> {
+    for (index, root) in report.roots.iter().enumerate() {
+        for (output, path) in &root.outputs {
+            let mut name = link.as_os_str().to_owned();
+            if index > 0 {
+                name.push(format!("-{}", index + 1));
+            }
+            if output.as_str() != "out" {
+                name.push(format!("-{output}"));
+            }
+            make_link(PathBuf::from(name), store.real_path(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a link, and nothing but a link, in one step.
+fn make_link(link: PathBuf, target: PathBuf) -> Result<(), CliError> {
+    let failed = |source| CliError::OutLink {
+        link: link.clone(),
+        target: target.clone(),
+        source,
+    };
+    match std::fs::symlink_metadata(&link) {
+        Ok(metadata) if !metadata.is_symlink() => {
+            return Err(failed(std::io::Error::new(
+                std::io::ErrorKind::AlreadyExists,
+                "something that is not a link is there",
+            )));
+        }
+        _ => {}
+    }
+    let mut temporary = link.as_os_str().to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    std::os::unix::fs::symlink(&target, &temporary).map_err(failed)?;
+    std::fs::rename(&temporary, &link).map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })
+}

@@ -1,0 +1,51 @@
+//! Which store a URI on the command line means.
+
+use std::path::{Path, PathBuf};
+
+use tvix_store_api::StoreUri;
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+
+use crate::error::CliError;
+
+/// Opens the store that was asked for, or the usual one.
+pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
+    let uri = uri.unwrap_or_else(usual);
+    let Some(root) = uri.local_root() else {
+        return Err(CliError::UnsupportedStore(uri));
+    };
+    LocalStore::open(LocalStoreOptions::new(root))
+        .await
+        .map_err(|source| CliError::OpenStore { uri, source })
+}
+
+/// The system's store for its owner, and else one in the home directory, as Nix has it.
+fn usual() -> StoreUri {
+    let system = Path::new("/nix/var/nix/db");
+    let writable = std::fs::metadata(system).map_or(is_root(), |metadata| {
+        !metadata.permissions().readonly() && (is_root() || owned_by_me(&metadata))
+    });
+    if writable {
+        StoreUri::local("/")
+    } else {
+        StoreUri::local(home_root())
+    }
+}
+
+fn home_root() -> PathBuf {
+    let data = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")));
+    data.unwrap_or_else(std::env::temp_dir).join("nix/root")
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid() == 0
+    })
+}
+
+fn owned_by_me(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == metadata.uid())
+}

@@ -1,0 +1,91 @@
+//! Putting the parts together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tvix_build_api::Builder;
+use tvix_eval_api::{EvalRequest, Evaluator};
+use tvix_store_api::Store;
+
+use super::session::Session;
+use crate::options::{Decision, OnFailure, Options};
+use crate::report::Failure;
+
+/// Decides what becomes of a failure.
+pub(super) type AskFailure = Arc<dyn Fn(Failure) -> BoxFuture<'static, Decision> + Send + Sync>;
+
+/// An evaluator, a store and builders that work together. Cheap to clone; any number of sessions
+/// may run at once.
+#[derive(Clone)]
+pub struct Coordinator {
+    pub(super) evaluator: Arc<dyn Evaluator>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) builders: Vec<Arc<dyn Builder>>,
+    pub(super) options: Options,
+    pub(super) ask: Option<AskFailure>,
+}
+
+impl Coordinator {
+    /// A coordinator without builders: it can find things in the store, and nothing more.
+    ///
+    /// `store` is where everything is looked up and where outputs go; a
+    /// [`TieredStore`](tvix_store_api::TieredStore) joins several.
+    pub fn new(evaluator: Arc<dyn Evaluator>, store: Arc<dyn Store>) -> Self {
+        Self {
+            evaluator,
+            store,
+            builders: Vec::new(),
+            options: Options::default(),
+            ask: None,
+        }
+    }
+
+    /// Adds a builder. Of those that can build a derivation the least busy one does. At most 64
+    /// are used.
+    #[must_use]
+    pub fn with_builder(mut self, builder: Arc<dyn Builder>) -> Self {
+        self.builders.push(builder);
+        self
+    }
+
+    /// Sets how sessions go about their work.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Has `decide` asked about each failure of something that is needed, in place of
+    /// [`Options::on_failure`]. Whatever does not need it goes on meanwhile.
+    #[must_use]
+    pub fn on_failure<F, R>(mut self, decide: F) -> Self
+    where
+        F: Fn(Failure) -> R + Send + Sync + 'static,
+        R: Future<Output = Decision> + Send + 'static,
+    {
+        self.ask = Some(Arc::new(move |failure| Box::pin(decide(failure))));
+        self.options.on_failure = OnFailure::Ask;
+        self
+    }
+
+    /// Starts to evaluate `request` and to build what it yields, on a task of its own.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(&self, request: EvalRequest) -> Session {
+        Session::start(self.clone(), request)
+    }
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("evaluator", &self.evaluator)
+            .field("store", &self.store)
+            .field("builders", &self.builders)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

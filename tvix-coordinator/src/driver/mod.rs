@@ -1,0 +1,11 @@
+//! Runs the state machine with tokio on the three traits. No policy is here: what to do is the
+//! machine's to say, and this does it and tells the machine how it went.
+
+mod closures;
+mod coordinator;
+mod run;
+mod session;
+mod tasks;
+
+pub use coordinator::Coordinator;
+pub use session::{Session, SessionEvents, SessionReport};

@@ -1,0 +1,489 @@
+//! The loop: take actions from the machine, do them, tell the machine what happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::{FutureExt as _, Stream};
+use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tvix_build_api::{BuildOutcome, Delivery, LogReceiver, LogSender, StreamedOutput, log_channel};
+use tvix_eval_api::{
+    EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput, SourceAddition,
+};
+use tvix_store_api::{LocalPath, Store};
+
+use super::Coordinator;
+use super::closures::Closures;
+use super::tasks::{self, BuildParts, describe};
+use crate::event::EventRecord;
+use crate::machine::{
+    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
+    Trouble,
+};
+use crate::options::{Decision, Options};
+use crate::report::Report;
+
+/// Log lines on their way from builders.
+const LOG_LINES: usize = 256;
+/// Events that are sent together at most.
+const CHUNK: usize = 256;
+/// Events that wait for whoever listens before nothing more is taken from anywhere.
+const WAITING_EVENTS: usize = 4 * CHUNK;
+/// Things that are taken from one place before the others get their turn.
+const AT_A_STRETCH: usize = 64;
+
+/// Something that the driver has done.
+enum Done {
+    Paths(BatchId, Result<Vec<bool>, Trouble>),
+    Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
+    Source(StorePath, Result<(), Trouble>),
+    Recorded(BatchId, Result<(), Trouble>),
+    Built(BuildId, Result<BuildOutcome, Trouble>),
+    Pushed(BuildId, Result<(), Trouble>),
+    Decided(QuestionId, Decision),
+    Located(Answer),
+    EvaluationStarted(Result<EvalStream, EvalError>),
+}
+
+/// An import and what it is answered with.
+type Answer = (
+    RealiseReply,
+    Result<(Vec<RealisedOutput>, Vec<LocalPath>), tvix_eval_api::RealiseError>,
+);
+
+pub(super) struct Driver {
+    parts: Coordinator,
+    store: Arc<dyn Store>,
+    options: Arc<Options>,
+    machine: Machine,
+    began: Instant,
+    cancel: CancellationToken,
+    cancelling: bool,
+    events: mpsc::Sender<Vec<EventRecord>>,
+    outbox: Vec<EventRecord>,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    evaluation: Option<EvalStream>,
+    log: LogSender,
+    log_lines: LogReceiver,
+    last_import: u64,
+    replies: FxHashMap<ImportId, RealiseReply>,
+    sources: FxHashMap<StorePath, Arc<SourceAddition>>,
+    cancels: FxHashMap<BuildId, CancellationToken>,
+    streamed: FxHashMap<BuildId, Vec<StreamedOutput>>,
+    closures: Arc<Closures>,
+    /// What was unpacked for imports: evaluation may read it until it ends.
+    unpacked: Vec<LocalPath>,
+}
+
+/// What woke the driver.
+enum Woken {
+    Cancelled,
+    Sent,
+    Done(Option<Done>),
+    Evaluation(Option<Result<EvalEvent, EvalError>>),
+    Log(tvix_build_api::LogLine),
+    Time,
+}
+
+impl Driver {
+    pub(super) fn new(
+        parts: Coordinator,
+        events: mpsc::Sender<Vec<EventRecord>>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let profiles = parts
+            .builders
+            .iter()
+            .map(|builder| builder.profile().clone())
+            .collect();
+        let store = parts.store.clone();
+        let machine = Machine::new(store.store_dir().clone(), profiles, parts.options.clone());
+        let (log, log_lines) = log_channel(LOG_LINES);
+        Self {
+            options: Arc::new(parts.options.clone()),
+            store,
+            parts,
+            machine,
+            began: Instant::now(),
+            cancel,
+            cancelling: false,
+            events,
+            outbox: Vec::new(),
+            running: FuturesUnordered::new(),
+            evaluation: None,
+            log,
+            log_lines,
+            last_import: 0,
+            replies: FxHashMap::default(),
+            sources: FxHashMap::default(),
+            cancels: FxHashMap::default(),
+            streamed: FxHashMap::default(),
+            closures: Arc::default(),
+            unpacked: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self, request: EvalRequest) -> Report {
+        let evaluator = self.parts.evaluator.clone();
+        self.spawn(async move { Done::EvaluationStarted(evaluator.evaluate(request).await) });
+        loop {
+            while let Some(action) = self.machine.poll_action() {
+                if let Some(report) = self.perform(action) {
+                    self.send_rest().await;
+                    return Arc::unwrap_or_clone(report);
+                }
+            }
+            self.send_chunks();
+            // What is always ready is not to keep the thread from others.
+            tokio::task::coop::consume_budget().await;
+            if !self.take_what_is_ready() {
+                let woken = self.wait().await;
+                self.woken(woken);
+            }
+        }
+    }
+
+    fn spawn(&self, future: impl Future<Output = Done> + Send + 'static) {
+        self.running.push(future.boxed());
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.machine.handle(self.now(), input);
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let Self {
+            events,
+            outbox,
+            running,
+            evaluation,
+            log_lines,
+            machine,
+            cancel,
+            ..
+        } = self;
+        let cancelling = self.cancelling;
+        // Who listens and is slow slows everything down, but does not keep it from ending.
+        let open = cancelling || outbox.len() < WAITING_EVENTS;
+        let wants_evaluation = open && machine.wants_evaluation();
+        let evaluation = evaluation.as_mut().filter(|_| wants_evaluation);
+        let timeout = machine.poll_timeout().map(|at| self.began + at);
+        tokio::select! {
+            () = cancel.cancelled(), if !cancelling => Woken::Cancelled,
+            done = running.next(), if open && !running.is_empty() => Woken::Done(done),
+            event = next_of(evaluation) => Woken::Evaluation(event),
+            Some(line) = log_lines.recv(), if open => Woken::Log(line),
+            () = sleep_until(timeout) => Woken::Time,
+            // There is nothing else to do.
+            () = send(events, outbox), if !outbox.is_empty() => Woken::Sent,
+        }
+    }
+
+    fn woken(&mut self, woken: Woken) {
+        match woken {
+            Woken::Cancelled => {
+                self.cancelling = true;
+                self.tell(Input::Cancel);
+            }
+            Woken::Done(Some(done)) => self.done(done),
+            Woken::Evaluation(event) => self.evaluated(event),
+            Woken::Log(line) => self.tell_log(line),
+            Woken::Time => self.tell(Input::TimePassed),
+            Woken::Done(None) | Woken::Sent => {}
+        }
+    }
+
+    /// Takes something of whatever is ready, from each place in turn, without waiting. False if
+    /// nothing was.
+    fn take_what_is_ready(&mut self) -> bool {
+        if self.cancelling || self.cancel.is_cancelled() || self.outbox.len() >= WAITING_EVENTS {
+            return false;
+        }
+        let mut any = false;
+        for _ in 0..AT_A_STRETCH {
+            let Some(Some(done)) = self.running.next().now_or_never() else {
+                break;
+            };
+            self.done(done);
+            any = true;
+        }
+        for _ in 0..AT_A_STRETCH {
+            if !self.machine.wants_evaluation() {
+                break;
+            }
+            let Some(evaluation) = &mut self.evaluation else {
+                break;
+            };
+            let Some(event) = evaluation.next().now_or_never() else {
+                break;
+            };
+            self.evaluated(event);
+            any = true;
+        }
+        for _ in 0..AT_A_STRETCH {
+            let Ok(line) = self.log_lines.try_recv() else {
+                break;
+            };
+            self.tell_log(line);
+            any = true;
+        }
+        any
+    }
+
+    /// Sends events that are worth it already, as far as there is room.
+    fn send_chunks(&mut self) {
+        while self.outbox.len() >= CHUNK {
+            let Ok(permit) = self.events.try_reserve() else {
+                return;
+            };
+            permit.send(self.outbox.drain(..CHUNK).collect());
+        }
+    }
+
+    fn tell_log(&mut self, line: tvix_build_api::LogLine) {
+        self.tell(Input::LogLine {
+            build: BuildId(line.build),
+            text: line.text,
+        });
+    }
+
+    /// A build sends all its lines before it ends, so none comes after its end is told.
+    fn drain_log(&mut self) {
+        while let Ok(line) = self.log_lines.try_recv() {
+            self.tell_log(line);
+        }
+    }
+
+    fn evaluated(&mut self, event: Option<Result<EvalEvent, EvalError>>) {
+        let input = match event {
+            None => {
+                self.evaluation = None;
+                Input::EvaluationEnded
+            }
+            Some(Err(error)) => Input::EvaluationFailed {
+                message: describe(&error),
+            },
+            Some(Ok(EvalEvent::Derivation { path, derivation })) => {
+                Input::Derivation { path, derivation }
+            }
+            Some(Ok(EvalEvent::Realise(realise))) => {
+                self.last_import += 1;
+                let import = ImportId(self.last_import);
+                self.replies.insert(import, realise.reply);
+                Input::Import {
+                    import,
+                    wanted: realise.wanted,
+                }
+            }
+            Some(Ok(EvalEvent::AddSource(source))) => {
+                let path = source.path.clone();
+                self.sources.insert(path.clone(), Arc::new(source));
+                Input::Source { path }
+            }
+            Some(Ok(EvalEvent::Root(root))) => Input::Root(root),
+            Some(Ok(EvalEvent::Diagnostic(diagnostic))) => Input::Diagnostic(diagnostic),
+            // A kind of event that came after this was written needs nothing of it.
+            Some(Ok(_)) => return,
+        };
+        self.tell(input);
+    }
+
+    fn done(&mut self, done: Done) {
+        let input = match done {
+            Done::Paths(batch, result) => Input::PathsQueried { batch, result },
+            Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
+            Done::Source(path, result) => {
+                if result.is_ok() {
+                    self.sources.remove(&path);
+                }
+                Input::SourceAdded { path, result }
+            }
+            Done::Recorded(batch, result) => Input::Recorded { batch, result },
+            Done::Built(build, result) => {
+                self.drain_log();
+                self.cancels.remove(&build);
+                let result = self.build_result(build, result);
+                Input::BuildEnded { build, result }
+            }
+            Done::Pushed(build, result) => Input::OutputsPushed { build, result },
+            Done::Decided(question, decision) => Input::FailureDecided { question, decision },
+            Done::Located((reply, located)) => {
+                let answer = located.map(|(outputs, unpacked)| {
+                    let temporary = unpacked.into_iter().filter(LocalPath::is_temporary);
+                    self.unpacked.extend(temporary);
+                    outputs
+                });
+                return reply.answer(answer);
+            }
+            Done::EvaluationStarted(Ok(evaluation)) => {
+                self.evaluation = Some(evaluation);
+                return;
+            }
+            Done::EvaluationStarted(Err(error)) => {
+                self.tell(Input::EvaluationFailed {
+                    message: describe(&error),
+                });
+                Input::EvaluationEnded
+            }
+        };
+        self.tell(input);
+    }
+
+    fn build_result(
+        &mut self,
+        build: BuildId,
+        result: Result<BuildOutcome, Trouble>,
+    ) -> BuildResult {
+        match result {
+            Ok(BuildOutcome::Success(success)) => match success.delivery {
+                Delivery::Pushed(outputs) => {
+                    let infos = outputs.iter().map(|output| output.info.clone());
+                    infos.for_each(|info| self.closures.learn(info));
+                    let outputs = outputs.into_iter();
+                    let paths = outputs.map(|output| (output.name, output.info.path.clone()));
+                    BuildResult::Pushed(paths.collect())
+                }
+                Delivery::Streamed(outputs) => {
+                    let paths = outputs
+                        .iter()
+                        .map(|output| (output.name.clone(), output.info.path.clone()));
+                    let paths = paths.collect();
+                    self.streamed.insert(build, outputs);
+                    BuildResult::Streamed(paths)
+                }
+            },
+            Ok(BuildOutcome::Failure(failure)) => BuildResult::Failed(failure),
+            Err(trouble) => BuildResult::Trouble(trouble),
+        }
+    }
+
+    /// Does what the machine wants; the report if that was the last.
+    fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
+        let store = self.store.clone();
+        match action {
+            Action::Emit(event) => {
+                if !self.events.is_closed() {
+                    self.outbox.push(event);
+                }
+            }
+            Action::QueryPaths { batch, paths } => {
+                let query = tasks::query_paths(store, paths);
+                self.spawn(query.map(move |result| Done::Paths(batch, result)));
+            }
+            Action::QueryRealisations { batch, outputs } => {
+                let query = tasks::query_realisations(store, outputs);
+                self.spawn(query.map(move |result| Done::Realisations(batch, result)));
+            }
+            Action::AddSource { path } => self.add_source(path),
+            Action::Record { batch, recording } => {
+                let record = tasks::record(store, recording);
+                self.spawn(record.map(move |result| Done::Recorded(batch, result)));
+            }
+            Action::StartBuild(start) => self.start_build(start),
+            Action::CancelBuild(build) => {
+                if let Some(cancel) = self.cancels.get(&build) {
+                    cancel.cancel();
+                }
+            }
+            Action::PushOutputs(build) => {
+                let outputs = self.streamed.remove(&build).unwrap_or_default();
+                let push = tasks::push_outputs(store, outputs);
+                self.spawn(push.map(move |result| Done::Pushed(build, result)));
+            }
+            Action::AnswerImport { import, answer } => {
+                if let Some(reply) = self.replies.remove(&import) {
+                    match answer {
+                        Ok(outputs) => {
+                            let locate = tasks::local_outputs(store, outputs);
+                            self.spawn(locate.map(|located| Done::Located((reply, located))));
+                        }
+                        Err(error) => reply.answer(Err(error)),
+                    }
+                }
+            }
+            Action::AskAboutFailure { question, failure } => match &self.parts.ask {
+                Some(ask) => {
+                    let decision = ask(*failure);
+                    self.spawn(decision.map(move |decision| Done::Decided(question, decision)));
+                }
+                // Nobody to ask: what Options say by default.
+                None => self.spawn(async move { Done::Decided(question, Decision::Stop) }),
+            },
+            Action::StopEvaluation => self.evaluation = None,
+            Action::Finish(report) => return Some(report),
+        }
+        None
+    }
+
+    fn add_source(&mut self, path: StorePath) {
+        let store = self.store.clone();
+        let source = self.sources.get(&path).cloned();
+        self.spawn(async move {
+            let result = match source {
+                Some(source) => tasks::add_source(store, source).await,
+                None => {
+                    let message = format!("the contents of '{path}' are gone (a bug)");
+                    Err(Trouble {
+                        message,
+                        retryable: false,
+                    })
+                }
+            };
+            Done::Source(path, result)
+        });
+    }
+
+    fn start_build(&mut self, start: StartBuild) {
+        let build = start.build;
+        let cancel = CancellationToken::new();
+        self.cancels.insert(build, cancel.clone());
+        let parts = BuildParts {
+            builder: self.parts.builders[start.builder].clone(),
+            store: self.store.clone(),
+            closures: self.closures.clone(),
+            log: self.log.tagged(build.0),
+            cancel,
+        };
+        let options = self.options.clone();
+        self.spawn(async move { Done::Built(build, tasks::build(parts, start, &options).await) });
+    }
+
+    /// Sends what is left for whoever still listens.
+    async fn send_rest(&mut self) {
+        while !self.outbox.is_empty() {
+            send(&self.events, &mut self.outbox).await;
+        }
+    }
+}
+
+/// Sends the oldest events, or drops them all if nobody listens. Loses none when dropped.
+async fn send(events: &mpsc::Sender<Vec<EventRecord>>, outbox: &mut Vec<EventRecord>) {
+    match events.reserve().await {
+        Ok(permit) if outbox.len() <= CHUNK => permit.send(std::mem::take(outbox)),
+        Ok(permit) => permit.send(outbox.drain(..CHUNK).collect()),
+        Err(_) => outbox.clear(),
+    }
+}
+
+async fn next_of<S: Stream + Unpin>(stream: Option<&mut S>) -> Option<S::Item> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,147 @@
+//! A session as its user sees it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::stream::{FusedStream, Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tvix_eval_api::EvalRequest;
+
+use super::Coordinator;
+use super::run::Driver;
+use crate::event::EventRecord;
+use crate::report::{Counts, Report, Status};
+
+/// Chunks of events on their way to whoever listens.
+const CHUNKS: usize = 4;
+
+/// A session: a stream of [`EventRecord`]s, and a future of the [`Report`].
+///
+/// Take events as long as they come, or call [`Session::report`], which lets go of the rest of
+/// them. Whoever holds the stream and does not read it stops the session before long.
+/// Dropping the session ends everything that it runs, at once; [`Session::cancel`] ends it in
+/// order, with a report.
+#[derive(Debug)]
+pub struct Session {
+    events: SessionEvents,
+    report: SessionReport,
+}
+
+/// The events of a [`Session`].
+#[derive(Debug)]
+pub struct SessionEvents {
+    chunks: mpsc::Receiver<Vec<EventRecord>>,
+    chunk: std::vec::IntoIter<EventRecord>,
+    ended: bool,
+}
+
+/// The report of a [`Session`], to be awaited. Dropping it ends the session at once.
+#[derive(Debug)]
+pub struct SessionReport {
+    task: JoinHandle<Report>,
+    cancel: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn start(coordinator: Coordinator, request: EvalRequest) -> Self {
+        let cancel = CancellationToken::new();
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        let driver = Driver::new(coordinator, sender, cancel.clone());
+        let task = tokio::spawn(driver.run(request));
+        let events = SessionEvents {
+            chunks,
+            chunk: Vec::new().into_iter(),
+            ended: false,
+        };
+        Self {
+            events,
+            report: SessionReport { task, cancel },
+        }
+    }
+
+    /// The next event; `None` after the last. Dropping the future loses none.
+    pub async fn next_event(&mut self) -> Option<EventRecord> {
+        self.events.next().await
+    }
+
+    /// How it ended. Events that were not taken are let go.
+    pub async fn report(self) -> Report {
+        let Self { events, report } = self;
+        drop(events);
+        report.await
+    }
+
+    /// Ends what runs, and then the session, with [`Status::Cancelled`].
+    pub fn cancel(&self) {
+        self.report.cancel.cancel();
+    }
+
+    /// A token that ends the session when it is cancelled: for Ctrl-C handlers and the like.
+    pub fn cancellation(&self) -> CancellationToken {
+        self.report.cancel.clone()
+    }
+
+    /// Events and report, to be taken by different tasks.
+    pub fn split(self) -> (SessionEvents, SessionReport) {
+        (self.events, self.report)
+    }
+}
+
+impl Stream for Session {
+    type Item = EventRecord;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<EventRecord>> {
+        self.events.poll_next_unpin(cx)
+    }
+}
+
+impl FusedStream for Session {
+    fn is_terminated(&self) -> bool {
+        self.events.ended
+    }
+}
+
+impl Stream for SessionEvents {
+    type Item = EventRecord;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<EventRecord>> {
+        loop {
+            if let Some(event) = self.chunk.next() {
+                return Poll::Ready(Some(event));
+            }
+            match self.chunks.poll_recv(cx) {
+                Poll::Ready(Some(chunk)) => self.chunk = chunk.into_iter(),
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Future for SessionReport {
+    type Output = Report;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {
+        Pin::new(&mut self.task).poll(cx).map(|ended| {
+            ended.unwrap_or_else(|error| Report {
+                status: Status::Error,
+                roots: Vec::new(),
+                failures: Vec::new(),
+                skipped: Vec::new(),
+                errors: vec![format!("the coordinator ended before its time: {error}")],
+                counts: Counts::default(),
+            })
+        })
+    }
+}
+
+impl Drop for SessionReport {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,253 @@
+//! What the machine wants done, as futures.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::derivation::Derivation;
+use nix_compat::realisation::DrvOutput;
+use nix_compat::store_path::StorePath;
+use tokio_util::sync::CancellationToken;
+use tvix_build_api::{
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, LogSender, StreamedOutput,
+};
+use tvix_eval_api::{RealiseError, RealisedOutput, SourceAddition, SourceContent};
+use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
+
+use super::closures::Closures;
+use crate::machine::{ImportedOutput, Recording, StartBuild, Trouble};
+use crate::options::Options;
+
+/// Imported outputs that are unpacked at once, where they have to be.
+const UNPACKED_AT_ONCE: usize = 4;
+/// Realisations that are asked for at once.
+const REALISATIONS_AT_ONCE: usize = 32;
+
+/// An error and what it comes from, in one line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+pub(super) fn store_trouble(error: &StoreError) -> Trouble {
+    Trouble {
+        message: describe(error),
+        retryable: error.is_retryable(),
+    }
+}
+
+fn builder_trouble(error: &BuilderError) -> Trouble {
+    Trouble {
+        message: describe(error),
+        retryable: error.is_retryable(),
+    }
+}
+
+pub(super) async fn query_paths(
+    store: Arc<dyn Store>,
+    paths: Vec<StorePath>,
+) -> Result<Vec<bool>, Trouble> {
+    let valid = store
+        .valid_paths(&paths)
+        .await
+        .map_err(|error| store_trouble(&error))?;
+    Ok(paths.iter().map(|path| valid.contains(path)).collect())
+}
+
+/// The paths of outputs, where they are known and valid.
+pub(super) async fn query_realisations(
+    store: Arc<dyn Store>,
+    outputs: Vec<DrvOutput>,
+) -> Result<Vec<Option<StorePath>>, Trouble> {
+    let look_up = |output: DrvOutput| {
+        let store = store.clone();
+        async move {
+            match store.realisation(&output).await? {
+                Some(found) if store.is_valid(&found.out_path).await? => Ok(Some(found.out_path)),
+                _ => Ok(None),
+            }
+        }
+    };
+    let found = stream::iter(outputs)
+        .map(look_up)
+        .buffered(REALISATIONS_AT_ONCE);
+    found
+        .try_collect()
+        .await
+        .map_err(|error: StoreError| store_trouble(&error))
+}
+
+pub(super) async fn add_source(
+    store: Arc<dyn Store>,
+    source: Arc<SourceAddition>,
+) -> Result<(), Trouble> {
+    let path = &source.path;
+    let added = match &source.content {
+        SourceContent::Text(text) => store
+            .add_text(path.name().clone(), text, source.references.clone())
+            .await
+            .map(Some),
+        SourceContent::Tree(file) => store
+            .add_tree_as(file, path, source.method, source.references.clone())
+            .await
+            .map(|()| None),
+        _ => {
+            let message = format!("a source of an unknown kind should become '{path}'");
+            return Err(Trouble {
+                message,
+                retryable: false,
+            });
+        }
+    };
+    match added {
+        Ok(Some(actual)) if actual != *path => {
+            let message = format!("a text that should become '{path}' became '{actual}'");
+            Err(Trouble {
+                message,
+                retryable: false,
+            })
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(store_trouble(&error)),
+    }
+}
+
+pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {
+    let recorded = match recording {
+        Recording::Derivations(derivations) => record_derivations(&*store, derivations).await,
+        Recording::Realisations(realisations) => {
+            let add = |realisation| {
+                let store = &store;
+                async move { store.add_realisation(&realisation).await }
+            };
+            stream::iter(realisations.into_iter().map(Ok))
+                .try_for_each(add)
+                .await
+        }
+    };
+    recorded.map_err(|error| store_trouble(&error))
+}
+
+/// Adds `.drv` files that are not there yet, inputs first.
+async fn record_derivations(
+    store: &dyn Store,
+    derivations: Vec<(StorePath, Arc<Derivation>)>,
+) -> Result<(), StoreError> {
+    let paths: Vec<StorePath> = derivations.iter().map(|(path, _)| path.clone()).collect();
+    let valid = store.valid_paths(&paths).await?;
+    for (path, derivation) in derivations {
+        if !valid.contains(&path) {
+            let contents = derivation.to_aterm(store.store_dir());
+            store
+                .add_text(path.name().clone(), &contents, derivation.references())
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn push_outputs(
+    store: Arc<dyn Store>,
+    outputs: Vec<StreamedOutput>,
+) -> Result<(), Trouble> {
+    for output in outputs {
+        store
+            .add(output.info, output.nar)
+            .await
+            .map_err(|error| store_trouble(&error))?;
+    }
+    Ok(())
+}
+
+/// Where a build gets what it needs beside the machine's word.
+pub(super) struct BuildParts {
+    pub(super) builder: Arc<dyn Builder>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) closures: Arc<Closures>,
+    pub(super) log: LogSender,
+    pub(super) cancel: CancellationToken,
+}
+
+pub(super) async fn build(
+    parts: BuildParts,
+    start: StartBuild,
+    options: &Options,
+) -> Result<BuildOutcome, Trouble> {
+    let BuildParts {
+        builder,
+        store,
+        closures,
+        log,
+        cancel,
+    } = parts;
+    let inputs = closures
+        .of(&*store, start.inputs)
+        .await
+        .map_err(|error| store_trouble(&error))?;
+    let request = BuildRequest {
+        drv_path: start.drv_path,
+        derivation: start.derivation,
+        inputs,
+        limits: options.limits,
+        cores: options.cores,
+        store: Some(store.uri().clone()),
+    };
+    let context = BuildContext {
+        inputs: store,
+        log,
+        cancel,
+    };
+    match AssertUnwindSafe(builder.build(request, context))
+        .catch_unwind()
+        .await
+    {
+        Ok(outcome) => outcome.map_err(|error| builder_trouble(&error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            let name = &builder.profile().name;
+            let message = format!("builder '{name}' panicked: {}", text.unwrap_or_default());
+            Err(Trouble {
+                message,
+                retryable: false,
+            })
+        }
+    }
+}
+
+/// Imported outputs, with where to read them on this file system. What was unpacked for it is
+/// there as long as what holds it.
+pub(super) async fn local_outputs(
+    store: Arc<dyn Store>,
+    outputs: Vec<ImportedOutput>,
+) -> Result<(Vec<RealisedOutput>, Vec<LocalPath>), RealiseError> {
+    let locate = |output: ImportedOutput| {
+        let store = store.clone();
+        async move {
+            let local = store.local_path(&output.path).await?;
+            let realised = RealisedOutput {
+                drv_path: output.drv_path,
+                output: output.output,
+                store_path: output.path,
+                local_path: local.path().to_owned(),
+            };
+            Ok((realised, local))
+        }
+    };
+    let located = stream::iter(outputs).map(locate).buffered(UNPACKED_AT_ONCE);
+    let located: Result<Vec<_>, StoreError> = located.try_collect().await;
+    match located {
+        Ok(located) => Ok(located.into_iter().unzip()),
+        Err(error) => Err(RealiseError::Store(describe(&error))),
+    }
+}

@@ -1,0 +1,22 @@
+//! Evaluators behind pointers are evaluators.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{EvalError, EvalRequest, EvalStream, Evaluator};
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        #[async_trait]
+        // A method that gets a default some day must not be forgotten here.
+        #[deny(clippy::missing_trait_methods)]
+        impl<E: Evaluator + ?Sized> Evaluator for $pointer {
+            async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+                (**self).evaluate(request).await
+            }
+        }
+    )*};
+}
+
+forward!(Box<E>, Arc<E>, &E);

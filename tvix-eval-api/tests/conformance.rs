@@ -1,0 +1,186 @@
+//! Both evaluators, and pointers to them, in the suite; and broken ones, which it has to notice.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use tvix_eval_api::conformance::{Capabilities, Subject, TestGraph, TestValue, run_all};
+use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator, StreamEvaluator};
+use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator};
+
+fn add(evaluated: Evaluated, value: TestValue) -> Evaluated {
+    match value {
+        TestValue::Root(derivation, None) => evaluated.root(&derivation),
+        TestValue::Root(derivation, Some(outputs)) => evaluated.root_outputs(&derivation, outputs),
+        TestValue::Import(import) => {
+            let (resumed, then) = (import.resumed, import.then);
+            let wanted = import.wanted.iter();
+            let wanted = wanted.map(|(derivation, outputs)| (derivation, outputs));
+            evaluated.import(wanted, move |_| {
+                resumed.count();
+                Ok(add(Evaluated::new(), then.clone()))
+            })
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn in_memory(graph: TestGraph) -> InMemoryEvaluator {
+    let mut evaluator = InMemoryEvaluator::new().derivations(&graph.derivations);
+    for source in graph.sources {
+        evaluator = evaluator.source(source);
+    }
+    for attribute in graph.attributes {
+        evaluator = match attribute.value {
+            TestValue::Lazy(derivation, computed) => evaluator.lazy(attribute.name, move || {
+                computed.count();
+                Ok(Evaluated::new().root(&derivation))
+            }),
+            value => evaluator.attribute(attribute.name, add(Evaluated::new(), value)),
+        };
+    }
+    evaluator
+}
+
+#[tokio::test]
+async fn the_in_memory_evaluator() {
+    let report = run_all(|graph| Subject::new(in_memory(graph)), Capabilities::ALL).await;
+    report.assert_all();
+    assert!(
+        report.skipped.is_empty() && report.passed.len() >= 16,
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pointers_to_evaluators() {
+    let boxed = |graph| {
+        let evaluator: Box<dyn Evaluator> = Box::new(in_memory(graph));
+        Subject::new(evaluator)
+    };
+    run_all(boxed, Capabilities::ALL).await.assert_all();
+    let shared = |graph| {
+        let evaluator: Arc<dyn Evaluator> = Arc::new(in_memory(graph));
+        Subject::new(evaluator)
+    };
+    run_all(shared, Capabilities::ALL).await.assert_all();
+}
+
+#[cfg(feature = "drv-files")]
+#[tokio::test]
+async fn the_evaluator_of_drv_files() {
+    use nix_compat::store_path::StoreDir;
+    use tvix_eval_api::EvalSource;
+    use tvix_eval_api::drv::DrvEvaluator;
+
+    let factory = |graph: TestGraph| {
+        let dir = StoreDir::default();
+        let folder = tempfile::tempdir().unwrap();
+        for derivation in &graph.derivations {
+            let file = folder.path().join(derivation.path.to_string());
+            std::fs::write(file, derivation.derivation.to_aterm(&dir)).unwrap();
+        }
+        let mut evaluator = DrvEvaluator::new(dir.clone(), vec![folder.path().into()]);
+        for source in graph.sources {
+            evaluator = evaluator.source(source);
+        }
+        let attributes = graph.attributes;
+        let request = move |names: &[&str]| {
+            let texts = names.iter().map(|name| {
+                let mut attributes = attributes.iter();
+                match attributes.find(|attribute| attribute.name == *name) {
+                    None => "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-unknown.drv".to_owned(),
+                    Some(attribute) => match &attribute.value {
+                        TestValue::Root(derivation, None) => {
+                            dir.display(&derivation.path).to_string()
+                        }
+                        TestValue::Root(derivation, Some(outputs)) => {
+                            format!("{}!{}", dir.display(&derivation.path), outputs.join(","))
+                        }
+                        other => panic!("{other:?}"),
+                    },
+                }
+            });
+            EvalRequest::new(EvalSource::Derivations(texts.collect()))
+        };
+        Subject::new(evaluator)
+            .with_request(request)
+            .keeping(folder)
+    };
+    let capabilities = Capabilities {
+        sources: true,
+        ..Capabilities::default()
+    };
+    let report = run_all(factory, capabilities).await;
+    report.assert_all();
+    assert_eq!(report.passed.len(), 8, "{report}");
+}
+
+/// Evaluates properly, and reorders what comes of it.
+fn reordered(
+    graph: TestGraph,
+    order: impl Fn(&mut Vec<EvalEvent>) + Send + Sync + Copy + 'static,
+) -> Subject {
+    let evaluator = Arc::new(in_memory(graph));
+    Subject::new(StreamEvaluator::new(move |request| {
+        let evaluator = Arc::clone(&evaluator);
+        let all = async move {
+            let events = evaluator.evaluate(request).await.unwrap();
+            let mut events: Vec<_> = events.filter_map(async |event| event.ok()).collect().await;
+            order(&mut events);
+            stream::iter(events).map(Ok)
+        };
+        stream::once(all).flatten()
+    }))
+}
+
+#[tokio::test]
+async fn the_suite_bites() {
+    // Dependents first.
+    let backwards = |graph| reordered(graph, |events| events.reverse());
+    let report = run_all(backwards, Capabilities::default()).await;
+    let failed = |case: &str| {
+        let mut failed = report.failed.iter();
+        failed.find(|failure| failure.case == case).unwrap()
+    };
+    assert!(
+        failed("long_chains").reason.contains("came before"),
+        "{report}"
+    );
+
+    // Roots before their derivations.
+    let hasty = |graph| {
+        reordered(graph, |events| {
+            events.sort_by_key(|event| !matches!(event, EvalEvent::Root(_)));
+        })
+    };
+    let report = run_all(hasty, Capabilities::default()).await;
+    let reason = &report.failed[0].reason;
+    assert!(reason.contains("the root came before"), "{report}");
+
+    // Everything at the end, and errors lost.
+    let lazy = Capabilities {
+        lazy: true,
+        ..Capabilities::default()
+    };
+    let report = run_all(|graph| reordered(graph, |_| ()), lazy).await;
+    let cases: Vec<_> = report.failed.iter().map(|failure| failure.case).collect();
+    assert_eq!(
+        cases,
+        [
+            "one_unknown_name_stops_no_other",
+            "derivations_at_once",
+            "back_pressure"
+        ],
+        "{report}"
+    );
+
+    let panics = |_| -> Subject { panic!("no evaluator") };
+    let report = run_all(panics, Capabilities::ALL).await;
+    assert!(report.passed.is_empty());
+    assert!(
+        report.to_string().contains("panics: no evaluator"),
+        "{report}"
+    );
+}

@@ -1,0 +1,182 @@
+//! What is made from the methods of any store, and stores made of stores.
+#![cfg(all(feature = "local-fs", feature = "conformance"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::Root;
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::{
+    DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, Store, StoreError, StoreExt as _,
+    StoreUri, TieredStore,
+};
+
+fn memory() -> MemoryStore {
+    MemoryStore::new(StoreDir::default())
+}
+
+async fn text(store: &dyn Store, name: &str, references: &[&StorePath]) -> StorePath {
+    let references: SortedSet<StorePath> = references.iter().map(|path| (*path).clone()).collect();
+    let name = name.parse().unwrap();
+    store.add_text(name, b"contents", references).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closures_are_copied_references_first_and_once() {
+    let from = memory();
+    let mut layer = vec![text(&from, "bottom", &[]).await];
+    let mut count = 1;
+    for depth in 0..20 {
+        let below: Vec<&StorePath> = layer.iter().collect();
+        let mut next = Vec::new();
+        for width in 0..5 {
+            next.push(text(&from, &format!("{depth}-{width}"), &below).await);
+        }
+        count += next.len();
+        layer = next;
+    }
+    let root = Root::new();
+    let to = LocalStore::open(LocalStoreOptions::new(root.path()))
+        .await
+        .unwrap();
+    let copied = from.copy_closure(&to, &layer[..1]).await.unwrap();
+    assert_eq!(copied.len(), count - 4);
+    let copied = from.copy_closure(&to, &layer).await.unwrap();
+    assert_eq!(copied.len(), 4);
+    assert!(from.copy_closure(&to, &layer).await.unwrap().is_empty());
+    assert_eq!(to.closure(&layer).await.unwrap().len(), count);
+    let elsewhere = MemoryStore::new(StoreDir::new("/other/store").unwrap());
+    let error = from.copy_closure(&elsewhere, &layer).await.unwrap_err();
+    assert!(matches!(error, StoreError::OtherStoreDir { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_found() {
+    let root = Root::new();
+    let store = LocalStore::open(LocalStoreOptions::new(root.path()))
+        .await
+        .unwrap();
+    let path = text(&store, "x", &[]).await;
+    store.verify(&path).await.unwrap();
+    let file = store.real_path(&path);
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, b"cOntents").unwrap();
+    let error = store.verify(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::HashMismatch { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn unpacked_paths_are_removed_again() {
+    let store = memory();
+    let path = text(&store, "x", &[]).await;
+    let local = store.local_path(&path).await.unwrap();
+    assert!(local.is_temporary());
+    let place = local.path().to_owned();
+    assert_eq!(fs::read(&place).unwrap(), b"contents");
+    drop(local);
+    for _ in 0..200 {
+        if !place.parent().unwrap().exists() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("'{}' is still there", place.display());
+}
+
+/// A store that is down.
+#[derive(Debug)]
+struct Down(StoreUri, StoreDir);
+
+impl Down {
+    fn shared() -> Arc<dyn Store> {
+        Arc::new(Self(StoreUri::memory("down"), StoreDir::default()))
+    }
+
+    fn fail<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::Backend {
+            store: self.0.clone(),
+            action: "doing anything".into(),
+            retryable: true,
+            source: "down".into(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Down {
+    fn uri(&self) -> &StoreUri {
+        &self.0
+    }
+    fn store_dir(&self) -> &StoreDir {
+        &self.1
+    }
+    async fn path_info(&self, _: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.fail()
+    }
+    async fn valid_paths(&self, _: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        self.fail()
+    }
+    async fn nar(&self, _: &StorePath) -> Result<NarStream, StoreError> {
+        self.fail()
+    }
+    async fn add(&self, _: PathInfo, _: NarStream) -> Result<(), StoreError> {
+        self.fail()
+    }
+    async fn on_disk(&self, _: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        self.fail()
+    }
+    async fn realisation(&self, _: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        self.fail()
+    }
+    async fn add_realisation(&self, _: &Realisation) -> Result<(), StoreError> {
+        self.fail()
+    }
+}
+
+#[tokio::test]
+async fn a_tier_that_is_down_hides_only_what_nobody_else_has() {
+    let (first, last) = (memory(), memory());
+    let there = text(&last, "there", &[]).await;
+    let nowhere = StorePath::new([9; 20], "nowhere".parse().unwrap());
+    let tiers = TieredStore::new(
+        Arc::new(first.clone()),
+        [Down::shared(), Arc::new(last) as Arc<dyn Store>],
+    )
+    .unwrap();
+    assert!(tiers.is_valid(&there).await.unwrap());
+    tiers.verify(&there).await.unwrap();
+    assert_eq!(
+        tiers
+            .valid_paths(std::slice::from_ref(&there))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert!(tiers.path_info(&nowhere).await.unwrap_err().is_retryable());
+    assert!(
+        tiers
+            .valid_paths(&[there.clone(), nowhere.clone()])
+            .await
+            .is_err()
+    );
+    assert!(
+        tiers
+            .nar(&nowhere)
+            .await
+            .is_err_and(|error| error.is_retryable())
+    );
+    // What a new path refers to comes up with it.
+    assert!(first.is_empty());
+    let new = text(&tiers, "new", &[&there]).await;
+    assert!(first.is_valid(&new).await.unwrap() && first.is_valid(&there).await.unwrap());
+    assert_eq!(tiers.uri(), first.uri());
+}
