@@ -92,6 +92,12 @@ impl Fixture {
         }
     }
 
+    async fn succeeded_once(&self, script: &str) -> Instantiated {
+        let made = self.derivation(script);
+        self.succeed(&made).await;
+        made
+    }
+
     async fn input(&self, text: &str) -> Arc<PathInfo> {
         let name = "input".parse().unwrap();
         let path = self.store.add_text(name, text.as_bytes(), [].into()).await;
@@ -141,7 +147,10 @@ async fn links_to_inputs_do_not_get_into_outputs() {
                 fixture.store.store_dir().display(&input.path).to_string(),
             ),
     );
-    let outcome = fixture.build(&made, &[input.clone()]).await.unwrap();
+    let outcome = fixture
+        .build(&made, std::slice::from_ref(&input))
+        .await
+        .unwrap();
     assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
     let (from, to) = (
         fixture.store.real_path(&input.path),
@@ -303,6 +312,13 @@ async fn without_a_sandbox() {
     let out = fixture.store.real_path(&made.output_path("out").unwrap());
     let text = fs::read_to_string(out).unwrap();
     assert!(text.starts_with("an input, /homeless-shelter, "), "{text}");
+
+    // To build it again would take it out of the store, and others may be using it.
+    let again = fixture.succeeded_once("echo once > $out").await;
+    let error = fixture.build(&again, &[]).await.unwrap_err();
+    assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+    let path = again.output_path("out").unwrap();
+    fixture.store.verify(&path).await.unwrap();
 
     let made = fixture.derivation("echo x > $out; exit 1");
     fixture.fail(&made).await;
