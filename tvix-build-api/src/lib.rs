@@ -5,6 +5,13 @@
 //! [`BuildOutcome`]: a failed build is an outcome, an `Err` is the builder's own trouble. What
 //! every back end promises is the `# Contract` section of [`Builder`], and the module
 //! `conformance` (feature `conformance`) checks it.
+//!
+//! | back end | is for |
+//! |---|---|
+//! | [`memory`] | tests and embedders: closures in place of builder programs |
+//! | `sandbox` (feature `sandbox`) | building on this machine, in Linux namespaces |
+//!
+//! [`translate`] says what a builder program is started with, for back ends that start one.
 
 mod builder;
 #[cfg(feature = "conformance")]

@@ -2,6 +2,9 @@
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 
+#[cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
+mod common;
+
 use std::sync::Arc;
 
 use nix_compat::store_path::StoreDir;
@@ -29,23 +32,13 @@ async fn in_memory() {
 
 #[cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 mod sandbox {
-    use std::path::PathBuf;
-
     use nix_compat::derivation::DerivationBuilder;
-    use tempfile::TempDir;
     use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
     use tvix_build_api::this_system;
     use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 
     use super::*;
-
-    fn busybox() -> PathBuf {
-        let path = std::env::var_os("PATH").unwrap();
-        let mut found = std::env::split_paths(&path).map(|directory| directory.join("busybox"));
-        found
-            .find(|file| file.is_file())
-            .expect("these tests need a statically linked busybox in PATH")
-    }
+    use crate::common::{Directory, again_as_an_ordinary_user, busybox};
 
     /// Whether a word stands in the arguments of a process.
     fn processes_with(word: &str) -> Vec<String> {
@@ -56,7 +49,11 @@ mod sandbox {
         arguments.filter(|text| text.contains(word)).collect()
     }
 
-    fn subject(builder: SandboxBuilder, store: Arc<dyn Store>, directory: Arc<TempDir>) -> Subject {
+    fn subject(
+        builder: SandboxBuilder,
+        store: Arc<dyn Store>,
+        directory: Arc<Directory>,
+    ) -> Subject {
         let dir = store.store_dir().clone();
         let builder: Arc<dyn Builder> = Arc::new(builder);
         Subject::new(builder, store, move |name, script| {
@@ -78,7 +75,7 @@ mod sandbox {
     async fn beside_a_local_store() {
         for dir in ["/nix/store", "/other/place"] {
             let factory = || async {
-                let directory = Arc::new(TempDir::new().unwrap());
+                let directory = Arc::new(Directory::new());
                 let root = directory.path().join("root");
                 let store_options =
                     LocalStoreOptions::new(root).store_dir(StoreDir::new(dir).unwrap());
@@ -95,7 +92,7 @@ mod sandbox {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn with_a_store_elsewhere() {
         let factory = || async {
-            let directory = Arc::new(TempDir::new().unwrap());
+            let directory = Arc::new(Directory::new());
             let store = memory_store("/nix/store");
             let scratch = directory.path().join("scratch");
             let builder = SandboxBuilder::new(options(SandboxOptions::new(scratch)));
@@ -104,5 +101,10 @@ mod sandbox {
         };
         let capabilities = Capabilities::default().floating(true).log_limits(true);
         run_all(factory, capabilities).await.assert_all();
+    }
+
+    #[test]
+    fn as_an_ordinary_user() {
+        again_as_an_ordinary_user();
     }
 }

@@ -59,6 +59,8 @@ use crate::{
 /// and checked as those of a real build. Closures are found by the path of the derivation
 /// (`<hash>-<name>.drv`), else by its name, else it is the default one, which fails the build.
 ///
+/// Of the limits of a request it keeps the time; logs of closures are not limited.
+///
 /// Clones share everything, the counters included.
 #[derive(Debug, Clone)]
 pub struct InMemoryBuilder {

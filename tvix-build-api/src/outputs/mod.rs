@@ -6,6 +6,8 @@ mod order;
 mod plan;
 mod references;
 mod rewrite;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+mod rewriting_writer;
 
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub(crate) use address::Addressed;
@@ -13,6 +15,6 @@ pub(crate) use address::{check_fixed, floating_path};
 pub(crate) use order::references_first;
 pub(crate) use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
 pub(crate) use references::ReferenceRules;
-#[cfg(all(feature = "sandbox", target_os = "linux"))]
-pub(crate) use rewrite::RewritingWriter;
 pub(crate) use rewrite::{HashRewrite, rewrite_in_place};
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub(crate) use rewriting_writer::RewritingWriter;

@@ -1,13 +1,13 @@
 //! The builder.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use nix_compat::store_path::StoreDir;
+use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::{Store, StoreUri};
 
 use super::deliver::{KnownStore, deliver};
@@ -84,7 +84,7 @@ impl SandboxBuilder {
     #[must_use]
     pub fn knows_local(mut self, store: tvix_store_api::local_fs::LocalStore) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();
+        let device = |path: &std::path::Path| path.metadata().map(|metadata| metadata.dev()).ok();
         let beside = device(&self.options.scratch) == device(store.real_store_dir());
         let uri = store.uri().clone();
         let known = if beside {
@@ -235,7 +235,8 @@ impl SandboxBuilder {
         request: &Arc<BuildRequest>,
         context: &BuildContext,
     ) -> Result<(PreparedBuild, Translation), Trouble> {
-        let here = match self.stores.get(context.inputs.uri()) {
+        let known = self.stores.get(context.inputs.uri());
+        let here = match known {
             #[cfg(feature = "local-fs")]
             Some(KnownStore::Beside(store)) => store.real_store_dir() == dir.as_path(),
             _ => false,
@@ -244,6 +245,16 @@ impl SandboxBuilder {
             return Err(self.blame.unsupported(format!(
                 "without a sandbox, inputs have to be in a local store whose files are in '{dir}', \
                  on the file system that builds write to"
+            )));
+        }
+        // Whoever uses an output that is there already must not see it vanish.
+        let outputs = request.derivation.output_paths(dir);
+        let outputs: Vec<StorePath> = outputs.filter_map(|(_, path)| path).collect();
+        let valid = context.inputs.valid_paths(&outputs).await;
+        let valid = valid.map_err(|error| self.blame.inputs(error))?;
+        if let Some(path) = valid.iter().next() {
+            return Err(self.blame.unsupported(format!(
+                "without a sandbox, '{path}' cannot be built again while it is in the store"
             )));
         }
         let (engine, blame) = (self.engine.clone(), self.blame.clone());
@@ -263,7 +274,7 @@ impl SandboxBuilder {
                     .collect(),
                 scratch: prepared.scratch.clone(),
             };
-            // What is there already is not valid, or nobody would build it.
+            // What is there already is not valid.
             escaped.bring_back();
             let held = Held {
                 _inputs: Inputs::default(),

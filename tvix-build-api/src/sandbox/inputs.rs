@@ -22,6 +22,7 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Inputs in a directory that holds all of them.
+    #[cfg(feature = "local-fs")]
     pub fn in_directory(directory: &std::path::Path, request: &BuildRequest) -> Self {
         let inputs = request.inputs.iter();
         Self {

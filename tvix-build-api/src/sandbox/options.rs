@@ -22,7 +22,7 @@ pub struct SandboxOptions {
     pub sandbox_paths: Vec<SandboxPath>,
     /// Whether builds are kept apart from the host (`--no-sandbox` if not): from its files and
     /// its network. Without, only one kind of store will do: one whose files are where their
-    /// paths say.
+    /// paths say. Nothing then keeps two builds of the same derivation at once apart.
     pub sandbox: bool,
     /// Where build directories of failed builds are kept, if they are.
     pub keep_failed: Option<PathBuf>,

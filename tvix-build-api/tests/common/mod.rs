@@ -1,0 +1,88 @@
+//! What tests of the sandbox builder have in common.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A temporary directory that is removed though directories in it are read-only, as in stores.
+#[derive(Debug)]
+pub struct Directory(TempDir);
+
+impl Directory {
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+}
+
+impl Deref for Directory {
+    type Target = TempDir;
+
+    fn deref(&self) -> &TempDir {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        make_writable(self.0.path());
+    }
+}
+
+fn make_writable(directory: &Path) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+pub fn busybox() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join("busybox"));
+    found
+        .find(|file| file.is_file())
+        .expect("these tests need a statically linked busybox in PATH")
+}
+
+/// Runs this test program once more as a user without privileges, if it runs as root.
+pub fn again_as_an_ordinary_user() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = Directory::new();
+    let program = directory.path().join("suite");
+    // Not by ourselves: a process started by another test at this moment would have the copy open
+    // for writing, and it could not be executed.
+    let copied = Command::new("cp")
+        .arg(std::env::current_exe().unwrap())
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
+    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let output = Command::new(program)
+        .env("TMPDIR", directory.path())
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let left: Vec<_> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "suite")
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}

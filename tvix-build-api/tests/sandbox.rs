@@ -1,0 +1,365 @@
+//! The sandbox builder beyond the contract of every builder: hostile outputs, what the host lends,
+//! what stays behind.
+#![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Directory, again_as_an_ordinary_user, busybox};
+use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StoreDir;
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
+use tvix_build_api::{
+    BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
+    FailureKind, this_system,
+};
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::{Store, StoreExt as _};
+
+struct Fixture {
+    builder: SandboxBuilder,
+    store: LocalStore,
+    directory: Directory,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with("/nix/store", |options| {
+            options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+        })
+    }
+
+    fn with(dir: &str, change: impl FnOnce(SandboxOptions) -> SandboxOptions) -> Self {
+        let directory = Directory::new();
+        Self::at(directory, dir, change)
+    }
+
+    fn at(
+        directory: Directory,
+        dir: &str,
+        change: impl FnOnce(SandboxOptions) -> SandboxOptions,
+    ) -> Self {
+        let options = LocalStoreOptions::new(directory.path().join("root"))
+            .store_dir(StoreDir::new(dir).unwrap());
+        let store = LocalStore::open_blocking(options).unwrap();
+        let options = change(SandboxOptions::for_store(&store));
+        let builder = SandboxBuilder::new(options).unwrap();
+        Self {
+            builder: builder.knows_local(store.clone()),
+            store,
+            directory,
+        }
+    }
+
+    fn derivation(&self, script: &str) -> Instantiated {
+        self.instantiate(shell(script))
+    }
+
+    fn instantiate(&self, builder: DerivationBuilder) -> Instantiated {
+        builder.instantiate(self.store.store_dir()).unwrap()
+    }
+
+    async fn build(
+        &self,
+        made: &Instantiated,
+        inputs: &[Arc<PathInfo>],
+    ) -> Result<BuildOutcome, BuilderError> {
+        let mut request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+        request.store = Some(self.store.uri().clone());
+        request.inputs = inputs.to_vec();
+        let context = BuildContext::new(Arc::new(self.store.clone()));
+        self.builder.build(request, context).await
+    }
+
+    async fn fail(&self, made: &Instantiated) -> BuildFailure {
+        match self.build(made, &[]).await.unwrap() {
+            BuildOutcome::Failure(failure) => failure,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    async fn succeed(&self, made: &Instantiated) -> BuildSuccess {
+        match self.build(made, &[]).await.unwrap() {
+            BuildOutcome::Success(success) => success,
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    async fn succeeded_once(&self, script: &str) -> Instantiated {
+        let made = self.derivation(script);
+        self.succeed(&made).await;
+        made
+    }
+
+    async fn input(&self, text: &str) -> Arc<PathInfo> {
+        let name = "input".parse().unwrap();
+        let path = self.store.add_text(name, text.as_bytes(), [].into()).await;
+        self.store.require(&path.unwrap()).await.unwrap()
+    }
+}
+
+fn shell(script: &str) -> DerivationBuilder {
+    DerivationBuilder::new("test", this_system(), "/bin/sh").args(["-e", "-c", script])
+}
+
+#[tokio::test]
+async fn outputs_that_no_store_holds_are_refused_by_name() {
+    let fixture = Fixture::new();
+    for (script, kind) in [
+        ("mkfifo $out", "fifo"),
+        ("mkdir -p $out/a/b; mkfifo $out/a/b/pipe", "fifo"),
+        (
+            "d=$out; mkdir $d; cd $d; i=0
+             while [ $i -lt 200 ]; do mkdir d; cd d; i=$((i+1)); done",
+            "deep",
+        ),
+    ] {
+        let made = fixture.derivation(script);
+        let failure = fixture.fail(&made).await;
+        let FailureKind::InvalidOutput { message, .. } = &failure.kind else {
+            panic!("{script}: {failure}");
+        };
+        assert!(message.contains(kind), "{message}");
+        let root = fixture.directory.path().to_str().unwrap();
+        assert!(!message.contains(root), "{message}");
+        let path = made.output_path("out").unwrap();
+        assert!(!fixture.store.real_path(&path).exists());
+    }
+}
+
+/// A hard link to an input would make the input's file part of the output, or be its way out.
+#[tokio::test]
+async fn links_to_inputs_do_not_get_into_outputs() {
+    let fixture = Fixture::new();
+    let input = fixture.input("what nobody may change").await;
+    let made = fixture.instantiate(
+        shell("ln $input $out || cat $input > $out; if chmod 777 $input 2>&-; then exit 9; fi")
+            .source(&input.path)
+            .env(
+                "input",
+                fixture.store.store_dir().display(&input.path).to_string(),
+            ),
+    );
+    let outcome = fixture
+        .build(&made, std::slice::from_ref(&input))
+        .await
+        .unwrap();
+    assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
+    let (from, to) = (
+        fixture.store.real_path(&input.path),
+        fixture.store.real_path(&made.output_path("out").unwrap()),
+    );
+    assert_ne!(from.metadata().unwrap().ino(), to.metadata().unwrap().ino());
+    assert_eq!(from.metadata().unwrap().mode() & 0o7777, 0o444);
+}
+
+#[tokio::test]
+async fn outputs_are_canonical() {
+    let fixture = Fixture::new();
+    let made = fixture.derivation(
+        "umask 0; mkdir $out; echo x > $out/file; echo y > $out/run; chmod 4711 $out/run || chmod 711 $out/run
+         chmod 777 $out",
+    );
+    fixture.succeed(&made).await;
+    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let of = |path: &Path| {
+        let metadata = path.symlink_metadata().unwrap();
+        (metadata.mode() & 0o7777, metadata.mtime(), metadata.uid())
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(of(&out), (0o555, 1, uid));
+    assert_eq!(of(&out.join("file")), (0o444, 1, uid));
+    assert_eq!(of(&out.join("run")), (0o555, 1, uid));
+    fixture
+        .store
+        .verify(&made.output_path("out").unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_run_is_named() {
+    let fixture = Fixture::new();
+    let builder = DerivationBuilder::new("test", this_system(), "/no/such/program");
+    let failure = fixture.fail(&fixture.instantiate(builder)).await;
+    assert!(
+        matches!(&failure.kind, FailureKind::CannotRun { program, .. } if program == "/no/such/program"),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_supported_is_told_apart_from_failing() {
+    let fixture = Fixture::new();
+    for attribute in ["__json", "exportReferencesGraph"] {
+        let made = fixture.instantiate(shell("echo x > $out").env(attribute, "{}"));
+        let error = fixture.build(&made, &[]).await.unwrap_err();
+        assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_host_lends_its_compiler() {
+    let fixture = Fixture::with("/nix/store", |options| {
+        options.sandbox_paths(SandboxPath::host_toolchain())
+    });
+    let made = fixture.instantiate(
+        DerivationBuilder::new("hello", this_system(), "/bin/sh")
+            .args([
+                "-e",
+                "-c",
+                "mkdir -p $out/bin; printf '%s\\n' \"$source\" > hello.c
+                 cc hello.c -o $out/bin/hello; $out/bin/hello > $out/said",
+            ])
+            .env("PATH", "/usr/bin:/bin")
+            .env(
+                "source",
+                "#include <stdio.h>\nint main(void) { return puts(\"hello\") < 0; }",
+            ),
+    );
+    fixture.succeed(&made).await;
+    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    assert_eq!(fs::read_to_string(out.join("said")).unwrap(), "hello\n");
+}
+
+#[tokio::test]
+async fn build_directories_of_failed_builds_can_be_kept() {
+    let kept = Directory::new();
+    let fixture = Fixture::with("/nix/store", |options| {
+        options
+            .sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+            .keep_failed(kept.path().join("kept"))
+    });
+    for text in ["one", "two"] {
+        let made = fixture.derivation(&format!("echo {text} > why; exit 1"));
+        fixture.fail(&made).await;
+    }
+    let mut found: Vec<_> = fs::read_dir(kept.path().join("kept"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path().join("why")).unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(found, ["one\n", "two\n"]);
+}
+
+/// Whatever was built, the scratch directory is empty but for what is used again.
+#[tokio::test]
+async fn nothing_of_a_build_stays_behind() {
+    let fixture = Fixture::new();
+    let script = "echo secret > /build/secret; echo secret > /tmp/secret; mkdir -p $out $out-extra
+                  echo secret > $out/secret; ";
+    let made = fixture.derivation(&format!("{script} exit 1"));
+    fixture.fail(&made).await;
+    let scratch = SandboxOptions::for_store(&fixture.store).scratch;
+    let mut left = Vec::new();
+    for _ in 0..100 {
+        left.clear();
+        find_secrets(&scratch, &mut left);
+        if left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("left behind: {left:?}");
+}
+
+fn find_secrets(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name() == "secret" {
+            found.push(entry.path());
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            find_secrets(&entry.path(), found);
+        }
+    }
+}
+
+/// Without a sandbox a build finds and leaves everything where it is on the host.
+#[tokio::test]
+async fn without_a_sandbox() {
+    let elsewhere = Fixture::with("/nix/store", |options| options.sandbox(false));
+    let made = elsewhere.derivation("echo x > $out");
+    let error = elsewhere.build(&made, &[]).await.unwrap_err();
+    assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+
+    let directory = Directory::new();
+    let dir = directory
+        .path()
+        .canonicalize()
+        .unwrap()
+        .join("root/nix/store");
+    let fixture = Fixture::at(directory, dir.to_str().unwrap(), |options| {
+        options.sandbox(false)
+    });
+    let input = fixture.input("an input\n").await;
+    let made = fixture.instantiate(
+        shell("read text < $input; echo $text, $HOME, $(pwd) = $TMPDIR > $out")
+            .source(&input.path)
+            .env(
+                "input",
+                fixture.store.store_dir().display(&input.path).to_string(),
+            ),
+    );
+    let outcome = fixture.build(&made, &[input]).await.unwrap();
+    assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
+    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let text = fs::read_to_string(out).unwrap();
+    assert!(text.starts_with("an input, /homeless-shelter, "), "{text}");
+
+    // To build it again would take it out of the store, and others may be using it.
+    let again = fixture.succeeded_once("echo once > $out").await;
+    let error = fixture.build(&again, &[]).await.unwrap_err();
+    assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+    let path = again.output_path("out").unwrap();
+    fixture.store.verify(&path).await.unwrap();
+
+    let made = fixture.derivation("echo x > $out; exit 1");
+    fixture.fail(&made).await;
+    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    assert!(!out.exists(), "a failed build left its output in the store");
+}
+
+const ROLE: &str = "SANDBOX_BUILDER_TEST_ROLE";
+
+/// Plays a program that may make no namespaces, when this program was started for it.
+#[tokio::test]
+async fn role() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+    let fixture = Fixture::new();
+    let made = fixture.derivation("echo x > $out");
+    let error = fixture.build(&made, &[]).await.unwrap_err();
+    assert!(
+        matches!(&error, BuilderError::SandboxUnavailable { message, .. }
+            if message.contains("--no-sandbox")),
+        "{error}"
+    );
+    assert!(!error.is_retryable());
+}
+
+#[test]
+fn a_machine_that_cannot_sandbox_is_told() {
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "role"])
+        .env(ROLE, "forbidden")
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && log.contains("1 passed"), "{log}");
+}
+
+#[test]
+fn as_an_ordinary_user() {
+    again_as_an_ordinary_user();
+}
