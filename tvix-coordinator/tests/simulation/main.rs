@@ -8,6 +8,8 @@
 //! valid paths; a failure stops just what needs it; and when nothing is under way any more, the
 //! session is over, with everything there that can be.
 
+#![allow(clippy::unwrap_used)]
+
 mod plan;
 mod random;
 mod world;
