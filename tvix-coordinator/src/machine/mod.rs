@@ -22,10 +22,10 @@
 //!
 //! # How a derivation gets built
 //!
-//! It is interned as a node of the graph ([`graph`]) and, if the policy says so or something
-//! needs it, looked up ([`lookup`]). If outputs that are wanted are not valid, it waits for its
-//! inputs ([`demand`]), is resolved if it has to be ([`resolve`]), queued ([`schedule`]) and built
-//! ([`builds`]). What became valid or failed spreads to dependents and imports ([`settle`]).
+//! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something
+//! needs it, looked up (`lookup.rs`). If outputs that are wanted are not valid, it waits for its
+//! inputs (`demand.rs`), is resolved if it has to be (`resolve.rs`), queued (`schedule.rs`) and built
+//! (`builds.rs`). What became valid or failed spreads to dependents and imports (`settle.rs`).
 //! Whatever follows from one thing goes through a work list, never through recursion: a graph may
 //! be a chain of a million.
 
