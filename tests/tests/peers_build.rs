@@ -39,10 +39,10 @@ impl Peers {
         let (theirs, ours) = (open("theirs").await.unwrap(), open("ours").await.unwrap());
         let busybox = find("busybox");
         let options =
-            SandboxOptions::for_store(&ours).sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
+            SandboxOptions::new("ours").sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
         let builder = SandboxBuilder::new(options).unwrap();
         Self {
-            builder: builder.knows_local(ours.clone()),
+            builder: builder.knows(&ours),
             directory,
             theirs,
             ours,

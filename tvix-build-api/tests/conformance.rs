@@ -80,8 +80,8 @@ mod sandbox {
                 let store_options =
                     LocalStoreOptions::new(root).store_dir(StoreDir::new(dir).unwrap());
                 let store = LocalStore::open(store_options).await.unwrap();
-                let builder = SandboxBuilder::new(options(SandboxOptions::for_store(&store)));
-                let builder = builder.unwrap().knows_local(store.clone());
+                let builder = SandboxBuilder::new(options(SandboxOptions::new("beside")));
+                let builder = builder.unwrap().knows(&store);
                 subject(builder, Arc::new(store), directory)
             };
             let capabilities = Capabilities::default().floating(true).log_limits(true);
@@ -95,8 +95,9 @@ mod sandbox {
             let directory = Arc::new(Directory::new());
             let store = memory_store("/nix/store");
             let scratch = directory.path().join("scratch");
-            let builder = SandboxBuilder::new(options(SandboxOptions::new(scratch)));
-            let builder = builder.unwrap().knows(store.clone());
+            let builder =
+                SandboxBuilder::new(options(SandboxOptions::new("elsewhere").scratch(scratch)));
+            let builder = builder.unwrap().knows_store(store.clone());
             subject(builder, store, directory)
         };
         let capabilities = Capabilities::default().floating(true).log_limits(true);

@@ -49,10 +49,10 @@ impl Fixture {
         let options = LocalStoreOptions::new(directory.path().join("root"))
             .store_dir(StoreDir::new(dir).unwrap());
         let store = LocalStore::open_blocking(options).unwrap();
-        let options = change(SandboxOptions::for_store(&store));
+        let options = change(SandboxOptions::new("test"));
         let builder = SandboxBuilder::new(options).unwrap();
         Self {
-            builder: builder.knows_local(store.clone()),
+            builder: builder.knows(&store),
             store,
             directory,
         }
@@ -257,7 +257,8 @@ async fn nothing_of_a_build_stays_behind() {
                   echo secret > $out/secret; ";
     let made = fixture.derivation(&format!("{script} exit 1"));
     fixture.fail(&made).await;
-    let scratch = SandboxOptions::for_store(&fixture.store).scratch;
+    let scratch = fixture.store.state_dir().join("tvix-builds");
+    assert!(scratch.exists());
     let mut left = Vec::new();
     for _ in 0..100 {
         left.clear();

@@ -37,8 +37,8 @@ async fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let store = LocalStore::open(LocalStoreOptions::new(directory.path())).await?;
     let options =
-        SandboxOptions::for_store(&store).sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
-    let builder = SandboxBuilder::new(options)?.knows_local(store.clone());
+        SandboxOptions::new("bench").sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
+    let builder = SandboxBuilder::new(options)?.knows(&store);
     let bench = Bench {
         builder: &builder,
         store: &store,
@@ -62,7 +62,7 @@ async fn main() -> Result<()> {
     }
 
     let mut times = Vec::new();
-    let scratch = SandboxOptions::for_store(&store).scratch;
+    let scratch = store.state_dir().join("tvix-builds");
     let engine = engine::Engine::new(engine::EngineOptions::new(scratch))?;
     for _ in 0..rounds {
         let begin = Instant::now();

@@ -8,12 +8,15 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use nix_compat::store_path::{StoreDir, StorePath};
+#[cfg(feature = "local-fs")]
+use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
 
 use super::deliver::{KnownStore, deliver};
-use super::engine::{Engine, EngineError, EngineOptions, Scratch};
+use super::engine::{Engine, Scratch};
 use super::harvest::Field;
 use super::inputs::Inputs;
+use super::place::Place;
 use super::prepare::{self, Prepared};
 use super::run::run;
 use super::trouble::{Blame, Trouble};
@@ -33,59 +36,65 @@ use crate::{
 /// sandbox is told by [`BuilderError::SandboxUnavailable`]: builds are never less apart than was
 /// asked for.
 ///
-/// Outputs are pushed to a store that it [knows](Self::knows), in one transaction if that is a
-/// [local store](Self::knows_local) on the file system that builds write to.
+/// Outputs are pushed to a store that it [knows](Self::knows_store), in one transaction if that is a
+/// [local store](Self::knows) on the file system that builds write to.
 ///
 /// Clones share everything. `build` must be called on a tokio runtime with I/O and time enabled.
 #[derive(Debug, Clone)]
 pub struct SandboxBuilder {
     profile: BuilderProfile,
     blame: Blame,
-    engine: Engine,
+    place: Arc<Place>,
     options: Arc<SandboxOptions>,
     translate: TranslateOptions,
     stores: HashMap<StoreUri, KnownStore>,
 }
 
 impl SandboxBuilder {
-    /// Makes a builder. Blocks shortly. Whether the machine can sandbox is found out by the first
-    /// build, or by [`probe`](Self::probe).
+    /// Makes a builder. Whether the machine can sandbox is found out by the first build, or by
+    /// [`probe`](Self::probe). Blocks shortly if a [scratch directory](SandboxOptions::scratch) is
+    /// named.
     ///
     /// # Errors
     ///
-    /// When the scratch directory cannot be used or threads cannot be started.
-    pub fn new(options: SandboxOptions) -> Result<Self, EngineError> {
-        let mut engine_options = EngineOptions::new(&options.scratch);
-        engine_options.first_id = options.first_id;
-        let engine = Engine::new(engine_options)?;
-        Ok(Self {
+    /// [`BuilderError::Backend`] when that directory cannot be used or threads cannot be started.
+    pub fn new(options: SandboxOptions) -> Result<Self, BuilderError> {
+        let builder = Self {
             profile: options.profile(),
             blame: Blame(options.name.clone()),
-            engine,
+            place: Arc::new(Place::new(options.scratch.clone(), options.first_id)),
             options: Arc::new(options),
             translate: TranslateOptions::default().with_own_environment(),
             stores: HashMap::new(),
-        })
-    }
-
-    /// Pushes outputs to `store` when a request names it, through [`Store::add`].
-    #[must_use]
-    pub fn knows(mut self, store: Arc<dyn Store>) -> Self {
-        self.stores
-            .insert(store.uri().clone(), KnownStore::Any(store));
-        self
+        };
+        if builder.options.scratch.is_some() {
+            builder.engine()?;
+        }
+        Ok(builder)
     }
 
     /// Pushes outputs to `store` when a request names it. If it is on the file system that builds
-    /// write to ([`SandboxOptions::for_store`]), no file is copied and all outputs of a build
-    /// become valid at once; else as [`knows`](Self::knows). Inputs that are read from this store
-    /// are found without asking it.
+    /// write to, no file is copied and all outputs of a build become valid at once; else as
+    /// [`knows_store`](Self::knows_store). Inputs that are read from this store are found without
+    /// asking it.
+    ///
+    /// Builds write to the first store that it is told of, unless [`SandboxOptions::scratch`] says
+    /// otherwise.
     #[cfg(feature = "local-fs")]
     #[must_use]
-    pub fn knows_local(mut self, store: tvix_store_api::local_fs::LocalStore) -> Self {
+    pub fn knows(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
         use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &std::path::Path| path.metadata().map(|metadata| metadata.dev()).ok();
-        let beside = device(&self.options.scratch) == device(store.real_store_dir());
+        let store = store.borrow().clone();
+        let scratch = store.state_dir().join("tvix-builds");
+        if self.place.scratch().is_none() {
+            let first_id = self.options.first_id;
+            self.place = Arc::new(Place::new(Some(scratch), first_id));
+        }
+        let device = |path: &std::path::Path| {
+            let mut existing = path.ancestors();
+            existing.find_map(|path| path.metadata().map(|metadata| metadata.dev()).ok())
+        };
+        let beside = self.place.scratch().and_then(device) == device(store.real_store_dir());
         let uri = store.uri().clone();
         let known = if beside {
             KnownStore::Beside(store)
@@ -96,17 +105,34 @@ impl SandboxBuilder {
         self
     }
 
+    /// Pushes outputs to `store` when a request names it, through [`Store::add`].
+    #[must_use]
+    pub fn knows_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.stores
+            .insert(store.uri().clone(), KnownStore::Any(store));
+        self
+    }
+
     /// Finds out whether this machine can sandbox, by trying. Blocks shortly.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unavailable`] says what is missing and what to do about it.
-    pub fn probe(&self) -> Result<(), EngineError> {
-        if self.options.sandbox {
-            self.engine.probe()
-        } else {
-            Ok(())
+    /// [`BuilderError::SandboxUnavailable`] says what is missing and what to do about it;
+    /// [`BuilderError::Backend`] when the scratch directory cannot be used.
+    pub fn probe(&self) -> Result<(), BuilderError> {
+        let engine = self.engine()?;
+        if !self.options.sandbox {
+            return Ok(());
         }
+        engine
+            .probe()
+            .map_err(|error| self.blame.engine_itself(error))
+    }
+
+    fn engine(&self) -> Result<Engine, BuilderError> {
+        self.place
+            .engine()
+            .map_err(|error| self.blame.engine_itself(error))
     }
 
     async fn build_outputs(
@@ -130,11 +156,12 @@ impl SandboxBuilder {
         };
         let (prepared, translation) = unless_cancelled(context, prepared).await?;
         let PreparedBuild {
+            engine,
             prepared: Prepared { spec, scratch },
             held,
         } = prepared;
         let rules = ReferenceRules::of(&dir, &request.derivation, &translation.outputs)?;
-        let running = self.engine.spawn_holding(spec, (held, scratch.clone()));
+        let running = engine.spawn_holding(spec, (held, scratch.clone()));
         let running = unless_cancelled(context, async {
             running.await.map_err(|error| self.blame.engine(error))
         })
@@ -196,10 +223,11 @@ impl SandboxBuilder {
         let translation = translate(dir, request, &self.translate)
             .map_err(|error| self.blame.translate(error))?;
         let inputs = self.locate(request, context).await?;
-        let (engine, blame) = (self.engine.clone(), self.blame.clone());
+        let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, options) = (dir.clone(), self.options.clone());
         let limits = request.limits;
         self.blocking(move || {
+            let engine = place.engine().map_err(|error| blame.engine(error))?;
             let paths: &[SandboxPath] = &options.sandbox_paths;
             let files = &inputs.files;
             let prepared =
@@ -208,7 +236,14 @@ impl SandboxBuilder {
                 _inputs: inputs,
                 escaped: None,
             };
-            Ok((PreparedBuild { prepared, held }, translation))
+            Ok((
+                PreparedBuild {
+                    engine,
+                    prepared,
+                    held,
+                },
+                translation,
+            ))
         })
         .await
     }
@@ -257,10 +292,11 @@ impl SandboxBuilder {
                 "without a sandbox, '{path}' cannot be built again while it is in the store"
             )));
         }
-        let (engine, blame) = (self.engine.clone(), self.blame.clone());
+        let (place, blame) = (self.place.clone(), self.blame.clone());
         let mut options = self.translate.clone();
         let (dir, request) = (dir.clone(), request.clone());
         self.blocking(move || {
+            let engine = place.engine().map_err(|error| blame.engine(error))?;
             let scratch = engine.scratch().map_err(|error| blame.engine(error))?;
             options.build_dir = scratch.build_dir().display().to_string();
             let translation =
@@ -280,7 +316,14 @@ impl SandboxBuilder {
                 _inputs: Inputs::default(),
                 escaped: Some(escaped),
             };
-            Ok((PreparedBuild { prepared, held }, translation))
+            Ok((
+                PreparedBuild {
+                    engine,
+                    prepared,
+                    held,
+                },
+                translation,
+            ))
         })
         .await
     }
@@ -341,6 +384,7 @@ async fn unless_cancelled<T>(
 }
 
 struct PreparedBuild {
+    engine: Engine,
     prepared: Prepared,
     held: Held,
 }

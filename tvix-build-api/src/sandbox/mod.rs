@@ -13,6 +13,7 @@ mod harvest;
 mod inputs;
 mod options;
 mod paths;
+mod place;
 mod prepare;
 mod run;
 mod settle;

@@ -26,47 +26,34 @@ pub struct SandboxOptions {
     pub sandbox: bool,
     /// Where build directories of failed builds are kept, if they are.
     pub keep_failed: Option<PathBuf>,
-    /// Where builds write. Best on the file system of the store that takes the outputs; see
-    /// [`for_store`](Self::for_store).
-    pub scratch: PathBuf,
+    /// Where builds write; made if it is missing. `None`: in the state directory of the local
+    /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
+    /// the store by being renamed, or else in a temporary directory.
+    pub scratch: Option<PathBuf>,
     /// The first host user for builders, when running as root.
     pub first_id: u32,
 }
 
 impl SandboxOptions {
-    /// A builder for this machine's systems without features that writes to `scratch`, which is
-    /// made if it is missing, and lets builds see nothing of the host.
-    pub fn new(scratch: impl Into<PathBuf>) -> Self {
+    /// A builder for this machine's systems, without features, whose builds see nothing of the
+    /// host.
+    pub fn new(name: impl Into<String>) -> Self {
         let system = crate::this_system();
         let mut systems = BTreeSet::from([system.to_owned()]);
         if system == "x86_64-linux" {
             systems.insert("i686-linux".to_owned());
         }
         Self {
-            name: "sandbox".to_owned(),
+            name: name.into(),
             systems,
             features: BTreeSet::new(),
             max_jobs: std::thread::available_parallelism().map_or(1, usize::from),
             sandbox_paths: Vec::new(),
             sandbox: true,
             keep_failed: None,
-            scratch: scratch.into(),
+            scratch: None,
             first_id: engine::DEFAULT_FIRST_ID,
         }
-    }
-
-    /// As [`new`](Self::new), writing to a directory of the store's state, so that an output
-    /// comes into the store by being renamed.
-    #[cfg(feature = "local-fs")]
-    pub fn for_store(store: &tvix_store_api::local_fs::LocalStore) -> Self {
-        Self::new(store.state_dir().join("tvix-builds"))
-    }
-
-    /// Sets [`name`](Self::name).
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
     }
 
     /// Sets [`systems`](Self::systems).
@@ -94,6 +81,20 @@ impl SandboxOptions {
     #[must_use]
     pub fn sandbox_paths(mut self, paths: impl IntoIterator<Item = SandboxPath>) -> Self {
         self.sandbox_paths.extend(paths);
+        self
+    }
+
+    /// Adds one to [`sandbox_paths`](Self::sandbox_paths).
+    #[must_use]
+    pub fn sandbox_path(mut self, path: SandboxPath) -> Self {
+        self.sandbox_paths.push(path);
+        self
+    }
+
+    /// Sets [`scratch`](Self::scratch).
+    #[must_use]
+    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.scratch = Some(directory.into());
         self
     }
 

@@ -85,6 +85,19 @@ impl Blame {
         .into()
     }
 
+    /// What the engine says before there is any process.
+    pub fn engine_itself(&self, error: EngineError) -> BuilderError {
+        match self.engine(error) {
+            Trouble::Builder(error) => *error,
+            Trouble::Failure(kind) => BuilderError::Backend {
+                builder: self.0.clone(),
+                action: "starting the sandbox engine".into(),
+                retryable: false,
+                source: kind.into(),
+            },
+        }
+    }
+
     /// What the engine says of a process that it was to start or watch.
     pub fn engine(&self, error: EngineError) -> Trouble {
         match error {

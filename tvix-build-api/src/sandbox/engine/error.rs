@@ -50,7 +50,9 @@ pub enum EngineError {
 
 impl EngineError {
     /// Adapter for `map_err`: names the step that an I/O error belongs to.
-    pub(super) fn setup<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Self {
+    pub(in crate::sandbox) fn setup<E: Into<io::Error>>(
+        step: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
         let step = step.into();
         move |source| EngineError::Setup {
             step,
