@@ -49,8 +49,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .root("hello", &hello);
 
     // The builder: sandboxes on this machine, in which this machine's compiler is visible.
-    let options = SandboxOptions::for_store(&store).sandbox_paths(SandboxPath::host_toolchain());
-    let builder = SandboxBuilder::new(options)?.knows_local(store.clone());
+    let options = SandboxOptions::new("sandbox").sandbox_paths(SandboxPath::host_toolchain());
+    let builder = SandboxBuilder::new(options)?.knows(&store);
 
     // The coordinator: a session is a stream of events and a report.
     let mut session = Coordinator::new(Arc::new(evaluator), Arc::new(store.clone()))

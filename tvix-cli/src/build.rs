@@ -67,11 +67,11 @@ fn coordinator(args: &BuildArgs, store: &Arc<LocalStore>) -> Result<Coordinator,
         .max_jobs
         .map(usize::from)
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let sandbox = SandboxOptions::for_store(store)
+    let sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox);
-    let builder = SandboxBuilder::new(sandbox)?.knows_local(LocalStore::clone(store));
+    let builder = SandboxBuilder::new(sandbox)?.knows(store.clone());
     let evaluator = DrvEvaluator::new(
         store.store_dir().clone(),
         vec![store.real_store_dir().to_owned()],

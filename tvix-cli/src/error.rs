@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use tvix_build_api::sandbox::engine::EngineError;
+use tvix_build_api::BuilderError;
 use tvix_store_api::{StoreError, StoreUri};
 
 #[derive(Debug, Error)]
@@ -16,7 +16,7 @@ pub enum CliError {
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
     #[error("cannot build here")]
-    Engine(#[from] EngineError),
+    Builder(#[from] BuilderError),
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
     #[error("cannot link '{link}' to '{target}'")]

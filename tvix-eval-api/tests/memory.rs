@@ -214,35 +214,3 @@ async fn imports_chain_and_each_hook_is_called_once() {
     assert_eq!(errors[0].attr_path(), Some("fails"));
     assert!(matches!(errors[0].cause(), EvalError::Expression { .. }));
 }
-
-/// How long a derivation takes in a graph of a million, printed by
-/// `cargo test --release -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn a_million() {
-    let (len, template) = (1_000_000, made(builder("forged")));
-    let bottom = Instantiated {
-        path: numbered(0),
-        ..made(builder("bottom"))
-    };
-    let chain: Vec<_> = (1..len)
-        .map(|number| forged(&template, numbered(number), &numbered(number - 1)))
-        .collect();
-    let evaluator = InMemoryEvaluator::new()
-        .derivation(&bottom)
-        .derivations(&chain)
-        .root("top", chain.last().unwrap());
-    for _ in 0..3 {
-        let start = std::time::Instant::now();
-        let mut events = evaluator
-            .evaluate(EvalRequest::attrs(["top"]))
-            .await
-            .unwrap();
-        let mut count = 0;
-        while events.next().await.is_some() {
-            count += 1;
-        }
-        let each = start.elapsed().as_nanos() / count;
-        println!("{each} ns for each of {count} events");
-    }
-}
