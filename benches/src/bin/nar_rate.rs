@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p tvix-benches --bin nar_rate
 //!
-//! Two trees are made in the temporary directory: one of large files, one of 20,000 small ones.
+//! With arguments these trees are measured. Without, two trees are made in the temporary directory: one of large files, one of 20,000 small ones.
 //! For each the best of several rounds is printed, alternating, as other work on the machine
 //! disturbs single ones.
 
@@ -12,7 +12,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use nix_compat::nar::{RestoreOptions, dump_path, restore};
+use nix_compat::nar::{RestoreOptions, dump_path, hash_path, restore};
+use nix_compat::nixhash::HashAlgo;
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 7;
@@ -31,13 +32,20 @@ impl Write for Hasher {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let trees: Vec<_> = std::env::args_os().skip(1).collect();
+    for tree in &trees {
+        measure(&tree.to_string_lossy(), Path::new(tree), None)?;
+    }
+    if !trees.is_empty() {
+        return Ok(());
+    }
     let folder = tempfile::tempdir()?;
     let large = folder.path().join("large");
     fs::create_dir(&large)?;
     for file in 0..8u32 {
         fs::write(large.join(file.to_string()), noise(64 << 20, file))?;
     }
-    measure("8 files of 64 MiB", &large)?;
+    measure("8 files of 64 MiB", &large, Some(folder.path()))?;
     let small = folder.path().join("small");
     for directory in 0..200u32 {
         let path = small.join(directory.to_string());
@@ -48,15 +56,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             fs::write(path.join(file.to_string()), noise(len as usize, file))?;
         }
     }
-    measure("20,000 files of 4 KiB", &small)
+    measure("20,000 files of 4 KiB", &small, Some(folder.path()))
 }
 
-fn measure(what: &str, tree: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn measure(
+    what: &str,
+    tree: &Path,
+    scratch: Option<&Path>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut nar = Vec::new();
     dump_path(tree, &mut nar)?;
     let bytes = nar.len() as f64;
     let rate = |start: Instant| bytes / start.elapsed().as_secs_f64() / 1e9;
-    let (mut plain, mut pack, mut hashed, mut unpack) = (0f64, 0f64, 0f64, 0f64);
+    let (mut plain, mut pack, mut hashed, mut beside, mut unpack) = (0f64, 0f64, 0f64, 0f64, 0f64);
     for round in 0..ROUNDS {
         let start = Instant::now();
         let expected = Sha256::digest(black_box(&nar));
@@ -72,7 +84,13 @@ fn measure(what: &str, tree: &Path) -> Result<(), Box<dyn std::error::Error>> {
         assert_eq!(hasher.0.finalize(), expected);
         hashed = hashed.max(rate(start));
 
-        let dest = tree.with_extension(format!("again{round}"));
+        let start = Instant::now();
+        let (hash, _) = hash_path(tree, HashAlgo::Sha256)?;
+        assert_eq!(hash.digest_bytes(), &expected[..]);
+        beside = beside.max(rate(start));
+
+        let Some(scratch) = scratch else { continue };
+        let dest = scratch.join(format!("again{round}"));
         let start = Instant::now();
         restore(&nar[..], &dest, RestoreOptions::default())?;
         unpack = unpack.max(rate(start));
@@ -85,7 +103,13 @@ fn measure(what: &str, tree: &Path) -> Result<(), Box<dyn std::error::Error>> {
         "  dump_path into sha2         {hashed:.2} GB/s, {:.0} %",
         hashed / plain * 100.0
     );
-    println!("  restore                     {unpack:.2} GB/s");
+    println!(
+        "  hash_path                   {beside:.2} GB/s, {:.0} %",
+        beside / plain * 100.0
+    );
+    if scratch.is_some() {
+        println!("  restore                     {unpack:.2} GB/s");
+    }
     Ok(())
 }
 

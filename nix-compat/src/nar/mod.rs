@@ -42,6 +42,7 @@ pub mod r#async;
 mod dump;
 mod encoder;
 mod error;
+mod hash;
 mod parser;
 mod reader;
 #[cfg(unix)]
@@ -53,6 +54,7 @@ mod writer;
 pub use dump::{dump_node, dump_path};
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
+pub use hash::hash_path;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};
 #[cfg(unix)]
