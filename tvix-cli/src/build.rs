@@ -41,7 +41,8 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
             events.write(&event)?;
         }
     }
-    let report = session.report().await;
+    let mut report = session.report().await;
+    in_order_of(&args.derivations, &mut report);
     display.finish();
     if let Some(events) = &mut events {
         events.flush()?;
@@ -51,14 +52,15 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
         "{}",
         show_failures(&report, &dir, |drv_path| logs.path(drv_path))
     );
-    if !args.no_out_link {
-        link_outputs(&report, &args.out_link, &store)?;
-    }
     let mut out = std::io::stdout().lock();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
     }
     out.flush().map_err(CliError::Output)?;
+    // Last: what was built is there, and printed, even if it cannot be linked to.
+    if !args.no_out_link {
+        link_outputs(&report, &args.out_link, &store)?;
+    }
     Ok(exit_code(&report))
 }
 
@@ -94,6 +96,13 @@ fn coordinator(args: &BuildArgs, store: &Arc<LocalStore>) -> Result<Coordinator,
     Ok(Coordinator::new(Arc::new(evaluator), store.clone())
         .with_builder(Arc::new(builder))
         .with_options(options))
+}
+
+/// Puts what was found in the order in which it was asked for: which file was read first is a
+/// matter of luck, and neither what is printed nor how links are numbered is to depend on it.
+fn in_order_of(asked_for: &[String], report: &mut Report) {
+    let place = |name: &String| asked_for.iter().position(|asked| asked == name);
+    report.roots.sort_by_cached_key(|root| place(&root.name));
 }
 
 /// The first Ctrl-C ends the session in order, the second one at once.

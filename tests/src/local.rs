@@ -1,0 +1,187 @@
+//! A local store in a temporary directory, and builds that run there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tempfile::TempDir;
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
+use tvix_build_api::this_system;
+use tvix_store_api::StoreExt as _;
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+
+/// A local store, and room beside it. All of it goes away when this is dropped.
+#[derive(Debug)]
+pub struct LocalWorld {
+    directory: TempDir,
+    /// The store.
+    pub store: LocalStore,
+}
+
+impl LocalWorld {
+    /// An empty store.
+    pub async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let options = LocalStoreOptions::new(directory.path().join("root"));
+        Self {
+            store: LocalStore::open(options).await.unwrap(),
+            directory,
+        }
+    }
+
+    /// A place beside the store.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// What to call the store on a command line.
+    pub fn root(&self) -> PathBuf {
+        self.beside("root")
+    }
+
+    /// A sandbox with a shell that pushes to the store.
+    pub fn builder(&self) -> SandboxBuilder {
+        self.streaming_builder().knows_local(self.store.clone())
+    }
+
+    /// A sandbox with a shell that knows no store.
+    pub fn streaming_builder(&self) -> SandboxBuilder {
+        let options = SandboxOptions::for_store(&self.store).sandbox_paths(sandbox_paths());
+        SandboxBuilder::new(options).unwrap()
+    }
+
+    /// Adds the `.drv` file, as an evaluator would have, and returns its path as text.
+    pub async fn write(&self, made: &Instantiated) -> String {
+        let contents = made.derivation.to_aterm(&made.store_dir);
+        let name = made.path.name().clone();
+        let references = made.derivation.references();
+        let added = self.store.add_text(name, &contents, references).await;
+        assert_eq!(added.unwrap(), made.path);
+        absolute(&made.path)
+    }
+
+    /// What is valid.
+    pub async fn valid(&self) -> Vec<StorePath> {
+        self.store.all_valid_paths().await.unwrap()
+    }
+
+    /// The contents of an output that is a file.
+    pub fn read(&self, path: &StorePath) -> String {
+        fs::read_to_string(self.store.real_path(path)).unwrap()
+    }
+
+    /// Checks the contents of all that is valid, and that nothing else is in the store directory
+    /// or where builds write.
+    pub async fn expect_clean(&self) {
+        let valid: BTreeSet<String> = self.valid().await.iter().map(ToString::to_string).collect();
+        for path in self.valid().await {
+            self.store.verify(&path).await.unwrap();
+        }
+        for name in names_in(self.store.real_store_dir()) {
+            // What begins with a dot is no store object: `.links` is Nix's, for one.
+            assert!(
+                name.starts_with('.') || valid.contains(&name),
+                "'{name}' is left in the store"
+            );
+        }
+        // A build's scratch directory is emptied beside whoever goes on, so soon, and not at once.
+        let state = self.store.state_dir();
+        let left = || -> Vec<PathBuf> {
+            let folders = ["tvix-builds", "tmp-tvix"].into_iter();
+            let files = folders.flat_map(|folder| files_below(&state.join(folder)));
+            // What sandboxes look like, which a builder that still lives keeps ready.
+            files
+                .filter(|file| !file.components().any(|part| part.as_os_str() == "roots"))
+                .collect()
+        };
+        for _ in 0..1000 {
+            if left().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("scratch is left: {:?}", left());
+    }
+}
+
+impl Drop for LocalWorld {
+    fn drop(&mut self) {
+        make_writable(self.directory.path());
+    }
+}
+
+/// A derivation that runs a shell script, which stops at its first error.
+pub fn shell(name: &str, script: &str) -> DerivationBuilder {
+    DerivationBuilder::new(name, this_system(), "/bin/sh")
+        .args(["-e", "-c", script])
+        .env("PATH", "/usr/bin:/bin")
+}
+
+/// Its paths in `/nix/store`.
+pub fn instantiate(builder: DerivationBuilder) -> Instantiated {
+    builder.instantiate(&StoreDir::default()).unwrap()
+}
+
+/// The path as text, in `/nix/store`.
+pub fn absolute(path: &StorePath) -> String {
+    StoreDir::default().display(path).to_string()
+}
+
+/// What sandboxes need for `/bin/sh`: a static busybox if there is one, for it brings all its
+/// tools and no libraries; else the programs and libraries of this machine.
+pub fn sandbox_paths() -> Vec<SandboxPath> {
+    match find_in_path("busybox") {
+        Some(busybox) => vec![SandboxPath::new(busybox, "/bin/sh")],
+        None => SandboxPath::host_toolchain(),
+    }
+}
+
+/// The program of this name.
+pub fn find_in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file())
+}
+
+/// What is in a directory; nothing if it is not there.
+pub fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Files with contents, at any depth: empty ones are locks, and directories are kept to be used
+/// again.
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for name in names_in(directory) {
+        let path = directory.join(name);
+        let Ok(metadata) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        if metadata.is_dir() {
+            found.extend(files_below(&path));
+        } else if metadata.len() > 0 {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// So that it can be removed by an ordinary user.
+pub fn make_writable(directory: &Path) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}

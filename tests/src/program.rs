@@ -1,0 +1,97 @@
+//! The program `tvix`, run as a user would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use crate::local::{LocalWorld, sandbox_paths};
+
+/// The program `tvix`, of the same profile as the test. Cargo builds it if it is not up to date:
+/// it does not for tests of another package.
+pub fn tvix() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // `<target>/<profile>/deps/<test>`
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().nth(2).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["build", "--quiet", "-p", "tvix-cli", "--bin", "tvix"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "tvix does not build");
+        profile.join("tvix")
+    })
+}
+
+/// `tvix build` of a program on the world's store, in a folder beside it.
+pub fn build(program: &Path, world: &LocalWorld) -> Command {
+    let mut command = bare_build(program, world);
+    command.arg("--store").arg(world.root());
+    for path in sandbox_paths() {
+        command.arg("--sandbox-path").arg(path.to_string());
+    }
+    command
+}
+
+/// The same, without any option.
+pub fn bare_build(program: &Path, world: &LocalWorld) -> Command {
+    let folder = world.beside("work");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new(program);
+    command
+        .arg("build")
+        .current_dir(folder)
+        .env("HOME", world.beside("home"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// The lines on standard output.
+    pub out: Vec<String>,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let out = String::from_utf8(output.stdout).unwrap();
+        Self {
+            code: output.status.code(),
+            out: out.lines().map(str::to_owned).collect(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ended {
+    /// Fails the test if it ended otherwise.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Fails the test if one of these is not in what was written to standard error.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.err.contains(word), "no '{word}' in:\n{}", self.err);
+        }
+        self
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Ended {
+    command.output().unwrap().into()
+}

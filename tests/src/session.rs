@@ -1,0 +1,61 @@
+//! Sessions of the coordinator, run to their end.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use nix_compat::derivation::Instantiated;
+use tvix_coordinator::{BuildEvent, Coordinator, Report};
+use tvix_eval_api::{EvalEvent, EvalRequest, Root, WantedOutputs};
+
+/// Awaits something that comes sooner or later. No test depends on how soon; this only turns one
+/// that would hang into one that fails.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(Duration::from_secs(120), future).await {
+        Ok(output) => output,
+        Err(_) => panic!("not within two minutes: {what}"),
+    }
+}
+
+/// Runs a session, and returns all that happened and how it ended.
+pub async fn run(coordinator: &Coordinator, request: EvalRequest) -> (Vec<BuildEvent>, Report) {
+    let mut session = coordinator.start(request);
+    let events = within("the session ends", async {
+        let mut events = Vec::new();
+        while let Some(record) = session.next().await {
+            events.push(record.event);
+        }
+        events
+    });
+    (events.await, session.report().await)
+}
+
+/// Where the first event is of which this holds.
+pub fn position(events: &[BuildEvent], holds: impl Fn(&BuildEvent) -> bool) -> usize {
+    let found = events.iter().position(holds);
+    found.unwrap_or_else(|| panic!("no such event in {events:#?}"))
+}
+
+/// What an evaluator yields for a derivation.
+pub fn derivation(made: &Instantiated) -> EvalEvent {
+    EvalEvent::Derivation {
+        path: made.path.clone(),
+        derivation: made.derivation.clone(),
+    }
+}
+
+/// What an evaluator yields for something that the user asked for.
+pub fn root(name: &str, made: &Instantiated) -> EvalEvent {
+    EvalEvent::Root(Root {
+        name: name.to_owned(),
+        wanted: wanted(made),
+    })
+}
+
+/// All outputs.
+pub fn wanted(made: &Instantiated) -> WantedOutputs {
+    let outputs = made.derivation.outputs.iter();
+    WantedOutputs {
+        drv_path: made.path.clone(),
+        outputs: outputs.map(|(name, _)| name.clone()).collect(),
+    }
+}

@@ -1,0 +1,105 @@
+//! Between the user, the command line and the coordinator: the program `tvix`, run as a user would.
+
+use std::fs;
+
+use nix_compat::derivation::Instantiated;
+use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord, Report, Status};
+use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
+use tvix_tests::program::{Ended, build, run, tvix};
+
+fn hello() -> Instantiated {
+    let greeting = instantiate(shell("greeting", "echo hello > $out"));
+    instantiate(shell("hello", "cat $greeting > $out").input_env("greeting", &greeting, "out"))
+}
+
+fn greeting() -> Instantiated {
+    instantiate(shell("greeting", "echo hello > $out"))
+}
+
+/// Builds `made`, with what happened.
+async fn build_with_events(
+    world: &LocalWorld,
+    made: &[&Instantiated],
+) -> (Ended, Vec<EventRecord>) {
+    let file = world.beside("events");
+    let mut command = build(tvix(), world);
+    command.arg("--events").arg(&file);
+    for made in made {
+        command.arg(world.write(made).await);
+    }
+    let ended = run(&mut command);
+    let text = fs::read_to_string(file).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    (ended, events.collect())
+}
+
+fn report_of(events: &[EventRecord]) -> &Report {
+    match &events.last().unwrap().event {
+        BuildEvent::Finished { report } => report,
+        other => panic!("the last event is {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn user_initiates_build() {
+    let world = LocalWorld::new().await;
+    world.write(&greeting()).await;
+    let drv = world.write(&hello()).await;
+    let ended = run(build(tvix(), &world).arg(&drv)).expect(0);
+    let out = hello().output_path("out").unwrap();
+    assert_eq!(ended.out, [absolute(&out)]);
+    assert_eq!(world.read(&out), "hello\n");
+    let link = fs::read_link(world.beside("work/result")).unwrap();
+    assert_eq!(link, world.store.real_path(&out));
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn cli_invokes_coordinator() {
+    let world = LocalWorld::new().await;
+    world.write(&greeting()).await;
+    let (ended, events) = build_with_events(&world, &[&hello()]).await;
+    let ended = ended.expect(0);
+    // One session of the coordinator, with what the user asked for.
+    assert!(events.iter().all(|record| record.v == EVENT_VERSION));
+    let report = report_of(&events);
+    let [root] = &report.roots[..] else {
+        panic!("{report:#?}");
+    };
+    assert_eq!(root.name, absolute(&hello().path));
+    assert_eq!(root.drv_path, hello().path);
+    assert_eq!(report.counts.built, 2);
+    let printed: Vec<_> = report.output_paths().map(absolute).collect();
+    assert_eq!(ended.out, printed);
+}
+
+#[tokio::test]
+async fn coordinator_responds_success_or_fail() {
+    let world = LocalWorld::new().await;
+    let (ended, events) = build_with_events(&world, &[&greeting()]).await;
+    ended.expect(0);
+    assert_eq!(report_of(&events).status, Status::Success);
+
+    let broken = instantiate(shell("broken", "echo why it failed; exit 9"));
+    let (ended, events) = build_with_events(&world, &[&broken]).await;
+    let report = report_of(&events);
+    assert_eq!(report.status, Status::BuildFailed);
+    assert_eq!(report.failures[0].drv_path, broken.path);
+    // And the command line passes it on.
+    let drv = absolute(&broken.path);
+    let ended = ended.says(&[&drv, "exit code 9", "why it failed"]);
+    assert_eq!(ended.out, [""; 0]);
+}
+
+#[tokio::test]
+async fn user_gets_exit_code() {
+    let world = LocalWorld::new().await;
+    let good = world.write(&greeting()).await;
+    let bad = world.write(&instantiate(shell("bad", "exit 9"))).await;
+    run(build(tvix(), &world).arg(&good)).expect(0);
+    run(build(tvix(), &world).arg(&bad)).expect(1);
+    run(build(tvix(), &world).args([&good, &bad])).expect(1);
+    run(build(tvix(), &world).arg("/nowhere/such-a.drv")).expect(2);
+    run(build(tvix(), &world).arg("--no-such-option")).expect(2);
+    world.expect_clean().await;
+}

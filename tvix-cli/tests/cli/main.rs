@@ -1,0 +1,23 @@
+//! The command line, run as a user would.
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod interrupt;
+mod links;
+mod options;
+
+use std::path::Path;
+use std::process::Command;
+
+use tvix_tests::local::LocalWorld;
+use tvix_tests::program;
+
+/// `tvix build` on the world's store.
+fn build(world: &LocalWorld) -> Command {
+    program::build(Path::new(env!("CARGO_BIN_EXE_tvix")), world)
+}
+
+/// The same, without any option.
+fn bare_build(world: &LocalWorld) -> Command {
+    program::bare_build(Path::new(env!("CARGO_BIN_EXE_tvix")), world)
+}

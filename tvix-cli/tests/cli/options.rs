@@ -1,0 +1,226 @@
+//! What is printed where, and options that change how builds run.
+
+use std::fs;
+use std::process::Command;
+
+use nix_compat::derivation::Instantiated;
+use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord};
+use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
+use tvix_tests::program::run;
+
+use super::{bare_build, build};
+
+fn several() -> Instantiated {
+    let script = "echo to the log; echo $out > $out; echo $dev > $dev; echo $doc > $doc";
+    instantiate(shell("several", script).outputs(["out", "dev", "doc"]))
+}
+
+#[tokio::test]
+async fn standard_output_holds_store_paths_only() {
+    let world = LocalWorld::new().await;
+    let several = several();
+    let single = instantiate(shell("single", "echo to the other log; echo > $out"));
+    let (first, second) = (world.write(&single).await, world.write(&several).await);
+    let ended = run(build(&world).args([&first, &second])).expect(0);
+    let mut out = ended.out.clone();
+    out.sort();
+    let mut expected: Vec<_> = ["out", "dev", "doc"]
+        .into_iter()
+        .map(|output| absolute(&several.output_path(output).unwrap()))
+        .chain([absolute(&single.output_path("out").unwrap())])
+        .collect();
+    expected.sort();
+    assert_eq!(out, expected);
+    // All else is on standard error, each line of a log with what it is of.
+    let ended = ended.says(&[
+        "several> to the log",
+        "single> to the other log",
+        &format!("building '{first}'"),
+        &format!("built '{second}'"),
+    ]);
+
+    // The second time there is nothing to tell, and the same to print.
+    let again = run(build(&world).args([&first, &second])).expect(0);
+    assert_eq!(again.out, ended.out);
+    assert_eq!(again.err, "");
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn paths_are_printed_in_the_order_of_the_arguments() {
+    let world = LocalWorld::new().await;
+    let mut drvs = Vec::new();
+    let mut expected = Vec::new();
+    for number in 0..6 {
+        // What comes first takes the longest: two others have to be built before it.
+        let inner = instantiate(shell(&format!("inner-{number}"), "echo > $out"));
+        let mut outer = shell(&format!("outer-{number}"), "echo > $out");
+        if number % 2 == 0 {
+            world.write(&inner).await;
+            outer = outer.input_env("inner", &inner, "out");
+        }
+        let outer = instantiate(outer);
+        drvs.push(world.write(&outer).await);
+        expected.push(absolute(&outer.output_path("out").unwrap()));
+    }
+    for _ in 0..2 {
+        let ended = run(build(&world).args(&drvs)).expect(0);
+        assert_eq!(ended.out, expected);
+    }
+}
+
+#[tokio::test]
+async fn outputs_can_be_chosen() {
+    let world = LocalWorld::new().await;
+    let several = several();
+    let drv = world.write(&several).await;
+    let ended = run(build(&world).arg(format!("{drv}!dev"))).expect(0);
+    assert_eq!(ended.out, [absolute(&several.output_path("dev").unwrap())]);
+    let ended = run(build(&world).arg(format!("{drv}!doc,out"))).expect(0);
+    assert_eq!(ended.out.len(), 2);
+    run(build(&world).arg(format!("{drv}!lib")))
+        .expect(2)
+        .says(&[&drv, "has no output 'lib'"]);
+}
+
+#[tokio::test]
+async fn files_of_derivations_need_not_be_in_the_store() {
+    let world = LocalWorld::new().await;
+    let made = instantiate(shell("elsewhere", "echo here > $out"));
+    let folder = world.beside("drvs");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join(made.path.to_string());
+    fs::write(&file, made.derivation.to_aterm(&made.store_dir)).unwrap();
+    let ended = run(build(&world).arg(&file)).expect(0);
+    let out = made.output_path("out").unwrap();
+    assert_eq!(ended.out, [absolute(&out)]);
+    // By now it is, as the deriver of what was built.
+    assert!(world.valid().await.contains(&made.path));
+}
+
+#[tokio::test]
+async fn every_line_of_events_is_a_record() {
+    let world = LocalWorld::new().await;
+    let drv = world.write(&several()).await;
+    let bad = world.write(&instantiate(shell("bad", "exit 5"))).await;
+    let file = world.beside("events.json");
+    let mut command = build(&world);
+    command.arg("--events").arg(&file).arg("--keep-going");
+    run(command.args([&drv, &bad])).expect(1);
+
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.ends_with('\n'));
+    let mut events = Vec::new();
+    for line in text.lines() {
+        let record: EventRecord = serde_json::from_str(line).unwrap();
+        assert_eq!(record.v, EVENT_VERSION);
+        assert_eq!(record.seq, events.len() as u64);
+        // What is written is what was read: nothing gets lost on the way.
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+        events.push(record);
+    }
+    assert!(events.windows(2).all(|pair| pair[0].time <= pair[1].time));
+    let has = |holds: fn(&BuildEvent) -> bool| events.iter().any(|it| holds(&it.event));
+    assert!(has(|it| matches!(it, BuildEvent::BuildSucceeded { .. })));
+    assert!(has(|it| matches!(it, BuildEvent::BuildFailed { .. })));
+    let is_end = |it: &EventRecord| matches!(it.event, BuildEvent::Finished { .. });
+    assert_eq!(events.iter().position(is_end), Some(events.len() - 1));
+
+    let mut command = build(&world);
+    command
+        .arg("--events")
+        .arg(world.beside("no-folder/events"));
+    run(command.arg(&drv)).expect(2).says(&["no-folder/events"]);
+}
+
+#[tokio::test]
+async fn cores_are_told_to_builds() {
+    let world = LocalWorld::new().await;
+    let made = instantiate(shell("cores", "echo $NIX_BUILD_CORES > $out"));
+    let drv = world.write(&made).await;
+    run(build(&world).args(["--cores", "3", &drv])).expect(0);
+    assert_eq!(world.read(&made.output_path("out").unwrap()), "3\n");
+}
+
+#[tokio::test]
+async fn one_job_at_a_time() {
+    let world = LocalWorld::new().await;
+    let mut drvs = Vec::new();
+    for number in 0..8 {
+        let made = instantiate(shell(&format!("job-{number}"), "echo > $out"));
+        drvs.push(world.write(&made).await);
+    }
+    let file = world.beside("events");
+    let mut command = build(&world);
+    command.args(["--max-jobs", "1"]).arg("--events").arg(&file);
+    run(command.args(&drvs)).expect(0);
+    let mut running = 0;
+    let mut builds = 0;
+    for line in fs::read_to_string(&file).unwrap().lines() {
+        let record: EventRecord = serde_json::from_str(line).unwrap();
+        match record.event {
+            BuildEvent::BuildStarted { .. } => running += 1,
+            BuildEvent::BuildSucceeded { .. } => {
+                running -= 1;
+                builds += 1;
+            }
+            _ => {}
+        }
+        assert!(running <= 1);
+    }
+    assert_eq!(builds, drvs.len());
+    run(build(&world).args(["--max-jobs", "0", &drvs[0]])).expect(2);
+}
+
+#[tokio::test]
+async fn a_build_that_takes_too_long_is_given_up() {
+    let world = LocalWorld::new().await;
+    let made = instantiate(shell("endless", "echo begun; while :; do sleep 1; done"));
+    let drv = world.write(&made).await;
+    run(build(&world).args(["--timeout", "1", &drv]))
+        .expect(1)
+        .says(&[&drv, "timed out after 1 s", "> begun"]);
+    run(build(&world).args(["--max-silent-time", "1", &drv]))
+        .expect(1)
+        .says(&[&drv, "timed out after 1 s of silence"]);
+    world.expect_clean().await;
+}
+
+/// Without a sandbox a build sees paths as they are, and those of a store below another root are
+/// not where their names say.
+#[tokio::test]
+async fn no_sandbox_needs_a_store_in_its_place() {
+    let world = LocalWorld::new().await;
+    let made = instantiate(shell("plain", "echo > $out"));
+    let drv = world.write(&made).await;
+    let ended = run(build(&world).args(["--no-sandbox", &drv])).expect(2);
+    ended.says(&[&drv, "sandbox"]);
+    assert_eq!(world.valid().await, [made.path]);
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn usage() {
+    let world = LocalWorld::new().await;
+    let help = run(bare_build(&world).arg("--help")).expect(0);
+    for option in [
+        "--store",
+        "--max-jobs",
+        "--cores",
+        "--keep-going",
+        "--no-sandbox",
+        "--events",
+    ] {
+        assert!(
+            help.out.iter().any(|line| line.contains(option)),
+            "{option}"
+        );
+    }
+    run(&mut bare_build(&world)).expect(2).says(&["DRV"]);
+    run(bare_build(&world).args(["--store", "relative", "x"]))
+        .expect(2)
+        .says(&["relative"]);
+    run(bare_build(&world).args(["--no-out-link", "--out-link", "x", "y"])).expect(2);
+    let version = run(Command::new(env!("CARGO_BIN_EXE_tvix")).arg("--version")).expect(0);
+    assert_eq!(version.out, [concat!("tvix ", env!("CARGO_PKG_VERSION"))]);
+}
