@@ -347,7 +347,7 @@ impl Driver {
             Ok(BuildOutcome::Success(success)) => match success.delivery {
                 Delivery::Pushed(outputs) => {
                     let infos = outputs.iter().map(|output| output.info.clone());
-                    infos.for_each(|info| self.closures.learn(info));
+                    self.closures.learn(infos);
                     let outputs = outputs.into_iter();
                     let paths = outputs.map(|output| (output.name, output.info.path.clone()));
                     BuildResult::Pushed(paths.collect())

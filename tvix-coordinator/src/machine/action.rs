@@ -98,7 +98,7 @@ pub struct StartBuild {
     pub drv_path: StorePath,
     /// What to build. Resolved.
     pub derivation: Arc<Derivation>,
-    /// The outputs and sources that it uses directly. All valid.
+    /// The outputs and sources that it uses directly, each once. All valid.
     pub inputs: Vec<StorePath>,
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix_compat::derivation::OutputName;
-use nix_compat::sorted::{SortedMap, SortedSet};
+use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, FailureKind};
 
@@ -49,7 +49,7 @@ impl Machine {
         };
         self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
-        let mut inputs: SortedSet<StorePath> = derivation.input_srcs.clone();
+        let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
         // By name: masks are coarse where there are many outputs, and a build is to see no more
         // than it uses.
         for (edge, (_, used)) in self
@@ -65,13 +65,15 @@ impl Machine {
                     .filter_map(|it| it.1),
             );
         }
+        // A source may be an output as well.
+        inputs.sort_unstable();
+        inputs.dedup();
         let name = self.scheduler.builder_name(builder);
         self.emit(BuildEvent::BuildStarted {
             build: build.0,
             drv_path: drv_path.clone(),
             builder: name,
         });
-        let inputs = inputs.into_iter().collect();
         let start = Action::StartBuild(StartBuild {
             build,
             builder,
@@ -210,7 +212,8 @@ impl Machine {
         };
         self.counts.built += 1;
         self.scheduler.forget_attempts(build.node);
-        let paths: SortedMap<OutputName, StorePath> = outputs.iter().cloned().collect();
+        let mut paths = SortedMap::with_capacity(outputs.len());
+        paths.extend(outputs.iter().cloned());
         self.emit(BuildEvent::BuildSucceeded {
             build: id.0,
             drv_path: self.known_path(build.node).clone(),

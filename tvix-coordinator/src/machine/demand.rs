@@ -105,14 +105,10 @@ impl Machine {
 
     /// An input that was never yielded.
     pub(super) fn unknown_input(&self, id: NodeId) -> Option<StorePath> {
-        let mut inputs = self
-            .graph
-            .inputs(id)
-            .iter()
-            .map(|edge| &self.graph[edge.input]);
+        let mut inputs = self.graph.inputs(id).iter().map(|edge| edge.input);
         inputs
-            .find(|input| input.state == State::Unknown)
-            .map(|input| input.path.clone())
+            .find(|input| self.graph[*input].state == State::Unknown)
+            .map(|input| self.graph.path(input).clone())
     }
 
     /// Finds out which outputs are valid, as far as that can be told yet.
@@ -234,10 +230,10 @@ impl Machine {
             self.work.push(Work::Build(id));
         } else if node.valid != 0 {
             self.counts.found += 1;
-            let drv_path = node.path.clone();
             if node.valid == all {
                 node.shrink(&self.dir);
             }
+            let drv_path = self.graph.path(id).clone();
             self.emit(BuildEvent::Found { drv_path });
         }
     }

@@ -182,7 +182,7 @@ impl Machine {
         };
         let mut cycle: Vec<_> = order[first..]
             .iter()
-            .map(|id| self.graph[*id].path.clone())
+            .map(|id| self.graph.path(*id).clone())
             .collect();
         cycle.extend(cycle.first().cloned());
         self.fail(order[first], FailureCause::Cycle { cycle });
@@ -194,12 +194,12 @@ impl Machine {
             .iter()
             .map(|(root, id)| {
                 let node = &self.graph[*id];
-                let known: BTreeMap<_, _> = node.outputs(&self.dir).collect();
-                let mut outputs = SortedMap::new_vec();
-                for name in &root.wanted.outputs {
-                    let valid = node.mask([name]).is_ok_and(|mask| node.has(mask));
-                    if let (true, Some(Some(path))) = (valid, known.get(name)) {
-                        outputs.insert(name.clone(), path.clone());
+                let mut outputs = SortedMap::with_capacity(root.wanted.outputs.len());
+                for (name, path) in node.outputs(&self.dir) {
+                    let wanted = root.wanted.outputs.contains(name)
+                        && node.mask([name]).is_ok_and(|mask| node.has(mask));
+                    if let (true, Some(path)) = (wanted, path) {
+                        outputs.insert(name.clone(), path);
                     }
                 }
                 let success = !matches!(node.body, Body::Unknown)

@@ -1,13 +1,17 @@
 //! The graph of derivations: nodes, and edges from each to its inputs.
 //!
 //! It holds a million derivations and more, so nodes are small, edges are threaded through one
-//! array, and a derivation's body is let go as soon as its outputs are known.
+//! array, and a derivation's body is let go as soon as its outputs are known. What a step touches
+//! is anywhere in memory: a node takes one line of the processor's cache, and its path, which is
+//! seldom needed, is kept apart.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
+
+use crate::digest_hash;
 
 /// A derivation, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,8 +64,8 @@ pub(super) enum Body {
 }
 
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Node {
-    pub(super) path: StorePath,
     pub(super) body: Body,
     pub(super) state: State,
     pub(super) valid: OutputMask,
@@ -72,6 +76,8 @@ pub(super) struct Node {
     pub(super) urgent: bool,
     /// Its output paths follow from a build, its own or another's.
     pub(super) floating: bool,
+    /// Its outputs are known, and `out` is the only one, as it mostly is.
+    only_out: bool,
     /// Estimated milliseconds from its start to the end of whatever is known to need it.
     pub(super) height: u32,
     first_edge: u32,
@@ -90,6 +96,7 @@ pub(super) struct Edge {
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     nodes: Vec<Node>,
+    paths: Vec<StorePath>,
     edges: Vec<Edge>,
     index: HashTable<NodeId>,
 }
@@ -108,14 +115,6 @@ impl std::ops::IndexMut<NodeId> for Graph {
     }
 }
 
-/// The hash part of a path is a hash already.
-fn hash(path: &StorePath) -> u64 {
-    let digest = path.digest();
-    u64::from_le_bytes([
-        digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7],
-    ])
-}
-
 impl Graph {
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
@@ -127,8 +126,12 @@ impl Graph {
 
     pub(super) fn find(&self, path: &StorePath) -> Option<NodeId> {
         self.index
-            .find(hash(path), |id| self[*id].path == *path)
+            .find(digest_hash(path), |id| self.path(*id) == path)
             .copied()
+    }
+
+    pub(super) fn path(&self, id: NodeId) -> &StorePath {
+        &self.paths[id.0 as usize]
     }
 
     /// The node of `path`, made if there is none.
@@ -138,7 +141,6 @@ impl Graph {
         }
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node {
-            path: path.clone(),
             body: Body::Unknown,
             state: State::Unknown,
             valid: 0,
@@ -146,14 +148,16 @@ impl Graph {
             needed: false,
             urgent: false,
             floating: false,
+            only_out: false,
             height: 0,
             first_edge: 0,
             edge_count: 0,
             first_dependent: NONE,
         });
-        let nodes = &self.nodes;
-        self.index
-            .insert_unique(hash(path), id, |id| hash(&nodes[id.0 as usize].path));
+        self.paths.push(path.clone());
+        let paths = &self.paths;
+        let rehash = |id: &NodeId| digest_hash(&paths[id.0 as usize]);
+        self.index.insert_unique(digest_hash(path), id, rehash);
         id
     }
 
@@ -220,7 +224,22 @@ impl Node {
         }
     }
 
+    /// Gives a node its derivation.
+    pub(super) fn set_derivation(&mut self, derivation: Arc<Derivation>) {
+        self.floating = derivation
+            .outputs
+            .values()
+            .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
+        let mut names = derivation.outputs.keys();
+        self.only_out = names.next().is_some_and(|name| name.as_str() == "out")
+            && names.next().is_none();
+        self.body = Body::Full(derivation);
+    }
+
     pub(super) fn output_count(&self) -> usize {
+        if self.only_out {
+            return 1;
+        }
         match &self.body {
             Body::Unknown => 0,
             Body::Full(derivation) => derivation.outputs.len(),
@@ -237,6 +256,9 @@ impl Node {
     }
 
     pub(super) fn output_index(&self, name: &str) -> Option<usize> {
+        if self.only_out {
+            return (name == "out").then_some(0);
+        }
         match &self.body {
             Body::Unknown => None,
             Body::Full(derivation) => derivation
@@ -269,14 +291,16 @@ impl Node {
     pub(super) fn outputs<'a>(
         &'a self,
         dir: &'a StoreDir,
-    ) -> Box<dyn Iterator<Item = (&'a OutputName, Option<StorePath>)> + 'a> {
-        match &self.body {
-            Body::Unknown => Box::new(std::iter::empty()),
-            Body::Full(derivation) => Box::new(derivation.output_paths(dir)),
-            Body::Outputs(outputs) => {
-                Box::new(outputs.iter().map(|(name, path)| (name, path.clone())))
-            }
-        }
+    ) -> impl Iterator<Item = (&'a OutputName, Option<StorePath>)> + 'a {
+        let (derivation, outputs) = match &self.body {
+            Body::Unknown => (None, &[][..]),
+            Body::Full(derivation) => (Some(derivation), &[][..]),
+            Body::Outputs(outputs) => (None, &outputs[..]),
+        };
+        let of_derivation = derivation
+            .into_iter()
+            .flat_map(|derivation| derivation.output_paths(dir));
+        of_derivation.chain(outputs.iter().map(|(name, path)| (name, path.clone())))
     }
 
     /// Lets go of all but the outputs' paths.

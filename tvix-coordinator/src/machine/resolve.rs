@@ -68,7 +68,7 @@ impl Machine {
         }
         let resolved_id = self.graph.intern(&path);
         self.graph[id].state = State::Delegated(resolved_id);
-        let drv_path = self.graph[id].path.clone();
+        let drv_path = self.graph.path(id).clone();
         self.emit(BuildEvent::Resolved {
             drv_path,
             resolved: path,
@@ -100,7 +100,8 @@ impl Machine {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let needed = origins.iter().find(|origin| self.graph[**origin].needed);
-        &self.graph[*needed.or(origins.first()).unwrap_or(&id)].path
+        self.graph
+            .path(*needed.or(origins.first()).unwrap_or(&id))
     }
 
     /// Outputs of a resolved derivation are valid: so are those of what resolved to it.

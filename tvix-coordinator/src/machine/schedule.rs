@@ -224,9 +224,6 @@ impl Scheduler {
     }
 
     fn estimate(&self, name: &str) -> u32 {
-        if self.estimates.is_empty() {
-            return DEFAULT_ESTIMATE;
-        }
         let millis = self.estimates.get(name).map(Duration::as_millis);
         millis.map_or(DEFAULT_ESTIMATE, |millis| {
             u32::try_from(millis).unwrap_or(u32::MAX).max(1)
@@ -247,7 +244,10 @@ impl Scheduler {
     }
 
     fn own_height(&self, graph: &Graph, id: NodeId) -> u32 {
-        let name = graph[id].path.name().as_str();
+        if self.estimates.is_empty() {
+            return DEFAULT_ESTIMATE;
+        }
+        let name = graph.path(id).name().as_str();
         self.estimate(name.strip_suffix(".drv").unwrap_or(name))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nix_compat::derivation::{Derivation, Output};
+use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::Root;
 
@@ -41,13 +41,8 @@ impl Machine {
             }
         }
         self.graph.set_inputs(id, inputs.into_iter());
-        let floating = derivation
-            .outputs
-            .values()
-            .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
         let node = &mut self.graph[id];
-        node.floating = floating;
-        node.body = Body::Full(derivation);
+        node.set_derivation(derivation);
         if node.state == State::Unknown {
             node.state = State::Idle;
         }
