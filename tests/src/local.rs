@@ -45,12 +45,14 @@ impl LocalWorld {
 
     /// A sandbox with a shell that pushes to the store.
     pub fn builder(&self) -> SandboxBuilder {
-        self.streaming_builder().knows_local(self.store.clone())
+        self.streaming_builder().knows(&self.store)
     }
 
     /// A sandbox with a shell that knows no store.
     pub fn streaming_builder(&self) -> SandboxBuilder {
-        let options = SandboxOptions::for_store(&self.store).sandbox_paths(sandbox_paths());
+        let options = SandboxOptions::new("sandbox")
+            .scratch(self.store.state_dir().join("tvix-builds"))
+            .sandbox_paths(sandbox_paths());
         SandboxBuilder::new(options).unwrap()
     }
 

@@ -64,10 +64,10 @@ async fn main() -> Result<()> {
 async fn round(graph: &[Instantiated], jobs: usize, program: &Path) -> Result<Duration> {
     let directory = tempfile::tempdir()?;
     let store = LocalStore::open(LocalStoreOptions::new(directory.path())).await?;
-    let options = SandboxOptions::for_store(&store)
+    let options = SandboxOptions::new("sandbox")
         .max_jobs(jobs)
         .sandbox_paths([SandboxPath::new(program, "/bin/sh")]);
-    let builder = SandboxBuilder::new(options)?.knows_local(store.clone());
+    let builder = SandboxBuilder::new(options)?.knows(&store);
     let mut evaluator = InMemoryEvaluator::new();
     for made in graph {
         evaluator = evaluator.root(made.path.to_string(), made);

@@ -231,8 +231,8 @@ impl Node {
             .values()
             .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
         let mut names = derivation.outputs.keys();
-        self.only_out = names.next().is_some_and(|name| name.as_str() == "out")
-            && names.next().is_none();
+        self.only_out =
+            names.next().is_some_and(|name| name.as_str() == "out") && names.next().is_none();
         self.body = Body::Full(derivation);
     }
 
