@@ -1,0 +1,125 @@
+//! Stores that cannot be used.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use tvix_tests::local::{LocalWorld, names_in};
+use tvix_tests::program::{Ended, bare_build, run, tvix};
+
+use super::{Before, good};
+
+fn build_in(world: &LocalWorld, store: &str, drv: &Path) -> Ended {
+    let mut command = bare_build(tvix(), world);
+    let ended = run(command.args(["--no-out-link", "--store", store]).arg(drv));
+    assert_eq!(ended.out, [""; 0]);
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    ended
+}
+
+/// The good derivation as a local file, for a store that has nothing yet.
+fn drv_file(world: &LocalWorld) -> std::path::PathBuf {
+    let made = good();
+    let file = world.beside(&made.path.to_string());
+    fs::write(&file, made.derivation.to_aterm(&made.store_dir)).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn of_a_kind_that_is_not_supported() {
+    let world = LocalWorld::new().await;
+    let drv = drv_file(&world);
+    for uri in [
+        "https://cache.example.org",
+        "s3://bucket",
+        "daemon",
+        "ssh://host",
+    ] {
+        build_in(&world, uri, &drv).expect(2).says(&[uri, "store"]);
+    }
+}
+
+/// Holds for root, too, whom no permission stops.
+#[tokio::test]
+async fn a_file_in_place_of_a_directory() {
+    let world = LocalWorld::new().await;
+    let drv = drv_file(&world);
+    let parts = ["", "nix", "nix/store", "nix/var/nix/db"];
+    for (number, part) in parts.into_iter().enumerate() {
+        let root = world.beside(&format!("spoiled-{number}"));
+        let spoiled = root.join(part);
+        fs::create_dir_all(spoiled.parent().unwrap()).unwrap();
+        let spoiled = spoiled.to_str().unwrap().trim_end_matches('/');
+        fs::write(spoiled, "in the way").unwrap();
+        let root = root.to_str().unwrap();
+        let ended = build_in(&world, root, &drv).expect(2);
+        ended.says(&["cannot open store", root]);
+        assert_eq!(fs::read_to_string(spoiled).unwrap(), "in the way");
+    }
+}
+
+#[tokio::test]
+async fn that_an_ordinary_user_cannot_write() {
+    const NOBODY: &str = "65534";
+    let before = Before::new().await;
+    let world = &before.world;
+    let drv = drv_file(world);
+    // He can go there and read, and nothing more.
+    let folder = world.beside("");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = world.beside("tvix");
+    // Not by ourselves: a process that another test starts at this moment would have the copy
+    // open for writing, and it could not be executed.
+    let copied = Command::new("cp").arg(tvix()).arg(&program).status();
+    assert!(copied.unwrap().success());
+    let mut command = match fs::metadata("/proc/self").map(|own| {
+        use std::os::unix::fs::MetadataExt as _;
+        own.uid()
+    }) {
+        Ok(0) => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+            command.arg(&program);
+            command
+        }
+        _ => {
+            // Of what is our own we have to take the right from ourselves.
+            let read_only = fs::Permissions::from_mode(0o555);
+            for part in ["nix/store", "nix/var/nix/db", "nix/var/nix"] {
+                fs::set_permissions(world.root().join(part), read_only.clone()).unwrap();
+            }
+            Command::new(&program)
+        }
+    };
+    command.args(["build", "--no-out-link", "--store"]);
+    command.arg(world.root()).arg(&drv).current_dir("/");
+    let root = world.root();
+    run(&mut command)
+        .expect(2)
+        .says(&["cannot open store", root.to_str().unwrap()]);
+    for part in ["nix/var/nix", "nix/var/nix/db", "nix/store"] {
+        fs::set_permissions(root.join(part), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    before.expect_unchanged().await;
+}
+
+#[tokio::test]
+async fn whose_database_is_garbage() {
+    let world = LocalWorld::new().await;
+    let drv = drv_file(&world);
+    let root = world.beside("garbage");
+    let db = root.join("nix/var/nix/db");
+    fs::create_dir_all(&db).unwrap();
+    fs::create_dir_all(root.join("nix/store")).unwrap();
+    let file = db.join("db.sqlite");
+    let garbage = "this is no database, and whoever reads it should say so. ".repeat(100);
+    fs::write(&file, &garbage).unwrap();
+    let root = root.to_str().unwrap();
+    let ended = build_in(&world, root, &drv).expect(2);
+    ended.says(&["cannot open store", root, "db.sqlite", "not a database"]);
+    // It may be all that somebody has, so it is left as it is.
+    assert_eq!(fs::read_to_string(&file).unwrap(), garbage);
+    let names = names_in(&Path::new(root).join("nix/store"));
+    assert!(names.iter().all(|name| name.starts_with('.')), "{names:?}");
+}
