@@ -100,8 +100,7 @@ impl Machine {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let needed = origins.iter().find(|origin| self.graph[**origin].needed);
-        self.graph
-            .path(*needed.or(origins.first()).unwrap_or(&id))
+        self.graph.path(*needed.or(origins.first()).unwrap_or(&id))
     }
 
     /// Outputs of a resolved derivation are valid: so are those of what resolved to it.
