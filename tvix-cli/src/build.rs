@@ -73,7 +73,9 @@ fn coordinator(args: &BuildArgs, store: &Arc<LocalStore>) -> Result<Coordinator,
         .max_jobs(jobs.unwrap_or(1))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox);
-    let builder = SandboxBuilder::new(sandbox)?.knows(store.clone());
+    let builder = SandboxBuilder::new(sandbox)
+        .map_err(|error| CliError::Builder(Box::new(error)))?
+        .knows(store.clone());
     let evaluator = DrvEvaluator::new(
         store.store_dir().clone(),
         vec![store.real_store_dir().to_owned()],

@@ -12,11 +12,14 @@ pub enum CliError {
     #[error("cannot start")]
     Runtime(#[source] io::Error),
     #[error("cannot open store '{uri}'")]
-    OpenStore { uri: StoreUri, source: StoreError },
+    OpenStore {
+        uri: StoreUri,
+        source: Box<StoreError>,
+    },
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
     #[error("cannot build here")]
-    Builder(#[from] BuilderError),
+    Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
     #[error("cannot link '{link}' to '{target}'")]

@@ -15,7 +15,10 @@ pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     };
     LocalStore::open(LocalStoreOptions::new(root))
         .await
-        .map_err(|source| CliError::OpenStore { uri, source })
+        .map_err(|source| CliError::OpenStore {
+            uri,
+            source: Box::new(source),
+        })
 }
 
 /// The system's store for its owner, and else one in the home directory, as Nix has it.

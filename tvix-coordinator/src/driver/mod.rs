@@ -3,6 +3,7 @@
 
 mod closures;
 mod coordinator;
+mod outbox;
 mod run;
 mod session;
 mod tasks;

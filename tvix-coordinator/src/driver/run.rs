@@ -1,5 +1,6 @@
 //! The loop: take actions from the machine, do them, tell the machine what happened.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,6 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::{FutureExt as _, Stream};
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{BuildOutcome, Delivery, LogReceiver, LogSender, StreamedOutput, log_channel};
@@ -19,8 +19,8 @@ use tvix_store_api::{LocalPath, Store};
 
 use super::Coordinator;
 use super::closures::Closures;
+use super::outbox::Outbox;
 use super::tasks::{self, BuildParts, describe};
-use crate::event::EventRecord;
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
     Trouble,
@@ -30,10 +30,6 @@ use crate::report::Report;
 
 /// Log lines on their way from builders.
 const LOG_LINES: usize = 256;
-/// Events that are sent together at most.
-const CHUNK: usize = 256;
-/// Events that wait for whoever listens before nothing more is taken from anywhere.
-const WAITING_EVENTS: usize = 4 * CHUNK;
 /// Things that are taken from one place before the others get their turn.
 const AT_A_STRETCH: usize = 64;
 
@@ -64,9 +60,10 @@ pub(super) struct Driver {
     began: Instant,
     cancel: CancellationToken,
     cancelling: bool,
-    events: mpsc::Sender<Vec<EventRecord>>,
-    outbox: Vec<EventRecord>,
+    outbox: Outbox,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What was done as soon as it was begun.
+    at_once: VecDeque<Done>,
     evaluation: Option<EvalStream>,
     log: LogSender,
     log_lines: LogReceiver,
@@ -91,11 +88,7 @@ enum Woken {
 }
 
 impl Driver {
-    pub(super) fn new(
-        parts: Coordinator,
-        events: mpsc::Sender<Vec<EventRecord>>,
-        cancel: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(parts: Coordinator, outbox: Outbox, cancel: CancellationToken) -> Self {
         let profiles = parts
             .builders
             .iter()
@@ -112,9 +105,9 @@ impl Driver {
             began: Instant::now(),
             cancel,
             cancelling: false,
-            events,
-            outbox: Vec::new(),
+            outbox,
             running: FuturesUnordered::new(),
+            at_once: VecDeque::new(),
             evaluation: None,
             log,
             log_lines,
@@ -138,7 +131,7 @@ impl Driver {
                     return Arc::unwrap_or_clone(report);
                 }
             }
-            self.send_chunks();
+            self.outbox.send_full();
             // What is always ready is not to keep the thread from others.
             tokio::task::coop::consume_budget().await;
             if !self.take_what_is_ready() {
@@ -148,8 +141,13 @@ impl Driver {
         }
     }
 
-    fn spawn(&self, future: impl Future<Output = Done> + Send + 'static) {
-        self.running.push(future.boxed());
+    fn spawn(&mut self, future: impl Future<Output = Done> + Send + 'static) {
+        let mut future = future.boxed();
+        // What needs not wait for anything needs not be managed either.
+        match (&mut future).now_or_never() {
+            Some(done) => self.at_once.push_back(done),
+            None => self.running.push(future),
+        }
     }
 
     fn now(&self) -> Duration {
@@ -162,9 +160,9 @@ impl Driver {
 
     async fn wait(&mut self) -> Woken {
         let Self {
-            events,
             outbox,
             running,
+            at_once,
             evaluation,
             log_lines,
             machine,
@@ -173,18 +171,19 @@ impl Driver {
         } = self;
         let cancelling = self.cancelling;
         // Who listens and is slow slows everything down, but does not keep it from ending.
-        let open = cancelling || outbox.len() < WAITING_EVENTS;
+        let open = cancelling || !outbox.is_full();
         let wants_evaluation = open && machine.wants_evaluation();
         let evaluation = evaluation.as_mut().filter(|_| wants_evaluation);
+        let any_done = !at_once.is_empty() || !running.is_empty();
         let timeout = machine.poll_timeout().map(|at| self.began + at);
         tokio::select! {
             () = cancel.cancelled(), if !cancelling => Woken::Cancelled,
-            done = running.next(), if open && !running.is_empty() => Woken::Done(done),
+            done = next_done(at_once, running), if open && any_done => Woken::Done(done),
             event = next_of(evaluation) => Woken::Evaluation(event),
             Some(line) = log_lines.recv(), if open => Woken::Log(line),
             () = sleep_until(timeout) => Woken::Time,
             // There is nothing else to do.
-            () = send(events, outbox), if !outbox.is_empty() => Woken::Sent,
+            () = outbox.send(), if !outbox.is_empty() => Woken::Sent,
         }
     }
 
@@ -195,7 +194,7 @@ impl Driver {
                 self.tell(Input::Cancel);
             }
             Woken::Done(Some(done)) => self.done(done),
-            Woken::Evaluation(event) => self.evaluated(event),
+            Woken::Evaluation(event) => self.evaluated(self.now(), event),
             Woken::Log(line) => self.tell_log(line),
             Woken::Time => self.tell(Input::TimePassed),
             Woken::Done(None) | Woken::Sent => {}
@@ -205,17 +204,19 @@ impl Driver {
     /// Takes something of whatever is ready, from each place in turn, without waiting. False if
     /// nothing was.
     fn take_what_is_ready(&mut self) -> bool {
-        if self.cancelling || self.cancel.is_cancelled() || self.outbox.len() >= WAITING_EVENTS {
+        if self.cancelling || self.cancel.is_cancelled() || self.outbox.is_full() {
             return false;
         }
         let mut any = false;
         for _ in 0..AT_A_STRETCH {
-            let Some(Some(done)) = self.running.next().now_or_never() else {
+            let next = next_done(&mut self.at_once, &mut self.running);
+            let Some(Some(done)) = next.now_or_never() else {
                 break;
             };
             self.done(done);
             any = true;
         }
+        let now = self.now();
         for _ in 0..AT_A_STRETCH {
             if !self.machine.wants_evaluation() {
                 break;
@@ -226,7 +227,7 @@ impl Driver {
             let Some(event) = evaluation.next().now_or_never() else {
                 break;
             };
-            self.evaluated(event);
+            self.evaluated(now, event);
             any = true;
         }
         for _ in 0..AT_A_STRETCH {
@@ -237,16 +238,6 @@ impl Driver {
             any = true;
         }
         any
-    }
-
-    /// Sends events that are worth it already, as far as there is room.
-    fn send_chunks(&mut self) {
-        while self.outbox.len() >= CHUNK {
-            let Ok(permit) = self.events.try_reserve() else {
-                return;
-            };
-            permit.send(self.outbox.drain(..CHUNK).collect());
-        }
     }
 
     fn tell_log(&mut self, line: tvix_build_api::LogLine) {
@@ -263,7 +254,7 @@ impl Driver {
         }
     }
 
-    fn evaluated(&mut self, event: Option<Result<EvalEvent, EvalError>>) {
+    fn evaluated(&mut self, now: Duration, event: Option<Result<EvalEvent, EvalError>>) {
         let input = match event {
             None => {
                 self.evaluation = None;
@@ -294,7 +285,7 @@ impl Driver {
             // A kind of event that came after this was written needs nothing of it.
             Some(Ok(_)) => return,
         };
-        self.tell(input);
+        self.machine.handle(now, input);
     }
 
     fn done(&mut self, done: Done) {
@@ -370,11 +361,7 @@ impl Driver {
     fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
         let store = self.store.clone();
         match action {
-            Action::Emit(event) => {
-                if !self.events.is_closed() {
-                    self.outbox.push(event);
-                }
-            }
+            Action::Emit(event) => self.outbox.push(event),
             Action::QueryPaths { batch, paths } => {
                 let query = tasks::query_paths(store, paths);
                 self.spawn(query.map(move |result| Done::Paths(batch, result)));
@@ -460,17 +447,19 @@ impl Driver {
     /// Sends what is left for whoever still listens.
     async fn send_rest(&mut self) {
         while !self.outbox.is_empty() {
-            send(&self.events, &mut self.outbox).await;
+            self.outbox.send().await;
         }
     }
 }
 
-/// Sends the oldest events, or drops them all if nobody listens. Loses none when dropped.
-async fn send(events: &mpsc::Sender<Vec<EventRecord>>, outbox: &mut Vec<EventRecord>) {
-    match events.reserve().await {
-        Ok(permit) if outbox.len() <= CHUNK => permit.send(std::mem::take(outbox)),
-        Ok(permit) => permit.send(outbox.drain(..CHUNK).collect()),
-        Err(_) => outbox.clear(),
+/// The next thing that is done. Loses none when dropped.
+async fn next_done(
+    at_once: &mut VecDeque<Done>,
+    running: &mut FuturesUnordered<BoxFuture<'static, Done>>,
+) -> Option<Done> {
+    match at_once.pop_front() {
+        Some(done) => Some(done),
+        None => running.next().await,
     }
 }
 

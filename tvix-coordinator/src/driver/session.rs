@@ -4,18 +4,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures::stream::{FusedStream, Stream, StreamExt as _};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tvix_eval_api::EvalRequest;
 
 use super::Coordinator;
+use super::outbox::{Inbox, outbox};
 use super::run::Driver;
 use crate::event::EventRecord;
 use crate::report::{Counts, Report, Status};
-
-/// Chunks of events on their way to whoever listens.
-const CHUNKS: usize = 4;
 
 /// A session: a stream of [`EventRecord`]s, and a future of the [`Report`].
 ///
@@ -32,8 +29,7 @@ pub struct Session {
 /// The events of a [`Session`].
 #[derive(Debug)]
 pub struct SessionEvents {
-    chunks: mpsc::Receiver<Vec<EventRecord>>,
-    chunk: std::vec::IntoIter<EventRecord>,
+    inbox: Inbox,
     ended: bool,
 }
 
@@ -47,12 +43,11 @@ pub struct SessionReport {
 impl Session {
     pub(super) fn start(coordinator: Coordinator, request: EvalRequest) -> Self {
         let cancel = CancellationToken::new();
-        let (sender, chunks) = mpsc::channel(CHUNKS);
-        let driver = Driver::new(coordinator, sender, cancel.clone());
+        let (outbox, inbox) = outbox();
+        let driver = Driver::new(coordinator, outbox, cancel.clone());
         let task = tokio::spawn(driver.run(request));
         let events = SessionEvents {
-            chunks,
-            chunk: Vec::new().into_iter(),
+            inbox,
             ended: false,
         };
         Self {
@@ -107,19 +102,9 @@ impl Stream for SessionEvents {
     type Item = EventRecord;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<EventRecord>> {
-        loop {
-            if let Some(event) = self.chunk.next() {
-                return Poll::Ready(Some(event));
-            }
-            match self.chunks.poll_recv(cx) {
-                Poll::Ready(Some(chunk)) => self.chunk = chunk.into_iter(),
-                Poll::Ready(None) => {
-                    self.ended = true;
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+        let event = self.inbox.poll_next(cx);
+        self.ended |= matches!(event, Poll::Ready(None));
+        event
     }
 }
 

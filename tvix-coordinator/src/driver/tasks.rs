@@ -207,7 +207,8 @@ pub(super) async fn build(
         log,
         cancel,
     };
-    match AssertUnwindSafe(builder.build(request, context))
+    // Of the builder itself: that of the `Arc` would box another future around it.
+    match AssertUnwindSafe((*builder).build(request, context))
         .catch_unwind()
         .await
     {

@@ -50,20 +50,20 @@ impl Machine {
         self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
         let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
-        // By name: masks are coarse where there are many outputs, and a build is to see no more
-        // than it uses.
+        // By name unless there is but one: masks are coarse where there are many outputs, and a
+        // build is to see no more than it uses.
         for (edge, (_, used)) in self
             .graph
             .inputs(id)
             .iter()
             .zip(derivation.input_drvs.iter())
         {
-            let outputs = self.graph[edge.input].outputs(&self.dir);
-            inputs.extend(
-                outputs
-                    .filter(|(name, _)| used.contains(*name))
-                    .filter_map(|it| it.1),
-            );
+            let input = &self.graph[edge.input];
+            for (name, path) in input.outputs(&self.dir) {
+                if (input.only_out && edge.outputs == 1) || used.contains(name) {
+                    inputs.extend(path);
+                }
+            }
         }
         // A source may be an output as well.
         inputs.sort_unstable();

@@ -322,7 +322,8 @@ impl Machine {
             return;
         }
         let mut inputs = self.graph.inputs(id).iter();
-        let unresolved = !derivation.input_drvs.is_empty()
+        let unresolved = self.graph.any_floating()
+            && !derivation.input_drvs.is_empty()
             && (node.floating || inputs.any(|edge| self.graph[edge.input].floating));
         if unresolved {
             return self.resolve(id);

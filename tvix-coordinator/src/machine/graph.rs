@@ -77,7 +77,7 @@ pub(super) struct Node {
     /// Its output paths follow from a build, its own or another's.
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
-    only_out: bool,
+    pub(super) only_out: bool,
     /// Estimated milliseconds from its start to the end of whatever is known to need it.
     pub(super) height: u32,
     first_edge: u32,
@@ -97,6 +97,7 @@ pub(super) struct Edge {
 pub(super) struct Graph {
     nodes: Vec<Node>,
     paths: Vec<StorePath>,
+    any_floating: bool,
     edges: Vec<Edge>,
     index: HashTable<NodeId>,
 }
@@ -161,6 +162,25 @@ impl Graph {
         id
     }
 
+    /// Gives a node its derivation.
+    pub(super) fn set_derivation(&mut self, id: NodeId, derivation: Arc<Derivation>) {
+        let node = &mut self[id];
+        node.floating = derivation
+            .outputs
+            .values()
+            .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
+        let mut names = derivation.outputs.keys();
+        let first_is_out = names.next().is_some_and(|name| name.as_str() == "out");
+        node.only_out = first_is_out && names.next().is_none();
+        node.body = Body::Full(derivation);
+        self.any_floating |= self[id].floating;
+    }
+
+    /// Whether there is any node whose output paths follow from a build.
+    pub(super) fn any_floating(&self) -> bool {
+        self.any_floating
+    }
+
     /// Sets the inputs of a node that has none yet.
     pub(super) fn set_inputs(
         &mut self,
@@ -222,18 +242,6 @@ impl Node {
             Body::Full(derivation) => Some(derivation),
             Body::Unknown | Body::Outputs(_) => None,
         }
-    }
-
-    /// Gives a node its derivation.
-    pub(super) fn set_derivation(&mut self, derivation: Arc<Derivation>) {
-        self.floating = derivation
-            .outputs
-            .values()
-            .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
-        let mut names = derivation.outputs.keys();
-        self.only_out =
-            names.next().is_some_and(|name| name.as_str() == "out") && names.next().is_none();
-        self.body = Body::Full(derivation);
     }
 
     pub(super) fn output_count(&self) -> usize {

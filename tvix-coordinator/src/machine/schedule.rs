@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bstr::BString;
 use nix_compat::derivation::Derivation;
 use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
@@ -18,14 +19,17 @@ use super::graph::{Graph, NodeId, State};
 /// What a derivation of which nothing is known is taken to last, in milliseconds.
 const DEFAULT_ESTIMATE: u32 = 1000;
 
+/// Systems that are remembered. There are but a few.
+const SYSTEMS: usize = 8;
+
 /// Builders, as bits.
 pub(super) type BuilderMask = u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Priority {
-    urgent: bool,
-    needed: bool,
-    height: u32,
+    /// Urgent before needed before anything else, and among equals by height. One number, as it
+    /// is compared more than anything else.
+    rank: u64,
     /// Earlier ones first, so that equals keep the order in which they came.
     node: Reverse<NodeId>,
 }
@@ -55,6 +59,8 @@ pub(super) struct Scheduler {
     ready: Vec<(BuilderMask, BinaryHeap<Priority>)>,
     delayed: BTreeMap<(Duration, NodeId), ()>,
     attempts: FxHashMap<NodeId, Attempts>,
+    /// Who can build what asks for no feature, by system.
+    by_system: Vec<(BString, BuilderMask)>,
     estimates: BTreeMap<String, Duration>,
     /// Nodes since heights were last computed.
     fresh: usize,
@@ -81,6 +87,7 @@ impl Scheduler {
             ready: Vec::new(),
             delayed: BTreeMap::new(),
             attempts: FxHashMap::default(),
+            by_system: Vec::new(),
             estimates,
             fresh: 0,
         }
@@ -91,29 +98,41 @@ impl Scheduler {
     }
 
     /// Who can build `derivation`, less those that said they cannot.
-    pub(super) fn suitable(&self, id: NodeId, derivation: &Derivation) -> BuilderMask {
+    pub(super) fn suitable(&mut self, id: NodeId, derivation: &Derivation) -> BuilderMask {
         let unsuitable = self
             .attempts
             .get(&id)
             .map_or(0, |attempts| attempts.unsuitable);
-        let can = self
-            .builders
-            .iter()
-            .take(64)
-            .enumerate()
-            .fold(0, |mask, (index, slots)| {
-                mask | (u64::from(slots.profile.supports(derivation)) << index)
-            });
+        let plain = derivation.env_var("requiredSystemFeatures").is_none();
+        let mut by_system = self.by_system.iter();
+        let known = by_system.find(|(system, _)| plain && *system == derivation.system);
+        let can = match known {
+            Some((_, can)) => *can,
+            None => {
+                let can = self.supporting(derivation);
+                if plain && self.by_system.len() < SYSTEMS {
+                    self.by_system.push((derivation.system.clone(), can));
+                }
+                can
+            }
+        };
         can & !unsuitable
+    }
+
+    fn supporting(&self, derivation: &Derivation) -> BuilderMask {
+        let builders = self.builders.iter().take(64).enumerate();
+        builders.fold(0, |mask, (index, slots)| {
+            mask | (u64::from(slots.profile.supports(derivation)) << index)
+        })
     }
 
     /// Has a ready derivation wait for a place. Calling it again when its priority grew is right.
     pub(super) fn push(&mut self, graph: &Graph, id: NodeId, suitable: BuilderMask) {
         let node = &graph[id];
         let priority = Priority {
-            urgent: node.urgent,
-            needed: node.needed,
-            height: node.height,
+            rank: u64::from(node.urgent) << 33
+                | u64::from(node.needed) << 32
+                | u64::from(node.height),
             node: Reverse(id),
         };
         match self.ready.iter_mut().find(|(mask, _)| *mask == suitable) {

@@ -41,8 +41,8 @@ impl Machine {
             }
         }
         self.graph.set_inputs(id, inputs.into_iter());
+        self.graph.set_derivation(id, derivation);
         let node = &mut self.graph[id];
-        node.set_derivation(derivation);
         if node.state == State::Unknown {
             node.state = State::Idle;
         }
