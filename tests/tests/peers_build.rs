@@ -7,8 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, this_system};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_tests::local::make_writable;
 
 /// Two stores with the same derivations and inputs: one for Nix and one for us.
 struct Peers {
@@ -162,15 +162,6 @@ impl Peers {
 impl Drop for Peers {
     fn drop(&mut self) {
         make_writable(self.directory.path());
-    }
-}
-
-fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
     }
 }
 

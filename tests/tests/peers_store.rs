@@ -18,6 +18,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tempfile::TempDir;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::{MemoryStore, PathInfo, Store, StoreExt as _};
+use tvix_tests::local::make_writable;
 
 /// A store that both have open, and room beside it.
 struct Shared {
@@ -108,15 +109,6 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         make_writable(self.directory.path());
-    }
-}
-
-fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
     }
 }
 
