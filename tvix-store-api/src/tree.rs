@@ -123,11 +123,10 @@ pub fn hash(
     method: ContentAddressMethod,
     algo: HashAlgo,
 ) -> Result<NixHash, NarError> {
-    let mut hasher = NixHasher::new(algo);
     if method == ContentAddressMethod::NixArchive {
-        nar::dump_path(path, &mut hasher)?;
-        return Ok(hasher.finish());
+        return Ok(nar::hash_path(path, algo)?.0);
     }
+    let mut hasher = NixHasher::new(algo);
     let failed = |action, source| NarError::File {
         action,
         path: path.to_owned(),
