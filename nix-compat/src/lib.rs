@@ -23,6 +23,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod serde_text;
+
 pub mod content_address;
 pub mod derivation;
 pub mod nar;

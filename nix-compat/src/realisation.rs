@@ -7,11 +7,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::derivation::{OutputName, OutputNameError};
 use crate::nixhash::{HashAlgo, HashError, NixHash};
+use crate::serde_text::serde_as_text;
 use crate::signature::Signature;
 use crate::store_path::StorePath;
 
@@ -96,18 +97,7 @@ impl FromStr for DrvOutput {
     }
 }
 
-impl Serialize for DrvOutput {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for DrvOutput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(DrvOutput);
 
 #[cfg(test)]
 mod tests {

@@ -4,12 +4,12 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use thiserror::Error;
 
 use crate::content_address::{ContentAddress, ContentAddressMethod};
 use crate::nixhash::HashAlgo;
+use crate::serde_text::serde_as_text;
 use crate::store_path::{NameError, StoreDir, StorePath, StorePathName};
 use crate::store_path::{fixed_output_path, output_path_name};
 
@@ -81,18 +81,7 @@ impl Borrow<str> for OutputName {
     }
 }
 
-impl Serialize for OutputName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for OutputName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(OutputName);
 
 /// What is known of an output before the build (Nix manual, "Derivation output").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

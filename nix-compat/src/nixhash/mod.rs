@@ -8,7 +8,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 pub use algo::HashAlgo;
@@ -16,6 +15,7 @@ pub use hasher::NixHasher;
 pub use self_reference::SelfReferenceHasher;
 
 use crate::nixbase32;
+use crate::serde_text::serde_as_text;
 
 /// A digest with its algorithm.
 ///
@@ -240,18 +240,7 @@ impl FromStr for NixHash {
     }
 }
 
-impl Serialize for NixHash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for NixHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(NixHash);
 
 #[cfg(test)]
 mod tests {

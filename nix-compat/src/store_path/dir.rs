@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::{StorePath, StorePathError};
+use crate::serde_text::serde_as_text;
 
 /// The store directory, `/nix/store` unless told otherwise: an absolute path without `.`, `..`,
 /// empty components or a slash at its end. It is part of what store paths are computed from, so
@@ -126,18 +126,7 @@ impl fmt::Debug for StoreDir {
     }
 }
 
-impl Serialize for StoreDir {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for StoreDir {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::new(&text).map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(StoreDir);
 
 #[cfg(test)]
 mod tests {

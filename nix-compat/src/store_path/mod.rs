@@ -13,7 +13,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 pub use compute::{
@@ -24,6 +23,7 @@ pub use dir::{StoreDir, StoreDirError};
 pub use name::{MAX_NAME_LEN, NameError, StorePathName};
 
 use crate::nixbase32;
+use crate::serde_text::serde_as_text;
 
 /// Bytes in the hash part.
 pub const DIGEST_LEN: usize = 20;
@@ -178,18 +178,7 @@ impl PartialOrd for StorePath {
     }
 }
 
-impl Serialize for StorePath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for StorePath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(StorePath);
 
 #[cfg(test)]
 pub(crate) mod tests {
