@@ -1,0 +1,97 @@
+//! Where text came from: positions are numbers, lines are counted only for messages.
+
+use std::cell::RefCell;
+
+/// A place in one of the sources: 0 for no place, else 1 plus the source's base plus the offset
+/// in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Pos(pub u32);
+
+impl Pos {
+    /// No place.
+    pub const NONE: Self = Self(0);
+
+    /// Whether this is a place at all.
+    pub fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// What a source is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'h> {
+    /// A file of this absolute path.
+    File(&'h [u8]),
+    /// Text given to the evaluator, such as that of `--expr`.
+    Text,
+    /// Text read from standard input.
+    Stdin,
+}
+
+/// A text that was parsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'h> {
+    /// What it is called.
+    pub origin: Origin<'h>,
+    /// The text.
+    pub text: &'h [u8],
+    /// The [`Pos`] of its first byte.
+    pub base: u32,
+}
+
+/// A place in words: line and column count from 1, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'h> {
+    /// Where.
+    pub origin: Origin<'h>,
+    /// The whole text of the source.
+    pub text: &'h [u8],
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
+}
+
+/// All texts that were parsed.
+#[derive(Debug, Default)]
+pub struct Sources<'h> {
+    sources: RefCell<Vec<Source<'h>>>,
+}
+
+impl<'h> Sources<'h> {
+    /// Adds a text; `None` if all texts together have more than 4 GiB.
+    pub fn add(&self, origin: Origin<'h>, text: &'h [u8]) -> Option<Source<'h>> {
+        let mut sources = self.sources.borrow_mut();
+        let base = match sources.last() {
+            None => 1,
+            Some(last) => last
+                .base
+                .checked_add(u32::try_from(last.text.len()).ok()?)?
+                .checked_add(1)?,
+        };
+        base.checked_add(u32::try_from(text.len()).ok()?)?;
+        let source = Source { origin, text, base };
+        sources.push(source);
+        Some(source)
+    }
+
+    /// The place of a position; `None` for [`Pos::NONE`].
+    pub fn place(&self, pos: Pos) -> Option<Place<'h>> {
+        if !pos.is_some() {
+            return None;
+        }
+        let sources = self.sources.borrow();
+        let index = sources.partition_point(|source| source.base <= pos.0);
+        let source = sources.get(index.checked_sub(1)?)?;
+        let offset = ((pos.0 - source.base) as usize).min(source.text.len());
+        let before = &source.text[..offset];
+        let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        Some(Place {
+            origin: source.origin,
+            text: source.text,
+            line: line as u32,
+            column: (offset - line_start + 1) as u32,
+        })
+    }
+}
