@@ -222,6 +222,8 @@ pub struct Lambda<'h> {
     pub formals: Option<Formals<'h>>,
     /// The body.
     pub body: Expr<'h>,
+    /// The number under which functions know it, once there was one; before, 0.
+    pub code: Cell<u32>,
 }
 
 /// `{ a, b ? default, … }`.

@@ -1,9 +1,17 @@
 //! Values: 16 bytes, copied freely; what they point to lives as long as the heap.
 
-use std::cell::Cell;
+mod context;
+mod env;
 
+use std::cell::Cell;
+use std::fmt;
+
+use crate::builtins::Builtin;
 use crate::source::Pos;
 use crate::symbol::Symbol;
+
+pub use context::{ContextElement, ContextId, Contexts};
+pub use env::Env;
 
 /// A cell that holds a value, or what it will be computed from. Cells are shared by reference:
 /// equality of functions is decided by which cell they are in.
@@ -31,6 +39,97 @@ pub enum Value<'h> {
     List(&'h List<'h>),
     /// A set of attributes.
     Attrs(&'h Attrs<'h>),
+    /// A function: the number of its text, and the scope around it.
+    Lambda {
+        /// The number under which the interpreter knows the text.
+        code: u32,
+        /// The scope.
+        env: &'h Env<'h>,
+    },
+    /// A function of Rust.
+    Builtin(&'h Builtin<'h>),
+    /// A function of Rust that some arguments were given to.
+    Partial(&'h Partial<'h>),
+    /// Not evaluated yet: the number of its text, and the scope around it.
+    Thunk {
+        /// The number under which the interpreter knows the text.
+        code: u32,
+        /// The scope.
+        env: &'h Env<'h>,
+    },
+    /// Not evaluated yet: a call.
+    Apply(&'h Apply<'h>),
+    /// Under evaluation, by the fiber of this number.
+    Hole(u32),
+    /// Could not be evaluated: the number under which the interpreter knows why.
+    Failed(u32),
+}
+
+impl<'h> Value<'h> {
+    /// Whether this is a value rather than what one will be computed from.
+    #[inline]
+    pub fn is_evaluated(&self) -> bool {
+        !matches!(
+            self,
+            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_)
+        )
+    }
+
+    /// What kind of value it is, as `builtins.typeOf` says it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Float(_) => "float",
+            Self::String(_) => "string",
+            Self::Path(_) => "path",
+            Self::List(_) => "list",
+            Self::Attrs(_) => "set",
+            Self::Lambda { .. } | Self::Builtin(_) | Self::Partial(_) => "lambda",
+            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_) => "thunk",
+        }
+    }
+
+    /// What kind of value it is, with its article, as messages say it.
+    pub fn type_phrase(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a Boolean",
+            Self::Int(_) => "an integer",
+            Self::Float(_) => "a float",
+            Self::String(string) if !string.context.is_empty() => "a string with context",
+            Self::String(_) => "a string",
+            Self::Path(_) => "a path",
+            Self::List(_) => "a list",
+            Self::Attrs(_) => "a set",
+            Self::Lambda { .. } => "a function",
+            Self::Builtin(_) => "a built-in function",
+            Self::Partial(_) => "a partially applied built-in function",
+            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_) => "a thunk",
+        }
+    }
+
+    /// Whether it is a function (a set with `__functor` is not).
+    pub fn is_function(&self) -> bool {
+        matches!(
+            self,
+            Self::Lambda { .. } | Self::Builtin(_) | Self::Partial(_)
+        )
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::String(value) => bstr::BStr::new(value.bytes).fmt(f),
+            Self::Path(value) => bstr::BStr::new(value.bytes).fmt(f),
+            other => f.write_str(other.type_name()),
+        }
+    }
 }
 
 /// A string: bytes, not necessarily UTF-8, and what store paths they mention.
@@ -42,10 +141,6 @@ pub struct NixString<'h> {
     /// The symbol of the bytes plus 1, once it was needed; before, 0.
     pub symbol: Cell<u32>,
 }
-
-/// An interned set of store paths that a string mentions; 0 is the empty set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct ContextId(pub(crate) u32);
 
 /// An absolute path without `.`, `..` and doubled slashes.
 #[derive(Debug)]
@@ -64,6 +159,29 @@ pub struct List<'h> {
 pub struct Attrs<'h> {
     /// The attributes, by symbol.
     pub entries: &'h [Attr<'h>],
+    /// Where it was written; for messages.
+    pub pos: Pos,
+}
+
+/// Up to so many attributes are searched one after the other.
+const SCANNED: usize = 8;
+
+impl<'h> Attrs<'h> {
+    /// The index of an attribute in [`Attrs::entries`].
+    #[inline]
+    pub fn index(&self, name: Symbol) -> Option<usize> {
+        let entries = self.entries;
+        if entries.len() <= SCANNED {
+            return entries.iter().position(|attr| attr.name == name);
+        }
+        entries.binary_search_by(|attr| attr.name.cmp(&name)).ok()
+    }
+
+    /// An attribute.
+    #[inline]
+    pub fn get(&self, name: Symbol) -> Option<&'h Attr<'h>> {
+        self.index(name).map(|index| &self.entries[index])
+    }
 }
 
 /// An attribute.
@@ -76,3 +194,24 @@ pub struct Attr<'h> {
     /// Its value.
     pub value: Ref<'h>,
 }
+
+/// A function of Rust that some arguments, but not all, were given to.
+pub struct Partial<'h> {
+    /// The function.
+    pub builtin: &'h Builtin<'h>,
+    /// The arguments.
+    pub args: &'h [Ref<'h>],
+}
+
+/// A call that was not made yet.
+pub struct Apply<'h> {
+    /// The function.
+    pub func: Ref<'h>,
+    /// The argument.
+    pub arg: Ref<'h>,
+    /// A second argument.
+    pub second: Option<Ref<'h>>,
+}
+
+const _: () = assert!(size_of::<Value<'_>>() == 16);
+const _: () = assert!(size_of::<Attr<'_>>() == 16);

@@ -1,0 +1,270 @@
+//! Copying sources to the store: paths in strings, `builtins.path`, `filterSource`, `toFile`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::nar;
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path, text_path};
+use tvix_eval_api::{SourceAddition, SourceContent};
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::files::FileKind;
+use crate::interp::Interp;
+use crate::paths;
+use crate::source::Pos;
+use crate::value::{ContextElement, NixPath, NixString, Value};
+
+use super::{io_error, join, lossy};
+
+/// Which files of a tree become part of a source: called with the path and the kind.
+pub(crate) type Keep<'a> = dyn FnMut(&[u8], FileKind) -> Result<bool> + 'a;
+
+impl<'h> Interp<'h> {
+    /// The store path that a path becomes in a string.
+    pub(crate) fn copy_to_store(&self, path: &NixPath<'h>) -> Result<&'h NixString<'h>> {
+        if let Some(known) = self.world.copied.borrow().get(path.bytes) {
+            return Ok(known);
+        }
+        let name = paths::base_name(path.bytes);
+        if name.ends_with(b".drv") {
+            return Err(Error::new(
+                ErrorKind::Other,
+                "file names are not allowed to end in '.drv'",
+            ));
+        }
+        let store_path = self
+            .add_tree(name, path.bytes, ContentAddressMethod::NixArchive, None, None)
+            .within_with(Pos::NONE, || {
+                format!("while copying path '{}' to the store", lossy(path.bytes))
+            })?;
+        let text = self.store_path_string(&store_path);
+        self.world.copied.borrow_mut().insert(path.bytes, text);
+        Ok(text)
+    }
+
+    /// A store path as a string that mentions itself.
+    pub(crate) fn store_path_string(&self, path: &StorePath) -> &'h NixString<'h> {
+        let text = self.world.settings.store_dir.display(path).to_string();
+        let context = self.contexts.single(ContextElement::Opaque(path.clone()));
+        match self.string(text, context) {
+            Value::String(string) => string,
+            _ => self.shared.empty_string,
+        }
+    }
+
+    /// Makes a file or tree a source. `keep` leaves files out; the root is not asked about.
+    pub(crate) fn add_tree(
+        &self,
+        name: &[u8],
+        path: &[u8],
+        method: ContentAddressMethod,
+        keep: Option<&mut Keep<'_>>,
+        wanted: Option<&NixHash>,
+    ) -> Result<StorePath> {
+        let name = source_name(name)?;
+        let resolved = match self.file_kind(path)? {
+            Some(_) => {
+                let parent = self.resolve_existing(paths::dir_name(path))?;
+                match paths::base_name(path) {
+                    b"" => parent,
+                    base => join(&parent, base),
+                }
+            }
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    format!("path '{}' does not exist", lossy(path)),
+                ));
+            }
+        };
+        self.check_access(&resolved)?;
+        let local = self.local(&resolved);
+        let on_disk = self.world.files.on_disk(paths::to_os(&local));
+        let (hash, content) = match (method, keep, on_disk) {
+            (ContentAddressMethod::Flat, _, disk) => {
+                let bytes = self.read_file(path)?;
+                let hash = NixHash::digest(HashAlgo::Sha256, &bytes);
+                let content = match disk {
+                    Some(disk) => SourceContent::Tree(disk),
+                    None => SourceContent::Text(Bytes::from(bytes)),
+                };
+                (hash, content)
+            }
+            (_, None, Some(disk)) => {
+                let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256).map_err(|error| {
+                    Error::new(ErrorKind::Io, describe(&error))
+                })?;
+                (hash, SourceContent::Tree(disk))
+            }
+            (_, keep, disk) => self.hash_kept(&resolved, keep, disk)?,
+        };
+        if let Some(wanted) = wanted
+            && *wanted != hash
+        {
+            return Err(Error::new(
+                ErrorKind::Other,
+                format!(
+                    "hash mismatch in path '{}': wanted {wanted}, got {hash}",
+                    lossy(path)
+                ),
+            ));
+        }
+        let dir = &self.world.settings.store_dir;
+        let address = ContentAddress { method, hash };
+        let Some(store_path) = fixed_output_path(dir, name, &address) else {
+            return Err(Error::new(
+                ErrorKind::Other,
+                format!("no store path has the content address {address}"),
+            ));
+        };
+        self.world.copied_from.borrow_mut().insert(
+            dir.display(&store_path).to_string().into_bytes(),
+            local,
+        );
+        self.offer(SourceAddition {
+            path: store_path.clone(),
+            method,
+            references: SortedSet::new(),
+            content,
+        })?;
+        Ok(store_path)
+    }
+
+    /// Makes a text a source.
+    pub(crate) fn add_text(
+        &self,
+        name: &[u8],
+        contents: &[u8],
+        references: SortedSet<StorePath>,
+    ) -> Result<StorePath> {
+        let name = source_name(name)?;
+        let path = text_path(
+            &self.world.settings.store_dir,
+            name,
+            contents,
+            &references,
+        );
+        self.offer(SourceAddition {
+            path: path.clone(),
+            method: ContentAddressMethod::Text,
+            references,
+            content: SourceContent::Text(Bytes::copy_from_slice(contents)),
+        })?;
+        Ok(path)
+    }
+
+    fn offer(&self, source: SourceAddition) -> Result<()> {
+        if !self.world.offered.borrow_mut().insert(source.path.clone()) {
+            return Ok(());
+        }
+        if self.world.host.source(source) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Cancelled,
+            "the evaluation was cancelled",
+        ))
+    }
+
+    /// The hash of those files of a tree that are kept, read through [`crate::files::Files`].
+    fn hash_kept(
+        &self,
+        root: &[u8],
+        keep: Option<&mut Keep<'_>>,
+        disk: Option<PathBuf>,
+    ) -> Result<(NixHash, SourceContent)> {
+        let mut archive = nar::Writer::new(Vec::new());
+        let mut all = |_: &[u8], _: FileKind| Ok(true);
+        let keep: &mut Keep<'_> = match keep {
+            Some(keep) => keep,
+            None => &mut all,
+        };
+        self.archive(root, &mut archive, keep)?;
+        let archive = archive.finish().map_err(|error| {
+            Error::new(ErrorKind::Io, describe(&error))
+        })?;
+        let _ = disk;
+        let hash = NixHash::digest(HashAlgo::Sha256, &archive);
+        Ok((hash, SourceContent::Archive(Bytes::from(archive))))
+    }
+
+    fn archive(
+        &self,
+        path: &[u8],
+        archive: &mut nar::Writer<Vec<u8>>,
+        keep: &mut Keep<'_>,
+    ) -> Result<()> {
+        self.check_stack()?;
+        let failed = |error: nar::NarError| {
+            Error::new(
+                ErrorKind::Io,
+                format!("'{}': {}", lossy(path), describe(&error)),
+            )
+        };
+        let local = self.local(path);
+        let local = paths::to_os(&local);
+        let files = &self.world.files;
+        match self.lstat(path)? {
+            Some(FileKind::Regular { executable }) => {
+                let contents = files
+                    .read(local)
+                    .map_err(|error| io_error("reading file", path, &error))?;
+                archive.regular(executable, &contents).map_err(failed)
+            }
+            Some(FileKind::Symlink) => {
+                let target = files
+                    .target(local)
+                    .map_err(|error| io_error("reading symbolic link", path, &error))?;
+                archive.symlink(&target).map_err(failed)
+            }
+            Some(FileKind::Directory) => {
+                let mut entries = files
+                    .entries(local)
+                    .map_err(|error| io_error("reading directory", path, &error))?;
+                entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                archive.directory_start().map_err(failed)?;
+                for (name, kind) in entries {
+                    let child = join(path, &name);
+                    if !keep(&child, kind)? {
+                        continue;
+                    }
+                    archive.entry(&name).map_err(failed)?;
+                    self.archive(&child, archive, keep)?;
+                }
+                archive.directory_end().map_err(failed)
+            }
+            Some(FileKind::Other) => Err(Error::new(
+                ErrorKind::Io,
+                format!("file '{}' has an unsupported type", lossy(path)),
+            )),
+            None => Err(Error::new(
+                ErrorKind::Io,
+                format!("path '{}' does not exist", lossy(path)),
+            )),
+        }
+    }
+}
+
+fn source_name(name: &[u8]) -> Result<StorePathName> {
+    StorePathName::from_bytes(name).map_err(|error| {
+        Error::new(
+            ErrorKind::Other,
+            format!("invalid store path name '{}': {error}", lossy(name)),
+        )
+    })
+}
+
+/// An error with all its sources.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

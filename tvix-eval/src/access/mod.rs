@@ -1,0 +1,200 @@
+//! Files as the language sees them: links resolved, builds waited for, sources copied.
+
+mod copy;
+mod import;
+mod realise;
+mod search;
+
+use std::io;
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::eval::Coercion;
+use crate::files::FileKind;
+use crate::interp::Interp;
+use crate::paths;
+use crate::source::Pos;
+use crate::value::{ContextId, Ref, Value};
+
+/// So many symbolic links in one path are a cycle.
+const MOST_LINKS: u32 = 64;
+
+impl<'h> Interp<'h> {
+    /// A cell as an absolute path, with what it mentions.
+    pub(crate) fn coerce_path(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<(Vec<u8>, ContextId)> {
+        let value = self.force_at(cell, pos).within(pos, context)?;
+        if let Value::Path(path) = value {
+            return Ok((path.bytes.to_vec(), ContextId::EMPTY));
+        }
+        let text = self.coerce_cell(cell, Coercion::STRICT, pos, context)?;
+        if text.bytes.first() == Some(&b'/') {
+            return Ok((text.bytes.to_vec(), text.context));
+        }
+        let shown = String::from_utf8_lossy(text.bytes);
+        Err(Error::new(
+            ErrorKind::Type,
+            format!("string '{shown}' doesn't represent an absolute path"),
+        )
+        .within(pos, context))
+    }
+
+    /// A cell as an absolute canonical path that can be read: what it mentions is built first.
+    pub(crate) fn readable_path(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<Vec<u8>> {
+        let (path, mentions) = self.coerce_path(cell, pos, context)?;
+        self.realised_path(&path, mentions)
+            .within_with(pos, || {
+                format!("while realising the context of path '{}'", lossy(&path))
+            })
+    }
+
+    /// What kind of file a path is; the last part is not followed.
+    pub(crate) fn file_kind(&self, path: &[u8]) -> Result<Option<FileKind>> {
+        let parent = paths::dir_name(path);
+        let resolved = match parent {
+            b"/" | b"." => path.to_vec(),
+            _ => match self.resolve_links(parent)? {
+                Some(parent) => join(&parent, &path[memchr::memrchr(b'/', path).map_or(0, |at| at + 1)..]),
+                None => return Ok(None),
+            },
+        };
+        self.lstat(&resolved)
+    }
+
+    fn lstat(&self, path: &[u8]) -> Result<Option<FileKind>> {
+        self.check_access(path)?;
+        let local = self.local(path);
+        self.world
+            .files
+            .kind(paths::to_os(&local))
+            .map_err(|error| io_error("getting status of", path, &error))
+    }
+
+    /// A path without symbolic links; `None` if it does not exist.
+    pub(crate) fn resolve_links(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        // The usual case, in one look-up: what exists and is no link has parents that exist, but
+        // those may be links.
+        let mut resolved: Vec<u8> = b"/".to_vec();
+        let mut rest: Vec<Vec<u8>> = split_reversed(path);
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == b".." {
+                resolved = paths::dir_name(&resolved).to_vec();
+                continue;
+            }
+            let next = join(&resolved, &part);
+            match self.known_kind(&next)? {
+                None => return Ok(None),
+                Some(FileKind::Symlink) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(Error::new(
+                            ErrorKind::Io,
+                            format!("too many symbolic links in '{}'", lossy(path)),
+                        ));
+                    }
+                    let local = self.local(&next);
+                    let target = self
+                        .world
+                        .files
+                        .target(paths::to_os(&local))
+                        .map_err(|error| io_error("reading symbolic link", &next, &error))?;
+                    if target.first() == Some(&b'/') {
+                        resolved = b"/".to_vec();
+                    }
+                    rest.extend(split_reversed(&target));
+                }
+                Some(_) => resolved = next,
+            }
+        }
+        Ok(Some(resolved))
+    }
+
+    /// What kind of file a path is, remembered: directories above sources are looked at often.
+    fn known_kind(&self, path: &[u8]) -> Result<Option<FileKind>> {
+        if let Some(kind) = self.world.kinds.borrow().get(path) {
+            return Ok(Some(*kind));
+        }
+        let kind = self.lstat(path)?;
+        if let Some(kind @ (FileKind::Directory | FileKind::Symlink)) = kind {
+            self.world.kinds.borrow_mut().insert(path.into(), kind);
+        }
+        Ok(kind)
+    }
+
+    /// A path without symbolic links, which must exist.
+    pub(crate) fn resolve_existing(&self, path: &[u8]) -> Result<Vec<u8>> {
+        match self.resolve_links(path)? {
+            Some(resolved) => Ok(resolved),
+            None => Err(Error::new(
+                ErrorKind::Io,
+                format!("path '{}' does not exist", lossy(path)),
+            )),
+        }
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn read_file(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let resolved = self.resolve_existing(path)?;
+        self.check_access(&resolved)?;
+        let local = self.local(&resolved);
+        self.world
+            .files
+            .read(paths::to_os(&local))
+            .map_err(|error| io_error("reading file", path, &error))
+    }
+
+    /// The entries of a directory, in the order of their names.
+    pub(crate) fn read_entries(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileKind)>> {
+        let resolved = self.resolve_existing(path)?;
+        self.check_access(&resolved)?;
+        let local = self.local(&resolved);
+        let mut entries = self
+            .world
+            .files
+            .entries(paths::to_os(&local))
+            .map_err(|error| io_error("reading directory", path, &error))?;
+        entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(entries)
+    }
+}
+
+/// The parts of a path, last first, so that the next is popped; `.` is left out.
+fn split_reversed(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(<[u8]>::to_vec)
+        .rev()
+        .collect()
+}
+
+/// A name in a directory.
+pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
+    path.extend_from_slice(directory);
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+pub(crate) fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cold]
+pub(crate) fn io_error(doing: &str, path: &[u8], error: &io::Error) -> Box<Error> {
+    Error::new(
+        ErrorKind::Io,
+        format!("{doing} '{}': {error}", lossy(path)),
+    )
+}

@@ -1,0 +1,217 @@
+//! Import from derivation: what a path mentions is built before it is read.
+
+use std::os::unix::ffi::OsStrExt;
+
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::store_path::StorePath;
+use tvix_eval_api::{RealiseError, WantedOutputs};
+
+use crate::builtins::derivation::Known;
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::paths;
+use crate::value::{ContextElement, ContextId};
+
+use super::{io_error, lossy};
+
+impl<'h> Interp<'h> {
+    /// A path after what it mentions was built, canonical.
+    pub(crate) fn realised_path(&self, path: &[u8], mentions: ContextId) -> Result<Vec<u8>> {
+        if mentions.is_empty() {
+            return Ok(paths::canonical(path));
+        }
+        let rewritten = self.realise(mentions, path)?;
+        Ok(paths::canonical(&rewritten))
+    }
+
+    /// Has what a context mentions built. Placeholders in `text` become the paths that were built.
+    pub(crate) fn realise(&self, mentions: ContextId, text: &[u8]) -> Result<Vec<u8>> {
+        let mut wanted: Vec<WantedOutputs> = Vec::new();
+        for element in self.contexts.elements(mentions) {
+            let ContextElement::Output { drv_path, output } = element else {
+                continue;
+            };
+            if self.realised_output(&drv_path, &output).is_some() {
+                continue;
+            }
+            match wanted.iter_mut().find(|one| one.drv_path == drv_path) {
+                Some(one) => one.outputs.push(output),
+                None => wanted.push(WantedOutputs {
+                    drv_path,
+                    outputs: vec![output],
+                }),
+            }
+        }
+        if !wanted.is_empty() {
+            self.build(wanted)?;
+        }
+        let mut text = text.to_vec();
+        for element in self.contexts.elements(mentions) {
+            if let ContextElement::Output { drv_path, output } = element
+                && let Ok(placeholder) =
+                    nix_compat::derivation::upstream_placeholder(&drv_path, &output)
+                && memchr::memmem::find(&text, placeholder.as_bytes()).is_some()
+                && let Some(path) = self.realised_output(&drv_path, &output)
+            {
+                text = bstr::ByteSlice::replace(text.as_slice(), placeholder, path);
+            }
+        }
+        Ok(text)
+    }
+
+    fn realised_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<String> {
+        let key = (drv_path.clone(), output.clone());
+        self.world.outputs.borrow().get(&key).cloned()
+    }
+
+    fn build(&self, wanted: Vec<WantedOutputs>) -> Result<()> {
+        if !self.world.settings.import_from_derivation {
+            let drv = self.world.settings.store_dir.display(&wanted[0].drv_path).to_string();
+            return Err(Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "cannot build '{drv}' during evaluation because the option 'allow-import-from-derivation' is disabled"
+                ),
+            ));
+        }
+        self.world.host.realise(self.fiber.get(), wanted);
+        let Some(answer) = self.world.fibers.wait_for_answer(self) else {
+            return Err(Error::new(
+                ErrorKind::Cancelled,
+                "nobody builds what the evaluation needs",
+            ));
+        };
+        let built = answer.map_err(|error| build_error(&error))?;
+        let dir = &self.world.settings.store_dir;
+        for output in built {
+            let path = dir.display(&output.store_path).to_string();
+            if output.local_path.as_os_str() != path.as_str() {
+                self.world
+                    .realised
+                    .borrow_mut()
+                    .insert(path.clone(), output.local_path);
+            }
+            self.world
+                .outputs
+                .borrow_mut()
+                .insert((output.drv_path, output.output), path);
+        }
+        Ok(())
+    }
+
+    /// Where a path is read: store paths may be elsewhere on this file system.
+    pub(crate) fn local(&self, path: &[u8]) -> Vec<u8> {
+        let dir = self.world.settings.store_dir.as_str().as_bytes();
+        let Some(below) = path
+            .strip_prefix(dir)
+            .and_then(|rest| rest.strip_prefix(b"/"))
+        else {
+            return path.to_vec();
+        };
+        let end = memchr::memchr(b'/', below).unwrap_or(below.len());
+        let (object, rest) = path.split_at(dir.len() + 1 + end);
+        if let Ok(object) = std::str::from_utf8(object)
+            && let Some(local) = self.world.realised.borrow().get(object)
+        {
+            return [local.as_os_str().as_bytes(), rest].concat();
+        }
+        if let Some(local) = self.world.copied_from.borrow().get(object) {
+            return [local, rest].concat();
+        }
+        match &self.world.settings.store_root {
+            Some(root) => [root.as_os_str().as_bytes(), path].concat(),
+            None => path.to_vec(),
+        }
+    }
+
+    /// A derivation that was instantiated, or that is in the store.
+    pub(crate) fn known_derivation(&self, path: &StorePath) -> Result<Known> {
+        if let Some(known) = self.world.derivations.get(path) {
+            return Ok(known);
+        }
+        let dir = self.world.settings.store_dir.clone();
+        let text = dir.display(path).to_string();
+        let local = self.local(text.as_bytes());
+        let contents = self
+            .world
+            .files
+            .read(paths::to_os(&local))
+            .map_err(|error| io_error("reading derivation", text.as_bytes(), &error))?;
+        let invalid = |error: String| {
+            Error::new(
+                ErrorKind::Other,
+                format!("error parsing derivation '{text}': {error}"),
+            )
+        };
+        let name = path.name().as_str().trim_end_matches(".drv");
+        let name = name.parse().map_err(|error| invalid(format!("{error}")))?;
+        let derivation = Derivation::from_aterm(&contents, &dir, name)
+            .map_err(|error| invalid(error.to_string()))?;
+        for (input, _) in derivation.input_drvs.iter() {
+            self.nested(crate::source::Pos::NONE, || self.known_derivation(input))?;
+        }
+        let modulo = derivation
+            .hash_modulo(&dir, |input| self.world.derivations.modulo(input))
+            .map_err(|error| invalid(error.to_string()))?;
+        let known = Known {
+            derivation: std::sync::Arc::new(derivation),
+            modulo,
+        };
+        self.world.derivations.insert(path.clone(), known.clone());
+        Ok(known)
+    }
+
+    /// Fails if evaluation may not read a path.
+    pub(crate) fn check_access(&self, path: &[u8]) -> Result<()> {
+        let settings = &self.world.settings;
+        if !settings.pure && settings.allowed_paths.is_none() {
+            return Ok(());
+        }
+        let is_below = |root: &[u8]| {
+            root == b"/"
+                || path
+                    .strip_prefix(root)
+                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
+        // Directories on the way to what is allowed may be looked at.
+        let is_above = |root: &[u8]| {
+            path == b"/"
+                || root
+                    .strip_prefix(path)
+                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
+        let allowed = settings.allowed_paths.iter().flatten();
+        let mut roots: Vec<&[u8]> = allowed.map(|path| path.as_os_str().as_bytes()).collect();
+        let store = settings.store_dir.as_str().as_bytes();
+        roots.push(store);
+        if roots.iter().any(|root| is_below(root) || is_above(root)) {
+            return Ok(());
+        }
+        let mode = if settings.pure {
+            "pure evaluation mode (use '--impure' to override)"
+        } else {
+            "restricted mode"
+        };
+        Err(Error::new(
+            ErrorKind::Forbidden,
+            format!("access to absolute path '{}' is forbidden in {mode}", lossy(path)),
+        ))
+    }
+}
+
+#[cold]
+fn build_error(error: &RealiseError) -> Box<Error> {
+    let mut message = error.to_string();
+    if let RealiseError::Failed { log_tail, .. } = error
+        && !log_tail.is_empty()
+    {
+        message.push_str(&format!("\nlast {} log lines:", log_tail.len()));
+        for line in log_tail {
+            message.push_str("\n> ");
+            message.push_str(line);
+        }
+    }
+    let mut made = Error::new(ErrorKind::Build, message);
+    made.import = Some(Box::new(error.clone()));
+    made
+}

@@ -1,0 +1,342 @@
+//! Sets of attributes.
+
+use super::{Def, def};
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::symbol::Symbol;
+use crate::value::{Apply, Attr, Ref, Value};
+
+pub(super) const BUILTINS: &[Def] = &[
+    def("attrNames", 1, attr_names),
+    def("attrValues", 1, attr_values),
+    def("catAttrs", 2, cat_attrs),
+    def("functionArgs", 1, function_args),
+    def("getAttr", 2, get_attr),
+    def("hasAttr", 2, has_attr),
+    def("intersectAttrs", 2, intersect_attrs),
+    def("listToAttrs", 1, list_to_attrs),
+    def("mapAttrs", 2, map_attrs),
+    def("removeAttrs", 2, remove_attrs),
+    def("unsafeGetAttrPos", 2, unsafe_get_attr_pos),
+    def("zipAttrsWith", 2, zip_attrs_with),
+];
+
+fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the argument passed to builtins.attrNames",
+    )?;
+    let names = interp.by_name(attrs);
+    let items = interp
+        .heap
+        .alloc_slice_fill_with(names.len(), |index| -> Ref<'h> {
+            interp.cell(interp.symbol_string(names[index].1.name))
+        });
+    Ok(interp.list_in_heap(items))
+}
+
+fn attr_values<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the argument passed to builtins.attrValues",
+    )?;
+    let values: Vec<Ref<'h>> = interp
+        .by_name(attrs)
+        .into_iter()
+        .map(|(_, attr)| attr.value)
+        .collect();
+    Ok(interp.list(&values))
+}
+
+fn cat_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let name = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.catAttrs",
+    )?;
+    let name = interp.intern_string(name);
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.catAttrs",
+    )?;
+    let mut found = Vec::new();
+    for item in list.items {
+        let attrs = interp.expect_attrs(
+            item,
+            pos,
+            "while evaluating an element in the list passed as second argument to builtins.catAttrs",
+        )?;
+        if let Some(attr) = attrs.get(name) {
+            found.push(attr.value);
+        }
+    }
+    Ok(interp.list(&found))
+}
+
+fn function_args<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let code = match interp.force_at(args[0], pos)? {
+        Value::Builtin(_) | Value::Partial(_) => {
+            return Ok(Value::Attrs(interp.shared.no_attrs));
+        }
+        Value::Lambda { code, .. } => code,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Type,
+                "'functionArgs' requires a function",
+            ));
+        }
+    };
+    let Some(formals) = &interp.lambdas.get(code).formals else {
+        return Ok(Value::Attrs(interp.shared.no_attrs));
+    };
+    let entries: Vec<Attr<'h>> = formals
+        .items
+        .iter()
+        .map(|formal| Attr {
+            name: formal.name,
+            pos: formal.pos,
+            value: if formal.default.is_some() {
+                interp.shared.yes
+            } else {
+                interp.shared.no
+            },
+        })
+        .collect();
+    Ok(interp.attrs_sorted(&entries))
+}
+
+fn name_arg<'h>(
+    interp: &Interp<'h>,
+    arg: Ref<'h>,
+    pos: Pos,
+    context: &'static str,
+) -> Result<Symbol> {
+    let name = interp.expect_plain_string(arg, pos, context)?;
+    Ok(interp.intern_string(name))
+}
+
+fn get_attr<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let name = name_arg(
+        interp,
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.getAttr",
+    )?;
+    let attrs = interp.expect_attrs(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.getAttr",
+    )?;
+    match attrs.get(name) {
+        Some(attr) => interp.force_at(attr.value, pos),
+        None => {
+            let known = attrs.entries.iter().map(|attr| attr.name);
+            Err(interp
+                .missing_attr(name, Pos::NONE)
+                .suggesting(interp.suggest(name, known))
+                .within(pos, "in the attribute set under consideration"))
+        }
+    }
+}
+
+fn has_attr<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let name = name_arg(
+        interp,
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.hasAttr",
+    )?;
+    let attrs = interp.expect_attrs(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.hasAttr",
+    )?;
+    Ok(Value::Bool(attrs.get(name).is_some()))
+}
+
+fn intersect_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let left = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.intersectAttrs",
+    )?;
+    let right = interp.expect_attrs(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.intersectAttrs",
+    )?;
+    // The values are those of `right`; the shorter side is walked.
+    let both: Vec<Attr<'h>> = if left.entries.len() < right.entries.len() {
+        let names = left.entries.iter();
+        names.filter_map(|attr| right.get(attr.name)).copied().collect()
+    } else {
+        let entries = right.entries.iter();
+        entries
+            .filter(|attr| left.get(attr.name).is_some())
+            .copied()
+            .collect()
+    };
+    Ok(interp.attrs_sorted(&both))
+}
+
+fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the argument passed to builtins.listToAttrs",
+    )?;
+    let mut entries = Vec::with_capacity(list.items.len());
+    let mut names = rustc_hash::FxHashSet::default();
+    for item in list.items {
+        let attrs = interp.expect_attrs(
+            item,
+            pos,
+            "while evaluating an element of the list passed to builtins.listToAttrs",
+        )?;
+        let field = |name| {
+            attrs.get(name).ok_or_else(|| {
+                interp
+                    .missing_attr(name, Pos::NONE)
+                    .within(pos, "in a {name=...; value=...;} pair")
+            })
+        };
+        let name_attr = field(interp.known.name)?;
+        let name = name_arg(
+            interp,
+            name_attr.value,
+            name_attr.pos,
+            "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs",
+        )?;
+        // The value of a name that was there before is not even looked for.
+        if names.insert(name) {
+            let value = field(interp.known.value)?;
+            entries.push(Attr {
+                name,
+                pos: name_attr.pos,
+                value: value.value,
+            });
+        }
+    }
+    Ok(interp.attrs(entries))
+}
+
+fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.mapAttrs",
+    )?;
+    let entries = interp
+        .heap
+        .alloc_slice_fill_with(attrs.entries.len(), |index| {
+            let attr = attrs.entries[index];
+            let name = interp.cell(interp.symbol_string(attr.name));
+            Attr {
+                value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                    func: args[0],
+                    arg: name,
+                    second: Some(attr.value),
+                }))),
+                ..attr
+            }
+        });
+    Ok(interp.attrs_in_heap(entries, Pos::NONE))
+}
+
+fn remove_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.removeAttrs",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.removeAttrs",
+    )?;
+    let mut names = Vec::with_capacity(list.items.len());
+    for item in list.items {
+        names.push(name_arg(
+            interp,
+            item,
+            pos,
+            "while evaluating the values of the second argument passed to builtins.removeAttrs",
+        )?);
+    }
+    names.sort_unstable();
+    names.dedup();
+    let removed = names.iter().filter(|name| attrs.get(**name).is_some()).count();
+    if removed == 0 {
+        return Ok(Value::Attrs(attrs));
+    }
+    let mut kept = attrs
+        .entries
+        .iter()
+        .filter(|attr| names.binary_search(&attr.name).is_err());
+    let entries = interp
+        .heap
+        .alloc_slice_fill_with(attrs.entries.len() - removed, |_| {
+            *kept.next().expect("what is not removed is kept")
+        });
+    Ok(interp.attrs_in_heap(entries, attrs.pos))
+}
+
+fn unsafe_get_attr_pos<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let name = name_arg(
+        interp,
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.unsafeGetAttrPos",
+    )?;
+    let attrs = interp.expect_attrs(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.unsafeGetAttrPos",
+    )?;
+    Ok(match attrs.get(name) {
+        Some(attr) => interp.pos_attrs(attr.pos),
+        None => Value::Null,
+    })
+}
+
+fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.zipAttrsWith",
+    )?;
+    let sets = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.zipAttrsWith",
+    )?;
+    let mut values: std::collections::BTreeMap<Symbol, Vec<Ref<'h>>> =
+        std::collections::BTreeMap::new();
+    for set in sets.items {
+        let attrs = interp.expect_attrs(
+            set,
+            pos,
+            "while evaluating a value of the list passed as second argument to builtins.zipAttrsWith",
+        )?;
+        for attr in attrs.entries {
+            values.entry(attr.name).or_default().push(attr.value);
+        }
+    }
+    let entries: Vec<Attr<'h>> = values
+        .into_iter()
+        .map(|(name, values)| Attr {
+            name,
+            pos: Pos::NONE,
+            value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                func: args[0],
+                arg: interp.cell(interp.symbol_string(name)),
+                second: Some(interp.cell(interp.list(&values))),
+            }))),
+        })
+        .collect();
+    Ok(interp.attrs_sorted(&entries))
+}

@@ -1,0 +1,198 @@
+//! Errors, traces, and the order of evaluation.
+
+use tvix_eval_api::{Diagnostic, Severity};
+
+use super::{Def, def};
+use crate::error::{Error, ErrorKind, Result};
+use crate::eval::Coercion;
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{Attr, ContextId, Ref, Value};
+
+pub(super) const BUILTINS: &[Def] = &[
+    def("abort", 1, abort),
+    def("throw", 1, throw),
+    def("seq", 2, seq),
+    def("deepSeq", 2, deep_seq),
+    def("tryEval", 1, try_eval),
+    def("addErrorContext", 2, add_error_context),
+    def("trace", 2, trace),
+    def("traceVerbose", 2, trace_verbose),
+    def("warn", 2, warn),
+    def("break", 1, break_here),
+];
+
+fn abort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = interp.coerce_cell(
+        args[0],
+        Coercion::INTERPOLATION,
+        pos,
+        "while evaluating the error message passed to builtins.abort",
+    )?;
+    let text = String::from_utf8_lossy(text.bytes);
+    Err(Error::new(
+        ErrorKind::Abort,
+        format!("evaluation aborted with the following error message: '{text}'"),
+    ))
+}
+
+fn throw<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = interp.coerce_cell(
+        args[0],
+        Coercion::INTERPOLATION,
+        pos,
+        "while evaluating the error message passed to builtin.throw",
+    )?;
+    Err(Error::new(
+        ErrorKind::Thrown,
+        String::from_utf8_lossy(text.bytes),
+    ))
+}
+
+fn seq<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    interp.force_at(args[0], pos)?;
+    interp.force_at(args[1], pos)
+}
+
+fn deep_seq<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    interp.force_deep(args[0], pos)?;
+    interp.force_at(args[1], pos)
+}
+
+fn try_eval<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let depth = interp.depth.get();
+    let (success, value) = match interp.force_at(args[0], pos) {
+        Ok(_) => (interp.shared.yes, args[0]),
+        Err(error) if error.is_catchable() => {
+            interp.depth.set(depth);
+            (interp.shared.no, interp.shared.no)
+        }
+        Err(error) => return Err(error),
+    };
+    let attr = |name, value| Attr {
+        name,
+        pos: Pos::NONE,
+        value,
+    };
+    Ok(interp.attrs(vec![
+        attr(interp.known.success, success),
+        attr(interp.known.value, value),
+    ]))
+}
+
+fn add_error_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let error = match interp.force_at(args[1], pos) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let text = interp.coerce_cell(
+        args[0],
+        Coercion::STRICT,
+        pos,
+        "while evaluating the error message passed to builtins.addErrorContext",
+    )?;
+    Err(error.within(Pos::NONE, String::from_utf8_lossy(text.bytes).into_owned()))
+}
+
+fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = match interp.force_at(args[0], pos)? {
+        Value::String(string) => String::from_utf8_lossy(string.bytes).into_owned(),
+        other => interp.show(other),
+    };
+    interp.world.host.diagnostic(Diagnostic {
+        severity: Severity::Trace,
+        message: format!("trace: {text}"),
+    });
+    interp.force_at(args[1], pos)
+}
+
+fn trace_verbose<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    if interp.world.settings.trace_verbose {
+        return trace(interp, args, pos);
+    }
+    interp.force_at(args[1], pos)
+}
+
+fn warn<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = interp.expect_string(
+        args[0],
+        pos,
+        "while evaluating the first argument; the message passed to builtins.warn",
+    )?;
+    interp.world.host.diagnostic(Diagnostic {
+        severity: Severity::Warning,
+        message: format!("evaluation warning: {}", String::from_utf8_lossy(text.bytes)),
+    });
+    interp.force_at(args[1], pos)
+}
+
+fn break_here<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    interp.force_at(args[0], pos)
+}
+
+impl<'h> Interp<'h> {
+    /// Evaluates a value and all that it holds.
+    pub fn force_deep(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
+        let mut seen = rustc_hash::FxHashSet::default();
+        self.force_deep_seen(cell, pos, &mut seen)
+    }
+
+    fn force_deep_seen(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        seen: &mut rustc_hash::FxHashSet<usize>,
+    ) -> Result<Value<'h>> {
+        let value = self.force_at(cell, pos)?;
+        match value {
+            Value::List(list) if seen.insert(std::ptr::from_ref(list).addr()) => {
+                self.nested(pos, || {
+                    for item in list.items {
+                        self.force_deep_seen(item, pos, seen)?;
+                    }
+                    Ok(())
+                })?;
+            }
+            Value::Attrs(attrs) if seen.insert(std::ptr::from_ref(attrs).addr()) => {
+                self.nested(pos, || {
+                    for attr in attrs.entries {
+                        if let Err(error) = self.force_deep_seen(attr.value, attr.pos, seen) {
+                            let name = self.display(attr.name);
+                            return Err(error.within(
+                                attr.pos,
+                                format!("while evaluating the attribute '{name}'"),
+                            ));
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+            _ => {}
+        }
+        Ok(value)
+    }
+
+    /// `{ file, line, column }` of a place, or null if it is in no file.
+    pub(crate) fn pos_attrs(&self, pos: Pos) -> Value<'h> {
+        use crate::source::Origin;
+        match self.sources.place(pos) {
+            Some(place) => {
+                let Origin::File(path) = place.origin else {
+                    return Value::Null;
+                };
+                let file = self.string(path, ContextId::EMPTY);
+                let attr = |name, value| Attr {
+                    name,
+                    pos: Pos::NONE,
+                    value: self.cell(value),
+                };
+                self.attrs(vec![
+                    attr(self.known.file, file),
+                    attr(self.known.line, Value::Int(i64::from(place.line))),
+                    attr(self.known.column, Value::Int(i64::from(place.column))),
+                ])
+            }
+            None => Value::Null,
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! `derivationStrict`: instantiates a derivation.
+
+use std::sync::Arc;
+
+use bstr::BString;
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::derivation::{Derivation, Output, OutputName, output_placeholder, upstream_placeholder};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::sorted::{SortedMap, SortedSet};
+use nix_compat::store_path::{StorePathName, output_path};
+
+use super::Known;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::eval::Coercion;
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{Attr, Attrs, ContextElement, ContextId, Ref, Value};
+
+/// What the attributes say of a derivation.
+struct Draft {
+    derivation: Derivation,
+    context: ContextId,
+    outputs: Vec<OutputName>,
+    hash: Option<String>,
+    algo: Option<HashAlgo>,
+    method: Option<ContentAddressMethod>,
+    floating: bool,
+    impure: bool,
+    /// The attributes as JSON, in a derivation with structured attributes.
+    json: Option<Vec<u8>>,
+}
+
+pub(super) fn derivation_strict<'h>(
+    interp: &Interp<'h>,
+    args: &[Ref<'h>],
+    pos: Pos,
+) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the argument passed to builtins.derivationStrict",
+    )?;
+    let Some(name) = attrs.get(interp.known.name) else {
+        return Err(interp.missing_attr(interp.known.name, Pos::NONE).within(
+            pos,
+            "in the attrset passed as argument to builtins.derivationStrict",
+        ));
+    };
+    let text = interp.expect_plain_string(
+        name.value,
+        name.pos,
+        "while evaluating the `name` attribute passed to builtins.derivationStrict",
+    )?;
+    let shown = || String::from_utf8_lossy(text.bytes).into_owned();
+    let result = parse_name(text.bytes)
+        .and_then(|parsed| collect(interp, attrs, parsed, pos))
+        .and_then(|draft| instantiate(interp, draft));
+    result.within_with(Pos::NONE, || {
+        format!(
+            "while evaluating derivation '{}'\n         whose name attribute is located at {}",
+            shown(),
+            interp.place_text(name.pos)
+        )
+    })
+}
+
+fn wrong(message: impl Into<String>) -> Box<Error> {
+    Error::new(ErrorKind::Other, message)
+}
+
+fn parse_name(name: &[u8]) -> Result<StorePathName> {
+    StorePathName::from_bytes(name).map_err(|error| {
+        let name = String::from_utf8_lossy(name);
+        wrong(format!(
+            "invalid derivation name: {error}. Please pass a different 'name'. (was '{name}')"
+        ))
+    })
+}
+
+fn collect<'h>(
+    interp: &Interp<'h>,
+    attrs: &Attrs<'h>,
+    name: StorePathName,
+    pos: Pos,
+) -> Result<Draft> {
+    let known = &interp.known;
+    let flag = |attr: Option<&Attr<'h>>, context| match attr {
+        Some(attr) => interp.expect_bool(attr.value, attr.pos, context),
+        None => Ok(false),
+    };
+    let structured = flag(
+        attrs.get(known.structured_attrs),
+        "while evaluating the `__structuredAttrs` attribute passed to builtins.derivationStrict",
+    )?;
+    let ignore_nulls = flag(
+        attrs.get(known.ignore_nulls),
+        "while evaluating the `__ignoreNulls` attribute passed to builtins.derivationStrict",
+    )?;
+    let mut draft = Draft {
+        derivation: Derivation {
+            name,
+            outputs: SortedMap::new_vec(),
+            input_drvs: SortedMap::new_vec(),
+            input_srcs: SortedSet::new(),
+            system: BString::default(),
+            builder: BString::default(),
+            args: Vec::new(),
+            env: SortedMap::new_vec(),
+        },
+        context: ContextId::EMPTY,
+        outputs: Vec::new(),
+        hash: None,
+        algo: None,
+        method: None,
+        floating: false,
+        impure: false,
+        json: structured.then(|| b"{".to_vec()),
+    };
+    for (key, attr) in interp.by_name(attrs) {
+        if attr.name == known.ignore_nulls {
+            continue;
+        }
+        let result = draft.attribute(interp, key, &attr, ignore_nulls);
+        if let Err(error) = result {
+            let key = String::from_utf8_lossy(key);
+            return Err(error.within(
+                attr.pos,
+                format!(
+                    "while evaluating attribute '{key}' of derivation '{}'",
+                    draft.derivation.name
+                ),
+            ));
+        }
+    }
+    if let Some(mut json) = draft.json.take() {
+        json.push(b'}');
+        draft
+            .derivation
+            .env
+            .insert("__json".into(), BString::from(json));
+    }
+    let _ = pos;
+    Ok(draft)
+}
+
+impl Draft {
+    fn attribute<'h>(
+        &mut self,
+        interp: &Interp<'h>,
+        key: &'h [u8],
+        attr: &Attr<'h>,
+        ignore_nulls: bool,
+    ) -> Result<()> {
+        let known = &interp.known;
+        if ignore_nulls && matches!(interp.force_at(attr.value, attr.pos)?, Value::Null) {
+            return Ok(());
+        }
+        if attr.name == known.content_addressed
+            && interp.expect_bool(attr.value, attr.pos, "while evaluating the `__contentAddressed` attribute passed to builtins.derivationStrict")?
+        {
+            self.floating = true;
+            return Ok(());
+        }
+        if attr.name == known.impure
+            && interp.expect_bool(attr.value, attr.pos, "while evaluating the `__impure` attribute passed to builtins.derivationStrict")?
+        {
+            self.impure = true;
+            return Ok(());
+        }
+        if attr.name == known.args {
+            let list = interp.expect_list(
+                attr.value,
+                attr.pos,
+                "while evaluating the `args` attribute passed to builtins.derivationStrict",
+            )?;
+            for item in list.items {
+                let value = interp.force_at(item, attr.pos)?;
+                let mut text = Vec::new();
+                interp
+                    .coerce(value, Coercion::ENVIRONMENT, attr.pos, &mut text, &mut self.context)
+                    .within(attr.pos, "while evaluating an element of the argument list")?;
+                self.derivation.args.push(text.into());
+            }
+            return Ok(());
+        }
+        if self.json.is_some() {
+            return self.structured_attribute(interp, key, attr);
+        }
+        let value = interp.force_at(attr.value, attr.pos)?;
+        let mut text = Vec::new();
+        interp.coerce(value, Coercion::ENVIRONMENT, attr.pos, &mut text, &mut self.context)?;
+        if attr.name == known.builder {
+            self.derivation.builder = text.clone().into();
+        } else if attr.name == known.system {
+            self.derivation.system = text.clone().into();
+        } else if attr.name == known.output_hash {
+            self.hash = Some(utf8(&text)?);
+        } else if attr.name == known.output_hash_algo {
+            self.algo = parse_algo(&text)?;
+        } else if attr.name == known.output_hash_mode {
+            self.method = Some(parse_method(&text)?);
+        } else if attr.name == known.outputs {
+            let names = text
+                .split(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
+                .filter(|name| !name.is_empty());
+            self.outputs = parse_outputs(names)?;
+        }
+        self.derivation.env.insert(key.into(), text.into());
+        Ok(())
+    }
+
+    fn structured_attribute<'h>(
+        &mut self,
+        interp: &Interp<'h>,
+        key: &'h [u8],
+        attr: &Attr<'h>,
+    ) -> Result<()> {
+        let known = &interp.known;
+        if attr.name == known.structured_attrs {
+            return Ok(());
+        }
+        if let Some(json) = &mut self.json {
+            if json.len() > 1 {
+                json.push(b',');
+            }
+            interp.json_string(key, json)?;
+            json.push(b':');
+            interp.write_json(attr.value, attr.pos, true, json, &mut self.context)?;
+        }
+        let plain = |context| interp.expect_plain_string(attr.value, attr.pos, context);
+        if attr.name == known.builder {
+            let builder = interp.expect_string(
+                attr.value,
+                attr.pos,
+                "while evaluating the `builder` attribute passed to builtins.derivationStrict",
+            )?;
+            self.context = interp.contexts.union(self.context, builder.context);
+            self.derivation.builder = builder.bytes.into();
+        } else if attr.name == known.system {
+            self.derivation.system =
+                plain("while evaluating the `system` attribute passed to builtins.derivationStrict")?
+                    .bytes
+                    .into();
+        } else if attr.name == known.output_hash {
+            self.hash = Some(utf8(
+                plain("while evaluating the `outputHash` attribute passed to builtins.derivationStrict")?.bytes,
+            )?);
+        } else if attr.name == known.output_hash_algo {
+            self.algo = parse_algo(
+                plain("while evaluating the `outputHashAlgo` attribute passed to builtins.derivationStrict")?.bytes,
+            )?;
+        } else if attr.name == known.output_hash_mode {
+            self.method = Some(parse_method(
+                plain("while evaluating the `outputHashMode` attribute passed to builtins.derivationStrict")?.bytes,
+            )?);
+        } else if attr.name == known.outputs {
+            let list = interp.expect_list(
+                attr.value,
+                attr.pos,
+                "while evaluating the `outputs` attribute passed to builtins.derivationStrict",
+            )?;
+            let mut names = Vec::with_capacity(list.items.len());
+            for item in list.items {
+                let name = interp.expect_plain_string(
+                    item,
+                    attr.pos,
+                    "while evaluating an element of the `outputs` attribute passed to builtins.derivationStrict",
+                )?;
+                names.push(name.bytes);
+            }
+            self.outputs = parse_outputs(names)?;
+        }
+        Ok(())
+    }
+}
+
+fn utf8(text: &[u8]) -> Result<String> {
+    String::from_utf8(text.to_vec()).map_err(|_| wrong("a hash that is not UTF-8"))
+}
+
+fn parse_algo(text: &[u8]) -> Result<Option<HashAlgo>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(text);
+    text.parse().map(Some).map_err(|_| {
+        wrong(format!(
+            "unknown hash algorithm '{text}', expect 'blake3', 'md5', 'sha1', 'sha256', or 'sha512'"
+        ))
+    })
+}
+
+fn parse_method(text: &[u8]) -> Result<ContentAddressMethod> {
+    match text {
+        b"recursive" | b"nar" => Ok(ContentAddressMethod::NixArchive),
+        b"flat" => Ok(ContentAddressMethod::Flat),
+        b"text" => Ok(ContentAddressMethod::Text),
+        other => Err(wrong(format!(
+            "invalid value '{}' for 'outputHashMode' attribute",
+            String::from_utf8_lossy(other)
+        ))),
+    }
+}
+
+fn parse_outputs<'a>(names: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<OutputName>> {
+    let mut outputs: Vec<OutputName> = Vec::new();
+    for name in names {
+        let text = String::from_utf8_lossy(name);
+        if text == "drv" || text == "drvPath" {
+            return Err(wrong(format!("invalid derivation output name '{text}'")));
+        }
+        let output: OutputName = text
+            .parse()
+            .map_err(|error| wrong(format!("invalid derivation output name '{text}': {error}")))?;
+        if outputs.contains(&output) {
+            return Err(wrong(format!("duplicate derivation output '{text}'")));
+        }
+        outputs.push(output);
+    }
+    if outputs.is_empty() {
+        return Err(wrong("derivation cannot have an empty set of outputs"));
+    }
+    Ok(outputs)
+}
+
+fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
+    let dir = interp.world.settings.store_dir.clone();
+    let derivation = &mut draft.derivation;
+    if derivation.builder.is_empty() {
+        return Err(wrong("required attribute 'builder' missing"));
+    }
+    if derivation.system.is_empty() {
+        return Err(wrong("required attribute 'system' missing"));
+    }
+    let text_output = draft.method == Some(ContentAddressMethod::Text);
+    if derivation.name.as_str().ends_with(".drv") && !text_output {
+        return Err(wrong(
+            "derivation names are allowed to end in '.drv' only if they produce a single derivation file",
+        ));
+    }
+    if draft.outputs.is_empty() {
+        draft.outputs = parse_outputs([b"out".as_slice()])?;
+    }
+    super::inputs::fill(interp, derivation, draft.context)?;
+
+    let mut addressed = false;
+    if let Some(hash) = &draft.hash {
+        if draft.outputs.len() != 1 || draft.outputs[0].as_str() != "out" {
+            return Err(wrong(
+                "multiple outputs are not supported in fixed-output derivations",
+            ));
+        }
+        let hash = parse_hash(interp, hash, draft.algo)?;
+        let method = draft.method.unwrap_or(ContentAddressMethod::Flat);
+        let output = Output::Fixed(ContentAddress { method, hash });
+        let path = output.path(&dir, &derivation.name, &draft.outputs[0]);
+        let Some(path) = path else {
+            return Err(wrong(format!(
+                "no store path can be computed for the fixed-output derivation '{}'",
+                derivation.name
+            )));
+        };
+        derivation
+            .env
+            .insert("out".into(), dir.display(&path).to_string().into());
+        derivation.outputs.insert(draft.outputs[0].clone(), output);
+    } else if draft.floating || draft.impure {
+        let algo = draft.algo.unwrap_or(HashAlgo::Sha256);
+        let method = draft.method.unwrap_or(ContentAddressMethod::NixArchive);
+        for output in &draft.outputs {
+            derivation
+                .env
+                .insert(output.as_str().into(), output_placeholder(output).into());
+            let kind = if draft.impure {
+                Output::Impure { method, algo }
+            } else {
+                Output::Floating { method, algo }
+            };
+            derivation.outputs.insert(output.clone(), kind);
+        }
+    } else {
+        addressed = true;
+        for output in &draft.outputs {
+            derivation
+                .env
+                .insert(output.as_str().into(), BString::default());
+            derivation.outputs.insert(output.clone(), Output::Deferred);
+        }
+    }
+
+    let derivations = &interp.world.derivations;
+    let missing = |error: nix_compat::derivation::MissingInput| wrong(error.to_string());
+    if addressed {
+        let masked = derivation
+            .masked_hash_modulo(&dir, |path| derivations.modulo(path))
+            .map_err(missing)?;
+        if !masked.deferred {
+            let name = derivation.name.clone();
+            for output in &draft.outputs {
+                let path = output_path(&dir, &name, output, &masked.hash)
+                    .map_err(|error| wrong(error.to_string()))?;
+                derivation
+                    .env
+                    .insert(output.as_str().into(), dir.display(&path).to_string().into());
+                derivation
+                    .outputs
+                    .insert(output.clone(), Output::InputAddressed(path));
+            }
+        }
+    }
+    let path = derivation
+        .path(&dir)
+        .map_err(|error| wrong(error.to_string()))?;
+    let modulo = derivation
+        .hash_modulo(&dir, |path| derivations.modulo(path))
+        .map_err(missing)?;
+    let derivation = Arc::new(draft.derivation);
+    let is_new = derivations.insert(
+        path.clone(),
+        Known {
+            derivation: derivation.clone(),
+            modulo,
+        },
+    );
+    if is_new && !interp.world.host.derivation(&path, &derivation) {
+        return Err(Error::new(
+            ErrorKind::Cancelled,
+            "the evaluation was cancelled",
+        ));
+    }
+
+    let mut entries = Vec::with_capacity(draft.outputs.len() + 1);
+    let deep = interp.contexts.single(ContextElement::Deep(path.clone()));
+    entries.push(Attr {
+        name: interp.known.drv_path,
+        pos: Pos::NONE,
+        value: interp.cell(interp.string(dir.display(&path).to_string(), deep)),
+    });
+    for (output, kind) in derivation.outputs.iter() {
+        let context = interp.contexts.single(ContextElement::Output {
+            drv_path: path.clone(),
+            output: output.clone(),
+        });
+        let text = match kind.path(&dir, &derivation.name, output) {
+            Some(path) => dir.display(&path).to_string(),
+            None => {
+                upstream_placeholder(&path, output).map_err(|error| wrong(error.to_string()))?
+            }
+        };
+        entries.push(Attr {
+            name: interp.intern(output.as_str()),
+            pos: Pos::NONE,
+            value: interp.cell(interp.string(text, context)),
+        });
+    }
+    Ok(interp.attrs(entries))
+}
+
+/// A declared hash; an empty one stands for one that nothing has.
+fn parse_hash(interp: &Interp<'_>, text: &str, algo: Option<HashAlgo>) -> Result<NixHash> {
+    if text.is_empty() {
+        let Some(algo) = algo else {
+            return Err(wrong("empty hash requires explicit hash algorithm"));
+        };
+        let nothing = vec![0; algo.digest_len()];
+        let hash = NixHash::from_digest(algo, &nothing)
+            .ok_or_else(|| wrong("a digest has the length of its algorithm"))?;
+        interp.warn(format!("found empty hash, assuming '{}'", hash.encode(nix_compat::nixhash::HashEncoding::Sri)));
+        return Ok(hash);
+    }
+    NixHash::parse_any(text, algo).map_err(|error| wrong(error.to_string()))
+}

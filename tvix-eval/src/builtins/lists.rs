@@ -1,0 +1,542 @@
+//! Lists.
+
+use std::cmp::Ordering;
+
+use super::{Def, def};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{Apply, Attr, Ref, Slot, Value};
+
+pub(super) const BUILTINS: &[Def] = &[
+    def("all", 2, all),
+    def("any", 2, any),
+    def("concatLists", 1, concat_lists),
+    def("concatMap", 2, concat_map),
+    def("elem", 2, elem),
+    def("elemAt", 2, elem_at),
+    def("filter", 2, filter),
+    def("foldl'", 3, foldl),
+    def("genList", 2, gen_list),
+    def("genericClosure", 1, generic_closure),
+    def("groupBy", 2, group_by),
+    def("head", 1, head),
+    def("length", 1, length),
+    def("map", 2, map),
+    def("partition", 2, partition),
+    def("sort", 2, sort),
+    def("tail", 1, tail),
+];
+
+/// What a function says of an element.
+fn holds<'h>(
+    interp: &Interp<'h>,
+    func: Value<'h>,
+    item: Ref<'h>,
+    pos: Pos,
+    context: &'static str,
+) -> Result<bool> {
+    match interp.call(func, &[item], pos).within(pos, context)? {
+        Value::Bool(value) => Ok(value),
+        other => Err(interp.type_error("a Boolean", other).within(pos, context)),
+    }
+}
+
+fn all<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.all",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.all",
+    )?;
+    for item in list.items {
+        let context = "while evaluating the return value of the function passed to builtins.all";
+        if !holds(interp, func, item, pos, context)? {
+            return Ok(Value::Bool(false));
+        }
+    }
+    Ok(Value::Bool(true))
+}
+
+fn any<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.any",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.any",
+    )?;
+    for item in list.items {
+        let context = "while evaluating the return value of the function passed to builtins.any";
+        if holds(interp, func, item, pos, context)? {
+            return Ok(Value::Bool(true));
+        }
+    }
+    Ok(Value::Bool(false))
+}
+
+fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let lists = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.concatLists",
+    )?;
+    let mut items = Vec::new();
+    for list in lists.items {
+        let list = interp.expect_list(
+            list,
+            pos,
+            "while evaluating a value of the list passed to builtins.concatLists",
+        )?;
+        items.extend_from_slice(list.items);
+    }
+    Ok(interp.list(&items))
+}
+
+fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.concatMap",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.concatMap",
+    )?;
+    let mut items = Vec::new();
+    for item in list.items {
+        let context =
+            "while evaluating the return value of the function passed to builtins.concatMap";
+        match interp.call(func, &[item], pos).within(pos, context)? {
+            Value::List(part) => items.extend_from_slice(part.items),
+            other => return Err(interp.type_error("a list", other).within(pos, context)),
+        }
+    }
+    Ok(interp.list(&items))
+}
+
+fn elem<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.elem",
+    )?;
+    for item in list.items {
+        let equal = interp.equal_cells(args[0], item, pos).within(
+            Pos::NONE,
+            "while searching for the presence of the given element in the list",
+        )?;
+        if equal {
+            return Ok(Value::Bool(true));
+        }
+    }
+    Ok(Value::Bool(false))
+}
+
+fn elem_at<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let index = interp.expect_int(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to 'builtins.elemAt'",
+    )?;
+    let list = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to 'builtins.elemAt'",
+    )?;
+    let item = usize::try_from(index)
+        .ok()
+        .and_then(|index| list.items.get(index));
+    match item {
+        Some(item) => interp.force_at(item, pos),
+        None => Err(Error::new(
+            ErrorKind::Other,
+            format!(
+                "'builtins.elemAt' called with index {index} on a list of size {}",
+                list.items.len()
+            ),
+        )),
+    }
+}
+
+fn filter<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.filter",
+    )?;
+    if list.items.is_empty() {
+        return Ok(Value::List(list));
+    }
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.filter",
+    )?;
+    let mut kept = Vec::with_capacity(list.items.len());
+    for item in list.items {
+        let context = "while evaluating the return value of the filtering function passed to builtins.filter";
+        if holds(interp, func, item, pos, context)? {
+            kept.push(*item);
+        }
+    }
+    if kept.len() == list.items.len() {
+        return Ok(Value::List(list));
+    }
+    Ok(interp.list(&kept))
+}
+
+fn foldl<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.foldlStrict",
+    )?;
+    let list = interp.expect_list(
+        args[2],
+        pos,
+        "while evaluating the third argument passed to builtins.foldlStrict",
+    )?;
+    let Some((first, rest)) = list.items.split_first() else {
+        return interp.force_at(args[1], pos);
+    };
+    let mut result = interp.call(func, &[args[1], first], pos)?;
+    for item in rest {
+        let so_far = interp.cell(result);
+        result = interp.call(func, &[so_far, item], pos)?;
+    }
+    Ok(result)
+}
+
+fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let length = interp.expect_int(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.genList",
+    )?;
+    let Ok(length) = u32::try_from(length) else {
+        return Err(Error::new(
+            ErrorKind::Other,
+            format!("cannot create list of size {length}"),
+        ));
+    };
+    interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.genList",
+    )?;
+    let items = interp
+        .heap
+        .alloc_slice_fill_with(length as usize, |index| -> Ref<'h> {
+            let arg = interp.cell(Value::Int(index as i64));
+            interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                func: args[0],
+                arg,
+                second: None,
+            })))
+        });
+    Ok(interp.list_in_heap(items))
+}
+
+fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let arg = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.genericClosure",
+    )?;
+    let field = |name, context| {
+        arg.get(name)
+            .ok_or_else(|| interp.missing_attr(name, Pos::NONE).within(pos, context))
+    };
+    let start = field(
+        interp.known.start_set,
+        "in the attrset passed as argument to builtins.genericClosure",
+    )?;
+    let start = interp.expect_list(
+        start.value,
+        pos,
+        "while evaluating the 'startSet' attribute passed as argument to builtins.genericClosure",
+    )?;
+    if start.items.is_empty() {
+        return Ok(Value::List(start));
+    }
+    let operator = field(
+        interp.known.operator,
+        "in the attrset passed as argument to builtins.genericClosure",
+    )?;
+    let operator = interp.expect_function(
+        operator.value,
+        pos,
+        "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure",
+    )?;
+    let mut queue: std::collections::VecDeque<Ref<'h>> = start.items.iter().copied().collect();
+    let mut done: Vec<Value<'h>> = Vec::new();
+    let mut result = Vec::new();
+    while let Some(item) = queue.pop_front() {
+        let attrs = interp.expect_attrs(
+            item,
+            pos,
+            "while evaluating one of the elements generated by (or initially passed to) builtins.genericClosure",
+        )?;
+        let Some(key) = attrs.get(interp.known.key) else {
+            return Err(interp.missing_attr(interp.known.key, Pos::NONE).within(
+                pos,
+                "in one of the attrsets generated by (or initially passed to) builtins.genericClosure",
+            ));
+        };
+        let key = interp.force_at(key.value, pos)?;
+        if !insert_key(interp, &mut done, key)? {
+            continue;
+        }
+        result.push(item);
+        let context = "while evaluating the return value of the `operator` passed to builtins.genericClosure";
+        match interp.call(operator, &[item], pos).within(pos, context)? {
+            Value::List(more) => queue.extend(more.items.iter().copied()),
+            other => return Err(interp.type_error("a list", other).within(pos, context)),
+        }
+    }
+    Ok(interp.list(&result))
+}
+
+/// Adds a key to the sorted keys; `false` if it is there.
+fn insert_key<'h>(
+    interp: &Interp<'h>,
+    done: &mut Vec<Value<'h>>,
+    key: Value<'h>,
+) -> Result<bool> {
+    if done.is_empty() {
+        // A key that cannot be compared is wrong even if it is the only one.
+        interp.less(key, key)?;
+    }
+    let (mut low, mut high) = (0, done.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        let order = compare(interp, done[middle], key).within(
+            Pos::NONE,
+            "while comparing the `key` attributes of two genericClosure elements",
+        )?;
+        match order {
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+            Ordering::Equal => return Ok(false),
+        }
+    }
+    done.insert(low, key);
+    Ok(true)
+}
+
+fn compare<'h>(interp: &Interp<'h>, a: Value<'h>, b: Value<'h>) -> Result<Ordering> {
+    Ok(if interp.less(a, b)? {
+        Ordering::Less
+    } else if interp.less(b, a)? {
+        Ordering::Greater
+    } else {
+        Ordering::Equal
+    })
+}
+
+fn group_by<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.groupBy",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.groupBy",
+    )?;
+    let mut groups: std::collections::BTreeMap<_, Vec<Ref<'h>>> = std::collections::BTreeMap::new();
+    for item in list.items {
+        let context =
+            "while evaluating the return value of the grouping function passed to builtins.groupBy";
+        let name = interp.call(func, &[item], pos).within(pos, context)?;
+        let name = interp.expect_plain_string(interp.cell(name), pos, context)?;
+        groups
+            .entry(interp.intern_string(name))
+            .or_default()
+            .push(*item);
+    }
+    let entries: Vec<Attr<'h>> = groups
+        .into_iter()
+        .map(|(name, items)| Attr {
+            name,
+            pos: Pos::NONE,
+            value: interp.cell(interp.list(&items)),
+        })
+        .collect();
+    Ok(interp.attrs_sorted(&entries))
+}
+
+fn head<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to 'builtins.head'",
+    )?;
+    match list.items.first() {
+        Some(first) => interp.force_at(first, pos),
+        None => Err(Error::new(
+            ErrorKind::Other,
+            "'builtins.head' called on an empty list",
+        )),
+    }
+}
+
+fn tail<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to 'builtins.tail'",
+    )?;
+    match list.items.split_first() {
+        Some((_, [])) => Ok(Value::List(interp.shared.no_list)),
+        Some((_, rest)) => Ok(interp.list_in_heap(rest)),
+        None => Err(Error::new(
+            ErrorKind::Other,
+            "'builtins.tail' called on an empty list",
+        )),
+    }
+}
+
+fn length<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.length",
+    )?;
+    Ok(Value::Int(list.items.len() as i64))
+}
+
+fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.map",
+    )?;
+    if list.items.is_empty() {
+        return Ok(Value::List(list));
+    }
+    interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.map",
+    )?;
+    let items = interp
+        .heap
+        .alloc_slice_fill_with(list.items.len(), |index| -> Ref<'h> {
+            interp.heap.alloc(Slot::new(Value::Apply(interp.heap.alloc(Apply {
+                func: args[0],
+                arg: list.items[index],
+                second: None,
+            }))))
+        });
+    Ok(interp.list_in_heap(items))
+}
+
+fn partition<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.partition",
+    )?;
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.partition",
+    )?;
+    let (mut right, mut wrong) = (Vec::new(), Vec::new());
+    for item in list.items {
+        let context = "while evaluating the return value of the partition function passed to builtins.partition";
+        interp.force_at(item, pos)?;
+        if holds(interp, func, item, pos, context)? {
+            right.push(*item);
+        } else {
+            wrong.push(*item);
+        }
+    }
+    let attr = |name, items: &[Ref<'h>]| Attr {
+        name,
+        pos: Pos::NONE,
+        value: interp.cell(interp.list(items)),
+    };
+    Ok(interp.attrs(vec![
+        attr(interp.known.right, &right),
+        attr(interp.known.wrong, &wrong),
+    ]))
+}
+
+fn sort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let list = interp.expect_list(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.sort",
+    )?;
+    if list.items.is_empty() {
+        return Ok(Value::List(list));
+    }
+    let func = interp.expect_function(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.sort",
+    )?;
+    for item in list.items {
+        interp.force_at(item, pos)?;
+    }
+    let is_less_than = matches!(func, Value::Builtin(builtin) if builtin.name == "lessThan");
+    let context = "while evaluating the return value of the sorting function passed to builtins.sort";
+    let less = |a: Ref<'h>, b: Ref<'h>| -> Result<bool> {
+        if is_less_than {
+            return interp
+                .less(a.get(), b.get())
+                .within(pos, "while evaluating the ordering function passed to builtins.sort");
+        }
+        match interp.call(func, &[a, b], pos).within(pos, context)? {
+            Value::Bool(value) => Ok(value),
+            other => Err(interp.type_error("a Boolean", other).within(pos, context)),
+        }
+    };
+    let mut items = list.items.to_vec();
+    merge_sort(&mut items, &less)?;
+    Ok(interp.list(&items))
+}
+
+/// A stable sort whose comparison may fail.
+fn merge_sort<T: Copy>(items: &mut [T], less: &impl Fn(T, T) -> Result<bool>) -> Result<()> {
+    const SHORT: usize = 8;
+    if items.len() <= SHORT {
+        for end in 1..items.len() {
+            let mut at = end;
+            while at > 0 && less(items[at], items[at - 1])? {
+                items.swap(at, at - 1);
+                at -= 1;
+            }
+        }
+        return Ok(());
+    }
+    let middle = items.len() / 2;
+    merge_sort(&mut items[..middle], less)?;
+    merge_sort(&mut items[middle..], less)?;
+    let left = items[..middle].to_vec();
+    let (mut i, mut j, mut out) = (0, middle, 0);
+    while i < left.len() && j < items.len() {
+        if less(items[j], left[i])? {
+            items[out] = items[j];
+            j += 1;
+        } else {
+            items[out] = left[i];
+            i += 1;
+        }
+        out += 1;
+    }
+    items[out..out + left.len() - i].copy_from_slice(&left[i..]);
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Functions that are part of the language (Nix manual, "Built-ins").
+
+mod arithmetic;
+mod attrs;
+mod control;
+pub(crate) mod derivation;
+mod lists;
+mod types;
+
+use crate::error::Result;
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::syntax::Scope;
+use crate::value::{Attr, Ref, Slot, Value};
+
+/// A function of Rust that the language can call.
+pub struct Builtin<'h> {
+    /// What it is called in messages.
+    pub name: &'h str,
+    /// How many arguments it takes; 1 to 6.
+    pub arity: u8,
+    /// Whether errors do not say that they come from it.
+    pub quiet: bool,
+    /// What it does. The arguments are not evaluated yet.
+    pub function: &'h Function<'h>,
+}
+
+/// What a [`Builtin`] does, given its arguments and the place of the call.
+pub type Function<'h> = dyn Fn(&Interp<'h>, &[Ref<'h>], Pos) -> Result<Value<'h>> + 'h;
+
+/// A builtin of ours.
+struct Def {
+    name: &'static str,
+    arity: u8,
+    function: for<'i, 'h, 'a> fn(&'i Interp<'h>, &'a [Ref<'h>], Pos) -> Result<Value<'h>>,
+}
+
+const fn def(
+    name: &'static str,
+    arity: u8,
+    function: for<'i, 'h, 'a> fn(&'i Interp<'h>, &'a [Ref<'h>], Pos) -> Result<Value<'h>>,
+) -> Def {
+    Def {
+        name,
+        arity,
+        function,
+    }
+}
+
+/// What is in scope everywhere under its own name; the others have `__` before it.
+const GLOBAL: &[&str] = &[
+    "abort",
+    "baseNameOf",
+    "break",
+    "derivation",
+    "derivationStrict",
+    "dirOf",
+    "false",
+    "fetchGit",
+    "fetchMercurial",
+    "fetchTarball",
+    "fetchTree",
+    "fromTOML",
+    "import",
+    "isNull",
+    "map",
+    "null",
+    "placeholder",
+    "removeAttrs",
+    "scopedImport",
+    "throw",
+    "toString",
+    "true",
+];
+
+const VERSION: &str = "2.34.8";
+
+const TABLES: &[&[Def]] = &[
+    arithmetic::BUILTINS,
+    attrs::BUILTINS,
+    control::BUILTINS,
+    derivation::BUILTINS,
+    lists::BUILTINS,
+    types::BUILTINS,
+];
+
+/// The scope around every file: the global names.
+pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
+    let mut scope = Scope::new();
+    let mut entries = Vec::with_capacity(128);
+    let mut add = |name: &str, value: Value<'h>| {
+        let cell = interp.cell(value);
+        let global = if GLOBAL.contains(&name) {
+            interp.intern(name)
+        } else {
+            interp.intern(format!("__{name}"))
+        };
+        scope.insert(global, cell);
+        entries.push(Attr {
+            name: interp.intern(name),
+            pos: Pos::NONE,
+            value: cell,
+        });
+    };
+    for def in TABLES.iter().copied().flatten() {
+        let function: &'h Function<'h> = interp.heap.alloc(def.function);
+        let builtin = interp.heap.alloc(Builtin {
+            name: def.name,
+            arity: def.arity,
+            quiet: false,
+            function,
+        });
+        add(def.name, Value::Builtin(builtin));
+    }
+    add("true", Value::Bool(true));
+    add("false", Value::Bool(false));
+    add("null", Value::Null);
+    add("nixVersion", interp.text(VERSION));
+    add("langVersion", Value::Int(6));
+    add("storeDir", interp.text(interp.world.settings.store_dir.as_str()));
+    if !interp.world.settings.pure {
+        add("currentSystem", interp.text(&interp.world.settings.system));
+        add("currentTime", Value::Int(interp.world.settings.time));
+    }
+    add("nixPath", search_path(interp));
+    let all: &'h Slot<'h> = interp.cell(Value::Null);
+    entries.push(Attr {
+        name: interp.intern("builtins"),
+        pos: Pos::NONE,
+        value: all,
+    });
+    all.set(interp.attrs(entries));
+    scope.insert(interp.intern("builtins"), all);
+    scope
+}
+
+/// The search path as a value: a list of `{ path, prefix }`.
+fn search_path<'h>(interp: &Interp<'h>) -> Value<'h> {
+    interp.list_of(interp.world.settings.search_path.iter().map(|(prefix, path)| {
+        interp.attrs(vec![
+            interp.attr("path", interp.text(path)),
+            interp.attr("prefix", interp.text(prefix)),
+        ])
+    }))
+}

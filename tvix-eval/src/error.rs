@@ -1,0 +1,159 @@
+//! Why an evaluation failed, and on the way to what.
+
+use std::borrow::Cow;
+
+use tvix_eval_api::RealiseError;
+
+use crate::source::Pos;
+
+/// The result of evaluating something.
+pub type Result<T> = std::result::Result<T, Box<Error>>;
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// `throw`, or a search path without the entry. `tryEval` catches it.
+    Thrown,
+    /// An assertion that does not hold. `tryEval` catches it.
+    Assertion,
+    /// `abort`.
+    Abort,
+    /// A value of the wrong type.
+    Type,
+    /// A variable or attribute that is not there.
+    Missing,
+    /// A value that needs itself.
+    InfiniteRecursion,
+    /// Too many calls within calls, or too deep a structure.
+    Depth,
+    /// Text that is not Nix.
+    Syntax,
+    /// A file that cannot be read, or is not what it should be.
+    Io,
+    /// Something that restricted or pure evaluation forbids.
+    Forbidden,
+    /// Something that could not be built or fetched.
+    Build,
+    /// Something that this evaluator does not do.
+    Unsupported,
+    /// A limit that the embedder set.
+    Limit,
+    /// The embedder wants no result any more.
+    Cancelled,
+    /// Anything else that is wrong with the program.
+    Other,
+}
+
+/// Why an evaluation failed.
+#[derive(Debug, Clone)]
+pub struct Error {
+    /// What kind of failure it is.
+    pub kind: ErrorKind,
+    /// What is wrong; may hold bytes that are not UTF-8, replaced.
+    pub message: String,
+    /// Where.
+    pub pos: Pos,
+    /// On the way to what, innermost first.
+    pub trace: Vec<Frame>,
+    /// Names that were perhaps meant.
+    pub suggestions: Vec<String>,
+    /// Why something could not be built, if that is it.
+    pub import: Option<Box<RealiseError>>,
+}
+
+/// What was being evaluated when it failed.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where.
+    pub pos: Pos,
+    /// What, as in "while calling the 'throw' builtin".
+    pub text: Cow<'static, str>,
+}
+
+/// Traces keep this many frames at each end.
+const FRAMES_KEPT: usize = 200;
+
+impl Error {
+    /// An error without a place.
+    #[cold]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Box<Self> {
+        Box::new(Self {
+            kind,
+            message: message.into(),
+            pos: Pos::NONE,
+            trace: Vec::new(),
+            suggestions: Vec::new(),
+            import: None,
+        })
+    }
+
+    /// With a place, unless it has one.
+    #[cold]
+    pub fn at(mut self: Box<Self>, pos: Pos) -> Box<Self> {
+        if !self.pos.is_some() && self.trace.is_empty() {
+            self.pos = pos;
+        }
+        self
+    }
+
+    /// With names that were perhaps meant.
+    #[cold]
+    pub fn suggesting(mut self: Box<Self>, names: Vec<String>) -> Box<Self> {
+        self.suggestions = names;
+        self
+    }
+
+    /// With what was being evaluated.
+    #[cold]
+    pub fn within(mut self: Box<Self>, pos: Pos, text: impl Into<Cow<'static, str>>) -> Box<Self> {
+        if self.trace.len() < FRAMES_KEPT {
+            self.trace.push(Frame {
+                pos,
+                text: text.into(),
+            });
+        }
+        self
+    }
+
+    /// Whether `tryEval` makes a value of it.
+    pub fn is_catchable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Thrown | ErrorKind::Assertion)
+    }
+}
+
+/// Says on the way to what it failed.
+pub trait ResultExt<T> {
+    /// Adds a frame to the trace.
+    fn within(self, pos: Pos, text: &'static str) -> Result<T>;
+    /// Adds a frame to the trace, whose text is computed only on failure.
+    fn within_with(self, pos: Pos, text: impl FnOnce() -> String) -> Result<T>;
+    /// Gives the error a place.
+    fn at(self, pos: Pos) -> Result<T>;
+}
+
+impl<T> ResultExt<T> for Result<T> {
+    #[inline]
+    fn within(self, pos: Pos, text: &'static str) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.within(pos, text)),
+        }
+    }
+
+    #[inline]
+    fn within_with(self, pos: Pos, text: impl FnOnce() -> String) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.within(pos, text())),
+        }
+    }
+
+    #[inline]
+    fn at(self, pos: Pos) -> Result<T> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.at(pos)),
+        }
+    }
+}

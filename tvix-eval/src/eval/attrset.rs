@@ -1,0 +1,215 @@
+//! Making sets of attributes, and the scopes of `rec` and `let`.
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::ir::{AttrKind, AttrSet, Delayed};
+use crate::value::{Attr, Attrs, Env, Ref, Value};
+
+impl<'h> Interp<'h> {
+    pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        if set.recursive {
+            return self.recursive_set(set, env);
+        }
+        let defs = &*set.defs;
+        if defs.is_empty() && set.dynamic.is_empty() {
+            return Ok(Value::Attrs(self.shared.no_attrs));
+        }
+        let entries: &'h [Attr<'h>] = if set.from.is_empty() {
+            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+                let def = &defs[index];
+                Attr {
+                    name: def.name,
+                    pos: def.pos,
+                    value: self.delay(&def.value, env),
+                }
+            })
+        } else {
+            let from = self.from_env(set.from, env, env, 0);
+            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+                let def = &defs[index];
+                let scope = if def.kind == AttrKind::From { from } else { env };
+                Attr {
+                    name: def.name,
+                    pos: def.pos,
+                    value: self.delay(&def.value, scope),
+                }
+            })
+        };
+        if set.dynamic.is_empty() {
+            return Ok(self.attrs_in_heap(entries, set.pos));
+        }
+        self.with_dynamic(set, entries, env)
+    }
+
+    fn from_env(
+        &self,
+        from: &'h [Delayed<'h>],
+        around: &'h Env<'h>,
+        evaluated_in: &'h Env<'h>,
+        first: usize,
+    ) -> &'h Env<'h> {
+        let scope = Env::new(self.heap, Some(around), from.len());
+        for (index, delayed) in from.iter().enumerate() {
+            scope.set(first + index, self.delay(delayed, evaluated_in));
+        }
+        scope
+    }
+
+    /// The scope of a `let`'s body.
+    pub(super) fn let_env(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<&'h Env<'h>> {
+        let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
+        self.fill_from(set, scope);
+        for (index, def) in set.defs.iter().enumerate() {
+            let around = if def.kind == AttrKind::Inherited {
+                env
+            } else {
+                scope
+            };
+            scope.set(index, self.delay(&def.value, around));
+        }
+        Ok(scope)
+    }
+
+    fn fill_from(&self, set: &'h AttrSet<'h>, scope: &'h Env<'h>) {
+        for (index, delayed) in set.from.iter().enumerate() {
+            // Not `delay`: a variable of this scope has no cell yet.
+            let cell = self.delay(delayed, scope);
+            scope.set(set.defs.len() + index, cell);
+        }
+    }
+
+    fn recursive_set(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
+        self.fill_from(set, scope);
+        let entries: &'h [Attr<'h>] = self.heap.alloc_slice_fill_with(set.defs.len(), |index| {
+            let def = &set.defs[index];
+            let value = match def.kind {
+                AttrKind::Inherited => self.delay(&def.value, env),
+                // Values may be overridden: other definitions must not hold their cells.
+                _ if set.overrides.is_some() => self.thunk(&def.value, scope),
+                _ => self.delay(&def.value, scope),
+            };
+            scope.set(index, value);
+            Attr {
+                name: def.name,
+                pos: def.pos,
+                value,
+            }
+        });
+        let entries = match set.overrides {
+            None => entries,
+            Some(index) => self.override_attrs(entries, scope, index as usize)?,
+        };
+        if set.dynamic.is_empty() {
+            return Ok(self.attrs_in_heap(entries, set.pos));
+        }
+        self.with_dynamic(set, entries, scope)
+    }
+
+    /// `rec { __overrides = …; }`: an old way to change definitions (C++ Nix's `ExprAttrs`).
+    fn override_attrs(
+        &self,
+        entries: &'h [Attr<'h>],
+        scope: &'h Env<'h>,
+        index: usize,
+    ) -> Result<&'h [Attr<'h>]> {
+        let def = entries[index];
+        let overrides: &Attrs<'h> = self.expect_attrs(
+            def.value,
+            def.pos,
+            "while evaluating the `__overrides` attribute",
+        )?;
+        let mut merged: Vec<Attr<'h>> = entries.to_vec();
+        for attr in overrides.entries {
+            match entries.binary_search_by(|entry| entry.name.cmp(&attr.name)) {
+                Ok(at) => {
+                    merged[at] = *attr;
+                    scope.set(at, attr.value);
+                }
+                Err(_) => merged.push(*attr),
+            }
+        }
+        merged.sort_by_key(|attr| attr.name);
+        Ok(self.heap.alloc_slice_copy(&merged))
+    }
+
+    fn with_dynamic(
+        &self,
+        set: &'h AttrSet<'h>,
+        entries: &'h [Attr<'h>],
+        env: &'h Env<'h>,
+    ) -> Result<Value<'h>> {
+        let mut all: Vec<Attr<'h>> = entries.to_vec();
+        for attr in set.dynamic.iter() {
+            let name: Ref<'h> = match self.eval(&attr.name, env)? {
+                Value::Null => continue,
+                value => self.cell(value),
+            };
+            let name = self.expect_plain_string(
+                name,
+                attr.pos,
+                "while evaluating the name of a dynamic attribute",
+            )?;
+            let name = self.intern_string(name);
+            if let Some(before) = all.iter().find(|other| other.name == name) {
+                let message = format!(
+                    "dynamic attribute '{}' already defined at {}",
+                    self.display(name),
+                    self.place_text(before.pos)
+                );
+                return Err(Error::new(ErrorKind::Other, message)).at(attr.pos);
+            }
+            // Not an alias: the function is not named after it either.
+            let value = self.delay(&attr.value, env);
+            all.push(Attr {
+                name,
+                pos: attr.pos,
+                value,
+            });
+        }
+        all.sort_by_key(|attr| attr.name);
+        Ok(self.attrs_in_heap(self.heap.alloc_slice_copy(&all), set.pos))
+    }
+
+    /// `left // right`.
+    pub(crate) fn update(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Value<'h> {
+        let (l, r) = (left.entries, right.entries);
+        if l.is_empty() {
+            return Value::Attrs(right);
+        }
+        if r.is_empty() {
+            return Value::Attrs(left);
+        }
+        let mut merged = bumpalo::collections::Vec::with_capacity_in(l.len() + r.len(), self.heap);
+        let mut rest = l;
+        if r.len() * 4 < l.len() {
+            // Few changes to many: whole runs are copied between them.
+            for attr in r {
+                let at = rest.partition_point(|other| other.name < attr.name);
+                merged.extend_from_slice_copy(&rest[..at]);
+                merged.push(*attr);
+                rest = &rest[at..];
+                if rest.first().is_some_and(|other| other.name == attr.name) {
+                    rest = &rest[1..];
+                }
+            }
+        } else {
+            for attr in r {
+                while let Some((first, others)) = rest.split_first() {
+                    if first.name < attr.name {
+                        merged.push(*first);
+                        rest = others;
+                        continue;
+                    }
+                    if first.name == attr.name {
+                        rest = others;
+                    }
+                    break;
+                }
+                merged.push(*attr);
+            }
+        }
+        merged.extend_from_slice_copy(rest);
+        self.attrs_in_heap(merged.into_bump_slice(), left.pos)
+    }
+}

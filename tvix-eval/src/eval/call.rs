@@ -1,0 +1,276 @@
+//! Calling functions.
+
+use super::Step;
+use crate::builtins::Builtin;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::ir::{Call, Expr, Formals, Lambda};
+use crate::source::Pos;
+use crate::value::{Attrs, Env, Partial, Ref, Value};
+
+/// No builtin has more parameters.
+pub(crate) const MAX_ARITY: usize = 6;
+
+impl<'h> Interp<'h> {
+    /// A call in tail position: the last function's body is left to the caller.
+    pub(super) fn call_expr(&self, call: &'h Call<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+        let pos = call.pos;
+        let args = &*call.args;
+        let mut func = self.eval(&call.func, env)?;
+        let mut given = 0;
+        loop {
+            match func {
+                Value::Lambda { code, env: around } => {
+                    let lambda = self.lambdas.get(code);
+                    let arg = self.delay(&args[given], env);
+                    given += 1;
+                    self.deeper(pos)?;
+                    let scope = self.enter(lambda, around, arg, pos)?;
+                    if given == args.len() {
+                        return Ok(Step::Tail(&lambda.body, scope));
+                    }
+                    func = match &lambda.body {
+                        Expr::Lambda(inner) => Value::Lambda {
+                            code: self.lambda_code(inner),
+                            env: scope,
+                        },
+                        body => self.eval(body, scope)?,
+                    };
+                }
+                Value::Builtin(builtin) => {
+                    let wanted = usize::from(builtin.arity);
+                    if args.len() - given < wanted {
+                        let rest = self
+                            .heap
+                            .alloc_slice_fill_with(args.len() - given, |index| {
+                                self.delay(&args[given + index], env)
+                            });
+                        return Ok(Step::Done(Value::Partial(self.heap.alloc(Partial {
+                            builtin,
+                            args: rest,
+                        }))));
+                    }
+                    let mut cells = [self.shared.null; MAX_ARITY];
+                    for cell in &mut cells[..wanted] {
+                        *cell = self.delay(&args[given], env);
+                        given += 1;
+                    }
+                    func = self.call_builtin(builtin, &cells[..wanted], pos)?;
+                    if given == args.len() {
+                        return Ok(Step::Done(func));
+                    }
+                }
+                other => {
+                    let rest = self.delay(&args[given], env);
+                    given += 1;
+                    func = self.call(other, &[rest], pos)?;
+                    if given == args.len() {
+                        return Ok(Step::Done(func));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls a function.
+    pub fn call(&self, func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+        self.check_stack()?;
+        let depth = self.depth.get();
+        let result = self.call_inner(func, args, pos);
+        self.depth.set(depth);
+        result
+    }
+
+    fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+        let mut args = args;
+        while let Some((first, rest)) = args.split_first() {
+            match func {
+                Value::Lambda { code, env } => {
+                    let lambda = self.lambdas.get(code);
+                    self.deeper(pos)?;
+                    let scope = self.enter(lambda, env, first, pos)?;
+                    func = self.eval(&lambda.body, scope)?;
+                    args = rest;
+                }
+                Value::Builtin(builtin) => {
+                    let wanted = usize::from(builtin.arity);
+                    if args.len() < wanted {
+                        return Ok(Value::Partial(self.heap.alloc(Partial {
+                            builtin,
+                            args: self.heap.alloc_slice_copy(args),
+                        })));
+                    }
+                    func = self.call_builtin(builtin, &args[..wanted], pos)?;
+                    args = &args[wanted..];
+                }
+                Value::Partial(partial) => {
+                    let wanted = usize::from(partial.builtin.arity) - partial.args.len();
+                    let taken = wanted.min(args.len());
+                    let mut cells = [self.shared.null; MAX_ARITY];
+                    let total = partial.args.len() + taken;
+                    cells[..partial.args.len()].copy_from_slice(partial.args);
+                    cells[partial.args.len()..total].copy_from_slice(&args[..taken]);
+                    if taken < wanted {
+                        return Ok(Value::Partial(self.heap.alloc(Partial {
+                            builtin: partial.builtin,
+                            args: self.heap.alloc_slice_copy(&cells[..total]),
+                        })));
+                    }
+                    func = self.call_builtin(partial.builtin, &cells[..total], pos)?;
+                    args = &args[taken..];
+                }
+                Value::Attrs(attrs) => match attrs.get(self.known.functor) {
+                    Some(functor) => {
+                        let this = self.cell(func);
+                        let called = self.force_at(functor.value, functor.pos)?;
+                        self.deeper(pos)?;
+                        func = self
+                            .call(called, &[this], pos)
+                            .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
+                    }
+                    None => return Err(self.not_a_function(func, pos)),
+                },
+                other => return Err(self.not_a_function(other, pos)),
+            }
+        }
+        Ok(func)
+    }
+
+    #[inline]
+    fn call_builtin(
+        &self,
+        builtin: &'h Builtin<'h>,
+        args: &[Ref<'h>],
+        pos: Pos,
+    ) -> Result<Value<'h>> {
+        self.deeper(pos)?;
+        match (builtin.function)(self, args, pos) {
+            Ok(value) => {
+                self.depth.set(self.depth.get() - 1);
+                Ok(value)
+            }
+            Err(error) if builtin.quiet => Err(error),
+            Err(error) => Err(error.within(
+                pos,
+                format!("while calling the '{}' builtin", builtin.name),
+            )),
+        }
+    }
+
+    #[cold]
+    fn not_a_function(&self, value: Value<'h>, pos: Pos) -> Box<Error> {
+        let phrase = value.type_phrase();
+        let shown = self.show(value);
+        Error::new(
+            ErrorKind::Type,
+            format!(
+                "attempt to call something which is not a function but {phrase}: {shown}"
+            ),
+        )
+        .at(pos)
+    }
+
+    /// The scope of a function's body.
+    #[inline]
+    fn enter(
+        &self,
+        lambda: &'h Lambda<'h>,
+        around: &'h Env<'h>,
+        arg: Ref<'h>,
+        pos: Pos,
+    ) -> Result<&'h Env<'h>> {
+        match &lambda.formals {
+            None => Ok(Env::one(self.heap, around, arg)),
+            Some(formals) => self.bind_formals(lambda, formals, around, arg, pos),
+        }
+    }
+
+    fn bind_formals(
+        &self,
+        lambda: &'h Lambda<'h>,
+        formals: &'h Formals<'h>,
+        around: &'h Env<'h>,
+        arg: Ref<'h>,
+        pos: Pos,
+    ) -> Result<&'h Env<'h>> {
+        let attrs = match self
+            .expect_attrs(
+                arg,
+                lambda.pos,
+                "while evaluating the value passed for the lambda argument",
+            ) {
+                Ok(attrs) => attrs,
+                Err(error) => return Err(error.within(pos, "from call site")),
+            };
+        let base = usize::from(lambda.arg.is_some());
+        let scope = Env::new(self.heap, Some(around), base + formals.items.len());
+        if base == 1 {
+            scope.set(0, arg);
+        }
+        let mut used = 0;
+        for (index, formal) in formals.items.iter().enumerate() {
+            let cell = match attrs.get(formal.name) {
+                Some(attr) => {
+                    used += 1;
+                    attr.value
+                }
+                None => match &formal.default {
+                    Some(default) => self.delay(default, scope),
+                    None => {
+                        let message = format!(
+                            "function '{}' called without required argument '{}'",
+                            self.lambda_name(lambda),
+                            self.display(formal.name)
+                        );
+                        let known = attrs.entries.iter().map(|attr| attr.name);
+                        return Err(Error::new(ErrorKind::Type, message)
+                            .at(lambda.pos)
+                            .suggesting(self.suggest(formal.name, known))
+                            .within(pos, "from call site"));
+                    }
+                },
+            };
+            scope.set(base + index, cell);
+        }
+        if !formals.ellipsis && used != attrs.entries.len() {
+            return Err(self.unexpected_argument(lambda, formals, attrs, pos));
+        }
+        Ok(scope)
+    }
+
+    #[cold]
+    fn unexpected_argument(
+        &self,
+        lambda: &Lambda<'h>,
+        formals: &Formals<'h>,
+        attrs: &Attrs<'h>,
+        pos: Pos,
+    ) -> Box<Error> {
+        let is_formal = |attr| formals.items.iter().any(|formal| formal.name == attr);
+        let unexpected = self
+            .by_name(attrs)
+            .into_iter()
+            .map(|(_, attr)| attr.name)
+            .find(|name| !is_formal(*name));
+        let Some(unexpected) = unexpected else {
+            return Error::new(ErrorKind::Other, "a formal was counted twice");
+        };
+        let message = format!(
+            "function '{}' called with unexpected argument '{}'",
+            self.lambda_name(lambda),
+            self.display(unexpected)
+        );
+        let known = formals.items.iter().map(|formal| formal.name);
+        Error::new(ErrorKind::Type, message)
+            .at(lambda.pos)
+            .suggesting(self.suggest(unexpected, known))
+            .within(pos, "from call site")
+    }
+
+    pub(crate) fn lambda_name(&self, lambda: &Lambda<'h>) -> String {
+        match lambda.name.get() {
+            Some(name) => self.display(name),
+            None => "anonymous lambda".to_owned(),
+        }
+    }
+}

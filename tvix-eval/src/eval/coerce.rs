@@ -1,0 +1,158 @@
+//! Turning values into strings.
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{ContextId, List, Ref, Value};
+
+/// Which values count as strings, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coercion {
+    /// Whether numbers, Booleans, `null` and lists do, as for `toString` and the environment of a
+    /// derivation.
+    pub more: bool,
+    /// Whether paths are copied to the store.
+    pub copy_to_store: bool,
+}
+
+impl Coercion {
+    /// Strings, paths as they are, and sets that say how.
+    pub const STRICT: Self = Self {
+        more: false,
+        copy_to_store: false,
+    };
+    /// What `toString` does.
+    pub const TO_STRING: Self = Self {
+        more: true,
+        copy_to_store: false,
+    };
+    /// What the environment of a derivation does.
+    pub const ENVIRONMENT: Self = Self {
+        more: true,
+        copy_to_store: true,
+    };
+    /// What interpolation in a string does.
+    pub const INTERPOLATION: Self = Self {
+        more: false,
+        copy_to_store: true,
+    };
+}
+
+impl<'h> Interp<'h> {
+    /// Appends a value as a string, and adds what it mentions to a context.
+    pub fn coerce(
+        &self,
+        value: Value<'h>,
+        mode: Coercion,
+        pos: Pos,
+        out: &mut Vec<u8>,
+        context: &mut ContextId,
+    ) -> Result<()> {
+        match value {
+            Value::String(string) => {
+                out.extend_from_slice(string.bytes);
+                *context = self.contexts.union(*context, string.context);
+                Ok(())
+            }
+            Value::Path(path) if mode.copy_to_store => {
+                let copied = self.copy_to_store(path)?;
+                out.extend_from_slice(copied.bytes);
+                *context = self.contexts.union(*context, copied.context);
+                Ok(())
+            }
+            Value::Path(path) => {
+                out.extend_from_slice(path.bytes);
+                Ok(())
+            }
+            Value::Attrs(attrs) => {
+                if let Some(to_string) = attrs.get(self.known.to_string) {
+                    let func = self.force_at(to_string.value, to_string.pos)?;
+                    let this = self.cell(value);
+                    return self.nested(pos, || {
+                        let text = self.call(func, &[this], pos)?;
+                        self.coerce(text, mode, pos, out, context)
+                    })
+                    .within(pos, "while evaluating the result of the `__toString` attribute");
+                }
+                match attrs.get(self.known.out_path) {
+                    Some(path) => self.nested(pos, || {
+                        let path = self.force_at(path.value, pos)?;
+                        self.coerce(path, mode, pos, out, context)
+                    }),
+                    None => Err(self.not_a_string(value)),
+                }
+            }
+            _ if !mode.more => Err(self.not_a_string(value)),
+            Value::Bool(true) => {
+                out.push(b'1');
+                Ok(())
+            }
+            Value::Bool(false) | Value::Null => Ok(()),
+            Value::Int(number) => {
+                out.extend_from_slice(number.to_string().as_bytes());
+                Ok(())
+            }
+            Value::Float(number) => {
+                out.extend_from_slice(format!("{number:.6}").as_bytes());
+                Ok(())
+            }
+            Value::List(list) => {
+                self.nested(pos, || self.coerce_list(list, mode, pos, out, context))
+            }
+            _ => Err(self.not_a_string(value)),
+        }
+    }
+
+    fn coerce_list(
+        &self,
+        list: &'h List<'h>,
+        mode: Coercion,
+        pos: Pos,
+        out: &mut Vec<u8>,
+        context: &mut ContextId,
+    ) -> Result<()> {
+        for (index, item) in list.items.iter().enumerate() {
+            let value = self.force_at(item, pos)?;
+            self.coerce(value, mode, pos, out, context)
+                .within(pos, "while evaluating one element of the list")?;
+            let is_empty_list = matches!(value, Value::List(list) if list.items.is_empty());
+            if index + 1 < list.items.len() && !is_empty_list {
+                out.push(b' ');
+            }
+        }
+        Ok(())
+    }
+
+    /// A cell as a string with its context.
+    pub fn coerce_cell(
+        &self,
+        cell: Ref<'h>,
+        mode: Coercion,
+        pos: Pos,
+        why: &'static str,
+    ) -> Result<&'h crate::value::NixString<'h>> {
+        let value = self.force_at(cell, pos).within(pos, why)?;
+        if let Value::String(string) = value {
+            return Ok(string);
+        }
+        let text = self.with_buffer(|buffer| {
+            let mut context = ContextId::EMPTY;
+            self.coerce(value, mode, pos, buffer, &mut context)?;
+            Ok(self.string(&*buffer, context))
+        });
+        match text.within(pos, why)? {
+            Value::String(string) => Ok(string),
+            _ => Ok(self.shared.empty_string),
+        }
+    }
+
+    #[cold]
+    fn not_a_string(&self, value: Value<'h>) -> Box<Error> {
+        let phrase = value.type_phrase();
+        let shown = self.show(value);
+        Error::new(
+            ErrorKind::Type,
+            format!("cannot coerce {phrase} to a string: {shown}"),
+        )
+    }
+}

@@ -1,0 +1,117 @@
+//! `+`, and strings and paths with interpolations.
+
+use super::Coercion;
+use super::operators::add_integers;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::ir::{Binary, Concat};
+use crate::source::Pos;
+use crate::value::{ContextId, Env, Value};
+
+const SEGMENT: &str = "while evaluating a path segment";
+
+impl<'h> Interp<'h> {
+    /// `left + right`.
+    pub(super) fn add(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let left = self.eval(&node.left, env)?;
+        let right = self.eval(&node.right, env)?;
+        match (left, right) {
+            (Value::Int(a), Value::Int(b)) => add_integers(a, b).at(node.pos),
+            (Value::Int(a), Value::Float(b)) => Ok(Value::Float(a as f64 + b)),
+            (Value::Float(a), Value::Int(b)) => Ok(Value::Float(a + b as f64)),
+            (Value::Float(a), Value::Float(b)) => Ok(Value::Float(a + b)),
+            (Value::Int(_), other) => Err(cannot_add(other, "an integer", node.pos)),
+            (Value::Float(_), other) => Err(cannot_add(other, "a float", node.pos)),
+            (Value::String(a), Value::String(b)) => {
+                let bytes = self
+                    .heap
+                    .alloc_slice_fill_copy(a.bytes.len() + b.bytes.len(), 0);
+                bytes[..a.bytes.len()].copy_from_slice(a.bytes);
+                bytes[a.bytes.len()..].copy_from_slice(b.bytes);
+                let context = self.contexts.union(a.context, b.context);
+                Ok(self.string_in_heap(bytes, context))
+            }
+            (first, second) => self.with_buffer(|buffer| {
+                let mut context = ContextId::EMPTY;
+                let mode = Coercion {
+                    copy_to_store: matches!(first, Value::String(_)),
+                    ..Coercion::STRICT
+                };
+                self.coerce_segment(first, mode, node.pos, buffer, &mut context)?;
+                self.coerce_segment(second, mode, node.pos, buffer, &mut context)?;
+                match first {
+                    Value::Path(_) => self.appended_path(buffer, context, node.pos),
+                    _ => Ok(self.string(&*buffer, context)),
+                }
+            }),
+        }
+    }
+
+    /// `"…${e}…"`, `./a/${e}`.
+    pub(super) fn concat(&self, node: &'h Concat<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        self.with_buffer(|buffer| {
+            let mut context = ContextId::EMPTY;
+            let mode = Coercion {
+                copy_to_store: node.string,
+                ..Coercion::STRICT
+            };
+            for part in node.parts.iter() {
+                let value = self.eval(&part.expr, env)?;
+                match value {
+                    Value::String(string) => {
+                        buffer.extend_from_slice(string.bytes);
+                        context = self.contexts.union(context, string.context);
+                    }
+                    other => self.coerce_segment(other, mode, part.pos, buffer, &mut context)?,
+                }
+            }
+            if node.string {
+                Ok(self.string(&*buffer, context))
+            } else {
+                self.appended_path(buffer, context, node.pos)
+            }
+        })
+    }
+
+    #[inline]
+    fn coerce_segment(
+        &self,
+        value: Value<'h>,
+        mode: Coercion,
+        pos: Pos,
+        buffer: &mut Vec<u8>,
+        context: &mut ContextId,
+    ) -> Result<()> {
+        match self.coerce(value, mode, pos, buffer, context) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.within(pos, SEGMENT)),
+        }
+    }
+
+    fn appended_path(&self, text: &[u8], context: ContextId, pos: Pos) -> Result<Value<'h>> {
+        if !context.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Type,
+                "a string that refers to a store path cannot be appended to a path",
+            )
+            .at(pos));
+        }
+        if text.contains(&0) {
+            return Err(Error::new(
+                ErrorKind::Other,
+                "a path cannot contain a NUL byte",
+            )
+            .at(pos));
+        }
+        Ok(self.path(&crate::paths::canonical(text)))
+    }
+}
+
+#[cold]
+fn cannot_add(value: Value<'_>, to: &str, pos: Pos) -> Box<Error> {
+    Error::new(
+        ErrorKind::Type,
+        format!("cannot add {} to {to}", value.type_phrase()),
+    )
+    .at(pos)
+}

@@ -1,0 +1,216 @@
+//! Turning thunks into values.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{Apply, Attrs, List, NixString, Ref, Value};
+
+impl<'h> Interp<'h> {
+    /// The value of a cell, evaluated if it was not yet.
+    #[inline]
+    pub fn force(&self, cell: Ref<'h>) -> Result<Value<'h>> {
+        self.force_at(cell, Pos::NONE)
+    }
+
+    /// The value of a cell that is needed at a place.
+    #[inline]
+    pub fn force_at(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
+        let value = cell.get();
+        if value.is_evaluated() {
+            return Ok(value);
+        }
+        self.force_slow(cell, value, pos)
+    }
+
+    #[inline(never)]
+    fn force_slow(&self, cell: Ref<'h>, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
+        let fiber = self.fiber.get();
+        let result = match value {
+            Value::Thunk { code, env } => {
+                cell.set(Value::Hole(fiber));
+                self.eval(self.codes.get(code), env)
+            }
+            Value::Apply(apply) => {
+                cell.set(Value::Hole(fiber));
+                self.apply(apply)
+            }
+            Value::Hole(owner) => return self.wait_for(cell, owner, pos),
+            Value::Failed(number) => {
+                return Err(self.failures.borrow()[number as usize].clone());
+            }
+            evaluated => return Ok(evaluated),
+        };
+        match result {
+            Ok(value) => {
+                cell.set(value);
+                self.wake(cell);
+                Ok(value)
+            }
+            Err(error) => {
+                self.fail(cell, value, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Remembers that a cell cannot be evaluated.
+    #[cold]
+    fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
+        // Another try may have more room, or more time.
+        let transient = matches!(
+            error.kind,
+            ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
+        );
+        if transient {
+            cell.set(thunk);
+        } else {
+            let mut failures = self.failures.borrow_mut();
+            cell.set(Value::Failed(failures.len() as u32));
+            failures.push(Box::new(error.clone()));
+        }
+        self.wake(cell);
+    }
+
+    #[cold]
+    fn wait_for(&self, cell: Ref<'h>, owner: u32, pos: Pos) -> Result<Value<'h>> {
+        if owner == self.fiber.get() || !self.world.park(self, cell, owner) {
+            return Err(Error::new(
+                ErrorKind::InfiniteRecursion,
+                "infinite recursion encountered",
+            )
+            .at(pos));
+        }
+        self.force_at(cell, pos)
+    }
+
+    #[inline]
+    fn wake(&self, cell: Ref<'h>) {
+        if self.world.has_waiters() {
+            self.world.wake(cell);
+        }
+    }
+
+    fn apply(&self, apply: &Apply<'h>) -> Result<Value<'h>> {
+        let func = self.force(apply.func)?;
+        match apply.second {
+            None => self.call(func, &[apply.arg], Pos::NONE),
+            Some(second) => self.call(func, &[apply.arg, second], Pos::NONE),
+        }
+    }
+
+    /// A set of attributes.
+    #[inline]
+    pub fn expect_attrs(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<&'h Attrs<'h>> {
+        match self.force_in(cell, pos, context)? {
+            Value::Attrs(attrs) => Ok(attrs),
+            other => Err(self.type_error("a set", other).within(pos, context)),
+        }
+    }
+
+    /// A list.
+    #[inline]
+    pub fn expect_list(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<&'h List<'h>> {
+        match self.force_in(cell, pos, context)? {
+            Value::List(list) => Ok(list),
+            other => Err(self.type_error("a list", other).within(pos, context)),
+        }
+    }
+
+    /// A string, with or without context.
+    #[inline]
+    pub fn expect_string(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<&'h NixString<'h>> {
+        match self.force_in(cell, pos, context)? {
+            Value::String(string) => Ok(string),
+            other => Err(self.type_error("a string", other).within(pos, context)),
+        }
+    }
+
+    /// A string that mentions no store path.
+    pub fn expect_plain_string(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<&'h NixString<'h>> {
+        let string = self.expect_string(cell, pos, context)?;
+        if string.context.is_empty() {
+            return Ok(string);
+        }
+        Err(self.context_not_allowed(string).within(pos, context))
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn expect_int(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<i64> {
+        match self.force_in(cell, pos, context)? {
+            Value::Int(value) => Ok(value),
+            other => Err(self.type_error("an integer", other).within(pos, context)),
+        }
+    }
+
+    /// A Boolean.
+    #[inline]
+    pub fn expect_bool(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<bool> {
+        match self.force_in(cell, pos, context)? {
+            Value::Bool(value) => Ok(value),
+            other => Err(self.type_error("a Boolean", other).within(pos, context)),
+        }
+    }
+
+    /// A function, or a set that can be called.
+    pub fn expect_function(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<Value<'h>> {
+        let value = self.force_in(cell, pos, context)?;
+        let callable = match value {
+            Value::Attrs(attrs) => attrs.get(self.known.functor).is_some(),
+            other => other.is_function(),
+        };
+        if callable {
+            return Ok(value);
+        }
+        Err(self.type_error("a function", value).within(pos, context))
+    }
+
+    #[inline]
+    fn force_in(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<Value<'h>> {
+        match self.force_at(cell, pos) {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.within(pos, context)),
+        }
+    }
+
+    #[cold]
+    fn context_not_allowed(&self, string: &NixString<'h>) -> Box<Error> {
+        let text = String::from_utf8_lossy(string.bytes).into_owned();
+        let first = self.contexts.elements(string.context);
+        let mention = first
+            .first()
+            .map(|element| self.context_text(element))
+            .unwrap_or_default();
+        Error::new(
+            ErrorKind::Type,
+            format!(
+                "the string '{text}' is not allowed to refer to a store path (such as '{mention}')"
+            ),
+        )
+    }
+}

@@ -1,0 +1,212 @@
+//! Evaluating expressions.
+//!
+//! [`Interp::eval`] loops over what is in tail position and recurses for the rest. The machine's
+//! stack is checked at each recursion; calls are counted even in tail position, so that endless
+//! recursion is the same error as in C++ Nix.
+
+mod attrset;
+mod call;
+mod coerce;
+mod compare;
+mod concat;
+mod force;
+mod operators;
+mod select;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::ir::{Delayed, Expr, ListExpr, With, WithName};
+use crate::source::Pos;
+use crate::value::{Env, List, Ref, Slot, Value};
+
+pub use coerce::Coercion;
+
+/// What is left to do after a step in tail position.
+pub(crate) enum Step<'h> {
+    Done(Value<'h>),
+    Tail(&'h Expr<'h>, &'h Env<'h>),
+}
+
+impl<'h> Interp<'h> {
+    /// Evaluates an expression in a scope. What comes back is evaluated itself, its parts need
+    /// not be.
+    #[inline]
+    pub fn eval(&self, expr: &'h Expr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        match expr {
+            Expr::Const(cell) => Ok(cell.get()),
+            Expr::Local { slot, pos } => self.force_at(env.get(*slot), *pos),
+            _ => self.eval_node(expr, env),
+        }
+    }
+
+    #[inline(never)]
+    fn eval_node(&self, expr: &'h Expr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        self.check_stack()?;
+        let depth = self.depth.get();
+        let result = self.eval_loop(expr, env);
+        self.depth.set(depth);
+        result
+    }
+
+    fn eval_loop(&self, mut expr: &'h Expr<'h>, mut env: &'h Env<'h>) -> Result<Value<'h>> {
+        loop {
+            let step = match expr {
+                Expr::Const(cell) => return Ok(cell.get()),
+                Expr::Global(cell) => return self.force(cell),
+                Expr::Local { slot, pos } => return self.force_at(env.get(*slot), *pos),
+                Expr::Outer { level, slot, pos } => {
+                    return self.force_at(env.outer(u32::from(*level)).get(*slot), *pos);
+                }
+                Expr::WithName(name) => {
+                    let cell = self.with_name(name, env)?;
+                    return self.force_at(cell, name.pos);
+                }
+                Expr::Select(select) => self.select(select, env)?,
+                Expr::HasAttr(has) => return self.has_attr(has, env),
+                Expr::AttrSet(set) => return self.attr_set(set, env),
+                Expr::List(list) => return Ok(self.list_expr(list, env)),
+                Expr::Lambda(lambda) => {
+                    let code = self.lambda_code(lambda);
+                    return Ok(Value::Lambda { code, env });
+                }
+                Expr::Call(call) => self.call_expr(call, env)?,
+                Expr::Let(binding) => Step::Tail(&binding.body, self.let_env(&binding.attrs, env)?),
+                Expr::With(with) => Step::Tail(&with.body, self.with_env(with, env)),
+                Expr::If(choice) => {
+                    let holds = self.eval_bool(
+                        &choice.cond,
+                        env,
+                        choice.pos,
+                        "while evaluating a branch condition",
+                    )?;
+                    Step::Tail(if holds { &choice.yes } else { &choice.no }, env)
+                }
+                Expr::Assert(assert) => {
+                    self.check_assertion(assert, env)?;
+                    Step::Tail(&assert.body, env)
+                }
+                Expr::Not(not) => {
+                    let holds = self.eval_bool(
+                        &not.operand,
+                        env,
+                        not.pos,
+                        "in the argument of the not operator",
+                    )?;
+                    return Ok(Value::Bool(!holds));
+                }
+                Expr::Binary(binary) => return self.binary(binary, env),
+                Expr::Concat(concat) => return self.concat(concat, env),
+                Expr::CurPos(pos) => return Ok(self.pos_attrs(*pos)),
+                Expr::Name { name, pos } => return Err(self.undefined(*name, *pos)),
+            };
+            match step {
+                Step::Done(value) => return Ok(value),
+                Step::Tail(next, scope) => {
+                    expr = next;
+                    env = scope;
+                }
+            }
+        }
+    }
+
+    /// A cell for an expression that is evaluated only when it is needed. Variables and literals
+    /// are not copied: their own cell comes back.
+    #[inline]
+    pub(crate) fn delay(&self, delayed: &'h Delayed<'h>, env: &'h Env<'h>) -> Ref<'h> {
+        let known = match &delayed.expr {
+            Expr::Const(cell) | Expr::Global(cell) => Some(*cell),
+            // What is not filled yet is a later definition of the same scope.
+            Expr::Local { slot, .. } => env.peek(*slot),
+            Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
+            Expr::Lambda(lambda) => {
+                let code = self.lambda_code(lambda);
+                Some(&*self.heap.alloc(Slot::new(Value::Lambda { code, env })))
+            }
+            Expr::List(list) if list.items.is_empty() => Some(self.shared.empty_list),
+            _ => None,
+        };
+        match known {
+            Some(cell) => cell,
+            None => self.thunk(delayed, env),
+        }
+    }
+
+    /// A new cell for an expression that is evaluated only when it is needed.
+    #[inline]
+    pub(crate) fn thunk(&self, delayed: &'h Delayed<'h>, env: &'h Env<'h>) -> Ref<'h> {
+        let code = self.code(delayed);
+        self.heap.alloc(Slot::new(Value::Thunk { code, env }))
+    }
+
+    fn list_expr(&self, list: &'h ListExpr<'h>, env: &'h Env<'h>) -> Value<'h> {
+        if list.items.is_empty() {
+            return Value::List(self.shared.no_list);
+        }
+        let items = self
+            .heap
+            .alloc_slice_fill_with(list.items.len(), |index| self.delay(&list.items[index], env));
+        Value::List(self.heap.alloc(List { items }))
+    }
+
+    fn with_env(&self, with: &'h With<'h>, env: &'h Env<'h>) -> &'h Env<'h> {
+        Env::one(self.heap, env, self.delay(&with.attrs, env))
+    }
+
+    fn with_name(&self, name: &'h WithName<'h>, env: &'h Env<'h>) -> Result<Ref<'h>> {
+        let mut scope = Some(name.scope);
+        while let Some(with) = scope {
+            let cell = env.outer(name.depth - with.depth).get(0);
+            let attrs = match cell.get() {
+                Value::Attrs(attrs) => attrs,
+                _ => self.expect_attrs(
+                    cell,
+                    name.pos,
+                    "while evaluating the first subexpression of a with expression",
+                )?,
+            };
+            let cached = name.cache.get() as usize;
+            match attrs.entries.get(cached) {
+                Some(attr) if attr.name == name.name => return Ok(attr.value),
+                _ => {}
+            }
+            if let Some(index) = attrs.index(name.name) {
+                name.cache.set(index as u32);
+                return Ok(attrs.entries[index].value);
+            }
+            scope = with.outer;
+        }
+        Err(self.undefined(name.name, name.pos))
+    }
+
+    #[cold]
+    fn undefined(&self, name: crate::symbol::Symbol, pos: Pos) -> Box<Error> {
+        let name = self.display(name);
+        Error::new(ErrorKind::Missing, format!("undefined variable '{name}'")).at(pos)
+    }
+
+    /// Evaluates a condition.
+    #[inline]
+    pub(crate) fn eval_bool(
+        &self,
+        expr: &'h Expr<'h>,
+        env: &'h Env<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<bool> {
+        match self.eval(expr, env)? {
+            Value::Bool(value) => Ok(value),
+            other => Err(self.type_error("a Boolean", other).at(pos).within(pos, context)),
+        }
+    }
+
+    /// "expected … but found …".
+    #[cold]
+    pub(crate) fn type_error(&self, wanted: &str, found: Value<'h>) -> Box<Error> {
+        let phrase = found.type_phrase();
+        let shown = self.show(found);
+        Error::new(
+            ErrorKind::Type,
+            format!("expected {wanted} but found {phrase}: {shown}"),
+        )
+    }
+}

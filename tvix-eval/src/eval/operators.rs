@@ -1,0 +1,258 @@
+//! Operators with two sides, and assertions.
+
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::ir::{Assert, Binary, BinaryOp, Expr};
+use crate::source::Pos;
+use crate::value::{Attrs, Env, List, Value};
+
+impl<'h> Interp<'h> {
+    pub(super) fn binary(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let pos = node.pos;
+        let value = match node.op {
+            BinaryOp::And => {
+                self.eval_bool(&node.left, env, pos, "in the left operand of the AND (&&) operator")?
+                    && self.eval_bool(
+                        &node.right,
+                        env,
+                        pos,
+                        "in the right operand of the AND (&&) operator",
+                    )?
+            }
+            BinaryOp::Or => {
+                self.eval_bool(&node.left, env, pos, "in the left operand of the OR (||) operator")?
+                    || self.eval_bool(
+                        &node.right,
+                        env,
+                        pos,
+                        "in the right operand of the OR (||) operator",
+                    )?
+            }
+            BinaryOp::Implies => {
+                !self.eval_bool(
+                    &node.left,
+                    env,
+                    pos,
+                    "in the left operand of the IMPL (->) operator",
+                )? || self.eval_bool(
+                    &node.right,
+                    env,
+                    pos,
+                    "in the right operand of the IMPL (->) operator",
+                )?
+            }
+            BinaryOp::Equal => {
+                let left = self.eval(&node.left, env)?;
+                let right = self.eval(&node.right, env)?;
+                self.equal(left, right, pos)
+                    .within(pos, "while testing two values for equality")?
+            }
+            BinaryOp::NotEqual => {
+                let left = self.eval(&node.left, env)?;
+                let right = self.eval(&node.right, env)?;
+                !self
+                    .equal(left, right, pos)
+                    .within(pos, "while testing two values for inequality")?
+            }
+            BinaryOp::Update => return self.update_expr(node, env),
+            BinaryOp::Concat => return self.concat_lists(node, env),
+            BinaryOp::Add => return self.add(node, env),
+            BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
+                let left = self.eval(&node.left, env)?;
+                let right = self.eval(&node.right, env)?;
+                return self.arithmetic(node.op, left, right).map_err(|error| {
+                    let name = match node.op {
+                        BinaryOp::Sub => "while calling the 'sub' builtin",
+                        BinaryOp::Mul => "while calling the 'mul' builtin",
+                        _ => "while calling the 'div' builtin",
+                    };
+                    error.within(pos, name)
+                });
+            }
+            BinaryOp::Less | BinaryOp::GreaterOrEqual => {
+                let left = self.eval(&node.left, env)?;
+                let right = self.eval(&node.right, env)?;
+                let less = self
+                    .less(left, right)
+                    .within(pos, "while calling the 'lessThan' builtin")?;
+                less != (node.op == BinaryOp::GreaterOrEqual)
+            }
+            BinaryOp::Greater | BinaryOp::LessOrEqual => {
+                // `a > b` is `__lessThan b a`, which evaluates `b` first.
+                let right = self.eval(&node.right, env)?;
+                let left = self.eval(&node.left, env)?;
+                let less = self
+                    .less(right, left)
+                    .within(pos, "while calling the 'lessThan' builtin")?;
+                less != (node.op == BinaryOp::LessOrEqual)
+            }
+        };
+        Ok(Value::Bool(value))
+    }
+
+    fn update_expr(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let left = self.operand_attrs(
+            &node.left,
+            env,
+            node.pos,
+            "in the left operand of the update (//) operator",
+        )?;
+        let right = self.operand_attrs(
+            &node.right,
+            env,
+            node.pos,
+            "in the right operand of the update (//) operator",
+        )?;
+        Ok(self.update(left, right))
+    }
+
+    fn operand_attrs(
+        &self,
+        expr: &'h Expr<'h>,
+        env: &'h Env<'h>,
+        pos: Pos,
+        context: &'static str,
+    ) -> Result<&'h Attrs<'h>> {
+        match self.eval(expr, env)? {
+            Value::Attrs(attrs) => Ok(attrs),
+            other => Err(self.type_error("a set", other).at(pos).within(pos, context)),
+        }
+    }
+
+    fn concat_lists(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let left = self.operand_list(&node.left, env, node.pos)?;
+        let right = self.operand_list(&node.right, env, node.pos)?;
+        if left.items.is_empty() {
+            return Ok(Value::List(right));
+        }
+        if right.items.is_empty() {
+            return Ok(Value::List(left));
+        }
+        let items = self
+            .heap
+            .alloc_slice_fill_with(left.items.len() + right.items.len(), |index| {
+                match left.items.get(index) {
+                    Some(item) => *item,
+                    None => right.items[index - left.items.len()],
+                }
+            });
+        Ok(self.list_in_heap(items))
+    }
+
+    fn operand_list(
+        &self,
+        expr: &'h Expr<'h>,
+        env: &'h Env<'h>,
+        pos: Pos,
+    ) -> Result<&'h List<'h>> {
+        match self.eval(expr, env)? {
+            Value::List(list) => Ok(list),
+            other => Err(self
+                .type_error("a list", other)
+                .within(pos, "while evaluating one of the elements to concatenate")),
+        }
+    }
+
+    /// `-`, `*`, `/`, and the builtins of the same meaning.
+    pub(crate) fn arithmetic(
+        &self,
+        op: BinaryOp,
+        left: Value<'h>,
+        right: Value<'h>,
+    ) -> Result<Value<'h>> {
+        let (a, b) = match (left, right) {
+            (Value::Int(a), Value::Int(b)) => return integers(op, a, b),
+            (Value::Int(a), Value::Float(b)) => (a as f64, b),
+            (Value::Float(a), Value::Int(b)) => (a, b as f64),
+            (Value::Float(a), Value::Float(b)) => (a, b),
+            _ => return Err(self.not_a_number(op, left, right)),
+        };
+        Ok(Value::Float(match op {
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
+            BinaryOp::Div if b == 0.0 => {
+                return Err(Error::new(ErrorKind::Other, "division by zero"));
+            }
+            BinaryOp::Div => a / b,
+            _ => a + b,
+        }))
+    }
+
+    #[cold]
+    fn not_a_number(&self, op: BinaryOp, left: Value<'h>, right: Value<'h>) -> Box<Error> {
+        let is_number = |value| matches!(value, Value::Int(_) | Value::Float(_));
+        let is_float = matches!(left, Value::Float(_)) || matches!(right, Value::Float(_));
+        let wanted = if is_float { "a float" } else { "an integer" };
+        let (culprit, which) = if is_number(left) {
+            (right, 1)
+        } else {
+            (left, 0)
+        };
+        let context = match (op, which) {
+            (BinaryOp::Sub, 0) => "while evaluating the first argument of the subtraction",
+            (BinaryOp::Sub, _) => "while evaluating the second argument of the subtraction",
+            (BinaryOp::Mul, 0) => "while evaluating the first argument of the multiplication",
+            (BinaryOp::Mul, _) => "while evaluating the second argument of the multiplication",
+            (BinaryOp::Div, 0) => "while evaluating the first operand of the division",
+            (BinaryOp::Div, _) => "while evaluating the second operand of the division",
+            (_, 0) => "while evaluating the first argument of the addition",
+            (_, _) => "while evaluating the second argument of the addition",
+        };
+        self.type_error(wanted, culprit).within(Pos::NONE, context)
+    }
+
+    pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: &'h Env<'h>) -> Result<()> {
+        let pos = assert.pos;
+        let holds = self
+            .eval_bool(
+                &assert.cond,
+                env,
+                pos,
+                "in the condition of the assert statement",
+            )?;
+        if holds {
+            return Ok(());
+        }
+        let text = self.assertion_text(pos);
+        if let Expr::Binary(node) = &assert.cond
+            && node.op == BinaryOp::Equal
+        {
+            let left = self.cell(self.eval(&node.left, env)?);
+            let right = self.cell(self.eval(&node.right, env)?);
+            let context = format!("while evaluating the condition of the assertion '{text}'");
+            if let Err(error) = self.explain_difference(left, right) {
+                return Err(error.within(pos, context));
+            }
+        }
+        Err(Error::new(ErrorKind::Assertion, format!("assertion '{text}' failed")).at(pos))
+    }
+}
+
+fn integers<'h>(op: BinaryOp, a: i64, b: i64) -> Result<Value<'h>> {
+    let result = match op {
+        BinaryOp::Sub => a.checked_sub(b),
+        BinaryOp::Mul => a.checked_mul(b),
+        BinaryOp::Div if b == 0 => {
+            return Err(Error::new(ErrorKind::Other, "division by zero"));
+        }
+        BinaryOp::Div => a.checked_div(b),
+        _ => a.checked_add(b),
+    };
+    result.map(Value::Int).ok_or_else(|| overflow(op, a, b))
+}
+
+#[cold]
+fn overflow(op: BinaryOp, a: i64, b: i64) -> Box<Error> {
+    let what = match op {
+        BinaryOp::Sub => format!("subtracting {a} - {b}"),
+        BinaryOp::Mul => format!("multiplying {a} * {b}"),
+        BinaryOp::Div => format!("dividing {a} / {b}"),
+        _ => format!("adding {a} + {b}"),
+    };
+    Error::new(ErrorKind::Other, format!("integer overflow in {what}"))
+}
+
+/// The sum of two integers.
+pub(super) fn add_integers<'h>(a: i64, b: i64) -> Result<Value<'h>> {
+    integers(BinaryOp::Add, a, b)
+}

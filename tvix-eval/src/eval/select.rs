@@ -1,0 +1,144 @@
+//! `base.path`, `base ? path`.
+
+use super::Step;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::interp::Interp;
+use crate::ir::{AttrName, HasAttr, Select};
+use crate::source::Pos;
+use crate::symbol::Symbol;
+use crate::value::{Attrs, Env, Value};
+
+impl<'h> Interp<'h> {
+    pub(super) fn select(&self, select: &'h Select<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+        let mut value = self.eval(&select.base, env)?;
+        let mut last = Pos::NONE;
+        for (index, part) in select.path.iter().enumerate() {
+            let found = match self.select_one(select, part, value, env) {
+                Ok(found) => found,
+                Err(error) => return Err(self.in_selection(error, select, last, index)),
+            };
+            let Some(attr) = found else {
+                if let Some(default) = &select.default {
+                    return Ok(Step::Tail(default, env));
+                }
+                let error = self.missing(select, part, value, env);
+                return Err(self.in_selection(error, select, last, index));
+            };
+            last = attr.pos;
+            value = match self.force_at(attr.value, select.pos) {
+                Ok(value) => value,
+                Err(error) => return Err(self.in_selection(error, select, last, index)),
+            };
+        }
+        Ok(Step::Done(value))
+    }
+
+    /// The attribute, if the value has it; what is no set is an error unless there is a default.
+    #[inline]
+    fn select_one(
+        &self,
+        select: &'h Select<'h>,
+        part: &'h AttrName<'h>,
+        value: Value<'h>,
+        env: &'h Env<'h>,
+    ) -> Result<Option<&'h crate::value::Attr<'h>>> {
+        let name = self.attr_name(part, env, select.pos)?;
+        match value {
+            Value::Attrs(attrs) => Ok(attrs.get(name)),
+            _ if select.default.is_some() => Ok(None),
+            other => Err(self
+                .type_error("a set", other)
+                .at(select.pos)
+                .within(select.pos, "while selecting an attribute")),
+        }
+    }
+
+    /// The symbol of a part of a path.
+    #[inline]
+    fn attr_name(
+        &self,
+        part: &'h AttrName<'h>,
+        env: &'h Env<'h>,
+        pos: Pos,
+    ) -> Result<Symbol> {
+        match part {
+            AttrName::Static(name) => Ok(*name),
+            AttrName::Dynamic(expr) => {
+                let cell = self.cell(self.eval(expr, env)?);
+                let name =
+                    self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
+                Ok(self.intern_string(name))
+            }
+        }
+    }
+
+    #[cold]
+    fn missing(
+        &self,
+        select: &'h Select<'h>,
+        part: &'h AttrName<'h>,
+        value: Value<'h>,
+        env: &'h Env<'h>,
+    ) -> Box<Error> {
+        let name = match self.attr_name(part, env, select.pos) {
+            Ok(name) => name,
+            Err(error) => return error,
+        };
+        let error = self.missing_attr(name, select.pos);
+        match value {
+            Value::Attrs(attrs) => {
+                let known = attrs.entries.iter().map(|attr| attr.name);
+                error.suggesting(self.suggest(name, known))
+            }
+            _ => error,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn missing_attr(&self, name: Symbol, pos: Pos) -> Box<Error> {
+        let message = format!("attribute '{}' missing", self.display(name));
+        Error::new(ErrorKind::Missing, message).at(pos)
+    }
+
+    #[cold]
+    fn in_selection(
+        &self,
+        error: Box<Error>,
+        select: &'h Select<'h>,
+        last: Pos,
+        _index: usize,
+    ) -> Box<Error> {
+        if !last.is_some() {
+            return error;
+        }
+        let path: Vec<_> = select
+            .path
+            .iter()
+            .map(|part| match part {
+                AttrName::Static(name) => self.display(*name),
+                AttrName::Dynamic(_) => "${...}".to_owned(),
+            })
+            .collect();
+        error.within(
+            last,
+            format!("while evaluating the attribute '{}'", path.join(".")),
+        )
+    }
+
+    pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+        let mut value = self.eval(&has.base, env)?;
+        for (index, part) in has.path.iter().enumerate() {
+            let name = self.attr_name(part, env, has.pos)?;
+            let found: Option<_> = match value {
+                Value::Attrs(attrs) => Attrs::get(attrs, name),
+                _ => None,
+            };
+            match found {
+                None => return Ok(Value::Bool(false)),
+                Some(_) if index + 1 == has.path.len() => return Ok(Value::Bool(true)),
+                Some(attr) => value = self.force_at(attr.value, attr.pos).at(has.pos)?,
+            }
+        }
+        Ok(Value::Bool(true))
+    }
+}

@@ -1,0 +1,207 @@
+//! Evaluations that wait for each other or for a build, on stacks of their own.
+//!
+//! A fiber that needs what is not built yet, or what another fiber is evaluating, is suspended
+//! where it stands; others run meanwhile, on the same thread and the same heap.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+
+use corosensei::stack::{DefaultStack, Stack};
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use rustc_hash::FxHashMap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Answer;
+use crate::interp::Interp;
+use crate::value::Ref;
+
+/// What a fiber does.
+pub type Job<'h, 'i> = Box<dyn FnOnce(&Interp<'h>) + 'i>;
+
+/// Address space for a fiber's stack; pages are used as they are touched.
+const STACK_SIZE: usize = 256 << 20;
+
+/// What must be left of a stack for code that does not check it.
+const STACK_RESERVE: usize = 256 << 10;
+
+/// More suspended fibers than this would come near the kernel's limit of mappings.
+const MOST_FIBERS: usize = 16_000;
+
+type Fiber = Coroutine<(), (), (), DefaultStack>;
+
+/// Which fibers there are and what they wait for.
+#[derive(Default)]
+pub(crate) struct Fibers {
+    /// The running fiber's way out.
+    yielder: Cell<Option<NonNull<Yielder<(), ()>>>>,
+    /// By the address of the cell that is waited for.
+    waiting: RefCell<FxHashMap<usize, Vec<u32>>>,
+    waiters: Cell<usize>,
+    /// Which fiber a waiting one waits for.
+    waits_for: RefCell<FxHashMap<u32, u32>>,
+    answers: RefCell<FxHashMap<u32, Answer>>,
+    ready: RefCell<VecDeque<u32>>,
+    importing: Cell<usize>,
+}
+
+impl Fibers {
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiters.get() != 0
+    }
+
+    /// Lets go on whoever waits for a cell.
+    #[cold]
+    pub(crate) fn wake(&self, cell: Ref<'_>) {
+        let address = std::ptr::from_ref(cell).addr();
+        if let Some(woken) = self.waiting.borrow_mut().remove(&address) {
+            self.waiters.set(self.waiters.get() - woken.len());
+            let mut waits_for = self.waits_for.borrow_mut();
+            for fiber in &woken {
+                waits_for.remove(fiber);
+            }
+            self.ready.borrow_mut().extend(woken);
+        }
+    }
+
+    /// Waits until a cell, which fiber `owner` evaluates, is evaluated; `false` if that would be
+    /// for ever.
+    pub(crate) fn park(&self, interp: &Interp<'_>, cell: Ref<'_>, owner: u32) -> bool {
+        let me = interp.fiber.get();
+        let mut other = Some(owner);
+        while let Some(fiber) = other {
+            if fiber == me {
+                return false;
+            }
+            other = self.waits_for.borrow().get(&fiber).copied();
+        }
+        let address = std::ptr::from_ref(cell).addr();
+        self.waits_for.borrow_mut().insert(me, owner);
+        self.waiting
+            .borrow_mut()
+            .entry(address)
+            .or_default()
+            .push(me);
+        self.waiters.set(self.waiters.get() + 1);
+        self.suspend(interp)
+    }
+
+    /// Waits for the host's answer to the running fiber.
+    pub(crate) fn wait_for_answer(&self, interp: &Interp<'_>) -> Option<Answer> {
+        let me = interp.fiber.get();
+        self.importing.set(self.importing.get() + 1);
+        if !self.suspend(interp) {
+            return interp.world.host.next_answer().map(|(_, answer)| answer);
+        }
+        self.answers.borrow_mut().remove(&me)
+    }
+
+    fn suspend(&self, interp: &Interp<'_>) -> bool {
+        let Some(yielder) = self.yielder.get() else {
+            return false;
+        };
+        let fiber = interp.fiber.get();
+        let depth = interp.depth.get();
+        let limit = interp.stack_limit.get();
+        // SAFETY: `run` sets the pointer from the reference that the running coroutine was
+        // given, which lives as long as its stack, and we are on that stack.
+        unsafe { yielder.as_ref() }.suspend(());
+        self.yielder.set(Some(yielder));
+        interp.fiber.set(fiber);
+        interp.depth.set(depth);
+        interp.stack_limit.set(limit);
+        true
+    }
+}
+
+impl<'h> Interp<'h> {
+    /// Runs jobs, each as a fiber, until all have ended. A job is begun when all before it have
+    /// ended or wait.
+    ///
+    /// # Errors
+    ///
+    /// If no stack can be had, or the host answers no more while a job waits for it.
+    pub fn run<'i>(&'i self, jobs: impl IntoIterator<Item = Job<'h, 'i>>) -> Result<()> {
+        let mut jobs = jobs.into_iter();
+        let mut live: FxHashMap<u32, Fiber> = FxHashMap::default();
+        let mut stacks: Vec<DefaultStack> = Vec::new();
+        let mut next = 1_u32;
+        loop {
+            let ready = self.world.fibers.ready.borrow_mut().pop_front();
+            let number = match ready {
+                Some(number) => number,
+                None => {
+                    let job = if live.len() < MOST_FIBERS {
+                        jobs.next()
+                    } else {
+                        None
+                    };
+                    match job {
+                        Some(job) => {
+                            let stack = match stacks.pop() {
+                                Some(stack) => stack,
+                                None => DefaultStack::new(STACK_SIZE).map_err(|error| {
+                                    Error::new(
+                                        ErrorKind::Limit,
+                                        format!("cannot get a stack to evaluate on: {error}"),
+                                    )
+                                })?,
+                            };
+                            let number = next;
+                            next += 1;
+                            live.insert(number, self.fiber(number, job, stack));
+                            number
+                        }
+                        None if live.is_empty() => return Ok(()),
+                        None => {
+                            self.await_answer()?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Some(mut fiber) = live.remove(&number) else {
+                continue;
+            };
+            match fiber.resume(()) {
+                CoroutineResult::Yield(()) => {
+                    live.insert(number, fiber);
+                }
+                CoroutineResult::Return(()) => stacks.push(fiber.into_stack()),
+            }
+            self.world.fibers.yielder.set(None);
+        }
+    }
+
+    fn fiber<'i>(&'i self, number: u32, job: Job<'h, 'i>, stack: DefaultStack) -> Fiber {
+        let limit = stack.limit().get() + STACK_RESERVE;
+        let body = move |yielder: &Yielder<(), ()>, ()| {
+            self.world.fibers.yielder.set(Some(NonNull::from(yielder)));
+            self.fiber.set(number);
+            self.depth.set(0);
+            self.stack_limit.set(limit);
+            job(self);
+        };
+        // SAFETY: the coroutine borrows `self` and what the job borrows. `run` holds it in a local
+        // that is dropped before it returns, while both are still borrowed, and dropping a
+        // suspended coroutine unwinds its stack.
+        unsafe { Coroutine::with_stack_unchecked(stack, body) }
+    }
+
+    fn await_answer(&self) -> Result<()> {
+        let fibers = &self.world.fibers;
+        match self.world.host.next_answer() {
+            Some((fiber, answer)) => {
+                fibers.importing.set(fibers.importing.get() - 1);
+                fibers.answers.borrow_mut().insert(fiber, answer);
+                fibers.ready.borrow_mut().push_back(fiber);
+                Ok(())
+            }
+            None => Err(Error::new(
+                ErrorKind::Cancelled,
+                "the evaluation was cancelled",
+            )),
+        }
+    }
+}

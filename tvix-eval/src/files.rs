@@ -1,0 +1,116 @@
+//! What evaluation reads of file systems.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What kind of file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileKind {
+    /// An ordinary file.
+    Regular {
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A device, socket or pipe.
+    Other,
+}
+
+impl FileKind {
+    /// The kind as `builtins.readDir` says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regular { .. } => "regular",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Other => "unknown",
+        }
+    }
+}
+
+/// Where evaluation reads files. Paths are absolute and canonical; no method follows a symbolic
+/// link in the last part of a path, and evaluation resolves those before it itself.
+///
+/// # Contract
+///
+/// What is read must not change while an evaluation runs: files are parsed once. Methods are
+/// called on the evaluation's own thread and may block.
+pub trait Files {
+    /// The bytes of an ordinary file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// What kind of file it is; `None` if there is none.
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
+    /// The entries of a directory, in any order.
+    fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>>;
+    /// The target of a symbolic link.
+    fn target(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Where the operating system finds a path, so that a source can be added to the store from
+    /// there; `None` if it is nowhere but in memory.
+    fn on_disk(&self, path: &Path) -> Option<PathBuf>;
+}
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostFiles;
+
+fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
+    use std::os::unix::fs::PermissionsExt;
+    let file_type = metadata.file_type();
+    if file_type.is_file() {
+        FileKind::Regular {
+            executable: metadata.permissions().mode() & 0o100 != 0,
+        }
+    } else if file_type.is_dir() {
+        FileKind::Directory
+    } else if file_type.is_symlink() {
+        FileKind::Symlink
+    } else {
+        FileKind::Other
+    }
+}
+
+impl Files for HostFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
+        match path.symlink_metadata() {
+            Ok(metadata) => Ok(Some(kind_of(&metadata))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
+        std::fs::read_dir(path)?
+            .map(|entry| {
+                let entry = entry?;
+                let file_type = entry.file_type()?;
+                let kind = if file_type.is_dir() {
+                    FileKind::Directory
+                } else if file_type.is_symlink() {
+                    FileKind::Symlink
+                } else if file_type.is_file() {
+                    FileKind::Regular { executable: false }
+                } else {
+                    FileKind::Other
+                };
+                Ok((entry.file_name().as_bytes().to_vec(), kind))
+            })
+            .collect()
+    }
+
+    fn target(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(std::fs::read_link(path)?.as_os_str().as_bytes().to_vec())
+    }
+
+    fn on_disk(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
+    }
+}

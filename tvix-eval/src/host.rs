@@ -1,0 +1,58 @@
+//! What evaluation tells and asks of whoever runs it.
+
+use std::sync::Arc;
+
+use nix_compat::derivation::Derivation;
+use nix_compat::store_path::StorePath;
+use tvix_eval_api::{
+    Diagnostic, RealiseError, RealisedOutput, SourceAddition, WantedOutputs,
+};
+
+/// The outputs that a fiber waits for, or why they do not come.
+pub type Answer = Result<Vec<RealisedOutput>, RealiseError>;
+
+/// What evaluation tells and asks of whoever runs it. All methods are called on the evaluation's
+/// thread and may block it, which is how back-pressure is exerted.
+pub trait Host {
+    /// A derivation was instantiated; those it needs came before it. `false` if nobody listens
+    /// any more: the evaluation then ends.
+    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool;
+    /// A source becomes a store path. `false` as above.
+    fn source(&self, source: SourceAddition) -> bool;
+    /// Something to tell the user.
+    fn diagnostic(&self, diagnostic: Diagnostic);
+    /// Outputs are needed by a fiber. [`Host::next_answer`] will say its number.
+    fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
+    /// Waits for the next answer; `None` if there will be none.
+    fn next_answer(&self) -> Option<(u32, Answer)>;
+    /// Whether nobody wants the result any more. Asked often.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// A host that does nothing: evaluation of what needs no build.
+#[derive(Debug, Default)]
+pub struct NoHost;
+
+impl Host for NoHost {
+    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) -> bool {
+        true
+    }
+
+    fn source(&self, _: SourceAddition) -> bool {
+        true
+    }
+
+    fn diagnostic(&self, diagnostic: Diagnostic) {
+        tracing::info!("{}", diagnostic.message);
+    }
+
+    fn realise(&self, _: u32, _: Vec<WantedOutputs>) {}
+
+    fn next_answer(&self) -> Option<(u32, Answer)> {
+        None
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}

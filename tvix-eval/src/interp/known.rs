@@ -1,0 +1,58 @@
+//! Names that the evaluator itself looks for.
+
+use crate::symbol::{Symbol, Symbols};
+
+macro_rules! known {
+    ($($field:ident = $name:literal,)*) => {
+        /// Names that the evaluator itself looks for.
+        pub(crate) struct Known {
+            $(pub(crate) $field: Symbol,)*
+        }
+
+        impl Known {
+            pub(crate) fn new(symbols: &Symbols<'_>) -> Self {
+                Self { $($field: symbols.intern($name.as_bytes()),)* }
+            }
+        }
+    };
+}
+
+known! {
+    functor = "__functor",
+    to_string = "__toString",
+    out_path = "outPath",
+    drv_path = "drvPath",
+    kind = "type",
+    name = "name",
+    value = "value",
+    system = "system",
+    builder = "builder",
+    args = "args",
+    outputs = "outputs",
+    output_name = "outputName",
+    output_specified = "outputSpecified",
+    output_hash = "outputHash",
+    output_hash_algo = "outputHashAlgo",
+    output_hash_mode = "outputHashMode",
+    structured_attrs = "__structuredAttrs",
+    ignore_nulls = "__ignoreNulls",
+    content_addressed = "__contentAddressed",
+    impure = "__impure",
+    all = "all",
+    out = "out",
+    drv_attrs = "drvAttrs",
+    success = "success",
+    right = "right",
+    wrong = "wrong",
+    file = "file",
+    line = "line",
+    column = "column",
+    path = "path",
+    prefix = "prefix",
+    key = "key",
+    operator = "operator",
+    start_set = "startSet",
+    overrides = "__overrides",
+    version = "version",
+    recurse = "recurseForDerivations",
+}

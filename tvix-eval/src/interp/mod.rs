@@ -1,0 +1,331 @@
+//! The state of an evaluation.
+
+mod known;
+mod table;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bumpalo::Bump;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ir::{Delayed, Expr, Lambda};
+use crate::source::{Pos, Sources};
+use crate::symbol::{Symbol, Symbols};
+use crate::syntax::Scope;
+use crate::value::{Attr, Attrs, ContextId, Contexts, List, NixPath, NixString, Ref, Slot, Value};
+use crate::world::World;
+
+pub(crate) use known::Known;
+pub(crate) use table::Table;
+
+/// How deep calls may be nested, as in C++ Nix.
+pub const MAX_CALL_DEPTH: u32 = 10_000;
+
+/// An evaluation: one thread's heap, what was interned in it, and what was imported so far.
+///
+/// Everything is shared by reference, so that builtins and suspended fibers can hold it.
+pub struct Interp<'h> {
+    pub(crate) heap: &'h Bump,
+    pub(crate) symbols: Symbols<'h>,
+    pub(crate) sources: Sources<'h>,
+    pub(crate) contexts: Contexts,
+    pub(crate) known: Known,
+    pub(crate) shared: Shared<'h>,
+    pub(crate) codes: Table<'h, Expr<'h>>,
+    pub(crate) lambdas: Table<'h, Lambda<'h>>,
+    pub(crate) failures: RefCell<Vec<Box<Error>>>,
+    pub(crate) scope: RefCell<Rc<Scope<'h>>>,
+    pub(crate) world: World<'h>,
+    /// How deep calls are nested.
+    pub(crate) depth: Cell<u32>,
+    pub(crate) max_depth: u32,
+    /// The machine's stack must not grow below this address.
+    pub(crate) stack_limit: Cell<usize>,
+    /// The number of the fiber that runs.
+    pub(crate) fiber: Cell<u32>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Cells that are the same everywhere.
+pub(crate) struct Shared<'h> {
+    pub(crate) null: Ref<'h>,
+    pub(crate) yes: Ref<'h>,
+    pub(crate) no: Ref<'h>,
+    pub(crate) empty_list: Ref<'h>,
+    pub(crate) empty_attrs: Ref<'h>,
+    pub(crate) empty_string: &'h NixString<'h>,
+    pub(crate) no_list: &'h List<'h>,
+    pub(crate) no_attrs: &'h Attrs<'h>,
+}
+
+impl<'h> Shared<'h> {
+    fn new(heap: &'h Bump) -> Self {
+        let cell = |value| &*heap.alloc(Slot::new(value));
+        let no_list = heap.alloc(List { items: &[] });
+        let no_attrs = heap.alloc(Attrs {
+            entries: &[],
+            pos: Pos::NONE,
+        });
+        let empty_string = heap.alloc(NixString {
+            bytes: b"",
+            context: ContextId::EMPTY,
+            symbol: Cell::new(0),
+        });
+        Self {
+            null: cell(Value::Null),
+            yes: cell(Value::Bool(true)),
+            no: cell(Value::Bool(false)),
+            empty_list: cell(Value::List(no_list)),
+            empty_attrs: cell(Value::Attrs(no_attrs)),
+            empty_string,
+            no_list,
+            no_attrs,
+        }
+    }
+}
+
+impl<'h> Interp<'h> {
+    /// An evaluation in an empty heap.
+    pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
+        let symbols = Symbols::new(heap);
+        let known = Known::new(&symbols);
+        let interp = Self {
+            heap,
+            symbols,
+            sources: Sources::default(),
+            contexts: Contexts::default(),
+            known,
+            shared: Shared::new(heap),
+            codes: Table::new(heap),
+            lambdas: Table::new(heap),
+            failures: RefCell::default(),
+            scope: RefCell::new(Rc::new(Scope::new())),
+            world,
+            depth: Cell::new(0),
+            max_depth: MAX_CALL_DEPTH,
+            stack_limit: Cell::new(0),
+            fiber: Cell::new(0),
+            buffers: RefCell::default(),
+        };
+        let scope = crate::builtins::scope(&interp);
+        *interp.scope.borrow_mut() = Rc::new(scope);
+        interp
+    }
+
+    /// A new cell.
+    #[inline]
+    pub fn cell(&self, value: Value<'h>) -> Ref<'h> {
+        self.heap.alloc(Slot::new(value))
+    }
+
+    /// The symbol of a name.
+    #[inline]
+    pub fn intern(&self, name: impl AsRef<[u8]>) -> Symbol {
+        self.symbols.intern(name.as_ref())
+    }
+
+    /// The symbol of a string; each string is looked up once.
+    #[inline]
+    pub fn intern_string(&self, string: &NixString<'h>) -> Symbol {
+        match string.symbol.get() {
+            0 => {
+                let symbol = self.symbols.intern(string.bytes);
+                string.symbol.set(symbol.0 + 1);
+                symbol
+            }
+            known => Symbol(known - 1),
+        }
+    }
+
+    /// A name as a string without context.
+    pub fn symbol_string(&self, symbol: Symbol) -> Value<'h> {
+        Value::String(self.heap.alloc(NixString {
+            bytes: self.symbols.name(symbol),
+            context: ContextId::EMPTY,
+            symbol: Cell::new(symbol.0 + 1),
+        }))
+    }
+
+    /// A string, copied into the heap.
+    pub fn string(&self, bytes: impl AsRef<[u8]>, context: ContextId) -> Value<'h> {
+        let bytes = bytes.as_ref();
+        if bytes.is_empty() && context.is_empty() {
+            return Value::String(self.shared.empty_string);
+        }
+        self.string_in_heap(self.heap.alloc_slice_copy(bytes), context)
+    }
+
+    /// A string whose bytes are in the heap already.
+    #[inline]
+    pub fn string_in_heap(&self, bytes: &'h [u8], context: ContextId) -> Value<'h> {
+        Value::String(self.heap.alloc(NixString {
+            bytes,
+            context,
+            symbol: Cell::new(0),
+        }))
+    }
+
+    /// A string without context.
+    pub fn text(&self, bytes: impl AsRef<[u8]>) -> Value<'h> {
+        self.string(bytes, ContextId::EMPTY)
+    }
+
+    /// A path; it must be absolute and canonical.
+    pub fn path(&self, bytes: &[u8]) -> Value<'h> {
+        Value::Path(self.heap.alloc(NixPath {
+            bytes: self.heap.alloc_slice_copy(bytes),
+        }))
+    }
+
+    /// A list of cells.
+    pub fn list(&self, items: &[Ref<'h>]) -> Value<'h> {
+        if items.is_empty() {
+            return Value::List(self.shared.no_list);
+        }
+        self.list_in_heap(self.heap.alloc_slice_copy(items))
+    }
+
+    /// A list whose cells are in the heap already.
+    #[inline]
+    pub fn list_in_heap(&self, items: &'h [Ref<'h>]) -> Value<'h> {
+        Value::List(self.heap.alloc(List { items }))
+    }
+
+    /// A list of values.
+    pub fn list_of(&self, values: impl IntoIterator<Item = Value<'h>>) -> Value<'h> {
+        let items: Vec<_> = values.into_iter().map(|value| self.cell(value)).collect();
+        self.list(&items)
+    }
+
+    /// A set of attributes in any order. Of equal names the first wins.
+    pub fn attrs(&self, mut entries: Vec<Attr<'h>>) -> Value<'h> {
+        entries.sort_by_key(|attr| attr.name);
+        entries.dedup_by_key(|attr| attr.name);
+        self.attrs_sorted(&entries)
+    }
+
+    /// A set of attributes that are in the order of their symbols.
+    pub fn attrs_sorted(&self, entries: &[Attr<'h>]) -> Value<'h> {
+        if entries.is_empty() {
+            return Value::Attrs(self.shared.no_attrs);
+        }
+        self.attrs_in_heap(self.heap.alloc_slice_copy(entries), Pos::NONE)
+    }
+
+    /// A set of attributes that are in the heap already, in the order of their symbols.
+    #[inline]
+    pub fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
+        Value::Attrs(self.heap.alloc(Attrs { entries, pos }))
+    }
+
+    /// An attribute without a place.
+    pub fn attr(&self, name: impl AsRef<[u8]>, value: Value<'h>) -> Attr<'h> {
+        Attr {
+            name: self.intern(name),
+            pos: Pos::NONE,
+            value: self.cell(value),
+        }
+    }
+
+    /// The attributes of a set in the order of the alphabet.
+    pub fn by_name(&self, attrs: &Attrs<'h>) -> Vec<(&'h [u8], Attr<'h>)> {
+        let names = self.symbols.names();
+        let mut entries: Vec<_> = attrs
+            .entries
+            .iter()
+            .map(|attr| (names[attr.name.0 as usize].0, *attr))
+            .collect();
+        entries.sort_unstable_by_key(|(name, _)| *name);
+        entries
+    }
+
+    /// A name for messages.
+    pub(crate) fn display(&self, symbol: Symbol) -> String {
+        String::from_utf8_lossy(self.symbols.name(symbol)).into_owned()
+    }
+
+    /// The number of a delayed expression.
+    #[inline]
+    pub(crate) fn code(&self, delayed: &'h Delayed<'h>) -> u32 {
+        match delayed.code.get() {
+            0 => {
+                let code = self.codes.push(&delayed.expr);
+                delayed.code.set(code);
+                code
+            }
+            code => code,
+        }
+    }
+
+    /// The number of a function.
+    #[inline]
+    pub(crate) fn lambda_code(&self, lambda: &'h Lambda<'h>) -> u32 {
+        match lambda.code.get() {
+            0 => {
+                let code = self.lambdas.push(lambda);
+                lambda.code.set(code);
+                code
+            }
+            code => code,
+        }
+    }
+
+    /// Works with an empty buffer that is used again afterwards.
+    #[inline]
+    pub(crate) fn with_buffer<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
+        let result = work(&mut buffer);
+        buffer.clear();
+        self.buffers.borrow_mut().push(buffer);
+        result
+    }
+
+    /// Goes one call deeper.
+    #[inline]
+    pub(crate) fn deeper(&self, pos: Pos) -> Result<()> {
+        let depth = self.depth.get();
+        if depth >= self.max_depth {
+            return Err(too_deep(pos));
+        }
+        self.depth.set(depth + 1);
+        Ok(())
+    }
+
+    /// Works one call deeper.
+    #[inline]
+    pub(crate) fn nested<T>(&self, pos: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.deeper(pos)?;
+        self.check_stack()?;
+        let result = work();
+        self.depth.set(self.depth.get() - 1);
+        result
+    }
+
+    /// Fails if the machine's stack is nearly full.
+    #[inline]
+    pub(crate) fn check_stack(&self) -> Result<()> {
+        let marker = 0_u8;
+        if (&raw const marker).addr() < self.stack_limit.get() {
+            return Err(stack_full());
+        }
+        Ok(())
+    }
+}
+
+#[cold]
+fn too_deep(pos: Pos) -> Box<Error> {
+    Error::new(
+        ErrorKind::Depth,
+        "stack overflow; max-call-depth exceeded",
+    )
+    .at(pos)
+}
+
+#[cold]
+fn stack_full() -> Box<Error> {
+    Error::new(
+        ErrorKind::Depth,
+        "stack overflow (possible infinite recursion)",
+    )
+}

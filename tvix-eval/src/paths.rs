@@ -1,0 +1,85 @@
+//! Paths as bytes: absolute, canonical, never resolved against the file system.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// An absolute path without `.`, `..`, doubled slashes and trailing slash. `..` removes what is
+/// before it without looking at symbolic links.
+pub fn canonical(path: &[u8]) -> Vec<u8> {
+    let mut out: Vec<u8> = Vec::with_capacity(path.len());
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                let parent = memchr::memrchr(b'/', &out).unwrap_or(0);
+                out.truncate(parent);
+            }
+            name => {
+                out.push(b'/');
+                out.extend_from_slice(name);
+            }
+        }
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    out
+}
+
+/// Whether a path comes before another: by their parts, so that `/a/b` is before `/a-b`.
+pub fn less(a: &[u8], b: &[u8]) -> bool {
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    a.iter().map(rank).lt(b.iter().map(rank))
+}
+
+/// The last part of a path, without trailing slashes.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    let end = match path.iter().rposition(|byte| *byte != b'/') {
+        None => return b"",
+        // C++ Nix forgives one trailing slash only.
+        Some(_) if path.last() == Some(&b'/') && path.len() > 1 => path.len() - 1,
+        Some(_) => path.len(),
+    };
+    let path = &path[..end];
+    let start = memchr::memrchr(b'/', path).map_or(0, |at| at + 1);
+    &path[start..]
+}
+
+/// What is before the last part of a path.
+pub fn dir_name(path: &[u8]) -> &[u8] {
+    match memchr::memrchr(b'/', path) {
+        None => b".",
+        Some(0) => b"/",
+        Some(at) => &path[..at],
+    }
+}
+
+/// A path for the operating system.
+pub fn to_os(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_paths() {
+        for (path, wanted) in [
+            ("/a/./b//c/", "/a/b/c"),
+            ("/a/../../b", "/b"),
+            ("/..", "/"),
+            ("/", "/"),
+        ] {
+            assert_eq!(canonical(path.as_bytes()), wanted.as_bytes(), "{path}");
+        }
+    }
+
+    #[test]
+    fn order_is_by_parts() {
+        assert!(less(b"/a/b", b"/a-b"));
+        assert!(!less(b"/a-b", b"/a/b"));
+        assert!(less(b"/a", b"/a/b"));
+    }
+}

@@ -1,0 +1,254 @@
+//! Values as text: for messages and for `--eval`.
+
+use std::collections::HashSet;
+
+use crate::error::Result;
+use crate::interp::Interp;
+use crate::source::{Origin, Pos};
+use crate::symbol::Symbol;
+use crate::text::number;
+use crate::text::print as literal;
+use crate::value::{ContextElement, Ref, Value};
+
+/// How much of a value a message shows.
+const MAX_DEPTH: u32 = 10;
+const MAX_ITEMS: usize = 10;
+const MAX_STRING: usize = 1024;
+
+impl<'h> Interp<'h> {
+    /// A value for a message: shortened, and nothing is evaluated for it.
+    pub fn show(&self, value: Value<'h>) -> String {
+        let mut out = Vec::new();
+        let mut budget = MAX_ITEMS;
+        self.show_into(value, 0, &mut budget, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    fn show_into(&self, value: Value<'h>, depth: u32, budget: &mut usize, out: &mut Vec<u8>) {
+        match value {
+            Value::String(string) if string.bytes.len() > MAX_STRING => {
+                literal::string(&string.bytes[..MAX_STRING], out);
+                let elided = string.bytes.len() - MAX_STRING;
+                let plural = if elided == 1 { "" } else { "s" };
+                out.extend_from_slice(format!(" «{elided} byte{plural} elided»").as_bytes());
+            }
+            Value::List(list) if !list.items.is_empty() => {
+                if depth >= MAX_DEPTH {
+                    return out.extend_from_slice("[ ... ]".as_bytes());
+                }
+                out.extend_from_slice(b"[ ");
+                for (index, item) in list.items.iter().enumerate() {
+                    if index == MAX_ITEMS {
+                        elided(out, list.items.len() - index, "item");
+                        break;
+                    }
+                    self.show_into(item.get(), depth + 1, budget, out);
+                    out.push(b' ');
+                }
+                out.push(b']');
+            }
+            Value::Attrs(attrs) => {
+                if attrs.entries.is_empty() {
+                    return out.extend_from_slice(b"{ }");
+                }
+                if let Some(path) = self.shown_derivation(value) {
+                    out.extend_from_slice("«derivation ".as_bytes());
+                    out.extend_from_slice(path);
+                    return out.extend_from_slice("»".as_bytes());
+                }
+                if depth >= MAX_DEPTH {
+                    return out.extend_from_slice(b"{ ... }");
+                }
+                out.extend_from_slice(b"{ ");
+                let entries = self.by_name(attrs);
+                for (index, (name, attr)) in entries.iter().enumerate() {
+                    if index == MAX_ITEMS {
+                        elided(out, entries.len() - index, "attribute");
+                        break;
+                    }
+                    literal::attr_name(name, out);
+                    out.extend_from_slice(b" = ");
+                    self.show_into(attr.value.get(), depth + 1, budget, out);
+                    out.extend_from_slice(b"; ");
+                }
+                out.push(b'}');
+            }
+            Value::Lambda { code, .. } => {
+                let lambda = self.lambdas.get(code);
+                out.extend_from_slice("«lambda".as_bytes());
+                if let Some(name) = lambda.name.get() {
+                    out.push(b' ');
+                    out.extend_from_slice(self.symbols.name(name));
+                }
+                let place = self.place_text(lambda.pos);
+                out.extend_from_slice(format!(" @ {place}»").as_bytes());
+            }
+            Value::Builtin(builtin) => {
+                out.extend_from_slice(format!("«primop {}»", builtin.name).as_bytes());
+            }
+            Value::Partial(partial) => {
+                let name = partial.builtin.name;
+                out.extend_from_slice(format!("«partially applied primop {name}»").as_bytes());
+            }
+            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice("«thunk»".as_bytes()),
+            Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
+            Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
+            scalar => self.print_scalar(scalar, out),
+        }
+    }
+
+    fn shown_derivation(&self, value: Value<'h>) -> Option<&'h [u8]> {
+        let Value::Attrs(attrs) = value else {
+            return None;
+        };
+        match attrs.get(self.known.kind)?.value.get() {
+            Value::String(kind) if kind.bytes == b"derivation" => {}
+            _ => return None,
+        }
+        match attrs.get(self.known.drv_path)?.value.get() {
+            Value::String(path) => Some(path.bytes),
+            _ => Some("???".as_bytes()),
+        }
+    }
+
+    fn print_scalar(&self, value: Value<'h>, out: &mut Vec<u8>) {
+        match value {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
+            Value::Float(value) => number::print_general(value, out),
+            Value::String(string) => literal::string(string.bytes, out),
+            Value::Path(path) => out.extend_from_slice(path.bytes),
+            Value::List(_) => out.extend_from_slice(b"[ ]"),
+            _ => {}
+        }
+    }
+
+    /// A value as `nix-instantiate --eval` prints it. What is not evaluated is `<CODE>`.
+    pub fn print(&self, value: Value<'h>, out: &mut Vec<u8>) -> Result<()> {
+        self.print_into(value, None, &mut HashSet::new(), out)
+    }
+
+    fn print_into(
+        &self,
+        value: Value<'h>,
+        _cell: Option<Ref<'h>>,
+        seen: &mut HashSet<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.check_stack()?;
+        match value {
+            Value::List(list) if !list.items.is_empty() => {
+                if !seen.insert(std::ptr::from_ref(list).addr()) {
+                    out.extend_from_slice("«repeated»".as_bytes());
+                    return Ok(());
+                }
+                out.extend_from_slice(b"[ ");
+                for item in list.items {
+                    self.nested(Pos::NONE, || {
+                        self.print_into(item.get(), Some(item), seen, out)
+                    })?;
+                    out.push(b' ');
+                }
+                out.push(b']');
+            }
+            Value::List(_) => out.extend_from_slice(b"[ ]"),
+            Value::Attrs(attrs) => {
+                if !attrs.entries.is_empty() && !seen.insert(std::ptr::from_ref(attrs).addr()) {
+                    out.extend_from_slice("«repeated»".as_bytes());
+                    return Ok(());
+                }
+                out.extend_from_slice(b"{ ");
+                for (name, attr) in self.by_name(attrs) {
+                    literal::attr_name(name, out);
+                    out.extend_from_slice(b" = ");
+                    self.nested(Pos::NONE, || {
+                        self.print_into(attr.value.get(), Some(attr.value), seen, out)
+                    })?;
+                    out.extend_from_slice(b"; ");
+                }
+                out.push(b'}');
+            }
+            Value::Lambda { .. } => out.extend_from_slice(b"<LAMBDA>"),
+            Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
+            Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
+            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice(b"<CODE>"),
+            Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
+            Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
+            scalar => self.print_scalar(scalar, out),
+        }
+        Ok(())
+    }
+
+    /// A place as messages write it.
+    pub(crate) fn place_text(&self, pos: Pos) -> String {
+        match self.sources.place(pos) {
+            None => "«none»".to_owned(),
+            Some(place) => format!("{}:{}:{}", origin(place.origin), place.line, place.column),
+        }
+    }
+
+    /// An element of a context as the language writes it.
+    pub(crate) fn context_text(&self, element: &ContextElement) -> String {
+        let dir = &self.world.settings.store_dir;
+        match element {
+            ContextElement::Opaque(path) => dir.display(path).to_string(),
+            ContextElement::Deep(path) => format!("={}", dir.display(path)),
+            ContextElement::Output { drv_path, output } => {
+                format!("!{}!{}", output.as_str(), dir.display(drv_path))
+            }
+        }
+    }
+
+    /// Names like one that is not there, best first.
+    pub(crate) fn suggest(
+        &self,
+        wanted: Symbol,
+        known: impl Iterator<Item = Symbol>,
+    ) -> Vec<String> {
+        const WORST: usize = 3;
+        const MOST: usize = 5;
+        let wanted = self.symbols.name(wanted);
+        let mut near: Vec<(usize, &[u8])> = known
+            .map(|name| self.symbols.name(name))
+            .filter(|name| name.len().abs_diff(wanted.len()) <= WORST)
+            .map(|name| (distance(wanted, name), name))
+            .filter(|(distance, _)| *distance < WORST)
+            .collect();
+        near.sort();
+        near.truncate(MOST);
+        near.into_iter()
+            .map(|(_, name)| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    }
+}
+
+fn elided(out: &mut Vec<u8>, count: usize, what: &str) {
+    let plural = if count == 1 { "" } else { "s" };
+    out.extend_from_slice(format!("«{count} {what}{plural} elided» ").as_bytes());
+}
+
+/// What a source is called.
+pub(crate) fn origin(origin: Origin<'_>) -> String {
+    match origin {
+        Origin::File(path) => String::from_utf8_lossy(path).into_owned(),
+        Origin::Text => "«string»".to_owned(),
+        Origin::Stdin => "«stdin»".to_owned(),
+    }
+}
+
+/// How many letters must be changed, added or removed.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

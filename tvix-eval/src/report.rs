@@ -1,0 +1,76 @@
+//! Errors as text, with places and the lines around them, as C++ Nix prints them.
+
+use std::fmt::Write as _;
+
+use crate::error::Error;
+use crate::interp::Interp;
+use crate::print::origin;
+use crate::source::Pos;
+
+impl Interp<'_> {
+    /// An error as C++ Nix prints it, without colours and without a final newline.
+    pub fn render(&self, error: &Error) -> String {
+        let mut out = String::from("error:");
+        if error.trace.is_empty() {
+            let _ = write!(out, " {}", indented(&error.message, 7));
+            self.render_place(&mut out, error.pos, 7);
+        } else {
+            for frame in error.trace.iter().rev() {
+                let _ = write!(out, "\n       … {}", frame.text);
+                self.render_place(&mut out, frame.pos, 9);
+                out.push('\n');
+            }
+            let _ = write!(out, "\n       error: {}", indented(&error.message, 7));
+            self.render_place(&mut out, error.pos, 7);
+        }
+        if let [first, rest @ ..] = error.suggestions.as_slice() {
+            out.push_str("\n       Did you mean ");
+            match rest {
+                [] => out.push_str(first),
+                [middle @ .., last] => {
+                    let _ = write!(out, "one of {first}");
+                    for name in middle {
+                        let _ = write!(out, ", {name}");
+                    }
+                    let _ = write!(out, " or {last}");
+                }
+            }
+            out.push('?');
+        }
+        out
+    }
+
+    fn render_place(&self, out: &mut String, pos: Pos, indent: usize) {
+        let Some(place) = self.sources.place(pos) else {
+            return;
+        };
+        let pad = " ".repeat(indent);
+        let _ = write!(
+            out,
+            "\n{pad}at {}:{}:{}:",
+            origin(place.origin),
+            place.line,
+            place.column
+        );
+        let lines: Vec<&[u8]> = place.text.split(|byte| *byte == b'\n').collect();
+        let at = place.line as usize - 1;
+        let shown = |out: &mut String, index: usize| {
+            if let Some(line) = lines.get(index) {
+                let text = String::from_utf8_lossy(line);
+                let _ = write!(out, "\n{pad}{:>5}| {}", index + 1, text.trim_end_matches('\r'));
+            }
+        };
+        if at > 0 {
+            shown(out, at - 1);
+        }
+        shown(out, at);
+        let _ = write!(out, "\n{pad}     | {}^", " ".repeat(place.column as usize - 1));
+        if at + 1 < lines.len() && !(at + 2 == lines.len() && lines[at + 1].is_empty()) {
+            shown(out, at + 1);
+        }
+    }
+}
+
+fn indented(message: &str, by: usize) -> String {
+    message.replace('\n', &format!("\n{}", " ".repeat(by)))
+}

@@ -1,0 +1,107 @@
+//! What an evaluation knows of the world outside.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use nix_compat::store_path::StoreDir;
+use rustc_hash::FxHashMap;
+
+use crate::builtins::derivation::Derivations;
+use crate::fiber::Fibers;
+use crate::files::Files;
+use crate::host::Host;
+use crate::interp::Interp;
+use crate::value::{NixString, Ref};
+
+/// What an evaluation may see and where the store is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where store paths are.
+    pub store_dir: StoreDir,
+    /// Where store paths are found on this file system, if not at [`Settings::store_dir`]: the
+    /// store's root, below which `store_dir` is looked up.
+    pub store_root: Option<PathBuf>,
+    /// `builtins.currentSystem`.
+    pub system: String,
+    /// Entries of the search path: prefix, perhaps empty, and path or URL.
+    pub search_path: Vec<(String, String)>,
+    /// Whether the environment, the time and files outside of the store are hidden.
+    pub pure: bool,
+    /// If not `None`, only these folders, the search path and the store may be read.
+    pub allowed_paths: Option<Vec<PathBuf>>,
+    /// Whether expressions may need something to be built.
+    pub import_from_derivation: bool,
+    /// `~`.
+    pub home: Option<PathBuf>,
+    /// `builtins.currentTime`, in seconds since 1970.
+    pub time: i64,
+    /// Whether `traceVerbose` traces.
+    pub trace_verbose: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let since_1970 = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            store_dir: StoreDir::default(),
+            store_root: None,
+            system: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            search_path: Vec::new(),
+            pure: false,
+            allowed_paths: None,
+            import_from_derivation: true,
+            home: std::env::home_dir(),
+            time: since_1970.as_secs() as i64,
+            trace_verbose: false,
+        }
+    }
+}
+
+/// What an evaluation knows of the world outside.
+pub struct World<'h> {
+    pub(crate) settings: Settings,
+    pub(crate) files: Rc<dyn Files>,
+    pub(crate) host: Rc<dyn Host>,
+    pub(crate) fibers: Fibers,
+    /// Files that were imported, by their real path.
+    pub(crate) imports: RefCell<FxHashMap<&'h [u8], Ref<'h>>>,
+    /// Paths that were copied to the store.
+    pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
+    /// Derivations that were instantiated.
+    pub(crate) derivations: Derivations,
+    /// Outputs that were built for this evaluation: store path by derivation and output.
+    pub(crate) realised: RefCell<FxHashMap<String, PathBuf>>,
+}
+
+impl<'h> World<'h> {
+    /// A world.
+    pub fn new(settings: Settings, files: Rc<dyn Files>, host: Rc<dyn Host>) -> Self {
+        Self {
+            settings,
+            files,
+            host,
+            fibers: Fibers::default(),
+            imports: RefCell::default(),
+            copied: RefCell::default(),
+            derivations: Derivations::default(),
+            realised: RefCell::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.fibers.has_waiters()
+    }
+
+    pub(crate) fn wake(&self, cell: Ref<'h>) {
+        self.fibers.wake(cell);
+    }
+
+    pub(crate) fn park(&self, interp: &Interp<'h>, cell: Ref<'h>, owner: u32) -> bool {
+        self.fibers.park(interp, cell, owner)
+    }
+}
