@@ -1,1 +1,61 @@
 //! From text to [`ir`](crate::ir).
+
+mod attrs;
+mod error;
+mod formals;
+mod lexer;
+mod parser;
+mod print;
+mod resolve;
+mod scope;
+mod strings;
+#[cfg(test)]
+mod tests;
+
+use bumpalo::Bump;
+
+pub use error::{SyntaxError, SyntaxErrorKind};
+pub use print::print;
+pub use scope::Scope;
+
+use crate::ir::Expr;
+use crate::source::Source;
+use crate::symbol::Symbols;
+
+/// What the parser needs beside the text.
+pub struct Context<'a, 'h> {
+    /// Where expressions are made.
+    pub heap: &'h Bump,
+    /// The names.
+    pub symbols: &'a Symbols<'h>,
+    /// The folder that relative paths are relative to: absolute, without `.`, `..` and a slash at
+    /// its end.
+    pub base: &'a [u8],
+    /// The folder that `~/x` is in, as [`Context::base`]; such paths are errors without it.
+    pub home: Option<&'a [u8]>,
+    /// The outermost scope.
+    pub scope: &'a Scope<'h>,
+    /// How many levels expressions may be nested; the parser recurses at each.
+    pub depth_limit: u32,
+}
+
+/// Reads an expression, ready to be evaluated.
+pub fn parse<'h>(cx: &Context<'_, 'h>, source: Source<'h>) -> Result<&'h Expr<'h>, SyntaxError> {
+    let expr = parse_unresolved(cx, source)?;
+    resolve(cx, expr)?;
+    Ok(expr)
+}
+
+/// Reads an expression whose variables are names still, as [`print()`] wants it.
+pub fn parse_unresolved<'h>(
+    cx: &Context<'_, 'h>,
+    source: Source<'h>,
+) -> Result<&'h mut Expr<'h>, SyntaxError> {
+    let expr = parser::Parser::new(cx, &source).file()?;
+    Ok(cx.heap.alloc(expr))
+}
+
+/// Finds what each variable is; this can be done once.
+pub fn resolve<'h>(cx: &Context<'_, 'h>, expr: &mut Expr<'h>) -> Result<(), SyntaxError> {
+    resolve::resolve(cx, expr)
+}

@@ -1,0 +1,383 @@
+//! Sets, their definitions, and how several definitions become one.
+
+use bstr::BString;
+
+use super::error::{SyntaxError, SyntaxErrorKind};
+use super::lexer::Tok;
+use super::parser::{Failed, Parsed, Parser, nothing};
+use super::print::write_identifier;
+use super::strings::Text;
+use crate::ir::{AttrDef, AttrKind, AttrName, AttrSet, Delayed, DynamicAttr, Expr, Select};
+use crate::source::Pos;
+use crate::symbol::Symbol;
+use crate::value::Value;
+
+/// Where the definitions of one set start in the vectors of the parser.
+#[derive(Clone, Copy)]
+struct Bases {
+    defs: usize,
+    from: usize,
+    dynamic: usize,
+}
+
+impl<'h> Parser<'_, 'h> {
+    /// Definitions, up to what cannot start one.
+    pub(super) fn bindings(&mut self, pos: Pos, recursive: bool) -> Parsed<AttrSet<'h>> {
+        let bases = self.bases();
+        self.bindings_after(bases)?;
+        self.finish(bases, pos, recursive)
+    }
+
+    /// As [`Parser::bindings`] with the first name read already.
+    pub(super) fn bindings_from(
+        &mut self,
+        pos: Pos,
+        first: Symbol,
+        first_pos: Pos,
+    ) -> Parsed<AttrSet<'h>> {
+        let bases = self.bases();
+        self.binding(Some((first, first_pos)))?;
+        self.bindings_after(bases)?;
+        self.finish(bases, pos, false)
+    }
+
+    fn bases(&self) -> Bases {
+        Bases {
+            defs: self.defs.len(),
+            from: self.from.len(),
+            dynamic: self.dynamic.len(),
+        }
+    }
+
+    fn bindings_after(&mut self, bases: Bases) -> Parsed<()> {
+        loop {
+            match self.lx.tok {
+                Tok::Ident | Tok::Or | Tok::Quote | Tok::DollarCurly => self.binding(None)?,
+                Tok::Inherit => self.inherit(bases)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// `path = value;`
+    fn binding(&mut self, first: Option<(Symbol, Pos)>) -> Parsed<()> {
+        let pos = first.map_or_else(|| self.lx.here(), |(_, pos)| pos);
+        let names = self.names.len();
+        let first = match first {
+            Some((name, _)) => AttrName::Static(name),
+            None => self.attr_name()?,
+        };
+        if let (&AttrName::Static(name), Tok::Assign) = (&first, self.lx.tok) {
+            self.lx.advance();
+            let value = self.expr()?;
+            self.pass(Tok::Semicolon)?;
+            self.define(name, pos, value);
+            return Ok(());
+        }
+        self.names.push(first);
+        self.more_names()?;
+        if self.lx.tok != Tok::Assign {
+            return Err(self.unexpected(&["'.'", "'='"]));
+        }
+        self.lx.advance();
+        let levels = (self.names.len() - names) as u32;
+        self.deeper(levels)?;
+        let mut value = self.expr()?;
+        self.depth -= levels;
+        self.pass(Tok::Semicolon)?;
+        // The path is turned into sets from its end on. Sets of one name are merged later.
+        while let Some(name) = self.names.pop() {
+            let inner = self.bases();
+            match name {
+                AttrName::Static(name) => self.define(name, pos, value),
+                AttrName::Dynamic(name) => self.dynamic.push(DynamicAttr {
+                    pos,
+                    name,
+                    value: Delayed::new(value),
+                }),
+            }
+            if self.names.len() == names {
+                break;
+            }
+            let set = self.finish(inner, Pos::NONE, false)?;
+            value = Expr::AttrSet(self.heap.alloc(set));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn define(&mut self, name: Symbol, pos: Pos, value: Expr<'h>) {
+        name_functions(&value, name);
+        self.defs.push(AttrDef {
+            name,
+            pos,
+            kind: AttrKind::Plain,
+            value: Delayed::new(value),
+        });
+    }
+
+    /// `inherit a b;`, `inherit (e) a b;`
+    #[inline(never)]
+    fn inherit(&mut self, bases: Bases) -> Parsed<()> {
+        self.lx.advance();
+        let mut from = None;
+        if self.lx.tok == Tok::LParen {
+            self.lx.advance();
+            let pos = self.lx.here();
+            let expr = self.expr()?;
+            self.pass(Tok::RParen)?;
+            let slot = (self.from.len() - bases.from) as u32;
+            self.from.push(Delayed::new(expr));
+            from = Some((slot, pos));
+        }
+        loop {
+            let pos = self.lx.here();
+            let name = match self.lx.tok {
+                Tok::Ident | Tok::Or | Tok::Quote | Tok::DollarCurly => self.attr_name()?,
+                Tok::Semicolon => break,
+                _ => return Err(self.unexpected(&[])),
+            };
+            let AttrName::Static(name) = name else {
+                return Err(self.fail_at(SyntaxErrorKind::DynamicInInherit, pos));
+            };
+            let (kind, value) = match from {
+                None => (AttrKind::Inherited, Expr::Name { name, pos }),
+                Some((slot, from_pos)) => {
+                    let select = Select {
+                        pos,
+                        base: Expr::Local {
+                            slot,
+                            pos: from_pos,
+                        },
+                        path: self.heap.alloc_slice_fill_iter([AttrName::Static(name)]),
+                        default: None,
+                    };
+                    (AttrKind::From, Expr::Select(self.heap.alloc(select)))
+                }
+            };
+            self.defs.push(AttrDef {
+                name,
+                pos,
+                kind,
+                value: Delayed::new(value),
+            });
+        }
+        self.lx.advance();
+        Ok(())
+    }
+
+    /// `a.b."c".${d}`
+    pub(super) fn attr_path(&mut self) -> Parsed<&'h mut [AttrName<'h>]> {
+        let first = self.attr_name()?;
+        if self.lx.tok != Tok::Dot {
+            return Ok(self.heap.alloc_slice_fill_iter([first]));
+        }
+        let base = self.names.len();
+        self.names.push(first);
+        self.more_names()?;
+        Ok(self.heap.alloc_slice_fill_iter(self.names.drain(base..)))
+    }
+
+    fn more_names(&mut self) -> Parsed<()> {
+        while self.lx.tok == Tok::Dot {
+            self.lx.advance();
+            let name = self.attr_name()?;
+            self.names.push(name);
+        }
+        Ok(())
+    }
+
+    /// A name in a path.
+    fn attr_name(&mut self) -> Parsed<AttrName<'h>> {
+        let name = match self.lx.tok {
+            Tok::Ident | Tok::Or => AttrName::Static(self.lx.name),
+            Tok::Quote => match self.string_text()? {
+                Text::Plain(text) => AttrName::Static(self.cx.symbols.intern(text)),
+                Text::Parts(expr) => AttrName::Dynamic(expr),
+            },
+            Tok::DollarCurly => {
+                self.lx.advance();
+                let expr = self.expr()?;
+                self.want(Tok::RBrace, &["'}'"])?;
+                match string_of(&expr) {
+                    Some(text) => AttrName::Static(self.cx.symbols.intern(text)),
+                    None => AttrName::Dynamic(expr),
+                }
+            }
+            _ => {
+                return Err(self.unexpected(&["identifier", "'or'", "'${'", "'\"'"]));
+            }
+        };
+        self.lx.advance();
+        Ok(name)
+    }
+
+    fn finish(&mut self, bases: Bases, pos: Pos, recursive: bool) -> Parsed<AttrSet<'h>> {
+        if !ascending(&self.defs[bases.defs..]) {
+            self.sort_and_merge(bases, &mut Vec::new())?;
+        }
+        let mut set = AttrSet {
+            pos,
+            recursive,
+            defs: &mut [],
+            from: &mut [],
+            dynamic: &mut [],
+            overrides: None,
+        };
+        self.fill(&mut set, bases);
+        Ok(set)
+    }
+
+    /// Moves what is above the bases into a set.
+    fn fill(&mut self, set: &mut AttrSet<'h>, bases: Bases) {
+        let heap = self.heap;
+        if self.defs.len() > bases.defs {
+            set.defs = heap.alloc_slice_fill_iter(self.defs.drain(bases.defs..));
+        }
+        if self.from.len() > bases.from {
+            set.from = heap.alloc_slice_fill_iter(self.from.drain(bases.from..));
+        }
+        if self.dynamic.len() > bases.dynamic {
+            set.dynamic = heap.alloc_slice_fill_iter(self.dynamic.drain(bases.dynamic..));
+        }
+    }
+
+    #[inline(never)]
+    fn sort_and_merge(&mut self, bases: Bases, path: &mut Vec<Symbol>) -> Parsed<()> {
+        let defs = &mut self.defs[bases.defs..];
+        // Stable: definitions of one name stay in the order of the text.
+        defs.sort_by_key(|def| def.name);
+        if ascending(defs) {
+            return Ok(());
+        }
+        self.merge(bases, path)
+    }
+
+    /// Makes one definition of those of one name, which must all be sets.
+    #[inline(never)]
+    fn merge(&mut self, bases: Bases, path: &mut Vec<Symbol>) -> Parsed<()> {
+        let mut defs: Vec<_> = self.defs.drain(bases.defs..).collect();
+        self.check_mergeable(&defs, path)?;
+        let mut rest = &mut defs[..];
+        while let Some(first) = rest.first() {
+            let name = first.name;
+            let count = rest.iter().take_while(|def| def.name == name).count();
+            let (group, after) = rest.split_at_mut(count);
+            rest = after;
+            if count > 1 {
+                let inner = self.bases();
+                for def in group.iter_mut() {
+                    self.take_apart(def, inner);
+                }
+                path.push(name);
+                if !ascending(&self.defs[inner.defs..]) {
+                    self.sort_and_merge(inner, path)?;
+                }
+                path.pop();
+                // What the first one says of itself, such as `rec`, is true of all.
+                if let Expr::AttrSet(set) = &mut group[0].value.expr {
+                    self.fill(set, inner);
+                }
+            }
+            let empty = AttrDef {
+                name,
+                pos: Pos::NONE,
+                kind: AttrKind::Plain,
+                value: nothing(),
+            };
+            self.defs.push(std::mem::replace(&mut group[0], empty));
+        }
+        Ok(())
+    }
+
+    fn check_mergeable(&mut self, defs: &[AttrDef<'h>], path: &[Symbol]) -> Parsed<()> {
+        let is_set = |def: &AttrDef<'_>| matches!(def.value.expr, Expr::AttrSet(_));
+        let second = defs
+            .chunk_by(|a, b| a.name == b.name)
+            .flat_map(|group| {
+                let (first, others) = group.split_first().unwrap_or((&group[0], &[]));
+                others
+                    .iter()
+                    .filter(move |other| !is_set(first) || !is_set(other))
+                    .map(move |other| (first, other))
+            })
+            .min_by_key(|(_, other)| other.pos);
+        match second {
+            None => Ok(()),
+            Some((first, other)) => Err(self.duplicate(path, first, other)),
+        }
+    }
+
+    #[cold]
+    fn duplicate(&mut self, path: &[Symbol], first: &AttrDef<'h>, second: &AttrDef<'h>) -> Failed {
+        let mut text = Vec::new();
+        for name in path.iter().copied().chain([first.name]) {
+            if !text.is_empty() {
+                text.push(b'.');
+            }
+            write_identifier(&mut text, self.cx.symbols.name(name));
+        }
+        self.error.get_or_insert(SyntaxError {
+            kind: SyntaxErrorKind::DuplicateAttribute(BString::from(text)),
+            pos: second.pos,
+            other: Some(first.pos),
+        });
+        Failed
+    }
+
+    /// Moves the definitions of a set to the end of the parser's vectors.
+    fn take_apart(&mut self, def: &mut AttrDef<'h>, bases: Bases) {
+        let Expr::AttrSet(set) = &mut def.value.expr else {
+            return;
+        };
+        let shift = (self.from.len() - bases.from) as u32;
+        for def in std::mem::take(&mut set.defs) {
+            let mut value = std::mem::replace(&mut def.value, nothing());
+            if def.kind == AttrKind::From
+                && let Expr::Select(select) = &mut value.expr
+                && let Expr::Local { slot, .. } = &mut select.base
+            {
+                *slot += shift;
+            }
+            self.defs.push(AttrDef {
+                name: def.name,
+                pos: def.pos,
+                kind: def.kind,
+                value,
+            });
+        }
+        for from in std::mem::take(&mut set.from) {
+            self.from.push(std::mem::replace(from, nothing()));
+        }
+        for attr in std::mem::take(&mut set.dynamic) {
+            self.dynamic.push(DynamicAttr {
+                pos: attr.pos,
+                name: std::mem::replace(&mut attr.name, Expr::CurPos(Pos::NONE)),
+                value: std::mem::replace(&mut attr.value, nothing()),
+            });
+        }
+    }
+}
+
+fn ascending(defs: &[AttrDef<'_>]) -> bool {
+    defs.is_sorted_by(|a, b| a.name < b.name)
+}
+
+/// A function is called what it is defined as, and so are the functions that it makes.
+fn name_functions(mut value: &Expr<'_>, name: Symbol) {
+    while let Expr::Lambda(lambda) = value {
+        lambda.name.set(Some(name));
+        value = &lambda.body;
+    }
+}
+
+/// The text of a constant string.
+fn string_of<'h>(expr: &Expr<'h>) -> Option<&'h [u8]> {
+    match expr {
+        Expr::Const(cell) => match cell.get() {
+            Value::String(string) => Some(string.bytes),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,611 @@
+//! From tokens to expressions: recursive descent, with a stack of operators inside.
+
+use bumpalo::Bump;
+
+use super::Context;
+use super::error::{SyntaxError, SyntaxErrorKind, describe};
+use super::lexer::{Lexer, Tok};
+use super::strings::Piece;
+use crate::ir::{
+    Assert, AttrDef, AttrName, Binary, BinaryOp, Call, ConcatPart, Delayed, DynamicAttr, Expr,
+    Formal, HasAttr, If, Let, ListExpr, Not, Select, With,
+};
+use crate::source::{Pos, Source};
+use crate::symbol::Symbol;
+use crate::value::{ContextId, NixString, Slot, Value};
+
+/// The text is wrong: [`Parser::error`] or the lexer says how.
+#[derive(Debug)]
+pub(super) struct Failed;
+
+pub(super) type Parsed<T> = Result<T, Failed>;
+
+/// Calls with more arguments are not joined with the call that is their function.
+const JOINED_ARGS: usize = 32;
+
+/// Names that the language itself knows.
+pub(super) struct Known {
+    pub(super) or: Symbol,
+    pub(super) cur_pos: Symbol,
+    pub(super) body: Symbol,
+    pub(super) find_file: Symbol,
+    pub(super) nix_path: Symbol,
+}
+
+/// An operator whose right side is not complete.
+struct Pending {
+    tok: Tok,
+    prefix: bool,
+    precedence: u8,
+    pos: Pos,
+}
+
+/// What was read and is not in a node yet. Everything under construction is a piece at the end of
+/// one of these.
+pub(super) struct Parser<'c, 'h> {
+    pub(super) heap: &'h Bump,
+    pub(super) cx: &'c Context<'c, 'h>,
+    pub(super) lx: Lexer<'c, 'h>,
+    pub(super) known: Known,
+    pub(super) error: Option<SyntaxError>,
+    pub(super) depth: u32,
+    /// Whether there is a CR or a NUL anywhere.
+    pub(super) odd_bytes: bool,
+    pub(super) items: Vec<Delayed<'h>>,
+    pub(super) names: Vec<AttrName<'h>>,
+    pub(super) defs: Vec<AttrDef<'h>>,
+    pub(super) from: Vec<Delayed<'h>>,
+    pub(super) dynamic: Vec<DynamicAttr<'h>>,
+    pub(super) formals: Vec<Formal<'h>>,
+    pub(super) parts: Vec<ConcatPart<'h>>,
+    pub(super) pieces: Vec<(Pos, Piece<'h>)>,
+    pub(super) bytes: Vec<u8>,
+    pending: Vec<Pending>,
+    operands: Vec<Expr<'h>>,
+}
+
+impl<'c, 'h> Parser<'c, 'h> {
+    pub(super) fn new(cx: &'c Context<'c, 'h>, source: &Source<'h>) -> Self {
+        let known = Known {
+            or: cx.symbols.intern(b"or"),
+            cur_pos: cx.symbols.intern(b"__curPos"),
+            body: cx.symbols.intern(b"body"),
+            find_file: cx.symbols.intern(b"__findFile"),
+            nix_path: cx.symbols.intern(b"__nixPath"),
+        };
+        Self {
+            heap: cx.heap,
+            cx,
+            lx: Lexer::new(source, cx.symbols, known.or),
+            known,
+            error: None,
+            depth: 0,
+            odd_bytes: memchr::memchr2(b'\r', 0, source.text).is_some(),
+            items: Vec::new(),
+            names: Vec::new(),
+            defs: Vec::new(),
+            from: Vec::new(),
+            dynamic: Vec::new(),
+            formals: Vec::new(),
+            parts: Vec::new(),
+            pieces: Vec::new(),
+            bytes: Vec::new(),
+            pending: Vec::new(),
+            operands: Vec::new(),
+        }
+    }
+
+    /// The whole text.
+    pub(super) fn file(&mut self) -> Result<Expr<'h>, SyntaxError> {
+        self.lx.advance();
+        let parsed = match self.expr() {
+            Ok(expr) => self.want(Tok::Eof, &["end of file"]).map(|()| expr),
+            Err(failed) => Err(failed),
+        };
+        parsed.map_err(|Failed| match (self.error.take(), self.lx.error.take()) {
+            (Some(error), _) => error,
+            (None, Some(error)) => *error,
+            (None, None) => unreachable!("every failure leaves an error"),
+        })
+    }
+
+    #[cold]
+    pub(super) fn fail_at(&mut self, kind: SyntaxErrorKind, pos: Pos) -> Failed {
+        self.error.get_or_insert(SyntaxError {
+            kind,
+            pos,
+            other: None,
+        });
+        Failed
+    }
+
+    /// The current token cannot be here.
+    #[cold]
+    pub(super) fn unexpected(&mut self, expected: &[&'static str]) -> Failed {
+        if self.lx.tok == Tok::Error {
+            return Failed;
+        }
+        let found = describe(self.lx.tok);
+        let pos = self.lx.here();
+        self.fail_at(
+            SyntaxErrorKind::Unexpected {
+                found,
+                expected: expected.to_vec(),
+            },
+            pos,
+        )
+    }
+
+    /// The current token must be this one.
+    #[inline]
+    pub(super) fn want(&mut self, tok: Tok, expected: &[&'static str]) -> Parsed<()> {
+        if self.lx.tok == tok {
+            Ok(())
+        } else {
+            Err(self.unexpected(expected))
+        }
+    }
+
+    /// The current token must be this one, and is passed.
+    #[inline]
+    pub(super) fn pass(&mut self, tok: Tok) -> Parsed<()> {
+        if self.lx.tok == tok {
+            self.lx.advance();
+            Ok(())
+        } else {
+            Err(self.unexpected(&[describe(tok)]))
+        }
+    }
+
+    /// One level deeper.
+    #[inline]
+    pub(super) fn deeper(&mut self, levels: u32) -> Parsed<()> {
+        self.depth = self.depth.saturating_add(levels);
+        if self.depth > self.cx.depth_limit {
+            let pos = self.lx.here();
+            return Err(self.fail_at(SyntaxErrorKind::TooDeep, pos));
+        }
+        Ok(())
+    }
+
+    pub(super) fn constant(&self, value: Value<'h>) -> Expr<'h> {
+        Expr::Const(self.heap.alloc(Slot::new(value)))
+    }
+
+    pub(super) fn string_constant(&self, bytes: &'h [u8]) -> Expr<'h> {
+        let string = self.heap.alloc(NixString {
+            bytes,
+            context: ContextId::default(),
+            symbol: std::cell::Cell::new(0),
+        });
+        self.constant(Value::String(string))
+    }
+
+    /// Any expression.
+    pub(super) fn expr(&mut self) -> Parsed<Expr<'h>> {
+        self.deeper(1)?;
+        let expr = match self.lx.tok {
+            Tok::Ident => {
+                let (name, pos) = (self.lx.name, self.lx.here());
+                self.lx.advance();
+                match self.lx.tok {
+                    Tok::Colon => self.lambda(pos, name),
+                    Tok::At => self.lambda_with_formals_after(pos, name),
+                    _ => {
+                        let head = self.variable(name, pos);
+                        self.operation(Some((head, pos)))
+                    }
+                }
+            }
+            Tok::LBrace => self.brace(),
+            Tok::Let => self.let_in(),
+            Tok::If => self.if_else(),
+            Tok::With => self.with(),
+            Tok::Assert => self.assert(),
+            _ => self.operation(None),
+        };
+        self.depth -= 1;
+        expr
+    }
+
+    #[inline(never)]
+    fn let_in(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        self.lx.advance();
+        if self.lx.tok == Tok::LBrace {
+            let head = self.let_set(pos)?;
+            return self.operation(Some((head, pos)));
+        }
+        let attrs = self.bindings(pos, true)?;
+        self.want(Tok::In, &[])?;
+        if !attrs.dynamic.is_empty() {
+            return Err(self.fail_at(SyntaxErrorKind::DynamicInLet, pos));
+        }
+        self.lx.advance();
+        let body = self.expr()?;
+        Ok(Expr::Let(self.heap.alloc(Let { attrs, body })))
+    }
+
+    #[inline(never)]
+    fn if_else(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        self.lx.advance();
+        let cond = self.expr()?;
+        self.pass(Tok::Then)?;
+        let yes = self.expr()?;
+        self.pass(Tok::Else)?;
+        let no = self.expr()?;
+        Ok(Expr::If(self.heap.alloc(If { pos, cond, yes, no })))
+    }
+
+    #[inline(never)]
+    fn with(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        self.lx.advance();
+        let attrs = Delayed::new(self.expr()?);
+        self.pass(Tok::Semicolon)?;
+        let body = self.expr()?;
+        Ok(Expr::With(self.heap.alloc(With { pos, attrs, body })))
+    }
+
+    #[inline(never)]
+    fn assert(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        self.lx.advance();
+        let cond = self.expr()?;
+        self.pass(Tok::Semicolon)?;
+        let body = self.expr()?;
+        Ok(Expr::Assert(self.heap.alloc(Assert { pos, cond, body })))
+    }
+
+    /// Operators and their operands, the first of which may have been started already.
+    pub(super) fn operation(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
+        if head.is_none() && matches!(self.lx.tok, Tok::Not | Tok::Minus) {
+            return self.operators(None);
+        }
+        let operand = self.application(head)?;
+        if self.lx.tok.is_operator() {
+            return self.operators(Some(operand));
+        }
+        Ok(operand)
+    }
+
+    #[inline(never)]
+    fn operators(&mut self, mut first: Option<Expr<'h>>) -> Parsed<Expr<'h>> {
+        let pending = self.pending.len();
+        loop {
+            let mut operand = match first.take() {
+                Some(operand) => operand,
+                None => {
+                    loop {
+                        let precedence = match self.lx.tok {
+                            Tok::Not => 7,
+                            Tok::Minus => 12,
+                            _ => break,
+                        };
+                        self.pending.push(Pending {
+                            tok: self.lx.tok,
+                            prefix: true,
+                            precedence,
+                            pos: self.lx.here(),
+                        });
+                        self.lx.advance();
+                    }
+                    self.application(None)?
+                }
+            };
+            if self.lx.tok == Tok::Question {
+                let pos = self.lx.here();
+                operand = self.complete(operand, pending, 11, false);
+                self.lx.advance();
+                let path = self.attr_path()?;
+                operand = Expr::HasAttr(self.heap.alloc(HasAttr {
+                    pos,
+                    base: operand,
+                    path,
+                }));
+                if self.lx.tok == Tok::Question {
+                    return Err(self.unexpected(&[]));
+                }
+            }
+            let tok = self.lx.tok;
+            if !tok.is_operator() {
+                return Ok(self.complete(operand, pending, 0, false));
+            }
+            let (precedence, right) = match tok {
+                Tok::Implies => (1, true),
+                Tok::OrOr => (2, false),
+                Tok::AndAnd => (3, false),
+                Tok::Equal | Tok::NotEqual => (4, false),
+                Tok::Less | Tok::Greater | Tok::LessOrEqual | Tok::GreaterOrEqual => (5, false),
+                Tok::Update => (6, true),
+                Tok::Plus | Tok::Minus => (8, false),
+                Tok::Times | Tok::Divide => (9, false),
+                _ => (10, true),
+            };
+            if let 4 | 5 = precedence {
+                operand = self.complete(operand, pending, precedence + 1, false);
+                if self.pending.len() > pending
+                    && self
+                        .pending
+                        .last()
+                        .is_some_and(|p| p.precedence == precedence)
+                {
+                    return Err(self.unexpected(&[]));
+                }
+            } else {
+                operand = self.complete(operand, pending, precedence, right);
+            }
+            self.operands.push(operand);
+            self.pending.push(Pending {
+                tok,
+                prefix: false,
+                precedence,
+                pos: self.lx.here(),
+            });
+            self.lx.advance();
+        }
+    }
+
+    /// Applies the operators above `base` that bind tighter than `precedence`, or, if it is not
+    /// `strict`, as tight.
+    fn complete(
+        &mut self,
+        mut operand: Expr<'h>,
+        base: usize,
+        precedence: u8,
+        strict: bool,
+    ) -> Expr<'h> {
+        while self.pending.len() > base
+            && let Some(top) = self.pending.pop_if(|top| {
+                top.precedence > precedence || (!strict && top.precedence == precedence)
+            })
+        {
+            let pos = top.pos;
+            operand = if top.prefix && top.tok == Tok::Not {
+                Expr::Not(self.heap.alloc(Not { pos, operand }))
+            } else {
+                let left = if top.prefix {
+                    self.constant(Value::Int(0))
+                } else {
+                    self.operands.pop().expect("one for each operator")
+                };
+                Expr::Binary(self.heap.alloc(Binary {
+                    op: binary_op(top.tok),
+                    pos,
+                    left,
+                    right: operand,
+                }))
+            };
+        }
+        operand
+    }
+
+    /// `f a b`, or only `f`.
+    fn application(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
+        let pos = match &head {
+            Some((_, pos)) => *pos,
+            None => self.lx.here(),
+        };
+        let func = self.selection(head)?;
+        if self.lx.tok.starts_operand() {
+            self.call(func, pos)
+        } else {
+            Ok(func)
+        }
+    }
+
+    #[inline(never)]
+    fn call(&mut self, mut func: Expr<'h>, mut pos: Pos) -> Parsed<Expr<'h>> {
+        let base = self.items.len();
+        // `(f a) b` is one call.
+        if let Expr::Call(inner) = &mut func
+            && inner.args.len() <= JOINED_ARGS
+        {
+            pos = inner.pos;
+            for arg in inner.args.iter_mut() {
+                self.items.push(std::mem::replace(arg, nothing()));
+            }
+            let joined = std::mem::replace(&mut inner.func, Expr::CurPos(Pos::NONE));
+            func = joined;
+        }
+        while self.lx.tok.starts_operand() {
+            let arg = self.selection(None)?;
+            self.items.push(Delayed::new(arg));
+        }
+        let args = self.heap.alloc_slice_fill_iter(self.items.drain(base..));
+        Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
+    }
+
+    /// An operand with what is selected from it.
+    fn selection(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
+        let (base, pos) = match head {
+            Some(head) => head,
+            None => {
+                let pos = self.lx.here();
+                (self.operand()?, pos)
+            }
+        };
+        match self.lx.tok {
+            Tok::Dot => self.select(base, pos),
+            Tok::Or => self.call_with_or(base, pos),
+            _ => Ok(base),
+        }
+    }
+
+    #[inline(never)]
+    fn select(&mut self, base: Expr<'h>, pos: Pos) -> Parsed<Expr<'h>> {
+        self.lx.advance();
+        let path = self.attr_path()?;
+        let default = if self.lx.tok == Tok::Or {
+            self.lx.advance();
+            self.deeper(1)?;
+            let default = self.selection(None)?;
+            self.depth -= 1;
+            Some(default)
+        } else {
+            None
+        };
+        Ok(Expr::Select(self.heap.alloc(Select {
+            pos,
+            base,
+            path,
+            default,
+        })))
+    }
+
+    /// `x or`: a call with the variable `or`, for texts older than the keyword.
+    #[cold]
+    fn call_with_or(&mut self, func: Expr<'h>, pos: Pos) -> Parsed<Expr<'h>> {
+        self.lx.advance();
+        let or = Expr::Name {
+            name: self.known.or,
+            pos,
+        };
+        let args = self.heap.alloc_slice_fill_iter([Delayed::new(or)]);
+        Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
+    }
+
+    #[inline]
+    fn variable(&self, name: Symbol, pos: Pos) -> Expr<'h> {
+        if name == self.known.cur_pos {
+            Expr::CurPos(pos)
+        } else {
+            Expr::Name { name, pos }
+        }
+    }
+
+    /// What has no operator outside of brackets.
+    fn operand(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        match self.lx.tok {
+            Tok::Ident => {
+                let expr = self.variable(self.lx.name, pos);
+                self.lx.advance();
+                Ok(expr)
+            }
+            Tok::Quote => {
+                let expr = self.string()?;
+                self.lx.advance();
+                Ok(expr)
+            }
+            Tok::IndOpen => {
+                let expr = self.indented_string(pos)?;
+                self.lx.advance();
+                Ok(expr)
+            }
+            Tok::LParen => {
+                self.lx.advance();
+                let expr = self.expr()?;
+                self.pass(Tok::RParen)?;
+                Ok(expr)
+            }
+            Tok::LBrace => {
+                self.lx.advance();
+                self.set(pos, false)
+            }
+            Tok::LBracket => self.list(),
+            Tok::Rec => {
+                self.lx.advance();
+                self.pass(Tok::LBrace)?;
+                self.set(pos, true)
+            }
+            Tok::Let => {
+                self.lx.advance();
+                self.want(Tok::LBrace, &["'{'"])?;
+                self.let_set(pos)
+            }
+            _ => self.literal(),
+        }
+    }
+
+    /// `{ … }`, from behind the brace.
+    pub(super) fn set(&mut self, pos: Pos, recursive: bool) -> Parsed<Expr<'h>> {
+        let attrs = self.bindings(pos, recursive)?;
+        self.pass(Tok::RBrace)?;
+        Ok(Expr::AttrSet(self.heap.alloc(attrs)))
+    }
+
+    /// `let { …; body = …; }`, from the brace on.
+    #[inline(never)]
+    fn let_set(&mut self, pos: Pos) -> Parsed<Expr<'h>> {
+        self.lx.advance();
+        let base = self.set(pos, true)?;
+        let path = self
+            .heap
+            .alloc_slice_fill_iter([AttrName::Static(self.known.body)]);
+        Ok(Expr::Select(self.heap.alloc(Select {
+            pos: Pos::NONE,
+            base,
+            path,
+            default: None,
+        })))
+    }
+
+    #[inline(never)]
+    fn list(&mut self) -> Parsed<Expr<'h>> {
+        self.lx.advance();
+        let base = self.items.len();
+        while self.lx.tok.starts_operand() {
+            let item = self.selection(None)?;
+            self.items.push(Delayed::new(item));
+        }
+        self.want(Tok::RBracket, &[])?;
+        self.lx.advance();
+        let items = self.heap.alloc_slice_fill_iter(self.items.drain(base..));
+        Ok(Expr::List(self.heap.alloc(ListExpr { items })))
+    }
+
+    #[inline(never)]
+    fn literal(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        let expr = match self.lx.tok {
+            Tok::Int => self.constant(Value::Int(self.lx.number as i64)),
+            Tok::Float => self.constant(Value::Float(f64::from_bits(self.lx.number))),
+            Tok::Uri => {
+                let text = self.lx.text;
+                self.string_constant(&text[self.lx.start..self.lx.pos])
+            }
+            Tok::Path | Tok::HomePath => self.path(pos)?,
+            Tok::SearchPath => {
+                let text = self.lx.text;
+                let path = self.string_constant(&text[self.lx.start + 1..self.lx.pos - 1]);
+                let variable = |name| Expr::Name { name, pos };
+                let func = variable(self.known.find_file);
+                let search = variable(self.known.nix_path);
+                let args = self
+                    .heap
+                    .alloc_slice_fill_iter([Delayed::new(search), Delayed::new(path)]);
+                Expr::Call(self.heap.alloc(Call { pos, func, args }))
+            }
+            _ => return Err(self.unexpected(&[])),
+        };
+        self.lx.advance();
+        Ok(expr)
+    }
+}
+
+/// What stands where something was moved from.
+pub(super) fn nothing<'h>() -> Delayed<'h> {
+    Delayed::new(Expr::CurPos(Pos::NONE))
+}
+
+fn binary_op(tok: Tok) -> BinaryOp {
+    match tok {
+        Tok::Implies => BinaryOp::Implies,
+        Tok::OrOr => BinaryOp::Or,
+        Tok::AndAnd => BinaryOp::And,
+        Tok::Equal => BinaryOp::Equal,
+        Tok::NotEqual => BinaryOp::NotEqual,
+        Tok::Less => BinaryOp::Less,
+        Tok::Greater => BinaryOp::Greater,
+        Tok::LessOrEqual => BinaryOp::LessOrEqual,
+        Tok::GreaterOrEqual => BinaryOp::GreaterOrEqual,
+        Tok::Update => BinaryOp::Update,
+        Tok::Plus => BinaryOp::Add,
+        Tok::Minus => BinaryOp::Sub,
+        Tok::Times => BinaryOp::Mul,
+        Tok::Divide => BinaryOp::Div,
+        _ => BinaryOp::Concat,
+    }
+}

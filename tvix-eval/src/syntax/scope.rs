@@ -1,0 +1,105 @@
+//! What a file sees without defining it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::symbol::Symbol;
+use crate::value::Ref;
+
+/// The outermost scope of a file: the builtins, or what `scopedImport` lays over them.
+#[derive(Default)]
+pub struct Scope<'h> {
+    names: Names<'h>,
+    /// Where names are bound within the file that is being resolved, by symbol; nothing is bound
+    /// between files. It is kept here so that it is allocated once.
+    lexical: RefCell<Vec<Binding>>,
+}
+
+enum Names<'h> {
+    /// By symbol.
+    Base(Vec<Option<Ref<'h>>>),
+    Layer {
+        names: HashMap<Symbol, Ref<'h>, FxBuildHasher>,
+        below: Rc<Scope<'h>>,
+    },
+}
+
+impl Default for Names<'_> {
+    fn default() -> Self {
+        Self::Base(Vec::new())
+    }
+}
+
+/// Where a name is bound in the file that is being resolved.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Binding {
+    /// How many scopes there are in the one that binds it; 0 if none does.
+    pub(super) depth: u32,
+    /// Its slot there.
+    pub(super) slot: u32,
+}
+
+impl<'h> Scope<'h> {
+    /// A scope without names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A scope that has these names, and those of another one where it has them not.
+    pub fn layered(below: Rc<Self>, names: impl IntoIterator<Item = (Symbol, Ref<'h>)>) -> Self {
+        Self {
+            names: Names::Layer {
+                names: names.into_iter().collect(),
+                below,
+            },
+            lexical: RefCell::default(),
+        }
+    }
+
+    /// Binds a name, in place of what it was bound to here.
+    pub fn insert(&mut self, name: Symbol, value: Ref<'h>) {
+        match &mut self.names {
+            Names::Base(table) => {
+                let index = name.0 as usize;
+                if table.len() <= index {
+                    table.resize(index + 1, None);
+                }
+                table[index] = Some(value);
+            }
+            Names::Layer { names, .. } => {
+                names.insert(name, value);
+            }
+        }
+    }
+
+    /// What a name is bound to.
+    #[inline]
+    pub fn lookup(&self, name: Symbol) -> Option<Ref<'h>> {
+        match &self.names {
+            Names::Base(table) => table.get(name.0 as usize).copied().flatten(),
+            Names::Layer { names, below } => match names.get(&name) {
+                Some(value) => Some(*value),
+                None => below.lookup(name),
+            },
+        }
+    }
+
+    /// Whether a name is bound above the lowest scope.
+    pub(super) fn shadows(&self, name: Symbol) -> bool {
+        match &self.names {
+            Names::Base(_) => false,
+            Names::Layer { names, below } => names.contains_key(&name) || below.shadows(name),
+        }
+    }
+
+    /// The table of the lowest scope.
+    pub(super) fn lexical(&self) -> &RefCell<Vec<Binding>> {
+        match &self.names {
+            Names::Base(_) => &self.lexical,
+            Names::Layer { below, .. } => below.lexical(),
+        }
+    }
+}

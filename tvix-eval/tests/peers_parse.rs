@@ -1,0 +1,129 @@
+//! The parser beside `nix-instantiate --parse`.
+//!
+//! `PARSE_TREES` may name files and folders to be compared as well.
+#![cfg(feature = "peers")]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bstr::{BString, ByteSlice};
+use bumpalo::Bump;
+use tvix_eval::source::{Origin, Sources};
+use tvix_eval::symbol::Symbols;
+use tvix_eval::syntax::{Context, Scope, parse_unresolved, print};
+
+/// What we make of a file.
+fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
+    let heap = Bump::new();
+    let symbols = Symbols::new(&heap);
+    let sources = Sources::default();
+    let source = sources
+        .add(Origin::Text, heap.alloc_slice_copy(text))
+        .expect("texts are small");
+    let scope = Scope::new();
+    let cx = Context {
+        heap: &heap,
+        symbols: &symbols,
+        base: base.as_os_str().as_bytes(),
+        home: Some(b"/homeless-shelter"),
+        scope: &scope,
+        depth_limit: 5_000,
+    };
+    match parse_unresolved(&cx, source) {
+        Ok(expr) => Ok(print(&symbols, expr).into()),
+        Err(error) => {
+            let place = sources.place(error.pos).expect("errors have places");
+            Err(format!("{error} at {}:{}", place.line, place.column))
+        }
+    }
+}
+
+/// What real Nix makes of it.
+fn theirs(file: &Path) -> Result<BString, String> {
+    let output = Command::new("nix-instantiate")
+        .arg("--parse")
+        .arg(file)
+        .env("HOME", "/homeless-shelter")
+        .env("NIX_STORE_DIR", "/nix/store")
+        .output()
+        .expect("nix-instantiate runs");
+    if output.status.success() {
+        Ok(output.stdout.trim_end_with(|c| c == '\n').into())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// Compares a file; what differs, if anything does.
+fn compare(file: &Path) -> Option<String> {
+    let text = std::fs::read(file).expect("the file is there");
+    let base = file.parent().expect("files are in folders");
+    let (ours, theirs) = (ours(&text, base), theirs(file));
+    match (&ours, &theirs) {
+        (Ok(a), Ok(b)) if a == b => None,
+        (Ok(a), Ok(b)) => {
+            let at = a.iter().zip(b.iter()).take_while(|(a, b)| a == b).count();
+            let from = at.saturating_sub(80);
+            let piece = |text: &BString| BString::from(&text[from..text.len().min(at + 80)]);
+            Some(format!(
+                "{}:\n  ours:   {}\n  theirs: {}",
+                file.display(),
+                piece(a),
+                piece(b)
+            ))
+        }
+        (Err(_), Err(_)) => None,
+        _ => Some(format!(
+            "{}:\n  ours:   {ours:?}\n  theirs: {theirs:?}",
+            file.display()
+        )),
+    }
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        let mut entries: Vec<_> = std::fs::read_dir(path)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("its entries can be read").path())
+            .collect();
+        entries.sort();
+        for entry in entries {
+            collect(&entry, files);
+        }
+    } else if path.is_file() && path.extension() == Some(OsStr::new("nix")) {
+        files.push(path.to_owned());
+    }
+}
+
+fn check(files: &[PathBuf]) {
+    let differing: Vec<_> = files.iter().filter_map(|file| compare(file)).collect();
+    assert!(
+        differing.is_empty(),
+        "{} of {} differ:\n{}",
+        differing.len(),
+        files.len(),
+        differing.join("\n")
+    );
+}
+
+#[test]
+fn corpus() {
+    let mut files = Vec::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/parse");
+    collect(&folder, &mut files);
+    assert!(!files.is_empty());
+    check(&files);
+}
+
+#[test]
+fn trees() {
+    let mut files = Vec::new();
+    for path in std::env::var("PARSE_TREES").unwrap_or_default().split(':') {
+        if !path.is_empty() {
+            collect(Path::new(path), &mut files);
+        }
+    }
+    check(&files);
+}
