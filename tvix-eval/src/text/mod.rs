@@ -1,0 +1,3 @@
+//! Text as C++ Nix reads and writes it. Nothing here knows of values.
+
+pub mod regex;
