@@ -4,6 +4,7 @@ pub mod json;
 pub mod number;
 pub mod print;
 pub mod regex;
+pub mod toml;
 pub mod version;
 pub mod xml;
 

@@ -72,13 +72,13 @@ fn less(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// A number too large for 32 bits counts as a word.
-fn number(component: &[u8]) -> Option<u32> {
+/// A number above 2^31 - 1 counts as a word.
+fn number(component: &[u8]) -> Option<i32> {
     if component.is_empty() {
         return None;
     }
-    component.iter().try_fold(0u32, |value, digit| {
-        let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+    component.iter().try_fold(0i32, |value, digit| {
+        let digit = digit.is_ascii_digit().then(|| i32::from(digit - b'0'))?;
         value.checked_mul(10)?.checked_add(digit)
     })
 }
@@ -125,7 +125,7 @@ mod tests {
             ("2.3a", "2.3c", Ordering::Less),
             ("2.3pre1", "2.3c", Ordering::Less),
             ("2.3pre1", "2.3q", Ordering::Less),
-            ("4294967295", "4294967296", Ordering::Greater),
+            ("2147483647", "2147483648", Ordering::Greater),
             ("01", "1", Ordering::Equal),
             ("", "a", Ordering::Less),
             (".", "", Ordering::Equal),

@@ -88,7 +88,7 @@ fn grown(random: &mut Random, depth: usize, out: &mut String) {
     }
 }
 
-fn pattern(random: &mut Random) -> String {
+pub fn pattern(random: &mut Random) -> String {
     let mut out = String::new();
     if random.below(4) == 0 {
         for _ in 0..random.below(8) {
@@ -101,7 +101,7 @@ fn pattern(random: &mut Random) -> String {
     out
 }
 
-fn text(random: &mut Random) -> String {
+pub fn text(random: &mut Random) -> String {
     let length = random.below(9);
     (0..length)
         .map(|_| random.pick(&["a", "b", "a", "b", "c", "-", "\n", "é", "]", "A"]))
