@@ -158,6 +158,9 @@ pub enum SourceContent {
     Text(Bytes),
     /// A file or tree on this file system.
     Tree(PathBuf),
+    /// A tree as a NAR, for what is on no file system as it is: a tree of which some files are
+    /// left out, or one that is only in memory.
+    Archive(Bytes),
 }
 
 /// Something to tell the user.

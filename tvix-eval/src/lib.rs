@@ -1,5 +1,6 @@
 //! The Nix language.
 
+mod access;
 pub mod builtins;
 pub mod error;
 mod eval;

@@ -27,7 +27,7 @@ impl<'h> Interp<'h> {
     fn show_into(&self, value: Value<'h>, depth: u32, budget: &mut usize, out: &mut Vec<u8>) {
         match value {
             Value::String(string) if string.bytes.len() > MAX_STRING => {
-                literal::string(&string.bytes[..MAX_STRING], out);
+                literal::write_string(out, &string.bytes[..MAX_STRING]);
                 let elided = string.bytes.len() - MAX_STRING;
                 let plural = if elided == 1 { "" } else { "s" };
                 out.extend_from_slice(format!(" «{elided} byte{plural} elided»").as_bytes());
@@ -66,7 +66,7 @@ impl<'h> Interp<'h> {
                         elided(out, entries.len() - index, "attribute");
                         break;
                     }
-                    literal::attr_name(name, out);
+                    literal::write_attribute_name(out, name);
                     out.extend_from_slice(b" = ");
                     self.show_into(attr.value.get(), depth + 1, budget, out);
                     out.extend_from_slice(b"; ");
@@ -117,8 +117,8 @@ impl<'h> Interp<'h> {
             Value::Bool(true) => out.extend_from_slice(b"true"),
             Value::Bool(false) => out.extend_from_slice(b"false"),
             Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Value::Float(value) => number::print_general(value, out),
-            Value::String(string) => literal::string(string.bytes, out),
+            Value::Float(value) => number::write_printed(out, value),
+            Value::String(string) => literal::write_string(out, string.bytes),
             Value::Path(path) => out.extend_from_slice(path.bytes),
             Value::List(_) => out.extend_from_slice(b"[ ]"),
             _ => {}
@@ -161,7 +161,7 @@ impl<'h> Interp<'h> {
                 }
                 out.extend_from_slice(b"{ ");
                 for (name, attr) in self.by_name(attrs) {
-                    literal::attr_name(name, out);
+                    literal::write_attribute_name(out, name);
                     out.extend_from_slice(b" = ");
                     self.nested(Pos::NONE, || {
                         self.print_into(attr.value.get(), Some(attr.value), seen, out)

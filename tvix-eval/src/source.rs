@@ -75,6 +75,14 @@ impl<'h> Sources<'h> {
         Some(source)
     }
 
+    /// The text from a position to the end of its source.
+    pub(crate) fn rest(&self, pos: Pos) -> Option<&'h [u8]> {
+        let sources = self.sources.borrow();
+        let index = sources.partition_point(|source| source.base <= pos.0);
+        let source = sources.get(index.checked_sub(1)?)?;
+        source.text.get((pos.0 - source.base) as usize..)
+    }
+
     /// The place of a position; `None` for [`Pos::NONE`].
     pub fn place(&self, pos: Pos) -> Option<Place<'h>> {
         if !pos.is_some() {

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use nix_compat::store_path::StoreDir;
-use rustc_hash::FxHashMap;
+use nix_compat::derivation::OutputName;
+use nix_compat::store_path::{StoreDir, StorePath};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::builtins::derivation::Derivations;
 use crate::fiber::Fibers;
-use crate::files::Files;
+use crate::files::{FileKind, Files};
 use crate::host::Host;
 use crate::interp::Interp;
 use crate::value::{NixString, Ref};
@@ -73,8 +74,16 @@ pub struct World<'h> {
     pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
     /// Derivations that were instantiated.
     pub(crate) derivations: Derivations,
-    /// Outputs that were built for this evaluation: store path by derivation and output.
+    /// Where store paths that were built are read, if it is elsewhere.
     pub(crate) realised: RefCell<FxHashMap<String, PathBuf>>,
+    /// Outputs that were built for this evaluation, and their store paths.
+    pub(crate) outputs: RefCell<FxHashMap<(StorePath, OutputName), String>>,
+    /// Where store paths were copied from.
+    pub(crate) copied_from: RefCell<FxHashMap<Vec<u8>, Vec<u8>>>,
+    /// Sources that the host was told of.
+    pub(crate) offered: RefCell<FxHashSet<StorePath>>,
+    /// Directories and links that were looked at.
+    pub(crate) kinds: RefCell<FxHashMap<Box<[u8]>, FileKind>>,
 }
 
 impl<'h> World<'h> {
@@ -89,6 +98,10 @@ impl<'h> World<'h> {
             copied: RefCell::default(),
             derivations: Derivations::default(),
             realised: RefCell::default(),
+            outputs: RefCell::default(),
+            copied_from: RefCell::default(),
+            offered: RefCell::default(),
+            kinds: RefCell::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::files::FileKind;
 use crate::interp::Interp;
 use crate::ir::{Delayed, Expr};
 use crate::paths;
-use crate::source::Origin;
+use crate::source::{Origin, Pos, Source};
 use crate::syntax::{self, Scope};
 use crate::value::{Env, Ref, Slot, Value};
 
@@ -118,11 +118,33 @@ impl<'h> Interp<'h> {
         self.force(self.import(path)?)
     }
 
+    /// The condition of the assertion at a place, as messages write it.
+    #[cold]
+    pub(crate) fn assertion_text(&self, pos: Pos) -> String {
+        let text = self.sources.rest(pos).unwrap_or_default();
+        let scope = Scope::new();
+        let cx = syntax::Context {
+            heap: self.heap,
+            symbols: &self.symbols,
+            base: b"/",
+            home: Some(b"/"),
+            scope: &scope,
+            depth_limit: MOST_NESTED,
+        };
+        let source = Source {
+            origin: Origin::Text,
+            text,
+            base: pos.0,
+        };
+        let condition = syntax::assertion_text(&cx, source).unwrap_or_default();
+        String::from_utf8_lossy(&condition).into_owned()
+    }
+
     #[cold]
     fn syntax_error(&self, error: &syntax::SyntaxError) -> Box<Error> {
         let kind = ErrorKind::Syntax;
         let message = match error.other {
-            Some(other) => error.to_string().replace("{other}", &self.place_text(other)),
+            Some(other) => format!("{error} at {}", self.place_text(other)),
             None => error.to_string(),
         };
         Error::new(kind, message).at(error.pos)

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::store_path::StorePath;
+use nix_compat::store_path::{StorePath, StorePathName};
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
 use crate::builtins::derivation::Known;
@@ -143,9 +143,11 @@ impl<'h> Interp<'h> {
                 format!("error parsing derivation '{text}': {error}"),
             )
         };
-        let name = path.name().as_str().trim_end_matches(".drv");
-        let name = name.parse().map_err(|error| invalid(format!("{error}")))?;
-        let derivation = Derivation::from_aterm(&contents, &dir, name)
+        let name = path.name().as_str();
+        let name = name.strip_suffix(".drv").unwrap_or(name).as_bytes();
+        let name =
+            StorePathName::from_bytes(name).map_err(|error| invalid(error.to_string()))?;
+        let derivation = Derivation::from_aterm(&dir, name, &contents)
             .map_err(|error| invalid(error.to_string()))?;
         for (input, _) in derivation.input_drvs.iter() {
             self.nested(crate::source::Pos::NONE, || self.known_derivation(input))?;

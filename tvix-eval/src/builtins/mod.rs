@@ -4,7 +4,9 @@ mod arithmetic;
 mod attrs;
 mod control;
 pub(crate) mod derivation;
+mod json;
 mod lists;
+mod strings;
 mod types;
 
 use crate::error::Result;
@@ -80,7 +82,9 @@ const TABLES: &[&[Def]] = &[
     attrs::BUILTINS,
     control::BUILTINS,
     derivation::BUILTINS,
+    json::BUILTINS,
     lists::BUILTINS,
+    strings::BUILTINS,
     types::BUILTINS,
 ];
 

@@ -55,6 +55,12 @@ pub fn parse_unresolved<'h>(
     Ok(cx.heap.alloc(expr))
 }
 
+/// The condition of the assertion that a text begins with, as [`print()`] writes it.
+pub(crate) fn assertion_text<'h>(cx: &Context<'_, 'h>, source: Source<'h>) -> Option<Vec<u8>> {
+    let condition = parser::Parser::new(cx, &source).assertion()?;
+    Some(print(cx.symbols, &condition))
+}
+
 /// Finds what each variable is; this can be done once.
 pub fn resolve<'h>(cx: &Context<'_, 'h>, expr: &mut Expr<'h>) -> Result<(), SyntaxError> {
     resolve::resolve(cx, expr)

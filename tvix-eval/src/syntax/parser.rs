@@ -109,6 +109,17 @@ impl<'c, 'h> Parser<'c, 'h> {
         })
     }
 
+    /// The condition of the assertion that the text begins with; what follows it is not looked at
+    /// beyond its own end.
+    pub(super) fn assertion(&mut self) -> Option<Expr<'h>> {
+        self.lx.advance();
+        if self.lx.tok != Tok::Assert {
+            return None;
+        }
+        self.lx.advance();
+        self.expr().ok()
+    }
+
     #[cold]
     pub(super) fn fail_at(&mut self, kind: SyntaxErrorKind, pos: Pos) -> Failed {
         self.error.get_or_insert(SyntaxError {

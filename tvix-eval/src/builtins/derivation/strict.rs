@@ -465,7 +465,7 @@ fn parse_hash(interp: &Interp<'_>, text: &str, algo: Option<HashAlgo>) -> Result
         let nothing = vec![0; algo.digest_len()];
         let hash = NixHash::from_digest(algo, &nothing)
             .ok_or_else(|| wrong("a digest has the length of its algorithm"))?;
-        interp.warn(format!("found empty hash, assuming '{}'", hash.encode(nix_compat::nixhash::HashEncoding::Sri)));
+        interp.warn(format!("found empty hash, assuming '{}'", hash));
         return Ok(hash);
     }
     NixHash::parse_any(text, algo).map_err(|error| wrong(error.to_string()))

@@ -1,0 +1,241 @@
+//! JSON.
+
+use super::{Def, def};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::eval::Coercion;
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::text::{json, number};
+use crate::value::{Attr, ContextId, Ref, Value};
+
+pub(super) const BUILTINS: &[Def] = &[def("fromJSON", 1, from_json), def("toJSON", 1, to_json)];
+
+/// Documents may be nested so deep.
+const MOST_NESTED: usize = 10_000;
+
+fn to_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    interp.with_buffer(|buffer| {
+        let mut context = ContextId::EMPTY;
+        interp.write_json(args[0], pos, true, buffer, &mut context)?;
+        Ok(interp.string(&*buffer, context))
+    })
+}
+
+fn from_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.fromJSON",
+    )?;
+    let mut sink = Sink {
+        interp,
+        open: Vec::new(),
+        result: Value::Null,
+    };
+    match json::read(text.bytes, MOST_NESTED, &mut sink) {
+        Ok(()) => Ok(sink.result),
+        Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())
+            .within(pos, "while decoding a JSON string")),
+    }
+}
+
+/// Makes values of what is read.
+struct Sink<'i, 'h> {
+    interp: &'i Interp<'h>,
+    open: Vec<Open<'h>>,
+    result: Value<'h>,
+}
+
+enum Open<'h> {
+    List(Vec<Ref<'h>>),
+    Set {
+        entries: Vec<Attr<'h>>,
+        key: Option<crate::symbol::Symbol>,
+    },
+}
+
+impl<'h> Sink<'_, 'h> {
+    fn add(&mut self, value: Value<'h>) {
+        match self.open.last_mut() {
+            None => self.result = value,
+            Some(Open::List(items)) => items.push(self.interp.cell(value)),
+            Some(Open::Set { entries, key }) => {
+                if let Some(name) = key.take() {
+                    entries.push(Attr {
+                        name,
+                        pos: Pos::NONE,
+                        value: self.interp.cell(value),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl json::JsonSink for Sink<'_, '_> {
+    type Error = std::convert::Infallible;
+
+    fn null(&mut self) -> std::result::Result<(), Self::Error> {
+        self.add(Value::Null);
+        Ok(())
+    }
+
+    fn bool(&mut self, value: bool) -> std::result::Result<(), Self::Error> {
+        self.add(Value::Bool(value));
+        Ok(())
+    }
+
+    fn int(&mut self, value: i64) -> std::result::Result<(), Self::Error> {
+        self.add(Value::Int(value));
+        Ok(())
+    }
+
+    fn float(&mut self, value: f64) -> std::result::Result<(), Self::Error> {
+        self.add(Value::Float(value));
+        Ok(())
+    }
+
+    fn string(&mut self, value: &str) -> std::result::Result<(), Self::Error> {
+        let value = self.interp.text(value);
+        self.add(value);
+        Ok(())
+    }
+
+    fn begin_list(&mut self) -> std::result::Result<(), Self::Error> {
+        self.open.push(Open::List(Vec::new()));
+        Ok(())
+    }
+
+    fn end_list(&mut self) -> std::result::Result<(), Self::Error> {
+        if let Some(Open::List(items)) = self.open.pop() {
+            let list = self.interp.list(&items);
+            self.add(list);
+        }
+        Ok(())
+    }
+
+    fn begin_set(&mut self) -> std::result::Result<(), Self::Error> {
+        self.open.push(Open::Set {
+            entries: Vec::new(),
+            key: None,
+        });
+        Ok(())
+    }
+
+    fn key(&mut self, name: &str) -> std::result::Result<(), Self::Error> {
+        if let Some(Open::Set { key, .. }) = self.open.last_mut() {
+            *key = Some(self.interp.intern(name));
+        }
+        Ok(())
+    }
+
+    fn end_set(&mut self) -> std::result::Result<(), Self::Error> {
+        if let Some(Open::Set { mut entries, .. }) = self.open.pop() {
+            // Of equal names the last wins.
+            entries.reverse();
+            let set = self.interp.attrs(entries);
+            self.add(set);
+        }
+        Ok(())
+    }
+}
+
+impl<'h> Interp<'h> {
+    /// Appends text as a JSON string.
+    pub(crate) fn json_string(&self, text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        json::write_string(out, text).map_err(|error| {
+            Error::new(ErrorKind::Other, format!("JSON serialization error: {error}"))
+        })
+    }
+
+    /// Appends a value as JSON, evaluating all of it. Paths are copied to the store if
+    /// `copy_to_store`.
+    pub fn write_json(
+        &self,
+        cell: Ref<'h>,
+        pos: Pos,
+        copy_to_store: bool,
+        out: &mut Vec<u8>,
+        context: &mut ContextId,
+    ) -> Result<()> {
+        let value = self.force_at(cell, pos)?;
+        match value {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Int(value) => number::write_int(out, value),
+            Value::Float(value) => number::write_json(out, value),
+            Value::String(string) => {
+                *context = self.contexts.union(*context, string.context);
+                self.json_string(string.bytes, out)?;
+            }
+            Value::Path(path) if copy_to_store => {
+                let copied = self.copy_to_store(path)?;
+                *context = self.contexts.union(*context, copied.context);
+                self.json_string(copied.bytes, out)?;
+            }
+            Value::Path(path) => self.json_string(path.bytes, out)?,
+            Value::List(list) => self.nested(pos, || {
+                out.push(b'[');
+                for (index, item) in list.items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    self.write_json(item, pos, copy_to_store, out, context)
+                        .within_with(pos, || {
+                            format!("while evaluating list element at index {index}")
+                        })?;
+                }
+                out.push(b']');
+                Ok(())
+            })?,
+            Value::Attrs(attrs) => {
+                if attrs.get(self.known.to_string).is_some() {
+                    return self.json_text(value, pos, out, context);
+                }
+                if let Some(path) = attrs.get(self.known.out_path) {
+                    return self.nested(pos, || {
+                        self.write_json(path.value, path.pos, copy_to_store, out, context)
+                    });
+                }
+                self.nested(pos, || {
+                    out.push(b'{');
+                    for (index, (name, attr)) in self.by_name(attrs).into_iter().enumerate() {
+                        if index > 0 {
+                            out.push(b',');
+                        }
+                        self.json_string(name, out)?;
+                        out.push(b':');
+                        self.write_json(attr.value, attr.pos, copy_to_store, out, context)
+                            .within_with(attr.pos, || {
+                                let name = String::from_utf8_lossy(name);
+                                format!("while evaluating attribute '{name}'")
+                            })?;
+                    }
+                    out.push(b'}');
+                    Ok(())
+                })?;
+            }
+            other => {
+                return Err(Error::new(
+                    ErrorKind::Type,
+                    format!("cannot convert {} to JSON", other.type_phrase()),
+                )
+                .at(pos));
+            }
+        }
+        Ok(())
+    }
+
+    fn json_text(
+        &self,
+        value: Value<'h>,
+        pos: Pos,
+        out: &mut Vec<u8>,
+        context: &mut ContextId,
+    ) -> Result<()> {
+        let mut text = Vec::new();
+        self.coerce(value, Coercion::STRICT, pos, &mut text, context)?;
+        self.json_string(&text, out)
+    }
+}

@@ -1,0 +1,112 @@
+//! JSON as C++ Nix reads and writes it.
+
+mod read;
+
+pub use read::{JsonError, JsonProblem, JsonSink, read};
+
+/// A string cannot be JSON, because it is not UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotUtf8 {
+    /// A byte that cannot stand where it does.
+    #[error("invalid UTF-8 byte at index {index}: 0x{byte:02X}")]
+    Byte {
+        /// Where it is.
+        index: usize,
+        /// What it is.
+        byte: u8,
+    },
+    /// The string ends within a character.
+    #[error("incomplete UTF-8 string; last byte: 0x{last:02X}")]
+    Incomplete {
+        /// The byte it ends with.
+        last: u8,
+    },
+}
+
+/// Writes a string, in quotes. Only quotes, backslashes and control characters are escaped.
+///
+/// # Errors
+/// The string is not UTF-8. Nothing is written then.
+pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
+    std::str::from_utf8(text).map_err(|error| not_utf8(text, error))?;
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(at) = rest
+        .iter()
+        .position(|b| *b < b' ' || matches!(b, b'"' | b'\\'))
+    {
+        out.extend_from_slice(&rest[..at]);
+        let byte = rest[at];
+        let short = match byte {
+            0x08 => b'b',
+            b'\t' => b't',
+            b'\n' => b'n',
+            0x0c => b'f',
+            b'\r' => b'r',
+            b'"' | b'\\' => byte,
+            _ => b'u',
+        };
+        out.extend_from_slice(&[b'\\', short]);
+        if short == b'u' {
+            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+            out.extend_from_slice(&[b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+    Ok(())
+}
+
+fn not_utf8(text: &[u8], error: std::str::Utf8Error) -> NotUtf8 {
+    let start = error.valid_up_to();
+    let begins = matches!(text.get(start), Some(0xc2..=0xf4));
+    let index = match error.error_len() {
+        Some(length) if begins => start + length,
+        Some(_) => start,
+        None => text.len(),
+    };
+    match (text.get(index), text.last()) {
+        (Some(byte), _) => NotUtf8::Byte { index, byte: *byte },
+        (None, last) => NotUtf8::Incomplete {
+            last: last.copied().unwrap_or(0),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &[u8]) -> Result<String, String> {
+        let mut out = Vec::new();
+        write_string(&mut out, text).map_err(|e| e.to_string())?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn strings_as_recorded() {
+        // From C++ Nix 2.34.8.
+        assert_eq!(
+            written("a\"b\\\u{1}\u{2}\u{1b}\u{7f}é  \u{2028}$ / \u{8}\u{c}\n\r\t".as_bytes())
+                .unwrap(),
+            "\"a\\\"b\\\\\\u0001\\u0002\\u001b\u{7f}é  \u{2028}$ / \\b\\f\\n\\r\\t\""
+        );
+        let refused = |text: &[u8]| written(text).unwrap_err();
+        assert_eq!(
+            refused(b"a\"b\x01\x02\x1b\x7f\x80\xff"),
+            "invalid UTF-8 byte at index 7: 0x80"
+        );
+        assert_eq!(refused(b"a\xe2\x28"), "invalid UTF-8 byte at index 2: 0x28");
+        assert_eq!(
+            refused(b"a\xe2"),
+            "incomplete UTF-8 string; last byte: 0xE2"
+        );
+        assert_eq!(
+            refused(b"a\xe2\x82"),
+            "incomplete UTF-8 string; last byte: 0x82"
+        );
+    }
+}

@@ -1,0 +1,559 @@
+//! The reader: one pass, no recursion, no tree.
+
+use super::super::number::read_float;
+
+/// Takes what a reader finds, in order.
+///
+/// # Contract
+/// Between the `begin_` and the `end_` of a set, every value is preceded by its key; a key may come more than once. Text is lent for
+/// the call only, and holds no NUL. After an error nothing more is called.
+pub trait JsonSink {
+    /// Why a sink gives up.
+    type Error;
+
+    /// `null`.
+    fn null(&mut self) -> Result<(), Self::Error>;
+    /// `true` and `false`.
+    fn bool(&mut self, value: bool) -> Result<(), Self::Error>;
+    /// A number without a fraction and exponent that fits.
+    fn int(&mut self, value: i64) -> Result<(), Self::Error>;
+    /// Any other number. It is finite.
+    fn float(&mut self, value: f64) -> Result<(), Self::Error>;
+    /// A string.
+    fn string(&mut self, value: &str) -> Result<(), Self::Error>;
+    /// `[`
+    fn begin_list(&mut self) -> Result<(), Self::Error>;
+    /// `]`
+    fn end_list(&mut self) -> Result<(), Self::Error>;
+    /// `{`
+    fn begin_set(&mut self) -> Result<(), Self::Error>;
+    /// A key, before its value.
+    fn key(&mut self, key: &str) -> Result<(), Self::Error>;
+    /// `}`
+    fn end_set(&mut self) -> Result<(), Self::Error>;
+}
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonProblem<E> {
+    /// It ends too early.
+    #[error("unexpected end of input")]
+    End,
+    /// Something else should stand here.
+    #[error("expected {0}")]
+    Expected(&'static str),
+    /// A string is not as it should be.
+    #[error("invalid string: {0}")]
+    String(&'static str),
+    /// A string or key with a NUL, which the language cannot hold.
+    #[error("the string cannot be represented as Nix string because it contains null bytes")]
+    Nul,
+    /// A number is not as it should be.
+    #[error("invalid number")]
+    Number,
+    /// A number too large for a float.
+    #[error("number overflow parsing '{0}'")]
+    Overflow(String),
+    /// A number from 2^63 to 2^64 - 1. Above that, numbers become floats.
+    #[error("unsigned json number {0} outside of Nix integer range")]
+    Unsigned(u64),
+    /// Lists and sets in each other deeper than allowed.
+    #[error("nested too deeply")]
+    Depth,
+    /// The sink gave up.
+    #[error("{0}")]
+    Sink(E),
+}
+
+/// A text is not JSON, or not JSON that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at line {line}, column {column}: {problem}")]
+#[non_exhaustive]
+pub struct JsonError<E> {
+    /// Counted from 1.
+    pub line: usize,
+    /// In bytes, counted from 1.
+    pub column: usize,
+    /// What is wrong there.
+    pub problem: JsonProblem<E>,
+}
+
+/// Reads a text, and gives what it holds to a sink.
+///
+/// # Errors
+/// The text is not JSON, nests deeper than `max_depth`, or the sink gave up.
+pub fn read<S: JsonSink>(
+    text: &[u8],
+    max_depth: usize,
+    sink: &mut S,
+) -> Result<(), JsonError<S::Error>> {
+    let mut reader = Reader {
+        text,
+        at: 0,
+        sink,
+        open: Vec::new(),
+        max_depth,
+        scratch: String::new(),
+    };
+    reader.document().map_err(|problem| {
+        let before = &text[..reader.at.min(text.len())];
+        JsonError {
+            line: 1 + memchr::memchr_iter(b'\n', before).count(),
+            column: 1 + before.len() - memchr::memrchr(b'\n', before).map_or(0, |at| at + 1),
+            problem,
+        }
+    })
+}
+
+struct Reader<'t, 's, S> {
+    text: &'t [u8],
+    at: usize,
+    sink: &'s mut S,
+    /// Whether each thing that is open is a set.
+    open: Vec<bool>,
+    max_depth: usize,
+    scratch: String,
+}
+
+type Read<T, S> = Result<T, JsonProblem<<S as JsonSink>::Error>>;
+
+impl<'t, S: JsonSink> Reader<'t, '_, S> {
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        self.text.get(self.at).copied()
+    }
+
+    fn expected<T>(&self, what: &'static str) -> Read<T, S> {
+        Err(if self.at >= self.text.len() {
+            JsonProblem::End
+        } else {
+            JsonProblem::Expected(what)
+        })
+    }
+
+    fn document(&mut self) -> Read<(), S> {
+        // A byte order mark is passed over.
+        if self.text.starts_with(b"\xef\xbb\xbf") {
+            self.at = 3;
+        }
+        loop {
+            let complete = self.value()?;
+            if complete && self.after_value()? {
+                return match self.peek() {
+                    None => Ok(()),
+                    Some(_) => self.expected("the end of the input"),
+                };
+            }
+        }
+    }
+
+    /// Reads a value, or the beginning of one that holds others. Whether it is complete.
+    fn value(&mut self) -> Read<bool, S> {
+        let done = match self.peek() {
+            Some(b'{') => {
+                self.begin(true)?;
+                if self.peek() == Some(b'}') {
+                    self.at += 1;
+                    self.open.pop();
+                    self.sink.end_set()
+                } else {
+                    self.key()?;
+                    return Ok(false);
+                }
+            }
+            Some(b'[') => {
+                self.begin(false)?;
+                if self.peek() == Some(b']') {
+                    self.at += 1;
+                    self.open.pop();
+                    self.sink.end_list()
+                } else {
+                    return Ok(false);
+                }
+            }
+            Some(b'"') => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let text = self.string(&mut scratch)?;
+                let done = self.sink.string(text);
+                self.scratch = scratch;
+                done
+            }
+            Some(b'-' | b'0'..=b'9') => return self.number().map(|()| true),
+            Some(b'n') if self.word(b"null") => self.sink.null(),
+            Some(b't') if self.word(b"true") => self.sink.bool(true),
+            Some(b'f') if self.word(b"false") => self.sink.bool(false),
+            _ => return self.expected("a value"),
+        };
+        done.map_err(JsonProblem::Sink)?;
+        Ok(true)
+    }
+
+    fn word(&mut self, word: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(word);
+        if found {
+            self.at += word.len();
+        }
+        found
+    }
+
+    fn begin(&mut self, set: bool) -> Read<(), S> {
+        if self.open.len() >= self.max_depth {
+            return Err(JsonProblem::Depth);
+        }
+        self.at += 1;
+        self.open.push(set);
+        let done = if set {
+            self.sink.begin_set()
+        } else {
+            self.sink.begin_list()
+        };
+        done.map_err(JsonProblem::Sink)
+    }
+
+    /// Closes what ends here. Whether nothing is open any more.
+    fn after_value(&mut self) -> Read<bool, S> {
+        while let Some(set) = self.open.last().copied() {
+            match (self.peek(), set) {
+                (Some(b','), true) => {
+                    self.at += 1;
+                    self.key()?;
+                    return Ok(false);
+                }
+                (Some(b','), false) => {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                (Some(b'}'), true) => self.sink.end_set().map_err(JsonProblem::Sink)?,
+                (Some(b']'), false) => self.sink.end_list().map_err(JsonProblem::Sink)?,
+                (_, true) => return self.expected("',' or '}'"),
+                (_, false) => return self.expected("',' or ']'"),
+            }
+            self.at += 1;
+            self.open.pop();
+        }
+        Ok(true)
+    }
+
+    fn key(&mut self) -> Read<(), S> {
+        if self.peek() != Some(b'"') {
+            return self.expected("a string as key");
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let text = self.string(&mut scratch)?;
+        let done = self.sink.key(text);
+        self.scratch = scratch;
+        done.map_err(JsonProblem::Sink)?;
+        if self.peek() != Some(b':') {
+            return self.expected("':'");
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn number(&mut self) -> Read<(), S> {
+        let start = self.at;
+        let digits = |reader: &mut Self| {
+            let from = reader.at;
+            while let Some(b'0'..=b'9') = reader.text.get(reader.at) {
+                reader.at += 1;
+            }
+            reader.at - from
+        };
+        let negative = self.text[start] == b'-';
+        self.at += usize::from(negative);
+        if self.text.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else if digits(self) == 0 {
+            return Err(JsonProblem::Number);
+        }
+        let mut whole = true;
+        if self.text.get(self.at) == Some(&b'.') {
+            whole = false;
+            self.at += 1;
+            if digits(self) == 0 {
+                return Err(JsonProblem::Number);
+            }
+        }
+        if let Some(b'e' | b'E') = self.text.get(self.at) {
+            whole = false;
+            self.at += 1;
+            self.at += usize::from(matches!(self.text.get(self.at), Some(b'+' | b'-')));
+            if digits(self) == 0 {
+                return Err(JsonProblem::Number);
+            }
+        }
+        let literal = &self.text[start..self.at];
+        if whole {
+            let magnitude = literal[usize::from(negative)..]
+                .iter()
+                .try_fold(0u64, |value, digit| {
+                    value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+                });
+            match magnitude {
+                Some(magnitude) if negative => {
+                    if let Some(value) = 0i64.checked_sub_unsigned(magnitude) {
+                        return self.sink.int(value).map_err(JsonProblem::Sink);
+                    }
+                }
+                Some(magnitude) => {
+                    let value = i64::try_from(magnitude);
+                    let value = value.map_err(|_| JsonProblem::Unsigned(magnitude))?;
+                    return self.sink.int(value).map_err(JsonProblem::Sink);
+                }
+                None => {}
+            }
+        }
+        match read_float(literal) {
+            Some(value) if value.is_finite() => self.sink.float(value).map_err(JsonProblem::Sink),
+            _ => Err(JsonProblem::Overflow(
+                String::from_utf8_lossy(literal).into_owned(),
+            )),
+        }
+    }
+
+    /// How far a string goes on as it is.
+    fn plain(&self, from: usize) -> Read<&'t str, S> {
+        let rest = &self.text[from..];
+        let length = rest
+            .iter()
+            .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
+            .unwrap_or(rest.len());
+        std::str::from_utf8(&rest[..length])
+            .map_err(|_| JsonProblem::String("ill-formed UTF-8 byte"))
+    }
+
+    /// Reads a string, of which the quote is next. It is a part of the text if nothing in it is escaped.
+    fn string<'b>(&mut self, scratch: &'b mut String) -> Read<&'b str, S>
+    where
+        't: 'b,
+    {
+        self.at += 1;
+        let first = self.plain(self.at)?;
+        self.at += first.len();
+        if self.text.get(self.at) == Some(&b'"') {
+            self.at += 1;
+            return Ok(first);
+        }
+        scratch.clear();
+        scratch.push_str(first);
+        loop {
+            match self.text.get(self.at) {
+                None => return Err(JsonProblem::String("missing closing quote")),
+                Some(b'"') => {
+                    self.at += 1;
+                    break;
+                }
+                Some(b'\\') => scratch.push(self.escape()?),
+                Some(_) => {
+                    return Err(JsonProblem::String("control characters must be escaped"));
+                }
+            }
+            let more = self.plain(self.at)?;
+            self.at += more.len();
+            scratch.push_str(more);
+        }
+        if scratch.contains('\0') {
+            return Err(JsonProblem::Nul);
+        }
+        Ok(scratch)
+    }
+
+    fn escape(&mut self) -> Read<char, S> {
+        let character = match self.text.get(self.at + 1) {
+            None => return Err(JsonProblem::String("missing closing quote")),
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(*byte),
+            Some(b'u') => {
+                let mut code = self.unit(self.at)?;
+                self.at += 6;
+                if let 0xd800..0xdc00 = code {
+                    let low = match self.text.get(self.at..self.at + 2) {
+                        Some(b"\\u") => self.unit(self.at)?,
+                        _ => 0,
+                    };
+                    if !(0xdc00..0xe000).contains(&low) {
+                        return Err(JsonProblem::String("a high surrogate without a low one"));
+                    }
+                    self.at += 6;
+                    code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+                }
+                let Some(character) = char::from_u32(code) else {
+                    return Err(JsonProblem::String("a low surrogate without a high one"));
+                };
+                return Ok(character);
+            }
+            Some(_) => return Err(JsonProblem::String("forbidden character after backslash")),
+        };
+        self.at += 2;
+        Ok(character)
+    }
+
+    /// The four digits of `\u....`.
+    fn unit(&self, at: usize) -> Read<u32, S> {
+        let digits = self.text.get(at + 2..at + 6).unwrap_or_default();
+        let value = digits.iter().try_fold(0, |value, digit| {
+            Some(value * 16 + char::from(*digit).to_digit(16)?)
+        });
+        match value {
+            Some(value) if digits.len() == 4 => Ok(value),
+            _ => Err(JsonProblem::String(
+                "'\\u' must be followed by 4 hex digits",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    /// Writes what it is given.
+    #[derive(Default)]
+    struct Log(String);
+
+    impl JsonSink for Log {
+        type Error = std::fmt::Error;
+
+        fn null(&mut self) -> std::fmt::Result {
+            self.0.write_str("null ")
+        }
+        fn bool(&mut self, value: bool) -> std::fmt::Result {
+            write!(self.0, "{value} ")
+        }
+        fn int(&mut self, value: i64) -> std::fmt::Result {
+            write!(self.0, "{value} ")
+        }
+        fn float(&mut self, value: f64) -> std::fmt::Result {
+            write!(self.0, "{value:?}f ")
+        }
+        fn string(&mut self, value: &str) -> std::fmt::Result {
+            write!(self.0, "{value:?} ")
+        }
+        fn begin_list(&mut self) -> std::fmt::Result {
+            self.0.write_str("[ ")
+        }
+        fn end_list(&mut self) -> std::fmt::Result {
+            self.0.write_str("] ")
+        }
+        fn begin_set(&mut self) -> std::fmt::Result {
+            self.0.write_str("{ ")
+        }
+        fn key(&mut self, key: &str) -> std::fmt::Result {
+            write!(self.0, "{key}= ")
+        }
+        fn end_set(&mut self) -> std::fmt::Result {
+            self.0.write_str("} ")
+        }
+    }
+
+    fn log(text: &[u8]) -> Result<String, String> {
+        let mut log = Log::default();
+        read(text, 100, &mut log).map_err(|e| e.to_string())?;
+        Ok(log.0.trim_end().to_owned())
+    }
+
+    #[test]
+    fn what_is_read() {
+        for (text, expected) in [
+            (" null ", "null"),
+            ("[]", "[ ]"),
+            ("{}", "{ }"),
+            (
+                "[1, [], {\"a\": [true,false]} ]",
+                "[ 1 [ ] { a= [ true false ] } ]",
+            ),
+            (r#"{"a":1,"a":2}"#, "{ a= 1 a= 2 }"),
+            (
+                r#""a\n\"\\\/\b\f\r\t\u00e9\ud83d\ude00""#,
+                r#""a\n\"\\/\u{8}\u{c}\r\té😀""#,
+            ),
+            ("-0", "0"),
+            ("-0.0", "-0.0f"),
+            ("1.0", "1.0f"),
+            ("1E2", "100.0f"),
+            ("1e-400", "0.0f"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("-9223372036854775809", "-9.223372036854776e18f"),
+            ("18446744073709551616", "1.8446744073709552e19f"),
+            ("\u{feff}1", "1"),
+        ] {
+            assert_eq!(log(text.as_bytes()).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (text, expected) in [
+            (&b""[..], "line 1, column 1: unexpected end"),
+            (b"[1,]", "column 4: expected a value"),
+            (b"[1,\n 2", "line 2, column 3: unexpected end"),
+            (b"{\"a\" 1}", "column 6: expected ':'"),
+            (b"{\"a\":1,}", "column 8: expected a string as key"),
+            (b"{1:2}", "expected a string as key"),
+            (b"{} x", "column 4: expected the end"),
+            (b"[1}", "expected ',' or ']'"),
+            (b"01", "expected the end"),
+            (b"1.", "invalid number"),
+            (b"-", "invalid number"),
+            (b"1e+", "invalid number"),
+            (b"+1", "expected a value"),
+            (b"nul", "expected a value"),
+            (b"// x\n1", "expected a value"),
+            (b"1e400", "number overflow parsing '1e400'"),
+            (
+                b"18446744073709551615",
+                "unsigned json number 18446744073709551615",
+            ),
+            (b"\"a", "missing closing quote"),
+            (b"\"\\", "missing closing quote"),
+            (b"\"\n\"", "control characters"),
+            (b"\"\\x\"", "forbidden character"),
+            (b"\"\\u12g4\"", "4 hex digits"),
+            (b"\"\\ud800\"", "high surrogate"),
+            (b"\"\\udc00\"", "low surrogate"),
+            (b"\"\\u0000\"", "null bytes"),
+            (b"\"\xff\"", "ill-formed"),
+            (b"\"\xe2\\n\"", "ill-formed"),
+        ] {
+            let error = log(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn depth() {
+        assert!(log(format!("{}{}", "[".repeat(100), "]".repeat(100)).as_bytes()).is_ok());
+        let deep = "[".repeat(1_000_000);
+        assert!(
+            log(deep.as_bytes())
+                .unwrap_err()
+                .contains("nested too deeply")
+        );
+        let error = read(deep.as_bytes(), usize::MAX, &mut Log::default()).unwrap_err();
+        assert_eq!(error.problem, JsonProblem::End);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text: Vec<u8>, json in "[\\[\\]{}:,\"\\\\u0-9eE.+a-f -]{0,40}") {
+            let _ = log(&text);
+            let _ = log(json.as_bytes());
+        }
+
+        #[test]
+        fn written_strings_read_back(text: String) {
+            let text = text.replace('\0', "");
+            let mut out = Vec::new();
+            super::super::write_string(&mut out, text.as_bytes()).unwrap();
+            proptest::prop_assert_eq!(log(&out).unwrap(), format!("{text:?}"));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Numbers as C++ Nix writes and reads them, each place in its own way.
+
+mod shortest;
+
+use std::io::Write as _;
+
+/// Why a number cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NumberError {
+    /// It does not fit, or is not an integer.
+    #[error("invalid integer")]
+    InvalidInt,
+    /// It is too large or too small for a float, or is not one.
+    #[error("invalid float")]
+    InvalidFloat,
+}
+
+fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // A vector takes everything.
+    let _ = out.write_fmt(text);
+}
+
+/// Writes a decimal integer.
+pub fn write_int(out: &mut Vec<u8>, number: i64) {
+    write_to(out, format_args!("{number}"));
+}
+
+fn write_special(out: &mut Vec<u8>, number: f64) -> bool {
+    if number.is_finite() {
+        return false;
+    }
+    if number.is_sign_negative() {
+        out.push(b'-');
+    }
+    out.extend_from_slice(if number.is_nan() { b"nan" } else { b"inf" });
+    true
+}
+
+/// Writes a float as `toString` does: six places after the point (C's `%f`).
+pub fn write_coerced(out: &mut Vec<u8>, number: f64) {
+    if !write_special(out, number) {
+        write_to(out, format_args!("{number:.6}"));
+    }
+}
+
+/// Writes a float as results of an evaluation and XML have it: six digits (C's `%g`).
+pub fn write_printed(out: &mut Vec<u8>, number: f64) {
+    if write_special(out, number) {
+        return;
+    }
+    let digits = format!("{number:.5e}");
+    let (mantissa, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..6).contains(&exponent) {
+        let places = usize::try_from(5 - exponent).unwrap_or(0);
+        let fixed = format!("{number:.places$}");
+        out.extend_from_slice(without_zeros(&fixed).as_bytes());
+    } else {
+        out.extend_from_slice(without_zeros(mantissa).as_bytes());
+        write_exponent(out, exponent);
+    }
+}
+
+fn without_zeros(number: &str) -> &str {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
+}
+
+fn write_exponent(out: &mut Vec<u8>, exponent: i32) {
+    let sign = if exponent < 0 { '-' } else { '+' };
+    write_to(out, format_args!("e{sign}{:02}", exponent.unsigned_abs()));
+}
+
+/// Writes a float as JSON has it: digits that read back as the same float, and always a point or an exponent. What is not finite is
+/// `null`.
+pub fn write_json(out: &mut Vec<u8>, number: f64) {
+    if !number.is_finite() {
+        out.extend_from_slice(b"null");
+        return;
+    }
+    if number.is_sign_negative() {
+        out.push(b'-');
+    }
+    if number == 0.0 {
+        out.extend_from_slice(b"0.0");
+        return;
+    }
+    let digits = shortest::digits(number.abs());
+    let exponent = digits.exponent;
+    let digits = digits.as_slice();
+    let length = digits.len() as i32;
+    // Where the point stands, counted from the first digit.
+    let point = length + exponent;
+    if (length..=15).contains(&point) {
+        out.extend_from_slice(digits);
+        out.resize(out.len() + exponent as usize, b'0');
+        out.extend_from_slice(b".0");
+    } else if (1..=15).contains(&point) {
+        let (whole, part) = digits.split_at(point as usize);
+        out.extend_from_slice(whole);
+        out.push(b'.');
+        out.extend_from_slice(part);
+    } else if (-3..=0).contains(&point) {
+        out.extend_from_slice(b"0.");
+        out.resize(out.len() + point.unsigned_abs() as usize, b'0');
+        out.extend_from_slice(digits);
+    } else {
+        out.push(digits[0]);
+        if digits.len() > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits[1..]);
+        }
+        write_exponent(out, point - 1);
+    }
+}
+
+/// Reads an integer literal: digits alone, up to 2^63 - 1.
+///
+/// # Errors
+/// [`NumberError::InvalidInt`].
+pub fn parse_int(digits: &[u8]) -> Result<i64, NumberError> {
+    let grow = |value: i64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| i64::from(digit - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    };
+    match digits {
+        [] => Err(NumberError::InvalidInt),
+        digits => digits
+            .iter()
+            .try_fold(0, grow)
+            .ok_or(NumberError::InvalidInt),
+    }
+}
+
+/// Reads a float literal. As with C's `strtod`, what is too large, or so small that digits are lost, is an error.
+///
+/// # Errors
+/// [`NumberError::InvalidFloat`].
+pub fn parse_float(literal: &[u8]) -> Result<f64, NumberError> {
+    let number = read_float(literal).ok_or(NumberError::InvalidFloat)?;
+    let mantissa = literal.split(|b| matches!(b, b'e' | b'E')).next();
+    let zero = mantissa.is_none_or(|m| !m.iter().any(|b| matches!(b, b'1'..=b'9')));
+    if number.is_finite() && (number.is_normal() || zero) {
+        Ok(number)
+    } else {
+        Err(NumberError::InvalidFloat)
+    }
+}
+
+/// Reads a float, infinite if too large and zero if too small.
+pub(crate) fn read_float(literal: &[u8]) -> Option<f64> {
+    std::str::from_utf8(literal).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: fn(&mut Vec<u8>, f64), number: f64) -> String {
+        let mut out = Vec::new();
+        write(&mut out, number);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn floats_as_recorded() {
+        // From C++ Nix 2.34.8: toString, --eval, --json.
+        for (number, coerced, printed, json) in [
+            (1.5, "1.500000", "1.5", "1.5"),
+            (1.0, "1.000000", "1", "1.0"),
+            (1.0e6, "1000000.000000", "1e+06", "1000000.0"),
+            (
+                123456789.0,
+                "123456789.000000",
+                "1.23457e+08",
+                "123456789.0",
+            ),
+            (1.0e-5, "0.000010", "1e-05", "1e-05"),
+            (0.1, "0.100000", "0.1", "0.1"),
+            (0.1 + 0.2, "0.300000", "0.3", "0.30000000000000004"),
+            (100000.0, "100000.000000", "100000", "100000.0"),
+            (1.0e22, "10000000000000000000000.000000", "1e+22", "1e+22"),
+            (f64::INFINITY, "inf", "inf", "null"),
+            (-f64::NAN, "-nan", "-nan", "null"),
+            (0.0, "0.000000", "0", "0.0"),
+            (-0.0, "-0.000000", "-0", "-0.0"),
+            (1.5e-6, "0.000002", "1.5e-06", "1.5e-06"),
+        ] {
+            assert_eq!(written(write_coerced, number), coerced);
+            assert_eq!(written(write_printed, number), printed);
+            assert_eq!(written(write_json, number), json);
+        }
+        assert_eq!(written(write_json, 1.0e14), "100000000000000.0");
+        assert_eq!(written(write_json, 1.0e15), "1e+15");
+        assert_eq!(written(write_json, 0.0001), "0.0001");
+        assert_eq!(written(write_json, f64::MAX), "1.7976931348623157e+308");
+        assert_eq!(written(write_json, f64::from_bits(1)), "5e-324");
+    }
+
+    #[test]
+    fn literals() {
+        assert_eq!(parse_int(b"9223372036854775807"), Ok(i64::MAX));
+        assert_eq!(parse_int(b"007"), Ok(7));
+        for bad in [&b"9223372036854775808"[..], b"", b"1a", b"-1"] {
+            assert_eq!(parse_int(bad), Err(NumberError::InvalidInt));
+        }
+        assert_eq!(parse_float(b"1."), Ok(1.0));
+        assert_eq!(parse_float(b".5e-4"), Ok(0.00005));
+        assert_eq!(parse_float(b"0.0e9"), Ok(0.0));
+        for bad in [
+            &b"1.0e400"[..],
+            b"1.0e-310",
+            b"1.0e-400",
+            b"4.9406564584124654e-324",
+        ] {
+            assert_eq!(parse_float(bad), Err(NumberError::InvalidFloat));
+        }
+        assert!(parse_float(b"2.2250738585072014e-308").is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn json_reads_back(bits: u64) {
+            let number = f64::from_bits(bits);
+            if number.is_finite() {
+                let text = written(write_json, number);
+                proptest::prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
+            }
+        }
+
+        #[test]
+        fn parsers_do_not_panic(text: Vec<u8>) {
+            let _ = parse_int(&text);
+            let _ = parse_float(&text);
+        }
+    }
+}

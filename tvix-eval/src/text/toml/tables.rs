@@ -1,0 +1,135 @@
+//! The tables of a document while it is read, and who may add to which.
+
+use super::{MAX_DEPTH, TomlProblem, TomlTable, TomlValue};
+use std::collections::BTreeMap;
+
+/// How a table came to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// By a header of a table within it.
+    Within,
+    /// By its own header, or as an element of an array of tables.
+    Header,
+    /// By dotted keys.
+    Dotted,
+}
+
+enum Node {
+    Value(TomlValue),
+    Table(Table),
+    Tables(Vec<Table>),
+}
+
+pub(super) struct Table {
+    made: Made,
+    entries: BTreeMap<String, Node>,
+}
+
+type Put<T> = Result<T, TomlProblem>;
+
+fn defined<T>(key: &str) -> Put<T> {
+    Err(TomlProblem::Defined(key.to_owned()))
+}
+
+impl Table {
+    fn new(made: Made) -> Self {
+        Self {
+            made,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn root() -> Self {
+        Self::new(Made::Header)
+    }
+
+    /// The table that a header names, made if it is not there.
+    pub(super) fn header(&mut self, path: &[String], array: bool) -> Put<&mut Self> {
+        let Some((last, before)) = path.split_last() else {
+            return Ok(self);
+        };
+        let mut table = self;
+        for key in before {
+            let node = table
+                .entries
+                .entry(key.clone())
+                .or_insert_with(|| Node::Table(Self::new(Made::Within)));
+            table = match node {
+                Node::Table(inner) => inner,
+                Node::Tables(tables) => match tables.last_mut() {
+                    Some(inner) => inner,
+                    None => return defined(key),
+                },
+                Node::Value(_) => return defined(key),
+            };
+        }
+        let node = table.entries.entry(last.clone());
+        if array {
+            let node = node.or_insert_with(|| Node::Tables(Vec::new()));
+            let Node::Tables(tables) = node else {
+                return defined(last);
+            };
+            tables.push(Self::new(Made::Header));
+            match tables.last_mut() {
+                Some(inner) => Ok(inner),
+                None => defined(last),
+            }
+        } else {
+            match node.or_insert_with(|| Node::Table(Self::new(Made::Within))) {
+                Node::Table(inner) if inner.made == Made::Within => {
+                    inner.made = Made::Header;
+                    Ok(inner)
+                }
+                _ => defined(last),
+            }
+        }
+    }
+
+    /// Adds a value under a key, which may have dots.
+    pub(super) fn insert(&mut self, path: &[String], value: TomlValue) -> Put<()> {
+        let Some((last, before)) = path.split_last() else {
+            return Ok(());
+        };
+        let mut table = self;
+        for key in before {
+            let node = table
+                .entries
+                .entry(key.clone())
+                .or_insert_with(|| Node::Table(Self::new(Made::Dotted)));
+            table = match node {
+                Node::Table(inner) if inner.made != Made::Header => inner,
+                _ => return defined(key),
+            };
+        }
+        if table.entries.contains_key(last) {
+            return defined(last);
+        }
+        table.entries.insert(last.clone(), Node::Value(value));
+        Ok(())
+    }
+
+    /// The finished table.
+    pub(super) fn finish(self) -> TomlTable {
+        let value = |(key, node)| {
+            let value = match node {
+                Node::Value(value) => value,
+                Node::Table(table) => TomlValue::Table(table.finish()),
+                Node::Tables(tables) => {
+                    let tables = tables.into_iter().map(|t| TomlValue::Table(t.finish()));
+                    TomlValue::Array(tables.collect())
+                }
+            };
+            (key, value)
+        };
+        self.entries.into_iter().map(value).collect()
+    }
+}
+
+/// Whether so many levels are allowed.
+pub(super) fn check_depth(depth: usize) -> Put<()> {
+    if depth > MAX_DEPTH {
+        Err(TomlProblem::Depth)
+    } else {
+        Ok(())
+    }
+}

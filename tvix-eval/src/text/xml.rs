@@ -1,0 +1,116 @@
+//! The layout of `builtins.toXML` and `nix-instantiate --xml`.
+
+/// Writes elements, two spaces further in for each that is open.
+#[derive(Debug, Default)]
+pub struct XmlWriter {
+    out: Vec<u8>,
+    open: Vec<&'static str>,
+}
+
+/// An attribute of an element: its name and its value.
+pub type XmlAttribute<'a> = (&'static str, &'a [u8]);
+
+impl XmlWriter {
+    /// Begins a document.
+    pub fn new() -> Self {
+        Self {
+            out: b"<?xml version='1.0' encoding='utf-8'?>\n".to_vec(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Opens an element. Attributes are to be in the order of their names.
+    pub fn open(&mut self, name: &'static str, attributes: &[XmlAttribute<'_>]) {
+        self.tag(name, attributes);
+        self.out.extend_from_slice(b">\n");
+        self.open.push(name);
+    }
+
+    /// Writes an element that holds nothing. Attributes are to be in the order of their names.
+    pub fn empty(&mut self, name: &'static str, attributes: &[XmlAttribute<'_>]) {
+        self.tag(name, attributes);
+        self.out.extend_from_slice(b" />\n");
+    }
+
+    /// Closes the element opened last, if any is open.
+    pub fn close(&mut self) {
+        let Some(name) = self.open.pop() else {
+            return;
+        };
+        self.indent();
+        self.out.extend_from_slice(b"</");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b">\n");
+    }
+
+    /// How many elements are open.
+    pub fn depth(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Closes what is open. The document.
+    pub fn finish(mut self) -> Vec<u8> {
+        while !self.open.is_empty() {
+            self.close();
+        }
+        self.out
+    }
+
+    fn indent(&mut self) {
+        let length = self.out.len() + 2 * self.open.len();
+        self.out.resize(length, b' ');
+    }
+
+    fn tag(&mut self, name: &str, attributes: &[XmlAttribute<'_>]) {
+        debug_assert!(attributes.is_sorted_by_key(|(name, _)| *name));
+        self.indent();
+        self.out.push(b'<');
+        self.out.extend_from_slice(name.as_bytes());
+        for (name, value) in attributes {
+            self.out.push(b' ');
+            self.out.extend_from_slice(name.as_bytes());
+            self.out.extend_from_slice(b"=\"");
+            escape(&mut self.out, value);
+            self.out.push(b'"');
+        }
+    }
+}
+
+/// Writes an attribute's value. Of blanks only the newline is escaped.
+fn escape(out: &mut Vec<u8>, value: &[u8]) {
+    for byte in value {
+        match byte {
+            b'"' => out.extend_from_slice(b"&quot;"),
+            b'<' => out.extend_from_slice(b"&lt;"),
+            b'>' => out.extend_from_slice(b"&gt;"),
+            b'&' => out.extend_from_slice(b"&amp;"),
+            b'\n' => out.extend_from_slice(b"&#xA;"),
+            byte => out.push(*byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document() {
+        let mut xml = XmlWriter::new();
+        xml.open("expr", &[]);
+        xml.open("attrs", &[]);
+        xml.open(
+            "attr",
+            &[("column", b"3"), ("line", b"1"), ("name", b"a<\n")],
+        );
+        xml.empty("string", &[("value", b"<>&\"'\t\r x")]);
+        xml.close();
+        xml.empty("null", &[]);
+        assert_eq!(xml.depth(), 2);
+        xml.close();
+        let expected = "<?xml version='1.0' encoding='utf-8'?>\n\
+            <expr>\n  <attrs>\n    <attr column=\"3\" line=\"1\" name=\"a&lt;&#xA;\">\n      \
+            <string value=\"&lt;&gt;&amp;&quot;'\t\r x\" />\n    </attr>\n    <null />\n  </attrs>\n</expr>\n";
+        assert_eq!(String::from_utf8(xml.finish()).unwrap(), expected);
+    }
+}
