@@ -57,14 +57,16 @@ impl Interp<'_> {
         let shown = |out: &mut String, index: usize| {
             if let Some(line) = lines.get(index) {
                 let text = String::from_utf8_lossy(line);
-                let _ = write!(out, "\n{pad}{:>5}| {}", index + 1, text.trim_end_matches('\r'));
+                let text = text.trim_end_matches('\r');
+                let space = if text.is_empty() { "" } else { " " };
+                let _ = write!(out, "\n{:>13}|{space}{text}", index + 1);
             }
         };
         if at > 0 {
             shown(out, at - 1);
         }
         shown(out, at);
-        let _ = write!(out, "\n{pad}     | {}^", " ".repeat(place.column as usize - 1));
+        let _ = write!(out, "\n{:>13}| {}^", "", " ".repeat(place.column as usize - 1));
         if at + 1 < lines.len() && !(at + 2 == lines.len() && lines[at + 1].is_empty()) {
             shown(out, at + 1);
         }

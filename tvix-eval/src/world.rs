@@ -13,6 +13,7 @@ use crate::fiber::Fibers;
 use crate::files::{FileKind, Files};
 use crate::host::Host;
 use crate::interp::Interp;
+use crate::text::regex::Regex;
 use crate::value::{NixString, Ref};
 
 /// What an evaluation may see and where the store is.
@@ -82,6 +83,10 @@ pub struct World<'h> {
     pub(crate) copied_from: RefCell<FxHashMap<Vec<u8>, Vec<u8>>>,
     /// Sources that the host was told of.
     pub(crate) offered: RefCell<FxHashSet<StorePath>>,
+    /// What `toFile` made.
+    pub(crate) texts: RefCell<FxHashMap<StorePath, &'h [u8]>>,
+    /// Regular expressions that were compiled.
+    pub(crate) regexes: RefCell<FxHashMap<&'h [u8], Rc<Regex>>>,
     /// Directories and links that were looked at.
     pub(crate) kinds: RefCell<FxHashMap<Box<[u8]>, FileKind>>,
 }
@@ -101,6 +106,8 @@ impl<'h> World<'h> {
             outputs: RefCell::default(),
             copied_from: RefCell::default(),
             offered: RefCell::default(),
+            texts: RefCell::default(),
+            regexes: RefCell::default(),
             kinds: RefCell::default(),
         }
     }

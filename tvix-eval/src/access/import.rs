@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
 use crate::interp::Interp;
-use crate::ir::{Delayed, Expr};
+use crate::ir::Expr;
 use crate::paths;
 use crate::source::{Origin, Pos, Source};
 use crate::syntax::{self, Scope};

@@ -2,12 +2,16 @@
 
 mod arithmetic;
 mod attrs;
+mod contexts;
 mod control;
 pub(crate) mod derivation;
+mod files;
 mod json;
 mod lists;
 mod strings;
+mod text;
 mod types;
+mod xml;
 
 use crate::error::Result;
 use crate::interp::Interp;
@@ -80,12 +84,16 @@ const VERSION: &str = "2.34.8";
 const TABLES: &[&[Def]] = &[
     arithmetic::BUILTINS,
     attrs::BUILTINS,
+    contexts::BUILTINS,
     control::BUILTINS,
     derivation::BUILTINS,
+    files::BUILTINS,
     json::BUILTINS,
     lists::BUILTINS,
     strings::BUILTINS,
+    text::BUILTINS,
     types::BUILTINS,
+    xml::BUILTINS,
 ];
 
 /// The scope around every file: the global names.

@@ -1,0 +1,247 @@
+//! Regular expressions, hashes, and texts in other languages.
+
+use std::rc::Rc;
+
+use nix_compat::derivation::{OutputName, output_placeholder};
+use nix_compat::nixhash::{HashEncoding, NixHash};
+
+use super::{Def, def};
+use crate::access::lossy;
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::text::regex::{Regex, RegexError};
+use crate::text::toml::{self, TomlValue};
+use crate::value::{ContextId, Ref, Value};
+
+pub(super) const BUILTINS: &[Def] = &[
+    def("convertHash", 1, convert_hash),
+    def("fromTOML", 1, from_toml),
+    def("getEnv", 1, get_env),
+    def("hashString", 2, hash_string),
+    def("match", 2, match_regex),
+    def("placeholder", 1, placeholder),
+    def("split", 2, split),
+];
+
+impl<'h> Interp<'h> {
+    /// A regular expression, compiled once.
+    fn regex(&self, pattern: &'h [u8], pos: Pos) -> Result<Rc<Regex>> {
+        if let Some(known) = self.world.regexes.borrow().get(pattern) {
+            return Ok(known.clone());
+        }
+        let regex = Regex::new(pattern).map_err(|error| regex_error(&error, pattern, pos))?;
+        let regex = Rc::new(regex);
+        self.world
+            .regexes
+            .borrow_mut()
+            .insert(pattern, regex.clone());
+        Ok(regex)
+    }
+}
+
+#[cold]
+fn regex_error(error: &RegexError, pattern: &[u8], pos: Pos) -> Box<Error> {
+    let pattern = lossy(pattern);
+    let message = match error {
+        RegexError::Invalid { .. } => format!("invalid regular expression '{pattern}'"),
+        _ => format!("memory limit exceeded by regular expression '{pattern}'"),
+    };
+    Error::new(ErrorKind::Other, message).at(pos)
+}
+
+fn groups<'h>(
+    interp: &Interp<'h>,
+    text: &'h [u8],
+    groups: &[Option<std::ops::Range<usize>>],
+) -> Value<'h> {
+    interp.list_of(groups.iter().map(|group| match group {
+        Some(range) => interp.string_in_heap(&text[range.clone()], ContextId::EMPTY),
+        None => Value::Null,
+    }))
+}
+
+fn match_regex<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let pattern = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.match",
+    )?;
+    let regex = interp.regex(pattern.bytes, pos)?;
+    let text = interp.expect_string(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.match",
+    )?;
+    match regex.match_whole(text.bytes) {
+        Ok(Some(found)) => Ok(groups(interp, text.bytes, &found)),
+        Ok(None) => Ok(Value::Null),
+        Err(error) => Err(regex_error(&error, pattern.bytes, pos)),
+    }
+}
+
+fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let pattern = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.split",
+    )?;
+    let regex = interp.regex(pattern.bytes, pos)?;
+    let text = interp.expect_string(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.split",
+    )?;
+    let part = |range: std::ops::Range<usize>| {
+        interp.string_in_heap(&text.bytes[range], ContextId::EMPTY)
+    };
+    let mut parts = Vec::new();
+    let mut end = 0;
+    for found in regex.find_iter(text.bytes) {
+        let found = found.map_err(|error| regex_error(&error, pattern.bytes, pos))?;
+        parts.push(part(end..found.range.start));
+        parts.push(groups(interp, text.bytes, &found.groups));
+        end = found.range.end;
+    }
+    if parts.is_empty() {
+        return Ok(interp.list_of([interp.string_in_heap(text.bytes, ContextId::EMPTY)]));
+    }
+    parts.push(part(end..text.bytes.len()));
+    Ok(interp.list_of(parts))
+}
+
+fn hash_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let algo = interp.hash_algo(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.hashString",
+    )?;
+    let text = interp.expect_string(
+        args[1],
+        pos,
+        "while evaluating the second argument passed to builtins.hashString",
+    )?;
+    Ok(interp.text(NixHash::digest(algo, text.bytes).base16()))
+}
+
+fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let attrs = interp.expect_attrs(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.convertHash",
+    )?;
+    let field = |name: &str, context| {
+        attrs.get(interp.intern(name)).ok_or_else(|| {
+            interp
+                .missing_attr(interp.intern(name), Pos::NONE)
+                .within(pos, context)
+        })
+    };
+    let hash = field("hash", "while locating the attribute 'hash'")?;
+    let hash = interp.expect_plain_string(
+        hash.value,
+        pos,
+        "while evaluating the attribute 'hash'",
+    )?;
+    let algo = match attrs.get(interp.intern("hashAlgo")) {
+        Some(algo) => Some(interp.hash_algo(
+            algo.value,
+            pos,
+            "while evaluating the attribute 'hashAlgo'",
+        )?),
+        None => None,
+    };
+    let format = field("toHashFormat", "while locating the attribute 'toHashFormat'")?;
+    let format = interp.expect_plain_string(
+        format.value,
+        pos,
+        "while evaluating the attribute 'toHashFormat'",
+    )?;
+    let hash = NixHash::parse_any(&lossy(hash.bytes), algo)
+        .map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+    let text = match format.bytes {
+        b"base16" => hash.encode(HashEncoding::Base16),
+        b"nix32" | b"base32" => hash.encode(HashEncoding::Base32),
+        b"base64" => hash.encode(HashEncoding::Base64),
+        b"sri" => format!("{}-{}", hash.algo(), hash.encode(HashEncoding::Base64)),
+        other => {
+            return Err(Error::new(
+                ErrorKind::Other,
+                format!(
+                    "unknown hash format '{}', expect 'base16', 'base32', 'base64', or 'sri'",
+                    lossy(other)
+                ),
+            ));
+        }
+    };
+    Ok(interp.text(text))
+}
+
+fn placeholder<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let name = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.placeholder",
+    )?;
+    let output: OutputName = lossy(name.bytes)
+        .parse()
+        .map_err(|error| Error::new(ErrorKind::Other, format!("{error}")))?;
+    Ok(interp.text(output_placeholder(&output)))
+}
+
+fn get_env<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the first argument passed to builtins.getEnv",
+    )?;
+    let settings = &interp.world.settings;
+    if settings.pure || settings.allowed_paths.is_some() {
+        return Ok(interp.text(b""));
+    }
+    let value = std::env::var_os(std::ffi::OsStr::from_bytes(name.bytes)).unwrap_or_default();
+    Ok(interp.text(value.as_bytes()))
+}
+
+fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let text = interp.expect_plain_string(
+        args[0],
+        pos,
+        "while evaluating the argument passed to builtins.fromTOML",
+    )?;
+    let table = toml::read(text.bytes).map_err(|error| {
+        Error::new(
+            ErrorKind::Other,
+            format!("while parsing TOML: {error}"),
+        )
+        .at(pos)
+    })?;
+    toml_value(interp, &TomlValue::Table(table), pos)
+}
+
+fn toml_value<'h>(interp: &Interp<'h>, value: &TomlValue, pos: Pos) -> Result<Value<'h>> {
+    Ok(match value {
+        TomlValue::String(text) => interp.text(text),
+        TomlValue::Int(number) => Value::Int(*number),
+        TomlValue::Float(number) => Value::Float(*number),
+        TomlValue::Bool(value) => Value::Bool(*value),
+        TomlValue::Array(items) => {
+            let items = items.iter().map(|item| toml_value(interp, item, pos));
+            interp.list_of(items.collect::<Result<Vec<_>>>()?)
+        }
+        TomlValue::Table(table) => {
+            let entries = table
+                .iter()
+                .map(|(key, value)| Ok(interp.attr(key, toml_value(interp, value, pos)?)));
+            interp.attrs(entries.collect::<Result<Vec<_>>>()?)
+        }
+        TomlValue::DateTime(_) => {
+            return Err(Error::new(
+                ErrorKind::Other,
+                "while parsing TOML: Dates and times are not supported",
+            )
+            .at(pos));
+        }
+    })
+}
