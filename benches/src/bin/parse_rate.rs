@@ -144,7 +144,9 @@ fn round(texts: &[Text]) -> Round {
             let place = sources.place(error.pos);
             let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));
             let path = text.path.display();
-            round.errors.push(format!("{path}:{line}:{column}: {error}"));
+            round
+                .errors
+                .push(format!("{path}:{line}:{column}: {error}"));
         }
     }
     round.names = symbols.len();
