@@ -63,9 +63,8 @@ fn normal(printed: &[u8], base: &Path) -> BString {
     let mut text = Vec::new();
     let mut rest = printed;
     while let Some(byte) = rest.first() {
-        if text.last() != Some(&b'\\') && rest.starts_with(b"\"\" + ") {
-            rest = &rest[5..];
-        } else if rest.starts_with(b" + \"\"") {
+        let before = text.last() != Some(&b'\\') && rest.starts_with(b"\"\" + ");
+        if before || rest.starts_with(b" + \"\"") {
             rest = &rest[5..];
         } else {
             text.push(*byte);
