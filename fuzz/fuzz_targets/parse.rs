@@ -1,0 +1,38 @@
+//! The Nix parser on any input: it never panics, and printing and resolving what it accepts does
+//! not either.
+//!
+//!     cargo +nightly fuzz run parse corpus/parse ../tvix-eval/tests/corpus/parse
+
+#![no_main]
+
+use bumpalo::Bump;
+use libfuzzer_sys::fuzz_target;
+use tvix_eval::source::{Origin, Sources};
+use tvix_eval::symbol::Symbols;
+use tvix_eval::syntax::{Context, Scope, parse_unresolved, print, resolve};
+
+fuzz_target!(|input: &[u8]| {
+    let heap = Bump::new();
+    let symbols = Symbols::new(&heap);
+    let sources = Sources::default();
+    let text = heap.alloc_slice_copy(input);
+    let source = sources.add(Origin::Text, text).expect("inputs are small");
+    let scope = Scope::new();
+    let cx = Context {
+        heap: &heap,
+        symbols: &symbols,
+        base: b"/base",
+        home: Some(b"/home"),
+        scope: &scope,
+        depth_limit: 500,
+    };
+    match parse_unresolved(&cx, source) {
+        Ok(expr) => {
+            print(&symbols, expr);
+            if let Err(error) = resolve(&cx, expr) {
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        Err(error) => assert!(sources.place(error.pos).is_some(), "{error}"),
+    }
+});
