@@ -312,4 +312,18 @@ mod tests {
         let long = "ab".repeat(500_000);
         assert_eq!(whole("(a|b)*", &long), some(&["b"]));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>, pattern in "[ab.*+?|()^$\\[\\]{},0-3:=\\\\-]{0,24}", text in "[ab]{0,12}") {
+            for pattern in [&bytes[..], pattern.as_bytes()] {
+                if let Ok(regex) = Regex::new(pattern) {
+                    let regex = regex.with_step_limit(100_000);
+                    let _ = regex.match_whole(text.as_bytes());
+                    regex.find_iter(text.as_bytes()).for_each(drop);
+                    regex.find_iter(&bytes).for_each(drop);
+                }
+            }
+        }
+    }
 }
