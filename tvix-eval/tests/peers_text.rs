@@ -5,6 +5,7 @@
 //! and pass.
 
 #![cfg(feature = "peers")]
+#![allow(clippy::unwrap_used)]
 
 #[path = "peers/generate.rs"]
 mod generate;

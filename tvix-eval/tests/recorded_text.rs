@@ -1,5 +1,7 @@
 //! Answers of `nix-instantiate`, recorded by tests/record_text.sh.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "peers/ours.rs"]
 mod ours;
 

@@ -124,9 +124,9 @@ impl Regex {
             Ok(found.map(|(start, end)| Match {
                 range: start..end,
                 groups: scratch
-                    .captures()
+                    .groups()
                     .iter()
-                    .map(|c| (c.end != syntax::NONE).then(|| c.start as usize..c.end as usize))
+                    .map(|c| (c.end != syntax::NONE).then_some(c.start as usize..c.end as usize))
                     .collect(),
             }))
         })
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_alternative_is_longest_and_a_repetition_is_greedy() {
-        assert_eq!(ranges("a|ab", "ab"), [0..2]);
+        assert_eq!(ranges("a|ab", "ab-ab"), [0..2, 3..5]);
         assert_eq!(ranges("a?(ab)?", "ab"), [0..1, 1..1, 2..2]);
         assert_eq!(ranges("^a|b*", "aab"), [0..1, 1..1, 2..3, 3..3]);
     }
