@@ -5,6 +5,7 @@
 //! and pass.
 
 #![cfg(feature = "peers")]
+#![allow(clippy::unwrap_used)]
 
 #[path = "peers/generate.rs"]
 mod generate;
@@ -24,15 +25,22 @@ use random::Random;
 /// Errors cannot be asked for in batches, so there are fewer of them.
 const ERRORS: usize = 8;
 
+/// What older versions answer in another way.
+const CHANGED: [&str; 5] = ["float-json", "json", "json-string", "toml", "printed"];
+
 #[test]
 fn nix_agrees() {
-    if !nix::installed() {
+    let Some(version) = nix::version() else {
         eprintln!("skipped: no nix-instantiate");
         return;
-    }
+    };
     let only = std::env::var("TVIX_PEER_KIND").ok();
     let mut wrong = 0;
     for kind in ours::KINDS {
+        if version < (2, 34) && CHANGED.contains(&kind) {
+            eprintln!("{kind}: skipped, this nix-instantiate is too old");
+            continue;
+        }
         if only.as_deref().is_none_or(|only| only == kind) {
             wrong += compare(kind);
         }

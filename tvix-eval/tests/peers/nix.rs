@@ -37,10 +37,13 @@ fn program() -> String {
     std::env::var("TVIX_PEER_NIX").unwrap_or_else(|_| "nix-instantiate".into())
 }
 
-/// Whether it is installed. `TVIX_PEER_NIX` can name another one.
-pub fn installed() -> bool {
-    let asked = Command::new(program()).arg("--version").output();
-    asked.is_ok_and(|output| output.status.success())
+/// Its version, if it is installed. `TVIX_PEER_NIX` can name another one.
+pub fn version() -> Option<(u32, u32)> {
+    let output = Command::new(program()).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut numbers = text.rsplit(' ').next()?.trim().split('.');
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
 }
 
 fn evaluate(expression: &str, json: bool) -> Result<String, String> {

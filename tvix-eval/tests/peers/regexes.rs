@@ -193,8 +193,12 @@ fn libstdcxx_agrees() {
     let answers = String::from_utf8(output.stdout).unwrap();
     assert_eq!(answers.lines().count(), asked.len());
     let mut wrong = 0;
-    let mut valid = 0;
+    let (mut valid, mut slow) = (0, 0);
     for ((pattern, text), theirs) in asked.iter().zip(answers.lines()) {
+        if theirs == "slow" {
+            slow += 1;
+            continue;
+        }
         valid += usize::from(theirs != "invalid");
         let ours = ours(pattern, text);
         if ours != theirs {
@@ -205,7 +209,7 @@ fn libstdcxx_agrees() {
         }
     }
     eprintln!(
-        "{} cases, {valid} valid patterns, {wrong} differ",
+        "{} cases, {valid} valid patterns, {slow} too slow there, {wrong} differ",
         asked.len()
     );
     assert_eq!(wrong, 0);

@@ -124,9 +124,9 @@ impl Regex {
             Ok(found.map(|(start, end)| Match {
                 range: start..end,
                 groups: scratch
-                    .captures()
+                    .groups()
                     .iter()
-                    .map(|c| (c.end != syntax::NONE).then(|| c.start as usize..c.end as usize))
+                    .map(|c| (c.end != syntax::NONE).then_some(c.start as usize..c.end as usize))
                     .collect(),
             }))
         })
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_alternative_is_longest_and_a_repetition_is_greedy() {
-        assert_eq!(ranges("a|ab", "ab"), [0..2]);
+        assert_eq!(ranges("a|ab", "ab-ab"), [0..2, 3..5]);
         assert_eq!(ranges("a?(ab)?", "ab"), [0..1, 1..1, 2..2]);
         assert_eq!(ranges("^a|b*", "aab"), [0..1, 1..1, 2..3, 3..3]);
     }
@@ -311,5 +311,19 @@ mod tests {
         assert_eq!(found, Err(RegexError::Complexity));
         let long = "ab".repeat(500_000);
         assert_eq!(whole("(a|b)*", &long), some(&["b"]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>, pattern in "[ab.*+?|()^$\\[\\]{},0-3:=\\\\-]{0,24}", text in "[ab]{0,12}") {
+            for pattern in [&bytes[..], pattern.as_bytes()] {
+                if let Ok(regex) = Regex::new(pattern) {
+                    let regex = regex.with_step_limit(100_000);
+                    let _ = regex.match_whole(text.as_bytes());
+                    regex.find_iter(text.as_bytes()).for_each(drop);
+                    regex.find_iter(&bytes).for_each(drop);
+                }
+            }
+        }
     }
 }

@@ -95,7 +95,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn captures(&self) -> &[Capture] {
+    pub(super) fn groups(&self) -> &[Capture] {
         &self.best
     }
 }

@@ -445,3 +445,111 @@ impl<'t> Reader<'t> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MAX_DEPTH;
+    use super::*;
+
+    fn error(text: &str) -> String {
+        read(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_document() {
+        let table = read(
+            b"\xef\xbb\xbfa = 1 # one\r\nb.c = [1.5, 'x', true,]\n[t.u]\nd = { e.f = 0x1F }\n[[l]]\n[[l]]\n[l.m]\ng = \"\"\"\na \\\n  \"b\"\"\"\"\n",
+        );
+        assert_eq!(
+            format!("{:?}", table.unwrap()),
+            "{\"a\": Int(1), \"b\": Table({\"c\": Array([Float(1.5), String(\"x\"), Bool(true)])}), \
+             \"l\": Array([Table({}), Table({\"m\": Table({\"g\": String(\"a \\\"b\\\"\")})})]), \
+             \"t\": Table({\"u\": Table({\"d\": Table({\"e\": Table({\"f\": Int(31)})})})})}"
+        );
+        let table = read(b"a = 1979-05-27 07:32:00Z\n").unwrap();
+        assert_eq!(
+            table["a"],
+            TomlValue::DateTime("1979-05-27T07:32:00Z".into())
+        );
+    }
+
+    #[test]
+    fn tables_are_made_once() {
+        for text in [
+            "a=1\na=2",
+            "[a]\n[a]",
+            "a.b=1\n[a]",
+            "[a.b]\n[a]\nb.d=1",
+            "[a.b.c]\n[a]\nb.d=1",
+            "a={b=1}\n[a.c]",
+            "a={b=1}\na.c=1",
+            "a={b={c=1},b.d=1}",
+            "a=[{b=1}]\n[[a]]",
+            "[a]\n[[a]]",
+            "[[a]]\n[a]",
+            "a=1\n[a.b]",
+        ] {
+            assert!(error(text).contains("is defined already"), "{text}");
+        }
+        for text in [
+            "[a.b]\n[a]",
+            "[a]\nb.c=1\n[a.b.d]",
+            "[[a]]\n[a.b]\n[[a]]\n[a.b]",
+            "a.b=1\na.c=2",
+        ] {
+            assert!(read(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (text, expected) in [
+            ("a = 9223372036854775808", "64 bits"),
+            ("a = 0x8000000000000000", "less than 2^63"),
+            ("a = 1e400", "too large"),
+            ("a = 01", "begins with 0"),
+            ("a = 1__0", "a digit is missing"),
+            ("a = 1.", "a digit is missing"),
+            ("a = 1 b = 2", "line 1, column 7: expected a newline"),
+            ("a = {\n}", "expected a key"),
+            ("a = {b=1,}", "expected a key"),
+            ("a = \"\\e\"", "an escape"),
+            ("a = \"\\uD800\"", "does not exist"),
+            ("a = \"\\u0000\"", "null bytes"),
+            ("a = \"x\ny\"", "control character"),
+            ("a = \"x", "not closed"),
+            ("\u{e9} = 1", "expected a key"),
+            ("a = 1979-13-01", "invalid date"),
+            ("\n\na", "line 3, column 2: expected '='"),
+            ("# \u{1}", "control character"),
+        ] {
+            let error = error(text);
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let error = read(b"a = '\xff'").unwrap_err();
+        assert_eq!(error.problem, TomlProblem::NotUtf8);
+    }
+
+    #[test]
+    fn depth() {
+        for text in [
+            format!("a={}", "[".repeat(1_000_000)),
+            format!("a={}", "{a=".repeat(1_000_000)),
+            format!("{}a=1", "a.".repeat(1_000_000)),
+            format!("[{}a]", "a.".repeat(1_000_000)),
+        ] {
+            assert!(error(&text).contains("nested too deeply"));
+        }
+        let deep = MAX_DEPTH - 2;
+        let text = format!("a={}{}", "[".repeat(deep), "]".repeat(deep));
+        assert!(read(text.as_bytes()).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text: Vec<u8>, toml in "[a\\[\\]{}=.,'\"\\\\u0-9e:TZ\\-+_#\n\r ]{0,40}") {
+            let _ = read(&text);
+            let _ = read(toml.as_bytes());
+        }
+    }
+}

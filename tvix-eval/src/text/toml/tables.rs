@@ -97,7 +97,7 @@ impl Table {
                 .entry(key.clone())
                 .or_insert_with(|| Node::Table(Self::new(Made::Dotted)));
             table = match node {
-                Node::Table(inner) if inner.made != Made::Header => inner,
+                Node::Table(inner) if inner.made == Made::Dotted => inner,
                 _ => return defined(key),
             };
         }
