@@ -35,7 +35,9 @@ fn main() {
         let result = (|| {
             let here = std::env::current_dir().unwrap();
             let mut value = match (&expr, &file) {
-                (Some(expr), _) => interp.eval_text(expr.as_bytes(), here.to_str().unwrap().as_bytes())?,
+                (Some(expr), _) => {
+                    interp.eval_text(expr.as_bytes(), here.to_str().unwrap().as_bytes())?
+                }
                 (None, Some(file)) => {
                     let path = std::fs::canonicalize(file).unwrap();
                     interp.eval_file(path.to_str().unwrap().as_bytes())?
@@ -56,13 +58,21 @@ fn main() {
             let cell = interp.cell(value);
             let mut out = Vec::new();
             if drv {
-                let Value::Attrs(attrs) = value else { return Ok(out) };
+                let Value::Attrs(attrs) = value else {
+                    return Ok(out);
+                };
                 let found = attrs.get(interp.intern("drvPath")).expect("no derivation");
                 value = interp.force(found.value)?;
                 interp.print(value, &mut out)?;
             } else if json {
                 let mut context = ContextId::EMPTY;
-                interp.write_json(cell, tvix_eval::source::Pos::NONE, true, &mut out, &mut context)?;
+                interp.write_json(
+                    cell,
+                    tvix_eval::source::Pos::NONE,
+                    true,
+                    &mut out,
+                    &mut context,
+                )?;
             } else {
                 if strict {
                     interp.force_deep(cell, tvix_eval::source::Pos::NONE)?;

@@ -82,7 +82,14 @@ impl Files for HostFiles {
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
         match path.symlink_metadata() {
             Ok(metadata) => Ok(Some(kind_of(&metadata))),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
-use tvix_eval_api::{
-    Diagnostic, RealiseError, RealisedOutput, SourceAddition, WantedOutputs,
-};
+use tvix_eval_api::{Diagnostic, RealiseError, RealisedOutput, SourceAddition, WantedOutputs};
 
 /// The outputs that a fiber waits for, or why they do not come.
 pub type Answer = Result<Vec<RealisedOutput>, RealiseError>;

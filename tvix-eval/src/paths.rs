@@ -29,7 +29,13 @@ pub fn canonical(path: &[u8]) -> Vec<u8> {
 
 /// Whether a path comes before another: by their parts, so that `/a/b` is before `/a-b`.
 pub fn less(a: &[u8], b: &[u8]) -> bool {
-    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    let rank = |byte: &u8| {
+        if *byte == b'/' {
+            0
+        } else {
+            u16::from(*byte) + 1
+        }
+    };
     a.iter().map(rank).lt(b.iter().map(rank))
 }
 

@@ -66,7 +66,12 @@ impl Interp<'_> {
             shown(out, at - 1);
         }
         shown(out, at);
-        let _ = write!(out, "\n{:>13}| {}^", "", " ".repeat(place.column as usize - 1));
+        let _ = write!(
+            out,
+            "\n{:>13}| {}^",
+            "",
+            " ".repeat(place.column as usize - 1)
+        );
         if at + 1 < lines.len() && !(at + 2 == lines.len() && lines[at + 1].is_empty()) {
             shown(out, at + 1);
         }

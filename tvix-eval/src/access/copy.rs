@@ -36,7 +36,13 @@ impl<'h> Interp<'h> {
             ));
         }
         let store_path = self
-            .add_tree(name, path.bytes, ContentAddressMethod::NixArchive, None, None)
+            .add_tree(
+                name,
+                path.bytes,
+                ContentAddressMethod::NixArchive,
+                None,
+                None,
+            )
             .within_with(Pos::NONE, || {
                 format!("while copying path '{}' to the store", lossy(path.bytes))
             })?;
@@ -94,9 +100,8 @@ impl<'h> Interp<'h> {
                 (hash, content)
             }
             (_, None, Some(disk)) => {
-                let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256).map_err(|error| {
-                    Error::new(ErrorKind::Io, describe(&error))
-                })?;
+                let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256)
+                    .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
             (_, keep, disk) => self.hash_kept(&resolved, keep, disk)?,
@@ -120,10 +125,10 @@ impl<'h> Interp<'h> {
                 format!("no store path has the content address {address}"),
             ));
         };
-        self.world.copied_from.borrow_mut().insert(
-            dir.display(&store_path).to_string().into_bytes(),
-            local,
-        );
+        self.world
+            .copied_from
+            .borrow_mut()
+            .insert(dir.display(&store_path).to_string().into_bytes(), local);
         self.offer(SourceAddition {
             path: store_path.clone(),
             method,
@@ -141,12 +146,7 @@ impl<'h> Interp<'h> {
         references: SortedSet<StorePath>,
     ) -> Result<StorePath> {
         let name = source_name(name)?;
-        let path = text_path(
-            &self.world.settings.store_dir,
-            name,
-            contents,
-            &references,
-        );
+        let path = text_path(&self.world.settings.store_dir, name, contents, &references);
         self.offer(SourceAddition {
             path: path.clone(),
             method: ContentAddressMethod::Text,
@@ -183,9 +183,9 @@ impl<'h> Interp<'h> {
             None => &mut all,
         };
         self.archive(root, &mut archive, keep)?;
-        let archive = archive.finish().map_err(|error| {
-            Error::new(ErrorKind::Io, describe(&error))
-        })?;
+        let archive = archive
+            .finish()
+            .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
         let _ = disk;
         let hash = NixHash::digest(HashAlgo::Sha256, &archive);
         Ok((hash, SourceContent::Archive(Bytes::from(archive))))

@@ -50,10 +50,9 @@ impl<'h> Interp<'h> {
         context: &'static str,
     ) -> Result<Vec<u8>> {
         let (path, mentions) = self.coerce_path(cell, pos, context)?;
-        self.realised_path(&path, mentions)
-            .within_with(pos, || {
-                format!("while realising the context of path '{}'", lossy(&path))
-            })
+        self.realised_path(&path, mentions).within_with(pos, || {
+            format!("while realising the context of path '{}'", lossy(&path))
+        })
     }
 
     /// What kind of file a path is; the last part is not followed.
@@ -62,7 +61,10 @@ impl<'h> Interp<'h> {
         let resolved = match parent {
             b"/" | b"." => path.to_vec(),
             _ => match self.resolve_links(parent)? {
-                Some(parent) => join(&parent, &path[memchr::memrchr(b'/', path).map_or(0, |at| at + 1)..]),
+                Some(parent) => join(
+                    &parent,
+                    &path[memchr::memrchr(b'/', path).map_or(0, |at| at + 1)..],
+                ),
                 None => return Ok(None),
             },
         };
@@ -193,8 +195,5 @@ pub(crate) fn lossy(bytes: &[u8]) -> String {
 
 #[cold]
 pub(crate) fn io_error(doing: &str, path: &[u8], error: &io::Error) -> Box<Error> {
-    Error::new(
-        ErrorKind::Io,
-        format!("{doing} '{}': {error}", lossy(path)),
-    )
+    Error::new(ErrorKind::Io, format!("{doing} '{}': {error}", lossy(path)))
 }

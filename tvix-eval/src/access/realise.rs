@@ -66,7 +66,12 @@ impl<'h> Interp<'h> {
 
     fn build(&self, wanted: Vec<WantedOutputs>) -> Result<()> {
         if !self.world.settings.import_from_derivation {
-            let drv = self.world.settings.store_dir.display(&wanted[0].drv_path).to_string();
+            let drv = self
+                .world
+                .settings
+                .store_dir
+                .display(&wanted[0].drv_path)
+                .to_string();
             return Err(Error::new(
                 ErrorKind::Forbidden,
                 format!(
@@ -145,8 +150,7 @@ impl<'h> Interp<'h> {
         };
         let name = path.name().as_str();
         let name = name.strip_suffix(".drv").unwrap_or(name).as_bytes();
-        let name =
-            StorePathName::from_bytes(name).map_err(|error| invalid(error.to_string()))?;
+        let name = StorePathName::from_bytes(name).map_err(|error| invalid(error.to_string()))?;
         let derivation = Derivation::from_aterm(&dir, name, &contents)
             .map_err(|error| invalid(error.to_string()))?;
         for (input, _) in derivation.input_drvs.iter() {
@@ -196,7 +200,10 @@ impl<'h> Interp<'h> {
         };
         Err(Error::new(
             ErrorKind::Forbidden,
-            format!("access to absolute path '{}' is forbidden in {mode}", lossy(path)),
+            format!(
+                "access to absolute path '{}' is forbidden in {mode}",
+                lossy(path)
+            ),
         ))
     }
 }

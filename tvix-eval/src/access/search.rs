@@ -9,11 +9,7 @@ use super::{join, lossy};
 
 impl<'h> Interp<'h> {
     /// The first path of the search path that a name stands for.
-    pub(crate) fn find_file(
-        &self,
-        entries: &[(Vec<u8>, Vec<u8>)],
-        name: &[u8],
-    ) -> Result<Vec<u8>> {
+    pub(crate) fn find_file(&self, entries: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Result<Vec<u8>> {
         for (prefix, path) in entries {
             let Some(rest) = rest_of(prefix, name) else {
                 continue;

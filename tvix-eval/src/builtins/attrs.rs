@@ -172,7 +172,10 @@ fn intersect_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
     // The values are those of `right`; the shorter side is walked.
     let both: Vec<Attr<'h>> = if left.entries.len() < right.entries.len() {
         let names = left.entries.iter();
-        names.filter_map(|attr| right.get(attr.name)).copied().collect()
+        names
+            .filter_map(|attr| right.get(attr.name))
+            .copied()
+            .collect()
     } else {
         let entries = right.entries.iter();
         entries
@@ -269,7 +272,10 @@ fn remove_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
     }
     names.sort_unstable();
     names.dedup();
-    let removed = names.iter().filter(|name| attrs.get(**name).is_some()).count();
+    let removed = names
+        .iter()
+        .filter(|name| attrs.get(**name).is_some())
+        .count();
     if removed == 0 {
         return Ok(Value::Attrs(attrs));
     }

@@ -19,7 +19,11 @@ pub(super) const BUILTINS: &[Def] = &[
     def("getContext", 1, get_context),
     def("hasContext", 1, has_context),
     def("outputOf", 2, output_of),
-    def("unsafeDiscardOutputDependency", 1, discard_output_dependency),
+    def(
+        "unsafeDiscardOutputDependency",
+        1,
+        discard_output_dependency,
+    ),
     def("unsafeDiscardStringContext", 1, discard_context),
 ];
 
@@ -189,7 +193,10 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             Some(attr) => interp.expect_bool(attr.value, attr.pos, context),
             None => Ok(false),
         };
-        if flag("path", "while evaluating the `path` attribute of a string context")? {
+        if flag(
+            "path",
+            "while evaluating the `path` attribute of a string context",
+        )? {
             elements.push(ContextElement::Opaque(path.clone()));
         }
         let must_be_derivation = || {

@@ -121,7 +121,10 @@ fn warn<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
     )?;
     interp.world.host.diagnostic(Diagnostic {
         severity: Severity::Warning,
-        message: format!("evaluation warning: {}", String::from_utf8_lossy(text.bytes)),
+        message: format!(
+            "evaluation warning: {}",
+            String::from_utf8_lossy(text.bytes)
+        ),
     });
     interp.force_at(args[1], pos)
 }

@@ -232,10 +232,12 @@ fn store_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
     )?;
     let path = interp.realised_path(&text, mentions)?;
     let dir = &interp.world.settings.store_dir;
-    let parsed = dir.parse_below(&path).or_else(|_| match interp.resolve_links(&path) {
-        Ok(Some(resolved)) => dir.parse_below(resolved.leak()),
-        _ => dir.parse_below(b"/"),
-    });
+    let parsed = dir
+        .parse_below(&path)
+        .or_else(|_| match interp.resolve_links(&path) {
+            Ok(Some(resolved)) => dir.parse_below(resolved.leak()),
+            _ => dir.parse_below(b"/"),
+        });
     let Ok((object, _)) = parsed else {
         return Err(Error::new(
             ErrorKind::Other,
@@ -303,7 +305,15 @@ fn filter_source<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         "while evaluating the first argument passed to builtins.filterSource",
     )?;
     let name = paths::base_name(&path).to_vec();
-    add_path(interp, pos, &name, &path, ContentAddressMethod::NixArchive, Some(filter), None)
+    add_path(
+        interp,
+        pos,
+        &name,
+        &path,
+        ContentAddressMethod::NixArchive,
+        Some(filter),
+        None,
+    )
 }
 
 fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -363,10 +373,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
             other => {
                 return Err(Error::new(
                     ErrorKind::Other,
-                    format!(
-                        "unsupported argument '{}' to 'builtins.path'",
-                        lossy(other)
-                    ),
+                    format!("unsupported argument '{}' to 'builtins.path'", lossy(other)),
                 )
                 .at(attr.pos));
             }

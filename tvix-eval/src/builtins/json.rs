@@ -144,7 +144,10 @@ impl<'h> Interp<'h> {
     /// Appends text as a JSON string.
     pub(crate) fn json_string(&self, text: &[u8], out: &mut Vec<u8>) -> Result<()> {
         json::write_string(out, text).map_err(|error| {
-            Error::new(ErrorKind::Other, format!("JSON serialization error: {error}"))
+            Error::new(
+                ErrorKind::Other,
+                format!("JSON serialization error: {error}"),
+            )
         })
     }
 

@@ -183,7 +183,8 @@ fn filter<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
     )?;
     let mut kept = Vec::with_capacity(list.items.len());
     for item in list.items {
-        let context = "while evaluating the return value of the filtering function passed to builtins.filter";
+        let context =
+            "while evaluating the return value of the filtering function passed to builtins.filter";
         if holds(interp, func, item, pos, context)? {
             kept.push(*item);
         }
@@ -297,7 +298,8 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
             continue;
         }
         result.push(item);
-        let context = "while evaluating the return value of the `operator` passed to builtins.genericClosure";
+        let context =
+            "while evaluating the return value of the `operator` passed to builtins.genericClosure";
         match interp.call(operator, &[item], pos).within(pos, context)? {
             Value::List(more) => queue.extend(more.items.iter().copied()),
             other => return Err(interp.type_error("a list", other).within(pos, context)),
@@ -307,11 +309,7 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
 }
 
 /// Adds a key to the sorted keys; `false` if it is there.
-fn insert_key<'h>(
-    interp: &Interp<'h>,
-    done: &mut Vec<Value<'h>>,
-    key: Value<'h>,
-) -> Result<bool> {
+fn insert_key<'h>(interp: &Interp<'h>, done: &mut Vec<Value<'h>>, key: Value<'h>) -> Result<bool> {
     if done.is_empty() {
         // A key that cannot be compared is wrong even if it is the only one.
         interp.less(key, key)?;
@@ -433,11 +431,13 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
     let items = interp
         .heap
         .alloc_slice_fill_with(list.items.len(), |index| -> Ref<'h> {
-            interp.heap.alloc(Slot::new(Value::Apply(interp.heap.alloc(Apply {
-                func: args[0],
-                arg: list.items[index],
-                second: None,
-            }))))
+            interp
+                .heap
+                .alloc(Slot::new(Value::Apply(interp.heap.alloc(Apply {
+                    func: args[0],
+                    arg: list.items[index],
+                    second: None,
+                }))))
         });
     Ok(interp.list_in_heap(items))
 }
@@ -492,12 +492,14 @@ fn sort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         interp.force_at(item, pos)?;
     }
     let is_less_than = matches!(func, Value::Builtin(builtin) if builtin.name == "lessThan");
-    let context = "while evaluating the return value of the sorting function passed to builtins.sort";
+    let context =
+        "while evaluating the return value of the sorting function passed to builtins.sort";
     let less = |a: Ref<'h>, b: Ref<'h>| -> Result<bool> {
         if is_less_than {
-            return interp
-                .less(a.get(), b.get())
-                .within(pos, "while evaluating the ordering function passed to builtins.sort");
+            return interp.less(a.get(), b.get()).within(
+                pos,
+                "while evaluating the ordering function passed to builtins.sort",
+            );
         }
         match interp.call(func, &[a, b], pos).within(pos, context)? {
             Value::Bool(value) => Ok(value),

@@ -129,7 +129,10 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     add("null", Value::Null);
     add("nixVersion", interp.text(VERSION));
     add("langVersion", Value::Int(6));
-    add("storeDir", interp.text(interp.world.settings.store_dir.as_str()));
+    add(
+        "storeDir",
+        interp.text(interp.world.settings.store_dir.as_str()),
+    );
     if !interp.world.settings.pure {
         add("currentSystem", interp.text(&interp.world.settings.system));
         add("currentTime", Value::Int(interp.world.settings.time));
@@ -148,10 +151,17 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
 
 /// The search path as a value: a list of `{ path, prefix }`.
 fn search_path<'h>(interp: &Interp<'h>) -> Value<'h> {
-    interp.list_of(interp.world.settings.search_path.iter().map(|(prefix, path)| {
-        interp.attrs(vec![
-            interp.attr("path", interp.text(path)),
-            interp.attr("prefix", interp.text(prefix)),
-        ])
-    }))
+    interp.list_of(
+        interp
+            .world
+            .settings
+            .search_path
+            .iter()
+            .map(|(prefix, path)| {
+                interp.attrs(vec![
+                    interp.attr("path", interp.text(path)),
+                    interp.attr("prefix", interp.text(prefix)),
+                ])
+            }),
+    )
 }

@@ -92,9 +92,8 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         pos,
         "while evaluating the second argument passed to builtins.split",
     )?;
-    let part = |range: std::ops::Range<usize>| {
-        interp.string_in_heap(&text.bytes[range], ContextId::EMPTY)
-    };
+    let part =
+        |range: std::ops::Range<usize>| interp.string_in_heap(&text.bytes[range], ContextId::EMPTY);
     let mut parts = Vec::new();
     let mut end = 0;
     for found in regex.find_iter(text.bytes) {
@@ -138,20 +137,18 @@ fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         })
     };
     let hash = field("hash", "while locating the attribute 'hash'")?;
-    let hash = interp.expect_plain_string(
-        hash.value,
-        pos,
-        "while evaluating the attribute 'hash'",
-    )?;
+    let hash =
+        interp.expect_plain_string(hash.value, pos, "while evaluating the attribute 'hash'")?;
     let algo = match attrs.get(interp.intern("hashAlgo")) {
-        Some(algo) => Some(interp.hash_algo(
-            algo.value,
-            pos,
-            "while evaluating the attribute 'hashAlgo'",
-        )?),
+        Some(algo) => {
+            Some(interp.hash_algo(algo.value, pos, "while evaluating the attribute 'hashAlgo'")?)
+        }
         None => None,
     };
-    let format = field("toHashFormat", "while locating the attribute 'toHashFormat'")?;
+    let format = field(
+        "toHashFormat",
+        "while locating the attribute 'toHashFormat'",
+    )?;
     let format = interp.expect_plain_string(
         format.value,
         pos,
@@ -211,11 +208,7 @@ fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         "while evaluating the argument passed to builtins.fromTOML",
     )?;
     let table = toml::read(text.bytes).map_err(|error| {
-        Error::new(
-            ErrorKind::Other,
-            format!("while parsing TOML: {error}"),
-        )
-        .at(pos)
+        Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")).at(pos)
     })?;
     toml_value(interp, &TomlValue::Table(table), pos)
 }

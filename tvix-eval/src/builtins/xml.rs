@@ -69,7 +69,8 @@ impl<'h> Writer<'_, 'h> {
                 self.xml.empty("bool", &[("value", text)]);
             }
             Value::Int(value) => {
-                self.xml.empty("int", &[("value", value.to_string().as_bytes())]);
+                self.xml
+                    .empty("int", &[("value", value.to_string().as_bytes())]);
             }
             Value::Float(value) => {
                 let mut text = Vec::new();
@@ -98,8 +99,12 @@ impl<'h> Writer<'_, 'h> {
                 }
             }
             Value::Lambda { code, .. } => self.function(code),
-            Value::Builtin(_) | Value::Partial(_) | Value::Thunk { .. } | Value::Apply(_)
-            | Value::Hole(_) | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
+            Value::Builtin(_)
+            | Value::Partial(_)
+            | Value::Thunk { .. }
+            | Value::Apply(_)
+            | Value::Hole(_)
+            | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
         }
         Ok(())
     }
@@ -212,6 +217,10 @@ impl<'h> Writer<'_, 'h> {
         let Origin::File(path) = place.origin else {
             return None;
         };
-        Some((place.column.to_string(), place.line.to_string(), lossy(path)))
+        Some((
+            place.column.to_string(),
+            place.line.to_string(),
+            lossy(path),
+        ))
     }
 }

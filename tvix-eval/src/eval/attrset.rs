@@ -27,7 +27,11 @@ impl<'h> Interp<'h> {
             let from = self.from_env(set.from, env, env, 0);
             self.heap.alloc_slice_fill_with(defs.len(), |index| {
                 let def = &defs[index];
-                let scope = if def.kind == AttrKind::From { from } else { env };
+                let scope = if def.kind == AttrKind::From {
+                    from
+                } else {
+                    env
+                };
                 Attr {
                     name: def.name,
                     pos: def.pos,

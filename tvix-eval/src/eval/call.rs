@@ -150,10 +150,9 @@ impl<'h> Interp<'h> {
                 Ok(value)
             }
             Err(error) if builtin.quiet => Err(error),
-            Err(error) => Err(error.within(
-                pos,
-                format!("while calling the '{}' builtin", builtin.name),
-            )),
+            Err(error) => {
+                Err(error.within(pos, format!("while calling the '{}' builtin", builtin.name)))
+            }
         }
     }
 
@@ -163,9 +162,7 @@ impl<'h> Interp<'h> {
         let shown = self.show(value);
         Error::new(
             ErrorKind::Type,
-            format!(
-                "attempt to call something which is not a function but {phrase}: {shown}"
-            ),
+            format!("attempt to call something which is not a function but {phrase}: {shown}"),
         )
         .at(pos)
     }
@@ -193,15 +190,14 @@ impl<'h> Interp<'h> {
         arg: Ref<'h>,
         pos: Pos,
     ) -> Result<&'h Env<'h>> {
-        let attrs = match self
-            .expect_attrs(
-                arg,
-                lambda.pos,
-                "while evaluating the value passed for the lambda argument",
-            ) {
-                Ok(attrs) => attrs,
-                Err(error) => return Err(error.within(pos, "from call site")),
-            };
+        let attrs = match self.expect_attrs(
+            arg,
+            lambda.pos,
+            "while evaluating the value passed for the lambda argument",
+        ) {
+            Ok(attrs) => attrs,
+            Err(error) => return Err(error.within(pos, "from call site")),
+        };
         let base = usize::from(lambda.arg.is_some());
         let scope = Env::new(self.heap, Some(around), base + formals.items.len());
         if base == 1 {

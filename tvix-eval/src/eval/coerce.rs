@@ -68,11 +68,15 @@ impl<'h> Interp<'h> {
                 if let Some(to_string) = attrs.get(self.known.to_string) {
                     let func = self.force_at(to_string.value, to_string.pos)?;
                     let this = self.cell(value);
-                    return self.nested(pos, || {
-                        let text = self.call(func, &[this], pos)?;
-                        self.coerce(text, mode, pos, out, context)
-                    })
-                    .within(pos, "while evaluating the result of the `__toString` attribute");
+                    return self
+                        .nested(pos, || {
+                            let text = self.call(func, &[this], pos)?;
+                            self.coerce(text, mode, pos, out, context)
+                        })
+                        .within(
+                            pos,
+                            "while evaluating the result of the `__toString` attribute",
+                        );
                 }
                 match attrs.get(self.known.out_path) {
                     Some(path) => self.nested(pos, || {

@@ -122,7 +122,10 @@ impl<'h> Interp<'h> {
             (Value::List(x), Value::List(y)) if x.items.len() != y.items.len() => {
                 format!(
                     "list of size '{}' is not equal to list of size '{}', left hand side is '{}', right hand side is '{}'",
-                    x.items.len(), y.items.len(), self.show(a), self.show(b)
+                    x.items.len(),
+                    y.items.len(),
+                    self.show(a),
+                    self.show(b)
                 )
             }
             (Value::List(x), Value::List(y)) => {
@@ -165,7 +168,10 @@ impl<'h> Interp<'h> {
             let paths = (x.get(self.known.out_path), y.get(self.known.out_path));
             if let (Some(x), Some(y)) = paths {
                 return self.explain_difference(x.value, y.value).map_err(|error| {
-                    error.within(Pos::NONE, "while comparing a derivation by its 'outPath' attribute")
+                    error.within(
+                        Pos::NONE,
+                        "while comparing a derivation by its 'outPath' attribute",
+                    )
                 });
             }
         }

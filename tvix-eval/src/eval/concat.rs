@@ -97,11 +97,7 @@ impl<'h> Interp<'h> {
             .at(pos));
         }
         if text.contains(&0) {
-            return Err(Error::new(
-                ErrorKind::Other,
-                "a path cannot contain a NUL byte",
-            )
-            .at(pos));
+            return Err(Error::new(ErrorKind::Other, "a path cannot contain a NUL byte").at(pos));
         }
         Ok(self.path(&crate::paths::canonical(text)))
     }

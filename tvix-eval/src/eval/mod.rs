@@ -142,9 +142,9 @@ impl<'h> Interp<'h> {
         if list.items.is_empty() {
             return Value::List(self.shared.no_list);
         }
-        let items = self
-            .heap
-            .alloc_slice_fill_with(list.items.len(), |index| self.delay(&list.items[index], env));
+        let items = self.heap.alloc_slice_fill_with(list.items.len(), |index| {
+            self.delay(&list.items[index], env)
+        });
         Value::List(self.heap.alloc(List { items }))
     }
 
@@ -195,7 +195,10 @@ impl<'h> Interp<'h> {
     ) -> Result<bool> {
         match self.eval(expr, env)? {
             Value::Bool(value) => Ok(value),
-            other => Err(self.type_error("a Boolean", other).at(pos).within(pos, context)),
+            other => Err(self
+                .type_error("a Boolean", other)
+                .at(pos)
+                .within(pos, context)),
         }
     }
 

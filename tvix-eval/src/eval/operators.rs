@@ -11,22 +11,30 @@ impl<'h> Interp<'h> {
         let pos = node.pos;
         let value = match node.op {
             BinaryOp::And => {
-                self.eval_bool(&node.left, env, pos, "in the left operand of the AND (&&) operator")?
-                    && self.eval_bool(
-                        &node.right,
-                        env,
-                        pos,
-                        "in the right operand of the AND (&&) operator",
-                    )?
+                self.eval_bool(
+                    &node.left,
+                    env,
+                    pos,
+                    "in the left operand of the AND (&&) operator",
+                )? && self.eval_bool(
+                    &node.right,
+                    env,
+                    pos,
+                    "in the right operand of the AND (&&) operator",
+                )?
             }
             BinaryOp::Or => {
-                self.eval_bool(&node.left, env, pos, "in the left operand of the OR (||) operator")?
-                    || self.eval_bool(
-                        &node.right,
-                        env,
-                        pos,
-                        "in the right operand of the OR (||) operator",
-                    )?
+                self.eval_bool(
+                    &node.left,
+                    env,
+                    pos,
+                    "in the left operand of the OR (||) operator",
+                )? || self.eval_bool(
+                    &node.right,
+                    env,
+                    pos,
+                    "in the right operand of the OR (||) operator",
+                )?
             }
             BinaryOp::Implies => {
                 !self.eval_bool(
@@ -128,23 +136,17 @@ impl<'h> Interp<'h> {
         if right.items.is_empty() {
             return Ok(Value::List(left));
         }
-        let items = self
-            .heap
-            .alloc_slice_fill_with(left.items.len() + right.items.len(), |index| {
-                match left.items.get(index) {
-                    Some(item) => *item,
-                    None => right.items[index - left.items.len()],
-                }
-            });
+        let items = self.heap.alloc_slice_fill_with(
+            left.items.len() + right.items.len(),
+            |index| match left.items.get(index) {
+                Some(item) => *item,
+                None => right.items[index - left.items.len()],
+            },
+        );
         Ok(self.list_in_heap(items))
     }
 
-    fn operand_list(
-        &self,
-        expr: &'h Expr<'h>,
-        env: &'h Env<'h>,
-        pos: Pos,
-    ) -> Result<&'h List<'h>> {
+    fn operand_list(&self, expr: &'h Expr<'h>, env: &'h Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
         match self.eval(expr, env)? {
             Value::List(list) => Ok(list),
             other => Err(self
@@ -203,13 +205,12 @@ impl<'h> Interp<'h> {
 
     pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: &'h Env<'h>) -> Result<()> {
         let pos = assert.pos;
-        let holds = self
-            .eval_bool(
-                &assert.cond,
-                env,
-                pos,
-                "in the condition of the assert statement",
-            )?;
+        let holds = self.eval_bool(
+            &assert.cond,
+            env,
+            pos,
+            "in the condition of the assert statement",
+        )?;
         if holds {
             return Ok(());
         }

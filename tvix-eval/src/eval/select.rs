@@ -55,12 +55,7 @@ impl<'h> Interp<'h> {
 
     /// The symbol of a part of a path.
     #[inline]
-    fn attr_name(
-        &self,
-        part: &'h AttrName<'h>,
-        env: &'h Env<'h>,
-        pos: Pos,
-    ) -> Result<Symbol> {
+    fn attr_name(&self, part: &'h AttrName<'h>, env: &'h Env<'h>, pos: Pos) -> Result<Symbol> {
         match part {
             AttrName::Static(name) => Ok(*name),
             AttrName::Dynamic(expr) => {

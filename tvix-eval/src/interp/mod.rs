@@ -315,11 +315,7 @@ impl<'h> Interp<'h> {
 
 #[cold]
 fn too_deep(pos: Pos) -> Box<Error> {
-    Error::new(
-        ErrorKind::Depth,
-        "stack overflow; max-call-depth exceeded",
-    )
-    .at(pos)
+    Error::new(ErrorKind::Depth, "stack overflow; max-call-depth exceeded").at(pos)
 }
 
 #[cold]

@@ -62,7 +62,11 @@ fn add_closure(interp: &Interp<'_>, derivation: &mut Derivation, root: StorePath
         }
         let known = interp.known_derivation(&path)?;
         queue.extend(known.derivation.references().iter().cloned());
-        let outputs = known.derivation.outputs.iter().map(|(name, _)| name.clone());
+        let outputs = known
+            .derivation
+            .outputs
+            .iter()
+            .map(|(name, _)| name.clone());
         add_outputs(derivation, path, outputs);
     }
     Ok(())

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bstr::BString;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::derivation::{Derivation, Output, OutputName, output_placeholder, upstream_placeholder};
+use nix_compat::derivation::{
+    Derivation, Output, OutputName, output_placeholder, upstream_placeholder,
+};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::{StorePathName, output_path};
@@ -162,7 +164,11 @@ impl Draft {
             return Ok(());
         }
         if attr.name == known.impure
-            && interp.expect_bool(attr.value, attr.pos, "while evaluating the `__impure` attribute passed to builtins.derivationStrict")?
+            && interp.expect_bool(
+                attr.value,
+                attr.pos,
+                "while evaluating the `__impure` attribute passed to builtins.derivationStrict",
+            )?
         {
             self.impure = true;
             return Ok(());
@@ -177,7 +183,13 @@ impl Draft {
                 let value = interp.force_at(item, attr.pos)?;
                 let mut text = Vec::new();
                 interp
-                    .coerce(value, Coercion::ENVIRONMENT, attr.pos, &mut text, &mut self.context)
+                    .coerce(
+                        value,
+                        Coercion::ENVIRONMENT,
+                        attr.pos,
+                        &mut text,
+                        &mut self.context,
+                    )
                     .within(attr.pos, "while evaluating an element of the argument list")?;
                 self.derivation.args.push(text.into());
             }
@@ -188,7 +200,13 @@ impl Draft {
         }
         let value = interp.force_at(attr.value, attr.pos)?;
         let mut text = Vec::new();
-        interp.coerce(value, Coercion::ENVIRONMENT, attr.pos, &mut text, &mut self.context)?;
+        interp.coerce(
+            value,
+            Coercion::ENVIRONMENT,
+            attr.pos,
+            &mut text,
+            &mut self.context,
+        )?;
         if attr.name == known.builder {
             self.derivation.builder = text.clone().into();
         } else if attr.name == known.system {
@@ -237,10 +255,11 @@ impl Draft {
             self.context = interp.contexts.union(self.context, builder.context);
             self.derivation.builder = builder.bytes.into();
         } else if attr.name == known.system {
-            self.derivation.system =
-                plain("while evaluating the `system` attribute passed to builtins.derivationStrict")?
-                    .bytes
-                    .into();
+            self.derivation.system = plain(
+                "while evaluating the `system` attribute passed to builtins.derivationStrict",
+            )?
+            .bytes
+            .into();
         } else if attr.name == known.output_hash {
             self.hash = Some(utf8(
                 plain("while evaluating the `outputHash` attribute passed to builtins.derivationStrict")?.bytes,
@@ -399,9 +418,10 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
             for output in &draft.outputs {
                 let path = output_path(&dir, &name, output, &masked.hash)
                     .map_err(|error| wrong(error.to_string()))?;
-                derivation
-                    .env
-                    .insert(output.as_str().into(), dir.display(&path).to_string().into());
+                derivation.env.insert(
+                    output.as_str().into(),
+                    dir.display(&path).to_string().into(),
+                );
                 derivation
                     .outputs
                     .insert(output.clone(), Output::InputAddressed(path));

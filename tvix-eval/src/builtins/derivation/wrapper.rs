@@ -7,11 +7,7 @@ use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Apply, Attr, Ref, Value};
 
-pub(super) fn derivation<'h>(
-    interp: &Interp<'h>,
-    args: &[Ref<'h>],
-    pos: Pos,
-) -> Result<Value<'h>> {
+pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let attrs = interp.expect_attrs(
         args[0],
         pos,
@@ -46,7 +42,12 @@ pub(super) fn derivation<'h>(
     };
 
     let strict = interp.cell(Value::Apply(interp.heap.alloc(Apply {
-        func: builtin(interp, "derivationStrict", 1, &super::strict::derivation_strict),
+        func: builtin(
+            interp,
+            "derivationStrict",
+            1,
+            &super::strict::derivation_strict,
+        ),
         arg: args[0],
         second: None,
     })));
@@ -103,9 +104,12 @@ pub(super) fn derivation<'h>(
     for (name, cell) in names.iter().zip(cells).skip(1) {
         let name = *name;
         let out_path = lazy(name);
-        let make: &'h Function<'h> = interp
-            .heap
-            .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| Ok(one(interp, name, out_path)));
+        let make: &'h Function<'h> =
+            interp
+                .heap
+                .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| {
+                    Ok(one(interp, name, out_path))
+                });
         cell.set(Value::Apply(interp.heap.alloc(Apply {
             func: builtin(interp, "derivation", 1, make),
             arg: args[0],
