@@ -98,7 +98,7 @@ impl<'h> Parser<'_, 'h> {
         body: Expr<'h>,
     ) -> Expr<'h> {
         Expr::Lambda(self.heap.alloc(Lambda {
-            code: std::cell::Cell::new(0),
+            code: Cell::new(0),
             pos,
             name: Cell::new(None),
             arg,
