@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What kind of file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,35 @@ pub trait Files {
     /// there; `None` if it is nowhere but in memory.
     fn on_disk(&self, path: &Path) -> Option<PathBuf>;
 }
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        #[deny(clippy::missing_trait_methods)]
+        impl<F: Files + ?Sized> Files for $pointer {
+            fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+                (**self).read(path)
+            }
+
+            fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
+                (**self).kind(path)
+            }
+
+            fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
+                (**self).entries(path)
+            }
+
+            fn target(&self, path: &Path) -> io::Result<Vec<u8>> {
+                (**self).target(path)
+            }
+
+            fn on_disk(&self, path: &Path) -> Option<PathBuf> {
+                (**self).on_disk(path)
+            }
+        }
+    )*};
+}
+
+forward!(Arc<F>, Box<F>, &F);
 
 /// The file system of this machine.
 #[derive(Debug, Clone, Copy, Default)]

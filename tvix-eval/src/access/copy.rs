@@ -13,6 +13,7 @@ use tvix_eval_api::{SourceAddition, SourceContent};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::files::FileKind;
 use crate::interp::Interp;
+use crate::limits::cancelled;
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{ContextElement, NixPath, NixString, Value};
@@ -163,10 +164,7 @@ impl<'h> Interp<'h> {
         if self.world.host.source(source) {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Cancelled,
-            "the evaluation was cancelled",
-        ))
+        Err(cancelled())
     }
 
     /// The hash of those files of a tree that are kept, read through [`crate::files::Files`].

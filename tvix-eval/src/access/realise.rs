@@ -9,6 +9,7 @@ use tvix_eval_api::{RealiseError, WantedOutputs};
 use crate::builtins::derivation::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
+use crate::limits::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, ContextId};
 
@@ -65,6 +66,9 @@ impl<'h> Interp<'h> {
     }
 
     fn build(&self, wanted: Vec<WantedOutputs>) -> Result<()> {
+        for one in &wanted {
+            self.known_derivation(&one.drv_path)?;
+        }
         if !self.world.settings.import_from_derivation {
             let drv = self
                 .world
@@ -164,6 +168,10 @@ impl<'h> Interp<'h> {
             modulo,
         };
         self.world.derivations.insert(path.clone(), known.clone());
+        // Whoever builds has to know what it is told to build, wherever it came from.
+        if !self.world.host.derivation(path, &known.derivation) {
+            return Err(cancelled());
+        }
         Ok(known)
     }
 

@@ -114,7 +114,15 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
             value: cell,
         });
     };
+    // Of equal names the first stays.
+    let natives = interp.world.natives;
+    for native in natives {
+        add(native.name(), Value::Builtin(native.builtin(interp.heap)));
+    }
     for def in TABLES.iter().copied().flatten() {
+        if natives.iter().any(|native| native.name() == def.name) {
+            continue;
+        }
         let function: &'h Function<'h> = interp.heap.alloc(def.function);
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
