@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::Derivation;
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
@@ -93,6 +94,10 @@ pub(super) async fn add_source(
 ) -> Result<(), Trouble> {
     let path = &source.path;
     let added = match &source.content {
+        SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
+            store.add_file_as(text.clone(), path).await.map(|()| None)
+        }
+        SourceContent::Archive(nar) => store.add_archive_as(nar.clone(), path).await.map(|()| None),
         SourceContent::Text(text) => store
             .add_text(path.name().clone(), text, source.references.clone())
             .await

@@ -89,7 +89,10 @@ impl<'h> Interp<'h> {
         };
         self.check_access(&resolved)?;
         let local = self.local(&resolved);
-        let on_disk = self.world.files.on_disk(paths::to_os(&local));
+        let on_disk = match self.made(&resolved) {
+            Some(_) => None,
+            None => self.world.files.on_disk(paths::to_os(&local)),
+        };
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
                 let bytes = self.read_file(path)?;
@@ -207,9 +210,12 @@ impl<'h> Interp<'h> {
         let files = &self.world.files;
         match self.lstat(path)? {
             Some(FileKind::Regular { executable }) => {
-                let contents = files
-                    .read(local)
-                    .map_err(|error| io_error("reading file", path, &error))?;
+                let contents = match self.made(path) {
+                    Some(made) => made,
+                    None => files
+                        .read(local)
+                        .map_err(|error| io_error("reading file", path, &error))?,
+                };
                 archive.regular(executable, &contents).map_err(failed)
             }
             Some(FileKind::Symlink) => {

@@ -133,6 +133,21 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// The contents of a store path that evaluation itself has made, which may be in no store yet:
+    /// a text or a derivation.
+    pub(crate) fn made(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let dir = &self.world.settings.store_dir;
+        if !path.starts_with(dir.as_str().as_bytes()) {
+            return None;
+        }
+        let path = dir.parse(path).ok()?;
+        if let Some(text) = self.world.texts.borrow().get(&path) {
+            return Some(text.to_vec());
+        }
+        let known = self.world.derivations.get(&path)?;
+        Some(known.derivation.to_aterm(dir))
+    }
+
     /// A derivation that was instantiated, or that is in the store.
     pub(crate) fn known_derivation(&self, path: &StorePath) -> Result<Known> {
         if let Some(known) = self.world.derivations.get(path) {
