@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tvix_build_api::memory::{InMemoryBuilder, MemoryOutputs, Tree};
 use tvix_build_api::{BuilderProfile, FailureKind, this_system};
-use tvix_coordinator::{BuildEvent, Coordinator, OnFailure, Options, Report, Status};
+use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, OnFailure, Options, Report, Status};
 use tvix_eval::native::Native;
 use tvix_eval::world::Settings;
 use tvix_eval::{Limits, NixEvaluator};
@@ -360,4 +360,34 @@ async fn filtered_sources_are_added() {
     let (_, report) = run(&coordinator, request(&text, &[])).await;
     assert!(report.is_success(), "{report:#?}");
     assert_eq!(report.counts.sources_added, 3);
+}
+
+/// Texts that refer to texts, and `.drv` files that refer to them: each comes when what it refers
+/// to is there, and nothing is built.
+#[tokio::test]
+async fn derivations_are_recorded_without_being_built() {
+    let world = tvix_tests::local::LocalWorld::new().await;
+    let text = r#"
+      let
+        texts = builtins.genList (n:
+          if n == 0 then builtins.toFile "t" "0"
+          else builtins.toFile "t" "${toString n} ${builtins.elemAt texts (n - 1)}") 20;
+        chain = builtins.genList (n:
+          if n == 0 then drv "link" else after "link${toString n}" (builtins.elemAt chain (n - 1))) 20;
+      in derivation {
+        name = "top"; system = builtins.currentSystem; builder = "/bin/sh";
+        inherit texts chain;
+      }"#;
+    let options = Options {
+        policy: BuildPolicy::Imports,
+        record_derivations: true,
+        ..Options::default()
+    };
+    let coordinator = Coordinator::new(Arc::new(evaluator()), Arc::new(world.store.clone()))
+        .with_options(options);
+    let (_, report) = run(&coordinator, request(text, &[])).await;
+    assert!(report.is_success(), "{report:#?}");
+    assert_eq!((report.counts.sources_added, report.counts.built), (20, 0));
+    assert_eq!(world.valid().await.len(), 20 + 20 + 1);
+    world.expect_clean().await;
 }
