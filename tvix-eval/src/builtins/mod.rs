@@ -157,6 +157,14 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     scope
 }
 
+/// Names for people who type.
+pub(crate) fn names<'i>(interp: &'i Interp<'_>) -> impl Iterator<Item = String> + 'i {
+    let natives = interp.world.natives.iter().map(|native| native.name());
+    let ours = TABLES.iter().copied().flatten().map(|def| def.name);
+    let prefixed = natives.chain(ours).map(|name| format!("builtins.{name}"));
+    prefixed.chain(GLOBAL.iter().map(|name| (*name).to_owned()))
+}
+
 /// The search path as a value: a list of `{ path, prefix }`.
 fn search_path<'h>(interp: &Interp<'h>) -> Value<'h> {
     interp.list_of(
