@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tvix_tests::local::LocalWorld;
+use tvix_tests::local::{LocalWorld, sandbox_paths};
 use tvix_tests::program::{Ended, run};
 
 use super::build;
@@ -44,6 +44,11 @@ fn tvix(world: &LocalWorld, subcommand: &str) -> Command {
         .env("HOME", world.beside("home"))
         .env_remove("NIX_PATH")
         .stdin(Stdio::null());
+    if subcommand != "repl" {
+        for path in sandbox_paths() {
+            command.arg("--sandbox-path").arg(path.to_string());
+        }
+    }
     command
 }
 
