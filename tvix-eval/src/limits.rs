@@ -28,6 +28,29 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Limits the time.
+    #[must_use]
+    pub fn time(mut self, time: Duration) -> Self {
+        self.time = Some(time);
+        self
+    }
+
+    /// Limits the bytes of the heap.
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Limits how deep calls may be nested.
+    #[must_use]
+    pub fn depth(mut self, calls: u32) -> Self {
+        self.depth = calls;
+        self
+    }
+}
+
 /// So many calls are made between one look at the limits and the next.
 pub(crate) const CALLS_PER_LOOK: u32 = 1000;
 

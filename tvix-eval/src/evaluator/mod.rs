@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use tvix_eval_api::{EvalError, EvalRequest, EvalSource, EvalStream, Evaluator};
 
 use crate::files::{Files, HostFiles};
+use crate::limits::Limits;
 use crate::native::Native;
 use crate::world::Settings;
 use thread::Setup;
@@ -52,6 +53,21 @@ impl NixEvaluator {
     #[must_use]
     pub fn files(mut self, files: impl Files + Send + Sync + 'static) -> Self {
         self.files = Arc::new(files);
+        self
+    }
+
+    /// Limits what an evaluation may use.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Adds an entry to the end of the search path: what `<prefix>` stands for.
+    #[must_use]
+    pub fn search_path(mut self, prefix: impl Into<String>, path: impl Into<String>) -> Self {
+        let entry = (prefix.into(), path.into());
+        self.settings.search_path.push(entry);
         self
     }
 
@@ -112,6 +128,12 @@ impl Evaluator for NixEvaluator {
         }
         let events = setup.spawn(move |interp, wire| roots::evaluate(interp, wire, &request))?;
         Ok(events.boxed())
+    }
+}
+
+impl Default for NixEvaluator {
+    fn default() -> Self {
+        Self::new(Settings::default())
     }
 }
 
