@@ -44,7 +44,7 @@ struct State {
     /// The number of the first batch of the window.
     first: usize,
     /// To be used again.
-    spare: Vec<Box<Portion>>,
+    spare: Vec<Portion>,
     /// There is no use in going on.
     given_up: bool,
 }
@@ -134,7 +134,7 @@ impl Shared {
                     write(&mut portion, read)?;
                     portion.batch.clear();
                     state = self.lock();
-                    state.spare.push(portion);
+                    state.spare.push(*portion);
                 }
                 Work::Read(mut portion, number) => {
                     portion.fetched.fetch(&portion.batch);
@@ -183,7 +183,7 @@ impl State {
         if self.window.len() < WINDOW
             && let Some(walk) = self.walk.take()
         {
-            let portion = self.spare.pop().unwrap_or_default();
+            let portion = Box::new(self.spare.pop().unwrap_or_default());
             return Some(Work::List(walk, portion));
         }
         // A helper is of no more use once everything is being read.
