@@ -45,6 +45,8 @@ pub trait Files {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// What kind of file it is; `None` if there is none.
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
+    /// How many bytes an ordinary file has, or an estimate; 0 if it cannot be told.
+    fn len(&self, path: &Path) -> u64;
     /// The entries of a directory, in any order.
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>>;
     /// The target of a symbolic link.
@@ -92,6 +94,10 @@ impl Files for HostFiles {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn len(&self, path: &Path) -> u64 {
+        path.symlink_metadata().map_or(0, |metadata| metadata.len())
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
