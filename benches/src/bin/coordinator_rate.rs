@@ -12,6 +12,8 @@
 //! allocated during the session, less what the store holds in the end and what the graph took
 //! before it began.
 //!
+//! `ONLY=machine` runs nothing but that, on one thread and the same each time: for profilers.
+//!
 //! Each figure is the median of `RUNS` runs, 1 by default.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -367,6 +369,11 @@ fn main() {
                     continue;
                 }
                 let (mut alone, mut wholes, mut machines) = (vec![], vec![], vec![]);
+                if std::env::var("ONLY").is_ok_and(|only| only == "machine") {
+                    let alone = machine(&graph, &roots, policy);
+                    println!("{size:>9} {shape:?} {policy:?} machine {alone:.2}");
+                    continue;
+                }
                 for _ in 0..runs {
                     let (back, session) = (
                         back_ends(graph.clone()),
