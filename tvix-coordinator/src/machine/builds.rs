@@ -295,7 +295,10 @@ impl Machine {
         }
         let count = attempts.count;
         let derivation = self.graph[build.node].derivation().cloned();
-        let others = derivation.is_some_and(|it| self.scheduler.suitable(build.node, &it) != 0);
+        let others = derivation.is_some_and(|it| {
+            let kind = self.graph[build.node].kind;
+            self.scheduler.suitable(build.node, kind, &it) != 0
+        });
         if !others || count >= self.options.retry.attempts {
             return self.fail(
                 build.node,

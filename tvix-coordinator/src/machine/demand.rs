@@ -343,7 +343,7 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation() else {
             return;
         };
-        let suitable = self.scheduler.suitable(id, derivation);
+        let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
         if suitable == 0 {
             let system = derivation.system.to_string();
             let features = derivation.env_var("requiredSystemFeatures");

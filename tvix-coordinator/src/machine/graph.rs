@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 
+use super::schedule::Kind;
 use crate::digest_hash;
 
 /// A derivation, by number.
@@ -83,6 +84,8 @@ pub(super) struct Node {
     pub(super) only_out: bool,
     /// It uses sources.
     pub(super) has_sources: bool,
+    /// What the scheduler knows of who can build it.
+    pub(super) kind: Kind,
     /// Estimated milliseconds from its start to the end of whatever is known to need it.
     pub(super) height: u32,
     first_edge: u32,
@@ -173,6 +176,7 @@ impl Graph {
             floating: false,
             only_out: false,
             has_sources: false,
+            kind: Kind::default(),
             height: 0,
             first_edge: 0,
             edge_count: 0,

@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,11 @@ const DEFAULT_ESTIMATE: u32 = 1000;
 
 /// Systems that are remembered. There are but a few.
 const SYSTEMS: usize = 8;
+
+/// Derivations for one system that ask for no feature, by number; `None` for any other. Kept with
+/// a derivation when it is new, so that nobody has to read its environment again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kind(Option<NonZeroU8>);
 
 /// Builders, as bits.
 pub(super) type BuilderMask = u64;
@@ -89,25 +95,31 @@ impl Scheduler {
         self.builders[builder].name.clone()
     }
 
+    pub(super) fn kind(&mut self, derivation: &Derivation) -> Kind {
+        if derivation.env_var("requiredSystemFeatures").is_some() {
+            return Kind(None);
+        }
+        let mut known = self.by_system.iter();
+        let index = known.position(|(system, _)| *system == derivation.system);
+        let index = index.unwrap_or(self.by_system.len());
+        if index == self.by_system.len() && index < SYSTEMS {
+            let can = self.supporting(derivation);
+            self.by_system.push((derivation.system.clone(), can));
+        }
+        let number = u8::try_from(index + 1).ok().filter(|_| index < SYSTEMS);
+        Kind(number.and_then(NonZeroU8::new))
+    }
+
     /// Who can build `derivation`, less those that said they cannot.
-    pub(super) fn suitable(&mut self, id: NodeId, derivation: &Derivation) -> BuilderMask {
+    pub(super) fn suitable(&self, id: NodeId, kind: Kind, derivation: &Derivation) -> BuilderMask {
         let unsuitable = self
             .attempts
             .get(&id)
             .map_or(0, |attempts| attempts.unsuitable);
-        let plain = derivation.env_var("requiredSystemFeatures").is_none();
-        let mut by_system = self.by_system.iter();
-        let known = by_system.find(|(system, _)| plain && *system == derivation.system);
-        let can = match known {
-            Some((_, can)) => *can,
-            None => {
-                let can = self.supporting(derivation);
-                if plain && self.by_system.len() < SYSTEMS {
-                    self.by_system.push((derivation.system.clone(), can));
-                }
-                can
-            }
-        };
+        let known = kind
+            .0
+            .and_then(|number| self.by_system.get(usize::from(number.get()) - 1));
+        let can = known.map_or_else(|| self.supporting(derivation), |(_, can)| *can);
         can & !unsuitable
     }
 
@@ -245,13 +257,13 @@ impl Scheduler {
 
     /// Takes note of a new derivation. Its inputs have at least its own way to go and theirs.
     ///
-    /// Heights further down are computed anew whenever the graph has grown by half, so that all
-    /// that costs a constant for each derivation.
+    /// Heights further down are computed anew when the graph has doubled and something waits for a
+    /// builder, so that all that costs a constant for each derivation.
     pub(super) fn added(&mut self, graph: &mut Graph, id: NodeId) {
         self.fresh += 1;
         let own = self.own_height(graph, id);
         graph[id].height = own;
-        if self.fresh > (graph.len() / 3).max(256) {
+        if self.fresh > (graph.len() / 2).max(256) && !self.ready.is_empty() {
             self.refresh_heights(graph);
         }
     }

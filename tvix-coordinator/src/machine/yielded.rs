@@ -39,6 +39,7 @@ impl Machine {
                 Err(output) => missing = Some((path.clone(), output)),
             }
         }
+        self.graph[id].kind = self.scheduler.kind(&derivation);
         self.graph.set_derivation(id, derivation, &self.dir);
         let node = &mut self.graph[id];
         if node.state == State::Unknown {
