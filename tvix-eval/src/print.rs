@@ -90,7 +90,9 @@ impl<'h> Interp<'h> {
                 let name = partial.builtin.name;
                 out.extend_from_slice(format!("«partially applied primop {name}»").as_bytes());
             }
-            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice("«thunk»".as_bytes()),
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+                out.extend_from_slice("«thunk»".as_bytes())
+            }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),
@@ -173,7 +175,9 @@ impl<'h> Interp<'h> {
             Value::Lambda { .. } => out.extend_from_slice(b"<LAMBDA>"),
             Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
             Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
-            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice(b"<CODE>"),
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+                out.extend_from_slice(b"<CODE>")
+            }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply, Attr, Ref, Value};
+use crate::value::{Apply2, Attr, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("attrNames", 1, attr_names),
@@ -32,7 +32,7 @@ fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
     let items = interp
         .heap
         .alloc_slice_fill_with(names.len(), |index| -> Ref<'h> {
-            interp.cell(interp.symbol_string(names[index].1.name))
+            interp.name_cell(names[index].1.name)
         });
     Ok(interp.list_in_heap(items))
 }
@@ -237,12 +237,11 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         .heap
         .alloc_slice_fill_with(attrs.entries.len(), |index| {
             let attr = attrs.entries[index];
-            let name = interp.cell(interp.symbol_string(attr.name));
+            let name = interp.name_cell(attr.name);
             Attr {
-                value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                value: interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
                     func: args[0],
-                    arg: name,
-                    second: Some(attr.value),
+                    args: [name, attr.value],
                 }))),
                 ..attr
             }
@@ -337,10 +336,9 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         .map(|(name, values)| Attr {
             name,
             pos: Pos::NONE,
-            value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+            value: interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
                 func: args[0],
-                arg: interp.cell(interp.symbol_string(name)),
-                second: Some(interp.cell(interp.list(&values))),
+                args: [interp.name_cell(name), interp.cell(interp.list(&values))],
             }))),
         })
         .collect();

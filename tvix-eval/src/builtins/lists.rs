@@ -238,11 +238,9 @@ fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         .heap
         .alloc_slice_fill_with(length as usize, |index| -> Ref<'h> {
             let arg = interp.cell(Value::Int(index as i64));
-            interp.cell(Value::Apply(interp.heap.alloc(Apply {
-                func: args[0],
-                arg,
-                second: None,
-            })))
+            interp.cell(Value::Apply(
+                interp.heap.alloc(Apply { func: args[0], arg }),
+            ))
         });
     Ok(interp.list_in_heap(items))
 }
@@ -436,7 +434,6 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
                 .alloc(Slot::new(Value::Apply(interp.heap.alloc(Apply {
                     func: args[0],
                     arg: list.items[index],
-                    second: None,
                 }))))
         });
     Ok(interp.list_in_heap(items))

@@ -103,6 +103,7 @@ impl<'h> Writer<'_, 'h> {
             | Value::Partial(_)
             | Value::Thunk { .. }
             | Value::Apply(_)
+            | Value::Apply2(_)
             | Value::Hole(_)
             | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
         }

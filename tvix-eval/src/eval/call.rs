@@ -13,7 +13,7 @@ pub(crate) const MAX_ARITY: usize = 6;
 
 impl<'h> Interp<'h> {
     /// A call in tail position: the last function's body is left to the caller.
-    pub(super) fn call_expr(&self, call: &'h Call<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+    pub(super) fn call_expr(&self, call: &'h Call<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let pos = call.pos;
         let args = &*call.args;
         let mut func = self.eval(&call.func, env)?;
@@ -172,10 +172,10 @@ impl<'h> Interp<'h> {
     fn enter(
         &self,
         lambda: &'h Lambda<'h>,
-        around: &'h Env<'h>,
+        around: Env<'h>,
         arg: Ref<'h>,
         pos: Pos,
-    ) -> Result<&'h Env<'h>> {
+    ) -> Result<Env<'h>> {
         match &lambda.formals {
             None => Ok(Env::one(self.heap, around, arg)),
             Some(formals) => self.bind_formals(lambda, formals, around, arg, pos),
@@ -186,10 +186,10 @@ impl<'h> Interp<'h> {
         &self,
         lambda: &'h Lambda<'h>,
         formals: &'h Formals<'h>,
-        around: &'h Env<'h>,
+        around: Env<'h>,
         arg: Ref<'h>,
         pos: Pos,
-    ) -> Result<&'h Env<'h>> {
+    ) -> Result<Env<'h>> {
         let attrs = match self.expect_attrs(
             arg,
             lambda.pos,

@@ -12,7 +12,7 @@ const SEGMENT: &str = "while evaluating a path segment";
 
 impl<'h> Interp<'h> {
     /// `left + right`.
-    pub(super) fn add(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.eval(&node.left, env)?;
         let right = self.eval(&node.right, env)?;
         match (left, right) {
@@ -48,7 +48,7 @@ impl<'h> Interp<'h> {
     }
 
     /// `"…${e}…"`, `./a/${e}`.
-    pub(super) fn concat(&self, node: &'h Concat<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn concat(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
         self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;
             let mode = Coercion {

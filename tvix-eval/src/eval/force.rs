@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Apply, Attrs, List, NixString, Ref, Value};
+use crate::value::{Attrs, List, NixString, Ref, Value};
 
 impl<'h> Interp<'h> {
     /// The value of a cell, evaluated if it was not yet.
@@ -32,7 +32,13 @@ impl<'h> Interp<'h> {
             }
             Value::Apply(apply) => {
                 cell.set(Value::Hole(fiber));
-                self.apply(apply)
+                self.force(apply.func)
+                    .and_then(|func| self.call(func, &[apply.arg], Pos::NONE))
+            }
+            Value::Apply2(apply) => {
+                cell.set(Value::Hole(fiber));
+                self.force(apply.func)
+                    .and_then(|func| self.call(func, &apply.args, Pos::NONE))
             }
             Value::Hole(owner) => return self.wait_for(cell, owner, pos),
             Value::Failed(number) => {
@@ -87,14 +93,6 @@ impl<'h> Interp<'h> {
     fn wake(&self, cell: Ref<'h>) {
         if self.world.has_waiters() {
             self.world.wake(cell);
-        }
-    }
-
-    fn apply(&self, apply: &Apply<'h>) -> Result<Value<'h>> {
-        let func = self.force(apply.func)?;
-        match apply.second {
-            None => self.call(func, &[apply.arg], Pos::NONE),
-            Some(second) => self.call(func, &[apply.arg, second], Pos::NONE),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::source::Pos;
 use crate::value::{Attrs, Env, List, Value};
 
 impl<'h> Interp<'h> {
-    pub(super) fn binary(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn binary(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
         let value = match node.op {
             BinaryOp::And => {
@@ -98,7 +98,7 @@ impl<'h> Interp<'h> {
         Ok(Value::Bool(value))
     }
 
-    fn update_expr(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn update_expr(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.operand_attrs(
             &node.left,
             env,
@@ -117,7 +117,7 @@ impl<'h> Interp<'h> {
     fn operand_attrs(
         &self,
         expr: &'h Expr<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h Attrs<'h>> {
@@ -127,7 +127,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    fn concat_lists(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn concat_lists(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.operand_list(&node.left, env, node.pos)?;
         let right = self.operand_list(&node.right, env, node.pos)?;
         if left.items.is_empty() {
@@ -146,7 +146,7 @@ impl<'h> Interp<'h> {
         Ok(self.list_in_heap(items))
     }
 
-    fn operand_list(&self, expr: &'h Expr<'h>, env: &'h Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
+    fn operand_list(&self, expr: &'h Expr<'h>, env: Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
         match self.eval(expr, env)? {
             Value::List(list) => Ok(list),
             other => Err(self
@@ -203,7 +203,7 @@ impl<'h> Interp<'h> {
         self.type_error(wanted, culprit).within(Pos::NONE, context)
     }
 
-    pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: &'h Env<'h>) -> Result<()> {
+    pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: Env<'h>) -> Result<()> {
         let pos = assert.pos;
         let holds = self.eval_bool(
             &assert.cond,

@@ -9,8 +9,18 @@ use crate::symbol::Symbol;
 use crate::value::{Attrs, Env, Value};
 
 impl<'h> Interp<'h> {
-    pub(super) fn select(&self, select: &'h Select<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+    pub(super) fn select(&self, select: &'h Select<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let mut value = self.eval(&select.base, env)?;
+        // By far the most selections are of one name that is there, and evaluated.
+        if let [AttrName::Static(name)] = &*select.path
+            && let Value::Attrs(attrs) = value
+            && let Some(attr) = attrs.get(*name)
+        {
+            return match self.force_at(attr.value, select.pos) {
+                Ok(value) => Ok(Step::Done(value)),
+                Err(error) => Err(self.in_selection(error, select, attr.pos, 0)),
+            };
+        }
         let mut last = Pos::NONE;
         for (index, part) in select.path.iter().enumerate() {
             let found = match self.select_one(select, part, value, env) {
@@ -40,7 +50,7 @@ impl<'h> Interp<'h> {
         select: &'h Select<'h>,
         part: &'h AttrName<'h>,
         value: Value<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
     ) -> Result<Option<&'h crate::value::Attr<'h>>> {
         let name = self.attr_name(part, env, select.pos)?;
         match value {
@@ -55,7 +65,7 @@ impl<'h> Interp<'h> {
 
     /// The symbol of a part of a path.
     #[inline]
-    fn attr_name(&self, part: &'h AttrName<'h>, env: &'h Env<'h>, pos: Pos) -> Result<Symbol> {
+    fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
         match part {
             AttrName::Static(name) => Ok(*name),
             AttrName::Dynamic(expr) => {
@@ -73,7 +83,7 @@ impl<'h> Interp<'h> {
         select: &'h Select<'h>,
         part: &'h AttrName<'h>,
         value: Value<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
     ) -> Box<Error> {
         let name = match self.attr_name(part, env, select.pos) {
             Ok(name) => name,
@@ -120,7 +130,7 @@ impl<'h> Interp<'h> {
         )
     }
 
-    pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let mut value = self.eval(&has.base, env)?;
         for (index, part) in has.path.iter().enumerate() {
             let name = self.attr_name(part, env, has.pos)?;
