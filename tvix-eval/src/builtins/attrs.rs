@@ -8,18 +8,18 @@ use crate::symbol::Symbol;
 use crate::value::{Apply2, Attr, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("attrNames", 1, attr_names),
-    def("attrValues", 1, attr_values),
-    def("catAttrs", 2, cat_attrs),
-    def("functionArgs", 1, function_args),
-    def("getAttr", 2, get_attr),
-    def("hasAttr", 2, has_attr),
-    def("intersectAttrs", 2, intersect_attrs),
-    def("listToAttrs", 1, list_to_attrs),
-    def("mapAttrs", 2, map_attrs),
-    def("removeAttrs", 2, remove_attrs),
+    def("attrNames", 1, attr_names).strict(0b1),
+    def("attrValues", 1, attr_values).strict(0b1),
+    def("catAttrs", 2, cat_attrs).strict(0b11),
+    def("functionArgs", 1, function_args).strict(0b1),
+    def("getAttr", 2, get_attr).strict(0b11),
+    def("hasAttr", 2, has_attr).strict(0b11),
+    def("intersectAttrs", 2, intersect_attrs).strict(0b11),
+    def("listToAttrs", 1, list_to_attrs).strict(0b1),
+    def("mapAttrs", 2, map_attrs).strict(0b10),
+    def("removeAttrs", 2, remove_attrs).strict(0b11),
     def("unsafeGetAttrPos", 2, unsafe_get_attr_pos),
-    def("zipAttrsWith", 2, zip_attrs_with),
+    def("zipAttrsWith", 2, zip_attrs_with).strict(0b11),
 ];
 
 fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

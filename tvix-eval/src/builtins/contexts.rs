@@ -16,15 +16,15 @@ use crate::value::{ContextElement, ContextId, Ref, Value};
 pub(super) const BUILTINS: &[Def] = &[
     def("addDrvOutputDependencies", 1, add_drv_output_dependencies),
     def("appendContext", 2, append_context),
-    def("getContext", 1, get_context),
-    def("hasContext", 1, has_context),
+    def("getContext", 1, get_context).strict(0b1),
+    def("hasContext", 1, has_context).strict(0b1),
     def("outputOf", 2, output_of),
     def(
         "unsafeDiscardOutputDependency",
         1,
         discard_output_dependency,
     ),
-    def("unsafeDiscardStringContext", 1, discard_context),
+    def("unsafeDiscardStringContext", 1, discard_context).strict(0b1),
 ];
 
 fn discard_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

@@ -12,7 +12,7 @@ use crate::value::{Attr, ContextId, Ref, Value};
 pub(super) const BUILTINS: &[Def] = &[
     def("abort", 1, abort),
     def("throw", 1, throw),
-    def("seq", 2, seq),
+    def("seq", 2, seq).strict(0b1),
     def("deepSeq", 2, deep_seq),
     def("tryEval", 1, try_eval),
     def("addErrorContext", 2, add_error_context),

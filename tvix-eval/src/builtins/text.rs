@@ -16,12 +16,12 @@ use crate::value::{ContextId, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("convertHash", 1, convert_hash),
-    def("fromTOML", 1, from_toml),
+    def("fromTOML", 1, from_toml).strict(0b1),
     def("getEnv", 1, get_env),
-    def("hashString", 2, hash_string),
-    def("match", 2, match_regex),
+    def("hashString", 2, hash_string).strict(0b11),
+    def("match", 2, match_regex).strict(0b11),
     def("placeholder", 1, placeholder),
-    def("split", 2, split),
+    def("split", 2, split).strict(0b11),
 ];
 
 impl<'h> Interp<'h> {

@@ -4,7 +4,7 @@ use super::Step;
 use crate::builtins::Builtin;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
-use crate::ir::{Call, Expr, Formals, Lambda};
+use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
 use crate::value::{Attrs, Env, Partial, Ref, Value};
 
@@ -51,8 +51,12 @@ impl<'h> Interp<'h> {
                         }))));
                     }
                     let mut cells = [self.shared.null; MAX_ARITY];
-                    for cell in &mut cells[..wanted] {
-                        *cell = self.delay(&args[given], env);
+                    for (index, cell) in cells[..wanted].iter_mut().enumerate() {
+                        *cell = if builtin.strict >> index & 1 == 0 {
+                            self.delay(&args[given], env)
+                        } else {
+                            self.evaluated(&args[given], env)?
+                        };
                         given += 1;
                     }
                     func = self.call_builtin(builtin, &cells[..wanted], pos)?;
@@ -69,6 +73,25 @@ impl<'h> Interp<'h> {
                     }
                 }
             }
+        }
+    }
+
+    /// A cell for an argument that will be evaluated whatever happens. If it cannot be, the cell
+    /// says so: the builtin is to fail when it comes to it.
+    #[inline]
+    fn evaluated(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Result<Ref<'h>> {
+        match &delayed.expr {
+            Expr::Select(_)
+            | Expr::Call(_)
+            | Expr::Binary(_)
+            | Expr::HasAttr(_)
+            | Expr::If(_)
+            | Expr::Not(_) => {}
+            _ => return Ok(self.delay(delayed, env)),
+        }
+        match self.eval(&delayed.expr, env) {
+            Ok(value) => Ok(self.cell(value)),
+            Err(error) => self.failed_cell(error),
         }
     }
 

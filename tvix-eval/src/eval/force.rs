@@ -59,15 +59,21 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// A cell that could not be evaluated.
+    #[cold]
+    pub(super) fn failed_cell(&self, error: Box<Error>) -> Result<Ref<'h>> {
+        if is_transient(&error) {
+            return Err(error);
+        }
+        let mut failures = self.failures.borrow_mut();
+        failures.push(error);
+        Ok(self.cell(Value::Failed(failures.len() as u32 - 1)))
+    }
+
     /// Remembers that a cell cannot be evaluated.
     #[cold]
     fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
-        // Another try may have more room, or more time.
-        let transient = matches!(
-            error.kind,
-            ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
-        );
-        if transient {
+        if is_transient(error) {
             cell.set(thunk);
         } else {
             let mut failures = self.failures.borrow_mut();
@@ -211,4 +217,12 @@ impl<'h> Interp<'h> {
             ),
         )
     }
+}
+
+/// Whether another try may have more room, or more time.
+fn is_transient(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
+    )
 }

@@ -30,7 +30,7 @@ pub(crate) enum Step<'h> {
 impl<'h> Interp<'h> {
     /// Evaluates an expression in a scope. What comes back is evaluated itself, its parts need
     /// not be.
-    #[inline]
+    #[inline(always)]
     pub fn eval(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         match expr {
             Expr::Const(cell) => Ok(cell.get()),

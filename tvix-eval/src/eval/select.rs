@@ -69,7 +69,13 @@ impl<'h> Interp<'h> {
         match part {
             AttrName::Static(name) => Ok(*name),
             AttrName::Dynamic(expr) => {
-                let cell = self.cell(self.eval(expr, env)?);
+                let value = self.eval(expr, env)?;
+                if let Value::String(name) = value
+                    && name.context.is_empty()
+                {
+                    return Ok(self.intern_string(name));
+                }
+                let cell = self.cell(value);
                 let name =
                     self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
                 Ok(self.intern_string(name))

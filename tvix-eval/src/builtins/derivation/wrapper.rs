@@ -141,6 +141,7 @@ fn builtin<'h>(
         name,
         arity,
         quiet: name != "derivationStrict",
+        strict: 0,
         function,
     })))
 }
