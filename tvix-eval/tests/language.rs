@@ -36,7 +36,8 @@ fn compare(what: &str, view: fn(&Outcome) -> String) {
     let mut wrong = 0;
     let all = recorded();
     for (topic, case, theirs) in &all {
-        if ON_PURPOSE.iter().any(|(text, _)| case.text.starts_with(text)) {
+        let unanswered = theirs.value.is_none() && theirs.told.is_empty();
+        if unanswered || ON_PURPOSE.iter().any(|(text, _)| case.text.starts_with(text)) {
             continue;
         }
         let ours = ours::evaluate(case);

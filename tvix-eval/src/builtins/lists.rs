@@ -209,10 +209,10 @@ fn foldl<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     let Some((first, rest)) = list.items.split_first() else {
         return interp.force_at(args[1], pos);
     };
-    let mut result = interp.call(func, &[args[1], first], pos)?;
+    let mut result = interp.call(func, &[args[1], first], Pos::NONE)?;
     for item in rest {
         let so_far = interp.cell(result);
-        result = interp.call(func, &[so_far, item], pos)?;
+        result = interp.call(func, &[so_far, item], Pos::NONE)?;
     }
     Ok(result)
 }
@@ -310,20 +310,16 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
 
 /// Adds a key to the sorted keys; `false` if it is there.
 fn insert_key<'h>(interp: &Interp<'h>, done: &mut Vec<Value<'h>>, key: Value<'h>) -> Result<bool> {
-    if done.is_empty() {
-        // A key that cannot be compared is wrong even if it is the only one.
-        interp.less(key, key)?;
-    }
     let (mut low, mut high) = (0, done.len());
     while low < high {
         let middle = (low + high) / 2;
-        let order = compare(interp, done[middle], key).within(
+        let order = compare(interp, key, done[middle]).within(
             Pos::NONE,
             "while comparing the `key` attributes of two genericClosure elements",
         )?;
         match order {
-            Ordering::Less => low = middle + 1,
-            Ordering::Greater => high = middle,
+            Ordering::Less => high = middle,
+            Ordering::Greater => low = middle + 1,
             Ordering::Equal => return Ok(false),
         }
     }

@@ -116,7 +116,9 @@ impl<'h> Writer<'_, 'h> {
             if let Some((column, line, path)) = &place {
                 attributes.push(("column", column.as_bytes()));
                 attributes.push(("line", line.as_bytes()));
-                attributes.push(("path", path.as_bytes()));
+                if let Some(path) = path {
+                    attributes.push(("path", path.as_bytes()));
+                }
             }
             attributes.insert(0, ("name", name));
             attributes.sort_by_key(|(name, _)| *name);
@@ -175,7 +177,9 @@ impl<'h> Writer<'_, 'h> {
         if let Some((column, line, path)) = &place {
             attributes.push(("column", column.as_bytes()));
             attributes.push(("line", line.as_bytes()));
-            attributes.push(("path", path.as_bytes()));
+            if let Some(path) = path {
+                    attributes.push(("path", path.as_bytes()));
+                }
         }
         self.xml.open("function", &attributes);
         let symbols = &self.interp.symbols;
@@ -209,18 +213,19 @@ impl<'h> Writer<'_, 'h> {
         self.xml.close();
     }
 
-    fn place(&self, pos: Pos) -> Option<(String, String, String)> {
+    fn place(&self, pos: Pos) -> Option<(String, String, Option<String>)> {
         if !self.places {
             return None;
         }
         let place = self.interp.sources.place(pos)?;
-        let Origin::File(path) = place.origin else {
-            return None;
+        let path = match place.origin {
+            Origin::File(path) => Some(lossy(path)),
+            _ => None,
         };
         Some((
             place.column.to_string(),
             place.line.to_string(),
-            lossy(path),
+            path,
         ))
     }
 }
