@@ -102,7 +102,8 @@ impl Error {
     /// With a place, if what was found there is of the wrong type.
     #[cold]
     pub(crate) fn of_type_at(mut self: Box<Self>, pos: Pos) -> Box<Self> {
-        if self.kind == ErrorKind::Type && !self.pos.is_some() && self.trace.len() == 1 {
+        let of_type = self.message.starts_with("expected ");
+        if of_type && !self.pos.is_some() && self.trace.len() == 1 {
             self.pos = pos;
         }
         self

@@ -84,9 +84,11 @@ impl<'h> Writer<'_, 'h> {
             Value::Path(path) => self.xml.empty("path", &[("value", path.bytes)]),
             Value::List(list) => {
                 self.xml.open("list", &[]);
+                self.interp.deeper(Pos::NONE)?;
                 for item in list.items {
                     self.value(item, pos)?;
                 }
+                self.interp.depth.set(self.interp.depth.get() - 1);
                 self.xml.close();
             }
             Value::Attrs(attrs) => {
@@ -110,6 +112,8 @@ impl<'h> Writer<'_, 'h> {
     }
 
     fn attrs(&mut self, attrs: &Attrs<'h>) -> Result<()> {
+        // Each level is indented: what is written grows with the square of the depth.
+        self.interp.deeper(Pos::NONE)?;
         for (name, attr) in self.interp.by_name(attrs) {
             let place = self.place(attr.pos);
             let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
@@ -126,6 +130,7 @@ impl<'h> Writer<'_, 'h> {
             self.value(attr.value, attr.pos)?;
             self.xml.close();
         }
+        self.interp.depth.set(self.interp.depth.get() - 1);
         Ok(())
     }
 

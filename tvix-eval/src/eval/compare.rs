@@ -176,6 +176,12 @@ impl<'h> Interp<'h> {
                 });
             }
         }
+        if x.entries.len() != y.entries.len() {
+            let (a, b) = (self.show(a), self.show(b));
+            let message =
+                format!("attribute names of attribute set '{a}' differs from attribute set '{b}'");
+            return Err(Error::new(ErrorKind::Assertion, message));
+        }
         for (name, attr) in self.by_name(x) {
             let Some(other) = y.get(attr.name) else {
                 return Err(self.only_in(name, a, b));
@@ -185,11 +191,6 @@ impl<'h> Interp<'h> {
                     let name = String::from_utf8_lossy(name);
                     error.within(attr.pos, format!("while comparing attribute '{name}'"))
                 })?;
-        }
-        for (name, attr) in self.by_name(y) {
-            if x.get(attr.name).is_none() {
-                return Err(self.only_in(name, b, a));
-            }
         }
         Ok(())
     }
