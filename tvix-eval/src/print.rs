@@ -135,14 +135,16 @@ impl<'h> Interp<'h> {
     fn print_into(
         &self,
         value: Value<'h>,
-        _cell: Option<Ref<'h>>,
+        cell: Option<Ref<'h>>,
         seen: &mut HashSet<usize>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         self.check_stack()?;
         match value {
             Value::List(list) if !list.items.is_empty() => {
-                if !seen.insert(std::ptr::from_ref(list).addr()) {
+                // C++ Nix has lists in their cells; that of a variable differs from that of the whole.
+                let identity = cell.map_or(0, |cell| std::ptr::from_ref(cell).addr());
+                if !seen.insert(identity) {
                     out.extend_from_slice("«repeated»".as_bytes());
                     return Ok(());
                 }

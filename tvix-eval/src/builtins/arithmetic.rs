@@ -110,6 +110,6 @@ fn round<'h>(
     let shown = interp.show(Value::Float(number));
     Err(Error::new(
         ErrorKind::Other,
-        format!("{shown} is not in the range of an integer"),
+        format!("NixFloat argument {shown} is not in the range of NixInt"),
     ))
 }

@@ -133,13 +133,9 @@ fn get_attr<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
     )?;
     match attrs.get(name) {
         Some(attr) => interp.force_at(attr.value, pos),
-        None => {
-            let known = attrs.entries.iter().map(|attr| attr.name);
-            Err(interp
-                .missing_attr(name, Pos::NONE)
-                .suggesting(interp.suggest(name, known))
-                .within(pos, "in the attribute set under consideration"))
-        }
+        None => Err(interp
+            .missing_attr(name, Pos::NONE)
+            .within(pos, "in the attribute set under consideration")),
     }
 }
 
@@ -213,7 +209,8 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
             name_attr.value,
             name_attr.pos,
             "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs",
-        )?;
+        )
+        .map_err(|error| error.of_type_at(name_attr.pos))?;
         // The value of a name that was there before is not even looked for.
         if names.insert(name) {
             let value = field(interp.known.value)?;
@@ -243,7 +240,8 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
                     func: args[0],
                     args: [name, attr.value],
                 }))),
-                ..attr
+                pos: Pos::NONE,
+                name: attr.name,
             }
         });
     Ok(interp.attrs_in_heap(entries, Pos::NONE))

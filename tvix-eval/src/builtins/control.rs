@@ -91,7 +91,7 @@ fn add_error_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Res
         pos,
         "while evaluating the error message passed to builtins.addErrorContext",
     )?;
-    Err(error.within(Pos::NONE, String::from_utf8_lossy(text.bytes).into_owned()))
+    Err(error.within_always(Pos::NONE, String::from_utf8_lossy(text.bytes).into_owned()))
 }
 
 fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

@@ -223,6 +223,10 @@ impl<'h> Interp<'h> {
                 })?;
             }
             other => {
+                let pos = match other {
+                    Value::Lambda { code, .. } => self.lambdas.get(code).pos,
+                    _ => pos,
+                };
                 return Err(Error::new(
                     ErrorKind::Type,
                     format!("cannot convert {} to JSON", other.type_phrase()),

@@ -132,7 +132,7 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
             arity: def.arity,
-            quiet: false,
+            quiet: def.name == "addErrorContext",
             strict: def.strict,
             function,
         });

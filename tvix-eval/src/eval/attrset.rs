@@ -149,11 +149,13 @@ impl<'h> Interp<'h> {
                 Value::Null => continue,
                 value => self.cell(value),
             };
-            let name = self.expect_plain_string(
-                name,
-                attr.pos,
-                "while evaluating the name of a dynamic attribute",
-            )?;
+            let name = self
+                .expect_plain_string(
+                    name,
+                    attr.pos,
+                    "while evaluating the name of a dynamic attribute",
+                )
+                .map_err(|error| error.of_type_at(attr.pos))?;
             let name = self.intern_string(name);
             if let Some(before) = all.iter().find(|other| other.name == name) {
                 let message = format!(

@@ -148,7 +148,7 @@ impl<'h> Interp<'h> {
                         let called = self.force_at(functor.value, functor.pos)?;
                         self.deeper(pos)?;
                         func = self
-                            .call(called, &[this], pos)
+                            .call(called, &[this], functor.pos)
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
                     }
                     None => return Err(self.not_a_function(func, pos)),
@@ -241,10 +241,8 @@ impl<'h> Interp<'h> {
                             self.lambda_name(lambda),
                             self.display(formal.name)
                         );
-                        let known = attrs.entries.iter().map(|attr| attr.name);
                         return Err(Error::new(ErrorKind::Type, message)
                             .at(lambda.pos)
-                            .suggesting(self.suggest(formal.name, known))
                             .within(pos, "from call site"));
                     }
                 },

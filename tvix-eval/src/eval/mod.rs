@@ -15,7 +15,7 @@ mod select;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
-use crate::ir::{Delayed, Expr, ListExpr, With, WithName};
+use crate::ir::{Delayed, Expr, ListExpr, Not, With, WithName};
 use crate::source::Pos;
 use crate::value::{Env, List, Ref, Slot, Value};
 
@@ -90,13 +90,10 @@ impl<'h> Interp<'h> {
                     Step::Tail(&assert.body, env)
                 }
                 Expr::Not(not) => {
-                    let holds = self.eval_bool(
-                        &not.operand,
-                        env,
-                        not.pos,
-                        "in the argument of the not operator",
-                    )?;
-                    return Ok(Value::Bool(!holds));
+                    return match self.eval(&not.operand, env) {
+                        Ok(Value::Bool(holds)) => Ok(Value::Bool(!holds)),
+                        other => Err(self.not_negated(not, other)),
+                    };
                 }
                 Expr::Binary(binary) => return self.binary(binary, env),
                 Expr::Concat(concat) => return self.concat(concat, env),
@@ -204,6 +201,19 @@ impl<'h> Interp<'h> {
                 .at(pos)
                 .within(pos, context)),
         }
+    }
+
+    #[cold]
+    fn not_negated(&self, not: &'h Not<'h>, operand: Result<Value<'h>>) -> Box<Error> {
+        let pos = match &not.operand {
+            Expr::Const(_) | Expr::Concat(_) => Pos::NONE,
+            _ => self.right_of(not.pos),
+        };
+        match operand {
+            Ok(value) => self.type_error("a Boolean", value).at(pos),
+            Err(error) => error,
+        }
+        .within(pos, "in the argument of the not operator")
     }
 
     /// "expected … but found …".

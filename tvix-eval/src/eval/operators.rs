@@ -99,17 +99,18 @@ impl<'h> Interp<'h> {
     }
 
     fn update_expr(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
-        let left = self.operand_attrs(
-            &node.left,
-            env,
-            node.pos,
-            "in the left operand of the update (//) operator",
-        )?;
+        // C++ Nix evaluates the right side first.
         let right = self.operand_attrs(
             &node.right,
             env,
             node.pos,
             "in the right operand of the update (//) operator",
+        )?;
+        let left = self.operand_attrs(
+            &node.left,
+            env,
+            node.pos,
+            "in the left operand of the update (//) operator",
         )?;
         Ok(self.update(left, right))
     }
@@ -121,9 +122,9 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h Attrs<'h>> {
-        match self.eval(expr, env)? {
+        match self.eval(expr, env).within(pos, context)? {
             Value::Attrs(attrs) => Ok(attrs),
-            other => Err(self.type_error("a set", other).at(pos).within(pos, context)),
+            other => Err(self.type_error("a set", other).within(pos, context)),
         }
     }
 
@@ -183,9 +184,12 @@ impl<'h> Interp<'h> {
     #[cold]
     fn not_a_number(&self, op: BinaryOp, left: Value<'h>, right: Value<'h>) -> Box<Error> {
         let is_number = |value| matches!(value, Value::Int(_) | Value::Float(_));
-        let is_float = matches!(left, Value::Float(_)) || matches!(right, Value::Float(_));
+        // A division looks at its divisor first, as a float.
+        let is_float = matches!(left, Value::Float(_))
+            || matches!(right, Value::Float(_))
+            || (op == BinaryOp::Div && !is_number(right));
         let wanted = if is_float { "a float" } else { "an integer" };
-        let (culprit, which) = if is_number(left) {
+        let (culprit, which) = if is_number(left) || (op == BinaryOp::Div && !is_number(right)) {
             (right, 1)
         } else {
             (left, 0)

@@ -58,7 +58,6 @@ impl<'h> Interp<'h> {
             _ if select.default.is_some() => Ok(None),
             other => Err(self
                 .type_error("a set", other)
-                .at(select.pos)
                 .within(select.pos, "while selecting an attribute")),
         }
     }

@@ -306,8 +306,8 @@ impl<'h> Interp<'h> {
 
     /// Works one call deeper.
     #[inline]
-    pub(crate) fn nested<T>(&self, pos: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.deeper(pos)?;
+    pub(crate) fn nested<T>(&self, _: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.deeper(Pos::NONE)?;
         self.check_stack()?;
         let result = work();
         self.depth.set(self.depth.get() - 1);

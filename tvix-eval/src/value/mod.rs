@@ -3,6 +3,7 @@
 mod context;
 mod env;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -98,8 +99,8 @@ impl<'h> Value<'h> {
     }
 
     /// What kind of value it is, with its article, as messages say it.
-    pub fn type_phrase(&self) -> &'static str {
-        match self {
+    pub fn type_phrase(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Null => "null",
             Self::Bool(_) => "a Boolean",
             Self::Int(_) => "an integer",
@@ -110,14 +111,19 @@ impl<'h> Value<'h> {
             Self::List(_) => "a list",
             Self::Attrs(_) => "a set",
             Self::Lambda { .. } => "a function",
-            Self::Builtin(_) => "a built-in function",
-            Self::Partial(_) => "a partially applied built-in function",
+            Self::Builtin(builtin) => {
+                return Cow::Owned(format!("the built-in function '{}'", builtin.name));
+            }
+            Self::Partial(partial) => {
+                let name = partial.builtin.name;
+                return Cow::Owned(format!("the partially applied built-in function '{name}'"));
+            }
             Self::Thunk { .. }
             | Self::Apply(_)
             | Self::Apply2(_)
             | Self::Hole(_)
             | Self::Failed(_) => "a thunk",
-        }
+        })
     }
 
     /// Whether it is a function (a set with `__functor` is not).
