@@ -222,7 +222,7 @@ async fn a_failed_import_is_an_error_where_it_was_needed() {
         Err(FailureKind::ExitCode { code: 3 }.into())
     });
     let coordinator = coordinator(evaluator(), builder);
-    let text = "{\n  bad = drv (builtins.readFile (drv \"broken\"));\n  good = drv \"good\";\n}";
+    let text = "{\n  bad = builtins.seq (builtins.readFile (drv \"broken\")) (drv \"x\");\n  good = drv \"good\";\n}";
     let (_, report) = run(&coordinator, request(text, &["bad", "good", "god"])).await;
     assert_eq!(roots(&report), ["good = good.drv"]);
     assert!(report.roots[0].success);
@@ -237,7 +237,7 @@ async fn a_failed_import_is_an_error_where_it_was_needed() {
         "attribute 'bad' imports from a derivation:\n",
         "while calling the 'readFile' builtin",
         "at «string»:",
-        "  bad = drv (builtins.readFile (drv \"broken\"));",
+        "  bad = builtins.seq (builtins.readFile (drv \"broken\")) (drv \"x\");",
         "-broken.drv' failed:",
         "> this is why",
     ] {

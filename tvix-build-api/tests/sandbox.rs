@@ -364,3 +364,16 @@ fn a_machine_that_cannot_sandbox_is_told() {
 fn as_an_ordinary_user() {
     again_as_an_ordinary_user();
 }
+
+/// What is made ahead of the first build goes when there never is one.
+#[test]
+fn a_builder_that_never_builds_leaves_nothing() {
+    for wait in [0, 1, 30] {
+        let fixture = Fixture::new();
+        let scratch = fixture.store.state_dir().join("tvix-builds");
+        std::thread::sleep(Duration::from_millis(wait));
+        drop(fixture.builder);
+        let left = fs::read_dir(&scratch).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "after {wait} ms");
+    }
+}

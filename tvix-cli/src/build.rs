@@ -47,7 +47,7 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
     out.flush().map_err(CliError::Output)?;
     // Last: what was built is there, and printed, even if it cannot be linked to.
     if !args.no_out_link {
-        link_outputs(&report, &args.out_link, &store)?;
+        link_outputs(&report, &args.derivations, &args.out_link, &store)?;
     }
     Ok(session::exit_code(&report))
 }

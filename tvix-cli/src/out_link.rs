@@ -9,8 +9,15 @@ use crate::error::CliError;
 
 /// Links every output that was asked for: `result` to the first derivation's `out`,
 /// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
-pub fn link_outputs(report: &Report, link: &Path, store: &LocalStore) -> Result<(), CliError> {
-    for (index, root) in report.roots.iter().enumerate() {
+/// First and second are those on the command line, whatever has become of the others.
+pub fn link_outputs(
+    report: &Report,
+    asked_for: &[String],
+    link: &Path,
+    store: &LocalStore,
+) -> Result<(), CliError> {
+    for root in &report.roots {
+        let index = number(asked_for, &root.name);
         for (output, path) in &root.outputs {
             let mut name = link.as_os_str().to_owned();
             if index > 0 {
@@ -23,6 +30,22 @@ pub fn link_outputs(report: &Report, link: &Path, store: &LocalStore) -> Result<
         }
     }
     Ok(())
+}
+
+/// How many other derivations come before that of `name`. What follows a `!` says which outputs.
+fn number(asked_for: &[String], name: &str) -> usize {
+    let derivation = |asked: &'_ str| asked.split('!').next().unwrap_or_default().to_owned();
+    let name = derivation(name);
+    let mut before: Vec<String> = Vec::new();
+    for asked in asked_for.iter().map(|asked| derivation(asked)) {
+        if asked == name {
+            break;
+        }
+        if !before.contains(&asked) {
+            before.push(asked);
+        }
+    }
+    before.len()
 }
 
 /// Replaces a link, and nothing but a link, in one step.
@@ -49,4 +72,16 @@ fn make_link(link: PathBuf, target: PathBuf) -> Result<(), CliError> {
         let _ = std::fs::remove_file(&temporary);
         failed(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_twice_is_counted_once() {
+        let asked_for = ["a", "b!out", "a", "b!dev", "c"].map(str::to_owned);
+        let numbers = ["a", "b!out", "b!dev", "c"].map(|name| number(&asked_for, name));
+        assert_eq!(numbers, [0, 1, 1, 2]);
+    }
 }

@@ -94,5 +94,8 @@ fn main() {
         eprintln!("{}", error.message);
         code.set(1);
     }
+    if std::env::var_os("EVAL_STATS").is_some() {
+        eprintln!("heap: {} MB", heap.allocated_bytes() >> 20);
+    }
     std::process::exit(code.get());
 }

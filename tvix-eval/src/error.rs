@@ -69,6 +69,8 @@ pub struct Frame {
     pub pos: Pos,
     /// What, as in "while calling the 'throw' builtin".
     pub text: Cow<'static, str>,
+    /// Whether it is shown however long the trace is.
+    pub always: bool,
 }
 
 /// Traces keep this many frames at each end.
@@ -97,6 +99,16 @@ impl Error {
         self
     }
 
+    /// With a place, if what was found there is of the wrong type.
+    #[cold]
+    pub(crate) fn of_type_at(mut self: Box<Self>, pos: Pos) -> Box<Self> {
+        let of_type = self.message.starts_with("expected ");
+        if of_type && !self.pos.is_some() && self.trace.len() == 1 {
+            self.pos = pos;
+        }
+        self
+    }
+
     /// With names that were perhaps meant.
     #[cold]
     pub fn suggesting(mut self: Box<Self>, names: Vec<String>) -> Box<Self> {
@@ -111,9 +123,24 @@ impl Error {
             self.trace.push(Frame {
                 pos,
                 text: text.into(),
+                always: false,
             });
         }
         self
+    }
+
+    /// With what was being evaluated, which is shown however long the trace is.
+    #[cold]
+    pub fn within_always(
+        self: Box<Self>,
+        pos: Pos,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
+        let mut error = self.within(pos, text);
+        if let Some(frame) = error.trace.last_mut() {
+            frame.always = true;
+        }
+        error
     }
 
     /// Whether `tryEval` makes a value of it.

@@ -47,6 +47,8 @@ pub trait Files {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// What kind of file it is; `None` if there is none.
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
+    /// How many bytes an ordinary file has, or an estimate; 0 if it cannot be told.
+    fn len(&self, path: &Path) -> u64;
     /// The entries of a directory, in any order.
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>>;
     /// The target of a symbolic link.
@@ -66,6 +68,10 @@ macro_rules! forward {
 
             fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
                 (**self).kind(path)
+            }
+
+            fn len(&self, path: &Path) -> u64 {
+                (**self).len(path)
             }
 
             fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
@@ -121,6 +127,10 @@ impl Files for MemoryFiles {
             true => Some(FileKind::Regular { executable: false }),
             false => self.is_directory(path).then_some(FileKind::Directory),
         })
+    }
+
+    fn len(&self, path: &Path) -> u64 {
+        self.0.get(path).map_or(0, |text| text.len() as u64)
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
@@ -187,6 +197,10 @@ impl Files for HostFiles {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn len(&self, path: &Path) -> u64 {
+        path.symlink_metadata().map_or(0, |metadata| metadata.len())
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {

@@ -23,8 +23,11 @@ pub trait Host {
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
     /// Waits for the next answer; `None` if there will be none.
     fn next_answer(&self) -> Option<(u32, Answer)>;
-    /// The next answer if it is there already.
-    fn ready_answer(&self) -> Option<(u32, Answer)>;
+    /// The next answer if it is there already; `None` leaves it to [`Host::next_answer`]. Who waited
+    /// for it then goes on before anything new is begun.
+    fn ready_answer(&self) -> Option<(u32, Answer)> {
+        None
+    }
     /// Whether nobody wants the result any more. Asked often.
     fn is_cancelled(&self) -> bool;
 }

@@ -83,6 +83,7 @@ impl Native {
             name: &self.name,
             arity: self.arity,
             quiet: false,
+            strict: 0,
             function,
         })
     }

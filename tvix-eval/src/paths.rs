@@ -27,18 +27,6 @@ pub fn canonical(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether a path comes before another: by their parts, so that `/a/b` is before `/a-b`.
-pub fn less(a: &[u8], b: &[u8]) -> bool {
-    let rank = |byte: &u8| {
-        if *byte == b'/' {
-            0
-        } else {
-            u16::from(*byte) + 1
-        }
-    };
-    a.iter().map(rank).lt(b.iter().map(rank))
-}
-
 /// The last part of a path, without trailing slashes.
 pub fn base_name(path: &[u8]) -> &[u8] {
     let end = match path.iter().rposition(|byte| *byte != b'/') {
@@ -80,12 +68,5 @@ mod tests {
         ] {
             assert_eq!(canonical(path.as_bytes()), wanted.as_bytes(), "{path}");
         }
-    }
-
-    #[test]
-    fn order_is_by_parts() {
-        assert!(less(b"/a/b", b"/a-b"));
-        assert!(!less(b"/a-b", b"/a/b"));
-        assert!(less(b"/a", b"/a/b"));
     }
 }

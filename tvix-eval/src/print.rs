@@ -90,7 +90,9 @@ impl<'h> Interp<'h> {
                 let name = partial.builtin.name;
                 out.extend_from_slice(format!("«partially applied primop {name}»").as_bytes());
             }
-            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice("«thunk»".as_bytes()),
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+                out.extend_from_slice("«thunk»".as_bytes())
+            }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),
@@ -133,14 +135,16 @@ impl<'h> Interp<'h> {
     fn print_into(
         &self,
         value: Value<'h>,
-        _cell: Option<Ref<'h>>,
+        cell: Option<Ref<'h>>,
         seen: &mut HashSet<usize>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         self.check_stack()?;
         match value {
             Value::List(list) if !list.items.is_empty() => {
-                if !seen.insert(std::ptr::from_ref(list).addr()) {
+                // C++ Nix has lists in their cells; that of a variable differs from that of the whole.
+                let identity = cell.map_or(0, |cell| std::ptr::from_ref(cell).addr());
+                if !seen.insert(identity) {
                     out.extend_from_slice("«repeated»".as_bytes());
                     return Ok(());
                 }
@@ -173,7 +177,9 @@ impl<'h> Interp<'h> {
             Value::Lambda { .. } => out.extend_from_slice(b"<LAMBDA>"),
             Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
             Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
-            Value::Thunk { .. } | Value::Apply(_) => out.extend_from_slice(b"<CODE>"),
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+                out.extend_from_slice(b"<CODE>")
+            }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),

@@ -1,11 +1,18 @@
 //! Errors as text, with places and the lines around them, as C++ Nix prints them.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::error::Error;
+use crate::error::{Error, Frame};
 use crate::interp::Interp;
 use crate::print::origin;
 use crate::source::Pos;
+
+/// A trace is cut off after so many frames; those with a place count twice.
+const MOST_SHOWN: usize = 4;
+
+/// So many repetitions of frames are shown, not counted.
+const MOST_REPEATED: usize = 5;
 
 impl Interp<'_> {
     /// An error as C++ Nix prints it, without colours and without a final newline.
@@ -15,11 +22,7 @@ impl Interp<'_> {
             let _ = write!(out, " {}", indented(&error.message, 7));
             self.render_place(&mut out, error.pos, 7);
         } else {
-            for frame in error.trace.iter().rev() {
-                let _ = write!(out, "\n       … {}", frame.text);
-                self.render_place(&mut out, frame.pos, 9);
-                out.push('\n');
-            }
+            self.render_trace(&mut out, error);
             let _ = write!(out, "\n       error: {}", indented(&error.message, 7));
             self.render_place(&mut out, error.pos, 7);
         }
@@ -38,6 +41,52 @@ impl Interp<'_> {
             out.push('?');
         }
         out
+    }
+
+    /// What was being evaluated, outermost first: not twice the same, and not too much of it.
+    fn render_trace(&self, out: &mut String, error: &Error) {
+        let mut seen: HashSet<(Pos, &str)> = HashSet::new();
+        let mut again: Vec<&Frame> = Vec::new();
+        let mut shown = 0;
+        for frame in error.trace.iter().rev() {
+            if shown >= MOST_SHOWN && !frame.always {
+                self.render_again(out, &mut again, &mut seen);
+                out.push_str("\n       (stack trace truncated; use '--show-trace' to show the full, detailed trace)\n");
+                return;
+            }
+            if !seen.insert((frame.pos, &frame.text)) {
+                again.push(frame);
+                continue;
+            }
+            self.render_again(out, &mut again, &mut seen);
+            shown += if frame.pos.is_some() { 2 } else { 1 };
+            self.render_frame(out, frame);
+        }
+        self.render_again(out, &mut again, &mut seen);
+    }
+
+    fn render_again<'e>(
+        &self,
+        out: &mut String,
+        again: &mut Vec<&'e Frame>,
+        seen: &mut HashSet<(Pos, &'e str)>,
+    ) {
+        if again.len() <= MOST_REPEATED {
+            for frame in again.iter() {
+                self.render_frame(out, frame);
+            }
+        } else {
+            let _ = writeln!(out, "\n       ({} duplicate frames omitted)", again.len());
+            // What comes after is shown again.
+            seen.clear();
+        }
+        again.clear();
+    }
+
+    fn render_frame(&self, out: &mut String, frame: &Frame) {
+        let _ = write!(out, "\n       … {}", frame.text);
+        self.render_place(out, frame.pos, 9);
+        out.push('\n');
     }
 
     fn render_place(&self, out: &mut String, pos: Pos, indent: usize) {

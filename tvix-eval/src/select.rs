@@ -86,7 +86,6 @@ impl<'h> Selector<'h> {
             interp.cell(Value::Apply(interp.heap.alloc(Apply {
                 func: self.caller,
                 arg: cell,
-                second: None,
             })))
         };
         let called = *self.called.borrow_mut().entry(address).or_insert_with(call);
@@ -290,6 +289,7 @@ impl<'h> Interp<'h> {
             name: "source",
             arity: 1,
             quiet: true,
+            strict: 0,
             function,
         }))
     }
@@ -300,7 +300,6 @@ impl<'h> Interp<'h> {
         self.cell(Value::Apply(self.heap.alloc(Apply {
             func,
             arg: self.shared.null,
-            second: None,
         })))
     }
 }

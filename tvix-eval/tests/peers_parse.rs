@@ -134,6 +134,108 @@ fn check(files: &[PathBuf]) {
     );
 }
 
+/// Wrong texts, but for formals, whose grammar is another one in 2.8.
+const WRONG: &[&str] = &[
+    r#"{ a ; }"#,
+    r#"{ a 1; }"#,
+    r#"{ ; }"#,
+    r#"{ a = 1 }"#,
+    r#"a: b: ;"#,
+    r#""abc"#,
+    r#"''abc"#,
+    r#"[ 1 ; ]"#,
+    r#"1 +"#,
+    r#"1 + ;"#,
+    r#"{ a, b }"#,
+    r#"{ a, b } a"#,
+    r#"{ a, ..., b }: 1"#,
+    r#"{ ..., b }: 1"#,
+    r#"(1"#,
+    r#"(1 ;"#,
+    r#"let a = 1; 2"#,
+    r#"let a = 1; in"#,
+    r#"let a 1; in 2"#,
+    r#"let 1"#,
+    r#"if 1 2"#,
+    r#"if 1 then 2"#,
+    r#"if 1 then 2 els 3"#,
+    r#"with a b"#,
+    r#"assert a b"#,
+    r#"rec 1"#,
+    r#"{ inherit 1; }"#,
+    r#"{ inherit (a; }"#,
+    r#"{ inherit ( a ) 1; }"#,
+    r#"{ a.b 1; }"#,
+    r#""a${1""#,
+    r#""a${1;}""#,
+    r#"{ "a" ; }"#,
+    r#"{ ${"a"} ; }"#,
+    r#"{ "a" }: 1"#,
+    r#"x@1: 1"#,
+    r#"x@{ a }"#,
+    r#"{ a }@1: 1"#,
+    r#"{ a } @ b c"#,
+    r#") "#,
+    r#"1 )"#,
+    r#"a.b or"#,
+    r#"or"#,
+    r#"f let a = 1; in a"#,
+    r#"a b: c"#,
+    r#"1 == 2 == 3"#,
+    r#"./a/"#,
+    r#"./a//b"#,
+    r#"^"#,
+    r#"{ a = 1; "#,
+    r#"{ a = 1; } }"#,
+    r#"let { a = 1; "#,
+    r#"let { a = 1; in"#,
+    r#"rec { a }"#,
+    r#"rec { a, b }: 1"#,
+    r#"[ { a, b }: 1 ]"#,
+    r#"{ } : : 1"#,
+    r#"x: "#,
+    r#"{ a.b }: 1"#,
+    r#"{ or }: 1"#,
+];
+
+/// Names of tokens in 2.8, and now.
+const TOKENS: &[(&str, &str)] = &[
+    ("IND_STRING_CLOSE", "end of an indented string"),
+    ("IND_STR", "indented string"),
+    ("DOLLAR_CURLY", "'${'"),
+    ("PATH_END", "end of path"),
+    ("OR_KW", "'or'"),
+    ("INT", "integer"),
+    ("ID", "identifier"),
+    ("THEN", "'then'"),
+    ("ELSE", "'else'"),
+    ("EQ", "'=='"),
+    (" IN", " 'in'"),
+];
+
+#[test]
+fn messages() {
+    let mut differing = Vec::new();
+    for text in WRONG {
+        let ours = ours(text.as_bytes(), Path::new("/"));
+        let ours = ours.expect_err("the text is wrong");
+        let output = Command::new("nix-instantiate")
+            .args(["--parse", "-E", text])
+            .output()
+            .expect("nix-instantiate runs");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = errors.lines().find_map(|line| line.strip_prefix("error: "));
+        let mut theirs = line.unwrap_or_default().to_owned();
+        for (old, new) in TOKENS {
+            theirs = theirs.replace(old, new);
+        }
+        if !ours.starts_with(&(theirs.clone() + " at ")) {
+            differing.push(format!("{text}\n  ours:   {ours}\n  theirs: {theirs}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
 #[test]
 fn corpus() {
     let mut files = Vec::new();

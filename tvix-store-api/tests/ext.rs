@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::Root;
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
@@ -89,6 +90,36 @@ async fn unpacked_paths_are_removed_again() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("'{}' is still there", place.display());
+}
+
+#[tokio::test]
+async fn unpacked_trees_look_as_on_disk_and_are_removed_again() {
+    use std::os::unix::fs::MetadataExt as _;
+    let folder = Root::new();
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::write(tree.join("a/b/file"), "x").unwrap();
+    std::os::unix::fs::symlink("b", tree.join("a/link")).unwrap();
+    let store = memory();
+    let name = "tree".parse().unwrap();
+    let method = ContentAddressMethod::NixArchive;
+    let path = store.add_tree(&tree, name, method).await.unwrap();
+    let local = store.local_path(&path).await.unwrap();
+    for (name, mode) in [
+        ("", 0o555),
+        ("a", 0o555),
+        ("a/b", 0o555),
+        ("a/b/file", 0o444),
+        ("a/link", 0o777),
+    ] {
+        let metadata = local.path().join(name).symlink_metadata().unwrap();
+        assert_eq!(metadata.mode() & 0o7777, mode, "{name}");
+        assert_eq!(metadata.mtime(), 1, "{name}");
+    }
+    let place = local.path().parent().unwrap().to_owned();
+    // Not on a thread of the runtime: it is gone when this returns.
+    std::thread::spawn(move || drop(local)).join().unwrap();
+    assert!(!place.exists(), "'{}' is still there", place.display());
 }
 
 /// A store that is down.

@@ -2,15 +2,22 @@
 //! sizes, with back ends in memory.
 //!
 //! `cargo run --release -p tvix-benches --bin coordinator_rate [SIZE…]`, with `SHAPE=wide`,
-//! `chain` or `nixpkgs` for one shape only.
+//! `chain` or `nixpkgs` for one shape only, and `POLICY=eager` or `demand` for one policy.
 //!
 //! "whole" is a session from evaluation to report. "back ends" is the same builds and look-ups
-//! called one after the other without a coordinator. The difference is the coordinator's. Memory
-//! is the peak of what is allocated during the session, less what the store holds in the end and
-//! what the graph took before it began.
+//! called one after the other without a coordinator, on a thread of the runtime as well. The
+//! difference is the coordinator's, but for what back ends alone find in the caches of the
+//! processor because nothing comes in between. "machine" is the state machine alone, without
+//! driver, tasks and back ends: every answer is made up on the spot. Memory is the peak of what is
+//! allocated during the session, less what the store holds in the end and what the graph took
+//! before it began.
+//!
+//! `ONLY=machine` runs nothing but that, on one thread and the same each time: for profilers.
+//!
+//! Each figure is the median of `RUNS` runs, 1 by default.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -21,6 +28,7 @@ use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::memory::InMemoryBuilder;
 use tvix_build_api::{BuildContext, BuildRequest, Builder as _, BuilderProfile};
+use tvix_coordinator::machine::{Action, BuildResult, Input, Machine};
 use tvix_coordinator::{BuildPolicy, Coordinator, Options};
 use tvix_eval_api::memory::StreamEvaluator;
 use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource, Root, WantedOutputs};
@@ -221,7 +229,8 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     }
 }
 
-async fn back_ends(graph: &Graph) -> f64 {
+/// Microseconds a derivation.
+async fn back_ends(graph: Arc<Graph>) -> f64 {
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
     let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
@@ -249,7 +258,77 @@ async fn back_ends(graph: &Graph) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / graph.len() as f64
 }
 
+/// Microseconds a derivation.
+fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
+    let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
+    let options = Options {
+        policy,
+        ..Options::default()
+    };
+    let mut machine = Machine::new(StoreDir::default(), vec![profile], options);
+    let start = Instant::now();
+    let derivations = graph.iter().map(|(path, derivation)| Input::Derivation {
+        path: path.clone(),
+        derivation: derivation.clone(),
+    });
+    let roots = roots.iter().map(|root| Input::Root(root.clone()));
+    let end = std::iter::once(Input::EvaluationEnded);
+    let mut evaluation = derivations.chain(roots).chain(end);
+    let mut answers = VecDeque::new();
+    let mut built = 0;
+    'session: loop {
+        while let Some(action) = machine.poll_action() {
+            match action {
+                Action::QueryPaths { batch, paths } => answers.push_back(Input::PathsQueried {
+                    batch,
+                    result: Ok(vec![false; paths.len()]),
+                }),
+                Action::StartBuild(build) => {
+                    built += 1;
+                    let outputs = build.derivation.outputs.iter();
+                    let outputs = outputs.filter_map(|(name, output)| match output {
+                        Output::InputAddressed(path) => Some((name.clone(), path.clone())),
+                        _ => None,
+                    });
+                    answers.push_back(Input::BuildEnded {
+                        build: build.build,
+                        result: BuildResult::Pushed(outputs.collect()),
+                    });
+                }
+                Action::Finish(report) => {
+                    assert!(report.is_success() && built == graph.len());
+                    break 'session;
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..64 {
+            let Some(answer) = answers.pop_front() else {
+                break;
+            };
+            machine.handle(start.elapsed(), answer);
+        }
+        let now = start.elapsed();
+        for _ in 0..64 {
+            if !machine.wants_evaluation() {
+                break;
+            }
+            let Some(event) = evaluation.next() else {
+                break;
+            };
+            machine.handle(now, event);
+        }
+    }
+    start.elapsed().as_secs_f64() * 1e6 / graph.len() as f64
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
 fn main() {
+    let runs: usize = std::env::var("RUNS").map_or(1, |runs| runs.parse().expect("a number"));
     let sizes: Vec<usize> = std::env::args()
         .skip(1)
         .filter_map(|it| it.parse().ok())
@@ -264,31 +343,59 @@ fn main() {
         .build()
         .expect("tokio");
     println!(
-        "{:>9} {:>8} {:>7}   {:>8} {:>8} {:>9} {:>12} {:>9}",
-        "size", "shape", "policy", "whole µs", "of CPU", "back ends", "coordinator", "bytes"
+        "{:>9} {:>8} {:>7}   {:>8} {:>8} {:>9} {:>12} {:>8} {:>6}",
+        "size",
+        "shape",
+        "policy",
+        "whole µs",
+        "of CPU",
+        "back ends",
+        "coordinator",
+        "machine",
+        "bytes"
     );
-    let only = std::env::var("SHAPE").ok();
+    let is_left_out = |variable: &str, name: &str| {
+        std::env::var(variable).is_ok_and(|only| !name.eq_ignore_ascii_case(&only))
+    };
     for shape in [Shape::Wide, Shape::Chain, Shape::Nixpkgs] {
-        if only
-            .as_ref()
-            .is_some_and(|only| !format!("{shape:?}").eq_ignore_ascii_case(only))
-        {
+        if is_left_out("SHAPE", &format!("{shape:?}")) {
             continue;
         }
         for &size in &sizes {
             let graph = Arc::new(graph(shape, size));
             let roots = Arc::new(roots(&graph));
             for policy in [BuildPolicy::Eager, BuildPolicy::Demand] {
-                let alone = runtime.block_on(back_ends(&graph));
-                let whole = runtime.block_on(whole(graph.clone(), roots.clone(), policy));
+                if is_left_out("POLICY", &format!("{policy:?}")) {
+                    continue;
+                }
+                let (mut alone, mut wholes, mut machines) = (vec![], vec![], vec![]);
+                if std::env::var("ONLY").is_ok_and(|only| only == "machine") {
+                    let alone = machine(&graph, &roots, policy);
+                    println!("{size:>9} {shape:?} {policy:?} machine {alone:.2}");
+                    continue;
+                }
+                for _ in 0..runs {
+                    let (back, session) = (
+                        back_ends(graph.clone()),
+                        whole(graph.clone(), roots.clone(), policy),
+                    );
+                    alone.push(
+                        runtime.block_on(async { tokio::spawn(back).await.expect("it ends") }),
+                    );
+                    wholes.push(runtime.block_on(session));
+                    machines.push(machine(&graph, &roots, policy));
+                }
+                let alone = median(alone);
+                let figure = |of: fn(&Figures) -> f64| median(wholes.iter().map(of).collect());
+                let micros = figure(|run| run.micros);
                 println!(
-                    "{size:>9} {:>8} {:>7}   {:>8.2} {:>8.2} {alone:>9.2} {:>12.2} {:>9.0}",
+                    "{size:>9} {:>8} {:>7}   {micros:>8.2} {:>8.2} {alone:>9.2} {:>12.2} {:>8.2} {:>6.0}",
                     format!("{shape:?}"),
                     format!("{policy:?}"),
-                    whole.micros,
-                    whole.cpu,
-                    whole.micros - alone,
-                    whole.bytes
+                    figure(|run| run.cpu),
+                    micros - alone,
+                    median(machines),
+                    figure(|run| run.bytes),
                 );
             }
         }

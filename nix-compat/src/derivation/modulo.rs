@@ -4,11 +4,11 @@
 //! Every input derivation stands in it by its own such hash, and a fixed-output derivation by
 //! what it makes, so that how something is fetched changes no path.
 
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::aterm::{InputHashes, Masked, write_aterm};
 use super::{Derivation, Output};
+use crate::nixhash::sha256;
 use crate::store_path::{StoreDir, StorePath};
 
 /// A derivation's hash modulo fixed outputs.
@@ -73,7 +73,7 @@ impl Derivation {
                 .or_default()
                 .extend(outputs.iter().cloned());
         }
-        let hash = Sha256::digest(write_aterm(self, dir, masked, Some(&inputs))).into();
+        let hash = sha256(&write_aterm(self, dir, masked, Some(&inputs)));
         Ok(HashModulo { hash, deferred })
     }
 
@@ -89,6 +89,6 @@ impl Derivation {
             address.hash.base16(),
             dir.display(&path)
         );
-        Some(Sha256::digest(text).into())
+        Some(sha256(text.as_bytes()))
     }
 }

@@ -3,15 +3,14 @@
 //! Both are `/` and a hash in base 32, as long as any other and without a store directory, so
 //! that they stand out and are easy to replace (Nix manual, "Placeholders").
 
-use sha2::{Digest, Sha256};
-
 use super::OutputName;
 use crate::nixbase32;
+use crate::nixhash::sha256;
 use crate::store_path::{DRV_SUFFIX, NameError, StorePath, StorePathName, output_path_name};
 
 /// What stands for a derivation's own output inside of it: `builtins.placeholder`.
 pub fn output_placeholder(output: &OutputName) -> String {
-    placeholder(&Sha256::digest(format!("nix-output:{output}")))
+    placeholder(&sha256(format!("nix-output:{output}").as_bytes()))
 }
 
 /// What stands for another derivation's output whose path is not known yet.
@@ -25,7 +24,7 @@ pub fn upstream_placeholder(
     let name: StorePathName = name.strip_suffix(DRV_SUFFIX).unwrap_or(name).parse()?;
     let path_name = output_path_name(&name, output)?;
     let clear = format!("nix-upstream-output:{}:{path_name}", derivation.hash_part());
-    Ok(placeholder(&Sha256::digest(clear)))
+    Ok(placeholder(&sha256(clear.as_bytes())))
 }
 
 fn placeholder(hash: &[u8]) -> String {

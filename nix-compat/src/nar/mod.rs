@@ -42,6 +42,7 @@ pub mod r#async;
 mod dump;
 mod encoder;
 mod error;
+#[cfg(unix)]
 mod hash;
 mod parser;
 mod reader;
@@ -54,6 +55,7 @@ mod writer;
 pub use dump::{dump_node, dump_path};
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
+#[cfg(unix)]
 pub use hash::hash_path;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use sha2::Digest;
+use md5::Digest;
+use ring::digest;
 
 use super::{HashAlgo, NixHash};
 
@@ -14,8 +15,8 @@ pub struct NixHasher(State);
 enum State {
     Md5(md5::Md5),
     Sha1(sha1::Sha1),
-    Sha256(sha2::Sha256),
-    Sha512(sha2::Sha512),
+    /// SHA-256 or SHA-512.
+    Sha2(HashAlgo, digest::Context),
 }
 
 impl NixHasher {
@@ -24,8 +25,8 @@ impl NixHasher {
         Self(match algo {
             HashAlgo::Md5 => State::Md5(md5::Md5::new()),
             HashAlgo::Sha1 => State::Sha1(sha1::Sha1::new()),
-            HashAlgo::Sha256 => State::Sha256(sha2::Sha256::new()),
-            HashAlgo::Sha512 => State::Sha512(sha2::Sha512::new()),
+            HashAlgo::Sha256 => State::Sha2(algo, digest::Context::new(&digest::SHA256)),
+            HashAlgo::Sha512 => State::Sha2(algo, digest::Context::new(&digest::SHA512)),
         })
     }
 
@@ -34,8 +35,7 @@ impl NixHasher {
         match &mut self.0 {
             State::Md5(state) => state.update(bytes),
             State::Sha1(state) => state.update(bytes),
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
+            State::Sha2(_, state) => state.update(bytes),
         }
     }
 
@@ -44,8 +44,8 @@ impl NixHasher {
         match self.0 {
             State::Md5(state) => NixHash::Md5(state.finalize().into()),
             State::Sha1(state) => NixHash::Sha1(state.finalize().into()),
-            State::Sha256(state) => NixHash::Sha256(state.finalize().into()),
-            State::Sha512(state) => NixHash::Sha512(Box::new(state.finalize().into())),
+            State::Sha2(algo, state) => NixHash::from_digest(algo, state.finish().as_ref())
+                .expect("a digest has the length of its algorithm"),
         }
     }
 }
@@ -65,4 +65,12 @@ impl io::Write for NixHasher {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest::digest(&digest::SHA256, bytes)
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }

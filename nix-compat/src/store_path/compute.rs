@@ -1,11 +1,9 @@
 //! Computing store paths (Nix manual, "Complete store path calculation").
 
-use sha2::{Digest, Sha256};
-
 use super::{DIGEST_LEN, NameError, StoreDir, StorePath, StorePathName};
 use crate::content_address::{ContentAddress, ContentAddressMethod};
 use crate::derivation::OutputName;
-use crate::nixhash::NixHash;
+use crate::nixhash::{NixHash, sha256};
 use crate::sorted::SortedSet;
 
 /// What a content-addressed store path refers to. Part of what the path is computed from.
@@ -44,15 +42,17 @@ pub fn compress_hash<const N: usize>(hash: &[u8]) -> [u8; N] {
 
 /// `type:sha256:<hex>:<store directory>:<name>`, hashed and folded to the hash part.
 fn store_path(dir: &StoreDir, path_type: &str, inner: &[u8; 32], name: StorePathName) -> StorePath {
-    let mut hasher = Sha256::new();
-    hasher.update(path_type);
-    hasher.update(":sha256:");
-    hasher.update(data_encoding::HEXLOWER.encode(inner));
-    hasher.update(":");
-    hasher.update(dir.as_str());
-    hasher.update(":");
-    hasher.update(name.as_str());
-    let hash: [u8; 32] = hasher.finalize().into();
+    let hex = data_encoding::HEXLOWER.encode(inner);
+    let parts = [
+        path_type,
+        ":sha256:",
+        &hex,
+        ":",
+        dir.as_str(),
+        ":",
+        name.as_str(),
+    ];
+    let hash = sha256(parts.concat().as_bytes());
     StorePath::new(compress_hash::<DIGEST_LEN>(&hash), name)
 }
 
@@ -79,7 +79,7 @@ pub fn text_path(
     contents: &[u8],
     references: &SortedSet<StorePath>,
 ) -> StorePath {
-    let hash: [u8; 32] = Sha256::digest(contents).into();
+    let hash = sha256(contents);
     let references = PathReferences::others(references.clone());
     store_path(
         dir,
@@ -119,8 +119,8 @@ pub fn content_addressed_path(
             let prefix = method.prefix();
             let algo = hash.algo();
             let hex = data_encoding::HEXLOWER.encode(hash.digest_bytes());
-            let inner = Sha256::digest(format!("fixed:out:{prefix}{algo}:{hex}:"));
-            Some(store_path(dir, "output:out", &inner.into(), name))
+            let inner = sha256(format!("fixed:out:{prefix}{algo}:{hex}:").as_bytes());
+            Some(store_path(dir, "output:out", &inner, name))
         }
         _ => None,
     }

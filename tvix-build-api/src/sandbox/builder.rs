@@ -13,7 +13,7 @@ use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
 
 use super::deliver::{KnownStore, deliver};
-use super::engine::{Engine, Scratch};
+use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
 use super::inputs::Inputs;
 use super::place::Place;
@@ -22,7 +22,7 @@ use super::run::run;
 use super::trouble::{Blame, Trouble};
 use super::{SandboxOptions, SandboxPath};
 use crate::log::Tail;
-use crate::outputs::ReferenceRules;
+use crate::outputs::{PlannedOutput, ReferenceRules};
 use crate::translate::{TranslateOptions, Translation, translate};
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
@@ -55,6 +55,10 @@ impl SandboxBuilder {
     /// [`probe`](Self::probe). Blocks shortly if a [scratch directory](SandboxOptions::scratch) is
     /// named.
     ///
+    /// As soon as it is known where builds write, by such a directory or by
+    /// [`knows`](Self::knows), a thread makes what the first of them would have to wait for (see
+    /// [`SandboxOptions::ahead`]). Dropping the builder ends the thread and removes what was made.
+    ///
     /// # Errors
     ///
     /// [`BuilderError::Backend`] when that directory cannot be used or threads cannot be started.
@@ -69,8 +73,19 @@ impl SandboxBuilder {
         };
         if builder.options.scratch.is_some() {
             builder.engine()?;
+            builder.make_ready(&StoreDir::default());
         }
         Ok(builder)
+    }
+
+    /// Starts making ready what the first build would have to wait for, if that is wanted.
+    fn make_ready(&self, dir: &StoreDir) {
+        if !self.options.ahead || !self.options.sandbox {
+            return;
+        }
+        let (dir, options) = (dir.clone(), self.options.clone());
+        self.place
+            .make_ready(move |engine| prepare::ahead(engine, &dir, &options.sandbox_paths));
     }
 
     /// Pushes outputs to `store` when a request names it. If it is on the file system that builds
@@ -89,6 +104,7 @@ impl SandboxBuilder {
         if self.place.scratch().is_none() {
             let first_id = self.options.first_id;
             self.place = Arc::new(Place::new(Some(scratch), first_id));
+            self.make_ready(store.store_dir());
         }
         let device = |path: &std::path::Path| {
             let mut existing = path.ancestors();
@@ -147,23 +163,22 @@ impl SandboxBuilder {
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
-        let prepared = async {
+        let started = async {
             if self.options.sandbox {
-                self.prepare_sandboxed(&dir, &request, context).await
+                self.start_sandboxed(&dir, &request, context).await
             } else {
-                self.prepare_unconfined(&dir, &request, context).await
+                self.start_unconfined(&dir, &request, context).await
             }
         };
-        let (prepared, translation) = unless_cancelled(context, prepared).await?;
-        let PreparedBuild {
-            engine,
-            prepared: Prepared { spec, scratch },
-            held,
-        } = prepared;
-        let rules = ReferenceRules::of(&dir, &request.derivation, &translation.outputs)?;
-        let running = engine.spawn_holding(spec, (held, scratch.clone()));
+        let Started {
+            starting,
+            scratch,
+            outputs,
+            rules,
+        } = unless_cancelled(context, started).await?;
         let running = unless_cancelled(context, async {
-            running.await.map_err(|error| self.blame.engine(error))
+            let running = starting.running().await;
+            running.map_err(|error| self.blame.engine(error))
         })
         .await?;
         let ran = run(
@@ -187,7 +202,7 @@ impl SandboxBuilder {
                 None => rustix::process::geteuid().as_raw(),
             },
             request,
-            outputs: translation.outputs,
+            outputs,
             rules,
         };
         let harvested = self.blocking({
@@ -214,36 +229,30 @@ impl SandboxBuilder {
         }
     }
 
-    async fn prepare_sandboxed(
+    async fn start_sandboxed(
         &self,
         dir: &StoreDir,
         request: &Arc<BuildRequest>,
         context: &BuildContext,
-    ) -> Result<(PreparedBuild, Translation), Trouble> {
+    ) -> Result<Started, Trouble> {
         let translation = translate(dir, request, &self.translate)
             .map_err(|error| self.blame.translate(error))?;
         let inputs = self.locate(request, context).await?;
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, options) = (dir.clone(), self.options.clone());
-        let limits = request.limits;
+        let request = request.clone();
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
             let paths: &[SandboxPath] = &options.sandbox_paths;
             let files = &inputs.files;
+            let limits = &request.limits;
             let prepared =
-                prepare::sandboxed(&engine, &blame, &dir, &translation, files, paths, &limits)?;
+                prepare::sandboxed(&engine, &blame, &dir, &translation, files, paths, limits)?;
             let held = Held {
                 _inputs: inputs,
                 escaped: None,
             };
-            Ok((
-                PreparedBuild {
-                    engine,
-                    prepared,
-                    held,
-                },
-                translation,
-            ))
+            Started::new(&engine, &blame, &dir, &request, translation, prepared, held)
         })
         .await
     }
@@ -264,12 +273,12 @@ impl SandboxBuilder {
 
     /// Without a sandbox the process has to find its inputs, and to leave its outputs, where
     /// their paths say.
-    async fn prepare_unconfined(
+    async fn start_unconfined(
         &self,
         dir: &StoreDir,
         request: &Arc<BuildRequest>,
         context: &BuildContext,
-    ) -> Result<(PreparedBuild, Translation), Trouble> {
+    ) -> Result<Started, Trouble> {
         let known = self.stores.get(context.inputs.uri());
         let here = match known {
             #[cfg(feature = "local-fs")]
@@ -316,14 +325,7 @@ impl SandboxBuilder {
                 _inputs: Inputs::default(),
                 escaped: Some(escaped),
             };
-            Ok((
-                PreparedBuild {
-                    engine,
-                    prepared,
-                    held,
-                },
-                translation,
-            ))
+            Started::new(&engine, &blame, &dir, &request, translation, prepared, held)
         })
         .await
     }
@@ -383,10 +385,37 @@ async fn unless_cancelled<T>(
     }
 }
 
-struct PreparedBuild {
-    engine: Engine,
-    prepared: Prepared,
-    held: Held,
+/// A process that an engine has been told to start, and what of it is needed afterwards.
+struct Started {
+    starting: Starting,
+    scratch: Arc<Scratch>,
+    outputs: Vec<PlannedOutput>,
+    rules: ReferenceRules,
+}
+
+impl Started {
+    /// Tells the engine. On the thread that made everything ready: each change of threads is one
+    /// more wait for a processor.
+    fn new(
+        engine: &Engine,
+        blame: &Blame,
+        dir: &StoreDir,
+        request: &BuildRequest,
+        translation: Translation,
+        prepared: Prepared,
+        held: Held,
+    ) -> Result<Self, Trouble> {
+        let outputs = translation.outputs;
+        let rules = ReferenceRules::of(dir, &request.derivation, &outputs)?;
+        let Prepared { spec, scratch } = prepared;
+        let starting = engine.start(spec, (held, scratch.clone()));
+        Ok(Self {
+            starting: starting.map_err(|error| blame.engine(error))?,
+            scratch,
+            outputs,
+            rules,
+        })
+    }
 }
 
 /// What a process needs until it is dead.

@@ -13,8 +13,8 @@ use nix_compat::store_path::StoreDir;
 
 use super::SandboxPath;
 use super::engine::{
-    Access, Engine, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
-    Scratch,
+    Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
+    SandboxSpec, Scratch,
 };
 use super::trouble::{Blame, Trouble};
 use crate::BuildLimits;
@@ -36,26 +36,57 @@ pub(super) fn sandboxed(
     sandbox_paths: &[SandboxPath],
     limits: &BuildLimits,
 ) -> Result<Prepared, Trouble> {
-    engine.probe().map_err(|error| blame.engine(error))?;
     let mut scratch = engine.scratch().map_err(|error| blame.engine(error))?;
     let mut spec = spec(translation, limits);
-    spec.cwd = BUILD_DIR.into();
-    spec.host_ids = scratch.host_ids();
-    spec.mounts
-        .extend(sandbox_paths.iter().map(SandboxPath::mount));
-    spec.mounts.extend(etc_files(translation.network));
-    let mounts = scratch.mounts(dir.as_path(), inputs);
-    spec.mounts
-        .extend(mounts.map_err(|error| blame.engine(error))?);
-    if translation.network {
-        spec.network = Network::Host;
-    }
+    let network = translation.network;
+    surround(&mut spec, &mut scratch, dir, inputs, sandbox_paths, network)
+        .map_err(|error| blame.engine(error))?;
     write_files(&scratch, translation)
         .map_err(|error| blame.io("writing the files of a build directory", error))?;
     Ok(Prepared {
         spec,
         scratch: Arc::new(scratch),
     })
+}
+
+/// Makes ahead of need what the first build of an engine would have to wait for, if it is one of
+/// the most common kind. Blocks.
+///
+/// # Errors
+///
+/// Any build meets the same trouble.
+pub(super) fn ahead(
+    engine: &Engine,
+    dir: &StoreDir,
+    sandbox_paths: &[SandboxPath],
+) -> Result<(), EngineError> {
+    let mut scratch = engine.scratch()?;
+    let mut spec = SandboxSpec::new("/bin/sh");
+    surround(&mut spec, &mut scratch, dir, &[], sandbox_paths, false)?;
+    engine.make_ready(&spec)?;
+    scratch.put_back();
+    Ok(())
+}
+
+/// What a sandbox has around the process, be it the derivation's or not.
+fn surround(
+    spec: &mut SandboxSpec,
+    scratch: &mut Scratch,
+    dir: &StoreDir,
+    inputs: &[PathBuf],
+    sandbox_paths: &[SandboxPath],
+    network: bool,
+) -> Result<(), EngineError> {
+    spec.cwd = BUILD_DIR.into();
+    spec.host_ids = scratch.host_ids();
+    spec.mounts
+        .extend(sandbox_paths.iter().map(SandboxPath::mount));
+    spec.mounts.extend(etc_files(network));
+    spec.mounts.extend(scratch.mounts(dir.as_path(), inputs)?);
+    if network {
+        spec.network = Network::Host;
+    }
+    Ok(())
 }
 
 /// As [`sandboxed`], for a build that sees the host. Blocks.

@@ -23,7 +23,7 @@ in {
   hello = sh "hello" "echo ${greeting}${if loud then "!" else ""} > $out";
   imported = sh (import (sh "name.nix" "echo '\"imported\"' > $out")) "echo > $out";
   broken = sh "broken" "echo so it goes; exit 3";
-  bad = sh (builtins.readFile (sh "unbuilt" "echo why; exit 4")) "";
+  bad = builtins.seq (builtins.readFile (sh "unbuilt" "echo why; exit 4")) (sh "x" "");
   many = derivation {
     name = "many"; system = builtins.currentSystem; builder = "/bin/sh"; outputs = [ "out" "dev" ];
     args = [ "-euc" "echo > $out; echo > $dev" ];

@@ -47,6 +47,22 @@ async fn each_output_gets_a_link() {
     }
 }
 
+/// The second stays the second, though the first was not built or cannot even be read.
+#[tokio::test]
+async fn links_are_numbered_as_on_the_command_line() {
+    let world = LocalWorld::new().await;
+    let (bad, good) = (instantiate(shell("bad", "exit 1")), two_outputs("good"));
+    let (drv_bad, drv_good) = (world.write(&bad).await, world.write(&good).await);
+    let missing = format!("{drv_bad}-not.drv");
+    let arguments = ["--keep-going", &drv_bad, &missing, &drv_good];
+    run(build(&world).args(arguments)).expect(1);
+    let expected = [
+        ("result-3".to_owned(), target(&world, &good, "out")),
+        ("result-3-dev".to_owned(), target(&world, &good, "dev")),
+    ];
+    assert_eq!(links(&world), expected);
+}
+
 #[tokio::test]
 async fn links_are_named_and_replaced() {
     let world = LocalWorld::new().await;

@@ -46,6 +46,9 @@ impl Closures {
 
     /// Adds what is known of `paths` to `infos`, and leaves in `paths` what is not.
     fn take_known(&self, paths: &mut Vec<StorePath>, infos: &mut Vec<Arc<PathInfo>>) {
+        if paths.is_empty() {
+            return;
+        }
         let halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
         paths.retain(|path| {
             let hash = digest_hash(path);
@@ -56,41 +59,86 @@ impl Closures {
         });
     }
 
-    /// All that `paths`, which are different ones, refer to, directly or not, and they themselves.
-    pub(super) async fn of(
+    /// All that `paths`, which are different ones, refer to, directly or not, and they themselves,
+    /// as far as it is known.
+    pub(super) fn of(&self, paths: Vec<StorePath>) -> Closure {
+        let mut closure = Closure {
+            infos: Vec::with_capacity(paths.len()),
+            seen: FxHashSet::default(),
+            followed: 0,
+            open: paths,
+        };
+        self.advance(&mut closure);
+        closure
+    }
+
+    fn advance(&self, closure: &mut Closure) {
+        self.take_known(&mut closure.open, &mut closure.infos);
+        while closure.open.is_empty() && closure.followed < closure.infos.len() {
+            closure.follow();
+            self.take_known(&mut closure.open, &mut closure.infos);
+        }
+    }
+
+    /// The same with the rest looked up in `store`.
+    pub(super) async fn complete(
         &self,
         store: &dyn Store,
-        paths: Vec<StorePath>,
+        mut closure: Closure,
     ) -> Result<Vec<Arc<PathInfo>>, StoreError> {
-        let mut closure = Vec::with_capacity(paths.len());
-        // Filled once something refers to something else, which in many graphs nothing does.
-        let mut seen: FxHashSet<StorePath> = FxHashSet::default();
-        let mut followed = 0;
-        let mut open = paths;
-        while !open.is_empty() {
-            self.take_known(&mut open, &mut closure);
-            for unknown in open.chunks(LOOK_UPS_AT_ONCE) {
+        while !closure.open.is_empty() {
+            for unknown in closure.open.chunks(LOOK_UPS_AT_ONCE) {
                 let found = match unknown {
                     [path] => vec![store.require(path).await?],
                     _ => try_join_all(unknown.iter().map(|path| store.require(path))).await?,
                 };
                 self.learn(found.iter().cloned());
-                closure.extend(found);
+                closure.infos.extend(found);
             }
-            open.clear();
-            while let Some(info) = closure.get(followed) {
-                followed += 1;
-                for reference in info.references.iter().filter(|path| **path != info.path) {
-                    if seen.is_empty() {
-                        seen.extend(closure.iter().map(|info| info.path.clone()));
-                    }
-                    if !seen.contains(reference) {
-                        seen.insert(reference.clone());
-                        open.push(reference.clone());
-                    }
+            closure.open.clear();
+            self.advance(&mut closure);
+        }
+        Ok(closure.infos)
+    }
+}
+
+/// A closure that may not be complete yet.
+#[derive(Debug)]
+pub(super) struct Closure {
+    infos: Vec<Arc<PathInfo>>,
+    /// All of `infos` and `open`. Filled once something refers to something else, which in many
+    /// graphs nothing does.
+    seen: FxHashSet<StorePath>,
+    /// So many of `infos` were looked at for what they refer to.
+    followed: usize,
+    /// What belongs to it and is not among `infos` yet.
+    open: Vec<StorePath>,
+}
+
+impl Closure {
+    /// All of it, if nothing is missing.
+    pub(super) fn into_complete(self) -> Result<Vec<Arc<PathInfo>>, Self> {
+        if self.open.is_empty() {
+            Ok(self.infos)
+        } else {
+            Err(self)
+        }
+    }
+
+    /// Opens what the infos refer to. Nothing else is open.
+    fn follow(&mut self) {
+        while let Some(info) = self.infos.get(self.followed) {
+            self.followed += 1;
+            for reference in info.references.iter().filter(|path| **path != info.path) {
+                if self.seen.is_empty() {
+                    let infos = self.infos.iter();
+                    self.seen.extend(infos.map(|info| info.path.clone()));
+                }
+                if !self.seen.contains(reference) {
+                    self.seen.insert(reference.clone());
+                    self.open.push(reference.clone());
                 }
             }
         }
-        Ok(closure)
     }
 }

@@ -11,7 +11,10 @@ use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tvix_build_api::{BuildOutcome, Delivery, LogReceiver, LogSender, StreamedOutput, log_channel};
+use tvix_build_api::{
+    BuildContext, BuildOutcome, BuildRequest, Delivery, LogReceiver, LogSender, StreamedOutput,
+    log_channel,
+};
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
 use tvix_store_api::{LocalPath, Store};
 
@@ -23,7 +26,7 @@ use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
     Trouble,
 };
-use crate::options::{Decision, Options};
+use crate::options::Decision;
 use crate::report::Report;
 
 /// Log lines on their way from builders.
@@ -53,7 +56,6 @@ type Answer = (
 pub(super) struct Driver {
     parts: Coordinator,
     store: Arc<dyn Store>,
-    options: Arc<Options>,
     machine: Machine,
     began: Instant,
     cancel: CancellationToken,
@@ -96,7 +98,6 @@ impl Driver {
         let machine = Machine::new(store.store_dir().clone(), profiles, parts.options.clone());
         let (log, log_lines) = log_channel(LOG_LINES);
         Self {
-            options: Arc::new(parts.options.clone()),
             store,
             parts,
             machine,
@@ -442,15 +443,34 @@ impl Driver {
         let build = start.build;
         let cancel = CancellationToken::new();
         self.cancels.insert(build, cancel.clone());
-        let parts = BuildParts {
+        let options = &self.parts.options;
+        let mut parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
-            store: self.store.clone(),
-            closures: self.closures.clone(),
-            log: self.log.tagged(build.0),
-            cancel,
+            request: BuildRequest {
+                drv_path: start.drv_path,
+                derivation: start.derivation,
+                inputs: Vec::new(),
+                limits: options.limits,
+                cores: options.cores,
+                store: Some(self.store.uri().clone()),
+            },
+            context: BuildContext {
+                inputs: self.store.clone(),
+                log: self.log.tagged(build.0),
+                cancel,
+            },
         };
-        let options = self.options.clone();
-        self.spawn(async move { Done::Built(build, tasks::build(parts, start, &options).await) });
+        match self.closures.of(start.inputs).into_complete() {
+            Ok(inputs) => {
+                parts.request.inputs = inputs;
+                let built = tasks::build(parts);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+            Err(inputs) => {
+                let built = tasks::build_with(parts, self.closures.clone(), inputs);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+        }
     }
 
     /// Sends what is left for whoever still listens.

@@ -13,14 +13,13 @@ use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, LogSender, StreamedOutput,
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
 };
 use tvix_eval_api::{RealiseError, RealisedOutput, SourceAddition, SourceContent};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
 
-use super::closures::Closures;
-use crate::machine::{ImportedOutput, Recording, StartBuild, Trouble};
-use crate::options::Options;
+use super::closures::{Closure, Closures};
+use crate::machine::{ImportedOutput, Recording, Trouble};
 
 /// Imported outputs that are unpacked at once, where they have to be.
 const UNPACKED_AT_ONCE: usize = 4;
@@ -234,44 +233,30 @@ pub(super) async fn push_outputs(
     Ok(())
 }
 
-/// Where a build gets what it needs beside the machine's word.
+/// A build and who does it.
 pub(super) struct BuildParts {
     pub(super) builder: Arc<dyn Builder>,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) closures: Arc<Closures>,
-    pub(super) log: LogSender,
-    pub(super) cancel: CancellationToken,
+    pub(super) request: BuildRequest,
+    pub(super) context: BuildContext,
 }
 
-pub(super) async fn build(
-    parts: BuildParts,
-    start: StartBuild,
-    options: &Options,
+/// Looks up what is missing of the closure, and builds.
+pub(super) async fn build_with(
+    mut parts: BuildParts,
+    closures: Arc<Closures>,
+    inputs: Closure,
 ) -> Result<BuildOutcome, Trouble> {
+    let inputs = closures.complete(&*parts.context.inputs, inputs).await;
+    parts.request.inputs = inputs.map_err(|error| store_trouble(&error))?;
+    build(parts).await
+}
+
+pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, Trouble> {
     let BuildParts {
         builder,
-        store,
-        closures,
-        log,
-        cancel,
+        request,
+        context,
     } = parts;
-    let inputs = closures
-        .of(&*store, start.inputs)
-        .await
-        .map_err(|error| store_trouble(&error))?;
-    let request = BuildRequest {
-        drv_path: start.drv_path,
-        derivation: start.derivation,
-        inputs,
-        limits: options.limits,
-        cores: options.cores,
-        store: Some(store.uri().clone()),
-    };
-    let context = BuildContext {
-        inputs: store,
-        log,
-        cancel,
-    };
     // Of the builder itself: that of the `Arc` would box another future around it.
     match AssertUnwindSafe((*builder).build(request, context))
         .catch_unwind()

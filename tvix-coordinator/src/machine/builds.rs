@@ -7,7 +7,7 @@ use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, FailureKind};
 
-use super::graph::{Body, NodeId, State};
+use super::graph::{NodeId, State};
 use super::{Action, BuildId, BuildResult, Machine, StartBuild, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
@@ -58,10 +58,12 @@ impl Machine {
             .iter()
             .zip(derivation.input_drvs.iter())
         {
-            let input = &self.graph[edge.input];
-            for (name, path) in input.outputs(&self.dir) {
-                if (input.only_out && edge.outputs == 1) || used.contains(name) {
-                    inputs.extend(path);
+            match self.graph.only_out(edge.input) {
+                Some(path) if edge.outputs == 1 => inputs.push(path.clone()),
+                _ => {
+                    let outputs = self.graph.outputs(edge.input, &self.dir);
+                    let outputs = outputs.filter(|(name, _)| used.contains(*name));
+                    inputs.extend(outputs.filter_map(|(_, path)| path));
                 }
             }
         }
@@ -145,10 +147,17 @@ impl Machine {
         id: BuildId,
         mut outputs: Vec<(OutputName, StorePath)>,
     ) -> Result<Vec<(OutputName, StorePath)>, String> {
-        let node = &self.graph[self.builds[&id].node];
+        let node = self.builds[&id].node;
+        // As it mostly is.
+        if let (Some(path), [(name, at)]) = (self.graph.only_out(node), &outputs[..])
+            && name.as_str() == "out"
+            && path == at
+        {
+            return Ok(outputs);
+        }
         outputs.sort();
         let mut given = outputs.iter();
-        for (name, path) in node.outputs(&self.dir) {
+        for (name, path) in self.graph.outputs(node, &self.dir) {
             match given.next() {
                 Some((given, at)) if given == name => {
                     if path.as_ref().is_some_and(|path| path != at) {
@@ -212,26 +221,27 @@ impl Machine {
         };
         self.counts.built += 1;
         self.scheduler.forget_attempts(build.node);
-        let mut paths = SortedMap::with_capacity(outputs.len());
-        paths.extend(outputs.iter().cloned());
-        self.emit(BuildEvent::BuildSucceeded {
-            build: id.0,
-            drv_path: self.known_path(build.node).clone(),
-            outputs: paths,
-            duration: self.now.saturating_sub(build.started),
-            pushed,
-        });
         if self.graph[build.node].floating
             && let Some(derivation) = self.graph[build.node].derivation().cloned()
         {
             self.record_realisations(&derivation, &outputs);
         }
-        let outputs = outputs
-            .into_iter()
-            .map(|(name, path)| (name, Some(path)))
-            .collect();
+        if self.graph.only_out(build.node).is_some() {
+            self.graph.shrink(build.node, &self.dir);
+        } else {
+            let outputs = outputs.iter().cloned();
+            let outputs = outputs.map(|(name, path)| (name, Some(path)));
+            self.graph.set_outputs(build.node, outputs);
+        }
+        self.emit(BuildEvent::BuildSucceeded {
+            build: id.0,
+            drv_path: self.known_path(build.node).clone(),
+            // They were sorted and compared with what there should be.
+            outputs: SortedMap::from_sorted_store_unchecked(outputs),
+            duration: self.now.saturating_sub(build.started),
+            pushed,
+        });
         let node = &mut self.graph[build.node];
-        node.body = Body::Outputs(outputs);
         node.state = State::Present;
         let all = node.all_outputs();
         self.now_valid(build.node, all);
@@ -285,7 +295,10 @@ impl Machine {
         }
         let count = attempts.count;
         let derivation = self.graph[build.node].derivation().cloned();
-        let others = derivation.is_some_and(|it| self.scheduler.suitable(build.node, &it) != 0);
+        let others = derivation.is_some_and(|it| {
+            let kind = self.graph[build.node].kind;
+            self.scheduler.suitable(build.node, kind, &it) != 0
+        });
         if !others || count >= self.options.retry.attempts {
             return self.fail(
                 build.node,
@@ -310,7 +323,8 @@ impl Machine {
 
     /// Ends builds soon.
     pub(super) fn cancel_builds(&mut self, mut which: impl FnMut(&Self, NodeId) -> bool) {
-        let ids: Vec<BuildId> = self.builds.keys().copied().collect();
+        let mut ids: Vec<BuildId> = self.builds.keys().copied().collect();
+        ids.sort_unstable();
         for id in ids {
             let build = &self.builds[&id];
             if build.cancelled || build.is_pushing() || !which(self, build.node) {

@@ -142,13 +142,13 @@ impl Machine {
         for subject in subjects {
             match subject {
                 Subject::Source(id) => paths.push(self.sources[*id].path.clone()),
-                Subject::Outputs(id) => {
-                    paths.extend(
-                        self.graph[*id]
-                            .outputs(&self.dir)
-                            .filter_map(|(_, path)| path),
-                    );
-                }
+                Subject::Outputs(id) => match self.graph.only_out(*id) {
+                    Some(path) => paths.push(path.clone()),
+                    None => {
+                        let outputs = self.graph.outputs(*id, &self.dir);
+                        paths.extend(outputs.filter_map(|(_, path)| path));
+                    }
+                },
                 Subject::Realisations(id) => {
                     outputs.extend(super::resolve::drv_outputs(&self.graph[*id], &self.dir));
                 }
@@ -179,6 +179,11 @@ impl Machine {
                     let count = self.graph[id].output_count();
                     let mask = super::graph::mask_of_all(valid.by_ref().take(count));
                     self.looked_up(id, mask);
+                    // What follows from it is seen to while it is at hand, and in order.
+                    self.do_work();
+                    if self.stop.is_some() {
+                        return;
+                    }
                 }
                 Subject::Source(id) => {
                     let is_valid = valid.next().unwrap_or(false);
@@ -231,7 +236,7 @@ impl Machine {
         } else if node.valid != 0 {
             self.counts.found += 1;
             if node.valid == all {
-                node.shrink(&self.dir);
+                self.graph.shrink(id, &self.dir);
             }
             let drv_path = self.graph.path(id).clone();
             self.emit(BuildEvent::Found { drv_path });
@@ -246,9 +251,10 @@ impl Machine {
             return;
         }
         let (needed, urgent) = (node.needed, node.urgent);
-        let Some(derivation) = node.derivation().cloned() else {
+        let has_sources = node.has_sources;
+        if node.derivation().is_none() {
             return;
-        };
+        }
         let mut unmet = 0;
         for edge in self.graph.inputs(id) {
             if !self.graph[edge.input].has(edge.outputs) {
@@ -262,7 +268,8 @@ impl Machine {
                 }));
             }
         }
-        for path in derivation.input_srcs.iter() {
+        let derivation = self.graph[id].derivation().filter(|_| has_sources).cloned();
+        for path in derivation.iter().flat_map(|it| it.input_srcs.iter()) {
             let source = self.sources.intern(path);
             match self.sources[source].state {
                 SourceState::Valid => continue,
@@ -336,7 +343,7 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation() else {
             return;
         };
-        let suitable = self.scheduler.suitable(id, derivation);
+        let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
         if suitable == 0 {
             let system = derivation.system.to_string();
             let features = derivation.env_var("requiredSystemFeatures");

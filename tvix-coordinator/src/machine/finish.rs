@@ -196,7 +196,7 @@ impl Machine {
             .map(|(root, id)| {
                 let node = &self.graph[*id];
                 let mut outputs = SortedMap::with_capacity(root.wanted.outputs.len());
-                for (name, path) in node.outputs(&self.dir) {
+                for (name, path) in self.graph.outputs(*id, &self.dir) {
                     let wanted = root.wanted.outputs.contains(name)
                         && node.mask([name]).is_ok_and(|mask| node.has(mask));
                     if let (true, Some(path)) = (wanted, path) {

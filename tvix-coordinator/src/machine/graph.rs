@@ -3,7 +3,8 @@
 //! It holds a million derivations and more, so nodes are small, edges are threaded through one
 //! array, and a derivation's body is let go as soon as its outputs are known. What a step touches
 //! is anywhere in memory: a node takes one line of the processor's cache, and its path, which is
-//! seldom needed, is kept apart.
+//! seldom needed, is kept apart. So is the path of the output `out` where that is the only one, as
+//! it mostly is: queries and dependents read it there, and need neither the node nor the derivation.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use hashbrown::HashTable;
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 
+use super::schedule::Kind;
 use crate::digest_hash;
 
 /// A derivation, by number.
@@ -61,6 +63,8 @@ pub(super) enum Body {
     Full(Arc<Derivation>),
     /// Only where its outputs are: all that others still need.
     Outputs(Box<[(OutputName, Option<StorePath>)]>),
+    /// The same of one whose only output is `out`, which the graph keeps.
+    Out,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,10 @@ pub(super) struct Node {
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
     pub(super) only_out: bool,
+    /// It uses sources.
+    pub(super) has_sources: bool,
+    /// What the scheduler knows of who can build it.
+    pub(super) kind: Kind,
     /// Estimated milliseconds from its start to the end of whatever is known to need it.
     pub(super) height: u32,
     first_edge: u32,
@@ -93,13 +101,30 @@ pub(super) struct Edge {
     next_dependent: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Graph {
     nodes: Vec<Node>,
     paths: Vec<StorePath>,
+    /// Of nodes whose only output is `out`, its path, once it is known.
+    outs: Vec<Option<StorePath>>,
+    out: OutputName,
     any_floating: bool,
     edges: Vec<Edge>,
     index: HashTable<NodeId>,
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Self {
+            nodes: Vec::new(),
+            paths: Vec::new(),
+            outs: Vec::new(),
+            out: OutputName::out(),
+            any_floating: false,
+            edges: Vec::new(),
+            index: HashTable::new(),
+        }
+    }
 }
 
 impl std::ops::Index<NodeId> for Graph {
@@ -150,12 +175,15 @@ impl Graph {
             urgent: false,
             floating: false,
             only_out: false,
+            has_sources: false,
+            kind: Kind::default(),
             height: 0,
             first_edge: 0,
             edge_count: 0,
             first_dependent: NONE,
         });
         self.paths.push(path.clone());
+        self.outs.push(None);
         let paths = &self.paths;
         let rehash = |id: &NodeId| digest_hash(&paths[id.0 as usize]);
         self.index.insert_unique(digest_hash(path), id, rehash);
@@ -163,8 +191,13 @@ impl Graph {
     }
 
     /// Gives a node its derivation.
-    pub(super) fn set_derivation(&mut self, id: NodeId, derivation: Arc<Derivation>) {
-        let node = &mut self[id];
+    pub(super) fn set_derivation(
+        &mut self,
+        id: NodeId,
+        derivation: Arc<Derivation>,
+        dir: &StoreDir,
+    ) {
+        let node = &mut self.nodes[id.0 as usize];
         node.floating = derivation
             .outputs
             .values()
@@ -172,8 +205,67 @@ impl Graph {
         let mut names = derivation.outputs.keys();
         let first_is_out = names.next().is_some_and(|name| name.as_str() == "out");
         node.only_out = first_is_out && names.next().is_none();
+        if node.only_out {
+            let out = derivation.output_paths(dir).next();
+            self.outs[id.0 as usize] = out.and_then(|(_, path)| path);
+        }
+        node.has_sources = !derivation.input_srcs.is_empty();
         node.body = Body::Full(derivation);
-        self.any_floating |= self[id].floating;
+        self.any_floating |= node.floating;
+    }
+
+    /// The path of `out`, if that is the only output and it is known where it is or will be.
+    pub(super) fn only_out(&self, id: NodeId) -> Option<&StorePath> {
+        self.outs[id.0 as usize].as_ref()
+    }
+
+    /// The outputs with their paths, as far as they are known.
+    pub(super) fn outputs<'a>(
+        &'a self,
+        id: NodeId,
+        dir: &'a StoreDir,
+    ) -> impl Iterator<Item = (&'a OutputName, Option<StorePath>)> + 'a {
+        let out = self.only_out(id);
+        let (derivation, outputs) = match &self[id].body {
+            Body::Full(derivation) if out.is_none() => (Some(derivation), &[][..]),
+            Body::Outputs(outputs) => (None, &outputs[..]),
+            Body::Unknown | Body::Full(_) | Body::Out => (None, &[][..]),
+        };
+        let of_derivation = derivation
+            .into_iter()
+            .flat_map(|derivation| derivation.output_paths(dir));
+        out.map(|path| (&self.out, Some(path.clone())))
+            .into_iter()
+            .chain(of_derivation)
+            .chain(outputs.iter().map(|(name, path)| (name, path.clone())))
+    }
+
+    /// Keeps of a derivation only where its outputs are, which are all of these in order.
+    pub(super) fn set_outputs(
+        &mut self,
+        id: NodeId,
+        mut outputs: impl Iterator<Item = (OutputName, Option<StorePath>)>,
+    ) {
+        let node = &mut self.nodes[id.0 as usize];
+        if node.only_out {
+            self.outs[id.0 as usize] = outputs.next().and_then(|(_, path)| path);
+            node.body = Body::Out;
+        } else {
+            node.body = Body::Outputs(outputs.collect());
+        }
+    }
+
+    /// Lets go of all but the outputs' paths.
+    pub(super) fn shrink(&mut self, id: NodeId, dir: &StoreDir) {
+        let node = &mut self.nodes[id.0 as usize];
+        if let Body::Full(derivation) = &node.body {
+            node.body = if node.only_out {
+                Body::Out
+            } else {
+                let outputs = derivation.output_paths(dir);
+                Body::Outputs(outputs.map(|(name, path)| (name.clone(), path)).collect())
+            };
+        }
     }
 
     /// Whether there is any node whose output paths follow from a build.
@@ -181,27 +273,21 @@ impl Graph {
         self.any_floating
     }
 
-    /// Sets the inputs of a node that has none yet.
-    pub(super) fn set_inputs(
-        &mut self,
-        dependent: NodeId,
-        inputs: impl Iterator<Item = (NodeId, OutputMask)>,
-    ) {
-        let first_edge = self.edges.len() as u32;
-        for (input, outputs) in inputs {
-            let edge = self.edges.len() as u32;
-            let next_dependent = std::mem::replace(&mut self[input].first_dependent, edge);
-            self.edges.push(Edge {
-                dependent,
-                input,
-                outputs,
-                next_dependent,
-            });
-        }
-        let edge_count = self.edges.len() as u32 - first_edge;
+    /// Adds an input to a node, all of whose inputs are added one after the other.
+    pub(super) fn add_input(&mut self, dependent: NodeId, input: NodeId, outputs: OutputMask) {
+        let edge = self.edges.len() as u32;
+        let next_dependent = std::mem::replace(&mut self[input].first_dependent, edge);
+        self.edges.push(Edge {
+            dependent,
+            input,
+            outputs,
+            next_dependent,
+        });
         let node = &mut self[dependent];
-        node.first_edge = first_edge;
-        node.edge_count = edge_count;
+        if node.edge_count == 0 {
+            node.first_edge = edge;
+        }
+        node.edge_count += 1;
     }
 
     /// Of an input that was not known, all outputs were taken to be used: they are these.
@@ -240,7 +326,7 @@ impl Node {
     pub(super) fn derivation(&self) -> Option<&Arc<Derivation>> {
         match &self.body {
             Body::Full(derivation) => Some(derivation),
-            Body::Unknown | Body::Outputs(_) => None,
+            Body::Unknown | Body::Outputs(_) | Body::Out => None,
         }
     }
 
@@ -250,6 +336,7 @@ impl Node {
         }
         match &self.body {
             Body::Unknown => 0,
+            Body::Out => 1,
             Body::Full(derivation) => derivation.outputs.len(),
             Body::Outputs(outputs) => outputs.len(),
         }
@@ -268,7 +355,7 @@ impl Node {
             return (name == "out").then_some(0);
         }
         match &self.body {
-            Body::Unknown => None,
+            Body::Unknown | Body::Out => None,
             Body::Full(derivation) => derivation
                 .outputs
                 .keys()
@@ -293,33 +380,6 @@ impl Node {
                 Some(index) => Ok(mask | bit(index)),
                 None => Err(name.clone()),
             })
-    }
-
-    /// The outputs with their paths, as far as they are known.
-    pub(super) fn outputs<'a>(
-        &'a self,
-        dir: &'a StoreDir,
-    ) -> impl Iterator<Item = (&'a OutputName, Option<StorePath>)> + 'a {
-        let (derivation, outputs) = match &self.body {
-            Body::Unknown => (None, &[][..]),
-            Body::Full(derivation) => (Some(derivation), &[][..]),
-            Body::Outputs(outputs) => (None, &outputs[..]),
-        };
-        let of_derivation = derivation
-            .into_iter()
-            .flat_map(|derivation| derivation.output_paths(dir));
-        of_derivation.chain(outputs.iter().map(|(name, path)| (name, path.clone())))
-    }
-
-    /// Lets go of all but the outputs' paths.
-    pub(super) fn shrink(&mut self, dir: &StoreDir) {
-        if let Body::Full(derivation) = &self.body {
-            let outputs = derivation
-                .output_paths(dir)
-                .map(|(name, path)| (name.clone(), path))
-                .collect();
-            self.body = Body::Outputs(outputs);
-        }
     }
 }
 

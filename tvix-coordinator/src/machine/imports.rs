@@ -107,7 +107,7 @@ impl Machine {
                     _ => return,
                 }
             }
-            let known: BTreeMap<&OutputName, _> = node.outputs(&self.dir).collect();
+            let known: BTreeMap<&OutputName, _> = self.graph.outputs(*id, &self.dir).collect();
             for output in &wanted.outputs {
                 let Some(Some(path)) = known.get(output) else {
                     return;

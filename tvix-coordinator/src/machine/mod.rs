@@ -37,6 +37,7 @@ mod graph;
 mod imports;
 mod input;
 mod lookup;
+mod ready;
 mod record;
 mod resolve;
 mod schedule;
@@ -129,7 +130,7 @@ pub struct Machine {
     sources: Sources,
     look_ups: LookUps,
     scheduler: Scheduler,
-    builds: BTreeMap<BuildId, Build>,
+    builds: FxHashMap<BuildId, Build>,
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
@@ -167,7 +168,7 @@ impl Machine {
             sources: Sources::default(),
             look_ups: LookUps::default(),
             scheduler,
-            builds: BTreeMap::new(),
+            builds: FxHashMap::default(),
             imports: Imports::default(),
             delegates: FxHashMap::default(),
             roots: Vec::new(),

@@ -45,7 +45,7 @@ impl Machine {
         let mut used = Vec::new();
         let built = |drv_path: &StorePath, output: &OutputName| {
             let input = graph.find(drv_path)?;
-            let mut outputs = graph[input].outputs(dir);
+            let mut outputs = graph.outputs(input, dir);
             let path = outputs.find(|(name, _)| *name == output)?.1?;
             used.push(path.clone());
             Some(path)
@@ -114,13 +114,11 @@ impl Machine {
             if self.graph[origin].state != State::Delegated(resolved) {
                 continue;
             }
-            let outputs = self.graph[resolved]
-                .outputs(&self.dir)
-                .map(|(name, path)| (name.clone(), path))
-                .collect();
-            let node = &mut self.graph[origin];
-            node.body = Body::Outputs(outputs);
-            node.state = State::Present;
+            let outputs = self.graph.outputs(resolved, &self.dir);
+            let outputs = outputs.map(|(name, path)| (name.clone(), path));
+            let outputs: Vec<_> = outputs.collect();
+            self.graph.set_outputs(origin, outputs.into_iter());
+            self.graph[origin].state = State::Present;
             self.now_valid(origin, valid);
         }
     }
@@ -149,11 +147,9 @@ impl Machine {
             let found: Vec<Option<StorePath>> = paths.by_ref().take(count).collect();
             let mask = mask_of_all(found.iter().map(Option::is_some));
             if mask == self.graph[id].all_outputs() && found.len() == count {
-                let names = self.graph[id]
-                    .outputs(&self.dir)
-                    .map(|(name, _)| name.clone());
-                let outputs = names.zip(found).collect();
-                self.graph[id].body = Body::Outputs(outputs);
+                let outputs = self.graph.outputs(id, &self.dir);
+                let names: Vec<_> = outputs.map(|(name, _)| name.clone()).collect();
+                self.graph.set_outputs(id, names.into_iter().zip(found));
                 self.looked_up(id, mask);
             } else {
                 // Of a floating derivation, all is built or nothing.

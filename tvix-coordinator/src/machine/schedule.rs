@@ -5,7 +5,8 @@
 //! builds took before.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 
 use super::graph::{Graph, NodeId, State};
+use super::ready::ReadyQueue;
 
 /// What a derivation of which nothing is known is taken to last, in milliseconds.
 const DEFAULT_ESTIMATE: u32 = 1000;
@@ -22,17 +24,13 @@ const DEFAULT_ESTIMATE: u32 = 1000;
 /// Systems that are remembered. There are but a few.
 const SYSTEMS: usize = 8;
 
+/// Derivations for one system that ask for no feature, by number; `None` for any other. Kept with
+/// a derivation when it is new, so that nobody has to read its environment again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kind(Option<NonZeroU8>);
+
 /// Builders, as bits.
 pub(super) type BuilderMask = u64;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Priority {
-    /// Urgent before needed before anything else, and among equals by height. One number, as it
-    /// is compared more than anything else.
-    rank: u64,
-    /// Earlier ones first, so that equals keep the order in which they came.
-    node: Reverse<NodeId>,
-}
 
 #[derive(Debug)]
 struct Slots {
@@ -56,7 +54,7 @@ pub(super) struct Scheduler {
     max_jobs: usize,
     running: usize,
     /// Ready derivations, by who can build them.
-    ready: Vec<(BuilderMask, BinaryHeap<Priority>)>,
+    ready: Vec<(BuilderMask, ReadyQueue)>,
     delayed: BTreeMap<(Duration, NodeId), ()>,
     attempts: FxHashMap<NodeId, Attempts>,
     /// Who can build what asks for no feature, by system.
@@ -97,25 +95,31 @@ impl Scheduler {
         self.builders[builder].name.clone()
     }
 
+    pub(super) fn kind(&mut self, derivation: &Derivation) -> Kind {
+        if derivation.env_var("requiredSystemFeatures").is_some() {
+            return Kind(None);
+        }
+        let mut known = self.by_system.iter();
+        let index = known.position(|(system, _)| *system == derivation.system);
+        let index = index.unwrap_or(self.by_system.len());
+        if index == self.by_system.len() && index < SYSTEMS {
+            let can = self.supporting(derivation);
+            self.by_system.push((derivation.system.clone(), can));
+        }
+        let number = u8::try_from(index + 1).ok().filter(|_| index < SYSTEMS);
+        Kind(number.and_then(NonZeroU8::new))
+    }
+
     /// Who can build `derivation`, less those that said they cannot.
-    pub(super) fn suitable(&mut self, id: NodeId, derivation: &Derivation) -> BuilderMask {
+    pub(super) fn suitable(&self, id: NodeId, kind: Kind, derivation: &Derivation) -> BuilderMask {
         let unsuitable = self
             .attempts
             .get(&id)
             .map_or(0, |attempts| attempts.unsuitable);
-        let plain = derivation.env_var("requiredSystemFeatures").is_none();
-        let mut by_system = self.by_system.iter();
-        let known = by_system.find(|(system, _)| plain && *system == derivation.system);
-        let can = match known {
-            Some((_, can)) => *can,
-            None => {
-                let can = self.supporting(derivation);
-                if plain && self.by_system.len() < SYSTEMS {
-                    self.by_system.push((derivation.system.clone(), can));
-                }
-                can
-            }
-        };
+        let known = kind
+            .0
+            .and_then(|number| self.by_system.get(usize::from(number.get()) - 1));
+        let can = known.map_or_else(|| self.supporting(derivation), |(_, can)| *can);
         can & !unsuitable
     }
 
@@ -129,15 +133,16 @@ impl Scheduler {
     /// Has a ready derivation wait for a place. Calling it again when its priority grew is right.
     pub(super) fn push(&mut self, graph: &Graph, id: NodeId, suitable: BuilderMask) {
         let node = &graph[id];
-        let priority = Priority {
-            rank: u64::from(node.urgent) << 33
-                | u64::from(node.needed) << 32
-                | u64::from(node.height),
-            node: Reverse(id),
-        };
+        // Urgent before needed before anything else, and among equals by height.
+        let rank =
+            u64::from(node.urgent) << 33 | u64::from(node.needed) << 32 | u64::from(node.height);
         match self.ready.iter_mut().find(|(mask, _)| *mask == suitable) {
-            Some((_, heap)) => heap.push(priority),
-            None => self.ready.push((suitable, BinaryHeap::from([priority]))),
+            Some((_, queue)) => queue.push(rank, id),
+            None => {
+                let mut queue = ReadyQueue::default();
+                queue.push(rank, id);
+                self.ready.push((suitable, queue));
+            }
         }
     }
 
@@ -175,28 +180,29 @@ impl Scheduler {
         if self.running >= self.max_jobs {
             return None;
         }
-        let mut best: Option<(Priority, usize)> = None;
+        // Rank and number of the best, and in which queue it is.
+        let mut best: Option<(u64, NodeId, usize)> = None;
         for index in 0..self.ready.len() {
-            let (mask, heap) = &mut self.ready[index];
-            // Entries outlive what they stand for: it may have been started by another entry.
-            while heap
-                .peek()
-                .is_some_and(|top| graph[top.node.0].state != State::Ready)
-            {
-                heap.pop();
-            }
-            let mask = *mask;
-            let Some(top) = heap.peek().copied() else {
+            if self.free_builder(self.ready[index].0, 0).is_none() {
                 continue;
-            };
-            if self.free_builder(mask, 0).is_some() && best.is_none_or(|(found, _)| found < top) {
-                best = Some((top, index));
+            }
+            let queue = &mut self.ready[index].1;
+            while let Some((rank, id)) = queue.peek() {
+                // Entries outlive what they stand for: it may have been started by another entry.
+                if graph[id].state != State::Ready {
+                    queue.pop();
+                    continue;
+                }
+                if best.is_none_or(|(top, first, _)| (top, Reverse(first)) < (rank, Reverse(id))) {
+                    best = Some((rank, id, index));
+                }
+                break;
             }
         }
-        let (priority, index) = best?;
-        let (mask, heap) = &mut self.ready[index];
-        heap.pop();
-        let (mask, id) = (*mask, priority.node.0);
+        let (_, id, index) = best?;
+        let (mask, queue) = &mut self.ready[index];
+        queue.pop();
+        let mask = *mask;
         let tried = self
             .attempts
             .get(&id)
@@ -251,13 +257,13 @@ impl Scheduler {
 
     /// Takes note of a new derivation. Its inputs have at least its own way to go and theirs.
     ///
-    /// Heights further down are computed anew whenever the graph has grown by half, so that all
-    /// that costs a constant for each derivation.
+    /// Heights further down are computed anew when the graph has doubled and something waits for a
+    /// builder, so that all that costs a constant for each derivation.
     pub(super) fn added(&mut self, graph: &mut Graph, id: NodeId) {
         self.fresh += 1;
         let own = self.own_height(graph, id);
         graph[id].height = own;
-        if self.fresh > (graph.len() / 3).max(256) {
+        if self.fresh > (graph.len() / 2).max(256) && !self.ready.is_empty() {
             self.refresh_heights(graph);
         }
     }
@@ -294,10 +300,13 @@ impl Scheduler {
                 node.height = node.height.max(through);
             }
         }
-        for (mask, heap) in std::mem::take(&mut self.ready) {
-            for entry in heap {
-                if graph[entry.node.0].state == State::Ready {
-                    self.push(graph, entry.node.0, mask);
+        for (mask, queue) in std::mem::take(&mut self.ready) {
+            let mut ids: Vec<NodeId> = queue.into_ids().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                if graph[id].state == State::Ready {
+                    self.push(graph, id, mask);
                 }
             }
         }

@@ -31,17 +31,16 @@ impl Machine {
 
     /// Gives a node its derivation.
     pub(super) fn introduce(&mut self, id: NodeId, derivation: Arc<Derivation>) {
-        let mut inputs = Vec::with_capacity(derivation.input_drvs.len());
         let mut missing = None;
         for (path, outputs) in derivation.input_drvs.iter() {
             let input = self.graph.intern(path);
             match self.graph[input].mask(outputs.iter()) {
-                Ok(mask) => inputs.push((input, mask)),
+                Ok(mask) => self.graph.add_input(id, input, mask),
                 Err(output) => missing = Some((path.clone(), output)),
             }
         }
-        self.graph.set_inputs(id, inputs.into_iter());
-        self.graph.set_derivation(id, derivation);
+        self.graph[id].kind = self.scheduler.kind(&derivation);
+        self.graph.set_derivation(id, derivation, &self.dir);
         let node = &mut self.graph[id];
         if node.state == State::Unknown {
             node.state = State::Idle;

@@ -1,7 +1,5 @@
 //! Copying sources to the store: paths in strings, `builtins.path`, `filterSource`, `toFile`.
 
-use std::path::PathBuf;
-
 use bytes::Bytes;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar;
@@ -19,6 +17,9 @@ use crate::source::Pos;
 use crate::value::{ContextElement, NixPath, NixString, Value};
 
 use super::{io_error, join, lossy};
+
+/// Files of fewer bytes are read whole.
+const SMALL: u64 = 1 << 20;
 
 /// Which files of a tree become part of a source: called with the path and the kind.
 pub(crate) type Keep<'a> = dyn FnMut(&[u8], FileKind) -> Result<bool> + 'a;
@@ -103,12 +104,17 @@ impl<'h> Interp<'h> {
                 };
                 (hash, content)
             }
+            // A thread and buffers of its own would be a waste on what is mostly a patch.
+            (_, None, Some(disk)) if self.is_small_file(&resolved)? => {
+                let (hash, _) = self.hash_kept(&resolved, None)?;
+                (hash, SourceContent::Tree(disk))
+            }
             (_, None, Some(disk)) => {
                 let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256)
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
-            (_, keep, disk) => self.hash_kept(&resolved, keep, disk)?,
+            (_, keep, _) => self.hash_kept(&resolved, keep)?,
         };
         if let Some(wanted) = wanted
             && *wanted != hash
@@ -175,7 +181,6 @@ impl<'h> Interp<'h> {
         &self,
         root: &[u8],
         keep: Option<&mut Keep<'_>>,
-        disk: Option<PathBuf>,
     ) -> Result<(NixHash, SourceContent)> {
         let mut archive = nar::Writer::new(Vec::new());
         let mut all = |_: &[u8], _: FileKind| Ok(true);
@@ -187,9 +192,14 @@ impl<'h> Interp<'h> {
         let archive = archive
             .finish()
             .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
-        let _ = disk;
         let hash = NixHash::digest(HashAlgo::Sha256, &archive);
         Ok((hash, SourceContent::Archive(Bytes::from(archive))))
+    }
+
+    fn is_small_file(&self, path: &[u8]) -> Result<bool> {
+        let local = self.local(path);
+        let is_file = matches!(self.lstat(path)?, Some(FileKind::Regular { .. }));
+        Ok(is_file && self.world.files.len(paths::to_os(&local)) < SMALL)
     }
 
     fn archive(

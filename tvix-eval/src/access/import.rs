@@ -65,7 +65,7 @@ impl<'h> Interp<'h> {
         }))
     }
 
-    fn root_env(&self) -> &'h Env<'h> {
+    fn root_env(&self) -> Env<'h> {
         Env::new(self.heap, None, 0)
     }
 

@@ -8,16 +8,16 @@ use crate::source::Pos;
 use crate::value::{Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("add", 2, add),
-    def("sub", 2, sub),
-    def("mul", 2, mul),
-    def("div", 2, div),
-    def("lessThan", 2, less_than),
-    def("bitAnd", 2, bit_and),
-    def("bitOr", 2, bit_or),
-    def("bitXor", 2, bit_xor),
-    def("ceil", 1, ceil),
-    def("floor", 1, floor),
+    def("add", 2, add).strict(0b11),
+    def("sub", 2, sub).strict(0b11),
+    def("mul", 2, mul).strict(0b11),
+    def("div", 2, div).strict(0b11),
+    def("lessThan", 2, less_than).strict(0b11),
+    def("bitAnd", 2, bit_and).strict(0b11),
+    def("bitOr", 2, bit_or).strict(0b11),
+    def("bitXor", 2, bit_xor).strict(0b11),
+    def("ceil", 1, ceil).strict(0b1),
+    def("floor", 1, floor).strict(0b1),
 ];
 
 macro_rules! arithmetic {
@@ -110,6 +110,6 @@ fn round<'h>(
     let shown = interp.show(Value::Float(number));
     Err(Error::new(
         ErrorKind::Other,
-        format!("{shown} is not in the range of an integer"),
+        format!("NixFloat argument {shown} is not in the range of NixInt"),
     ))
 }

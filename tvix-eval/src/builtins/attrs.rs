@@ -5,21 +5,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply, Attr, Ref, Value};
+use crate::value::{Apply2, Attr, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("attrNames", 1, attr_names),
-    def("attrValues", 1, attr_values),
-    def("catAttrs", 2, cat_attrs),
-    def("functionArgs", 1, function_args),
-    def("getAttr", 2, get_attr),
-    def("hasAttr", 2, has_attr),
-    def("intersectAttrs", 2, intersect_attrs),
-    def("listToAttrs", 1, list_to_attrs),
-    def("mapAttrs", 2, map_attrs),
-    def("removeAttrs", 2, remove_attrs),
+    def("attrNames", 1, attr_names).strict(0b1),
+    def("attrValues", 1, attr_values).strict(0b1),
+    def("catAttrs", 2, cat_attrs).strict(0b11),
+    def("functionArgs", 1, function_args).strict(0b1),
+    def("getAttr", 2, get_attr).strict(0b11),
+    def("hasAttr", 2, has_attr).strict(0b11),
+    def("intersectAttrs", 2, intersect_attrs).strict(0b11),
+    def("listToAttrs", 1, list_to_attrs).strict(0b1),
+    def("mapAttrs", 2, map_attrs).strict(0b10),
+    def("removeAttrs", 2, remove_attrs).strict(0b11),
     def("unsafeGetAttrPos", 2, unsafe_get_attr_pos),
-    def("zipAttrsWith", 2, zip_attrs_with),
+    def("zipAttrsWith", 2, zip_attrs_with).strict(0b11),
 ];
 
 fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -32,7 +32,7 @@ fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
     let items = interp
         .heap
         .alloc_slice_fill_with(names.len(), |index| -> Ref<'h> {
-            interp.cell(interp.symbol_string(names[index].1.name))
+            interp.name_cell(names[index].1.name)
         });
     Ok(interp.list_in_heap(items))
 }
@@ -133,13 +133,9 @@ fn get_attr<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
     )?;
     match attrs.get(name) {
         Some(attr) => interp.force_at(attr.value, pos),
-        None => {
-            let known = attrs.entries.iter().map(|attr| attr.name);
-            Err(interp
-                .missing_attr(name, Pos::NONE)
-                .suggesting(interp.suggest(name, known))
-                .within(pos, "in the attribute set under consideration"))
-        }
+        None => Err(interp
+            .missing_attr(name, Pos::NONE)
+            .within(pos, "in the attribute set under consideration")),
     }
 }
 
@@ -213,7 +209,8 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
             name_attr.value,
             name_attr.pos,
             "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs",
-        )?;
+        )
+        .map_err(|error| error.of_type_at(name_attr.pos))?;
         // The value of a name that was there before is not even looked for.
         if names.insert(name) {
             let value = field(interp.known.value)?;
@@ -237,14 +234,14 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         .heap
         .alloc_slice_fill_with(attrs.entries.len(), |index| {
             let attr = attrs.entries[index];
-            let name = interp.cell(interp.symbol_string(attr.name));
+            let name = interp.name_cell(attr.name);
             Attr {
-                value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                value: interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
                     func: args[0],
-                    arg: name,
-                    second: Some(attr.value),
+                    args: [name, attr.value],
                 }))),
-                ..attr
+                pos: Pos::NONE,
+                name: attr.name,
             }
         });
     Ok(interp.attrs_in_heap(entries, Pos::NONE))
@@ -337,10 +334,9 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         .map(|(name, values)| Attr {
             name,
             pos: Pos::NONE,
-            value: interp.cell(Value::Apply(interp.heap.alloc(Apply {
+            value: interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
                 func: args[0],
-                arg: interp.cell(interp.symbol_string(name)),
-                second: Some(interp.cell(interp.list(&values))),
+                args: [interp.name_cell(name), interp.cell(interp.list(&values))],
             }))),
         })
         .collect();

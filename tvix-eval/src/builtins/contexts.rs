@@ -16,15 +16,15 @@ use crate::value::{ContextElement, ContextId, Ref, Value};
 pub(super) const BUILTINS: &[Def] = &[
     def("addDrvOutputDependencies", 1, add_drv_output_dependencies),
     def("appendContext", 2, append_context),
-    def("getContext", 1, get_context),
-    def("hasContext", 1, has_context),
+    def("getContext", 1, get_context).strict(0b1),
+    def("hasContext", 1, has_context).strict(0b1),
     def("outputOf", 2, output_of),
     def(
         "unsafeDiscardOutputDependency",
         1,
         discard_output_dependency,
     ),
-    def("unsafeDiscardStringContext", 1, discard_context),
+    def("unsafeDiscardStringContext", 1, discard_context).strict(0b1),
 ];
 
 fn discard_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -88,8 +88,7 @@ fn add_drv_output_dependencies<'h>(
                 lossy(text.bytes),
                 elements.len()
             ),
-        )
-        .at(pos));
+        ));
     };
     let deep = match element {
         ContextElement::Opaque(path) if path.is_derivation() => ContextElement::Deep(path.clone()),
@@ -100,8 +99,7 @@ fn add_drv_output_dependencies<'h>(
                     "path '{}' is not a derivation",
                     interp.world.settings.store_dir.display(path)
                 ),
-            )
-            .at(pos));
+            ));
         }
         ContextElement::Deep(path) => ContextElement::Deep(path.clone()),
         ContextElement::Output { output, .. } => {
@@ -111,8 +109,7 @@ fn add_drv_output_dependencies<'h>(
                     "`addDrvOutputDependencies` can only act on derivations, not on a derivation output such as '{}'",
                     output.as_str()
                 ),
-            )
-            .at(pos));
+            ));
         }
     };
     Ok(interp.string_in_heap(text.bytes, interp.contexts.single(deep)))
@@ -180,7 +177,7 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         let path = dir.parse(name).map_err(|_| {
             Error::new(
                 ErrorKind::Other,
-                format!("context key '{}' is not a store path", lossy(name)),
+                format!("context key '\"{}\"' is not a store path", lossy(name)),
             )
             .at(attr.pos)
         })?;
@@ -190,7 +187,9 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             "while evaluating the value of a string context",
         )?;
         let flag = |key: &str, context| match info.get(interp.intern(key)) {
-            Some(attr) => interp.expect_bool(attr.value, attr.pos, context),
+            Some(attr) => interp
+                .expect_bool(attr.value, attr.pos, context)
+                .map_err(|error| error.of_type_at(attr.pos)),
             None => Ok(false),
         };
         if flag(
@@ -203,7 +202,7 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             Error::new(
                 ErrorKind::Other,
                 format!(
-                    "tried to add all-outputs context of {}, which is not a derivation, to a string",
+                    "tried to add all-outputs context of \"{}\", which is not a derivation, to a string",
                     lossy(name)
                 ),
             )
@@ -230,7 +229,7 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             return Err(Error::new(
                 ErrorKind::Other,
                 format!(
-                    "tried to add derivation output context of {}, which is not a derivation, to a string",
+                    "tried to add derivation output context of \"{}\", which is not a derivation, to a string",
                     lossy(name)
                 ),
             )

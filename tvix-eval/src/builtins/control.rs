@@ -12,7 +12,7 @@ use crate::value::{Attr, ContextId, Ref, Value};
 pub(super) const BUILTINS: &[Def] = &[
     def("abort", 1, abort),
     def("throw", 1, throw),
-    def("seq", 2, seq),
+    def("seq", 2, seq).strict(0b1),
     def("deepSeq", 2, deep_seq),
     def("tryEval", 1, try_eval),
     def("addErrorContext", 2, add_error_context),
@@ -91,7 +91,7 @@ fn add_error_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Res
         pos,
         "while evaluating the error message passed to builtins.addErrorContext",
     )?;
-    Err(error.within(Pos::NONE, String::from_utf8_lossy(text.bytes).into_owned()))
+    Err(error.within_always(Pos::NONE, String::from_utf8_lossy(text.bytes).into_owned()))
 }
 
 fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

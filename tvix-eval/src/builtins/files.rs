@@ -1,7 +1,7 @@
 //! Files, imports and sources.
 
 use nix_compat::content_address::ContentAddressMethod;
-use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
 use nix_compat::sorted::SortedSet;
 
 use super::{Def, def};
@@ -206,7 +206,7 @@ fn hash_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         "while realising the path passed to 'builtins.hashFile'",
     )?;
     let contents = interp.read_file(&path)?;
-    Ok(interp.text(NixHash::digest(algo, &contents).base16()))
+    Ok(interp.text(NixHash::digest(algo, &contents).encode(HashEncoding::Base16)))
 }
 
 fn to_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -334,19 +334,25 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
                 )?);
             }
             b"name" => {
-                let text = interp.expect_plain_string(
-                    attr.value,
-                    attr.pos,
-                    "while evaluating the `name` attribute passed to builtins.path",
-                )?;
+                let text = interp
+                    .expect_plain_string(
+                        attr.value,
+                        attr.pos,
+                        "while evaluating the `name` attribute passed to builtins.path",
+                    )
+                    .map_err(|error| error.of_type_at(attr.pos))?;
                 name = Some(text.bytes.to_vec());
             }
             b"filter" => {
-                filter = Some(interp.expect_function(
-                    attr.value,
-                    attr.pos,
-                    "while evaluating the `filter` parameter passed to builtins.path",
-                )?);
+                filter = Some(
+                    interp
+                        .expect_function(
+                            attr.value,
+                            attr.pos,
+                            "while evaluating the `filter` parameter passed to builtins.path",
+                        )
+                        .map_err(|error| error.of_type_at(attr.pos))?,
+                );
             }
             b"recursive" => {
                 let recursive = interp.expect_bool(

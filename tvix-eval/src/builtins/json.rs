@@ -8,7 +8,10 @@ use crate::source::Pos;
 use crate::text::{json, number};
 use crate::value::{Attr, ContextId, Ref, Value};
 
-pub(super) const BUILTINS: &[Def] = &[def("fromJSON", 1, from_json), def("toJSON", 1, to_json)];
+pub(super) const BUILTINS: &[Def] = &[
+    def("fromJSON", 1, from_json).strict(0b1),
+    def("toJSON", 1, to_json),
+];
 
 /// Documents may be nested so deep.
 const MOST_NESTED: usize = 10_000;
@@ -227,6 +230,10 @@ impl<'h> Interp<'h> {
                 })?;
             }
             other => {
+                let pos = match other {
+                    Value::Lambda { code, .. } => self.lambdas.get(code).pos,
+                    _ => pos,
+                };
                 return Err(Error::new(
                     ErrorKind::Type,
                     format!("cannot convert {} to JSON", other.type_phrase()),

@@ -6,26 +6,26 @@ use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Apply, Attr, Ref, Slot, Value};
+use crate::value::{Apply, Attr, List, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("all", 2, all),
-    def("any", 2, any),
-    def("concatLists", 1, concat_lists),
-    def("concatMap", 2, concat_map),
-    def("elem", 2, elem),
-    def("elemAt", 2, elem_at),
-    def("filter", 2, filter),
-    def("foldl'", 3, foldl),
-    def("genList", 2, gen_list),
-    def("genericClosure", 1, generic_closure),
-    def("groupBy", 2, group_by),
-    def("head", 1, head),
-    def("length", 1, length),
-    def("map", 2, map),
-    def("partition", 2, partition),
-    def("sort", 2, sort),
-    def("tail", 1, tail),
+    def("all", 2, all).strict(0b11),
+    def("any", 2, any).strict(0b11),
+    def("concatLists", 1, concat_lists).strict(0b1),
+    def("concatMap", 2, concat_map).strict(0b11),
+    def("elem", 2, elem).strict(0b10),
+    def("elemAt", 2, elem_at).strict(0b11),
+    def("filter", 2, filter).strict(0b10),
+    def("foldl'", 3, foldl).strict(0b101),
+    def("genList", 2, gen_list).strict(0b10),
+    def("genericClosure", 1, generic_closure).strict(0b1),
+    def("groupBy", 2, group_by).strict(0b11),
+    def("head", 1, head).strict(0b1),
+    def("length", 1, length).strict(0b1),
+    def("map", 2, map).strict(0b10),
+    def("partition", 2, partition).strict(0b11),
+    def("sort", 2, sort).strict(0b10),
+    def("tail", 1, tail).strict(0b1),
 ];
 
 /// What a function says of an element.
@@ -88,16 +88,31 @@ fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         pos,
         "while evaluating the first argument passed to builtins.concatLists",
     )?;
-    let mut items = Vec::new();
+    let mut total = 0;
+    let mut longest: Option<&'h List<'h>> = None;
     for list in lists.items {
         let list = interp.expect_list(
             list,
             pos,
             "while evaluating a value of the list passed to builtins.concatLists",
         )?;
-        items.extend_from_slice(list.items);
+        total += list.items.len();
+        if longest.is_none_or(|longest| longest.items.len() < list.items.len()) {
+            longest = Some(list);
+        }
     }
-    Ok(interp.list(&items))
+    match longest {
+        None => return Ok(Value::List(interp.shared.no_list)),
+        Some(only) if only.items.len() == total => return Ok(Value::List(only)),
+        Some(_) => {}
+    }
+    let mut items = bumpalo::collections::Vec::with_capacity_in(total, interp.heap);
+    for list in lists.items {
+        if let Value::List(list) = list.get() {
+            items.extend_from_slice_copy(list.items);
+        }
+    }
+    Ok(interp.list_in_heap(items.into_bump_slice()))
 }
 
 fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -209,10 +224,10 @@ fn foldl<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     let Some((first, rest)) = list.items.split_first() else {
         return interp.force_at(args[1], pos);
     };
-    let mut result = interp.call(func, &[args[1], first], pos)?;
+    let mut result = interp.call(func, &[args[1], first], Pos::NONE)?;
     for item in rest {
         let so_far = interp.cell(result);
-        result = interp.call(func, &[so_far, item], pos)?;
+        result = interp.call(func, &[so_far, item], Pos::NONE)?;
     }
     Ok(result)
 }
@@ -238,11 +253,9 @@ fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         .heap
         .alloc_slice_fill_with(length as usize, |index| -> Ref<'h> {
             let arg = interp.cell(Value::Int(index as i64));
-            interp.cell(Value::Apply(interp.heap.alloc(Apply {
-                func: args[0],
-                arg,
-                second: None,
-            })))
+            interp.cell(Value::Apply(
+                interp.heap.alloc(Apply { func: args[0], arg }),
+            ))
         });
     Ok(interp.list_in_heap(items))
 }
@@ -310,20 +323,16 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
 
 /// Adds a key to the sorted keys; `false` if it is there.
 fn insert_key<'h>(interp: &Interp<'h>, done: &mut Vec<Value<'h>>, key: Value<'h>) -> Result<bool> {
-    if done.is_empty() {
-        // A key that cannot be compared is wrong even if it is the only one.
-        interp.less(key, key)?;
-    }
     let (mut low, mut high) = (0, done.len());
     while low < high {
         let middle = (low + high) / 2;
-        let order = compare(interp, done[middle], key).within(
+        let order = compare(interp, key, done[middle]).within(
             Pos::NONE,
             "while comparing the `key` attributes of two genericClosure elements",
         )?;
         match order {
-            Ordering::Less => low = middle + 1,
-            Ordering::Greater => high = middle,
+            Ordering::Less => high = middle,
+            Ordering::Greater => low = middle + 1,
             Ordering::Equal => return Ok(false),
         }
     }
@@ -428,17 +437,17 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
         pos,
         "while evaluating the first argument passed to builtins.map",
     )?;
+    let count = list.items.len();
+    let calls: &'h [Apply<'h>] = interp.heap.alloc_slice_fill_with(count, |index| Apply {
+        func: args[0],
+        arg: list.items[index],
+    });
+    let cells: &'h [Slot<'h>] = interp
+        .heap
+        .alloc_slice_fill_with(count, |index| Slot::new(Value::Apply(&calls[index])));
     let items = interp
         .heap
-        .alloc_slice_fill_with(list.items.len(), |index| -> Ref<'h> {
-            interp
-                .heap
-                .alloc(Slot::new(Value::Apply(interp.heap.alloc(Apply {
-                    func: args[0],
-                    arg: list.items[index],
-                    second: None,
-                }))))
-        });
+        .alloc_slice_fill_with(count, |index| -> Ref<'h> { &cells[index] });
     Ok(interp.list_in_heap(items))
 }
 

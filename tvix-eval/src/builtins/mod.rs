@@ -27,6 +27,9 @@ pub struct Builtin<'h> {
     pub arity: u8,
     /// Whether errors do not say that they come from it.
     pub quiet: bool,
+    /// Which arguments it evaluates whatever happens, as a set of bits: 1 for the first, 2 for the
+    /// second and so on. They may then be evaluated before the call, which saves their thunks.
+    pub strict: u8,
     /// What it does. The arguments are not evaluated yet.
     pub function: &'h Function<'h>,
 }
@@ -38,7 +41,16 @@ pub type Function<'h> = dyn Fn(&Interp<'h>, &[Ref<'h>], Pos) -> Result<Value<'h>
 struct Def {
     name: &'static str,
     arity: u8,
+    strict: u8,
     function: for<'i, 'h, 'a> fn(&'i Interp<'h>, &'a [Ref<'h>], Pos) -> Result<Value<'h>>,
+}
+
+impl Def {
+    /// Which arguments are evaluated whatever happens: see [`Builtin::strict`].
+    const fn strict(mut self, arguments: u8) -> Self {
+        self.strict = arguments;
+        self
+    }
 }
 
 const fn def(
@@ -49,6 +61,7 @@ const fn def(
     Def {
         name,
         arity,
+        strict: 0,
         function,
     }
 }
@@ -127,7 +140,8 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
             arity: def.arity,
-            quiet: false,
+            quiet: def.name == "addErrorContext",
+            strict: def.strict,
             function,
         });
         add(def.name, Value::Builtin(builtin));

@@ -10,16 +10,16 @@ use crate::text::version;
 use crate::value::{ContextId, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("baseNameOf", 1, base_name_of),
-    def("compareVersions", 2, compare_versions),
-    def("concatStringsSep", 2, concat_strings_sep),
-    def("dirOf", 1, dir_of),
-    def("parseDrvName", 1, parse_drv_name),
-    def("replaceStrings", 3, replace_strings),
-    def("splitVersion", 1, split_version),
-    def("stringLength", 1, string_length),
-    def("substring", 3, substring),
-    def("toString", 1, to_string),
+    def("baseNameOf", 1, base_name_of).strict(0b1),
+    def("compareVersions", 2, compare_versions).strict(0b11),
+    def("concatStringsSep", 2, concat_strings_sep).strict(0b11),
+    def("dirOf", 1, dir_of).strict(0b1),
+    def("parseDrvName", 1, parse_drv_name).strict(0b1),
+    def("replaceStrings", 3, replace_strings).strict(0b111),
+    def("splitVersion", 1, split_version).strict(0b1),
+    def("stringLength", 1, string_length).strict(0b1),
+    def("substring", 3, substring).strict(0b111),
+    def("toString", 1, to_string).strict(0b1),
 ];
 
 fn to_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use nix_compat::derivation::{OutputName, output_placeholder};
-use nix_compat::nixhash::{HashEncoding, NixHash};
+use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
 
 use super::{Def, def};
 use crate::access::lossy;
@@ -16,21 +15,21 @@ use crate::value::{ContextId, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("convertHash", 1, convert_hash),
-    def("fromTOML", 1, from_toml),
+    def("fromTOML", 1, from_toml).strict(0b1),
     def("getEnv", 1, get_env),
-    def("hashString", 2, hash_string),
-    def("match", 2, match_regex),
+    def("hashString", 2, hash_string).strict(0b11),
+    def("match", 2, match_regex).strict(0b11),
     def("placeholder", 1, placeholder),
-    def("split", 2, split),
+    def("split", 2, split).strict(0b11),
 ];
 
 impl<'h> Interp<'h> {
     /// A regular expression, compiled once.
-    fn regex(&self, pattern: &'h [u8], pos: Pos) -> Result<Rc<Regex>> {
+    fn regex(&self, pattern: &'h [u8]) -> Result<Rc<Regex>> {
         if let Some(known) = self.world.regexes.borrow().get(pattern) {
             return Ok(known.clone());
         }
-        let regex = Regex::new(pattern).map_err(|error| regex_error(&error, pattern, pos))?;
+        let regex = Regex::new(pattern).map_err(|error| regex_error(&error, pattern))?;
         let regex = Rc::new(regex);
         self.world
             .regexes
@@ -41,13 +40,13 @@ impl<'h> Interp<'h> {
 }
 
 #[cold]
-fn regex_error(error: &RegexError, pattern: &[u8], pos: Pos) -> Box<Error> {
+fn regex_error(error: &RegexError, pattern: &[u8]) -> Box<Error> {
     let pattern = lossy(pattern);
     let message = match error {
         RegexError::Invalid { .. } => format!("invalid regular expression '{pattern}'"),
         _ => format!("memory limit exceeded by regular expression '{pattern}'"),
     };
-    Error::new(ErrorKind::Other, message).at(pos)
+    Error::new(ErrorKind::Other, message)
 }
 
 fn groups<'h>(
@@ -67,7 +66,7 @@ fn match_regex<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         pos,
         "while evaluating the first argument passed to builtins.match",
     )?;
-    let regex = interp.regex(pattern.bytes, pos)?;
+    let regex = interp.regex(pattern.bytes)?;
     let text = interp.expect_string(
         args[1],
         pos,
@@ -76,7 +75,7 @@ fn match_regex<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
     match regex.match_whole(text.bytes) {
         Ok(Some(found)) => Ok(groups(interp, text.bytes, &found)),
         Ok(None) => Ok(Value::Null),
-        Err(error) => Err(regex_error(&error, pattern.bytes, pos)),
+        Err(error) => Err(regex_error(&error, pattern.bytes)),
     }
 }
 
@@ -86,7 +85,7 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         pos,
         "while evaluating the first argument passed to builtins.split",
     )?;
-    let regex = interp.regex(pattern.bytes, pos)?;
+    let regex = interp.regex(pattern.bytes)?;
     let text = interp.expect_string(
         args[1],
         pos,
@@ -97,7 +96,7 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     let mut parts = Vec::new();
     let mut end = 0;
     for found in regex.find_iter(text.bytes) {
-        let found = found.map_err(|error| regex_error(&error, pattern.bytes, pos))?;
+        let found = found.map_err(|error| regex_error(&error, pattern.bytes))?;
         parts.push(part(end..found.range.start));
         parts.push(groups(interp, text.bytes, &found.groups));
         end = found.range.end;
@@ -120,7 +119,7 @@ fn hash_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         pos,
         "while evaluating the second argument passed to builtins.hashString",
     )?;
-    Ok(interp.text(NixHash::digest(algo, text.bytes).base16()))
+    Ok(interp.text(NixHash::digest(algo, text.bytes).encode(HashEncoding::Base16)))
 }
 
 fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -180,10 +179,9 @@ fn placeholder<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         pos,
         "while evaluating the first argument passed to builtins.placeholder",
     )?;
-    let output: OutputName = lossy(name.bytes)
-        .parse()
-        .map_err(|error| Error::new(ErrorKind::Other, format!("{error}")))?;
-    Ok(interp.text(output_placeholder(&output)))
+    let text = format!("nix-output:{}", lossy(name.bytes));
+    let hash = NixHash::digest(HashAlgo::Sha256, text);
+    Ok(interp.text(format!("/{}", hash.encode(HashEncoding::Base32))))
 }
 
 fn get_env<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -207,9 +205,8 @@ fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the argument passed to builtins.fromTOML",
     )?;
-    let table = toml::read(text.bytes).map_err(|error| {
-        Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")).at(pos)
-    })?;
+    let table = toml::read(text.bytes)
+        .map_err(|error| Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")))?;
     toml_value(interp, &TomlValue::Table(table), pos)
 }
 

@@ -7,16 +7,16 @@ use crate::source::Pos;
 use crate::value::{Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
-    def("typeOf", 1, type_of),
-    def("isAttrs", 1, is_attrs),
-    def("isBool", 1, is_bool),
-    def("isFloat", 1, is_float),
-    def("isFunction", 1, is_function),
-    def("isInt", 1, is_int),
-    def("isList", 1, is_list),
-    def("isNull", 1, is_null),
-    def("isPath", 1, is_path),
-    def("isString", 1, is_string),
+    def("typeOf", 1, type_of).strict(0b1),
+    def("isAttrs", 1, is_attrs).strict(0b1),
+    def("isBool", 1, is_bool).strict(0b1),
+    def("isFloat", 1, is_float).strict(0b1),
+    def("isFunction", 1, is_function).strict(0b1),
+    def("isInt", 1, is_int).strict(0b1),
+    def("isList", 1, is_list).strict(0b1),
+    def("isNull", 1, is_null).strict(0b1),
+    def("isPath", 1, is_path).strict(0b1),
+    def("isString", 1, is_string).strict(0b1),
 ];
 
 fn type_of<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

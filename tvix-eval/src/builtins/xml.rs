@@ -84,9 +84,11 @@ impl<'h> Writer<'_, 'h> {
             Value::Path(path) => self.xml.empty("path", &[("value", path.bytes)]),
             Value::List(list) => {
                 self.xml.open("list", &[]);
+                self.interp.deeper(Pos::NONE)?;
                 for item in list.items {
                     self.value(item, pos)?;
                 }
+                self.interp.depth.set(self.interp.depth.get() - 1);
                 self.xml.close();
             }
             Value::Attrs(attrs) => {
@@ -103,6 +105,7 @@ impl<'h> Writer<'_, 'h> {
             | Value::Partial(_)
             | Value::Thunk { .. }
             | Value::Apply(_)
+            | Value::Apply2(_)
             | Value::Hole(_)
             | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
         }
@@ -110,13 +113,17 @@ impl<'h> Writer<'_, 'h> {
     }
 
     fn attrs(&mut self, attrs: &Attrs<'h>) -> Result<()> {
+        // Each level is indented: what is written grows with the square of the depth.
+        self.interp.deeper(Pos::NONE)?;
         for (name, attr) in self.interp.by_name(attrs) {
             let place = self.place(attr.pos);
             let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
             if let Some((column, line, path)) = &place {
                 attributes.push(("column", column.as_bytes()));
                 attributes.push(("line", line.as_bytes()));
-                attributes.push(("path", path.as_bytes()));
+                if let Some(path) = path {
+                    attributes.push(("path", path.as_bytes()));
+                }
             }
             attributes.insert(0, ("name", name));
             attributes.sort_by_key(|(name, _)| *name);
@@ -124,6 +131,7 @@ impl<'h> Writer<'_, 'h> {
             self.value(attr.value, attr.pos)?;
             self.xml.close();
         }
+        self.interp.depth.set(self.interp.depth.get() - 1);
         Ok(())
     }
 
@@ -175,7 +183,9 @@ impl<'h> Writer<'_, 'h> {
         if let Some((column, line, path)) = &place {
             attributes.push(("column", column.as_bytes()));
             attributes.push(("line", line.as_bytes()));
-            attributes.push(("path", path.as_bytes()));
+            if let Some(path) = path {
+                attributes.push(("path", path.as_bytes()));
+            }
         }
         self.xml.open("function", &attributes);
         let symbols = &self.interp.symbols;
@@ -209,18 +219,15 @@ impl<'h> Writer<'_, 'h> {
         self.xml.close();
     }
 
-    fn place(&self, pos: Pos) -> Option<(String, String, String)> {
+    fn place(&self, pos: Pos) -> Option<(String, String, Option<String>)> {
         if !self.places {
             return None;
         }
         let place = self.interp.sources.place(pos)?;
-        let Origin::File(path) = place.origin else {
-            return None;
+        let path = match place.origin {
+            Origin::File(path) => Some(lossy(path)),
+            _ => None,
         };
-        Some((
-            place.column.to_string(),
-            place.line.to_string(),
-            lossy(path),
-        ))
+        Some((place.column.to_string(), place.line.to_string(), path))
     }
 }

@@ -6,7 +6,7 @@ use crate::ir::{AttrKind, AttrSet, Delayed};
 use crate::value::{Attr, Attrs, Env, Ref, Value};
 
 impl<'h> Interp<'h> {
-    pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
         if set.recursive {
             return self.recursive_set(set, env);
         }
@@ -48,10 +48,10 @@ impl<'h> Interp<'h> {
     fn from_env(
         &self,
         from: &'h [Delayed<'h>],
-        around: &'h Env<'h>,
-        evaluated_in: &'h Env<'h>,
+        around: Env<'h>,
+        evaluated_in: Env<'h>,
         first: usize,
-    ) -> &'h Env<'h> {
+    ) -> Env<'h> {
         let scope = Env::new(self.heap, Some(around), from.len());
         for (index, delayed) in from.iter().enumerate() {
             scope.set(first + index, self.delay(delayed, evaluated_in));
@@ -60,7 +60,7 @@ impl<'h> Interp<'h> {
     }
 
     /// The scope of a `let`'s body.
-    pub(super) fn let_env(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<&'h Env<'h>> {
+    pub(super) fn let_env(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Env<'h>> {
         let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
         self.fill_from(set, scope);
         for (index, def) in set.defs.iter().enumerate() {
@@ -74,7 +74,7 @@ impl<'h> Interp<'h> {
         Ok(scope)
     }
 
-    fn fill_from(&self, set: &'h AttrSet<'h>, scope: &'h Env<'h>) {
+    fn fill_from(&self, set: &'h AttrSet<'h>, scope: Env<'h>) {
         for (index, delayed) in set.from.iter().enumerate() {
             // Not `delay`: a variable of this scope has no cell yet.
             let cell = self.delay(delayed, scope);
@@ -82,7 +82,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    fn recursive_set(&self, set: &'h AttrSet<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn recursive_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
         self.fill_from(set, scope);
         let entries: &'h [Attr<'h>] = self.heap.alloc_slice_fill_with(set.defs.len(), |index| {
@@ -114,7 +114,7 @@ impl<'h> Interp<'h> {
     fn override_attrs(
         &self,
         entries: &'h [Attr<'h>],
-        scope: &'h Env<'h>,
+        scope: Env<'h>,
         index: usize,
     ) -> Result<&'h [Attr<'h>]> {
         let def = entries[index];
@@ -141,7 +141,7 @@ impl<'h> Interp<'h> {
         &self,
         set: &'h AttrSet<'h>,
         entries: &'h [Attr<'h>],
-        env: &'h Env<'h>,
+        env: Env<'h>,
     ) -> Result<Value<'h>> {
         let mut all: Vec<Attr<'h>> = entries.to_vec();
         for attr in set.dynamic.iter() {
@@ -149,11 +149,13 @@ impl<'h> Interp<'h> {
                 Value::Null => continue,
                 value => self.cell(value),
             };
-            let name = self.expect_plain_string(
-                name,
-                attr.pos,
-                "while evaluating the name of a dynamic attribute",
-            )?;
+            let name = self
+                .expect_plain_string(
+                    name,
+                    attr.pos,
+                    "while evaluating the name of a dynamic attribute",
+                )
+                .map_err(|error| error.of_type_at(attr.pos))?;
             let name = self.intern_string(name);
             if let Some(before) = all.iter().find(|other| other.name == name) {
                 let message = format!(
@@ -184,9 +186,18 @@ impl<'h> Interp<'h> {
         if r.is_empty() {
             return Value::Attrs(left);
         }
-        let mut merged = bumpalo::collections::Vec::with_capacity_in(l.len() + r.len(), self.heap);
+        let few = r.len() * 4 < l.len();
+        let common = if few {
+            r.iter()
+                .filter(|attr| left.get(attr.name).is_some())
+                .count()
+        } else {
+            in_both(l, r)
+        };
+        let len = l.len() + r.len() - common;
+        let mut merged = bumpalo::collections::Vec::with_capacity_in(len, self.heap);
         let mut rest = l;
-        if r.len() * 4 < l.len() {
+        if few {
             // Few changes to many: whole runs are copied between them.
             for attr in r {
                 let at = rest.partition_point(|other| other.name < attr.name);
@@ -216,4 +227,19 @@ impl<'h> Interp<'h> {
         merged.extend_from_slice_copy(rest);
         self.attrs_in_heap(merged.into_bump_slice(), left.pos)
     }
+}
+
+/// How many names two sorted slices have in common.
+fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {
+    let mut count = 0;
+    while let ([a, more_l @ ..], [b, more_r @ ..]) = (l, r) {
+        count += usize::from(a.name == b.name);
+        if a.name <= b.name {
+            l = more_l;
+        }
+        if b.name <= a.name {
+            r = more_r;
+        }
+    }
+    count
 }

@@ -4,7 +4,7 @@ use super::Step;
 use crate::builtins::Builtin;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
-use crate::ir::{Call, Expr, Formals, Lambda};
+use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
 use crate::value::{Attrs, Env, Partial, Ref, Value};
 
@@ -13,7 +13,7 @@ pub(crate) const MAX_ARITY: usize = 6;
 
 impl<'h> Interp<'h> {
     /// A call in tail position: the last function's body is left to the caller.
-    pub(super) fn call_expr(&self, call: &'h Call<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+    pub(super) fn call_expr(&self, call: &'h Call<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let pos = call.pos;
         let args = &*call.args;
         let mut func = self.eval(&call.func, env)?;
@@ -51,8 +51,12 @@ impl<'h> Interp<'h> {
                         }))));
                     }
                     let mut cells = [self.shared.null; MAX_ARITY];
-                    for cell in &mut cells[..wanted] {
-                        *cell = self.delay(&args[given], env);
+                    for (index, cell) in cells[..wanted].iter_mut().enumerate() {
+                        *cell = if builtin.strict >> index & 1 == 0 {
+                            self.delay(&args[given], env)
+                        } else {
+                            self.evaluated(&args[given], env)?
+                        };
                         given += 1;
                     }
                     func = self.call_builtin(builtin, &cells[..wanted], pos)?;
@@ -69,6 +73,25 @@ impl<'h> Interp<'h> {
                     }
                 }
             }
+        }
+    }
+
+    /// A cell for an argument that will be evaluated whatever happens. If it cannot be, the cell
+    /// says so: the builtin is to fail when it comes to it.
+    #[inline]
+    fn evaluated(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Result<Ref<'h>> {
+        match &delayed.expr {
+            Expr::Select(_)
+            | Expr::Call(_)
+            | Expr::Binary(_)
+            | Expr::HasAttr(_)
+            | Expr::If(_)
+            | Expr::Not(_) => {}
+            _ => return Ok(self.delay(delayed, env)),
+        }
+        match self.eval(&delayed.expr, env) {
+            Ok(value) => Ok(self.cell(value)),
+            Err(error) => self.failed_cell(error),
         }
     }
 
@@ -125,7 +148,7 @@ impl<'h> Interp<'h> {
                         let called = self.force_at(functor.value, functor.pos)?;
                         self.deeper(pos)?;
                         func = self
-                            .call(called, &[this], pos)
+                            .call(called, &[this], functor.pos)
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
                     }
                     None => return Err(self.not_a_function(func, pos)),
@@ -172,10 +195,10 @@ impl<'h> Interp<'h> {
     fn enter(
         &self,
         lambda: &'h Lambda<'h>,
-        around: &'h Env<'h>,
+        around: Env<'h>,
         arg: Ref<'h>,
         pos: Pos,
-    ) -> Result<&'h Env<'h>> {
+    ) -> Result<Env<'h>> {
         match &lambda.formals {
             None => Ok(Env::one(self.heap, around, arg)),
             Some(formals) => self.bind_formals(lambda, formals, around, arg, pos),
@@ -186,10 +209,10 @@ impl<'h> Interp<'h> {
         &self,
         lambda: &'h Lambda<'h>,
         formals: &'h Formals<'h>,
-        around: &'h Env<'h>,
+        around: Env<'h>,
         arg: Ref<'h>,
         pos: Pos,
-    ) -> Result<&'h Env<'h>> {
+    ) -> Result<Env<'h>> {
         let attrs = match self.expect_attrs(
             arg,
             lambda.pos,
@@ -218,10 +241,8 @@ impl<'h> Interp<'h> {
                             self.lambda_name(lambda),
                             self.display(formal.name)
                         );
-                        let known = attrs.entries.iter().map(|attr| attr.name);
                         return Err(Error::new(ErrorKind::Type, message)
                             .at(lambda.pos)
-                            .suggesting(self.suggest(formal.name, known))
                             .within(pos, "from call site"));
                     }
                 },

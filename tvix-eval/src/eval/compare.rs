@@ -82,7 +82,7 @@ impl<'h> Interp<'h> {
             (Value::Float(a), Value::Int(b)) => a < b as f64,
             (Value::Float(a), Value::Float(b)) => a < b,
             (Value::String(a), Value::String(b)) => a.bytes < b.bytes,
-            (Value::Path(a), Value::Path(b)) => crate::paths::less(a.bytes, b.bytes),
+            (Value::Path(a), Value::Path(b)) => a.bytes < b.bytes,
             (Value::List(a), Value::List(b)) => {
                 return self.nested(Pos::NONE, || {
                     for (index, y) in b.items.iter().enumerate() {
@@ -144,9 +144,10 @@ impl<'h> Interp<'h> {
                 let (phrase_a, phrase_b) = (a.type_phrase(), b.type_phrase());
                 let (shown_a, shown_b) = (self.show(a), self.show(b));
                 match (a, b) {
-                    (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) | (Value::Bool(_), Value::Bool(_)) => format!(
+                    (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => format!(
                         "{phrase_a} with value '{shown_a}' is not equal to {phrase_b} with value '{shown_b}'"
                     ),
+                    (Value::Bool(_), Value::Bool(_)) => format!("boolean '{shown_a}' is not equal to boolean '{shown_b}'"),
                     (Value::String(_), Value::String(_)) => format!("string '{shown_a}' is not equal to string '{shown_b}'"),
                     (Value::Path(_), Value::Path(_)) => format!("path '{shown_a}' is not equal to path '{shown_b}'"),
                     _ if a.is_function() && b.is_function() => "distinct functions and immediate comparisons of identical functions compare as unequal".to_owned(),
@@ -175,16 +176,15 @@ impl<'h> Interp<'h> {
                 });
             }
         }
+        if x.entries.len() != y.entries.len() {
+            let (a, b) = (self.show(a), self.show(b));
+            let message =
+                format!("attribute names of attribute set '{a}' differs from attribute set '{b}'");
+            return Err(Error::new(ErrorKind::Assertion, message));
+        }
         for (name, attr) in self.by_name(x) {
             let Some(other) = y.get(attr.name) else {
-                return Err(Error::new(
-                    ErrorKind::Assertion,
-                    format!(
-                        "attribute names of attribute set '{}' differs from attribute set '{}'",
-                        self.show(a),
-                        self.show(b)
-                    ),
-                ));
+                return Err(self.only_in(name, a, b));
             };
             self.explain_difference(attr.value, other.value)
                 .map_err(|error| {
@@ -192,16 +192,14 @@ impl<'h> Interp<'h> {
                     error.within(attr.pos, format!("while comparing attribute '{name}'"))
                 })?;
         }
-        if x.entries.len() != y.entries.len() {
-            return Err(Error::new(
-                ErrorKind::Assertion,
-                format!(
-                    "attribute names of attribute set '{}' differs from attribute set '{}'",
-                    self.show(a),
-                    self.show(b)
-                ),
-            ));
-        }
         Ok(())
+    }
+
+    #[cold]
+    fn only_in(&self, name: &[u8], a: Value<'h>, b: Value<'h>) -> Box<Error> {
+        let name = String::from_utf8_lossy(name);
+        let (a, b) = (self.show(a), self.show(b));
+        let message = format!("attribute name '{name}' is contained in '{a}', but not in '{b}'");
+        Error::new(ErrorKind::Assertion, message)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Coercion;
 use super::operators::add_integers;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::ir::{Binary, Concat};
 use crate::source::Pos;
@@ -12,16 +12,18 @@ const SEGMENT: &str = "while evaluating a path segment";
 
 impl<'h> Interp<'h> {
     /// `left + right`.
-    pub(super) fn add(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.eval(&node.left, env)?;
         let right = self.eval(&node.right, env)?;
         match (left, right) {
-            (Value::Int(a), Value::Int(b)) => add_integers(a, b).at(node.pos),
+            (Value::Int(a), Value::Int(b)) => {
+                add_integers(a, b).map_err(|error| error.at(self.right_of(node.pos)))
+            }
             (Value::Int(a), Value::Float(b)) => Ok(Value::Float(a as f64 + b)),
             (Value::Float(a), Value::Int(b)) => Ok(Value::Float(a + b as f64)),
             (Value::Float(a), Value::Float(b)) => Ok(Value::Float(a + b)),
-            (Value::Int(_), other) => Err(cannot_add(other, "an integer", node.pos)),
-            (Value::Float(_), other) => Err(cannot_add(other, "a float", node.pos)),
+            (Value::Int(_), other) => Err(cannot_add(other, "an integer", self.right_of(node.pos))),
+            (Value::Float(_), other) => Err(cannot_add(other, "a float", self.right_of(node.pos))),
             (Value::String(a), Value::String(b)) => {
                 let bytes = self
                     .heap
@@ -38,7 +40,9 @@ impl<'h> Interp<'h> {
                     ..Coercion::STRICT
                 };
                 self.coerce_segment(first, mode, node.pos, buffer, &mut context)?;
-                self.coerce_segment(second, mode, node.pos, buffer, &mut context)?;
+                if let Err(error) = self.coerce(second, mode, node.pos, buffer, &mut context) {
+                    return Err(error.within(self.right_of(node.pos), SEGMENT));
+                }
                 match first {
                     Value::Path(_) => self.appended_path(buffer, context, node.pos),
                     _ => Ok(self.string(&*buffer, context)),
@@ -48,7 +52,7 @@ impl<'h> Interp<'h> {
     }
 
     /// `"…${e}…"`, `./a/${e}`.
-    pub(super) fn concat(&self, node: &'h Concat<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn concat(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
         self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;
             let mode = Coercion {
@@ -71,6 +75,29 @@ impl<'h> Interp<'h> {
                 self.appended_path(buffer, context, node.pos)
             }
         })
+    }
+
+    /// Where the right operand of an operator of one byte begins.
+    #[cold]
+    pub(super) fn right_of(&self, operator: Pos) -> Pos {
+        let Some(text) = self.sources.rest(operator) else {
+            return operator;
+        };
+        let mut rest = &text[1..];
+        loop {
+            rest = rest.trim_ascii_start();
+            let comment = if rest.first() == Some(&b'#') {
+                memchr::memchr(b'\n', rest)
+            } else if rest.starts_with(b"/*") {
+                memchr::memmem::find(&rest[2..], b"*/").map(|at| at + 4)
+            } else {
+                None
+            };
+            match comment {
+                Some(length) => rest = &rest[length..],
+                None => return Pos(operator.0 + (text.len() - rest.len()) as u32),
+            }
+        }
     }
 
     #[inline]

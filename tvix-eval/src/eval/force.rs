@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Apply, Attrs, List, NixString, Ref, Value};
+use crate::value::{Attrs, List, NixString, Ref, Value};
 
 impl<'h> Interp<'h> {
     /// The value of a cell, evaluated if it was not yet.
@@ -32,7 +32,13 @@ impl<'h> Interp<'h> {
             }
             Value::Apply(apply) => {
                 cell.set(Value::Hole(fiber));
-                self.apply(apply)
+                self.force(apply.func)
+                    .and_then(|func| self.call(func, &[apply.arg], Pos::NONE))
+            }
+            Value::Apply2(apply) => {
+                cell.set(Value::Hole(fiber));
+                self.force(apply.func)
+                    .and_then(|func| self.call(func, &apply.args, Pos::NONE))
             }
             Value::Hole(owner) => return self.wait_for(cell, owner, pos),
             Value::Failed(number) => {
@@ -53,15 +59,21 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// A cell that could not be evaluated.
+    #[cold]
+    pub(super) fn failed_cell(&self, error: Box<Error>) -> Result<Ref<'h>> {
+        if is_transient(&error) {
+            return Err(error);
+        }
+        let mut failures = self.failures.borrow_mut();
+        failures.push(error);
+        Ok(self.cell(Value::Failed(failures.len() as u32 - 1)))
+    }
+
     /// Remembers that a cell cannot be evaluated.
     #[cold]
     fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
-        // Another try may have more room, or more time.
-        let transient = matches!(
-            error.kind,
-            ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
-        );
-        if transient {
+        if is_transient(error) {
             cell.set(thunk);
         } else {
             let mut failures = self.failures.borrow_mut();
@@ -87,14 +99,6 @@ impl<'h> Interp<'h> {
     fn wake(&self, cell: Ref<'h>) {
         if self.world.has_waiters() {
             self.world.wake(cell);
-        }
-    }
-
-    fn apply(&self, apply: &Apply<'h>) -> Result<Value<'h>> {
-        let func = self.force(apply.func)?;
-        match apply.second {
-            None => self.call(func, &[apply.arg], Pos::NONE),
-            Some(second) => self.call(func, &[apply.arg, second], Pos::NONE),
         }
     }
 
@@ -213,4 +217,12 @@ impl<'h> Interp<'h> {
             ),
         )
     }
+}
+
+/// Whether another try may have more room, or more time.
+fn is_transient(error: &Error) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
+    )
 }

@@ -15,7 +15,7 @@ mod select;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
-use crate::ir::{Delayed, Expr, ListExpr, With, WithName};
+use crate::ir::{Delayed, Expr, ListExpr, Not, With, WithName};
 use crate::source::Pos;
 use crate::value::{Env, List, Ref, Slot, Value};
 
@@ -24,23 +24,27 @@ pub use coerce::Coercion;
 /// What is left to do after a step in tail position.
 pub(crate) enum Step<'h> {
     Done(Value<'h>),
-    Tail(&'h Expr<'h>, &'h Env<'h>),
+    Tail(&'h Expr<'h>, Env<'h>),
 }
 
 impl<'h> Interp<'h> {
     /// Evaluates an expression in a scope. What comes back is evaluated itself, its parts need
     /// not be.
-    #[inline]
-    pub fn eval(&self, expr: &'h Expr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    #[inline(always)]
+    pub fn eval(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         match expr {
             Expr::Const(cell) => Ok(cell.get()),
+            Expr::Global(cell) => self.force(cell),
             Expr::Local { slot, pos } => self.force_at(env.get(*slot), *pos),
+            Expr::Outer { level, slot, pos } => {
+                self.force_at(env.outer(u32::from(*level)).get(*slot), *pos)
+            }
             _ => self.eval_node(expr, env),
         }
     }
 
     #[inline(never)]
-    fn eval_node(&self, expr: &'h Expr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn eval_node(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         self.check_stack()?;
         let depth = self.depth.get();
         let result = self.eval_loop(expr, env);
@@ -48,7 +52,7 @@ impl<'h> Interp<'h> {
         result
     }
 
-    fn eval_loop(&self, mut expr: &'h Expr<'h>, mut env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn eval_loop(&self, mut expr: &'h Expr<'h>, mut env: Env<'h>) -> Result<Value<'h>> {
         loop {
             let step = match expr {
                 Expr::Const(cell) => return Ok(cell.get()),
@@ -86,13 +90,10 @@ impl<'h> Interp<'h> {
                     Step::Tail(&assert.body, env)
                 }
                 Expr::Not(not) => {
-                    let holds = self.eval_bool(
-                        &not.operand,
-                        env,
-                        not.pos,
-                        "in the argument of the not operator",
-                    )?;
-                    return Ok(Value::Bool(!holds));
+                    return match self.eval(&not.operand, env) {
+                        Ok(Value::Bool(holds)) => Ok(Value::Bool(!holds)),
+                        other => Err(self.not_negated(not, other)),
+                    };
                 }
                 Expr::Binary(binary) => return self.binary(binary, env),
                 Expr::Concat(concat) => return self.concat(concat, env),
@@ -112,7 +113,7 @@ impl<'h> Interp<'h> {
     /// A cell for an expression that is evaluated only when it is needed. Variables and literals
     /// are not copied: their own cell comes back.
     #[inline]
-    pub(crate) fn delay(&self, delayed: &'h Delayed<'h>, env: &'h Env<'h>) -> Ref<'h> {
+    pub(crate) fn delay(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
         let known = match &delayed.expr {
             Expr::Const(cell) | Expr::Global(cell) => Some(*cell),
             // What is not filled yet is a later definition of the same scope.
@@ -133,12 +134,12 @@ impl<'h> Interp<'h> {
 
     /// A new cell for an expression that is evaluated only when it is needed.
     #[inline]
-    pub(crate) fn thunk(&self, delayed: &'h Delayed<'h>, env: &'h Env<'h>) -> Ref<'h> {
+    pub(crate) fn thunk(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
         let code = self.code(delayed);
         self.heap.alloc(Slot::new(Value::Thunk { code, env }))
     }
 
-    fn list_expr(&self, list: &'h ListExpr<'h>, env: &'h Env<'h>) -> Value<'h> {
+    fn list_expr(&self, list: &'h ListExpr<'h>, env: Env<'h>) -> Value<'h> {
         if list.items.is_empty() {
             return Value::List(self.shared.no_list);
         }
@@ -148,11 +149,11 @@ impl<'h> Interp<'h> {
         Value::List(self.heap.alloc(List { items }))
     }
 
-    fn with_env(&self, with: &'h With<'h>, env: &'h Env<'h>) -> &'h Env<'h> {
+    fn with_env(&self, with: &'h With<'h>, env: Env<'h>) -> Env<'h> {
         Env::one(self.heap, env, self.delay(&with.attrs, env))
     }
 
-    fn with_name(&self, name: &'h WithName<'h>, env: &'h Env<'h>) -> Result<Ref<'h>> {
+    fn with_name(&self, name: &'h WithName<'h>, env: Env<'h>) -> Result<Ref<'h>> {
         let mut scope = Some(name.scope);
         while let Some(with) = scope {
             let cell = env.outer(name.depth - with.depth).get(0);
@@ -189,7 +190,7 @@ impl<'h> Interp<'h> {
     pub(crate) fn eval_bool(
         &self,
         expr: &'h Expr<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
         pos: Pos,
         context: &'static str,
     ) -> Result<bool> {
@@ -200,6 +201,19 @@ impl<'h> Interp<'h> {
                 .at(pos)
                 .within(pos, context)),
         }
+    }
+
+    #[cold]
+    fn not_negated(&self, not: &'h Not<'h>, operand: Result<Value<'h>>) -> Box<Error> {
+        let pos = match &not.operand {
+            Expr::Const(_) | Expr::Concat(_) => Pos::NONE,
+            _ => self.right_of(not.pos),
+        };
+        match operand {
+            Ok(value) => self.type_error("a Boolean", value).at(pos),
+            Err(error) => error,
+        }
+        .within(pos, "in the argument of the not operator")
     }
 
     /// "expected … but found …".

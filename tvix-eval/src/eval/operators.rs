@@ -7,7 +7,7 @@ use crate::source::Pos;
 use crate::value::{Attrs, Env, List, Value};
 
 impl<'h> Interp<'h> {
-    pub(super) fn binary(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn binary(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
         let value = match node.op {
             BinaryOp::And => {
@@ -98,18 +98,19 @@ impl<'h> Interp<'h> {
         Ok(Value::Bool(value))
     }
 
-    fn update_expr(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
-        let left = self.operand_attrs(
-            &node.left,
-            env,
-            node.pos,
-            "in the left operand of the update (//) operator",
-        )?;
+    fn update_expr(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        // C++ Nix evaluates the right side first.
         let right = self.operand_attrs(
             &node.right,
             env,
             node.pos,
             "in the right operand of the update (//) operator",
+        )?;
+        let left = self.operand_attrs(
+            &node.left,
+            env,
+            node.pos,
+            "in the left operand of the update (//) operator",
         )?;
         Ok(self.update(left, right))
     }
@@ -117,17 +118,17 @@ impl<'h> Interp<'h> {
     fn operand_attrs(
         &self,
         expr: &'h Expr<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h Attrs<'h>> {
-        match self.eval(expr, env)? {
+        match self.eval(expr, env).within(pos, context)? {
             Value::Attrs(attrs) => Ok(attrs),
-            other => Err(self.type_error("a set", other).at(pos).within(pos, context)),
+            other => Err(self.type_error("a set", other).within(pos, context)),
         }
     }
 
-    fn concat_lists(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    fn concat_lists(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.operand_list(&node.left, env, node.pos)?;
         let right = self.operand_list(&node.right, env, node.pos)?;
         if left.items.is_empty() {
@@ -146,7 +147,7 @@ impl<'h> Interp<'h> {
         Ok(self.list_in_heap(items))
     }
 
-    fn operand_list(&self, expr: &'h Expr<'h>, env: &'h Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
+    fn operand_list(&self, expr: &'h Expr<'h>, env: Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
         match self.eval(expr, env)? {
             Value::List(list) => Ok(list),
             other => Err(self
@@ -183,9 +184,12 @@ impl<'h> Interp<'h> {
     #[cold]
     fn not_a_number(&self, op: BinaryOp, left: Value<'h>, right: Value<'h>) -> Box<Error> {
         let is_number = |value| matches!(value, Value::Int(_) | Value::Float(_));
-        let is_float = matches!(left, Value::Float(_)) || matches!(right, Value::Float(_));
+        // A division looks at its divisor first, as a float.
+        let is_float = matches!(left, Value::Float(_))
+            || matches!(right, Value::Float(_))
+            || (op == BinaryOp::Div && !is_number(right));
         let wanted = if is_float { "a float" } else { "an integer" };
-        let (culprit, which) = if is_number(left) {
+        let (culprit, which) = if is_number(left) || (op == BinaryOp::Div && !is_number(right)) {
             (right, 1)
         } else {
             (left, 0)
@@ -203,7 +207,7 @@ impl<'h> Interp<'h> {
         self.type_error(wanted, culprit).within(Pos::NONE, context)
     }
 
-    pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: &'h Env<'h>) -> Result<()> {
+    pub(super) fn check_assertion(&self, assert: &'h Assert<'h>, env: Env<'h>) -> Result<()> {
         let pos = assert.pos;
         let holds = self.eval_bool(
             &assert.cond,

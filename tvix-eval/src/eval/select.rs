@@ -9,8 +9,18 @@ use crate::symbol::Symbol;
 use crate::value::{Attrs, Env, Value};
 
 impl<'h> Interp<'h> {
-    pub(super) fn select(&self, select: &'h Select<'h>, env: &'h Env<'h>) -> Result<Step<'h>> {
+    pub(super) fn select(&self, select: &'h Select<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let mut value = self.eval(&select.base, env)?;
+        // By far the most selections are of one name that is there, and evaluated.
+        if let [AttrName::Static(name)] = &*select.path
+            && let Value::Attrs(attrs) = value
+            && let Some(attr) = attrs.get(*name)
+        {
+            return match self.force_at(attr.value, select.pos) {
+                Ok(value) => Ok(Step::Done(value)),
+                Err(error) => Err(self.in_selection(error, select, attr.pos, 0)),
+            };
+        }
         let mut last = Pos::NONE;
         for (index, part) in select.path.iter().enumerate() {
             let found = match self.select_one(select, part, value, env) {
@@ -40,7 +50,7 @@ impl<'h> Interp<'h> {
         select: &'h Select<'h>,
         part: &'h AttrName<'h>,
         value: Value<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
     ) -> Result<Option<&'h crate::value::Attr<'h>>> {
         let name = self.attr_name(part, env, select.pos)?;
         match value {
@@ -48,18 +58,23 @@ impl<'h> Interp<'h> {
             _ if select.default.is_some() => Ok(None),
             other => Err(self
                 .type_error("a set", other)
-                .at(select.pos)
                 .within(select.pos, "while selecting an attribute")),
         }
     }
 
     /// The symbol of a part of a path.
     #[inline]
-    fn attr_name(&self, part: &'h AttrName<'h>, env: &'h Env<'h>, pos: Pos) -> Result<Symbol> {
+    fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
         match part {
             AttrName::Static(name) => Ok(*name),
             AttrName::Dynamic(expr) => {
-                let cell = self.cell(self.eval(expr, env)?);
+                let value = self.eval(expr, env)?;
+                if let Value::String(name) = value
+                    && name.context.is_empty()
+                {
+                    return Ok(self.intern_string(name));
+                }
+                let cell = self.cell(value);
                 let name =
                     self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
                 Ok(self.intern_string(name))
@@ -73,7 +88,7 @@ impl<'h> Interp<'h> {
         select: &'h Select<'h>,
         part: &'h AttrName<'h>,
         value: Value<'h>,
-        env: &'h Env<'h>,
+        env: Env<'h>,
     ) -> Box<Error> {
         let name = match self.attr_name(part, env, select.pos) {
             Ok(name) => name,
@@ -120,7 +135,7 @@ impl<'h> Interp<'h> {
         )
     }
 
-    pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
+    pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let mut value = self.eval(&has.base, env)?;
         for (index, part) in has.path.iter().enumerate() {
             let name = self.attr_name(part, env, has.pos)?;

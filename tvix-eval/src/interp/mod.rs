@@ -50,6 +50,7 @@ pub struct Interp<'h> {
     /// The number of the fiber that runs.
     pub(crate) fiber: Cell<u32>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    name_cells: RefCell<Vec<Option<Ref<'h>>>>,
 }
 
 /// Cells that are the same everywhere.
@@ -115,6 +116,7 @@ impl<'h> Interp<'h> {
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
             buffers: RefCell::default(),
+            name_cells: RefCell::default(),
         };
         let scope = crate::builtins::scope(&interp);
         *interp.scope.borrow_mut() = Rc::new(scope);
@@ -153,6 +155,16 @@ impl<'h> Interp<'h> {
             context: ContextId::EMPTY,
             symbol: Cell::new(symbol.0 + 1),
         }))
+    }
+
+    /// A cell that holds a name as a string: the same for each use of the name.
+    pub(crate) fn name_cell(&self, symbol: Symbol) -> Ref<'h> {
+        let mut cells = self.name_cells.borrow_mut();
+        let index = symbol.0 as usize;
+        if index >= cells.len() {
+            cells.resize(self.symbols.len(), None);
+        }
+        *cells[index].get_or_insert_with(|| self.cell(self.symbol_string(symbol)))
     }
 
     /// A string, copied into the heap.
@@ -308,8 +320,8 @@ impl<'h> Interp<'h> {
 
     /// Works one call deeper.
     #[inline]
-    pub(crate) fn nested<T>(&self, pos: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.deeper(pos)?;
+    pub(crate) fn nested<T>(&self, _: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.deeper(Pos::NONE)?;
         self.check_stack()?;
         let result = work();
         self.depth.set(self.depth.get() - 1);

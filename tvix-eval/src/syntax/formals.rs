@@ -27,7 +27,7 @@ impl<'h> Parser<'_, 'h> {
         self.pass(Tok::LBrace)?;
         let formals = match self.lx.tok {
             Tok::Ident | Tok::Ellipsis | Tok::RBrace => self.formals(None)?,
-            _ => return Err(self.unexpected(&["identifier", "'}'", "'...'"])),
+            _ => return Err(self.unexpected(&["identifier", "'...'", "'}'"])),
         };
         self.check_arg(&formals, arg, pos)?;
         self.pass(Tok::Colon)?;
@@ -50,7 +50,8 @@ impl<'h> Parser<'_, 'h> {
                     }
                     Tok::Dot | Tok::Assign => {
                         let attrs = self.bindings_from(pos, name, name_pos)?;
-                        self.pass(Tok::RBrace)?;
+                        self.want(Tok::RBrace, &[])?;
+                        self.lx.advance();
                         let head = Expr::AttrSet(self.heap.alloc(attrs));
                         return self.operation(Some((head, pos)));
                     }
@@ -126,7 +127,7 @@ impl<'h> Parser<'_, 'h> {
                         break;
                     }
                     Tok::RBrace => break,
-                    _ => return Err(self.unexpected(&["identifier", "'}'", "'...'"])),
+                    _ => return Err(self.unexpected(&["identifier", "'...'", "'}'"])),
                 },
             };
             let default = if self.lx.tok == Tok::Question {

@@ -9,7 +9,7 @@ use super::error::{SyntaxError, SyntaxErrorKind};
 use crate::source::{Pos, Source};
 use crate::symbol::{Symbol, Symbols};
 
-/// A kind of token. The order matters: see [`Tok::starts_operand`] and [`Tok::precedence`].
+/// A kind of token. The order matters: see [`Tok::starts_operand`] and [`Tok::is_operator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Tok {

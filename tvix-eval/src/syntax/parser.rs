@@ -533,7 +533,8 @@ impl<'c, 'h> Parser<'c, 'h> {
     /// `{ … }`, from behind the brace.
     pub(super) fn set(&mut self, pos: Pos, recursive: bool) -> Parsed<Expr<'h>> {
         let attrs = self.bindings(pos, recursive)?;
-        self.pass(Tok::RBrace)?;
+        self.want(Tok::RBrace, &[])?;
+        self.lx.advance();
         Ok(Expr::AttrSet(self.heap.alloc(attrs)))
     }
 

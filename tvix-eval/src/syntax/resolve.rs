@@ -91,8 +91,13 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
                     let Expr::Binary(binary) = expr else {
                         unreachable!("matched above");
                     };
-                    self.waiting.push(&mut binary.right);
-                    Some(&mut binary.left)
+                    // `a > b` is `__lessThan b a`.
+                    let (mut first, mut second) = (&mut binary.left, &mut binary.right);
+                    if matches!(binary.op, BinaryOp::Greater | BinaryOp::LessOrEqual) {
+                        std::mem::swap(&mut first, &mut second);
+                    }
+                    self.waiting.push(second);
+                    Some(first)
                 }
                 Expr::Select(select) => {
                     // The set that `inherit (set)` selects from has a slot already.

@@ -99,10 +99,10 @@ impl<'h> Parser<'_, 'h> {
 
     /// The text ends within a string.
     #[cold]
-    fn unterminated(&mut self, expected: &'static str) -> super::parser::Failed {
+    fn unterminated(&mut self, expected: &[&'static str]) -> super::parser::Failed {
         self.lx.tok = Tok::Eof;
         self.lx.start = self.lx.text.len();
-        self.unexpected(&[expected])
+        self.unexpected(expected)
     }
 
     /// The part of a string up to its end or the next interpolation, and where that is.
@@ -113,7 +113,7 @@ impl<'h> Parser<'_, 'h> {
         loop {
             let rest = text.get(at..).unwrap_or_default();
             let Some(len) = memchr::memchr3(b'"', b'\\', b'$', rest) else {
-                return Err(self.unterminated("'\"'"));
+                return Err(self.unterminated(&["'\"'"]));
             };
             at += len;
             match text[at] {
@@ -183,7 +183,11 @@ impl<'h> Parser<'_, 'h> {
         loop {
             let rest = text.get(at..).unwrap_or_default();
             let Some(len) = memchr::memchr2(b'\'', b'$', rest) else {
-                return Err(self.unterminated("end of an indented string"));
+                return Err(self.unterminated(&[
+                    "indented string",
+                    "'${'",
+                    "end of an indented string",
+                ]));
             };
             at += len;
             let next = self.lx.byte(at + 1);

@@ -78,16 +78,27 @@ impl XmlWriter {
 
 /// Writes an attribute's value. Of blanks only the newline is escaped.
 fn escape(out: &mut Vec<u8>, value: &[u8]) {
-    for byte in value {
+    const fn escaped(byte: u8) -> &'static [u8] {
         match byte {
-            b'"' => out.extend_from_slice(b"&quot;"),
-            b'<' => out.extend_from_slice(b"&lt;"),
-            b'>' => out.extend_from_slice(b"&gt;"),
-            b'&' => out.extend_from_slice(b"&amp;"),
-            b'\n' => out.extend_from_slice(b"&#xA;"),
-            byte => out.push(*byte),
+            b'"' => b"&quot;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'&' => b"&amp;",
+            b'\n' => b"&#xA;",
+            _ => b"",
         }
     }
+    let mut rest = value;
+    // Whole runs are copied between what is escaped.
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'<' | b'>' | b'&' | b'\n'))
+    {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(escaped(rest[at]));
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 #[cfg(test)]

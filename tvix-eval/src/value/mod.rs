@@ -3,6 +3,7 @@
 mod context;
 mod env;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -44,7 +45,7 @@ pub enum Value<'h> {
         /// The number under which the interpreter knows the text.
         code: u32,
         /// The scope.
-        env: &'h Env<'h>,
+        env: Env<'h>,
     },
     /// A function of Rust.
     Builtin(&'h Builtin<'h>),
@@ -55,10 +56,12 @@ pub enum Value<'h> {
         /// The number under which the interpreter knows the text.
         code: u32,
         /// The scope.
-        env: &'h Env<'h>,
+        env: Env<'h>,
     },
     /// Not evaluated yet: a call.
     Apply(&'h Apply<'h>),
+    /// Not evaluated yet: a call with two arguments.
+    Apply2(&'h Apply2<'h>),
     /// Under evaluation, by the fiber of this number.
     Hole(u32),
     /// Could not be evaluated: the number under which the interpreter knows why.
@@ -71,7 +74,7 @@ impl<'h> Value<'h> {
     pub fn is_evaluated(&self) -> bool {
         !matches!(
             self,
-            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_)
+            Self::Thunk { .. } | Self::Apply(_) | Self::Apply2(_) | Self::Hole(_) | Self::Failed(_)
         )
     }
 
@@ -87,13 +90,17 @@ impl<'h> Value<'h> {
             Self::List(_) => "list",
             Self::Attrs(_) => "set",
             Self::Lambda { .. } | Self::Builtin(_) | Self::Partial(_) => "lambda",
-            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_) => "thunk",
+            Self::Thunk { .. }
+            | Self::Apply(_)
+            | Self::Apply2(_)
+            | Self::Hole(_)
+            | Self::Failed(_) => "thunk",
         }
     }
 
     /// What kind of value it is, with its article, as messages say it.
-    pub fn type_phrase(&self) -> &'static str {
-        match self {
+    pub fn type_phrase(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Null => "null",
             Self::Bool(_) => "a Boolean",
             Self::Int(_) => "an integer",
@@ -104,10 +111,19 @@ impl<'h> Value<'h> {
             Self::List(_) => "a list",
             Self::Attrs(_) => "a set",
             Self::Lambda { .. } => "a function",
-            Self::Builtin(_) => "a built-in function",
-            Self::Partial(_) => "a partially applied built-in function",
-            Self::Thunk { .. } | Self::Apply(_) | Self::Hole(_) | Self::Failed(_) => "a thunk",
-        }
+            Self::Builtin(builtin) => {
+                return Cow::Owned(format!("the built-in function '{}'", builtin.name));
+            }
+            Self::Partial(partial) => {
+                let name = partial.builtin.name;
+                return Cow::Owned(format!("the partially applied built-in function '{name}'"));
+            }
+            Self::Thunk { .. }
+            | Self::Apply(_)
+            | Self::Apply2(_)
+            | Self::Hole(_)
+            | Self::Failed(_) => "a thunk",
+        })
     }
 
     /// Whether it is a function (a set with `__functor` is not).
@@ -209,8 +225,14 @@ pub struct Apply<'h> {
     pub func: Ref<'h>,
     /// The argument.
     pub arg: Ref<'h>,
-    /// A second argument.
-    pub second: Option<Ref<'h>>,
+}
+
+/// A call with two arguments that was not made yet.
+pub struct Apply2<'h> {
+    /// The function.
+    pub func: Ref<'h>,
+    /// The arguments.
+    pub args: [Ref<'h>; 2],
 }
 
 const _: () = assert!(size_of::<Value<'_>>() == 16);

@@ -42,10 +42,36 @@ impl Drop for LocalPath {
         let Some(temporary) = self.temporary.take() else {
             return;
         };
+        let remove = move || {
+            make_removable(temporary.path());
+            drop(temporary);
+        };
         // It may be large, and whoever drops this may be a thread that must not block.
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(temporary))),
-            Err(_) => drop(temporary),
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+/// Gives the owner of read-only directories what removing them takes. What fails shows as what
+/// stays behind.
+fn make_removable(directory: &Path) {
+    let entries = std::fs::read_dir(directory);
+    for entry in entries.into_iter().flatten().flatten() {
+        // That of a link, not of what it points to.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let path = entry.path();
+            if let Ok(metadata) = entry.metadata() {
+                let mut permissions = metadata.permissions();
+                #[cfg(unix)]
+                std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o700);
+                #[cfg(not(unix))]
+                permissions.set_readonly(false);
+                let _ = std::fs::set_permissions(&path, permissions);
+            }
+            // As deep as archives can be, which is not deep.
+            make_removable(&path);
         }
     }
 }
@@ -86,8 +112,8 @@ pub(super) async fn local_path<S: Store + ?Sized>(
                 source: error.into(),
             },
         };
-        // Not read-only, or removing it would take more than its owner has.
-        let unpacker = Unpacker::new(&path, RestoreOptions::default());
+        // As builds find it in a store on disk, times included.
+        let unpacker = Unpacker::new(&path, RestoreOptions::default().canonical(true));
         let mut unpacker = unpacker.map_err(failed)?;
         let mut verifier = NarVerifier::new(&info);
         loop {

@@ -147,7 +147,8 @@ pub trait StoreExt: Store {
     }
 
     /// `path` as files on this file system: where the store keeps it, or unpacked to a temporary
-    /// directory, for as long as what is returned is held.
+    /// directory, for as long as what is returned is held. What was unpacked has the modes and
+    /// times of a store object.
     ///
     /// # Errors
     ///

@@ -85,6 +85,34 @@ fn names_output(derivation: &Derivation, name: &BString) -> bool {
     std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name))
 }
 
+/// The index of the first byte that must be escaped.
+fn next_escaped(text: &[u8]) -> Option<usize> {
+    /// Eight bytes at a time: those below `\x10`, and those equal to a quote or a backslash.
+    const LANE: usize = 8;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let suspicious = |word: u64| {
+        // False alarms are sorted out below.
+        word.wrapping_sub(ONES * 0x10) & !word & HIGHS
+            | has_zero(word ^ (ONES * u64::from(b'"')))
+            | has_zero(word ^ (ONES * u64::from(b'\\')))
+    };
+    let is_escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t');
+    let mut at = 0;
+    while let Some(chunk) = text.get(at..at + LANE) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("a lane has eight bytes"));
+        if suspicious(word) != 0
+            && let Some(found) = chunk.iter().position(is_escaped)
+        {
+            return Some(at + found);
+        }
+        at += LANE;
+    }
+    let found = text[at..].iter().position(is_escaped)?;
+    Some(at + found)
+}
+
 fn estimate(derivation: &Derivation) -> usize {
     let env: usize = derivation
         .env
@@ -125,20 +153,20 @@ impl Writer<'_> {
 
     fn string(&mut self, text: &[u8]) {
         self.raw(b"\"");
-        let mut clean = 0;
-        for (position, byte) in text.iter().enumerate() {
-            let escape = match byte {
-                b'"' | b'\\' => *byte,
-                b'\n' => b'n',
-                b'\r' => b'r',
-                b'\t' => b't',
-                _ => continue,
-            };
-            self.raw(&text[clean..position]);
-            self.raw(&[b'\\', escape]);
-            clean = position + 1;
+        let mut rest = text;
+        while let Some(position) = next_escaped(rest) {
+            let byte = rest[position];
+            self.raw(&rest[..position]);
+            self.raw(match byte {
+                b'\n' => b"\\n",
+                b'\r' => b"\\r",
+                b'\t' => b"\\t",
+                b'"' => b"\\\"",
+                _ => b"\\\\",
+            });
+            rest = &rest[position + 1..];
         }
-        self.raw(&text[clean..]);
+        self.raw(rest);
         self.raw(b"\"");
     }
 

@@ -37,7 +37,8 @@ mod template;
 use std::any::Any;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use tokio::sync::oneshot;
 
@@ -53,7 +54,7 @@ use directory::EngineDirectory;
 use plan::{Plan, Privileges};
 use process::Janitor;
 use scratch::Slots;
-use spawner::{Job, Shared};
+use spawner::{Job, Shared, Spawn, Started};
 use template::Templates;
 
 /// The first of the host users that builders run as when the engine runs as root. The range is
@@ -100,12 +101,12 @@ struct Inner {
     slots: Arc<Slots>,
     directory: Arc<EngineDirectory>,
     privileges: Privileges,
-    probed: OnceLock<()>,
+    shared: Arc<Shared>,
 }
 
 impl Engine {
     /// Makes an engine. Whether the machine can sandbox is found out by the first
-    /// [`Engine::spawn`] that needs to know, or by [`Engine::probe`].
+    /// [`Engine::spawn`] of a sandbox, or by [`Engine::probe`].
     ///
     /// # Errors
     ///
@@ -126,6 +127,7 @@ impl Engine {
             root: privileges.root,
             network: Arc::default(),
             janitor: janitor.clone(),
+            proven: AtomicBool::new(false),
         });
         Ok(Engine {
             inner: Arc::new(Inner {
@@ -139,7 +141,7 @@ impl Engine {
                 ),
                 directory,
                 privileges,
-                probed: OnceLock::new(),
+                shared,
             }),
         })
     }
@@ -150,11 +152,30 @@ impl Engine {
     ///
     /// [`EngineError::Unavailable`] says what is missing and what to do about it.
     pub fn probe(&self) -> Result<(), EngineError> {
-        if self.inner.probed.get().is_none() {
+        let proven = &self.inner.shared.proven;
+        if !proven.load(Ordering::Relaxed) {
             probe::sandbox()?;
-            let _ = self.inner.probed.set(());
+            proven.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Makes what the first process of a kind would have to wait for: the root for the mounts of
+    /// `spec`, and a network namespace if it is to have one of its own. The latter goes on after
+    /// the return. Blocks shortly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::spawn`], as far as they show so early.
+    pub fn make_ready(&self, spec: &SandboxSpec) -> Result<(), EngineError> {
+        if self.inner.privileges.root
+            && spec.isolation == Isolation::Sandbox
+            && spec.network == Network::None
+        {
+            let sent = self.inner.jobs.send(Job::Network);
+            sent.map_err(|_| EngineError::Stopped)?;
+        }
+        Plan::new(spec, &self.inner.templates, self.inner.privileges).map(drop)
     }
 
     /// Directories for a build.
@@ -190,29 +211,66 @@ impl Engine {
         spec: SandboxSpec,
         held: impl Any + Send + Sync,
     ) -> Result<Running, EngineError> {
-        if spec.isolation == Isolation::Sandbox {
-            self.probe()?;
-        }
+        self.start(spec, held)?.running().await
+    }
+
+    /// The part of [`Engine::spawn_holding`] that looks at the host's files, for callers who are
+    /// on a thread that may block anyway. Dropping what it returns ends the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::spawn`].
+    pub fn start(
+        &self,
+        spec: SandboxSpec,
+        held: impl Any + Send + Sync,
+    ) -> Result<Starting, EngineError> {
         let plan = Plan::new(&spec, &self.inner.templates, self.inner.privileges)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job {
+        let job = Job::Spawn(Box::new(Spawn {
             plan,
             held: Box::new(held),
             directory: self.inner.directory.clone(),
             reply,
-        };
+        }));
         self.inner
             .jobs
             .send(job)
             .map_err(|_| EngineError::Stopped)?;
-        let started = answer.await.map_err(|_| EngineError::Stopped)??;
-        let inner = &self.inner;
-        Running::new(
-            started,
-            spec.limits,
-            inner.janitor.clone(),
-            inner.jobs.clone(),
-        )
+        Ok(Starting {
+            answer,
+            limits: spec.limits,
+            janitor: self.inner.janitor.clone(),
+            spawners: self.inner.jobs.clone(),
+        })
+    }
+}
+
+/// A process on its way, as [`Engine::start`] returns it. Dropping it ends the process.
+#[must_use = "dropping it ends the process"]
+pub struct Starting {
+    answer: oneshot::Receiver<Result<Started, EngineError>>,
+    limits: Limits,
+    janitor: Janitor,
+    spawners: mpsc::Sender<Job>,
+}
+
+impl Starting {
+    /// Waits until the program executes. Must be called on a tokio runtime with I/O and time
+    /// enabled.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::spawn`].
+    pub async fn running(self) -> Result<Running, EngineError> {
+        let started = self.answer.await.map_err(|_| EngineError::Stopped)??;
+        Running::new(started, self.limits, self.janitor, self.spawners)
+    }
+}
+
+impl std::fmt::Debug for Starting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Starting").finish_non_exhaustive()
     }
 }
 

@@ -91,6 +91,16 @@ pub(super) struct NetPool {
 }
 
 impl NetPool {
+    /// Makes a namespace for later, unless there is one. The calling thread is in some unused
+    /// namespace afterwards. Whoever wants to enter one meanwhile waits for this one.
+    pub(super) fn make_ready(&self) -> Result<(), EngineError> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.is_empty() {
+            idle.push(Namespace::create()?);
+        }
+        Ok(())
+    }
+
     /// Moves the calling thread into an unused namespace and hands it out.
     pub(super) fn enter(self: &Arc<Self>) -> Result<NetLease, EngineError> {
         let lease = |namespace| NetLease {

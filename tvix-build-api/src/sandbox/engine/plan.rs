@@ -152,6 +152,8 @@ pub(super) struct Plan {
     pub(super) argv: CStringArray,
     pub(super) envp: CStringArray,
     pub(super) steps: Vec<Step>,
+    /// Whether it is a sandbox, and not a plain process.
+    pub(super) sandboxed: bool,
     /// Namespaces made by `clone`.
     pub(super) namespaces: c_int,
     pub(super) id_map: Option<IdMap>,
@@ -193,6 +195,7 @@ impl Plan {
             // Before anything that takes time: the child has copies of all the program's
             // descriptors, and a file that one of them can write to cannot be executed.
             steps: vec![Step::Descriptors],
+            sandboxed: spec.isolation == Isolation::Sandbox,
             namespaces: 0,
             id_map: None,
             network: NetPlan::Host,

@@ -201,6 +201,13 @@ impl Scratch {
         self.slot.as_ref().expect("present until dropped")
     }
 
+    /// Gives back directories that nothing has used, as they are.
+    pub(in crate::sandbox) fn put_back(mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.slots.lock().idle.push(slot);
+        }
+    }
+
     /// The host's user and group that own these directories, when the engine runs as root.
     pub fn host_ids(&self) -> Option<HostIds> {
         self.slot().host_ids

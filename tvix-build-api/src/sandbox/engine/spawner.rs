@@ -12,7 +12,7 @@ use std::io;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use libc::{c_int, c_void};
@@ -28,7 +28,7 @@ use super::netns::NetPool;
 use super::plan::{IdMap, NetPlan, Plan};
 use super::process::{Chore, Held, Janitor, Process};
 use super::sys::Errno;
-use super::{seccomp, sys};
+use super::{probe, seccomp, sys};
 
 /// A started process with the read end of its log.
 pub(super) struct Started {
@@ -57,8 +57,16 @@ impl Drop for Unclaimed {
     }
 }
 
+/// Work for a spawner.
+pub(super) enum Job {
+    /// Start a process.
+    Spawn(Box<Spawn>),
+    /// Make a network namespace ahead of need.
+    Network,
+}
+
 /// A request to start a process.
-pub(super) struct Job {
+pub(super) struct Spawn {
     pub(super) plan: Plan,
     pub(super) held: Box<dyn Any + Send + Sync>,
     pub(super) directory: Arc<EngineDirectory>,
@@ -70,41 +78,35 @@ pub(super) struct Shared {
     pub(super) root: bool,
     pub(super) network: Arc<NetPool>,
     pub(super) janitor: Janitor,
+    /// Whether a sandbox has stood on this machine.
+    pub(super) proven: AtomicBool,
 }
 
 /// Starts the threads; they end when the sender is dropped.
 pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Result<mpsc::Sender<Job>, EngineError> {
     let (jobs, inbox) = mpsc::channel::<Job>();
     let inbox = Arc::new(Mutex::new(inbox));
+    let (ready, started) = mpsc::channel();
     for _ in 0..count {
         let inbox = inbox.clone();
         let shared = shared.clone();
-        let (ready, started) = mpsc::channel();
+        let ready = ready.clone();
         std::thread::Builder::new()
             .name("sandbox-spawner".into())
-            .spawn(move || {
-                let mut spawner = match Spawner::new(shared) {
-                    Ok(spawner) => {
-                        let _ = ready.send(Ok(()));
-                        spawner
-                    }
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                        return;
-                    }
-                };
-                loop {
-                    let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(job) = job else { return };
-                    if job.reply.is_closed() {
-                        continue;
-                    }
-                    let result = spawner.spawn(&job.plan, job.held, job.directory);
-                    // Nobody waiting drops the process, which ends it.
-                    let _ = job.reply.send(result);
+            .spawn(move || match Spawner::new(shared) {
+                Ok(mut spawner) => {
+                    let _ = ready.send(Ok(()));
+                    drop(ready);
+                    spawner.work(&inbox);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
                 }
             })
             .map_err(EngineError::setup("starting a spawner thread"))?;
+    }
+    drop(ready);
+    for _ in 0..count {
         started.recv().map_err(|_| EngineError::Stopped)??;
     }
     Ok(jobs)
@@ -145,6 +147,52 @@ impl Spawner {
             host_network,
             in_host_network: true,
         })
+    }
+
+    fn work(&mut self, inbox: &Mutex<mpsc::Receiver<Job>>) {
+        loop {
+            let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let job = match job {
+                Ok(Job::Spawn(job)) => job,
+                Ok(Job::Network) => {
+                    self.in_host_network = false;
+                    // If there cannot be any, the process that needs one says so.
+                    let _ = self.shared.network.make_ready();
+                    continue;
+                }
+                Err(_) => return,
+            };
+            if job.reply.is_closed() {
+                continue;
+            }
+            let Spawn {
+                plan,
+                held,
+                directory,
+                reply,
+            } = *job;
+            let sandboxed = plan.sandboxed;
+            let result = self
+                .spawn(&plan, held, directory)
+                .map_err(|error| self.blame_machine(sandboxed, error))
+                .inspect(|_| {
+                    if sandboxed {
+                        self.shared.proven.store(true, Ordering::Relaxed);
+                    }
+                });
+            // Nobody waiting drops the process, which ends it.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Where no sandbox has stood yet, perhaps none can: then what is missing is a better answer
+    /// than the step that failed for want of it.
+    fn blame_machine(&self, sandboxed: bool, error: EngineError) -> EngineError {
+        let unproven = sandboxed && !self.shared.proven.load(Ordering::Relaxed);
+        match error {
+            EngineError::Setup { .. } if unproven => probe::sandbox().err().unwrap_or(error),
+            error => error,
+        }
     }
 
     fn spawn(
@@ -347,9 +395,9 @@ impl Stack {
                 &raw mut pidfd,
             )
         };
-        let pid = match Pid::from_raw(pid) {
-            Some(pid) if pid.as_raw_nonzero().get() > 0 => pid,
-            _ => return Err(io::Error::last_os_error()),
+        // `from_raw` wants no negative number.
+        let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+            return Err(io::Error::last_os_error());
         };
         // SAFETY: the kernel has just created this descriptor for us.
         Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))

@@ -53,16 +53,16 @@ pub(super) fn derivation_strict<'h>(
         name.pos,
         "while evaluating the `name` attribute passed to builtins.derivationStrict",
     )?;
-    let shown = || String::from_utf8_lossy(text.bytes).into_owned();
     let result = parse_name(text.bytes)
         .and_then(|parsed| collect(interp, attrs, parsed, pos))
         .and_then(|draft| instantiate(interp, draft));
-    result.within_with(Pos::NONE, || {
-        format!(
+    result.map_err(|error| {
+        let what = format!(
             "while evaluating derivation '{}'\n         whose name attribute is located at {}",
-            shown(),
+            String::from_utf8_lossy(text.bytes),
             interp.place_text(name.pos)
-        )
+        );
+        error.within_always(Pos::NONE, what)
     })
 }
 
@@ -157,20 +157,16 @@ impl Draft {
         if ignore_nulls && matches!(interp.force_at(attr.value, attr.pos)?, Value::Null) {
             return Ok(());
         }
-        if attr.name == known.content_addressed
-            && interp.expect_bool(attr.value, attr.pos, "while evaluating the `__contentAddressed` attribute passed to builtins.derivationStrict")?
-        {
-            self.floating = true;
+        if attr.name == known.content_addressed {
+            self.floating = interp.expect_bool(attr.value, attr.pos, "while evaluating the `__contentAddressed` attribute passed to builtins.derivationStrict")?;
             return Ok(());
         }
-        if attr.name == known.impure
-            && interp.expect_bool(
+        if attr.name == known.impure {
+            self.impure = interp.expect_bool(
                 attr.value,
                 attr.pos,
                 "while evaluating the `__impure` attribute passed to builtins.derivationStrict",
-            )?
-        {
-            self.impure = true;
+            )?;
             return Ok(());
         }
         if attr.name == known.args {
@@ -325,7 +321,7 @@ fn parse_outputs<'a>(names: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Ou
     let mut outputs: Vec<OutputName> = Vec::new();
     for name in names {
         let text = String::from_utf8_lossy(name);
-        if text == "drv" || text == "drvPath" {
+        if text == "drvPath" {
             return Err(wrong(format!("invalid derivation output name '{text}'")));
         }
         let output: OutputName = text

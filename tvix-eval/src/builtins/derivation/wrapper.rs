@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply, Attr, Ref, Value};
+use crate::value::{Apply, Apply2, Attr, Ref, Value};
 
 pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let attrs = interp.expect_attrs(
@@ -49,7 +49,6 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
             &super::strict::derivation_strict,
         ),
         arg: args[0],
-        second: None,
     })));
     // One cell for each output, in the order of the list; all sets hold all of them.
     let cells: &'h [Ref<'h>] = interp
@@ -79,10 +78,9 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
 
     let select = builtin(interp, "getAttr", 2, &select_output);
     let lazy = |name: Symbol| {
-        interp.cell(Value::Apply(interp.heap.alloc(Apply {
+        interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
             func: select,
-            arg: interp.cell(interp.symbol_string(name)),
-            second: Some(strict),
+            args: [interp.name_cell(name), strict],
         })))
     };
     let drv_path = lazy(known.drv_path);
@@ -93,7 +91,7 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
             plain(known.out_path, out_path),
             plain(known.drv_path, drv_path),
             plain(known.kind, kind),
-            plain(known.output_name, interp.cell(interp.symbol_string(name))),
+            plain(known.output_name, interp.name_cell(name)),
         ];
         own.sort_by_key(|attr| attr.name);
         match interp.attrs_sorted(&own) {
@@ -113,7 +111,6 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
         cell.set(Value::Apply(interp.heap.alloc(Apply {
             func: builtin(interp, "derivation", 1, make),
             arg: args[0],
-            second: None,
         })));
     }
     let value = one(interp, *first, lazy(*first));
@@ -144,6 +141,7 @@ fn builtin<'h>(
         name,
         arity,
         quiet: name != "derivationStrict",
+        strict: 0,
         function,
     })))
 }

@@ -1,0 +1,5 @@
+{
+  f = x:
+    x.missing;
+  g = a: b: throw "g was called";
+}

@@ -1,0 +1,1 @@
+{ value = 1; fn = x: x + 1; here = ./.; }

@@ -1,0 +1,1 @@
+let x = throw "from file"; in { inherit x; }

@@ -1,0 +1,68 @@
+//! Asks C++ Nix.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::cases::{self, Case, Mode, Outcome};
+
+/// Records what `TVIX_RECORD_NIX` makes of the cases; see record.sh.
+#[test]
+fn record() {
+    let Ok(program) = std::env::var("TVIX_RECORD_NIX") else {
+        return;
+    };
+    let files = std::env::var("TVIX_RECORD_FILES").unwrap_or_else(|_| crate::ours::files());
+    let only = std::env::var("TVIX_CASES").ok();
+    for topic in cases::topics() {
+        if only.as_ref().is_some_and(|only| *only != topic) {
+            continue;
+        }
+        // What was asked once is not asked again, unless its topic's answers were removed.
+        let known = cases::expected(&topic);
+        let mut lines = Vec::new();
+        for case in cases::read(&topic) {
+            let outcome = match known.iter().find(|(other, _)| *other == case) {
+                Some((_, outcome)) => outcome.clone(),
+                None => ask(&program, &files, &case),
+            };
+            let line =
+                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.told]);
+            writeln!(lines, "{line}").unwrap();
+        }
+        let path = cases::folder().join(format!("{topic}.jsonl"));
+        std::fs::write(path, lines).unwrap();
+    }
+}
+
+fn ask(program: &str, files: &str, case: &Case) -> Outcome {
+    let mode: &[&str] = match case.mode {
+        Mode::Strict => &["--strict"],
+        Mode::Lazy => &[],
+        Mode::Json => &["--strict", "--json"],
+        Mode::Xml => &["--strict", "--xml"],
+    };
+    let output = Command::new(program)
+        .arg("--eval")
+        .args(mode)
+        .arg("-I")
+        .arg(format!("{files}/search"))
+        .arg("-I")
+        .arg(format!("lang={files}/prefixed"))
+        .arg("-I")
+        .arg(format!("gone={files}/not-there"))
+        .args(["-E", &case.text])
+        .current_dir(crate::ours::files())
+        .env("NIX_PATH", "")
+        .env("HOME", "/root")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        text.trim_end_matches('\n').replace(files, "@FILES@")
+    };
+    Outcome {
+        value: output.status.success().then(|| text(&output.stdout)),
+        told: text(&output.stderr).trim_end().to_owned(),
+    }
+}
