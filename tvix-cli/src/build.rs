@@ -47,7 +47,8 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
     out.flush().map_err(CliError::Output)?;
     // Last: what was built is there, and printed, even if it cannot be linked to.
     if !args.no_out_link {
-        link_outputs(&report, &args.derivations, &args.out_link, &store)?;
+        let names = session::names_found(&asked_for, &report);
+        link_outputs(&report, &names, &args.out_link, &store)?;
     }
     Ok(session::exit_code(&report))
 }

@@ -76,6 +76,8 @@ async fn expressions_are_built() {
     let both = built(&world, &["-A", "many.dev", "-A", "imported"]).expect(0);
     assert!(both.out[0].ends_with("-many-dev"), "{both:#?}");
     assert!(both.out[1].ends_with("-imported"), "{both:#?}");
+    let second = fs::read_link(world.beside("work/result-2")).unwrap();
+    assert!(second.ends_with(both.out[1].trim_start_matches('/')));
     let again = built(&world, &["-A", "imported", "-E", "import ./default.nix {}"]).expect(0);
     assert_eq!(again.out, both.out[1..]);
     assert!(!again.err.contains("building"), "{again:#?}");
