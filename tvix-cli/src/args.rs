@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
-/// Builds Nix derivations.
+/// Evaluates Nix expressions and builds derivations.
 #[derive(Debug, Parser)]
 #[command(name = "tvix", version, about, arg_required_else_help = true)]
 pub struct Args {
@@ -17,19 +17,143 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Build(BuildArgs),
+    Instantiate(InstantiateArgs),
+    Eval(EvalArgs),
+    Repl(ReplArgs),
 }
 
 /// Build derivations and print the store paths of their outputs.
 ///
-/// Store paths go to standard output, one a line, and all else to standard error. The exit code is
-/// 0 if everything was built, 1 if a build failed, and 2 for any other error.
+/// Takes an expression (`default.nix` of the current folder if nothing else is given) or
+/// derivations. Building begins while the expression is evaluated. Store paths go to standard
+/// output, one a line, and all else to standard error. The exit code is 0 if everything was built,
+/// 1 if a build failed, and 2 for any other error.
 #[derive(Debug, Parser)]
 pub struct BuildArgs {
     /// Derivations to build: store paths of `.drv` files, or local files of the same names.
     /// `DRV!out,dev` builds these outputs only.
-    #[arg(value_name = "DRV", required = true)]
+    #[arg(value_name = "DRV", conflicts_with_all = ["file", "expr", "attrs"])]
     pub derivations: Vec<String>,
 
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Go on with whatever does not need what failed.
+    #[arg(long, short = 'k')]
+    pub keep_going: bool,
+
+    /// The link to the first output; further ones get a number or the name of the output.
+    #[arg(long, short = 'o', value_name = "PATH", default_value = "result")]
+    pub out_link: PathBuf,
+
+    /// Make no links to outputs.
+    #[arg(long, conflicts_with = "out_link")]
+    pub no_out_link: bool,
+}
+
+/// Add the derivations of an expression to the store and print their paths.
+///
+/// Nothing is built but what the expression imports.
+#[derive(Debug, Parser)]
+pub struct InstantiateArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+}
+
+/// Evaluate an expression and print its value.
+///
+/// Nothing is built but what the expression imports. The exit code is 2 if it cannot be evaluated,
+/// and 1 if that is because an import does not build.
+#[derive(Debug, Parser)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Evaluate all parts of the value too.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Print JSON; implies `--strict`.
+    #[arg(long, conflicts_with_all = ["xml", "raw"])]
+    pub json: bool,
+
+    /// Print XML.
+    #[arg(long, conflicts_with = "raw")]
+    pub xml: bool,
+
+    /// Leave out of XML where things come from.
+    #[arg(long)]
+    pub no_location: bool,
+
+    /// Print the value, which must be a string or become one, as it is and without a newline.
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Add derivations and sources to the store.
+    #[arg(long)]
+    pub read_write_mode: bool,
+}
+
+/// Evaluate expressions as you type them.
+#[derive(Debug, Parser)]
+pub struct ReplArgs {
+    #[command(flatten)]
+    pub search: SearchArgs,
+
+    /// The store that paths are read from.
+    #[arg(long, value_name = "URI")]
+    pub store: Option<StoreUri>,
+}
+
+/// What to evaluate.
+#[derive(Debug, Parser)]
+pub struct SourceArgs {
+    /// The file, the folder with a `default.nix`, or the entry of the search path (`<name>`) to
+    /// evaluate [default: ./default.nix].
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<String>,
+
+    /// The expression to evaluate.
+    #[arg(long, short = 'E', value_name = "EXPR", conflicts_with = "file")]
+    pub expr: Option<String>,
+
+    /// The attribute of it; may be given several times.
+    #[arg(long = "attr", short = 'A', value_name = "ATTR")]
+    pub attrs: Vec<String>,
+
+    /// An argument for the functions that it evaluates to, as an expression.
+    #[arg(long = "arg", num_args = 2, value_names = ["NAME", "EXPR"], action = ArgAction::Append)]
+    pub args: Vec<String>,
+
+    /// The same, as a string.
+    #[arg(long = "argstr", num_args = 2, value_names = ["NAME", "STRING"], action = ArgAction::Append)]
+    pub argstrs: Vec<String>,
+
+    #[command(flatten)]
+    pub search: SearchArgs,
+}
+
+/// Where `<name>` is looked up.
+#[derive(Debug, Parser)]
+pub struct SearchArgs {
+    /// An entry of the search path: `NAME=PATH`, or a folder of them. Those of NIX_PATH come after
+    /// it.
+    #[arg(short = 'I', long = "include", value_name = "NAME=PATH")]
+    pub include: Vec<String>,
+}
+
+/// Where and how to build.
+#[derive(Debug, Parser)]
+pub struct BuildingArgs {
     /// Where to look things up and where outputs go: an absolute path for the store below it,
     /// `local` for the system's.
     #[arg(long, value_name = "URI")]
@@ -43,10 +167,6 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cores: usize,
 
-    /// Go on with whatever does not need what failed.
-    #[arg(long, short = 'k')]
-    pub keep_going: bool,
-
     /// Build without a sandbox: builds see and can change whatever you can.
     #[arg(long)]
     pub no_sandbox: bool,
@@ -55,14 +175,6 @@ pub struct BuildArgs {
     /// the end allows it to be missing.
     #[arg(long = "sandbox-path", value_name = "PATH")]
     pub sandbox_paths: Vec<SandboxPath>,
-
-    /// The link to the first output; further ones get a number or the name of the output.
-    #[arg(long, short = 'o', value_name = "PATH", default_value = "result")]
-    pub out_link: PathBuf,
-
-    /// Make no links to outputs.
-    #[arg(long, conflicts_with = "out_link")]
-    pub no_out_link: bool,
 
     /// Show the logs of builds as they are written. Without a terminal they are shown anyway.
     #[arg(long, short = 'L')]

@@ -28,6 +28,8 @@ pub enum CliError {
         target: PathBuf,
         source: io::Error,
     },
+    #[error("cannot read from the terminal")]
+    Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }

@@ -1,12 +1,17 @@
-//! `tvix`: builds derivations. A thin front end on the coordinator.
+//! `tvix`: evaluates Nix expressions and builds derivations. A thin front end on the coordinator.
 
 mod args;
 mod build;
 mod display;
 mod error;
+mod eval;
 mod events;
+mod instantiate;
 mod logs;
 mod out_link;
+mod repl;
+mod session;
+mod source;
 mod stores;
 
 use std::process::ExitCode;
@@ -24,6 +29,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             match args.command {
                 Command::Build(args) => build::run(args).await,
+                Command::Instantiate(args) => instantiate::run(args).await,
+                Command::Eval(args) => eval::run(args).await,
+                // It blocks, and nothing else runs.
+                Command::Repl(args) => repl::run(&args),
             }
         }),
         Err(error) => Err(error::CliError::Runtime(error)),

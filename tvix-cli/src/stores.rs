@@ -22,7 +22,7 @@ pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
 }
 
 /// The system's store for its owner, and else one in the home directory, as Nix has it.
-fn usual() -> StoreUri {
+pub fn usual() -> StoreUri {
     let system = Path::new("/nix/var/nix/db");
     let writable = std::fs::metadata(system).map_or(is_root(), |metadata| {
         !metadata.permissions().readonly() && (is_root() || owned_by_me(&metadata))

@@ -16,6 +16,8 @@ pub enum BuildPolicy {
     Eager,
     /// Only what something that was asked for, or an import, is known to need.
     Demand,
+    /// Only what an import needs. What was asked for is found, and not built.
+    Imports,
 }
 
 /// What happens when a derivation that is needed fails.

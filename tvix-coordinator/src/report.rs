@@ -30,7 +30,10 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
-    /// Everything that was asked for is in the store.
+    /// Everything that was asked for is in the store; with [`BuildPolicy::Imports`], everything
+    /// was evaluated.
+    ///
+    /// [`BuildPolicy::Imports`]: crate::BuildPolicy::Imports
     Success,
     /// Something that was asked for does not build.
     BuildFailed,

@@ -74,10 +74,12 @@ pub enum EvalError {
         output: String,
     },
     /// What an attribute had to have built could not be built.
-    #[error("attribute '{attr_path}' imports from a derivation")]
+    #[error("attribute '{attr_path}' imports from a derivation{trace}")]
     Import {
         /// The attribute path.
         attr_path: String,
+        /// Where it was needed, for people, beginning with `: `; empty if that is not known.
+        trace: String,
         /// Why the outputs did not come.
         source: Box<RealiseError>,
     },
@@ -114,7 +116,8 @@ impl EvalError {
         error
     }
 
-    pub(crate) fn in_attribute(attr_path: &str, source: Arc<Self>) -> Self {
+    /// The error of one attribute.
+    pub fn in_attribute(attr_path: &str, source: Arc<Self>) -> Self {
         Self::Attribute {
             attr_path: attr_path.to_owned(),
             source,

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Answer;
 use crate::interp::Interp;
+use crate::limits::cancelled;
 use crate::value::Ref;
 
 /// What a fiber does.
@@ -92,9 +93,16 @@ impl Fibers {
         let me = interp.fiber.get();
         self.importing.set(self.importing.get() + 1);
         if !self.suspend(interp) {
+            self.importing.set(self.importing.get() - 1);
             return interp.world.host.next_answer().map(|(_, answer)| answer);
         }
         self.answers.borrow_mut().remove(&me)
+    }
+
+    fn answered(&self, fiber: u32, answer: Answer) {
+        self.importing.set(self.importing.get() - 1);
+        self.answers.borrow_mut().insert(fiber, answer);
+        self.ready.borrow_mut().push_back(fiber);
     }
 
     fn suspend(&self, interp: &Interp<'_>) -> bool {
@@ -128,6 +136,7 @@ impl<'h> Interp<'h> {
         let mut stacks: Vec<DefaultStack> = Vec::new();
         let mut next = 1_u32;
         loop {
+            self.take_ready_answers();
             let ready = self.world.fibers.ready.borrow_mut().pop_front();
             let number = match ready {
                 Some(number) => number,
@@ -193,15 +202,20 @@ impl<'h> Interp<'h> {
         let fibers = &self.world.fibers;
         match self.world.host.next_answer() {
             Some((fiber, answer)) => {
-                fibers.importing.set(fibers.importing.get() - 1);
-                fibers.answers.borrow_mut().insert(fiber, answer);
-                fibers.ready.borrow_mut().push_back(fiber);
+                fibers.answered(fiber, answer);
                 Ok(())
             }
-            None => Err(Error::new(
-                ErrorKind::Cancelled,
-                "the evaluation was cancelled",
-            )),
+            None => Err(cancelled()),
+        }
+    }
+
+    /// Who waited goes on before what was not begun.
+    fn take_ready_answers(&self) {
+        let fibers = &self.world.fibers;
+        while fibers.importing.get() > 0
+            && let Some((fiber, answer)) = self.world.host.ready_answer()
+        {
+            fibers.answered(fiber, answer);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What evaluation reads of file systems.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What kind of file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,107 @@ pub trait Files {
     /// Where the operating system finds a path, so that a source can be added to the store from
     /// there; `None` if it is nowhere but in memory.
     fn on_disk(&self, path: &Path) -> Option<PathBuf>;
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        #[deny(clippy::missing_trait_methods)]
+        impl<F: Files + ?Sized> Files for $pointer {
+            fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+                (**self).read(path)
+            }
+
+            fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
+                (**self).kind(path)
+            }
+
+            fn len(&self, path: &Path) -> u64 {
+                (**self).len(path)
+            }
+
+            fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
+                (**self).entries(path)
+            }
+
+            fn target(&self, path: &Path) -> io::Result<Vec<u8>> {
+                (**self).target(path)
+            }
+
+            fn on_disk(&self, path: &Path) -> Option<PathBuf> {
+                (**self).on_disk(path)
+            }
+        }
+    )*};
+}
+
+forward!(Arc<F>, Box<F>, &F);
+
+/// Files that are only in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryFiles(BTreeMap<PathBuf, Vec<u8>>);
+
+impl MemoryFiles {
+    /// Files by their absolute paths. Directories are there when something is in them.
+    pub fn new<P: Into<PathBuf>, C: Into<Vec<u8>>>(
+        files: impl IntoIterator<Item = (P, C)>,
+    ) -> Self {
+        let files = files.into_iter();
+        Self(
+            files
+                .map(|(path, text)| (path.into(), text.into()))
+                .collect(),
+        )
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        let mut below = self.0.range(path.to_owned()..).map(|(file, _)| file);
+        // What is in a directory comes right after it.
+        let next = below.find(|file| *file != path);
+        path == Path::new("/") || next.is_some_and(|file| file.starts_with(path))
+    }
+}
+
+impl Files for MemoryFiles {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let found = self.0.get(path).cloned();
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
+        Ok(match self.0.contains_key(path) {
+            true => Some(FileKind::Regular { executable: false }),
+            false => self.is_directory(path).then_some(FileKind::Directory),
+        })
+    }
+
+    fn len(&self, path: &Path) -> u64 {
+        self.0.get(path).map_or(0, |contents| contents.len() as u64)
+    }
+
+    fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {
+        let mut entries: BTreeMap<Vec<u8>, FileKind> = BTreeMap::new();
+        for file in self.0.keys() {
+            let Ok(rest) = file.strip_prefix(path) else {
+                continue;
+            };
+            let mut parts = rest.components();
+            let Some(name) = parts.next() else { continue };
+            let kind = match parts.next() {
+                Some(_) => FileKind::Directory,
+                None => FileKind::Regular { executable: false },
+            };
+            entries.insert(name.as_os_str().as_bytes().to_vec(), kind);
+        }
+        Ok(entries.into_iter().collect())
+    }
+
+    fn target(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    fn on_disk(&self, _: &Path) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// The file system of this machine.

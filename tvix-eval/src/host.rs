@@ -23,6 +23,8 @@ pub trait Host {
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
     /// Waits for the next answer; `None` if there will be none.
     fn next_answer(&self) -> Option<(u32, Answer)>;
+    /// The next answer if it is there already.
+    fn ready_answer(&self) -> Option<(u32, Answer)>;
     /// Whether nobody wants the result any more. Asked often.
     fn is_cancelled(&self) -> bool;
 }
@@ -47,6 +49,10 @@ impl Host for NoHost {
     fn realise(&self, _: u32, _: Vec<WantedOutputs>) {}
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
+        None
+    }
+
+    fn ready_answer(&self) -> Option<(u32, Answer)> {
         None
     }
 

@@ -1,17 +1,131 @@
-//! The Nix language.
+//! The Nix language, for the Tvix build flow and for whoever embeds it: what C++ Nix 2.34 evaluates
+//! to, with derivations as a stream.
+//!
+//! # A value
+//!
+//! An expression is evaluated on a thread of its own, and becomes whatever Serde can make of it:
+//!
+//! ```
+//! use tvix_eval::NixEvaluator;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let nix = NixEvaluator::default();
+//! let doubled: Vec<i64> = nix.eval_to("map (x: x * 2) [ 1 2 3 ]")?;
+//! assert_eq!(doubled, [2, 4, 6]);
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Package {
+//!     name: String,
+//!     version: Option<String>,
+//! }
+//! let hello: Package = nix.eval_to(r#"{ name = "hello-${toString 2}"; version = null; }"#)?;
+//! assert_eq!((&*hello.name, hello.version), ("hello-2", None));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`NixEvaluator::eval_to_async`] does it where futures are polled.
+//!
+//! # What is wrong
+//!
+//! A [`Failure`] has a kind to act on, and a text for people:
+//!
+//! ```
+//! # use tvix_eval::NixEvaluator;
+//! use tvix_eval::error::ErrorKind;
+//!
+//! let failure = NixEvaluator::default().eval_to::<i64>("let x = 1; in x + y").unwrap_err();
+//! assert_eq!(failure.kind, ErrorKind::Syntax);
+//! assert_eq!(failure.message, "undefined variable 'y'");
+//! assert!(failure.rendered.contains("1| let x = 1; in x + y"));
+//! ```
+//!
+//! # Limits
+//!
+//! What foreign expressions may use is limited; [`NixEvaluator::cancelled_by`] ends them by hand.
+//!
+//! ```
+//! # use tvix_eval::{Limits, NixEvaluator};
+//! # use tvix_eval::error::ErrorKind;
+//! # use std::time::Duration;
+//! let limits = Limits::default().time(Duration::from_secs(1)).memory(64 << 20);
+//! let greedy = "let f = x: y: f (x ++ x) (builtins.length x); in f [ 1 ] 1";
+//! let failure = NixEvaluator::default().limits(limits).eval_to::<i64>(greedy).unwrap_err();
+//! assert!(matches!(failure.kind, ErrorKind::Limit | ErrorKind::Depth));
+//! ```
+//!
+//! # Builtins and files of one's own
+//!
+//! ```
+//! # use tvix_eval::NixEvaluator;
+//! use tvix_eval::files::MemoryFiles;
+//! use tvix_eval::native::Native;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let nix = NixEvaluator::default()
+//!     .builtin(Native::of("upper", |text: String| Ok(text.to_uppercase())))
+//!     .files(MemoryFiles::new([
+//!         ("/lib/default.nix", "{ shout = text: builtins.upper text + \"!\"; }"),
+//!         ("/lib/other.nix", "1"),
+//!     ]))
+//!     .search_path("lib", "/lib");
+//! let shouted: String = nix.eval_to(r#"(import <lib>).shout "hello""#)?;
+//! assert_eq!(shouted, "HELLO!");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`native::Native::new`] makes builtins that work with values as they are, unevaluated too.
+//!
+//! # Derivations
+//!
+//! As an [`Evaluator`](tvix_eval_api::Evaluator) it yields derivations the moment they are
+//! instantiated, and asks for what it has to have built. A coordinator takes it from there: see
+//! the example `build_hello`.
+//!
+//! ```
+//! # use tvix_eval::NixEvaluator;
+//! use futures::StreamExt;
+//! use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource, Evaluator};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let text = r#"{ hello = derivation { name = "hello"; system = "any"; builder = "/bin/sh"; }; }"#;
+//! let mut request = EvalRequest::new(EvalSource::Expression {
+//!     text: text.to_owned(),
+//!     base: "/".into(),
+//! });
+//! request.attr_paths = vec!["hello".to_owned()];
+//! let mut events = NixEvaluator::default().evaluate(request).await?;
+//! let Some(Ok(EvalEvent::Derivation { path, .. })) = events.next().await else { panic!() };
+//! let Some(Ok(EvalEvent::Root(root))) = events.next().await else { panic!() };
+//! assert_eq!((root.name.as_str(), &root.wanted.drv_path), ("hello", &path));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Values as they are
+//!
+//! [`NixEvaluator::work`] hands out the [interpreter](interp::Interp) on its thread;
+//! [`NixEvaluator::start`] does so with the events of what is needed built. Values borrow from the
+//! evaluation's heap and cannot leave it.
 
 mod access;
 pub mod builtins;
 pub mod error;
 mod eval;
+mod evaluator;
 mod fiber;
 pub mod files;
 pub mod host;
 pub mod interp;
 pub mod ir;
+pub mod limits;
+pub mod native;
 mod paths;
 mod print;
 mod report;
+pub mod select;
 pub mod source;
 pub mod symbol;
 pub mod syntax;
@@ -20,4 +134,6 @@ pub mod value;
 pub mod world;
 
 pub use eval::Coercion;
+pub use evaluator::{Evaluation, Failure, NixEvaluator};
 pub use fiber::Job;
+pub use limits::Limits;

@@ -13,6 +13,8 @@ use crate::fiber::Fibers;
 use crate::files::{FileKind, Files};
 use crate::host::Host;
 use crate::interp::Interp;
+use crate::limits::Limits;
+use crate::native::Native;
 use crate::text::regex::Regex;
 use crate::value::{NixString, Ref};
 
@@ -41,6 +43,8 @@ pub struct Settings {
     pub time: i64,
     /// Whether `traceVerbose` traces.
     pub trace_verbose: bool,
+    /// What the evaluation may use.
+    pub limits: Limits,
 }
 
 impl Default for Settings {
@@ -59,6 +63,7 @@ impl Default for Settings {
             home: std::env::home_dir(),
             time: since_1970.as_secs() as i64,
             trace_verbose: false,
+            limits: Limits::default(),
         }
     }
 }
@@ -69,6 +74,8 @@ pub struct World<'h> {
     pub(crate) files: Rc<dyn Files>,
     pub(crate) host: Rc<dyn Host>,
     pub(crate) fibers: Fibers,
+    /// Builtins of the embedder.
+    pub(crate) natives: &'h [Native],
     /// Files that were imported, by their real path.
     pub(crate) imports: RefCell<FxHashMap<&'h [u8], Ref<'h>>>,
     /// Paths that were copied to the store.
@@ -99,6 +106,7 @@ impl<'h> World<'h> {
             files,
             host,
             fibers: Fibers::default(),
+            natives: &[],
             imports: RefCell::default(),
             copied: RefCell::default(),
             derivations: Derivations::default(),
@@ -110,6 +118,13 @@ impl<'h> World<'h> {
             regexes: RefCell::default(),
             kinds: RefCell::default(),
         }
+    }
+
+    /// With builtins of the embedder. They replace those of the same name.
+    #[must_use]
+    pub fn with_natives(mut self, natives: &'h [Native]) -> Self {
+        self.natives = natives;
+        self
     }
 
     #[inline]

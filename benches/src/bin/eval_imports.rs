@@ -68,6 +68,10 @@ impl Host for Builds {
         Some((fiber, Ok(outputs)))
     }
 
+    fn ready_answer(&self) -> Option<(u32, Answer)> {
+        None
+    }
+
     fn is_cancelled(&self) -> bool {
         false
     }

@@ -3,6 +3,7 @@
 
 mod failures;
 mod interrupt;
+mod language;
 mod links;
 mod options;
 

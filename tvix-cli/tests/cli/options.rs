@@ -216,7 +216,9 @@ async fn usage() {
             "{option}"
         );
     }
-    run(&mut bare_build(&world)).expect(2).says(&["DRV"]);
+    run(&mut bare_build(&world))
+        .expect(2)
+        .says(&["default.nix"]);
     run(bare_build(&world).args(["--store", "relative", "x"]))
         .expect(2)
         .says(&["relative"]);

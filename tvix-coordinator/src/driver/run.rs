@@ -15,15 +15,13 @@ use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Delivery, LogReceiver, LogSender, StreamedOutput,
     log_channel,
 };
-use tvix_eval_api::{
-    EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput, SourceAddition,
-};
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
 use tvix_store_api::{LocalPath, Store};
 
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::tasks::{self, BuildParts, describe};
+use super::tasks::{self, BuildParts, Offered, describe};
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
     Trouble,
@@ -71,7 +69,7 @@ pub(super) struct Driver {
     log_lines: LogReceiver,
     last_import: u64,
     replies: FxHashMap<ImportId, RealiseReply>,
-    sources: FxHashMap<StorePath, Arc<SourceAddition>>,
+    sources: FxHashMap<StorePath, Offered>,
     cancels: FxHashMap<BuildId, CancellationToken>,
     streamed: FxHashMap<BuildId, Vec<StreamedOutput>>,
     closures: Arc<Closures>,
@@ -278,7 +276,11 @@ impl Driver {
             }
             Some(Ok(EvalEvent::AddSource(source))) => {
                 let path = source.path.clone();
-                self.sources.insert(path.clone(), Arc::new(source));
+                let offered = Offered {
+                    source: Arc::new(source),
+                    tried: CancellationToken::new(),
+                };
+                self.sources.insert(path.clone(), offered);
                 Input::Source { path }
             }
             Some(Ok(EvalEvent::Root(root))) => Input::Root(root),
@@ -294,6 +296,9 @@ impl Driver {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Source(path, result) => {
+                if let Some(offered) = self.sources.get(&path) {
+                    offered.tried.cancel();
+                }
                 if result.is_ok() {
                     self.sources.remove(&path);
                 }
@@ -414,10 +419,14 @@ impl Driver {
 
     fn add_source(&mut self, path: StorePath) {
         let store = self.store.clone();
-        let source = self.sources.get(&path).cloned();
+        let offered = self.sources.get(&path).cloned();
+        let references = offered.iter().flat_map(|it| it.source.references.iter());
+        let references = references.filter(|reference| **reference != path);
+        let references = references.filter_map(|reference| self.sources.get(reference));
+        let references = references.cloned().collect();
         self.spawn(async move {
-            let result = match source {
-                Some(source) => tasks::add_source(store, source).await,
+            let result = match offered {
+                Some(offered) => tasks::add_source(store, offered.source, references).await,
                 None => {
                     let message = format!("the contents of '{path}' are gone (a bug)");
                     Err(Trouble {

@@ -2,12 +2,15 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::Derivation;
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashMap;
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
 };
@@ -21,6 +24,11 @@ use crate::machine::{ImportedOutput, Recording, Trouble};
 const UNPACKED_AT_ONCE: usize = 4;
 /// Realisations that are asked for at once.
 const REALISATIONS_AT_ONCE: usize = 32;
+
+/// `.drv` files that are added at once.
+const RECORDED_AT_ONCE: usize = 64;
+/// How often a source looks whether what it refers to is there.
+const REFERENCE_POLL: Duration = Duration::from_millis(50);
 
 /// An error and what it comes from, in one line.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
@@ -85,12 +93,44 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
+/// A source that is to be added, and when that was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Offered {
+    pub(super) source: Arc<SourceAddition>,
+    pub(super) tried: CancellationToken,
+}
+
+/// Waits until those that a source refers to are there, or were tried in vain.
+async fn references_added(
+    store: &dyn Store,
+    mut references: Vec<Offered>,
+) -> Result<(), StoreError> {
+    while !references.is_empty() {
+        let paths: Vec<_> = references.iter().map(|it| it.source.path.clone()).collect();
+        let valid = store.valid_paths(&paths).await?;
+        references.retain(|it| !valid.contains(&it.source.path) && !it.tried.is_cancelled());
+        if let Some(first) = references.first() {
+            // Somebody else may add it.
+            let _ = tokio::time::timeout(REFERENCE_POLL, first.tried.cancelled()).await;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn add_source(
     store: Arc<dyn Store>,
     source: Arc<SourceAddition>,
+    references: Vec<Offered>,
 ) -> Result<(), Trouble> {
     let path = &source.path;
+    references_added(&*store, references)
+        .await
+        .map_err(|error| store_trouble(&error))?;
     let added = match &source.content {
+        SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
+            store.add_file_as(text.clone(), path).await.map(|()| None)
+        }
+        SourceContent::Archive(nar) => store.add_archive_as(nar.clone(), path).await.map(|()| None),
         SourceContent::Text(text) => store
             .add_text(path.name().clone(), text, source.references.clone())
             .await
@@ -143,13 +183,38 @@ async fn record_derivations(
 ) -> Result<(), StoreError> {
     let paths: Vec<StorePath> = derivations.iter().map(|(path, _)| path.clone()).collect();
     let valid = store.valid_paths(&paths).await?;
+    // Those of one level do not refer to each other, and are added side by side: a store may
+    // register many as fast as one.
+    let mut levels: Vec<Vec<(StorePath, Arc<Derivation>)>> = Vec::new();
+    let mut level_of: FxHashMap<StorePath, usize> = FxHashMap::default();
     for (path, derivation) in derivations {
-        if !valid.contains(&path) {
-            let contents = derivation.to_aterm(store.store_dir());
-            store
-                .add_text(path.name().clone(), &contents, derivation.references())
-                .await?;
+        if valid.contains(&path) {
+            continue;
         }
+        let references = derivation.references();
+        let below = references.iter().filter_map(|it| level_of.get(it)).max();
+        let level = below.map_or(0, |below| below + 1);
+        level_of.insert(path.clone(), level);
+        if level == levels.len() {
+            levels.push(Vec::new());
+        }
+        levels[level].push((path, derivation));
+    }
+    for level in levels {
+        let add = |(path, derivation): (StorePath, Arc<Derivation>)| async move {
+            let contents = derivation.to_aterm(store.store_dir());
+            let references = derivation.references();
+            match store
+                .add_text(path.name().clone(), &contents, references)
+                .await
+            {
+                // A source that could not be added is told of where it is needed.
+                Ok(_) | Err(StoreError::InvalidReference { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        let all = stream::iter(level.into_iter().map(Ok));
+        all.try_for_each_concurrent(RECORDED_AT_ONCE, add).await?;
     }
     Ok(())
 }

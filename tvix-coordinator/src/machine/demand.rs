@@ -193,7 +193,7 @@ impl Machine {
                         self.add_source(id);
                     } else if self.evaluating {
                         // Evaluation may still offer it, unless it waits itself.
-                        self.sources[id].state = SourceState::Missing;
+                        self.sources.set(id, SourceState::Missing);
                         for dependent in self.sources[id].waiting.clone() {
                             if matches!(self.graph[dependent].state, State::Waiting { .. })
                                 && let Some(cause) = self.hopeless(dependent)

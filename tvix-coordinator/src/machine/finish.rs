@@ -10,6 +10,7 @@ use super::graph::{Body, NodeId, State};
 use super::sources::SourceState;
 use super::{Action, Machine, Stop};
 use crate::event::BuildEvent;
+use crate::options::BuildPolicy;
 use crate::report::{FailureCause, Report, RootReport, Skipped, Status};
 
 impl Machine {
@@ -240,7 +241,9 @@ impl Machine {
             Status::BuildFailed
         } else if needed.next().is_some() || !self.errors.is_empty() {
             Status::Error
-        } else if roots.iter().all(|root| root.success) {
+        } else if self.options.policy == BuildPolicy::Imports
+            || roots.iter().all(|root| root.success)
+        {
             Status::Success
         } else {
             Status::Error

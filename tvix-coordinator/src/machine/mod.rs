@@ -248,7 +248,10 @@ impl Machine {
             if let Some(action) = self.next_query() {
                 return Some(action);
             }
-            if let Some(action) = self.recordings.next(self.now) {
+            // A `.drv` file refers to the sources of its derivation.
+            if self.sources.are_settled()
+                && let Some(action) = self.recordings.next(self.now)
+            {
                 return Some(action);
             }
             if let Some((id, builder)) = self.scheduler.next(&self.graph) {

@@ -47,6 +47,8 @@ pub(super) struct Sources {
     delayed: BTreeMap<(Duration, SourceId), ()>,
     /// How many are being added.
     pub(super) adding: usize,
+    /// How many are looked up or added.
+    unsettled: usize,
 }
 
 impl Sources {
@@ -82,6 +84,21 @@ impl Sources {
 
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.delayed.first_key_value().map(|((at, _), ())| *at)
+    }
+
+    /// Changes what is known of one.
+    pub(super) fn set(&mut self, id: SourceId, state: SourceState) {
+        let unsettled = |state: &SourceState| {
+            usize::from(matches!(state, SourceState::Looking | SourceState::Adding))
+        };
+        self.unsettled += unsettled(&state);
+        let old = std::mem::replace(&mut self[id].state, state);
+        self.unsettled -= unsettled(&old);
+    }
+
+    /// Whether none is on its way into the store, so that what refers to them may be added.
+    pub(super) fn are_settled(&self) -> bool {
+        self.unsettled == 0
     }
 
     pub(super) fn is_idle(&self) -> bool {

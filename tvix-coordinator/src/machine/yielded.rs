@@ -71,6 +71,7 @@ impl Machine {
     pub(super) fn root_found(&mut self, root: Root) {
         let id = self.graph.intern(&root.wanted.drv_path);
         match self.graph[id].mask(&root.wanted.outputs) {
+            Ok(_) if self.options.policy == BuildPolicy::Imports => {}
             Ok(outputs) => {
                 self.work.push(Work::Want(Want {
                     id,
@@ -118,14 +119,13 @@ impl Machine {
     }
 
     pub(super) fn look_up_source(&mut self, id: SourceId) {
-        self.sources[id].state = SourceState::Looking;
+        self.sources.set(id, SourceState::Looking);
         self.look_ups.queue(Subject::Source(id));
     }
 
     pub(super) fn add_source(&mut self, id: SourceId) {
-        let source = &mut self.sources[id];
-        source.state = SourceState::Adding;
-        let path = source.path.clone();
+        self.sources.set(id, SourceState::Adding);
+        let path = self.sources[id].path.clone();
         self.sources.adding += 1;
         self.actions.push_back(Action::AddSource { path });
     }
@@ -148,7 +148,7 @@ impl Machine {
                 let attempts = self.sources[id].attempts + 1;
                 self.sources[id].attempts = attempts;
                 if trouble.retryable && attempts < self.options.retry.attempts {
-                    self.sources[id].state = SourceState::Adding;
+                    self.sources.set(id, SourceState::Adding);
                     self.sources
                         .delay(id, self.now + self.options.retry.delay(attempts));
                 } else {
@@ -159,14 +159,14 @@ impl Machine {
     }
 
     pub(super) fn source_valid(&mut self, id: SourceId) {
-        self.sources[id].state = SourceState::Valid;
+        self.sources.set(id, SourceState::Valid);
         for dependent in std::mem::take(&mut self.sources[id].waiting) {
             self.input_met(dependent);
         }
     }
 
     pub(super) fn source_failed(&mut self, id: SourceId, state: SourceState) {
-        self.sources[id].state = state;
+        self.sources.set(id, state);
         for dependent in std::mem::take(&mut self.sources[id].waiting) {
             let cause = self.source_trouble(id);
             if matches!(self.graph[dependent].state, State::Waiting { .. }) {

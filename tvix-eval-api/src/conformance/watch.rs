@@ -210,7 +210,11 @@ impl<'a> Watch<'a> {
     /// That there is one error, and that it is the failed import of `attr`.
     pub(super) fn import_failed(&self, attr: &str) -> Result<&RealiseError, String> {
         match &self.errors[..] {
-            [EvalError::Import { attr_path, source }] if attr_path == attr => Ok(source),
+            [
+                EvalError::Import {
+                    attr_path, source, ..
+                },
+            ] if attr_path == attr => Ok(source),
             other => Err(format!("not the one failed import of '{attr}': {other:?}")),
         }
     }

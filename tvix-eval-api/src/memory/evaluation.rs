@@ -216,6 +216,7 @@ async fn resume(
 ) -> Resumed {
     let failed = |source| EvalError::Import {
         attr_path: attr.to_string(),
+        trace: String::new(),
         source: Box::new(source),
     };
     let outputs = match answer.await {

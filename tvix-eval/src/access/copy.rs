@@ -11,6 +11,7 @@ use tvix_eval_api::{SourceAddition, SourceContent};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::files::FileKind;
 use crate::interp::Interp;
+use crate::limits::cancelled;
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{ContextElement, NixPath, NixString, Value};
@@ -89,7 +90,10 @@ impl<'h> Interp<'h> {
         };
         self.check_access(&resolved)?;
         let local = self.local(&resolved);
-        let on_disk = self.world.files.on_disk(paths::to_os(&local));
+        let on_disk = match self.made(&resolved) {
+            Some(_) => None,
+            None => self.world.files.on_disk(paths::to_os(&local)),
+        };
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
                 let bytes = self.read_file(path)?;
@@ -169,10 +173,7 @@ impl<'h> Interp<'h> {
         if self.world.host.source(source) {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::Cancelled,
-            "the evaluation was cancelled",
-        ))
+        Err(cancelled())
     }
 
     /// The hash of those files of a tree that are kept, read through [`crate::files::Files`].
@@ -219,9 +220,12 @@ impl<'h> Interp<'h> {
         let files = &self.world.files;
         match self.lstat(path)? {
             Some(FileKind::Regular { executable }) => {
-                let contents = files
-                    .read(local)
-                    .map_err(|error| io_error("reading file", path, &error))?;
+                let contents = match self.made(path) {
+                    Some(made) => made,
+                    None => files
+                        .read(local)
+                        .map_err(|error| io_error("reading file", path, &error))?,
+                };
                 archive.regular(executable, &contents).map_err(failed)
             }
             Some(FileKind::Symlink) => {

@@ -113,6 +113,23 @@ impl<'h> Interp<'h> {
         self.eval(expr, self.root_env())
     }
 
+    /// Evaluates a text in a scope.
+    pub fn eval_text_in(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
+        let text = self.heap.alloc_slice_copy(text);
+        let expr = self.parse(Origin::Text, text, base, scope)?;
+        self.eval(expr, self.root_env())
+    }
+
+    /// The scope of files, to which names can be added: those of what is built in.
+    pub fn global_scope(&self) -> Scope<'h> {
+        Scope::layered(self.scope.borrow().clone(), [])
+    }
+
+    /// The names in `builtins`, as `builtins.name`, and those that need no such prefix.
+    pub fn builtin_names(&self) -> impl Iterator<Item = String> + '_ {
+        crate::builtins::names(self)
+    }
+
     /// Evaluates a file.
     pub fn eval_file(&self, path: &[u8]) -> Result<Value<'h>> {
         self.force(self.import(path)?)

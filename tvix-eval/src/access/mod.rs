@@ -73,6 +73,9 @@ impl<'h> Interp<'h> {
 
     fn lstat(&self, path: &[u8]) -> Result<Option<FileKind>> {
         self.check_access(path)?;
+        if self.made(path).is_some() {
+            return Ok(Some(FileKind::Regular { executable: false }));
+        }
         let local = self.local(path);
         self.world
             .files
@@ -147,6 +150,9 @@ impl<'h> Interp<'h> {
     pub(crate) fn read_file(&self, path: &[u8]) -> Result<Vec<u8>> {
         let resolved = self.resolve_existing(path)?;
         self.check_access(&resolved)?;
+        if let Some(made) = self.made(&resolved) {
+            return Ok(made);
+        }
         let local = self.local(&resolved);
         self.world
             .files

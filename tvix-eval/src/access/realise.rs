@@ -9,6 +9,7 @@ use tvix_eval_api::{RealiseError, WantedOutputs};
 use crate::builtins::derivation::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
+use crate::limits::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, ContextId};
 
@@ -65,6 +66,9 @@ impl<'h> Interp<'h> {
     }
 
     fn build(&self, wanted: Vec<WantedOutputs>) -> Result<()> {
+        for one in &wanted {
+            self.known_derivation(&one.drv_path)?;
+        }
         if !self.world.settings.import_from_derivation {
             let drv = self
                 .world
@@ -129,6 +133,21 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// The contents of a store path that evaluation itself has made, which may be in no store yet:
+    /// a text or a derivation.
+    pub(crate) fn made(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let dir = &self.world.settings.store_dir;
+        if !path.starts_with(dir.as_str().as_bytes()) {
+            return None;
+        }
+        let path = dir.parse(path).ok()?;
+        if let Some(text) = self.world.texts.borrow().get(&path) {
+            return Some(text.to_vec());
+        }
+        let known = self.world.derivations.get(&path)?;
+        Some(known.derivation.to_aterm(dir))
+    }
+
     /// A derivation that was instantiated, or that is in the store.
     pub(crate) fn known_derivation(&self, path: &StorePath) -> Result<Known> {
         if let Some(known) = self.world.derivations.get(path) {
@@ -164,6 +183,10 @@ impl<'h> Interp<'h> {
             modulo,
         };
         self.world.derivations.insert(path.clone(), known.clone());
+        // Whoever builds has to know what it is told to build, wherever it came from.
+        if !self.world.host.derivation(path, &known.derivation) {
+            return Err(cancelled());
+        }
         Ok(known)
     }
 

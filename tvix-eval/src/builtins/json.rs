@@ -30,16 +30,7 @@ fn from_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the first argument passed to builtins.fromJSON",
     )?;
-    let mut sink = Sink {
-        interp,
-        open: Vec::new(),
-        result: Value::Null,
-    };
-    match json::read(text.bytes, MOST_NESTED, &mut sink) {
-        Ok(()) => Ok(sink.result),
-        Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())
-            .within(pos, "while decoding a JSON string")),
-    }
+    interp.read_json(text.bytes, pos)
 }
 
 /// Makes values of what is read.
@@ -71,6 +62,22 @@ impl<'h> Sink<'_, 'h> {
                     });
                 }
             }
+        }
+    }
+}
+
+impl<'h> Interp<'h> {
+    /// The value that a JSON text stands for.
+    pub fn read_json(&self, text: &[u8], pos: Pos) -> Result<Value<'h>> {
+        let mut sink = Sink {
+            interp: self,
+            open: Vec::new(),
+            result: Value::Null,
+        };
+        match json::read(text, MOST_NESTED, &mut sink) {
+            Ok(()) => Ok(sink.result),
+            Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())
+                .within(pos, "while decoding a JSON string")),
         }
     }
 }

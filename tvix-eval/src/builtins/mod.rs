@@ -127,7 +127,15 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
             value: cell,
         });
     };
+    // Of equal names the first stays.
+    let natives = interp.world.natives;
+    for native in natives {
+        add(native.name(), Value::Builtin(native.builtin(interp.heap)));
+    }
     for def in TABLES.iter().copied().flatten() {
+        if natives.iter().any(|native| native.name() == def.name) {
+            continue;
+        }
         let function: &'h Function<'h> = interp.heap.alloc(def.function);
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
@@ -161,6 +169,14 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     all.set(interp.attrs(entries));
     scope.insert(interp.intern("builtins"), all);
     scope
+}
+
+/// Names for people who type.
+pub(crate) fn names<'i>(interp: &'i Interp<'_>) -> impl Iterator<Item = String> + 'i {
+    let natives = interp.world.natives.iter().map(|native| native.name());
+    let ours = TABLES.iter().copied().flatten().map(|def| def.name);
+    let prefixed = natives.chain(ours).map(|name| format!("builtins.{name}"));
+    prefixed.chain(GLOBAL.iter().map(|name| (*name).to_owned()))
 }
 
 /// The search path as a value: a list of `{ path, prefix }`.

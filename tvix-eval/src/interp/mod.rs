@@ -5,11 +5,13 @@ mod table;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Instant;
 
 use bumpalo::Bump;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ir::{Delayed, Expr, Lambda};
+use crate::limits::CALLS_PER_LOOK;
 use crate::source::{Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
@@ -40,6 +42,9 @@ pub struct Interp<'h> {
     /// How deep calls are nested.
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
+    /// Calls before the next look at limits and cancellation.
+    pub(crate) calls_left: Cell<u32>,
+    pub(crate) began: Instant,
     /// The machine's stack must not grow below this address.
     pub(crate) stack_limit: Cell<usize>,
     /// The number of the fiber that runs.
@@ -91,6 +96,7 @@ impl<'h> Interp<'h> {
     pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let known = Known::new(&symbols);
+        let max_depth = world.settings.limits.depth;
         let interp = Self {
             heap,
             symbols,
@@ -104,7 +110,9 @@ impl<'h> Interp<'h> {
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
             depth: Cell::new(0),
-            max_depth: MAX_CALL_DEPTH,
+            max_depth,
+            calls_left: Cell::new(CALLS_PER_LOOK),
+            began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
             buffers: RefCell::default(),
@@ -299,6 +307,12 @@ impl<'h> Interp<'h> {
         let depth = self.depth.get();
         if depth >= self.max_depth {
             return Err(too_deep(pos));
+        }
+        let left = self.calls_left.get();
+        if left == 0 {
+            self.look_around()?;
+        } else {
+            self.calls_left.set(left - 1);
         }
         self.depth.set(depth + 1);
         Ok(())

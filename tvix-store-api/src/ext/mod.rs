@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::StreamExt as _;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::path_info::PathInfo;
@@ -124,6 +125,25 @@ pub trait StoreExt: Store {
         let wanted = Wanted::Path(path);
         source::add_tree(self, file, wanted, method, references).await?;
         Ok(())
+    }
+
+    /// Adds a tree that is in memory as a NAR, under a path that was computed of it before. It
+    /// refers to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AddressMismatch`] if it is not that path, [`StoreError::MalformedNar`].
+    async fn add_archive_as(&self, nar: Bytes, path: &StorePath) -> Result<(), StoreError> {
+        source::add_known(self, nar, path, ContentAddressMethod::NixArchive).await
+    }
+
+    /// Adds a file that is in memory, under a path that was computed of its contents before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AddressMismatch`] if it is not that path.
+    async fn add_file_as(&self, contents: Bytes, path: &StorePath) -> Result<(), StoreError> {
+        source::add_known(self, contents, path, ContentAddressMethod::Flat).await
     }
 
     /// `path` as files on this file system: where the store keeps it, or unpacked to a temporary

@@ -10,7 +10,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{
-    PathReferences, StorePath, StorePathName, content_addressed_path, text_path,
+    PathReferences, StorePath, StorePathName, content_addressed_path, fixed_output_path, text_path,
 };
 use thiserror::Error;
 
@@ -48,6 +48,39 @@ pub(super) async fn add_text<S: Store + ?Sized>(
     let nar = stream::iter([Ok(Bytes::from(nar))]).boxed();
     store.add(info, nar).await?;
     Ok(path)
+}
+
+/// Adds what is in memory under a path that was computed before: a tree as a NAR, or the contents
+/// of a file that is addressed by them alone.
+pub(super) async fn add_known<S: Store + ?Sized>(
+    store: &S,
+    contents: Bytes,
+    path: &StorePath,
+    method: ContentAddressMethod,
+) -> Result<(), StoreError> {
+    let hash = NixHash::digest(HashAlgo::Sha256, &contents);
+    let nar = match method {
+        ContentAddressMethod::NixArchive => contents,
+        _ => {
+            let mut writer = nar::Writer::new(Vec::with_capacity(contents.len() + 128));
+            writer
+                .regular(false, &contents)
+                .and_then(|()| writer.finish())
+                .map(Bytes::from)
+                .map_err(|error| malformed(path, error))?
+        }
+    };
+    let ca = ContentAddress { method, hash };
+    let dir = store.store_dir();
+    if fixed_output_path(dir, path.name().clone(), &ca).as_ref() != Some(path) {
+        return Err(StoreError::AddressMismatch {
+            path: path.clone(),
+            address: Box::new(ca),
+        });
+    }
+    let mut info = PathInfo::new(path.clone(), digest(&nar), nar.len() as u64);
+    info.ca = Some(ca);
+    store.add(info, stream::iter([Ok(nar)]).boxed()).await
 }
 
 /// What a tree becomes: its name, or the path that somebody has computed of it before.

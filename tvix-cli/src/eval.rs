@@ -1,0 +1,177 @@
+//! `tvix eval`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use tvix_coordinator::{BuildPolicy, OnFailure, Options};
+use tvix_eval::error::{Error, ErrorKind, Result};
+use tvix_eval::interp::Interp;
+use tvix_eval::select::Selector;
+use tvix_eval::source::Pos;
+use tvix_eval::value::{ContextId, Ref};
+use tvix_eval::{Coercion, Evaluation, Failure};
+use tvix_eval_api::memory::StreamEvaluator;
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseError};
+
+use crate::args::EvalArgs;
+use crate::error::CliError;
+use crate::{session, source, stores};
+
+/// How a value is printed.
+#[derive(Clone, Copy)]
+enum Format {
+    Nix { strict: bool },
+    Json,
+    Xml { strict: bool, places: bool },
+    Raw,
+}
+
+impl Format {
+    fn of(args: &EvalArgs) -> Self {
+        let strict = args.strict;
+        match args {
+            EvalArgs { json: true, .. } => Self::Json,
+            EvalArgs { raw: true, .. } => Self::Raw,
+            EvalArgs { xml: true, .. } => Self::Xml {
+                strict,
+                places: !args.no_location,
+            },
+            _ => Self::Nix { strict },
+        }
+    }
+}
+
+/// Evaluates, prints, and returns the exit code.
+pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
+    let request = source::request(&args.source);
+    let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
+    let format = Format::of(&args);
+    let started = evaluator.start(move |interp| values(interp, &request, format));
+    let Evaluation { events, result } = match started {
+        Ok(evaluation) => evaluation,
+        Err(failure) => return Ok(failed(&failure)),
+    };
+    if let Some(events) = listen(events, args.read_write_mode).await {
+        realise(&args, events).await?;
+    }
+    match result.await {
+        Ok(Ok(text)) => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&text).map_err(CliError::Output)?;
+            out.flush().map_err(CliError::Output)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Err(failure)) => Ok(failed(&failure)),
+        Err(_) => {
+            eprintln!("error: the evaluation ended early");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    eprintln!("{}", failure.rendered);
+    match failure.import.as_deref() {
+        Some(RealiseError::Failed { .. }) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
+}
+
+/// The values that were asked for, as text.
+fn values(interp: &Interp<'_>, request: &EvalRequest, format: Format) -> Result<Vec<u8>> {
+    let selector = Selector::new(interp, &request.args);
+    let Some(source) = interp.source(&request.source) else {
+        return Err(Error::new(ErrorKind::Unsupported, "nothing to evaluate"));
+    };
+    let mut out = Vec::new();
+    let whole = [String::new()];
+    let paths = match request.attr_paths.is_empty() {
+        true => &whole,
+        false => &request.attr_paths[..],
+    };
+    for path in paths {
+        let mut cell = selector.select(interp, source, path)?;
+        interp.force(cell)?;
+        if selector.has_args() {
+            cell = selector.called(interp, cell)?;
+        }
+        write(interp, cell, format, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn write<'h>(interp: &Interp<'h>, cell: Ref<'h>, format: Format, out: &mut Vec<u8>) -> Result<()> {
+    let mut context = ContextId::EMPTY;
+    match format {
+        Format::Raw => {
+            let why = "while generating the output";
+            let text = interp.coerce_cell(cell, Coercion::STRICT, Pos::NONE, why)?;
+            out.extend_from_slice(text.bytes);
+            return Ok(());
+        }
+        Format::Json => interp.write_json(cell, Pos::NONE, true, out, &mut context)?,
+        Format::Xml { strict, places } => {
+            let text = interp.to_xml(cell, Pos::NONE, strict, places, &mut context)?;
+            out.extend_from_slice(&text);
+            return Ok(());
+        }
+        Format::Nix { strict } => {
+            let value = match strict {
+                true => interp.force_deep(cell, Pos::NONE)?,
+                false => interp.force(cell)?,
+            };
+            interp.print(value, out)?;
+        }
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+type Events = BoxStream<'static, std::result::Result<EvalEvent, EvalError>>;
+
+/// Follows an evaluation for as long as it needs no store. What it said until then, and will say.
+async fn listen(mut events: EvalStream, read_write: bool) -> Option<Events> {
+    if read_write {
+        return Some(events);
+    }
+    let mut held = Vec::new();
+    loop {
+        match events.next().await? {
+            Ok(EvalEvent::Diagnostic(diagnostic)) => eprintln!("{}", diagnostic.message),
+            event @ Ok(EvalEvent::Realise(_)) => {
+                held.push(event);
+                return Some(stream::iter(held).chain(events).boxed());
+            }
+            event => held.push(event),
+        }
+    }
+}
+
+/// Builds what an evaluation imports.
+async fn realise(args: &EvalArgs, events: Events) -> std::result::Result<(), CliError> {
+    let store = Arc::new(stores::open(args.building.store.clone()).await?);
+    let events = Mutex::new(Some(events));
+    let evaluator = StreamEvaluator::new(move |_| {
+        let events = events.lock().ok().and_then(|mut events| events.take());
+        events.unwrap_or_else(|| stream::empty().boxed())
+    });
+    let options = Options {
+        policy: BuildPolicy::Imports,
+        on_failure: OnFailure::Continue,
+        record_derivations: args.read_write_mode,
+        ..Options::default()
+    };
+    let request = EvalRequest::attrs([""; 0]);
+    session::run(
+        &args.building,
+        &store,
+        Arc::new(evaluator),
+        request,
+        options,
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Running a session of the coordinator: shown, logged, cancelled by Ctrl-C.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tvix_build_api::BuildLimits;
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
+use tvix_coordinator::{Coordinator, Options, Report, Session, Status};
+use tvix_eval_api::{EvalRequest, Evaluator};
+use tvix_store_api::Store as _;
+use tvix_store_api::local_fs::LocalStore;
+
+use crate::args::BuildingArgs;
+use crate::display::{Display, show_failures};
+use crate::error::CliError;
+use crate::events::EventFile;
+use crate::logs::{self, BuildLogs};
+
+/// Runs a session to its end, and says what failed. Limits of builds are added to `options`.
+pub async fn run(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    request: EvalRequest,
+    options: Options,
+) -> Result<Report, CliError> {
+    let mut events = args.events.clone().map(EventFile::create).transpose()?;
+    let dir = store.store_dir().clone();
+    let mut logs = BuildLogs::new(logs::folder(store));
+    let mut session = coordinator(args, store, evaluator, options)?.start(request);
+    cancel_on_ctrl_c(&session);
+    let mut display = Display::new(dir.clone(), args.print_build_logs);
+    while let Some(event) = session.next().await {
+        display.event(&event.event);
+        logs.event(&event.event);
+        if let Some(events) = &mut events {
+            events.write(&event)?;
+        }
+    }
+    let report = session.report().await;
+    display.finish();
+    if let Some(events) = &mut events {
+        events.flush()?;
+    }
+    let failures = show_failures(&report, &dir, |drv_path| logs.path(drv_path));
+    eprint!("{failures}");
+    Ok(report)
+}
+
+fn coordinator(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    options: Options,
+) -> Result<Coordinator, CliError> {
+    let jobs = args
+        .max_jobs
+        .map(usize::from)
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let sandbox = SandboxOptions::new("local")
+        .max_jobs(jobs.unwrap_or(1))
+        .sandbox_paths(args.sandbox_paths.iter().cloned())
+        .sandbox(!args.no_sandbox);
+    let builder = SandboxBuilder::new(sandbox)
+        .map_err(|error| CliError::Builder(Box::new(error)))?
+        .knows(store.clone());
+    let options = Options {
+        cores: args.cores,
+        limits: BuildLimits {
+            wall_time: args.timeout.map(Duration::from_secs),
+            silence: args.max_silent_time.map(Duration::from_secs),
+            log_bytes: None,
+        },
+        ..options
+    };
+    Ok(Coordinator::new(evaluator, store.clone())
+        .with_builder(Arc::new(builder))
+        .with_options(options))
+}
+
+/// Puts what was found in the order in which it was asked for: what was found first is a matter of
+/// luck, and neither what is printed nor how links are numbered is to depend on it.
+pub fn in_order_of(asked_for: &[String], report: &mut Report) {
+    let place = |name: &String| {
+        asked_for.iter().position(|asked| {
+            let rest = name.strip_prefix(asked.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    report.roots.sort_by_cached_key(|root| place(&root.name));
+}
+
+/// The first Ctrl-C ends the session in order, the second one at once.
+fn cancel_on_ctrl_c(session: &Session) {
+    let cancel = session.cancellation();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            cancel.cancel();
+        }
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(2);
+        }
+    });
+}
+
+pub fn exit_code(report: &Report) -> ExitCode {
+    match report.status {
+        Status::Success => ExitCode::SUCCESS,
+        Status::BuildFailed => ExitCode::from(1),
+        Status::Error | Status::Cancelled => ExitCode::from(2),
+    }
+}

@@ -1,0 +1,209 @@
+//! Expressions on the command line.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tvix_tests::local::{LocalWorld, sandbox_paths};
+use tvix_tests::program::{Ended, run};
+
+use super::build;
+
+const PACKAGES: &str = r#"
+{ greeting ? "hello", loud ? false }:
+let
+  sh = name: script: derivation {
+    inherit name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-euc" script ];
+  };
+in {
+  hello = sh "hello" "echo ${greeting}${if loud then "!" else ""} > $out";
+  imported = sh (import (sh "name.nix" "echo '\"imported\"' > $out")) "echo > $out";
+  broken = sh "broken" "echo so it goes; exit 3";
+  bad = sh (builtins.readFile (sh "unbuilt" "echo why; exit 4")) "";
+  many = derivation {
+    name = "many"; system = builtins.currentSystem; builder = "/bin/sh"; outputs = [ "out" "dev" ];
+    args = [ "-euc" "echo > $out; echo > $dev" ];
+  };
+}"#;
+
+/// `tvix` with a subcommand, in a folder with a `default.nix`.
+fn tvix(world: &LocalWorld, subcommand: &str) -> Command {
+    let folder = world.beside("work");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("default.nix"), PACKAGES).unwrap();
+    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_tvix")));
+    command
+        .arg(subcommand)
+        .arg("--store")
+        .arg(world.root())
+        .current_dir(folder)
+        .env("HOME", world.beside("home"))
+        .env_remove("NIX_PATH")
+        .stdin(Stdio::null());
+    if subcommand != "repl" {
+        for path in sandbox_paths() {
+            command.arg("--sandbox-path").arg(path.to_string());
+        }
+    }
+    command
+}
+
+fn built(world: &LocalWorld, args: &[&str]) -> Ended {
+    tvix(world, "build");
+    run(build(world).env_remove("NIX_PATH").args(args))
+}
+
+fn contents(world: &LocalWorld, path: &str) -> String {
+    let path = path.strip_prefix('/').unwrap();
+    fs::read_to_string(world.root().join(path)).unwrap()
+}
+
+#[tokio::test]
+async fn expressions_are_built() {
+    let world = LocalWorld::new().await;
+    let ended = built(&world, &["-A", "hello"]).expect(0);
+    assert_eq!(contents(&world, &ended.out[0]), "hello\n");
+    // The function is called with what was given, and what was built is not built again.
+    let loud = [
+        "-A", "hello", "--arg", "loud", "1 == 1", "--argstr", "greeting", "x y",
+    ];
+    let ended = built(&world, &loud).expect(0);
+    assert_eq!(contents(&world, &ended.out[0]), "x y!\n");
+    let both = built(&world, &["-A", "many.dev", "-A", "imported"]).expect(0);
+    assert!(both.out[0].ends_with("-many-dev"), "{both:#?}");
+    assert!(both.out[1].ends_with("-imported"), "{both:#?}");
+    let again = built(&world, &["-A", "imported", "-E", "import ./default.nix {}"]).expect(0);
+    assert_eq!(again.out, both.out[1..]);
+    assert!(!again.err.contains("building"), "{again:#?}");
+    let link = fs::read_link(world.beside("work/result")).unwrap();
+    assert!(link.ends_with(again.out[0].trim_start_matches('/')));
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let world = LocalWorld::new().await;
+    built(&world, &["-A", "broken"])
+        .expect(1)
+        .says(&["broken", "so it goes"]);
+    built(&world, &["-A", "nothing"])
+        .expect(2)
+        .says(&["attribute 'nothing' not found"]);
+    built(&world, &["-A", "bad", "-k"]).expect(1).says(&[
+        "> why",
+        "default.nix:",
+        "while calling the 'readFile' builtin",
+    ]);
+    built(&world, &["-E", "1 +"])
+        .expect(2)
+        .says(&["syntax error", "«string»"]);
+    built(&world, &["-E", "throw \"no\""])
+        .expect(2)
+        .says(&["error: no"]);
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn derivations_are_instantiated() {
+    let world = LocalWorld::new().await;
+    let args = ["-A", "hello", "-A", "many.dev"];
+    let ended = run(tvix(&world, "instantiate").args(args)).expect(0);
+    assert!(ended.out[0].ends_with("-hello.drv"), "{ended:#?}");
+    assert!(ended.out[1].ends_with("-many.drv!dev"), "{ended:#?}");
+    // Their files are in the store, and nothing else.
+    assert_eq!(world.valid().await.len(), 2);
+    world.expect_clean().await;
+    let outputs = run(build(&world).arg(&ended.out[0])).expect(0);
+    assert_eq!(contents(&world, &outputs.out[0]), "hello\n");
+}
+
+#[tokio::test]
+async fn values_are_printed() {
+    let world = LocalWorld::new().await;
+    let eval = |args: &[&str]| run(tvix(&world, "eval").args(args));
+    let printed = |args: &[&str], text: &str| {
+        assert_eq!(eval(args).expect(0).out, [text], "{args:?}");
+    };
+    printed(&["-E", "1 + 1"], "2");
+    printed(
+        &["-E", "{ a = 1 + 1; b = [ ]; }"],
+        "{ a = <CODE>; b = [ ]; }",
+    );
+    printed(&["--strict", "-E", "{ a = 1 + 1; }"], "{ a = 2; }");
+    printed(
+        &["--json", "-E", "{ a = [ 1.5 null ]; }"],
+        r#"{"a":[1.5,null]}"#,
+    );
+    let raw = eval(&["--raw", "-E", "\"a\\nb\" + \"c\""]).expect(0);
+    assert_eq!(raw.out, ["a", "bc"]);
+    printed(&["-A", "hello.name"], "\"hello\"");
+    printed(&["-E", "{ x }: x", "--argstr", "x", "a\"b"], r#""a\"b""#);
+    printed(&["-E", "[ { a.\"b.c\" = 3; } ]", "-A", "0.a.\"b.c\""], "3");
+    let xml = eval(&["--xml", "--strict", "--no-location", "-E", "{ a = true; }"]).expect(0);
+    assert!(
+        xml.out
+            .iter()
+            .any(|line| line.trim() == "<bool value=\"true\" />"),
+        "{xml:#?}"
+    );
+    // An import is built.
+    printed(&["-A", "imported.name"], "\"imported\"");
+    eval(&["-A", "bad.name"])
+        .expect(1)
+        .says(&["> why", "readFile"]);
+    let thrown = eval(&["-E", "builtins.trace \"seen\" (throw \"no\")"]).expect(2);
+    thrown.says(&["trace: seen", "error:", "no"]);
+}
+
+#[tokio::test]
+async fn the_search_path() {
+    let world = LocalWorld::new().await;
+    let folder = world.beside("entries/sub");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("default.nix"), "\"sub\"").unwrap();
+    let entries = world.beside("entries");
+    let here = format!("name={}", folder.display());
+    let ended = run(tvix(&world, "eval").args(["-I", &here, "-f", "<name>"])).expect(0);
+    assert_eq!(ended.out, ["\"sub\""]);
+    let ended = run(tvix(&world, "eval")
+        .env("NIX_PATH", format!("x=/nowhere:{}", entries.display()))
+        .args(["-E", "import <sub>"]))
+    .expect(0);
+    assert_eq!(ended.out, ["\"sub\""]);
+    run(tvix(&world, "eval").args(["-E", "<nothing>"]))
+        .expect(2)
+        .says(&["'nothing' was not found in the Nix search path"]);
+}
+
+#[tokio::test]
+async fn expressions_as_they_are_typed() {
+    let world = LocalWorld::new().await;
+    let mut child = tvix(&world, "repl")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines =
+        "a = 20\na + 22\n:t a\n:p { b = a; }\nnothing\n:l ./default.nix\nhello.name\n:q\nlost\n";
+    // What comes after it has ended is not read.
+    let _ = input.write_all(lines.as_bytes());
+    drop(input);
+    let ended = Ended::from(child.wait_with_output().unwrap()).expect(0);
+    assert_eq!(
+        ended.out,
+        [
+            "42",
+            "an integer",
+            "{ b = 20; }",
+            "added 5 names",
+            "\"hello\""
+        ]
+    );
+    ended.says(&["undefined variable 'nothing'"]);
+}

@@ -1,0 +1,188 @@
+//! An evaluation on a thread of its own, and the stream of what it says.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bumpalo::Bump;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
+use nix_compat::derivation::Derivation;
+use nix_compat::store_path::StorePath;
+use tokio::sync::mpsc;
+use tvix_eval_api::{Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise};
+
+use crate::files::Files;
+use crate::host::{Answer, Host};
+use crate::interp::Interp;
+use crate::native::Native;
+use crate::world::{Settings, World};
+
+/// Events on their way: how far evaluation goes on when nobody takes them.
+const EVENTS: usize = 256;
+
+/// What an evaluation is made with.
+pub(super) struct Setup {
+    pub(super) settings: Settings,
+    pub(super) files: Arc<dyn Files + Send + Sync>,
+    pub(super) natives: Arc<[Native]>,
+}
+
+impl Setup {
+    /// Evaluates on this thread, in a heap of its own.
+    pub(super) fn work<R>(self, host: Rc<dyn Host>, body: impl FnOnce(&Interp<'_>) -> R) -> R {
+        let natives = self.natives;
+        let heap = Bump::new();
+        let world = World::new(self.settings, Rc::new(self.files), host).with_natives(&natives);
+        body(&Interp::new(&heap, world))
+    }
+
+    /// Starts a thread that evaluates.
+    pub(super) fn spawn<B>(self, body: B) -> Result<Events, EvalError>
+    where
+        B: FnOnce(&Interp<'_>, &Wire) + Send + 'static,
+    {
+        let (messages, receiver) = mpsc::channel(EVENTS);
+        let (sender, answers) = std_mpsc::channel();
+        let panicked = messages.clone();
+        let work = move || {
+            let wire = Rc::new(Wire { messages, answers });
+            let host: Rc<dyn Host> = wire.clone();
+            let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                self.work(host, |interp| body(interp, &wire));
+            }));
+            if let Err(panic) = done {
+                let _ = panicked.blocking_send(Message::Failed(bug(&*panic)));
+            }
+        };
+        on_thread(work)?;
+        Ok(Events {
+            receiver,
+            sender: Mutex::new(sender),
+            waiting: FuturesUnordered::new(),
+        })
+    }
+}
+
+/// Starts a thread for an evaluation.
+pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), EvalError> {
+    let thread = std::thread::Builder::new().name("nix-eval".to_owned());
+    match thread.spawn(work) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(EvalError::Expression {
+            message: format!("cannot start a thread to evaluate on: {error}"),
+        }),
+    }
+}
+
+fn bug(panic: &(dyn Any + Send)) -> EvalError {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    EvalError::Expression {
+        message: format!(
+            "the evaluator panicked, which is a bug in it: {}",
+            text.unwrap_or_default()
+        ),
+    }
+}
+
+/// What the thread says.
+enum Message {
+    Event(EvalEvent),
+    Realise(u32, Vec<WantedOutputs>),
+    Failed(EvalError),
+}
+
+/// The thread's end.
+pub(super) struct Wire {
+    messages: mpsc::Sender<Message>,
+    answers: std_mpsc::Receiver<(u32, Answer)>,
+}
+
+impl Wire {
+    /// Sends an event once there is room for it; false if nobody takes it.
+    pub(super) fn event(&self, event: EvalEvent) -> bool {
+        self.messages.blocking_send(Message::Event(event)).is_ok()
+    }
+
+    /// Sends an error; false if nobody takes it.
+    pub(super) fn failed(&self, error: EvalError) -> bool {
+        self.messages.blocking_send(Message::Failed(error)).is_ok()
+    }
+}
+
+impl Host for Wire {
+    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool {
+        self.event(EvalEvent::Derivation {
+            path: path.clone(),
+            derivation: derivation.clone(),
+        })
+    }
+
+    fn source(&self, source: SourceAddition) -> bool {
+        self.event(EvalEvent::AddSource(source))
+    }
+
+    fn diagnostic(&self, diagnostic: Diagnostic) {
+        self.event(EvalEvent::Diagnostic(diagnostic));
+    }
+
+    fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
+        let message = Message::Realise(fiber, wanted);
+        // Nobody there: the next answer is none.
+        let _ = self.messages.blocking_send(message);
+    }
+
+    fn next_answer(&self) -> Option<(u32, Answer)> {
+        self.answers.recv().ok()
+    }
+
+    fn ready_answer(&self) -> Option<(u32, Answer)> {
+        self.answers.try_recv().ok()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.messages.is_closed()
+    }
+}
+
+/// The stream of what an evaluation says. When it is dropped, the thread ends as soon as it next
+/// says something, asks, or has made a thousand calls.
+pub(super) struct Events {
+    receiver: mpsc::Receiver<Message>,
+    /// In a mutex, which is never contended, so that this is [`Sync`].
+    sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
+    /// Imports in flight.
+    waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
+}
+
+impl Stream for Events {
+    type Item = Result<EvalEvent, EvalError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+            let sender = self
+                .sender
+                .get_mut()
+                .unwrap_or_else(PoisonError::into_inner);
+            // The thread that asked waits for it, unless it has panicked.
+            let _ = sender.send(answer);
+        }
+        match self.receiver.poll_recv(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Message::Event(event))) => Poll::Ready(Some(Ok(event))),
+            Poll::Ready(Some(Message::Failed(error))) => Poll::Ready(Some(Err(error))),
+            Poll::Ready(Some(Message::Realise(fiber, wanted))) => {
+                let (request, answer) = realise(wanted);
+                self.waiting
+                    .push(Box::pin(async move { (fiber, answer.await) }));
+                Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+            }
+        }
+    }
+}

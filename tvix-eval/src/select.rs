@@ -1,0 +1,326 @@
+//! What a user asked for: sources, arguments, attribute paths.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+use tvix_eval_api::EvalSource;
+
+use crate::builtins::{Builtin, Function};
+use crate::error::{Error, ErrorKind, Result};
+use crate::interp::Interp;
+use crate::paths;
+use crate::source::Pos;
+use crate::value::{Apply, Attrs, Ref, Value};
+
+/// How an attribute path did not lead to a value.
+pub(crate) enum Unselected {
+    /// There is no such attribute or element.
+    NotFound(Box<Error>),
+    /// Something on the way failed.
+    Failed(Box<Error>),
+}
+
+impl From<Box<Error>> for Unselected {
+    fn from(error: Box<Error>) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Follows attribute paths as `nix-build -A` does: functions on the way are called with the
+/// arguments that the user gave, each once however many paths lead through it.
+pub struct Selector<'h> {
+    args: &'h Attrs<'h>,
+    caller: Ref<'h>,
+    /// What calling the function in a cell gives, by the address of the cell.
+    called: RefCell<FxHashMap<usize, Ref<'h>>>,
+}
+
+impl<'h> Selector<'h> {
+    /// A selector with arguments: names and expressions, which are relative to the current
+    /// folder.
+    pub fn new(interp: &Interp<'h>, args: &BTreeMap<String, String>) -> Self {
+        let base: &'h [u8] = interp.heap.alloc_slice_copy(&current_folder());
+        let entries = args.iter().map(|(name, text)| {
+            let text: &'h [u8] = interp.heap.alloc_slice_copy(text.as_bytes());
+            let value = interp.later(move |interp| interp.eval_text(text, base));
+            let mut attr = interp.attr(name, Value::Null);
+            attr.value = value;
+            attr
+        });
+        let args = match interp.attrs(entries.collect()) {
+            Value::Attrs(attrs) => attrs,
+            _ => interp.shared.no_attrs,
+        };
+        let caller = interp.cell(interp.closure(move |interp, value| {
+            let value = interp.force(value)?;
+            interp.auto_call(value, args)
+        }));
+        Self {
+            args,
+            caller,
+            called: RefCell::default(),
+        }
+    }
+
+    /// Whether there are arguments.
+    pub fn has_args(&self) -> bool {
+        !self.args.entries.is_empty()
+    }
+
+    /// The cell of what calling a function with the arguments gives; of a value that is not to be
+    /// called, its own.
+    pub fn called(&self, interp: &Interp<'h>, cell: Ref<'h>) -> Result<Ref<'h>> {
+        let callable = match interp.force(cell)? {
+            Value::Lambda { code, .. } => interp.lambdas.get(code).formals.is_some(),
+            Value::Attrs(attrs) => attrs.get(interp.known.functor).is_some(),
+            _ => false,
+        };
+        if !callable {
+            return Ok(cell);
+        }
+        let address = std::ptr::from_ref(cell).addr();
+        let call = || {
+            interp.cell(Value::Apply(interp.heap.alloc(Apply {
+                func: self.caller,
+                arg: cell,
+            })))
+        };
+        let called = *self.called.borrow_mut().entry(address).or_insert_with(call);
+        interp.force(called)?;
+        Ok(called)
+    }
+
+    /// The cell that an attribute path leads to. Its value is evaluated, and not called.
+    pub fn select(&self, interp: &Interp<'h>, start: Ref<'h>, path: &str) -> Result<Ref<'h>> {
+        self.try_select(interp, start, path)
+            .map_err(|error| match error {
+                Unselected::NotFound(error) | Unselected::Failed(error) => error,
+            })
+    }
+
+    pub(crate) fn try_select(
+        &self,
+        interp: &Interp<'h>,
+        start: Ref<'h>,
+        path: &str,
+    ) -> std::result::Result<Ref<'h>, Unselected> {
+        let mut cell = start;
+        for part in parts(path)? {
+            cell = self.called(interp, cell)?;
+            let value = interp.force(cell)?;
+            let wrong = |wanted: &str| {
+                let shown = value.type_phrase();
+                let message = format!(
+                    "the expression selected by the selection path '{path}' should be {wanted} but is {shown}"
+                );
+                Unselected::Failed(Error::new(ErrorKind::Type, message))
+            };
+            cell = match (part.parse::<u32>(), value) {
+                (Ok(index), Value::List(list)) => match list.items.get(index as usize) {
+                    Some(item) => item,
+                    None => {
+                        let message = format!(
+                            "list index {index} in selection path '{path}' is out of range"
+                        );
+                        return Err(Unselected::NotFound(Error::new(
+                            ErrorKind::Missing,
+                            message,
+                        )));
+                    }
+                },
+                (Ok(_), _) => return Err(wrong("a list")),
+                (Err(_), Value::Attrs(attrs)) => {
+                    let name = interp.intern(&part);
+                    match attrs.get(name) {
+                        Some(attr) => attr.value,
+                        None if part.is_empty() => {
+                            let message =
+                                format!("empty attribute name in selection path '{path}'");
+                            return Err(Error::new(ErrorKind::Other, message).into());
+                        }
+                        None => {
+                            let message =
+                                format!("attribute '{part}' in selection path '{path}' not found");
+                            let known = attrs.entries.iter().map(|attr| attr.name);
+                            return Err(Unselected::NotFound(
+                                Error::new(ErrorKind::Missing, message)
+                                    .suggesting(interp.suggest(name, known)),
+                            ));
+                        }
+                    }
+                }
+                (Err(_), _) => return Err(wrong("a set")),
+            };
+            interp.force(cell)?;
+        }
+        Ok(cell)
+    }
+}
+
+/// The parts of an attribute path: separated by dots that are not in double quotes.
+fn parts(path: &str) -> Result<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '.' => parts.push(std::mem::take(&mut part)),
+            '"' => loop {
+                match letters.next() {
+                    Some('"') => break,
+                    Some(letter) => part.push(letter),
+                    None => {
+                        let message = format!("missing closing quote in selection path '{path}'");
+                        return Err(Error::new(ErrorKind::Other, message));
+                    }
+                }
+            },
+            letter => part.push(letter),
+        }
+    }
+    if !part.is_empty() || path.ends_with('"') {
+        parts.push(part);
+    }
+    Ok(parts)
+}
+
+/// The current folder, as a place for relative paths.
+pub(crate) fn current_folder() -> Vec<u8> {
+    match std::env::current_dir() {
+        Ok(folder) => folder.as_os_str().as_bytes().to_vec(),
+        Err(_) => b"/".to_vec(),
+    }
+}
+
+/// A path from the root.
+fn absolute(path: &Path) -> Vec<u8> {
+    let path = path.as_os_str().as_bytes();
+    match path.first() {
+        Some(b'/') => paths::canonical(path),
+        _ => paths::canonical(&[&current_folder(), b"/".as_slice(), path].concat()),
+    }
+}
+
+impl<'h> Interp<'h> {
+    /// The cell of a source's value, which is not evaluated yet; `None` for sources that are not
+    /// of the language.
+    pub fn source(&self, source: &EvalSource) -> Option<Ref<'h>> {
+        Some(match source {
+            EvalSource::File(path) => {
+                let path: &'h [u8] = self.heap.alloc_slice_copy(&absolute(path));
+                self.later(move |interp| interp.eval_file(path))
+            }
+            EvalSource::SearchPath(name) => {
+                let name: &'h str = self.heap.alloc_str(name);
+                self.later(move |interp| {
+                    let entries = &interp.world.settings.search_path;
+                    let entries: Vec<_> = entries
+                        .iter()
+                        .map(|(prefix, path)| (prefix.clone().into(), path.clone().into()))
+                        .collect();
+                    let found = interp.find_file(&entries, name.as_bytes())?;
+                    interp.eval_file(&found)
+                })
+            }
+            EvalSource::Expression { text, base } => {
+                let text: &'h [u8] = self.heap.alloc_slice_copy(text.as_bytes());
+                let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
+                self.later(move |interp| interp.eval_text(text, base))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What a function gives with those arguments that it takes; of anything else, itself. What
+    /// is missing must have a default.
+    pub fn auto_call(&self, value: Value<'h>, args: &'h Attrs<'h>) -> Result<Value<'h>> {
+        match value {
+            Value::Attrs(attrs) => match attrs.get(self.known.functor) {
+                Some(functor) => self.nested(functor.pos, || {
+                    let func = self.force(functor.value)?;
+                    let called = self.call(func, &[self.cell(value)], functor.pos)?;
+                    self.auto_call(called, args)
+                }),
+                None => Ok(value),
+            },
+            Value::Lambda { code, .. } => {
+                let lambda = self.lambdas.get(code);
+                let Some(formals) = &lambda.formals else {
+                    return Ok(value);
+                };
+                if formals.ellipsis {
+                    let all = self.cell(Value::Attrs(args));
+                    return self.call(value, &[all], Pos::NONE);
+                }
+                let mut given = Vec::new();
+                for formal in formals.items.iter() {
+                    match args.get(formal.name) {
+                        Some(attr) => given.push(*attr),
+                        None if formal.default.is_some() => {}
+                        None => {
+                            let name = self.display(formal.name);
+                            let message = format!(
+                                "cannot evaluate a function that has an argument without a value ('{name}')\n\
+                                 Nix attempted to evaluate a function as a top level expression; in\n\
+                                 this case it must have its arguments supplied either by default\n\
+                                 values, or passed explicitly with '--arg' or '--argstr'. See\n\
+                                 https://nix.dev/manual/nix/stable/language/syntax.html#functions."
+                            );
+                            return Err(Error::new(ErrorKind::Missing, message).at(lambda.pos));
+                        }
+                    }
+                }
+                let given = self.attrs(given);
+                self.call(value, &[self.cell(given)], Pos::NONE)
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// A function of Rust as a value. What it holds is never dropped, so it had better borrow.
+    fn closure(&self, work: impl Fn(&Self, Ref<'h>) -> Result<Value<'h>> + 'h) -> Value<'h> {
+        let function: &'h Function<'h> = self
+            .heap
+            .alloc(move |interp: &Self, args: &[Ref<'h>], _: Pos| work(interp, args[0]));
+        Value::Builtin(self.heap.alloc(Builtin {
+            name: "source",
+            arity: 1,
+            quiet: true,
+            strict: 0,
+            function,
+        }))
+    }
+
+    /// The cell of what a function of Rust gives when it is needed.
+    fn later(&self, work: impl Fn(&Self) -> Result<Value<'h>> + 'h) -> Ref<'h> {
+        let func = self.cell(self.closure(move |interp, _| work(interp)));
+        self.cell(Value::Apply(self.heap.alloc(Apply {
+            func,
+            arg: self.shared.null,
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn attribute_paths() {
+        for (path, wanted) in [
+            ("", &[][..]),
+            ("a", &["a"]),
+            ("a.b", &["a", "b"]),
+            ("a.\"b.c\".d", &["a", "b.c", "d"]),
+            ("a.\"\"", &["a", ""]),
+            ("a..b", &["a", "", "b"]),
+            ("x.0", &["x", "0"]),
+        ] {
+            assert_eq!(parts(path).expect(path), wanted, "{path}");
+        }
+        assert!(parts("a.\"b").is_err());
+    }
+}
