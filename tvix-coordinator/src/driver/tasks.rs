@@ -11,6 +11,7 @@ use nix_compat::derivation::Derivation;
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
+use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
 };
