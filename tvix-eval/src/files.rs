@@ -130,7 +130,7 @@ impl Files for MemoryFiles {
     }
 
     fn len(&self, path: &Path) -> u64 {
-        self.0.get(path).map_or(0, |text| text.len() as u64)
+        self.0.get(path).map_or(0, |contents| contents.len() as u64)
     }
 
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>> {

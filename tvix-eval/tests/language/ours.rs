@@ -50,6 +50,10 @@ impl Host for Listener {
         None
     }
 
+    fn ready_answer(&self) -> Option<(u32, Answer)> {
+        None
+    }
+
     fn is_cancelled(&self) -> bool {
         false
     }
