@@ -121,7 +121,8 @@ fn theirs(programs: &[&str]) -> Vec<Result<String, String>> {
 
 /// The message of an error, without what is named in it.
 fn kind(message: &str) -> String {
-    let last = message.rsplit("error: ").next().unwrap_or_default();
+    let last = message.rsplit("\n       error: ").next().unwrap_or_default();
+    let last = last.strip_prefix("error: ").unwrap_or(last);
     let line = last.lines().next().unwrap_or_default();
     let mut kind = String::new();
     for (index, part) in line.split('\'').enumerate() {
@@ -162,7 +163,9 @@ fn programs() {
     for batch in good.chunks(BATCH).chain(fatal.chunks(1)) {
         let programs: Vec<_> = batch.iter().map(|(program, _)| program.as_str()).collect();
         for ((program, ours), theirs) in batch.iter().zip(theirs(&programs)) {
-            let same = match (ours, &theirs) {
+            // Rounding a large integer is an error there, because it was wrong before.
+            let known = matches!(&theirs, Err(theirs) if theirs.contains("issues/12899"));
+            let same = known || match (ours, &theirs) {
                 (Ok(ours), Ok(theirs)) => ours == theirs,
                 (Err(ours), Err(theirs)) => !same_words || kind(ours) == kind(theirs),
                 _ => false,

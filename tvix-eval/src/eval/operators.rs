@@ -184,6 +184,10 @@ impl<'h> Interp<'h> {
     #[cold]
     fn not_a_number(&self, op: BinaryOp, left: Value<'h>, right: Value<'h>) -> Box<Error> {
         let is_number = |value| matches!(value, Value::Int(_) | Value::Float(_));
+        let is_zero = matches!(right, Value::Int(0)) || matches!(right, Value::Float(0.0));
+        if op == BinaryOp::Div && is_zero {
+            return Error::new(ErrorKind::Other, "division by zero");
+        }
         // A division looks at its divisor first, as a float.
         let is_float = matches!(left, Value::Float(_))
             || matches!(right, Value::Float(_))
