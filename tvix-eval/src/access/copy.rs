@@ -42,10 +42,7 @@ impl<'h> Interp<'h> {
                 ContentAddressMethod::NixArchive,
                 None,
                 None,
-            )
-            .within_with(Pos::NONE, || {
-                format!("while copying path '{}' to the store", lossy(path.bytes))
-            })?;
+            )?;
         let text = self.store_path_string(&store_path);
         self.world.copied.borrow_mut().insert(path.bytes, text);
         Ok(text)

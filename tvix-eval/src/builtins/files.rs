@@ -34,7 +34,7 @@ fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
     let path = interp.readable_path(
         args[0],
         pos,
-        "while evaluating the first argument passed to 'builtins.import'",
+        "while realising the context of a path",
     )?;
     let cell = interp.import(&path)?;
     match interp.force_at(cell, pos) {
@@ -113,7 +113,7 @@ fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
     let (text, mentions) = interp.coerce_path(
         args[0],
         pos,
-        "while realising the path passed to builtins.pathExists",
+        "while realising the context of a path",
     )?;
     let must_be_dir = text.ends_with(b"/") || text.ends_with(b"/.");
     let path = interp.realised_path(&text, mentions)?;
@@ -146,7 +146,7 @@ fn read_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
     let path = interp.readable_path(
         args[0],
         pos,
-        "while realising the path passed to 'builtins.readFile'",
+        "while realising the context of a path",
     )?;
     let contents = match interp.embedded(&path) {
         Some(text) => text.as_bytes().to_vec(),
@@ -169,7 +169,7 @@ fn read_dir<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
     let path = interp.readable_path(
         args[0],
         pos,
-        "while realising the path passed to 'builtins.readDir'",
+        "while realising the context of a path",
     )?;
     let entries = interp
         .read_entries(&path)?
@@ -183,7 +183,7 @@ fn read_file_type<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
     let path = interp.readable_path(
         args[0],
         pos,
-        "while realising the path passed to 'builtins.readFileType'",
+        "while realising the context of a path",
     )?;
     match interp.file_kind(&path)? {
         Some(kind) => Ok(interp.text(kind.name())),
@@ -203,7 +203,7 @@ fn hash_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
     let path = interp.readable_path(
         args[1],
         pos,
-        "while realising the path passed to 'builtins.hashFile'",
+        "while realising the context of a path",
     )?;
     let contents = interp.read_file(&path)?;
     Ok(interp.text(NixHash::digest(algo, &contents).encode(HashEncoding::Base16)))
@@ -278,7 +278,11 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
                     format!(
                         "files created by builtins.toFile may not reference derivations, but {} references {}",
                         lossy(name.bytes),
-                        interp.context_text(&other)
+                        // Without the store's directory.
+                        interp.context_text(&other).replace(
+                            &format!("{}/", interp.world.settings.store_dir.as_str()),
+                            ""
+                        )
                     ),
                 ));
             }

@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{AttrKind, AttrSet, Delayed};
+use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, Ref, Value};
 
 impl<'h> Interp<'h> {
@@ -120,7 +121,7 @@ impl<'h> Interp<'h> {
         let def = entries[index];
         let overrides: &Attrs<'h> = self.expect_attrs(
             def.value,
-            def.pos,
+            Pos::NONE,
             "while evaluating the `__overrides` attribute",
         )?;
         let mut merged: Vec<Attr<'h>> = entries.to_vec();

@@ -144,7 +144,8 @@ impl<'h> Interp<'h> {
         pos: Pos,
     ) -> Result<Value<'h>> {
         self.deeper(pos)?;
-        match (builtin.function)(self, args, pos) {
+        // C++ Nix tells builtins no place either: that of the call is in the trace.
+        match (builtin.function)(self, args, Pos::NONE) {
             Ok(value) => {
                 self.depth.set(self.depth.get() - 1);
                 Ok(value)

@@ -6,6 +6,9 @@ use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
 use crate::value::{Attrs, Env, List, Value};
 
+/// `a >= b` is `!(a < b)`.
+const NOT: &str = "in the argument of the not operator";
+
 impl<'h> Interp<'h> {
     pub(super) fn binary(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
@@ -52,23 +55,23 @@ impl<'h> Interp<'h> {
             BinaryOp::Equal => {
                 let left = self.eval(&node.left, env)?;
                 let right = self.eval(&node.right, env)?;
-                self.equal(left, right, pos)
-                    .within(pos, "while testing two values for equality")?
+                self.equal(left, right, pos)?
             }
             BinaryOp::NotEqual => {
                 let left = self.eval(&node.left, env)?;
                 let right = self.eval(&node.right, env)?;
-                !self
-                    .equal(left, right, pos)
-                    .within(pos, "while testing two values for inequality")?
+                !self.equal(left, right, pos)?
             }
             BinaryOp::Update => return self.update_expr(node, env),
             BinaryOp::Concat => return self.concat_lists(node, env),
             BinaryOp::Add => return self.add(node, env),
             BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
-                return self.arithmetic(node.op, left, right).map_err(|error| {
+                let result = (|| {
+                    let left = self.eval(&node.left, env)?;
+                    let right = self.eval(&node.right, env)?;
+                    self.arithmetic(node.op, left, right)
+                })();
+                return result.map_err(|error| {
                     let name = match node.op {
                         BinaryOp::Sub => "while calling the 'sub' builtin",
                         BinaryOp::Mul => "while calling the 'mul' builtin",
@@ -78,21 +81,33 @@ impl<'h> Interp<'h> {
                 });
             }
             BinaryOp::Less | BinaryOp::GreaterOrEqual => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
-                let less = self
-                    .less(left, right)
-                    .within(pos, "while calling the 'lessThan' builtin")?;
-                less != (node.op == BinaryOp::GreaterOrEqual)
+                let less = (|| {
+                    let left = self.eval(&node.left, env)?;
+                    let right = self.eval(&node.right, env)?;
+                    self.less(left, right)
+                })()
+                .within(pos, "while calling the 'lessThan' builtin");
+                match less {
+                    Err(error) if node.op == BinaryOp::GreaterOrEqual => {
+                        return Err(error.within(pos, NOT));
+                    }
+                    less => less? != (node.op == BinaryOp::GreaterOrEqual),
+                }
             }
             BinaryOp::Greater | BinaryOp::LessOrEqual => {
                 // `a > b` is `__lessThan b a`, which evaluates `b` first.
-                let right = self.eval(&node.right, env)?;
-                let left = self.eval(&node.left, env)?;
-                let less = self
-                    .less(right, left)
-                    .within(pos, "while calling the 'lessThan' builtin")?;
-                less != (node.op == BinaryOp::LessOrEqual)
+                let less = (|| {
+                    let right = self.eval(&node.right, env)?;
+                    let left = self.eval(&node.left, env)?;
+                    self.less(right, left)
+                })()
+                .within(pos, "while calling the 'lessThan' builtin");
+                match less {
+                    Err(error) if node.op == BinaryOp::LessOrEqual => {
+                        return Err(error.within(pos, NOT));
+                    }
+                    less => less? != (node.op == BinaryOp::LessOrEqual),
+                }
             }
         };
         Ok(Value::Bool(value))
