@@ -131,7 +131,11 @@ impl Error {
 
     /// With what was being evaluated, which is shown however long the trace is.
     #[cold]
-    pub fn within_always(self: Box<Self>, pos: Pos, text: impl Into<Cow<'static, str>>) -> Box<Self> {
+    pub fn within_always(
+        self: Box<Self>,
+        pos: Pos,
+        text: impl Into<Cow<'static, str>>,
+    ) -> Box<Self> {
         let mut error = self.within(pos, text);
         if let Some(frame) = error.trace.last_mut() {
             frame.always = true;

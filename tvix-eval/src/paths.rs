@@ -69,11 +69,4 @@ mod tests {
             assert_eq!(canonical(path.as_bytes()), wanted.as_bytes(), "{path}");
         }
     }
-
-    #[test]
-    fn order_is_by_parts() {
-        assert!(less(b"/a/b", b"/a-b"));
-        assert!(!less(b"/a-b", b"/a/b"));
-        assert!(less(b"/a", b"/a/b"));
-    }
 }

@@ -26,7 +26,11 @@ fn differences(what: &str) -> HashSet<String> {
 
 /// A case in one line.
 fn key(topic: &str, case: &Case) -> String {
-    format!("{topic}, {}: {}", case.mode.name(), case.text.replace('\n', "\\n"))
+    format!(
+        "{topic}, {}: {}",
+        case.mode.name(),
+        case.text.replace('\n', "\\n")
+    )
 }
 
 fn recorded() -> Vec<(String, Case, Outcome)> {
@@ -68,16 +72,21 @@ fn compare(what: &str, view: fn(&Outcome) -> String) {
         }
     }
     let number = all.len();
-    assert_eq!(wrong, 0, "the {what} of so many of {number} cases are not as expected");
+    assert_eq!(
+        wrong, 0,
+        "the {what} of so many of {number} cases are not as expected"
+    );
 }
 
 /// Values; messages of errors and their places.
 #[test]
 fn results() {
-    compare("results", |outcome| match (&outcome.value, outcome.failure()) {
-        (Some(value), _) => value.clone(),
-        (None, Some(failure)) => failure,
-        (None, None) => outcome.told.clone(),
+    compare("results", |outcome| {
+        match (&outcome.value, outcome.failure()) {
+            (Some(value), _) => value.clone(),
+            (None, Some(failure)) => failure,
+            (None, None) => outcome.told.clone(),
+        }
     });
 }
 

@@ -58,7 +58,13 @@ fn ours(program: &str) -> Result<String, String> {
             let value = interp.eval_text(text.as_bytes(), b"/")?;
             let mut out = Vec::new();
             let cell = interp.cell(value);
-            interp.write_json(cell, Pos::NONE, true, &mut out, &mut ContextId::EMPTY.clone())?;
+            interp.write_json(
+                cell,
+                Pos::NONE,
+                true,
+                &mut out,
+                &mut ContextId::EMPTY.clone(),
+            )?;
             Ok(String::from_utf8_lossy(&out).into_owned())
         })();
         let written = written.map_err(|error: Box<tvix_eval::error::Error>| error.message.clone());
@@ -121,7 +127,10 @@ fn theirs(programs: &[&str]) -> Vec<Result<String, String>> {
 
 /// The message of an error, without what is named in it.
 fn kind(message: &str) -> String {
-    let last = message.rsplit("\n       error: ").next().unwrap_or_default();
+    let last = message
+        .rsplit("\n       error: ")
+        .next()
+        .unwrap_or_default();
     let last = last.strip_prefix("error: ").unwrap_or(last);
     let line = last.lines().next().unwrap_or_default();
     let mut kind = String::new();
@@ -130,11 +139,13 @@ fn kind(message: &str) -> String {
             kind.push_str(part);
         }
     }
-    kind.split([':', '(', '«', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    kind.split([
+        ':', '(', '«', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
+    ])
+    .next()
+    .unwrap_or_default()
+    .trim()
+    .to_owned()
 }
 
 #[test]
@@ -165,11 +176,12 @@ fn programs() {
         for ((program, ours), theirs) in batch.iter().zip(theirs(&programs)) {
             // Rounding a large integer is an error there, because it was wrong before.
             let known = matches!(&theirs, Err(theirs) if theirs.contains("issues/12899"));
-            let same = known || match (ours, &theirs) {
-                (Ok(ours), Ok(theirs)) => ours == theirs,
-                (Err(ours), Err(theirs)) => !same_words || kind(ours) == kind(theirs),
-                _ => false,
-            };
+            let same = known
+                || match (ours, &theirs) {
+                    (Ok(ours), Ok(theirs)) => ours == theirs,
+                    (Err(ours), Err(theirs)) => !same_words || kind(ours) == kind(theirs),
+                    _ => false,
+                };
             if !same {
                 wrong += 1;
                 if wrong < 20 {
@@ -178,6 +190,9 @@ fn programs() {
             }
         }
     }
-    println!("{values} values, {} of {errors} errors, {wrong} differ", fatal.len());
+    println!(
+        "{values} values, {} of {errors} errors, {wrong} differ",
+        fatal.len()
+    );
     assert_eq!(wrong, 0);
 }

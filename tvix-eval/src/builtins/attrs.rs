@@ -133,11 +133,9 @@ fn get_attr<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
     )?;
     match attrs.get(name) {
         Some(attr) => interp.force_at(attr.value, pos),
-        None => {
-            Err(interp
-                .missing_attr(name, Pos::NONE)
-                .within(pos, "in the attribute set under consideration"))
-        }
+        None => Err(interp
+            .missing_attr(name, Pos::NONE)
+            .within(pos, "in the attribute set under consideration")),
     }
 }
 

@@ -88,8 +88,7 @@ fn add_drv_output_dependencies<'h>(
                 lossy(text.bytes),
                 elements.len()
             ),
-        )
-        );
+        ));
     };
     let deep = match element {
         ContextElement::Opaque(path) if path.is_derivation() => ContextElement::Deep(path.clone()),
@@ -100,8 +99,7 @@ fn add_drv_output_dependencies<'h>(
                     "path '{}' is not a derivation",
                     interp.world.settings.store_dir.display(path)
                 ),
-            )
-            );
+            ));
         }
         ContextElement::Deep(path) => ContextElement::Deep(path.clone()),
         ContextElement::Output { output, .. } => {
@@ -111,8 +109,7 @@ fn add_drv_output_dependencies<'h>(
                     "`addDrvOutputDependencies` can only act on derivations, not on a derivation output such as '{}'",
                     output.as_str()
                 ),
-            )
-            );
+            ));
         }
     };
     Ok(interp.string_in_heap(text.bytes, interp.contexts.single(deep)))

@@ -206,9 +206,8 @@ fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the argument passed to builtins.fromTOML",
     )?;
-    let table = toml::read(text.bytes).map_err(|error| {
-        Error::new(ErrorKind::Other, format!("while parsing TOML: {error}"))
-    })?;
+    let table = toml::read(text.bytes)
+        .map_err(|error| Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")))?;
     toml_value(interp, &TomlValue::Table(table), pos)
 }
 

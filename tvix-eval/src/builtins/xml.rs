@@ -183,8 +183,8 @@ impl<'h> Writer<'_, 'h> {
             attributes.push(("column", column.as_bytes()));
             attributes.push(("line", line.as_bytes()));
             if let Some(path) = path {
-                    attributes.push(("path", path.as_bytes()));
-                }
+                attributes.push(("path", path.as_bytes()));
+            }
         }
         self.xml.open("function", &attributes);
         let symbols = &self.interp.symbols;
@@ -227,10 +227,6 @@ impl<'h> Writer<'_, 'h> {
             Origin::File(path) => Some(lossy(path)),
             _ => None,
         };
-        Some((
-            place.column.to_string(),
-            place.line.to_string(),
-            path,
-        ))
+        Some((place.column.to_string(), place.line.to_string(), path))
     }
 }

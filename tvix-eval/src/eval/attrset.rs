@@ -25,7 +25,7 @@ impl<'h> Interp<'h> {
                 }
             })
         } else {
-            let from = self.from_env(set.from, env, env, 0);
+            let from = self.env_of_from(set.from, env, env, 0);
             self.heap.alloc_slice_fill_with(defs.len(), |index| {
                 let def = &defs[index];
                 let scope = if def.kind == AttrKind::From {
@@ -46,7 +46,7 @@ impl<'h> Interp<'h> {
         self.with_dynamic(set, entries, env)
     }
 
-    fn from_env(
+    fn env_of_from(
         &self,
         from: &'h [Delayed<'h>],
         around: &'h Env<'h>,

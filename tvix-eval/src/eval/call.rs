@@ -83,6 +83,7 @@ impl<'h> Interp<'h> {
 
     fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
         let mut args = args;
+        let mut pos = pos;
         while let Some((first, rest)) = args.split_first() {
             match func {
                 Value::Lambda { code, env } => {
@@ -127,6 +128,7 @@ impl<'h> Interp<'h> {
                         func = self
                             .call(called, &[this], functor.pos)
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
+                        pos = functor.pos;
                     }
                     None => return Err(self.not_a_function(func, pos)),
                 },

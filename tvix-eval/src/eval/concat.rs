@@ -20,7 +20,9 @@ impl<'h> Interp<'h> {
         };
         let right = self.eval(&node.right, env)?;
         match (left, right) {
-            (Value::Int(a), Value::Int(b)) => add_integers(a, b).map_err(|error| error.at(self.right_of(node.pos))),
+            (Value::Int(a), Value::Int(b)) => {
+                add_integers(a, b).map_err(|error| error.at(self.right_of(node.pos)))
+            }
             (Value::Int(a), Value::Float(b)) => Ok(Value::Float(a as f64 + b)),
             (Value::Float(a), Value::Int(b)) => Ok(Value::Float(a + b as f64)),
             (Value::Float(a), Value::Float(b)) => Ok(Value::Float(a + b)),

@@ -25,12 +25,8 @@ fn record() {
                 Some((_, outcome)) => outcome.clone(),
                 None => ask(&program, &files, &case),
             };
-            let line = serde_json::json!([
-                case.mode.name(),
-                case.text,
-                outcome.value,
-                outcome.told
-            ]);
+            let line =
+                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.told]);
             writeln!(lines, "{line}").unwrap();
         }
         let path = cases::folder().join(format!("{topic}.jsonl"));

@@ -67,23 +67,45 @@ impl Writer<'_> {
             1 => self.call(kind, depth),
             2 => self.with(kind, depth),
             3 => {
-                let (c, a, b) = (self.expr(Kind::Bool, depth), self.expr(kind, depth), self.expr(kind, depth));
+                let (c, a, b) = (
+                    self.expr(Kind::Bool, depth),
+                    self.expr(kind, depth),
+                    self.expr(kind, depth),
+                );
                 format!("(if {c} then {a} else {b})")
             }
             4 => self.select(kind, depth),
             5 => match self.random.below(8) {
                 0 => format!("(throw {})", self.expr(Kind::String, depth)),
-                1 => format!("(assert {}; {})", self.expr(Kind::Bool, depth), self.expr(kind, depth)),
-                2 => format!("(builtins.seq {} {})", self.any(depth), self.expr(kind, depth)),
-                3 => format!("(builtins.deepSeq {} {})", self.any(depth), self.expr(kind, depth)),
+                1 => format!(
+                    "(assert {}; {})",
+                    self.expr(Kind::Bool, depth),
+                    self.expr(kind, depth)
+                ),
+                2 => format!(
+                    "(builtins.seq {} {})",
+                    self.any(depth),
+                    self.expr(kind, depth)
+                ),
+                3 => format!(
+                    "(builtins.deepSeq {} {})",
+                    self.any(depth),
+                    self.expr(kind, depth)
+                ),
                 4 => {
                     let list = format!("[ {} {} ]", self.expr(kind, depth), self.any(depth));
                     format!("(builtins.elemAt {list} {})", self.random.below(2))
                 }
-                5 => format!("(builtins.head [ {} {} ])", self.expr(kind, depth), self.any(depth)),
+                5 => format!(
+                    "(builtins.head [ {} {} ])",
+                    self.expr(kind, depth),
+                    self.any(depth)
+                ),
                 6 => {
                     let (tried, other) = (self.expr(kind, depth), self.expr(kind, depth));
-                    format!("(let t = builtins.tryEval ({tried}); in if t.success then t.value else {other})")
+                    format!(
+                        "(let t = builtins.tryEval ({tried}); in if t.success then t.value else {other})"
+                    )
                 }
                 _ => self.leaf(kind),
             },
@@ -98,33 +120,82 @@ impl Writer<'_> {
     }
 
     fn leaf(&mut self, kind: Kind) -> String {
-        let known: Vec<_> = self.scope.iter().filter(|(_, k)| *k == kind).map(|(n, _)| n.clone()).collect();
+        let known: Vec<_> = self
+            .scope
+            .iter()
+            .filter(|(_, k)| *k == kind)
+            .map(|(n, _)| n.clone())
+            .collect();
         if !known.is_empty() && self.random.below(3) > 0 {
             return known[self.random.below(known.len())].clone();
         }
         match kind {
             Kind::Int => self
                 .random
-                .pick(&["0", "1", "2", "7", "(-3)", "1.5", "0.1", "100", "9223372036854775807", "2.0"])
+                .pick(&[
+                    "0",
+                    "1",
+                    "2",
+                    "7",
+                    "(-3)",
+                    "1.5",
+                    "0.1",
+                    "100",
+                    "9223372036854775807",
+                    "2.0",
+                ])
                 .to_owned(),
             Kind::Bool => self.random.pick(&["true", "false"]).to_owned(),
             Kind::String => self
                 .random
                 .pick(&[
-                    "\"\"", "\"a\"", "\"b-1.2\"", "\"/x/y\"", "''\n    in\n      dented\n  ''", "\"a.b.c\"", "\"\\n\\t\\${}\"",
-                    "(builtins.toFile \"f\" \"text\")", "\"é\"", "\"aXbXc\"", "\"12\"",
+                    "\"\"",
+                    "\"a\"",
+                    "\"b-1.2\"",
+                    "\"/x/y\"",
+                    "''\n    in\n      dented\n  ''",
+                    "\"a.b.c\"",
+                    "\"\\n\\t\\${}\"",
+                    "(builtins.toFile \"f\" \"text\")",
+                    "\"é\"",
+                    "\"aXbXc\"",
+                    "\"12\"",
                 ])
                 .to_owned(),
-            Kind::List => self.random.pick(&["[ ]", "[ 1 2 ]", "[ \"a\" \"b\" ]", "[ [ ] [ 1 ] ]", "[ null ]"]).to_owned(),
+            Kind::List => self
+                .random
+                .pick(&[
+                    "[ ]",
+                    "[ 1 2 ]",
+                    "[ \"a\" \"b\" ]",
+                    "[ [ ] [ 1 ] ]",
+                    "[ null ]",
+                ])
+                .to_owned(),
             Kind::Set => self
                 .random
-                .pick(&["{ }", "{ a = 1; }", "{ a.b = 1; c = \"x\"; }", "{ b = [ ]; a = { }; }", "{ d = x: x; }"])
+                .pick(&[
+                    "{ }",
+                    "{ a = 1; }",
+                    "{ a.b = 1; c = \"x\"; }",
+                    "{ b = [ ]; a = { }; }",
+                    "{ d = x: x; }",
+                ])
                 .to_owned(),
             Kind::Function => self
                 .random
-                .pick(&["(x: x)", "({ a ? 1, ... }: a)", "builtins.isList", "(x: y: x)", "toString", "(x: [ x ])"])
+                .pick(&[
+                    "(x: x)",
+                    "({ a ? 1, ... }: a)",
+                    "builtins.isList",
+                    "(x: y: x)",
+                    "toString",
+                    "(x: [ x ])",
+                ])
                 .to_owned(),
-            Kind::Drv => "(derivation { name = \"n\"; system = \"s\"; builder = \"b\"; })".to_owned(),
+            Kind::Drv => {
+                "(derivation { name = \"n\"; system = \"s\"; builder = \"b\"; })".to_owned()
+            }
         }
     }
 
@@ -149,7 +220,11 @@ impl Writer<'_> {
         let forward = self.random.below(20) == 0;
         let mut text = String::from("(let");
         for (index, (name, kind)) in bound.iter().enumerate() {
-            let seen = if forward { bound.clone() } else { bound[..index].to_vec() };
+            let seen = if forward {
+                bound.clone()
+            } else {
+                bound[..index].to_vec()
+            };
             let value = self.scoped(seen, |w| w.expr(*kind, depth));
             text.push_str(&format!(" {name} = {value};"));
         }
@@ -167,14 +242,26 @@ impl Writer<'_> {
         let (first, second) = (self.variable(), self.variable());
         let given = self.expr(first.1, depth);
         let default = self.scoped(vec![first.clone()], |w| w.expr(second.1, depth));
-        let bound = vec![first.clone(), second.clone(), ("args".to_owned(), Kind::Set)];
+        let bound = vec![
+            first.clone(),
+            second.clone(),
+            ("args".to_owned(), Kind::Set),
+        ];
         let body = self.scoped(bound, |w| w.expr(kind, depth));
         let more = match self.random.below(4) {
             0 => format!("{} = {};", second.0, self.expr(second.1, depth)),
             _ => String::new(),
         };
-        let ellipsis = if self.random.below(3) == 0 { ", ..." } else { "" };
-        let functor = if self.random.below(6) == 0 { "{ __functor = self: " } else { "(" };
+        let ellipsis = if self.random.below(3) == 0 {
+            ", ..."
+        } else {
+            ""
+        };
+        let functor = if self.random.below(6) == 0 {
+            "{ __functor = self: "
+        } else {
+            "("
+        };
         let end = if functor == "(" { ")" } else { "; }" };
         format!(
             "({functor}{{ {}, {} ? {default}{ellipsis} }}@args: {body}{end} {{ {} = {given}; {more} }})",
@@ -194,7 +281,10 @@ impl Writer<'_> {
         let name = self.name();
         let value = self.expr(kind, depth);
         match self.random.below(4) {
-            0 => format!("({} // {{ {name} = {value}; }}).{name}", self.expr(Kind::Set, depth)),
+            0 => format!(
+                "({} // {{ {name} = {value}; }}).{name}",
+                self.expr(Kind::Set, depth)
+            ),
             1 => format!("({}.{name} or {value})", self.leaf(Kind::Set)),
             2 => format!("{{ x.${{\"{name}\"}} = {value}; }}.x.{name}"),
             _ => format!("(builtins.getAttr \"{name}\" {{ {name} = {value}; }})"),
@@ -242,9 +332,23 @@ impl Writer<'_> {
                 2 => format!("\"${{{}}}/bin\"", e(Drv)),
                 3 => format!("(toString {})", e(Int)),
                 4 => format!("(toString {})", e(List)),
-                5 => format!("(builtins.substring {} {} {})", choice % 4, choice % 7, e(Text)),
-                6 => format!("(builtins.concatStringsSep {} (map toString {}))", e(Text), e(List)),
-                7 => format!("(builtins.replaceStrings [ \"a\" {} ] [ {} \"\" ] {})", e(Text), e(Text), e(Text)),
+                5 => format!(
+                    "(builtins.substring {} {} {})",
+                    choice % 4,
+                    choice % 7,
+                    e(Text)
+                ),
+                6 => format!(
+                    "(builtins.concatStringsSep {} (map toString {}))",
+                    e(Text),
+                    e(List)
+                ),
+                7 => format!(
+                    "(builtins.replaceStrings [ \"a\" {} ] [ {} \"\" ] {})",
+                    e(Text),
+                    e(Text),
+                    e(Text)
+                ),
                 8 => format!("(builtins.hashString \"sha256\" {})", e(Text)),
                 9 => format!("(baseNameOf {})", e(Text)),
                 10 => format!("(dirOf {})", e(Text)),
@@ -264,8 +368,18 @@ impl Writer<'_> {
                 2 => format!("({} ++ {})", e(List), e(List)),
                 3 => format!("(map {} {})", e(Function), e(List)),
                 4 => format!("(builtins.filter (x: {}) {})", e(Bool), e(List)),
-                5 => format!("(builtins.sort builtins.lessThan [ {} {} {} ])", e(Int), e(Int), e(Int)),
-                6 => format!("(builtins.sort builtins.lessThan [ {} {} {} ])", e(Text), e(Text), e(Text)),
+                5 => format!(
+                    "(builtins.sort builtins.lessThan [ {} {} {} ])",
+                    e(Int),
+                    e(Int),
+                    e(Int)
+                ),
+                6 => format!(
+                    "(builtins.sort builtins.lessThan [ {} {} {} ])",
+                    e(Text),
+                    e(Text),
+                    e(Text)
+                ),
                 7 => format!("(builtins.attrNames {})", e(Set)),
                 8 => format!("(builtins.attrValues {})", e(Set)),
                 9 => format!("(builtins.genList {} {})", e(Function), choice % 4),
@@ -276,17 +390,35 @@ impl Writer<'_> {
                 14 => format!("(builtins.catAttrs \"a\" [ {} {} ])", e(Set), e(Set)),
                 15 => format!("(builtins.splitVersion {})", e(Text)),
                 16 => format!("(builtins.tail {})", e(List)),
-                _ => format!("(map (x: x.key) (builtins.genericClosure {{ startSet = [ {{ key = {}; }} ]; operator = x: [ {{ key = {}; }} ]; }}))", e(Int), e(Int)),
+                _ => format!(
+                    "(map (x: x.key) (builtins.genericClosure {{ startSet = [ {{ key = {}; }} ]; operator = x: [ {{ key = {}; }} ]; }}))",
+                    e(Int),
+                    e(Int)
+                ),
             },
             Set => match choice % 18 {
-                0 => format!("{{ a = {}; b.c = {}; b.d = {}; }}", e(Int), e(Text), e(List)),
+                0 => format!(
+                    "{{ a = {}; b.c = {}; b.d = {}; }}",
+                    e(Int),
+                    e(Text),
+                    e(List)
+                ),
                 1 => format!("rec {{ a = {}; b = a; c.d = b; }}", e(Int)),
                 2 => format!("({} // {})", e(Set), e(Set)),
                 3 => format!("(builtins.mapAttrs (n: v: {}) {})", e(Text), e(Set)),
                 4 => format!("(builtins.removeAttrs {} [ \"a\" {} ])", e(Set), e(Text)),
                 5 => format!("(builtins.intersectAttrs {} {})", e(Set), e(Set)),
-                6 => format!("(builtins.listToAttrs [ {{ name = {}; value = {}; }} {{ name = \"a\"; value = {}; }} ])", e(Text), e(Int), e(Set)),
-                7 => format!("(builtins.zipAttrsWith (n: vs: vs) [ {} {} ])", e(Set), e(Set)),
+                6 => format!(
+                    "(builtins.listToAttrs [ {{ name = {}; value = {}; }} {{ name = \"a\"; value = {}; }} ])",
+                    e(Text),
+                    e(Int),
+                    e(Set)
+                ),
+                7 => format!(
+                    "(builtins.zipAttrsWith (n: vs: vs) [ {} {} ])",
+                    e(Set),
+                    e(Set)
+                ),
                 8 => format!("(builtins.groupBy toString {})", e(List)),
                 9 => format!("(builtins.partition (x: {}) {})", e(Bool), e(List)),
                 10 => format!("(builtins.getContext {})", e(Text)),
@@ -306,14 +438,41 @@ impl Writer<'_> {
                 _ => format!("{{ __functor = self: x: {}; }}", e(Int)),
             },
             Drv => match choice % 8 {
-                0 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = {}; }})", e(Text)),
-                1 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; args = {}; x = {}; }})", e(List), e(Int)),
-                2 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; dep = {}; t = {}; }})", e(Drv), e(Text)),
-                3 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; outputs = [ \"out\" \"dev\" ]; e = {}; }}).dev", e(List)),
-                4 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; __structuredAttrs = true; s = {}; l = {}; }})", e(Set), e(List)),
-                5 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; outputHash = builtins.hashString \"sha256\" {}; outputHashAlgo = \"sha256\"; }})", e(Text)),
-                6 => format!("(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; __ignoreNulls = true; n = null; b = {}; }})", e(Bool)),
-                _ => format!("(derivation ({} // {{ name = \"n\"; system = \"s\"; builder = \"b\"; }}))", e(Set)),
+                0 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = {}; }})",
+                    e(Text)
+                ),
+                1 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; args = {}; x = {}; }})",
+                    e(List),
+                    e(Int)
+                ),
+                2 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; dep = {}; t = {}; }})",
+                    e(Drv),
+                    e(Text)
+                ),
+                3 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; outputs = [ \"out\" \"dev\" ]; e = {}; }}).dev",
+                    e(List)
+                ),
+                4 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; __structuredAttrs = true; s = {}; l = {}; }})",
+                    e(Set),
+                    e(List)
+                ),
+                5 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; outputHash = builtins.hashString \"sha256\" {}; outputHashAlgo = \"sha256\"; }})",
+                    e(Text)
+                ),
+                6 => format!(
+                    "(derivation {{ name = \"n\"; system = \"s\"; builder = \"b\"; __ignoreNulls = true; n = null; b = {}; }})",
+                    e(Bool)
+                ),
+                _ => format!(
+                    "(derivation ({} // {{ name = \"n\"; system = \"s\"; builder = \"b\"; }}))",
+                    e(Set)
+                ),
             },
         }
     }

@@ -305,7 +305,10 @@ mod tests {
         let text = "a".repeat(10_000);
         assert_eq!(whole("(a|aa)*b", &text), None);
         assert_eq!(whole("((a*)*)*b", &text[..200]), None);
-        assert_eq!(ranges("(x+x+)+y", &"x".repeat(300)), Vec::<Range<usize>>::new());
+        assert_eq!(
+            ranges("(x+x+)+y", &"x".repeat(300)),
+            Vec::<Range<usize>>::new()
+        );
         let regex = Regex::new(b"(a|aa)*b").unwrap().with_step_limit(1000);
         let found = regex.match_whole(text.as_bytes());
         assert_eq!(found, Err(RegexError::Complexity));
