@@ -144,8 +144,11 @@ impl<'h> Interp<'h> {
     }
 
     fn concat_lists(&self, node: &'h Binary<'h>, env: &'h Env<'h>) -> Result<Value<'h>> {
-        let left = self.operand_list(&node.left, env, node.pos)?;
-        let right = self.operand_list(&node.right, env, node.pos)?;
+        // Both are evaluated before either is looked at.
+        let left = self.eval(&node.left, env)?;
+        let right = self.eval(&node.right, env)?;
+        let left = self.operand_list(left, node.pos)?;
+        let right = self.operand_list(right, node.pos)?;
         if left.items.is_empty() {
             return Ok(Value::List(right));
         }
@@ -162,8 +165,8 @@ impl<'h> Interp<'h> {
         Ok(self.list_in_heap(items))
     }
 
-    fn operand_list(&self, expr: &'h Expr<'h>, env: &'h Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
-        match self.eval(expr, env)? {
+    fn operand_list(&self, value: Value<'h>, pos: Pos) -> Result<&'h List<'h>> {
+        match value {
             Value::List(list) => Ok(list),
             other => Err(self
                 .type_error("a list", other)
