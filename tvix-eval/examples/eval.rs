@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p tvix-eval --example eval -- [--strict] [--json] (-E EXPR | FILE) [-A ATTR]`
 
+#![allow(clippy::unwrap_used)]
+
 use std::rc::Rc;
 
 use bumpalo::Bump;

@@ -15,16 +15,28 @@ const MAX_DEPTH: u32 = 10;
 const MAX_ITEMS: usize = 10;
 const MAX_STRING: usize = 1024;
 
+/// A value that is being shown.
+#[derive(Default)]
+struct Shown {
+    out: Vec<u8>,
+    seen: HashSet<usize>,
+    /// How many items of lists there are so far.
+    items: usize,
+    /// How many attributes there are so far.
+    attrs: usize,
+}
+
 impl<'h> Interp<'h> {
     /// A value for a message: shortened, and nothing is evaluated for it.
     pub fn show(&self, value: Value<'h>) -> String {
-        let mut out = Vec::new();
-        let mut budget = MAX_ITEMS;
-        self.show_into(value, 0, &mut budget, &mut out);
-        String::from_utf8_lossy(&out).into_owned()
+        let mut shown = Shown::default();
+        self.show_into(value, 0, 0, &mut shown);
+        String::from_utf8_lossy(&shown.out).into_owned()
     }
 
-    fn show_into(&self, value: Value<'h>, depth: u32, budget: &mut usize, out: &mut Vec<u8>) {
+    /// `identity` is the address of the value's cell.
+    fn show_into(&self, value: Value<'h>, identity: usize, depth: u32, shown: &mut Shown) {
+        let out = &mut shown.out;
         match value {
             Value::String(string) if string.bytes.len() > MAX_STRING => {
                 literal::write_string(out, &string.bytes[..MAX_STRING]);
@@ -33,45 +45,52 @@ impl<'h> Interp<'h> {
                 out.extend_from_slice(format!(" «{elided} byte{plural} elided»").as_bytes());
             }
             Value::List(list) if !list.items.is_empty() => {
+                if !shown.seen.insert(identity) {
+                    return out.extend_from_slice("«repeated»".as_bytes());
+                }
                 if depth >= MAX_DEPTH {
                     return out.extend_from_slice("[ ... ]".as_bytes());
                 }
                 out.extend_from_slice(b"[ ");
                 for (index, item) in list.items.iter().enumerate() {
-                    if index == MAX_ITEMS {
-                        elided(out, list.items.len() - index, "item");
+                    if shown.items >= MAX_ITEMS {
+                        elided(&mut shown.out, list.items.len() - index, "item");
                         break;
                     }
-                    self.show_into(item.get(), depth + 1, budget, out);
-                    out.push(b' ');
+                    let identity = std::ptr::from_ref(*item).addr();
+                    self.show_into(item.get(), identity, depth + 1, shown);
+                    shown.out.push(b' ');
+                    shown.items += 1;
                 }
-                out.push(b']');
+                shown.out.push(b']');
             }
             Value::Attrs(attrs) => {
                 if attrs.entries.is_empty() {
                     return out.extend_from_slice(b"{ }");
                 }
-                if let Some(path) = self.shown_derivation(value) {
-                    out.extend_from_slice("«derivation ".as_bytes());
-                    out.extend_from_slice(path);
-                    return out.extend_from_slice("»".as_bytes());
+                if !shown.seen.insert(std::ptr::from_ref(attrs).addr()) {
+                    return out.extend_from_slice("«repeated»".as_bytes());
                 }
                 if depth >= MAX_DEPTH {
                     return out.extend_from_slice(b"{ ... }");
                 }
                 out.extend_from_slice(b"{ ");
-                let entries = self.by_name(attrs);
+                let mut entries = self.by_name(attrs);
+                // What says of what kind a set is comes first.
+                entries.sort_by_key(|(name, _)| !matches!(*name, b"type" | b"_type"));
                 for (index, (name, attr)) in entries.iter().enumerate() {
-                    if index == MAX_ITEMS {
-                        elided(out, entries.len() - index, "attribute");
+                    if shown.attrs >= MAX_ITEMS {
+                        elided(&mut shown.out, entries.len() - index, "attribute");
                         break;
                     }
-                    literal::write_attribute_name(out, name);
-                    out.extend_from_slice(b" = ");
-                    self.show_into(attr.value.get(), depth + 1, budget, out);
-                    out.extend_from_slice(b"; ");
+                    literal::write_attribute_name(&mut shown.out, name);
+                    shown.out.extend_from_slice(b" = ");
+                    let identity = std::ptr::from_ref(attr.value).addr();
+                    self.show_into(attr.value.get(), identity, depth + 1, shown);
+                    shown.out.extend_from_slice(b"; ");
+                    shown.attrs += 1;
                 }
-                out.push(b'}');
+                shown.out.push(b'}');
             }
             Value::Lambda { code, .. } => {
                 let lambda = self.lambdas.get(code);
@@ -96,20 +115,6 @@ impl<'h> Interp<'h> {
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),
-        }
-    }
-
-    fn shown_derivation(&self, value: Value<'h>) -> Option<&'h [u8]> {
-        let Value::Attrs(attrs) = value else {
-            return None;
-        };
-        match attrs.get(self.known.kind)?.value.get() {
-            Value::String(kind) if kind.bytes == b"derivation" => {}
-            _ => return None,
-        }
-        match attrs.get(self.known.drv_path)?.value.get() {
-            Value::String(path) => Some(path.bytes),
-            _ => Some("???".as_bytes()),
         }
     }
 

@@ -106,7 +106,7 @@ impl Interp<'_> {
         let shown = |out: &mut String, index: usize| {
             if let Some(line) = lines.get(index) {
                 let text = String::from_utf8_lossy(line);
-                let text = text.trim_end_matches('\r');
+                let text = text.trim_end();
                 let space = if text.is_empty() { "" } else { " " };
                 let _ = write!(out, "\n{:>13}|{space}{text}", index + 1);
             }

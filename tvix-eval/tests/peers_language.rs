@@ -127,8 +127,13 @@ fn theirs(programs: &[&str]) -> Vec<Result<String, String>> {
 
 /// The message of an error, without what is named in it.
 fn kind(message: &str) -> String {
-    let last = message.rsplit("error: ").next().unwrap_or_default();
+    let last = message
+        .rsplit("\n       error: ")
+        .next()
+        .unwrap_or_default();
+    let last = last.strip_prefix("error: ").unwrap_or(last);
     let line = last.lines().next().unwrap_or_default();
+    let line = line.split("; values are ").next().unwrap_or_default();
     let mut kind = String::new();
     for (index, part) in line.split('\'').enumerate() {
         if index % 2 == 0 {
@@ -152,12 +157,12 @@ fn programs() {
     }
     let version = Command::new(nix()).arg("--version").output().unwrap();
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    // Older versions word errors in another way.
-    let same_words = version.contains(" 2.34");
+    // Older versions word errors in another way, among others.
+    let modern = version.contains(" 2.34");
     let mut random = Random::new();
     let (mut good, mut fatal) = (Vec::new(), Vec::new());
     for _ in 0..random::cases() {
-        let program = program::program(&mut random);
+        let program = program::program(&mut random, modern);
         match ours(&program) {
             Ok(value) => good.push((program, Ok(value))),
             Err(message) => fatal.push((program, Err(message))),
@@ -170,11 +175,16 @@ fn programs() {
     for batch in good.chunks(BATCH).chain(fatal.chunks(1)) {
         let programs: Vec<_> = batch.iter().map(|(program, _)| program.as_str()).collect();
         for ((program, ours), theirs) in batch.iter().zip(theirs(&programs)) {
-            let same = match (ours, &theirs) {
-                (Ok(ours), Ok(theirs)) => ours == theirs,
-                (Err(ours), Err(theirs)) => !same_words || kind(ours) == kind(theirs),
-                _ => false,
-            };
+            // Rounding a large integer is an error there, because it was wrong before; and derivations are not written, so that
+            // what needs their closure fails.
+            let known = matches!(&theirs, Err(theirs) if theirs.contains("issues/12899")
+                || theirs.contains(".drv' is not valid"));
+            let same = known
+                || match (ours, &theirs) {
+                    (Ok(ours), Ok(theirs)) => ours == theirs,
+                    (Err(ours), Err(theirs)) => !modern || kind(ours) == kind(theirs),
+                    _ => false,
+                };
             if !same {
                 wrong += 1;
                 if wrong < 20 {

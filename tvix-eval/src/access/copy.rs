@@ -8,12 +8,11 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path, text_path};
 use tvix_eval_api::{SourceAddition, SourceContent};
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
 use crate::interp::Interp;
 use crate::limits::cancelled;
 use crate::paths;
-use crate::source::Pos;
 use crate::value::{ContextElement, NixPath, NixString, Value};
 
 use super::{io_error, join, lossy};
@@ -37,17 +36,13 @@ impl<'h> Interp<'h> {
                 "file names are not allowed to end in '.drv'",
             ));
         }
-        let store_path = self
-            .add_tree(
-                name,
-                path.bytes,
-                ContentAddressMethod::NixArchive,
-                None,
-                None,
-            )
-            .within_with(Pos::NONE, || {
-                format!("while copying path '{}' to the store", lossy(path.bytes))
-            })?;
+        let store_path = self.add_tree(
+            name,
+            path.bytes,
+            ContentAddressMethod::NixArchive,
+            None,
+            None,
+        )?;
         let text = self.store_path_string(&store_path);
         self.world.copied.borrow_mut().insert(path.bytes, text);
         Ok(text)

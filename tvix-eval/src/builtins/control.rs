@@ -150,8 +150,11 @@ impl<'h> Interp<'h> {
         match value {
             Value::List(list) if seen.insert(std::ptr::from_ref(list).addr()) => {
                 self.nested(pos, || {
-                    for item in list.items {
-                        self.force_deep_seen(item, pos, seen)?;
+                    for (index, item) in list.items.iter().enumerate() {
+                        if let Err(error) = self.force_deep_seen(item, pos, seen) {
+                            let what = format!("while evaluating list element at index {index}");
+                            return Err(error.within(Pos::NONE, what));
+                        }
                     }
                     Ok(())
                 })?;

@@ -12,7 +12,7 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
 use crate::syntax::Scope;
-use crate::value::{Attr, ContextElement, ContextId, Ref, Value};
+use crate::value::{ContextElement, ContextId, Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("filterSource", 2, filter_source),
@@ -31,11 +31,7 @@ pub(super) const BUILTINS: &[Def] = &[
 ];
 
 fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(
-        args[0],
-        pos,
-        "while evaluating the first argument passed to 'builtins.import'",
-    )?;
+    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
     let cell = interp.import(&path)?;
     match interp.force_at(cell, pos) {
         Ok(value) => Ok(value),
@@ -110,11 +106,8 @@ fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 }
 
 fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let (text, mentions) = interp.coerce_path(
-        args[0],
-        pos,
-        "while realising the path passed to builtins.pathExists",
-    )?;
+    let (text, mentions) =
+        interp.coerce_path(args[0], pos, "while realising the context of a path")?;
     let must_be_dir = text.ends_with(b"/") || text.ends_with(b"/.");
     let path = interp.realised_path(&text, mentions)?;
     if interp.embedded(&path).is_some() {
@@ -143,11 +136,7 @@ fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
 }
 
 fn read_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(
-        args[0],
-        pos,
-        "while realising the path passed to 'builtins.readFile'",
-    )?;
+    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
     let contents = match interp.embedded(&path) {
         Some(text) => text.as_bytes().to_vec(),
         None => interp.read_file(&path)?,
@@ -166,11 +155,7 @@ fn read_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 }
 
 fn read_dir<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(
-        args[0],
-        pos,
-        "while realising the path passed to 'builtins.readDir'",
-    )?;
+    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
     let entries = interp
         .read_entries(&path)?
         .into_iter()
@@ -180,11 +165,7 @@ fn read_dir<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
 }
 
 fn read_file_type<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(
-        args[0],
-        pos,
-        "while realising the path passed to 'builtins.readFileType'",
-    )?;
+    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
     match interp.file_kind(&path)? {
         Some(kind) => Ok(interp.text(kind.name())),
         None => Err(Error::new(
@@ -200,11 +181,7 @@ fn hash_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the first argument passed to builtins.hashFile",
     )?;
-    let path = interp.readable_path(
-        args[1],
-        pos,
-        "while realising the path passed to 'builtins.hashFile'",
-    )?;
+    let path = interp.readable_path(args[1], pos, "while realising the context of a path")?;
     let contents = interp.read_file(&path)?;
     Ok(interp.text(NixHash::digest(algo, &contents).encode(HashEncoding::Base16)))
 }
@@ -278,7 +255,11 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
                     format!(
                         "files created by builtins.toFile may not reference derivations, but {} references {}",
                         lossy(name.bytes),
-                        interp.context_text(&other)
+                        // Without the store's directory.
+                        interp.context_text(&other).replace(
+                            &format!("{}/", interp.world.settings.store_dir.as_str()),
+                            ""
+                        )
                     ),
                 ));
             }
@@ -481,15 +462,6 @@ impl<'h> Interp<'h> {
             return ContextId::EMPTY;
         }
         self.contexts.of(found)
-    }
-
-    /// An attribute that is the same as another but for its value.
-    pub(crate) fn attr_at(&self, name: crate::symbol::Symbol, value: Value<'h>) -> Attr<'h> {
-        Attr {
-            name,
-            pos: Pos::NONE,
-            value: self.cell(value),
-        }
     }
 }
 

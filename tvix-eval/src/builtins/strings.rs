@@ -7,7 +7,7 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
 use crate::text::version;
-use crate::value::{ContextId, Ref, Value};
+use crate::value::{Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("baseNameOf", 1, base_name_of).strict(0b1),
@@ -257,10 +257,5 @@ impl<'h> Interp<'h> {
             severity: tvix_eval_api::Severity::Warning,
             message: format!("warning: {}", message.into()),
         });
-    }
-
-    /// A value that has no context.
-    pub(crate) fn plain(&self, text: impl AsRef<[u8]>) -> Value<'h> {
-        self.string(text, ContextId::EMPTY)
     }
 }

@@ -102,7 +102,8 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         end = found.range.end;
     }
     if parts.is_empty() {
-        return Ok(interp.list_of([interp.string_in_heap(text.bytes, ContextId::EMPTY)]));
+        // The text itself, with what it mentions.
+        return Ok(interp.list(&[args[1]]));
     }
     parts.push(part(end..text.bytes.len()));
     Ok(interp.list_of(parts))

@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{AttrKind, AttrSet, Delayed};
+use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, Ref, Value};
 
 impl<'h> Interp<'h> {
@@ -24,7 +25,7 @@ impl<'h> Interp<'h> {
                 }
             })
         } else {
-            let from = self.from_env(set.from, env, env, 0);
+            let from = self.env_of_from(set.from, env, env, 0);
             self.heap.alloc_slice_fill_with(defs.len(), |index| {
                 let def = &defs[index];
                 let scope = if def.kind == AttrKind::From {
@@ -45,7 +46,7 @@ impl<'h> Interp<'h> {
         self.with_dynamic(set, entries, env)
     }
 
-    fn from_env(
+    fn env_of_from(
         &self,
         from: &'h [Delayed<'h>],
         around: Env<'h>,
@@ -120,7 +121,7 @@ impl<'h> Interp<'h> {
         let def = entries[index];
         let overrides: &Attrs<'h> = self.expect_attrs(
             def.value,
-            def.pos,
+            Pos::NONE,
             "while evaluating the `__overrides` attribute",
         )?;
         let mut merged: Vec<Attr<'h>> = entries.to_vec();

@@ -106,6 +106,7 @@ impl<'h> Interp<'h> {
 
     fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
         let mut args = args;
+        let mut pos = pos;
         while let Some((first, rest)) = args.split_first() {
             match func {
                 Value::Lambda { code, env } => {
@@ -150,6 +151,7 @@ impl<'h> Interp<'h> {
                         func = self
                             .call(called, &[this], functor.pos)
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
+                        pos = functor.pos;
                     }
                     None => return Err(self.not_a_function(func, pos)),
                 },
@@ -167,7 +169,8 @@ impl<'h> Interp<'h> {
         pos: Pos,
     ) -> Result<Value<'h>> {
         self.deeper(pos)?;
-        match (builtin.function)(self, args, pos) {
+        // C++ Nix tells builtins no place either: that of the call is in the trace.
+        match (builtin.function)(self, args, Pos::NONE) {
             Ok(value) => {
                 self.depth.set(self.depth.get() - 1);
                 Ok(value)

@@ -189,7 +189,7 @@ impl<'h> Interp<'h> {
             self.explain_difference(attr.value, other.value)
                 .map_err(|error| {
                     let name = String::from_utf8_lossy(name);
-                    error.within(attr.pos, format!("while comparing attribute '{name}'"))
+                    error.within(Pos::NONE, format!("while comparing attribute '{name}'"))
                 })?;
         }
         Ok(())

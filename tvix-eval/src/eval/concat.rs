@@ -14,6 +14,10 @@ impl<'h> Interp<'h> {
     /// `left + right`.
     pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.eval(&node.left, env)?;
+        let left = match left {
+            Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Path(_) => left,
+            other => self.as_text(other, node.pos)?,
+        };
         let right = self.eval(&node.right, env)?;
         match (left, right) {
             (Value::Int(a), Value::Int(b)) => {
@@ -74,6 +78,15 @@ impl<'h> Interp<'h> {
             } else {
                 self.appended_path(buffer, context, node.pos)
             }
+        })
+    }
+
+    /// What is no text itself is made one before the right operand is evaluated.
+    fn as_text(&self, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
+        self.with_buffer(|buffer| {
+            let mut context = ContextId::EMPTY;
+            self.coerce_segment(value, Coercion::STRICT, pos, buffer, &mut context)?;
+            Ok(self.string(&*buffer, context))
         })
     }
 

@@ -42,7 +42,7 @@ impl<'h> Interp<'h> {
             }
             Value::Hole(owner) => return self.wait_for(cell, owner, pos),
             Value::Failed(number) => {
-                return Err(self.failures.borrow()[number as usize].clone());
+                return Err(Box::new(self.failures.borrow()[number as usize].clone()));
             }
             evaluated => return Ok(evaluated),
         };
@@ -66,7 +66,7 @@ impl<'h> Interp<'h> {
             return Err(error);
         }
         let mut failures = self.failures.borrow_mut();
-        failures.push(error);
+        failures.push(*error);
         Ok(self.cell(Value::Failed(failures.len() as u32 - 1)))
     }
 
@@ -78,7 +78,7 @@ impl<'h> Interp<'h> {
         } else {
             let mut failures = self.failures.borrow_mut();
             cell.set(Value::Failed(failures.len() as u32));
-            failures.push(Box::new(error.clone()));
+            failures.push(error.clone());
         }
         self.wake(cell);
     }

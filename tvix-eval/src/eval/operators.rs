@@ -6,6 +6,9 @@ use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
 use crate::value::{Attrs, Env, List, Value};
 
+/// `a >= b` is `!(a < b)`.
+const NOT: &str = "in the argument of the not operator";
+
 impl<'h> Interp<'h> {
     pub(super) fn binary(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
@@ -52,23 +55,23 @@ impl<'h> Interp<'h> {
             BinaryOp::Equal => {
                 let left = self.eval(&node.left, env)?;
                 let right = self.eval(&node.right, env)?;
-                self.equal(left, right, pos)
-                    .within(pos, "while testing two values for equality")?
+                self.equal(left, right, pos)?
             }
             BinaryOp::NotEqual => {
                 let left = self.eval(&node.left, env)?;
                 let right = self.eval(&node.right, env)?;
-                !self
-                    .equal(left, right, pos)
-                    .within(pos, "while testing two values for inequality")?
+                !self.equal(left, right, pos)?
             }
             BinaryOp::Update => return self.update_expr(node, env),
             BinaryOp::Concat => return self.concat_lists(node, env),
             BinaryOp::Add => return self.add(node, env),
             BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
-                return self.arithmetic(node.op, left, right).map_err(|error| {
+                let result = (|| {
+                    let left = self.eval(&node.left, env)?;
+                    let right = self.eval(&node.right, env)?;
+                    self.arithmetic(node.op, left, right)
+                })();
+                return result.map_err(|error| {
                     let name = match node.op {
                         BinaryOp::Sub => "while calling the 'sub' builtin",
                         BinaryOp::Mul => "while calling the 'mul' builtin",
@@ -78,21 +81,33 @@ impl<'h> Interp<'h> {
                 });
             }
             BinaryOp::Less | BinaryOp::GreaterOrEqual => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
-                let less = self
-                    .less(left, right)
-                    .within(pos, "while calling the 'lessThan' builtin")?;
-                less != (node.op == BinaryOp::GreaterOrEqual)
+                let less = (|| {
+                    let left = self.eval(&node.left, env)?;
+                    let right = self.eval(&node.right, env)?;
+                    self.less(left, right)
+                })()
+                .within(pos, "while calling the 'lessThan' builtin");
+                match less {
+                    Err(error) if node.op == BinaryOp::GreaterOrEqual => {
+                        return Err(error.within(pos, NOT));
+                    }
+                    less => less? != (node.op == BinaryOp::GreaterOrEqual),
+                }
             }
             BinaryOp::Greater | BinaryOp::LessOrEqual => {
                 // `a > b` is `__lessThan b a`, which evaluates `b` first.
-                let right = self.eval(&node.right, env)?;
-                let left = self.eval(&node.left, env)?;
-                let less = self
-                    .less(right, left)
-                    .within(pos, "while calling the 'lessThan' builtin")?;
-                less != (node.op == BinaryOp::LessOrEqual)
+                let less = (|| {
+                    let right = self.eval(&node.right, env)?;
+                    let left = self.eval(&node.left, env)?;
+                    self.less(right, left)
+                })()
+                .within(pos, "while calling the 'lessThan' builtin");
+                match less {
+                    Err(error) if node.op == BinaryOp::LessOrEqual => {
+                        return Err(error.within(pos, NOT));
+                    }
+                    less => less? != (node.op == BinaryOp::LessOrEqual),
+                }
             }
         };
         Ok(Value::Bool(value))
@@ -129,8 +144,11 @@ impl<'h> Interp<'h> {
     }
 
     fn concat_lists(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
-        let left = self.operand_list(&node.left, env, node.pos)?;
-        let right = self.operand_list(&node.right, env, node.pos)?;
+        // Both are evaluated before either is looked at.
+        let left = self.eval(&node.left, env)?;
+        let right = self.eval(&node.right, env)?;
+        let left = self.operand_list(left, node.pos)?;
+        let right = self.operand_list(right, node.pos)?;
         if left.items.is_empty() {
             return Ok(Value::List(right));
         }
@@ -147,8 +165,8 @@ impl<'h> Interp<'h> {
         Ok(self.list_in_heap(items))
     }
 
-    fn operand_list(&self, expr: &'h Expr<'h>, env: Env<'h>, pos: Pos) -> Result<&'h List<'h>> {
-        match self.eval(expr, env)? {
+    fn operand_list(&self, value: Value<'h>, pos: Pos) -> Result<&'h List<'h>> {
+        match value {
             Value::List(list) => Ok(list),
             other => Err(self
                 .type_error("a list", other)
@@ -184,6 +202,10 @@ impl<'h> Interp<'h> {
     #[cold]
     fn not_a_number(&self, op: BinaryOp, left: Value<'h>, right: Value<'h>) -> Box<Error> {
         let is_number = |value| matches!(value, Value::Int(_) | Value::Float(_));
+        let is_zero = matches!(right, Value::Int(0)) || matches!(right, Value::Float(0.0));
+        if op == BinaryOp::Div && is_zero {
+            return Error::new(ErrorKind::Other, "division by zero");
+        }
         // A division looks at its divisor first, as a float.
         let is_float = matches!(left, Value::Float(_))
             || matches!(right, Value::Float(_))

@@ -30,7 +30,6 @@ known! {
     args = "args",
     outputs = "outputs",
     output_name = "outputName",
-    output_specified = "outputSpecified",
     output_hash = "outputHash",
     output_hash_algo = "outputHashAlgo",
     output_hash_mode = "outputHashMode",
@@ -51,8 +50,6 @@ known! {
     prefix = "prefix",
     key = "key",
     operator = "operator",
-    start_set = "startSet",
-    overrides = "__overrides",
-    version = "version",
     recurse = "recurseForDerivations",
+    start_set = "startSet",
 }

@@ -36,7 +36,7 @@ pub struct Interp<'h> {
     pub(crate) shared: Shared<'h>,
     pub(crate) codes: Table<'h, Expr<'h>>,
     pub(crate) lambdas: Table<'h, Lambda<'h>>,
-    pub(crate) failures: RefCell<Vec<Box<Error>>>,
+    pub(crate) failures: RefCell<Vec<Error>>,
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
     /// How deep calls are nested.
@@ -59,7 +59,6 @@ pub(crate) struct Shared<'h> {
     pub(crate) yes: Ref<'h>,
     pub(crate) no: Ref<'h>,
     pub(crate) empty_list: Ref<'h>,
-    pub(crate) empty_attrs: Ref<'h>,
     pub(crate) empty_string: &'h NixString<'h>,
     pub(crate) no_list: &'h List<'h>,
     pub(crate) no_attrs: &'h Attrs<'h>,
@@ -83,7 +82,6 @@ impl<'h> Shared<'h> {
             yes: cell(Value::Bool(true)),
             no: cell(Value::Bool(false)),
             empty_list: cell(Value::List(no_list)),
-            empty_attrs: cell(Value::Attrs(no_attrs)),
             empty_string,
             no_list,
             no_attrs,
@@ -164,7 +162,7 @@ impl<'h> Interp<'h> {
         if index >= cells.len() {
             cells.resize(self.symbols.len(), None);
         }
-        *cells[index].get_or_insert_with(|| self.cell(self.symbol_string(symbol)))
+        cells[index].get_or_insert_with(|| self.cell(self.symbol_string(symbol)))
     }
 
     /// A string, copied into the heap.

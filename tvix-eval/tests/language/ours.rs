@@ -81,7 +81,11 @@ pub fn evaluate(case: &Case) -> Outcome {
     interp.run([job]).unwrap();
     let mut told = listener.0.take();
     let value = match result.take().unwrap() {
-        Ok(value) => Some(String::from_utf8_lossy(&value).replace(&files, "@FILES@")),
+        Ok(value) => Some(
+            String::from_utf8_lossy(&value)
+                .trim_end_matches('\n')
+                .replace(&files, "@FILES@"),
+        ),
         Err(error) => {
             told.push_str(&error);
             None

@@ -30,15 +30,34 @@ struct Writer<'r> {
     random: &'r mut Random,
     scope: Vec<(String, Kind)>,
     fresh: usize,
+    numbers: &'static [&'static str],
 }
 
-/// A program.
-pub fn program(random: &mut Random) -> String {
+/// Integers that stay small.
+const SMALL: &[&str] = &["0", "1", "2", "7", "(-3)", "100"];
+
+/// Floats, and integers that overflow.
+const ALL: &[&str] = &[
+    "0",
+    "1",
+    "2",
+    "7",
+    "(-3)",
+    "1.5",
+    "0.1",
+    "100",
+    "9223372036854775807",
+    "2.0",
+];
+
+/// A program; old versions of C++ Nix write floats in another way, and let integers overflow.
+pub fn program(random: &mut Random, modern: bool) -> String {
     let depth = 2 + random.below(4);
     let mut writer = Writer {
         random,
         scope: Vec::new(),
         fresh: 0,
+        numbers: if modern { ALL } else { SMALL },
     };
     let kind = writer.kind();
     writer.expr(kind, depth)
@@ -130,21 +149,7 @@ impl Writer<'_> {
             return known[self.random.below(known.len())].clone();
         }
         match kind {
-            Kind::Int => self
-                .random
-                .pick(&[
-                    "0",
-                    "1",
-                    "2",
-                    "7",
-                    "(-3)",
-                    "1.5",
-                    "0.1",
-                    "100",
-                    "9223372036854775807",
-                    "2.0",
-                ])
-                .to_owned(),
+            Kind::Int => self.random.pick(self.numbers).to_owned(),
             Kind::Bool => self.random.pick(&["true", "false"]).to_owned(),
             Kind::String => self
                 .random
