@@ -11,7 +11,7 @@ pub(super) const BUILTINS: &[Def] = &[
     def("add", 2, add).strict(0b11),
     def("sub", 2, sub).strict(0b11),
     def("mul", 2, mul).strict(0b11),
-    def("div", 2, div).strict(0b11),
+    def("div", 2, div).strict(0b10),
     def("lessThan", 2, less_than).strict(0b11),
     def("bitAnd", 2, bit_and).strict(0b11),
     def("bitOr", 2, bit_or).strict(0b11),

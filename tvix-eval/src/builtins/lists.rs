@@ -14,7 +14,7 @@ pub(super) const BUILTINS: &[Def] = &[
     def("concatLists", 1, concat_lists).strict(0b1),
     def("concatMap", 2, concat_map).strict(0b11),
     def("elem", 2, elem).strict(0b10),
-    def("elemAt", 2, elem_at).strict(0b11),
+    def("elemAt", 2, elem_at).strict(0b10),
     def("filter", 2, filter).strict(0b10),
     def("foldl'", 3, foldl).strict(0b101),
     def("genList", 2, gen_list).strict(0b10),
