@@ -1,6 +1,6 @@
 //! How fast Nix texts are parsed and resolved, and how large the expressions are.
 //!
-//!     cargo run --release -p tvix-benches --bin parse_rate -- [--rounds N] FILE_OR_FOLDER…
+//! `cargo run --release -p tvix-benches --bin parse_rate -- [--rounds N] FILE_OR_FOLDER…`
 //!
 //! All texts are read first. Each round parses all of them, each into a heap of its own round;
 //! the best round is printed. Texts that are wrong are counted, and named with `--errors`.
