@@ -5,6 +5,7 @@ mod attrs;
 mod contexts;
 mod control;
 pub(crate) mod derivation;
+mod fetch;
 mod files;
 mod json;
 mod lists;
@@ -100,6 +101,7 @@ const TABLES: &[&[Def]] = &[
     contexts::BUILTINS,
     control::BUILTINS,
     derivation::BUILTINS,
+    fetch::BUILTINS,
     files::BUILTINS,
     json::BUILTINS,
     lists::BUILTINS,
