@@ -5,11 +5,11 @@ use bstr::BString;
 use super::error::{SyntaxError, SyntaxErrorKind};
 use super::lexer::Tok;
 use super::parser::{Failed, Parsed, Parser, nothing};
-use super::print::write_identifier;
 use super::strings::Text;
 use crate::ir::{AttrDef, AttrKind, AttrName, AttrSet, Delayed, DynamicAttr, Expr, Select};
 use crate::source::Pos;
 use crate::symbol::Symbol;
+use crate::text::print::write_attribute_name;
 use crate::value::Value;
 
 /// Where the definitions of one set start in the vectors of the parser.
@@ -315,7 +315,7 @@ impl<'h> Parser<'_, 'h> {
             if !text.is_empty() {
                 text.push(b'.');
             }
-            write_identifier(&mut text, self.cx.symbols.name(name));
+            write_attribute_name(&mut text, self.cx.symbols.name(name));
         }
         self.error.get_or_insert(SyntaxError {
             kind: SyntaxErrorKind::DuplicateAttribute(BString::from(text)),

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use crate::ir::{AttrKind, AttrName, AttrSet, Binary, BinaryOp, Delayed, Expr, Formals, Lambda};
 use crate::symbol::{Symbol, Symbols};
+use crate::text::number::write_printed;
+use crate::text::print::{write_attribute_name, write_string};
 use crate::value::Value;
 
 /// An unresolved expression, as `nix-instantiate --parse` shows it.
@@ -30,7 +32,7 @@ fn run<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>, older: bool) -> Vec<u8> {
     while let Some(task) = printer.tasks.pop() {
         match task {
             Task::Text(text) => printer.out.extend_from_slice(text.as_bytes()),
-            Task::Name(name) => write_identifier(&mut printer.out, symbols.name(name)),
+            Task::Name(name) => write_attribute_name(&mut printer.out, symbols.name(name)),
             Task::Expr(expr) => printer.expr(expr),
         }
     }
@@ -157,7 +159,7 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
     fn constant(&mut self, value: Value<'h>) {
         match value {
             Value::Int(int) => _ = write!(self.out, "{int}"),
-            Value::Float(float) => write_float(&mut self.out, float),
+            Value::Float(float) => write_printed(&mut self.out, float),
             Value::String(string) => write_string(&mut self.out, string.bytes),
             Value::Path(path) => self.out.extend_from_slice(path.bytes),
             _ => self.out.push(b'?'),
@@ -360,66 +362,4 @@ fn function_of(op: BinaryOp) -> Option<(&'static str, bool)> {
         BinaryOp::LessOrEqual | BinaryOp::GreaterOrEqual => Some(("__lessThan", true)),
         _ => None,
     }
-}
-
-/// A name, in quotes where the language needs them.
-pub fn write_identifier(out: &mut Vec<u8>, name: &[u8]) {
-    let plain = match name {
-        [] => false,
-        b"if" | b"then" | b"else" | b"assert" | b"with" | b"let" | b"in" | b"rec" | b"inherit" => {
-            false
-        }
-        [first, rest @ ..] => {
-            (first.is_ascii_alphabetic() || *first == b'_')
-                && rest
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'\'' | b'-'))
-        }
-    };
-    if plain {
-        out.extend_from_slice(name);
-    } else {
-        write_string(out, name);
-    }
-}
-
-/// A string as a literal.
-pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
-    out.push(b'"');
-    for (index, byte) in text.iter().enumerate() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'$' if text.get(index + 1) == Some(&b'{') => out.extend_from_slice(b"\\$"),
-            byte => out.push(*byte),
-        }
-    }
-    out.push(b'"');
-}
-
-/// A number with six digits, as `%g` writes it.
-fn write_float(out: &mut Vec<u8>, value: f64) {
-    if value == 0.0 {
-        out.push(b'0');
-        return;
-    }
-    let scientific = format!("{value:.5e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trim = |digits: &str| match digits.contains('.') {
-        true => digits
-            .trim_end_matches('0')
-            .trim_end_matches('.')
-            .to_owned(),
-        false => digits.to_owned(),
-    };
-    _ = if (-4..6).contains(&exponent) {
-        let digits = (5 - exponent) as usize;
-        write!(out, "{}", trim(&format!("{value:.digits$}")))
-    } else {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{}e{sign}{:02}", trim(mantissa), exponent.abs())
-    };
 }
