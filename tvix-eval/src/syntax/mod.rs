@@ -4,6 +4,7 @@ mod attrs;
 mod error;
 mod formals;
 mod lexer;
+mod operators;
 mod parser;
 mod print;
 mod resolve;
