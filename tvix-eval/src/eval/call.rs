@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
-use crate::value::{Attrs, Env, Partial, Ref, Value};
+use crate::value::{Attrs, Env, Partial, Ref, Value, Words};
 
 /// No builtin has more parameters.
 pub(crate) const MAX_ARITY: usize = 6;
@@ -96,14 +96,23 @@ impl<'h> Interp<'h> {
     }
 
     /// Calls a function.
+    #[inline]
     pub fn call(&self, func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-        self.check_stack()?;
+        self.call_words(func, args, pos).result()
+    }
+
+    #[inline(never)]
+    fn call_words(&self, func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Words<'h> {
+        if let Err(error) = self.check_stack() {
+            return Words::new(Err(error));
+        }
         let depth = self.depth.get();
         let result = self.call_inner(func, args, pos);
         self.depth.set(depth);
-        result
+        Words::new(result)
     }
 
+    #[inline(always)]
     fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
         let mut args = args;
         let mut pos = pos;

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Attrs, List, NixString, Ref, Value};
+use crate::value::{Attrs, List, NixString, Ref, Value, Words};
 
 impl<'h> Interp<'h> {
     /// The value of a cell, evaluated if it was not yet.
@@ -19,11 +19,17 @@ impl<'h> Interp<'h> {
         if value.is_evaluated() {
             return Ok(value);
         }
-        self.force_slow(cell, value, pos)
+        self.force_slow(cell, pos).result()
     }
 
     #[inline(never)]
-    fn force_slow(&self, cell: Ref<'h>, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
+    fn force_slow(&self, cell: Ref<'h>, pos: Pos) -> Words<'h> {
+        Words::new(self.compute(cell, pos))
+    }
+
+    #[inline(always)]
+    fn compute(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
+        let value = cell.get();
         let fiber = self.fiber.get();
         let result = match value {
             Value::Thunk { code, env } => {

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::ir::{Delayed, Expr, ListExpr, Not, With, WithName};
 use crate::source::Pos;
-use crate::value::{Env, List, Ref, Slot, Value};
+use crate::value::{Env, List, Ref, Slot, Value, Words};
 
 pub use coerce::Coercion;
 
@@ -39,17 +39,19 @@ impl<'h> Interp<'h> {
             Expr::Outer { level, slot, pos } => {
                 self.force_at(env.outer(u32::from(*level)).get(*slot), *pos)
             }
-            _ => self.eval_node(expr, env),
+            _ => self.eval_node(expr, env).result(),
         }
     }
 
     #[inline(never)]
-    fn eval_node(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
-        self.check_stack()?;
+    fn eval_node(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Words<'h> {
+        if let Err(error) = self.check_stack() {
+            return Words::new(Err(error));
+        }
         let depth = self.depth.get();
         let result = self.eval_loop(expr, env);
         self.depth.set(depth);
-        result
+        Words::new(result)
     }
 
     fn eval_loop(&self, mut expr: &'h Expr<'h>, mut env: Env<'h>) -> Result<Value<'h>> {
@@ -186,7 +188,7 @@ impl<'h> Interp<'h> {
     }
 
     /// Evaluates a condition.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn eval_bool(
         &self,
         expr: &'h Expr<'h>,
@@ -196,11 +198,15 @@ impl<'h> Interp<'h> {
     ) -> Result<bool> {
         match self.eval(expr, env)? {
             Value::Bool(value) => Ok(value),
-            other => Err(self
-                .type_error("a Boolean", other)
-                .at(pos)
-                .within(pos, context)),
+            other => Err(self.not_a_bool(other, pos, context)),
         }
+    }
+
+    #[cold]
+    fn not_a_bool(&self, found: Value<'h>, pos: Pos, context: &'static str) -> Box<Error> {
+        self.type_error("a Boolean", found)
+            .at(pos)
+            .within(pos, context)
     }
 
     #[cold]

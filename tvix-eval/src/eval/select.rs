@@ -3,7 +3,7 @@
 use super::Step;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
-use crate::ir::{AttrName, HasAttr, Select};
+use crate::ir::{AttrName, Expr, HasAttr, Select};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Attrs, Env, Value};
@@ -63,23 +63,25 @@ impl<'h> Interp<'h> {
     }
 
     /// The symbol of a part of a path.
-    #[inline]
+    #[inline(always)]
     fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
         match part {
             AttrName::Static(name) => Ok(*name),
-            AttrName::Dynamic(expr) => {
-                let value = self.eval(expr, env)?;
-                if let Value::String(name) = value
-                    && name.context.is_empty()
-                {
-                    return Ok(self.intern_string(name));
-                }
-                let cell = self.cell(value);
-                let name =
-                    self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
-                Ok(self.intern_string(name))
-            }
+            AttrName::Dynamic(expr) => self.computed_name(expr, env, pos),
         }
+    }
+
+    #[inline(never)]
+    fn computed_name(&self, expr: &'h Expr<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
+        let value = self.eval(expr, env)?;
+        if let Value::String(name) = value
+            && name.context.is_empty()
+        {
+            return Ok(self.intern_string(name));
+        }
+        let cell = self.cell(value);
+        let name = self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
+        Ok(self.intern_string(name))
     }
 
     #[cold]

@@ -2,6 +2,7 @@
 
 mod context;
 mod env;
+mod words;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -13,6 +14,7 @@ use crate::symbol::Symbol;
 
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
+pub(crate) use words::Words;
 
 /// A cell that holds a value, or what it will be computed from. Cells are shared by reference:
 /// equality of functions is decided by which cell they are in.
@@ -22,7 +24,10 @@ pub type Slot<'h> = Cell<Value<'h>>;
 pub type Ref<'h> = &'h Slot<'h>;
 
 /// A value, or what it will be computed from.
+///
+/// The kind takes 32 bits, so that what is beside it is moved as a whole.
 #[derive(Clone, Copy)]
+#[repr(u32)]
 pub enum Value<'h> {
     /// `null`.
     Null,
