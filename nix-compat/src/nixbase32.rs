@@ -57,16 +57,38 @@ pub fn encode(input: &[u8]) -> String {
 
 /// Appends the encoding of `input` to `text`.
 pub fn encode_into(input: &[u8], text: &mut String) {
-    for digit in (0..encoded_len(input.len())).rev() {
-        let bit = digit * 5;
-        let (byte, shift) = (bit / 8, bit % 8);
-        let low = input[byte] >> shift;
-        let high = match input.get(byte + 1) {
-            Some(next) if shift > 3 => next << (8 - shift),
-            _ => 0,
-        };
-        text.push(ALPHABET[usize::from((low | high) & 0x1f)] as char);
+    let (groups, rest) = input.as_chunks::<GROUP>();
+    let mut last = [0; GROUP];
+    last[..rest.len()].copy_from_slice(rest);
+    let digits = encode_group(&last);
+    let unused = digits.len() - encoded_len(rest.len());
+    let digits = &digits[unused..];
+    let groups = groups.iter().rev().flat_map(encode_group);
+    text.extend(digits.iter().copied().chain(groups).map(char::from));
+}
+
+/// The encoding of 20 bytes, which is what store paths have.
+pub(crate) fn encode_20(input: &[u8; 20]) -> [u8; 32] {
+    let mut text = [0; 32];
+    let (groups, _) = input.as_chunks::<GROUP>();
+    let (places, _) = text.as_chunks_mut::<GROUP_DIGITS>();
+    for (group, place) in groups.iter().rev().zip(places) {
+        *place = encode_group(group);
     }
+    text
+}
+
+/// So many bytes make whole digits.
+const GROUP: usize = 5;
+const GROUP_DIGITS: usize = 8;
+
+fn encode_group(group: &[u8; GROUP]) -> [u8; GROUP_DIGITS] {
+    let [a, b, c, d, e] = *group;
+    let word = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
+    std::array::from_fn(|index| {
+        let shift = 5 * (GROUP_DIGITS - 1 - index);
+        ALPHABET[(word >> shift & 0x1f) as usize]
+    })
 }
 
 /// Decodes exactly `N` bytes.

@@ -4,4 +4,4 @@ mod parse;
 mod write;
 
 pub use parse::{AtermError, AtermErrorKind};
-pub(crate) use write::{InputHashes, Masked, write_aterm};
+pub(crate) use write::{InputHashes, Masked, Sections, write_aterm};

@@ -6,13 +6,13 @@ use bstr::BString;
 use thiserror::Error;
 
 use super::{
-    Derivation, HashModulo, MissingInput, Output, OutputName, OutputNameError, OutputOptionError,
-    output_placeholder, upstream_placeholder,
+    CompleteError, Completed, Derivation, HashModulo, MissingInput, Output, OutputName,
+    OutputNameError, OutputOptionError, output_placeholder, upstream_placeholder,
 };
 use crate::content_address::{ContentAddress, ContentAddressMethod};
 use crate::nixhash::{HashAlgo, NixHash};
 use crate::sorted::{SortedMap, SortedSet};
-use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, output_path};
+use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath};
 
 /// Makes a derivation and computes its store paths, as `derivation { … }` does in the Nix
 /// language. Mistakes are reported by [`DerivationBuilder::instantiate`].
@@ -117,6 +117,15 @@ pub enum InstantiateError {
     /// An input is not known.
     #[error(transparent)]
     MissingInput(#[from] MissingInput),
+}
+
+impl From<CompleteError> for InstantiateError {
+    fn from(error: CompleteError) -> Self {
+        match error {
+            CompleteError::Name { name, source } => Self::Name { name, source },
+            CompleteError::MissingInput(input) => Self::MissingInput(input),
+        }
+    }
 }
 
 impl Instantiated {
@@ -278,49 +287,13 @@ impl DerivationBuilder {
                 .find(|(input, _)| input == path)
                 .map(|(_, modulo)| *modulo)
         };
-        if matches!(self.kind, Kind::InputAddressed) {
-            let masked = derivation.masked_hash_modulo(dir, known)?;
-            if !masked.deferred {
-                self.fill_paths(dir, &mut derivation, &masked.hash)?;
-            }
-        }
-        let path = derivation
-            .path(dir)
-            .map_err(|source| InstantiateError::Name {
-                name: self.name.clone(),
-                source,
-            })?;
-        let modulo = derivation.hash_modulo(dir, known)?;
-        let derivation = Arc::new(derivation);
+        let Completed { path, modulo, .. } = derivation.complete(dir, known)?;
         Ok(Instantiated {
             path,
-            derivation,
+            derivation: Arc::new(derivation),
             store_dir: dir.clone(),
             modulo,
         })
-    }
-
-    fn fill_paths(
-        &self,
-        dir: &StoreDir,
-        derivation: &mut Derivation,
-        hash: &[u8; 32],
-    ) -> Result<(), InstantiateError> {
-        let name = derivation.name.clone();
-        for (output_name, output) in derivation.outputs.iter_mut() {
-            let path = output_path(dir, &name, output_name, hash).map_err(|source| {
-                InstantiateError::Name {
-                    name: format!("{name}-{output_name}"),
-                    source,
-                }
-            })?;
-            let text = dir.display(&path).to_string();
-            derivation
-                .env
-                .insert(output_name.as_str().into(), text.into());
-            *output = Output::InputAddressed(path);
-        }
-        Ok(())
     }
 
     /// The derivation without input-addressed paths.

@@ -8,6 +8,7 @@
 pub mod aterm;
 mod builder;
 mod check;
+mod complete;
 pub mod json;
 mod modulo;
 mod output;
@@ -22,6 +23,7 @@ use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, StorePathNam
 pub use aterm::{AtermError, AtermErrorKind};
 pub use builder::{DerivationBuilder, InstantiateError, Instantiated};
 pub use check::OutputPathError;
+pub use complete::{CompleteError, Completed};
 pub use modulo::{HashModulo, MissingInput};
 pub use output::{Output, OutputName, OutputNameError, OutputOptionError};
 pub use placeholder::{output_placeholder, upstream_placeholder};

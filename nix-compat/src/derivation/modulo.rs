@@ -51,14 +51,23 @@ impl Derivation {
         &self,
         dir: &StoreDir,
         masked: Masked,
-        mut input: impl FnMut(&StorePath) -> Option<HashModulo>,
+        input: impl FnMut(&StorePath) -> Option<HashModulo>,
     ) -> Result<HashModulo, MissingInput> {
-        if let Some(hash) = self.fixed_modulo(dir) {
-            return Ok(HashModulo {
-                hash,
-                deferred: false,
-            });
+        let paths: Vec<_> = self.output_paths(dir).map(|(_, path)| path).collect();
+        if let Some(modulo) = self.fixed_modulo(dir, &paths) {
+            return Ok(modulo);
         }
+        self.modulo_with(input, |inputs| {
+            sha256(&write_aterm(self, dir, masked, &paths, Some(inputs)))
+        })
+    }
+
+    /// The hash of a derivation whose output is not fixed: `hash` makes it of the inputs' hashes.
+    pub(super) fn modulo_with(
+        &self,
+        mut input: impl FnMut(&StorePath) -> Option<HashModulo>,
+        hash: impl FnOnce(&InputHashes) -> [u8; 32],
+    ) -> Result<HashModulo, MissingInput> {
         let mut deferred = self
             .outputs
             .iter()
@@ -73,22 +82,30 @@ impl Derivation {
                 .or_default()
                 .extend(outputs.iter().cloned());
         }
-        let hash = sha256(&write_aterm(self, dir, masked, Some(&inputs)));
+        let hash = hash(&inputs);
         Ok(HashModulo { hash, deferred })
     }
 
-    fn fixed_modulo(&self, dir: &StoreDir) -> Option<[u8; 32]> {
-        let (name, output) = self.outputs.iter().next()?;
+    /// The hash of a fixed-output derivation, given the path of its output.
+    pub(super) fn fixed_modulo(
+        &self,
+        dir: &StoreDir,
+        paths: &[Option<StorePath>],
+    ) -> Option<HashModulo> {
+        let (_, output) = self.outputs.iter().next()?;
         let Output::Fixed(address) = output else {
             return None;
         };
-        let path = output.path(dir, &self.name, name)?;
+        let path = paths.first()?.as_ref()?;
         let text = format!(
             "fixed:out:{}{}:{}",
             address.method.prefix(),
             address.hash.base16(),
-            dir.display(&path)
+            dir.display(path)
         );
-        Some(sha256(text.as_bytes()))
+        Some(HashModulo {
+            hash: sha256(text.as_bytes()),
+            deferred: false,
+        })
     }
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 pub use algo::HashAlgo;
 pub use hasher::NixHasher;
-pub(crate) use hasher::sha256;
+pub(crate) use hasher::{sha256, sha256_of};
 pub use self_reference::SelfReferenceHasher;
 
 use crate::nixbase32;

@@ -59,14 +59,15 @@ fn store_path(dir: &StoreDir, path_type: &str, inner: &[u8; 32], name: StorePath
 fn path_type_with_references(
     dir: &StoreDir,
     path_type: &str,
-    references: &PathReferences,
+    references: &SortedSet<StorePath>,
+    to_self: bool,
 ) -> String {
-    use std::fmt::Write;
     let mut text = path_type.to_owned();
-    for reference in references.others.iter() {
-        let _ = write!(text, ":{}", dir.display(reference));
+    for reference in references.iter() {
+        text.push(':');
+        dir.push_path(reference, &mut text);
     }
-    if references.to_self {
+    if to_self {
         text.push_str(":self");
     }
     text
@@ -80,13 +81,8 @@ pub fn text_path(
     references: &SortedSet<StorePath>,
 ) -> StorePath {
     let hash = sha256(contents);
-    let references = PathReferences::others(references.clone());
-    store_path(
-        dir,
-        &path_type_with_references(dir, "text", &references),
-        &hash,
-        name,
-    )
+    let path_type = path_type_with_references(dir, "text", references, false);
+    store_path(dir, &path_type, &hash, name)
 }
 
 /// The path of content whose address is `address`.
@@ -101,20 +97,15 @@ pub fn content_addressed_path(
 ) -> Option<StorePath> {
     match (address.method, &address.hash) {
         (ContentAddressMethod::Text, NixHash::Sha256(hash)) if !references.to_self => {
-            Some(store_path(
-                dir,
-                &path_type_with_references(dir, "text", references),
-                hash,
-                name,
-            ))
+            let path_type = path_type_with_references(dir, "text", &references.others, false);
+            Some(store_path(dir, &path_type, hash, name))
         }
         (ContentAddressMethod::Text, _) => None,
-        (ContentAddressMethod::NixArchive, NixHash::Sha256(hash)) => Some(store_path(
-            dir,
-            &path_type_with_references(dir, "source", references),
-            hash,
-            name,
-        )),
+        (ContentAddressMethod::NixArchive, NixHash::Sha256(hash)) => {
+            let PathReferences { others, to_self } = references;
+            let path_type = path_type_with_references(dir, "source", others, *to_self);
+            Some(store_path(dir, &path_type, hash, name))
+        }
         (method, hash) if references.is_empty() => {
             let prefix = method.prefix();
             let algo = hash.algo();

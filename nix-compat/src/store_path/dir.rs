@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{StorePath, StorePathError};
+use super::{HASH_PART_LEN, StorePath, StorePathError};
 use crate::serde_text::serde_as_text;
 
 /// The store directory, `/nix/store` unless told otherwise: an absolute path without `.`, `..`,
@@ -88,6 +88,21 @@ impl StoreDir {
     /// Shows the absolute path of `path`.
     pub fn display<'a>(&'a self, path: &'a StorePath) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| write!(f, "{}/{path}", self.0))
+    }
+
+    /// The absolute path of `path` as text: what [`StoreDir::display`] shows, made faster.
+    pub fn path_text(&self, path: &StorePath) -> String {
+        let len = self.0.len() + 2 + HASH_PART_LEN + path.name().as_str().len();
+        let mut text = String::with_capacity(len);
+        self.push_path(path, &mut text);
+        text
+    }
+
+    /// Appends the absolute path of `path`.
+    pub(crate) fn push_path(&self, path: &StorePath, text: &mut String) {
+        text.push_str(&self.0);
+        text.push('/');
+        path.push_to(text);
     }
 
     /// The absolute path of `path`.

@@ -112,6 +112,19 @@ impl StorePath {
         nixbase32::encode(&self.digest)
     }
 
+    /// [`StorePath::hash_part`] without an allocation.
+    pub(crate) fn hash_part_bytes(&self) -> [u8; HASH_PART_LEN] {
+        nixbase32::encode_20(&self.digest)
+    }
+
+    /// Appends `<hash part>-<name>`.
+    pub(crate) fn push_to(&self, text: &mut String) {
+        let hash_part = self.hash_part_bytes();
+        text.push_str(std::str::from_utf8(&hash_part).expect("digits are ASCII"));
+        text.push('-');
+        text.push_str(self.name.as_str());
+    }
+
     /// The name, without the hash part.
     pub fn name(&self) -> &StorePathName {
         &self.name
@@ -134,9 +147,7 @@ pub const DRV_SUFFIX: &str = ".drv";
 impl fmt::Display for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::with_capacity(HASH_PART_LEN + 1 + self.name.as_str().len());
-        nixbase32::encode_into(&self.digest, &mut text);
-        text.push('-');
-        text.push_str(self.name.as_str());
+        self.push_to(&mut text);
         f.write_str(&text)
     }
 }

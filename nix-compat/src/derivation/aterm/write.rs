@@ -3,8 +3,7 @@
 use bstr::BString;
 
 use crate::derivation::{Derivation, Output, OutputName};
-use crate::nixbase32;
-use crate::nixhash::HashEncoding;
+use crate::nixhash::{HashEncoding, sha256_of};
 use crate::sorted::SortedSet;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -22,7 +21,8 @@ pub(crate) type InputHashes = std::collections::BTreeMap<String, SortedSet<Outpu
 impl Derivation {
     /// The contents of the `.drv` file.
     pub fn to_aterm(&self, dir: &StoreDir) -> Vec<u8> {
-        write_aterm(self, dir, Masked::No, None)
+        let paths: Vec<_> = self.output_paths(dir).map(|(_, path)| path).collect();
+        write_aterm(self, dir, Masked::No, &paths, None)
     }
 }
 
@@ -31,32 +31,104 @@ pub(crate) fn write_aterm(
     derivation: &Derivation,
     dir: &StoreDir,
     masked: Masked,
+    paths: &[Option<StorePath>],
     inputs: Option<&InputHashes>,
 ) -> Vec<u8> {
     let mut out = Writer {
         bytes: Vec::with_capacity(estimate(derivation)),
         dir,
     };
+    outputs_section(&mut out, derivation, masked, paths);
+    match inputs {
+        Some(inputs) => hashes_section(&mut out, inputs),
+        None => inputs_section(&mut out, derivation),
+    }
+    rest_section(&mut out, derivation, masked);
+    out.bytes
+}
+
+/// A derivation in pieces, of which its file and its hash modulo fixed outputs share all but the
+/// inputs.
+pub(crate) struct Sections<'a> {
+    derivation: &'a Derivation,
+    dir: &'a StoreDir,
+    outputs: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+impl<'a> Sections<'a> {
+    /// The pieces; `paths` are those of the outputs.
+    pub(crate) fn new(
+        derivation: &'a Derivation,
+        dir: &'a StoreDir,
+        paths: &[Option<StorePath>],
+    ) -> Self {
+        let mut outputs = Writer::new(dir);
+        outputs_section(&mut outputs, derivation, Masked::No, paths);
+        let mut rest = Writer {
+            bytes: Vec::with_capacity(estimate(derivation)),
+            dir,
+        };
+        rest_section(&mut rest, derivation, Masked::No);
+        Self {
+            derivation,
+            dir,
+            outputs: outputs.bytes,
+            rest: rest.bytes,
+        }
+    }
+
+    /// The contents of the `.drv` file.
+    pub(crate) fn aterm(&self) -> Vec<u8> {
+        let mut inputs = Writer::new(self.dir);
+        inputs_section(&mut inputs, self.derivation);
+        [&self.outputs, &inputs.bytes, &self.rest]
+            .map(Vec::as_slice)
+            .concat()
+    }
+
+    /// The hash of it all with `inputs` in place of the input derivations.
+    pub(crate) fn hash_with(&self, inputs: &InputHashes) -> [u8; 32] {
+        let mut hashes = Writer::new(self.dir);
+        hashes_section(&mut hashes, inputs);
+        sha256_of(&[&self.outputs, &hashes.bytes, &self.rest])
+    }
+}
+
+fn outputs_section(
+    out: &mut Writer<'_>,
+    derivation: &Derivation,
+    masked: Masked,
+    paths: &[Option<StorePath>],
+) {
     out.raw(b"Derive([");
-    out.list(derivation.outputs.iter(), |out, (name, output)| {
+    let outputs = derivation.outputs.iter().zip(paths);
+    out.list(outputs, |out, ((name, output), path)| {
         out.raw(b"(");
         out.quoted(name.as_str().as_bytes());
-        out.output(derivation, name, output, masked);
+        out.output(output, path.as_ref().filter(|_| masked == Masked::No));
         out.raw(b")");
     });
     out.raw(b"],[");
-    match inputs {
-        Some(inputs) => out.list(inputs.iter(), |out, (hash, outputs)| {
-            out.raw(b"(");
-            out.quoted(hash.as_bytes());
-            out.output_names(outputs);
-        }),
-        None => out.list(derivation.input_drvs.iter(), |out, (path, outputs)| {
-            out.raw(b"(");
-            out.path(path);
-            out.output_names(outputs);
-        }),
-    }
+}
+
+fn inputs_section(out: &mut Writer<'_>, derivation: &Derivation) {
+    out.list(derivation.input_drvs.iter(), |out, (path, outputs)| {
+        out.raw(b"(");
+        out.path(path);
+        out.output_names(outputs);
+    });
+}
+
+fn hashes_section(out: &mut Writer<'_>, inputs: &InputHashes) {
+    out.list(inputs.iter(), |out, (hash, outputs)| {
+        out.raw(b"(");
+        out.quoted(hash.as_bytes());
+        out.output_names(outputs);
+    });
+}
+
+fn rest_section(out: &mut Writer<'_>, derivation: &Derivation, masked: Masked) {
     out.raw(b"],[");
     out.list(derivation.input_srcs.iter(), |out, path| out.path(path));
     out.raw(b"],");
@@ -78,7 +150,6 @@ pub(crate) fn write_aterm(
         out.raw(b")");
     });
     out.raw(b"])");
-    out.bytes
 }
 
 fn names_output(derivation: &Derivation, name: &BString) -> bool {
@@ -130,7 +201,14 @@ struct Writer<'a> {
     dir: &'a StoreDir,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(dir: &'a StoreDir) -> Self {
+        Self {
+            bytes: Vec::new(),
+            dir,
+        }
+    }
+
     fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -174,9 +252,7 @@ impl Writer<'_> {
         self.raw(b"\"");
         self.raw(self.dir.as_str().as_bytes());
         self.raw(b"/");
-        let mut hash_part = String::with_capacity(32);
-        nixbase32::encode_into(path.digest(), &mut hash_part);
-        self.raw(hash_part.as_bytes());
+        self.raw(&path.hash_part_bytes());
         self.raw(b"-");
         self.raw(path.name().as_str().as_bytes());
         self.raw(b"\"");
@@ -190,17 +266,11 @@ impl Writer<'_> {
         self.raw(b"])");
     }
 
-    fn output(
-        &mut self,
-        derivation: &Derivation,
-        name: &OutputName,
-        output: &Output,
-        masked: Masked,
-    ) {
+    fn output(&mut self, output: &Output, path: Option<&StorePath>) {
         self.raw(b",");
-        match output.path(self.dir, &derivation.name, name) {
-            Some(path) if masked == Masked::No => self.path(&path),
-            _ => self.raw(b"\"\""),
+        match path {
+            Some(path) => self.path(path),
+            None => self.raw(b"\"\""),
         }
         let (method_algo, hash) = match output {
             Output::InputAddressed(_) | Output::Deferred => return self.raw(b",\"\",\"\""),

@@ -9,7 +9,7 @@ use nix_compat::derivation::{
 };
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::{SortedMap, SortedSet};
-use nix_compat::store_path::{StorePathName, output_path};
+use nix_compat::store_path::StorePathName;
 
 use super::Known;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -107,7 +107,7 @@ fn collect<'h>(
             system: BString::default(),
             builder: BString::default(),
             args: Vec::new(),
-            env: SortedMap::new_vec(),
+            env: SortedMap::with_capacity(attrs.entries.len() + 1),
         },
         context: ContextId::EMPTY,
         outputs: Vec::new(),
@@ -195,14 +195,16 @@ impl Draft {
             return self.structured_attribute(interp, key, attr);
         }
         let value = interp.force_at(attr.value, attr.pos)?;
-        let mut text = Vec::new();
-        interp.coerce(
-            value,
-            Coercion::ENVIRONMENT,
-            attr.pos,
-            &mut text,
-            &mut self.context,
-        )?;
+        let text = interp.with_buffer(|text| {
+            interp.coerce(
+                value,
+                Coercion::ENVIRONMENT,
+                attr.pos,
+                text,
+                &mut self.context,
+            )?;
+            Result::Ok(text.clone())
+        })?;
         if attr.name == known.builder {
             self.derivation.builder = text.clone().into();
         } else if attr.name == known.system {
@@ -358,7 +360,6 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
     }
     super::inputs::fill(interp, derivation, draft.context)?;
 
-    let mut addressed = false;
     if let Some(hash) = &draft.hash {
         if draft.outputs.len() != 1 || draft.outputs[0].as_str() != "out" {
             return Err(wrong(
@@ -377,7 +378,7 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
         };
         derivation
             .env
-            .insert("out".into(), dir.display(&path).to_string().into());
+            .insert("out".into(), dir.path_text(&path).into());
         derivation.outputs.insert(draft.outputs[0].clone(), output);
     } else if draft.floating || draft.impure {
         let algo = draft.algo.unwrap_or(HashAlgo::Sha256);
@@ -394,7 +395,6 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
             derivation.outputs.insert(output.clone(), kind);
         }
     } else {
-        addressed = true;
         for output in &draft.outputs {
             derivation
                 .env
@@ -404,38 +404,16 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
     }
 
     let derivations = &interp.world.derivations;
-    let missing = |error: nix_compat::derivation::MissingInput| wrong(error.to_string());
-    if addressed {
-        let masked = derivation
-            .masked_hash_modulo(&dir, |path| derivations.modulo(path))
-            .map_err(missing)?;
-        if !masked.deferred {
-            let name = derivation.name.clone();
-            for output in &draft.outputs {
-                let path = output_path(&dir, &name, output, &masked.hash)
-                    .map_err(|error| wrong(error.to_string()))?;
-                derivation.env.insert(
-                    output.as_str().into(),
-                    dir.display(&path).to_string().into(),
-                );
-                derivation
-                    .outputs
-                    .insert(output.clone(), Output::InputAddressed(path));
-            }
-        }
-    }
-    let path = derivation
-        .path(&dir)
+    let completed = derivation
+        .complete(&dir, |path| derivations.modulo(path))
         .map_err(|error| wrong(error.to_string()))?;
-    let modulo = derivation
-        .hash_modulo(&dir, |path| derivations.modulo(path))
-        .map_err(missing)?;
+    let path = completed.path;
     let derivation = Arc::new(draft.derivation);
     let is_new = derivations.insert(
         path.clone(),
         Known {
             derivation: derivation.clone(),
-            modulo,
+            modulo: completed.modulo,
         },
     );
     if is_new && !interp.world.host.derivation(&path, &derivation) {
@@ -450,15 +428,15 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
     entries.push(Attr {
         name: interp.known.drv_path,
         pos: Pos::NONE,
-        value: interp.cell(interp.string(dir.display(&path).to_string(), deep)),
+        value: interp.cell(interp.string(dir.path_text(&path), deep)),
     });
-    for (output, kind) in derivation.outputs.iter() {
+    for ((output, _), output_path) in derivation.outputs.iter().zip(&completed.outputs) {
         let context = interp.contexts.single(ContextElement::Output {
             drv_path: path.clone(),
             output: output.clone(),
         });
-        let text = match kind.path(&dir, &derivation.name, output) {
-            Some(path) => dir.display(&path).to_string(),
+        let text = match output_path {
+            Some(path) => dir.path_text(path),
             None => {
                 upstream_placeholder(&path, output).map_err(|error| wrong(error.to_string()))?
             }
