@@ -117,8 +117,8 @@ pub struct ReplArgs {
 /// What to evaluate.
 #[derive(Debug, Parser)]
 pub struct SourceArgs {
-    /// The file, the folder with a `default.nix`, or the entry of the search path (`<name>`) to
-    /// evaluate [default: ./default.nix].
+    /// The file, the folder with a `default.nix`, the entry of the search path (`<name>`), or the
+    /// URL of an archive, to evaluate [default: ./default.nix].
     #[arg(long, short, value_name = "FILE")]
     pub file: Option<String>,
 
@@ -142,13 +142,36 @@ pub struct SourceArgs {
     pub search: SearchArgs,
 }
 
-/// Where `<name>` is looked up.
+/// Where `<name>` is looked up, and what may be looked at at all.
 #[derive(Debug, Parser)]
 pub struct SearchArgs {
     /// An entry of the search path: `NAME=PATH`, or a folder of them. Those of NIX_PATH come after
-    /// it.
+    /// it. Instead of a path, the URL of an archive, or `channel:NAME`.
     #[arg(short = 'I', long = "include", value_name = "NAME=PATH")]
     pub include: Vec<String>,
+
+    /// Hide the environment, the time, the search path and all files outside of the store; fetch
+    /// only what is named by its hash or commit.
+    #[arg(long)]
+    pub pure_eval: bool,
+
+    /// The opposite of `--pure-eval`, which is the default.
+    #[arg(long, overrides_with = "pure_eval")]
+    pub impure: bool,
+
+    /// Hide the environment and all files but those in the search path and the store; fetch only
+    /// what `--allowed-uris` allows.
+    #[arg(long)]
+    pub restrict_eval: bool,
+
+    /// URIs that may be fetched with `--restrict-eval`, separated by spaces; whatever is below
+    /// them may be too.
+    #[arg(long, value_name = "URIS")]
+    pub allowed_uris: Vec<String>,
+
+    /// So many seconds what a URL led to is taken for what it leads to.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub tarball_ttl: u64,
 }
 
 /// Where and how to build.

@@ -1,8 +1,10 @@
 //! What the command line says is to be evaluated.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tvix_eval::NixEvaluator;
+use tvix_eval::fetch::{CachingFetcher, FetchOptions, is_pseudo_url};
 use tvix_eval::world::Settings;
 use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::StoreUri;
@@ -44,7 +46,15 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator 
     settings.search_path = search_path(search);
     let uri = store.cloned().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
-    NixEvaluator::new(settings)
+    settings.pure = search.pure_eval && !search.impure;
+    settings.allowed_paths = search.restrict_eval.then(Vec::new);
+    let uris = search.allowed_uris.iter();
+    settings.allowed_uris = uris
+        .flat_map(|uris| uris.split_whitespace().map(str::to_owned))
+        .collect();
+    let mut options = FetchOptions::default();
+    options.ttl = Duration::from_secs(search.tarball_ttl);
+    NixEvaluator::new(settings).fetcher(CachingFetcher::new(options))
 }
 
 fn search_path(args: &SearchArgs) -> Vec<(String, String)> {
@@ -53,20 +63,24 @@ fn search_path(args: &SearchArgs) -> Vec<(String, String)> {
     given.chain(split(&variable)).map(entry).collect()
 }
 
-/// The entries of NIX_PATH: separated by colons that are not those of a URL.
+/// The entries of NIX_PATH: separated by colons. A URL goes to the second colon, as in C++ Nix, so
+/// none can have a port.
 fn split(text: &str) -> Vec<&str> {
     let mut entries = Vec::new();
-    let mut start = 0;
-    for (at, _) in text.match_indices(':') {
-        let before = &text[start..at];
-        let scheme = before.rsplit_once('=').map_or(before, |(_, path)| path);
-        let is_url = text[at + 1..].starts_with("//") || matches!(scheme, "channel" | "flake");
-        if !is_url {
-            entries.push(before);
-            start = at + 1;
-        }
+    let mut rest = text;
+    while !rest.is_empty() {
+        let colon = rest.find(':').unwrap_or(rest.len());
+        let value = rest[..colon].rfind('=').map_or(0, |at| at + 1);
+        let is_url = is_pseudo_url(&rest[value..]) || rest[value..].starts_with("flake:");
+        let end = match is_url {
+            true => rest[colon + 1..]
+                .find(':')
+                .map_or(rest.len(), |at| colon + 1 + at),
+            false => colon,
+        };
+        entries.push(&rest[..end]);
+        rest = rest.get(end + 1..).unwrap_or_default();
     }
-    entries.push(&text[start..]);
     entries.retain(|entry| !entry.is_empty());
     entries
 }

@@ -6,8 +6,17 @@ use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::{Diagnostic, RealiseError, RealisedOutput, SourceAddition, WantedOutputs};
 
-/// The outputs that a fiber waits for, or why they do not come.
-pub type Answer = Result<Vec<RealisedOutput>, RealiseError>;
+pub use crate::background::{Cancel, Work};
+
+/// What a fiber waited for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Answer {
+    /// The outputs that it asked for, or why they do not come.
+    Realised(Result<Vec<RealisedOutput>, RealiseError>),
+    /// What it had done in the background is done.
+    Done,
+}
 
 /// What evaluation tells and asks of whoever runs it. All methods are called on the evaluation's
 /// thread and may block it, which is how back-pressure is exerted.
@@ -21,6 +30,13 @@ pub trait Host {
     fn diagnostic(&self, diagnostic: Diagnostic);
     /// Outputs are needed by a fiber. [`Host::next_answer`] will say its number.
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
+    /// Does work for a fiber on another thread. [`Host::next_answer`] will say its number and
+    /// [`Answer::Done`]. A host that has no threads for it gives the work back, and it is done at
+    /// once, while all else waits.
+    fn background(&self, fiber: u32, work: Work) -> Option<Work> {
+        let _ = fiber;
+        Some(work)
+    }
     /// Waits for the next answer; `None` if there will be none.
     fn next_answer(&self) -> Option<(u32, Answer)>;
     /// The next answer if it is there already; `None` leaves it to [`Host::next_answer`]. Who waited

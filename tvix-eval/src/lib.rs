@@ -104,6 +104,21 @@
 //! # }
 //! ```
 //!
+//! # Fetching
+//!
+//! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
+//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] takes. With the feature `fetch` there is
+//! one that talks HTTP and Git and keeps a cache on disk:
+//!
+//! ```
+//! # #[cfg(feature = "fetch")] {
+//! use tvix_eval::NixEvaluator;
+//! use tvix_eval::fetch::{CachingFetcher, FetchOptions};
+//!
+//! let nix = NixEvaluator::default().fetcher(CachingFetcher::new(FetchOptions::default()));
+//! # }
+//! ```
+//!
 //! # Values as they are
 //!
 //! [`NixEvaluator::work`] hands out the [interpreter](interp::Interp) on its thread;
@@ -111,10 +126,12 @@
 //! evaluation's heap and cannot leave it.
 
 mod access;
+mod background;
 pub mod builtins;
 pub mod error;
 mod eval;
 mod evaluator;
+pub mod fetch;
 mod fiber;
 pub mod files;
 pub mod host;

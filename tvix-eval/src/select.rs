@@ -10,6 +10,7 @@ use tvix_eval_api::EvalSource;
 
 use crate::builtins::{Builtin, Function};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::is_pseudo_url;
 use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
@@ -210,8 +211,13 @@ impl<'h> Interp<'h> {
     pub fn source(&self, source: &EvalSource) -> Option<Ref<'h>> {
         Some(match source {
             EvalSource::File(path) => {
-                let path: &'h [u8] = self.heap.alloc_slice_copy(&absolute(path));
-                self.later(move |interp| interp.eval_file(path))
+                let given = path.as_os_str().as_bytes();
+                let is_url = path.to_str().is_some_and(is_pseudo_url);
+                let path: &'h [u8] = match is_url {
+                    true => self.heap.alloc_slice_copy(given),
+                    false => self.heap.alloc_slice_copy(&absolute(path)),
+                };
+                self.later(move |interp| interp.eval_file(&interp.path_or_url(path)?))
             }
             EvalSource::SearchPath(name) => {
                 let name: &'h str = self.heap.alloc_str(name);

@@ -1,14 +1,16 @@
 //! What an evaluation knows of the world outside.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::builtins::derivation::Derivations;
+use crate::fetch::{FetchRequest, Fetched, Fetcher};
 use crate::fiber::Fibers;
 use crate::files::{FileKind, Files};
 use crate::host::Host;
@@ -31,10 +33,16 @@ pub struct Settings {
     pub system: String,
     /// Entries of the search path: prefix, perhaps empty, and path or URL.
     pub search_path: Vec<(String, String)>,
-    /// Whether the environment, the time and files outside of the store are hidden.
+    /// Whether the environment, the time, the search path and all files are hidden, but for what
+    /// evaluation itself has copied, fetched or had built; and nothing is fetched that is not
+    /// named by its hash or commit.
     pub pure: bool,
-    /// If not `None`, only these folders, the search path and the store may be read.
+    /// If not `None`, only these folders, the search path, and what evaluation has copied, fetched
+    /// or had built may be read; the environment is hidden, and only what `allowed_uris` allows is
+    /// fetched.
     pub allowed_paths: Option<Vec<PathBuf>>,
+    /// With `allowed_paths`: what may be fetched, as URIs or prefixes of them.
+    pub allowed_uris: Vec<String>,
     /// Whether expressions may need something to be built.
     pub import_from_derivation: bool,
     /// `~`.
@@ -59,6 +67,7 @@ impl Default for Settings {
             search_path: Vec::new(),
             pure: false,
             allowed_paths: None,
+            allowed_uris: Vec::new(),
             import_from_derivation: true,
             home: std::env::home_dir(),
             time: since_1970.as_secs() as i64,
@@ -94,13 +103,26 @@ pub struct World<'h> {
     pub(crate) texts: RefCell<FxHashMap<StorePath, &'h [u8]>>,
     /// Regular expressions that were compiled.
     pub(crate) regexes: RefCell<FxHashMap<&'h [u8], Rc<Regex>>>,
+    /// Who fetches what is not here.
+    pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
+    /// What was fetched, so that one evaluation sees it once.
+    pub(crate) fetched: RefCell<FxHashMap<FetchRequest, Rc<Fetched>>>,
+    /// Folders that may be read beside the store.
+    pub(crate) allowed: OnceCell<Vec<Vec<u8>>>,
+    /// Store objects that may be read, as paths, when not all may be.
+    pub(crate) allowed_objects: RefCell<FxHashSet<Vec<u8>>>,
+    /// Where entries of the search path are, if they are anywhere.
+    pub(crate) looked_up: RefCell<FxHashMap<Vec<u8>, Option<Vec<u8>>>>,
     /// Directories and links that were looked at.
     pub(crate) kinds: RefCell<FxHashMap<Box<[u8]>, FileKind>>,
 }
 
 impl<'h> World<'h> {
     /// A world.
-    pub fn new(settings: Settings, files: Rc<dyn Files>, host: Rc<dyn Host>) -> Self {
+    pub fn new(mut settings: Settings, files: Rc<dyn Files>, host: Rc<dyn Host>) -> Self {
+        if settings.pure {
+            settings.search_path.clear();
+        }
         Self {
             settings,
             files,
@@ -116,6 +138,11 @@ impl<'h> World<'h> {
             offered: RefCell::default(),
             texts: RefCell::default(),
             regexes: RefCell::default(),
+            fetcher: None,
+            fetched: RefCell::default(),
+            allowed: OnceCell::new(),
+            allowed_objects: RefCell::default(),
+            looked_up: RefCell::default(),
             kinds: RefCell::default(),
         }
     }

@@ -65,7 +65,7 @@ impl Host for Builds {
                 })
             })
             .collect();
-        Some((fiber, Ok(outputs)))
+        Some((fiber, Answer::Realised(Ok(outputs))))
     }
 
     fn ready_answer(&self) -> Option<(u32, Answer)> {

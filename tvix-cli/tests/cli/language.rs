@@ -209,3 +209,70 @@ async fn expressions_as_they_are_typed() {
     );
     ended.says(&["undefined variable 'nothing'"]);
 }
+
+/// What is fetched is a source like any other: it reaches the store before what uses it is built.
+#[tokio::test]
+async fn fetched_sources_are_built_with() {
+    let world = LocalWorld::new().await;
+    let folder = world.beside("upstream");
+    fs::create_dir_all(folder.join("top")).unwrap();
+    fs::write(folder.join("top/default.nix"), "{ greeting = \"hi\"; }\n").unwrap();
+    let packed = Command::new("tar")
+        .args(["-czf", "upstream.tar.gz", "top"])
+        .current_dir(&folder)
+        .status();
+    assert!(packed.unwrap().success());
+    let url = format!("file://{}/upstream.tar.gz", folder.display());
+    let text = r#"
+        { url }:
+        let
+          tree = fetchTarball url;
+          file = builtins.fetchurl { inherit url; name = "archive"; };
+        in derivation {
+          name = (import tree).greeting;
+          system = builtins.currentSystem;
+          builder = "/bin/sh";
+          args = [ "-euc" "test -s ${file}; read -r line < ${tree}/default.nix; echo \"$line\" > $out" ];
+        }"#;
+    let cache = world.beside("cache");
+    let build_it = |extra: &[&str]| {
+        let mut command = build(&world);
+        command
+            .env_remove("NIX_PATH")
+            .env("XDG_CACHE_HOME", &cache)
+            .args(["--no-out-link", "-E", text, "--argstr", "url", &url])
+            .args(extra);
+        run(&mut command)
+    };
+    let ended = build_it(&[]).expect(0);
+    assert!(ended.out[0].ends_with("-hi"), "{ended:#?}");
+    let out = contents(&world, &ended.out[0]);
+    assert_eq!(out, "{ greeting = \"hi\"; }\n");
+    let refused = build_it(&["--restrict-eval"]).expect(2);
+    assert!(
+        refused.err.contains("is forbidden in restricted mode"),
+        "{refused:#?}"
+    );
+    let uris = "https://example.org file:";
+    let allowed = build_it(&["--restrict-eval", "--allowed-uris", uris]).expect(0);
+    assert_eq!(allowed.out, ended.out);
+    let pure = tvix(&world, "eval")
+        .args(["--pure-eval", "-E", &format!("fetchTarball \"{url}\"")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&pure.stderr);
+    assert!(
+        said.contains("'fetchTarball' requires a 'sha256' argument"),
+        "{said}"
+    );
+
+    let searched = format!("up={url}");
+    for args in [
+        ["-I", &searched, "-E", "(import <up>).greeting"],
+        ["-f", &url, "-A", "greeting"],
+    ] {
+        let mut command = tvix(&world, "eval");
+        command.env("XDG_CACHE_HOME", &cache).args(args);
+        assert_eq!(run(&mut command).expect(0).out, ["\"hi\""]);
+    }
+}

@@ -85,9 +85,10 @@ impl<'h> Interp<'h> {
         };
         self.check_access(&resolved)?;
         let local = self.local(&resolved);
+        let all = !self.is_confined() || self.may_read_all(&resolved);
         let on_disk = match self.made(&resolved) {
-            Some(_) => None,
-            None => self.world.files.on_disk(paths::to_os(&local)),
+            None if all => self.world.files.on_disk(paths::to_os(&local)),
+            _ => None,
         };
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
@@ -161,7 +162,8 @@ impl<'h> Interp<'h> {
         Ok(path)
     }
 
-    fn offer(&self, source: SourceAddition) -> Result<()> {
+    pub(super) fn offer(&self, source: SourceAddition) -> Result<()> {
+        self.allow(&source.path);
         if !self.world.offered.borrow_mut().insert(source.path.clone()) {
             return Ok(());
         }
@@ -233,6 +235,7 @@ impl<'h> Interp<'h> {
                 let mut entries = files
                     .entries(local)
                     .map_err(|error| io_error("reading directory", path, &error))?;
+                self.hide_forbidden(path, &mut entries);
                 entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
                 archive.directory_start().map_err(failed)?;
                 for (name, kind) in entries {

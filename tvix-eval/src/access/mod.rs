@@ -1,11 +1,15 @@
 //! Files as the language sees them: links resolved, builds waited for, sources copied.
 
+mod allowed;
 mod copy;
+mod fetch;
 mod import;
 mod realise;
 mod search;
 
 use std::io;
+
+pub(crate) use fetch::checked_name;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
@@ -90,12 +94,19 @@ impl<'h> Interp<'h> {
         let mut resolved: Vec<u8> = b"/".to_vec();
         let mut rest: Vec<Vec<u8>> = split_reversed(path);
         let mut links = 0;
+        let confined = self.is_confined();
         while let Some(part) = rest.pop() {
             if part == b".." {
                 resolved = paths::dir_name(&resolved).to_vec();
                 continue;
             }
             let next = join(&resolved, &part);
+            if confined && !self.is_allowed(&next) {
+                // Whatever it is: it is not looked at. What it leads to will be refused, by its
+                // whole name, as in C++ Nix.
+                resolved = next;
+                continue;
+            }
             match self.known_kind(&next)? {
                 None => return Ok(None),
                 Some(FileKind::Symlink) => {
@@ -120,6 +131,7 @@ impl<'h> Interp<'h> {
                 Some(_) => resolved = next,
             }
         }
+        self.check_access(&resolved)?;
         Ok(Some(resolved))
     }
 
@@ -170,8 +182,16 @@ impl<'h> Interp<'h> {
             .files
             .entries(paths::to_os(&local))
             .map_err(|error| io_error("reading directory", path, &error))?;
+        self.hide_forbidden(&resolved, &mut entries);
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(entries)
+    }
+
+    /// Leaves out of a directory what may not be seen.
+    fn hide_forbidden(&self, directory: &[u8], entries: &mut Vec<(Vec<u8>, FileKind)>) {
+        if self.is_confined() && !self.may_read_all(directory) {
+            entries.retain(|(name, _)| self.is_allowed(&join(directory, name)));
+        }
     }
 }
 

@@ -4,16 +4,18 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::{StorePath, StorePathName};
+use rustc_hash::FxHashSet;
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
 use crate::builtins::derivation::Known;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::Answer;
 use crate::interp::Interp;
 use crate::limits::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, ContextId};
 
-use super::{io_error, lossy};
+use super::io_error;
 
 impl<'h> Interp<'h> {
     /// A path after what it mentions was built, canonical.
@@ -84,15 +86,20 @@ impl<'h> Interp<'h> {
             ));
         }
         self.world.host.realise(self.fiber.get(), wanted);
-        let Some(answer) = self.world.fibers.wait_for_answer(self) else {
+        let Some(Answer::Realised(answer)) = self.world.fibers.wait_for_answer(self) else {
             return Err(Error::new(
                 ErrorKind::Cancelled,
                 "nobody builds what the evaluation needs",
             ));
         };
         let built = answer.map_err(|error| build_error(&error))?;
+        let mut allowed = FxHashSet::default();
         let dir = &self.world.settings.store_dir;
         for output in built {
+            self.allow(&output.store_path);
+            if allowed.insert(output.drv_path.clone()) {
+                self.allow_built(&output.drv_path);
+            }
             let path = dir.display(&output.store_path).to_string();
             if output.local_path.as_os_str() != path.as_str() {
                 self.world
@@ -188,46 +195,6 @@ impl<'h> Interp<'h> {
             return Err(cancelled());
         }
         Ok(known)
-    }
-
-    /// Fails if evaluation may not read a path.
-    pub(crate) fn check_access(&self, path: &[u8]) -> Result<()> {
-        let settings = &self.world.settings;
-        if !settings.pure && settings.allowed_paths.is_none() {
-            return Ok(());
-        }
-        let is_below = |root: &[u8]| {
-            root == b"/"
-                || path
-                    .strip_prefix(root)
-                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        // Directories on the way to what is allowed may be looked at.
-        let is_above = |root: &[u8]| {
-            path == b"/"
-                || root
-                    .strip_prefix(path)
-                    .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        let allowed = settings.allowed_paths.iter().flatten();
-        let mut roots: Vec<&[u8]> = allowed.map(|path| path.as_os_str().as_bytes()).collect();
-        let store = settings.store_dir.as_str().as_bytes();
-        roots.push(store);
-        if roots.iter().any(|root| is_below(root) || is_above(root)) {
-            return Ok(());
-        }
-        let mode = if settings.pure {
-            "pure evaluation mode (use '--impure' to override)"
-        } else {
-            "restricted mode"
-        };
-        Err(Error::new(
-            ErrorKind::Forbidden,
-            format!(
-                "access to absolute path '{}' is forbidden in {mode}",
-                lossy(path)
-            ),
-        ))
     }
 }
 

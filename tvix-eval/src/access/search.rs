@@ -1,6 +1,7 @@
 //! `<name>`: the search path.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::is_pseudo_url;
 use crate::interp::Interp;
 use crate::paths;
 
@@ -30,16 +31,51 @@ impl<'h> Interp<'h> {
             return Ok(FETCHURL.to_vec());
         }
         let name = lossy(name);
-        Err(Error::new(
-            ErrorKind::Thrown,
-            format!(
+        let message = match self.world.settings.pure {
+            true => format!(
+                "cannot look up '<{name}>' in pure evaluation mode (use '--impure' to override)"
+            ),
+            false => format!(
                 "file '{name}' was not found in the Nix search path (add it using $NIX_PATH or -I)"
             ),
-        ))
+        };
+        Err(Error::new(ErrorKind::Thrown, message))
     }
 
     /// Where an entry of the search path is; `None` if it is nowhere.
     fn search_entry(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        if let Some(known) = self.world.looked_up.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let found = match std::str::from_utf8(path) {
+            Ok(url) if is_pseudo_url(url) => self.search_entry_at(url)?,
+            _ => self.search_entry_in(path)?,
+        };
+        let mut looked_up = self.world.looked_up.borrow_mut();
+        looked_up.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn search_entry_at(&self, url: &str) -> Result<Option<Vec<u8>>> {
+        let settings = &self.world.settings;
+        // Expressions can make up entries of their own.
+        if !settings.search_path.iter().any(|(_, known)| known == url) {
+            self.check_uri(url)?;
+        }
+        match self.fetch_pseudo_url(url) {
+            Ok(path) => Ok(Some(path)),
+            Err(error) if error.kind == ErrorKind::Build => {
+                self.warn(format!(
+                    "Nix search path entry '{url}' cannot be downloaded, ignoring: {}",
+                    error.message
+                ));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn search_entry_in(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
         let path = if path.first() == Some(&b'/') {
             path.to_vec()
         } else {

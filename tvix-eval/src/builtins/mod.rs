@@ -6,6 +6,7 @@ mod contexts;
 mod control;
 pub(crate) mod derivation;
 mod fetch;
+mod fetch_git;
 mod files;
 mod json;
 mod lists;
@@ -102,6 +103,8 @@ const TABLES: &[&[Def]] = &[
     control::BUILTINS,
     derivation::BUILTINS,
     fetch::BUILTINS,
+    fetch::UNSUPPORTED,
+    fetch_git::BUILTINS,
     files::BUILTINS,
     json::BUILTINS,
     lists::BUILTINS,

@@ -1,9 +1,10 @@
 //! Evaluating from Rust to Rust.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use nix_compat::derivation::Derivation;
@@ -17,6 +18,7 @@ use tvix_eval_api::{
 
 use super::NixEvaluator;
 use super::thread::on_thread;
+use crate::background::{Cancel, Pool, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fiber::Job;
 use crate::host::{Answer, Host, NoHost};
@@ -79,8 +81,36 @@ pub struct Evaluation<R> {
     pub result: oneshot::Receiver<std::result::Result<R, Failure>>,
 }
 
+/// How often a host that waits for a fetch looks whether it was told to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A host that builds nothing and may be told to stop.
-struct Alone(Vec<Arc<AtomicBool>>);
+struct Alone {
+    cancel: Cancel,
+    pool: Pool,
+    /// Fibers whose work in the background is not answered yet.
+    waiting: Cell<usize>,
+    sender: mpsc::Sender<u32>,
+    receiver: mpsc::Receiver<u32>,
+}
+
+impl Alone {
+    fn new(cancel: Cancel) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            cancel,
+            pool: Pool::default(),
+            waiting: Cell::new(0),
+            sender,
+            receiver,
+        }
+    }
+
+    fn answered(&self, fiber: u32) -> (u32, Answer) {
+        self.waiting.set(self.waiting.get() - 1);
+        (fiber, Answer::Done)
+    }
+}
 
 impl Host for Alone {
     fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool {
@@ -99,16 +129,35 @@ impl Host for Alone {
         NoHost.realise(fiber, wanted);
     }
 
+    fn background(&self, fiber: u32, work: Work) -> Option<Work> {
+        self.waiting.set(self.waiting.get() + 1);
+        let sender = self.sender.clone();
+        let done = move || {
+            let _ = sender.send(fiber);
+        };
+        if self.pool.submit(work, self.cancel.clone(), done).is_err() {
+            // No thread: the fiber finds that there is no result.
+            let _ = self.sender.send(fiber);
+        }
+        None
+    }
+
     fn next_answer(&self) -> Option<(u32, Answer)> {
-        NoHost.next_answer()
+        while self.waiting.get() > 0 && !self.is_cancelled() {
+            if let Ok(fiber) = self.receiver.recv_timeout(LOOK) {
+                return Some(self.answered(fiber));
+            }
+        }
+        None
     }
 
     fn ready_answer(&self) -> Option<(u32, Answer)> {
-        NoHost.ready_answer()
+        let fiber = self.receiver.try_recv().ok()?;
+        Some(self.answered(fiber))
     }
 
     fn is_cancelled(&self) -> bool {
-        self.0.iter().any(|flag| flag.load(Ordering::Relaxed))
+        self.cancel.is_cancelled()
     }
 }
 
@@ -166,7 +215,7 @@ impl NixEvaluator {
         R: Send + 'static,
         F: for<'i, 'h> FnOnce(&'i Interp<'h>) -> Result<R> + Send + 'static,
     {
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         self.begin(work, move |result| {
             let _ = sender.send(result);
         })?;
@@ -216,8 +265,11 @@ impl NixEvaluator {
     {
         let setup = self.setup();
         let end = Arc::new(AtomicBool::new(false));
-        let host = Alone(self.cancelled.iter().chain([&end]).cloned().collect());
-        on_thread(move || done(setup.work(Rc::new(host), |interp| run(interp, work))))?;
+        let cancel = Cancel::new(self.cancelled.iter().chain([&end]).cloned());
+        on_thread(move || {
+            let host = Alone::new(cancel);
+            done(setup.work(Rc::new(host), |interp| run(interp, work)));
+        })?;
         Ok(end)
     }
 }

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use tvix_eval_api::{EvalError, EvalRequest, EvalSource, EvalStream, Evaluator};
 
+use crate::fetch::Fetcher;
 use crate::files::{Files, HostFiles};
 use crate::limits::Limits;
 use crate::native::Native;
@@ -36,6 +37,7 @@ pub struct NixEvaluator {
     files: Arc<dyn Files + Send + Sync>,
     natives: Arc<[Native]>,
     cancelled: Option<Arc<AtomicBool>>,
+    fetcher: Option<Arc<dyn Fetcher>>,
 }
 
 impl NixEvaluator {
@@ -46,6 +48,7 @@ impl NixEvaluator {
             files: Arc::new(HostFiles),
             natives: Arc::new([]),
             cancelled: None,
+            fetcher: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl NixEvaluator {
         self
     }
 
+    /// Fetches what expressions name by URL; without it they get an error that says so.
+    #[must_use]
+    pub fn fetcher(mut self, fetcher: impl Fetcher + 'static) -> Self {
+        self.fetcher = Some(Arc::new(fetcher));
+        self
+    }
+
     /// Ends what [`NixEvaluator::eval_to`] and [`NixEvaluator::work`] do soon after somebody sets
     /// this to `true`. Streams end when they are dropped.
     #[must_use]
@@ -100,6 +110,7 @@ impl NixEvaluator {
             settings: self.settings.clone(),
             files: self.files.clone(),
             natives: self.natives.clone(),
+            fetcher: self.fetcher.clone(),
         }
     }
 }

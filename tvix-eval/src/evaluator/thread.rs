@@ -4,6 +4,7 @@ use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,9 +14,11 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tvix_eval_api::{Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise};
 
+use crate::background::{Cancel, Pool, Work};
+use crate::fetch::Fetcher;
 use crate::files::Files;
 use crate::host::{Answer, Host};
 use crate::interp::Interp;
@@ -30,6 +33,7 @@ pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) files: Arc<dyn Files + Send + Sync>,
     pub(super) natives: Arc<[Native]>,
+    pub(super) fetcher: Option<Arc<dyn Fetcher>>,
 }
 
 impl Setup {
@@ -37,7 +41,8 @@ impl Setup {
     pub(super) fn work<R>(self, host: Rc<dyn Host>, body: impl FnOnce(&Interp<'_>) -> R) -> R {
         let natives = self.natives;
         let heap = Bump::new();
-        let world = World::new(self.settings, Rc::new(self.files), host).with_natives(&natives);
+        let mut world = World::new(self.settings, Rc::new(self.files), host).with_natives(&natives);
+        world.fetcher = self.fetcher;
         body(&Interp::new(&heap, world))
     }
 
@@ -64,6 +69,8 @@ impl Setup {
             receiver,
             sender: Mutex::new(sender),
             waiting: FuturesUnordered::new(),
+            pool: Pool::default(),
+            dropped: Arc::default(),
         })
     }
 }
@@ -94,6 +101,7 @@ fn bug(panic: &(dyn Any + Send)) -> EvalError {
 enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
+    Background(u32, Work),
     Failed(EvalError),
 }
 
@@ -137,6 +145,14 @@ impl Host for Wire {
         let _ = self.messages.blocking_send(message);
     }
 
+    fn background(&self, fiber: u32, work: Work) -> Option<Work> {
+        // Nobody there: the next answer is none.
+        let _ = self
+            .messages
+            .blocking_send(Message::Background(fiber, work));
+        None
+    }
+
     fn next_answer(&self) -> Option<(u32, Answer)> {
         self.answers.recv().ok()
     }
@@ -156,33 +172,63 @@ pub(super) struct Events {
     receiver: mpsc::Receiver<Message>,
     /// In a mutex, which is never contended, so that this is [`Sync`].
     sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
-    /// Imports in flight.
+    /// Imports and fetches in flight.
     waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
+    pool: Pool,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Events {
+    /// Has work done, and the fiber told so.
+    fn background(&self, fiber: u32, work: Work) {
+        let (done, is_done) = oneshot::channel();
+        let cancel = Cancel::new([self.dropped.clone()]);
+        // Work that cannot be begun leaves no result, which the fiber finds.
+        let _ = self.pool.submit(work, cancel, move || {
+            let _: Result<(), ()> = done.send(());
+        });
+        self.waiting.push(Box::pin(async move {
+            let _ = is_done.await;
+            (fiber, Answer::Done)
+        }));
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Stream for Events {
     type Item = Result<EvalEvent, EvalError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
-            let sender = self
-                .sender
-                .get_mut()
-                .unwrap_or_else(PoisonError::into_inner);
-            // The thread that asked waits for it, unless it has panicked.
-            let _ = sender.send(answer);
-        }
-        match self.receiver.poll_recv(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Ready(Some(Message::Event(event))) => Poll::Ready(Some(Ok(event))),
-            Poll::Ready(Some(Message::Failed(error))) => Poll::Ready(Some(Err(error))),
-            Poll::Ready(Some(Message::Realise(fiber, wanted))) => {
-                let (request, answer) = realise(wanted);
-                self.waiting
-                    .push(Box::pin(async move { (fiber, answer.await) }));
-                Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+        loop {
+            while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+                let sender = self
+                    .sender
+                    .get_mut()
+                    .unwrap_or_else(PoisonError::into_inner);
+                // The thread that asked waits for it, unless it has panicked.
+                let _ = sender.send(answer);
             }
+            return match self.receiver.poll_recv(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Ready(Some(Message::Event(event))) => Poll::Ready(Some(Ok(event))),
+                Poll::Ready(Some(Message::Failed(error))) => Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Message::Realise(fiber, wanted))) => {
+                    let (request, answer) = realise(wanted);
+                    let answer = async move { (fiber, Answer::Realised(answer.await)) };
+                    self.waiting.push(Box::pin(answer));
+                    Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+                }
+                Poll::Ready(Some(Message::Background(fiber, work))) => {
+                    self.background(fiber, work);
+                    continue;
+                }
+            };
         }
     }
 }

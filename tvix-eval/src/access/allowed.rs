@@ -1,0 +1,219 @@
+//! What evaluation may look at: pure and restricted mode.
+
+use std::os::unix::ffi::OsStrExt;
+
+use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashSet;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::is_pseudo_url;
+use crate::interp::Interp;
+use crate::paths;
+use crate::select::current_folder;
+
+use super::lossy;
+
+impl<'h> Interp<'h> {
+    /// Whether the environment and most files are hidden.
+    #[inline]
+    pub(crate) fn is_confined(&self) -> bool {
+        let settings = &self.world.settings;
+        settings.pure || settings.allowed_paths.is_some()
+    }
+
+    /// Fails if evaluation may not read a path.
+    pub(crate) fn check_access(&self, path: &[u8]) -> Result<()> {
+        if !self.is_confined() || self.is_allowed(path) {
+            return Ok(());
+        }
+        let mode = match self.world.settings.pure {
+            true => "in pure evaluation mode (use '--impure' to override)",
+            false => "in restricted mode",
+        };
+        let path = lossy(path);
+        Err(Error::new(
+            ErrorKind::Forbidden,
+            format!("access to absolute path '{path}' is forbidden {mode}"),
+        ))
+    }
+
+    /// Whether evaluation may see a path: what it may read, and directories on the way there.
+    pub(super) fn is_allowed(&self, path: &[u8]) -> bool {
+        if self.may_read_all(path) {
+            return true;
+        }
+        let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
+        let store = self.world.settings.store_dir.as_str().as_bytes();
+        allowed.iter().any(|root| is_below(root, path))
+            || (is_below(store, path) && !self.world.allowed_objects.borrow().is_empty())
+    }
+
+    /// Whether evaluation may read a path and all below it.
+    pub(super) fn may_read_all(&self, path: &[u8]) -> bool {
+        let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
+        allowed.iter().any(|root| is_below(path, root))
+            || self.made(path).is_some()
+            || self.object(path).is_some_and(|object| {
+                let objects = self.world.allowed_objects.borrow();
+                objects.contains(object)
+            })
+    }
+
+    /// What of a path is the path of a store object.
+    fn object<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let dir = self.world.settings.store_dir.as_str().as_bytes();
+        let below = path.strip_prefix(dir)?.strip_prefix(b"/")?;
+        let end = memchr::memchr(b'/', below).unwrap_or(below.len());
+        Some(&path[..dir.len() + 1 + end])
+    }
+
+    /// Lets evaluation read a store object: one that it has made itself.
+    pub(super) fn allow(&self, path: &StorePath) {
+        if self.is_confined() {
+            let text = self.world.settings.store_dir.display(path).to_string();
+            let mut allowed = self.world.allowed_objects.borrow_mut();
+            allowed.insert(text.into_bytes());
+        }
+    }
+
+    /// Lets evaluation read what was built for it, and what that may refer to: whatever it was
+    /// built from.
+    pub(super) fn allow_built(&self, drv_path: &StorePath) {
+        if !self.is_confined() {
+            return;
+        }
+        let dir = self.world.settings.store_dir.clone();
+        let mut seen: FxHashSet<StorePath> = FxHashSet::default();
+        let mut rest = vec![drv_path.clone()];
+        while let Some(path) = rest.pop() {
+            let Some(known) = self.world.derivations.get(&path) else {
+                continue;
+            };
+            let derivation = &known.derivation;
+            for (output, _) in derivation.outputs.iter() {
+                if let Some(path) = derivation.output_path(&dir, output) {
+                    self.allow(&path);
+                }
+            }
+            derivation
+                .input_srcs
+                .iter()
+                .for_each(|path| self.allow(path));
+            let inputs = derivation.input_drvs.iter().map(|(input, _)| input);
+            rest.extend(
+                inputs
+                    .filter(|input| seen.insert((*input).clone()))
+                    .cloned(),
+            );
+        }
+    }
+
+    /// The folders that may be read beside the store.
+    fn allowed_paths(&self) -> Vec<Vec<u8>> {
+        let settings = &self.world.settings;
+        let given = settings.allowed_paths.iter().flatten();
+        let mut allowed: Vec<Vec<u8>> = given
+            .map(|path| paths::canonical(path.as_os_str().as_bytes()))
+            .collect();
+        // There is no search path in pure mode.
+        if !settings.pure {
+            let entries = settings.search_path.iter();
+            let entries = entries.filter(|(_, path)| !is_pseudo_url(path));
+            allowed.extend(entries.map(|(_, path)| absolute(path.as_bytes())));
+        }
+        allowed
+    }
+
+    /// Fails if evaluation may not fetch from somewhere.
+    pub(crate) fn check_uri(&self, uri: &str) -> Result<()> {
+        let settings = &self.world.settings;
+        if settings.allowed_paths.is_none() {
+            return Ok(());
+        }
+        if settings
+            .allowed_uris
+            .iter()
+            .any(|prefix| covers(prefix, uri))
+        {
+            return Ok(());
+        }
+        if uri.starts_with('/') {
+            return self.check_access(&paths::canonical(uri.as_bytes()));
+        }
+        #[cfg(feature = "fetch")]
+        if let Some(path) = crate::fetch::file_path(uri) {
+            return self.check_real_path(path.as_os_str().as_bytes());
+        }
+        Err(Error::new(
+            ErrorKind::Forbidden,
+            format!("access to URI '{uri}' is forbidden in restricted mode"),
+        ))
+    }
+
+    /// Fails if a path, or what it leads to, may not be read: whoever fetches follows links, and
+    /// `..` behind them.
+    #[cfg(feature = "fetch")]
+    fn check_real_path(&self, path: &[u8]) -> Result<()> {
+        let canonical = paths::canonical(path);
+        self.check_access(&canonical)?;
+        if canonical != path {
+            let message = format!("path '{}' is not canonical", lossy(path));
+            return Err(Error::new(ErrorKind::Forbidden, message));
+        }
+        self.resolve_links(path)?;
+        Ok(())
+    }
+}
+
+fn is_below(path: &[u8], root: &[u8]) -> bool {
+    root == b"/"
+        || path
+            .strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+}
+
+/// Whether a URI is one that a prefix allows: itself, what is below it, or all of a scheme.
+fn covers(prefix: &str, uri: &str) -> bool {
+    let Some(rest) = uri.strip_prefix(prefix) else {
+        return false;
+    };
+    let is_scheme = || {
+        prefix.strip_suffix(':').is_some_and(|scheme| {
+            let mut letters = scheme.bytes();
+            letters
+                .next()
+                .is_some_and(|first| first.is_ascii_alphabetic())
+                && letters.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        })
+    };
+    rest.is_empty()
+        || (!prefix.is_empty() && (prefix.ends_with('/') || rest.starts_with('/') || is_scheme()))
+}
+
+fn absolute(path: &[u8]) -> Vec<u8> {
+    match path.first() {
+        Some(b'/') => paths::canonical(path),
+        _ => paths::canonical(&[&current_folder(), b"/".as_slice(), path].concat()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn allowed_uris() {
+        for (prefix, uri, wanted) in [
+            ("https://github.co", "https://github.com/a", false),
+            ("https://github.com", "https://github.com/a", true),
+            ("https://github.com/", "https://github.com/a", true),
+            ("https:", "https://github.com/a", true),
+            ("https://g", "https://github.com", false),
+            ("", "https://github.com", false),
+            ("http://a/b", "http://a/b", true),
+            ("/a:", "/a:b", false),
+        ] {
+            assert_eq!(covers(prefix, uri), wanted, "{prefix} {uri}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Work that blocks, on threads beside the evaluation's own.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// So much is done at once: fetches wait for the network, not for processors.
+const MOST_WORKERS: usize = 16;
+
+/// Work that blocks; it leaves its result where whoever wants it will look.
+pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
+
+/// Whether what is being done is still wanted. Long work asks often.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Vec<Arc<AtomicBool>>);
+
+impl Cancel {
+    /// Cancelled as soon as one of these is `true`.
+    pub fn new(flags: impl IntoIterator<Item = Arc<AtomicBool>>) -> Self {
+        Self(flags.into_iter().collect())
+    }
+
+    /// Whether nobody wants the result any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.iter().any(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// Threads that end when there is nothing to do. Dropping it forgets what was not begun; what was
+/// begun goes on until it notices that it was cancelled.
+#[derive(Default)]
+pub(crate) struct Pool(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    workers: usize,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Pool {
+    /// Has work done as soon as a thread is free, and then calls `done`, also when the work has
+    /// panicked.
+    pub(crate) fn submit(
+        &self,
+        work: Work,
+        cancel: Cancel,
+        done: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let job: Job = Box::new(move || {
+            let _: Result<(), Box<dyn Any + Send>> =
+                std::panic::catch_unwind(AssertUnwindSafe(|| work(&cancel)));
+            done();
+        });
+        let mut state = lock(&self.0);
+        if state.workers < MOST_WORKERS {
+            let shared = self.0.clone();
+            let thread = std::thread::Builder::new().name("nix-fetch".to_owned());
+            match thread.spawn(move || run(&shared)) {
+                Ok(_) => state.workers += 1,
+                Err(error) if state.workers == 0 => return Err(error),
+                // Those that there are will come to it.
+                Err(_) => {}
+            }
+        }
+        state.queue.push_back(job);
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        lock(&self.0).queue.clear();
+    }
+}
+
+fn run(shared: &Mutex<State>) {
+    loop {
+        let mut state = lock(shared);
+        let Some(job) = state.queue.pop_front() else {
+            state.workers -= 1;
+            return;
+        };
+        drop(state);
+        job();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn panics_are_answered_and_no_more_threads_than_allowed() {
+        let pool = Pool::default();
+        let (sender, receiver) = mpsc::channel();
+        for number in 0..3 * MOST_WORKERS {
+            let sender = sender.clone();
+            let work = move |_: &Cancel| assert!(number != 1, "a test panics on purpose");
+            let done = move || sender.send(number).unwrap();
+            pool.submit(Box::new(work), Cancel::default(), done)
+                .unwrap();
+            assert!(lock(&pool.0).workers <= MOST_WORKERS);
+        }
+        drop(sender);
+        assert_eq!(receiver.iter().count(), 3 * MOST_WORKERS);
+    }
+}

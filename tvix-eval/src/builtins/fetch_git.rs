@@ -1,0 +1,334 @@
+//! `fetchGit`.
+
+use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
+
+use super::fetch::sri;
+use super::{Def, def};
+use crate::access::{checked_name, lossy};
+use crate::error::{Error, ErrorKind, Result};
+use crate::eval::Coercion;
+use crate::fetch::{FetchRequest, GitRequest, GitTree, git_url, show_git};
+use crate::interp::Interp;
+use crate::source::Pos;
+use crate::value::{Ref, Value};
+
+pub(super) const BUILTINS: &[Def] = &[def("fetchGit", 1, fetch_git)];
+
+/// What `fetchGit` is told.
+struct Told {
+    request: GitRequest,
+    name: Vec<u8>,
+    nar_hash: Option<NixHash>,
+    last_modified: Option<i64>,
+    rev_count: Option<i64>,
+}
+
+fn other(message: impl Into<String>) -> Box<Error> {
+    Error::new(ErrorKind::Other, message)
+}
+
+fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
+    let mut told = Told {
+        request: GitRequest::new(""),
+        name: b"source".to_vec(),
+        nar_hash: None,
+        last_modified: None,
+        rev_count: None,
+    };
+    let Value::Attrs(attrs) = interp.force_at(arg, pos)? else {
+        told.request.url = git_url(&url(interp, arg, pos)?).map_err(other)?;
+        return Ok(told);
+    };
+    let mut export_ignore = None;
+    let mut with_url = false;
+    let entries = interp.by_name(attrs);
+    if entries.iter().any(|(key, _)| *key == b"type") {
+        return Err(other("unexpected argument 'type'").at(pos));
+    }
+    for (key, attr) in entries {
+        let name = lossy(key);
+        let value = match interp.force_at(attr.value, attr.pos)? {
+            Value::Path(path) => Given::Text(lossy(path.bytes)),
+            Value::String(text) => Given::Text(lossy(text.bytes)),
+            Value::Bool(flag) => Given::Flag(flag),
+            Value::Int(number) if number < 0 => {
+                let message =
+                    format!("negative value given for 'fetchGit' argument '{name}': {number}");
+                return Err(other(message).at(pos));
+            }
+            Value::Int(number) => Given::Number(number),
+            _ if key == b"publicKeys" => return Err(verified()),
+            value => {
+                let message = format!(
+                    "argument '{name}' to 'fetchGit' is {} while a string, Boolean or integer is expected",
+                    value.type_phrase()
+                );
+                return Err(Error::new(ErrorKind::Type, message));
+            }
+        };
+        let request = &mut told.request;
+        match key {
+            b"url" => {
+                request.url = git_url(&value.text(&name)?).map_err(other)?;
+                with_url = true;
+            }
+            b"name" => told.name = value.text(&name)?.into_bytes(),
+            b"ref" => {
+                let reference = value.text(&name)?;
+                if !is_legal_reference(&reference) {
+                    let message = format!("invalid Git branch/tag name '{reference}'");
+                    return Err(other(message));
+                }
+                request.reference = Some(reference);
+            }
+            b"rev" => {
+                let text = value.text(&name)?;
+                let rev = NixHash::parse_prefixed(&text)
+                    .or_else(|_| NixHash::parse_any(&text, Some(HashAlgo::Sha1)))
+                    .map_err(|error| other(error.to_string()))?;
+                if !matches!(rev.algo(), HashAlgo::Sha1 | HashAlgo::Sha256) {
+                    let message = format!(
+                        "Hash '{text}' is not supported by Git. Supported types are sha1 and sha256."
+                    );
+                    return Err(other(message));
+                }
+                request.rev = Some(rev.encode(HashEncoding::Base16));
+            }
+            b"submodules" => request.submodules = value.flag(&name)?,
+            b"shallow" => request.shallow = value.flag(&name)?,
+            b"allRefs" => request.all_refs = value.flag(&name)?,
+            b"exportIgnore" => export_ignore = Some(value.flag(&name)?),
+            b"lfs" => {
+                if value.flag(&name)? {
+                    let message = "files of Git LFS are not supported by this evaluator";
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+            }
+            b"narHash" => {
+                let text = value.text(&name)?;
+                let hash = match text.is_empty() {
+                    true => Ok(NixHash::Sha256([0; 32])),
+                    false => NixHash::parse_sri(&text),
+                };
+                told.nar_hash = Some(hash.map_err(|error| other(error.to_string()))?);
+            }
+            b"lastModified" => told.last_modified = Some(value.number(&name)?),
+            b"revCount" => told.rev_count = Some(value.number(&name)?),
+            b"dirtyRev" | b"dirtyShortRev" => {}
+            b"verifyCommit" | b"keytype" | b"publicKey" | b"publicKeys" => return Err(verified()),
+            _ => {
+                let message = format!("input attribute '{name}' not supported by scheme 'git'");
+                return Err(other(message));
+            }
+        }
+    }
+    if !with_url {
+        return Err(Error::new(
+            ErrorKind::Missing,
+            "input attribute 'url' is missing",
+        ));
+    }
+    // As `git archive`, unless there are submodules, which that does not know.
+    told.request.export_ignore = export_ignore.unwrap_or(!told.request.submodules);
+    Ok(told)
+}
+
+/// What an attribute may be.
+enum Given {
+    Text(String),
+    Flag(bool),
+    Number(i64),
+}
+
+impl Given {
+    fn text(self, name: &str) -> Result<String> {
+        match self {
+            Self::Text(text) => Ok(text),
+            _ => Err(other(format!("input attribute '{name}' is not a string"))),
+        }
+    }
+
+    fn flag(self, name: &str) -> Result<bool> {
+        match self {
+            Self::Flag(flag) => Ok(flag),
+            _ => Err(other(format!("input attribute '{name}' is not a Boolean"))),
+        }
+    }
+
+    fn number(self, name: &str) -> Result<i64> {
+        match self {
+            Self::Number(number) => Ok(number),
+            _ => Err(other(format!("input attribute '{name}' is not an integer"))),
+        }
+    }
+}
+
+fn verified() -> Box<Error> {
+    let message = "experimental Nix feature 'verified-fetches' is disabled";
+    Error::new(ErrorKind::Unsupported, message)
+}
+
+fn url<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<String> {
+    if let Value::Path(path) = interp.force_at(arg, pos)? {
+        return Ok(lossy(path.bytes));
+    }
+    let why = "while evaluating the first argument passed to 'fetchGit'";
+    let text = interp.coerce_cell(arg, Coercion::STRICT, pos, why)?;
+    Ok(lossy(text.bytes))
+}
+
+/// Whether `git` could have a reference of this name (git-check-ref-format).
+fn is_legal_reference(name: &str) -> bool {
+    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
+    !name.is_empty()
+        && name != "@"
+        && !name.starts_with('-')
+        && !name.ends_with('.')
+        && !name.contains("..")
+        && !name.contains("@{")
+        && !name
+            .bytes()
+            .any(|byte| byte <= b' ' || byte == 0x7f || b"~^:?*[\\".contains(&byte))
+        && !name.split('/').any(bad_part)
+}
+
+fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let told = told(interp, args[0], pos)?;
+    let shown = show_git(&told.request);
+    if interp.world.settings.pure && told.request.rev.as_deref().is_none_or(is_zero) {
+        if told.nar_hash.is_none() {
+            let message = format!(
+                "in pure evaluation mode, 'fetchGit' doesn't fetch unlocked input '{shown}'"
+            );
+            return Err(Error::new(ErrorKind::Forbidden, message).at(pos));
+        }
+        interp.warn(format!(
+            "Input '{shown}' is unlocked (e.g. lacks a Git revision) but is checked by NAR hash. This is not reproducible and will break after garbage collection or when shared."
+        ));
+    }
+    interp.check_uri(&shown)?;
+    let name = checked_name(&told.name).map_err(|error| other(error).at(pos))?;
+    let submodules = told.request.submodules;
+    let request = FetchRequest::Git(told.request);
+    let (path, fetched) = interp
+        .fetch(&name, request)
+        .map_err(|error| error.within(Pos::NONE, format!("while fetching the input '{shown}'")))?;
+    let nar_hash = sri(&fetched.sha256);
+    if let Some(wanted) = &told.nar_hash
+        && *wanted != fetched.sha256
+    {
+        let message = format!(
+            "NAR hash mismatch in input '{shown}', expected '{}' but got '{nar_hash}'",
+            sri(wanted)
+        );
+        return Err(Error::new(ErrorKind::Build, message));
+    }
+    let Some(git) = &fetched.git else {
+        return Err(other("the fetcher says nothing of the commit"));
+    };
+    for (field, wanted, got) in [
+        ("lastModified", told.last_modified, Some(git.last_modified)),
+        (
+            "revCount",
+            told.rev_count,
+            git.rev_count.map(|count| count as i64),
+        ),
+    ] {
+        if let Some(wanted) = wanted
+            && got != Some(wanted)
+        {
+            let got = got.unwrap_or(-1);
+            let message = format!(
+                "'{field}' attribute mismatch in input '{shown}', expected {wanted}, got {got}"
+            );
+            return Err(Error::new(ErrorKind::Build, message));
+        }
+    }
+    let out_path = Value::String(interp.store_path_string(&path));
+    Ok(result(interp, out_path, &nar_hash, submodules, git))
+}
+
+fn is_zero(rev: &str) -> bool {
+    rev.bytes().all(|digit| digit == b'0')
+}
+
+/// The set that stands for a tree.
+fn result<'h>(
+    interp: &Interp<'h>,
+    out_path: Value<'h>,
+    nar_hash: &str,
+    submodules: bool,
+    git: &GitTree,
+) -> Value<'h> {
+    let none = "0".repeat(40);
+    let head = git.rev.as_deref();
+    // Trees with changes have no commit, and say so in the way of old.
+    let rev = head.filter(|_| !git.dirty).unwrap_or(&none);
+    let rev_count = git.rev_count.unwrap_or(0);
+    let mut attrs = vec![
+        interp.attr("outPath", out_path),
+        interp.attr("narHash", interp.text(nar_hash)),
+        interp.attr("submodules", Value::Bool(submodules)),
+        interp.attr("rev", interp.text(rev)),
+        interp.attr("shortRev", interp.text(short(rev))),
+        interp.attr("revCount", Value::Int(rev_count as i64)),
+        interp.attr("lastModified", Value::Int(git.last_modified)),
+        interp.attr("lastModifiedDate", interp.text(date(git.last_modified))),
+    ];
+    if let Some(head) = head.filter(|_| git.dirty) {
+        attrs.push(interp.attr("dirtyRev", interp.text(format!("{head}-dirty"))));
+        let short = short(head);
+        attrs.push(interp.attr("dirtyShortRev", interp.text(format!("{short}-dirty"))));
+    }
+    interp.attrs(attrs)
+}
+
+fn short(rev: &str) -> &str {
+    rev.get(..7).unwrap_or(rev)
+}
+
+/// A time as `YYYYMMDDhhmmss`, in UTC.
+fn date(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Eras of 400 years from the first of March of year 0 (Howard Hinnant, "chrono-compatible
+    // low-level date algorithms").
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), "19700101000000");
+        assert_eq!(date(951_827_696), "20000229123456");
+        assert_eq!(date(-1), "19691231235959");
+    }
+
+    #[test]
+    fn references() {
+        for legal in ["main", "refs/tags/v1.0", "a/b-c", "HEAD"] {
+            assert!(is_legal_reference(legal), "{legal}");
+        }
+        for illegal in [
+            "", "-x", "a..b", "a b", "@", "a.lock", "a//b", "a~1", "a^{}", "/a", "a/",
+        ] {
+            assert!(!is_legal_reference(illegal), "{illegal}");
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Git, through the `git` command.
+//!
+//! What is fetched goes to a bare repository of the cache. Files are read as objects, so that no
+//! filter, hook or conversion of anybody's settings has a say in what they are.
+
+mod attributes;
+mod commit;
+mod run;
+mod submodules;
+mod worktree;
+
+use std::path::{Path, PathBuf};
+
+use nix_compat::nixhash::NixHash;
+use serde::{Deserialize, Serialize};
+
+use super::cache::{self, Cache, Kind, Known, key};
+use super::caching::{FetchOptions, keep_tree};
+use super::tree::Tree;
+use super::url::file_path;
+use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, git_url};
+use run::Git;
+
+/// Submodules may be so deep in each other.
+const MOST_NESTED: u32 = 32;
+
+/// What fetching needs all the time.
+struct Session<'s> {
+    cache: &'s Cache,
+    options: &'s FetchOptions,
+    cancel: &'s Cancel,
+    warnings: Vec<String>,
+}
+
+/// A commit that can be read.
+struct Found {
+    repository: PathBuf,
+    rev: String,
+    /// What URLs of submodules are relative to.
+    url: String,
+}
+
+/// What never changes of a commit.
+#[derive(Serialize, Deserialize)]
+struct CommitNote {
+    last_modified: i64,
+    rev_count: Option<u64>,
+}
+
+/// The tree that something led to.
+#[derive(Serialize, Deserialize)]
+struct TreeNote {
+    sha256: NixHash,
+}
+
+/// Fetches a tree.
+pub(super) fn fetch(
+    cache: &Cache,
+    options: &FetchOptions,
+    request: &GitRequest,
+    cancel: &Cancel,
+) -> Result<Fetched, FetchError> {
+    if request.export_ignore && request.submodules {
+        return Err(FetchError::Unsupported(
+            "exportIgnore and submodules are not supported together yet".to_owned(),
+        ));
+    }
+    let mut session = Session {
+        cache,
+        options,
+        cancel,
+        warnings: Vec::new(),
+    };
+    let local = local_repository(&request.url)?;
+    let mut fetched = match local {
+        Some(path) if request.reference.is_none() && request.rev.is_none() => {
+            session.worktree(&path, request)?
+        }
+        local => session.commit(local.as_deref(), request)?,
+    };
+    fetched.warnings = session.warnings;
+    Ok(fetched)
+}
+
+/// The working tree that a URL names, which is read where it is. Bare repositories are cloned.
+fn local_repository(url: &str) -> Result<Option<PathBuf>, FetchError> {
+    let Some(path) = file_path(url) else {
+        return Ok(None);
+    };
+    let path = std::path::absolute(path)
+        .map_err(|error| FetchError::local(format!("looking for '{url}'"), error))?;
+    if !path.exists() {
+        let message = format!("Git repository '{}' does not exist.", path.display());
+        return Err(FetchError::git(message));
+    }
+    let is_bare = !path.join(".git").exists();
+    Ok((!is_bare).then_some(path))
+}
+
+impl Session<'_> {
+    fn tree(&self, scratch: &Path) -> Result<Tree, FetchError> {
+        let contents = scratch.join("contents");
+        std::fs::create_dir(&contents)
+            .map_err(|error| FetchError::local("making a temporary directory", error))?;
+        Ok(Tree::new(contents, self.options.unpacked_limit))
+    }
+
+    fn worktree(&mut self, path: &Path, request: &GitRequest) -> Result<Fetched, FetchError> {
+        let git = Git::worktree(path, self.cancel);
+        let state = worktree::state(&git)?;
+        let scratch = self.cache.scratch()?;
+        let mut tree = self.tree(scratch.path())?;
+        let dirty = worktree::add(&git, path, &state, request, b"", &mut tree)?;
+        let (sha256, place) = keep_tree(self.cache, tree, scratch.path(), &request.url)?;
+        if dirty {
+            let warning = format!("Git tree '{}' is dirty", path.display());
+            self.warnings.push(warning);
+        }
+        let mut fetched = Fetched::new(place, sha256);
+        let note = match &state.head {
+            Some(rev) => self.commit_note(&git, rev, request.shallow || dirty)?,
+            None => CommitNote {
+                last_modified: 0,
+                rev_count: (!request.shallow).then_some(0),
+            },
+        };
+        fetched.git = Some(GitTree {
+            rev: state.head,
+            dirty,
+            rev_count: note.rev_count.filter(|_| !dirty),
+            last_modified: note.last_modified,
+        });
+        Ok(fetched)
+    }
+
+    fn commit(
+        &mut self,
+        local: Option<&Path>,
+        request: &GitRequest,
+    ) -> Result<Fetched, FetchError> {
+        let found = self.find(local, request)?;
+        let git = Git::bare(&found.repository, self.cancel);
+        let shallow = git.line(["rev-parse", "--is-shallow-repository"])? == "true";
+        if shallow && !request.shallow {
+            return Err(FetchError::git(format!(
+                "'{}' is a shallow Git repository, but shallow repositories are only allowed when `shallow = true;` is specified",
+                shown(local, request)
+            )));
+        }
+        let note = self.commit_note(&git, &found.rev, request.shallow)?;
+        let flags = match (request.export_ignore, request.submodules) {
+            (true, _) => "e",
+            (_, true) => "s",
+            _ => "",
+        };
+        let tree_key = key(&["git-tree", &found.rev, flags]);
+        let known = self.cache.known(&tree_key).and_then(|note: TreeNote| {
+            let place = self.cache.find(Kind::Tree, &note.sha256)?;
+            Some((note.sha256, place))
+        });
+        let (sha256, place) = match known {
+            Some(known) => known,
+            None => {
+                let scratch = self.cache.scratch()?;
+                let mut tree = self.tree(scratch.path())?;
+                self.add(&found, request, b"", &mut tree, scratch.path(), MOST_NESTED)?;
+                let (sha256, place) = keep_tree(self.cache, tree, scratch.path(), &request.url)?;
+                let note = TreeNote {
+                    sha256: sha256.clone(),
+                };
+                self.cache.note(&tree_key, &note)?;
+                (sha256, place)
+            }
+        };
+        let mut fetched = Fetched::new(place, sha256);
+        fetched.git = Some(GitTree {
+            rev: Some(found.rev),
+            dirty: false,
+            rev_count: note.rev_count.filter(|_| !request.shallow),
+            last_modified: note.last_modified,
+        });
+        Ok(fetched)
+    }
+
+    /// Adds a commit to a tree, and its submodules.
+    fn add(
+        &mut self,
+        found: &Found,
+        request: &GitRequest,
+        below: &[u8],
+        tree: &mut Tree,
+        scratch: &Path,
+        nested: u32,
+    ) -> Result<(), FetchError> {
+        let git = Git::bare(&found.repository, self.cancel);
+        let links = commit::add(&git, &found.rev, request, below, tree, scratch)?;
+        if !request.submodules || links.is_empty() {
+            return Ok(());
+        }
+        let Some(nested) = nested.checked_sub(1) else {
+            return Err(FetchError::git("submodules are nested too deeply"));
+        };
+        let mut modules = submodules::modules(&git, &found.rev)?;
+        for link in links {
+            // One that is not listed stays empty.
+            let Some(module) = modules.remove(&link.path) else {
+                continue;
+            };
+            let url = submodules::resolve(&module.url, &found.url);
+            let url = git_url(&url).map_err(|reason| FetchError::Url { url, reason })?;
+            let mut inner = GitRequest::new(url);
+            inner.rev = Some(link.id);
+            inner.reference = match module.branch.as_deref() {
+                Some(".") => request.reference.clone(),
+                _ => module.branch,
+            };
+            inner.all_refs = true;
+            inner.submodules = true;
+            inner.export_ignore = request.export_ignore;
+            let local = local_repository(&inner.url)?;
+            let found = self.find(local.as_deref(), &inner)?;
+            let below = commit::join(below, &link.path);
+            self.add(&found, &inner, &below, tree, scratch, nested)?;
+        }
+        Ok(())
+    }
+
+    fn commit_note(
+        &self,
+        git: &Git<'_>,
+        rev: &str,
+        shallow: bool,
+    ) -> Result<CommitNote, FetchError> {
+        let key = key(&["git-commit", rev]);
+        let known: Option<CommitNote> = self.cache.known(&key);
+        if let Some(known) = known
+            && (shallow || known.rev_count.is_some())
+        {
+            return Ok(known);
+        }
+        let number = |text: String| {
+            text.parse::<i64>()
+                .map_err(|_| FetchError::git(format!("git says '{text}' where a number belongs")))
+        };
+        let format = "--format=%ct";
+        let last_modified = number(git.line(["log", "-1", "--no-show-signature", format, rev])?)?;
+        let rev_count = match shallow {
+            true => None,
+            false => Some(number(git.line(["rev-list", "--count", rev])?)? as u64),
+        };
+        let note = CommitNote {
+            last_modified,
+            rev_count,
+        };
+        self.cache.note(&key, &note)?;
+        Ok(note)
+    }
+
+    /// Finds the commit that is asked for, fetched if it has to be.
+    fn find(&mut self, local: Option<&Path>, request: &GitRequest) -> Result<Found, FetchError> {
+        match local {
+            Some(path) => self.find_local(path, request),
+            None => self.find_remote(request),
+        }
+    }
+
+    fn find_local(&self, path: &Path, request: &GitRequest) -> Result<Found, FetchError> {
+        let git = Git::worktree(path, self.cancel);
+        let repository = git.line(["rev-parse", "--absolute-git-dir"])?;
+        let wanted = match (&request.rev, &request.reference) {
+            (Some(rev), _) => rev.clone(),
+            (None, Some(reference)) if reference.starts_with("refs/") || reference == "HEAD" => {
+                reference.clone()
+            }
+            (None, Some(reference)) => {
+                let branch = format!("refs/heads/{reference}");
+                match has(&git, &branch) {
+                    true => branch,
+                    false => reference.clone(),
+                }
+            }
+            (None, None) => "HEAD".to_owned(),
+        };
+        if let Some(rev) = &request.rev
+            && !has(&git, rev)
+        {
+            return Err(missing(rev, Some(path), request));
+        }
+        let origin = git.line(["config", "--get", "remote.origin.url"]);
+        Ok(Found {
+            rev: commit_of(&git, &wanted)?,
+            repository: repository.into(),
+            url: origin.unwrap_or_else(|_| path.to_string_lossy().into_owned()),
+        })
+    }
+
+    fn find_remote(&mut self, request: &GitRequest) -> Result<Found, FetchError> {
+        let url = remote_url(&request.url);
+        let word = if request.shallow {
+            "git-shallow"
+        } else {
+            "git"
+        };
+        let name = key(&[word, &url]);
+        // Held while fetching only: objects are never removed, and a submodule may be the same
+        // repository again.
+        let _lock = self.cache.lock(&name, self.cancel)?;
+        let repository = self.cache.repository(&name);
+        let git = Git::bare(&repository, self.cancel);
+        if !repository.join("HEAD").exists() {
+            git.output(["init", "--bare", "--quiet"])?;
+        }
+        let rev = match &request.rev {
+            Some(rev) => {
+                if !has(&git, rev) {
+                    self.fetch_rev(&git, &url, rev, request)?;
+                }
+                rev.clone()
+            }
+            None => self.fetch_ref(&git, &url, &name, request)?,
+        };
+        Ok(Found {
+            repository,
+            rev,
+            url,
+        })
+    }
+
+    fn fetch_rev(
+        &self,
+        git: &Git<'_>,
+        url: &str,
+        rev: &str,
+        request: &GitRequest,
+    ) -> Result<(), FetchError> {
+        let direct = fetch_spec(git, url, rev, request.shallow);
+        if direct.is_ok() && has(git, rev) {
+            return Ok(());
+        }
+        // Some servers give out only what they advertise.
+        match &request.reference {
+            Some(reference) if !request.all_refs => {
+                fetch_spec(git, url, &full_name(reference), request.shallow)?;
+            }
+            _ => fetch_spec(git, url, "+refs/*:refs/fetched/*", request.shallow)?,
+        }
+        match has(git, rev) {
+            true => Ok(()),
+            false => Err(missing(rev, None, request)),
+        }
+    }
+
+    fn fetch_ref(
+        &mut self,
+        git: &Git<'_>,
+        url: &str,
+        name: &str,
+        request: &GitRequest,
+    ) -> Result<String, FetchError> {
+        let reference = match &request.reference {
+            Some(reference) => full_name(reference),
+            None => "HEAD".to_owned(),
+        };
+        let note = key(&["git-ref", name, &reference]);
+        let known: Option<Known> = self.cache.known(&note);
+        let known = known.filter(|known| has(git, &known.etag));
+        if let Some(known) = &known
+            && known.is_fresh(self.options.ttl)
+            && !request.all_refs
+        {
+            return Ok(known.etag.clone());
+        }
+        let spec = match request.all_refs {
+            true => "+refs/*:refs/fetched/*",
+            false => &reference,
+        };
+        if let Err(error) = fetch_spec(git, url, spec, request.shallow) {
+            let Some(known) = known else {
+                return Err(error);
+            };
+            self.warnings.push(format!(
+                "could not update local clone of Git repository '{url}'; continuing with the most recent version"
+            ));
+            return Ok(known.etag);
+        }
+        if request.all_refs {
+            fetch_spec(git, url, &reference, request.shallow)?;
+        }
+        let rev = commit_of(git, "FETCH_HEAD")?;
+        let known = Known {
+            url: format!("{url} {reference}"),
+            etag: rev.clone(),
+            sha256: NixHash::Sha256([0; 32]),
+            seen: cache::now(),
+        };
+        self.cache.note(&note, &known)?;
+        Ok(rev)
+    }
+}
+
+/// The name that a server knows a reference by.
+fn full_name(reference: &str) -> String {
+    match reference.starts_with("refs/") || reference == "HEAD" {
+        true => reference.to_owned(),
+        false => format!("refs/heads/{reference}"),
+    }
+}
+
+/// A URL as `git` takes it: what `dir=` says is for others.
+fn remote_url(url: &str) -> String {
+    if let Some(path) = file_path(url) {
+        return format!("file://{}", path.display());
+    }
+    let Some((base, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let kept: Vec<_> = query
+        .split('&')
+        .filter(|pair| !pair.starts_with("dir="))
+        .collect();
+    match kept.is_empty() {
+        true => base.to_owned(),
+        false => format!("{base}?{}", kept.join("&")),
+    }
+}
+
+fn fetch_spec(git: &Git<'_>, url: &str, spec: &str, shallow: bool) -> Result<(), FetchError> {
+    let mut args = vec![
+        "fetch",
+        "--quiet",
+        "--force",
+        "--no-tags",
+        "--update-head-ok",
+    ];
+    if shallow {
+        args.extend(["--depth", "1"]);
+    }
+    args.extend(["--", url, spec]);
+    git.output(args)?;
+    Ok(())
+}
+
+/// Whether a commit is in the repository.
+fn has(git: &Git<'_>, rev: &str) -> bool {
+    let commit = format!("{rev}^{{commit}}");
+    git.output(["cat-file", "-e", &commit]).is_ok()
+}
+
+fn commit_of(git: &Git<'_>, name: &str) -> Result<String, FetchError> {
+    let commit = format!("{name}^{{commit}}");
+    git.line(["rev-parse", "--verify", "--end-of-options", &commit])
+}
+
+fn shown(local: Option<&Path>, request: &GitRequest) -> String {
+    match local {
+        Some(path) => path.display().to_string(),
+        None => request.url.clone(),
+    }
+}
+
+fn missing(rev: &str, local: Option<&Path>, request: &GitRequest) -> FetchError {
+    let reference = request.reference.as_deref().unwrap_or("HEAD");
+    FetchError::git(format!(
+        "Cannot find Git revision '{rev}' in ref '{reference}' of repository '{}'! Please make sure that the rev exists on the ref you've specified or add allRefs = true; to fetchGit.",
+        shown(local, request)
+    ))
+}
