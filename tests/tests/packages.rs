@@ -26,11 +26,17 @@ async fn derivations() -> BTreeMap<String, Vec<u8>> {
     while let Some(event) = events.next().await {
         if let EvalEvent::Derivation { path, derivation } = event.unwrap() {
             for input in derivation.input_drvs.keys() {
-                assert!(found.contains_key(&input.to_string()), "{path} came before {input}");
+                assert!(
+                    found.contains_key(&input.to_string()),
+                    "{path} came before {input}"
+                );
             }
             let (computed, text) = derivation.path_and_aterm(&StoreDir::default()).unwrap();
             assert_eq!(computed, path);
-            assert!(found.insert(path.to_string(), text).is_none(), "{path} came twice");
+            assert!(
+                found.insert(path.to_string(), text).is_none(),
+                "{path} came twice"
+            );
         }
     }
     found
@@ -46,14 +52,25 @@ async fn every_derivation_is_that_of_nix() {
     for name in &recorded {
         if let Ok(whole) = std::fs::read(goldens.join(name)) {
             let ours = found.iter().filter(|(path, _)| path[33..] == name[33..]);
-            let ours: Vec<_> = ours.map(|(_, text)| String::from_utf8_lossy(text)).collect();
+            let ours: Vec<_> = ours
+                .map(|(_, text)| String::from_utf8_lossy(text))
+                .collect();
             let whole = String::from_utf8_lossy(&whole);
             assert!(ours.contains(&whole), "theirs {whole}\nours {ours:#?}");
         }
     }
-    let missing: Vec<_> = recorded.iter().filter(|name| !found.contains_key(**name)).collect();
-    let other: Vec<_> = found.keys().filter(|name| !recorded.contains(&name.as_str())).collect();
-    assert!(missing.is_empty() && other.is_empty(), "missing {missing:#?}, other {other:#?}");
+    let missing: Vec<_> = recorded
+        .iter()
+        .filter(|name| !found.contains_key(**name))
+        .collect();
+    let other: Vec<_> = found
+        .keys()
+        .filter(|name| !recorded.contains(&name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty() && other.is_empty(),
+        "missing {missing:#?}, other {other:#?}"
+    );
     assert_eq!(found.len(), 480);
 }
 
@@ -63,12 +80,19 @@ async fn every_derivation_is_that_of_nix() {
 async fn every_derivation_is_that_of_the_installed_nix() {
     let root = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new("nix-instantiate");
-    command.arg("--store").arg(root.path()).arg(folder().join("release.nix"));
+    command
+        .arg("--store")
+        .arg(root.path())
+        .arg(folder().join("release.nix"));
     for attr in ATTRS {
         command.args(["-A", attr]);
     }
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let mut theirs: Vec<String> = std::fs::read_dir(root.path().join("nix/store"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -44,6 +44,8 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator 
     settings.search_path = search_path(search);
     let uri = store.cloned().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
+    let mib = search.max_eval_memory;
+    settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
     NixEvaluator::new(settings)
 }
 
