@@ -77,6 +77,10 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// How a process ended, what it said, and its peak memory in bytes and processor time in seconds.
+#[expect(
+    clippy::zombie_processes,
+    reason = "wait4 waits for it, and tells what it used"
+)]
 fn measured(program: &str) -> (ExitStatus, String, i64, f64) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
         .args(["eval", "--strict", "-E", program])
