@@ -68,8 +68,7 @@ pub struct InstantiateArgs {
 
 /// Evaluate an expression and print its value.
 ///
-/// Nothing is built but what the expression imports. The exit code is 2 if it cannot be evaluated,
-/// and 1 if that is because an import does not build.
+/// Nothing is built but what the expression imports. The exit code is 1 if it cannot be evaluated.
 #[derive(Debug, Parser)]
 pub struct EvalArgs {
     #[command(flatten)]
@@ -142,7 +141,7 @@ pub struct SourceArgs {
     pub search: SearchArgs,
 }
 
-/// Where `<name>` is looked up, and what may be looked at at all.
+/// Where `<name>` is looked up, and what evaluation may use.
 #[derive(Debug, Parser)]
 pub struct SearchArgs {
     /// An entry of the search path: `NAME=PATH`, or a folder of them. Those of NIX_PATH come after
@@ -172,6 +171,10 @@ pub struct SearchArgs {
     /// So many seconds what a URL led to is taken for what it leads to.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub tarball_ttl: u64,
+
+    /// The most memory that the values of an evaluation may take, in MiB; 0 for any.
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    pub max_eval_memory: usize,
 }
 
 /// Where and how to build.

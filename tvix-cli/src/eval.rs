@@ -14,7 +14,7 @@ use tvix_eval::source::Pos;
 use tvix_eval::value::{ContextId, Ref};
 use tvix_eval::{Coercion, Evaluation, Failure};
 use tvix_eval_api::memory::StreamEvaluator;
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseError};
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
 
 use crate::args::EvalArgs;
 use crate::error::CliError;
@@ -67,17 +67,14 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
         Ok(Err(failure)) => Ok(failed(&failure)),
         Err(_) => {
             eprintln!("error: the evaluation ended early");
-            Ok(ExitCode::from(2))
+            Ok(ExitCode::from(1))
         }
     }
 }
 
 fn failed(failure: &Failure) -> ExitCode {
     eprintln!("{}", failure.rendered);
-    match failure.import.as_deref() {
-        Some(RealiseError::Failed { .. }) => ExitCode::from(1),
-        _ => ExitCode::from(2),
-    }
+    ExitCode::from(1)
 }
 
 /// The values that were asked for, as text.

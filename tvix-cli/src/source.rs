@@ -46,6 +46,8 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator 
     settings.search_path = search_path(search);
     let uri = store.cloned().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
+    let mib = search.max_eval_memory;
+    settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
     settings.pure = search.pure_eval && !search.impure;
     settings.allowed_paths = search.restrict_eval.then(Vec::new);
     let uris = search.allowed_uris.iter();

@@ -20,8 +20,12 @@ use crate::value::Ref;
 /// What a fiber does.
 pub type Job<'h, 'i> = Box<dyn FnOnce(&Interp<'h>) + 'i>;
 
-/// Address space for a fiber's stack; pages are used as they are touched.
-const STACK_SIZE: usize = 256 << 20;
+/// Address space for a fiber's stack, for each call that it may be deep; pages are used as they
+/// are touched.
+const STACK_PER_CALL: usize = 26 << 10;
+
+/// No fiber's stack is larger, however deep it may go.
+const STACK_MAX: usize = 256 << 20;
 
 /// What must be left of a stack for code that does not check it.
 const STACK_RESERVE: usize = 256 << 10;
@@ -150,7 +154,7 @@ impl<'h> Interp<'h> {
                         Some(job) => {
                             let stack = match stacks.pop() {
                                 Some(stack) => stack,
-                                None => DefaultStack::new(STACK_SIZE).map_err(|error| {
+                                None => DefaultStack::new(self.stack_size()).map_err(|error| {
                                     Error::new(
                                         ErrorKind::Limit,
                                         format!("cannot get a stack to evaluate on: {error}"),
@@ -196,6 +200,11 @@ impl<'h> Interp<'h> {
         // that is dropped before it returns, while both are still borrowed, and dropping a
         // suspended coroutine unwinds its stack.
         unsafe { Coroutine::with_stack_unchecked(stack, body) }
+    }
+
+    fn stack_size(&self) -> usize {
+        let deepest = (self.max_depth as usize).saturating_mul(STACK_PER_CALL);
+        (STACK_RESERVE * 4).saturating_add(deepest).min(STACK_MAX)
     }
 
     fn await_answer(&self) -> Result<()> {

@@ -181,7 +181,18 @@ fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
 
 impl Files for HostFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        use std::io::Read as _;
+        // As C++ Nix: so much as the file says that it has, which of a device without an end is
+        // nothing. A pipe is not even opened, as nobody may ever write to it.
+        let metadata = path.metadata()?;
+        let mut contents = Vec::new();
+        if metadata.is_dir() || metadata.len() > 0 {
+            let length = usize::try_from(metadata.len()).unwrap_or_default();
+            let file = std::fs::File::open(path)?;
+            contents.try_reserve_exact(length)?;
+            file.take(metadata.len()).read_to_end(&mut contents)?;
+        }
+        Ok(contents)
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failures;
+mod hostile;
 mod interrupt;
 mod language;
 mod links;

@@ -181,7 +181,12 @@ impl<'h> Interp<'h> {
             .world
             .files
             .entries(paths::to_os(&local))
-            .map_err(|error| io_error("reading directory", path, &error))?;
+            .map_err(|error| {
+                let why = error.to_string();
+                let why = why.split(" (os error").next().unwrap_or_default();
+                let message = format!("cannot read directory \"{}\": {why}", lossy(path));
+                Error::new(ErrorKind::Io, message)
+            })?;
         self.hide_forbidden(&resolved, &mut entries);
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(entries)

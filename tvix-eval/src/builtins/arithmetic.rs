@@ -90,6 +90,26 @@ fn floor<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     )
 }
 
+/// Older versions of C++ Nix rounded integers as floats: where that went wrong is an error now.
+fn rounded_integer<'h>(value: i64) -> Result<Value<'h>> {
+    const ISSUE: &str = "Due to a bug (see https://github.com/NixOS/nix/issues/12899)";
+    const LATER: &str = "Future Nix versions might implement the correct behavior.";
+    let as_float = value as f64;
+    let message = if as_float >= 2_f64.powi(63) {
+        format!(
+            "{ISSUE} the NixInt argument {value} caused undefined behavior in previous Nix versions.\n{LATER}"
+        )
+    } else if as_float as i64 != value {
+        format!(
+            "{ISSUE} a loss of precision occurred in previous Nix versions because the NixInt argument {value} was rounded to {}.\n{LATER}",
+            as_float as i64
+        )
+    } else {
+        return Ok(Value::Int(value));
+    };
+    Err(Error::new(ErrorKind::Other, message))
+}
+
 fn round<'h>(
     interp: &Interp<'h>,
     arg: Ref<'h>,
@@ -98,7 +118,7 @@ fn round<'h>(
     direction: fn(f64) -> f64,
 ) -> Result<Value<'h>> {
     let number = match interp.force_at(arg, pos)? {
-        Value::Int(value) => return Ok(Value::Int(value)),
+        Value::Int(value) => return rounded_integer(value),
         Value::Float(value) => value,
         other => return Err(interp.type_error("a float", other).within(pos, context)),
     };

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply2, Attr, Ref, Value};
+use crate::value::{Apply2, Attr, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("attrNames", 1, attr_names).strict(0b1),
@@ -230,6 +230,7 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the second argument passed to builtins.mapAttrs",
     )?;
+    interp.make_room_for::<(Attr<'h>, Slot<'h>, Apply2<'h>)>(attrs.entries.len())?;
     let entries = interp
         .heap
         .alloc_slice_fill_with(attrs.entries.len(), |index| {
@@ -319,12 +320,15 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
     )?;
     let mut values: std::collections::BTreeMap<Symbol, Vec<Ref<'h>>> =
         std::collections::BTreeMap::new();
+    let mut count = 0;
     for set in sets.items {
         let attrs = interp.expect_attrs(
             set,
             pos,
             "while evaluating a value of the list passed as second argument to builtins.zipAttrsWith",
         )?;
+        count += attrs.entries.len();
+        interp.make_room_for::<Ref<'h>>(count)?;
         for attr in attrs.entries {
             values.entry(attr.name).or_default().push(attr.value);
         }

@@ -4,6 +4,7 @@ use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
 use nix_compat::sorted::SortedSet;
 
+use super::text::parse_hash;
 use super::{Def, def};
 use crate::access::{join, lossy};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -352,10 +353,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
                     "while evaluating the `sha256` attribute passed to builtins.path",
                 )?;
                 let text = lossy(text.bytes);
-                hash = Some(
-                    NixHash::parse_any(&text, Some(HashAlgo::Sha256))
-                        .map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?,
-                );
+                hash = Some(parse_hash(&text, Some(HashAlgo::Sha256))?);
             }
             other => {
                 return Err(Error::new(

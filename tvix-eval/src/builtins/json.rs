@@ -172,6 +172,7 @@ impl<'h> Interp<'h> {
         context: &mut ContextId,
     ) -> Result<()> {
         let value = self.force_at(cell, pos)?;
+        self.make_room(out.len())?;
         match value {
             Value::Null => out.extend_from_slice(b"null"),
             Value::Bool(true) => out.extend_from_slice(b"true"),

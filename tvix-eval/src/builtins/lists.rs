@@ -106,6 +106,7 @@ fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         Some(only) if only.items.len() == total => return Ok(Value::List(only)),
         Some(_) => {}
     }
+    interp.make_room_for::<Ref<'h>>(total)?;
     let mut items = bumpalo::collections::Vec::with_capacity_in(total, interp.heap);
     for list in lists.items {
         if let Value::List(list) = list.get() {
@@ -131,7 +132,10 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         let context =
             "while evaluating the return value of the function passed to builtins.concatMap";
         match interp.call(func, &[item], pos).within(pos, context)? {
-            Value::List(part) => items.extend_from_slice(part.items),
+            Value::List(part) => {
+                interp.make_room_for::<Ref<'h>>(items.len() + part.items.len())?;
+                items.extend_from_slice(part.items);
+            }
             other => return Err(interp.type_error("a list", other).within(pos, context)),
         }
     }
@@ -245,9 +249,11 @@ fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         pos,
         "while evaluating the first argument passed to builtins.genList",
     )?;
+    let length = length as usize;
+    interp.make_room_for::<(Ref<'h>, [Slot<'h>; 2], Apply<'h>)>(length)?;
     let items = interp
         .heap
-        .alloc_slice_fill_with(length as usize, |index| -> Ref<'h> {
+        .alloc_slice_fill_with(length, |index| -> Ref<'h> {
             let arg = interp.cell(Value::Int(index as i64));
             interp.cell(Value::Apply(
                 interp.heap.alloc(Apply { func: args[0], arg }),
@@ -307,6 +313,7 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
             continue;
         }
         result.push(item);
+        interp.make_room_for::<Value<'h>>(result.len() + queue.len())?;
         let context =
             "while evaluating the return value of the `operator` passed to builtins.genericClosure";
         match interp.call(operator, &[item], pos).within(pos, context)? {
@@ -434,6 +441,7 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
         "while evaluating the first argument passed to builtins.map",
     )?;
     let count = list.items.len();
+    interp.make_room_for::<(Ref<'h>, Slot<'h>, Apply<'h>)>(count)?;
     let calls: &'h [Apply<'h>] = interp.heap.alloc_slice_fill_with(count, |index| Apply {
         func: args[0],
         arg: list.items[index],

@@ -95,6 +95,7 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
         let mut context = separator.context;
         for (index, item) in list.items.iter().enumerate() {
             if index > 0 {
+                interp.make_room(buffer.len() + separator.bytes.len())?;
                 buffer.extend_from_slice(separator.bytes);
             }
             let value = interp.force_at(item, pos)?;
@@ -170,6 +171,7 @@ fn replace_strings<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
                         pos,
                         "while evaluating one of the replacement strings passed to builtins.replaceStrings",
                     )?;
+                    interp.make_room(out.len() + replacement.bytes.len())?;
                     out.extend_from_slice(replacement.bytes);
                     context = interp.contexts.union(context, replacement.context);
                     if patterns[index].is_empty() {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
+use nix_compat::nixhash::{HashAlgo, HashEncoding, HashError, NixHash};
 
 use super::{Def, def};
 use crate::access::lossy;
@@ -11,7 +11,7 @@ use crate::interp::Interp;
 use crate::source::Pos;
 use crate::text::regex::{Regex, RegexError};
 use crate::text::toml::{self, TomlValue};
-use crate::value::{ContextId, Ref, Value};
+use crate::value::{ContextId, NixString, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("convertHash", 1, convert_hash),
@@ -97,6 +97,7 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     let mut end = 0;
     for found in regex.find_iter(text.bytes) {
         let found = found.map_err(|error| regex_error(&error, pattern.bytes))?;
+        interp.make_room_for::<(Ref<'h>, Slot<'h>, NixString<'h>)>(parts.len())?;
         parts.push(part(end..found.range.start));
         parts.push(groups(interp, text.bytes, &found.groups));
         end = found.range.end;
@@ -121,6 +122,25 @@ fn hash_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         "while evaluating the second argument passed to builtins.hashString",
     )?;
     Ok(interp.text(NixHash::digest(algo, text.bytes).encode(HashEncoding::Base16)))
+}
+
+/// A hash in any of its forms, of this algorithm if it does not name one.
+pub(super) fn parse_hash(text: &str, algo: Option<HashAlgo>) -> Result<NixHash> {
+    NixHash::parse_any(text, algo).map_err(|error| {
+        let message = match &error {
+            HashError::MissingAlgo(_) => format!(
+                "hash '{text}' does not include a type, nor is the type otherwise known from context"
+            ),
+            HashError::OtherAlgo { expected, .. } => {
+                format!("hash '{text}' should have type '{expected}'")
+            }
+            HashError::WrongLength { algo, .. } => {
+                format!("hash '{text}' has wrong length for hash algorithm '{algo}'")
+            }
+            other => other.to_string(),
+        };
+        Error::new(ErrorKind::Other, message)
+    })
 }
 
 fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -154,8 +174,7 @@ fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         pos,
         "while evaluating the attribute 'toHashFormat'",
     )?;
-    let hash = NixHash::parse_any(&lossy(hash.bytes), algo)
-        .map_err(|error| Error::new(ErrorKind::Other, error.to_string()))?;
+    let hash = parse_hash(&lossy(hash.bytes), algo)?;
     let text = match format.bytes {
         b"base16" => hash.encode(HashEncoding::Base16),
         b"nix32" | b"base32" => hash.encode(HashEncoding::Base32),

@@ -62,6 +62,7 @@ impl<'h> Writer<'_, 'h> {
         } else {
             cell.get()
         };
+        self.interp.make_room(self.xml.len())?;
         match value {
             Value::Null => self.xml.empty("null", &[]),
             Value::Bool(value) => {

@@ -50,6 +50,7 @@ impl<'h> Interp<'h> {
     ) -> Result<()> {
         match value {
             Value::String(string) => {
+                self.make_room(out.len() + string.bytes.len())?;
                 out.extend_from_slice(string.bytes);
                 *context = self.contexts.union(*context, string.context);
                 Ok(())

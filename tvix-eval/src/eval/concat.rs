@@ -29,6 +29,7 @@ impl<'h> Interp<'h> {
             (Value::Int(_), other) => Err(cannot_add(other, "an integer", self.right_of(node.pos))),
             (Value::Float(_), other) => Err(cannot_add(other, "a float", self.right_of(node.pos))),
             (Value::String(a), Value::String(b)) => {
+                self.make_room(a.bytes.len() + b.bytes.len())?;
                 let bytes = self
                     .heap
                     .alloc_slice_fill_copy(a.bytes.len() + b.bytes.len(), 0);
@@ -67,6 +68,7 @@ impl<'h> Interp<'h> {
                 let value = self.eval(&part.expr, env)?;
                 match value {
                     Value::String(string) => {
+                        self.make_room(buffer.len() + string.bytes.len())?;
                         buffer.extend_from_slice(string.bytes);
                         context = self.contexts.union(context, string.context);
                     }

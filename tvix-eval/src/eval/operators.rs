@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
-use crate::value::{Attrs, Env, List, Value};
+use crate::value::{Attr, Attrs, Env, List, Slot, Value};
 
 /// `a >= b` is `!(a < b)`.
 const NOT: &str = "in the argument of the not operator";
@@ -127,6 +127,7 @@ impl<'h> Interp<'h> {
             node.pos,
             "in the left operand of the update (//) operator",
         )?;
+        self.make_room_for::<Attr<'h>>(left.entries.len() + right.entries.len())?;
         Ok(self.update(left, right))
     }
 
@@ -155,13 +156,14 @@ impl<'h> Interp<'h> {
         if right.items.is_empty() {
             return Ok(Value::List(left));
         }
-        let items = self.heap.alloc_slice_fill_with(
-            left.items.len() + right.items.len(),
-            |index| match left.items.get(index) {
+        let count = left.items.len() + right.items.len();
+        self.make_room_for::<&Slot<'h>>(count)?;
+        let items = self
+            .heap
+            .alloc_slice_fill_with(count, |index| match left.items.get(index) {
                 Some(item) => *item,
                 None => right.items[index - left.items.len()],
-            },
-        );
+            });
         Ok(self.list_in_heap(items))
     }
 

@@ -24,6 +24,9 @@ pub(crate) use table::Table;
 /// How deep calls may be nested, as in C++ Nix.
 pub const MAX_CALL_DEPTH: u32 = 10_000;
 
+/// Larger buffers are not used again.
+const LARGEST_KEPT: usize = 1 << 20;
+
 /// An evaluation: one thread's heap, what was interned in it, and what was imported so far.
 ///
 /// Everything is shared by reference, so that builtins and suspended fibers can hold it.
@@ -294,8 +297,10 @@ impl<'h> Interp<'h> {
     pub(crate) fn with_buffer<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
         let result = work(&mut buffer);
-        buffer.clear();
-        self.buffers.borrow_mut().push(buffer);
+        if buffer.capacity() <= LARGEST_KEPT {
+            buffer.clear();
+            self.buffers.borrow_mut().push(buffer);
+        }
         result
     }
 

@@ -48,6 +48,12 @@ impl XmlWriter {
         self.open.len()
     }
 
+    /// How many bytes were written so far.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
     /// Closes what is open. The document.
     pub fn finish(mut self) -> Vec<u8> {
         while !self.open.is_empty() {

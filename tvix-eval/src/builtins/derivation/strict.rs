@@ -9,9 +9,10 @@ use nix_compat::derivation::{
 };
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::{SortedMap, SortedSet};
-use nix_compat::store_path::StorePathName;
+use nix_compat::store_path::{NameError, StorePathName};
 
 use super::Known;
+use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
 use crate::interp::Interp;
@@ -73,8 +74,17 @@ fn wrong(message: impl Into<String>) -> Box<Error> {
 fn parse_name(name: &[u8]) -> Result<StorePathName> {
     StorePathName::from_bytes(name).map_err(|error| {
         let name = String::from_utf8_lossy(name);
+        let what = match error {
+            NameError::Empty => "name must not be empty".to_owned(),
+            NameError::InvalidByte { byte, .. } => format!(
+                "name '{name}' contains illegal character '{}'",
+                char::from(byte)
+            ),
+            NameError::Dots => format!("name '{name}' is not valid"),
+            other => format!("name '{name}': {other}"),
+        };
         wrong(format!(
-            "invalid derivation name: {error}. Please pass a different 'name'. (was '{name}')"
+            "invalid derivation name: {what}. Please pass a different 'name'."
         ))
     })
 }
@@ -462,5 +472,5 @@ fn parse_hash(interp: &Interp<'_>, text: &str, algo: Option<HashAlgo>) -> Result
         interp.warn(format!("found empty hash, assuming '{}'", hash));
         return Ok(hash);
     }
-    NixHash::parse_any(text, algo).map_err(|error| wrong(error.to_string()))
+    text::parse_hash(text, algo)
 }

@@ -17,7 +17,7 @@ use program::Program;
 use run::{Flags, Run, Scratch};
 
 /// Steps that one match may take unless told otherwise.
-const STEP_LIMIT: u64 = 100_000_000;
+const STEP_LIMIT: u64 = 20_000_000;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

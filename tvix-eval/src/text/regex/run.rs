@@ -209,7 +209,12 @@ impl Run<'_> {
         };
         loop {
             'forward: loop {
-                *steps += 1;
+                // To remember is to look at all counters.
+                *steps += if remembering {
+                    1 + u64::from(program.counters) / 4
+                } else {
+                    1
+                };
                 if *steps >= check_at {
                     if *steps > self.limit || frames.len() > MAX_FRAMES {
                         return Err(RegexError::Complexity);

@@ -1,0 +1,1 @@
+{ make, lib }: make { name = "closed-1"; meta.license = lib.licenses.closed; }

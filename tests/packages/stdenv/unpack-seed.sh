@@ -1,0 +1,1 @@
+$seed/bin/unpack $seed/tools.nar $out

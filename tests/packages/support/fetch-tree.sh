@@ -1,0 +1,1 @@
+curl -L "$url" | tar xz -C "$out"

@@ -1,0 +1,1 @@
+for url in $urls; do curl -L "$url" -o "$out" && exit; done

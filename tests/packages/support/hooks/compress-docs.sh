@@ -1,0 +1,1 @@
+compressDocs() { gzip -n "$1"/share/man/*/*; }; addHook compressDocs

@@ -1,0 +1,1 @@
+stripPhase() { find "$1" -type f -exec strip {} +; }; addHook stripPhase

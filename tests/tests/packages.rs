@@ -1,0 +1,104 @@
+//! The package set of `packages/`, which is made as large ones are (fixpoints, overlays, overrides, modules, stages, other systems), comes
+//! to the derivations that C++ Nix comes to: see record.sh there.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use futures::StreamExt as _;
+use nix_compat::store_path::StoreDir;
+use tvix_eval::NixEvaluator;
+use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource, Evaluator as _};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packages")
+}
+
+const ATTRS: [&str; 5] = ["native", "cross", "changed", "machine", "other"];
+
+/// The derivations that are instantiated, by name, as they are written. None comes twice, or before one that it needs.
+async fn derivations() -> BTreeMap<String, Vec<u8>> {
+    let mut request = EvalRequest::new(EvalSource::File(folder().join("release.nix")));
+    request.attr_paths = ATTRS.map(str::to_owned).to_vec();
+    let evaluator = NixEvaluator::default();
+    let mut events = evaluator.evaluate(request).await.unwrap();
+    let mut found = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        if let EvalEvent::Derivation { path, derivation } = event.unwrap() {
+            for input in derivation.input_drvs.keys() {
+                assert!(
+                    found.contains_key(&input.to_string()),
+                    "{path} came before {input}"
+                );
+            }
+            let (computed, text) = derivation.path_and_aterm(&StoreDir::default()).unwrap();
+            assert_eq!(computed, path);
+            assert!(
+                found.insert(path.to_string(), text).is_none(),
+                "{path} came twice"
+            );
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_derivation_is_that_of_nix() {
+    let found = derivations().await;
+    let goldens = folder().join("goldens");
+    let recorded = std::fs::read_to_string(goldens.join("derivations.txt")).unwrap();
+    let recorded: Vec<&str> = recorded.lines().collect();
+    // The few that were recorded whole first: of these it can be seen what differs.
+    for name in &recorded {
+        if let Ok(whole) = std::fs::read(goldens.join(name)) {
+            let ours = found.iter().filter(|(path, _)| path[33..] == name[33..]);
+            let ours: Vec<_> = ours
+                .map(|(_, text)| String::from_utf8_lossy(text))
+                .collect();
+            let whole = String::from_utf8_lossy(&whole);
+            assert!(ours.contains(&whole), "theirs {whole}\nours {ours:#?}");
+        }
+    }
+    let missing: Vec<_> = recorded
+        .iter()
+        .filter(|name| !found.contains_key(**name))
+        .collect();
+    let other: Vec<_> = found
+        .keys()
+        .filter(|name| !recorded.contains(&name.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty() && other.is_empty(),
+        "missing {missing:#?}, other {other:#?}"
+    );
+    assert_eq!(found.len(), 480);
+}
+
+/// The same beside the Nix that is installed.
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn every_derivation_is_that_of_the_installed_nix() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("nix-instantiate");
+    command
+        .arg("--store")
+        .arg(root.path())
+        .arg(folder().join("release.nix"));
+    for attr in ATTRS {
+        command.args(["-A", attr]);
+    }
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut theirs: Vec<String> = std::fs::read_dir(root.path().join("nix/store"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".drv"))
+        .collect();
+    theirs.sort();
+    let ours: Vec<String> = derivations().await.into_keys().collect();
+    assert_eq!(ours, theirs);
+}
