@@ -157,7 +157,7 @@ async fn values_are_printed() {
     eval(&["-A", "bad.name"])
         .expect(1)
         .says(&["> why", "readFile"]);
-    let thrown = eval(&["-E", "builtins.trace \"seen\" (throw \"no\")"]).expect(2);
+    let thrown = eval(&["-E", "builtins.trace \"seen\" (throw \"no\")"]).expect(1);
     thrown.says(&["trace: seen", "error:", "no"]);
 }
 
@@ -177,7 +177,7 @@ async fn the_search_path() {
     .expect(0);
     assert_eq!(ended.out, ["\"sub\""]);
     run(tvix(&world, "eval").args(["-E", "<nothing>"]))
-        .expect(2)
+        .expect(1)
         .says(&["'nothing' was not found in the Nix search path"]);
 }
 
