@@ -11,7 +11,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, Delivery,
 };
-use tvix_store_api::{NarStream, Store, StoreError, StoreUri};
+use tvix_store_api::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
 
 /// A store that writes down look-ups and additions.
 #[derive(Debug)]
@@ -88,6 +88,13 @@ impl<S: Store> Store for RecordingStore<S> {
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
         self.record(StoreCall::Add(info.path.clone()));
         self.inner.add(info, nar).await
+    }
+
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        for object in &objects {
+            self.record(StoreCall::Add(object.path().clone()));
+        }
+        self.inner.add_many(objects).await
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

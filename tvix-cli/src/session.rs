@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
-use tvix_coordinator::{Coordinator, Options, Report, Session, Status};
+use tvix_coordinator::{BuildPolicy, Coordinator, Options, Report, Session, Status};
 use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
@@ -62,7 +62,9 @@ fn coordinator(
     let sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
-        .sandbox(!args.no_sandbox);
+        .sandbox(!args.no_sandbox)
+        // Where only imports are built, there may well be none.
+        .ahead(options.policy != BuildPolicy::Imports);
     let builder = SandboxBuilder::new(sandbox)
         .map_err(|error| CliError::Builder(Box::new(error)))?
         .knows(store.clone());

@@ -9,7 +9,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::{NarStream, Store, StoreError, StoreUri};
+use crate::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
 
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
@@ -45,6 +45,13 @@ macro_rules! forward {
 
             async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
                 (**self).add(info, nar).await
+            }
+
+            async fn add_many(
+                &self,
+                objects: Vec<VerifiedObject>,
+            ) -> Vec<Result<(), StoreError>> {
+                (**self).add_many(objects).await
             }
 
             async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

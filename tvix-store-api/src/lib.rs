@@ -14,6 +14,7 @@ mod forward;
 #[cfg(all(unix, feature = "local-fs"))]
 pub mod local_fs;
 mod memory;
+mod object;
 mod store;
 mod tiered;
 #[cfg(unix)]
@@ -26,6 +27,7 @@ pub use ext::{LocalPath, StoreExt};
 pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
+pub use object::VerifiedObject;
 pub use store::{NarStream, Store};
 pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::{StoreError, StoreUri};
+use crate::{StoreError, StoreUri, VerifiedObject};
 
 /// A NAR as it comes, in chunks of any size. After an error nothing more comes.
 pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
@@ -62,6 +62,30 @@ pub trait Store: Send + Sync + Debug {
     /// in [`crate::verify`]. An error of the stream is passed on. `info.registration_time` is the
     /// store's to set.
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError>;
+
+    /// As [`add`](Self::add) for each of `objects` in turn, and the result of each: one may refer
+    /// to those before it, and one that is refused does not keep others from being added. Each
+    /// path is added as a whole or not at all; that holds for no group of them.
+    ///
+    /// For many small objects: a back end sees to it that they cost far less together than each
+    /// alone. Their contents are not verified again.
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        let mut results = Vec::with_capacity(objects.len());
+        for object in objects {
+            results.push(match object.store_dir() == self.store_dir() {
+                true => {
+                    let (info, nar) = object.into_parts();
+                    self.add(info, stream::iter([Ok(nar)]).boxed()).await
+                }
+                false => Err(StoreError::OtherStoreDir {
+                    store: self.uri().clone(),
+                    actual: self.store_dir().clone(),
+                    expected: object.store_dir().clone(),
+                }),
+            });
+        }
+        results
+    }
 
     /// Where `path` can be read on this file system, if the store keeps it there as files.
     /// `None` if it does not or the path is not valid; [`StoreExt::local_path`] unpacks then.

@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::{NarStream, Store, StoreError, StoreExt as _, StoreUri};
+use crate::{NarStream, Store, StoreError, StoreExt as _, StoreUri, VerifiedObject};
 
 /// Several stores as one: a local store before binary caches, memory before a local store.
 ///
@@ -191,6 +191,28 @@ impl Store for TieredStore {
         let references: Vec<StorePath> = references.cloned().collect();
         self.bring_up(&references).await?;
         self.first.add(info, nar).await
+    }
+
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        // What they refer to among themselves is nowhere yet.
+        let own: HashSet<&StorePath> = objects.iter().map(VerifiedObject::path).collect();
+        let references = objects.iter().flat_map(|it| it.info().references.iter());
+        let references: HashSet<&StorePath> =
+            references.filter(|path| !own.contains(path)).collect();
+        let references: Vec<StorePath> = references.into_iter().cloned().collect();
+        match self.bring_up(&references).await {
+            Ok(()) => self.first.add_many(objects).await,
+            // Each for itself: it may be one reference that cannot be had.
+            Err(_) => {
+                let mut results = Vec::with_capacity(objects.len());
+                for object in objects {
+                    let (info, nar) = object.into_parts();
+                    let nar = stream::iter([Ok(nar)]).boxed();
+                    results.push(self.add(info, nar).await);
+                }
+                results
+            }
+        }
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

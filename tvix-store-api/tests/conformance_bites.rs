@@ -15,6 +15,7 @@ use tvix_store_api::conformance::{Capabilities, case_names, run_all};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{
     DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, Store, StoreError, StoreUri,
+    VerifiedObject,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ enum Fault {
     RefusesAgain,
     /// Says that what is not there is empty.
     FindsNothingEmpty,
+    /// Refuses all of a batch for what is wrong with one of it.
+    RefusesBatches,
     /// Panics when asked for a realisation.
     Panics,
 }
@@ -141,6 +144,24 @@ impl Store for Broken {
         }
     }
 
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        let mut results = Vec::new();
+        for object in objects {
+            let (info, nar) = object.into_parts();
+            results.push(self.add(info, stream::iter([Ok(nar)]).boxed()).await);
+        }
+        if self.fault == Fault::RefusesBatches && results.iter().any(Result::is_err) {
+            let refused = |_| {
+                Err(StoreError::Bug {
+                    store: self.uri().clone(),
+                    message: "one of them is wrong".into(),
+                })
+            };
+            results = results.into_iter().map(refused).collect();
+        }
+        results
+    }
+
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
         self.inner.on_disk(path).await
     }
@@ -219,6 +240,10 @@ async fn every_fault_is_found_by_the_cases_for_it() {
             ],
         ),
         (Fault::FindsNothingEmpty, &["an_unknown_path_is_not_valid"]),
+        (
+            Fault::RefusesBatches,
+            &["one_bad_object_of_a_batch_is_refused_alone"],
+        ),
         (Fault::Panics, &["an_unknown_realisation_is_none"]),
     ] {
         let failing = failing_cases(fault).await;

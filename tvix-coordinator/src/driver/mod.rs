@@ -6,6 +6,7 @@ mod coordinator;
 mod outbox;
 mod run;
 mod session;
+mod sources;
 mod tasks;
 
 pub use coordinator::Coordinator;

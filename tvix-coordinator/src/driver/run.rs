@@ -21,7 +21,8 @@ use tvix_store_api::{LocalPath, Store};
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::tasks::{self, BuildParts, Offered, describe};
+use super::sources::{self, Added, Offered};
+use super::tasks::{self, BuildParts, describe};
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
     Trouble,
@@ -38,7 +39,8 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
-    Source(StorePath, Result<(), Trouble>),
+    /// How adding these went, and which are to be added by themselves.
+    Sources(Added, Vec<StorePath>),
     Recorded(BatchId, Result<(), Trouble>),
     Built(BuildId, Result<BuildOutcome, Trouble>),
     Pushed(BuildId, Result<(), Trouble>),
@@ -295,14 +297,12 @@ impl Driver {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
-            Done::Source(path, result) => {
-                if let Some(offered) = self.sources.get(&path) {
-                    offered.tried.cancel();
+            Done::Sources(added, large) => {
+                large.into_iter().for_each(|path| self.add_source(path));
+                for (path, result) in added {
+                    self.source_added(path, result);
                 }
-                if result.is_ok() {
-                    self.sources.remove(&path);
-                }
-                Input::SourceAdded { path, result }
+                return;
             }
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
             Done::Built(build, result) => {
@@ -376,7 +376,7 @@ impl Driver {
                 let query = tasks::query_realisations(store, outputs);
                 self.spawn(query.map(move |result| Done::Realisations(batch, result)));
             }
-            Action::AddSource { path } => self.add_source(path),
+            Action::AddSources { paths } => self.add_sources(paths),
             Action::Record { batch, recording } => {
                 let record = tasks::record(store, recording);
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));
@@ -417,6 +417,23 @@ impl Driver {
         None
     }
 
+    /// Adds what refers to nothing together, as far as it is small.
+    fn add_sources(&mut self, paths: Vec<StorePath>) {
+        let mut together = Vec::with_capacity(paths.len());
+        for path in paths {
+            match self.sources.get(&path) {
+                Some(offered) if offered.source.references.is_empty() => {
+                    together.push(offered.source.clone());
+                }
+                _ => self.add_source(path),
+            }
+        }
+        if !together.is_empty() {
+            let added = sources::add_small(self.store.clone(), together);
+            self.spawn(added.map(|(added, large)| Done::Sources(added, large)));
+        }
+    }
+
     fn add_source(&mut self, path: StorePath) {
         let store = self.store.clone();
         let offered = self.sources.get(&path).cloned();
@@ -426,7 +443,7 @@ impl Driver {
         let references = references.cloned().collect();
         self.spawn(async move {
             let result = match offered {
-                Some(offered) => tasks::add_source(store, offered.source, references).await,
+                Some(offered) => sources::add_source(store, offered.source, references).await,
                 None => {
                     let message = format!("the contents of '{path}' are gone (a bug)");
                     Err(Trouble {
@@ -435,8 +452,18 @@ impl Driver {
                     })
                 }
             };
-            Done::Source(path, result)
+            Done::Sources(vec![(path, result)], Vec::new())
         });
+    }
+
+    fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
+        if let Some(offered) = self.sources.get(&path) {
+            offered.tried.cancel();
+        }
+        if result.is_ok() {
+            self.sources.remove(&path);
+        }
+        self.tell(Input::SourceAdded { path, result });
     }
 
     fn start_build(&mut self, start: StartBuild) {

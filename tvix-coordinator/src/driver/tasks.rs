@@ -2,21 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::Derivation;
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
-use rustc_hash::FxHashMap;
-use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
 };
-use tvix_eval_api::{RealiseError, RealisedOutput, SourceAddition, SourceContent};
-use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
+use tvix_eval_api::{RealiseError, RealisedOutput};
+use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
 
 use super::closures::{Closure, Closures};
 use crate::machine::{ImportedOutput, Recording, Trouble};
@@ -25,11 +21,6 @@ use crate::machine::{ImportedOutput, Recording, Trouble};
 const UNPACKED_AT_ONCE: usize = 4;
 /// Realisations that are asked for at once.
 const REALISATIONS_AT_ONCE: usize = 32;
-
-/// `.drv` files that are added at once.
-const RECORDED_AT_ONCE: usize = 64;
-/// How often a source looks whether what it refers to is there.
-const REFERENCE_POLL: Duration = Duration::from_millis(50);
 
 /// An error and what it comes from, in one line.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
@@ -94,73 +85,6 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
-/// A source that is to be added, and when that was tried.
-#[derive(Debug, Clone)]
-pub(super) struct Offered {
-    pub(super) source: Arc<SourceAddition>,
-    pub(super) tried: CancellationToken,
-}
-
-/// Waits until those that a source refers to are there, or were tried in vain.
-async fn references_added(
-    store: &dyn Store,
-    mut references: Vec<Offered>,
-) -> Result<(), StoreError> {
-    while !references.is_empty() {
-        let paths: Vec<_> = references.iter().map(|it| it.source.path.clone()).collect();
-        let valid = store.valid_paths(&paths).await?;
-        references.retain(|it| !valid.contains(&it.source.path) && !it.tried.is_cancelled());
-        if let Some(first) = references.first() {
-            // Somebody else may add it.
-            let _ = tokio::time::timeout(REFERENCE_POLL, first.tried.cancelled()).await;
-        }
-    }
-    Ok(())
-}
-
-pub(super) async fn add_source(
-    store: Arc<dyn Store>,
-    source: Arc<SourceAddition>,
-    references: Vec<Offered>,
-) -> Result<(), Trouble> {
-    let path = &source.path;
-    references_added(&*store, references)
-        .await
-        .map_err(|error| store_trouble(&error))?;
-    let added = match &source.content {
-        SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
-            store.add_file_as(text.clone(), path).await.map(|()| None)
-        }
-        SourceContent::Archive(nar) => store.add_archive_as(nar.clone(), path).await.map(|()| None),
-        SourceContent::Text(text) => store
-            .add_text(path.name().clone(), text, source.references.clone())
-            .await
-            .map(Some),
-        SourceContent::Tree(file) => store
-            .add_tree_as(file, path, source.method, source.references.clone())
-            .await
-            .map(|()| None),
-        _ => {
-            let message = format!("a source of an unknown kind should become '{path}'");
-            return Err(Trouble {
-                message,
-                retryable: false,
-            });
-        }
-    };
-    match added {
-        Ok(Some(actual)) if actual != *path => {
-            let message = format!("a text that should become '{path}' became '{actual}'");
-            Err(Trouble {
-                message,
-                retryable: false,
-            })
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(store_trouble(&error)),
-    }
-}
-
 pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {
     let recorded = match recording {
         Recording::Derivations(derivations) => record_derivations(&*store, derivations).await,
@@ -184,38 +108,31 @@ async fn record_derivations(
 ) -> Result<(), StoreError> {
     let paths: Vec<StorePath> = derivations.iter().map(|(path, _)| path.clone()).collect();
     let valid = store.valid_paths(&paths).await?;
-    // Those of one level do not refer to each other, and are added side by side: a store may
-    // register many as fast as one.
-    let mut levels: Vec<Vec<(StorePath, Arc<Derivation>)>> = Vec::new();
-    let mut level_of: FxHashMap<StorePath, usize> = FxHashMap::default();
-    for (path, derivation) in derivations {
-        if valid.contains(&path) {
-            continue;
-        }
-        let references = derivation.references();
-        let below = references.iter().filter_map(|it| level_of.get(it)).max();
-        let level = below.map_or(0, |below| below + 1);
-        level_of.insert(path.clone(), level);
-        if level == levels.len() {
-            levels.push(Vec::new());
-        }
-        levels[level].push((path, derivation));
+    let missing = derivations.into_iter();
+    let missing: Vec<_> = missing.filter(|(path, _)| !valid.contains(path)).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    for level in levels {
-        let add = |(path, derivation): (StorePath, Arc<Derivation>)| async move {
-            let contents = derivation.to_aterm(store.store_dir());
-            let references = derivation.references();
-            match store
-                .add_text(path.name().clone(), &contents, references)
-                .await
-            {
-                // A source that could not be added is told of where it is needed.
-                Ok(_) | Err(StoreError::InvalidReference { .. }) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        let all = stream::iter(level.into_iter().map(Ok));
-        all.try_for_each_concurrent(RECORDED_AT_ONCE, add).await?;
+    let dir = store.store_dir().clone();
+    // Writing and hashing thousands of texts takes a while.
+    let made = tokio::task::spawn_blocking(move || {
+        let made = missing
+            .iter()
+            .map(|(path, derivation)| VerifiedObject::derivation_as(&dir, path, derivation));
+        made.collect::<Result<Vec<_>, _>>()
+    });
+    let objects = made.await.unwrap_or_else(|error| {
+        Err(StoreError::Bug {
+            store: store.uri().clone(),
+            message: format!("writing derivations was lost: {error}"),
+        })
+    })?;
+    for added in store.add_many(objects).await {
+        match added {
+            // A source that could not be added is told of where it is needed.
+            Ok(()) | Err(StoreError::InvalidReference { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -36,12 +36,12 @@ pub enum Action {
         /// The outputs.
         outputs: Vec<DrvOutput>,
     },
-    /// Add a source to the store: [`Input::SourceAdded`].
+    /// Add sources to the store: [`Input::SourceAdded`] for each.
     ///
     /// [`Input::SourceAdded`]: super::Input::SourceAdded
-    AddSource {
+    AddSources {
         /// Which.
-        path: StorePath,
+        paths: Vec<StorePath>,
     },
     /// Have the store keep these: [`Input::Recorded`].
     ///

@@ -190,7 +190,7 @@ impl Machine {
                     if is_valid {
                         self.source_valid(id);
                     } else if self.sources[id].offered {
-                        self.add_source(id);
+                        self.sources.add(id);
                     } else if self.evaluating {
                         // Evaluation may still offer it, unless it waits itself.
                         self.sources.set(id, SourceState::Missing);

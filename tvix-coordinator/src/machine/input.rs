@@ -32,9 +32,9 @@ pub enum Input {
         wanted: Vec<WantedOutputs>,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
-    /// [`Action::AddSource`] asks for them.
+    /// [`Action::AddSources`] asks for them.
     ///
-    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSources`]: super::Action::AddSources
     Source {
         /// The path it will have.
         path: StorePath,
@@ -68,9 +68,9 @@ pub enum Input {
         /// For each output, in order, its path, if it is known and valid.
         result: Result<Vec<Option<StorePath>>, Trouble>,
     },
-    /// Answers [`Action::AddSource`].
+    /// Answers [`Action::AddSources`].
     ///
-    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSources`]: super::Action::AddSources
     SourceAdded {
         /// Which source.
         path: StorePath,

@@ -48,6 +48,7 @@ mod yielded;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StoreDir;
 use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
@@ -248,10 +249,12 @@ impl Machine {
             if let Some(action) = self.next_query() {
                 return Some(action);
             }
-            // A `.drv` file refers to the sources of its derivation.
-            if self.sources.are_settled()
-                && let Some(action) = self.recordings.next(self.now)
-            {
+            if let Some(paths) = self.sources.next_to_add() {
+                return Some(Action::AddSources { paths });
+            }
+            let sources = &self.sources;
+            let ready = |it: &Derivation| it.input_srcs.iter().all(|path| sources.is_settled(path));
+            if let Some(action) = self.recordings.next(self.now, ready) {
                 return Some(action);
             }
             if let Some((id, builder)) = self.scheduler.next(&self.graph) {
@@ -315,7 +318,7 @@ impl Machine {
             self.make_ready(id);
         }
         while let Some(id) = self.sources.due(self.now) {
-            self.add_source(id);
+            self.sources.add(id);
         }
         self.do_work();
     }

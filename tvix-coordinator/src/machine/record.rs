@@ -1,5 +1,6 @@
 //! What the store is to keep beside outputs: `.drv` files and realisations.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
 use super::{Action, BatchId, Machine, Trouble};
+
+/// The most `.drv` files that go out together. They are in memory as texts then.
+const BATCH: usize = 1024;
 
 /// Things for the store to keep, in one go.
 #[derive(Debug, Clone)]
@@ -21,7 +25,7 @@ pub enum Recording {
 
 #[derive(Debug, Default)]
 pub(super) struct Recordings {
-    derivations: Vec<(StorePath, Arc<Derivation>)>,
+    derivations: VecDeque<(StorePath, Arc<Derivation>)>,
     realisations: Vec<Realisation>,
     in_flight: Option<(BatchId, Recording)>,
     retry_at: Option<Duration>,
@@ -31,15 +35,23 @@ pub(super) struct Recordings {
 
 impl Recordings {
     pub(super) fn derivation(&mut self, path: StorePath, derivation: Arc<Derivation>) {
-        self.derivations.push((path, derivation));
+        self.derivations.push_back((path, derivation));
     }
 
     pub(super) fn realisations(&mut self, realisations: impl Iterator<Item = Realisation>) {
         self.realisations.extend(realisations);
     }
 
-    /// The next thing to record. One goes out at a time, so that order is kept.
-    pub(super) fn next(&mut self, now: Duration) -> Option<Action> {
+    /// The next thing to record. One goes out at a time, so that order is kept, and so that what
+    /// comes meanwhile goes together.
+    ///
+    /// A `.drv` file refers to the sources of its derivation, so it and those after it wait until
+    /// it is `ready`: none of its sources is on its way.
+    pub(super) fn next(
+        &mut self,
+        now: Duration,
+        ready: impl Fn(&Derivation) -> bool,
+    ) -> Option<Action> {
         if let Some((batch, recording)) = &self.in_flight {
             self.retry_at.take_if(|at| *at <= now)?;
             return Some(Action::Record {
@@ -47,8 +59,10 @@ impl Recordings {
                 recording: recording.clone(),
             });
         }
-        let recording = if !self.derivations.is_empty() {
-            Recording::Derivations(std::mem::take(&mut self.derivations))
+        let waiting = self.derivations.iter().take(BATCH);
+        let count = waiting.take_while(|(_, it)| ready(it)).count();
+        let recording = if count > 0 {
+            Recording::Derivations(self.derivations.drain(..count).collect())
         } else if !self.realisations.is_empty() {
             Recording::Realisations(std::mem::take(&mut self.realisations))
         } else {

@@ -47,8 +47,8 @@ pub(super) struct Sources {
     delayed: BTreeMap<(Duration, SourceId), ()>,
     /// How many are being added.
     pub(super) adding: usize,
-    /// How many are looked up or added.
-    unsettled: usize,
+    /// Those whose addition is to go out: all that are found missing at once go together.
+    to_add: Vec<StorePath>,
 }
 
 impl Sources {
@@ -88,17 +88,27 @@ impl Sources {
 
     /// Changes what is known of one.
     pub(super) fn set(&mut self, id: SourceId, state: SourceState) {
-        let unsettled = |state: &SourceState| {
-            usize::from(matches!(state, SourceState::Looking | SourceState::Adding))
-        };
-        self.unsettled += unsettled(&state);
-        let old = std::mem::replace(&mut self[id].state, state);
-        self.unsettled -= unsettled(&old);
+        self[id].state = state;
     }
 
-    /// Whether none is on its way into the store, so that what refers to them may be added.
-    pub(super) fn are_settled(&self) -> bool {
-        self.unsettled == 0
+    /// Has a source be added.
+    pub(super) fn add(&mut self, id: SourceId) {
+        self.set(id, SourceState::Adding);
+        let path = self[id].path.clone();
+        self.adding += 1;
+        self.to_add.push(path);
+    }
+
+    /// The sources to add next.
+    pub(super) fn next_to_add(&mut self) -> Option<Vec<StorePath>> {
+        (!self.to_add.is_empty()).then(|| std::mem::take(&mut self.to_add))
+    }
+
+    /// Whether it is not on its way into the store, so that what refers to it may be added, or
+    /// never can.
+    pub(super) fn is_settled(&self, path: &StorePath) -> bool {
+        self.find(path)
+            .is_none_or(|id| !matches!(self[id].state, SourceState::Looking | SourceState::Adding))
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -107,6 +117,7 @@ impl Sources {
 
     pub(super) fn clear(&mut self) {
         self.delayed.clear();
+        self.to_add.clear();
     }
 
     pub(super) fn find(&self, path: &StorePath) -> Option<SourceId> {

@@ -10,7 +10,7 @@ use super::demand::Want;
 use super::graph::{Body, State};
 use super::lookup::Subject;
 use super::sources::{SourceId, SourceState};
-use super::{Action, Machine, NodeId, Stop, Trouble, Work};
+use super::{Machine, NodeId, Stop, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::options::{BuildPolicy, OnFailure};
 use crate::report::FailureCause;
@@ -113,7 +113,7 @@ impl Machine {
         source.offered = true;
         match source.state {
             SourceState::Unknown => self.look_up_source(id),
-            SourceState::Missing => self.add_source(id),
+            SourceState::Missing => self.sources.add(id),
             _ => {}
         }
     }
@@ -121,13 +121,6 @@ impl Machine {
     pub(super) fn look_up_source(&mut self, id: SourceId) {
         self.sources.set(id, SourceState::Looking);
         self.look_ups.queue(Subject::Source(id));
-    }
-
-    pub(super) fn add_source(&mut self, id: SourceId) {
-        self.sources.set(id, SourceState::Adding);
-        let path = self.sources[id].path.clone();
-        self.sources.adding += 1;
-        self.actions.push_back(Action::AddSource { path });
     }
 
     pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), Trouble>) {

@@ -80,6 +80,11 @@ pub struct World {
     open_builds: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
+    /// The derivations that the machine was told of, in order, and how many are recorded.
+    told: Vec<StorePath>,
+    told_paths: BTreeSet<StorePath>,
+    recorded: usize,
+    last_recording: Option<BatchId>,
     resolved_to: BTreeSet<StorePath>,
     tally: Tally,
     report: Option<Report>,
@@ -130,6 +135,10 @@ impl World {
             open_builds: BTreeSet::new(),
             troubles: BTreeMap::new(),
             next_event: 0,
+            told: Vec::new(),
+            told_paths: BTreeSet::new(),
+            recorded: 0,
+            last_recording: None,
             resolved_to: BTreeSet::new(),
             tally: Tally::default(),
             report: None,
@@ -234,6 +243,9 @@ impl World {
             Step::Derivation(index) => {
                 let made = &self.plan.derivations[index];
                 let (path, derivation) = (made.path.clone(), made.derivation.clone());
+                if self.told_paths.insert(path.clone()) {
+                    self.told.push(path.clone());
+                }
                 self.tell(Input::Derivation { path, derivation });
             }
             Step::Source(source) => {
@@ -502,15 +514,11 @@ impl World {
             Action::QueryRealisations { batch, outputs } => {
                 self.pending.push(Pending::Realisations(batch, outputs));
             }
-            Action::AddSource { path } => self.pending.push(Pending::Source(path)),
+            Action::AddSources { paths } => {
+                self.pending.extend(paths.into_iter().map(Pending::Source));
+            }
             Action::Record { batch, recording } => {
-                if let Recording::Realisations(realisations) = recording {
-                    for realisation in realisations {
-                        assert!(self.valid.contains(&realisation.out_path));
-                        self.realisations
-                            .insert(realisation.id, realisation.out_path);
-                    }
-                }
+                self.record(batch, recording);
                 self.pending.push(Pending::Record(batch));
             }
             Action::StartBuild(start) => self.start(start),
@@ -755,5 +763,39 @@ impl World {
                 && self.plan.inputs[index]
                     .iter()
                     .all(|(input, output)| self.can_be_had(*input, std::slice::from_ref(output))))
+    }
+}
+
+impl World {
+    fn record(&mut self, batch: BatchId, recording: Recording) {
+        let again = self.last_recording.replace(batch) == Some(batch);
+        match recording {
+            Recording::Derivations(derivations) => {
+                for (path, derivation) in derivations {
+                    for source in derivation.input_srcs.iter() {
+                        let on_its_way =
+                            |it: &Pending| matches!(it, Pending::Source(path) if path == source);
+                        let on_its_way = self.pending.iter().any(on_its_way);
+                        assert!(
+                            !on_its_way,
+                            "'{path}' is recorded before '{source}' is added"
+                        );
+                    }
+                    if !again {
+                        let next = self.told.get(self.recorded);
+                        assert_eq!(Some(&path), next, "recorded in the order of evaluation");
+                        self.recorded += 1;
+                    }
+                }
+            }
+            Recording::Realisations(realisations) => {
+                for realisation in realisations {
+                    assert!(self.valid.contains(&realisation.out_path));
+                    self.realisations
+                        .insert(realisation.id, realisation.out_path);
+                }
+            }
+            _ => {}
+        }
     }
 }

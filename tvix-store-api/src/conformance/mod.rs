@@ -15,6 +15,7 @@
 //! ```
 
 mod atomicity;
+mod batches;
 mod concurrency;
 mod contents;
 mod fixtures;
@@ -176,6 +177,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
         contents::CASES,
         refusal::CASES,
         atomicity::CASES,
+        batches::CASES,
         concurrency::CASES,
         realisations::CASES,
     ]

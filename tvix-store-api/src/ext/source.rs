@@ -9,23 +9,11 @@ use nix_compat::nar::{self, NarError};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
-use nix_compat::store_path::{
-    PathReferences, StorePath, StorePathName, content_addressed_path, fixed_output_path, text_path,
-};
-use thiserror::Error;
+use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
 
 use crate::blocking::{blocking, produce};
-use crate::verify::{digest, malformed};
-use crate::{Store, StoreError, tree};
-
-/// Why a tree did not become the store path that it should.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-enum ChangedError {
-    #[error("it changed while it was added")]
-    Meanwhile,
-    #[error("it changed since its store path was computed: it would be '{0}' now")]
-    Since(StorePath),
-}
+use crate::object::ChangedError;
+use crate::{Store, StoreError, VerifiedObject, tree};
 
 pub(super) async fn add_text<S: Store + ?Sized>(
     store: &S,
@@ -33,21 +21,18 @@ pub(super) async fn add_text<S: Store + ?Sized>(
     contents: &[u8],
     references: SortedSet<StorePath>,
 ) -> Result<StorePath, StoreError> {
-    let path = text_path(store.store_dir(), name, contents, &references);
-    let mut writer = nar::Writer::new(Vec::with_capacity(contents.len() + 128));
-    let nar = writer
-        .regular(false, contents)
-        .and_then(|()| writer.finish())
-        .map_err(|error| malformed(&path, error))?;
-    let mut info = PathInfo::new(path.clone(), digest(&nar), nar.len() as u64);
-    info.references = references;
-    info.ca = Some(ContentAddress {
-        method: ContentAddressMethod::Text,
-        hash: NixHash::digest(HashAlgo::Sha256, contents),
-    });
-    let nar = stream::iter([Ok(Bytes::from(nar))]).boxed();
-    store.add(info, nar).await?;
+    let object = VerifiedObject::text(store.store_dir(), name, contents, references);
+    let path = object.path().clone();
+    add_object(store, object).await?;
     Ok(path)
+}
+
+async fn add_object<S: Store + ?Sized>(
+    store: &S,
+    object: VerifiedObject,
+) -> Result<(), StoreError> {
+    let (info, nar) = object.into_parts();
+    store.add(info, stream::iter([Ok(nar)]).boxed()).await
 }
 
 /// Adds what is in memory under a path that was computed before: a tree as a NAR, or the contents
@@ -58,29 +43,12 @@ pub(super) async fn add_known<S: Store + ?Sized>(
     path: &StorePath,
     method: ContentAddressMethod,
 ) -> Result<(), StoreError> {
-    let hash = NixHash::digest(HashAlgo::Sha256, &contents);
-    let nar = match method {
-        ContentAddressMethod::NixArchive => contents,
-        _ => {
-            let mut writer = nar::Writer::new(Vec::with_capacity(contents.len() + 128));
-            writer
-                .regular(false, &contents)
-                .and_then(|()| writer.finish())
-                .map(Bytes::from)
-                .map_err(|error| malformed(path, error))?
-        }
-    };
-    let ca = ContentAddress { method, hash };
     let dir = store.store_dir();
-    if fixed_output_path(dir, path.name().clone(), &ca).as_ref() != Some(path) {
-        return Err(StoreError::AddressMismatch {
-            path: path.clone(),
-            address: Box::new(ca),
-        });
-    }
-    let mut info = PathInfo::new(path.clone(), digest(&nar), nar.len() as u64);
-    info.ca = Some(ca);
-    store.add(info, stream::iter([Ok(nar)]).boxed()).await
+    let object = match method {
+        ContentAddressMethod::NixArchive => VerifiedObject::archive_as(dir, path, contents)?,
+        _ => VerifiedObject::file_as(dir, path, &contents, method, SortedSet::new())?,
+    };
+    add_object(store, object).await
 }
 
 /// What a tree becomes: its name, or the path that somebody has computed of it before.

@@ -5,18 +5,19 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::derivation::OutputName;
 use nix_compat::nar::{Event, NarError, RestoreOptions, Unpacker};
 use nix_compat::path_info::PathInfo;
-use nix_compat::store_path::{DRV_SUFFIX, StoreDir, StorePath};
+use nix_compat::store_path::StorePath;
 
 use super::Inner;
 use super::db::Registration;
 use super::files::{exists, move_tree, remove_tree};
-use super::locks::{FileLock, PathGuard};
+use super::locks::PathGuard;
 use super::scratch::Scratch;
 use crate::blocking::{Abandoned, Chunks, consume};
 use crate::memory::now;
+use crate::object::derivation_outputs;
 use crate::verify::{NarVerifier, check_address, malformed};
 use crate::{NarStream, StoreError};
 
@@ -96,19 +97,9 @@ impl Inner {
 
     /// Moves trees into place and makes them valid, all or none. Blocks. Returns what is valid
     /// under their paths now.
-    pub(super) fn register_new(
-        &self,
-        mut new: Vec<NewPath>,
-    ) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+    pub(super) fn register_new(&self, new: Vec<NewPath>) -> Result<Vec<Arc<PathInfo>>, StoreError> {
         let order: Vec<StorePath> = new.iter().map(|new| new.info.path.clone()).collect();
-        // By path, so that two processes never wait for each other.
-        new.sort_by(|a, b| a.info.path.cmp(&b.info.path));
-        let mut locks = Vec::with_capacity(new.len());
-        let store = self.store_fd.as_fd();
-        for path in new.iter().map(|new| &new.info.path) {
-            let lock = FileLock::acquire(store, path);
-            locks.push(lock.map_err(|error| self.file_error("locking", path, error))?);
-        }
+        let _locks = self.lock_files(&order)?;
         let registration_time = now();
         let mut registrations = Vec::with_capacity(new.len());
         let mut moved = Vec::with_capacity(new.len());
@@ -146,7 +137,7 @@ impl Inner {
         Ok(found.collect())
     }
 
-    fn move_into_place(&self, path: &StorePath, scratch: &Tree) -> io::Result<()> {
+    pub(super) fn move_into_place(&self, path: &StorePath, scratch: &Tree) -> io::Result<()> {
         let name = CString::new(path.to_string()).map_err(io::Error::other)?;
         let store = self.store_fd.as_fd();
         // What is there without being valid is what a process left that was killed.
@@ -161,7 +152,7 @@ impl Inner {
     }
 
     /// Nobody has seen them: they were never valid.
-    fn remove_moved(&self, paths: &[StorePath]) {
+    pub(super) fn remove_moved(&self, paths: &[StorePath]) {
         for path in paths {
             if let Ok(name) = CString::new(path.to_string()) {
                 // Left over, they are removed when the path is added again.
@@ -216,24 +207,4 @@ fn collect_derivation(derivation: &mut Option<Vec<u8>>, event: Event<'_>) {
         }
         _ => {}
     }
-}
-
-/// The outputs whose paths a derivation tells, as Nix keeps them in the database. What does not
-/// parse (a later version of the format, a file that is called so) is stored like any file.
-pub(super) fn derivation_outputs(
-    dir: &StoreDir,
-    path: &StorePath,
-    contents: &[u8],
-) -> Vec<(OutputName, StorePath)> {
-    let name = path.name().as_str().strip_suffix(DRV_SUFFIX);
-    let Some(Ok(name)) = name.map(str::parse) else {
-        return Vec::new();
-    };
-    let Ok(derivation) = Derivation::from_aterm(dir, name, contents) else {
-        return Vec::new();
-    };
-    let outputs = derivation.output_paths(dir);
-    outputs
-        .filter_map(|(name, path)| Some((name.clone(), path?)))
-        .collect()
 }

@@ -44,8 +44,8 @@ impl Layout {
         self.state.join("db/db.sqlite")
     }
 
-    /// Makes what is missing, calls `initialise` if the store is new and `add_realisations` if it
-    /// cannot hold them yet, and locks the schema.
+    /// Makes what is missing, calls `initialise` if the store is new (tables of realisations
+    /// included) and `add_realisations` if it cannot hold them yet, and locks the schema.
     pub fn prepare(
         &self,
         initialise: impl FnOnce() -> Result<(), StoreError>,
@@ -59,6 +59,8 @@ impl Layout {
             self.lock(&lock, FlockOperation::LockExclusive)?;
             if self.schema_version()?.is_none() {
                 initialise()?;
+                self.write_version(&self.realisations_file(), REALISATIONS_VERSION)?;
+                // Last: it says that all of this was done.
                 self.write_version(&self.schema_file(), SCHEMA_VERSION)?;
             }
             self.lock(&lock, FlockOperation::LockShared)?;
@@ -66,7 +68,7 @@ impl Layout {
         self.check_schema_version()?;
         // A Nix that knows of realisations would add the tables itself, and wait for that until
         // this process ends. If the store is in use already it can do without until it is not.
-        let realisations = self.state.join("db/ca-schema");
+        let realisations = self.realisations_file();
         if !realisations.exists() {
             let exclusive = FlockOperation::NonBlockingLockExclusive;
             if rustix::fs::flock(&lock, exclusive).is_ok() && !realisations.exists() {
@@ -151,6 +153,10 @@ impl Layout {
 
     fn schema_file(&self) -> PathBuf {
         self.state.join("db/schema")
+    }
+
+    fn realisations_file(&self) -> PathBuf {
+        self.state.join("db/ca-schema")
     }
 
     /// `None` if the store has not been initialised.

@@ -1,6 +1,7 @@
 //! The store on this file system, in the layout and with the database of Nix.
 
 mod add;
+mod add_many;
 mod db;
 mod files;
 mod layout;
@@ -29,7 +30,7 @@ pub use self::outputs::{OutputTree, ScannedTree};
 pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
 use crate::blocking::blocking;
-use crate::{NarStream, Store, StoreError, StoreUri};
+use crate::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
 
 /// How many NARs are read at once; more wait. Each takes a thread.
 const CONCURRENT_READS: usize = 64;
@@ -38,8 +39,9 @@ const CONCURRENT_READS: usize = 64;
 /// and `<root>/nix/var/nix/db/db.sqlite`. Nix may use it at the same time.
 ///
 /// What makes a path valid is its row in the database. Files are unpacked in a place outside the
-/// store directory, verified, given their canonical metadata, moved into place and then registered;
-/// so a process that is killed, wherever, leaves nothing valid that is not whole, and what it
+/// store directory, verified, given their canonical metadata, moved into place and then registered
+/// (what [`add_many`](Store::add_many) adds is verified before, and single files of it are written
+/// where they belong under the path's lock); so a process that is killed, wherever, leaves nothing valid that is not whole, and what it
 /// leaves is removed when the path is added again or the store is opened again. When a path is
 /// registered that is a derivation, so are the outputs that it tells.
 ///
@@ -227,6 +229,10 @@ impl Store for LocalStore {
         }
         self.0.scratch()?;
         self.0.add_nar(info, nar, guard).await
+    }
+
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        self.add_verified(objects).await
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

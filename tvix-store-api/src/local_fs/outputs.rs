@@ -13,11 +13,12 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use rustix::fs::CWD;
 
-use super::add::{NewPath, Tree, derivation_outputs};
+use super::add::{NewPath, Tree};
 use super::files::{open_directory, remove_tree};
 use super::{LocalStore, Scratch};
 use crate::StoreError;
 use crate::blocking::blocking;
+use crate::object::derivation_outputs;
 use crate::tree::{TreeError, TreeScan, canonicalise};
 use crate::verify::check_address;
 

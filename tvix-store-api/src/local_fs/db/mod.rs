@@ -55,7 +55,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Makes the database of a new store.
+    /// Makes the database of a new store, tables of realisations included.
     pub fn create(uri: &StoreUri, path: &Path, busy_timeout: Duration) -> Result<(), StoreError> {
         let created = || -> rusqlite::Result<()> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -63,10 +63,20 @@ impl Database {
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(busy_timeout)?;
+            // Nobody relies on it yet, so that syncing it once, at the end, is enough.
+            connection.pragma_update(None, "synchronous", "off")?;
             connection.pragma_update(None, "journal_mode", "wal")?;
-            schema::create(&connection)
+            schema::create(&connection)?;
+            schema::create_realisations(&connection)
         };
-        created().map_err(|error| failed(uri, "creating", path, error.into()))
+        created().map_err(|error| failed(uri, "creating", path, error.into()))?;
+        let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+        synced.map_err(|error| StoreError::Backend {
+            store: uri.clone(),
+            action: format!("syncing '{}'", path.display()),
+            retryable: false,
+            source: error.into(),
+        })
     }
 
     /// Adds the tables of realisations to a database.

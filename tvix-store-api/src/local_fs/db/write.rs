@@ -231,6 +231,17 @@ fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
         return None;
     }
     let paths: HashSet<&StorePath> = new.iter().map(|new| &new.info.path).collect();
+    // Mostly they come in order.
+    let mut later = paths.clone();
+    if new.iter().all(|registration| {
+        let path = &registration.info.path;
+        let mut references = registration.info.references.iter();
+        let in_order = references.all(|reference| reference == path || !later.contains(reference));
+        later.remove(path);
+        in_order
+    }) {
+        return None;
+    }
     for registration in new {
         let path = &registration.info.path;
         let references = registration.info.references.iter();

@@ -1,0 +1,148 @@
+//! Local trees and texts on their way into the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tokio_util::sync::CancellationToken;
+use tvix_eval_api::{SourceAddition, SourceContent};
+use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
+
+use super::tasks::store_trouble;
+use crate::machine::Trouble;
+
+/// How often a source looks whether what it refers to is there.
+const REFERENCE_POLL: Duration = Duration::from_millis(50);
+
+/// Bytes of a NAR that may be read into memory, to be added together with others.
+const SMALL: usize = 128 * 1024;
+
+/// Bytes that are in memory for that at most.
+const SMALL_TOGETHER: usize = 8 << 20;
+
+/// A source that is to be added, and when that was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Offered {
+    pub(super) source: Arc<SourceAddition>,
+    pub(super) tried: CancellationToken,
+}
+
+/// How the addition of each went.
+pub(super) type Added = Vec<(StorePath, Result<(), Trouble>)>;
+
+/// Adds those of `sources` together that are small. Returns how it went, and those that are not.
+pub(super) async fn add_small(
+    store: Arc<dyn Store>,
+    sources: Vec<Arc<SourceAddition>>,
+) -> (Added, Vec<StorePath>) {
+    let dir = store.store_dir().clone();
+    let all: Vec<StorePath> = sources.iter().map(|source| source.path.clone()).collect();
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut objects, mut added, mut large) = (Vec::new(), Added::new(), Vec::new());
+        let mut left = SMALL_TOGETHER;
+        for source in sources {
+            match small_object(&dir, &source, left.min(SMALL)) {
+                Ok(None) => large.push(source.path.clone()),
+                Ok(Some(object)) => {
+                    left -= object.nar().len().min(left);
+                    objects.push(object);
+                }
+                Err(error) => added.push((source.path.clone(), Err(store_trouble(&error)))),
+            }
+        }
+        (objects, added, large)
+    });
+    let Ok((objects, mut added, large)) = read.await else {
+        // Each by itself says what is wrong.
+        return (Added::new(), all);
+    };
+    let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();
+    let results = store.add_many(objects).await.into_iter();
+    let results = results.map(|result| result.map_err(|error| store_trouble(&error)));
+    added.extend(paths.into_iter().zip(results));
+    (added, large)
+}
+
+/// Reads a source, if it has no more than `limit` bytes. Blocks.
+fn small_object(
+    dir: &StoreDir,
+    source: &SourceAddition,
+    limit: usize,
+) -> Result<Option<VerifiedObject>, StoreError> {
+    let (path, method) = (&source.path, source.method);
+    let references = source.references.clone();
+    match &source.content {
+        SourceContent::Text(text) if text.len() <= limit => {
+            VerifiedObject::file_as(dir, path, text, method, references).map(Some)
+        }
+        SourceContent::Archive(nar) if nar.len() <= limit => {
+            VerifiedObject::archive_as(dir, path, nar.clone()).map(Some)
+        }
+        SourceContent::Tree(file) => {
+            VerifiedObject::tree_as(file, dir, path, method, references, limit)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Waits until those that a source refers to are there, or were tried in vain.
+async fn references_added(
+    store: &dyn Store,
+    mut references: Vec<Offered>,
+) -> Result<(), StoreError> {
+    while !references.is_empty() {
+        let paths: Vec<_> = references.iter().map(|it| it.source.path.clone()).collect();
+        let valid = store.valid_paths(&paths).await?;
+        references.retain(|it| !valid.contains(&it.source.path) && !it.tried.is_cancelled());
+        if let Some(first) = references.first() {
+            // Somebody else may add it.
+            let _ = tokio::time::timeout(REFERENCE_POLL, first.tried.cancelled()).await;
+        }
+    }
+    Ok(())
+}
+
+/// Adds one, of any size, once what it refers to is there.
+pub(super) async fn add_source(
+    store: Arc<dyn Store>,
+    source: Arc<SourceAddition>,
+    references: Vec<Offered>,
+) -> Result<(), Trouble> {
+    let path = &source.path;
+    references_added(&*store, references)
+        .await
+        .map_err(|error| store_trouble(&error))?;
+    let added = match &source.content {
+        SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
+            store.add_file_as(text.clone(), path).await.map(|()| None)
+        }
+        SourceContent::Archive(nar) => store.add_archive_as(nar.clone(), path).await.map(|()| None),
+        SourceContent::Text(text) => store
+            .add_text(path.name().clone(), text, source.references.clone())
+            .await
+            .map(Some),
+        SourceContent::Tree(file) => store
+            .add_tree_as(file, path, source.method, source.references.clone())
+            .await
+            .map(|()| None),
+        _ => {
+            let message = format!("a source of an unknown kind should become '{path}'");
+            return Err(Trouble {
+                message,
+                retryable: false,
+            });
+        }
+    };
+    match added {
+        Ok(Some(actual)) if actual != *path => {
+            let message = format!("a text that should become '{path}' became '{actual}'");
+            Err(Trouble {
+                message,
+                retryable: false,
+            })
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(store_trouble(&error)),
+    }
+}
