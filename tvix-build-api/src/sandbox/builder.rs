@@ -1,5 +1,6 @@
 //! The builder.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,15 +16,15 @@ use tvix_store_api::{Store, StoreUri};
 use super::deliver::{KnownStore, deliver};
 use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs};
 use super::place::Place;
 use super::prepare::{self, Prepared};
 use super::run::run;
 use super::trouble::{Blame, Trouble};
 use super::{SandboxOptions, SandboxPath};
 use crate::log::Tail;
-use crate::outputs::{PlannedOutput, ReferenceRules};
-use crate::translate::{TranslateOptions, Translation, translate};
+use crate::outputs::{OutputChecks, PlannedOutput};
+use crate::translate::{TranslateOptions, Translation, derivations_in_graphs, translate};
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
     BuilderProfile, Delivery, FailureKind,
@@ -174,7 +175,7 @@ impl SandboxBuilder {
             starting,
             scratch,
             outputs,
-            rules,
+            checks,
         } = unless_cancelled(context, started).await?;
         let running = unless_cancelled(context, async {
             let running = starting.running().await;
@@ -203,7 +204,7 @@ impl SandboxBuilder {
             },
             request,
             outputs,
-            rules,
+            checks,
         };
         let harvested = self.blocking({
             let scratch = scratch.clone();
@@ -235,8 +236,9 @@ impl SandboxBuilder {
         request: &Arc<BuildRequest>,
         context: &BuildContext,
     ) -> Result<Started, Trouble> {
-        let translation = translate(dir, request, &self.translate)
-            .map_err(|error| self.blame.translate(error))?;
+        let options = self.translate_options(dir, request, context).await?;
+        let translation =
+            translate(dir, request, &options).map_err(|error| self.blame.translate(error))?;
         let inputs = self.locate(request, context).await?;
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, options) = (dir.clone(), self.options.clone());
@@ -255,6 +257,24 @@ impl SandboxBuilder {
             Started::new(&engine, &blame, &dir, &request, translation, prepared, held)
         })
         .await
+    }
+
+    /// How this request is translated: with what the derivations make that it asks about.
+    async fn translate_options(
+        &self,
+        dir: &StoreDir,
+        request: &BuildRequest,
+        context: &BuildContext,
+    ) -> Result<Cow<'_, TranslateOptions>, Trouble> {
+        let asked_about = derivations_in_graphs(dir, request)?;
+        if asked_about.is_empty() {
+            return Ok(Cow::Borrowed(&self.translate));
+        }
+        let mut options = self.translate.clone();
+        options.derivation_outputs = inputs::outputs_of(&context.inputs, &asked_about)
+            .await
+            .map_err(|error| self.blame.inputs(error))?;
+        Ok(Cow::Owned(options))
     }
 
     async fn locate(
@@ -301,8 +321,11 @@ impl SandboxBuilder {
                 "without a sandbox, '{path}' cannot be built again while it is in the store"
             )));
         }
+        let mut options = self
+            .translate_options(dir, request, context)
+            .await?
+            .into_owned();
         let (place, blame) = (self.place.clone(), self.blame.clone());
-        let mut options = self.translate.clone();
         let (dir, request) = (dir.clone(), request.clone());
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
@@ -390,7 +413,7 @@ struct Started {
     starting: Starting,
     scratch: Arc<Scratch>,
     outputs: Vec<PlannedOutput>,
-    rules: ReferenceRules,
+    checks: OutputChecks,
 }
 
 impl Started {
@@ -406,14 +429,14 @@ impl Started {
         held: Held,
     ) -> Result<Self, Trouble> {
         let outputs = translation.outputs;
-        let rules = ReferenceRules::of(dir, &request.derivation, &outputs)?;
+        let checks = OutputChecks::of(dir, &request.derivation, &outputs)?;
         let Prepared { spec, scratch } = prepared;
         let starting = engine.start(spec, (held, scratch.clone()));
         Ok(Self {
             starting: starting.map_err(|error| blame.engine(error))?,
             scratch,
             outputs,
-            rules,
+            checks,
         })
     }
 }
