@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attributes;
+mod builtins;
 mod outputs;
 mod world;
 

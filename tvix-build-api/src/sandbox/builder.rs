@@ -13,15 +13,15 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
 
+use super::SandboxOptions;
 use super::deliver::{KnownStore, deliver};
 use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
 use super::place::Place;
-use super::prepare::{self, Prepared};
+use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
 use super::trouble::{Blame, Trouble};
-use super::{SandboxOptions, SandboxPath};
 use crate::log::Tail;
 use crate::outputs::{OutputChecks, PlannedOutput};
 use crate::translate::{TranslateOptions, Translation, derivations_in_graphs, translate};
@@ -69,7 +69,10 @@ impl SandboxBuilder {
             blame: Blame(options.name.clone()),
             place: Arc::new(Place::new(options.scratch.clone(), options.first_id)),
             options: Arc::new(options),
-            translate: TranslateOptions::default().with_own_environment(),
+            translate: TranslateOptions {
+                builtins: cfg!(feature = "builtins"),
+                ..TranslateOptions::default().with_own_environment()
+            },
             stores: HashMap::new(),
         };
         if builder.options.scratch.is_some() {
@@ -245,11 +248,14 @@ impl SandboxBuilder {
         let request = request.clone();
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
-            let paths: &[SandboxPath] = &options.sandbox_paths;
-            let files = &inputs.files;
+            let surroundings = Surroundings {
+                dir: &dir,
+                inputs: &inputs.files,
+                options: &options,
+            };
             let limits = &request.limits;
             let prepared =
-                prepare::sandboxed(&engine, &blame, &dir, &translation, files, paths, limits)?;
+                prepare::sandboxed(&engine, &blame, &surroundings, &translation, limits)?;
             let held = Held {
                 _inputs: inputs,
                 escaped: None,
@@ -327,13 +333,21 @@ impl SandboxBuilder {
             .into_owned();
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, request) = (dir.clone(), request.clone());
+        let own_options = self.options.clone();
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
             let scratch = engine.scratch().map_err(|error| blame.engine(error))?;
             options.build_dir = scratch.build_dir().display().to_string();
             let translation =
                 translate(&dir, &request, &options).map_err(|error| blame.translate(error))?;
-            let prepared = prepare::unconfined(&blame, scratch, &translation, &request.limits)?;
+            let surroundings = Surroundings {
+                dir: &dir,
+                inputs: &[],
+                options: &own_options,
+            };
+            let limits = &request.limits;
+            let prepared =
+                prepare::unconfined(&blame, scratch, &surroundings, &translation, limits)?;
             let escaped = Escaped {
                 store: dir.as_path().to_owned(),
                 names: translation
@@ -358,6 +372,10 @@ impl SandboxBuilder {
         let Some(directory) = self.options.keep_failed.clone() else {
             return;
         };
+        // There is nothing to look at after a built-in builder, as in Nix.
+        if request.derivation.builder.starts_with(b"builtin:") {
+            return;
+        }
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!(

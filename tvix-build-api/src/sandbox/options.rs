@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::builtin::FetchFiles;
 use super::{SandboxPath, engine};
 use crate::BuilderProfile;
 
@@ -26,6 +27,11 @@ pub struct SandboxOptions {
     pub sandbox: bool,
     /// Where build directories of failed builds are kept, if they are.
     pub keep_failed: Option<PathBuf>,
+    /// The certificate authorities, as PEM, that vouch for the servers that `builtin:fetchurl`
+    /// talks to. None: none does, and `https` URLs fail.
+    pub ca_file: Option<PathBuf>,
+    /// The user's passwords for `builtin:fetchurl`, in the form of `.netrc`. It may be missing.
+    pub netrc_file: Option<PathBuf>,
     /// Where builds write; made if it is missing. `None`: in the state directory of the local
     /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
     /// the store by being renamed, or else in a temporary directory.
@@ -55,6 +61,8 @@ impl SandboxOptions {
             sandbox_paths: Vec::new(),
             sandbox: true,
             keep_failed: None,
+            ca_file: usual_ca_file(),
+            netrc_file: None,
             scratch: None,
             first_id: engine::DEFAULT_FIRST_ID,
             ahead: true,
@@ -117,11 +125,33 @@ impl SandboxOptions {
         self
     }
 
+    /// Sets [`ca_file`](Self::ca_file). Without, it is the one that `NIX_SSL_CERT_FILE` or
+    /// `SSL_CERT_FILE` names, or else the system's.
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Sets [`netrc_file`](Self::netrc_file).
+    #[must_use]
+    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.netrc_file = Some(file.into());
+        self
+    }
+
     /// Sets [`keep_failed`](Self::keep_failed).
     #[must_use]
     pub fn keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
         self.keep_failed = Some(directory.into());
         self
+    }
+
+    pub(super) fn fetch_files(&self) -> FetchFiles {
+        FetchFiles {
+            ca: self.ca_file.clone(),
+            netrc: self.netrc_file.clone(),
+        }
     }
 
     pub(super) fn profile(&self) -> BuilderProfile {
@@ -132,4 +162,20 @@ impl SandboxOptions {
             max_jobs: self.max_jobs.max(1),
         }
     }
+}
+
+/// Where certificate authorities usually are, if they are.
+fn usual_ca_file() -> Option<PathBuf> {
+    let named = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(PathBuf::from);
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/ssl/certs/ca-bundle.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt",
+    ];
+    let mut files = named.chain(usual.map(PathBuf::from));
+    files.find(|file| file.is_file())
 }

@@ -52,6 +52,9 @@ pub struct TranslateOptions {
     /// What derivations make that are themselves inputs, for `exportReferencesGraph`: of
     /// [those that a request asks about](derivations_in_graphs).
     pub derivation_outputs: HashMap<StorePath, Vec<StorePath>>,
+    /// Whether who starts the process has built-in builders. Then the program of a translation may
+    /// be the name of one, such as `builtin:fetchurl`.
+    pub builtins: bool,
 }
 
 impl Default for TranslateOptions {
@@ -62,6 +65,7 @@ impl Default for TranslateOptions {
             default_cores: std::thread::available_parallelism().map_or(1, usize::from),
             impure_env: SortedMap::new_vec(),
             derivation_outputs: HashMap::new(),
+            builtins: false,
         }
     }
 }
@@ -138,7 +142,7 @@ impl Translation {
 /// # Errors
 ///
 /// [`TranslateError::Failure`] for derivations that can be built nowhere,
-/// [`TranslateError::Unsupported`] for what is not translated: built-in builders, and
+/// [`TranslateError::Unsupported`] for what is not translated: built-in builders unless there are any, and
 /// [the attributes that are not supported](unsupported_attribute).
 pub fn translate(
     dir: &StoreDir,
@@ -149,9 +153,9 @@ pub fn translate(
     if let Some(message) = unsupported_attribute(derivation)? {
         return Err(TranslateError::Unsupported(message));
     }
-    if derivation.builder.starts_with(b"builtin:") {
+    if derivation.builder.starts_with(b"builtin:") && !options.builtins {
         let message = format!(
-            "the built-in builder '{}' is not supported yet",
+            "the built-in builder '{}' is not supported here",
             derivation.builder
         );
         return Err(TranslateError::Unsupported(message));
