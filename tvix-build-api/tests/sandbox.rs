@@ -321,6 +321,16 @@ async fn build_directories_of_failed_builds_can_be_kept() {
         .collect();
     found.sort();
     assert_eq!(found, ["one\n", "two\n"]);
+    // The log says where.
+    let failure = fixture
+        .fail(&fixture.derivation("echo three > why; exit 1"))
+        .await;
+    let last = failure.log_tail.last().unwrap();
+    let path = last
+        .strip_prefix("note: keeping build directory '")
+        .unwrap();
+    let path = Path::new(path.strip_suffix('\'').unwrap());
+    assert_eq!(fs::read_to_string(path.join("why")).unwrap(), "three\n");
 }
 
 /// Whatever was built, the scratch directory is empty but for what is used again.
@@ -357,6 +367,38 @@ fn find_secrets(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Without a sandbox a build finds and leaves everything where it is on the host.
+/// What asks for no sandbox has none only where that was allowed, and nothing else loses its own.
+#[tokio::test]
+async fn only_what_asks_for_it_has_no_sandbox() {
+    for relaxed in [true, false] {
+        let directory = Directory::outside_of_tmp();
+        let root = directory.path().canonicalize().unwrap().join("root");
+        let canary = root.with_file_name("canary");
+        fs::write(&canary, "seen").unwrap();
+        let dir = root.join("nix/store");
+        let fixture = Fixture::at(directory, dir.to_str().unwrap(), |options| {
+            let shell = SandboxPath::new(busybox(), "/bin/sh");
+            options.sandbox_path(shell).relaxed(relaxed)
+        });
+        let script = format!("if [ -e {} ]; then echo seen; fi > $out", canary.display());
+        let seen = |made: &Instantiated| {
+            let path = made.output_path("out").unwrap();
+            fs::read_to_string(fixture.store.real_path(&path)).unwrap()
+        };
+        let made = fixture.derivation(&script);
+        fixture.succeed(&made).await;
+        assert_eq!(seen(&made), "");
+        let made = fixture.instantiate(shell(&script).env("__noChroot", "1"));
+        if relaxed {
+            fixture.succeed(&made).await;
+            assert_eq!(seen(&made), "seen\n");
+        } else {
+            let error = fixture.build(&made, &[]).await.unwrap_err();
+            assert!(error.to_string().contains("__noChroot"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_a_sandbox() {
     let elsewhere = Fixture::with("/nix/store", |options| options.sandbox(false));

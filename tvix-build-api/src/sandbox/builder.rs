@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
 use nix_compat::store_path::{StoreDir, StorePath};
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::LocalStore;
@@ -24,7 +26,9 @@ use super::run::run;
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
 use crate::outputs::{OutputChecks, PlannedOutput};
-use crate::translate::{TranslateOptions, Translation, derivations_in_graphs, translate};
+use crate::translate::{
+    TranslateOptions, Translation, asks_for_no_sandbox, derivations_in_graphs, translate,
+};
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
     BuilderProfile, Delivery, FailureKind,
@@ -167,8 +171,10 @@ impl SandboxBuilder {
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
+        let confined = self.options.sandbox
+            && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
         let started = async {
-            if self.options.sandbox {
+            if confined {
                 self.start_sandboxed(&dir, &request, context).await
             } else {
                 self.start_unconfined(&dir, &request, context).await
@@ -194,14 +200,14 @@ impl SandboxBuilder {
             tail,
         );
         if let Err(trouble) = ran.await {
-            self.keep_failed(&request, &scratch).await;
+            self.keep_failed(&request, &scratch, context, tail).await;
             return Err(trouble);
         }
         let field = Field {
             blame: self.blame.clone(),
             dir,
             store: scratch.store_dir(),
-            owner: match scratch.host_ids().filter(|_| self.options.sandbox) {
+            owner: match scratch.host_ids().filter(|_| confined) {
                 Some(ids) => ids.uid,
                 None => rustix::process::geteuid().as_raw(),
             },
@@ -327,10 +333,11 @@ impl SandboxBuilder {
                 "without a sandbox, '{path}' cannot be built again while it is in the store"
             )));
         }
-        let mut options = self
-            .translate_options(dir, request, context)
-            .await?
-            .into_owned();
+        let options = self.translate_options(dir, request, context).await?;
+        let mut options = TranslateOptions {
+            unconfined: true,
+            ..options.into_owned()
+        };
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, request) = (dir.clone(), request.clone());
         let own_options = self.options.clone();
@@ -368,7 +375,13 @@ impl SandboxBuilder {
     }
 
     /// Moves the build directory of a failed build to where such are kept, as far as possible.
-    async fn keep_failed(&self, request: &BuildRequest, scratch: &Arc<Scratch>) {
+    async fn keep_failed(
+        &self,
+        request: &BuildRequest,
+        scratch: &Arc<Scratch>,
+        context: &BuildContext,
+        tail: &mut Tail,
+    ) {
         let Some(directory) = self.options.keep_failed.clone() else {
             return;
         };
@@ -384,19 +397,31 @@ impl SandboxBuilder {
             std::process::id()
         );
         let scratch = scratch.clone();
-        let _ = self
+        let kept = directory.join(name);
+        let to = kept.clone();
+        let moved = self
             .blocking(move || {
                 use std::os::unix::fs::DirBuilderExt as _;
                 let build = scratch.build_dir();
                 // Private: what builders leave is not for other users.
                 let mut private = std::fs::DirBuilder::new();
                 let _ = private.recursive(true).mode(0o700).create(&directory);
-                if std::fs::rename(&build, directory.join(name)).is_ok() {
+                let moved = std::fs::rename(&build, to);
+                if moved.is_ok() {
                     let _ = std::fs::create_dir(&build);
                 }
-                Ok(())
+                Ok(moved)
             })
             .await;
+        let line = match moved {
+            Ok(Ok(())) => format!("note: keeping build directory '{}'", kept.display()),
+            Ok(Err(error)) => format!("note: cannot keep the build directory: {error}"),
+            Err(_) => return,
+        };
+        let line = Bytes::from(line);
+        tail.push(&line);
+        // Whoever has cancelled the build does not wait for its log.
+        let _ = context.log.send(line).now_or_never();
     }
 
     /// Runs `work` on a thread that may block. It goes on if the future is dropped.

@@ -25,7 +25,11 @@ pub struct SandboxOptions {
     /// its network. Without, only one kind of store will do: one whose files are where their
     /// paths say. Nothing then keeps two builds of the same derivation at once apart.
     pub sandbox: bool,
-    /// Where build directories of failed builds are kept, if they are.
+    /// Whether derivations that ask for it (`__noChroot`) are built as if [`sandbox`](Self::sandbox)
+    /// were false. Else they are refused.
+    pub relaxed: bool,
+    /// Where build directories of failed builds are kept, if they are: on the file system that
+    /// builds write to. The last line of the log says under which name.
     pub keep_failed: Option<PathBuf>,
     /// The certificate authorities, as PEM, that vouch for the servers that `builtin:fetchurl`
     /// talks to. None: none does, and `https` URLs fail.
@@ -60,6 +64,7 @@ impl SandboxOptions {
             max_jobs: std::thread::available_parallelism().map_or(1, usize::from),
             sandbox_paths: Vec::new(),
             sandbox: true,
+            relaxed: false,
             keep_failed: None,
             ca_file: usual_ca_file(),
             netrc_file: None,
@@ -115,6 +120,13 @@ impl SandboxOptions {
     #[must_use]
     pub fn sandbox(mut self, sandbox: bool) -> Self {
         self.sandbox = sandbox;
+        self
+    }
+
+    /// Sets [`relaxed`](Self::relaxed).
+    #[must_use]
+    pub fn relaxed(mut self, relaxed: bool) -> Self {
+        self.relaxed = relaxed;
         self
     }
 

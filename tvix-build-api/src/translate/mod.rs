@@ -55,6 +55,8 @@ pub struct TranslateOptions {
     /// Whether who starts the process has built-in builders. Then the program of a translation may
     /// be the name of one, such as `builtin:fetchurl`.
     pub builtins: bool,
+    /// Whether the process has no sandbox, as `__noChroot` asks for.
+    pub unconfined: bool,
 }
 
 impl Default for TranslateOptions {
@@ -66,6 +68,7 @@ impl Default for TranslateOptions {
             impure_env: SortedMap::new_vec(),
             derivation_outputs: HashMap::new(),
             builtins: false,
+            unconfined: false,
         }
     }
 }
@@ -153,6 +156,10 @@ pub fn translate(
     if let Some(message) = unsupported_attribute(derivation)? {
         return Err(TranslateError::Unsupported(message));
     }
+    if asks_for_no_sandbox(derivation)? && !options.unconfined {
+        let message = "it has '__noChroot' set, which is not allowed here".to_owned();
+        return Err(TranslateError::Unsupported(message));
+    }
     if derivation.builder.starts_with(b"builtin:") && !options.builtins {
         let message = format!(
             "the built-in builder '{}' is not supported here",
@@ -198,9 +205,7 @@ pub fn translate(
 /// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
 pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, FailureKind> {
     let attributes = Attributes::of(derivation)?;
-    let attribute = if attributes.flag("__noChroot")? {
-        "__noChroot"
-    } else if attributes
+    let attribute = if attributes
         .words("__impureHostDeps")?
         .is_some_and(|paths| !paths.is_empty())
     {
@@ -211,6 +216,15 @@ pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, 
     Ok(Some(format!(
         "the attribute '{attribute}' is not supported yet"
     )))
+}
+
+/// Whether a derivation asks to be built without a sandbox (`__noChroot`).
+///
+/// # Errors
+///
+/// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
+pub fn asks_for_no_sandbox(derivation: &Derivation) -> Result<bool, FailureKind> {
+    Attributes::of(derivation)?.flag("__noChroot")
 }
 
 fn has_network(derivation: &Derivation) -> bool {
