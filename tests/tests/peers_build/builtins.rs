@@ -100,7 +100,8 @@ async fn channels_and_profiles_are_the_same() {
     let channel = instantiate(shell(
         "channel",
         "mkdir -p top/sub; echo x > top/file; chmod +x top/file; ln -s file top/link
-         echo y > top/sub/y; tar -cf x.tar top; gzip -c x.tar > $out",
+         echo y > top/sub/y; files='top/file top/link top/sub/y'
+         touch -h -d @1 $files; tar -cf - $files | gzip > $out",
     ));
     peers.expect_same(&channel).await;
     let unpacked = builtin("unpack-channel")

@@ -24,7 +24,7 @@ use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, this_system};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
-use tvix_tests::local::make_writable;
+use tvix_tests::local::{again_as_an_ordinary_user, make_writable};
 
 /// Two stores with the same derivations and inputs: one for Nix and one for us.
 struct Peers {
@@ -182,4 +182,11 @@ fn shell(name: &str, script: &str) -> DerivationBuilder {
 
 fn instantiate(builder: DerivationBuilder) -> Instantiated {
     builder.instantiate(&StoreDir::default()).unwrap()
+}
+
+/// The same tests as a user without privileges, if this program runs as root: nobody's sandboxes are
+/// made in another way, by Nix as by us.
+#[test]
+fn as_an_ordinary_user() {
+    again_as_an_ordinary_user();
 }
