@@ -38,7 +38,15 @@ in rec {
   '';
   left = make "left" { inherit base; } "mkdir -p $out/bin; ln -s $base $out/base; echo run > $out/bin/run; chmod +x $out/bin/run";
   right = make "right" { inherit (base) dev; } "cat $dev/both > $out";
-  site = make "site" { inherit left right; } "mkdir $out; cp -r $left $out/left; echo $right $out > $out/index";
+  graph = make "graph" { exportReferencesGraph = [ "refs" base ]; } "cat refs > $out";
+  structured = make "structured" {
+    __structuredAttrs = true; outputs = [ "out" ]; words = [ "it's" 1 true null ];
+    exportReferencesGraph.refs = [ base ]; outputChecks.out = { maxSize = 100000; allowedReferences = [ base ]; };
+  } ''
+    line=$(grep '^declare -A outputs=' .attrs.sh); out=''${line#*"'out']='"}
+    sed 's/"[a-zA-Z]*":true,//; s/,"valid":true//g; s#"outputs":{[^}]*}##' .attrs.json > ''${out%%"'"*}
+  '';
+  site = make "site" { inherit left right graph structured; } "mkdir $out; cp -r $left $out/left; echo $right $graph $structured $out > $out/index";
 }
 "#;
 
@@ -117,7 +125,7 @@ async fn nix_reads_what_was_built() {
             assert!(outputs.contains(&absolute(&path)), "{outputs:?}");
         }
     }
-    assert_eq!(built, 7);
+    assert_eq!(built, 9);
     // The tree of the site: it refers to itself, to what it was copied from, and to their needs.
     let requisites = nix_store(&root, &["-q", "--requisites", &printed[0]]);
     for name in ["-base", "-base-dev", "-right", "-site"] {
@@ -202,8 +210,8 @@ async fn they_take_turns() {
     run(nix_build.args(["--no-out-link", "-A", "left"]).arg(&file));
     let before = world.valid().await.len();
     let printed = tvix_build(&world, &drvs);
-    // `right` and `site`: the rest was there.
-    assert_eq!(world.valid().await.len(), before + 2);
+    // What `left` does not need: the rest was there.
+    assert_eq!(world.valid().await.len(), before + 4);
     let mut nix_build = command("nix-build", &world.root());
     let (out, _) = run(nix_build.args(["--no-out-link", "-A", "site"]).arg(&file));
     assert_eq!(out, printed[..1]);

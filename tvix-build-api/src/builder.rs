@@ -8,6 +8,7 @@ use bstr::BStr;
 use nix_compat::derivation::Derivation;
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::required_features;
 use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError};
 
 /// Builds derivations.
@@ -99,8 +100,9 @@ impl BuilderProfile {
         (!known).then_some(derivation.system.as_ref())
     }
 
-    fn lacks_feature<'d>(&self, derivation: &'d Derivation) -> Option<&'d str> {
-        required_features(derivation).find(|feature| !self.features.contains(*feature))
+    fn lacks_feature(&self, derivation: &Derivation) -> Option<String> {
+        let mut required = required_features(derivation).into_iter();
+        required.find(|feature| !self.features.contains(feature))
     }
 }
 
@@ -110,15 +112,6 @@ fn quoted(words: &BTreeSet<String>) -> String {
     }
     let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
     words.join(", ")
-}
-
-/// The words of `requiredSystemFeatures`.
-fn required_features(derivation: &Derivation) -> impl Iterator<Item = &str> {
-    let value = derivation.env_var("requiredSystemFeatures");
-    let text = value
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .unwrap_or_default();
-    text.split_ascii_whitespace()
 }
 
 /// The system of this machine, as Nix names it.

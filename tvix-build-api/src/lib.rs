@@ -13,6 +13,7 @@
 //!
 //! [`translate`] says what a builder program is started with, for back ends that start one.
 
+mod attributes;
 mod builder;
 #[cfg(feature = "conformance")]
 pub mod conformance;

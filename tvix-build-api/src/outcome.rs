@@ -150,7 +150,9 @@ pub enum FailureKind {
         path: String,
     },
     /// A fixed output has other contents than were declared.
-    #[error("hash mismatch in fixed-output derivation: specified {expected}, got {actual}")]
+    #[error(
+        "hash mismatch in fixed-output derivation:\n  specified: {expected}\n     got:    {actual}"
+    )]
     HashMismatch {
         /// What the derivation declares.
         expected: NixHash,
@@ -158,12 +160,27 @@ pub enum FailureKind {
         actual: NixHash,
     },
     /// An output refers to something that it must not refer to.
-    #[error("output '{output}' is not allowed to refer to '{reference}'")]
+    #[error("output '{output}' is not allowed to refer to {}", quoted(references))]
     ForbiddenReference {
         /// The output.
         output: OutputName,
-        /// What it refers to.
-        reference: StorePath,
+        /// All of what it refers to and must not.
+        references: Vec<StorePath>,
+    },
+    /// An output, or it with all that it refers to, is larger than the derivation allows.
+    #[error(
+        "{}output '{output}' is too large at {size} bytes; limit is {limit} bytes",
+        if *closure { "closure of " } else { "" }
+    )]
+    TooLarge {
+        /// The output.
+        output: OutputName,
+        /// The size of its NAR in bytes, or of all NARs of its closure.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+        /// Whether it is the closure that is too large.
+        closure: bool,
     },
     /// An output holds something that a store cannot hold.
     #[error("output '{output}' cannot be stored: {message}")]
@@ -182,6 +199,11 @@ pub enum FailureKind {
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+fn quoted(paths: &[StorePath]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| format!("'{path}'")).collect();
+    paths.join(", ")
 }
 
 impl fmt::Display for BuildFailure {

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Directory, again_as_an_ordinary_user, busybox};
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::nixhash::HashAlgo;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StoreDir;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
@@ -198,10 +200,82 @@ async fn a_program_that_cannot_be_run_is_named() {
 #[tokio::test]
 async fn what_is_not_supported_is_told_apart_from_failing() {
     let fixture = Fixture::new();
-    for attribute in ["__json", "exportReferencesGraph"] {
-        let made = fixture.instantiate(shell("echo x > $out").env(attribute, "{}"));
+    for attribute in ["__noChroot", "__impureHostDeps"] {
+        let made = fixture.instantiate(shell("echo x > $out").env(attribute, "1"));
         let error = fixture.build(&made, &[]).await.unwrap_err();
         assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+    }
+}
+
+/// A graph with a derivation in it holds what that derivation makes.
+#[tokio::test]
+async fn graphs_of_derivations_hold_their_outputs() {
+    let fixture = Fixture::new();
+    let input = fixture.succeeded_once("echo input > $out").await;
+    let contents = input.derivation.to_aterm(fixture.store.store_dir());
+    let name = input.path.name().clone();
+    let drv = fixture
+        .store
+        .add_text(name, &contents, [].into())
+        .await
+        .unwrap();
+    assert_eq!(drv, input.path);
+    let output = input.output_path("out").unwrap();
+    let drv_text = fixture.store.store_dir().display(&drv).to_string();
+    let made = fixture.instantiate(
+        shell("cat graph > $out")
+            .env("exportReferencesGraph", format!("graph {drv_text}"))
+            .source(&drv)
+            .source(&output),
+    );
+    let mut inputs = Vec::new();
+    for path in [&drv, &output] {
+        inputs.push(fixture.store.require(path).await.unwrap());
+    }
+    let outcome = fixture.build(&made, &inputs).await.unwrap();
+    assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
+    let graph = fixture.store.real_path(&made.output_path("out").unwrap());
+    let graph = fs::read_to_string(graph).unwrap();
+    let output = fixture.store.store_dir().display(&output).to_string();
+    assert!(
+        graph.contains(&drv_text) && graph.contains(&output),
+        "{graph}"
+    );
+}
+
+/// What discards its references has none, though its own path in it is still rewritten.
+#[tokio::test]
+async fn references_can_be_discarded() {
+    let fixture = Fixture::new();
+    let input = fixture.input("text").await;
+    let text = fixture.store.store_dir().display(&input.path).to_string();
+    for floating in [false, true] {
+        let json = format!(
+            r#"{{"unsafeDiscardReferences":{{"out":true}},
+                 "outputChecks":{{"out":{{"allowedRequisites":["out"]}}}},"floating":{floating}}}"#
+        );
+        let script = format!(
+            "line=$(grep '^declare -A outputs=' .attrs.sh); out=${{line#*\\'out\\'*\\'}}
+             out=${{out%%\\'*}}; echo {text} $out > $out"
+        );
+        let mut builder = shell(&script).env("__json", json).source(&input.path);
+        if floating {
+            builder = builder.floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256);
+        }
+        let made = fixture.instantiate(builder);
+        let outcome = fixture
+            .build(&made, std::slice::from_ref(&input))
+            .await
+            .unwrap();
+        let BuildOutcome::Success(success) = outcome else {
+            panic!("{outcome:?}");
+        };
+        let outputs = success.delivery.outputs();
+        let info = outputs[0].1;
+        assert!(info.references.is_empty(), "{info:?}");
+        let contents = fs::read_to_string(fixture.store.real_path(&info.path)).unwrap();
+        let own = fixture.store.store_dir().display(&info.path).to_string();
+        assert_eq!(contents, format!("{text} {own}\n"));
     }
 }
 
@@ -247,6 +321,16 @@ async fn build_directories_of_failed_builds_can_be_kept() {
         .collect();
     found.sort();
     assert_eq!(found, ["one\n", "two\n"]);
+    // The log says where.
+    let failure = fixture
+        .fail(&fixture.derivation("echo three > why; exit 1"))
+        .await;
+    let last = failure.log_tail.last().unwrap();
+    let path = last
+        .strip_prefix("note: keeping build directory '")
+        .unwrap();
+    let path = Path::new(path.strip_suffix('\'').unwrap());
+    assert_eq!(fs::read_to_string(path.join("why")).unwrap(), "three\n");
 }
 
 /// Whatever was built, the scratch directory is empty but for what is used again.
@@ -283,6 +367,38 @@ fn find_secrets(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Without a sandbox a build finds and leaves everything where it is on the host.
+/// What asks for no sandbox has none only where that was allowed, and nothing else loses its own.
+#[tokio::test]
+async fn only_what_asks_for_it_has_no_sandbox() {
+    for relaxed in [true, false] {
+        let directory = Directory::outside_of_tmp();
+        let root = directory.path().canonicalize().unwrap().join("root");
+        let canary = root.with_file_name("canary");
+        fs::write(&canary, "seen").unwrap();
+        let dir = root.join("nix/store");
+        let fixture = Fixture::at(directory, dir.to_str().unwrap(), |options| {
+            let shell = SandboxPath::new(busybox(), "/bin/sh");
+            options.sandbox_path(shell).relaxed(relaxed)
+        });
+        let script = format!("if [ -e {} ]; then echo seen; fi > $out", canary.display());
+        let seen = |made: &Instantiated| {
+            let path = made.output_path("out").unwrap();
+            fs::read_to_string(fixture.store.real_path(&path)).unwrap()
+        };
+        let made = fixture.derivation(&script);
+        fixture.succeed(&made).await;
+        assert_eq!(seen(&made), "");
+        let made = fixture.instantiate(shell(&script).env("__noChroot", "1"));
+        if relaxed {
+            fixture.succeed(&made).await;
+            assert_eq!(seen(&made), "seen\n");
+        } else {
+            let error = fixture.build(&made, &[]).await.unwrap_err();
+            assert!(error.to_string().contains("__noChroot"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_a_sandbox() {
     let elsewhere = Fixture::with("/nix/store", |options| options.sandbox(false));

@@ -197,6 +197,10 @@ pub struct BuildingArgs {
     #[arg(long)]
     pub no_sandbox: bool,
 
+    /// Build derivations that ask for it (`__noChroot`) without a sandbox.
+    #[arg(long, conflicts_with = "no_sandbox")]
+    pub relaxed_sandbox: bool,
+
     /// Let builds see a path of this machine, at another path inside with `INSIDE=PATH`; a `?` at
     /// the end allows it to be missing.
     #[arg(long = "sandbox-path", value_name = "PATH")]
@@ -217,4 +221,25 @@ pub struct BuildingArgs {
     /// Seconds without a line of log after which a build is given up.
     #[arg(long, value_name = "SECONDS")]
     pub max_silent_time: Option<u64>,
+
+    /// Bytes of log after which a build is given up.
+    #[arg(long, value_name = "BYTES")]
+    pub max_log_size: Option<u64>,
+
+    /// Keep the build directories of failed builds; their logs say where.
+    #[arg(long, short = 'K')]
+    pub keep_failed: bool,
+
+    /// A feature that derivations may require, besides `benchmark`, `big-parallel` and
+    /// `nixos-test`; may be given several times.
+    #[arg(long = "system-feature", value_name = "FEATURE")]
+    pub system_features: Vec<String>,
+
+    /// A further system that this machine can build for; may be given several times.
+    #[arg(long = "extra-platform", value_name = "SYSTEM")]
+    pub extra_platforms: Vec<String>,
+
+    /// Passwords for what `builtin:fetchurl` fetches.
+    #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
+    pub netrc_file: PathBuf,
 }

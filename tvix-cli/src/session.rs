@@ -49,6 +49,9 @@ pub async fn run(
     Ok(report)
 }
 
+/// What every machine has, as Nix has it: these are hints of where to build.
+const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
+
 fn coordinator(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
@@ -59,12 +62,21 @@ fn coordinator(
         .max_jobs
         .map(usize::from)
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let sandbox = SandboxOptions::new("local")
+    let features = FEATURES.into_iter().map(str::to_owned);
+    let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
+        .features(features.chain(args.system_features.iter().cloned()))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox)
+        .relaxed(args.relaxed_sandbox)
+        .netrc_file(&args.netrc_file)
         // Where only imports are built, there may well be none.
         .ahead(options.policy != BuildPolicy::Imports);
+    sandbox.systems.extend(args.extra_platforms.iter().cloned());
+    if args.keep_failed {
+        // On the file system that builds write to: it is moved there.
+        sandbox = sandbox.keep_failed(store.state_dir().join("tvix-failed"));
+    }
     let builder = SandboxBuilder::new(sandbox)
         .map_err(|error| CliError::Builder(Box::new(error)))?
         .knows(store.clone());
@@ -73,7 +85,7 @@ fn coordinator(
         limits: BuildLimits {
             wall_time: args.timeout.map(Duration::from_secs),
             silence: args.max_silent_time.map(Duration::from_secs),
-            log_bytes: None,
+            log_bytes: args.max_log_size,
         },
         ..options
     };

@@ -255,7 +255,7 @@ async fn a_forbidden_reference(subject: Subject) -> CaseResult {
         let failure = subject.fail(request).await?;
         let wanted = matches!(
             &failure.kind,
-            FailureKind::ForbiddenReference { reference, .. } if *reference == input.path
+            FailureKind::ForbiddenReference { references, .. } if *references == [input.path.clone()]
         );
         ensure!(wanted, "with {attribute} = {value:?}: {failure}");
         subject.ensure_nothing_left(&made).await?;

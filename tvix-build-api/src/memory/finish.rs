@@ -13,7 +13,7 @@ use super::Tree;
 use super::job::{MemoryBuild, MemoryOutputs};
 use crate::FailureKind;
 use crate::outputs::{
-    Destination, HashRewrite, PlannedOutput, ReferenceRules, check_fixed, floating_path,
+    Destination, HashRewrite, MadeOutput, OutputChecks, PlannedOutput, check_fixed, floating_path,
     references_first, rewrite_in_place,
 };
 
@@ -27,9 +27,22 @@ pub(super) struct Finished {
 struct Made {
     output: PlannedOutput,
     nar: Vec<u8>,
+    /// The paths that it mentions.
+    mentions: SortedSet<StorePath>,
+    /// Those that it is known to refer to: none if the derivation says so.
     references: SortedSet<StorePath>,
     /// The contents of a file that cannot be executed.
     plain: Option<Bytes>,
+}
+
+impl Made {
+    fn for_checks(&self) -> MadeOutput<'_> {
+        MadeOutput {
+            output: &self.output,
+            references: &self.references,
+            nar_size: self.nar.len() as u64,
+        }
+    }
 }
 
 /// Hashes, scans and checks what was made. The outputs come references first.
@@ -39,7 +52,7 @@ pub(super) fn finish(
 ) -> Result<Vec<Finished>, FailureKind> {
     let dir = build.store_dir();
     let request = build.request();
-    let rules = ReferenceRules::of(dir, &request.derivation, &build.outputs)?;
+    let checks = OutputChecks::of(dir, &request.derivation, &build.outputs)?;
     let inputs = request.inputs.iter().map(|info| &info.path);
     let own = build.outputs.iter().map(|output| &output.path);
     let scanner = ReferenceScanner::new(inputs.chain(own));
@@ -49,18 +62,16 @@ pub(super) fn finish(
             output: output.name.clone(),
             path: dir.display(&output.path).to_string(),
         })?;
-        make(output, &tree, scanner.clone())
+        let discards = checks.discards_references(&output.name);
+        make(output, &tree, scanner.clone(), discards)
     });
     let outputs: Vec<Made> = outputs.collect::<Result<_, _>>()?;
     if let Some(name) = made.0.keys().next() {
         let message = format!("it has no output '{name}', which was made");
         return Err(FailureKind::InvalidDerivation { message });
     }
-    let referring: Vec<_> = outputs
-        .iter()
-        .map(|made| (made.output.clone(), made.references.clone()))
-        .collect();
-    rules.check(&referring, &request.inputs)?;
+    let made: Vec<_> = outputs.iter().map(Made::for_checks).collect();
+    checks.check(&made, &request.inputs)?;
     let order = order(&outputs)?;
     let mut outputs: Vec<Option<Made>> = outputs.into_iter().map(Some).collect();
     let mut moved = Vec::new();
@@ -75,12 +86,18 @@ fn make(
     output: &PlannedOutput,
     tree: &Tree,
     mut scanner: ReferenceScanner,
+    discards: bool,
 ) -> Result<Made, FailureKind> {
     let nar = tree.to_nar().map_err(|error| invalid(output, error))?;
     scanner.update(&nar);
+    let mentions = scanner.finish();
     Ok(Made {
         output: output.clone(),
-        references: scanner.finish(),
+        references: match discards {
+            true => SortedSet::new(),
+            false => mentions.clone(),
+        },
+        mentions,
         nar,
         plain: tree.plain_contents().cloned(),
     })
@@ -113,10 +130,11 @@ fn settle(
     let Made {
         output,
         mut nar,
+        mentions,
         references,
         plain,
     } = made;
-    let to_rewrite = moved.iter().filter(|(from, _)| references.contains(from));
+    let to_rewrite = moved.iter().filter(|(from, _)| mentions.contains(from));
     let rewrites: Vec<_> = to_rewrite
         .map(|(from, to)| HashRewrite::new(from, to))
         .collect();

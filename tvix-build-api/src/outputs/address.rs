@@ -35,13 +35,13 @@ pub(crate) fn check_fixed(
             actual,
         });
     }
-    match references.iter().next() {
-        None => Ok(()),
-        Some(reference) => Err(FailureKind::ForbiddenReference {
-            output: output.name.clone(),
-            reference: reference.clone(),
-        }),
+    if references.is_empty() {
+        return Ok(());
     }
+    Err(FailureKind::ForbiddenReference {
+        output: output.name.clone(),
+        references: references.iter().cloned().collect(),
+    })
 }
 
 /// The path of a floating output with this hash, which leaves out its references to itself.

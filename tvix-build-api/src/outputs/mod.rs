@@ -2,9 +2,9 @@
 //! order they are handed over.
 
 mod address;
+mod checks;
 mod order;
 mod plan;
-mod references;
 mod rewrite;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 mod rewriting_writer;
@@ -12,9 +12,9 @@ mod rewriting_writer;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub(crate) use address::Addressed;
 pub(crate) use address::{check_fixed, floating_path};
+pub(crate) use checks::{MadeOutput, OutputChecks};
 pub(crate) use order::references_first;
 pub(crate) use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
-pub(crate) use references::ReferenceRules;
 pub(crate) use rewrite::{HashRewrite, rewrite_in_place};
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub(crate) use rewriting_writer::RewritingWriter;

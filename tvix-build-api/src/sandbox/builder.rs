@@ -1,5 +1,6 @@
 //! The builder.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,23 +8,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
 use nix_compat::store_path::{StoreDir, StorePath};
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
 
+use super::SandboxOptions;
 use super::deliver::{KnownStore, deliver};
 use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs};
 use super::place::Place;
-use super::prepare::{self, Prepared};
+use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
 use super::trouble::{Blame, Trouble};
-use super::{SandboxOptions, SandboxPath};
 use crate::log::Tail;
-use crate::outputs::{PlannedOutput, ReferenceRules};
-use crate::translate::{TranslateOptions, Translation, translate};
+use crate::outputs::{OutputChecks, PlannedOutput};
+use crate::translate::{
+    TranslateOptions, Translation, asks_for_no_sandbox, derivations_in_graphs, translate,
+};
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
     BuilderProfile, Delivery, FailureKind,
@@ -68,7 +73,10 @@ impl SandboxBuilder {
             blame: Blame(options.name.clone()),
             place: Arc::new(Place::new(options.scratch.clone(), options.first_id)),
             options: Arc::new(options),
-            translate: TranslateOptions::default().with_own_environment(),
+            translate: TranslateOptions {
+                builtins: cfg!(feature = "builtins"),
+                ..TranslateOptions::default().with_own_environment()
+            },
             stores: HashMap::new(),
         };
         if builder.options.scratch.is_some() {
@@ -163,8 +171,10 @@ impl SandboxBuilder {
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
+        let confined = self.options.sandbox
+            && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
         let started = async {
-            if self.options.sandbox {
+            if confined {
                 self.start_sandboxed(&dir, &request, context).await
             } else {
                 self.start_unconfined(&dir, &request, context).await
@@ -174,7 +184,7 @@ impl SandboxBuilder {
             starting,
             scratch,
             outputs,
-            rules,
+            checks,
         } = unless_cancelled(context, started).await?;
         let running = unless_cancelled(context, async {
             let running = starting.running().await;
@@ -190,20 +200,20 @@ impl SandboxBuilder {
             tail,
         );
         if let Err(trouble) = ran.await {
-            self.keep_failed(&request, &scratch).await;
+            self.keep_failed(&request, &scratch, context, tail).await;
             return Err(trouble);
         }
         let field = Field {
             blame: self.blame.clone(),
             dir,
             store: scratch.store_dir(),
-            owner: match scratch.host_ids().filter(|_| self.options.sandbox) {
+            owner: match scratch.host_ids().filter(|_| confined) {
                 Some(ids) => ids.uid,
                 None => rustix::process::geteuid().as_raw(),
             },
             request,
             outputs,
-            rules,
+            checks,
         };
         let harvested = self.blocking({
             let scratch = scratch.clone();
@@ -235,19 +245,23 @@ impl SandboxBuilder {
         request: &Arc<BuildRequest>,
         context: &BuildContext,
     ) -> Result<Started, Trouble> {
-        let translation = translate(dir, request, &self.translate)
-            .map_err(|error| self.blame.translate(error))?;
+        let options = self.translate_options(dir, request, context).await?;
+        let translation =
+            translate(dir, request, &options).map_err(|error| self.blame.translate(error))?;
         let inputs = self.locate(request, context).await?;
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, options) = (dir.clone(), self.options.clone());
         let request = request.clone();
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
-            let paths: &[SandboxPath] = &options.sandbox_paths;
-            let files = &inputs.files;
+            let surroundings = Surroundings {
+                dir: &dir,
+                inputs: &inputs.files,
+                options: &options,
+            };
             let limits = &request.limits;
             let prepared =
-                prepare::sandboxed(&engine, &blame, &dir, &translation, files, paths, limits)?;
+                prepare::sandboxed(&engine, &blame, &surroundings, &translation, limits)?;
             let held = Held {
                 _inputs: inputs,
                 escaped: None,
@@ -255,6 +269,24 @@ impl SandboxBuilder {
             Started::new(&engine, &blame, &dir, &request, translation, prepared, held)
         })
         .await
+    }
+
+    /// How this request is translated: with what the derivations make that it asks about.
+    async fn translate_options(
+        &self,
+        dir: &StoreDir,
+        request: &BuildRequest,
+        context: &BuildContext,
+    ) -> Result<Cow<'_, TranslateOptions>, Trouble> {
+        let asked_about = derivations_in_graphs(dir, request)?;
+        if asked_about.is_empty() {
+            return Ok(Cow::Borrowed(&self.translate));
+        }
+        let mut options = self.translate.clone();
+        options.derivation_outputs = inputs::outputs_of(&context.inputs, &asked_about)
+            .await
+            .map_err(|error| self.blame.inputs(error))?;
+        Ok(Cow::Owned(options))
     }
 
     async fn locate(
@@ -301,16 +333,28 @@ impl SandboxBuilder {
                 "without a sandbox, '{path}' cannot be built again while it is in the store"
             )));
         }
+        let options = self.translate_options(dir, request, context).await?;
+        let mut options = TranslateOptions {
+            unconfined: true,
+            ..options.into_owned()
+        };
         let (place, blame) = (self.place.clone(), self.blame.clone());
-        let mut options = self.translate.clone();
         let (dir, request) = (dir.clone(), request.clone());
+        let own_options = self.options.clone();
         self.blocking(move || {
             let engine = place.engine().map_err(|error| blame.engine(error))?;
             let scratch = engine.scratch().map_err(|error| blame.engine(error))?;
             options.build_dir = scratch.build_dir().display().to_string();
             let translation =
                 translate(&dir, &request, &options).map_err(|error| blame.translate(error))?;
-            let prepared = prepare::unconfined(&blame, scratch, &translation, &request.limits)?;
+            let surroundings = Surroundings {
+                dir: &dir,
+                inputs: &[],
+                options: &own_options,
+            };
+            let limits = &request.limits;
+            let prepared =
+                prepare::unconfined(&blame, scratch, &surroundings, &translation, limits)?;
             let escaped = Escaped {
                 store: dir.as_path().to_owned(),
                 names: translation
@@ -331,10 +375,20 @@ impl SandboxBuilder {
     }
 
     /// Moves the build directory of a failed build to where such are kept, as far as possible.
-    async fn keep_failed(&self, request: &BuildRequest, scratch: &Arc<Scratch>) {
+    async fn keep_failed(
+        &self,
+        request: &BuildRequest,
+        scratch: &Arc<Scratch>,
+        context: &BuildContext,
+        tail: &mut Tail,
+    ) {
         let Some(directory) = self.options.keep_failed.clone() else {
             return;
         };
+        // There is nothing to look at after a built-in builder, as in Nix.
+        if request.derivation.builder.starts_with(b"builtin:") {
+            return;
+        }
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!(
@@ -343,19 +397,31 @@ impl SandboxBuilder {
             std::process::id()
         );
         let scratch = scratch.clone();
-        let _ = self
+        let kept = directory.join(name);
+        let to = kept.clone();
+        let moved = self
             .blocking(move || {
                 use std::os::unix::fs::DirBuilderExt as _;
                 let build = scratch.build_dir();
                 // Private: what builders leave is not for other users.
                 let mut private = std::fs::DirBuilder::new();
                 let _ = private.recursive(true).mode(0o700).create(&directory);
-                if std::fs::rename(&build, directory.join(name)).is_ok() {
+                let moved = std::fs::rename(&build, to);
+                if moved.is_ok() {
                     let _ = std::fs::create_dir(&build);
                 }
-                Ok(())
+                Ok(moved)
             })
             .await;
+        let line = match moved {
+            Ok(Ok(())) => format!("note: keeping build directory '{}'", kept.display()),
+            Ok(Err(error)) => format!("note: cannot keep the build directory: {error}"),
+            Err(_) => return,
+        };
+        let line = Bytes::from(line);
+        tail.push(&line);
+        // Whoever has cancelled the build does not wait for its log.
+        let _ = context.log.send(line).now_or_never();
     }
 
     /// Runs `work` on a thread that may block. It goes on if the future is dropped.
@@ -390,7 +456,7 @@ struct Started {
     starting: Starting,
     scratch: Arc<Scratch>,
     outputs: Vec<PlannedOutput>,
-    rules: ReferenceRules,
+    checks: OutputChecks,
 }
 
 impl Started {
@@ -406,14 +472,14 @@ impl Started {
         held: Held,
     ) -> Result<Self, Trouble> {
         let outputs = translation.outputs;
-        let rules = ReferenceRules::of(dir, &request.derivation, &outputs)?;
+        let checks = OutputChecks::of(dir, &request.derivation, &outputs)?;
         let Prepared { spec, scratch } = prepared;
         let starting = engine.start(spec, (held, scratch.clone()));
         Ok(Self {
             starting: starting.map_err(|error| blame.engine(error))?,
             scratch,
             outputs,
-            rules,
+            checks,
         })
     }
 }

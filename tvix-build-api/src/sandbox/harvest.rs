@@ -12,7 +12,7 @@ use tvix_store_api::tree::{TreeError, TreeScan, canonicalise};
 
 use super::settle::Settler;
 use super::trouble::{Blame, Trouble};
-use crate::outputs::{PlannedOutput, ReferenceRules, references_first};
+use crate::outputs::{MadeOutput, OutputChecks, PlannedOutput, references_first};
 use crate::{BuildRequest, FailureKind};
 
 /// An output as files, canonical and checked.
@@ -35,7 +35,7 @@ pub(super) struct Field {
     pub owner: u32,
     pub request: Arc<BuildRequest>,
     pub outputs: Vec<PlannedOutput>,
-    pub rules: ReferenceRules,
+    pub checks: OutputChecks,
 }
 
 /// An output of which is known what is in it.
@@ -43,6 +43,8 @@ pub(super) struct Found {
     pub output: PlannedOutput,
     pub file: PathBuf,
     pub scan: TreeScan,
+    /// What it is known to refer to: what the scan found, or nothing if the derivation says so.
+    pub references: SortedSet<StorePath>,
 }
 
 impl Field {
@@ -70,17 +72,24 @@ impl Field {
             let file = self.file(output);
             let scan = canonicalise(&file, self.owner, candidates.iter().copied())
                 .map_err(|error| self.tree_error(output, error))?;
+            let references = match self.checks.discards_references(&output.name) {
+                true => SortedSet::new(),
+                false => scan.references.clone(),
+            };
             found.push(Found {
                 output: output.clone(),
                 file,
                 scan,
+                references,
             });
         }
-        let referring: Vec<(PlannedOutput, SortedSet<StorePath>)> = found
-            .iter()
-            .map(|found| (found.output.clone(), found.scan.references.clone()))
-            .collect();
-        self.rules.check(&referring, &self.request.inputs)?;
+        let made = found.iter().map(|found| MadeOutput {
+            output: &found.output,
+            references: &found.references,
+            nar_size: found.scan.nar_size,
+        });
+        let made: Vec<_> = made.collect();
+        self.checks.check(&made, &self.request.inputs)?;
         let order = order(&found)?;
         let mut found: Vec<Option<Found>> = found.into_iter().map(Some).collect();
         let mut settler = Settler::new(self);
@@ -142,7 +151,7 @@ fn order(found: &[Found]) -> Result<Vec<usize>, FailureKind> {
     let edges: Vec<_> = found
         .iter()
         .map(|found| {
-            let refers_to = |path: &StorePath| found.scan.references.contains(path);
+            let refers_to = |path: &StorePath| found.references.contains(path);
             (&found.output.path, refers_to)
         })
         .collect();

@@ -1,9 +1,11 @@
 //! Where the inputs of a build are as files.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use nix_compat::store_path::StorePath;
+use nix_compat::derivation::Derivation;
+use nix_compat::store_path::{DRV_SUFFIX, StorePath};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
 
 use crate::BuildRequest;
@@ -46,4 +48,37 @@ impl Inputs {
             _unpacked: located,
         })
     }
+}
+
+/// What derivations among the inputs make, as far as that is known before they are built.
+pub(super) async fn outputs_of(
+    store: &dyn Store,
+    derivations: &[StorePath],
+) -> Result<HashMap<StorePath, Vec<StorePath>>, StoreError> {
+    let mut outputs = HashMap::with_capacity(derivations.len());
+    for path in derivations {
+        let local = store.local_path(path).await?;
+        let unreadable = |file: PathBuf, source: tvix_store_api::BoxError| StoreError::Source {
+            file,
+            path: path.clone(),
+            source,
+        };
+        let (dir, of) = (store.store_dir().clone(), path.clone());
+        let file = local.path().to_owned();
+        let read = tokio::task::spawn_blocking(move || -> Result<_, tvix_store_api::BoxError> {
+            let contents = std::fs::read(local.path())?;
+            let name = of.name().as_str();
+            let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name).parse()?;
+            let derivation = Derivation::from_aterm(&dir, name, &contents)?;
+            let known = derivation.output_paths(&dir).filter_map(|(_, path)| path);
+            Ok(known.collect())
+        });
+        let read = match read.await {
+            Ok(read) => read,
+            Err(lost) => Err(lost.into()),
+        };
+        let made = read.map_err(|source| unreadable(file, source))?;
+        outputs.insert(path.clone(), made);
+    }
+    Ok(outputs)
 }

@@ -7,6 +7,11 @@
 //! and run, its outputs are harvested and delivered.
 
 mod builder;
+#[cfg(feature = "builtins")]
+mod builtin;
+#[cfg(not(feature = "builtins"))]
+#[path = "no_builtin.rs"]
+mod builtin;
 mod deliver;
 pub mod engine;
 mod harvest;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::builtin::FetchFiles;
 use super::{SandboxPath, engine};
 use crate::BuilderProfile;
 
@@ -24,8 +25,17 @@ pub struct SandboxOptions {
     /// its network. Without, only one kind of store will do: one whose files are where their
     /// paths say. Nothing then keeps two builds of the same derivation at once apart.
     pub sandbox: bool,
-    /// Where build directories of failed builds are kept, if they are.
+    /// Whether derivations that ask for it (`__noChroot`) are built as if [`sandbox`](Self::sandbox)
+    /// were false. Else they are refused.
+    pub relaxed: bool,
+    /// Where build directories of failed builds are kept, if they are: on the file system that
+    /// builds write to. The last line of the log says under which name.
     pub keep_failed: Option<PathBuf>,
+    /// The certificate authorities, as PEM, that vouch for the servers that `builtin:fetchurl`
+    /// talks to. None: none does, and `https` URLs fail.
+    pub ca_file: Option<PathBuf>,
+    /// The user's passwords for `builtin:fetchurl`, in the form of `.netrc`. It may be missing.
+    pub netrc_file: Option<PathBuf>,
     /// Where builds write; made if it is missing. `None`: in the state directory of the local
     /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
     /// the store by being renamed, or else in a temporary directory.
@@ -54,7 +64,10 @@ impl SandboxOptions {
             max_jobs: std::thread::available_parallelism().map_or(1, usize::from),
             sandbox_paths: Vec::new(),
             sandbox: true,
+            relaxed: false,
             keep_failed: None,
+            ca_file: usual_ca_file(),
+            netrc_file: None,
             scratch: None,
             first_id: engine::DEFAULT_FIRST_ID,
             ahead: true,
@@ -110,10 +123,32 @@ impl SandboxOptions {
         self
     }
 
+    /// Sets [`relaxed`](Self::relaxed).
+    #[must_use]
+    pub fn relaxed(mut self, relaxed: bool) -> Self {
+        self.relaxed = relaxed;
+        self
+    }
+
     /// Sets [`ahead`](Self::ahead).
     #[must_use]
     pub fn ahead(mut self, ahead: bool) -> Self {
         self.ahead = ahead;
+        self
+    }
+
+    /// Sets [`ca_file`](Self::ca_file). Without, it is the one that `NIX_SSL_CERT_FILE` or
+    /// `SSL_CERT_FILE` names, or else the system's.
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Sets [`netrc_file`](Self::netrc_file).
+    #[must_use]
+    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.netrc_file = Some(file.into());
         self
     }
 
@@ -124,6 +159,13 @@ impl SandboxOptions {
         self
     }
 
+    pub(super) fn fetch_files(&self) -> FetchFiles {
+        FetchFiles {
+            ca: self.ca_file.clone(),
+            netrc: self.netrc_file.clone(),
+        }
+    }
+
     pub(super) fn profile(&self) -> BuilderProfile {
         BuilderProfile {
             name: self.name.clone(),
@@ -132,4 +174,20 @@ impl SandboxOptions {
             max_jobs: self.max_jobs.max(1),
         }
     }
+}
+
+/// Where certificate authorities usually are, if they are.
+fn usual_ca_file() -> Option<PathBuf> {
+    let named = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(PathBuf::from);
+    let usual = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/ssl/certs/ca-bundle.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt",
+    ];
+    let mut files = named.chain(usual.map(PathBuf::from));
+    files.find(|file| file.is_file())
 }

@@ -1,5 +1,6 @@
 //! From a translated derivation to a process that can be started.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use bstr::BString;
 use nix_compat::store_path::StoreDir;
 
-use super::SandboxPath;
+use super::builtin::Builtin;
 use super::engine::{
     Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
     SandboxSpec, Scratch,
 };
 use super::trouble::{Blame, Trouble};
+use super::{SandboxOptions, SandboxPath};
 use crate::BuildLimits;
 use crate::translate::{BUILD_DIR, Translation, etc};
 
@@ -26,21 +28,46 @@ pub(super) struct Prepared {
     pub scratch: Arc<Scratch>,
 }
 
+/// What is around a build.
+pub(super) struct Surroundings<'a> {
+    pub dir: &'a StoreDir,
+    /// Where the inputs are.
+    pub inputs: &'a [PathBuf],
+    pub options: &'a SandboxOptions,
+}
+
 /// Makes the directories and files of a build and says what it is to see. Blocks.
 pub(super) fn sandboxed(
     engine: &Engine,
     blame: &Blame,
-    dir: &StoreDir,
+    around: &Surroundings<'_>,
     translation: &Translation,
-    inputs: &[PathBuf],
-    sandbox_paths: &[SandboxPath],
     limits: &BuildLimits,
 ) -> Result<Prepared, Trouble> {
+    let dir = around.dir;
+    let builtin = Builtin::of(translation, &around.options.fetch_files());
+    let builtin = builtin.map_err(|message| blame.unsupported(message))?;
+    let mut inputs = Cow::Borrowed(around.inputs);
+    if let Some(builtin) = &builtin {
+        let more = builtin.store_paths(dir.as_path());
+        let more = more.into_iter().filter(|path| {
+            !around
+                .inputs
+                .iter()
+                .any(|input| input.file_name() == path.file_name())
+        });
+        inputs.to_mut().extend(more);
+        inputs.to_mut().dedup();
+    }
     let mut scratch = engine.scratch().map_err(|error| blame.engine(error))?;
     let mut spec = spec(translation, limits);
-    let network = translation.network;
-    surround(&mut spec, &mut scratch, dir, inputs, sandbox_paths, network)
+    let (paths, network) = (&around.options.sandbox_paths, translation.network);
+    surround(&mut spec, &mut scratch, dir, &inputs, paths, network)
         .map_err(|error| blame.engine(error))?;
+    if let Some(builtin) = builtin {
+        let started = builtin.start(&mut spec, &scratch, dir.as_path());
+        started.map_err(|error| blame.io("preparing a built-in builder", error))?;
+    }
     write_files(&scratch, translation)
         .map_err(|error| blame.io("writing the files of a build directory", error))?;
     Ok(Prepared {
@@ -93,12 +120,18 @@ fn surround(
 pub(super) fn unconfined(
     blame: &Blame,
     scratch: Scratch,
+    around: &Surroundings<'_>,
     translation: &Translation,
     limits: &BuildLimits,
 ) -> Result<Prepared, Trouble> {
     let mut spec = spec(translation, limits);
     spec.isolation = Isolation::None;
     spec.cwd = scratch.build_dir();
+    let builtin = Builtin::of(translation, &around.options.fetch_files());
+    if let Some(builtin) = builtin.map_err(|message| blame.unsupported(message))? {
+        let started = builtin.start(&mut spec, &scratch, around.dir.as_path());
+        started.map_err(|error| blame.io("preparing a built-in builder", error))?;
+    }
     write_files(&scratch, translation)
         .map_err(|error| blame.io("writing the files of a build directory", error))?;
     Ok(Prepared {

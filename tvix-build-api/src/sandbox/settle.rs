@@ -41,7 +41,6 @@ impl<'f> Settler<'f> {
             .map(|(from, to)| HashRewrite::new(from, to))
             .collect();
         let references: SortedSet<StorePath> = found
-            .scan
             .references
             .iter()
             .map(|path| self.now(path).clone())
@@ -109,7 +108,7 @@ impl<'f> Settler<'f> {
         algo: HashAlgo,
         mut rewrites: Vec<HashRewrite>,
     ) -> Result<Harvested, Trouble> {
-        let to_self = references.contains(&found.output.path);
+        let to_self = found.scan.references.contains(&found.output.path);
         let unchanged = rewrites.is_empty() && !to_self;
         let hash = match method {
             ContentAddressMethod::NixArchive if unchanged && algo == HashAlgo::Sha256 => {

@@ -6,9 +6,12 @@ use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StoreDir;
+use serde_json::{Map, Value};
 
 use super::{BuildFile, TranslateOptions, has_network};
-use crate::FailureKind;
+use crate::attributes::{self, Attributes, ReferenceGraphs};
+use crate::outputs::PlannedOutput;
+use crate::{BuildRequest, FailureKind};
 
 /// The environment, and the files that hold what does not stand in it.
 ///
@@ -16,15 +19,15 @@ use crate::FailureKind;
 /// (`initEnv` of C++ Nix).
 pub(super) fn environment(
     dir: &StoreDir,
+    request: &BuildRequest,
     derivation: &Derivation,
-    cores: usize,
+    outputs: &[PlannedOutput],
     options: &TranslateOptions,
 ) -> Result<(SortedMap<BString, BString>, Vec<BuildFile>), FailureKind> {
     let mut env: SortedMap<BString, BString> = SortedMap::new_vec();
-    let cores = if cores == 0 {
-        options.default_cores
-    } else {
-        cores
+    let cores = match request.cores {
+        0 => options.default_cores,
+        cores => cores,
     };
     // A program that looks there by itself should not find anything by chance.
     env.insert("PATH".into(), "/path-not-set".into());
@@ -32,6 +35,51 @@ pub(super) fn environment(
     env.insert("NIX_STORE".into(), dir.as_str().into());
     env.insert("NIX_BUILD_CORES".into(), cores.to_string().into());
 
+    let attributes = Attributes::of(derivation)?;
+    let made_by = &options.derivation_outputs;
+    let graphs = ReferenceGraphs::of(dir, request, &attributes, made_by)?;
+    let files = match &attributes {
+        Attributes::Plain(_) => {
+            let mut files = variables(&mut env, derivation, options)?;
+            for (name, contents) in graphs.registrations()? {
+                files.push(BuildFile { name, contents });
+            }
+            files
+        }
+        Attributes::Structured(attributes) => {
+            let outputs = outputs.iter().map(|output| {
+                let path = dir.display(&output.path).to_string();
+                (output.name.to_string(), Value::from(path))
+            });
+            let outputs: Map<String, Value> = outputs.collect();
+            structured(&mut env, attributes, outputs, graphs.infos()?, options)
+        }
+    };
+
+    for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
+        env.insert(name.into(), options.build_dir.as_str().into());
+    }
+    if derivation.is_fixed_output() {
+        env.insert("NIX_OUTPUT_CHECKED".into(), "1".into());
+    }
+    if has_network(derivation) {
+        for name in attributes.words("impureEnvVars")?.unwrap_or_default() {
+            let value = options.impure_env.get(name.as_bstr());
+            env.insert(name, value.cloned().unwrap_or_default());
+        }
+    }
+    // Programs of nixpkgs' standard environment write structured messages there.
+    env.insert("NIX_LOG_FD".into(), "2".into());
+    env.insert("TERM".into(), "xterm-256color".into());
+    Ok((env, files))
+}
+
+/// The variables of a derivation, and the files for those that it wants to have in files.
+fn variables(
+    env: &mut SortedMap<BString, BString>,
+    derivation: &Derivation,
+    options: &TranslateOptions,
+) -> Result<Vec<BuildFile>, FailureKind> {
     let mut files = Vec::new();
     let as_file: Vec<&[u8]> = derivation
         .env_var("passAsFile")
@@ -57,24 +105,31 @@ pub(super) fn environment(
             contents: value.clone(),
         });
     }
+    Ok(files)
+}
 
-    for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
-        env.insert(name.into(), options.build_dir.as_str().into());
-    }
-    if derivation.is_fixed_output() {
-        env.insert("NIX_OUTPUT_CHECKED".into(), "1".into());
-    }
-    if has_network(derivation) {
-        let names = derivation.env_var("impureEnvVars");
-        for name in names.into_iter().flat_map(|names| names.fields()) {
-            let value = options.impure_env.get(name.as_bstr());
-            env.insert(name.into(), value.cloned().unwrap_or_default());
+/// The files that hold structured attributes, and the variables that say where they are.
+fn structured(
+    env: &mut SortedMap<BString, BString>,
+    attributes: &Map<String, Value>,
+    outputs: Map<String, Value>,
+    graphs: Vec<(String, Value)>,
+    options: &TranslateOptions,
+) -> Vec<BuildFile> {
+    let written = attributes::files(attributes, outputs, graphs);
+    let files = [
+        ("NIX_ATTRS_SH_FILE", ".attrs.sh", written.shell),
+        ("NIX_ATTRS_JSON_FILE", ".attrs.json", written.json),
+    ];
+    let files = files.into_iter().map(|(variable, name, contents)| {
+        let path = format!("{}/{name}", options.build_dir);
+        env.insert(variable.into(), path.into());
+        BuildFile {
+            name: name.to_owned(),
+            contents: contents.into(),
         }
-    }
-    // Programs of nixpkgs' standard environment write structured messages there.
-    env.insert("NIX_LOG_FD".into(), "2".into());
-    env.insert("TERM".into(), "xterm-256color".into());
-    Ok((env, files))
+    });
+    files.collect()
 }
 
 #[cfg(test)]
@@ -158,8 +213,45 @@ mod tests {
     }
 
     #[test]
+    fn structured_attributes_are_files() {
+        let made = of(derivation()
+            .env(
+                "__json",
+                r#"{"passAsFile":["a"],"a":"b","outputs":["out"],"exportReferencesGraph":{}}"#,
+            )
+            .env("other", "is not passed"))
+        .unwrap();
+        assert!(made.env_var("other").is_none());
+        assert!(made.env_var("__json").is_none());
+        assert!(made.env_var("out").is_none());
+        let file = |name: &str| {
+            let found = made.files.iter().find(|file| file.name == name).unwrap();
+            found.contents.to_string()
+        };
+        let (_, path) = made.outputs().next().unwrap();
+        let path = StoreDir::default().display(path).to_string();
+        assert_eq!(
+            file(".attrs.json"),
+            format!(
+                r#"{{"a":"b","exportReferencesGraph":{{}},"outputs":{{"out":"{path}"}},"passAsFile":["a"]}}"#
+            )
+        );
+        assert_eq!(
+            file(".attrs.sh"),
+            format!(
+                "declare a='b'\ndeclare -A exportReferencesGraph=()\n\
+                 declare -A outputs=(['out']='{path}' )\ndeclare -a passAsFile=('a' )\n"
+            )
+        );
+        let var = |name| made.env_var(name).unwrap().to_string();
+        assert_eq!(var("NIX_ATTRS_JSON_FILE"), "/build/.attrs.json");
+        assert_eq!(var("NIX_ATTRS_SH_FILE"), "/build/.attrs.sh");
+        assert_eq!(var("PATH"), "/path-not-set");
+    }
+
+    #[test]
     fn what_is_not_supported_is_said() {
-        for attribute in ["__json", "exportReferencesGraph", "__noChroot"] {
+        for attribute in ["__noChroot", "__impureHostDeps"] {
             let error = of(derivation().env(attribute, "1")).unwrap_err();
             assert!(matches!(error, TranslateError::Unsupported(_)), "{error}");
         }

@@ -23,12 +23,16 @@
 mod environment;
 pub mod etc;
 
+use std::collections::HashMap;
+
 use bstr::{BStr, BString, ByteSlice as _};
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::{StoreDir, StorePath};
 use thiserror::Error;
 
+use crate::attributes::Attributes;
+pub use crate::attributes::derivations_in_graphs;
 use crate::outputs::{PlannedOutput, placeholder_rewrites, plan_outputs};
 use crate::{BuildRequest, FailureKind};
 
@@ -45,6 +49,14 @@ pub struct TranslateOptions {
     pub default_cores: usize,
     /// The environment that `impureEnvVars` of fixed-output derivations are taken from.
     pub impure_env: SortedMap<BString, BString>,
+    /// What derivations make that are themselves inputs, for `exportReferencesGraph`: of
+    /// [those that a request asks about](derivations_in_graphs).
+    pub derivation_outputs: HashMap<StorePath, Vec<StorePath>>,
+    /// Whether who starts the process has built-in builders. Then the program of a translation may
+    /// be the name of one, such as `builtin:fetchurl`.
+    pub builtins: bool,
+    /// Whether the process has no sandbox, as `__noChroot` asks for.
+    pub unconfined: bool,
 }
 
 impl Default for TranslateOptions {
@@ -54,6 +66,9 @@ impl Default for TranslateOptions {
             build_dir: BUILD_DIR.to_owned(),
             default_cores: std::thread::available_parallelism().map_or(1, usize::from),
             impure_env: SortedMap::new_vec(),
+            derivation_outputs: HashMap::new(),
+            builtins: false,
+            unconfined: false,
         }
     }
 }
@@ -130,7 +145,7 @@ impl Translation {
 /// # Errors
 ///
 /// [`TranslateError::Failure`] for derivations that can be built nowhere,
-/// [`TranslateError::Unsupported`] for what is not translated: built-in builders, and
+/// [`TranslateError::Unsupported`] for what is not translated: built-in builders unless there are any, and
 /// [the attributes that are not supported](unsupported_attribute).
 pub fn translate(
     dir: &StoreDir,
@@ -138,12 +153,16 @@ pub fn translate(
     options: &TranslateOptions,
 ) -> Result<Translation, TranslateError> {
     let derivation = &*request.derivation;
-    if let Some(message) = unsupported_attribute(derivation) {
+    if let Some(message) = unsupported_attribute(derivation)? {
         return Err(TranslateError::Unsupported(message));
     }
-    if derivation.builder.starts_with(b"builtin:") {
+    if asks_for_no_sandbox(derivation)? && !options.unconfined {
+        let message = "it has '__noChroot' set, which is not allowed here".to_owned();
+        return Err(TranslateError::Unsupported(message));
+    }
+    if derivation.builder.starts_with(b"builtin:") && !options.builtins {
         let message = format!(
-            "the built-in builder '{}' is not supported yet",
+            "the built-in builder '{}' is not supported here",
             derivation.builder
         );
         return Err(TranslateError::Unsupported(message));
@@ -157,7 +176,7 @@ pub fn translate(
     } else {
         std::borrow::Cow::Borrowed(derivation)
     };
-    let (env, files) = environment::environment(dir, &derivation, request.cores, options)?;
+    let (env, files) = environment::environment(dir, request, &derivation, &outputs, options)?;
     let name = match derivation.builder.rfind_byte(b'/') {
         Some(slash) => &derivation.builder[slash + 1..],
         None => &derivation.builder,
@@ -180,24 +199,32 @@ pub fn translate(
 
 /// The attribute of `derivation` that is not supported yet, as a message. These say what a
 /// builder program is to find; to leave them out would build something else.
-pub fn unsupported_attribute(derivation: &Derivation) -> Option<String> {
-    let is_set = |name| {
-        derivation
-            .env_var(name)
-            .is_some_and(|value| !value.is_empty())
-    };
-    let attribute = if is_set("__json") {
-        "__structuredAttrs"
-    } else if is_set("exportReferencesGraph") {
-        "exportReferencesGraph"
-    } else if is_set("__noChroot") {
-        "__noChroot"
-    } else if is_set("__impureHostDeps") {
+///
+/// # Errors
+///
+/// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
+pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, FailureKind> {
+    let attributes = Attributes::of(derivation)?;
+    let attribute = if attributes
+        .words("__impureHostDeps")?
+        .is_some_and(|paths| !paths.is_empty())
+    {
         "__impureHostDeps"
     } else {
-        return None;
+        return Ok(None);
     };
-    Some(format!("the attribute '{attribute}' is not supported yet"))
+    Ok(Some(format!(
+        "the attribute '{attribute}' is not supported yet"
+    )))
+}
+
+/// Whether a derivation asks to be built without a sandbox (`__noChroot`).
+///
+/// # Errors
+///
+/// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
+pub fn asks_for_no_sandbox(derivation: &Derivation) -> Result<bool, FailureKind> {
+    Attributes::of(derivation)?.flag("__noChroot")
 }
 
 fn has_network(derivation: &Derivation) -> bool {

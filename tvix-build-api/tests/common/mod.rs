@@ -18,6 +18,11 @@ impl Directory {
     pub fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
+
+    /// Not below `/tmp`, which sandboxes have one of their own of.
+    pub fn outside_of_tmp() -> Self {
+        Self(TempDir::new_in("/var/tmp").unwrap())
+    }
 }
 
 impl Deref for Directory {

@@ -226,3 +226,57 @@ async fn usage() {
     let version = run(Command::new(env!("CARGO_BIN_EXE_tvix")).arg("--version")).expect(0);
     assert_eq!(version.out, [concat!("tvix ", env!("CARGO_PKG_VERSION"))]);
 }
+
+#[tokio::test]
+async fn what_failed_can_be_looked_at() {
+    let world = LocalWorld::new().await;
+    let drv = world
+        .write(&instantiate(shell("broken", "echo why > file; exit 3")))
+        .await;
+    let ended = run(build(&world).arg("--keep-failed").arg(&drv)).expect(1);
+    let (_, rest) = ended
+        .err
+        .split_once("note: keeping build directory '")
+        .unwrap();
+    let (path, _) = rest.split_once('\'').unwrap();
+    let file = std::path::Path::new(path).join("file");
+    assert_eq!(fs::read_to_string(file).unwrap(), "why\n");
+}
+
+#[tokio::test]
+async fn logs_are_limited() {
+    let world = LocalWorld::new().await;
+    let drv = world
+        .write(&instantiate(shell("loud", "while :; do echo loud; done")))
+        .await;
+    let ended = run(build(&world).args(["--max-log-size", "5000", &drv])).expect(1);
+    ended.says(&["wrote more than 5000 bytes of log"]);
+}
+
+#[tokio::test]
+async fn features_and_systems_are_those_of_the_machine() {
+    let world = LocalWorld::new().await;
+    let of = |name: &str, features: &str| {
+        instantiate(shell(name, "echo > $out").env("requiredSystemFeatures", features))
+    };
+    let usual = world
+        .write(&of("usual", "big-parallel benchmark nixos-test"))
+        .await;
+    run(build(&world).arg(&usual)).expect(0);
+    for feature in ["uid-range", "kvm", "gpu"] {
+        let drv = world.write(&of(feature, feature)).await;
+        let ended = run(build(&world).arg(&drv));
+        assert_ne!(ended.code, Some(0), "{ended:#?}");
+        ended.says(&[&format!("'{feature}'")]);
+    }
+    let drv = world.write(&of("with", "gpu")).await;
+    run(build(&world).args(["--system-feature", "gpu", &drv])).expect(0);
+
+    let script = ["-e", "-c", "echo > $out"];
+    let other = nix_compat::derivation::DerivationBuilder::new("other", "other-linux", "/bin/sh");
+    let drv = world.write(&instantiate(other.args(script))).await;
+    let ended = run(build(&world).arg(&drv));
+    assert_ne!(ended.code, Some(0), "{ended:#?}");
+    ended.says(&["other-linux"]);
+    run(build(&world).args(["--extra-platform", "other-linux", &drv])).expect(0);
+}

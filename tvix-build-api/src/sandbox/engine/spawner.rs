@@ -248,7 +248,7 @@ impl Spawner {
         drop(errors_writer);
 
         let mapped = match plan.id_map {
-            Some(map) => write_id_map(pid, map, self.shared.root),
+            Some(map) => write_id_map(pid, map),
             None => Ok(()),
         };
         let verdict = match mapped {
@@ -318,7 +318,7 @@ fn above_standard(fd: OwnedFd) -> Result<OwnedFd, EngineError> {
     rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(EngineError::setup("duplicating a descriptor"))
 }
 
-fn write_id_map(pid: Pid, map: IdMap, root: bool) -> Result<(), EngineError> {
+fn write_id_map(pid: Pid, map: IdMap) -> Result<(), EngineError> {
     let write = |name: &str, text: &str| {
         let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
         let result = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
@@ -327,10 +327,9 @@ fn write_id_map(pid: Pid, map: IdMap, root: bool) -> Result<(), EngineError> {
             "mapping users ({text} to {path})"
         )))
     };
-    if !root {
-        // The kernel's condition for letting an ordinary user map a group.
-        write("setgroups", "deny")?;
-    }
+    // The kernel's condition for letting an ordinary user map a group. No builder needs it, so root's
+    // have to do without as well, as in Nix.
+    write("setgroups", "deny")?;
     write(
         "gid_map",
         &format!("{} {} 1", map.inside.gid, map.outside.gid),

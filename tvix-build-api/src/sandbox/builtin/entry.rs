@@ -1,0 +1,106 @@
+//! Where a program that was started as a built-in builder becomes one, before its `main`.
+
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use super::task;
+
+/// The name of the file that is executed. No other program is called so.
+pub(super) const NAME: &str = "tvix-builtin-builder-q7v1";
+
+/// Runs before `main`, as every such entry does, in any program that this library is a part of.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static ENTRY: extern "C" fn() = enter;
+
+extern "C" fn enter() {
+    // SAFETY: this only reads what the kernel has handed to the program.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    if name.is_null() {
+        return;
+    }
+    // SAFETY: the kernel puts a C string there that stays as long as the program runs.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let Some(start) = name.len().checked_sub(NAME.len()) else {
+        return;
+    };
+    if &name[start..] != NAME.as_bytes() {
+        return;
+    }
+    let run = std::panic::catch_unwind(task::run);
+    // Nothing of the program that this is a copy of is to run, not even at its exit.
+    // SAFETY: it ends the process.
+    unsafe { libc::_exit(run.unwrap_or(101)) }
+}
+
+/// Whether [`ENTRY`] is a part of the program, and not of a library that it has loaded: then the
+/// program alone does not become a built-in builder.
+pub(super) fn is_in_program() -> bool {
+    struct Search {
+        address: usize,
+        found: bool,
+    }
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        search: *mut c_void,
+    ) -> c_int {
+        // SAFETY: both pointers are valid for this call, as `dl_iterate_phdr` says, and the second
+        // is to the `Search` below.
+        let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+        for index in 0..usize::from(info.dlpi_phnum) {
+            // SAFETY: there are so many headers.
+            let header = unsafe { &*info.dlpi_phdr.add(index) };
+            let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+            let inside = search.address.wrapping_sub(start) < header.p_memsz as usize;
+            search.found |= header.p_type == libc::PT_LOAD && inside;
+        }
+        // The program comes first, and only it is looked at.
+        1
+    }
+    let mut search = Search {
+        address: std::ptr::from_ref(&ENTRY) as usize,
+        found: false,
+    };
+    // SAFETY: `visit` gets the `Search` that it expects, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::from_mut(&mut search).cast()) };
+    search.found
+}
+
+/// The files of the shared libraries that this program has loaded, the dynamic linker included.
+/// None for a static one.
+pub(super) fn libraries() -> Vec<PathBuf> {
+    unsafe extern "C" fn visit(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        found: *mut c_void,
+    ) -> c_int {
+        // SAFETY: as in `is_in_program`, with a list of paths.
+        let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<PathBuf>>()) };
+        if !info.dlpi_name.is_null() {
+            // SAFETY: the name is a C string.
+            let name = unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes();
+            // The program itself has no name, and what the kernel provides has no place.
+            if name.starts_with(b"/") {
+                found.push(PathBuf::from(OsStr::from_bytes(name)));
+            }
+        }
+        0
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    // SAFETY: `visit` gets the list that it expects, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::from_mut(&mut found).cast()) };
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_program_can_become_a_builder() {
+        assert!(is_in_program());
+        assert!(libraries().iter().all(|library| library.is_file()));
+    }
+}

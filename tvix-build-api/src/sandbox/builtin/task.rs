@@ -1,0 +1,105 @@
+//! What a built-in builder is told, and how it runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bstr::ByteSlice as _;
+use serde::{Deserialize, Serialize};
+
+use super::{buildenv, fetchurl, unpack_channel};
+use crate::translate::Translation;
+
+/// The name of the file that holds the task.
+pub(super) const FILE: &str = "task.json";
+
+/// What is wrong, for people: it is the last line of the log.
+pub(super) type Complaint = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a built-in builder is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Task {
+    builder: String,
+    attributes: BTreeMap<String, String>,
+    pub netrc: Option<String>,
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Task {
+    pub fn new(builder: String, translation: &Translation, netrc: Option<String>) -> Self {
+        let attributes = translation.env.iter();
+        let attributes = attributes.map(|(name, value)| {
+            let text = |bytes: &bstr::BString| bytes.to_str_lossy().into_owned();
+            (text(name), text(value))
+        });
+        Self {
+            builder,
+            attributes: attributes.collect(),
+            netrc,
+            ca_file: None,
+        }
+    }
+
+    /// An attribute of the derivation.
+    pub fn attribute(&self, name: &str) -> Result<&str, Complaint> {
+        let value = self.attributes.get(name);
+        let missing = || format!("attribute '{name}' missing").into();
+        value.map(String::as_str).ok_or_else(missing)
+    }
+
+    pub fn flag(&self, name: &str) -> bool {
+        self.attribute(name).is_ok_and(|value| value == "1")
+    }
+
+    /// Where to make the output.
+    pub fn output(&self) -> Result<&Path, Complaint> {
+        self.attribute("out").map(Path::new)
+    }
+
+    fn perform(&self) -> Result<(), Complaint> {
+        match self.builder.as_str() {
+            "builtin:fetchurl" => fetchurl::run(self),
+            "builtin:unpack-channel" => unpack_channel::run(self),
+            "builtin:buildenv" => buildenv::run(self),
+            other => Err(format!("there is no built-in builder '{other}'").into()),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn with(attributes: &[(&str, &str)]) -> Self {
+        let owned = attributes.iter();
+        let owned = owned.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self {
+            builder: String::new(),
+            attributes: owned.collect(),
+            netrc: None,
+            ca_file: None,
+        }
+    }
+}
+
+/// Does what the task says whose file the first argument names, and returns the exit code.
+pub(super) fn run() -> i32 {
+    match read().and_then(|task| task.perform()) {
+        Ok(()) => 0,
+        Err(complaint) => {
+            eprintln!("error: {complaint}");
+            let mut source = complaint.source();
+            while let Some(error) = source {
+                eprintln!("       {error}");
+                source = error.source();
+            }
+            1
+        }
+    }
+}
+
+/// Nothing else is to find the file, not even the children of this process.
+fn read() -> Result<Task, Complaint> {
+    // The standard library's arguments are there only from `main` on where libc is not GNU's.
+    let arguments = std::fs::read("/proc/self/cmdline")?;
+    let file = arguments.split(|byte| *byte == 0).nth(1).ok_or("no task")?;
+    let file = Path::new(file.to_os_str()?).to_owned();
+    let contents = std::fs::read(&file)?;
+    std::fs::remove_file(&file)?;
+    Ok(serde_json::from_slice(&contents)?)
+}

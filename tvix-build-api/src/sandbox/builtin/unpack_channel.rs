@@ -1,0 +1,132 @@
+//! `builtin:unpack-channel`: the one folder in an archive, under the name of a channel.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Component, Path};
+
+use super::task::{Complaint, Task};
+
+pub(super) fn run(task: &Task) -> Result<(), Complaint> {
+    let (name, source) = (task.attribute("channelName")?, task.attribute("src")?);
+    let output = task.output()?;
+    let plain = matches!(
+        Path::new(name).components().collect::<Vec<_>>()[..],
+        [Component::Normal(only)] if only == name
+    );
+    if !plain {
+        let message = "channelName is not allowed to contain filesystem separators, got";
+        return Err(format!("{message} '{name}'").into());
+    }
+    fs::create_dir(output)?;
+    let mut archive = tar::Archive::new(decompressed(Path::new(source))?);
+    archive.set_preserve_mtime(false);
+    archive.unpack(output)?;
+    let mut entries = fs::read_dir(output)?;
+    let only = match (entries.next(), entries.next()) {
+        (None, _) => return Err(format!("channel tarball '{source}' is empty").into()),
+        (Some(only), None) => only?.path(),
+        _ => {
+            return Err(format!("channel tarball '{source}' contains more than one file").into());
+        }
+    };
+    Ok(fs::rename(only, output.join(name))?)
+}
+
+/// What is in a file, by the compression that it begins with.
+fn decompressed(file: &Path) -> Result<Box<dyn Read>, Complaint> {
+    let opened = File::open(file);
+    let opened = opened.map_err(|error| format!("cannot read '{}': {error}", file.display()))?;
+    let mut reader = BufReader::new(opened);
+    let start = reader.fill_buf()?;
+    Ok(if start.starts_with(b"\xfd7zXZ\0") {
+        Box::new(liblzma::read::XzDecoder::new_multi_decoder(reader))
+    } else if start.starts_with(b"\x1f\x8b") {
+        Box::new(flate2::read::MultiGzDecoder::new(reader))
+    } else if start.starts_with(b"BZh") {
+        Box::new(bzip2::read::MultiBzDecoder::new(reader))
+    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
+        return Err(format!(
+            "'{}' is compressed with zstd, which is not supported",
+            file.display()
+        )
+        .into());
+    } else {
+        Box::new(reader)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive with these files, at these paths.
+    fn archive(files: &[&str]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for file in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(4);
+            header.set_mode(0o644);
+            // Not through `append_data`, which would refuse the hostile ones.
+            let name = file.as_bytes();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            builder.append(&header, &b"text"[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpack(name: &str, contents: &[u8]) -> Result<Vec<u8>, Complaint> {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, output) = (directory.path().join("src"), directory.path().join("out"));
+        fs::write(&source, contents).unwrap();
+        run(&Task::with(&[
+            ("channelName", name),
+            ("src", source.to_str().unwrap()),
+            ("out", output.to_str().unwrap()),
+        ]))
+        .inspect_err(|_| assert!(!directory.path().join("outside").exists()))?;
+        assert!(!directory.path().join("outside").exists());
+        Ok(fs::read(output.join(name).join("file"))?)
+    }
+
+    #[test]
+    fn compressed_or_not() {
+        let plain = archive(&["top/file"]);
+        let mut packed = vec![plain.clone()];
+        let mut read = |reader: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            packed.push(bytes);
+        };
+        read(&mut liblzma::read::XzEncoder::new(&plain[..], 0));
+        read(&mut flate2::read::GzEncoder::new(
+            &plain[..],
+            flate2::Compression::fast(),
+        ));
+        read(&mut bzip2::read::BzEncoder::new(
+            &plain[..],
+            bzip2::Compression::fast(),
+        ));
+        for packed in packed {
+            assert_eq!(unpack("nixos", &packed).unwrap(), b"text");
+        }
+    }
+
+    #[test]
+    fn what_is_no_channel_is_refused() {
+        for (name, files) in [
+            ("a/b", &["top/file"][..]),
+            ("..", &["top/file"]),
+            ("", &["top/file"]),
+            ("nixos", &[]),
+            ("nixos", &["a/file", "b/file"]),
+            ("nixos", &["../outside"]),
+        ] {
+            assert!(unpack(name, &archive(files)).is_err(), "{name}: {files:?}");
+        }
+        assert!(unpack("nixos", b"no archive").is_err());
+        assert!(unpack("nixos", b"\x28\xb5\x2f\xfd").is_err());
+        // An absolute name is one inside.
+        assert!(unpack("nixos", &archive(&["/top/file"])).is_ok());
+    }
+}

@@ -1,0 +1,472 @@
+//! Built-in builders: what they make, whom they trust, and that they run as any builder does.
+#![cfg(all(feature = "builtins", feature = "local-fs", target_os = "linux"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use common::{Directory, again_as_an_ordinary_user};
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StoreDir;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
+use tvix_build_api::{
+    BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, FailureKind,
+};
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::{Store as _, StoreExt as _};
+
+/// A request that a server has read.
+#[derive(Debug, Clone)]
+struct Seen {
+    path: String,
+    authorization: Option<String>,
+    /// Whom the socket at the other end belongs to.
+    user: Option<u32>,
+}
+
+/// A server on the loopback interface. Its thread ends with the test program.
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// The certificate, for those that it is to vouch for.
+    certificate: Option<String>,
+}
+
+impl Server {
+    /// Serves these paths; what begins with `->` is where a path leads to.
+    fn new(files: &[(&str, &[u8])], tls: bool) -> Self {
+        let files: HashMap<String, Vec<u8>> = files
+            .iter()
+            .map(|(path, contents)| ((*path).to_owned(), contents.to_vec()))
+            .collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let (config, certificate) = match tls {
+            true => {
+                let (config, certificate) = self_signed();
+                (Some(config), Some(certificate))
+            }
+            false => (None, None),
+        };
+        let shared = seen.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let user = owner_of(stream.peer_addr().unwrap());
+                // Whoever does not like us hangs up.
+                let _ = match &config {
+                    None => serve(stream, &files, user, &shared),
+                    Some(config) => {
+                        let connection = ServerConnection::new(config.clone()).unwrap();
+                        serve(StreamOwned::new(connection, stream), &files, user, &shared)
+                    }
+                };
+            }
+        });
+        Self {
+            address,
+            seen,
+            certificate,
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://localhost:{}{path}", self.address.port())
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn self_signed() -> (Arc<ServerConfig>, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (Arc::new(config), made.cert.pem())
+}
+
+fn serve(
+    mut stream: impl Read + Write,
+    files: &HashMap<String, Vec<u8>>,
+    user: Option<u32>,
+    seen: &Mutex<Vec<Seen>>,
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let path = head.split(' ').nth(1).unwrap().to_owned();
+    let authorization = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let same = name.eq_ignore_ascii_case("authorization");
+        same.then(|| value.trim().to_owned())
+    });
+    let body = files.get(&path).cloned();
+    seen.lock().unwrap().push(Seen {
+        path,
+        authorization,
+        user,
+    });
+    let (status, more, body) = match body {
+        None => ("404 Not Found", String::new(), Vec::new()),
+        Some(body) => match body.strip_prefix(b"->") {
+            None => ("200 OK", String::new(), body),
+            Some(to) => {
+                let to = format!("Location: {}\r\n", String::from_utf8_lossy(to));
+                ("302 Found", to, Vec::new())
+            }
+        },
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
+    )?;
+    stream.write_all(&body)?;
+    stream.flush()
+}
+
+/// The user that the kernel knows a socket of this machine by.
+fn owner_of(address: SocketAddr) -> Option<u32> {
+    let SocketAddr::V4(address) = address else {
+        return None;
+    };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = sockets
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some(&local))?;
+    line.split_whitespace().nth(7)?.parse().ok()
+}
+
+struct Fixture {
+    builder: SandboxBuilder,
+    store: LocalStore,
+    directory: Directory,
+}
+
+impl Fixture {
+    fn new(change: impl FnOnce(SandboxOptions, &Directory) -> SandboxOptions) -> Self {
+        let directory = Directory::new();
+        let options = LocalStoreOptions::new(directory.path().join("root"));
+        let store = LocalStore::open_blocking(options).unwrap();
+        let options = change(SandboxOptions::new("test"), &directory);
+        Self {
+            builder: SandboxBuilder::new(options).unwrap().knows(&store),
+            store,
+            directory,
+        }
+    }
+
+    async fn build(
+        &self,
+        builder: DerivationBuilder,
+        inputs: &[Arc<PathInfo>],
+    ) -> Result<PathBuf, BuildFailure> {
+        let made: Instantiated = builder.instantiate(self.store.store_dir()).unwrap();
+        let mut request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+        request.store = Some(self.store.uri().clone());
+        request.inputs = inputs.to_vec();
+        let context = BuildContext::new(Arc::new(self.store.clone()));
+        match self.builder.build(request, context).await.unwrap() {
+            BuildOutcome::Failure(failure) => Err(failure),
+            BuildOutcome::Success(success) => {
+                Ok(self.store.real_path(&success.delivery.outputs()[0].1.path))
+            }
+        }
+    }
+}
+
+fn builtin(name: &str) -> DerivationBuilder {
+    DerivationBuilder::new("x", "builtin", format!("builtin:{name}"))
+}
+
+fn fetch(url: &str, contents: &[u8]) -> DerivationBuilder {
+    let hash = NixHash::digest(HashAlgo::Sha256, contents);
+    builtin("fetchurl")
+        .env("url", url)
+        .fixed(ContentAddressMethod::Flat, hash)
+}
+
+fn archive(contents: &[u8]) -> Vec<u8> {
+    let mut writer = nix_compat::nar::Writer::new(Vec::new());
+    writer.regular(true, contents).unwrap();
+    writer.finish().unwrap()
+}
+
+fn log(failure: &BuildFailure) -> String {
+    failure.log_tail.join("\n")
+}
+
+#[tokio::test]
+async fn files_come_from_servers() {
+    let fixture = Fixture::new(|options, _| options);
+    let packed = archive(b"packed");
+    let server = Server::new(
+        &[
+            ("/file", b"contents"),
+            ("/moved", b"->/file"),
+            ("/x.nar", &packed),
+            ("/loop", b"->/loop"),
+        ],
+        false,
+    );
+    let out = fixture
+        .build(fetch(&server.url("/moved"), b"contents"), &[])
+        .await
+        .unwrap();
+    assert_eq!(fs::read(out).unwrap(), b"contents");
+    for unpack in ["unpack", "executable"] {
+        let (hash, url) = match unpack {
+            "unpack" => (archive(b"packed"), server.url("/x.nar")),
+            _ => (archive(b"contents"), server.url("/file")),
+        };
+        let hash = NixHash::digest(HashAlgo::Sha256, hash);
+        let builder = builtin("fetchurl").env("url", url).env(unpack, "1");
+        let builder = builder.fixed(ContentAddressMethod::NixArchive, hash);
+        let out = fixture.build(builder, &[]).await.unwrap();
+        assert_eq!(out.metadata().unwrap().permissions().mode() & 0o777, 0o555);
+    }
+    let failure = fixture
+        .build(fetch(&server.url("/gone"), b"x"), &[])
+        .await
+        .unwrap_err();
+    assert_eq!(failure.kind, FailureKind::ExitCode { code: 1 });
+    assert!(log(&failure).contains("404"), "{failure:?}");
+    fixture
+        .build(fetch(&server.url("/loop"), b"x"), &[])
+        .await
+        .unwrap_err();
+    let failure = fixture
+        .build(fetch(&server.url("/file"), b"other"), &[])
+        .await
+        .unwrap_err();
+    let text = failure.to_string();
+    let sri = |bytes: &[u8]| NixHash::digest(HashAlgo::Sha256, bytes).to_string();
+    assert!(
+        text.contains(&format!("specified: {}", sri(b"other"))),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("got:    {}", sri(b"contents"))),
+        "{text}"
+    );
+    assert!(sri(b"x").starts_with("sha256-"));
+}
+
+/// CVE-2024-51481. The server sees whom its clients run as: without the sandbox, as us.
+#[tokio::test]
+async fn built_in_builders_run_as_any_other() {
+    let fixture = Fixture::new(|options, directory| {
+        let canary = directory.path().join("canary");
+        fs::write(&canary, "secret").unwrap();
+        options
+    });
+    let server = Server::new(&[("/file", b"contents")], false);
+    fixture
+        .build(fetch(&server.url("/file"), b"contents"), &[])
+        .await
+        .unwrap();
+    let user = server.seen()[0].user.unwrap();
+    if rustix::process::geteuid().is_root() {
+        assert!(
+            user >= tvix_build_api::sandbox::engine::DEFAULT_FIRST_ID,
+            "{user}"
+        );
+    } else {
+        assert_eq!(user, rustix::process::geteuid().as_raw());
+    }
+    // And files are those of the sandbox.
+    let canary = fixture.directory.path().join("canary");
+    let url = format!("file://{}", canary.display());
+    let failure = fixture
+        .build(fetch(&url, b"secret"), &[])
+        .await
+        .unwrap_err();
+    assert!(log(&failure).contains("No such file"), "{failure:?}");
+    let name = "input".parse().unwrap();
+    let input = fixture
+        .store
+        .add_text(name, b"text", [].into())
+        .await
+        .unwrap();
+    let input = fixture.store.require(&input).await.unwrap();
+    let url = format!("file://{}", fixture.store.store_dir().display(&input.path));
+    let builder = fetch(&url, b"text").source(&input.path);
+    let out = fixture.build(builder, &[input]).await.unwrap();
+    assert_eq!(fs::read(out).unwrap(), b"text");
+}
+
+/// CVE-2024-47174: a server that nobody vouches for gets no password, and no request at all.
+#[tokio::test]
+async fn servers_have_to_be_vouched_for() {
+    let server = Server::new(&[("/file", b"contents")], true);
+    let netrc = |directory: &Directory| {
+        let file = directory.path().join("netrc");
+        fs::write(&file, "machine localhost login me password s3cret\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file
+    };
+    let stranger = Fixture::new(|options, directory| {
+        options
+            .netrc_file(netrc(directory))
+            .keep_failed(directory.path().join("kept"))
+    });
+    let builder = || fetch(&server.url("/file"), b"contents");
+    let failure = stranger.build(builder(), &[]).await.unwrap_err();
+    assert!(log(&failure).contains("certificate"), "{failure:?}");
+    assert!(server.seen().is_empty(), "{:?}", server.seen());
+    assert!(!log(&failure).contains("s3cret"));
+    assert!(!stranger.directory.path().join("kept").exists());
+
+    let friend = Fixture::new(|options, directory| {
+        let file = directory.path().join("ca.pem");
+        fs::write(&file, server.certificate.as_ref().unwrap()).unwrap();
+        options.netrc_file(netrc(directory)).ca_file(file)
+    });
+    friend.build(builder(), &[]).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].path, "/file");
+    assert_eq!(seen[0].authorization.as_deref(), Some("Basic bWU6czNjcmV0"));
+}
+
+/// Passwords are for one host, not for where it sends one.
+#[tokio::test]
+async fn passwords_do_not_follow_redirects() {
+    let other = Server::new(&[("/file", b"contents")], false);
+    let elsewhere = format!("->http://127.0.0.1:{}/file", other.address.port());
+    let first = Server::new(&[("/moved", elsewhere.as_bytes())], false);
+    let fixture = Fixture::new(|options, directory| {
+        let file = directory.path().join("netrc");
+        fs::write(&file, "machine localhost login me password s3cret\n").unwrap();
+        options.netrc_file(file)
+    });
+    fixture
+        .build(fetch(&first.url("/moved"), b"contents"), &[])
+        .await
+        .unwrap();
+    assert!(first.seen()[0].authorization.is_some());
+    assert_eq!(other.seen()[0].authorization, None);
+}
+
+#[tokio::test]
+async fn channels_and_profiles() {
+    let fixture = Fixture::new(|options, _| options);
+    let dir = StoreDir::default();
+    let folder = fixture.directory.path().join("package");
+    fs::create_dir_all(folder.join("bin")).unwrap();
+    fs::write(folder.join("bin/run"), "run").unwrap();
+    let package = fixture
+        .store
+        .add_tree(
+            &folder,
+            "package".parse().unwrap(),
+            ContentAddressMethod::NixArchive,
+        )
+        .await
+        .unwrap();
+    let package = fixture.store.require(&package).await.unwrap();
+    let path = dir.display(&package.path).to_string();
+    let profile = builtin("buildenv")
+        .env("derivations", format!("true 5 1 {path}"))
+        .env("manifest", &*path)
+        .source(&package.path);
+    let out = fixture
+        .build(profile, std::slice::from_ref(&package))
+        .await
+        .unwrap();
+    assert_eq!(
+        fs::read_link(out.join("bin")).unwrap(),
+        PathBuf::from(format!("{path}/bin"))
+    );
+    assert_eq!(
+        fs::read_link(out.join("manifest.nix")).unwrap(),
+        PathBuf::from(path)
+    );
+
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all("nixpkgs-1", &folder).unwrap();
+    let name = "channel.tar".parse().unwrap();
+    let source = fixture
+        .store
+        .add_text(name, &tar.into_inner().unwrap(), [].into())
+        .await
+        .unwrap();
+    let source = fixture.store.require(&source).await.unwrap();
+    let channel = builtin("unpack-channel")
+        .env("channelName", "nixpkgs")
+        .env("src", dir.display(&source.path).to_string())
+        .source(&source.path);
+    let out = fixture.build(channel, &[source]).await.unwrap();
+    assert_eq!(fs::read(out.join("nixpkgs/bin/run")).unwrap(), b"run");
+    let failure = fixture
+        .build(builtin("unpack-channel"), &[])
+        .await
+        .unwrap_err();
+    assert!(
+        log(&failure).contains("attribute 'channelName' missing"),
+        "{failure:?}"
+    );
+}
+
+/// A server that never answers does not keep a build from being cancelled.
+#[tokio::test]
+async fn fetching_can_be_cancelled() {
+    let fixture = Fixture::new(|options, _| options);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let made = fetch(&url, b"x")
+        .instantiate(fixture.store.store_dir())
+        .unwrap();
+    let request = BuildRequest::new(made.path, made.derivation);
+    let context = BuildContext::new(Arc::new(fixture.store.clone()));
+    let cancel = context.cancel.clone();
+    let accepted =
+        tokio::task::spawn_blocking(move || -> TcpStream { listener.accept().unwrap().0 });
+    let cancelling = async {
+        let stream = accepted.await.unwrap();
+        cancel.cancel();
+        stream
+    };
+    let (outcome, mut stream) = tokio::join!(fixture.builder.build(request, context), cancelling);
+    let BuildOutcome::Failure(failure) = outcome.unwrap() else {
+        panic!("it was cancelled");
+    };
+    assert_eq!(failure.kind, FailureKind::Cancelled);
+    // The process is dead: its end of the connection is closed.
+    let mut rest = Vec::new();
+    let _ = tokio::task::spawn_blocking(move || stream.read_to_end(&mut rest)).await;
+}
+
+#[test]
+fn as_an_ordinary_user() {
+    again_as_an_ordinary_user();
+}
