@@ -8,4 +8,6 @@ mod ends;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod syscalls;
+#[cfg(test)]
 mod world;
