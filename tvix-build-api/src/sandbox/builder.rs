@@ -16,7 +16,7 @@ use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
 
 use super::SandboxOptions;
-use super::deliver::{KnownStore, deliver};
+use super::deliver::{Claim, KnownStore, claim, deliver};
 use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
@@ -42,7 +42,9 @@ use crate::{
 /// asked for.
 ///
 /// Outputs are pushed to a store that it [knows](Self::knows_store), in one transaction if that is a
-/// [local store](Self::knows) on the file system that builds write to.
+/// [local store](Self::knows) on the file system that builds write to. In that store no other
+/// process, Nix included, builds the same meanwhile: a build waits for its outputs' locks, and if
+/// all are valid then nothing is built.
 ///
 /// Clones share everything. `build` must be called on a tokio runtime with I/O and time enabled.
 #[derive(Debug, Clone)]
@@ -173,6 +175,10 @@ impl SandboxBuilder {
         self.check_store_dir(&dir, store)?;
         let confined = self.options.sandbox
             && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
+        let claimed = match unless_cancelled(context, claim(&self.blame, store, &request)).await? {
+            Claim::Ours(claimed) => claimed,
+            Claim::Made(delivery) => return Ok(delivery),
+        };
         let started = async {
             if confined {
                 self.start_sandboxed(&dir, &request, context).await
@@ -224,7 +230,15 @@ impl SandboxBuilder {
             }
         });
         let harvested = unless_cancelled(context, harvested).await?;
-        deliver(&self.blame, store, harvested, scratch, &context.cancel).await
+        deliver(
+            &self.blame,
+            store,
+            harvested,
+            scratch,
+            claimed,
+            &context.cancel,
+        )
+        .await
     }
 
     /// Nothing that is built for one store directory is of use in another.

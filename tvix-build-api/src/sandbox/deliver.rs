@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tvix_store_api::Store;
 #[cfg(feature = "local-fs")]
-use tvix_store_api::local_fs::{LocalStore, ScannedTree};
+use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTree};
 
 use super::engine::Scratch;
 use super::harvest::Harvested;
 use super::stream::stream_tree;
 use super::trouble::{Blame, Trouble};
-use crate::{Delivery, FailureKind, PushedOutput, StreamedOutput};
+use crate::{BuildRequest, Delivery, FailureKind, PushedOutput, StreamedOutput};
 
 /// A store that the builder knows.
 #[derive(Debug, Clone)]
@@ -33,6 +33,48 @@ impl KnownStore {
     }
 }
 
+/// Whose turn it is to make the outputs of a build.
+pub(super) enum Claim {
+    /// Ours. Nobody else makes them before this is dropped.
+    Ours(Claimed),
+    /// Nobody's: somebody else has made them meanwhile.
+    Made(Delivery),
+}
+
+/// The locks of outputs, where there are such.
+#[derive(Default)]
+pub(super) struct Claimed {
+    #[cfg(feature = "local-fs")]
+    locks: OutputLocks,
+}
+
+/// Waits until no other process builds or adds the same outputs, if they go to a store that other
+/// processes may use. May be given up at any point.
+pub(super) async fn claim(
+    blame: &Blame,
+    store: Option<&KnownStore>,
+    request: &BuildRequest,
+) -> Result<Claim, Trouble> {
+    match store {
+        #[cfg(feature = "local-fs")]
+        Some(KnownStore::Beside(store)) => {
+            let locked = store.lock_outputs(&request.drv_path, &request.derivation);
+            Ok(match locked.await.map_err(|error| blame.push(error))? {
+                LockedOutputs::ToBuild(locks) => Claim::Ours(Claimed { locks }),
+                LockedOutputs::Valid(outputs) => {
+                    let outputs = outputs.into_iter();
+                    let pushed = outputs.map(|(name, info)| PushedOutput { name, info });
+                    Claim::Made(Delivery::Pushed(pushed.collect()))
+                }
+            })
+        }
+        _ => {
+            let _ = (blame, request);
+            Ok(Claim::Ours(Claimed::default()))
+        }
+    }
+}
+
 /// Pushes the outputs to `store`, or has them streamed. They lie in `scratch` and come references
 /// first.
 pub(super) async fn deliver(
@@ -40,6 +82,7 @@ pub(super) async fn deliver(
     store: Option<&KnownStore>,
     outputs: Vec<Harvested>,
     scratch: Arc<Scratch>,
+    claimed: Claimed,
     cancel: &CancellationToken,
 ) -> Result<Delivery, Trouble> {
     match store {
@@ -63,7 +106,7 @@ pub(super) async fn deliver(
                     (harvested.output.name, tree)
                 })
                 .unzip();
-            let registered = store.register_trees(trees).await;
+            let registered = store.register_locked(trees, claimed.locks).await;
             let infos = registered.map_err(|error| blame.push(error))?;
             let pushed = names.into_iter().zip(infos);
             Ok(Delivery::Pushed(

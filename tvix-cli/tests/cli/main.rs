@@ -7,6 +7,7 @@ mod interrupt;
 mod language;
 mod links;
 mod options;
+mod processes;
 
 use std::path::Path;
 use std::process::Command;

@@ -87,19 +87,31 @@ impl Inner {
         let outputs = derivation
             .map(|contents| derivation_outputs(&self.store_dir, &info.path, &contents))
             .unwrap_or_default();
-        self.register_new(vec![NewPath {
-            info,
-            outputs,
-            scratch: Tree::Ours(scratch),
-        }])?;
+        self.register_new(
+            vec![NewPath {
+                info,
+                outputs,
+                scratch: Tree::Ours(scratch),
+            }],
+            &[],
+        )?;
         Ok(())
     }
 
     /// Moves trees into place and makes them valid, all or none. Blocks. Returns what is valid
-    /// under their paths now.
-    pub(super) fn register_new(&self, new: Vec<NewPath>) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+    /// under their paths now. The caller holds the locks of the paths `locked`.
+    pub(super) fn register_new(
+        &self,
+        new: Vec<NewPath>,
+        locked: &[StorePath],
+    ) -> Result<Vec<Arc<PathInfo>>, StoreError> {
         let order: Vec<StorePath> = new.iter().map(|new| new.info.path.clone()).collect();
-        let _locks = self.lock_files(&order)?;
+        let free: Vec<StorePath> = order
+            .iter()
+            .filter(|it| !locked.contains(it))
+            .cloned()
+            .collect();
+        let _locks = self.lock_files(&free)?;
         let registration_time = now();
         let mut registrations = Vec::with_capacity(new.len());
         let mut moved = Vec::with_capacity(new.len());

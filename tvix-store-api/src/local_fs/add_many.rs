@@ -143,11 +143,11 @@ impl Inner {
     }
 
     /// Locks in the order of paths, so that two processes never wait for each other.
-    pub(super) fn lock_files(&self, paths: &[StorePath]) -> Result<Vec<FileLock<'_>>, StoreError> {
+    pub(super) fn lock_files(&self, paths: &[StorePath]) -> Result<Vec<FileLock>, StoreError> {
         let mut paths: Vec<&StorePath> = paths.iter().collect();
         paths.sort_unstable();
         let lock = |path| {
-            let lock = FileLock::acquire(self.store_fd.as_fd(), path);
+            let lock = FileLock::acquire(&self.store_fd, path);
             lock.map_err(|error| self.file_error("locking", path, error))
         };
         paths.into_iter().map(lock).collect()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix_compat::store_path::StorePath;
@@ -80,41 +80,103 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A path that no other process adds meanwhile, by Nix's convention: `<path>.lock` is locked,
-/// and is removed afterwards, with something written to it, which tells those who have it open
-/// that it is not the lock any more.
+/// Something that no other process does meanwhile, by Nix's convention: `<name>.lock` in the store
+/// is locked, and is removed afterwards, with something written to it, which tells those who have
+/// it open that it is not the lock any more. The lock of who dies is free at once.
+///
+/// Dropping it takes three short system calls.
 #[derive(Debug)]
-pub(super) struct FileLock<'a> {
-    store: BorrowedFd<'a>,
+pub(super) struct FileLock {
+    store: Arc<OwnedFd>,
     name: CString,
     file: File,
 }
 
-impl<'a> FileLock<'a> {
+enum Attempt {
+    Locked(FileLock),
+    /// Somebody else has it.
+    Held,
+    /// It was removed before it was ours.
+    Stale,
+}
+
+impl FileLock {
     /// Waits for the lock of a path. Blocks.
-    pub fn acquire(store: BorrowedFd<'a>, path: &StorePath) -> io::Result<Self> {
-        let name = CString::new(format!("{path}.lock")).map_err(io::Error::other)?;
+    pub fn acquire(store: &Arc<OwnedFd>, path: &StorePath) -> io::Result<Self> {
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR;
-            let file = File::from(rustix::fs::openat(store, &name, flags, mode)?);
-            loop {
-                match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                    Err(Errno::INTR) => {}
-                    locked => break locked?,
-                }
-            }
-            if file.metadata()?.len() == 0 {
-                return Ok(Self { store, name, file });
+            let operation = FlockOperation::LockExclusive;
+            if let Attempt::Locked(lock) = Self::attempt(store, &path.to_string(), operation)? {
+                return Ok(lock);
             }
         }
     }
+
+    /// Takes the lock of that name if nobody has it. `None` if somebody has.
+    pub fn try_acquire(store: &Arc<OwnedFd>, name: &str) -> io::Result<Option<Self>> {
+        loop {
+            let operation = FlockOperation::NonBlockingLockExclusive;
+            match Self::attempt(store, name, operation)? {
+                Attempt::Locked(lock) => return Ok(Some(lock)),
+                Attempt::Held => return Ok(None),
+                Attempt::Stale => {}
+            }
+        }
+    }
+
+    fn attempt(store: &Arc<OwnedFd>, name: &str, operation: FlockOperation) -> io::Result<Attempt> {
+        let name = CString::new(format!("{name}.lock")).map_err(io::Error::other)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = File::from(rustix::fs::openat(&**store, &name, flags, mode)?);
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(Attempt::Held),
+                locked => break locked?,
+            }
+        }
+        Ok(match file.metadata()?.len() {
+            0 => Attempt::Locked(Self {
+                store: store.clone(),
+                name,
+                file,
+            }),
+            _ => Attempt::Stale,
+        })
+    }
 }
 
-impl Drop for FileLock<'_> {
+impl Drop for FileLock {
     fn drop(&mut self) {
         // A lock file that stays is no harm.
-        let _ = rustix::fs::unlinkat(self.store, &self.name, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&*self.store, &self.name, AtFlags::empty());
         let _ = self.file.write_all(b"d");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_when_it_is_dropped_and_removed_with_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = super::super::files::open_directory(CWD, temporary.path());
+        let store = Arc::new(directory.unwrap());
+        let held = FileLock::try_acquire(&store, "x").unwrap().unwrap();
+        assert!(FileLock::try_acquire(&store, "x").unwrap().is_none());
+        let other = FileLock::try_acquire(&store, "y").unwrap().unwrap();
+        // Who opened it before it was removed must not take it for the lock.
+        let opened = File::options()
+            .read(true)
+            .open(temporary.path().join("x.lock"))
+            .unwrap();
+        drop(held);
+        assert!(opened.metadata().unwrap().len() > 0);
+        drop(FileLock::try_acquire(&store, "x").unwrap().unwrap());
+        drop(other);
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
 }

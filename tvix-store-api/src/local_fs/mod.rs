@@ -7,6 +7,7 @@ mod files;
 mod layout;
 mod locks;
 mod options;
+mod output_locks;
 mod outputs;
 mod read;
 mod scratch;
@@ -26,6 +27,7 @@ use self::db::{Database, DatabaseOptions};
 use self::layout::{Layout, SchemaLock};
 use self::locks::PathLocks;
 pub use self::options::{Durability, LocalStoreOptions};
+pub use self::output_locks::{LockedOutputs, OutputLocks};
 pub use self::outputs::{OutputTree, ScannedTree};
 pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
@@ -49,7 +51,8 @@ const CONCURRENT_READS: usize = 64;
 ///
 /// Besides [`Store`], there are [`import_outputs`](Self::import_outputs) and
 /// [`register_trees`](Self::register_trees) for trees that are on the store's file system
-/// already, and [`scratch`](Self::scratch) for a place to make them in.
+/// already, [`scratch`](Self::scratch) for a place to make them in, and
+/// [`lock_outputs`](Self::lock_outputs) so that no other process makes the same meanwhile.
 #[derive(Clone)]
 pub struct LocalStore(Arc<Inner>);
 
@@ -57,7 +60,7 @@ struct Inner {
     uri: StoreUri,
     store_dir: StoreDir,
     layout: Layout,
-    store_fd: OwnedFd,
+    store_fd: Arc<OwnedFd>,
     /// `None` if the store is read-only.
     scratch: Option<Arc<ScratchRoot>>,
     database: Database,
@@ -128,7 +131,7 @@ impl LocalStore {
             uri,
             store_dir: options.store_dir,
             layout,
-            store_fd,
+            store_fd: Arc::new(store_fd),
             scratch,
             database,
             locks: PathLocks::default(),

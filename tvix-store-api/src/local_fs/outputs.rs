@@ -15,7 +15,7 @@ use rustix::fs::CWD;
 
 use super::add::{NewPath, Tree};
 use super::files::{open_directory, remove_tree};
-use super::{LocalStore, Scratch};
+use super::{LocalStore, OutputLocks, Scratch};
 use crate::StoreError;
 use crate::blocking::blocking;
 use crate::object::derivation_outputs;
@@ -131,15 +131,29 @@ impl LocalStore {
         &self,
         trees: Vec<ScannedTree>,
     ) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+        self.register_locked(trees, OutputLocks::default()).await
+    }
+
+    /// As [`register_trees`](Self::register_trees), for paths that the caller has locked: what he
+    /// has not is locked here. Gives the locks back when it is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`register_trees`](Self::register_trees).
+    pub async fn register_locked(
+        &self,
+        trees: Vec<ScannedTree>,
+        locks: OutputLocks,
+    ) -> Result<Vec<Arc<PathInfo>>, StoreError> {
         self.0.scratch()?;
         for tree in &trees {
             check_address(&self.0.store_dir, &tree.info)?;
         }
         let paths = trees.iter().map(|tree| &tree.info.path);
-        let guards = self.0.locks.lock_all(paths).await;
+        let free = paths.filter(|path| !locks.paths().contains(path));
+        let guards = self.0.locks.lock_all(free).await;
         let inner = self.0.clone();
         blocking(&self.0.uri, move || {
-            let _held = guards;
             let mut new = Vec::with_capacity(trees.len());
             let mut unused = Vec::with_capacity(trees.len());
             for tree in trees {
@@ -152,7 +166,9 @@ impl LocalStore {
                 }
                 new.push(new_path);
             }
-            let registered = inner.register_new(new)?;
+            let registered = inner.register_new(new, locks.paths())?;
+            // Held until here, even if nobody waits for it any more.
+            drop((guards, locks));
             // Those that were moved are not there any more.
             for (parent, name) in unused {
                 if let Ok(parent) = parent {

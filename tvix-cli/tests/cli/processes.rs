@@ -1,0 +1,69 @@
+//! Several processes on one store.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use tvix_tests::local::{LocalWorld, instantiate, shell};
+
+use super::build;
+
+/// A derivation that says when it is built, and ends when the gate is open; its path, and the
+/// option that shows it the gate.
+async fn gated(world: &LocalWorld) -> (String, String) {
+    let script = "echo building; while [ ! -e /gate/open ]; do sleep 0.05; done; echo > $out";
+    let drv = world.write(&instantiate(shell("gated", script))).await;
+    let gate = world.beside("gate");
+    fs::create_dir_all(&gate).unwrap();
+    (drv, format!("/gate={}", gate.display()))
+}
+
+fn command(world: &LocalWorld, drv: &str, gate: &str) -> Command {
+    let mut command = build(world);
+    command
+        .args(["--no-out-link", "--sandbox-path", gate, drv])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+const BUILDING: &str = "gated> building";
+
+/// Without the outputs' locks each of them builds.
+#[tokio::test]
+async fn four_processes_build_one_derivation_once() {
+    let world = LocalWorld::new().await;
+    let (drv, gate) = gated(&world).await;
+    let mut first = command(&world, &drv, &gate).spawn().unwrap();
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == BUILDING));
+    let others = [(); 3].map(|()| command(&world, &drv, &gate).spawn().unwrap());
+    // Whoever builds in spite of the first has time to begin.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    fs::write(world.beside("gate").join("open"), "").unwrap();
+    assert!(first.wait().unwrap().success());
+    for other in others {
+        let ended = other.wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.success(), "{said}");
+        assert!(!said.contains(BUILDING), "it was built twice: {said}");
+    }
+    world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn who_waits_goes_on_when_the_builder_is_killed() {
+    let world = LocalWorld::new().await;
+    let (drv, gate) = gated(&world).await;
+    let mut first = command(&world, &drv, &gate).spawn().unwrap();
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == BUILDING));
+    let second = command(&world, &drv, &gate).spawn().unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    fs::write(world.beside("gate").join("open"), "").unwrap();
+    let ended = second.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains(BUILDING), "{said}");
+}

@@ -1,0 +1,134 @@
+//! The outputs of a build, locked between processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StorePath;
+
+use super::locks::{FileLock, PathGuard};
+use super::{Inner, LocalStore};
+use crate::StoreError;
+use crate::blocking::blocking;
+
+/// How long to wait before a lock that somebody has is tried again: at first, and at most. There
+/// is no way to wait for one that can be given up.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Paths that nobody else builds or adds, neither in this process nor in another one, Nix included.
+/// Dropping it unlocks them.
+#[derive(Debug, Default)]
+pub struct OutputLocks {
+    paths: Vec<StorePath>,
+    _files: Vec<FileLock>,
+    _guards: Vec<PathGuard>,
+}
+
+impl OutputLocks {
+    pub(super) fn paths(&self) -> &[StorePath] {
+        &self.paths
+    }
+}
+
+/// What [`LocalStore::lock_outputs`] has found once it had the locks.
+#[derive(Debug)]
+pub enum LockedOutputs {
+    /// Something is missing and nobody else makes it.
+    ToBuild(OutputLocks),
+    /// All outputs are valid, in the order of their names. Nothing is locked any more.
+    Valid(Vec<(OutputName, Arc<PathInfo>)>),
+}
+
+impl LocalStore {
+    /// Locks the outputs of a derivation, to build it: as Nix does, by a file for each output, of
+    /// its path or, where that is not known before the build, of the derivation's path and the
+    /// output's name. Waits while somebody else has one of them. He may have built what was
+    /// wanted, so what is valid is looked up afterwards.
+    ///
+    /// None is held while it waits for another one. Dropping the future gives up.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::ReadOnly`], [`StoreError::Backend`].
+    pub async fn lock_outputs(
+        &self,
+        drv_path: &StorePath,
+        derivation: &Derivation,
+    ) -> Result<LockedOutputs, StoreError> {
+        self.0.scratch()?;
+        let outputs = derivation.output_paths(&self.0.store_dir);
+        let outputs: Vec<(OutputName, Option<StorePath>)> =
+            outputs.map(|(name, path)| (name.clone(), path)).collect();
+        let mut names: Vec<String> = outputs
+            .iter()
+            .map(|(name, path)| match path {
+                Some(path) => path.to_string(),
+                None => format!("{drv_path}.{name}"),
+            })
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let known = outputs.iter().filter_map(|(_, path)| path.as_ref());
+        let guards = self.0.locks.lock_all(known.clone()).await;
+        let paths: Vec<StorePath> = known.cloned().collect();
+        let request = Arc::new((names, outputs));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (inner, request) = (self.0.clone(), request.clone());
+            let attempt = blocking(&self.0.uri, move || inner.try_lock(&request.0, &request.1));
+            match attempt.await? {
+                None => tokio::time::sleep(pause).await,
+                Some((_, Some(valid))) => return Ok(LockedOutputs::Valid(valid)),
+                Some((files, None)) => {
+                    return Ok(LockedOutputs::ToBuild(OutputLocks {
+                        paths,
+                        _files: files,
+                        _guards: guards,
+                    }));
+                }
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+}
+
+/// The infos of outputs, if all are valid.
+type Valid = Option<Vec<(OutputName, Arc<PathInfo>)>>;
+
+impl Inner {
+    /// `None` if somebody else has one of the locks. Then none is held.
+    fn try_lock(
+        &self,
+        names: &[String],
+        outputs: &[(OutputName, Option<StorePath>)],
+    ) -> Result<Option<(Vec<FileLock>, Valid)>, StoreError> {
+        let mut files = Vec::with_capacity(names.len());
+        for name in names {
+            let lock = FileLock::try_acquire(&self.store_fd, name);
+            let lock = lock.map_err(|source| StoreError::Backend {
+                store: self.uri.clone(),
+                action: format!("locking '{name}'"),
+                retryable: false,
+                source: source.into(),
+            })?;
+            match lock {
+                Some(lock) => files.push(lock),
+                None => return Ok(None),
+            }
+        }
+        let mut valid = Vec::with_capacity(outputs.len());
+        for (name, path) in outputs {
+            let info = match path {
+                Some(path) => self.database.path_info(path)?,
+                None => None,
+            };
+            match info {
+                Some(info) => valid.push((name.clone(), info)),
+                None => return Ok(Some((files, None))),
+            }
+        }
+        Ok(Some((files, Some(valid))))
+    }
+}
