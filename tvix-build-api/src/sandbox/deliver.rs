@@ -38,6 +38,10 @@ pub(super) enum Claim {
     /// Ours. Nobody else makes them before this is dropped.
     Ours(Claimed),
     /// Nobody's: somebody else has made them meanwhile.
+    #[cfg_attr(
+        not(feature = "local-fs"),
+        expect(dead_code, reason = "other stores have no such locks")
+    )]
     Made(Delivery),
 }
 
@@ -85,6 +89,8 @@ pub(super) async fn deliver(
     claimed: Claimed,
     cancel: &CancellationToken,
 ) -> Result<Delivery, Trouble> {
+    #[cfg(not(feature = "local-fs"))]
+    let Claimed {} = claimed;
     match store {
         None => {
             let outputs = outputs.into_iter().map(|harvested| StreamedOutput {
