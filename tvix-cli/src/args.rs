@@ -108,9 +108,8 @@ pub struct ReplArgs {
     #[command(flatten)]
     pub search: SearchArgs,
 
-    /// The store that paths are read from.
-    #[arg(long, value_name = "URI")]
-    pub store: Option<StoreUri>,
+    #[command(flatten)]
+    pub building: BuildingArgs,
 }
 
 /// What to evaluate.

@@ -2,23 +2,18 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
-use tvix_coordinator::{BuildPolicy, OnFailure, Options};
 use tvix_eval::error::{Error, ErrorKind, Result};
 use tvix_eval::interp::Interp;
 use tvix_eval::select::Selector;
 use tvix_eval::source::Pos;
 use tvix_eval::value::{ContextId, Ref};
 use tvix_eval::{Coercion, Evaluation, Failure};
-use tvix_eval_api::memory::StreamEvaluator;
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
+use tvix_eval_api::EvalRequest;
 
 use crate::args::EvalArgs;
 use crate::error::CliError;
-use crate::{session, source, stores};
+use crate::{imports, source};
 
 /// How a value is printed.
 #[derive(Clone, Copy)]
@@ -54,9 +49,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
         Ok(evaluation) => evaluation,
         Err(failure) => return Ok(failed(&failure)),
     };
-    if let Some(events) = listen(events, args.read_write_mode).await {
-        realise(&args, events).await?;
-    }
+    imports::follow(events, &args.building, args.read_write_mode).await?;
     match result.await {
         Ok(Ok(text)) => {
             let mut out = std::io::stdout().lock();
@@ -124,51 +117,5 @@ fn write<'h>(interp: &Interp<'h>, cell: Ref<'h>, format: Format, out: &mut Vec<u
         }
     }
     out.push(b'\n');
-    Ok(())
-}
-
-type Events = BoxStream<'static, std::result::Result<EvalEvent, EvalError>>;
-
-/// Follows an evaluation for as long as it needs no store. What it said until then, and will say.
-async fn listen(mut events: EvalStream, read_write: bool) -> Option<Events> {
-    if read_write {
-        return Some(events);
-    }
-    let mut held = Vec::new();
-    loop {
-        match events.next().await? {
-            Ok(EvalEvent::Diagnostic(diagnostic)) => eprintln!("{}", diagnostic.message),
-            event @ Ok(EvalEvent::Realise(_)) => {
-                held.push(event);
-                return Some(stream::iter(held).chain(events).boxed());
-            }
-            event => held.push(event),
-        }
-    }
-}
-
-/// Builds what an evaluation imports.
-async fn realise(args: &EvalArgs, events: Events) -> std::result::Result<(), CliError> {
-    let store = Arc::new(stores::open(args.building.store.clone()).await?);
-    let events = Mutex::new(Some(events));
-    let evaluator = StreamEvaluator::new(move |_| {
-        let events = events.lock().ok().and_then(|mut events| events.take());
-        events.unwrap_or_else(|| stream::empty().boxed())
-    });
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        on_failure: OnFailure::Continue,
-        record_derivations: args.read_write_mode,
-        ..Options::default()
-    };
-    let request = EvalRequest::attrs([""; 0]);
-    session::run(
-        &args.building,
-        &store,
-        Arc::new(evaluator),
-        request,
-        options,
-    )
-    .await?;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod display;
 mod error;
 mod eval;
 mod events;
+mod imports;
 mod instantiate;
 mod logs;
 mod out_link;
@@ -31,8 +32,7 @@ fn main() -> ExitCode {
                 Command::Build(args) => build::run(args).await,
                 Command::Instantiate(args) => instantiate::run(args).await,
                 Command::Eval(args) => eval::run(args).await,
-                // It blocks, and nothing else runs.
-                Command::Repl(args) => repl::run(&args),
+                Command::Repl(args) => repl::run(args).await,
             }
         }),
         Err(error) => Err(error::CliError::Runtime(error)),

@@ -1,4 +1,7 @@
 //! `tvix repl`.
+//!
+//! Lines are read and evaluated on the evaluation's thread. What a line needs built is asked for as
+//! by any other evaluation, and built here meanwhile.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +15,11 @@ use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
 use tvix_eval::syntax::Scope;
 use tvix_eval::value::{Ref, Value};
+use tvix_eval::{Evaluation, Failure};
 
 use crate::args::ReplArgs;
 use crate::error::CliError;
-use crate::source;
+use crate::{imports, source};
 
 const HELP: &str = "\
 EXPR          evaluate and print
@@ -23,20 +27,33 @@ NAME = EXPR   give a name to a value
 :l FILE       load the attributes of a file as names
 :t EXPR       the type of a value
 :p EXPR       evaluate all of a value and print it
+:b EXPR       build a derivation and print the paths of its outputs
 :q            leave
 :?            this help";
 
 /// Reads, evaluates and prints until there is no more to read.
-pub fn run(args: &ReplArgs) -> std::result::Result<ExitCode, CliError> {
-    let evaluator = source::evaluator(&args.search, args.store.as_ref());
-    match evaluator.work(|interp| Ok(Repl::new(interp).run())) {
-        Ok(Ok(())) => Ok(ExitCode::SUCCESS),
-        Ok(Err(error)) => Err(CliError::Terminal(error)),
-        Err(failure) => {
-            eprintln!("{}", failure.rendered);
+pub async fn run(args: ReplArgs) -> std::result::Result<ExitCode, CliError> {
+    let evaluator = source::evaluator(&args.search, args.building.store.as_ref());
+    let started = evaluator.start(|interp| Ok(Repl::new(interp).run()));
+    let Evaluation { events, result } = match started {
+        Ok(evaluation) => evaluation,
+        Err(failure) => return Ok(failed(&failure)),
+    };
+    imports::follow(events, &args.building, false).await?;
+    match result.await {
+        Ok(Ok(Ok(()))) => Ok(ExitCode::SUCCESS),
+        Ok(Ok(Err(error))) => Err(CliError::Terminal(error)),
+        Ok(Err(failure)) => Ok(failed(&failure)),
+        Err(_) => {
+            eprintln!("error: the evaluation ended early");
             Ok(ExitCode::from(2))
         }
     }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    eprintln!("{}", failure.rendered);
+    ExitCode::from(2)
 }
 
 struct Repl<'i, 'h> {
@@ -50,7 +67,7 @@ impl<'i, 'h> Repl<'i, 'h> {
     fn new(interp: &'i Interp<'h>) -> Self {
         let base = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let mut names: Vec<_> = interp.builtin_names().collect();
-        names.extend([":l ", ":t ", ":p ", ":q", ":?"].map(str::to_owned));
+        names.extend([":l ", ":t ", ":p ", ":b ", ":q", ":?"].map(str::to_owned));
         Self {
             interp,
             scope: interp.global_scope(),
@@ -107,6 +124,13 @@ impl<'i, 'h> Repl<'i, 'h> {
                 let cell = self.interp.cell(self.value(rest)?);
                 let value = self.interp.force_deep(cell, Pos::NONE)?;
                 self.print(value)
+            }
+            ":b" => {
+                let cell = self.interp.cell(self.value(rest)?);
+                for (output, path) in self.interp.build_derivation(cell)? {
+                    println!("{output} -> {path}");
+                }
+                Ok(())
             }
             command if command.starts_with(':') => {
                 eprintln!("error: unknown command '{command}'; ':?' lists them");

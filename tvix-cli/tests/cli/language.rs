@@ -44,10 +44,8 @@ fn tvix(world: &LocalWorld, subcommand: &str) -> Command {
         .env("HOME", world.beside("home"))
         .env_remove("NIX_PATH")
         .stdin(Stdio::null());
-    if subcommand != "repl" {
-        for path in sandbox_paths() {
-            command.arg("--sandbox-path").arg(path.to_string());
-        }
+    for path in sandbox_paths() {
+        command.arg("--sandbox-path").arg(path.to_string());
     }
     command
 }
@@ -191,23 +189,35 @@ async fn expressions_as_they_are_typed() {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    let lines =
-        "a = 20\na + 22\n:t a\n:p { b = a; }\nnothing\n:l ./default.nix\nhello.name\n:q\nlost\n";
+    let lines = "a = 20\na + 22\n:t a\n:p { b = a; }\nnothing\n:l ./default.nix\nhello.name\n\
+         :b many\n:b broken\n:b a\n:b { }\n:q\nlost\n";
     // What comes after it has ended is not read.
     let _ = input.write_all(lines.as_bytes());
     drop(input);
     let ended = Ended::from(child.wait_with_output().unwrap()).expect(0);
-    assert_eq!(
-        ended.out,
-        [
-            "42",
-            "an integer",
-            "{ b = 20; }",
-            "added 5 names",
-            "\"hello\""
-        ]
+    let (values, built) = ended.out.split_at(5);
+    let expected = [
+        "42",
+        "an integer",
+        "{ b = 20; }",
+        "added 5 names",
+        "\"hello\"",
+    ];
+    assert_eq!(values, expected);
+    let [dev, out] = built else {
+        panic!("{ended:#?}");
+    };
+    assert!(
+        dev.starts_with("dev -> ") && dev.ends_with("-many-dev"),
+        "{ended:#?}"
     );
-    ended.says(&["undefined variable 'nothing'"]);
+    assert_eq!(contents(&world, out.strip_prefix("out -> ").unwrap()), "\n");
+    ended.says(&[
+        "undefined variable 'nothing'",
+        "so it goes",
+        "this is not a derivation",
+        "this is a set, but not a derivation",
+    ]);
 }
 
 /// What is fetched is a source like any other: it reaches the store before what uses it is built.

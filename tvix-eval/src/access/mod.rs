@@ -2,6 +2,7 @@
 
 mod allowed;
 mod copy;
+mod derivation;
 mod fetch;
 mod import;
 mod realise;

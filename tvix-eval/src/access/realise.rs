@@ -62,6 +62,30 @@ impl<'h> Interp<'h> {
         Ok(text)
     }
 
+    /// Has these outputs built; their store paths, in the same order.
+    pub(crate) fn realised_outputs(
+        &self,
+        drv_path: &StorePath,
+        outputs: Vec<OutputName>,
+    ) -> Result<Vec<(OutputName, String)>> {
+        let missing = |output: &&OutputName| self.realised_output(drv_path, output).is_none();
+        let missing: Vec<_> = outputs.iter().filter(missing).cloned().collect();
+        if !missing.is_empty() {
+            self.build(vec![WantedOutputs {
+                drv_path: drv_path.clone(),
+                outputs: missing,
+            }])?;
+        }
+        let path = |output: OutputName| match self.realised_output(drv_path, &output) {
+            Some(path) => Ok((output, path)),
+            None => {
+                let message = format!("output '{output}' of a derivation was not built");
+                Err(Error::new(ErrorKind::Build, message))
+            }
+        };
+        outputs.into_iter().map(path).collect()
+    }
+
     fn realised_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<String> {
         let key = (drv_path.clone(), output.clone());
         self.world.outputs.borrow().get(&key).cloned()

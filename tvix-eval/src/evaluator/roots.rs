@@ -10,7 +10,6 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Root, WantedOutputs};
 
 use super::thread::Wire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::eval::Coercion;
 use crate::fiber::Job;
 use crate::interp::Interp;
 use crate::limits::cancelled;
@@ -121,7 +120,7 @@ impl<'h> Search<'h, '_> {
     ) -> std::result::Result<(), Failed> {
         let cell = self.selector.called(interp, cell)?;
         match interp.force(cell)? {
-            Value::Attrs(attrs) if is_derivation(interp, attrs)? => {
+            Value::Attrs(attrs) if interp.is_derivation(attrs)? => {
                 let root = self.root(interp, name, attrs)?;
                 Ok(self.send(root)?)
             }
@@ -160,7 +159,7 @@ impl<'h> Search<'h, '_> {
         let Value::Attrs(attrs) = interp.force(cell)? else {
             return Ok(());
         };
-        if is_derivation(interp, attrs)? {
+        if interp.is_derivation(attrs)? {
             if self.is_new(attrs) {
                 let root = self.root(interp, name, attrs)?;
                 self.send(root)?;
@@ -192,7 +191,7 @@ impl<'h> Search<'h, '_> {
         for (index, item) in items.iter().enumerate() {
             let name = below(name, &index.to_string());
             let attrs = match interp.force(item)? {
-                Value::Attrs(attrs) if is_derivation(interp, attrs)? => attrs,
+                Value::Attrs(attrs) if interp.is_derivation(attrs)? => attrs,
                 _ => {
                     interp.nested(Pos::NONE, || Ok(self.derivations(interp, &name, item)))??;
                     continue;
@@ -243,23 +242,10 @@ impl<'h> Search<'h, '_> {
         name: &str,
         attrs: &Attrs<'h>,
     ) -> std::result::Result<Root, Failed> {
-        let Some(attr) = attrs.get(interp.known.drv_path) else {
-            let message = "derivation does not contain a 'drvPath' attribute";
-            return Err(Error::new(ErrorKind::Missing, message).at(attrs.pos).into());
-        };
-        let why = "while evaluating the 'drvPath' attribute of a derivation";
-        let text = interp.coerce_cell(attr.value, Coercion::STRICT, attr.pos, why)?;
-        let shown = String::from_utf8_lossy(text.bytes);
-        let dir = &interp.world.settings.store_dir;
-        let drv_path = match dir.parse(shown.as_bytes()) {
-            Ok(path) if path.is_derivation() => path,
-            _ => {
-                let message = format!("'{shown}' is not the store path of a derivation");
-                return Err(Error::new(ErrorKind::Type, message).at(attr.pos).into());
-            }
-        };
+        let drv_path = interp.drv_path(attrs)?;
         let known = interp.known_derivation(&drv_path)?;
         let Some(attr) = attrs.get(interp.known.output_name) else {
+            let shown = interp.world.settings.store_dir.display(&drv_path);
             let message = format!("derivation '{shown}' lacks an 'outputName' attribute");
             return Err(Error::new(ErrorKind::Missing, message).at(attrs.pos).into());
         };
@@ -311,17 +297,6 @@ impl Failed {
             return Some(error);
         }
         Some(EvalError::in_attribute(&attr_path, Arc::new(error)))
-    }
-}
-
-/// Whether a set stands for a derivation.
-fn is_derivation<'h>(interp: &Interp<'h>, attrs: &Attrs<'h>) -> Result<bool> {
-    match attrs.get(interp.known.kind) {
-        Some(kind) => match interp.force_at(kind.value, kind.pos)? {
-            Value::String(text) => Ok(text.bytes == b"derivation"),
-            _ => Ok(false),
-        },
-        None => Ok(false),
     }
 }
 
