@@ -3,6 +3,7 @@
 
 mod failures;
 mod hostile;
+mod https;
 mod interrupt;
 mod language;
 mod links;
