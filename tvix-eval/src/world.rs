@@ -97,6 +97,8 @@ pub struct World<'h> {
     pub(crate) outputs: RefCell<FxHashMap<(StorePath, OutputName), String>>,
     /// Where store paths were copied from.
     pub(crate) copied_from: RefCell<FxHashMap<Vec<u8>, Vec<u8>>>,
+    /// What is not in store objects, though it is where they were copied from.
+    pub(crate) left_out: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
     /// Sources that the host was told of.
     pub(crate) offered: RefCell<FxHashSet<StorePath>>,
     /// What `toFile` made.
@@ -135,6 +137,7 @@ impl<'h> World<'h> {
             realised: RefCell::default(),
             outputs: RefCell::default(),
             copied_from: RefCell::default(),
+            left_out: RefCell::default(),
             offered: RefCell::default(),
             texts: RefCell::default(),
             regexes: RefCell::default(),

@@ -1,5 +1,7 @@
 //! Copying sources to the store: paths in strings, `builtins.path`, `filterSource`, `toFile`.
 
+use std::collections::hash_map::Entry;
+
 use bytes::Bytes;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar;
@@ -85,11 +87,13 @@ impl<'h> Interp<'h> {
         };
         self.check_access(&resolved)?;
         let local = self.local(&resolved);
-        let all = !self.is_confined() || self.may_read_all(&resolved);
+        let all = (!self.is_confined() || self.may_read_all(&resolved))
+            && !self.is_partly_left_out(&resolved);
         let on_disk = match self.made(&resolved) {
             None if all => self.world.files.on_disk(paths::to_os(&local)),
             _ => None,
         };
+        let mut left_out = Vec::new();
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
                 let bytes = self.read_file(path)?;
@@ -102,7 +106,7 @@ impl<'h> Interp<'h> {
             }
             // A thread and buffers of its own would be a waste on what is mostly a patch.
             (_, None, Some(disk)) if self.is_small_file(&resolved)? => {
-                let (hash, _) = self.hash_kept(&resolved, None)?;
+                let (hash, _) = self.hash_kept(&resolved, None, &mut left_out)?;
                 (hash, SourceContent::Tree(disk))
             }
             (_, None, Some(disk)) => {
@@ -110,7 +114,7 @@ impl<'h> Interp<'h> {
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
-            (_, keep, _) => self.hash_kept(&resolved, keep)?,
+            (_, keep, _) => self.hash_kept(&resolved, keep, &mut left_out)?,
         };
         if let Some(wanted) = wanted
             && *wanted != hash
@@ -131,10 +135,13 @@ impl<'h> Interp<'h> {
                 format!("no store path has the content address {address}"),
             ));
         };
-        self.world
-            .copied_from
-            .borrow_mut()
-            .insert(dir.display(&store_path).to_string().into_bytes(), local);
+        let object = dir.display(&store_path).to_string().into_bytes();
+        // Where it was first copied from is as good as any other place, and what was left out there
+        // is known.
+        if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
+            self.leave_out(entry.key(), &resolved, &left_out);
+            entry.insert(local);
+        }
         self.offer(SourceAddition {
             path: store_path.clone(),
             method,
@@ -173,11 +180,13 @@ impl<'h> Interp<'h> {
         Err(cancelled())
     }
 
-    /// The hash of those files of a tree that are kept, read through [`crate::files::Files`].
+    /// The hash of those files of a tree that are kept, read through [`crate::files::Files`]. The
+    /// others are added to `left_out`.
     fn hash_kept(
         &self,
         root: &[u8],
         keep: Option<&mut Keep<'_>>,
+        left_out: &mut Vec<Vec<u8>>,
     ) -> Result<(NixHash, SourceContent)> {
         let mut archive = nar::Writer::new(Vec::new());
         let mut all = |_: &[u8], _: FileKind| Ok(true);
@@ -185,7 +194,14 @@ impl<'h> Interp<'h> {
             Some(keep) => keep,
             None => &mut all,
         };
-        self.archive(root, &mut archive, keep)?;
+        let mut keep = |path: &[u8], kind| {
+            let kept = keep(path, kind)?;
+            if !kept {
+                left_out.push(path.to_vec());
+            }
+            Ok(kept)
+        };
+        self.archive(root, &mut archive, &mut keep)?;
         let archive = archive
             .finish()
             .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
@@ -235,7 +251,7 @@ impl<'h> Interp<'h> {
                 let mut entries = files
                     .entries(local)
                     .map_err(|error| io_error("reading directory", path, &error))?;
-                self.hide_forbidden(path, &mut entries);
+                self.hide_unseen(path, &mut entries);
                 entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
                 archive.directory_start().map_err(failed)?;
                 for (name, kind) in entries {

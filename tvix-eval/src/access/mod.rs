@@ -5,6 +5,7 @@ mod copy;
 mod derivation;
 mod fetch;
 mod import;
+mod left_out;
 mod realise;
 mod search;
 
@@ -78,6 +79,9 @@ impl<'h> Interp<'h> {
 
     fn lstat(&self, path: &[u8]) -> Result<Option<FileKind>> {
         self.check_access(path)?;
+        if self.is_left_out(path) {
+            return Ok(None);
+        }
         if self.made(path).is_some() {
             return Ok(Some(FileKind::Regular { executable: false }));
         }
@@ -188,13 +192,16 @@ impl<'h> Interp<'h> {
                 let message = format!("cannot read directory \"{}\": {why}", lossy(path));
                 Error::new(ErrorKind::Io, message)
             })?;
-        self.hide_forbidden(&resolved, &mut entries);
+        self.hide_unseen(&resolved, &mut entries);
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(entries)
     }
 
-    /// Leaves out of a directory what may not be seen.
-    fn hide_forbidden(&self, directory: &[u8], entries: &mut Vec<(Vec<u8>, FileKind)>) {
+    /// Leaves out of a directory what may not be seen, and what is not there.
+    fn hide_unseen(&self, directory: &[u8], entries: &mut Vec<(Vec<u8>, FileKind)>) {
+        if self.is_partly_left_out(directory) {
+            entries.retain(|(name, _)| !self.is_left_out(&join(directory, name)));
+        }
         if self.is_confined() && !self.may_read_all(directory) {
             entries.retain(|(name, _)| self.is_allowed(&join(directory, name)));
         }

@@ -141,15 +141,10 @@ impl<'h> Interp<'h> {
 
     /// Where a path is read: store paths may be elsewhere on this file system.
     pub(crate) fn local(&self, path: &[u8]) -> Vec<u8> {
-        let dir = self.world.settings.store_dir.as_str().as_bytes();
-        let Some(below) = path
-            .strip_prefix(dir)
-            .and_then(|rest| rest.strip_prefix(b"/"))
-        else {
+        let Some(object) = self.object_of(path) else {
             return path.to_vec();
         };
-        let end = memchr::memchr(b'/', below).unwrap_or(below.len());
-        let (object, rest) = path.split_at(dir.len() + 1 + end);
+        let rest = &path[object.len()..];
         if let Ok(object) = std::str::from_utf8(object)
             && let Some(local) = self.world.realised.borrow().get(object)
         {

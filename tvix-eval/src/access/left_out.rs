@@ -1,0 +1,50 @@
+//! What a filter leaves out of a source is not there when the source is read, although it is read
+//! where it was copied from.
+
+use crate::interp::Interp;
+
+impl Interp<'_> {
+    /// Remembers what of the tree `root` is not in the store object `object`.
+    pub(super) fn leave_out(&self, object: &[u8], root: &[u8], left_out: &[Vec<u8>]) {
+        if left_out.is_empty() {
+            return;
+        }
+        let below = |path: &Vec<u8>| [object, path.strip_prefix(root).unwrap_or(path)].concat();
+        let left_out = left_out.iter().map(below).collect();
+        let mut known = self.world.left_out.borrow_mut();
+        known.insert(object.to_vec(), left_out);
+    }
+
+    /// Whether a path in the store was left out, or is below what was.
+    pub(super) fn is_left_out(&self, path: &[u8]) -> bool {
+        let known = self.world.left_out.borrow();
+        if known.is_empty() {
+            return false;
+        }
+        let Some(object) = self.object_of(path) else {
+            return false;
+        };
+        let Some(left_out) = known.get(object) else {
+            return false;
+        };
+        // A folder that is left out is not asked for what is in it.
+        let ends = memchr::memchr_iter(b'/', path).chain([path.len()]);
+        ends.filter(|end| *end > object.len())
+            .any(|end| left_out.contains(&path[..end]))
+    }
+
+    /// Whether something of the store object that a path is in was left out.
+    pub(super) fn is_partly_left_out(&self, path: &[u8]) -> bool {
+        let known = self.world.left_out.borrow();
+        let object = self.object_of(path);
+        !known.is_empty() && object.is_some_and(|object| known.contains_key(object))
+    }
+
+    /// The store object, as a path, that a path is or is in.
+    pub(super) fn object_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        let dir = self.world.settings.store_dir.as_str().as_bytes();
+        let below = path.strip_prefix(dir)?.strip_prefix(b"/")?;
+        let end = memchr::memchr(b'/', below).unwrap_or(below.len());
+        Some(&path[..dir.len() + 1 + end])
+    }
+}
