@@ -6,6 +6,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
+use crate::store::StoreArgs;
+
 /// Evaluates Nix expressions and builds derivations.
 #[derive(Debug, Parser)]
 #[command(name = "tvix", version, about, arg_required_else_help = true)]
@@ -20,6 +22,7 @@ pub enum Command {
     Instantiate(InstantiateArgs),
     Eval(EvalArgs),
     Repl(ReplArgs),
+    Store(StoreArgs),
 }
 
 /// Build derivations and print the store paths of their outputs.

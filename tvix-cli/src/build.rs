@@ -48,7 +48,7 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
     // Last: what was built is there, and printed, even if it cannot be linked to.
     if !args.no_out_link {
         let names = session::names_found(&asked_for, &report);
-        link_outputs(&report, &names, &args.out_link, &store)?;
+        link_outputs(&report, &names, &args.out_link, &store).await?;
     }
     Ok(session::exit_code(&report))
 }

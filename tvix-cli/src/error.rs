@@ -22,11 +22,22 @@ pub enum CliError {
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
-    #[error("cannot link '{link}' to '{target}'")]
-    OutLink {
-        link: PathBuf,
-        target: PathBuf,
+    #[error("cannot make the link to what was built")]
+    OutLink(#[source] Box<StoreError>),
+    #[error("{0}")]
+    Store(#[source] Box<StoreError>),
+    #[error("'{text}' is not in store '{store}'")]
+    NotInStore { text: String, store: StoreUri },
+    #[error("cannot {action} '{file}'")]
+    File {
+        action: &'static str,
+        file: PathBuf,
         source: io::Error,
+    },
+    #[error("'{file}' cannot be the name of a store path; give another one with --name")]
+    Name {
+        file: PathBuf,
+        source: nix_compat::store_path::NameError,
     },
     #[error("cannot read from the terminal")]
     Terminal(#[source] rustyline::error::ReadlineError),

@@ -13,6 +13,7 @@ mod out_link;
 mod repl;
 mod session;
 mod source;
+mod store;
 mod stores;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
                 Command::Build(args) => build::run(args).await,
                 Command::Instantiate(args) => instantiate::run(args).await,
                 Command::Eval(args) => eval::run(args).await,
+                Command::Store(args) => store::run(args).await,
                 Command::Repl(args) => repl::run(args).await,
             }
         }),

@@ -1,6 +1,6 @@
 //! Links to what was built.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tvix_coordinator::Report;
 use tvix_store_api::local_fs::LocalStore;
@@ -9,8 +9,9 @@ use crate::error::CliError;
 
 /// Links every output that was asked for: `result` to the first derivation's `out`,
 /// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
-/// First and second are those on the command line, whatever has become of the others.
-pub fn link_outputs(
+/// First and second are those on the command line, whatever has become of the others. The links keep
+/// what they lead to from being collected.
+pub async fn link_outputs(
     report: &Report,
     asked_for: &[String],
     link: &Path,
@@ -26,7 +27,8 @@ pub fn link_outputs(
             if output.as_str() != "out" {
                 name.push(format!("-{output}"));
             }
-            make_link(PathBuf::from(name), store.real_path(path))?;
+            let linked = store.add_root(Path::new(&name), path).await;
+            linked.map_err(|error| CliError::OutLink(Box::new(error)))?;
         }
     }
     Ok(())
@@ -46,32 +48,6 @@ fn number(asked_for: &[String], name: &str) -> usize {
         }
     }
     before.len()
-}
-
-/// Replaces a link, and nothing but a link, in one step.
-fn make_link(link: PathBuf, target: PathBuf) -> Result<(), CliError> {
-    let failed = |source| CliError::OutLink {
-        link: link.clone(),
-        target: target.clone(),
-        source,
-    };
-    match std::fs::symlink_metadata(&link) {
-        Ok(metadata) if !metadata.is_symlink() => {
-            return Err(failed(std::io::Error::new(
-                std::io::ErrorKind::AlreadyExists,
-                "something that is not a link is there",
-            )));
-        }
-        _ => {}
-    }
-    let mut temporary = link.as_os_str().to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    std::os::unix::fs::symlink(&target, &temporary).map_err(failed)?;
-    std::fs::rename(&temporary, &link).map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })
 }
 
 #[cfg(test)]

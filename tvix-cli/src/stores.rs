@@ -3,17 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use tvix_store_api::StoreUri;
-use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
 
 use crate::error::CliError;
 
 /// Opens the store that was asked for, or the usual one.
 pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
+    open_as(uri, false).await
+}
+
+/// Opens it for those who change nothing: it may belong to somebody else, or be on a file system that
+/// cannot be written to.
+pub async fn open_to_read(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
+    open_as(uri, true).await
+}
+
+async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, CliError> {
     let uri = uri.unwrap_or_else(usual);
     let Some(root) = uri.local_root() else {
         return Err(CliError::UnsupportedStore(uri));
     };
-    LocalStore::open(LocalStoreOptions::new(root))
+    let mut options = LocalStoreOptions::new(root).read_only(read_only);
+    match uri.parameter("durability") {
+        None | Some("relaxed") => {}
+        Some("full") => options = options.durability(Durability::Full),
+        Some(_) => return Err(CliError::UnsupportedStore(uri)),
+    }
+    LocalStore::open(options)
         .await
         .map_err(|source| CliError::OpenStore {
             uri,

@@ -12,7 +12,8 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{
-    DRV_SUFFIX, StoreDir, StorePath, StorePathName, content_addressed_path, text_path,
+    DRV_SUFFIX, PathReferences, StoreDir, StorePath, StorePathName, content_addressed_path,
+    text_path,
 };
 use rustix::fs::{FileType, Mode, OFlags};
 use thiserror::Error;
@@ -184,6 +185,60 @@ impl VerifiedObject {
             info,
             nar,
             outputs: Vec::new(),
+        }))
+    }
+
+    /// The file or tree at `file`, under the path that follows from its contents and `name`; `None`
+    /// if its NAR has more than `limit` bytes. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Source`] if it cannot be read, or is no plain file though `method` wants one.
+    pub fn tree(
+        file: &Path,
+        dir: &StoreDir,
+        name: &StorePathName,
+        method: ContentAddressMethod,
+        limit: usize,
+    ) -> Result<Option<Self>, StoreError> {
+        // The path is not known yet, so errors name one that has the right name.
+        let unknown = StorePath::new([0; 20], name.clone());
+        let failed = |source: crate::BoxError| StoreError::Source {
+            file: file.to_owned(),
+            path: unknown.clone(),
+            source,
+        };
+        let Some(nar) = small_nar(file, limit).map_err(|error| failed(error.into()))? else {
+            return Ok(None);
+        };
+        let nar_hash = digest(&nar);
+        let file_contents = single_file(&nar);
+        let hash = match (method, file_contents) {
+            (ContentAddressMethod::NixArchive, _) => NixHash::Sha256(nar_hash),
+            (_, Some((false, contents))) => NixHash::digest(HashAlgo::Sha256, contents),
+            _ => {
+                let path = unknown.clone();
+                return Err(failed(StoreError::NotAFile { path }.into()));
+            }
+        };
+        let address = ContentAddress { method, hash };
+        let none = PathReferences::others(SortedSet::new());
+        let path = content_addressed_path(dir, name.clone(), &address, &none);
+        let path = path.ok_or_else(|| StoreError::AddressMismatch {
+            path: unknown.clone(),
+            address: Box::new(address.clone()),
+        })?;
+        let outputs = match file_contents {
+            Some((_, contents)) if path.is_derivation() => derivation_outputs(dir, &path, contents),
+            _ => Vec::new(),
+        };
+        let mut info = PathInfo::new(path, nar_hash, nar.len() as u64);
+        info.ca = Some(address);
+        Ok(Some(Self {
+            dir: dir.clone(),
+            info,
+            nar,
+            outputs,
         }))
     }
 

@@ -111,6 +111,8 @@ impl Inner {
             .filter(|it| !locked.contains(it))
             .cloned()
             .collect();
+        // Locks beside a root are not collected either.
+        self.hold(&order)?;
         let _locks = self.lock_files(&free)?;
         let registration_time = now();
         let mut registrations = Vec::with_capacity(new.len());

@@ -105,6 +105,7 @@ impl Inner {
                 false => self.scratch().map(drop),
             };
         }
+        self.hold(&paths)?;
         let _locks = self.lock_files(&paths)?;
         // Other processes may have been faster.
         let valid = self.database.valid_paths(&paths)?;

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 /// How deep a removal recurses before it moves what is deeper up.
@@ -69,31 +69,86 @@ pub(super) fn move_tree(
 /// However deep the tree is: what is below [`MAX_RECURSION`] levels is moved to `parent` and
 /// removed from there, so that neither stack nor descriptors run out.
 pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    let mut removal = Removal {
-        parent,
-        deep: Vec::new(),
-        counter: 0,
+    Removal::new(parent).all(name, false).map(drop)
+}
+
+/// As [`remove_tree`]. Returns how many bytes on the disk that frees: those of files that have no
+/// other name.
+pub(super) fn remove_counted(parent: BorrowedFd<'_>, name: &CStr) -> Result<u64, Errno> {
+    Removal::new(parent).all(name, true)
+}
+
+/// Removes what is called `name`, if it is no directory, and returns how many bytes that frees.
+/// Nothing there is fine, and frees none.
+pub(super) fn remove_file_counted(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+) -> Result<Option<u64>, Errno> {
+    let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(Some(0)),
+        stat => stat?,
     };
-    removal.remove(parent, name, 0)?;
-    while let Some(name) = removal.deep.pop() {
-        removal.remove(parent, &name, 0)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Ok(None);
     }
-    Ok(())
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) => Ok(Some(freed(&stat))),
+        Err(Errno::NOENT) => Ok(Some(0)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What removing one name of a file frees.
+fn freed(stat: &Stat) -> u64 {
+    match stat.st_nlink {
+        0 | 1 => u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+        _ => 0,
+    }
 }
 
 struct Removal<'a> {
     parent: BorrowedFd<'a>,
     deep: Vec<CString>,
     counter: u64,
+    freed: u64,
 }
 
-impl Removal<'_> {
+impl<'a> Removal<'a> {
+    fn new(parent: BorrowedFd<'a>) -> Self {
+        Self {
+            parent,
+            deep: Vec::new(),
+            counter: 0,
+            freed: 0,
+        }
+    }
+
+    fn all(mut self, name: &CStr, count: bool) -> Result<u64, Errno> {
+        self.remove(self.parent, name, 0, count)?;
+        while let Some(name) = self.deep.pop() {
+            self.remove(self.parent, &name, 0, count)?;
+        }
+        Ok(self.freed)
+    }
+
     fn remove(
         &mut self,
         directory: BorrowedFd<'_>,
         name: &CStr,
         depth: usize,
+        count: bool,
     ) -> Result<(), Errno> {
+        if count {
+            let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => return Ok(()),
+                stat => stat?,
+            };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                self.freed += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            } else {
+                self.freed += freed(&stat);
+            }
+        }
         // For a directory Linux says EISDIR, POSIX EPERM.
         match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -124,7 +179,7 @@ impl Removal<'_> {
         }
         drop(listing);
         for name in &names {
-            self.remove(fd.as_fd(), name, depth + 1)?;
+            self.remove(fd.as_fd(), name, depth + 1, count)?;
         }
         drop(fd);
         rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
@@ -145,6 +200,45 @@ impl Removal<'_> {
             }
         }
     }
+}
+
+/// How many bytes on the disk removing a tree would free. Links in it are not followed; what cannot
+/// be read counts nothing.
+pub(super) fn measure(parent: BorrowedFd<'_>, name: &CStr) -> u64 {
+    let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return 0;
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return freed(&stat);
+    }
+    let mut total = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    // Directories that are still to be listed. Once there are no descriptors left, the rest of a very
+    // wide tree counts nothing.
+    let Ok(root) = open_directory(parent, name) else {
+        return total;
+    };
+    let mut todo = vec![root];
+    while let Some(directory) = todo.pop() {
+        let Ok(mut listing) = Dir::read_from(&directory) else {
+            continue;
+        };
+        while let Some(Ok(entry)) = listing.read() {
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                total += freed(&stat);
+            } else if let Ok(below) = open_directory(directory.as_fd(), name) {
+                total += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+                todo.push(below);
+            }
+        }
+    }
+    total
 }
 
 fn make_accessible(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {

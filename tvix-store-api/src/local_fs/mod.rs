@@ -4,13 +4,21 @@ mod add;
 mod add_many;
 mod db;
 mod files;
+mod gc;
+mod import;
 mod layout;
 mod locks;
+mod optimise;
 mod options;
 mod output_locks;
 mod outputs;
 mod read;
+mod repair;
+mod reserve;
+mod roots;
 mod scratch;
+mod temp_roots;
+mod verify_all;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -24,13 +32,18 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::Semaphore;
 
 use self::db::{Database, DatabaseOptions};
+pub use self::gc::{GcAction, GcFailure, GcOptions, GcReport};
 use self::layout::{Layout, SchemaLock};
 use self::locks::PathLocks;
+pub use self::optimise::{OptimiseOptions, OptimiseReport};
 pub use self::options::{Durability, LocalStoreOptions};
 pub use self::output_locks::{LockedOutputs, OutputLocks};
 pub use self::outputs::{OutputTree, ScannedTree};
+pub use self::roots::{Root, RootSource};
 pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
+use self::temp_roots::TempRoots;
+pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
 use crate::blocking::blocking;
 use crate::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
 
@@ -49,6 +62,11 @@ const CONCURRENT_READS: usize = 64;
 ///
 /// Clones are handles on the same store. All blocking work is done on tokio's threads for that.
 ///
+/// What the methods of [`Store`] find valid or add is not collected as long as a handle lives, by
+/// whomever ([`collect_garbage`](Self::collect_garbage), or Nix): they are temporary roots, in the
+/// file where Nix has them. [`all_valid_paths`](Self::all_valid_paths) and
+/// [`referrers`](Self::referrers) promise nothing of the kind, nor does a store that is read-only.
+///
 /// Besides [`Store`], there are [`import_outputs`](Self::import_outputs) and
 /// [`register_trees`](Self::register_trees) for trees that are on the store's file system
 /// already, [`scratch`](Self::scratch) for a place to make them in, and
@@ -63,6 +81,8 @@ struct Inner {
     store_fd: Arc<OwnedFd>,
     /// `None` if the store is read-only.
     scratch: Option<Arc<ScratchRoot>>,
+    /// `None` if the store is read-only.
+    temp_roots: Option<Arc<TempRoots>>,
     database: Database,
     locks: PathLocks,
     additions: Arc<Semaphore>,
@@ -85,6 +105,24 @@ impl LocalStore {
 
     /// As [`open`](Self::open), for callers that may block.
     pub fn open_blocking(options: LocalStoreOptions) -> Result<Self, StoreError> {
+        let layout = Layout::new(StoreUri::local(&options.root), &options.root);
+        let opened = Self::open_once(options.clone());
+        match opened {
+            // What is kept for that is given up: else nobody could even collect garbage.
+            Err(error) if reserve::is_full(&error) && reserve::give_up(&layout.state) => {
+                Self::open_once(options)
+            }
+            Ok(store) => {
+                if !options.read_only {
+                    reserve::keep(&store.0.layout.state);
+                }
+                Ok(store)
+            }
+            failed => failed,
+        }
+    }
+
+    fn open_once(options: LocalStoreOptions) -> Result<Self, StoreError> {
         let root = absolute(&options)?;
         let uri = StoreUri::local(&root);
         let layout = Layout::new(uri.clone(), &root);
@@ -112,6 +150,12 @@ impl LocalStore {
                 layout.failed("making a scratch directory".to_owned(), error)
             })?))
         };
+        let temp_roots = if options.read_only {
+            None
+        } else {
+            let roots = TempRoots::of(&layout.state);
+            Some(roots.map_err(|error| layout.failed(opening(), error))?)
+        };
         let database = Database::open(DatabaseOptions {
             uri: uri.clone(),
             path: layout.database(),
@@ -133,6 +177,7 @@ impl LocalStore {
             layout,
             store_fd: Arc::new(store_fd),
             scratch,
+            temp_roots,
             database,
             locks: PathLocks::default(),
             additions: Arc::new(Semaphore::new(options.concurrent_additions.max(1))),
@@ -175,13 +220,41 @@ impl LocalStore {
         blocking(&self.0.uri, move || query(&inner.database)).await
     }
 
+    /// As [`read`](Self::read), of `paths`, which nobody collects from now on.
+    async fn read_held<T: Send + 'static>(
+        &self,
+        paths: Vec<StorePath>,
+        query: impl FnOnce(&Database, &[StorePath]) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.0.clone();
+        blocking(&self.0.uri, move || {
+            inner.hold(&paths)?;
+            query(&inner.database, &paths)
+        })
+        .await
+    }
+
     async fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
-        let path = path.clone();
-        self.read(move |database| database.is_valid(&path)).await
+        let paths = vec![path.clone()];
+        self.read_held(paths, |database, paths| database.is_valid(&paths[0]))
+            .await
     }
 }
 
 impl Inner {
+    /// Sees to it that nobody collects any of `paths` from now on. Comes before whether they are
+    /// valid is looked up. Blocks.
+    fn hold(&self, paths: &[StorePath]) -> Result<(), StoreError> {
+        let Some(roots) = &self.temp_roots else {
+            return Ok(());
+        };
+        roots.hold(&self.store_dir, paths).map_err(|error| {
+            let folder = self.layout.state.join("temproots");
+            let action = format!("recording temporary roots in '{}'", folder.display());
+            self.layout.failed(action, error)
+        })
+    }
+
     fn scratch(&self) -> Result<&Arc<ScratchRoot>, StoreError> {
         self.scratch.as_ref().ok_or_else(|| StoreError::ReadOnly {
             store: self.uri.clone(),
@@ -200,14 +273,13 @@ impl Store for LocalStore {
     }
 
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
-        let path = path.clone();
-        self.read(move |database| database.path_info(&path)).await
+        let paths = vec![path.clone()];
+        self.read_held(paths, |database, paths| database.path_info(&paths[0]))
+            .await
     }
 
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
-        let paths = paths.to_vec();
-        self.read(move |database| database.valid_paths(&paths))
-            .await
+        self.read_held(paths.to_vec(), Database::valid_paths).await
     }
 
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
@@ -244,13 +316,22 @@ impl Store for LocalStore {
     }
 
     async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
-        let id = id.clone();
-        self.read(move |database| database.realisation(&id)).await
+        let (inner, id) = (self.0.clone(), id.clone());
+        blocking(&self.0.uri, move || {
+            let Some(found) = inner.database.realisation(&id)? else {
+                return Ok(None);
+            };
+            inner.hold(std::slice::from_ref(&found.out_path))?;
+            // It may have been collected just before.
+            inner.database.realisation(&id)
+        })
+        .await
     }
 
     async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        let paths = vec![realisation.out_path.clone()];
         let realisation = realisation.clone();
-        self.read(move |database| database.add_realisation(realisation))
+        self.read_held(paths, |database, _| database.add_realisation(realisation))
             .await
     }
 }

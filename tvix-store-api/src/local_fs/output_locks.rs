@@ -73,11 +73,17 @@ impl LocalStore {
         let known = outputs.iter().filter_map(|(_, path)| path.as_ref());
         let guards = self.0.locks.lock_all(known.clone()).await;
         let paths: Vec<StorePath> = known.cloned().collect();
-        let request = Arc::new((names, outputs));
+        // The locks of outputs that are not known yet are called after the derivation.
+        let mut held = paths.clone();
+        held.push(drv_path.clone());
+        let request = Arc::new((names, outputs, held));
         let mut pause = FIRST_PAUSE;
         loop {
             let (inner, request) = (self.0.clone(), request.clone());
-            let attempt = blocking(&self.0.uri, move || inner.try_lock(&request.0, &request.1));
+            let attempt = blocking(&self.0.uri, move || {
+                inner.hold(&request.2)?;
+                inner.try_lock(&request.0, &request.1)
+            });
             match attempt.await? {
                 None => tokio::time::sleep(pause).await,
                 Some((_, Some(valid))) => return Ok(LockedOutputs::Valid(valid)),

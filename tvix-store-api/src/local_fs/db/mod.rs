@@ -1,5 +1,6 @@
 //! The database of a local store.
 
+mod collect;
 mod rows;
 mod schema;
 mod write;
@@ -14,6 +15,9 @@ use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+#[cfg(test)]
+pub(super) use self::collect::PathRow;
+pub(super) use self::collect::Snapshot;
 use self::rows::{DbError, Rows};
 pub(super) use self::write::Registration;
 use self::write::{Write, WriteError, Writer};
@@ -24,7 +28,7 @@ use crate::{StoreError, StoreUri};
 const IDLE_READERS: usize = 4;
 
 /// Enough for every statement of this module.
-const CACHED_STATEMENTS: usize = 32;
+const CACHED_STATEMENTS: usize = 48;
 
 /// Pages in the log before it is moved to the database, which takes a sync: as Nix, ten times
 /// SQLite's own choice.
@@ -244,8 +248,13 @@ impl Database {
     }
 
     fn write(&self, write: Write) -> Result<(), StoreError> {
+        let written = self.writer()?.write(write);
+        written.map_err(|error| self.write_error(error))
+    }
+
+    fn write_error(&self, error: WriteError) -> StoreError {
         let store = || self.uri.clone();
-        self.writer()?.write(write).map_err(|error| match error {
+        match error {
             WriteError::Db(error) => self.failed("writing", error),
             WriteError::InvalidReference { path, reference } => StoreError::InvalidReference {
                 store: store(),
@@ -267,7 +276,7 @@ impl Database {
                 store: store(),
                 message: "a write to the database was not answered".to_owned(),
             },
-        })
+        }
     }
 
     fn failed(&self, action: &str, error: DbError) -> StoreError {

@@ -19,6 +19,9 @@ pub(super) enum DbError {
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    /// The database is damaged: in what SQLite says, or in the table whose rows refer to none.
+    #[error("it is damaged: {0}")]
+    Contradiction(String),
     /// A row says something that makes no sense.
     #[error("the row of '{path}' holds an invalid {column}: '{value}'")]
     InvalidRow {

@@ -105,6 +105,11 @@ impl Writer {
         answered.try_recv().unwrap_or(Err(WriteError::Lost))
     }
 
+    /// The connection, for what is not written in a group.
+    pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
+        lock(&self.connection)
+    }
+
     fn write_group(&self, connection: &mut Connection, group: Vec<Pending>) {
         if group.len() > 1 {
             let writes = group.iter().map(|pending| &pending.write);

@@ -1,0 +1,71 @@
+//! `tvix store add`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::store_path::StorePathName;
+use tvix_store_api::Store as _;
+
+use super::paths::failed;
+use super::{StoreOption, print};
+use crate::error::CliError;
+use crate::stores;
+
+/// Add files and trees, and print their store paths.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// What to add.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    store: StoreOption,
+
+    /// The name of the store path [default: that of the file].
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Hash the contents of a single file alone, as fixed outputs that are not recursive are.
+    #[arg(long)]
+    flat: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let store = stores::open(args.store.store).await?;
+    let method = match args.flat {
+        true => ContentAddressMethod::Flat,
+        false => ContentAddressMethod::NixArchive,
+    };
+    let mut files = Vec::with_capacity(args.files.len());
+    for file in &args.files {
+        let named = match (&args.name, file.file_name()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(name)) => name.to_string_lossy().into_owned(),
+            // As in `.` and `..`.
+            (None, None) => std::fs::canonicalize(file)
+                .ok()
+                .and_then(|file| Some(file.file_name()?.to_string_lossy().into_owned()))
+                .unwrap_or_default(),
+        };
+        let name: StorePathName = named.parse().map_err(|source| CliError::Name {
+            file: file.clone(),
+            source,
+        })?;
+        files.push((file.clone(), name));
+    }
+    let mut paths = Vec::with_capacity(files.len());
+    for added in store.import_trees(files, method).await {
+        paths.push(store.store_dir().path_text(&added.map_err(failed)?));
+    }
+    match args.json {
+        true => print([serde_json::Value::from(paths)])?,
+        false => print(paths)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

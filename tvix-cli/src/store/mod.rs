@@ -1,0 +1,84 @@
+//! `tvix store`: one file for each of its commands.
+
+mod add;
+mod cat;
+mod dump;
+mod gc;
+mod ls;
+mod optimise;
+mod path_info;
+mod paths;
+mod repair;
+mod roots;
+mod size;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tvix_store_api::StoreUri;
+
+use crate::error::CliError;
+
+/// Look at stores, add to them, and look after them.
+#[derive(Debug, Parser)]
+#[command(arg_required_else_help = true)]
+pub struct StoreArgs {
+    #[command(subcommand)]
+    command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    Add(add::Args),
+    Cat(cat::Args),
+    Dump(dump::Args),
+    Gc(gc::Args),
+    Ls(ls::Args),
+    Optimise(optimise::Args),
+    PathInfo(path_info::Args),
+    Repair(repair::Args),
+    Roots(roots::Args),
+    Verify(verify::Args),
+}
+
+/// Which store.
+#[derive(Debug, Parser)]
+pub struct StoreOption {
+    /// The store: an absolute path for the one below it, `local` for the system's.
+    #[arg(long, value_name = "URI")]
+    pub store: Option<StoreUri>,
+}
+
+pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
+    match args.command {
+        StoreCommand::Add(args) => add::run(args).await,
+        StoreCommand::Cat(args) => cat::run(args).await,
+        StoreCommand::Dump(args) => dump::run(args).await,
+        StoreCommand::Gc(args) => gc::run(args).await,
+        StoreCommand::Ls(args) => ls::run(args).await,
+        StoreCommand::Optimise(args) => optimise::run(args).await,
+        StoreCommand::PathInfo(args) => path_info::run(args).await,
+        StoreCommand::Repair(args) => repair::run(args).await,
+        StoreCommand::Roots(args) => roots::run(args).await,
+        StoreCommand::Verify(args) => verify::run(args).await,
+    }
+}
+
+/// Prints lines to standard output.
+fn print<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> Result<(), CliError> {
+    use std::io::Write as _;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for line in lines {
+        writeln!(out, "{line}").map_err(CliError::Output)?;
+    }
+    out.flush().map_err(CliError::Output)
+}
+
+/// The exit code of what has looked for trouble.
+fn code(fine: bool) -> ExitCode {
+    match fine {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(1),
+    }
+}

@@ -1,0 +1,56 @@
+//! `tvix store repair`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tvix_store_api::{Store as _, StoreUri};
+
+use super::paths::{failed, parse_all};
+use super::{StoreOption, code, print};
+use crate::error::{CliError, describe};
+use crate::stores;
+
+/// Replace the files of store paths by what another store has of them.
+///
+/// Prints what was replaced. The exit code is 1 if some of it could not be.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// What to replace, whether it is damaged or not.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
+
+    #[command(flatten)]
+    store: StoreOption,
+
+    /// The store to get it from.
+    #[arg(long, value_name = "URI")]
+    from: StoreUri,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let store = stores::open(args.store.store).await?;
+    let from = stores::open_to_read(Some(args.from)).await?;
+    let mut repaired = Vec::new();
+    let mut fine = true;
+    for path in parse_all(&store, &args.paths)? {
+        match store.repair(&path, &from).await {
+            Ok(()) => repaired.push(store.store_dir().path_text(&path)),
+            Err(error) => {
+                fine = false;
+                eprintln!(
+                    "error: cannot repair '{path}': {}",
+                    describe(&failed(error))
+                );
+            }
+        }
+    }
+    match args.json {
+        true => print([serde_json::Value::from(repaired)])?,
+        false => print(repaired)?,
+    }
+    Ok(code(fine))
+}

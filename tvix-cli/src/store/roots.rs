@@ -1,0 +1,69 @@
+//! `tvix store roots`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+use tvix_store_api::Store as _;
+use tvix_store_api::local_fs::{Root, RootSource};
+
+use super::paths::{failed, parse_whole};
+use super::{StoreOption, print};
+use crate::error::CliError;
+use crate::stores;
+
+/// Say what is kept from being collected and why, or keep something.
+#[derive(Debug, Parser)]
+pub struct Args {
+    #[command(flatten)]
+    store: StoreOption,
+
+    /// Make a link to a store path, which is kept as long as the link is there.
+    #[arg(long, num_args = 2, value_names = ["LINK", "PATH"])]
+    add: Option<Vec<String>>,
+
+    /// Print JSON.
+    #[arg(long, conflicts_with = "add")]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let store = stores::open(args.store.store).await?;
+    if let Some([link, path]) = args.add.as_deref() {
+        let path = parse_whole(&store, path)?;
+        let made = store.add_root(Path::new(link), &path).await;
+        made.map_err(failed)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let roots = store.roots().await.map_err(failed)?;
+    let dir = store.store_dir();
+    if args.json {
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|root| {
+                json!({
+                    "path": dir.path_text(&root.path),
+                    "kind": kind(root),
+                    "source": root.source.to_string(),
+                })
+            })
+            .collect();
+        print([serde_json::Value::from(roots)])?;
+    } else {
+        let lines = roots.iter();
+        print(lines.map(|root| format!("{} -> {}", root.source, dir.display(&root.path))))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kind(root: &Root) -> &'static str {
+    match root.source {
+        RootSource::Direct(_) => "direct",
+        RootSource::Indirect { .. } => "indirect",
+        RootSource::Process { .. } => "process",
+        RootSource::Kernel(_) => "kernel",
+        RootSource::Temporary { .. } => "temporary",
+        _ => "other",
+    }
+}

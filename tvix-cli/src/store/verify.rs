@@ -1,0 +1,108 @@
+//! `tvix store verify`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use serde_json::json;
+use tvix_store_api::local_fs::{DamagedPath, LocalStore, VerifyOptions, VerifyReport};
+use tvix_store_api::{Store as _, StoreUri};
+
+use super::paths::{failed, parse_all};
+use super::{StoreOption, code, print};
+use crate::error::{CliError, describe};
+use crate::stores;
+
+/// Check that store paths are what they were when they were added.
+///
+/// The exit code is 1 if something is wrong in the end.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// What to check [default: all that is valid].
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+
+    #[command(flatten)]
+    store: StoreOption,
+
+    /// Only check that the files are there; do not read them.
+    #[arg(long)]
+    no_contents: bool,
+
+    /// Get what is damaged anew from this store.
+    #[arg(long, value_name = "URI")]
+    repair_from: Option<StoreUri>,
+
+    /// Forget paths whose files are missing, unless others refer to them.
+    #[arg(long)]
+    forget_missing: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let changes = args.repair_from.is_some() || args.forget_missing;
+    let store = match changes {
+        true => stores::open(args.store.store).await?,
+        false => stores::open_to_read(args.store.store).await?,
+    };
+    let mut options = VerifyOptions::default()
+        .contents(!args.no_contents)
+        .forget_missing(args.forget_missing)
+        .paths(parse_all(&store, &args.paths)?);
+    if let Some(uri) = args.repair_from {
+        options = options.repair_from(Arc::new(stores::open_to_read(Some(uri)).await?));
+    }
+    let report = store.verify_all(options).await.map_err(failed)?;
+    show(&store, &report, args.json)?;
+    Ok(code(report.is_sound()))
+}
+
+fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), CliError> {
+    if as_json {
+        let damaged = report.damaged.iter().map(|damaged| {
+            json!({
+                "path": store.store_dir().path_text(&damaged.path),
+                "damage": describe(&damaged.damage),
+                "outcome": outcome(damaged),
+            })
+        });
+        return print([json!({
+            "checked": report.checked,
+            "damaged": damaged.collect::<Vec<_>>(),
+            "badLinks": report.bad_links.iter().map(|it| it.to_string_lossy()).collect::<Vec<_>>(),
+        })]);
+    }
+    for damaged in &report.damaged {
+        let path = store.store_dir().display(&damaged.path);
+        eprintln!(
+            "'{path}': {}: {}",
+            describe(&damaged.damage),
+            outcome(damaged)
+        );
+    }
+    for link in &report.bad_links {
+        let removed = match report.bad_links_removed {
+            true => ": removed",
+            false => "",
+        };
+        eprintln!("'{}' is not what its name says{removed}", link.display());
+    }
+    eprintln!(
+        "{} store paths checked, {} damaged",
+        report.checked,
+        report.damaged.len()
+    );
+    Ok(())
+}
+
+fn outcome(damaged: &DamagedPath) -> String {
+    match &damaged.repaired {
+        Some(Ok(())) => "repaired".to_owned(),
+        _ if damaged.forgotten => "forgotten".to_owned(),
+        Some(Err(error)) => format!("cannot be repaired: {}", describe(error)),
+        None => "left as it is".to_owned(),
+    }
+}

@@ -1,0 +1,172 @@
+//! What garbage collection reads and removes.
+
+use nix_compat::store_path::StorePath;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
+
+use super::rows::DbError;
+use super::write::{WriteError, Writer};
+use super::{Database, schema};
+use crate::StoreError;
+
+/// All valid paths and what connects them, from one state of the database.
+#[derive(Debug, Default)]
+pub(in crate::local_fs) struct Snapshot {
+    pub paths: Vec<PathRow>,
+    /// Ids: who refers to whom.
+    pub references: Vec<(i64, i64)>,
+    /// The id of a derivation, and the path of an output of it as text, if that was asked for.
+    pub outputs: Vec<(i64, String)>,
+}
+
+/// What matters of a valid path.
+#[derive(Debug)]
+pub(in crate::local_fs) struct PathRow {
+    pub id: i64,
+    /// As text, with the store directory.
+    pub path: String,
+    pub deriver: Option<String>,
+    pub registration_time: i64,
+}
+
+impl Database {
+    /// Reads everything. What a row holds that makes no sense is passed on: nobody but its
+    /// collector could get rid of it.
+    pub fn snapshot(&self, outputs: bool) -> Result<Snapshot, StoreError> {
+        self.read(|_, connection| {
+            let mut snapshot = Snapshot::default();
+            let mut statement = connection
+                .prepare_cached("select id, path, deriver, registrationTime from ValidPaths")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                snapshot.paths.push(PathRow {
+                    id: row.get(0)?,
+                    path: row.get(1)?,
+                    deriver: row.get(2)?,
+                    registration_time: row.get(3)?,
+                });
+            }
+            let mut statement = connection.prepare_cached(
+                "select referrer, reference from Refs where referrer != reference",
+            )?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                snapshot.references.push((row.get(0)?, row.get(1)?));
+            }
+            if outputs {
+                let mut statement =
+                    connection.prepare_cached("select drv, path from DerivationOutputs")?;
+                let mut rows = statement.query([])?;
+                while let Some(row) = rows.next()? {
+                    snapshot.outputs.push((row.get(0)?, row.get(1)?));
+                }
+            }
+            Ok(snapshot)
+        })
+    }
+
+    /// Has the database look for contradictions in itself.
+    pub fn check_integrity(&self) -> Result<(), StoreError> {
+        self.read(|_, connection| {
+            for (check, expected) in [
+                ("select * from pragma_quick_check", Some("ok")),
+                ("select \"table\" from pragma_foreign_key_check", None),
+            ] {
+                let mut statement = connection.prepare(check)?;
+                let mut rows = statement.query([])?;
+                while let Some(row) = rows.next()? {
+                    let found: String = row.get(0)?;
+                    if expected != Some(found.as_str()) {
+                        return Err(DbError::Contradiction(found));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets those of `paths` that nothing else refers to, and returns them.
+    pub fn forget(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, StoreError> {
+        let mut left = self.read(|rows, connection| {
+            let mut left = Vec::new();
+            for path in paths {
+                if let Some(id) = rows.id(connection, path)? {
+                    left.push((id, path));
+                }
+            }
+            Ok(left)
+        })?;
+        let mut forgotten = Vec::new();
+        // One may refer to another.
+        while !left.is_empty() {
+            let ids: Vec<i64> = left.iter().map(|(id, _)| *id).collect();
+            let referred_to = self.remove(&ids)?;
+            let before = left.len();
+            left.retain(|(id, path)| {
+                let stays = referred_to.contains(id);
+                if !stays {
+                    forgotten.push((*path).clone());
+                }
+                stays
+            });
+            if left.len() == before {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Removes the rows with these ids, in this order, in one transaction that is on the disk when
+    /// this returns: files may only go when no power failure can bring their row back. Returns the
+    /// ids that are referred to by others, whose rows stay.
+    pub fn remove(&self, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
+        let removed = self.writer()?.remove(ids);
+        removed.map_err(|error| self.write_error(error))
+    }
+}
+
+impl Writer {
+    fn remove(&self, ids: &[i64]) -> Result<Vec<i64>, WriteError> {
+        let mut connection = self.connection();
+        let before: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let removed = remove(&mut connection, ids);
+        connection.pragma_update(None, "synchronous", before)?;
+        Ok(removed?)
+    }
+}
+
+fn remove(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, DbError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut referred_to = Vec::new();
+    {
+        let realisations = match schema::has_realisations(&transaction)? {
+            true => Some(transaction.prepare_cached(
+                // The key that refers to them keeps them from being removed.
+                "delete from RealisationsRefs where realisationReference in
+                 (select id from Realisations where outputPath = ?)",
+            )?),
+            false => None,
+        };
+        let mut realisations = realisations;
+        let mut delete = transaction.prepare_cached("delete from ValidPaths where id = ?")?;
+        for &id in ids {
+            if let Some(statement) = &mut realisations {
+                statement.execute([id])?;
+            }
+            match delete.execute([id]) {
+                Err(rusqlite::Error::SqliteFailure(
+                    ffi::Error {
+                        code: ErrorCode::ConstraintViolation,
+                        ..
+                    },
+                    _,
+                )) => referred_to.push(id),
+                deleted => {
+                    deleted?;
+                }
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(referred_to)
+}

@@ -1,0 +1,257 @@
+//! A collection from its beginning to its end.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix_compat::store_path::StorePath;
+use rustix::fs::{AtFlags, Dir};
+
+use super::graph::{Graph, Index};
+use super::lock::GcLock;
+use super::options::{GcAction, GcFailure, GcOptions, GcReport};
+use super::server::{Digest, Server, Shared};
+use super::socket;
+use super::strays::{self, Verdict};
+use super::trash::{Results, Trash, c_name, start_removing, way};
+use crate::StoreError;
+use crate::local_fs::files::{measure, open_directory};
+use crate::local_fs::{Inner, reserve};
+
+/// How many paths go together: one transaction, synced, for all.
+const GROUP: usize = 1000;
+
+/// Collects. The caller has locked out other collectors. Blocks.
+pub(super) fn collect(
+    inner: &Inner,
+    _lock: GcLock,
+    options: &GcOptions,
+    stopped: &AtomicBool,
+) -> Result<GcReport, StoreError> {
+    let delete = options.action == GcAction::Delete;
+    let state = &inner.layout.state;
+    if delete {
+        // Removing rows takes room at first.
+        reserve::give_up(state);
+    }
+    let shared = Arc::new(Shared::default());
+    let listening = socket::listen(state)
+        .and_then(|listener| Server::start(listener, inner.store_dir.clone(), shared.clone()));
+    let _server = listening.map_err(|error| {
+        let action = format!("listening in '{}'", state.join("gc-socket").display());
+        inner.layout.failed(action, error)
+    })?;
+    // Only now: what is added from here on comes by the socket.
+    let roots = inner.permanent_roots(delete)?;
+    let temporary = inner.temporary_roots(delete)?;
+    let dir = &inner.store_dir;
+    shared.extend(temporary.iter().filter_map(|(_, text)| {
+        let path = dir.parse(text).ok()?;
+        Some(*path.digest())
+    }));
+    let snapshot = inner.database.snapshot(options.keep_outputs)?;
+    let mut graph = Graph::new(dir, snapshot, options);
+    for root in &roots {
+        graph.mark_path(&root.path);
+    }
+    shared.begin(|new| {
+        new.iter().for_each(|digest| graph.mark_digest(digest));
+        ((), Vec::new())
+    });
+    let mut report = GcReport::default();
+    match options.action {
+        GcAction::ListLive => report.paths = graph.paths(true),
+        GcAction::ListDead => {
+            report.paths = graph.paths(false);
+            let strays = strays::find(inner, &graph)?.into_iter();
+            report.strays = strays.map(|stray| stray.name).collect();
+        }
+        GcAction::Delete => {
+            delete_all(inner, options, stopped, &shared, &mut graph, &mut report)?;
+        }
+    }
+    Ok(report)
+}
+
+fn delete_all(
+    inner: &Inner,
+    options: &GcOptions,
+    stopped: &AtomicBool,
+    shared: &Shared,
+    graph: &mut Graph,
+    report: &mut GcReport,
+) -> Result<(), StoreError> {
+    let results = Results::default();
+    let (sender, receiver) = way();
+    let swept = std::thread::scope(|scope| {
+        start_removing(scope, &receiver, &results).map_err(|error| {
+            let action = "starting a thread that removes files".to_owned();
+            inner.layout.failed(action, error)
+        })?;
+        let mut sweep = Sweep {
+            inner,
+            shared,
+            trash: Trash::new(inner, sender, &results),
+            left: options.max_freed,
+            stopped,
+            report,
+        };
+        sweep.strays(graph)?;
+        while sweep.group(graph)? {}
+        Ok(())
+    });
+    let removed = results.into_removed();
+    report.bytes_freed += removed.bytes;
+    report.failures.extend(removed.failures);
+    swept?;
+    remove_unused_links(inner, report);
+    Ok(())
+}
+
+struct Sweep<'a> {
+    inner: &'a Inner,
+    shared: &'a Shared,
+    trash: Trash<'a>,
+    /// How many bytes are still to be freed, if that matters.
+    left: Option<u64>,
+    stopped: &'a AtomicBool,
+    report: &'a mut GcReport,
+}
+
+impl Sweep<'_> {
+    /// Whether that is enough.
+    fn is_done(&self) -> bool {
+        self.left == Some(0) || self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Takes what removing `name` will free from what is to be freed.
+    fn count(&mut self, name: &str) {
+        if let Some(left) = &mut self.left {
+            let bytes = measure(self.inner.store_fd.as_fd(), &c_name(name));
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
+    /// Removes what is not valid and nobody makes.
+    fn strays(&mut self, graph: &Graph) -> Result<(), StoreError> {
+        for stray in strays::find(self.inner, graph)? {
+            if self.is_done() {
+                break;
+            }
+            let verdict = stray.judge(self.inner, self.shared);
+            match &verdict {
+                // It is removed as whoever has a lock removes it.
+                Ok(Some(Verdict::Lock { .. })) | Ok(None) | Err(_) => {}
+                Ok(Some(Verdict::Remove)) => {
+                    self.count(&stray.name);
+                    self.trash.take(&c_name(&stray.name));
+                }
+            }
+            let removed = verdict.map(|verdict| verdict.is_some());
+            self.shared.done();
+            if removed? {
+                self.report.strays.push(stray.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the next group; `false` if there is none.
+    fn group(&mut self, graph: &mut Graph) -> Result<bool, StoreError> {
+        let shared = self.shared;
+        let group = shared.begin(|new| {
+            new.iter().for_each(|digest| graph.mark_digest(digest));
+            let group = self.choose(graph);
+            let pending = group.iter().filter_map(|index| digest(graph, *index));
+            let pending: Vec<Digest> = pending.collect();
+            (group, pending)
+        });
+        let removed = self.remove(graph, &group);
+        shared.done();
+        removed?;
+        Ok(!group.is_empty())
+    }
+
+    fn choose(&mut self, graph: &mut Graph) -> Vec<Index> {
+        let mut group = Vec::new();
+        while group.len() < GROUP && !self.is_done() {
+            let Some(index) = graph.next_dead() else {
+                break;
+            };
+            if let Some(path) = &graph.node(index).path {
+                self.count(&path.to_string());
+            }
+            group.push(index);
+        }
+        group
+    }
+
+    fn remove(&mut self, graph: &mut Graph, group: &[Index]) -> Result<(), StoreError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<i64> = group.iter().map(|index| graph.node(*index).id).collect();
+        let referred_to = self.inner.database.remove(&ids)?;
+        for index in group {
+            let node = graph.node(*index);
+            if referred_to.contains(&node.id) {
+                continue;
+            }
+            let Some(path) = node.path.clone() else {
+                continue;
+            };
+            self.trash.take(&c_name(&path.to_string()));
+            self.report.paths.push(path);
+        }
+        // Somebody has registered what refers to them since the graph was made.
+        for id in referred_to {
+            graph.mark_id(id);
+        }
+        Ok(())
+    }
+}
+
+fn digest(graph: &Graph, index: Index) -> Option<Digest> {
+    graph
+        .node(index)
+        .path
+        .as_ref()
+        .map(StorePath::digest)
+        .copied()
+}
+
+/// Removes what only `.links` still has.
+fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
+    let Ok(links) = open_directory(inner.store_fd.as_fd(), c".links") else {
+        return;
+    };
+    let Ok(mut listing) = Dir::read_from(&links) else {
+        return;
+    };
+    while let Some(Ok(entry)) = listing.read() {
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(stat) = rustix::fs::statat(&links, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        // Who links to it at this moment keeps his file all the same.
+        if stat.st_nlink != 1 {
+            continue;
+        }
+        match rustix::fs::unlinkat(&links, name, AtFlags::empty()) {
+            Ok(()) => {
+                report.unused_links += 1;
+                report.bytes_freed += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            }
+            Err(error) => {
+                let name = name.to_string_lossy().into_owned();
+                report.failures.push(GcFailure {
+                    path: inner.layout.store.join(".links").join(name),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+}

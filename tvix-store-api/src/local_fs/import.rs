@@ -1,0 +1,361 @@
+//! Adding a tree of this machine, read once: it is copied to a place on the store's file system and
+//! hashed meanwhile, and gets its name when that is known.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
+use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
+
+use super::add::{NewPath, Tree};
+use super::{Inner, LocalStore};
+use crate::blocking::blocking;
+use crate::object::derivation_outputs;
+use crate::verify::sha256;
+use crate::{StoreError, VerifiedObject, tree};
+
+/// Objects up to this size are hashed and written by one thread.
+const INLINE: usize = 1 << 20;
+
+/// How many bytes go to the other thread at once, and how often before one waits for it.
+const PIECE: usize = 256 << 10;
+const PIECES: usize = 16;
+
+/// NARs up to this size are held in memory, and added together.
+const SMALL: usize = 64 << 10;
+
+/// How many small objects are held at once, at most.
+const BATCH: usize = 128;
+
+impl LocalStore {
+    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), but the tree is read only once, and
+    /// hashed while it is written. Nothing of it is held in memory but a few pieces on their way.
+    ///
+    /// Dropping the future adds it or not.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Source`] if it cannot be read, holds what a store cannot, or is not a plain file
+    /// though `method` wants one; [`StoreError::ReadOnly`], [`StoreError::Backend`].
+    pub async fn import_tree(
+        &self,
+        file: &Path,
+        name: StorePathName,
+        method: ContentAddressMethod,
+    ) -> Result<Arc<PathInfo>, StoreError> {
+        self.0.scratch()?;
+        let permit = self.0.additions.clone().acquire_owned().await;
+        let (inner, file) = (self.0.clone(), file.to_owned());
+        blocking(&self.0.uri, move || {
+            let _held = permit;
+            inner.import(&file, name, method)
+        })
+        .await
+    }
+
+    /// As [`import_tree`](Self::import_tree) for each of `files` in turn, and the result of each.
+    /// Small ones are added together, by which thousands cost far less.
+    pub async fn import_trees(
+        &self,
+        files: Vec<(std::path::PathBuf, StorePathName)>,
+        method: ContentAddressMethod,
+    ) -> Vec<Result<StorePath, StoreError>> {
+        let mut results: Vec<Option<Result<StorePath, StoreError>>> = Vec::new();
+        results.resize_with(files.len(), || None);
+        let mut files = files.into_iter().enumerate();
+        loop {
+            // The next small ones, until one is not.
+            let dir = self.0.store_dir.clone();
+            let read = blocking(&self.0.uri, move || {
+                let mut batch = Batch::default();
+                for (index, (file, name)) in files.by_ref() {
+                    match VerifiedObject::tree(&file, &dir, &name, method, SMALL) {
+                        Ok(Some(object)) => batch.small.push((index, object)),
+                        Ok(None) => {
+                            batch.large = Some((index, file, name));
+                            break;
+                        }
+                        Err(error) => batch.failed.push((index, error)),
+                    }
+                    if batch.small.len() == BATCH {
+                        break;
+                    }
+                }
+                Ok((batch, files))
+            });
+            let (batch, rest) = match read.await {
+                Ok(read) => read,
+                Err(error) => {
+                    let missing = results.iter_mut().find(|result| result.is_none());
+                    if let Some(missing) = missing {
+                        *missing = Some(Err(error));
+                    }
+                    break;
+                }
+            };
+            files = rest;
+            if batch.is_empty() {
+                break;
+            }
+            for (index, error) in batch.failed {
+                results[index] = Some(Err(error));
+            }
+            let (indices, objects): (Vec<_>, Vec<_>) = batch.small.into_iter().unzip();
+            let paths: Vec<_> = objects.iter().map(|object| object.path().clone()).collect();
+            let added = match objects.is_empty() {
+                true => Vec::new(),
+                false => self.add_verified(objects).await,
+            };
+            for ((index, path), added) in indices.into_iter().zip(paths).zip(added) {
+                results[index] = Some(added.map(|()| path));
+            }
+            if let Some((index, file, name)) = batch.large {
+                let imported = self.import_tree(&file, name, method).await;
+                results[index] = Some(imported.map(|info| info.path.clone()));
+            }
+        }
+        results
+            .into_iter()
+            .map(|result| {
+                result.unwrap_or_else(|| {
+                    Err(StoreError::Bug {
+                        store: self.0.uri.clone(),
+                        message: "adding was abandoned".to_owned(),
+                    })
+                })
+            })
+            .collect()
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    small: Vec<(usize, VerifiedObject)>,
+    failed: Vec<(usize, StoreError)>,
+    large: Option<(usize, std::path::PathBuf, StorePathName)>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.failed.is_empty() && self.large.is_none()
+    }
+}
+
+impl Inner {
+    fn import(
+        &self,
+        file: &Path,
+        name: StorePathName,
+        method: ContentAddressMethod,
+    ) -> Result<Arc<PathInfo>, StoreError> {
+        // The path is not known yet, so errors name one that has the right name.
+        let unknown = StorePath::new([0; 20], name.clone());
+        let source = |error: NarError| StoreError::Source {
+            file: file.to_owned(),
+            path: unknown.clone(),
+            source: error.into(),
+        };
+        let unpacking = |error: NarError| StoreError::Backend {
+            store: self.uri.clone(),
+            action: format!("writing what is to be '{name}'"),
+            retryable: false,
+            source: error.into(),
+        };
+        if method != ContentAddressMethod::NixArchive {
+            let kind = std::fs::symlink_metadata(file).map(|metadata| metadata.is_file());
+            if matches!(kind, Ok(false)) {
+                let error = StoreError::NotAFile {
+                    path: unknown.clone(),
+                };
+                return Err(StoreError::Source {
+                    file: file.to_owned(),
+                    path: unknown.clone(),
+                    source: error.into(),
+                });
+            }
+        }
+        let scratch = self.scratch()?.reserve();
+        let options = RestoreOptions::default().canonical(true);
+        let mut copy = Copy {
+            unpacker: Unpacker::new(scratch.path(), options).map_err(unpacking)?,
+            parser: Parser::new(),
+            hashing: Hashing::new(),
+            size: 0,
+            failure: None,
+        };
+        let dumped = nar::dump_path(file, &mut copy);
+        if let Some(error) = copy.failure.take() {
+            return Err(unpacking(error));
+        }
+        dumped.map_err(source)?;
+        copy.unpacker.finish().map_err(unpacking)?;
+        let nar_hash = sha256(
+            copy.hashing
+                .finish()
+                .map_err(|error| unpacking(NarError::Io(error)))?,
+        );
+        let hash = match method {
+            ContentAddressMethod::NixArchive => NixHash::Sha256(nar_hash),
+            method => tree::hash(scratch.path(), method, HashAlgo::Sha256).map_err(source)?,
+        };
+        let address = ContentAddress { method, hash };
+        let none = PathReferences::others(Default::default());
+        let path = content_addressed_path(&self.store_dir, name.clone(), &address, &none);
+        let path = path.ok_or_else(|| StoreError::AddressMismatch {
+            path: unknown.clone(),
+            address: Box::new(address.clone()),
+        })?;
+        let outputs = match path.is_derivation() && copy.size <= SMALL as u64 {
+            true => std::fs::read(scratch.path())
+                .map(|contents| derivation_outputs(&self.store_dir, &path, &contents))
+                .unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let mut info = PathInfo::new(path, nar_hash, copy.size);
+        info.ca = Some(address);
+        let new = NewPath {
+            info,
+            outputs,
+            scratch: Tree::Ours(scratch),
+        };
+        let mut registered = self.register_new(vec![new], &[])?;
+        registered.pop().ok_or_else(|| StoreError::Bug {
+            store: self.uri.clone(),
+            message: "what was registered is not there".to_owned(),
+        })
+    }
+}
+
+/// Writes what a NAR holds, and hashes it.
+struct Copy {
+    unpacker: Unpacker,
+    parser: Parser,
+    hashing: Hashing,
+    size: u64,
+    /// What went wrong where it is written, in contrast to where it is read.
+    failure: Option<NarError>,
+}
+
+impl Copy {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), NarError> {
+        let mut rest = bytes;
+        loop {
+            let step = self.parser.feed(rest)?;
+            rest = &rest[step.consumed..];
+            let Some(event) = step.event else {
+                return Ok(());
+            };
+            self.unpacker.event(event)?;
+        }
+    }
+}
+
+impl io::Write for Copy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.size += bytes.len() as u64;
+        self.hashing.update(bytes)?;
+        match self.take(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.failure = Some(error);
+                Err(io::ErrorKind::Other.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A hash that is computed by another thread once there is much of it.
+enum Hashing {
+    Here(Box<NixHasher>, usize),
+    There(Other),
+}
+
+struct Other {
+    piece: Vec<u8>,
+    sender: SyncSender<Vec<u8>>,
+    /// Buffers that come back to be filled again.
+    empty: Receiver<Vec<u8>>,
+    thread: JoinHandle<NixHasher>,
+}
+
+impl Hashing {
+    fn new() -> Self {
+        Self::Here(Box::new(NixHasher::new(HashAlgo::Sha256)), 0)
+    }
+
+    fn update(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Here(hasher, size) => {
+                hasher.update(bytes);
+                *size += bytes.len();
+                if *size > INLINE {
+                    let hasher = NixHasher::clone(hasher);
+                    *self = Self::There(Other::start(hasher)?);
+                }
+                Ok(())
+            }
+            Self::There(other) => {
+                other.piece.extend_from_slice(bytes);
+                match other.piece.len() >= PIECE {
+                    true => other.send(),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<NixHasher> {
+        match self {
+            Self::Here(hasher, _) => Ok(*hasher),
+            Self::There(mut other) => {
+                other.send()?;
+                drop(other.sender);
+                other
+                    .thread
+                    .join()
+                    .map_err(|_| io::Error::other("hashing has panicked"))
+            }
+        }
+    }
+}
+
+impl Other {
+    fn start(mut hasher: NixHasher) -> io::Result<Self> {
+        let (sender, pieces) = sync_channel::<Vec<u8>>(PIECES);
+        let (back, empty) = sync_channel(PIECES + 2);
+        let thread = std::thread::Builder::new()
+            .name("hash".into())
+            .spawn(move || {
+                while let Ok(mut piece) = pieces.recv() {
+                    hasher.update(&piece);
+                    piece.clear();
+                    let _ = back.try_send(piece);
+                }
+                hasher
+            })?;
+        Ok(Self {
+            piece: Vec::with_capacity(2 * PIECE),
+            sender,
+            empty,
+            thread,
+        })
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        let next = self.empty.try_recv();
+        let next = next.unwrap_or_else(|_| Vec::with_capacity(2 * PIECE));
+        let piece = std::mem::replace(&mut self.piece, next);
+        let sent = self.sender.send(piece);
+        sent.map_err(|_| io::Error::other("hashing has panicked"))
+    }
+}

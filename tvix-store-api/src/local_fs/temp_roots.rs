@@ -1,0 +1,319 @@
+//! Temporary roots: what this process relies on, which no collection removes as long as it does.
+//!
+//! As Nix has them: `<state>/temproots/<pid>` is locked by its process as long as that lives, and
+//! has its paths, each ended by a NUL. A collector that runs already is told by its socket.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use nix_compat::store_path::{StoreDir, StorePath};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::gc::lock::GcLock;
+use super::gc::socket;
+
+/// How many paths a collector is told before its answers are read.
+const PIPELINED: usize = 64;
+
+/// How long to wait for a collector that has just begun or ended.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The temporary roots of this process in one store, which all its handles share.
+#[derive(Debug)]
+pub(super) struct TempRoots {
+    state: PathBuf,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    paths: HashSet<StorePath>,
+    file: Option<RootsFile>,
+    gc_lock: Option<GcLock>,
+    collector: Option<UnixStream>,
+}
+
+/// A locked file of roots. Removed when it is dropped.
+#[derive(Debug)]
+struct RootsFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+/// All of this process, by the device and number of their state directory.
+static ALL: Mutex<Vec<(Identity, Weak<TempRoots>)>> = Mutex::new(Vec::new());
+
+type Identity = (u64, u64);
+
+impl TempRoots {
+    /// Those of the store with this state directory. Nothing is made before there is a root.
+    pub fn of(state: &Path) -> io::Result<Arc<Self>> {
+        let metadata = fs::metadata(state)?;
+        let identity = (metadata.dev(), metadata.ino());
+        let mut all = lock(&ALL);
+        all.retain(|(_, roots)| roots.strong_count() > 0);
+        let known = all.iter().find(|(other, _)| *other == identity);
+        if let Some(roots) = known.and_then(|(_, roots)| roots.upgrade()) {
+            return Ok(roots);
+        }
+        let roots = Arc::new(Self {
+            state: state.to_owned(),
+            held: Mutex::default(),
+        });
+        all.push((identity, Arc::downgrade(&roots)));
+        Ok(roots)
+    }
+
+    /// Makes sure that no collection removes any of `paths`, or what they refer to, from now on:
+    /// whoever finds one valid afterwards may rely on it. Blocks while one of them is being
+    /// removed.
+    pub fn hold(&self, dir: &StoreDir, paths: &[StorePath]) -> io::Result<()> {
+        let mut held = lock(&self.held);
+        let new = |held: &Held| -> Vec<StorePath> {
+            let new = paths.iter().filter(|path| !held.paths.contains(path));
+            new.cloned().collect()
+        };
+        if let Some(file) = &held.file
+            && !file.is_there()?
+        {
+            // Somebody with the same number in another namespace took it for a dead process's.
+            let all: Vec<StorePath> = held.paths.drain().collect();
+            held.file = None;
+            self.add(&mut held, dir, all)?;
+        }
+        let new = new(&held);
+        match new.is_empty() {
+            true => Ok(()),
+            false => self.add(&mut held, dir, new),
+        }
+    }
+
+    fn add(&self, held: &mut Held, dir: &StoreDir, new: Vec<StorePath>) -> io::Result<()> {
+        let file = match &mut held.file {
+            Some(file) => file,
+            empty => empty.insert(RootsFile::create(&self.state.join("temproots"))?),
+        };
+        // First, so that a collector that begins after the one that is asked now reads it.
+        let mut text = Vec::new();
+        for path in &new {
+            text.extend_from_slice(dir.path_text(path).as_bytes());
+            text.push(0);
+        }
+        file.append(&text)?;
+        let gc_lock = match &mut held.gc_lock {
+            Some(gc_lock) => gc_lock,
+            empty => empty.insert(GcLock::open(&self.state)?),
+        };
+        while !gc_lock.nobody_collects()? {
+            if held.collector.is_none() {
+                held.collector = connect(&self.state)?;
+            }
+            let told = match &mut held.collector {
+                Some(collector) => tell(collector, dir, &new)?,
+                None => false,
+            };
+            if told {
+                break;
+            }
+            held.collector = None;
+            std::thread::sleep(PAUSE);
+        }
+        held.paths.extend(new);
+        Ok(())
+    }
+}
+
+/// `None` if there is no collector (any more).
+fn connect(state: &Path) -> io::Result<Option<UnixStream>> {
+    match socket::connect(state) {
+        Err(error) if is_gone(&error) => Ok(None),
+        connected => connected.map(Some),
+    }
+}
+
+/// Whether the collector knows all of `paths` now; it may have ended before.
+fn tell(collector: &mut UnixStream, dir: &StoreDir, paths: &[StorePath]) -> io::Result<bool> {
+    for paths in paths.chunks(PIPELINED) {
+        let mut text = String::new();
+        for path in paths {
+            text.push_str(&dir.path_text(path));
+            text.push('\n');
+        }
+        let mut answers = vec![0; paths.len()];
+        let told = collector
+            .write_all(text.as_bytes())
+            .and_then(|()| collector.read_exact(&mut answers));
+        match told {
+            Err(error) if is_gone(&error) => return Ok(false),
+            told => told?,
+        }
+        if answers.iter().any(|answer| *answer != socket::ACKNOWLEDGED) {
+            return Err(io::Error::other("the garbage collector refused a root"));
+        }
+    }
+    Ok(true)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionRefused
+            | Kind::NotFound
+            | Kind::BrokenPipe
+            | Kind::ConnectionReset
+            | Kind::UnexpectedEof
+    )
+}
+
+impl RootsFile {
+    /// Named by the number of this process, as Nix's, with something behind it if somebody has that
+    /// name: a process of another namespace.
+    fn create(directory: &Path) -> io::Result<Self> {
+        let pid = std::process::id();
+        let mut number = 0u32;
+        loop {
+            let path = directory.join(match number {
+                0 => pid.to_string(),
+                number => format!("{pid}-{number}"),
+            });
+            match Self::try_create(path)? {
+                Attempt::Ours(file) => return Ok(file),
+                Attempt::Gone => {}
+                Attempt::Taken => number += 1,
+            }
+        }
+    }
+
+    fn try_create(path: PathBuf) -> io::Result<Attempt> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc_nofollow())
+            .open(&path)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(Attempt::Taken),
+                locked => break locked?,
+            }
+        }
+        let roots = Self { path, file, len: 0 };
+        if !roots.is_there()? {
+            // A collector has removed it before it was ours.
+            return Ok(Attempt::Gone);
+        }
+        // What a dead process has left.
+        roots.file.set_len(0)?;
+        Ok(Attempt::Ours(roots))
+    }
+
+    fn is_there(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() > 0)
+    }
+
+    /// All of it or nothing: half a path would spoil the next one.
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        match self.file.write_all_at(text, self.len) {
+            Ok(()) => {
+                self.len += text.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                let _ = self.file.set_len(self.len);
+                Err(error)
+            }
+        }
+    }
+}
+
+enum Attempt {
+    Ours(RootsFile),
+    /// Somebody else has it.
+    Taken,
+    Gone,
+}
+
+impl Drop for RootsFile {
+    fn drop(&mut self) {
+        // Not another one that has the name by now.
+        if self.is_there().unwrap_or(false) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn libc_nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
+/// The paths that living processes hold, as they wrote them, each with the process. `tidy` removes
+/// the files of dead ones, as only a collector, who holds the lock, may.
+pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(state.join("temproots")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let digits: String = name
+            .to_string_lossy()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        // Package managers put hidden files into empty directories.
+        let Ok(pid) = digits.parse() else { continue };
+        if entry.file_type()?.is_symlink() {
+            continue;
+        }
+        let opened = File::options()
+            .read(true)
+            .write(tidy)
+            .custom_flags(libc_nofollow())
+            .open(entry.path());
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Somebody else's, in a store that is only looked at.
+            Err(error) if !tidy && error.kind() == io::ErrorKind::PermissionDenied => continue,
+            opened => opened?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            locked => {
+                locked?;
+                if !tidy {
+                    continue;
+                }
+                // Whoever has just opened it learns from what is in it that it is not there any more.
+                fs::remove_file(entry.path())?;
+                file.write_all(b"d")?;
+                continue;
+            }
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let paths = text.split_inclusive(|byte| *byte == 0);
+        // What has no end is still being written, by somebody who will find the lock taken.
+        let whole = paths.filter_map(|path| path.strip_suffix(&[0]));
+        found.extend(whole.map(|path| (pid, path.to_vec())));
+    }
+    Ok(found)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,312 @@
+//! Verifying, repairing and optimising; stores that cannot be changed; sources that cannot be added.
+#![cfg(all(feature = "local-fs", feature = "conformance"))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::error::Error as _;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Root;
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::store_path::StorePath;
+use tvix_store_api::local_fs::{
+    Damage, GcOptions, LocalStore, LocalStoreOptions, OptimiseOptions, VerifyOptions,
+};
+use tvix_store_api::{Store as _, StoreError, StoreExt as _};
+
+fn open(root: &Path) -> LocalStore {
+    LocalStore::open_blocking(LocalStoreOptions::new(root)).unwrap()
+}
+
+async fn add(store: &LocalStore, folder: &Path, name: &str) -> Result<StorePath, StoreError> {
+    let method = ContentAddressMethod::NixArchive;
+    store.add_tree(folder, name.parse().unwrap(), method).await
+}
+
+/// A folder with two equal files and another one, in a store and in a second one.
+struct Two {
+    root: Root,
+    store: LocalStore,
+    other: Arc<LocalStore>,
+    path: StorePath,
+}
+
+impl Two {
+    async fn new() -> Self {
+        let root = Root::new();
+        let folder = root.path().join("folder");
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        for name in ["a", "sub/b"] {
+            fs::write(folder.join(name), "equal contents").unwrap();
+        }
+        fs::write(folder.join("c"), "other contents").unwrap();
+        let store = open(&root.path().join("store"));
+        let other = Arc::new(open(&root.path().join("other")));
+        let path = add(&store, &folder, "x").await.unwrap();
+        add(&other, &folder, "x").await.unwrap();
+        Self {
+            root,
+            store,
+            other,
+            path,
+        }
+    }
+
+    fn damage(&self, file: &str) {
+        let file = self.store.real_path(&self.path).join(file);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&file, "equal_contents").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.store.real_path(&self.path).join(file)).unwrap()
+    }
+
+    fn inode(&self, file: &str) -> u64 {
+        let file = self.store.real_path(&self.path).join(file);
+        fs::metadata(file).unwrap().ino()
+    }
+}
+
+#[tokio::test]
+async fn damage_is_found_and_repaired() {
+    let two = Two::new().await;
+    let all = VerifyOptions::default().contents(true);
+    let report = two.store.verify_all(all.clone()).await.unwrap();
+    assert!(report.is_sound() && report.checked == 1, "{report:?}");
+    two.damage("a");
+    let quick = two.store.verify_all(VerifyOptions::default()).await;
+    assert!(quick.unwrap().is_sound());
+    let report = two.store.verify_all(all.clone()).await.unwrap();
+    assert!(!report.is_sound());
+    let damage = &report.damaged[0].damage;
+    assert!(
+        matches!(damage, Damage::Contents(StoreError::HashMismatch { .. })),
+        "{damage}"
+    );
+    let repair = all.clone().repair_from(two.other.clone());
+    let report = two.store.verify_all(repair).await.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(two.read("a"), "equal contents");
+    // Nothing stays of what was there.
+    let places = two.store.state_dir().join("tmp-tvix");
+    let ours = fs::read_dir(places).unwrap().map(|it| it.unwrap().path());
+    assert!(
+        ours.into_iter()
+            .all(|it| fs::read_dir(it).unwrap().count() == 0)
+    );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_repaired_or_forgotten() {
+    let two = Two::new().await;
+    let file = two.store.real_path(&two.path);
+    let remove = || {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&file, two.root.path().join("away")).unwrap();
+    };
+    remove();
+    two.store.repair(&two.path, &*two.other).await.unwrap();
+    two.store.verify(&two.path).await.unwrap();
+    fs::rename(two.root.path().join("away"), two.root.path().join("gone")).unwrap();
+    remove();
+    let options = VerifyOptions::default().forget_missing(true);
+    let report = two.store.verify_all(options).await.unwrap();
+    assert!(matches!(report.damaged[0].damage, Damage::Missing));
+    assert!(report.damaged[0].forgotten && report.is_sound());
+    assert_eq!(two.store.all_valid_paths().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_others_need_is_not_forgotten() {
+    let two = Two::new().await;
+    let text = |name: &str, references: &[StorePath]| {
+        let (name, store) = (name.parse().unwrap(), two.store.clone());
+        let references = references.iter().cloned().collect();
+        async move { store.add_text(name, b"x", references).await.unwrap() }
+    };
+    let input = text("input", &[]).await;
+    let middle = text("middle", std::slice::from_ref(&input)).await;
+    let top = text("top", std::slice::from_ref(&middle)).await;
+    let options = VerifyOptions::default().forget_missing(true);
+    for path in [&input, &middle] {
+        fs::remove_file(two.store.real_path(path)).unwrap();
+    }
+    let report = two.store.verify_all(options.clone()).await.unwrap();
+    assert_eq!(report.damaged.len(), 2);
+    assert!(report.damaged.iter().all(|it| !it.forgotten));
+    fs::remove_file(two.store.real_path(&top)).unwrap();
+    let report = two.store.verify_all(options).await.unwrap();
+    assert!(report.damaged.iter().all(|it| it.forgotten), "{report:?}");
+}
+
+#[tokio::test]
+async fn only_the_same_contents_repair() {
+    let two = Two::new().await;
+    let missing = two
+        .store
+        .repair(&two.path, &open(&two.root.path().join("third")))
+        .await;
+    assert!(
+        matches!(missing, Err(StoreError::NotFound { .. })),
+        "{missing:?}"
+    );
+    // Another build of the same path.
+    let third = open(&two.root.path().join("fourth"));
+    let other: StorePath = "00bgd045z0d4icpbc2yyz4gx48ak44la-x".parse().unwrap();
+    for (store, text) in [(&two.store, "one"), (&third, "two")] {
+        let mut writer = nix_compat::nar::Writer::new(Vec::new());
+        writer.regular(false, text.as_bytes()).unwrap();
+        let nar = writer.finish().unwrap();
+        let digest = tvix_store_api::verify::digest(&nar);
+        let info = tvix_store_api::PathInfo::new(other.clone(), digest, nar.len() as u64);
+        use futures::StreamExt as _;
+        let nar = futures::stream::iter([Ok(nar.into())]).boxed();
+        store.add(info, nar).await.unwrap();
+    }
+    let refused = two.store.repair(&other, &third).await;
+    assert!(
+        matches!(refused, Err(StoreError::HashMismatch { .. })),
+        "{refused:?}"
+    );
+    two.store.verify(&other).await.unwrap();
+}
+
+#[tokio::test]
+async fn equal_files_become_one() {
+    let two = Two::new().await;
+    let report = two
+        .store
+        .optimise(OptimiseOptions::default())
+        .await
+        .unwrap();
+    assert_eq!((report.files, report.shared), (3, 1));
+    assert_eq!(two.inode("a"), two.inode("sub/b"));
+    assert_ne!(two.inode("a"), two.inode("c"));
+    let folder = two.store.real_path(&two.path).join("sub");
+    let metadata = fs::metadata(folder).unwrap();
+    assert_eq!((metadata.mode() & 0o777, metadata.mtime()), (0o555, 1));
+    two.store.verify(&two.path).await.unwrap();
+    // What is shared already is left alone.
+    let again = two
+        .store
+        .optimise(OptimiseOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(again.shared, 0);
+    drop((two.store, two.other));
+    let store = open(&two.root.path().join("store"));
+    let report = store.collect_garbage(GcOptions::default()).await.unwrap();
+    assert_eq!((report.paths.len(), report.unused_links), (1, 2));
+}
+
+/// A damaged link does not spread: who would be linked to it is looked at first.
+#[tokio::test]
+async fn damage_does_not_spread() {
+    let two = Two::new().await;
+    two.store
+        .optimise(OptimiseOptions::default())
+        .await
+        .unwrap();
+    two.damage("a");
+    two.store.repair(&two.path, &*two.other).await.unwrap();
+    let report = two
+        .store
+        .optimise(OptimiseOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(report.bad_links, 1);
+    assert_eq!(two.read("a"), "equal contents");
+    assert_eq!(two.read("sub/b"), "equal contents");
+    two.store.verify(&two.path).await.unwrap();
+    let all = VerifyOptions::default().contents(true);
+    assert!(two.store.verify_all(all).await.unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn bad_links_are_found() {
+    let two = Two::new().await;
+    two.store
+        .optimise(OptimiseOptions::default())
+        .await
+        .unwrap();
+    two.damage("c");
+    let all = VerifyOptions::default().contents(true);
+    let report = two.store.verify_all(all.clone()).await.unwrap();
+    assert_eq!((report.damaged.len(), report.bad_links.len()), (1, 1));
+    let report = two
+        .store
+        .verify_all(all.repair_from(two.other.clone()))
+        .await
+        .unwrap();
+    assert!(
+        report.is_sound() && !report.bad_links[0].exists(),
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_only_read_is_not_changed() {
+    let two = Two::new().await;
+    let options = LocalStoreOptions::new(two.root.path().join("store")).read_only(true);
+    let store = LocalStore::open_blocking(options).unwrap();
+    let all = VerifyOptions::default().contents(true);
+    assert!(store.verify_all(all.clone()).await.unwrap().is_sound());
+    let read_only = |result: Result<(), StoreError>| {
+        assert!(
+            matches!(result, Err(StoreError::ReadOnly { .. })),
+            "{result:?}"
+        );
+    };
+    read_only(store.optimise(OptimiseOptions::default()).await.map(drop));
+    read_only(store.repair(&two.path, &*two.other).await);
+    read_only(
+        store
+            .verify_all(all.repair_from(two.other.clone()))
+            .await
+            .map(drop),
+    );
+    read_only(
+        store
+            .add_root(&two.root.path().join("link"), &two.path)
+            .await,
+    );
+    read_only(
+        add(&store, &two.root.path().join("folder"), "new")
+            .await
+            .map(drop),
+    );
+    // Adding what is there is no change.
+    assert_eq!(
+        add(&store, &two.root.path().join("folder"), "x")
+            .await
+            .unwrap(),
+        two.path
+    );
+}
+
+#[tokio::test]
+async fn what_no_store_holds_is_named() {
+    let root = Root::new();
+    let folder = root.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let _socket = UnixListener::bind(folder.join("the-socket")).unwrap();
+    let store = open(&root.path().join("store"));
+    let error = add(&store, &folder, "x").await.unwrap_err();
+    let source = error.source().unwrap().to_string();
+    assert!(
+        source.contains("the-socket") && source.contains("socket"),
+        "{source}"
+    );
+    let missing = add(&store, &root.path().join("missing"), "x")
+        .await
+        .unwrap_err();
+    assert!(missing.to_string().contains("missing"), "{missing}");
+    assert_eq!(store.all_valid_paths().await.unwrap(), []);
+}
