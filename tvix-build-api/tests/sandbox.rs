@@ -4,112 +4,22 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/fixture.rs"]
+mod fixture;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Directory, again_as_an_ordinary_user, busybox};
+use fixture::{Fixture, shell};
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::HashAlgo;
-use nix_compat::path_info::PathInfo;
-use nix_compat::store_path::StoreDir;
-use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
-use tvix_build_api::{
-    BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
-    FailureKind, this_system,
-};
-use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
-use tvix_store_api::{Store, StoreExt as _};
-
-struct Fixture {
-    builder: SandboxBuilder,
-    store: LocalStore,
-    directory: Directory,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        Self::with("/nix/store", |options| {
-            options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
-        })
-    }
-
-    fn with(dir: &str, change: impl FnOnce(SandboxOptions) -> SandboxOptions) -> Self {
-        let directory = Directory::new();
-        Self::at(directory, dir, change)
-    }
-
-    fn at(
-        directory: Directory,
-        dir: &str,
-        change: impl FnOnce(SandboxOptions) -> SandboxOptions,
-    ) -> Self {
-        let options = LocalStoreOptions::new(directory.path().join("root"))
-            .store_dir(StoreDir::new(dir).unwrap());
-        let store = LocalStore::open_blocking(options).unwrap();
-        let options = change(SandboxOptions::new("test"));
-        let builder = SandboxBuilder::new(options).unwrap();
-        Self {
-            builder: builder.knows(&store),
-            store,
-            directory,
-        }
-    }
-
-    fn derivation(&self, script: &str) -> Instantiated {
-        self.instantiate(shell(script))
-    }
-
-    fn instantiate(&self, builder: DerivationBuilder) -> Instantiated {
-        builder.instantiate(self.store.store_dir()).unwrap()
-    }
-
-    async fn build(
-        &self,
-        made: &Instantiated,
-        inputs: &[Arc<PathInfo>],
-    ) -> Result<BuildOutcome, BuilderError> {
-        let mut request = BuildRequest::new(made.path.clone(), made.derivation.clone());
-        request.store = Some(self.store.uri().clone());
-        request.inputs = inputs.to_vec();
-        let context = BuildContext::new(Arc::new(self.store.clone()));
-        self.builder.build(request, context).await
-    }
-
-    async fn fail(&self, made: &Instantiated) -> BuildFailure {
-        match self.build(made, &[]).await.unwrap() {
-            BuildOutcome::Failure(failure) => failure,
-            outcome => panic!("{outcome:?}"),
-        }
-    }
-
-    async fn succeed(&self, made: &Instantiated) -> BuildSuccess {
-        match self.build(made, &[]).await.unwrap() {
-            BuildOutcome::Success(success) => success,
-            outcome => panic!("{outcome:?}"),
-        }
-    }
-
-    async fn succeeded_once(&self, script: &str) -> Instantiated {
-        let made = self.derivation(script);
-        self.succeed(&made).await;
-        made
-    }
-
-    async fn input(&self, text: &str) -> Arc<PathInfo> {
-        let name = "input".parse().unwrap();
-        let path = self.store.add_text(name, text.as_bytes(), [].into()).await;
-        self.store.require(&path.unwrap()).await.unwrap()
-    }
-}
-
-fn shell(script: &str) -> DerivationBuilder {
-    DerivationBuilder::new("test", this_system(), "/bin/sh").args(["-e", "-c", script])
-}
+use tvix_build_api::sandbox::SandboxPath;
+use tvix_build_api::{BuildOutcome, BuilderError, FailureKind, this_system};
+use tvix_store_api::{Store as _, StoreExt as _};
 
 #[tokio::test]
 async fn outputs_that_no_store_holds_are_refused_by_name() {

@@ -31,7 +31,7 @@ use crate::translate::{
 };
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
-    BuilderProfile, Delivery, FailureKind,
+    BuilderProfile, Delivery, FailureKind, ResourceUsage,
 };
 
 /// Builds on this machine, in Linux namespaces, without a daemon, as root or not.
@@ -166,6 +166,7 @@ impl SandboxBuilder {
         request: Arc<BuildRequest>,
         context: &BuildContext,
         tail: &mut Tail,
+        usage: &mut Option<ResourceUsage>,
     ) -> Result<Delivery, Trouble> {
         if let Some(message) = self.profile.unsupported(&request.derivation) {
             return Err(self.blame.unsupported(message));
@@ -204,6 +205,7 @@ impl SandboxBuilder {
             &context.log,
             &context.cancel,
             tail,
+            usage,
         );
         if let Err(trouble) = ran.await {
             self.keep_failed(&request, &scratch, context, tail).await;
@@ -543,18 +545,21 @@ impl Builder for SandboxBuilder {
     ) -> Result<BuildOutcome, BuilderError> {
         let began = Instant::now();
         let mut tail = Tail::default();
+        let mut usage = None;
         match self
-            .build_outputs(Arc::new(request), &context, &mut tail)
+            .build_outputs(Arc::new(request), &context, &mut tail, &mut usage)
             .await
         {
             Ok(delivery) => Ok(BuildOutcome::Success(BuildSuccess {
                 delivery,
                 duration: began.elapsed(),
+                usage,
             })),
             Err(Trouble::Failure(kind)) => Ok(BuildOutcome::Failure(BuildFailure {
                 kind,
                 log_tail: tail.into_lines(),
                 duration: began.elapsed(),
+                usage,
             })),
             Err(Trouble::Builder(error)) => Err(*error),
         }

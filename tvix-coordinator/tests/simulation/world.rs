@@ -421,6 +421,7 @@ impl World {
                 kind,
                 log_tail: vec!["oh no".to_owned()],
                 duration,
+                usage: None,
             };
             BuildResult::Failed(failure)
         };
