@@ -34,7 +34,12 @@ pub(super) struct Surroundings<'a> {
     /// Where the inputs are.
     pub inputs: &'a [PathBuf],
     pub options: &'a SandboxOptions,
+    /// Whether it is to have [`KVM`].
+    pub kvm: bool,
 }
+
+/// The device by which virtual machines are fast.
+pub(super) const KVM: &str = "/dev/kvm";
 
 /// Makes the directories and files of a build and says what it is to see. Blocks.
 pub(super) fn sandboxed(
@@ -61,6 +66,9 @@ pub(super) fn sandboxed(
     }
     let mut scratch = engine.scratch().map_err(|error| blame.engine(error))?;
     let mut spec = spec(translation, limits, around.options);
+    if around.kvm {
+        spec.mounts.push(Mount::Device { path: KVM.into() });
+    }
     let (paths, network) = (&around.options.sandbox_paths, translation.network);
     surround(&mut spec, &mut scratch, dir, &inputs, paths, network)
         .map_err(|error| blame.engine(error))?;

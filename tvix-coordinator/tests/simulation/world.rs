@@ -467,11 +467,16 @@ impl World {
             }
         };
         let again = result.clone();
-        self.tell(Input::BuildEnded { build, result });
+        self.tell(Input::BuildEnded {
+            build,
+            result,
+            usage: None,
+        });
         if self.duplicate() {
             self.tell(Input::BuildEnded {
                 build,
                 result: again,
+                usage: None,
             });
         }
     }

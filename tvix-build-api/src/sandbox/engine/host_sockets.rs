@@ -146,7 +146,7 @@ pub(super) fn answer(listener: &OwnedFd, root: bool) {
         }
         // Failing means that the caller is dead.
         let _ = match wanted(listener, &request) {
-            Some(wanted) => match make(&wanted, request.pid, listener, &request, root) {
+            Some(wanted) => match make(&wanted, listener, &request, root) {
                 Ok(socket) => hand_over(listener, &request, &socket, wanted.kind),
                 Err(errno) => respond(listener, &request, -errno, 0),
             },
@@ -247,14 +247,13 @@ fn arguments_in_memory(pid: u32, address: u64) -> Option<[c_int; 3]> {
 /// Makes a socket as if the caller had made it.
 fn make(
     wanted: &Wanted,
-    pid: u32,
     listener: &OwnedFd,
     request: &libc::seccomp_notif,
     root: bool,
 ) -> Result<OwnedFd, c_int> {
     // The user that a socket belongs to decides who may share its port.
     let owner = match root {
-        true => Some(user_of(pid).ok_or(libc::EACCES)?),
+        true => Some(user_of(request.pid).ok_or(libc::EACCES)?),
         false => None,
     };
     if !is_valid(listener, request) {

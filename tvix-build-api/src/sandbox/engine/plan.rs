@@ -419,6 +419,14 @@ impl MountPlan {
                 }
                 self.filesystems.push(tmpfs(&relative, size)?);
             }
+            Mount::Device { path } => {
+                let relative = relative_target(path)?;
+                self.layout.insert(&relative, Node::File(Vec::new()))?;
+                self.binds.push(Step::Device {
+                    source: c_string(path.as_os_str())?,
+                    target: c_string(relative.as_os_str())?,
+                });
+            }
             Mount::Dev => self.add_dev()?,
             Mount::Proc => {
                 self.layout.insert(Path::new("proc"), Node::Directory)?;

@@ -228,6 +228,11 @@ mod tests {
             }
             done.store(true, Ordering::Relaxed);
         });
+        // Between reading a directory and opening what is in it, which is when it counts.
+        let _ = fs::remove_file(tree.path().join("late"));
+        symlink(outside.path(), tree.path().join("late")).unwrap();
+        let parent = File::open(tree.path()).unwrap();
+        assert!(open_directory(parent.as_fd(), c"late").is_err());
         assert_eq!(fs::read_to_string(&canary).unwrap(), "x");
         let mode = fs::metadata(outside.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o500);

@@ -129,6 +129,11 @@ pub enum Mount {
         /// The kernel's `size=` option: bytes with a suffix, or a percentage of memory.
         size: String,
     },
+    /// A device of the host, under its own path in `/dev`. Who may use it is the host's affair.
+    Device {
+        /// Where it is, there and here.
+        path: PathBuf,
+    },
     /// `/dev` with the devices that a builder may count on, `/dev/pts` and `/dev/shm`.
     Dev,
     /// `/proc`, of the sandbox's own PID namespace.
