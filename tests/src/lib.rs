@@ -4,6 +4,8 @@
 // All of this is test code: what cannot go on panics.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+#[cfg(feature = "peers")]
+pub mod build_users;
 pub mod local;
 #[cfg(feature = "peers")]
 pub mod nix;

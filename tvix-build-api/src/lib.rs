@@ -15,6 +15,7 @@
 
 mod attributes;
 mod builder;
+mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -26,12 +27,16 @@ mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+mod structured_log;
 pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, this_system};
+pub use check::{CheckError, CheckOutcome, Difference, check};
 pub use error::BuilderError;
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};
 pub use outcome::{
-    BuildFailure, BuildOutcome, BuildSuccess, Delivery, FailureKind, PushedOutput, StreamedOutput,
+    BuildFailure, BuildOutcome, BuildSuccess, Delivery, FailureKind, PushedOutput, ResourceUsage,
+    StreamedOutput,
 };
 pub use request::{BuildContext, BuildLimits, BuildRequest};
+pub use structured_log::StructuredLog;

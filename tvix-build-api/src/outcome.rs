@@ -28,6 +28,21 @@ pub struct BuildSuccess {
     pub delivery: Delivery,
     /// How long it took, inputs to outputs.
     pub duration: Duration,
+    /// What its processes used, if the builder knows.
+    pub usage: Option<ResourceUsage>,
+}
+
+/// What the processes of a build used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceUsage {
+    /// Processor time in the programs.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// The most bytes of memory that were in use at once: of all processes together if a limit was
+    /// set and the machine has control groups, else of the largest of them.
+    pub peak_memory: u64,
 }
 
 /// How outputs are handed over.
@@ -92,6 +107,9 @@ pub struct BuildFailure {
     pub log_tail: Vec<String>,
     /// How long it took.
     pub duration: Duration,
+    /// What its processes used, if it came to that and the builder knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ResourceUsage>,
 }
 
 /// What went wrong in a build.
@@ -138,6 +156,18 @@ pub enum FailureKind {
     /// It wrote too much to its log.
     #[error("wrote more than {limit} bytes of log")]
     LogLimit {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Its files took too much room.
+    #[error("took more than {limit} bytes on disk")]
+    DiskLimit {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Its processes wanted too much memory.
+    #[error("wanted more than {limit} bytes of memory")]
+    MemoryLimit {
         /// The limit in bytes.
         limit: u64,
     },

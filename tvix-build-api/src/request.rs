@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tvix_store_api::{Store, StoreUri};
 
 use crate::LogSender;
+use crate::attributes::Attributes;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -42,6 +43,14 @@ impl BuildRequest {
             cores: 0,
             store: None,
         }
+    }
+
+    /// Whether the derivation says that sending it elsewhere costs more than building it
+    /// (`preferLocalBuild`): a hint for who chooses among builders.
+    pub fn prefers_local_build(&self) -> bool {
+        // What cannot be read fails when it is built.
+        let attributes = Attributes::of(&self.derivation);
+        attributes.is_ok_and(|attributes| attributes.flag("preferLocalBuild").unwrap_or(false))
     }
 }
 

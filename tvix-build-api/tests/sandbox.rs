@@ -4,112 +4,25 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/fixture.rs"]
+mod fixture;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Directory, again_as_an_ordinary_user, busybox};
+use fixture::{Fixture, shell};
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::HashAlgo;
-use nix_compat::path_info::PathInfo;
-use nix_compat::store_path::StoreDir;
-use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
+use tvix_build_api::sandbox::SandboxPath;
 use tvix_build_api::{
-    BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
-    FailureKind, this_system,
+    BuildContext, BuildOutcome, BuildRequest, Builder as _, BuilderError, CheckError, CheckOutcome,
+    FailureKind, StructuredLog, check, this_system,
 };
-use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
-use tvix_store_api::{Store, StoreExt as _};
-
-struct Fixture {
-    builder: SandboxBuilder,
-    store: LocalStore,
-    directory: Directory,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        Self::with("/nix/store", |options| {
-            options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
-        })
-    }
-
-    fn with(dir: &str, change: impl FnOnce(SandboxOptions) -> SandboxOptions) -> Self {
-        let directory = Directory::new();
-        Self::at(directory, dir, change)
-    }
-
-    fn at(
-        directory: Directory,
-        dir: &str,
-        change: impl FnOnce(SandboxOptions) -> SandboxOptions,
-    ) -> Self {
-        let options = LocalStoreOptions::new(directory.path().join("root"))
-            .store_dir(StoreDir::new(dir).unwrap());
-        let store = LocalStore::open_blocking(options).unwrap();
-        let options = change(SandboxOptions::new("test"));
-        let builder = SandboxBuilder::new(options).unwrap();
-        Self {
-            builder: builder.knows(&store),
-            store,
-            directory,
-        }
-    }
-
-    fn derivation(&self, script: &str) -> Instantiated {
-        self.instantiate(shell(script))
-    }
-
-    fn instantiate(&self, builder: DerivationBuilder) -> Instantiated {
-        builder.instantiate(self.store.store_dir()).unwrap()
-    }
-
-    async fn build(
-        &self,
-        made: &Instantiated,
-        inputs: &[Arc<PathInfo>],
-    ) -> Result<BuildOutcome, BuilderError> {
-        let mut request = BuildRequest::new(made.path.clone(), made.derivation.clone());
-        request.store = Some(self.store.uri().clone());
-        request.inputs = inputs.to_vec();
-        let context = BuildContext::new(Arc::new(self.store.clone()));
-        self.builder.build(request, context).await
-    }
-
-    async fn fail(&self, made: &Instantiated) -> BuildFailure {
-        match self.build(made, &[]).await.unwrap() {
-            BuildOutcome::Failure(failure) => failure,
-            outcome => panic!("{outcome:?}"),
-        }
-    }
-
-    async fn succeed(&self, made: &Instantiated) -> BuildSuccess {
-        match self.build(made, &[]).await.unwrap() {
-            BuildOutcome::Success(success) => success,
-            outcome => panic!("{outcome:?}"),
-        }
-    }
-
-    async fn succeeded_once(&self, script: &str) -> Instantiated {
-        let made = self.derivation(script);
-        self.succeed(&made).await;
-        made
-    }
-
-    async fn input(&self, text: &str) -> Arc<PathInfo> {
-        let name = "input".parse().unwrap();
-        let path = self.store.add_text(name, text.as_bytes(), [].into()).await;
-        self.store.require(&path.unwrap()).await.unwrap()
-    }
-}
-
-fn shell(script: &str) -> DerivationBuilder {
-    DerivationBuilder::new("test", this_system(), "/bin/sh").args(["-e", "-c", script])
-}
+use tvix_store_api::{Store as _, StoreExt as _};
 
 #[tokio::test]
 async fn outputs_that_no_store_holds_are_refused_by_name() {
@@ -496,4 +409,160 @@ fn a_builder_that_never_builds_leaves_nothing() {
         let left = fs::read_dir(&scratch).map_or(0, Iterator::count);
         assert_eq!(left, 0, "after {wait} ms");
     }
+}
+
+/// `--check`: what is not determined by its derivation comes out differently, and is kept. A fixed output is
+/// made again, whatever is valid (CVE-2024-36050).
+#[tokio::test]
+async fn a_check_builds_again_and_compares() {
+    let lent = Directory::outside_of_tmp();
+    let file = lent.path().join("file");
+    fs::write(&file, "known").unwrap();
+    let fixture = Fixture::with("/nix/store", |options| {
+        let shell = SandboxPath::new(busybox(), "/bin/sh");
+        options.sandbox_paths([shell, SandboxPath::new(&file, "/lent")])
+    });
+    let kept = Directory::new();
+    let check = |made: &Instantiated| {
+        let request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+        let context = BuildContext::new(std::sync::Arc::new(fixture.store.clone()));
+        let (fixture, kept) = (&fixture, kept.path().join("kept"));
+        async move { check(&fixture.builder, request, context, Some(&kept)).await }
+    };
+    let same = fixture.derivation("echo same > $out");
+    let error = check(&same).await.unwrap_err();
+    assert!(matches!(error, CheckError::NotValid { .. }), "{error}");
+    fixture.succeed(&same).await;
+    assert!(matches!(check(&same).await.unwrap(), CheckOutcome::Same));
+
+    let script = "mkdir $out; cat /proc/sys/kernel/random/uuid > $out/uuid; cp $out/uuid $dev";
+    let random = fixture.instantiate(shell(script).outputs(["out", "dev"]));
+    fixture.succeed(&random).await;
+    let before = fs::read(output_of(&fixture, &random).join("uuid")).unwrap();
+    // Twice: what an earlier one kept is in the way.
+    for _ in 0..2 {
+        let CheckOutcome::Differs(differences) = check(&random).await.unwrap() else {
+            panic!("the same uuid");
+        };
+        assert_eq!(differences.len(), 2);
+        for difference in &differences {
+            assert_ne!(difference.expected, difference.actual);
+            let kept = difference.kept.as_ref().unwrap();
+            assert!(kept.display().to_string().ends_with(".check"));
+            let file = match difference.output.as_str() {
+                "out" => kept.join("uuid"),
+                _ => kept.clone(),
+            };
+            assert_ne!(fs::read(file).unwrap(), before);
+        }
+    }
+    assert_eq!(
+        fs::read(output_of(&fixture, &random).join("uuid")).unwrap(),
+        before
+    );
+
+    let floating = fixture.instantiate(
+        shell("echo $out > $out").floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256),
+    );
+    // Nothing has recorded where it is.
+    assert!(matches!(
+        check(&floating).await,
+        Err(CheckError::NotValid { .. })
+    ));
+
+    let hash = nix_compat::nixhash::NixHash::digest(HashAlgo::Sha256, "known");
+    let fixed = shell("cat /lent > $out").fixed(ContentAddressMethod::Flat, hash);
+    let fixed = fixture.instantiate(fixed);
+    fixture.succeed(&fixed).await;
+    assert!(matches!(check(&fixed).await.unwrap(), CheckOutcome::Same));
+    fs::write(&file, "other").unwrap();
+    let outcome = check(&fixed).await.unwrap();
+    let CheckOutcome::Failed(failure) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let words = failure.to_string();
+    assert!(
+        matches!(failure.kind, FailureKind::HashMismatch { .. }),
+        "{words}"
+    );
+    // Both, as SRI.
+    assert_eq!(words.matches("sha256-").count(), 2, "{words}");
+}
+
+fn output_of(fixture: &Fixture, made: &Instantiated) -> PathBuf {
+    fixture.store.real_path(&made.output_path("out").unwrap())
+}
+
+/// The device is there where it is required, and what a machine does not have is said.
+#[tokio::test]
+async fn kvm_and_uid_range() {
+    let fixture = Fixture::with("/nix/store", |options| {
+        let options = options.features(["kvm", "uid-range"]);
+        options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+    });
+    let script = "if [ -c /dev/kvm ]; then echo yes; else echo no; fi > $out";
+    let plain = fixture.succeeded_once(script).await;
+    assert_eq!(
+        fs::read_to_string(output_of(&fixture, &plain)).unwrap(),
+        "no\n"
+    );
+    let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "kvm"));
+    if Path::new("/dev/kvm").exists() {
+        fixture.succeed(&made).await;
+        assert_eq!(
+            fs::read_to_string(output_of(&fixture, &made)).unwrap(),
+            "yes\n"
+        );
+    } else {
+        let error = fixture.build(&made, &[]).await.unwrap_err();
+        assert!(error.to_string().contains("'/dev/kvm'"), "{error}");
+    }
+    let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "uid-range"));
+    let error = fixture.build(&made, &[]).await.unwrap_err();
+    assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
+    assert!(error.to_string().contains("'uid-range'"), "{error}");
+    // And without the words of a user who says it has it.
+    let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "apple-virt"));
+    let error = fixture.build(&made, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("'apple-virt'"), "{error}");
+}
+
+#[tokio::test]
+async fn preferring_a_local_build_is_a_hint() {
+    let fixture = Fixture::new();
+    for (value, hint) in [("1", true), ("", false)] {
+        let made = fixture.instantiate(shell("echo > $out").env("preferLocalBuild", value));
+        let request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+        assert_eq!(request.prefers_local_build(), hint);
+        fixture.succeed(&made).await;
+    }
+}
+
+/// Lines for programs reach whoever reads the log, and not the last lines that are shown of a failure.
+#[tokio::test]
+async fn structured_lines_are_not_for_people() {
+    let fixture = Fixture::new();
+    let made = fixture.derivation(
+        r#"phase() { echo "@nix { \"action\": \"setPhase\", \"phase\": \"$1\" }" >&$NIX_LOG_FD; }
+           phase unpackPhase; echo unpacking; phase buildPhase; echo building; exit 1"#,
+    );
+    let (log, mut lines) = tvix_build_api::log_channel(64);
+    let request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+    let mut context = BuildContext::new(std::sync::Arc::new(fixture.store.clone()));
+    context.log = log;
+    let outcome = fixture.builder.build(request, context).await.unwrap();
+    let BuildOutcome::Failure(failure) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(failure.log_tail, ["unpacking", "building"]);
+    let mut phases = Vec::new();
+    let mut count = 0;
+    while let Some(line) = lines.recv().await {
+        count += 1;
+        if let Some(StructuredLog::Phase(phase)) = StructuredLog::parse(&line.text) {
+            phases.push(phase);
+        }
+    }
+    assert_eq!(phases, ["unpackPhase", "buildPhase"]);
+    assert_eq!(count, 4);
 }

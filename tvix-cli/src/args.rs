@@ -48,6 +48,11 @@ pub struct BuildArgs {
     #[arg(long, short = 'k')]
     pub keep_going: bool,
 
+    /// Build what was asked for once more after it is there, and compare. With --keep-failed what differs is
+    /// kept. The exit code is 104 if something does.
+    #[arg(long)]
+    pub check: bool,
+
     /// The link to the first output; further ones get a number or the name of the output.
     #[arg(long, short = 'o', value_name = "PATH", default_value = "result")]
     pub out_link: PathBuf,
@@ -227,6 +232,19 @@ pub struct BuildingArgs {
     /// Bytes of log after which a build is given up.
     #[arg(long, value_name = "BYTES")]
     pub max_log_size: Option<u64>,
+
+    /// Processes and threads that a build may have at once.
+    #[arg(long, value_name = "N")]
+    pub max_processes: Option<u64>,
+
+    /// Bytes of memory that a build may have, all its processes together where this machine has control
+    /// groups for it, else each of them.
+    #[arg(long, value_name = "BYTES")]
+    pub max_memory: Option<u64>,
+
+    /// Bytes that the files of a build may take.
+    #[arg(long, value_name = "BYTES")]
+    pub max_disk: Option<u64>,
 
     /// Keep the build directories of failed builds; their logs say where.
     #[arg(long, short = 'K')]

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tvix_coordinator::{OnFailure, Options};
+use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_eval_api::{EvalRequest, EvalSource, Evaluator};
 use tvix_store_api::Store as _;
@@ -12,7 +12,7 @@ use tvix_store_api::Store as _;
 use crate::args::BuildArgs;
 use crate::error::CliError;
 use crate::out_link::link_outputs;
-use crate::{session, source, stores};
+use crate::{check, session, source, stores};
 
 /// Builds, and returns the exit code.
 pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
@@ -49,6 +49,21 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
     if !args.no_out_link {
         let names = session::names_found(&asked_for, &report);
         link_outputs(&report, &names, &args.out_link, &store).await?;
+    }
+    if args.check && report.status == Status::Success {
+        let builder = session::builder(&args.building, &store, true)?;
+        let keep = session::keep_failed(&args.building, &store);
+        let mut roots: Vec<_> = report
+            .roots
+            .iter()
+            .map(|root| root.drv_path.clone())
+            .collect();
+        roots.dedup();
+        let cores = args.building.cores;
+        if !check::run(&builder, &store, &roots, cores, keep.as_deref()).await? {
+            // As in Nix.
+            return Ok(ExitCode::from(104));
+        }
     }
     Ok(session::exit_code(&report))
 }

@@ -1,5 +1,6 @@
 //! Running a session of the coordinator: shown, logged, cancelled by Ctrl-C.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +53,19 @@ pub async fn run(
 /// What every machine has, as Nix has it: these are hints of where to build.
 const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
 
-fn coordinator(
+/// Where build directories of failed builds are kept, if that was asked for: on the file system that
+/// builds write to, as they are moved there.
+pub fn keep_failed(args: &BuildingArgs, store: &LocalStore) -> Option<PathBuf> {
+    args.keep_failed
+        .then(|| store.state_dir().join("tvix-failed"))
+}
+
+/// The builder of this machine. `ahead` is for when it is likely that there will be builds.
+pub fn builder(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
-    evaluator: Arc<dyn Evaluator>,
-    options: Options,
-) -> Result<Coordinator, CliError> {
+    ahead: bool,
+) -> Result<SandboxBuilder, CliError> {
     let jobs = args
         .max_jobs
         .map(usize::from)
@@ -70,16 +78,25 @@ fn coordinator(
         .sandbox(!args.no_sandbox)
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
-        // Where only imports are built, there may well be none.
-        .ahead(options.policy != BuildPolicy::Imports);
+        .ahead(ahead);
     sandbox.systems.extend(args.extra_platforms.iter().cloned());
-    if args.keep_failed {
-        // On the file system that builds write to: it is moved there.
-        sandbox = sandbox.keep_failed(store.state_dir().join("tvix-failed"));
-    }
-    let builder = SandboxBuilder::new(sandbox)
-        .map_err(|error| CliError::Builder(Box::new(error)))?
-        .knows(store.clone());
+    sandbox.keep_failed = keep_failed(args, store);
+    sandbox.max_processes = args.max_processes;
+    sandbox.max_memory = args.max_memory;
+    sandbox.max_disk = args.max_disk;
+    let builder = SandboxBuilder::new(sandbox);
+    let builder = builder.map_err(|error| CliError::Builder(Box::new(error)))?;
+    Ok(builder.knows(store.clone()))
+}
+
+fn coordinator(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    options: Options,
+) -> Result<Coordinator, CliError> {
+    // Where only imports are built, there may well be none.
+    let builder = builder(args, store, options.policy != BuildPolicy::Imports)?;
     let options = Options {
         cores: args.cores,
         limits: BuildLimits {

@@ -7,7 +7,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
-use tvix_build_api::BuildFailure;
+use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root};
 
 use crate::report::Report;
@@ -125,6 +125,9 @@ pub enum BuildEvent {
         /// How long the build took.
         #[serde(with = "seconds")]
         duration: Duration,
+        /// What its processes used, if the builder knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<ResourceUsage>,
         /// Whether the builder pushed the outputs itself.
         pushed: bool,
     },

@@ -293,6 +293,7 @@ fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
                     answers.push_back(Input::BuildEnded {
                         build: build.build,
                         result: BuildResult::Pushed(outputs.collect()),
+                        usage: None,
                     });
                 }
                 Action::Finish(report) => {

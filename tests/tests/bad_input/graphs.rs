@@ -123,6 +123,7 @@ impl Builder for LyingBuilder {
         Ok(BuildOutcome::Success(BuildSuccess {
             delivery: Delivery::Streamed(vec![StreamedOutput { name, info, nar }]),
             duration: Default::default(),
+            usage: None,
         }))
     }
 }

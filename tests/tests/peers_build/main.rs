@@ -24,6 +24,7 @@ use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, this_system};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_tests::build_users;
 use tvix_tests::local::{again_as_an_ordinary_user, make_writable};
 
 /// Two stores with the same derivations and inputs: one for Nix and one for us.
@@ -78,11 +79,14 @@ impl Peers {
                 "NIX_CONFIG",
                 format!(
                     "substituters =\nsandbox = true\nsandbox-fallback = false\n\
-                     build-users-group =\ncores = 3\nsystem-features =\nsandbox-paths = /bin/sh={}\n\
-                     experimental-features = ca-derivations",
+                     build-users-group = {}\ncores = 3\nsystem-features =\n\
+                     sandbox-paths = /bin/sh={}\nexperimental-features = ca-derivations",
+                    build_users::group().unwrap_or_default(),
                     self.busybox.display()
                 ),
             )
+            // It keeps locks of its build users there.
+            .env("NIX_STATE_DIR", self.directory.path().join("state"))
             .env("HOME", self.directory.path())
             .arg("--store")
             .arg(self.directory.path().join("theirs"))
@@ -188,5 +192,13 @@ fn instantiate(builder: DerivationBuilder) -> Instantiated {
 /// made in another way, by Nix as by us.
 #[test]
 fn as_an_ordinary_user() {
-    again_as_an_ordinary_user();
+    if build_users::group().is_none() {
+        again_as_an_ordinary_user();
+    }
+}
+
+/// And once more as root, beside a Nix that has users to build as, as a system-wide one has.
+#[test]
+fn beside_nix_with_build_users() {
+    build_users::again_with_build_users();
 }

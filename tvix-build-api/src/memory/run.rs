@@ -189,6 +189,7 @@ impl InMemoryBuilder {
         Ok(BuildOutcome::Success(BuildSuccess {
             delivery,
             duration: began.elapsed(),
+            usage: None,
         }))
     }
 }
@@ -199,6 +200,7 @@ fn failure(kind: FailureKind, tail: &Mutex<crate::log::Tail>, began: Instant) ->
         kind,
         log_tail: std::mem::take(&mut *tail).into_lines(),
         duration: began.elapsed(),
+        usage: None,
     })
 }
 

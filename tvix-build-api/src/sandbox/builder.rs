@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -10,6 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
+use nix_compat::derivation::Derivation;
 use nix_compat::store_path::{StoreDir, StorePath};
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::LocalStore;
@@ -21,9 +22,10 @@ use super::engine::{Engine, Scratch, Starting};
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
 use super::place::Place;
-use super::prepare::{self, Prepared, Surroundings};
+use super::prepare::{self, KVM, Prepared, Surroundings};
 use super::run::run;
 use super::trouble::{Blame, Trouble};
+use crate::attributes::required_features;
 use crate::log::Tail;
 use crate::outputs::{OutputChecks, PlannedOutput};
 use crate::translate::{
@@ -31,7 +33,7 @@ use crate::translate::{
 };
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
-    BuilderProfile, Delivery, FailureKind,
+    BuilderProfile, Delivery, FailureKind, ResourceUsage,
 };
 
 /// Builds on this machine, in Linux namespaces, without a daemon, as root or not.
@@ -116,7 +118,7 @@ impl SandboxBuilder {
             self.place = Arc::new(Place::new(Some(scratch), first_id));
             self.make_ready(store.store_dir());
         }
-        let device = |path: &std::path::Path| {
+        let device = |path: &Path| {
             let mut existing = path.ancestors();
             existing.find_map(|path| path.metadata().map(|metadata| metadata.dev()).ok())
         };
@@ -166,10 +168,12 @@ impl SandboxBuilder {
         request: Arc<BuildRequest>,
         context: &BuildContext,
         tail: &mut Tail,
+        usage: &mut Option<ResourceUsage>,
     ) -> Result<Delivery, Trouble> {
         if let Some(message) = self.profile.unsupported(&request.derivation) {
             return Err(self.blame.unsupported(message));
         }
+        self.check_features(&request.derivation)?;
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
@@ -204,6 +208,7 @@ impl SandboxBuilder {
             &context.log,
             &context.cancel,
             tail,
+            usage,
         );
         if let Err(trouble) = ran.await {
             self.keep_failed(&request, &scratch, context, tail).await;
@@ -241,6 +246,22 @@ impl SandboxBuilder {
         .await
     }
 
+    /// Features that a user has said this machine has, and it has not.
+    fn check_features(&self, derivation: &Derivation) -> Result<(), Trouble> {
+        let required = required_features(derivation);
+        let required = |feature: &str| required.iter().any(|name| name == feature);
+        if required("uid-range") {
+            let message =
+                "it requires a range of users ('uid-range'), and builds have one user here";
+            return Err(self.blame.unsupported(message));
+        }
+        if required("kvm") && self.options.sandbox && !Path::new(KVM).exists() {
+            let message = format!("it requires the system feature 'kvm', and there is no '{KVM}'");
+            return Err(self.blame.unsupported(message));
+        }
+        Ok(())
+    }
+
     /// Nothing that is built for one store directory is of use in another.
     fn check_store_dir(&self, dir: &StoreDir, store: Option<&KnownStore>) -> Result<(), Trouble> {
         match store.map(|store| store.as_store()) {
@@ -272,6 +293,9 @@ impl SandboxBuilder {
                 dir: &dir,
                 inputs: &inputs.files,
                 options: &options,
+                kvm: required_features(&request.derivation)
+                    .iter()
+                    .any(|name| name == "kvm"),
             };
             let limits = &request.limits;
             let prepared =
@@ -365,6 +389,7 @@ impl SandboxBuilder {
                 dir: &dir,
                 inputs: &[],
                 options: &own_options,
+                kvm: false,
             };
             let limits = &request.limits;
             let prepared =
@@ -543,18 +568,21 @@ impl Builder for SandboxBuilder {
     ) -> Result<BuildOutcome, BuilderError> {
         let began = Instant::now();
         let mut tail = Tail::default();
+        let mut usage = None;
         match self
-            .build_outputs(Arc::new(request), &context, &mut tail)
+            .build_outputs(Arc::new(request), &context, &mut tail, &mut usage)
             .await
         {
             Ok(delivery) => Ok(BuildOutcome::Success(BuildSuccess {
                 delivery,
                 duration: began.elapsed(),
+                usage,
             })),
             Err(Trouble::Failure(kind)) => Ok(BuildOutcome::Failure(BuildFailure {
                 kind,
                 log_tail: tail.into_lines(),
                 duration: began.elapsed(),
+                usage,
             })),
             Err(Trouble::Builder(error)) => Err(*error),
         }

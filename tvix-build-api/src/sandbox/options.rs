@@ -36,6 +36,13 @@ pub struct SandboxOptions {
     pub ca_file: Option<PathBuf>,
     /// The user's passwords for `builtin:fetchurl`, in the form of `.netrc`. It may be missing.
     pub netrc_file: Option<PathBuf>,
+    /// The most processes and threads of a build at once. `None` of these three is no limit.
+    pub max_processes: Option<u64>,
+    /// The most bytes of memory of a build: of all its processes together where the machine has
+    /// control groups that builds can be put in, else of each of them.
+    pub max_memory: Option<u64>,
+    /// The most bytes on disk of a build, outputs included; looked at now and then.
+    pub max_disk: Option<u64>,
     /// Where builds write; made if it is missing. `None`: in the state directory of the local
     /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
     /// the store by being renamed, or else in a temporary directory.
@@ -68,6 +75,9 @@ impl SandboxOptions {
             keep_failed: None,
             ca_file: usual_ca_file(),
             netrc_file: None,
+            max_processes: None,
+            max_memory: None,
+            max_disk: None,
             scratch: None,
             first_id: engine::DEFAULT_FIRST_ID,
             ahead: true,

@@ -34,7 +34,12 @@ pub(super) struct Surroundings<'a> {
     /// Where the inputs are.
     pub inputs: &'a [PathBuf],
     pub options: &'a SandboxOptions,
+    /// Whether it is to have [`KVM`].
+    pub kvm: bool,
 }
+
+/// The device by which virtual machines are fast.
+pub(super) const KVM: &str = "/dev/kvm";
 
 /// Makes the directories and files of a build and says what it is to see. Blocks.
 pub(super) fn sandboxed(
@@ -60,7 +65,10 @@ pub(super) fn sandboxed(
         inputs.to_mut().dedup();
     }
     let mut scratch = engine.scratch().map_err(|error| blame.engine(error))?;
-    let mut spec = spec(translation, limits);
+    let mut spec = spec(translation, limits, around.options);
+    if around.kvm {
+        spec.mounts.push(Mount::Device { path: KVM.into() });
+    }
     let (paths, network) = (&around.options.sandbox_paths, translation.network);
     surround(&mut spec, &mut scratch, dir, &inputs, paths, network)
         .map_err(|error| blame.engine(error))?;
@@ -106,6 +114,7 @@ fn surround(
 ) -> Result<(), EngineError> {
     spec.cwd = BUILD_DIR.into();
     spec.host_ids = scratch.host_ids();
+    spec.counted = scratch.directories();
     spec.mounts
         .extend(sandbox_paths.iter().map(SandboxPath::mount));
     spec.mounts.extend(etc_files(network));
@@ -124,8 +133,9 @@ pub(super) fn unconfined(
     translation: &Translation,
     limits: &BuildLimits,
 ) -> Result<Prepared, Trouble> {
-    let mut spec = spec(translation, limits);
+    let mut spec = spec(translation, limits, around.options);
     spec.isolation = Isolation::None;
+    spec.counted = scratch.directories();
     spec.cwd = scratch.build_dir();
     let builtin = Builtin::of(translation, &around.options.fetch_files());
     if let Some(builtin) = builtin.map_err(|message| blame.unsupported(message))? {
@@ -140,7 +150,7 @@ pub(super) fn unconfined(
     })
 }
 
-fn spec(translation: &Translation, limits: &BuildLimits) -> SandboxSpec {
+fn spec(translation: &Translation, limits: &BuildLimits, options: &SandboxOptions) -> SandboxSpec {
     let text = |text: &BString| OsString::from_vec(text.to_vec());
     let mut spec = SandboxSpec::new(text(&translation.program));
     spec.args = translation.args.iter().map(text).collect();
@@ -153,6 +163,9 @@ fn spec(translation: &Translation, limits: &BuildLimits) -> SandboxSpec {
         wall_time: limits.wall_time,
         silence: limits.silence,
         log_bytes: limits.log_bytes,
+        processes: options.max_processes,
+        memory: options.max_memory,
+        disk: options.max_disk,
     };
     spec
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{Ending, Event, LineBuffer, Running};
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
-use crate::{BuildLimits, FailureKind, LogSender};
+use crate::{BuildLimits, FailureKind, LogSender, ResourceUsage, StructuredLog};
 
 /// Longer lines of a log come in pieces of so many bytes.
 const LINE_LIMIT: usize = 64 * 1024;
@@ -18,7 +18,7 @@ const LINE_LIMIT: usize = 64 * 1024;
 /// How many lines wait for whoever reads the log before the process has to.
 const LINES_WAITING: usize = 256;
 
-/// Sends the log of a process, line by line, and waits for its end.
+/// Sends the log of a process, line by line, and waits for its end. What it used is left in `usage`.
 ///
 /// A reader that stands still stops the process, but neither its time limit nor its cancellation:
 /// from then on lines that cannot be sent at once are dropped.
@@ -33,6 +33,7 @@ pub(super) async fn run(
     log: &LogSender,
     cancel: &CancellationToken,
     tail: &mut Tail,
+    usage: &mut Option<ResourceUsage>,
 ) -> Result<(), Trouble> {
     let deadline = limits.wall_time.map(|limit| Instant::now() + limit);
     let mut lines = LineBuffer::new(LINE_LIMIT);
@@ -59,7 +60,7 @@ pub(super) async fn run(
                     Event::Log(bytes) => {
                         lines.push(&bytes);
                         while let Some(line) = lines.next_line() {
-                            tail.push(&line);
+                            remember(tail, &line);
                             waiting.push_back(line);
                         }
                     }
@@ -73,8 +74,9 @@ pub(super) async fn run(
             let _ = log.send(line).now_or_never();
         }
     };
+    *usage = running.usage();
     if let Some(line) = lines.finish() {
-        tail.push(&line);
+        remember(tail, &line);
         waiting.push_back(line);
     }
     // The process is dead, and what it wrote is all here.
@@ -93,9 +95,18 @@ pub(super) async fn run(
         (None, Ending::TimedOut(limit)) => FailureKind::TimedOut { limit },
         (None, Ending::Silent(limit)) => FailureKind::Silent { limit },
         (None, Ending::TooMuchLog(limit)) => FailureKind::LogLimit { limit },
+        (None, Ending::TooMuchDisk(limit)) => FailureKind::DiskLimit { limit },
+        (None, Ending::OutOfMemory(limit)) => FailureKind::MemoryLimit { limit },
         (None, _) => FailureKind::Cancelled,
     };
     Err(failure.into())
+}
+
+/// The tail is for people.
+fn remember(tail: &mut Tail, line: &Bytes) {
+    if StructuredLog::parse(line).is_none() {
+        tail.push(line);
+    }
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -117,6 +117,9 @@ impl Blame {
             }
             .into(),
             EngineError::Setup { step, source } => self.io(step, source),
+            error @ EngineError::Exposed { .. } => {
+                self.backend("looking for a place to build", false, error)
+            }
             error => self.backend("starting a process", false, error),
         }
     }

@@ -6,6 +6,12 @@ mod embedders;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod outside;
+#[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod syscalls;

@@ -1,5 +1,6 @@
 //! Showing what happens, on standard error.
 
+mod line;
 mod plain;
 mod progress;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_coordinator::{BuildEvent, Failure, FailureCause, Report};
 
+pub use line::shown;
 use plain::Plain;
 use progress::Progress;
 

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use nix_compat::store_path::StoreDir;
 use tvix_coordinator::BuildEvent;
 
+use super::line::shown;
 use super::short_name;
 
 /// Writes a line for whatever a reader of a log would want to know.
@@ -38,10 +39,10 @@ impl Plain {
                 format!("building '{}'...", self.dir.display(drv_path))
             }
             BuildEvent::LogLine { build, text } => {
-                format!(
-                    "{}> {text}",
-                    self.names.get(build).map_or("", String::as_str)
-                )
+                let shown = shown(text);
+                let text = shown.text().filter(|_| shown.is_log())?;
+                let name = self.names.get(build).map_or("", String::as_str);
+                format!("{name}> {text}")
             }
             BuildEvent::BuildSucceeded {
                 build,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tvix_coordinator::BuildEvent;
 
+use super::line::shown;
 use super::short_name;
 
 /// Builds that get a line of their own; more are only counted.
@@ -59,11 +60,12 @@ impl Progress {
                 self.builds.insert(*build, Build { name, bar });
             }
             BuildEvent::LogLine { build, text } => {
-                if let Some(build) = self.builds.get(build) {
+                let shown = shown(text);
+                if let (Some(build), Some(text)) = (self.builds.get(build), shown.text()) {
                     if let Some(bar) = &build.bar {
-                        bar.set_message(text.clone());
+                        bar.set_message(text.to_owned());
                     }
-                    if self.print_build_logs {
+                    if self.print_build_logs && shown.is_log() {
                         self.print(&format!("{}> {text}", build.name));
                     }
                 }

@@ -280,3 +280,90 @@ async fn features_and_systems_are_those_of_the_machine() {
     ended.says(&["other-linux"]);
     run(build(&world).args(["--extra-platform", "other-linux", &drv])).expect(0);
 }
+
+#[tokio::test]
+async fn what_is_there_can_be_checked() {
+    let world = LocalWorld::new().await;
+    let input = instantiate(shell("input", "echo input > $out"));
+    let same = shell("same", "echo checked; cat $input > $out").input_env("input", &input, "out");
+    let same = instantiate(same);
+    let random = instantiate(shell("random", "cat /proc/sys/kernel/random/uuid > $out"));
+    world.write(&input).await;
+    let (good, bad) = (world.write(&same).await, world.write(&random).await);
+    let ended = run(build(&world).args(["--check", &good])).expect(0);
+    assert_eq!(ended.out, [absolute(&same.output_path("out").unwrap())]);
+    // Once to be there, once more to be compared.
+    assert_eq!(
+        ended.err.matches("same> checked").count(),
+        2,
+        "{}",
+        ended.err
+    );
+    let ended = run(build(&world).args(["--check", "--keep-failed", &bad])).expect(104);
+    let path = random.output_path("out").unwrap();
+    let kept = world
+        .store
+        .state_dir()
+        .join(format!("tvix-failed/{path}.check"));
+    assert!(
+        ended.err.contains("may not be deterministic"),
+        "{}",
+        ended.err
+    );
+    assert!(ended.err.contains(kept.to_str().unwrap()), "{}", ended.err);
+    let now = fs::read_to_string(kept).unwrap();
+    assert_ne!(now, world.read(&path));
+}
+
+#[tokio::test]
+async fn builds_have_limits_and_tell_what_they_used() {
+    let world = LocalWorld::new().await;
+    let events = world.beside("events");
+    let fine = world
+        .write(&instantiate(shell("fine", "echo x > $out")))
+        .await;
+    let options = [
+        "--max-processes",
+        "50",
+        "--max-memory",
+        "1000000000",
+        "--max-disk",
+        "1000000",
+    ];
+    run(build(&world)
+        .args(options)
+        .arg("--events")
+        .arg(&events)
+        .arg(&fine))
+    .expect(0);
+    let text = fs::read_to_string(&events).unwrap();
+    let used = text.lines().filter_map(|line| {
+        match serde_json::from_str::<EventRecord>(line).unwrap().event {
+            BuildEvent::BuildSucceeded { usage, .. } => usage,
+            _ => None,
+        }
+    });
+    let used: Vec<_> = used.collect();
+    assert_eq!(used.len(), 1);
+    assert!(used[0].peak_memory > 0);
+    let script =
+        "i=0; while [ $i -lt 50 ]; do head -c 900000 /dev/zero > $i; i=$((i+1)); done; sleep 20";
+    let greedy = world.write(&instantiate(shell("greedy", script))).await;
+    let ended = run(build(&world).args(options).arg(&greedy)).expect(1);
+    assert!(
+        ended.err.contains("took more than 1000000 bytes on disk"),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test]
+async fn lines_for_programs_are_not_shown() {
+    let world = LocalWorld::new().await;
+    let script = r#"echo '@nix {"action":"setPhase","phase":"buildPhase"}' >&2
+        echo '@nix {"action":"msg","level":1,"msg":"careful"}' >&2; echo plain; echo > $out"#;
+    let drv = world.write(&instantiate(shell("phases", script))).await;
+    let ended = run(build(&world).arg(&drv)).expect(0);
+    assert!(!ended.err.contains("@nix"), "{}", ended.err);
+    ended.says(&["phases> careful", "phases> plain"]);
+}

@@ -308,8 +308,16 @@ impl Driver {
             Done::Built(build, result) => {
                 self.drain_log();
                 self.cancels.remove(&build);
+                let usage = match &result {
+                    Ok(BuildOutcome::Success(success)) => success.usage,
+                    _ => None,
+                };
                 let result = self.build_result(build, result);
-                Input::BuildEnded { build, result }
+                Input::BuildEnded {
+                    build,
+                    result,
+                    usage,
+                }
             }
             Done::Pushed(build, result) => Input::OutputsPushed { build, result },
             Done::Decided(question, decision) => Input::FailureDecided { question, decision },

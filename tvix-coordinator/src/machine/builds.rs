@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{BuildFailure, FailureKind};
+use tvix_build_api::{BuildFailure, FailureKind, ResourceUsage};
 
 use super::graph::{NodeId, State};
 use super::{Action, BuildId, BuildResult, Machine, StartBuild, Trouble, Work};
@@ -21,6 +21,7 @@ pub(super) struct Build {
     cancelled: bool,
     /// The outputs, once the builder is done and while they are pushed.
     pushing: Option<Vec<(OutputName, StorePath)>>,
+    usage: Option<ResourceUsage>,
 }
 
 impl Build {
@@ -46,6 +47,7 @@ impl Machine {
             started,
             cancelled: false,
             pushing: None,
+            usage: None,
         };
         self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
@@ -94,13 +96,19 @@ impl Machine {
         });
     }
 
-    pub(super) fn build_ended(&mut self, id: BuildId, result: BuildResult) {
+    pub(super) fn build_ended(
+        &mut self,
+        id: BuildId,
+        result: BuildResult,
+        usage: Option<ResourceUsage>,
+    ) {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
         };
         if build.is_pushing() {
             return;
         }
+        build.usage = usage;
         let (builder, cancelled) = (build.builder, build.cancelled);
         self.scheduler.release(builder);
         match result {
@@ -239,6 +247,7 @@ impl Machine {
             // They were sorted and compared with what there should be.
             outputs: SortedMap::from_sorted_store_unchecked(outputs),
             duration: self.now.saturating_sub(build.started),
+            usage: build.usage,
             pushed,
         });
         let node = &mut self.graph[build.node];

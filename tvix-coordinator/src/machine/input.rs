@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
-use tvix_build_api::BuildFailure;
+use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, QuestionId};
@@ -101,6 +101,8 @@ pub enum Input {
         build: BuildId,
         /// How it ended.
         result: BuildResult,
+        /// What it used, if it succeeded and the builder knows. A failure says so itself.
+        usage: Option<ResourceUsage>,
     },
     /// Answers [`Action::PushOutputs`].
     ///

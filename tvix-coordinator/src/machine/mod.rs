@@ -213,7 +213,11 @@ impl Machine {
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::Recorded { batch, result } => self.recorded(batch, result),
             Input::LogLine { build, text } => self.log_line(build, &text),
-            Input::BuildEnded { build, result } => self.build_ended(build, result),
+            Input::BuildEnded {
+                build,
+                result,
+                usage,
+            } => self.build_ended(build, result, usage),
             Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
             Input::FailureDecided { question, decision } => self.decided(question, decision),
             Input::TimePassed => {}

@@ -421,6 +421,7 @@ impl World {
                 kind,
                 log_tail: vec!["oh no".to_owned()],
                 duration,
+                usage: None,
             };
             BuildResult::Failed(failure)
         };
@@ -466,11 +467,16 @@ impl World {
             }
         };
         let again = result.clone();
-        self.tell(Input::BuildEnded { build, result });
+        self.tell(Input::BuildEnded {
+            build,
+            result,
+            usage: None,
+        });
         if self.duplicate() {
             self.tell(Input::BuildEnded {
                 build,
                 result: again,
+                usage: None,
             });
         }
     }

@@ -123,6 +123,7 @@ fn perform(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
             sys::set_limit(libc::RLIMIT_CORE as c_int, 0)?;
             sys::reset_signals()
         }
+        Step::Limit { resource, value } => sys::set_limit(*resource, *value),
         Step::DieWithParent => {
             sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as c_ulong)?;
             // It may have died before.

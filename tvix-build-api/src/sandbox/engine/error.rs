@@ -22,6 +22,20 @@ pub enum EngineError {
         #[source]
         source: io::Error,
     },
+    /// Other users could put something else in the place of directories that builds write to.
+    #[error(
+        "builds cannot write to {}: {} {why}",
+        directory.display(),
+        ancestor.display()
+    )]
+    Exposed {
+        /// Where builds were to write.
+        directory: PathBuf,
+        /// It, or a directory above it.
+        ancestor: PathBuf,
+        /// What is wrong with that.
+        why: &'static str,
+    },
     /// The specification makes no sense. The caller's mistake.
     #[error("sandbox specification: {0}")]
     InvalidSpec(String),

@@ -17,9 +17,12 @@
 //! Until a started process has executed its program it shares memory with the embedding program;
 //! the program must not `fork` and then modify the engine from the copy.
 
+mod cgroup;
 mod child;
 mod directory;
+mod disk;
 mod error;
+mod host_sockets;
 mod lines;
 mod netns;
 mod plan;
@@ -38,7 +41,7 @@ use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tokio::sync::oneshot;
 
@@ -50,6 +53,7 @@ pub use spec::{
     Access, HostIds, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
 };
 
+use cgroup::Groups;
 use directory::EngineDirectory;
 use plan::{Plan, Privileges};
 use process::Janitor;
@@ -96,6 +100,8 @@ pub struct Engine {
 
 struct Inner {
     jobs: mpsc::Sender<Job>,
+    /// For the thread whose children get sockets of the host, once there is one.
+    network_jobs: Mutex<Option<mpsc::Sender<Job>>>,
     janitor: Janitor,
     templates: Templates,
     slots: Arc<Slots>,
@@ -121,17 +127,20 @@ impl Engine {
         };
         let roots = subdirectory("roots")?;
         let slots = subdirectory("builds")?;
-        let privileges = probe::privileges(options.first_id);
+        let groups = Groups::find();
+        let privileges = probe::privileges(options.first_id, groups.is_some());
         let janitor = Janitor::start().map_err(EngineError::setup("starting the janitor"))?;
         let shared = Arc::new(Shared {
             root: privileges.root,
             network: Arc::default(),
+            groups,
             janitor: janitor.clone(),
             proven: AtomicBool::new(false),
         });
         Ok(Engine {
             inner: Arc::new(Inner {
                 jobs: spawner::start(options.spawners.max(1), &shared)?,
+                network_jobs: Mutex::default(),
                 janitor,
                 templates: Templates::new(roots),
                 slots: Slots::new(
@@ -226,6 +235,10 @@ impl Engine {
         held: impl Any + Send + Sync,
     ) -> Result<Starting, EngineError> {
         let plan = Plan::new(&spec, &self.inner.templates, self.inner.privileges)?;
+        let jobs = match plan.host_sockets {
+            true => self.inner.network_jobs()?,
+            false => self.inner.jobs.clone(),
+        };
         let (reply, answer) = oneshot::channel();
         let job = Job::Spawn(Box::new(Spawn {
             plan,
@@ -233,16 +246,29 @@ impl Engine {
             directory: self.inner.directory.clone(),
             reply,
         }));
-        self.inner
-            .jobs
-            .send(job)
-            .map_err(|_| EngineError::Stopped)?;
+        jobs.send(job).map_err(|_| EngineError::Stopped)?;
         Ok(Starting {
             answer,
             limits: spec.limits,
+            counted: spec.counted,
             janitor: self.inner.janitor.clone(),
-            spawners: self.inner.jobs.clone(),
+            spawners: jobs,
         })
+    }
+}
+
+impl Inner {
+    fn network_jobs(&self) -> Result<mpsc::Sender<Job>, EngineError> {
+        let mut jobs = self
+            .network_jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*jobs {
+            Some(jobs) => Ok(jobs.clone()),
+            None => Ok(jobs
+                .insert(spawner::start_with_host_sockets(&self.shared)?)
+                .clone()),
+        }
     }
 }
 
@@ -251,6 +277,7 @@ impl Engine {
 pub struct Starting {
     answer: oneshot::Receiver<Result<Started, EngineError>>,
     limits: Limits,
+    counted: Vec<PathBuf>,
     janitor: Janitor,
     spawners: mpsc::Sender<Job>,
 }
@@ -264,7 +291,13 @@ impl Starting {
     /// As [`Engine::spawn`].
     pub async fn running(self) -> Result<Running, EngineError> {
         let started = self.answer.await.map_err(|_| EngineError::Stopped)??;
-        Running::new(started, self.limits, self.janitor, self.spawners)
+        Running::new(
+            started,
+            self.limits,
+            self.counted,
+            self.janitor,
+            self.spawners,
+        )
     }
 }
 

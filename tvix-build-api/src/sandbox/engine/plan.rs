@@ -53,6 +53,10 @@ pub(super) enum Step {
         persona: libc::c_ulong,
     },
     Attributes,
+    Limit {
+        resource: c_int,
+        value: u64,
+    },
     DieWithParent,
     Descriptors,
     DropCapabilities,
@@ -79,6 +83,7 @@ impl std::fmt::Display for Step {
             Step::WorkingDirectory { path: cwd } => write!(f, "changing into {}", path(cwd)),
             Step::Personality { .. } => f.write_str("setting the personality"),
             Step::Attributes => f.write_str("resetting signals and limits"),
+            Step::Limit { resource, value } => write!(f, "limiting resource {resource} to {value}"),
             Step::DieWithParent => f.write_str("tying the process to its parent"),
             Step::Descriptors => f.write_str("arranging file descriptors"),
             Step::DropCapabilities => f.write_str("dropping capabilities"),
@@ -96,7 +101,7 @@ pub(super) struct IdMap {
 /// The network namespace of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetPlan {
-    /// The host's.
+    /// The host's, for what has no sandbox.
     Host,
     /// One that the spawner made and entered before `clone`.
     FromPool,
@@ -112,6 +117,8 @@ pub(super) struct Privileges {
     pub(super) root: bool,
     /// Whether a process without sandbox can at least have a PID namespace.
     pub(super) pid_namespace: bool,
+    /// Whether there are control groups for memory.
+    pub(super) groups: bool,
     pub(super) caller: HostIds,
 }
 
@@ -158,6 +165,10 @@ pub(super) struct Plan {
     pub(super) namespaces: c_int,
     pub(super) id_map: Option<IdMap>,
     pub(super) network: NetPlan,
+    /// Whether a spawner has to start it whose children get sockets of the host.
+    pub(super) host_sockets: bool,
+    /// The most memory of all processes together, if control groups can be made.
+    pub(super) memory: Option<u64>,
     /// The host user to whom the log is given, when it is not the caller.
     pub(super) log_owner: Option<HostIds>,
 }
@@ -199,6 +210,8 @@ impl Plan {
             namespaces: 0,
             id_map: None,
             network: NetPlan::Host,
+            host_sockets: false,
+            memory: spec.limits.memory.filter(|_| privileges.groups),
             log_owner: spec.host_ids.filter(|_| privileges.root),
         };
         match spec.isolation {
@@ -236,16 +249,15 @@ impl Plan {
         };
         self.id_map = Some(IdMap { inside, outside });
         self.namespaces = SANDBOX_NAMESPACES;
-        self.network = match spec.network {
-            Network::Host => NetPlan::Host,
-            Network::None if privileges.root => NetPlan::FromPool,
-            Network::None => {
-                self.namespaces |= libc::CLONE_NEWNET;
-                NetPlan::Fresh
-            }
+        self.host_sockets = spec.network == Network::Host;
+        self.network = if privileges.root {
+            NetPlan::FromPool
+        } else {
+            self.namespaces |= libc::CLONE_NEWNET;
+            NetPlan::Fresh
         };
 
-        let mounts = MountPlan::new(&spec.mounts)?;
+        let mounts = MountPlan::new(&spec.mounts, spec.limits.memory)?;
         let root = templates.root(mounts.layout)?;
         self.steps.extend([
             Step::PrivateMounts,
@@ -304,6 +316,18 @@ impl Plan {
             Step::Personality { persona },
             Step::Attributes,
         ]);
+        let mut limit = |resource, value: Option<u64>| {
+            let resource = resource as c_int;
+            let step = value.map(|value| Step::Limit { resource, value });
+            self.steps.extend(step);
+        };
+        // The kernel counts the processes of a user of a user namespace, which is just this sandbox.
+        let processes = spec.limits.processes.filter(|_| self.sandboxed);
+        limit(libc::RLIMIT_NPROC, processes);
+        limit(libc::RLIMIT_FSIZE, spec.limits.disk);
+        if self.memory.is_none() {
+            limit(libc::RLIMIT_AS, spec.limits.memory);
+        }
         if self.id_map.is_some() {
             self.steps.push(Step::DropCapabilities);
         }
@@ -318,14 +342,18 @@ struct MountPlan {
     layout: Layout,
     binds: Vec<Step>,
     filesystems: Vec<Step>,
+    /// The size of `/dev/shm`.
+    shared_memory: String,
 }
 
 impl MountPlan {
-    fn new(mounts: &[Mount]) -> Result<Self, EngineError> {
+    /// Files in memory take no more than `memory` bytes for each file system.
+    fn new(mounts: &[Mount], memory: Option<u64>) -> Result<Self, EngineError> {
         let mut plan = MountPlan {
             layout: Layout::default(),
             binds: Vec::new(),
             filesystems: Vec::new(),
+            shared_memory: memory.map_or_else(|| "50%".to_owned(), |bytes| bytes.to_string()),
         };
         let mut covered = Covered::default();
         for mount in mounts {
@@ -391,6 +419,14 @@ impl MountPlan {
                 }
                 self.filesystems.push(tmpfs(&relative, size)?);
             }
+            Mount::Device { path } => {
+                let relative = relative_target(path)?;
+                self.layout.insert(&relative, Node::File(Vec::new()))?;
+                self.binds.push(Step::Device {
+                    source: c_string(path.as_os_str())?,
+                    target: c_string(relative.as_os_str())?,
+                });
+            }
             Mount::Dev => self.add_dev()?,
             Mount::Proc => {
                 self.layout.insert(Path::new("proc"), Node::Directory)?;
@@ -419,7 +455,8 @@ impl MountPlan {
             flags: libc::MS_NOSUID | libc::MS_NOEXEC,
             options: Some(c"newinstance,mode=0620,ptmxmode=0666".to_owned()),
         });
-        self.filesystems.push(tmpfs(Path::new("dev/shm"), "50%")?);
+        self.filesystems
+            .push(tmpfs(Path::new("dev/shm"), &self.shared_memory)?);
         Ok(())
     }
 }

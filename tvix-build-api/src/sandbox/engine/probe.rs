@@ -14,7 +14,7 @@ use super::sys;
 const ID_COUNT: u64 = 65_536;
 
 /// What the caller may do.
-pub(super) fn privileges(first_id: u32) -> Privileges {
+pub(super) fn privileges(first_id: u32, groups: bool) -> Privileges {
     let caller = HostIds {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
@@ -23,6 +23,7 @@ pub(super) fn privileges(first_id: u32) -> Privileges {
     Privileges {
         root,
         pid_namespace: root || try_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWPID).is_ok(),
+        groups,
         caller,
     }
 }

@@ -5,15 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, mpsc};
 use std::thread::ThreadId;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, Signal};
 
+use super::cgroup::Group;
 use super::directory::EngineDirectory;
 use super::netns::NetLease;
 use super::scratch::{Slot, Slots};
-use super::sys;
+use super::sys::{self, Errno, Exit};
 
-/// What must stay as it is until the process is dead. Nothing here is read: it is dropped.
+/// What must stay as it is until the process is dead, and is dropped then.
 pub(super) struct Held {
+    pub(super) group: Option<Group>,
     pub(super) _network: Option<NetLease>,
     pub(super) _caller: Box<dyn Any + Send + Sync>,
     /// The process's root lies in it.
@@ -42,27 +44,21 @@ impl Process {
     /// Reaps the process if it has ended. `block` waits for that.
     ///
     /// `Err(ECHILD)` means that the embedding program has waited for a child that was not its own.
-    pub(super) fn reap(&self, block: bool) -> rustix::io::Result<Option<WaitIdStatus>> {
-        let wait_for = |options| loop {
-            let id = WaitId::PidFd(self.pidfd.as_fd());
-            match rustix::process::waitid(id, options) {
-                Err(rustix::io::Errno::INTR) => {}
-                result => return result,
-            }
-        };
-        let mut options = WaitIdOptions::EXITED;
+    pub(super) fn reap(&self, block: bool) -> Result<Option<Exit>, Errno> {
+        let pidfd = self.pidfd.as_raw_fd();
+        let mut options = libc::WEXITED;
         if !block {
-            options |= WaitIdOptions::NOHANG;
+            options |= libc::WNOHANG;
         }
         if !self.owns_namespace {
             // While the dead process is not reaped its number cannot be given away, so this is
             // the moment to kill what it left behind.
-            if wait_for(options | WaitIdOptions::NOWAIT)?.is_none() {
+            if sys::wait(pidfd, options | libc::WNOWAIT)?.is_none() {
                 return Ok(None);
             }
             kill_session(self.pid);
         }
-        wait_for(options)
+        sys::wait(pidfd, options)
     }
 }
 

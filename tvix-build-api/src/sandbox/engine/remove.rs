@@ -193,6 +193,52 @@ mod tests {
         assert!(outside.path().join("canary").exists());
     }
 
+    /// CVE-2025-46415: a directory becomes a link while it is removed. Fails without `NOFOLLOW` in
+    /// [`OPEN`].
+    #[test]
+    fn what_becomes_a_link_meanwhile_is_not_followed() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let outside = tempfile::tempdir().unwrap();
+        let canary = outside.path().join("canary");
+        fs::write(&canary, "x").unwrap();
+        let set_mode = |mode| fs::set_permissions(&outside, fs::Permissions::from_mode(mode));
+        // What is removed is made writable first.
+        set_mode(0o500).unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        let (victim, link) = (tree.path().join("top/victim"), tree.path().join("link"));
+        symlink(outside.path(), &link).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                let here = rustix::fs::CWD;
+                while !done.load(Ordering::Relaxed) {
+                    let _ = rustix::fs::renameat_with(here, &victim, here, &link, exchange);
+                }
+            });
+            for _ in 0..1000 {
+                let _ = fs::create_dir_all(&victim);
+                let _ = fs::write(victim.join("file"), "x");
+                let directory = File::open(tree.path().join("top")).unwrap();
+                // It may find the one or the other gone.
+                let _ = remove_contents(directory.as_fd(), |_, _| false);
+                if fs::symlink_metadata(&link).is_err() {
+                    let _ = symlink(outside.path(), &link);
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        // Between reading a directory and opening what is in it, which is when it counts.
+        let _ = fs::remove_file(tree.path().join("late"));
+        symlink(outside.path(), tree.path().join("late")).unwrap();
+        let parent = File::open(tree.path()).unwrap();
+        assert!(open_directory(parent.as_fd(), c"late").is_err());
+        assert_eq!(fs::read_to_string(&canary).unwrap(), "x");
+        let mode = fs::metadata(outside.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o500);
+        set_mode(0o700).unwrap();
+    }
+
     #[test]
     fn depth_is_no_problem() {
         let tree = tempfile::tempdir().unwrap();

@@ -1,21 +1,26 @@
 //! The handle on a running process: its log, its end, its limits.
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rustix::process::WaitIdStatus;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 
+use super::cgroup::Group;
 use super::error::EngineError;
 use super::process::{Chore, Janitor, Process};
 use super::spawner::{Job, Started};
 use super::spec::Limits;
+use super::sys::Exit;
+use super::{disk, from_errno};
+use crate::ResourceUsage;
 
 /// How much of the log is read at once.
 const CHUNK: usize = 16 * 1024;
@@ -49,6 +54,10 @@ pub enum Ending {
     Silent(Duration),
     /// It wrote more than [`Limits::log_bytes`].
     TooMuchLog(u64),
+    /// Its files took more than [`Limits::disk`].
+    TooMuchDisk(u64),
+    /// It and its descendants wanted more than [`Limits::memory`].
+    OutOfMemory(u64),
 }
 
 impl Ending {
@@ -74,6 +83,8 @@ pub struct Running {
     logged: u64,
     wall: Option<Pin<Box<Sleep>>>,
     silence: Option<Pin<Box<Sleep>>>,
+    disk: Option<DiskWatch>,
+    usage: Option<ResourceUsage>,
     /// Why we killed it.
     cause: Option<Ending>,
     /// Set when the process has been reaped.
@@ -85,6 +96,7 @@ impl Running {
     pub(super) fn new(
         started: Started,
         limits: Limits,
+        counted: Vec<PathBuf>,
         janitor: Janitor,
         spawners: mpsc::Sender<Job>,
     ) -> Result<Self, EngineError> {
@@ -112,6 +124,8 @@ impl Running {
             buffer: BytesMut::new(),
             wall: timer(limits.wall_time),
             silence: timer(limits.silence),
+            disk: limits.disk.map(|limit| DiskWatch::start(counted, limit)),
+            usage: None,
             limits,
             logged: 0,
             cause: None,
@@ -157,6 +171,7 @@ impl Running {
                 exited = has_exited(process) => Happened::Exited(exited),
                 () = elapsed(&mut self.wall) => Happened::WallTime,
                 () = elapsed(&mut self.silence) => Happened::Silence,
+                () = too_large(&mut self.disk) => Happened::Disk,
             };
             match happened {
                 Happened::Readable(Ok(_)) => {
@@ -171,6 +186,10 @@ impl Running {
                 Happened::Exited(Err(source)) => {
                     return Err(EngineError::setup("waiting for the process")(source));
                 }
+                Happened::Disk => {
+                    self.disk = None;
+                    self.end(Ending::TooMuchDisk(self.limits.disk.unwrap_or_default()));
+                }
                 Happened::WallTime => {
                     self.wall = None;
                     self.end(Ending::TimedOut(self.limits.wall_time.unwrap_or_default()));
@@ -181,6 +200,11 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// What it used, once it has ended.
+    pub fn usage(&self) -> Option<ResourceUsage> {
+        self.usage
     }
 
     /// Waits for the end and returns it with the whole log. For logs that are known to be small.
@@ -215,12 +239,19 @@ impl Running {
         }
     }
 
-    fn reaped(&mut self, status: WaitIdStatus) {
+    fn reaped(&mut self, exit: Exit) {
+        let group = self.process.as_ref();
+        let group = group.and_then(|process| process.get_ref().held.group.as_ref());
+        let ran_out = group.is_some_and(Group::ran_out);
+        self.usage = Some(usage(&exit.usage, group.and_then(Group::peak)));
         // Releases what was held for the process: it is dead.
         self.process = None;
-        let natural = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Ending::Exited(code),
-            (None, signal) => Ending::Signalled(signal.unwrap_or(0)),
+        self.disk = None;
+        let natural = match exit.code {
+            Ok(0) => Ending::Exited(0),
+            _ if ran_out => Ending::OutOfMemory(self.limits.memory.unwrap_or_default()),
+            Ok(code) => Ending::Exited(code),
+            Err(signal) => Ending::Signalled(signal),
         };
         self.ending = Some(match (self.cause, natural) {
             // It was quicker than our signal.
@@ -294,7 +325,8 @@ impl std::fmt::Debug for Running {
 
 enum Happened {
     Readable(io::Result<Ready>),
-    Exited(io::Result<WaitIdStatus>),
+    Exited(io::Result<Exit>),
+    Disk,
     WallTime,
     Silence,
 }
@@ -306,16 +338,82 @@ async fn log_readable(log: &Option<pipe::Receiver>) -> io::Result<Ready> {
     }
 }
 
-async fn has_exited(process: &Option<AsyncFd<Process>>) -> io::Result<WaitIdStatus> {
+async fn has_exited(process: &Option<AsyncFd<Process>>) -> io::Result<Exit> {
     let Some(process) = process else {
         return std::future::pending().await;
     };
     loop {
         let mut ready = process.readable().await?;
-        match process.get_ref().reap(false)? {
+        match process.get_ref().reap(false).map_err(from_errno)? {
             Some(status) => return Ok(status),
             None => ready.clear_ready(),
         }
+    }
+}
+
+/// Looks now and then at how much room files take, on a thread that may block.
+struct DiskWatch {
+    directories: Vec<PathBuf>,
+    limit: u64,
+    state: Watching,
+}
+
+enum Watching {
+    Pausing(Pin<Box<Sleep>>),
+    Looking(JoinHandle<u64>),
+}
+
+/// How long it takes to look again.
+const DISK_PAUSE: Duration = Duration::from_millis(250);
+
+impl DiskWatch {
+    fn start(directories: Vec<PathBuf>, limit: u64) -> Self {
+        DiskWatch {
+            directories,
+            limit,
+            state: Watching::pause(),
+        }
+    }
+}
+
+impl Watching {
+    fn pause() -> Self {
+        Watching::Pausing(Box::pin(tokio::time::sleep(DISK_PAUSE)))
+    }
+}
+
+/// Returns once there is too much. Cancel safe: it goes on where it was.
+async fn too_large(watch: &mut Option<DiskWatch>) {
+    let Some(watch) = watch else {
+        return std::future::pending().await;
+    };
+    loop {
+        watch.state = match &mut watch.state {
+            Watching::Pausing(timer) => {
+                timer.as_mut().await;
+                let (directories, limit) = (watch.directories.clone(), watch.limit);
+                Watching::Looking(tokio::task::spawn_blocking(move || {
+                    disk::used(&directories, limit)
+                }))
+            }
+            Watching::Looking(looking) => match looking.await {
+                Ok(used) if used > watch.limit => return,
+                _ => Watching::pause(),
+            },
+        };
+    }
+}
+
+fn usage(usage: &libc::rusage, peak: Option<u64>) -> ResourceUsage {
+    let time = |time: libc::timeval| {
+        let micros = u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000;
+        Duration::from_micros(micros + u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    let largest = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+    ResourceUsage {
+        user: time(usage.ru_utime),
+        system: time(usage.ru_stime),
+        peak_memory: peak.unwrap_or(largest),
     }
 }
 

@@ -228,6 +228,11 @@ impl Scratch {
         self.slot().store()
     }
 
+    /// All of these directories, for [`SandboxSpec::counted`](super::SandboxSpec::counted).
+    pub fn directories(&self) -> Vec<PathBuf> {
+        vec![self.build_dir(), self.tmp_dir(), self.store_dir()]
+    }
+
     /// Makes a file or directory in [`Scratch::build_dir`] the builder's own.
     pub fn give_to_builder(&self, path: &Path) -> io::Result<()> {
         match self.host_ids() {

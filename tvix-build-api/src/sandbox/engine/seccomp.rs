@@ -16,8 +16,8 @@ use libc::{
 use super::sys::Errno;
 
 /// Offsets in `struct seccomp_data`.
-const OFFSET_NR: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
+pub(super) const OFFSET_NR: u32 = 0;
+pub(super) const OFFSET_ARCH: u32 = 4;
 const OFFSET_ARGS: u32 = 16;
 
 const SET_ID_BITS: u32 = 0o6000;
@@ -152,7 +152,7 @@ compile_error!(
     "the sandbox has no system call table for this architecture: build without the feature `sandbox`"
 );
 
-fn statement(code: u32, k: u32) -> sock_filter {
+pub(super) fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter {
         code: code as u16,
         jt: 0,
@@ -161,7 +161,7 @@ fn statement(code: u32, k: u32) -> sock_filter {
     }
 }
 
-fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(super) fn jump(test: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter {
         code: (BPF_JMP | test | BPF_K) as u16,
         jt,
@@ -176,7 +176,7 @@ fn load(offset: u32) -> sock_filter {
 
 /// Loads the low half of an argument. Modes, flags and ioctl requests are 32 bits wide for the
 /// kernel too, so ignoring the high half is what makes the check tight.
-fn load_argument(index: u32) -> sock_filter {
+pub(super) fn load_argument(index: u32) -> sock_filter {
     let low_half = if cfg!(target_endian = "big") { 4 } else { 0 };
     load(OFFSET_ARGS + 8 * index + low_half)
 }
@@ -243,23 +243,28 @@ pub(super) fn program() -> Vec<sock_filter> {
 
 /// Installs the filter, and `no_new_privs`, on the calling thread.
 pub(super) fn install_on_this_thread() -> Result<(), Errno> {
-    let mut code = program();
+    super::sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    install(&mut program(), 0).map(drop)
+}
+
+/// Installs a filter on the calling thread, which has `no_new_privs`. Returns what the kernel does:
+/// the number of a descriptor if `flags` ask for one.
+pub(super) fn install(code: &mut [sock_filter], flags: libc::c_ulong) -> Result<i64, Errno> {
     let filter = sock_fprog {
         len: code.len() as u16,
         filter: code.as_mut_ptr(),
     };
-    super::sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     // SAFETY: `filter` describes `code`, which the kernel copies.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const filter,
         )
     };
-    if ret == 0 {
-        Ok(())
+    if ret >= 0 {
+        Ok(ret)
     } else {
         // SAFETY: as in `sys::check`.
         Err(unsafe { *libc::__errno_location() })

@@ -21,6 +21,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use tokio::sync::oneshot;
 
+use super::cgroup::Groups;
 use super::child::{self, Context};
 use super::directory::EngineDirectory;
 use super::error::EngineError;
@@ -28,7 +29,7 @@ use super::netns::NetPool;
 use super::plan::{IdMap, NetPlan, Plan};
 use super::process::{Chore, Held, Janitor, Process};
 use super::sys::Errno;
-use super::{probe, seccomp, sys};
+use super::{host_sockets, probe, seccomp, sys};
 
 /// A started process with the read end of its log.
 pub(super) struct Started {
@@ -77,6 +78,8 @@ pub(super) struct Spawn {
 pub(super) struct Shared {
     pub(super) root: bool,
     pub(super) network: Arc<NetPool>,
+    /// Where control groups can be made, if they can.
+    pub(super) groups: Option<Groups>,
     pub(super) janitor: Janitor,
     /// Whether a sandbox has stood on this machine.
     pub(super) proven: AtomicBool,
@@ -94,7 +97,7 @@ pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Result<mpsc::Sender<J
         std::thread::Builder::new()
             .name("sandbox-spawner".into())
             .spawn(move || match Spawner::new(shared) {
-                Ok(mut spawner) => {
+                Ok(spawner) => {
                     let _ = ready.send(Ok(()));
                     drop(ready);
                     spawner.work(&inbox);
@@ -109,6 +112,50 @@ pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Result<mpsc::Sender<J
     for _ in 0..count {
         started.recv().map_err(|_| EngineError::Stopped)??;
     }
+    Ok(jobs)
+}
+
+/// Starts the one thread for builders that get sockets of the host, and the one that makes these.
+pub(super) fn start_with_host_sockets(
+    shared: &Arc<Shared>,
+) -> Result<mpsc::Sender<Job>, EngineError> {
+    let (jobs, inbox) = mpsc::channel::<Job>();
+    let (ready, started) = mpsc::channel();
+    let (shared, root) = (shared.clone(), shared.root);
+    let prepared = move || {
+        let spawner = Spawner::new(shared)?;
+        let listener =
+            host_sockets::install_on_this_thread().map_err(|errno| EngineError::Unavailable {
+                missing:
+                    "builds with network are not possible, as system calls cannot be answered \
+                          (seccomp)"
+                        .into(),
+                advice: "it takes Linux 5.14, and a container whose own manager answers none; or \
+                         build without a sandbox (--no-sandbox)"
+                    .into(),
+                source: io::Error::from_raw_os_error(errno),
+            })?;
+        Ok((spawner, listener))
+    };
+    let step = "starting a spawner thread";
+    std::thread::Builder::new()
+        .name("sandbox-spawner".into())
+        .spawn(move || match prepared() {
+            Ok((spawner, listener)) => {
+                let _ = ready.send(Ok(listener));
+                spawner.work(&Mutex::new(inbox));
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        })
+        .map_err(EngineError::setup(step))?;
+    let listener = started.recv().map_err(|_| EngineError::Stopped)??;
+    // Not started by that thread, whose filter it would have, and its namespace.
+    std::thread::Builder::new()
+        .name("sandbox-sockets".into())
+        .spawn(move || host_sockets::answer(&listener, root))
+        .map_err(EngineError::setup(step))?;
     Ok(jobs)
 }
 
@@ -149,7 +196,7 @@ impl Spawner {
         })
     }
 
-    fn work(&mut self, inbox: &Mutex<mpsc::Receiver<Job>>) {
+    fn work(mut self, inbox: &Mutex<mpsc::Receiver<Job>>) {
         loop {
             let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let job = match job {
@@ -211,7 +258,15 @@ impl Spawner {
                 None
             }
         };
+        let group = match (plan.memory, &self.shared.groups) {
+            (Some(memory), Some(groups)) => {
+                let made = groups.make(memory);
+                Some(made.map_err(EngineError::setup("making a control group"))?)
+            }
+            _ => None,
+        };
         let held = Held {
+            group,
             _network: network,
             _caller: held,
             _directory: directory,
@@ -247,10 +302,16 @@ impl Spawner {
         drop(log_writer);
         drop(errors_writer);
 
-        let mapped = match plan.id_map {
-            Some(map) => write_id_map(pid, map),
+        let grouped = match &held.group {
+            Some(group) => group
+                .add(pid)
+                .map_err(EngineError::setup("entering a control group")),
             None => Ok(()),
         };
+        let mapped = grouped.and_then(|()| match plan.id_map {
+            Some(map) => write_id_map(pid, map),
+            None => Ok(()),
+        });
         let verdict = match mapped {
             Ok(()) => child::IDENTITY_READY,
             Err(_) => child::IDENTITY_FAILED,

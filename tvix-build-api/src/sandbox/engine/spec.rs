@@ -35,6 +35,9 @@ pub struct SandboxSpec {
     pub linux32: bool,
     /// When to end it.
     pub limits: Limits,
+    /// The directories of the host that count for [`Limits::disk`]: take them from
+    /// [`Scratch::directories`](super::Scratch::directories).
+    pub counted: Vec<PathBuf>,
 }
 
 impl SandboxSpec {
@@ -52,6 +55,7 @@ impl SandboxSpec {
             host_ids: None,
             linux32: false,
             limits: Limits::default(),
+            counted: Vec::new(),
         }
     }
 }
@@ -71,7 +75,9 @@ pub enum Isolation {
 pub enum Network {
     /// A loopback interface that leads nowhere else.
     None,
-    /// The host's.
+    /// The host's addresses and whatever it reaches, by TCP and UDP. Unix sockets with abstract
+    /// names, of the host or of other sandboxes, are still not there: through them descriptors
+    /// could get in and out.
     Host,
 }
 
@@ -123,6 +129,11 @@ pub enum Mount {
         /// The kernel's `size=` option: bytes with a suffix, or a percentage of memory.
         size: String,
     },
+    /// A device of the host, under its own path in `/dev`. Who may use it is the host's affair.
+    Device {
+        /// Where it is, there and here.
+        path: PathBuf,
+    },
     /// `/dev` with the devices that a builder may count on, `/dev/pts` and `/dev/shm`.
     Dev,
     /// `/proc`, of the sandbox's own PID namespace.
@@ -167,4 +178,12 @@ pub struct Limits {
     pub silence: Option<Duration>,
     /// Bytes of log.
     pub log_bytes: Option<u64>,
+    /// Processes and threads at once; one more cannot be started. Only of a sandbox.
+    pub processes: Option<u64>,
+    /// Bytes of memory, its own and that of files in memory, of all processes together where
+    /// control groups can be made; else of address space, of each process by itself.
+    pub memory: Option<u64>,
+    /// Bytes on disk in [`SandboxSpec::counted`], looked at four times a second. No file can be larger.
+    /// Files that no longer have a name are not seen.
+    pub disk: Option<u64>,
 }

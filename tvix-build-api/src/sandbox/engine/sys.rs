@@ -147,9 +147,10 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
     request.name[1] = b'o';
     // SAFETY: the request is at least as large as `struct ifreq` and outlives the call.
     unsafe {
+        // Of any family, and one of the Internet's may be of another namespace (`host_sockets`).
         let socket = raw!(
             libc::SYS_socket,
-            libc::AF_INET,
+            libc::AF_UNIX,
             libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
             0
         )?;
@@ -161,6 +162,22 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
         );
         raw!(libc::SYS_close, socket)?;
         result.map(drop)
+    }
+}
+
+/// `socket(2)`.
+pub(super) fn socket(family: c_int, kind: c_int, protocol: c_int) -> Result<c_int, Errno> {
+    // SAFETY: plain integers.
+    unsafe { raw!(libc::SYS_socket, family, kind, protocol) }.map(|fd| fd as c_int)
+}
+
+/// Sets the user, and its group of the same number, as whom the calling thread makes files and
+/// sockets. The call reports no failure, and cannot fail for root.
+pub(super) fn set_thread_fs_user(id: u32) {
+    // SAFETY: plain integers; only this thread is concerned.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, id);
+        libc::syscall(libc::SYS_setfsuid, id);
     }
 }
 
@@ -367,6 +384,54 @@ pub(super) fn exit(code: c_int) -> ! {
         // SAFETY: a plain integer; the call does not return.
         let _ = unsafe { raw!(libc::SYS_exit_group, code) };
     }
+}
+
+/// How a child ended.
+pub(super) struct Exit {
+    /// Its exit code, or else the signal that ended it.
+    pub(super) code: Result<c_int, c_int>,
+    /// What it used, and those of its descendants that were waited for.
+    pub(super) usage: libc::rusage,
+}
+
+/// `waitid(2)` for a child by its descriptor. `None` if it has not ended and `options` say not to
+/// wait for that.
+pub(super) fn wait(pidfd: c_int, options: c_int) -> Result<Option<Exit>, Errno> {
+    // SAFETY: both consist of integers, for which zero is a value.
+    let (mut info, mut usage) = unsafe {
+        (
+            std::mem::zeroed::<libc::siginfo_t>(),
+            std::mem::zeroed::<libc::rusage>(),
+        )
+    };
+    loop {
+        // SAFETY: both structs are what the system call writes, and outlive it.
+        let waited = unsafe {
+            raw!(
+                libc::SYS_waitid,
+                libc::P_PIDFD,
+                pidfd,
+                &raw mut info,
+                options,
+                &raw mut usage
+            )
+        };
+        match waited {
+            Err(libc::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => break,
+        }
+    }
+    // SAFETY: `waitid` has filled in the fields of a child, or left zeroes.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let code = match info.si_code == libc::CLD_EXITED {
+        true => Ok(status),
+        false => Err(status),
+    };
+    Ok(Some(Exit { code, usage }))
 }
 
 /// `unshare(2)`, for the calling thread.

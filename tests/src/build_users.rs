@@ -1,0 +1,66 @@
+//! Real Nix with build users, without touching the users of this machine: the test program is run again
+//! in a mount namespace of its own, in which `/etc/passwd` and `/etc/group` have a few more.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// Set in the program that runs again: the group of the build users.
+const GROUP: &str = "PEERS_BUILD_USERS_GROUP";
+
+/// Far from what accounts use, and Nix kills all processes of these users.
+const FIRST_ID: u32 = 799_990_000;
+
+/// How many builds at once.
+const USERS: u32 = 8;
+
+/// The group of the build users that Nix is to use, if this program was run for that.
+pub fn group() -> Option<String> {
+    std::env::var(GROUP).ok()
+}
+
+/// Runs this test program once more with build users for Nix, if it runs as root. It needs `unshare`.
+pub fn again_with_build_users() {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 || group().is_some() {
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let name = "peers-builders";
+    let users = || (1..=USERS).map(|number| format!("{name}-{number}"));
+    let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
+    for (number, user) in users().enumerate() {
+        let uid = FIRST_ID + 1 + number as u32;
+        passwd += &format!("{user}:x:{uid}:{FIRST_ID}::/var/empty:/usr/sbin/nologin\n");
+    }
+    let mut groups = fs::read_to_string("/etc/group").unwrap();
+    let members: Vec<_> = users().collect();
+    groups += &format!("{name}:x:{FIRST_ID}:{}\n", members.join(","));
+    let files = [("passwd", passwd), ("group", groups)];
+    for (file, text) in files {
+        fs::write(directory.path().join(file), text).unwrap();
+    }
+    let script = "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group \
+                  && exec \"$2\"";
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
+        .arg(directory.path())
+        .arg(std::env::current_exe().unwrap())
+        .env(GROUP, name)
+        .output()
+        .expect("these tests need unshare in PATH");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}

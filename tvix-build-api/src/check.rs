@@ -1,0 +1,238 @@
+//! Building again what is valid, to see whether it comes out the same (`--check` of Nix).
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf as _, Bytes};
+use futures::StreamExt as _;
+use nix_compat::derivation::OutputName;
+use nix_compat::nar::{self, NarError, RestoreOptions};
+use nix_compat::realisation::DrvOutput;
+use nix_compat::store_path::StorePath;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tvix_store_api::{Store, StoreError};
+
+use crate::{
+    BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, BuilderError, Delivery,
+    StreamedOutput,
+};
+
+/// What building once more has shown.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CheckOutcome {
+    /// Every output is what it was.
+    Same,
+    /// Some are not: the derivation does not determine them.
+    Differs(Vec<Difference>),
+    /// This time it does not build.
+    Failed(BuildFailure),
+}
+
+/// An output that came out differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name.
+    pub output: OutputName,
+    /// The path that is valid.
+    pub path: StorePath,
+    /// The SHA-256 of the archive of what is valid.
+    pub expected: [u8; 32],
+    /// The same of what was made now.
+    pub actual: [u8; 32],
+    /// Where what was made now is kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// Why nothing was shown.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// There is nothing to compare with.
+    #[error("output '{output}' is not valid, so checking is not possible")]
+    NotValid {
+        /// The output.
+        output: OutputName,
+    },
+    /// The store cannot say what is valid.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The builder failed.
+    #[error(transparent)]
+    Builder(#[from] BuilderError),
+    /// What was made cannot be kept.
+    #[error("keeping a differing output at {}", path.display())]
+    Keep {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: NarError,
+    },
+}
+
+/// Builds `request` once more, with the store of `context` for what is valid: nothing is added to it.
+/// An output that differs is unpacked into the directory `keep`, as the name of its path with `.check` at
+/// the end, in the place of what an earlier check left there.
+///
+/// What counts is the derivation's own run: neither the store nor a lock is asked whether it is needed,
+/// so that a fixed output is fetched again, from where the derivation says now (CVE-2024-36050).
+///
+/// Cancelled as [`Builder::build`] is.
+///
+/// # Errors
+///
+/// [`CheckError::NotValid`] if an output is not there to compare with, before anything is built.
+pub async fn check(
+    builder: &dyn Builder,
+    mut request: BuildRequest,
+    context: BuildContext,
+    keep: Option<&Path>,
+) -> Result<CheckOutcome, CheckError> {
+    let store = context.inputs.clone();
+    let valid = valid_outputs(&*store, &request).await?;
+    request.store = None;
+    let success = match builder.build(request, context).await? {
+        BuildOutcome::Success(success) => success,
+        BuildOutcome::Failure(failure) => return Ok(CheckOutcome::Failed(failure)),
+    };
+    let outputs = match success.delivery {
+        Delivery::Streamed(outputs) => outputs,
+        Delivery::Pushed(_) => Vec::new(),
+    };
+    let mut differences = Vec::new();
+    for made in outputs {
+        let Some((_, path)) = valid.iter().find(|(name, _)| *name == made.name) else {
+            continue;
+        };
+        let Some(known) = store.path_info(path).await? else {
+            let output = made.name;
+            return Err(CheckError::NotValid { output });
+        };
+        if known.nar_hash == made.info.nar_hash {
+            continue;
+        }
+        differences.push(Difference {
+            output: made.name.clone(),
+            path: path.clone(),
+            expected: known.nar_hash,
+            actual: made.info.nar_hash,
+            kept: match keep {
+                Some(directory) => {
+                    let place = directory.join(format!("{path}.check"));
+                    Some(unpack(made, place).await?)
+                }
+                None => None,
+            },
+        });
+    }
+    Ok(match differences.is_empty() {
+        true => CheckOutcome::Same,
+        false => CheckOutcome::Differs(differences),
+    })
+}
+
+/// Where the outputs of a request are, all of which have to be valid.
+async fn valid_outputs(
+    store: &dyn Store,
+    request: &BuildRequest,
+) -> Result<Vec<(OutputName, StorePath)>, CheckError> {
+    let dir = store.store_dir();
+    let mut valid = Vec::new();
+    for (output, known) in request.derivation.output_paths(dir) {
+        let not_valid = || CheckError::NotValid {
+            output: output.clone(),
+        };
+        let path = match known {
+            Some(path) => path,
+            None => {
+                let hash = request.derivation.masked_hash_modulo(dir, |_| None);
+                let id = DrvOutput {
+                    drv_hash: hash.map_err(|_| not_valid())?.hash,
+                    output: output.clone(),
+                };
+                let realisation = store.realisation(&id).await?;
+                realisation.ok_or_else(not_valid)?.out_path
+            }
+        };
+        store.path_info(&path).await?.ok_or_else(not_valid)?;
+        valid.push((output.clone(), path));
+    }
+    Ok(valid)
+}
+
+/// Unpacks an output on a thread that may block.
+async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckError> {
+    let (sender, receiver) = mpsc::channel(4);
+    let to = place.clone();
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let directory = to.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory).map_err(NarError::Io)?;
+        remove(&to).map_err(NarError::Io)?;
+        let reader = Chunks {
+            receiver,
+            current: Bytes::new(),
+        };
+        nar::restore(io::BufReader::new(reader), &to, RestoreOptions::default())
+    });
+    let mut stream = made.nar;
+    let mut failed = None;
+    while let Some(chunk) = stream.next().await {
+        match chunk {
+            // Whoever unpacks has given up, and says why.
+            Ok(chunk) => {
+                if sender.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    drop(sender);
+    let unpacked = match unpacking.await {
+        Ok(unpacked) => unpacked,
+        Err(lost) => Err(NarError::Io(io::Error::other(lost))),
+    };
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    match unpacked {
+        Ok(()) => Ok(place),
+        Err(source) => Err(CheckError::Keep {
+            path: place,
+            source,
+        }),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        _ => std::fs::remove_file(path),
+    }
+}
+
+/// Reads what comes through a channel.
+struct Chunks {
+    receiver: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk,
+                None => return Ok(0),
+            }
+        }
+        let length = self.current.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.current[..length]);
+        self.current.advance(length);
+        Ok(length)
+    }
+}

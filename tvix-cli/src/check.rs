@@ -1,0 +1,116 @@
+//! `tvix build --check`: building again what is valid, and comparing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use nix_compat::derivation::{Derivation, Output};
+use nix_compat::store_path::{DRV_SUFFIX, StoreDir, StorePath};
+use tvix_build_api::sandbox::SandboxBuilder;
+use tvix_build_api::{BuildContext, BuildRequest, CheckOutcome, Difference, check, log_channel};
+use tvix_store_api::local_fs::LocalStore;
+use tvix_store_api::{Store as _, StoreExt as _};
+
+use crate::error::{CliError, describe};
+
+/// Builds each of these again. Says on standard error what came out differently, and returns whether nothing
+/// did. What differs is kept in the directory `keep`, if there is one.
+pub async fn run(
+    builder: &SandboxBuilder,
+    store: &Arc<LocalStore>,
+    derivations: &[StorePath],
+    cores: usize,
+    keep: Option<&Path>,
+) -> Result<bool, CliError> {
+    let dir = store.store_dir();
+    let mut same = true;
+    for path in derivations {
+        let shown = dir.display(path);
+        let mut request = request(store, path).await?;
+        request.cores = cores;
+        eprintln!("checking outputs of '{shown}'...");
+        let (log, mut lines) = log_channel(64);
+        let mut context = BuildContext::new(store.clone());
+        context.log = log;
+        let checking = check(builder, request, context, keep);
+        let showing = async {
+            while let Some(line) = lines.recv().await {
+                let text = String::from_utf8_lossy(&line.text);
+                let shown = crate::display::shown(&text);
+                if let Some(text) = shown.text().filter(|_| shown.is_log()) {
+                    eprintln!("{}> {text}", path.name());
+                }
+            }
+        };
+        let (outcome, ()) = futures::join!(checking, showing);
+        let failed = |source| CliError::Check {
+            derivation: shown.to_string(),
+            source: Box::new(source),
+        };
+        match outcome.map_err(failed)? {
+            CheckOutcome::Same => {}
+            CheckOutcome::Differs(differences) => {
+                same = false;
+                for difference in &differences {
+                    eprintln!("error: {}", describe_difference(dir, path, difference));
+                }
+            }
+            CheckOutcome::Failed(failure) => {
+                same = false;
+                eprintln!("error: '{shown}' does not build again: {failure}");
+            }
+            other => eprintln!("warning: {other:?}"),
+        }
+    }
+    Ok(same)
+}
+
+fn describe_difference(dir: &StoreDir, path: &StorePath, difference: &Difference) -> String {
+    let from = match &difference.kept {
+        Some(kept) => format!(" from '{}'", kept.display()),
+        None => String::new(),
+    };
+    format!(
+        "derivation '{}' may not be deterministic: output '{}' differs{from}",
+        dir.display(path),
+        dir.display(&difference.path),
+    )
+}
+
+/// What a builder is to be asked for. All that it needs is in the store.
+async fn request(store: &Arc<LocalStore>, path: &StorePath) -> Result<BuildRequest, CliError> {
+    let dir = store.store_dir();
+    let unreadable = |message: String| CliError::CannotCheck {
+        derivation: dir.display(path).to_string(),
+        message,
+    };
+    let derivation = read(store, path).await.map_err(unreadable)?;
+    let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
+    for (input, outputs) in derivation.input_drvs.iter() {
+        let input = read(store, input).await.map_err(unreadable)?;
+        for output in outputs.iter() {
+            match input.outputs.get(output) {
+                Some(Output::Floating { .. } | Output::Deferred | Output::Impure { .. }) | None => {
+                    return Err(unreadable(
+                        "its inputs have no paths that are known before they are built".into(),
+                    ));
+                }
+                Some(_) => {}
+            }
+            let known = input.output_paths(dir).find(|(name, _)| *name == output);
+            inputs.extend(known.and_then(|(_, path)| path));
+        }
+    }
+    let closure = store.closure(&inputs).await;
+    let mut request = BuildRequest::new(path.clone(), Arc::new(derivation));
+    request.inputs = closure.map_err(|error| unreadable(describe(&error)))?;
+    Ok(request)
+}
+
+async fn read(store: &LocalStore, path: &StorePath) -> Result<Derivation, String> {
+    let contents = tokio::fs::read(store.real_path(path)).await;
+    let contents = contents.map_err(|error| error.to_string())?;
+    let name = path.name().as_str();
+    let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name);
+    let name = name.parse().map_err(|_| "its name is no name".to_owned())?;
+    Derivation::from_aterm(store.store_dir(), name, &contents).map_err(|error| describe(&error))
+}
