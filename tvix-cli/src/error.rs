@@ -18,6 +18,28 @@ pub enum CliError {
     },
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
+    #[error("what store '{uri}' is given makes no sense")]
+    CacheOption {
+        uri: StoreUri,
+        source: tvix_store_api::BoxError,
+    },
+    #[error("{0}")]
+    Store(#[source] Box<StoreError>),
+    #[error("'{text}' is not a store path")]
+    StorePath {
+        text: String,
+        source: nix_compat::store_path::StorePathError,
+    },
+    #[error("cannot read the key '{file}'")]
+    Key {
+        file: PathBuf,
+        source: tvix_store_api::BoxError,
+    },
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot build here")]
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]
@@ -32,6 +54,13 @@ pub enum CliError {
     Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// What a store says.
+    pub fn store(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 /// An error with what it comes from.

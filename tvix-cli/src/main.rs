@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod caches;
 mod display;
 mod error;
 mod eval;
@@ -12,6 +13,7 @@ mod out_link;
 mod repl;
 mod session;
 mod source;
+mod store;
 mod stores;
 
 use std::process::ExitCode;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
                 Command::Build(args) => build::run(args).await,
                 Command::Instantiate(args) => instantiate::run(args).await,
                 Command::Eval(args) => eval::run(args).await,
+                Command::Store(args) => store::run(args).await,
                 // It blocks, and nothing else runs.
                 Command::Repl(args) => repl::run(&args),
             }
