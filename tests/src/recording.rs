@@ -76,6 +76,10 @@ impl<S: Store> Store for RecordingStore<S> {
         self.inner.path_info(path).await
     }
 
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.inner.find(digest).await
+    }
+
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         self.record(StoreCall::ValidPaths(paths.to_vec()));
         self.inner.valid_paths(paths).await

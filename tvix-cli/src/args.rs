@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
+use nix_compat::signature::VerifyingKey;
 use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
@@ -184,9 +185,31 @@ pub struct SearchArgs {
     pub max_eval_memory: usize,
 }
 
+/// Where to get what need not be built.
+#[derive(Debug, Parser)]
+pub struct SubstituteArgs {
+    /// A store to fetch outputs from in place of building them: a binary cache (`https://…`,
+    /// `file://…`, `s3://…`), or an absolute path; may be given several times. Those are asked
+    /// first that say of themselves that they should be.
+    #[arg(long = "substituter", value_name = "URI")]
+    pub substituters: Vec<StoreUri>,
+
+    /// A key that paths may be signed by; may be given several times. What no such key has signed
+    /// is not taken from a cache, unless it is content-addressed.
+    #[arg(long = "trusted-public-key", value_name = "KEY")]
+    pub trusted_public_keys: Vec<VerifyingKey>,
+
+    /// Build everything that is not there.
+    #[arg(long)]
+    pub no_substitute: bool,
+}
+
 /// Where and how to build.
 #[derive(Debug, Parser)]
 pub struct BuildingArgs {
+    #[command(flatten)]
+    pub substitute: SubstituteArgs,
+
     /// Where to look things up and where outputs go: an absolute path for the store below it,
     /// `local` for the system's.
     #[arg(long, value_name = "URI")]

@@ -18,6 +18,28 @@ pub enum CliError {
     },
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
+    #[error("what store '{uri}' is given makes no sense")]
+    CacheOption {
+        uri: StoreUri,
+        source: tvix_store_api::BoxError,
+    },
+    #[error(transparent)]
+    Store(Box<StoreError>),
+    #[error("'{text}' is not a store path")]
+    StorePath {
+        text: String,
+        source: nix_compat::store_path::StorePathError,
+    },
+    #[error("cannot read the key '{file}'")]
+    Key {
+        file: PathBuf,
+        source: tvix_store_api::BoxError,
+    },
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        source: io::Error,
+    },
     #[error("cannot build here")]
     Builder(#[source] Box<BuilderError>),
     #[error("cannot check '{derivation}'")]
@@ -31,8 +53,6 @@ pub enum CliError {
     Events { path: PathBuf, source: io::Error },
     #[error("cannot make the link to what was built")]
     OutLink(#[source] Box<StoreError>),
-    #[error("{0}")]
-    Store(#[source] Box<StoreError>),
     #[error("'{text}' is not in store '{store}'")]
     NotInStore { text: String, store: StoreUri },
     #[error("cannot {action} '{file}'")]
@@ -50,6 +70,13 @@ pub enum CliError {
     Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// What a store says.
+    pub fn store(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 /// An error with what it comes from.

@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod caches;
 mod check;
 mod display;
 mod error;

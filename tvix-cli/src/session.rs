@@ -14,6 +14,7 @@ use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::BuildingArgs;
+use crate::caches;
 use crate::display::{Display, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
@@ -30,7 +31,11 @@ pub async fn run(
     let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
-    let mut session = coordinator(args, store, evaluator, options)?.start(request);
+    let mut coordinator = coordinator(args, store, evaluator, options)?;
+    for (priority, substituter) in caches::substituters(&args.substitute, &dir).await {
+        coordinator = coordinator.with_substituter(substituter, priority);
+    }
+    let mut session = coordinator.start(request);
     cancel_on_ctrl_c(&session);
     let mut display = Display::new(dir.clone(), args.print_build_logs);
     while let Some(event) = session.next().await {

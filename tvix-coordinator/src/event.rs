@@ -86,6 +86,40 @@ pub enum BuildEvent {
         /// The derivation.
         drv_path: StorePath,
     },
+    /// A path is being fetched from a substituter.
+    SubstitutionStarted {
+        /// The path.
+        path: StorePath,
+        /// The substituter's name.
+        substituter: Arc<str>,
+    },
+    /// A path was fetched from a substituter, and is valid.
+    Substituted {
+        /// The path.
+        path: StorePath,
+        /// The substituter's name.
+        substituter: Arc<str>,
+        /// How long that took.
+        #[serde(with = "seconds")]
+        duration: Duration,
+    },
+    /// A path cannot be had from a substituter that said it has it. It is sought elsewhere, or
+    /// built.
+    SubstitutionFailed {
+        /// The path.
+        path: StorePath,
+        /// The substituter's name.
+        substituter: Arc<str>,
+        /// Why.
+        message: String,
+    },
+    /// A substituter does not answer. Others are asked, or what it might have is built.
+    SubstituterFailed {
+        /// The substituter's name.
+        substituter: Arc<str>,
+        /// Why.
+        message: String,
+    },
     /// A derivation turned out to be the same as another once its inputs were known.
     Resolved {
         /// The derivation.

@@ -89,6 +89,8 @@ pub struct Options {
     pub on_failure: OnFailure,
     /// The most builds at once, over all builders; `None` for as many as they want.
     pub max_jobs: Option<usize>,
+    /// The most paths that are fetched from substituters at once; `None` for 32.
+    pub max_substitutions: Option<usize>,
     /// When to try again.
     pub retry: RetryPolicy,
     /// When to give up on a build.

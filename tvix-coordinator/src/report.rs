@@ -137,6 +137,9 @@ pub struct Counts {
     pub found: u64,
     /// Builds that succeeded.
     pub built: u64,
+    /// Paths that were fetched from substituters.
+    #[serde(default)]
+    pub substituted: u64,
     /// Derivations that failed in themselves.
     pub failed: u64,
     /// Derivations that were skipped because something that they need failed.

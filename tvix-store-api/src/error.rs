@@ -103,6 +103,35 @@ pub enum StoreError {
         /// Where the paths are.
         expected: nix_compat::store_path::StoreDir,
     },
+    /// The store has the path without a signature of a key that is trusted, and its contents do
+    /// not speak for themselves, as those of content-addressed paths do.
+    #[error("store '{store}' has '{path}' without a signature of a trusted key")]
+    Untrusted {
+        /// The store.
+        store: StoreUri,
+        /// The path.
+        path: StorePath,
+    },
+    /// What the store says of a path makes no sense, or is said of another path.
+    #[error("store '{store}' has a bad description of '{path}'")]
+    BadInfo {
+        /// The store.
+        store: StoreUri,
+        /// The path.
+        path: StorePath,
+        /// What is wrong.
+        source: BoxError,
+    },
+    /// What the store has as a path is not what it says of it.
+    #[error("what store '{store}' has as '{path}' is not what it says of it")]
+    Lie {
+        /// The store that it came from.
+        store: StoreUri,
+        /// The path.
+        path: StorePath,
+        /// What is wrong.
+        source: Box<StoreError>,
+    },
     /// The store can only be read.
     #[error("store '{store}' is read-only")]
     ReadOnly {
@@ -152,8 +181,27 @@ impl StoreError {
             Self::Backend { retryable, .. } => Fault::Backend {
                 retryable: *retryable,
             },
+            Self::Untrusted { .. } | Self::BadInfo { .. } | Self::Lie { .. } => {
+                Fault::Backend { retryable: false }
+            }
             Self::Bug { .. } => Fault::Bug,
             _ => Fault::Caller,
+        }
+    }
+
+    /// Says that contents that are not what was said of them came from `store`.
+    pub(crate) fn blame(self, store: &StoreUri) -> Self {
+        match &self {
+            Self::HashMismatch { path, .. }
+            | Self::SizeMismatch { path, .. }
+            | Self::AddressMismatch { path, .. }
+            | Self::MalformedNar { path, .. }
+            | Self::NotAFile { path } => Self::Lie {
+                store: store.clone(),
+                path: path.clone(),
+                source: Box::new(self),
+            },
+            _ => self,
         }
     }
 

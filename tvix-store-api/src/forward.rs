@@ -32,6 +32,13 @@ macro_rules! forward {
                 (**self).path_info(path).await
             }
 
+            async fn find(
+                &self,
+                digest: &[u8; 20],
+            ) -> Result<Option<Arc<PathInfo>>, StoreError> {
+                (**self).find(digest).await
+            }
+
             async fn valid_paths(
                 &self,
                 paths: &[StorePath],

@@ -6,6 +6,8 @@
 //! [`Store`], and the module `conformance` (feature `conformance`) checks it.
 
 mod blocking;
+#[cfg(all(unix, feature = "binary-cache"))]
+pub mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;

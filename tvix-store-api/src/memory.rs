@@ -78,18 +78,18 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    fn shard(&self, path: &StorePath) -> &RwLock<HashMap<StorePath, Object>> {
+    fn shard(&self, digest: &[u8; 20]) -> &RwLock<HashMap<StorePath, Object>> {
         // Not the bits that the map in the shard uses first.
-        let hash = self.0.hash.hash_one(path.digest());
+        let hash = self.0.hash.hash_one(digest);
         &self.0.shards[(hash >> 32) as usize % SHARDS]
     }
 
     fn object(&self, path: &StorePath) -> Option<Object> {
-        read(self.shard(path)).get(path).cloned()
+        read(self.shard(path.digest())).get(path).cloned()
     }
 
     fn contains(&self, path: &StorePath) -> bool {
-        read(self.shard(path)).contains_key(path)
+        read(self.shard(path.digest())).contains_key(path)
     }
 
     fn not_found(&self, path: &StorePath) -> StoreError {
@@ -141,7 +141,16 @@ impl Store for MemoryStore {
     }
 
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
-        Ok(read(self.shard(path)).get(path).map(|o| o.info.clone()))
+        Ok(read(self.shard(path.digest()))
+            .get(path)
+            .map(|o| o.info.clone()))
+    }
+
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        let shard = read(self.shard(digest));
+        let mut objects = shard.iter();
+        let found = objects.find(|(path, _)| path.digest() == digest);
+        Ok(found.map(|(_, object)| object.info.clone()))
     }
 
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
@@ -162,7 +171,7 @@ impl Store for MemoryStore {
         self.check_references(&info)?;
         let nar = receive(&info, nar).await?;
         info.registration_time = Some(now());
-        let mut shard = write(self.shard(&info.path));
+        let mut shard = write(self.shard(info.path.digest()));
         // The first of two that came at once stays.
         shard.entry(info.path.clone()).or_insert_with(|| Object {
             info: Arc::new(info),

@@ -45,6 +45,11 @@ pub trait Store: Send + Sync + Debug {
     /// What is known of `path`; `None` if it is not valid.
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError>;
 
+    /// What is known of the path whose hash part these 20 bytes are; `None` if none such is valid.
+    ///
+    /// That is how binary caches are asked. No two valid paths have the same hash part.
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError>;
+
     /// Which of `paths` are valid, in one round trip as far as the back end can.
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError>;
 

@@ -104,6 +104,15 @@ impl AsyncTierQuery<Arc<PathInfo>> for InfoOf<'_> {
     }
 }
 
+struct Find<'a>(&'a [u8; 20]);
+
+#[async_trait]
+impl AsyncTierQuery<Arc<PathInfo>> for Find<'_> {
+    async fn ask(&self, tier: &dyn Store) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        tier.find(self.0).await
+    }
+}
+
 struct OnDisk<'a>(&'a StorePath);
 
 #[async_trait]
@@ -154,6 +163,10 @@ impl Store for TieredStore {
 
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
         self.first_some(InfoOf(path)).await
+    }
+
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.first_some(Find(digest)).await
     }
 
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {

@@ -12,7 +12,9 @@ use tvix_store_api::conformance::{Capabilities, run_all};
 use tvix_store_api::{MemoryStore, Store, TieredStore};
 
 fn memory() -> Capabilities {
-    Capabilities::default().realisations(true)
+    Capabilities::default()
+        .realisations(true)
+        .registration(true)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -67,7 +69,10 @@ mod local {
                 .await
                 .unwrap()
         };
-        let capabilities = Capabilities::default().realisations(true).on_disk(true);
+        let capabilities = Capabilities::default()
+            .realisations(true)
+            .registration(true)
+            .on_disk(true);
         run_all(new_store, capabilities).await.assert_all();
     }
 
@@ -89,7 +94,10 @@ mod local {
             let below: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreDir::default()));
             TieredStore::new(Arc::new(local), [below]).unwrap()
         };
-        let capabilities = Capabilities::default().realisations(true).on_disk(true);
+        let capabilities = Capabilities::default()
+            .realisations(true)
+            .registration(true)
+            .on_disk(true);
         run_all(new_store, capabilities).await.assert_all();
     }
 

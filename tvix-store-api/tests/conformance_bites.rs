@@ -89,6 +89,10 @@ impl Store for Broken {
         }))
     }
 
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.inner.find(digest).await
+    }
+
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         self.inner.valid_paths(paths).await
     }
@@ -196,7 +200,9 @@ async fn failing_cases(fault: Fault) -> BTreeSet<&'static str> {
             infos: Mutex::default(),
         }
     };
-    let capabilities = Capabilities::default().realisations(true);
+    let capabilities = Capabilities::default()
+        .realisations(true)
+        .registration(true);
     let report = run_all(new_store, capabilities).await;
     assert_eq!(report.outcomes.len(), case_names().count());
     report.failures().map(|(case, _)| case).collect()
@@ -259,7 +265,7 @@ async fn every_fault_is_found_by_the_cases_for_it() {
 #[tokio::test]
 async fn what_a_back_end_claims_it_must_do() {
     let new_store = || async { MemoryStore::new(StoreDir::default()) };
-    let capabilities = Capabilities::default().on_disk(true);
+    let capabilities = Capabilities::default().registration(true).on_disk(true);
     let report = run_all(new_store, capabilities).await;
     let failing: Vec<_> = report.failures().map(|(case, _)| case).collect();
     assert_eq!(failing, ["files_on_disk_are_those_of_the_nar"]);

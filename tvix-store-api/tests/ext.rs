@@ -152,6 +152,10 @@ impl Store for Down {
     async fn path_info(&self, _: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
         self.fail()
     }
+    async fn find(&self, _: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.fail()
+    }
+
     async fn valid_paths(&self, _: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         self.fail()
     }

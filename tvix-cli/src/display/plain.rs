@@ -75,6 +75,24 @@ impl Plain {
                 self.names.remove(build);
                 format!("cancelled '{}'", self.dir.display(drv_path))
             }
+            BuildEvent::SubstitutionStarted { path, substituter } => {
+                format!(
+                    "fetching '{}' from '{substituter}'...",
+                    self.dir.display(path)
+                )
+            }
+            BuildEvent::SubstitutionFailed {
+                path,
+                substituter,
+                message,
+            } => {
+                let path = self.dir.display(path);
+                format!("warning: '{path}' is not taken from '{substituter}': {message}")
+            }
+            BuildEvent::SubstituterFailed {
+                substituter,
+                message,
+            } => format!("warning: substituter '{substituter}' does not answer: {message}"),
             BuildEvent::Diagnostic { diagnostic } => diagnostic.message.clone(),
             _ => return None,
         })

@@ -22,6 +22,8 @@ pub struct Progress {
     evaluating: bool,
     instantiated: u64,
     done: u64,
+    fetching: u64,
+    fetched: u64,
     failed: u64,
 }
 
@@ -44,6 +46,8 @@ impl Progress {
             evaluating: true,
             instantiated: 0,
             done: 0,
+            fetching: 0,
+            fetched: 0,
             failed: 0,
         }
     }
@@ -89,6 +93,25 @@ impl Progress {
             BuildEvent::BuildCancelled { build, .. } => {
                 self.end(*build);
             }
+            BuildEvent::SubstitutionStarted { .. } => self.fetching += 1,
+            BuildEvent::Substituted { .. } => {
+                self.fetching = self.fetching.saturating_sub(1);
+                self.fetched += 1;
+            }
+            BuildEvent::SubstitutionFailed {
+                path,
+                substituter,
+                message,
+            } => {
+                self.fetching = self.fetching.saturating_sub(1);
+                self.print(&format!(
+                    "{path} is not taken from {substituter}: {message}"
+                ));
+            }
+            BuildEvent::SubstituterFailed {
+                substituter,
+                message,
+            } => self.print(&format!("{substituter} does not answer: {message}")),
             BuildEvent::Diagnostic { diagnostic } => self.print(&diagnostic.message),
             _ => return,
         }
@@ -123,6 +146,10 @@ impl Progress {
             "{evaluation}{known} derivations, {running} building, {} built",
             self.done
         );
+        if self.fetching + self.fetched > 0 {
+            let (fetching, fetched) = (self.fetching, self.fetched);
+            text.push_str(&format!(", {fetching} fetching, {fetched} fetched"));
+        }
         if self.failed > 0 {
             text.push_str(&format!(", {} failed", self.failed));
         }

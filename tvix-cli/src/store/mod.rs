@@ -2,6 +2,7 @@
 
 mod add;
 mod cat;
+mod copy;
 mod dump;
 mod gc;
 mod ls;
@@ -10,6 +11,8 @@ mod path_info;
 mod paths;
 mod repair;
 mod roots;
+mod serve;
+mod sign;
 mod size;
 mod verify;
 
@@ -40,6 +43,9 @@ enum StoreCommand {
     Repair(repair::Args),
     Roots(roots::Args),
     Verify(verify::Args),
+    Copy(copy::Args),
+    Serve(serve::Args),
+    Sign(sign::Args),
 }
 
 /// Which store.
@@ -62,6 +68,9 @@ pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
         StoreCommand::Repair(args) => repair::run(args).await,
         StoreCommand::Roots(args) => roots::run(args).await,
         StoreCommand::Verify(args) => verify::run(args).await,
+        StoreCommand::Copy(args) => copy::run(args).await,
+        StoreCommand::Serve(args) => serve::run(args).await,
+        StoreCommand::Sign(args) => sign::run(args).await,
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) type AskFailure = Arc<dyn Fn(Failure) -> BoxFuture<'static, Decision>
 pub struct Coordinator {
     pub(super) evaluator: Arc<dyn Evaluator>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) substituters: Vec<(i32, Arc<dyn Store>)>,
     pub(super) builders: Vec<Arc<dyn Builder>>,
     pub(super) options: Options,
     pub(super) ask: Option<AskFailure>,
@@ -35,10 +36,24 @@ impl Coordinator {
         Self {
             evaluator,
             store,
+            substituters: Vec::new(),
             builders: Vec::new(),
             options: Options::default(),
             ask: None,
         }
+    }
+
+    /// Adds a store that outputs are fetched from, if it has them and something needs them. Those
+    /// with a lower number are asked first, and among equals those that were added first. What
+    /// is trusted of what it says is its own to decide. One whose paths are in another directory
+    /// has nothing that could be used, and is not asked.
+    #[must_use]
+    pub fn with_substituter(mut self, substituter: Arc<dyn Store>, priority: i32) -> Self {
+        if substituter.store_dir() == self.store.store_dir() {
+            let place = self.substituters.partition_point(|(it, _)| *it <= priority);
+            self.substituters.insert(place, (priority, substituter));
+        }
+        self
     }
 
     /// Adds a builder. Of those that can build a derivation the least busy one does. At most 64
@@ -84,6 +99,7 @@ impl fmt::Debug for Coordinator {
         f.debug_struct("Coordinator")
             .field("evaluator", &self.evaluator)
             .field("store", &self.store)
+            .field("substituters", &self.substituters)
             .field("builders", &self.builders)
             .field("options", &self.options)
             .finish_non_exhaustive()

@@ -24,8 +24,8 @@ use super::outbox::Outbox;
 use super::sources::{self, Added, Offered};
 use super::tasks::{self, BuildParts, describe};
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, StartBuild,
-    Trouble,
+    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, Probed, QuestionId,
+    StartBuild, SubstitutionId, Trouble,
 };
 use crate::options::Decision;
 use crate::report::Report;
@@ -39,6 +39,8 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
+    Probed(ProbeId, Result<Vec<Probed>, Trouble>),
+    Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
     Sources(Added, Vec<StorePath>),
     Recorded(BatchId, Result<(), Trouble>),
@@ -97,7 +99,10 @@ impl Driver {
             .map(|builder| builder.profile().clone())
             .collect();
         let store = parts.store.clone();
-        let machine = Machine::new(store.store_dir().clone(), profiles, parts.options.clone());
+        let substituters = parts.substituters.iter();
+        let substituters = substituters.map(|(_, it)| it.uri().to_string()).collect();
+        let machine = Machine::new(store.store_dir().clone(), profiles, parts.options.clone())
+            .with_substituters(substituters);
         let (log, log_lines) = log_channel(LOG_LINES);
         Self {
             store,
@@ -304,6 +309,11 @@ impl Driver {
                 }
                 return;
             }
+            Done::Probed(probe, result) => Input::SubstituterQueried { probe, result },
+            Done::Substituted(substitution, result) => Input::Substituted {
+                substitution,
+                result,
+            },
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
             Done::Built(build, result) => {
                 self.drain_log();
@@ -383,6 +393,24 @@ impl Driver {
             Action::QueryRealisations { batch, outputs } => {
                 let query = tasks::query_realisations(store, outputs);
                 self.spawn(query.map(move |result| Done::Realisations(batch, result)));
+            }
+            Action::QuerySubstituter {
+                probe,
+                substituter,
+                paths,
+            } => {
+                let substituter = self.parts.substituters[substituter].1.clone();
+                let query = tasks::query_substituter(substituter, paths);
+                self.spawn(query.map(move |result| Done::Probed(probe, result)));
+            }
+            Action::Substitute {
+                substitution,
+                substituter,
+                path,
+            } => {
+                let substituter = self.parts.substituters[substituter].1.clone();
+                let copied = tasks::substitute(substituter, store, path);
+                self.spawn(copied.map(move |result| Done::Substituted(substitution, result)));
             }
             Action::AddSources { paths } => self.add_sources(paths),
             Action::Record { batch, recording } => {

@@ -15,12 +15,14 @@ use tvix_eval_api::{RealiseError, RealisedOutput};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
 
 use super::closures::{Closure, Closures};
-use crate::machine::{ImportedOutput, Recording, Trouble};
+use crate::machine::{ImportedOutput, Probed, Recording, Trouble};
 
 /// Imported outputs that are unpacked at once, where they have to be.
 const UNPACKED_AT_ONCE: usize = 4;
 /// Realisations that are asked for at once.
 const REALISATIONS_AT_ONCE: usize = 32;
+/// Paths that a substituter is asked for at once; it may do less at once.
+const PROBED_AT_ONCE: usize = 64;
 
 /// An error and what it comes from, in one line.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
@@ -60,6 +62,46 @@ pub(super) async fn query_paths(
         .await
         .map_err(|error| store_trouble(&error))?;
     Ok(paths.iter().map(|path| valid.contains(path)).collect())
+}
+
+/// What a substituter has of `paths`.
+pub(super) async fn query_substituter(
+    substituter: Arc<dyn Store>,
+    paths: Vec<StorePath>,
+) -> Result<Vec<Probed>, Trouble> {
+    let look_up = |path: StorePath| {
+        let substituter = substituter.clone();
+        async move {
+            match substituter.path_info(&path).await {
+                Ok(Some(info)) => Ok(Probed::Offered {
+                    references: info.references.iter().cloned().collect(),
+                }),
+                Ok(None) => Ok(Probed::Absent),
+                // That is said of one path, and says nothing of others.
+                Err(error @ (StoreError::Untrusted { .. } | StoreError::BadInfo { .. })) => {
+                    Ok(Probed::Refused {
+                        message: describe(&error),
+                    })
+                }
+                Err(error) => Err(store_trouble(&error)),
+            }
+        }
+    };
+    let found = stream::iter(paths).map(look_up).buffered(PROBED_AT_ONCE);
+    found.try_collect().await
+}
+
+/// Copies a path from a substituter.
+pub(super) async fn substitute(
+    substituter: Arc<dyn Store>,
+    store: Arc<dyn Store>,
+    path: StorePath,
+) -> Result<(), Trouble> {
+    let copied = async {
+        let info = substituter.require(&path).await?;
+        substituter.copy_path(&*store, &info).await
+    };
+    copied.await.map_err(|error| store_trouble(&error))
 }
 
 /// The paths of outputs, where they are known and valid.

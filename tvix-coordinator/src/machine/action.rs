@@ -7,7 +7,7 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::RealiseError;
 
-use super::{BatchId, BuildId, ImportId, QuestionId, Recording};
+use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, SubstitutionId};
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
@@ -35,6 +35,29 @@ pub enum Action {
         batch: BatchId,
         /// The outputs.
         outputs: Vec<DrvOutput>,
+    },
+    /// Ask a substituter which of these it has: [`Input::SubstituterQueried`].
+    ///
+    /// [`Input::SubstituterQueried`]: super::Input::SubstituterQueried
+    QuerySubstituter {
+        /// Name of the question.
+        probe: ProbeId,
+        /// Which substituter, as an index into those that the machine was given.
+        substituter: usize,
+        /// The paths.
+        paths: Vec<StorePath>,
+    },
+    /// Copy a path from a substituter to the store, where all that it refers to is valid:
+    /// [`Input::Substituted`].
+    ///
+    /// [`Input::Substituted`]: super::Input::Substituted
+    Substitute {
+        /// Name of the substitution.
+        substitution: SubstitutionId,
+        /// Which substituter.
+        substituter: usize,
+        /// The path.
+        path: StorePath,
     },
     /// Add sources to the store: [`Input::SourceAdded`] for each.
     ///

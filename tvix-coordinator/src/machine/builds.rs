@@ -254,6 +254,7 @@ impl Machine {
         node.state = State::Present;
         let all = node.all_outputs();
         self.now_valid(build.node, all);
+        self.built_outputs_valid(build.node);
     }
 
     fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {

@@ -44,6 +44,7 @@ impl Machine {
             State::Looking | State::Building => {}
             State::Present | State::Unneeded if satisfied => {}
             State::Present | State::Unneeded => self.work.push(Work::Build(id)),
+            State::Offered | State::Asking | State::Fetching => self.work.push(Work::Build(id)),
             State::Waiting { .. } if more => self.want_inputs(id),
             State::Waiting { .. } => {}
             State::Ready if more => self.enqueue(id),
@@ -142,6 +143,7 @@ impl Machine {
         for subject in subjects {
             match subject {
                 Subject::Source(id) => paths.push(self.sources[*id].path.clone()),
+                Subject::Goal(id) => paths.push(self.substitutions.path(*id).clone()),
                 Subject::Outputs(id) => match self.graph.only_out(*id) {
                     Some(path) => paths.push(path.clone()),
                     None => {
@@ -184,6 +186,10 @@ impl Machine {
                     if self.stop.is_some() {
                         return;
                     }
+                }
+                Subject::Goal(id) => {
+                    let is_valid = valid.next().unwrap_or(false);
+                    self.goal_looked_up(id, is_valid);
                 }
                 Subject::Source(id) => {
                     let is_valid = valid.next().unwrap_or(false);
@@ -287,7 +293,8 @@ impl Machine {
             unmet += 1;
             // What was given up and is needed after all may wait for it already.
             let waiting = &mut self.sources[source].waiting;
-            if !self.pruned || !waiting.contains(&id) {
+            let again = self.pruned || self.substitutions.any();
+            if !again || !waiting.contains(&id) {
                 waiting.push(id);
             }
         }
@@ -326,6 +333,11 @@ impl Machine {
         };
         if self.pruned && !node.needed {
             self.graph[id].state = State::Unneeded;
+            return;
+        }
+        // Another path may have been substituted that refers to it.
+        if self.substitutions.any() && node.wanted != 0 && node.has(node.wanted) {
+            self.graph[id].state = State::Present;
             return;
         }
         let mut inputs = self.graph.inputs(id).iter();

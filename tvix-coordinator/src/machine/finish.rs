@@ -23,9 +23,19 @@ impl Machine {
             if node.needed {
                 continue;
             }
+            // What was never looked up still has to be, should something that cannot be substituted
+            // after all need it.
+            if node.state == State::Idle && self.substitutions.any() {
+                continue;
+            }
             if matches!(
                 node.state,
-                State::Waiting { .. } | State::Ready | State::Idle
+                State::Waiting { .. }
+                    | State::Ready
+                    | State::Idle
+                    | State::Asking
+                    | State::Offered
+                    | State::Fetching
             ) {
                 node.state = State::Unneeded;
             }
@@ -35,6 +45,7 @@ impl Machine {
             self.graph[id].state = State::Unneeded;
         }
         self.cancel_builds(|machine, id| !machine.graph[id].needed);
+        self.prune_substitutions();
         self.fail_for_missing_sources();
     }
 
@@ -74,6 +85,7 @@ impl Machine {
             self.scheduler.clear();
             self.sources.clear();
             self.look_ups.clear();
+            self.substitutions.clear();
             self.questions.clear();
             self.recordings.clear();
             self.close_imports();
@@ -110,6 +122,8 @@ impl Machine {
                     && self.builds.is_empty()
                     && self.look_ups.is_idle()
                     && self.sources.is_idle()
+                    && self.substitutions.is_idle()
+                    && !self.substitutions.any_waiting()
                     && !self.scheduler.has_delayed()
                     && self.questions.is_empty()
                     && self.recordings.is_idle()

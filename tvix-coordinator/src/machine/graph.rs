@@ -48,6 +48,12 @@ pub(super) enum State {
     Building,
     /// It resolved to another derivation.
     Delegated(NodeId),
+    /// Substituters are asked for its outputs.
+    Asking,
+    /// A substituter has some of its outputs, and nothing wants any.
+    Offered,
+    /// Its outputs are being substituted.
+    Fetching,
     /// It failed in itself.
     Failed(FailureId),
     /// Something that it needs failed.
@@ -82,6 +88,8 @@ pub(super) struct Node {
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
     pub(super) only_out: bool,
+    /// Substituters do not have what is wanted of it.
+    pub(super) refused: bool,
     /// It uses sources.
     pub(super) has_sources: bool,
     /// What the scheduler knows of who can build it.
@@ -175,6 +183,7 @@ impl Graph {
             urgent: false,
             floating: false,
             only_out: false,
+            refused: false,
             has_sources: false,
             kind: Kind::default(),
             height: 0,

@@ -8,7 +8,7 @@ use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
 
-use super::{BatchId, BuildId, ImportId, QuestionId};
+use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::options::Decision;
 
 /// Something that happened, told to the machine.
@@ -67,6 +67,24 @@ pub enum Input {
         batch: BatchId,
         /// For each output, in order, its path, if it is known and valid.
         result: Result<Vec<Option<StorePath>>, Trouble>,
+    },
+    /// Answers [`Action::QuerySubstituter`].
+    ///
+    /// [`Action::QuerySubstituter`]: super::Action::QuerySubstituter
+    SubstituterQueried {
+        /// Which question.
+        probe: ProbeId,
+        /// What there is of each path, in order.
+        result: Result<Vec<Probed>, Trouble>,
+    },
+    /// Answers [`Action::Substitute`].
+    ///
+    /// [`Action::Substitute`]: super::Action::Substitute
+    Substituted {
+        /// Which substitution.
+        substitution: SubstitutionId,
+        /// How it went.
+        result: Result<(), Trouble>,
     },
     /// Answers [`Action::AddSources`].
     ///
@@ -130,7 +148,24 @@ pub enum Input {
     Cancel,
 }
 
-/// Trouble with a store or a builder.
+/// What a substituter has of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probed {
+    /// It has it.
+    Offered {
+        /// What the path refers to.
+        references: Vec<StorePath>,
+    },
+    /// It does not have it.
+    Absent,
+    /// What it has is not to be taken.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Trouble with a store, a substituter or a builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// What, with its causes.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{BatchId, NodeId};
+use super::{BatchId, GoalId, NodeId};
 use crate::machine::sources::SourceId;
 
 /// Queries at once.
@@ -21,6 +21,8 @@ const BACKLOG: usize = 8 * BATCH;
 pub(super) enum Subject {
     /// All outputs of a derivation.
     Outputs(NodeId),
+    /// A path that something refers to that is to be substituted.
+    Goal(GoalId),
     /// A source.
     Source(SourceId),
     /// The outputs of a floating derivation without inputs, by realisation.

@@ -24,7 +24,7 @@
 //!
 //! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something
 //! needs it, looked up (`lookup.rs`). If outputs that are wanted are not valid, it waits for its
-//! inputs (`demand.rs`), is resolved if it has to be (`resolve.rs`), queued (`schedule.rs`) and built
+//! inputs (`demand.rs`), unless a substituter has them (`substitute/`), is resolved if it has to be (`resolve.rs`), queued (`schedule.rs`) and built
 //! (`builds.rs`). What became valid or failed spreads to dependents and imports (`settle.rs`).
 //! Whatever follows from one thing goes through a work list, never through recursion: a graph may
 //! be a chain of a million.
@@ -43,6 +43,7 @@ mod resolve;
 mod schedule;
 mod settle;
 mod sources;
+mod substitute;
 mod yielded;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -59,12 +60,13 @@ use builds::Build;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, Input, Trouble};
+pub use input::{BuildResult, Input, Probed, Trouble};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
 use schedule::Scheduler;
 use sources::Sources;
+use substitute::{GoalId, Substitutions};
 
 use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
 use crate::options::Options;
@@ -94,6 +96,14 @@ id! {
     /// Names a question about a failure.
     QuestionId
 }
+id! {
+    /// Names a question to a substituter.
+    ProbeId
+}
+id! {
+    /// Names a path on its way from a substituter.
+    SubstitutionId
+}
 
 /// Why everything ends before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,12 +118,23 @@ enum Stop {
 #[derive(Debug)]
 enum Work {
     Want(Want),
-    /// Outputs are missing: wait for inputs, or build.
+    /// Outputs are missing: substitute them, wait for inputs, or build.
     Build(NodeId),
     /// All inputs are valid.
     Ready(NodeId),
     /// What resolved to this may be valid with it.
     Satisfy(NodeId),
+    /// Something needs a path that is to be substituted.
+    WantGoal {
+        goal: GoalId,
+        urgent: bool,
+    },
+    /// A substituter has a path that something needs.
+    Fetch(GoalId),
+    /// Whoever waits to hear of a path hears of it.
+    GoalSettled(GoalId),
+    /// So does the derivation whose output it is.
+    OutputValid(GoalId),
     /// A failure reaches whatever needs this.
     Spread {
         id: NodeId,
@@ -130,6 +151,7 @@ pub struct Machine {
     graph: Graph,
     sources: Sources,
     look_ups: LookUps,
+    substitutions: Substitutions,
     scheduler: Scheduler,
     builds: FxHashMap<BuildId, Build>,
     imports: Imports,
@@ -168,6 +190,7 @@ impl Machine {
             graph: Graph::default(),
             sources: Sources::default(),
             look_ups: LookUps::default(),
+            substitutions: Substitutions::default(),
             scheduler,
             builds: FxHashMap::default(),
             imports: Imports::default(),
@@ -191,6 +214,14 @@ impl Machine {
         }
     }
 
+    /// Has outputs substituted that one of these has, which are asked in this order and shown
+    /// under these names. To be called before anything else.
+    #[must_use]
+    pub fn with_substituters(mut self, names: Vec<String>) -> Self {
+        self.substitutions = Substitutions::new(names, self.options.max_substitutions);
+        self
+    }
+
     /// Takes note of something that happened `now`, as time since the session began. After
     /// [`Action::Finish`] nothing matters any more.
     pub fn handle(&mut self, now: Duration, input: Input) {
@@ -210,6 +241,13 @@ impl Machine {
             Input::RealisationsQueried { batch, result } => {
                 self.realisations_queried(batch, result);
             }
+            Input::SubstituterQueried { probe, result } => {
+                self.substituter_queried(probe, result);
+            }
+            Input::Substituted {
+                substitution,
+                result,
+            } => self.substituted(substitution, result),
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::Recorded { batch, result } => self.recorded(batch, result),
             Input::LogLine { build, text } => self.log_line(build, &text),
@@ -224,7 +262,8 @@ impl Machine {
             Input::Cancel => self.stop(Stop::Cancelled),
         }
         self.do_work();
-        if !self.evaluating && !self.pruned && self.stop.is_none() && self.look_ups.is_idle() {
+        let known = self.look_ups.is_idle() && !self.substitutions.is_asking();
+        if !self.evaluating && !self.pruned && self.stop.is_none() && known {
             self.prune();
             self.do_work();
         }
@@ -252,6 +291,12 @@ impl Machine {
             }
             if let Some(action) = self.next_query() {
                 return Some(action);
+            }
+            if let Some(action) = self.next_substitution() {
+                return Some(action);
+            }
+            if self.look_ups.is_idle() && self.break_circle() {
+                return self.poll_action();
             }
             if let Some(paths) = self.sources.next_to_add() {
                 return Some(Action::AddSources { paths });
@@ -308,7 +353,11 @@ impl Machine {
         while let Some(work) = self.work.pop() {
             match work {
                 Work::Want(want) => self.want(want),
-                Work::Build(id) => self.wait_for_inputs(id),
+                Work::Build(id) => self.obtain(id),
+                Work::WantGoal { goal, urgent } => self.want_goal(goal, urgent),
+                Work::Fetch(goal) => self.fetch(goal),
+                Work::GoalSettled(goal) => self.goal_settled(goal),
+                Work::OutputValid(goal) => self.output_valid(goal),
                 Work::Ready(id) => self.make_ready_if_waiting(id),
                 Work::Satisfy(id) => self.satisfy_delegates(id),
                 Work::Spread { id, failure } => self.spread_failure(id, failure),

@@ -41,6 +41,7 @@ impl Machine {
         }
         self.graph[id].kind = self.scheduler.kind(&derivation);
         self.graph.set_derivation(id, derivation, &self.dir);
+        self.index_outputs(id);
         let node = &mut self.graph[id];
         if node.state == State::Unknown {
             node.state = State::Idle;

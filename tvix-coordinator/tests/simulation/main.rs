@@ -36,6 +36,8 @@ pub struct Tally {
     questions: u64,
     pushes: u64,
     found: u64,
+    fetches: u64,
+    substituter_troubles: u64,
 }
 
 impl Tally {
@@ -52,6 +54,8 @@ impl Tally {
         self.questions += other.questions;
         self.pushes += other.pushes;
         self.found += other.found;
+        self.fetches += other.fetches;
+        self.substituter_troubles += other.substituter_troubles;
     }
 }
 
@@ -123,6 +127,8 @@ fn ten_thousand_worlds() {
             questions,
             pushes,
             found,
+            fetches,
+            substituter_troubles,
             ..
         } = total;
         for (what, count) in [
@@ -137,6 +143,8 @@ fn ten_thousand_worlds() {
             ("questions", questions),
             ("pushes", pushes),
             ("found", found),
+            ("fetches", fetches),
+            ("troubles of substituters", substituter_troubles),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");
         }

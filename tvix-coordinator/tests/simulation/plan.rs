@@ -1,6 +1,6 @@
 //! What a world is made of: a graph, an evaluation, fates of builds, options.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nix_compat::content_address::ContentAddressMethod;
@@ -32,6 +32,14 @@ pub enum Step {
     Fail,
 }
 
+/// A substituter: paths, and what it says that they refer to.
+#[derive(Debug, Default)]
+pub struct Substituter {
+    pub has: BTreeMap<StorePath, Vec<StorePath>>,
+    /// Per cent of what it is asked that goes wrong.
+    pub trouble: u64,
+}
+
 #[derive(Debug)]
 pub struct Plan {
     pub dir: StoreDir,
@@ -48,6 +56,10 @@ pub struct Plan {
     pub sources: Vec<StorePath>,
     /// Paths that are in the store from the start.
     pub present: BTreeSet<StorePath>,
+    /// What may be fetched in place of being built.
+    pub substituters: Vec<Substituter>,
+    /// Substituters say nonsense of what paths refer to.
+    pub lies: bool,
     /// Attributes under evaluation.
     pub threads: Vec<Vec<Step>>,
     pub builders: Vec<BuilderProfile>,
@@ -89,6 +101,8 @@ impl Plan {
             contents: Vec::new(),
             sources,
             present: BTreeSet::new(),
+            substituters: Vec::new(),
+            lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
             options: Options::default(),
@@ -116,6 +130,9 @@ impl Plan {
             plan.contents.push(random.below(2) as u8);
         }
         plan.fill_store(random);
+        if random.percent(50) {
+            plan.fill_substituters(random);
+        }
         plan.evaluation(random);
         plan.set_options(random);
         plan
@@ -235,6 +252,65 @@ impl Plan {
         }
     }
 
+    fn fill_substituters(&mut self, random: &mut Random) {
+        self.lies = random.percent(10);
+        for number in 0..1 + random.below(3) {
+            let mut substituter = Substituter {
+                trouble: [0, 0, 10, 50, 100][random.below(5)],
+                ..Substituter::default()
+            };
+            let percent = [20, 70, 100][random.below(3)];
+            for (index, made) in self.derivations.iter().enumerate() {
+                for (name, path) in made.derivation.output_paths(&self.dir) {
+                    let Some(path) = path.filter(|_| random.percent(percent)) else {
+                        continue;
+                    };
+                    let mut references = Vec::new();
+                    for (input, output) in &self.inputs[index] {
+                        let input = &self.derivations[*input].derivation;
+                        let output = input.output_path(&self.dir, &output.parse().unwrap());
+                        references.extend(output.filter(|_| random.percent(60)));
+                    }
+                    for source in &self.input_sources[index] {
+                        if random.percent(50) {
+                            references.push(self.sources[*source].clone());
+                        }
+                    }
+                    if random.percent(20) {
+                        references.push(path.clone());
+                    }
+                    if random.percent(10) {
+                        // Known to the substituter alone, which may have forgotten it.
+                        let text = format!("extra-{number}-{index}-{name}");
+                        let extra = StorePath::new([index as u8 + 100; 20], text.parse().unwrap());
+                        if random.percent(80) {
+                            substituter.has.insert(extra.clone(), Vec::new());
+                        }
+                        references.push(extra);
+                    }
+                    substituter.has.insert(path, references);
+                }
+            }
+            if self.lies {
+                let paths: Vec<StorePath> = substituter.has.keys().cloned().collect();
+                for references in substituter.has.values_mut() {
+                    if random.percent(20) {
+                        references.push(paths[random.below(paths.len())].clone());
+                    }
+                }
+            }
+            self.substituters.push(substituter);
+        }
+    }
+
+    /// The derivation that makes a path.
+    pub fn owner(&self, path: &StorePath) -> Option<usize> {
+        self.derivations.iter().position(|made| {
+            let mut outputs = made.derivation.output_paths(&self.dir);
+            outputs.any(|(_, it)| it.as_ref() == Some(path))
+        })
+    }
+
     fn some_outputs(&self, random: &mut Random, index: usize) -> Vec<String> {
         let all: Vec<String> = self.derivations[index]
             .derivation
@@ -328,6 +404,7 @@ impl Plan {
                 OnFailure::Ask,
             ][random.below(4)],
             max_jobs: random.percent(30).then(|| 1 + random.below(3)),
+            max_substitutions: random.percent(50).then(|| 1 + random.below(3)),
             retry: RetryPolicy {
                 attempts: 5,
                 first_delay: Duration::from_secs(1),

@@ -1,5 +1,7 @@
 //! A simulated evaluator, store and builders, and what must hold of the machine among them.
 
+mod substituters;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
 use tvix_build_api::{BuildFailure, FailureKind};
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, QuestionId, Recording,
-    StartBuild, Trouble,
+    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, QuestionId,
+    Recording, StartBuild, SubstitutionId, Trouble,
 };
 use tvix_coordinator::{
     BuildEvent, BuildPolicy, Decision, FailureCause, OnFailure, Report, Status,
@@ -36,6 +38,8 @@ enum Pending {
     Record(BatchId),
     Build(StartBuild),
     Push(BuildId),
+    Probe(ProbeId, usize, Vec<StorePath>),
+    Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
 }
 
@@ -74,6 +78,7 @@ pub struct World {
     built: BTreeSet<StorePath>,
     running: BTreeMap<BuildId, StartBuild>,
     /// Builds that streamed, with what is to be pushed.
+    substituting: substituters::Substituting,
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
     /// Builds of which an event told that they started and not yet that they ended.
@@ -97,6 +102,8 @@ impl World {
             plan.builders.clone(),
             plan.options.clone(),
         );
+        let names = (0..plan.substituters.len()).map(|index| format!("substituter-{index}"));
+        let machine = machine.with_substituters(names.collect());
         let made = plan.derivations.iter().enumerate();
         let by_path = made
             .map(|(index, made)| (made.path.clone(), index))
@@ -130,6 +137,7 @@ impl World {
             building: BTreeMap::new(),
             built: BTreeSet::new(),
             running: BTreeMap::new(),
+            substituting: substituters::Substituting::default(),
             streamed: BTreeMap::new(),
             cancelled_builds: BTreeSet::new(),
             open_builds: BTreeSet::new(),
@@ -362,6 +370,10 @@ impl World {
             }
             Pending::Build(start) => self.end_build(start),
             Pending::Push(build) => self.end_push(build),
+            Pending::Probe(probe, substituter, paths) => {
+                self.answer_probe(probe, substituter, paths);
+            }
+            Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
             Pending::Question(question, drv_path) => {
                 self.tally.questions += 1;
                 let decision = match self.random.below(5) {
@@ -527,6 +539,16 @@ impl World {
                 self.record(batch, recording);
                 self.pending.push(Pending::Record(batch));
             }
+            Action::QuerySubstituter {
+                probe,
+                substituter,
+                paths,
+            } => self.probe(probe, substituter, paths),
+            Action::Substitute {
+                substitution,
+                substituter,
+                path,
+            } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
             Action::CancelBuild(build) => {
                 assert!(self.running.contains_key(&build), "{build:?} does not run");
@@ -749,26 +771,28 @@ impl World {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            assert_eq!(
-                reported.success,
-                self.can_be_had(index, &wanted),
-                "{reported:?}"
-            );
+            // What does not build may be had from a substituter, or not, as luck will have it.
+            match reported.success {
+                true => assert!(self.can_be_had(index, &wanted, true), "{reported:?}"),
+                false => assert!(!self.can_be_had(index, &wanted, false), "{reported:?}"),
+            }
         }
     }
 
-    /// Whether outputs were there from the start or can be built.
-    fn can_be_had(&self, index: usize, outputs: &[String]) -> bool {
+    /// Whether outputs were there from the start or can be built, or substituted with luck.
+    fn can_be_had(&self, index: usize, outputs: &[String], luck: bool) -> bool {
         let derivation = &self.plan.derivations[index].derivation;
         let present = outputs.iter().all(|output| {
             let path = derivation.output_path(&self.plan.dir, &output.parse().unwrap());
-            path.is_some_and(|path| self.plan.present.contains(&path))
+            path.is_some_and(|path| {
+                self.plan.present.contains(&path) || (luck && self.may_be_substituted(&path))
+            })
         });
         present
             || (self.plan.fates[self.plan.classes[index]] != Fate::Fails
-                && self.plan.inputs[index]
-                    .iter()
-                    .all(|(input, output)| self.can_be_had(*input, std::slice::from_ref(output))))
+                && self.plan.inputs[index].iter().all(|(input, output)| {
+                    self.can_be_had(*input, std::slice::from_ref(output), luck)
+                }))
     }
 }
 

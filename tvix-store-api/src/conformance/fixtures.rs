@@ -156,11 +156,10 @@ impl Object {
         let Some(info) = store.path_info(path).await? else {
             return Err(Failure(format!("'{path}' is not valid")));
         };
-        if info.registration_time.is_none() {
-            return Err(Failure(format!("'{path}' has no registration time")));
-        }
         let mut expected = self.info.clone();
+        // What a back end need not keep has a case of its own.
         expected.registration_time = info.registration_time;
+        expected.ultimate = info.ultimate;
         if *info != expected {
             return Err(Failure(format!(
                 "the info is {info:?}, but {expected:?} was added"

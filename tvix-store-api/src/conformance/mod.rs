@@ -9,7 +9,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let new_store = || async { MemoryStore::new(StoreDir::default()) };
-//! let capabilities = Capabilities::default().realisations(true);
+//! let capabilities = Capabilities::default().realisations(true).registration(true);
 //! run_all(new_store, capabilities).await.assert_all();
 //! # }
 //! ```
@@ -40,6 +40,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Capabilities {
     /// It remembers realisations.
     pub realisations: bool,
+    /// It keeps what is only its own to know: when a path was registered, and whether it was built
+    /// there. Binary caches do not, as others take paths from them.
+    pub registration: bool,
     /// It keeps files on this file system: [`Store::on_disk`] answers.
     pub on_disk: bool,
 }
@@ -48,6 +51,12 @@ impl Capabilities {
     /// Sets [`realisations`](Self::realisations).
     pub fn realisations(mut self, realisations: bool) -> Self {
         self.realisations = realisations;
+        self
+    }
+
+    /// Sets [`registration`](Self::registration).
+    pub fn registration(mut self, registration: bool) -> Self {
+        self.registration = registration;
         self
     }
 

@@ -11,6 +11,8 @@ cases![
     an_unknown_path_is_not_valid,
     what_was_added_is_valid,
     every_field_is_kept,
+    what_it_alone_knows_is_kept,
+    a_path_is_found_by_its_hash_part,
     a_batch_is_answered_as_its_parts,
     an_empty_batch_is_fine,
     references_must_be_there_first,
@@ -41,9 +43,39 @@ async fn every_field_is_kept(context: Context) -> CaseResult {
         Signature::new("a.example-1", &[1; 64])?,
         Signature::new("b.example-1", &[2; 64])?,
     ];
-    object.info.ultimate = true;
     object.add_to(&*context.store).await?;
     object.expect_in(&*context.store).await
+}
+
+async fn what_it_alone_knows_is_kept(context: Context) -> CaseResult {
+    let mut object = Object::small("ultimate");
+    object.info.ultimate = true;
+    object.add_to(&*context.store).await?;
+    if context.capabilities.registration {
+        let info = context.store.require(object.path()).await?;
+        ensure!(
+            info.registration_time.is_some(),
+            "it has no registration time"
+        );
+        ensure!(info.ultimate, "it is not ultimate");
+    }
+    object.expect_in(&*context.store).await
+}
+
+async fn a_path_is_found_by_its_hash_part(context: Context) -> CaseResult {
+    let object = Object::small("found");
+    let digest = object.path().digest();
+    let found = context.store.find(digest).await?;
+    ensure!(found.is_none(), "{found:?} is found before it is added");
+    object.add_to(&*context.store).await?;
+    let found = context.store.find(digest).await?;
+    let found = found.map(|info| info.path.clone());
+    ensure!(
+        found.as_ref() == Some(object.path()),
+        "{found:?} is found in place of '{}'",
+        object.path()
+    );
+    Ok(())
 }
 
 async fn a_batch_is_answered_as_its_parts(context: Context) -> CaseResult {

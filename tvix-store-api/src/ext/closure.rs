@@ -167,7 +167,7 @@ impl<'a> Copying<'a> {
     }
 }
 
-async fn copy<S: Store + ?Sized>(
+pub(super) async fn copy<S: Store + ?Sized>(
     from: &S,
     to: &dyn Store,
     info: &PathInfo,
@@ -176,5 +176,6 @@ async fn copy<S: Store + ?Sized>(
     // It was not built there.
     info.ultimate = false;
     let nar = from.nar(&info.path).await?;
-    to.add(info, nar).await
+    let added = to.add(info, nar).await;
+    added.map_err(|error| error.blame(from.uri()))
 }

@@ -64,6 +64,16 @@ pub trait StoreExt: Store {
         closure::copy_closure(self, to, paths).await
     }
 
+    /// Makes the path that `info` of this store is about valid in `to`, where what it refers to
+    /// must be.
+    ///
+    /// # Errors
+    ///
+    /// Those of either store; [`StoreError::Lie`] if the contents are not what `info` says.
+    async fn copy_path(&self, to: &dyn Store, info: &PathInfo) -> Result<(), StoreError> {
+        closure::copy(self, to, info).await
+    }
+
     /// Reads the contents of `path` and checks that they still are what its info says.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::signature::Signature;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::Semaphore;
 
@@ -212,6 +213,21 @@ impl LocalStore {
         self.read(move |database| database.referrers(&path)).await
     }
 
+    /// Adds signatures to what is known of a path, unless they are there. They are not verified.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if it is not valid.
+    pub async fn add_signatures(
+        &self,
+        path: &StorePath,
+        signatures: Vec<Signature>,
+    ) -> Result<(), StoreError> {
+        let path = path.clone();
+        self.read(move |database| database.add_signatures(path, signatures))
+            .await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
@@ -276,6 +292,11 @@ impl Store for LocalStore {
         let paths = vec![path.clone()];
         self.read_held(paths, |database, paths| database.path_info(&paths[0]))
             .await
+    }
+
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        let digest = *digest;
+        self.read(move |database| database.find(&digest)).await
     }
 
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::signature::Signature;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -133,6 +134,13 @@ impl Database {
         self.read(|rows, connection| rows.info(connection, path))
     }
 
+    pub fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        self.read(|rows, connection| match rows.find(connection, digest)? {
+            Some(path) => rows.info(connection, &path),
+            None => Ok(None),
+        })
+    }
+
     pub fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         self.read(|rows, connection| {
             let mut valid = HashSet::with_capacity(paths.len());
@@ -182,6 +190,14 @@ impl Database {
 
     pub fn add_realisation(&self, realisation: Realisation) -> Result<(), StoreError> {
         self.write(Write::Realisation(realisation))
+    }
+
+    pub fn add_signatures(
+        &self,
+        path: StorePath,
+        signatures: Vec<Signature>,
+    ) -> Result<(), StoreError> {
+        self.write(Write::Signatures(path, signatures))
     }
 
     fn list(&self, query: &str, path: Option<&StorePath>) -> Result<Vec<StorePath>, StoreError> {

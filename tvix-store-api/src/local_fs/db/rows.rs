@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
+use nix_compat::nixbase32;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
@@ -83,6 +84,22 @@ impl Rows {
         Ok(statement
             .query_row([self.text(path)], |row| row.get(0))
             .optional()?)
+    }
+
+    /// The valid path with this hash part. The index on paths finds it.
+    pub fn find(
+        &self,
+        connection: &Connection,
+        digest: &[u8; 20],
+    ) -> Result<Option<StorePath>, DbError> {
+        let from = format!("{}/{}-", self.store_dir, nixbase32::encode(digest));
+        let mut statement = connection
+            .prepare_cached("select path from ValidPaths where path >= ? order by path limit 1")?;
+        let found = statement.query_row([&from], |row| row.get::<_, String>(0));
+        match found.optional()?.filter(|path| path.starts_with(&from)) {
+            Some(path) => Ok(Some(self.parse(&path, "path", &path)?)),
+            None => Ok(None),
+        }
     }
 
     pub fn info(
@@ -218,6 +235,25 @@ impl Rows {
             out_path: self.parse(&name, "output path", &path)?,
             signatures: signatures(&name, texts)?,
         }))
+    }
+
+    /// Adds signatures that are not there yet. False if the path is not valid.
+    pub fn add_signatures(
+        &self,
+        connection: &Connection,
+        path: &StorePath,
+        new: &[Signature],
+    ) -> Result<bool, DbError> {
+        let Some(info) = self.info(connection, path)? else {
+            return Ok(false);
+        };
+        let mut all = info.signatures.clone();
+        let unknown = new.iter().filter(|it| !info.signatures.contains(it));
+        all.extend(unknown.cloned());
+        connection
+            .prepare_cached("update ValidPaths set sigs = ? where path = ?")?
+            .execute(params![joined(&all), self.text(path)])?;
+        Ok(true)
     }
 
     pub fn insert_realisation(

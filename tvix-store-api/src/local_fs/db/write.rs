@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix_compat::derivation::OutputName;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::Realisation;
+use nix_compat::signature::Signature;
 use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -56,6 +57,7 @@ impl From<rusqlite::Error> for WriteError {
 pub(super) enum Write {
     Paths(Vec<Registration>),
     Realisation(Realisation),
+    Signatures(StorePath, Vec<Signature>),
 }
 
 struct Pending {
@@ -143,6 +145,13 @@ impl Writer {
             let result = match write {
                 Write::Paths(paths) => self.paths(&transaction, paths),
                 Write::Realisation(realisation) => self.realisation(&transaction, realisation),
+                Write::Signatures(path, signatures) => {
+                    match self.rows.add_signatures(&transaction, path, signatures) {
+                        Ok(true) => Ok(()),
+                        Ok(false) => Err(WriteError::NotFound(path.clone())),
+                        Err(error) => Err(error.into()),
+                    }
+                }
             };
             match result {
                 Err(WriteError::Db(error)) => return Err(error.into()),

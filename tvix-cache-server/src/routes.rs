@@ -1,0 +1,195 @@
+//! What is served under which name.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::routing::get;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
+use nix_compat::narinfo::{Compression, NarInfo};
+use nix_compat::nixbase32;
+use nix_compat::path_info::PathInfo;
+use tvix_store_api::{NarStream, StoreError};
+
+use crate::CacheServer;
+use crate::range::{Asked, asked};
+
+const NAR_TYPE: &str = "application/x-nix-nar";
+const NARINFO_TYPE: &str = "text/x-nix-narinfo";
+
+pub(crate) fn router(server: CacheServer) -> Router {
+    Router::new()
+        .route("/nix-cache-info", get(cache_info))
+        .route("/{file}", get(narinfo))
+        .route("/nar/{file}", get(nar))
+        .with_state(server)
+}
+
+type Answer = Response<Body>;
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Answer {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    let kind = HeaderValue::from_static(kind);
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+fn not_found() -> Answer {
+    answer(StatusCode::NOT_FOUND, "text/plain", "404\n")
+}
+
+/// What went wrong is for whoever runs the server, not for its clients.
+fn failed(error: &StoreError) -> Answer {
+    match error {
+        StoreError::NotFound { .. } => not_found(),
+        error if error.is_retryable() => {
+            answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "503\n")
+        }
+        _ => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "500\n"),
+    }
+}
+
+async fn cache_info(State(server): State<CacheServer>) -> Answer {
+    let text = format!(
+        "StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n",
+        server.store.store_dir(),
+        server.options.priority
+    );
+    answer(StatusCode::OK, "text/x-nix-cache-info", text)
+}
+
+/// The path whose hash part a name begins with, which is all of the name but `rest`.
+fn digest_in(name: &str, rest: &str) -> Option<[u8; 20]> {
+    nixbase32::decode(name.strip_suffix(rest)?).ok()
+}
+
+async fn narinfo(State(server): State<CacheServer>, Path(file): Path<String>) -> Answer {
+    let Some(digest) = digest_in(&file, ".narinfo") else {
+        return not_found();
+    };
+    let info = match server.store.find(&digest).await {
+        Ok(Some(info)) => info,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(&error),
+    };
+    let mut info = Arc::unwrap_or_clone(info);
+    for key in &server.options.signing_keys {
+        info.sign(server.store.store_dir(), key);
+    }
+    let hash = nixbase32::encode(&info.nar_hash);
+    let narinfo = NarInfo {
+        // The hash of the contents is in the name: what is kept under it never changes.
+        url: format!("nar/{}-{hash}.nar", info.path.hash_part()),
+        compression: Compression::None,
+        file_hash: Some(info.nix_hash()),
+        file_size: Some(info.nar_size),
+        system: None,
+        info,
+    };
+    let text = narinfo.display(server.store.store_dir()).to_string();
+    answer(StatusCode::OK, NARINFO_TYPE, text)
+}
+
+async fn nar(
+    State(server): State<CacheServer>,
+    Path(file): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Answer {
+    let info = match find_nar(&server, &file).await {
+        Ok(Some(info)) => info,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(&error),
+    };
+    let size = info.nar_size;
+    let range = headers.get(header::RANGE);
+    // A client that has something else already wants all of this.
+    let tag = format!("\"{}\"", nixbase32::encode(&info.nar_hash));
+    let if_range = headers.get(header::IF_RANGE);
+    let same = if_range.is_none_or(|value| value.as_bytes() == tag.as_bytes());
+    let range = range.filter(|_| same).and_then(|value| value.to_str().ok());
+    let (status, first, length) = match asked(range, size) {
+        Asked::Whole => (StatusCode::OK, 0, size),
+        Asked::Part(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
+        Asked::Nothing => {
+            let mut answer = answer(StatusCode::RANGE_NOT_SATISFIABLE, "text/plain", "416\n");
+            set(
+                &mut answer,
+                header::CONTENT_RANGE,
+                format!("bytes */{size}"),
+            );
+            return answer;
+        }
+    };
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        match server.store.nar(&info.path).await {
+            Ok(nar) => Body::from_stream(part(nar, first, length)),
+            Err(error) => return failed(&error),
+        }
+    };
+    let mut answer = answer(status, NAR_TYPE, body);
+    set(&mut answer, header::CONTENT_LENGTH, length.to_string());
+    set(&mut answer, header::ACCEPT_RANGES, "bytes".to_owned());
+    set(&mut answer, header::ETAG, tag);
+    if status == StatusCode::PARTIAL_CONTENT {
+        let last = first + length - 1;
+        let text = format!("bytes {first}-{last}/{size}");
+        set(&mut answer, header::CONTENT_RANGE, text);
+    }
+    answer
+}
+
+fn set(answer: &mut Answer, name: header::HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        answer.headers_mut().insert(name, value);
+    }
+}
+
+/// What `<hash part>-<hash of the NAR>.nar` is.
+async fn find_nar(server: &CacheServer, file: &str) -> Result<Option<Arc<PathInfo>>, StoreError> {
+    let names = file.strip_suffix(".nar").and_then(|it| it.split_once('-'));
+    let Some((digest, hash)) = names else {
+        return Ok(None);
+    };
+    let (Ok(digest), Ok(hash)) = (
+        nixbase32::decode::<20>(digest),
+        nixbase32::decode::<32>(hash),
+    ) else {
+        return Ok(None);
+    };
+    let info = server.store.find(&digest).await?;
+    Ok(info.filter(|info| info.nar_hash == hash))
+}
+
+/// So many bytes of a NAR from one on. It is made from its beginning, and what comes before is
+/// left out.
+fn part(
+    nar: NarStream,
+    first: u64,
+    length: u64,
+) -> impl futures::Stream<Item = Result<Bytes, StoreError>> + Send + 'static {
+    stream::unfold(Some((nar, first, length)), |state| async move {
+        let (mut nar, mut skip, mut left) = state.filter(|(_, _, left)| *left > 0)?;
+        loop {
+            let mut chunk = match nar.next().await? {
+                Ok(chunk) => chunk,
+                Err(error) => return Some((Err(error), None)),
+            };
+            let skipped = skip.min(chunk.len() as u64);
+            skip -= skipped;
+            let mut chunk = chunk.split_off(skipped as usize);
+            if chunk.is_empty() {
+                continue;
+            }
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= chunk.len() as u64;
+            return Some((Ok(chunk), Some((nar, skip, left))));
+        }
+    })
+}

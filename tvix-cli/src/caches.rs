@@ -1,0 +1,145 @@
+//! Stores of any kind that the command line names, and substituters.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use nix_compat::signature::{SigningKey, VerifyingKey};
+use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
+use tvix_store_api::{Store, StoreError, StoreUri};
+
+use crate::args::SubstituteArgs;
+use crate::error::{CliError, describe};
+use crate::stores;
+
+/// What a store is opened for.
+pub enum Access {
+    /// To be read. Of a cache, only what one of these keys signed is taken, unless that is not
+    /// checked.
+    Read {
+        keys: Vec<VerifyingKey>,
+        check: bool,
+    },
+    /// To be added to. A cache that is none yet becomes one with this directory.
+    Write { dir: StoreDir },
+}
+
+/// Opens a store of any kind, or the usual one.
+pub async fn open(uri: Option<StoreUri>, access: Access) -> Result<Arc<dyn Store>, CliError> {
+    let uri = uri.unwrap_or_else(stores::usual);
+    match uri.local_root() {
+        Some(_) => Ok(Arc::new(stores::open(Some(uri)).await?)),
+        None => Ok(Arc::new(open_cache(uri, access).await?)),
+    }
+}
+
+pub async fn open_cache(uri: StoreUri, access: Access) -> Result<BinaryCache, CliError> {
+    let opened = async {
+        if !matches!(uri.scheme(), "file" | "http" | "https" | "s3") {
+            return Err(CliError::UnsupportedStore(uri.clone()));
+        }
+        let options = BinaryCacheOptions::new(uri.clone());
+        let options = options.map_err(|source| CliError::CacheOption {
+            uri: uri.clone(),
+            source,
+        })?;
+        let options = match access {
+            Access::Read { keys, check } => {
+                let check = check && options.require_signatures;
+                options.trusted_keys(keys).require_signatures(check)
+            }
+            Access::Write { dir } => options.require_signatures(false).create(dir),
+        };
+        let opened = BinaryCache::open(options).await;
+        opened.map_err(|source| open_failed(&uri, source))
+    };
+    opened.await
+}
+
+fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
+    CliError::OpenStore {
+        uri: uri.clone(),
+        source: Box::new(source),
+    }
+}
+
+/// The substituters that were asked for and answer, with their priorities. Of those that do not,
+/// a warning tells: what they might have is had from others, or built.
+pub async fn substituters(args: &SubstituteArgs, dir: &StoreDir) -> Vec<(i32, Arc<dyn Store>)> {
+    if args.no_substitute {
+        return Vec::new();
+    }
+    let open = args.substituters.iter().map(|uri| {
+        let access = Access::Read {
+            keys: args.trusted_public_keys.clone(),
+            check: true,
+        };
+        open_substituter(uri.clone(), access)
+    });
+    let mut opened = Vec::new();
+    for (uri, substituter) in args.substituters.iter().zip(join_all(open).await) {
+        match substituter {
+            Ok((_, store)) if store.store_dir() != dir => {
+                let other = store.store_dir();
+                eprintln!("warning: substituter '{uri}' is for '{other}', and is not used");
+            }
+            Ok(substituter) => opened.push(substituter),
+            Err(error) => {
+                let why = describe(&error);
+                eprintln!("warning: substituter '{uri}' is not used: {why}");
+            }
+        }
+    }
+    opened
+}
+
+async fn open_substituter(
+    uri: StoreUri,
+    access: Access,
+) -> Result<(i32, Arc<dyn Store>), CliError> {
+    if uri.local_root().is_some() {
+        // One on this file system costs nothing to ask.
+        return Ok((0, open(Some(uri), access).await?));
+    }
+    let cache = open_cache(uri, access).await?;
+    Ok((cache.info().priority, Arc::new(cache)))
+}
+
+/// Store paths, with or without the directory.
+pub fn parse_paths(dir: &StoreDir, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
+    let parse = |text: &String| {
+        let parsed = match text.starts_with('/') {
+            true => dir.parse(text),
+            false => StorePath::from_base_name(text),
+        };
+        parsed.map_err(|source| CliError::StorePath {
+            text: text.clone(),
+            source,
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Reads a secret key, as `nix-store --generate-binary-cache-key` writes it.
+pub fn read_key(file: &Path) -> Result<SigningKey, CliError> {
+    let failed = |source: tvix_store_api::BoxError| CliError::Key {
+        file: file.to_owned(),
+        source,
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.into()))?;
+    text.trim()
+        .parse()
+        .map_err(|error: nix_compat::signature::SignatureError| failed(error.into()))
+}
+
+/// Prints lines to standard output.
+pub fn print<T: Display>(lines: impl IntoIterator<Item = T>) -> Result<(), CliError> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for line in lines {
+        writeln!(out, "{line}").map_err(CliError::Output)?;
+    }
+    out.flush().map_err(CliError::Output)
+}

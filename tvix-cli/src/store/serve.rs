@@ -1,0 +1,66 @@
+//! `tvix store serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::net::TcpListener;
+use tvix_cache_server::{CacheServer, ServerOptions};
+use tvix_store_api::StoreUri;
+
+use crate::caches::{self, Access};
+use crate::error::CliError;
+
+/// Serve a store as a binary cache over HTTP, until it is interrupted.
+///
+/// Where it listens is printed once it does. Whoever can reach that address can read all that is
+/// in the store.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// The store to serve [default: the usual one].
+    #[arg(long, value_name = "URI")]
+    store: Option<StoreUri>,
+
+    /// Address and port to listen at; port 0 for any that is free.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+
+    /// A file with a secret key that signs what is sent; may be given several times. Signatures
+    /// that the store has are sent too.
+    #[arg(long = "key-file", value_name = "FILE")]
+    key_files: Vec<PathBuf>,
+
+    /// Of several caches, clients ask that with the least number first.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    priority: i32,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let access = Access::Read {
+        keys: Vec::new(),
+        check: false,
+    };
+    let store = caches::open(args.store, access).await?;
+    let keys = args.key_files.iter().map(|file| caches::read_key(file));
+    let options = ServerOptions::default()
+        .signing_keys(keys.collect::<Result<Vec<_>, _>>()?)
+        .priority(args.priority);
+    let failed = |source| CliError::Listen {
+        address: args.listen,
+        source,
+    };
+    let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    caches::print([format_args!("http://{address}")])?;
+    let interrupted = async {
+        // Where it cannot be known, it is ended by a signal all the same.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    CacheServer::new(store, options)
+        .serve(listener, interrupted)
+        .await;
+    Ok(ExitCode::SUCCESS)
+}

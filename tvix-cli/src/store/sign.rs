@@ -1,0 +1,79 @@
+//! `tvix store sign`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tvix_store_api::cache::BinaryCache;
+use tvix_store_api::local_fs::LocalStore;
+use tvix_store_api::{Store, StoreExt as _, StoreUri};
+
+use crate::caches::{self, Access};
+use crate::error::CliError;
+use crate::stores;
+
+/// Sign store paths. Signatures that are there stay.
+#[derive(Debug, Parser)]
+pub struct Args {
+    /// The store: an absolute path, `local`, or a binary cache [default: the usual one].
+    #[arg(long, value_name = "URI")]
+    store: Option<StoreUri>,
+
+    /// The file with the secret key.
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+
+    /// Sign all that the paths refer to as well.
+    #[arg(long, short)]
+    recursive: bool,
+
+    /// Paths to sign.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
+}
+
+/// A store in which what is known of a path can be added to.
+enum Signable {
+    Local(LocalStore),
+    Cache(BinaryCache),
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, CliError> {
+    let key = caches::read_key(&args.key_file)?;
+    let uri = args.store.unwrap_or_else(stores::usual);
+    let signable = match uri.local_root() {
+        Some(_) => Signable::Local(stores::open(Some(uri)).await?),
+        None => {
+            let access = Access::Read {
+                keys: Vec::new(),
+                check: false,
+            };
+            Signable::Cache(caches::open_cache(uri, access).await?)
+        }
+    };
+    let store: &dyn Store = match &signable {
+        Signable::Local(store) => store,
+        Signable::Cache(store) => store,
+    };
+    let dir = store.store_dir().clone();
+    let paths = caches::parse_paths(&dir, &args.paths)?;
+    let infos = match args.recursive {
+        true => store.closure(&paths).await.map_err(CliError::store)?,
+        false => {
+            let mut infos = Vec::with_capacity(paths.len());
+            for path in &paths {
+                infos.push(store.require(path).await.map_err(CliError::store)?);
+            }
+            infos
+        }
+    };
+    for info in infos {
+        let signature = key.sign(info.fingerprint(&dir));
+        let added = match &signable {
+            Signable::Local(store) => store.add_signatures(&info.path, vec![signature]).await,
+            Signable::Cache(store) => store.add_signatures(&info.path, vec![signature]).await,
+        };
+        added.map_err(CliError::store)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,347 @@
+//! Paths to be had from substituters: what is known of each, and what is to be asked and fetched.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashMap;
+
+use crate::machine::{NodeId, ProbeId, SubstitutionId};
+
+/// Questions to one substituter at once.
+const PROBES: usize = 2;
+/// The most paths in a question.
+const BATCH: usize = 256;
+/// So many questions one after the other may go wrong before a substituter is not asked any more.
+const PATIENCE: u32 = 3;
+/// Paths that are fetched at once, unless the options say otherwise.
+const FETCHES: usize = 32;
+
+/// A path, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::machine) struct GoalId(pub(super) u32);
+
+/// Where a path stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::machine) enum GoalState {
+    /// It is not in the store, and nobody was asked for it.
+    Idle,
+    /// Whether the store has it is being found out.
+    Looking,
+    /// A substituter is asked for it, or is about to be.
+    Asking,
+    /// A substituter has it.
+    Offered,
+    /// So many paths that it refers to are not valid.
+    Waiting {
+        unmet: u32,
+    },
+    /// It can be fetched.
+    Queued,
+    Fetching,
+    Valid,
+    /// No substituter has it with all that it refers to.
+    Impossible,
+}
+
+#[derive(Debug)]
+pub(in crate::machine) struct Goal {
+    pub path: StorePath,
+    pub state: GoalState,
+    /// The substituter that is asked or has it.
+    pub at: usize,
+    /// Something needs it.
+    pub wanted: bool,
+    /// A stalled evaluation does.
+    pub urgent: bool,
+    /// What it refers to, itself excepted, if a substituter has it.
+    pub references: Vec<StorePath>,
+    /// Counts how often it began to wait: who is told of what it waited for before must not count.
+    pub epoch: u32,
+    /// Those that wait for it, since their epoch.
+    pub referrers: Vec<(GoalId, u32)>,
+    /// Derivations whose output it is, and which wait to hear of it.
+    pub nodes: Vec<NodeId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub goal: GoalId,
+    pub substituter: usize,
+    pub started: Duration,
+}
+
+#[derive(Debug)]
+struct Substituter {
+    name: Arc<str>,
+    to_ask: VecDeque<GoalId>,
+    probes: usize,
+    /// Questions that went wrong one after the other.
+    troubles: u32,
+}
+
+/// What is known of substituters and of what they have. Empty where there are none.
+#[derive(Debug, Default)]
+pub(in crate::machine) struct Substitutions {
+    substituters: Vec<Substituter>,
+    goals: Vec<Goal>,
+    index: FxHashMap<StorePath, GoalId>,
+    /// Which derivation makes a path.
+    pub(super) outputs: FxHashMap<StorePath, NodeId>,
+    probes: BTreeMap<ProbeId, (usize, Vec<GoalId>)>,
+    fetches: BTreeMap<SubstitutionId, Fetch>,
+    queue: VecDeque<GoalId>,
+    urgent_queue: VecDeque<GoalId>,
+    /// How many wait for others.
+    waiting: usize,
+    /// How many are being looked up in the store.
+    pub(super) looking: usize,
+    last_probe: u64,
+    last_fetch: u64,
+    most_fetches: Option<usize>,
+}
+
+impl std::ops::Index<GoalId> for Substitutions {
+    type Output = Goal;
+
+    fn index(&self, id: GoalId) -> &Goal {
+        &self.goals[id.0 as usize]
+    }
+}
+
+impl std::ops::IndexMut<GoalId> for Substitutions {
+    fn index_mut(&mut self, id: GoalId) -> &mut Goal {
+        &mut self.goals[id.0 as usize]
+    }
+}
+
+impl Substitutions {
+    pub(in crate::machine) fn new(names: Vec<String>, most_fetches: Option<usize>) -> Self {
+        let substituters = names.into_iter().map(|name| Substituter {
+            name: name.into(),
+            to_ask: VecDeque::new(),
+            probes: 0,
+            troubles: 0,
+        });
+        Self {
+            substituters: substituters.collect(),
+            most_fetches,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is any substituter.
+    pub(in crate::machine) fn any(&self) -> bool {
+        !self.substituters.is_empty()
+    }
+
+    pub(super) fn name(&self, substituter: usize) -> Arc<str> {
+        self.substituters[substituter].name.clone()
+    }
+
+    pub(in crate::machine) fn path(&self, id: GoalId) -> &StorePath {
+        &self[id].path
+    }
+
+    pub(in crate::machine) fn find(&self, path: &StorePath) -> Option<GoalId> {
+        self.index.get(path).copied()
+    }
+
+    /// The goal of a path, and whether it is a new one.
+    pub(super) fn intern(&mut self, path: &StorePath) -> (GoalId, bool) {
+        if let Some(id) = self.find(path) {
+            return (id, false);
+        }
+        let id = GoalId(self.goals.len() as u32);
+        self.goals.push(Goal {
+            path: path.clone(),
+            state: GoalState::Idle,
+            at: 0,
+            wanted: false,
+            urgent: false,
+            references: Vec::new(),
+            epoch: 0,
+            referrers: Vec::new(),
+            nodes: Vec::new(),
+        });
+        self.index.insert(path.clone(), id);
+        (id, true)
+    }
+
+    /// Changes where a path stands.
+    pub(super) fn set(&mut self, id: GoalId, state: GoalState) {
+        let waits = |state| usize::from(matches!(state, GoalState::Waiting { .. }));
+        let before = std::mem::replace(&mut self[id].state, state);
+        self.waiting = self.waiting + waits(state) - waits(before);
+    }
+
+    /// Has the next substituter asked that answers, beginning with the goal's own. False if there
+    /// is none.
+    pub(super) fn ask(&mut self, id: GoalId) -> bool {
+        let from = self[id].at;
+        let mut rest = from..self.substituters.len();
+        let next = rest.find(|next| self.substituters[*next].troubles < PATIENCE);
+        let Some(next) = next else {
+            self[id].at = self.substituters.len();
+            return false;
+        };
+        self[id].at = next;
+        self.set(id, GoalState::Asking);
+        self.substituters[next].to_ask.push_back(id);
+        true
+    }
+
+    /// The next question that can go out.
+    pub(super) fn next_probe(&mut self) -> Option<(ProbeId, usize, Vec<StorePath>)> {
+        for (index, substituter) in self.substituters.iter_mut().enumerate() {
+            while substituter.probes < PROBES && !substituter.to_ask.is_empty() {
+                let size = substituter.to_ask.len().min(BATCH);
+                let goals: Vec<GoalId> = substituter.to_ask.drain(..size).collect();
+                let goals: Vec<GoalId> = goals
+                    .into_iter()
+                    .filter(|id| {
+                        let goal = &self.goals[id.0 as usize];
+                        goal.state == GoalState::Asking && goal.at == index
+                    })
+                    .collect();
+                if goals.is_empty() {
+                    continue;
+                }
+                substituter.probes += 1;
+                self.last_probe += 1;
+                let probe = ProbeId(self.last_probe);
+                let paths = goals
+                    .iter()
+                    .map(|id| self.goals[id.0 as usize].path.clone());
+                let paths = paths.collect();
+                self.probes.insert(probe, (index, goals));
+                return Some((probe, index, paths));
+            }
+        }
+        None
+    }
+
+    /// Takes out a question that was answered.
+    pub(super) fn probed(&mut self, id: ProbeId, well: bool) -> Option<(usize, Vec<GoalId>)> {
+        let (index, goals) = self.probes.remove(&id)?;
+        let substituter = &mut self.substituters[index];
+        substituter.probes -= 1;
+        substituter.troubles = if well { 0 } else { substituter.troubles + 1 };
+        Some((index, goals))
+    }
+
+    /// Takes back what was to be asked of a substituter that is not asked any more.
+    pub(super) fn given_up(&mut self, substituter: usize) -> Vec<GoalId> {
+        let substituter = &mut self.substituters[substituter];
+        match substituter.troubles < PATIENCE {
+            true => Vec::new(),
+            false => substituter.to_ask.drain(..).collect(),
+        }
+    }
+
+    /// Has a path fetched.
+    pub(super) fn enqueue(&mut self, id: GoalId) {
+        self.set(id, GoalState::Queued);
+        match self[id].urgent {
+            true => self.urgent_queue.push_back(id),
+            false => self.queue.push_back(id),
+        }
+    }
+
+    /// The next path to fetch.
+    pub(super) fn next_fetch(&mut self, now: Duration) -> Option<(SubstitutionId, GoalId)> {
+        if self.fetches.len() >= self.most_fetches.unwrap_or(FETCHES).max(1) {
+            return None;
+        }
+        loop {
+            let next = self.urgent_queue.pop_front();
+            let goal = next.or_else(|| self.queue.pop_front())?;
+            // Entries outlive what they stand for.
+            if self[goal].state != GoalState::Queued {
+                continue;
+            }
+            self.set(goal, GoalState::Fetching);
+            self.last_fetch += 1;
+            let id = SubstitutionId(self.last_fetch);
+            let fetch = Fetch {
+                goal,
+                substituter: self[goal].at,
+                started: now,
+            };
+            self.fetches.insert(id, fetch);
+            return Some((id, goal));
+        }
+    }
+
+    pub(super) fn fetched(&mut self, id: SubstitutionId) -> Option<Fetch> {
+        self.fetches.remove(&id)
+    }
+
+    /// Whether it is still being found out what can be had.
+    pub(in crate::machine) fn is_asking(&self) -> bool {
+        let asks = |it: &Substituter| it.probes > 0 || !it.to_ask.is_empty();
+        self.looking > 0 || self.substituters.iter().any(asks)
+    }
+
+    /// Whether nothing is under way that anything waits for, but for paths that wait for others.
+    pub(in crate::machine) fn is_idle(&self) -> bool {
+        let queued = |id: &GoalId| self[*id].state == GoalState::Queued;
+        let mut queues = self.queue.iter().chain(&self.urgent_queue);
+        !self.is_asking()
+            && !queues.any(queued)
+            && !self.fetches.values().any(|fetch| self[fetch.goal].wanted)
+    }
+
+    /// A path that waits for others. If nothing is under way, these wait for it.
+    pub(super) fn first_waiting(&self) -> Option<GoalId> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let mut ids = (0..self.goals.len() as u32).map(GoalId);
+        ids.find(|id| matches!(self[*id].state, GoalState::Waiting { .. }))
+    }
+
+    /// Whether any path waits for another.
+    pub(in crate::machine) fn any_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Nothing needs anything any more; whoever still does says so again. `asked_by` tells whether
+    /// a derivation still wants to know who has its outputs.
+    pub(super) fn forget_wants(&mut self, asked_by: impl Fn(NodeId) -> bool) {
+        for goal in &mut self.goals {
+            (goal.wanted, goal.urgent) = (false, false);
+            if matches!(goal.state, GoalState::Waiting { .. } | GoalState::Queued) {
+                goal.state = GoalState::Offered;
+                goal.epoch += 1;
+            }
+        }
+        self.waiting = 0;
+        let goals = &mut self.goals;
+        for substituter in &mut self.substituters {
+            substituter.to_ask.retain(|id| {
+                let goal = &mut goals[id.0 as usize];
+                let keep = goal.nodes.iter().any(|node| asked_by(*node));
+                if !keep {
+                    goal.state = GoalState::Idle;
+                }
+                keep
+            });
+        }
+        self.queue.clear();
+        self.urgent_queue.clear();
+    }
+
+    /// Everything ends: nothing more is asked or fetched, and nobody waits for what is under way.
+    pub(in crate::machine) fn clear(&mut self) {
+        for substituter in &mut self.substituters {
+            substituter.to_ask.clear();
+            substituter.probes = 0;
+        }
+        self.probes.clear();
+        self.fetches.clear();
+        self.queue.clear();
+        self.urgent_queue.clear();
+    }
+}

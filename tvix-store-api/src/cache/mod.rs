@@ -1,0 +1,336 @@
+//! Binary caches: stores that are files somewhere else, over HTTP(S), in a directory, in S3.
+//!
+//! A cache has a `.narinfo` file for each path, and compressed NARs, as `nix copy` writes and
+//! reads them. What it says is a claim: a path counts as valid only if a trusted key has signed
+//! what is said of it, or if it is content-addressed, and contents are compared with what was said
+//! by whoever takes them ([`StoreExt::copy_path`](crate::StoreExt::copy_path) names the cache if
+//! it lied). Nothing that a cache says leads out of it, and no more is read than was announced.
+//!
+//! ```no_run
+//! use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
+//! use tvix_store_api::{MemoryStore, Store as _, StoreExt as _};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let key = "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse()?;
+//! let options = BinaryCacheOptions::new("https://cache.example.org".parse()?)?;
+//! let cache = BinaryCache::open(options.trusted_keys([key])).await?;
+//! let store = MemoryStore::new(cache.store_dir().clone());
+//! let path = "00bgd045z0d4icpbc2yyz4gx48ak44la-hello".parse()?;
+//! cache.copy_closure(&store, &[path]).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod codec;
+mod decode;
+mod info;
+mod key;
+mod memo;
+mod options;
+mod realisations;
+mod request;
+mod transport;
+mod write;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use nix_compat::narinfo::NarInfo;
+use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::store_path::{StoreDir, StorePath};
+
+pub use self::info::{CacheInfo, CacheInfoError};
+pub use self::options::{BinaryCacheOptions, Tuning};
+
+use self::decode::Origin;
+use self::memo::Memo;
+use self::request::Requests;
+use self::transport::TransportError;
+use crate::{BoxError, NarStream, Store, StoreError, StoreUri, VerifiedObject};
+
+/// The largest narinfo that is read: one with 10,000 references fits.
+const NARINFO_LIMIT: usize = 1024 * 1024;
+
+/// The largest `nix-cache-info` that is read.
+const INFO_LIMIT: usize = 64 * 1024;
+
+/// Compressed contents may be larger than the NAR by a little.
+const SLACK: u64 = 1024 * 1024;
+
+/// A binary cache. Clones are handles on the same one.
+///
+/// - A path without a trusted signature that is not content-addressed is not valid:
+///   [`Store::path_info`] says [`StoreError::Untrusted`].
+/// - That a path is not there is remembered for a while ([`Tuning::negative_ttl`]), and what is
+///   known of one that is there for good.
+/// - What fails and may pass is tried again; a cache that does not answer even so is not asked for
+///   a while ([`Tuning::down_for`]), and fails at once.
+/// - What is added is compressed into a temporary file and uploaded, its description last. When a
+///   path was registered and whether it was built here is not kept.
+#[derive(Debug, Clone)]
+pub struct BinaryCache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    uri: StoreUri,
+    info: CacheInfo,
+    options: BinaryCacheOptions,
+    requests: Arc<Requests>,
+    memo: Memo,
+}
+
+impl BinaryCache {
+    /// Opens a cache, for which its `nix-cache-info` is read, or written where it is missing and
+    /// [`BinaryCacheOptions::create`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] if it does not answer, or is no cache.
+    pub async fn open(options: BinaryCacheOptions) -> Result<Self, StoreError> {
+        let uri = options.uri.clone();
+        let unusable = |source: BoxError| StoreError::Backend {
+            store: uri.clone(),
+            action: "opening it".to_owned(),
+            retryable: false,
+            source,
+        };
+        if !codec::is_supported(&options.compression) {
+            let message = format!("compression '{}' is not supported", options.compression);
+            return Err(unusable(message.into()));
+        }
+        let transport = transport::open(&uri, &options.tuning).map_err(unusable)?;
+        let requests = Arc::new(Requests::new(transport, options.tuning.clone()));
+        let failed = |error| backend(&uri, format!("reading '{}'", info::FILE), error);
+        let found = requests.small(info::FILE, INFO_LIMIT).await;
+        let mut info = match (found.map_err(failed)?, &options.create) {
+            (Some(text), _) => CacheInfo::parse(&String::from_utf8_lossy(&text))
+                .map_err(|error| unusable(error.into()))?,
+            (None, Some(dir)) => {
+                let info = CacheInfo::new(dir.clone(), CacheInfo::default().priority);
+                let failed = |error| backend(&uri, format!("writing '{}'", info::FILE), error);
+                let text = info.to_string().into();
+                let written = requests.put_small(info::FILE, text, write::CACHE_INFO_TYPE);
+                written.await.map_err(failed)?;
+                info
+            }
+            (None, None) => {
+                let message = format!("it is no binary cache: it has no '{}'", info::FILE);
+                return Err(unusable(message.into()));
+            }
+        };
+        info.priority = options.priority.unwrap_or(info.priority);
+        Ok(Self(Arc::new(Inner {
+            memo: Memo::new(options.tuning.negative_ttl),
+            uri,
+            info,
+            options,
+            requests,
+        })))
+    }
+
+    /// What it says of itself; the priority may have been given by whoever opened it.
+    pub fn info(&self) -> &CacheInfo {
+        &self.0.info
+    }
+
+    /// What it says of `path`, trusted or not, unless that is known to be stale.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadInfo`], [`StoreError::Backend`].
+    pub async fn narinfo(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
+        match self.0.memo.get(path) {
+            Some(known) => Ok(known),
+            None => self.0.ask(path).await,
+        }
+    }
+
+    async fn trusted(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
+        match self.narinfo(path).await? {
+            Some(narinfo) if !self.0.is_trusted(&narinfo.info) => Err(StoreError::Untrusted {
+                store: self.0.uri.clone(),
+                path: path.clone(),
+            }),
+            known => Ok(known),
+        }
+    }
+
+    fn not_found(&self, path: &StorePath) -> StoreError {
+        StoreError::NotFound {
+            store: self.0.uri.clone(),
+            path: path.clone(),
+        }
+    }
+}
+
+/// A failure of the transport as one of the store.
+fn backend(store: &StoreUri, action: String, error: TransportError) -> StoreError {
+    StoreError::Backend {
+        store: store.clone(),
+        action,
+        retryable: error.retryable,
+        source: error.into(),
+    }
+}
+
+impl Inner {
+    /// Asks the cache for what it says of `path`, whatever is known.
+    async fn ask(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
+        let key = key::narinfo(path.digest());
+        let found = self.requests.small(&key, NARINFO_LIMIT).await;
+        let failed = |error| backend(&self.uri, format!("asking for '{path}'"), error);
+        let known = match found.map_err(failed)? {
+            Some(text) => Some(Arc::new(self.parse(path, &text)?)),
+            None => None,
+        };
+        self.memo.learn(path, known.clone());
+        Ok(known)
+    }
+
+    fn parse(&self, path: &StorePath, text: &[u8]) -> Result<NarInfo, StoreError> {
+        let bad = |source: BoxError| StoreError::BadInfo {
+            store: self.uri.clone(),
+            path: path.clone(),
+            source,
+        };
+        let text = str::from_utf8(text).map_err(|error| bad(error.into()))?;
+        let narinfo = NarInfo::parse(text, &self.info.store_dir);
+        let narinfo = narinfo.map_err(|error| bad(error.into()))?;
+        if narinfo.info.path != *path {
+            let message = format!("it describes '{}' there", narinfo.info.path);
+            return Err(bad(message.into()));
+        }
+        if key::of_url(&narinfo.url).is_none() {
+            let message = format!("its URL '{}' is not the name of a file", narinfo.url);
+            return Err(bad(message.into()));
+        }
+        if !codec::is_supported(&narinfo.compression) {
+            let message = format!("compression '{}' is not supported", narinfo.compression);
+            return Err(bad(message.into()));
+        }
+        Ok(narinfo)
+    }
+
+    fn is_trusted(&self, info: &PathInfo) -> bool {
+        let dir = &self.info.store_dir;
+        !self.options.require_signatures
+            || info.is_content_addressed(dir)
+            || info
+                .signed_by(dir, &self.options.trusted_keys)
+                .next()
+                .is_some()
+    }
+}
+
+/// The info of a path as others may have it.
+fn public(narinfo: Arc<NarInfo>) -> Arc<PathInfo> {
+    Arc::new(match Arc::try_unwrap(narinfo) {
+        Ok(narinfo) => narinfo.info,
+        Err(shared) => shared.info.clone(),
+    })
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store for BinaryCache {
+    fn uri(&self) -> &StoreUri {
+        &self.0.uri
+    }
+
+    fn store_dir(&self) -> &StoreDir {
+        &self.0.info.store_dir
+    }
+
+    async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        Ok(self.trusted(path).await?.map(public))
+    }
+
+    async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        let key = key::narinfo(digest);
+        let found = self.0.requests.small(&key, NARINFO_LIMIT).await;
+        let failed = |error| backend(&self.0.uri, format!("asking for '{key}'"), error);
+        let Some(text) = found.map_err(failed)? else {
+            return Ok(None);
+        };
+        let bad = |message: String| StoreError::Backend {
+            store: self.0.uri.clone(),
+            action: format!("reading '{key}'"),
+            retryable: false,
+            source: message.into(),
+        };
+        let narinfo = NarInfo::parse(&String::from_utf8_lossy(&text), self.store_dir());
+        let narinfo = narinfo.map_err(|error| bad(error.to_string()))?;
+        let path = narinfo.info.path.clone();
+        if path.digest() != digest {
+            return Err(bad(format!("it describes '{path}'")));
+        }
+        // As for any path: whether it makes sense and is trusted.
+        self.0
+            .memo
+            .learn(&path, Some(Arc::new(self.0.parse(&path, &text)?)));
+        self.path_info(&path).await
+    }
+
+    /// Of a path that is not trusted, or of which nonsense is said, this is that it is not valid.
+    async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
+        let paths: HashSet<&StorePath> = paths.iter().collect();
+        let look_up = |path: StorePath| async move {
+            match self.trusted(&path).await {
+                Ok(known) => Ok(known.map(|_| path)),
+                Err(StoreError::Untrusted { .. } | StoreError::BadInfo { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        stream::iter(paths.into_iter().cloned().collect::<Vec<_>>())
+            .map(look_up)
+            .buffer_unordered(self.0.options.tuning.requests.max(1))
+            .try_filter_map(|valid| async { Ok(valid) })
+            .try_collect()
+            .await
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
+        let narinfo = self.trusted(path).await?;
+        let info = narinfo.ok_or_else(|| self.not_found(path))?;
+        let origin = Origin {
+            store: self.0.uri.clone(),
+            info: info.clone(),
+        };
+        let most = info.info.nar_size.saturating_mul(2).saturating_add(SLACK);
+        let most = info.file_size.map_or(most, |size| size.min(most));
+        let requests = self.0.requests.clone();
+        let body = request::large(requests, info.url.clone(), info.file_size, most).await;
+        match body.map_err(|error| origin.transport_failed(error))? {
+            Some(body) => Ok(decode::decode(origin, body)),
+            None => {
+                // Its description outlived it.
+                let error = TransportError::new(format!("'{}' is not there", info.url), false);
+                Err(origin.transport_failed(error))
+            }
+        }
+    }
+
+    async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
+        self.add_nar(info, nar).await
+    }
+
+    async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        self.add_objects(objects).await
+    }
+
+    async fn on_disk(&self, _path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
+        Ok(None)
+    }
+
+    async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
+        self.read_realisation(id).await
+    }
+
+    async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
+        self.write_realisation(realisation).await
+    }
+}

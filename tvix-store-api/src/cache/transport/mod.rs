@@ -1,0 +1,118 @@
+//! How the files of a cache are reached.
+
+mod directory;
+mod http;
+#[cfg(feature = "s3")]
+mod s3;
+
+use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+use super::options::Tuning;
+use crate::{BoxError, StoreUri};
+
+/// The contents of a file of a cache as they come. After an error nothing more comes.
+pub(crate) type Body = BoxStream<'static, Result<Bytes, TransportError>>;
+
+/// Why a file of a cache could not be read or written.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub(crate) struct TransportError {
+    /// What went wrong, with the file.
+    pub message: String,
+    /// Whether the same may well succeed later.
+    pub retryable: bool,
+    /// The least time until then, if the other side has said so.
+    pub not_before: Option<std::time::Duration>,
+    #[source]
+    pub source: Option<BoxError>,
+}
+
+impl TransportError {
+    pub fn new(message: impl Into<String>, retryable: bool) -> Self {
+        Self {
+            message: message.into(),
+            retryable,
+            not_before: None,
+            source: None,
+        }
+    }
+
+    pub fn caused(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn io(action: &str, key: &str, source: io::Error) -> Self {
+        let retryable = matches!(
+            source.kind(),
+            io::ErrorKind::Interrupted
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::ResourceBusy
+                | io::ErrorKind::StaleNetworkFileHandle
+        );
+        Self::new(format!("cannot {action} '{key}'"), retryable).caused(source)
+    }
+}
+
+/// A file that is being read.
+pub(crate) struct Object {
+    /// From the offset that was asked for, or from the beginning if `skipped` says so.
+    pub body: Body,
+    /// How much of the file comes before `body`, in bytes: what was asked for, or 0 where the
+    /// other side does not know of ranges.
+    pub starts_at: u64,
+    /// How it is encoded besides what its name says.
+    pub encoding: Option<String>,
+}
+
+/// What is to be written.
+pub(crate) enum Upload {
+    Bytes(Bytes),
+    /// A file that may be moved, in the folder of [`Transport::staging`] if there is one.
+    File(NamedTempFile),
+}
+
+/// Files under names of a cache: relative ones, checked by [`super::key`].
+#[async_trait]
+pub(crate) trait Transport: Send + Sync + Debug {
+    /// Reads a file from an offset; `None` if there is none.
+    async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError>;
+
+    /// Whether there is such a file.
+    async fn exists(&self, key: &str) -> Result<bool, TransportError>;
+
+    /// Writes a file as a whole: nobody sees a part of it.
+    async fn put(
+        &self,
+        key: &str,
+        upload: Upload,
+        content_type: &'static str,
+    ) -> Result<(), TransportError>;
+
+    /// Where files to be uploaded are best made.
+    fn staging(&self) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// The transport for a URI; `Err` with what is wrong with it.
+pub(crate) fn open(uri: &StoreUri, tuning: &Tuning) -> Result<Arc<dyn Transport>, BoxError> {
+    match uri.scheme() {
+        "file" => Ok(Arc::new(directory::Directory::new(uri.location())?)),
+        "http" | "https" => Ok(Arc::new(http::Http::new(uri, tuning)?)),
+        #[cfg(feature = "s3")]
+        "s3" => Ok(Arc::new(s3::S3::new(uri, tuning)?)),
+        #[cfg(not(feature = "s3"))]
+        "s3" => Err("S3 needs the feature 's3'".into()),
+        other => Err(format!("'{other}' is no scheme of binary caches").into()),
+    }
+}
