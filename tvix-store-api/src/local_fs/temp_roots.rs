@@ -108,6 +108,22 @@ impl TempRoots {
             text.push(0);
         }
         file.append(&text)?;
+        self.tell_collector(held, dir, &new)?;
+        held.paths.extend(new);
+        Ok(())
+    }
+
+    /// Tells a collector, if there is one at this moment, of paths that are held.
+    pub fn tell(&self, dir: &StoreDir, paths: &[StorePath]) -> io::Result<()> {
+        self.tell_collector(&mut lock(&self.held), dir, paths)
+    }
+
+    fn tell_collector(
+        &self,
+        held: &mut Held,
+        dir: &StoreDir,
+        paths: &[StorePath],
+    ) -> io::Result<()> {
         let gc_lock = match &mut held.gc_lock {
             Some(gc_lock) => gc_lock,
             empty => empty.insert(GcLock::open(&self.state)?),
@@ -117,7 +133,7 @@ impl TempRoots {
                 held.collector = connect(&self.state)?;
             }
             let told = match &mut held.collector {
-                Some(collector) => tell(collector, dir, &new)?,
+                Some(collector) => tell(collector, dir, paths)?,
                 None => false,
             };
             if told {
@@ -126,7 +142,6 @@ impl TempRoots {
             held.collector = None;
             std::thread::sleep(PAUSE);
         }
-        held.paths.extend(new);
         Ok(())
     }
 }
