@@ -46,6 +46,8 @@ build() {
     local by=$1 number=$2 count=0 seed length log expected n
     log=$work/build-$number.log
     while [ $SECONDS -lt $end ]; do
+        # What was built before may be collected from now on.
+        rm -f "$work/result-$number"*
         seed=s$((RANDOM % 12)) length=$((RANDOM % 5 + 1))
         expected=$seed
         for ((n = 0; n < length; n++)); do expected="$expected $n"; done
@@ -91,7 +93,6 @@ add() {
 collect() {
     local count=0 log=$work/collect.log
     while [ $SECONDS -lt $end ]; do
-        rm -f "$work"/result-$((RANDOM % 4))*
         if [ $((RANDOM % 2)) = 0 ]; then
             "$tvix" store gc --store "$root" > /dev/null 2> "$log" || violation "tvix store gc: $(tail -3 "$log")"
         else
@@ -106,7 +107,8 @@ collect() {
 "$tvix" store gc --store "$root" 2> /dev/null
 build tvix 1 & build nix 2 & add & collect &
 wait
-nix-store --store "$root" --verify --check-contents 2> "$work/verify.log" || violation "verify failed"
+nix-store --store "$root" --verify --check-contents 2> "$work/verify.log" \
+    || violation "verify failed: $(tail -3 "$work/verify.log")"
 if grep -E 'error|warning|disappeared|modified' "$work/verify.log"; then violation "verify complains"; fi
 "$tvix" store verify --store "$root" || violation "tvix store verify complains"
 echo "$(wc -l < "$violations") violations in $seconds s"

@@ -27,7 +27,7 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
-export HOME=$work NIX_REMOTE='' NIX_CONF_DIR=$work
+export HOME=$work NIX_REMOTE='' NIX_CONF_DIR=$work NIX_CONFIG='build-users-group ='
 
 truncate -s 400M "$work/image"
 mkfs.ext4 -q -F "$work/image"
@@ -60,6 +60,7 @@ bad=0
 for ((round = 1; round <= rounds; round++)); do
     sleep "1.$((RANDOM % 900 + 100))"
     kill -STOP -- "-$worker"
+    last=$(tail -n 1 "$work/added")
     cp --sparse=always "$work/image" "$work/copied"
     kill -CONT -- "-$worker"
     mount -o loop "$work/copied" "$work/copy"
@@ -71,6 +72,11 @@ for ((round = 1; round <= rounds; round++)); do
             echo "round $round: $(grep -E 'error|warning|disappeared|modified' <<< "$log" | head -3)"
         fi
         "$tvix" store verify --store "$copy" 2> /dev/null || { bad=$((bad + 1)); echo "round $round: tvix"; }
+        # What was added, as its command said, is there. Collections take the oldest first.
+        if [ "$durability" = full ] && [ -n "$last" ]; then
+            "$tvix" store path-info --store "$copy" "$last" > /dev/null \
+                || { bad=$((bad + 1)); echo "round $round: $last is forgotten"; }
+        fi
         # It can be written to.
         "$tvix" store add --store "$copy" "$0" > /dev/null || { bad=$((bad + 1)); echo "round $round: add"; }
         echo "round $round: $("$tvix" store path-info --store "$copy" | wc -l) paths of $(wc -l < "$work/added")"

@@ -29,13 +29,14 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open(args.store.store).await?;
     if let Some([link, path]) = args.add.as_deref() {
+        let store = stores::open(args.store.store).await?;
         let path = parse_whole(&store, path)?;
         let made = store.add_root(Path::new(link), &path).await;
         made.map_err(failed)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let store = stores::open_to_read(args.store.store).await?;
     let roots = store.roots().await.map_err(failed)?;
     let dir = store.store_dir();
     if args.json {

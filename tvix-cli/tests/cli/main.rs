@@ -9,6 +9,7 @@ mod language;
 mod links;
 mod options;
 mod processes;
+mod store;
 
 use std::path::Path;
 use std::process::Command;

@@ -4,6 +4,7 @@ mod add;
 mod add_many;
 mod db;
 mod files;
+mod foreign;
 mod gc;
 mod import;
 mod layout;
@@ -119,7 +120,7 @@ impl LocalStore {
                 }
                 Ok(store)
             }
-            failed => failed,
+            Err(error) => Err(foreign::explain(error, &layout)),
         }
     }
 
@@ -267,6 +268,20 @@ impl Inner {
         roots.hold(&self.store_dir, paths).map_err(|error| {
             let folder = self.layout.state.join("temproots");
             let action = format!("recording temporary roots in '{}'", folder.display());
+            self.layout.failed(action, error)
+        })
+    }
+
+    /// As [`hold`](Self::hold), and tells a collector that runs by now even of what was held before it
+    /// began. Blocks.
+    fn hold_again(&self, paths: &[StorePath]) -> Result<(), StoreError> {
+        self.hold(paths)?;
+        let Some(roots) = &self.temp_roots else {
+            return Ok(());
+        };
+        roots.tell(&self.store_dir, paths).map_err(|error| {
+            let socket = self.layout.state.join("gc-socket");
+            let action = format!("telling a collector of roots by '{}'", socket.display());
             self.layout.failed(action, error)
         })
     }

@@ -108,6 +108,22 @@ impl TempRoots {
             text.push(0);
         }
         file.append(&text)?;
+        self.tell_collector(held, dir, &new)?;
+        held.paths.extend(new);
+        Ok(())
+    }
+
+    /// Tells a collector, if there is one at this moment, of paths that are held.
+    pub fn tell(&self, dir: &StoreDir, paths: &[StorePath]) -> io::Result<()> {
+        self.tell_collector(&mut lock(&self.held), dir, paths)
+    }
+
+    fn tell_collector(
+        &self,
+        held: &mut Held,
+        dir: &StoreDir,
+        paths: &[StorePath],
+    ) -> io::Result<()> {
         let gc_lock = match &mut held.gc_lock {
             Some(gc_lock) => gc_lock,
             empty => empty.insert(GcLock::open(&self.state)?),
@@ -117,7 +133,7 @@ impl TempRoots {
                 held.collector = connect(&self.state)?;
             }
             let told = match &mut held.collector {
-                Some(collector) => tell(collector, dir, &new)?,
+                Some(collector) => tell(collector, dir, paths)?,
                 None => false,
             };
             if told {
@@ -126,7 +142,6 @@ impl TempRoots {
             held.collector = None;
             std::thread::sleep(PAUSE);
         }
-        held.paths.extend(new);
         Ok(())
     }
 }
@@ -316,4 +331,63 @@ pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> tempfile::TempDir {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join("temproots")).unwrap();
+        state
+    }
+
+    fn path(name: &str) -> StorePath {
+        let text = format!("00bgd045z0d4icpbc2yyz4gx48ak44la-{name}");
+        text.parse().unwrap()
+    }
+
+    fn written(state: &Path, file: &str) -> Vec<String> {
+        let text = fs::read_to_string(state.join("temproots").join(file)).unwrap();
+        let names = text
+            .split_terminator('\0')
+            .map(|path| path.rsplit_once('-').unwrap().1);
+        names.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn somebody_else_with_our_number_keeps_his_file() {
+        let state = state();
+        let pid = std::process::id().to_string();
+        let taken = File::create(state.path().join("temproots").join(&pid)).unwrap();
+        taken.lock().unwrap();
+        let roots = TempRoots::of(state.path()).unwrap();
+        roots.hold(&StoreDir::default(), &[path("a")]).unwrap();
+        assert_eq!(written(state.path(), &format!("{pid}-1")), ["a"]);
+        let found = read_all(state.path(), true).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, std::process::id());
+    }
+
+    #[test]
+    fn a_file_that_was_taken_for_a_dead_one_is_made_anew() {
+        let state = state();
+        let pid = std::process::id().to_string();
+        // What a process that was killed has left.
+        fs::write(state.path().join("temproots").join(&pid), "/nix/store/old").unwrap();
+        let roots = TempRoots::of(state.path()).unwrap();
+        let dir = StoreDir::default();
+        roots.hold(&dir, &[path("a")]).unwrap();
+        assert_eq!(written(state.path(), &pid), ["a"]);
+        fs::remove_file(state.path().join("temproots").join(&pid)).unwrap();
+        roots.hold(&dir, &[path("b")]).unwrap();
+        assert_eq!(written(state.path(), &pid), ["a", "b"]);
+        // All handles of a process have the same.
+        let other = TempRoots::of(state.path()).unwrap();
+        other.hold(&dir, &[path("b"), path("c")]).unwrap();
+        assert_eq!(written(state.path(), &pid), ["a", "b", "c"]);
+        drop((roots, other));
+        assert!(!state.path().join("temproots").join(&pid).exists());
+    }
 }

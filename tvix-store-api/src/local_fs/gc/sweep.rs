@@ -41,9 +41,10 @@ pub(super) fn collect(
         let action = format!("listening in '{}'", state.join("gc-socket").display());
         inner.layout.failed(action, error)
     })?;
-    // Only now: what is added from here on comes by the socket.
-    let roots = inner.permanent_roots(delete)?;
+    // Only now: what is added from here on comes by the socket. Links are looked at last: who makes
+    // one has a temporary root until it is there.
     let temporary = inner.temporary_roots(delete)?;
+    let roots = inner.permanent_roots(delete)?;
     let dir = &inner.store_dir;
     shared.extend(temporary.iter().filter_map(|(_, text)| {
         let path = dir.parse(text).ok()?;

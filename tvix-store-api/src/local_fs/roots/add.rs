@@ -51,7 +51,10 @@ impl LocalStore {
             made.map_err(|error| {
                 let action = format!("linking '{}' to '{path}'", failed_link.display());
                 inner.layout.failed(action, error)
-            })
+            })?;
+            // Nix looks at links first and at temporary roots then: a collector that has seen no link
+            // yet may find us gone.
+            inner.hold_again(std::slice::from_ref(&path))
         })
         .await
     }

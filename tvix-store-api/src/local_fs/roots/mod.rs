@@ -94,8 +94,9 @@ impl LocalStore {
     pub async fn roots(&self) -> Result<Vec<Root>, StoreError> {
         let inner = self.0.clone();
         blocking(&self.0.uri, move || {
+            let temporary = inner.temporary_roots(false)?;
             let mut roots = inner.permanent_roots(false)?;
-            for (pid, text) in inner.temporary_roots(false)? {
+            for (pid, text) in temporary {
                 if let Ok(path) = inner.store_dir.parse(&text) {
                     let source = RootSource::Temporary { pid };
                     roots.push(Root { path, source });

@@ -1,0 +1,155 @@
+//! `tvix store`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use nix_compat::store_path::{StoreDir, StorePath};
+use serde_json::Value;
+use tvix_store_api::Store as _;
+use tvix_tests::local::{LocalWorld, make_writable, names_in};
+use tvix_tests::program::{Ended, run};
+
+/// `tvix store` with these arguments, on the store at `root`.
+fn store(root: &Path, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    run(command
+        .arg("store")
+        .args(arguments)
+        .arg("--store")
+        .arg(root))
+}
+
+fn json(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.out[0]).unwrap()
+}
+
+/// A world whose own handle is of no store that is used here: what it holds would not be collected.
+async fn world() -> LocalWorld {
+    let world = LocalWorld::new().await;
+    let folder = world.beside("folder");
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    fs::write(folder.join("sub/file"), "contents").unwrap();
+    std::os::unix::fs::symlink("sub/file", folder.join("link")).unwrap();
+    world
+}
+
+#[tokio::test]
+async fn what_is_added_can_be_looked_at() {
+    let world = world().await;
+    let (root, folder) = (world.beside("new"), world.beside("folder"));
+    let folder = folder.to_str().unwrap();
+    let added = store(&root, &["add", folder, "--name", "x"]).expect(0);
+    let path = added.out[0].as_str();
+    let again = store(&root, &["add", "--json", "--name", "x", folder]).expect(0);
+    assert_eq!(json(&again), serde_json::json!([path]));
+    let listed = store(&root, &["ls", "-R", path]).expect(0);
+    assert_eq!(listed.out, ["./link", "./sub", "./sub/file"]);
+    let listed = store(&root, &["ls", "-lR", path]).expect(0);
+    assert!(listed.out[0].ends_with(" ./link -> sub/file"), "{listed:?}");
+    let listed = json(&store(&root, &["ls", "--json", "-R", path]).expect(0));
+    assert_eq!(listed["entries"]["sub"]["entries"]["file"]["size"], 8);
+    let file = format!("{path}/sub/file");
+    assert_eq!(store(&root, &["cat", &file]).expect(0).out, ["contents"]);
+    // A link may lead out of the store.
+    let through = format!("{path}/link/x");
+    store(&root, &["cat", &through])
+        .expect(2)
+        .says(&["symlink"]);
+    let out = format!("{path}/../../etc/passwd");
+    store(&root, &["cat", &out]).expect(2).says(&["'..'"]);
+    let info = json(&store(&root, &["path-info", "--json", path]).expect(0));
+    let parsed: StorePath = StoreDir::default().parse(path).unwrap();
+    let opened = tvix_store_api::local_fs::LocalStore::open(
+        tvix_store_api::local_fs::LocalStoreOptions::new(&root).read_only(true),
+    );
+    let known = opened
+        .await
+        .unwrap()
+        .path_info(&parsed)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(info[0]["narSize"], known.nar_size);
+    let mut dump = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let dumped = dump
+        .args(["store", "dump", path, "--store"])
+        .arg(&root)
+        .output();
+    let dumped = dumped.unwrap().stdout;
+    assert_eq!(dumped.len() as u64, known.nar_size);
+    store(&root, &["path-info", "/nix/store/none"])
+        .expect(2)
+        .says(&["/nix/store/none"]);
+    make_writable(&root);
+}
+
+#[tokio::test]
+async fn garbage_goes_and_roots_stay() {
+    let world = world().await;
+    let root = world.beside("new");
+    let add = |name: &str| {
+        let file = world.beside(name);
+        fs::write(&file, name).unwrap();
+        store(&root, &["add", file.to_str().unwrap()]).expect(0).out[0].clone()
+    };
+    let (kept, dead) = (add("kept"), add("dead"));
+    let link = world.beside("link");
+    store(&root, &["roots", "--add", link.to_str().unwrap(), &kept]).expect(0);
+    let roots = json(&store(&root, &["roots", "--json"]).expect(0));
+    let indirect = roots
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["kind"] == "indirect");
+    assert_eq!(indirect.unwrap()["source"], link.to_str().unwrap());
+    assert_eq!(
+        store(&root, &["gc", "--print-dead"]).expect(0).out,
+        [dead.clone()]
+    );
+    assert_eq!(
+        store(&root, &["gc", "--print-live"]).expect(0).out,
+        [kept.clone()]
+    );
+    store(&root, &["gc", "--max-freed", "0"])
+        .expect(0)
+        .says(&["0 store paths"]);
+    store(&root, &["gc", "--max-freed", "1X"]).expect(2);
+    let report = json(&store(&root, &["gc", "--json"]).expect(0));
+    assert_eq!(report["paths"], serde_json::json!([dead]));
+    assert_eq!(store(&root, &["path-info"]).expect(0).out, [kept]);
+    make_writable(&root);
+}
+
+#[tokio::test]
+async fn damage_is_found_and_repaired() {
+    let world = world().await;
+    let (root, other) = (world.beside("new"), world.beside("other"));
+    let folder = world.beside("folder");
+    let folder = folder.to_str().unwrap();
+    let path = store(&root, &["add", folder]).expect(0).out[0].clone();
+    store(&other, &["add", folder]).expect(0);
+    store(&root, &["verify"])
+        .expect(0)
+        .says(&["1 store paths checked, 0 damaged"]);
+    let name = path.rsplit('/').next().unwrap();
+    let file = root.join("nix/store").join(name).join("sub/file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&file, "Contents").unwrap();
+    let found = store(&root, &["verify", "--json"]).expect(1);
+    assert_eq!(json(&found)["damaged"][0]["path"], path);
+    store(&root, &["verify", "--no-contents"]).expect(0);
+    let from = other.to_str().unwrap();
+    store(&root, &["repair", &path, "--from", from]).expect(0);
+    store(&root, &["verify", &path]).expect(0);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&file, "Contents").unwrap();
+    let repaired = store(&root, &["verify", "--repair-from", from]).expect(0);
+    repaired.says(&[name, "repaired"]);
+    let optimised = json(&store(&root, &["optimise", "--json"]).expect(0));
+    assert_eq!(optimised["files"], 1);
+    assert_eq!(names_in(&root.join("nix/store/.links")).len(), 1);
+    make_writable(&root);
+    make_writable(&other);
+}
