@@ -10,6 +10,9 @@ use tempfile::TempDir;
 /// Set in the program that runs again: the group of the build users.
 const GROUP: &str = "PEERS_BUILD_USERS_GROUP";
 
+/// Set there too: where Nix keeps the locks of its build users. All that run at once have to share them.
+const STATE: &str = "PEERS_BUILD_USERS_STATE";
+
 /// Far from what accounts use, and Nix kills all processes of these users.
 const FIRST_ID: u32 = 799_990_000;
 
@@ -19,6 +22,13 @@ const USERS: u32 = 8;
 /// The group of the build users that Nix is to use, if this program was run for that.
 pub fn group() -> Option<String> {
     std::env::var(GROUP).ok()
+}
+
+/// Has a program of Nix use them, if this program was run for that.
+pub fn configure(command: &mut Command) {
+    if let Some(directory) = std::env::var_os(STATE) {
+        command.env("NIX_STATE_DIR", directory);
+    }
 }
 
 /// Runs this test program once more with build users for Nix, if it runs as root. It needs `unshare`.
@@ -56,6 +66,7 @@ pub fn again_with_build_users() {
         .arg(directory.path())
         .arg(std::env::current_exe().unwrap())
         .env(GROUP, name)
+        .env(STATE, directory.path().join("state"))
         .output()
         .expect("these tests need unshare in PATH");
     assert!(

@@ -37,7 +37,7 @@ pub async fn run(
                 let text = String::from_utf8_lossy(&line.text);
                 let shown = crate::display::shown(&text);
                 if let Some(text) = shown.text().filter(|_| shown.is_log()) {
-                    eprintln!("{}> {text}", path.name());
+                    eprintln!("{}> {text}", crate::display::short_name(path));
                 }
             }
         };

@@ -85,13 +85,12 @@ impl Peers {
                     self.busybox.display()
                 ),
             )
-            // It keeps locks of its build users there.
-            .env("NIX_STATE_DIR", self.directory.path().join("state"))
             .env("HOME", self.directory.path())
             .arg("--store")
             .arg(self.directory.path().join("theirs"))
             .arg("--realise")
             .arg(made.store_dir.display(&made.path).to_string());
+        build_users::configure(&mut command);
         let output = command
             .output()
             .expect("these tests need nix-store in PATH");

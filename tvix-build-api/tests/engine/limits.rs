@@ -96,3 +96,16 @@ async fn what_was_used_is_told() {
     );
     assert!(usage.peak_memory > 250_000_000, "{usage:?}");
 }
+
+/// Where there are control groups; root's machine nearly always has them. Fails without `Group::add`.
+#[tokio::test]
+async fn memory_is_counted_together() {
+    let script = "grep -q tvix- /proc/self/cgroup || { echo no group; exit 0; }
+        for i in 1 2 3 4; do
+          (head -c 60000000 /dev/zero | tail -n 1 | (sleep 2; wc -c)) 2>/dev/null &
+        done; wait";
+    let (_, log) = run(script, |spec| spec.limits.memory = Some(100 << 20)).await;
+    if log != "no group\n" {
+        assert!(log.matches("60000000").count() < 4, "{log}");
+    }
+}

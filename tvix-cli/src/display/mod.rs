@@ -49,7 +49,7 @@ impl Display {
 }
 
 /// The name of a derivation without `.drv`.
-fn short_name(drv_path: &StorePath) -> &str {
+pub fn short_name(drv_path: &StorePath) -> &str {
     let name = drv_path.name().as_str();
     name.strip_suffix(".drv").unwrap_or(name)
 }
