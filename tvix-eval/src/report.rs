@@ -121,7 +121,7 @@ impl Interp<'_> {
             "",
             " ".repeat(place.column as usize - 1)
         );
-        if at + 1 < lines.len() && !(at + 2 == lines.len() && lines[at + 1].is_empty()) {
+        if at + 1 < lines.len() {
             shown(out, at + 1);
         }
     }
