@@ -84,11 +84,11 @@ pub enum Expr<'h> {
 }
 
 impl Expr<'_> {
-    /// Where messages say that the expression is: literals are nowhere, as in C++ Nix, and of
+    /// Where messages say that the expression is: literals and `let` are nowhere, as in C++ Nix, and of
     /// constants such as `null` it is not known any more.
     pub fn pos(&self) -> Pos {
         match self {
-            Self::Const(_) | Self::Global(_) => Pos::NONE,
+            Self::Const(_) | Self::Global(_) | Self::Let(_) => Pos::NONE,
             Self::Name { pos, .. }
             | Self::Local { pos, .. }
             | Self::Outer { pos, .. }
@@ -100,7 +100,6 @@ impl Expr<'_> {
             Self::List(list) => list.items.first().map_or(Pos::NONE, |item| item.expr.pos()),
             Self::Lambda(lambda) => lambda.pos,
             Self::Call(call) => call.pos,
-            Self::Let(binding) => binding.attrs.pos,
             Self::With(with) => with.pos,
             Self::If(choice) => choice.pos,
             Self::Assert(assert) => assert.pos,

@@ -130,7 +130,7 @@ impl<'h> Interp<'h> {
         let name = match method {
             ContentAddressMethod::NixArchive => named(dir, "source", name, || hash.clone()),
             _ => named(dir, "output:out", name, || {
-                let inner = format!("fixed:out:sha256:{}:", hash.base16());
+                let inner = format!("fixed:out:{}:", hash.base16());
                 NixHash::digest(HashAlgo::Sha256, inner)
             }),
         }?;
@@ -288,7 +288,7 @@ fn named(
 ) -> Result<StorePathName> {
     StorePathName::from_bytes(name).map_err(|error| {
         let name = lossy(name);
-        let of = format!("{kind}:sha256:{}:{}:{name}", hash().base16(), dir.as_str());
+        let of = format!("{kind}:{}:{}:{name}", hash().base16(), dir.as_str());
         let of = NixHash::digest(HashAlgo::Sha256, of);
         let hash = nixbase32::encode(&compress_hash::<20>(of.digest_bytes()));
         let why = name_error(&name, &error);
