@@ -73,8 +73,11 @@ pub struct Frame {
     pub always: bool,
 }
 
-/// Traces keep this many frames at each end.
+/// Traces keep this many frames, half of them at each end: many cells may remember one error.
 const FRAMES_KEPT: usize = 200;
+
+/// No cell remembers that calls were nested too deeply: such a trace is kept whole.
+const DEEP_FRAMES_KEPT: usize = 100_000;
 
 impl Error {
     /// An error without a place.
@@ -116,16 +119,25 @@ impl Error {
         self
     }
 
-    /// With what was being evaluated.
+    /// With what was being evaluated; nothing is added if that is empty.
     #[cold]
     pub fn within(mut self: Box<Self>, pos: Pos, text: impl Into<Cow<'static, str>>) -> Box<Self> {
-        if self.trace.len() < FRAMES_KEPT {
-            self.trace.push(Frame {
-                pos,
-                text: text.into(),
-                always: false,
-            });
+        let text = text.into();
+        if text.is_empty() {
+            return self;
         }
+        let kept = match self.kind {
+            ErrorKind::Depth => DEEP_FRAMES_KEPT,
+            _ => FRAMES_KEPT,
+        };
+        if self.trace.len() >= kept {
+            self.trace.remove(FRAMES_KEPT / 2);
+        }
+        self.trace.push(Frame {
+            pos,
+            text,
+            always: false,
+        });
         self
     }
 

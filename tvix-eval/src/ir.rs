@@ -83,6 +83,33 @@ pub enum Expr<'h> {
     CurPos(Pos),
 }
 
+impl Expr<'_> {
+    /// Where messages say that the expression is: literals and `let` are nowhere, as in C++ Nix, and of
+    /// constants such as `null` it is not known any more.
+    pub fn pos(&self) -> Pos {
+        match self {
+            Self::Const(_) | Self::Global(_) | Self::Let(_) => Pos::NONE,
+            Self::Name { pos, .. }
+            | Self::Local { pos, .. }
+            | Self::Outer { pos, .. }
+            | Self::CurPos(pos) => *pos,
+            Self::WithName(name) => name.pos,
+            Self::Select(select) => select.pos,
+            Self::HasAttr(has) => has.base.pos(),
+            Self::AttrSet(set) => set.pos,
+            Self::List(list) => list.items.first().map_or(Pos::NONE, |item| item.expr.pos()),
+            Self::Lambda(lambda) => lambda.pos,
+            Self::Call(call) => call.pos,
+            Self::With(with) => with.pos,
+            Self::If(choice) => choice.pos,
+            Self::Assert(assert) => assert.pos,
+            Self::Not(not) => not.operand.pos(),
+            Self::Binary(binary) => binary.pos,
+            Self::Concat(concat) => concat.pos,
+        }
+    }
+}
+
 /// An expression that is evaluated only when it is needed.
 pub struct Delayed<'h> {
     /// The expression.
@@ -117,6 +144,8 @@ pub struct WithName<'h> {
 
 /// A `with`, as the variables in it see it.
 pub struct WithScope<'h> {
+    /// Where.
+    pub pos: Pos,
     /// How many scopes there are around its body: `depth - scope.depth` of a variable is the level
     /// of the environment whose only slot is the set.
     pub depth: u32,
@@ -306,12 +335,24 @@ pub struct Not<'h> {
 pub struct Binary<'h> {
     /// Which.
     pub op: BinaryOp,
+    /// So many bytes before the operator its left side begins; the largest number if it are more.
+    pub left_length: u16,
     /// Where the operator is.
     pub pos: Pos,
     /// The left side.
     pub left: Expr<'h>,
     /// The right side.
     pub right: Expr<'h>,
+}
+
+impl Binary<'_> {
+    /// Where the left side begins, or the operator is if that is too far away.
+    pub fn left_pos(&self) -> Pos {
+        match self.left_length {
+            u16::MAX => self.pos,
+            length => Pos(self.pos.0 - u32::from(length)),
+        }
+    }
 }
 
 /// Which operator.

@@ -10,15 +10,32 @@ use crate::text::number;
 use crate::text::print as literal;
 use crate::value::{ContextElement, Ref, Value};
 
-/// How much of a value a message shows.
-const MAX_DEPTH: u32 = 10;
-const MAX_ITEMS: usize = 10;
-const MAX_STRING: usize = 1024;
+/// How much of a value is shown.
+#[derive(Clone, Copy)]
+struct Most {
+    depth: u32,
+    items: usize,
+    string: usize,
+}
+
+/// In errors.
+const IN_ERRORS: Most = Most {
+    depth: 10,
+    items: 10,
+    string: 1024,
+};
+
+/// By `builtins.trace`: everything.
+const IN_TRACES: Most = Most {
+    depth: u32::MAX,
+    items: usize::MAX,
+    string: usize::MAX,
+};
 
 /// A value that is being shown.
-#[derive(Default)]
 struct Shown {
     out: Vec<u8>,
+    most: Most,
     seen: HashSet<usize>,
     /// How many items of lists there are so far.
     items: usize,
@@ -29,36 +46,71 @@ struct Shown {
 impl<'h> Interp<'h> {
     /// A value for a message: shortened, and nothing is evaluated for it.
     pub fn show(&self, value: Value<'h>) -> String {
-        let mut shown = Shown::default();
-        self.show_into(value, 0, 0, &mut shown);
-        String::from_utf8_lossy(&shown.out).into_owned()
+        self.shown(value, 0, IN_ERRORS).unwrap_or_default()
+    }
+
+    /// The same for what is in a cell, which a list may hold again.
+    pub(crate) fn show_cell(&self, cell: Ref<'h>) -> String {
+        let identity = std::ptr::from_ref(cell).addr();
+        self.shown(cell.get(), identity, IN_ERRORS)
+            .unwrap_or_default()
+    }
+
+    /// All of a value, as far as it is evaluated.
+    pub(crate) fn show_whole(&self, cell: Ref<'h>) -> Result<String> {
+        let identity = std::ptr::from_ref(cell).addr();
+        self.shown(cell.get(), identity, IN_TRACES)
+    }
+
+    fn shown(&self, value: Value<'h>, identity: usize, most: Most) -> Result<String> {
+        let mut shown = Shown {
+            out: Vec::new(),
+            most,
+            seen: HashSet::new(),
+            items: 0,
+            attrs: 0,
+        };
+        self.show_into(value, identity, 0, &mut shown)?;
+        Ok(String::from_utf8_lossy(&shown.out).into_owned())
     }
 
     /// `identity` is the address of the value's cell.
-    fn show_into(&self, value: Value<'h>, identity: usize, depth: u32, shown: &mut Shown) {
+    fn show_into(
+        &self,
+        value: Value<'h>,
+        identity: usize,
+        depth: u32,
+        shown: &mut Shown,
+    ) -> Result<()> {
+        let most = shown.most;
+        self.make_room(shown.out.len())?;
         let out = &mut shown.out;
         match value {
-            Value::String(string) if string.bytes.len() > MAX_STRING => {
-                literal::write_string(out, &string.bytes[..MAX_STRING]);
-                let elided = string.bytes.len() - MAX_STRING;
+            Value::String(string) if string.bytes.len() > most.string => {
+                literal::write_string(out, &string.bytes[..most.string]);
+                let elided = string.bytes.len() - most.string;
                 let plural = if elided == 1 { "" } else { "s" };
                 out.extend_from_slice(format!(" «{elided} byte{plural} elided»").as_bytes());
             }
             Value::List(list) if !list.items.is_empty() => {
                 if !shown.seen.insert(identity) {
-                    return out.extend_from_slice("«repeated»".as_bytes());
+                    out.extend_from_slice("«repeated»".as_bytes());
+                    return Ok(());
                 }
-                if depth >= MAX_DEPTH {
-                    return out.extend_from_slice("[ ... ]".as_bytes());
+                if depth >= most.depth {
+                    out.extend_from_slice(b"[ ... ]");
+                    return Ok(());
                 }
                 out.extend_from_slice(b"[ ");
                 for (index, item) in list.items.iter().enumerate() {
-                    if shown.items >= MAX_ITEMS {
+                    if shown.items >= most.items {
                         elided(&mut shown.out, list.items.len() - index, "item");
                         break;
                     }
                     let identity = std::ptr::from_ref(*item).addr();
-                    self.show_into(item.get(), identity, depth + 1, shown);
+                    self.nested(Pos::NONE, || {
+                        self.show_into(item.get(), identity, depth + 1, shown)
+                    })?;
                     shown.out.push(b' ');
                     shown.items += 1;
                 }
@@ -66,27 +118,34 @@ impl<'h> Interp<'h> {
             }
             Value::Attrs(attrs) => {
                 if attrs.entries.is_empty() {
-                    return out.extend_from_slice(b"{ }");
+                    out.extend_from_slice(b"{ }");
+                    return Ok(());
                 }
                 if !shown.seen.insert(std::ptr::from_ref(attrs).addr()) {
-                    return out.extend_from_slice("«repeated»".as_bytes());
+                    out.extend_from_slice("«repeated»".as_bytes());
+                    return Ok(());
                 }
-                if depth >= MAX_DEPTH {
-                    return out.extend_from_slice(b"{ ... }");
+                if depth >= most.depth {
+                    out.extend_from_slice(b"{ ... }");
+                    return Ok(());
                 }
                 out.extend_from_slice(b"{ ");
                 let mut entries = self.by_name(attrs);
-                // What says of what kind a set is comes first.
-                entries.sort_by_key(|(name, _)| !matches!(*name, b"type" | b"_type"));
+                // What says of what kind a set is comes first, lest it be left out.
+                if most.items != usize::MAX {
+                    entries.sort_by_key(|(name, _)| !matches!(*name, b"type" | b"_type"));
+                }
                 for (index, (name, attr)) in entries.iter().enumerate() {
-                    if shown.attrs >= MAX_ITEMS {
+                    if shown.attrs >= most.items {
                         elided(&mut shown.out, entries.len() - index, "attribute");
                         break;
                     }
                     literal::write_attribute_name(&mut shown.out, name);
                     shown.out.extend_from_slice(b" = ");
                     let identity = std::ptr::from_ref(attr.value).addr();
-                    self.show_into(attr.value.get(), identity, depth + 1, shown);
+                    self.nested(Pos::NONE, || {
+                        self.show_into(attr.value.get(), identity, depth + 1, shown)
+                    })?;
                     shown.out.extend_from_slice(b"; ");
                     shown.attrs += 1;
                 }
@@ -116,6 +175,7 @@ impl<'h> Interp<'h> {
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),
         }
+        Ok(())
     }
 
     fn print_scalar(&self, value: Value<'h>, out: &mut Vec<u8>) {

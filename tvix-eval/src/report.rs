@@ -48,11 +48,11 @@ impl Interp<'_> {
         let mut seen: HashSet<(Pos, &str)> = HashSet::new();
         let mut again: Vec<&Frame> = Vec::new();
         let mut shown = 0;
+        let mut truncated = false;
         for frame in error.trace.iter().rev() {
-            if shown >= MOST_SHOWN && !frame.always {
-                self.render_again(out, &mut again, &mut seen);
-                out.push_str("\n       (stack trace truncated; use '--show-trace' to show the full, detailed trace)\n");
-                return;
+            truncated |= shown >= MOST_SHOWN;
+            if truncated && !frame.always {
+                continue;
             }
             if !seen.insert((frame.pos, &frame.text)) {
                 again.push(frame);
@@ -63,6 +63,9 @@ impl Interp<'_> {
             self.render_frame(out, frame);
         }
         self.render_again(out, &mut again, &mut seen);
+        if truncated {
+            out.push_str("\n       (stack trace truncated; use '--show-trace' to show the full, detailed trace)\n");
+        }
     }
 
     fn render_again<'e>(
@@ -121,7 +124,7 @@ impl Interp<'_> {
             "",
             " ".repeat(place.column as usize - 1)
         );
-        if at + 1 < lines.len() && !(at + 2 == lines.len() && lines[at + 1].is_empty()) {
+        if at + 1 < lines.len() {
             shown(out, at + 1);
         }
     }

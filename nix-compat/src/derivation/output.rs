@@ -13,7 +13,7 @@ use crate::serde_text::serde_as_text;
 use crate::store_path::{NameError, StoreDir, StorePath, StorePathName};
 use crate::store_path::{fixed_output_path, output_path_name};
 
-/// The name of an output, such as `out` or `dev`. As the name of a store path, and not `drv`.
+/// The name of an output, such as `out` or `dev`. As the name of a store path.
 ///
 /// Cheap to clone; names up to 23 bytes take no allocation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,9 +31,6 @@ pub enum OutputNameError {
         /// What is wrong with it.
         source: NameError,
     },
-    /// `drv` is taken: `<name>.drv` is the derivation itself.
-    #[error("an output cannot be called 'drv'")]
-    Drv,
 }
 
 impl OutputName {
@@ -52,9 +49,6 @@ impl FromStr for OutputName {
     type Err = OutputNameError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        if name == "drv" {
-            return Err(OutputNameError::Drv);
-        }
         StorePathName::from_bytes(name.as_bytes()).map_err(|source| OutputNameError::Invalid {
             name: name.to_owned(),
             source,

@@ -71,13 +71,20 @@ pub enum HashError {
         /// The algorithm that decides the length.
         algo: HashAlgo,
     },
-    /// A character that the encoding has not, or bits set that it does not use.
-    #[error("'{text}' is not a {algo} hash in the encoding that its length implies")]
+    /// A character that the encoding has not, or another number of bytes.
+    #[error(
+        "invalid {encoding} hash '{text}', length {length} != expected length {}",
+        algo.digest_len()
+    )]
     InvalidDigits {
         /// The text as given, without the algorithm.
         text: String,
         /// The algorithm.
         algo: HashAlgo,
+        /// The encoding that it was taken for, as C++ Nix calls it.
+        encoding: &'static str,
+        /// How many bytes it is, or 0 if there are characters that the encoding has not.
+        length: usize,
     },
 }
 
@@ -154,62 +161,91 @@ impl NixHash {
     /// Parses every form that Nix takes where a derivation says `outputHash`: SRI, `algo:digits`
     /// or, if `algo` is given, digits alone.
     pub fn parse_any(text: &str, algo: Option<HashAlgo>) -> Result<Self, HashError> {
-        let hash = if text.contains(':') {
-            Self::parse_prefixed(text)?
-        } else if text.contains('-') {
-            Self::parse_sri(text)?
-        } else {
+        let split = text.split_once(':').or_else(|| text.split_once('-'));
+        let Some((name, digits)) = split else {
             let algo = algo.ok_or_else(|| HashError::MissingAlgo(text.to_owned()))?;
-            Self::parse_digits(text, algo)?
+            return Self::parse_digits(text, algo);
         };
+        let named: HashAlgo = name.parse()?;
         match algo {
-            Some(expected) if expected != hash.algo() => Err(HashError::OtherAlgo {
+            Some(expected) if expected != named => Err(HashError::OtherAlgo {
                 text: text.to_owned(),
                 expected,
             }),
-            _ => Ok(hash),
+            _ if text.contains(':') => Self::parse_digits(digits, named),
+            _ => Self::parse_sri(text),
         }
     }
 
-    /// Parses SRI: `sha256-<base-64>`, and nothing else.
+    /// Parses SRI: `sha256-<base-64>`, and nothing else. Padding may be left out, as in many a
+    /// nixpkgs, and whatever follows it is ignored, as C++ Nix does.
     pub fn parse_sri(text: &str) -> Result<Self, HashError> {
         let (algo, digits) = text
             .split_once('-')
             .ok_or_else(|| HashError::MissingAlgo(text.to_owned()))?;
         let algo: HashAlgo = algo.parse()?;
-        BASE64
-            .decode(digits.as_bytes())
-            .ok()
-            .and_then(|digest| Self::from_digest(algo, &digest))
-            .ok_or_else(|| HashError::InvalidDigits {
-                text: digits.to_owned(),
-                algo,
-            })
+        Self::decoded(decode_base64(digits), digits, algo, "SRI")
+    }
+
+    /// What was decoded, if it was and is as long as it must be.
+    fn decoded(
+        bytes: Option<Vec<u8>>,
+        digits: &str,
+        algo: HashAlgo,
+        encoding: &'static str,
+    ) -> Result<Self, HashError> {
+        let bytes = bytes.unwrap_or_default();
+        Self::from_digest(algo, &bytes).ok_or_else(|| HashError::InvalidDigits {
+            text: digits.to_owned(),
+            algo,
+            encoding,
+            length: bytes.len(),
+        })
     }
 
     /// Parses the digits alone; their number tells the encoding.
     pub fn parse_digits(digits: &str, algo: HashAlgo) -> Result<Self, HashError> {
         let len = algo.digest_len();
         let base64_len = BASE64.encode_len(len);
-        let decoded = if digits.len() == len * 2 {
-            HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
+        if digits.len() == len * 2 {
+            let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok();
+            Self::decoded(bytes, digits, algo, "base16")
         } else if digits.len() == nixbase32::encoded_len(len) {
-            decode_base32(digits, algo)
+            Self::decoded(decode_base32(digits, algo), digits, algo, "nix32")
         } else if digits.len() == base64_len {
-            BASE64.decode(digits.as_bytes()).ok()
+            Self::decoded(decode_base64(digits), digits, algo, "Base64")
         } else {
-            return Err(HashError::WrongLength {
-                text: digits.to_owned(),
-                algo,
-            });
-        };
-        decoded
-            .and_then(|digest| Self::from_digest(algo, &digest))
-            .ok_or_else(|| HashError::InvalidDigits {
+            Err(HashError::WrongLength {
                 text: digits.to_owned(),
                 algo,
             })
+        }
     }
+}
+
+/// Base-64 as C++ Nix reads it: it ends at the first `=` or where the text does, line breaks are
+/// skipped, and bits that make no byte are ignored.
+fn decode_base64(digits: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for digit in digits.bytes().take_while(|digit| *digit != b'=') {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            b'\n' => continue,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 fn decode_base32(digits: &str, algo: HashAlgo) -> Option<Vec<u8>> {
@@ -270,6 +306,38 @@ mod tests {
             hash.to_string(),
             "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
         );
+    }
+
+    #[test]
+    fn base64_as_nix_reads_it() {
+        let hash = NixHash::digest(HashAlgo::Sha256, b"");
+        for digits in [
+            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=",
+            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU===",
+            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=more",
+            "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NM\npJWZG3hSuFU",
+        ] {
+            let text = format!("sha256-{digits}");
+            assert_eq!(text.parse::<NixHash>().unwrap(), hash, "{digits}");
+        }
+        for (text, message) in [
+            (
+                "sha256-47DE!",
+                "invalid SRI hash '47DE!', length 0 != expected length 32",
+            ),
+            (
+                "sha256-47DE",
+                "invalid SRI hash '47DE', length 3 != expected length 32",
+            ),
+            (
+                "sha256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+                "'47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU' has the wrong length for a sha256 hash",
+            ),
+        ] {
+            let error = text.parse::<NixHash>().unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 
     #[test]

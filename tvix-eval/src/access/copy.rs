@@ -5,9 +5,13 @@ use std::collections::hash_map::Entry;
 use bytes::Bytes;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar;
+use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::SortedSet;
-use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path, text_path};
+use nix_compat::store_path::{
+    MAX_NAME_LEN, NameError, StoreDir, StorePath, StorePathName, compress_hash, fixed_output_path,
+    text_path,
+};
 use tvix_eval_api::{SourceAddition, SourceContent};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -69,7 +73,6 @@ impl<'h> Interp<'h> {
         keep: Option<&mut Keep<'_>>,
         wanted: Option<&NixHash>,
     ) -> Result<StorePath> {
-        let name = source_name(name)?;
         let resolved = match self.file_kind(path)? {
             Some(_) => {
                 let parent = self.resolve_existing(paths::dir_name(path))?;
@@ -122,12 +125,19 @@ impl<'h> Interp<'h> {
             return Err(Error::new(
                 ErrorKind::Other,
                 format!(
-                    "hash mismatch in path '{}': wanted {wanted}, got {hash}",
+                    "store path mismatch in (possibly filtered) path added from '{}'",
                     lossy(path)
                 ),
             ));
         }
         let dir = &self.world.settings.store_dir;
+        let name = match method {
+            ContentAddressMethod::NixArchive => named(dir, "source", name, || hash.clone()),
+            _ => named(dir, "output:out", name, || {
+                let inner = format!("fixed:out:{}:", hash.base16());
+                NixHash::digest(HashAlgo::Sha256, inner)
+            }),
+        }?;
         let address = ContentAddress { method, hash };
         let Some(store_path) = fixed_output_path(dir, name, &address) else {
             return Err(Error::new(
@@ -158,8 +168,16 @@ impl<'h> Interp<'h> {
         contents: &[u8],
         references: SortedSet<StorePath>,
     ) -> Result<StorePath> {
-        let name = source_name(name)?;
-        let path = text_path(&self.world.settings.store_dir, name, contents, &references);
+        let dir = &self.world.settings.store_dir;
+        let kind = references
+            .iter()
+            .fold("text".to_owned(), |kind, reference| {
+                format!("{kind}:{}", dir.display(reference))
+            });
+        let name = named(dir, &kind, name, || {
+            NixHash::digest(HashAlgo::Sha256, contents)
+        })?;
+        let path = text_path(dir, name, contents, &references);
         self.offer(SourceAddition {
             path: path.clone(),
             method: ContentAddressMethod::Text,
@@ -276,13 +294,44 @@ impl<'h> Interp<'h> {
     }
 }
 
-fn source_name(name: &[u8]) -> Result<StorePathName> {
+/// A name of which a store path can be made. Of any other C++ Nix says which path it would be: the
+/// kind and the hash of what is there tell.
+fn named(
+    dir: &StoreDir,
+    kind: &str,
+    name: &[u8],
+    hash: impl FnOnce() -> NixHash,
+) -> Result<StorePathName> {
     StorePathName::from_bytes(name).map_err(|error| {
-        Error::new(
-            ErrorKind::Other,
-            format!("invalid store path name '{}': {error}", lossy(name)),
-        )
+        let name = lossy(name);
+        let of = format!("{kind}:{}:{}:{name}", hash().base16(), dir.as_str());
+        let of = NixHash::digest(HashAlgo::Sha256, of);
+        let hash = nixbase32::encode(&compress_hash::<20>(of.digest_bytes()));
+        let why = name_error(&name, &error);
+        let message = format!("path '{hash}-{name}' is not a valid store path: {why}");
+        Error::new(ErrorKind::Other, message)
     })
+}
+
+/// What is wrong with the name of a store path, in the words of C++ Nix.
+pub(crate) fn name_error(name: &str, error: &NameError) -> String {
+    match error {
+        NameError::Empty => "name must not be empty".to_owned(),
+        NameError::TooLong(_) => {
+            format!("name '{name}' must be no longer than {MAX_NAME_LEN} characters")
+        }
+        NameError::InvalidByte { byte, .. } => {
+            let byte = lossy(&[*byte]);
+            format!("name '{name}' contains illegal character '{byte}'")
+        }
+        NameError::Dots => match name.split_once('-') {
+            None => format!("name '{name}' is not valid"),
+            Some((first, _)) => format!(
+                "name '{name}' is not valid: first dash-separated component must not be '{first}'"
+            ),
+        },
+        other => format!("name '{name}' is not valid: {other}"),
+    }
 }
 
 /// An error with all its sources.

@@ -139,11 +139,15 @@ impl<'h> Interp<'h> {
     #[cold]
     pub(crate) fn assertion_text(&self, pos: Pos) -> String {
         let text = self.sources.rest(pos).unwrap_or_default();
+        let base: &[u8] = match self.sources.place(pos).map(|place| place.origin) {
+            Some(Origin::File(path)) => paths::dir_name(path),
+            _ => b"/",
+        };
         let scope = Scope::new();
         let cx = syntax::Context {
             heap: self.heap,
             symbols: &self.symbols,
-            base: b"/",
+            base,
             home: Some(b"/"),
             scope: &scope,
             depth_limit: MOST_NESTED,

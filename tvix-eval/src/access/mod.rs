@@ -1,7 +1,7 @@
 //! Files as the language sees them: links resolved, builds waited for, sources copied.
 
 mod allowed;
-mod copy;
+pub(crate) mod copy;
 mod derivation;
 mod fetch;
 mod import;
@@ -32,7 +32,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<(Vec<u8>, ContextId)> {
-        let value = self.force_at(cell, pos).within(pos, context)?;
+        let value = self.force_at(cell, pos)?;
         if let Value::Path(path) = value {
             return Ok((path.bytes.to_vec(), ContextId::EMPTY));
         }
@@ -94,6 +94,11 @@ impl<'h> Interp<'h> {
 
     /// A path without symbolic links; `None` if it does not exist.
     pub(crate) fn resolve_links(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.follow_links(path)?.ok())
+    }
+
+    /// A path without symbolic links, or where there is nothing.
+    fn follow_links(&self, path: &[u8]) -> Result<std::result::Result<Vec<u8>, Vec<u8>>> {
         // The usual case, in one look-up: what exists and is no link has parents that exist, but
         // those may be links.
         let mut resolved: Vec<u8> = b"/".to_vec();
@@ -113,14 +118,17 @@ impl<'h> Interp<'h> {
                 continue;
             }
             match self.known_kind(&next)? {
-                None => return Ok(None),
+                None => {
+                    let missing = rest.iter().rev().fold(next, |at, part| join(&at, part));
+                    return Ok(Err(missing));
+                }
                 Some(FileKind::Symlink) => {
                     links += 1;
                     if links > MOST_LINKS {
-                        return Err(Error::new(
-                            ErrorKind::Io,
-                            format!("too many symbolic links in '{}'", lossy(path)),
-                        ));
+                        let path = lossy(path);
+                        let message = format!("infinite symlink recursion in path '{path}'");
+                        let context = format!("while realising the context of path '{path}'");
+                        return Err(Error::new(ErrorKind::Io, message).within(Pos::NONE, context));
                     }
                     let local = self.local(&next);
                     let target = self
@@ -137,7 +145,7 @@ impl<'h> Interp<'h> {
             }
         }
         self.check_access(&resolved)?;
-        Ok(Some(resolved))
+        Ok(Ok(resolved))
     }
 
     /// What kind of file a path is, remembered: directories above sources are looked at often.
@@ -154,13 +162,10 @@ impl<'h> Interp<'h> {
 
     /// A path without symbolic links, which must exist.
     pub(crate) fn resolve_existing(&self, path: &[u8]) -> Result<Vec<u8>> {
-        match self.resolve_links(path)? {
-            Some(resolved) => Ok(resolved),
-            None => Err(Error::new(
-                ErrorKind::Io,
-                format!("path '{}' does not exist", lossy(path)),
-            )),
-        }
+        self.follow_links(path)?.map_err(|missing| {
+            let message = format!("path '{}' does not exist", lossy(&missing));
+            Error::new(ErrorKind::Io, message)
+        })
     }
 
     /// The bytes of a file.
@@ -174,7 +179,13 @@ impl<'h> Interp<'h> {
         self.world
             .files
             .read(paths::to_os(&local))
-            .map_err(|error| io_error("reading file", path, &error))
+            .map_err(|error| match error.kind() {
+                // C++ Nix opens directories as well, and fails when it reads.
+                io::ErrorKind::IsADirectory => {
+                    Error::new(ErrorKind::Io, "read of 4096 bytes: Is a directory")
+                }
+                _ => io_error("reading file", path, &error),
+            })
     }
 
     /// The entries of a directory, in the order of their names.

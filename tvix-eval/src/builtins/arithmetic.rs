@@ -93,7 +93,8 @@ fn floor<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
 /// Older versions of C++ Nix rounded integers as floats: where that went wrong is an error now.
 fn rounded_integer<'h>(value: i64) -> Result<Value<'h>> {
     const ISSUE: &str = "Due to a bug (see https://github.com/NixOS/nix/issues/12899)";
-    const LATER: &str = "Future Nix versions might implement the correct behavior.";
+    // Indented as in C++ Nix.
+    const LATER: &str = " Future Nix versions might implement the correct behavior.";
     let as_float = value as f64;
     let message = if as_float >= 2_f64.powi(63) {
         format!(
@@ -101,7 +102,7 @@ fn rounded_integer<'h>(value: i64) -> Result<Value<'h>> {
         )
     } else if as_float as i64 != value {
         format!(
-            "{ISSUE} a loss of precision occurred in previous Nix versions because the NixInt argument {value} was rounded to {}.\n{LATER}",
+            "{ISSUE} a loss of precision occurred in previous Nix versions because the NixInt argument {value} was rounded to {}.\n   {LATER}",
             as_float as i64
         )
     } else {

@@ -97,7 +97,7 @@ fn add_error_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Res
 fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let text = match interp.force_at(args[0], pos)? {
         Value::String(string) => String::from_utf8_lossy(string.bytes).into_owned(),
-        other => interp.show(other),
+        _ => interp.show_whole(args[0])?,
     };
     interp.world.host.diagnostic(Diagnostic {
         severity: Severity::Trace,
@@ -146,21 +146,23 @@ impl<'h> Interp<'h> {
         pos: Pos,
         seen: &mut rustc_hash::FxHashSet<usize>,
     ) -> Result<Value<'h>> {
-        let value = self.force_at(cell, pos)?;
-        match value {
-            Value::List(list) if seen.insert(std::ptr::from_ref(list).addr()) => {
-                self.nested(pos, || {
+        // C++ Nix looks at sets where they are, and goes deeper before anything is evaluated.
+        let at = match cell.get() {
+            Value::Attrs(attrs) => attrs.pos,
+            _ => Pos::NONE,
+        };
+        self.nested(at, || {
+            let value = self.force_at(cell, pos)?;
+            match value {
+                Value::List(list) if seen.insert(std::ptr::from_ref(list).addr()) => {
                     for (index, item) in list.items.iter().enumerate() {
                         if let Err(error) = self.force_deep_seen(item, pos, seen) {
                             let what = format!("while evaluating list element at index {index}");
                             return Err(error.within(Pos::NONE, what));
                         }
                     }
-                    Ok(())
-                })?;
-            }
-            Value::Attrs(attrs) if seen.insert(std::ptr::from_ref(attrs).addr()) => {
-                self.nested(pos, || {
+                }
+                Value::Attrs(attrs) if seen.insert(std::ptr::from_ref(attrs).addr()) => {
                     for attr in attrs.entries {
                         if let Err(error) = self.force_deep_seen(attr.value, attr.pos, seen) {
                             let name = self.display(attr.name);
@@ -170,12 +172,11 @@ impl<'h> Interp<'h> {
                             ));
                         }
                     }
-                    Ok(())
-                })?;
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        Ok(value)
+            Ok(value)
+        })
     }
 
     /// `{ file, line, column }` of a place, or null if it is in no file.

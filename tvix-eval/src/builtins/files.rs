@@ -86,7 +86,7 @@ fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         let Some(path) = attrs.get(interp.known.path) else {
             return Err(interp
                 .missing_attr(interp.known.path, Pos::NONE)
-                .within(pos, "in the __nixPath"));
+                .within(pos, "in an element of the __nixPath"));
         };
         let text = interp.coerce_cell(
             path.value,
@@ -403,7 +403,7 @@ fn add_path<'h>(
             interp.cell(interp.text(kind.name())),
         ];
         let context = "while evaluating the return value of the path filter function";
-        match interp.call(filter, &args, pos).within(pos, context)? {
+        match interp.call(filter, &args, pos)? {
             Value::Bool(keep) => Ok(keep),
             other => Err(interp.type_error("a Boolean", other).within(pos, context)),
         }

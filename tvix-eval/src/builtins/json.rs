@@ -76,8 +76,15 @@ impl<'h> Interp<'h> {
         };
         match json::read(text, MOST_NESTED, &mut sink) {
             Ok(()) => Ok(sink.result),
-            Err(error) => Err(Error::new(ErrorKind::Other, error.to_string())
-                .within(pos, "while decoding a JSON string")),
+            Err(error) => {
+                let message = error.to_string();
+                // C++ Nix says so of what the parser finds, not of what it cannot represent.
+                let why = match message.starts_with('[') {
+                    true => "while decoding a JSON string",
+                    false => "",
+                };
+                Err(Error::new(ErrorKind::Other, message).within(pos, why))
+            }
         }
     }
 }
@@ -253,7 +260,7 @@ impl<'h> Interp<'h> {
         context: &mut ContextId,
     ) -> Result<()> {
         let mut text = Vec::new();
-        self.coerce(value, Coercion::STRICT, pos, &mut text, context)?;
+        self.coerce(value, Coercion::STRICT, pos, "", &mut text, context)?;
         self.json_string(&text, out)
     }
 }

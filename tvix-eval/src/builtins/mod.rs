@@ -145,7 +145,7 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
             arity: def.arity,
-            quiet: def.name == "addErrorContext",
+            quiet: matches!(def.name, "addErrorContext" | "break"),
             strict: def.strict,
             function,
         });

@@ -1,7 +1,7 @@
 //! Strings.
 
 use super::{Def, def};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
 use crate::interp::Interp;
 use crate::paths;
@@ -99,12 +99,14 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
                 buffer.extend_from_slice(separator.bytes);
             }
             let value = interp.force_at(item, pos)?;
-            interp
-                .coerce(value, Coercion::INTERPOLATION, pos, buffer, &mut context)
-                .within(
-                    pos,
-                    "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep",
-                )?;
+            interp.coerce(
+                value,
+                Coercion::INTERPOLATION,
+                pos,
+                "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep",
+                buffer,
+                &mut context,
+            )?;
         }
         Ok(interp.string(&*buffer, context))
     })

@@ -134,9 +134,12 @@ pub(super) fn parse_hash(text: &str, algo: Option<HashAlgo>) -> Result<NixHash> 
             HashError::OtherAlgo { expected, .. } => {
                 format!("hash '{text}' should have type '{expected}'")
             }
-            HashError::WrongLength { algo, .. } => {
+            HashError::WrongLength { text, algo } => {
                 format!("hash '{text}' has wrong length for hash algorithm '{algo}'")
             }
+            HashError::UnknownAlgo(algo) => format!(
+                "unknown hash algorithm '{algo}', expect 'blake3', 'md5', 'sha1', 'sha256', or 'sha512'"
+            ),
             other => other.to_string(),
         };
         Error::new(ErrorKind::Other, message)
@@ -174,12 +177,15 @@ fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         pos,
         "while evaluating the attribute 'toHashFormat'",
     )?;
-    let hash = parse_hash(&lossy(hash.bytes), algo)?;
-    let text = match format.bytes {
-        b"base16" => hash.encode(HashEncoding::Base16),
-        b"nix32" | b"base32" => hash.encode(HashEncoding::Base32),
-        b"base64" => hash.encode(HashEncoding::Base64),
-        b"sri" => format!("{}-{}", hash.algo(), hash.encode(HashEncoding::Base64)),
+    let encoding = match format.bytes {
+        b"base16" => Some(HashEncoding::Base16),
+        b"nix32" => Some(HashEncoding::Base32),
+        b"base32" => {
+            interp.warn("\"base32\" is a deprecated alias for hash format \"nix32\".");
+            Some(HashEncoding::Base32)
+        }
+        b"base64" => Some(HashEncoding::Base64),
+        b"sri" => None,
         other => {
             return Err(Error::new(
                 ErrorKind::Other,
@@ -189,6 +195,11 @@ fn convert_hash<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
                 ),
             ));
         }
+    };
+    let hash = parse_hash(&lossy(hash.bytes), algo)?;
+    let text = match encoding {
+        Some(encoding) => hash.encode(encoding),
+        None => hash.to_string(),
     };
     Ok(interp.text(text))
 }

@@ -17,6 +17,8 @@ impl<'h> Interp<'h> {
         let pos = call.pos;
         let args = &*call.args;
         let mut func = self.eval(&call.func, env)?;
+        // A call is one level deep, however many arguments it has.
+        self.deeper(pos)?;
         let mut given = 0;
         loop {
             match func {
@@ -24,7 +26,6 @@ impl<'h> Interp<'h> {
                     let lambda = self.lambdas.get(code);
                     let arg = self.delay(&args[given], env);
                     given += 1;
-                    self.deeper(pos)?;
                     let scope = self.enter(lambda, around, arg, pos)?;
                     if given == args.len() {
                         return Ok(Step::Tail(&lambda.body, scope));
@@ -67,7 +68,10 @@ impl<'h> Interp<'h> {
                 other => {
                     let rest = self.delay(&args[given], env);
                     given += 1;
+                    let depth = self.depth.get();
+                    self.depth.set(depth - 1);
                     func = self.call(other, &[rest], pos)?;
+                    self.depth.set(depth);
                     if given == args.len() {
                         return Ok(Step::Done(func));
                     }
@@ -115,12 +119,11 @@ impl<'h> Interp<'h> {
     #[inline(always)]
     fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
         let mut args = args;
-        let mut pos = pos;
+        self.deeper(pos)?;
         while let Some((first, rest)) = args.split_first() {
             match func {
                 Value::Lambda { code, env } => {
                     let lambda = self.lambdas.get(code);
-                    self.deeper(pos)?;
                     let scope = self.enter(lambda, env, first, pos)?;
                     func = self.eval(&lambda.body, scope)?;
                     args = rest;
@@ -155,12 +158,11 @@ impl<'h> Interp<'h> {
                 Value::Attrs(attrs) => match attrs.get(self.known.functor) {
                     Some(functor) => {
                         let this = self.cell(func);
-                        let called = self.force_at(functor.value, functor.pos)?;
-                        self.deeper(pos)?;
                         func = self
-                            .call(called, &[this], functor.pos)
+                            .force_at(functor.value, functor.pos)
+                            .and_then(|called| self.call(called, &[this, first], functor.pos))
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
-                        pos = functor.pos;
+                        args = rest;
                     }
                     None => return Err(self.not_a_function(func, pos)),
                 },
@@ -177,13 +179,9 @@ impl<'h> Interp<'h> {
         args: &[Ref<'h>],
         pos: Pos,
     ) -> Result<Value<'h>> {
-        self.deeper(pos)?;
         // C++ Nix tells builtins no place either: that of the call is in the trace.
         match (builtin.function)(self, args, Pos::NONE) {
-            Ok(value) => {
-                self.depth.set(self.depth.get() - 1);
-                Ok(value)
-            }
+            Ok(value) => Ok(value),
             Err(error) if builtin.quiet => Err(error),
             Err(error) => {
                 Err(error.within(pos, format!("while calling the '{}' builtin", builtin.name)))

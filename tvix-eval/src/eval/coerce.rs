@@ -39,12 +39,14 @@ impl Coercion {
 }
 
 impl<'h> Interp<'h> {
-    /// Appends a value as a string, and adds what it mentions to a context.
+    /// Appends a value as a string, and adds what it mentions to a context. `why` is said of what
+    /// is no string, not of what fails on the way.
     pub fn coerce(
         &self,
         value: Value<'h>,
         mode: Coercion,
         pos: Pos,
+        why: &'static str,
         out: &mut Vec<u8>,
         context: &mut ContextId,
     ) -> Result<()> {
@@ -67,27 +69,23 @@ impl<'h> Interp<'h> {
             }
             Value::Attrs(attrs) => {
                 if let Some(to_string) = attrs.get(self.known.to_string) {
-                    let func = self.force_at(to_string.value, to_string.pos)?;
                     let this = self.cell(value);
-                    return self
-                        .nested(pos, || {
-                            let text = self.call(func, &[this], pos)?;
-                            self.coerce(text, mode, pos, out, context)
-                        })
-                        .within(
-                            pos,
-                            "while evaluating the result of the `__toString` attribute",
-                        );
+                    return self.nested(pos, || {
+                        let func = self.force_at(to_string.value, to_string.pos)?;
+                        let text = self.call(func, &[this], pos)?;
+                        let why = "while evaluating the result of the `__toString` attribute";
+                        self.coerce(text, mode, pos, why, out, context)
+                    });
                 }
                 match attrs.get(self.known.out_path) {
                     Some(path) => self.nested(pos, || {
                         let path = self.force_at(path.value, pos)?;
-                        self.coerce(path, mode, pos, out, context)
+                        self.coerce(path, mode, pos, why, out, context)
                     }),
-                    None => Err(self.not_a_string(value)),
+                    None => Err(self.not_a_string(value).within(pos, why)),
                 }
             }
-            _ if !mode.more => Err(self.not_a_string(value)),
+            _ if !mode.more => Err(self.not_a_string(value).within(pos, why)),
             Value::Bool(true) => {
                 out.push(b'1');
                 Ok(())
@@ -102,9 +100,9 @@ impl<'h> Interp<'h> {
                 Ok(())
             }
             Value::List(list) => {
-                self.nested(pos, || self.coerce_list(list, mode, pos, out, context))
+                self.nested(pos, || self.coerce_list(list, mode, pos, why, out, context))
             }
-            _ => Err(self.not_a_string(value)),
+            _ => Err(self.not_a_string(value).within(pos, why)),
         }
     }
 
@@ -113,13 +111,19 @@ impl<'h> Interp<'h> {
         list: &'h List<'h>,
         mode: Coercion,
         pos: Pos,
+        why: &'static str,
         out: &mut Vec<u8>,
         context: &mut ContextId,
     ) -> Result<()> {
         for (index, item) in list.items.iter().enumerate() {
-            let value = self.force_at(item, pos)?;
-            self.coerce(value, mode, pos, out, context)
-                .within(pos, "while evaluating one element of the list")?;
+            let value = self
+                .force_at(item, pos)
+                .and_then(|value| {
+                    let item = "while evaluating one element of the list";
+                    self.coerce(value, mode, pos, item, out, context)?;
+                    Ok(value)
+                })
+                .within(pos, why)?;
             let is_empty_list = matches!(value, Value::List(list) if list.items.is_empty());
             if index + 1 < list.items.len() && !is_empty_list {
                 out.push(b' ');
@@ -136,16 +140,20 @@ impl<'h> Interp<'h> {
         pos: Pos,
         why: &'static str,
     ) -> Result<&'h crate::value::NixString<'h>> {
-        let value = self.force_at(cell, pos).within(pos, why)?;
+        let value = self.force_at(cell, pos)?;
         if let Value::String(string) = value {
             return Ok(string);
         }
-        let text = self.with_buffer(|buffer| {
+        let text: Result<_> = self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;
-            self.coerce(value, mode, pos, buffer, &mut context)?;
+            if matches!(value, Value::List(_)) && !mode.more {
+                let shown = self.show_cell(cell);
+                return Err(self.cannot_coerce(value, &shown).within(pos, why));
+            }
+            self.coerce(value, mode, pos, why, buffer, &mut context)?;
             Ok(self.string(&*buffer, context))
         });
-        match text.within(pos, why)? {
+        match text? {
             Value::String(string) => Ok(string),
             _ => Ok(self.shared.empty_string),
         }
@@ -153,8 +161,12 @@ impl<'h> Interp<'h> {
 
     #[cold]
     fn not_a_string(&self, value: Value<'h>) -> Box<Error> {
+        self.cannot_coerce(value, &self.show(value))
+    }
+
+    #[cold]
+    fn cannot_coerce(&self, value: Value<'h>, shown: &str) -> Box<Error> {
         let phrase = value.type_phrase();
-        let shown = self.show(value);
         Error::new(
             ErrorKind::Type,
             format!("cannot coerce {phrase} to a string: {shown}"),

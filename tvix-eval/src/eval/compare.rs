@@ -30,7 +30,7 @@ impl<'h> Interp<'h> {
                 if a.items.len() != b.items.len() {
                     return Ok(false);
                 }
-                return self.nested(pos, || {
+                return self.nested(Pos::NONE, || {
                     for (a, b) in a.items.iter().zip(b.items) {
                         if !self.equal_cells(a, b, pos)? {
                             return Ok(false);
@@ -40,7 +40,7 @@ impl<'h> Interp<'h> {
                 });
             }
             (Value::Attrs(a), Value::Attrs(b)) => {
-                return self.nested(pos, || self.equal_attrs(a, b, pos));
+                return self.nested(Pos::NONE, || self.equal_attrs(a, b, pos));
             }
             _ => false,
         })
@@ -76,6 +76,10 @@ impl<'h> Interp<'h> {
 
     /// Whether one value is less than another.
     pub fn less(&self, left: Value<'h>, right: Value<'h>) -> Result<bool> {
+        self.less_in(left, right, false)
+    }
+
+    fn less_in(&self, left: Value<'h>, right: Value<'h>, in_lists: bool) -> Result<bool> {
         Ok(match (left, right) {
             (Value::Int(a), Value::Int(b)) => a < b,
             (Value::Int(a), Value::Float(b)) => (a as f64) < b,
@@ -90,11 +94,15 @@ impl<'h> Interp<'h> {
                             return Ok(true);
                         };
                         if !self.equal_cells(x, y, Pos::NONE)? {
-                            return self.less(x.get(), y.get());
+                            return self.less_in(x.get(), y.get(), true);
                         }
                     }
                     Ok(false)
                 });
+            }
+            _ if in_lists => {
+                let error = self.incomparable(left, right);
+                return Err(error.within(Pos::NONE, "while comparing two list elements"));
             }
             _ => return Err(self.incomparable(left, right)),
         })
@@ -189,7 +197,10 @@ impl<'h> Interp<'h> {
             self.explain_difference(attr.value, other.value)
                 .map_err(|error| {
                     let name = String::from_utf8_lossy(name);
-                    error.within(Pos::NONE, format!("while comparing attribute '{name}'"))
+                    error
+                        .within(other.pos, "where right hand side is")
+                        .within(attr.pos, "where left hand side is")
+                        .within(Pos::NONE, format!("while comparing attribute '{name}'"))
                 })?;
         }
         Ok(())

@@ -14,9 +14,11 @@ impl<'h> Interp<'h> {
     /// `left + right`.
     pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.eval(&node.left, env)?;
+        // What becomes a string has no paths copied to the store.
+        let copy_to_store = matches!(left, Value::String(_));
         let left = match left {
             Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Path(_) => left,
-            other => self.as_text(other, node.pos)?,
+            other => self.as_text(other, node.left_pos())?,
         };
         let right = self.eval(&node.right, env)?;
         match (left, right) {
@@ -41,13 +43,15 @@ impl<'h> Interp<'h> {
             (first, second) => self.with_buffer(|buffer| {
                 let mut context = ContextId::EMPTY;
                 let mode = Coercion {
-                    copy_to_store: matches!(first, Value::String(_)),
+                    copy_to_store,
                     ..Coercion::STRICT
                 };
-                self.coerce_segment(first, mode, node.pos, buffer, &mut context)?;
-                if let Err(error) = self.coerce(second, mode, node.pos, buffer, &mut context) {
-                    return Err(error.within(self.right_of(node.pos), SEGMENT));
-                }
+                self.coerce(first, mode, node.pos, SEGMENT, buffer, &mut context)?;
+                let at = match second {
+                    Value::String(_) => node.pos,
+                    _ => self.right_of(node.pos),
+                };
+                self.coerce(second, mode, at, SEGMENT, buffer, &mut context)?;
                 match first {
                     Value::Path(_) => self.appended_path(buffer, context, node.pos),
                     _ => Ok(self.string(&*buffer, context)),
@@ -72,7 +76,7 @@ impl<'h> Interp<'h> {
                         buffer.extend_from_slice(string.bytes);
                         context = self.contexts.union(context, string.context);
                     }
-                    other => self.coerce_segment(other, mode, part.pos, buffer, &mut context)?,
+                    other => self.coerce(other, mode, part.pos, SEGMENT, buffer, &mut context)?,
                 }
             }
             if node.string {
@@ -87,7 +91,7 @@ impl<'h> Interp<'h> {
     fn as_text(&self, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
         self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;
-            self.coerce_segment(value, Coercion::STRICT, pos, buffer, &mut context)?;
+            self.coerce(value, Coercion::STRICT, pos, SEGMENT, buffer, &mut context)?;
             Ok(self.string(&*buffer, context))
         })
     }
@@ -112,21 +116,6 @@ impl<'h> Interp<'h> {
                 Some(length) => rest = &rest[length..],
                 None => return Pos(operator.0 + (text.len() - rest.len()) as u32),
             }
-        }
-    }
-
-    #[inline]
-    fn coerce_segment(
-        &self,
-        value: Value<'h>,
-        mode: Coercion,
-        pos: Pos,
-        buffer: &mut Vec<u8>,
-        context: &mut ContextId,
-    ) -> Result<()> {
-        match self.coerce(value, mode, pos, buffer, context) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.within(pos, SEGMENT)),
         }
     }
 

@@ -116,7 +116,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h Attrs<'h>> {
-        match self.force_in(cell, pos, context)? {
+        match self.force_at(cell, pos)? {
             Value::Attrs(attrs) => Ok(attrs),
             other => Err(self.type_error("a set", other).within(pos, context)),
         }
@@ -130,7 +130,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h List<'h>> {
-        match self.force_in(cell, pos, context)? {
+        match self.force_at(cell, pos)? {
             Value::List(list) => Ok(list),
             other => Err(self.type_error("a list", other).within(pos, context)),
         }
@@ -146,7 +146,10 @@ impl<'h> Interp<'h> {
     ) -> Result<&'h NixString<'h>> {
         match self.force_in(cell, pos, context)? {
             Value::String(string) => Ok(string),
-            other => Err(self.type_error("a string", other).within(pos, context)),
+            other => Err(self
+                .type_error("a string", other)
+                .at(pos)
+                .within(pos, context)),
         }
     }
 
@@ -169,7 +172,10 @@ impl<'h> Interp<'h> {
     pub fn expect_int(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<i64> {
         match self.force_in(cell, pos, context)? {
             Value::Int(value) => Ok(value),
-            other => Err(self.type_error("an integer", other).within(pos, context)),
+            other => Err(self
+                .type_error("an integer", other)
+                .at(pos)
+                .within(pos, context)),
         }
     }
 
@@ -178,7 +184,10 @@ impl<'h> Interp<'h> {
     pub fn expect_bool(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<bool> {
         match self.force_in(cell, pos, context)? {
             Value::Bool(value) => Ok(value),
-            other => Err(self.type_error("a Boolean", other).within(pos, context)),
+            other => Err(self
+                .type_error("a Boolean", other)
+                .at(pos)
+                .within(pos, context)),
         }
     }
 
@@ -197,7 +206,10 @@ impl<'h> Interp<'h> {
         if callable {
             return Ok(value);
         }
-        Err(self.type_error("a function", value).within(pos, context))
+        Err(self
+            .type_error("a function", value)
+            .at(pos)
+            .within(pos, context))
     }
 
     #[inline]

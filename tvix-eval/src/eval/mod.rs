@@ -163,7 +163,7 @@ impl<'h> Interp<'h> {
                 Value::Attrs(attrs) => attrs,
                 _ => self.expect_attrs(
                     cell,
-                    name.pos,
+                    with.pos,
                     "while evaluating the first subexpression of a with expression",
                 )?,
             };
@@ -196,24 +196,27 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<bool> {
-        match self.eval(expr, env)? {
-            Value::Bool(value) => Ok(value),
+        match self.eval(expr, env) {
+            Ok(Value::Bool(value)) => Ok(value),
             other => Err(self.not_a_bool(other, pos, context)),
         }
     }
 
     #[cold]
-    fn not_a_bool(&self, found: Value<'h>, pos: Pos, context: &'static str) -> Box<Error> {
-        self.type_error("a Boolean", found)
-            .at(pos)
-            .within(pos, context)
+    fn not_a_bool(&self, found: Result<Value<'h>>, pos: Pos, context: &'static str) -> Box<Error> {
+        match found {
+            Ok(value) => self.type_error("a Boolean", value).at(pos),
+            Err(error) => error,
+        }
+        .within(pos, context)
     }
 
     #[cold]
     fn not_negated(&self, not: &'h Not<'h>, operand: Result<Value<'h>>) -> Box<Error> {
         let pos = match &not.operand {
-            Expr::Const(_) | Expr::Concat(_) => Pos::NONE,
-            _ => self.right_of(not.pos),
+            Expr::Concat(_) => Pos::NONE,
+            Expr::Global(_) => self.right_of(not.pos),
+            operand => operand.pos(),
         };
         match operand {
             Ok(value) => self.type_error("a Boolean", value).at(pos),

@@ -66,6 +66,8 @@ impl<'h> Interp<'h> {
             BinaryOp::Concat => return self.concat_lists(node, env),
             BinaryOp::Add => return self.add(node, env),
             BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div => {
+                // In C++ Nix these operators are calls.
+                self.deeper(pos)?;
                 let result = (|| {
                     let left = self.eval(&node.left, env)?;
                     let right = self.eval(&node.right, env)?;
@@ -81,6 +83,7 @@ impl<'h> Interp<'h> {
                 });
             }
             BinaryOp::Less | BinaryOp::GreaterOrEqual => {
+                self.deeper(pos)?;
                 let less = (|| {
                     let left = self.eval(&node.left, env)?;
                     let right = self.eval(&node.right, env)?;
@@ -95,6 +98,7 @@ impl<'h> Interp<'h> {
                 }
             }
             BinaryOp::Greater | BinaryOp::LessOrEqual => {
+                self.deeper(pos)?;
                 // `a > b` is `__lessThan b a`, which evaluates `b` first.
                 let less = (|| {
                     let right = self.eval(&node.right, env)?;
@@ -118,13 +122,16 @@ impl<'h> Interp<'h> {
         let right = self.operand_attrs(
             &node.right,
             env,
-            node.pos,
+            match &node.right {
+                Expr::Global(_) => self.right_of(Pos(node.pos.0 + 1)),
+                right => right.pos(),
+            },
             "in the right operand of the update (//) operator",
         )?;
         let left = self.operand_attrs(
             &node.left,
             env,
-            node.pos,
+            node.left.pos(),
             "in the left operand of the update (//) operator",
         )?;
         self.make_room_for::<Attr<'h>>(left.entries.len() + right.entries.len())?;

@@ -16,7 +16,7 @@ impl<'h> Interp<'h> {
             && let Value::Attrs(attrs) = value
             && let Some(attr) = attrs.get(*name)
         {
-            return match self.force_at(attr.value, select.pos) {
+            return match self.force_at(attr.value, attr.pos) {
                 Ok(value) => Ok(Step::Done(value)),
                 Err(error) => Err(self.in_selection(error, select, attr.pos, 0)),
             };
@@ -35,7 +35,7 @@ impl<'h> Interp<'h> {
                 return Err(self.in_selection(error, select, last, index));
             };
             last = attr.pos;
-            value = match self.force_at(attr.value, select.pos) {
+            value = match self.force_at(attr.value, attr.pos) {
                 Ok(value) => value,
                 Err(error) => return Err(self.in_selection(error, select, last, index)),
             };
@@ -52,7 +52,7 @@ impl<'h> Interp<'h> {
         value: Value<'h>,
         env: Env<'h>,
     ) -> Result<Option<&'h crate::value::Attr<'h>>> {
-        let name = self.attr_name(part, env, select.pos)?;
+        let name = self.attr_name(part, env)?;
         match value {
             Value::Attrs(attrs) => Ok(attrs.get(name)),
             _ if select.default.is_some() => Ok(None),
@@ -64,15 +64,15 @@ impl<'h> Interp<'h> {
 
     /// The symbol of a part of a path.
     #[inline(always)]
-    fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
+    fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>) -> Result<Symbol> {
         match part {
             AttrName::Static(name) => Ok(*name),
-            AttrName::Dynamic(expr) => self.computed_name(expr, env, pos),
+            AttrName::Dynamic(expr) => self.computed_name(expr, env),
         }
     }
 
     #[inline(never)]
-    fn computed_name(&self, expr: &'h Expr<'h>, env: Env<'h>, pos: Pos) -> Result<Symbol> {
+    fn computed_name(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Symbol> {
         let value = self.eval(expr, env)?;
         if let Value::String(name) = value
             && name.context.is_empty()
@@ -80,7 +80,8 @@ impl<'h> Interp<'h> {
             return Ok(self.intern_string(name));
         }
         let cell = self.cell(value);
-        let name = self.expect_plain_string(cell, pos, "while evaluating an attribute name")?;
+        let why = "while evaluating an attribute name";
+        let name = self.expect_plain_string(cell, expr.pos(), why)?;
         Ok(self.intern_string(name))
     }
 
@@ -92,7 +93,7 @@ impl<'h> Interp<'h> {
         value: Value<'h>,
         env: Env<'h>,
     ) -> Box<Error> {
-        let name = match self.attr_name(part, env, select.pos) {
+        let name = match self.attr_name(part, env) {
             Ok(name) => name,
             Err(error) => return error,
         };
@@ -140,7 +141,7 @@ impl<'h> Interp<'h> {
     pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let mut value = self.eval(&has.base, env)?;
         for (index, part) in has.path.iter().enumerate() {
-            let name = self.attr_name(part, env, has.pos)?;
+            let name = self.attr_name(part, env)?;
             let found: Option<_> = match value {
                 Value::Attrs(attrs) => Attrs::get(attrs, name),
                 _ => None,

@@ -308,7 +308,7 @@ impl<'h> Interp<'h> {
     #[inline]
     pub(crate) fn deeper(&self, pos: Pos) -> Result<()> {
         let depth = self.depth.get();
-        if depth >= self.max_depth {
+        if depth > self.max_depth {
             return Err(too_deep(pos));
         }
         let left = self.calls_left.get();
@@ -323,8 +323,8 @@ impl<'h> Interp<'h> {
 
     /// Works one call deeper.
     #[inline]
-    pub(crate) fn nested<T>(&self, _: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.deeper(Pos::NONE)?;
+    pub(crate) fn nested<T>(&self, pos: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.deeper(pos)?;
         self.check_stack()?;
         let result = work();
         self.depth.set(self.depth.get() - 1);

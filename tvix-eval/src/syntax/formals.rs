@@ -50,7 +50,7 @@ impl<'h> Parser<'_, 'h> {
                     }
                     Tok::Dot | Tok::Assign => {
                         let attrs = self.bindings_from(pos, name, name_pos)?;
-                        self.want(Tok::RBrace, &[])?;
+                        self.want(Tok::RBrace, &["'inherit'"])?;
                         self.lx.advance();
                         let head = Expr::AttrSet(self.heap.alloc(attrs));
                         return self.operation(Some((head, pos)));

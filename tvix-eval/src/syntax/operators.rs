@@ -12,6 +12,8 @@ pub(super) struct Pending {
     prefix: bool,
     precedence: u8,
     pos: Pos,
+    /// Where its left side begins, or itself if it has none.
+    start: Pos,
 }
 
 impl<'h> Parser<'_, 'h> {
@@ -20,18 +22,22 @@ impl<'h> Parser<'_, 'h> {
         if head.is_none() && matches!(self.lx.tok, Tok::Not | Tok::Minus) {
             return self.operators(None);
         }
+        let start = match &head {
+            Some((_, pos)) => *pos,
+            None => self.lx.here(),
+        };
         let operand = self.application(head)?;
         if self.lx.tok.is_operator() {
-            return self.operators(Some(operand));
+            return self.operators(Some((operand, start)));
         }
         Ok(operand)
     }
 
     #[inline(never)]
-    fn operators(&mut self, mut first: Option<Expr<'h>>) -> Parsed<Expr<'h>> {
+    fn operators(&mut self, mut first: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
         let pending = self.pending.len();
         loop {
-            let mut operand = match first.take() {
+            let (mut operand, mut start) = match first.take() {
                 Some(operand) => operand,
                 None => {
                     loop {
@@ -45,15 +51,17 @@ impl<'h> Parser<'_, 'h> {
                             prefix: true,
                             precedence,
                             pos: self.lx.here(),
+                            start: self.lx.here(),
                         });
                         self.lx.advance();
                     }
-                    self.application(None)?
+                    let start = self.lx.here();
+                    (self.application(None)?, start)
                 }
             };
             if self.lx.tok == Tok::Question {
                 let pos = self.lx.here();
-                operand = self.complete(operand, pending, 11, false);
+                (operand, start) = self.complete(operand, start, pending, 11, false);
                 self.lx.advance();
                 let path = self.attr_path()?;
                 operand = Expr::HasAttr(self.heap.alloc(HasAttr {
@@ -67,7 +75,7 @@ impl<'h> Parser<'_, 'h> {
             }
             let tok = self.lx.tok;
             if !tok.is_operator() {
-                return Ok(self.complete(operand, pending, 0, false));
+                return Ok(self.complete(operand, start, pending, 0, false).0);
             }
             let (precedence, right) = match tok {
                 Tok::Implies => (1, true),
@@ -81,7 +89,7 @@ impl<'h> Parser<'_, 'h> {
                 _ => (10, true),
             };
             if let 4 | 5 = precedence {
-                operand = self.complete(operand, pending, precedence + 1, false);
+                (operand, start) = self.complete(operand, start, pending, precedence + 1, false);
                 if self.pending.len() > pending
                     && self
                         .pending
@@ -91,7 +99,7 @@ impl<'h> Parser<'_, 'h> {
                     return Err(self.unexpected(&[]));
                 }
             } else {
-                operand = self.complete(operand, pending, precedence, right);
+                (operand, start) = self.complete(operand, start, pending, precedence, right);
             }
             self.operands.push(operand);
             self.pending.push(Pending {
@@ -99,26 +107,29 @@ impl<'h> Parser<'_, 'h> {
                 prefix: false,
                 precedence,
                 pos: self.lx.here(),
+                start,
             });
             self.lx.advance();
         }
     }
 
     /// Applies the operators above `base` that bind tighter than `precedence`, or, if it is not
-    /// `strict`, as tight.
+    /// `strict`, as tight. Where the result begins comes with it.
     fn complete(
         &mut self,
         mut operand: Expr<'h>,
+        mut start: Pos,
         base: usize,
         precedence: u8,
         strict: bool,
-    ) -> Expr<'h> {
+    ) -> (Expr<'h>, Pos) {
         while self.pending.len() > base
             && let Some(top) = self.pending.pop_if(|top| {
                 top.precedence > precedence || (!strict && top.precedence == precedence)
             })
         {
             let pos = top.pos;
+            start = top.start;
             operand = if top.prefix && top.tok == Tok::Not {
                 Expr::Not(self.heap.alloc(Not { pos, operand }))
             } else {
@@ -129,13 +140,14 @@ impl<'h> Parser<'_, 'h> {
                 };
                 Expr::Binary(self.heap.alloc(Binary {
                     op: binary_op(top.tok),
+                    left_length: u16::try_from(pos.0 - start.0).unwrap_or(u16::MAX),
                     pos,
                     left,
                     right: operand,
                 }))
             };
         }
-        operand
+        (operand, start)
     }
 }
 

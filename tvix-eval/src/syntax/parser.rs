@@ -221,7 +221,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             return self.operation(Some((head, pos)));
         }
         let attrs = self.bindings(pos, true)?;
-        self.want(Tok::In, &[])?;
+        self.want(Tok::In, &["'in'", "'inherit'"])?;
         if !attrs.dynamic.is_empty() {
             return Err(self.fail_at(SyntaxErrorKind::DynamicInLet, pos));
         }
@@ -403,7 +403,13 @@ impl<'c, 'h> Parser<'c, 'h> {
     /// `{ … }`, from behind the brace.
     pub(super) fn set(&mut self, pos: Pos, recursive: bool) -> Parsed<Expr<'h>> {
         let attrs = self.bindings(pos, recursive)?;
-        self.want(Tok::RBrace, &[])?;
+        self.want(
+            Tok::RBrace,
+            match recursive {
+                true => &["'inherit'", "'}'"],
+                false => &["'inherit'"],
+            },
+        )?;
         self.lx.advance();
         Ok(Expr::AttrSet(self.heap.alloc(attrs)))
     }

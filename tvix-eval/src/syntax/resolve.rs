@@ -306,6 +306,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         self.depth += 1;
         let outer = self.with;
         self.with = Some(self.heap.alloc(WithScope {
+            pos: with.pos,
             depth: self.depth,
             outer,
         }));

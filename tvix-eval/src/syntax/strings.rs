@@ -313,6 +313,7 @@ impl<'h> Parser<'_, 'h> {
         self.parts.push(ConcatPart { pos, expr: first });
         let mut slash = literal.ends_with(b"/");
         let mut at = self.lx.pos;
+        let mut last = pos;
         loop {
             if self.lx.byte(at) == b'$' && self.lx.byte(at + 1) == b'{' {
                 self.interpolation(at)?;
@@ -327,12 +328,12 @@ impl<'h> Parser<'_, 'h> {
             let expr = self.string_constant(&text[at..end]);
             let pos = self.lx.place(at);
             self.parts.push(ConcatPart { pos, expr });
+            last = pos;
             slash = text[end - 1] == b'/';
             at = end;
         }
-        let here = self.lx.place(at);
         if slash {
-            return Err(self.fail_at(SyntaxErrorKind::TrailingSlash, here));
+            return Err(self.fail_at(SyntaxErrorKind::TrailingSlash, last));
         }
         self.lx.pos = at;
         match self.parts.len() - base {
@@ -352,7 +353,7 @@ impl<'h> Parser<'_, 'h> {
                     found: "end of path",
                     expected: vec!["'${'"],
                 };
-                return Err(self.fail_at(kind, here));
+                return Err(self.fail_at(kind, pos));
             }
             _ => {}
         }

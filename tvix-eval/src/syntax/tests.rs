@@ -225,10 +225,10 @@ fn words() {
     shows("<a/b>", "(__findFile __nixPath \"a/b\")");
     shows("1 # a\r+ 2 /* b **/", "(1 + 2)");
     shows("1 \0 anything", "1");
-    fails("./a/", "1:5: path has a trailing slash");
+    fails("./a/", "1:1: path has a trailing slash");
     fails(
         "./a//b",
-        "1:7: syntax error, unexpected end of path, expecting '${'",
+        "1:1: syntax error, unexpected end of path, expecting '${'",
     );
     fails(
         "9223372036854775808",

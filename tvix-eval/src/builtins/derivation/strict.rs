@@ -9,7 +9,7 @@ use nix_compat::derivation::{
 };
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::{SortedMap, SortedSet};
-use nix_compat::store_path::{NameError, StorePathName};
+use nix_compat::store_path::StorePathName;
 
 use super::Known;
 use crate::builtins::text;
@@ -49,11 +49,13 @@ pub(super) fn derivation_strict<'h>(
             "in the attrset passed as argument to builtins.derivationStrict",
         ));
     };
-    let text = interp.expect_plain_string(
-        name.value,
-        name.pos,
-        "while evaluating the `name` attribute passed to builtins.derivationStrict",
-    )?;
+    let text = interp
+        .expect_plain_string(
+            name.value,
+            Pos::NONE,
+            "while evaluating the `name` attribute passed to builtins.derivationStrict",
+        )
+        .within(name.pos, "while evaluating the derivation attribute 'name'")?;
     let result = parse_name(text.bytes)
         .and_then(|parsed| collect(interp, attrs, parsed, pos))
         .and_then(|draft| instantiate(interp, draft));
@@ -74,15 +76,7 @@ fn wrong(message: impl Into<String>) -> Box<Error> {
 fn parse_name(name: &[u8]) -> Result<StorePathName> {
     StorePathName::from_bytes(name).map_err(|error| {
         let name = String::from_utf8_lossy(name);
-        let what = match error {
-            NameError::Empty => "name must not be empty".to_owned(),
-            NameError::InvalidByte { byte, .. } => format!(
-                "name '{name}' contains illegal character '{}'",
-                char::from(byte)
-            ),
-            NameError::Dots => format!("name '{name}' is not valid"),
-            other => format!("name '{name}': {other}"),
-        };
+        let what = crate::access::copy::name_error(&name, &error);
         wrong(format!(
             "invalid derivation name: {what}. Please pass a different 'name'."
         ))
@@ -97,7 +91,7 @@ fn collect<'h>(
 ) -> Result<Draft> {
     let known = &interp.known;
     let flag = |attr: Option<&Attr<'h>>, context| match attr {
-        Some(attr) => interp.expect_bool(attr.value, attr.pos, context),
+        Some(attr) => interp.expect_bool(attr.value, Pos::NONE, context),
         None => Ok(false),
     };
     let structured = flag(
@@ -188,15 +182,14 @@ impl Draft {
             for item in list.items {
                 let value = interp.force_at(item, attr.pos)?;
                 let mut text = Vec::new();
-                interp
-                    .coerce(
-                        value,
-                        Coercion::ENVIRONMENT,
-                        attr.pos,
-                        &mut text,
-                        &mut self.context,
-                    )
-                    .within(attr.pos, "while evaluating an element of the argument list")?;
+                interp.coerce(
+                    value,
+                    Coercion::ENVIRONMENT,
+                    attr.pos,
+                    "while evaluating an element of the argument list",
+                    &mut text,
+                    &mut self.context,
+                )?;
                 self.derivation.args.push(text.into());
             }
             return Ok(());
@@ -210,6 +203,7 @@ impl Draft {
                 value,
                 Coercion::ENVIRONMENT,
                 attr.pos,
+                "",
                 text,
                 &mut self.context,
             )?;
@@ -222,7 +216,7 @@ impl Draft {
         } else if attr.name == known.output_hash {
             self.hash = Some(utf8(&text)?);
         } else if attr.name == known.output_hash_algo {
-            self.algo = parse_algo(&text)?;
+            self.algo = parse_algo(&text);
         } else if attr.name == known.output_hash_mode {
             self.method = Some(parse_method(&text)?);
         } else if attr.name == known.outputs {
@@ -275,7 +269,7 @@ impl Draft {
         } else if attr.name == known.output_hash_algo {
             self.algo = parse_algo(
                 plain("while evaluating the `outputHashAlgo` attribute passed to builtins.derivationStrict")?.bytes,
-            )?;
+            );
         } else if attr.name == known.output_hash_mode {
             self.method = Some(parse_method(
                 plain("while evaluating the `outputHashMode` attribute passed to builtins.derivationStrict")?.bytes,
@@ -305,16 +299,9 @@ fn utf8(text: &[u8]) -> Result<String> {
     String::from_utf8(text.to_vec()).map_err(|_| wrong("a hash that is not UTF-8"))
 }
 
-fn parse_algo(text: &[u8]) -> Result<Option<HashAlgo>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let text = String::from_utf8_lossy(text);
-    text.parse().map(Some).map_err(|_| {
-        wrong(format!(
-            "unknown hash algorithm '{text}', expect 'blake3', 'md5', 'sha1', 'sha256', or 'sha512'"
-        ))
-    })
+/// What is no algorithm is none: the hash has to say then which one it is of.
+fn parse_algo(text: &[u8]) -> Option<HashAlgo> {
+    String::from_utf8_lossy(text).parse().ok()
 }
 
 fn parse_method(text: &[u8]) -> Result<ContentAddressMethod> {
