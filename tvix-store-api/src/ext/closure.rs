@@ -11,10 +11,10 @@ use super::StoreExt;
 use crate::{Store, StoreError};
 
 /// How many look-ups a closure keeps in flight.
-const LOOK_UPS_IN_FLIGHT: usize = 32;
+const LOOK_UPS_IN_FLIGHT: usize = 64;
 
 /// How many paths are copied at once.
-const COPIES_IN_FLIGHT: usize = 16;
+const COPIES_IN_FLIGHT: usize = 32;
 
 pub(super) async fn closure<S: Store + ?Sized>(
     store: &S,

@@ -1,0 +1,384 @@
+//! The server as clients see it, friendly ones and others. Requests are written by hand, as no
+//! client would send some of them.
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::signature::SigningKey;
+use nix_compat::store_path::{StoreDir, StorePath};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tvix_cache_server::{CacheServer, ServerOptions};
+use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
+use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::{MemoryStore, Store, StoreError, StoreExt as _};
+
+struct Served {
+    address: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(store: Arc<dyn Store>, options: ServerOptions) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = CacheServer::new(store, options);
+    let task = tokio::spawn(server.serve(listener, std::future::pending()));
+    Served { address, task }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_seed("test-1", &[7; 32]).unwrap()
+}
+
+fn memory() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(StoreDir::default()))
+}
+
+async fn add(store: &dyn Store, name: &str, contents: &[u8]) -> StorePath {
+    let name = name.parse().unwrap();
+    store
+        .add_text(name, contents, Default::default())
+        .await
+        .unwrap()
+}
+
+/// Sends bytes, and returns all that comes until the server hangs up.
+async fn raw(address: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // It may hang up before it has read all.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    answer
+}
+
+/// Status, headers and body.
+async fn request(address: &str, line: &str, headers: &str) -> (u16, String, Vec<u8>) {
+    let text = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    let answer = raw(address, text.as_bytes()).await;
+    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec())
+        .unwrap()
+        .to_lowercase();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head, answer[end + 4..].to_vec())
+}
+
+async fn get(address: &str, name: &str) -> (u16, String, Vec<u8>) {
+    request(address, &format!("GET {name}"), "").await
+}
+
+#[tokio::test]
+async fn our_client_copies_a_closure() {
+    let store = memory();
+    let first = add(&*store, "first", &[b'x'; 1_000_000]).await;
+    let references = [first.clone()].into();
+    let name = "second".parse().unwrap();
+    let second = store.add_text(name, b"second", references).await.unwrap();
+    let served = serve(
+        store.clone(),
+        ServerOptions::default().signing_keys([key()]),
+    )
+    .await;
+    let uri = format!("http://{}", served.address).parse().unwrap();
+    let options = BinaryCacheOptions::new(uri).unwrap();
+    let options = options.trusted_keys([key().verifying_key()]);
+    let cache = BinaryCache::open(options).await.unwrap();
+    assert_eq!(cache.info().priority, 50);
+    let target = memory();
+    let copied = cache
+        .copy_closure(&*target, std::slice::from_ref(&second))
+        .await;
+    assert_eq!(copied.unwrap().len(), 2);
+    target.verify(&first).await.unwrap();
+    let info = target.require(&second).await.unwrap();
+    assert_eq!(info.signatures.len(), 1);
+    let dir = StoreDir::default();
+    assert!(
+        info.signed_by(&dir, &[key().verifying_key()])
+            .next()
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn heads_ranges_and_what_is_not_there() {
+    let store = memory();
+    let path = add(&*store, "text", b"some text of a file").await;
+    let served = serve(store.clone(), ServerOptions::default()).await;
+    let address = &served.address;
+    let (status, head, body) = get(address, "/nix-cache-info").await;
+    assert_eq!(status, 200);
+    assert!(head.contains("text/x-nix-cache-info"), "{head}");
+    let text = String::from_utf8(body).unwrap();
+    assert_eq!(
+        text,
+        "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 50\n"
+    );
+    let (status, _, narinfo) = get(address, &format!("/{}.narinfo", path.hash_part())).await;
+    assert_eq!(status, 200);
+    let narinfo = String::from_utf8(narinfo).unwrap();
+    let url = narinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("URL: "))
+        .unwrap();
+    let url = format!("/{url}");
+    let (status, head, nar) = get(address, &url).await;
+    assert_eq!(status, 200);
+    let info = store.require(&path).await.unwrap();
+    assert_eq!(nar.len() as u64, info.nar_size);
+    assert!(head.contains("accept-ranges: bytes"), "{head}");
+    let (status, head, body) = request(address, &format!("HEAD {url}"), "").await;
+    assert_eq!((status, body.len()), (200, 0));
+    assert!(
+        head.contains(&format!("content-length: {}", nar.len())),
+        "{head}"
+    );
+    for (range, expected) in [
+        ("0-", 0..nar.len()),
+        ("10-19", 10..20),
+        ("-5", nar.len() - 5..nar.len()),
+    ] {
+        let header = format!("Range: bytes={range}\r\n");
+        let (status, head, body) = request(address, &format!("GET {url}"), &header).await;
+        assert_eq!(
+            (status, &body[..]),
+            (206, &nar[expected.clone()]),
+            "{range}"
+        );
+        let range = format!(
+            "content-range: bytes {}-{}/{}",
+            expected.start,
+            expected.end - 1,
+            nar.len()
+        );
+        assert!(head.contains(&range), "{head}");
+    }
+    let header = format!("Range: bytes={}-\r\n", nar.len());
+    let (status, ..) = request(address, &format!("GET {url}"), &header).await;
+    assert_eq!(status, 416);
+    let header = "Range: bytes=5-\r\nIf-Range: \"other\"\r\n";
+    let (status, _, body) = request(address, &format!("GET {url}"), header).await;
+    assert_eq!((status, body.len()), (200, nar.len()));
+    let unknown = "0".repeat(32);
+    for name in [
+        "/".to_owned(),
+        "/x".to_owned(),
+        "/index.html".to_owned(),
+        format!("/{unknown}.narinfo"),
+        format!("/{}.ls", path.hash_part()),
+        format!("/nar/{unknown}.nar"),
+        format!("/nar/{}-{}.nar", path.hash_part(), "0".repeat(52)),
+        format!("/nar/{}.nar", path.hash_part()),
+        format!("{url}/x"),
+    ] {
+        assert_eq!(get(address, &name).await.0, 404, "{name}");
+    }
+    for method in ["PUT", "DELETE", "POST"] {
+        let (status, ..) = request(address, &format!("{method} {url}"), "").await;
+        assert_eq!(status, 405, "{method}");
+    }
+}
+
+/// Neither names nor symlinks lead out of the store.
+#[tokio::test]
+async fn nothing_outside_of_the_store_is_served() {
+    let directory = TempDir::new().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "a secret").unwrap();
+    let root = directory.path().join("root");
+    let store = LocalStore::open(LocalStoreOptions::new(&root))
+        .await
+        .unwrap();
+    let link = directory.path().join("link");
+    symlink(&secret, &link).unwrap();
+    let method = ContentAddressMethod::NixArchive;
+    let path = store
+        .add_tree(&link, "link".parse().unwrap(), method)
+        .await
+        .unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let served = serve(store.clone(), ServerOptions::default()).await;
+    let address = &served.address;
+    // A symlink is served as one.
+    let info = store.require(&path).await.unwrap();
+    let hash = nix_compat::nixbase32::encode(&info.nar_hash);
+    let (status, _, body) = get(address, &format!("/nar/{}-{hash}.nar", path.hash_part())).await;
+    assert_eq!(status, 200);
+    let text = String::from_utf8_lossy(&body).into_owned();
+    assert!(
+        text.contains("symlink") && !text.contains("a secret"),
+        "{text}"
+    );
+    let secret = secret.display();
+    for name in [
+        "/../../etc/passwd".to_owned(),
+        "/nar/../../../etc/passwd".to_owned(),
+        "/nar/..%2f..%2fetc%2fpasswd".to_owned(),
+        "/%2e%2e/%2e%2e/etc/passwd".to_owned(),
+        "/nar/%2e%2e%5c..".to_owned(),
+        "//etc/passwd".to_owned(),
+        "/nar//etc/passwd".to_owned(),
+        format!("/nar{secret}"),
+        format!("{secret}"),
+        format!("/{path}"),
+        format!("/nar/{path}"),
+        format!("/nix/store/{path}"),
+        "/nar/%00".to_owned(),
+        "/nar/%ff%fe.nar".to_owned(),
+        format!("/{}%00.narinfo", path.hash_part()),
+    ] {
+        let (status, _, body) = get(address, &name).await;
+        assert!((400..500).contains(&status), "{name}: {status}");
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(
+            !text.contains("secret") && !text.contains("root:"),
+            "{name}: {text}"
+        );
+    }
+    let answer = raw(
+        address,
+        b"GET http://other/nix-cache-info\0 HTTP/1.1\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
+    make_writable(&root);
+}
+
+fn make_writable(directory: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700));
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_have_limits() {
+    let served = serve(memory(), ServerOptions::default()).await;
+    let head = "GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n";
+    for (what, text) in [
+        (
+            "one that is large",
+            format!("{head}X: {}\r\n\r\n", "x".repeat(100_000)),
+        ),
+        (
+            "one without end",
+            format!("{head}X: {}", "x".repeat(1_000_000)),
+        ),
+        ("many", format!("{head}{}\r\n", "X: y\r\n".repeat(1000))),
+        (
+            "a long name",
+            format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1_000_000)),
+        ),
+    ] {
+        let answer = raw(&served.address, text.as_bytes()).await;
+        // It may be gone before it has said so.
+        let fine = answer.is_empty()
+            || answer.starts_with(b"HTTP/1.1 431")
+            || answer.starts_with(b"HTTP/1.1 414");
+        assert!(fine, "{what}: {}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(get(&served.address, "/nix-cache-info").await.0, 200);
+}
+
+fn impatient() -> ServerOptions {
+    ServerOptions::default().timeouts(Duration::from_millis(100), Duration::from_millis(100))
+}
+
+/// The read ends: the server has hung up. Without its limits, this would wait forever.
+#[tokio::test]
+async fn slow_senders_are_hung_up_on() {
+    let served = serve(memory(), impatient()).await;
+    for begun in [
+        "",
+        "GET /nix",
+        "GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n",
+    ] {
+        let answer = raw(&served.address, begun.as_bytes()).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{begun:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_receivers_are_hung_up_on() {
+    let store = memory();
+    // More than buffers on the way can take.
+    let path = add(&*store, "large", &vec![b'x'; 50_000_000]).await;
+    let info = store.require(&path).await.unwrap();
+    let hash = nix_compat::nixbase32::encode(&info.nar_hash);
+    let mut options = impatient();
+    options.connections = 1;
+    let served = serve(store.clone(), options).await;
+    let mut slow = TcpStream::connect(&served.address).await.unwrap();
+    let name = format!("/nar/{}-{hash}.nar", path.hash_part());
+    let text = format!("GET {name} HTTP/1.1\r\nHost: x\r\n\r\n");
+    slow.write_all(text.as_bytes()).await.unwrap();
+    let mut some = [0; 100];
+    slow.read_exact(&mut some).await.unwrap();
+    // There is only one place, which this one takes until the server gives up on it.
+    assert_eq!(get(&served.address, "/nix-cache-info").await.0, 200);
+    let mut rest = Vec::new();
+    let _ = slow.read_to_end(&mut rest).await;
+    assert!(rest.len() < 50_000_000, "it was sent all of it");
+}
+
+#[tokio::test]
+async fn errors_of_the_store_are_not_shown() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().join("root");
+    let store = LocalStore::open(LocalStoreOptions::new(&root))
+        .await
+        .unwrap();
+    let path = add(&store, "text", b"text").await;
+    let served = serve(Arc::new(store.clone()), ServerOptions::default()).await;
+    let info = store.require(&path).await.unwrap();
+    let hash = nix_compat::nixbase32::encode(&info.nar_hash);
+    std::fs::remove_file(store.real_path(&path)).unwrap();
+    let name = format!("/nar/{}-{hash}.nar", path.hash_part());
+    let answer = raw(
+        &served.address,
+        format!("GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+    .await;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let place = directory.path().display().to_string();
+    assert!(!text.contains(&place), "{text}");
+    let missing: Result<_, StoreError> = store.find(&[0; 20]).await;
+    assert!(missing.unwrap().is_none());
+    make_writable(&root);
+}
+
+#[tokio::test]
+async fn shutting_down_ends_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let server = CacheServer::new(memory(), ServerOptions::default());
+    let task = tokio::spawn(server.serve(listener, async {
+        let _ = ended.await;
+    }));
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut some = [0; 20];
+    idle.read_exact(&mut some).await.unwrap();
+    end.send(()).unwrap();
+    task.await.unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+}

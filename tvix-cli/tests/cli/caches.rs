@@ -1,0 +1,140 @@
+//! Caches on the command line: copied to, signed, built from, served.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix_compat::derivation::Instantiated;
+use nix_compat::signature::SigningKey;
+use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
+use tvix_tests::program::{Ended, run};
+
+use super::build;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tvix");
+
+fn store_command(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(PROGRAM);
+    run(command.arg("store").args(arguments).stdin(Stdio::null()))
+}
+
+fn greeting() -> Instantiated {
+    instantiate(shell("greeting", "echo hello > $out"))
+}
+
+/// A world where the greeting is built, and a key in a file.
+async fn origin() -> (LocalWorld, SigningKey, String) {
+    let world = LocalWorld::new().await;
+    let drv = world.write(&greeting()).await;
+    run(build(&world).arg(&drv).arg("--no-out-link")).expect(0);
+    let key = SigningKey::from_seed("ours-1", &[3; 32]).unwrap();
+    let file = world.beside("key");
+    fs::write(&file, key.to_secret_text()).unwrap();
+    (world, key, file.display().to_string())
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Builds the greeting in a new world, with these arguments besides.
+async fn built_elsewhere(arguments: &[&str]) -> Ended {
+    let world = LocalWorld::new().await;
+    let drv = world.write(&greeting()).await;
+    let ended = run(build(&world).arg(&drv).arg("--no-out-link").args(arguments)).expect(0);
+    let out = absolute(&greeting().output_path("out").unwrap());
+    assert_eq!(ended.out, [out]);
+    world.expect_clean().await;
+    ended
+}
+
+#[tokio::test]
+async fn what_was_copied_to_a_cache_is_not_built_again() {
+    let (world, key, key_file) = origin().await;
+    let out = absolute(&greeting().output_path("out").unwrap());
+    let uri = format!("file://{}", text(&world.beside("cache")));
+    fs::create_dir(world.beside("cache")).unwrap();
+    let root = text(&world.root());
+    let copied = store_command(&["copy", "--from", &root, "--to", &uri, &out]).expect(0);
+    assert_eq!(copied.out, [out.as_str()]);
+    let again = store_command(&["copy", "--from", &root, "--to", &uri, &out]).expect(0);
+    assert!(again.out.is_empty(), "{again:?}");
+    let public = key.verifying_key().to_string();
+    let from_cache = ["--substituter", &uri, "--trusted-public-key", &public];
+    // Nobody has signed it yet.
+    let ended = built_elsewhere(&from_cache).await;
+    ended.says(&["building", "without a signature of a trusted key"]);
+    store_command(&["sign", "--store", &uri, "--key-file", &key_file, &out]).expect(0);
+    let ended = built_elsewhere(&from_cache).await.says(&["fetching"]);
+    assert!(!ended.err.contains("building"), "{ended:?}");
+    let mut not = from_cache.to_vec();
+    not.push("--no-substitute");
+    let ended = built_elsewhere(&not).await.says(&["building"]);
+    assert!(!ended.err.contains("fetching"), "{ended:?}");
+    // One that is not there is no reason to fail.
+    let nowhere = ["--substituter", "file:///nonexistent/cache"];
+    built_elsewhere(&nowhere)
+        .await
+        .says(&["warning", "is not used", "building"]);
+}
+
+#[tokio::test]
+async fn signatures_of_a_local_store_go_with_the_paths() {
+    let (world, key, key_file) = origin().await;
+    let out = absolute(&greeting().output_path("out").unwrap());
+    let root = text(&world.root());
+    for _ in 0..2 {
+        store_command(&["sign", "--store", &root, "--key-file", &key_file, &out]).expect(0);
+    }
+    let uri = format!("file://{}", text(&world.beside("cache")));
+    fs::create_dir(world.beside("cache")).unwrap();
+    store_command(&["copy", "--from", &root, "--to", &uri, &out]).expect(0);
+    let public = key.verifying_key().to_string();
+    let elsewhere = LocalWorld::new().await;
+    let to = text(&elsewhere.root());
+    let copy = ["copy", "--from", &uri, "--to", &to, &out];
+    store_command(&copy).expect(2).says(&["trusted key"]);
+    let trusting = [&copy[..], &["--trusted-public-key", &public]].concat();
+    store_command(&trusting).expect(0);
+    elsewhere.expect_clean().await;
+    store_command(&["copy", "--from", &uri, "--to", &to, "nonsense"]).expect(2);
+    let nothing = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-nothing";
+    store_command(&["sign", "--store", &root, "--key-file", &key_file, nothing]).expect(2);
+}
+
+/// A server, ended with this.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn what_is_served_is_not_built_again() {
+    let (world, key, key_file) = origin().await;
+    let mut server = Served(
+        Command::new(PROGRAM)
+            .args(["store", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--key-file", &key_file, "--store"])
+            .arg(world.root())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut uri = String::new();
+    let out = server.0.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut uri).unwrap();
+    let public = key.verifying_key().to_string();
+    let arguments = ["--substituter", uri.trim(), "--trusted-public-key", &public];
+    let ended = built_elsewhere(&arguments).await.says(&["fetching"]);
+    assert!(!ended.err.contains("building"), "{ended:?}");
+    // The first interrupt ends it in order.
+    let id = i32::try_from(server.0.id()).unwrap();
+    // SAFETY: it is our child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
+    assert!(server.0.wait().unwrap().success());
+}
