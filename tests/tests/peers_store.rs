@@ -36,6 +36,15 @@ impl Shared {
         }
     }
 
+    /// Opens the store anew, with nothing that it relies on yet.
+    async fn reopen(&mut self) {
+        // All handles of a process share that.
+        let other = LocalStore::open(LocalStoreOptions::new(self.beside("other")));
+        self.store = other.await.unwrap();
+        let again = LocalStore::open(LocalStoreOptions::new(self.beside("root")));
+        self.store = again.await.unwrap();
+    }
+
     fn beside(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -251,7 +260,7 @@ async fn both_add_at_the_same_time() {
 
 #[tokio::test]
 async fn derivations_and_their_outputs() {
-    let shared = Shared::new().await;
+    let mut shared = Shared::new().await;
     let store = &shared.store;
     let dir = StoreDir::default();
     let built = DerivationBuilder::new("two", "x86_64-linux", "/bin/sh")
@@ -302,10 +311,15 @@ async fn derivations_and_their_outputs() {
     let requisites = shared.query("--requisites", &out);
     assert_eq!(requisites, [absolute(&dev), absolute(&out)]);
     shared.verify_all();
-    // What nothing needs Nix deletes; then we do not have it any more.
-    shared.nix_store(&["--delete", &absolute(&out)]);
-    assert!(!store.is_valid(&out).await.unwrap());
-    assert!(store.is_valid(&dev).await.unwrap());
+    // What we rely on Nix does not delete. What nothing needs it does; then we do not have it any more.
+    let delete = ["--delete", &absolute(&out)];
+    let refused = shared.command("nix-store").args(delete).output();
+    assert!(!refused.unwrap().status.success());
+    shared.reopen().await;
+    let store = &shared.store;
+    shared.nix_store(&delete);
+    let valid = store.all_valid_paths().await.unwrap();
+    assert!(!valid.contains(&out) && valid.contains(&dev));
     // Collecting garbage beside us spares the place where things are made.
     shared.nix_store(&["--gc"]);
     assert!(store.all_valid_paths().await.unwrap().is_empty());

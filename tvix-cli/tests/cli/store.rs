@@ -106,11 +106,11 @@ async fn garbage_goes_and_roots_stay() {
     assert_eq!(indirect.unwrap()["source"], link.to_str().unwrap());
     assert_eq!(
         store(&root, &["gc", "--print-dead"]).expect(0).out,
-        [dead.clone()]
+        vec![dead.clone()]
     );
     assert_eq!(
         store(&root, &["gc", "--print-live"]).expect(0).out,
-        [kept.clone()]
+        vec![kept.clone()]
     );
     store(&root, &["gc", "--max-freed", "0"])
         .expect(0)
