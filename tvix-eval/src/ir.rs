@@ -165,6 +165,8 @@ pub enum AttrName<'h> {
 pub struct Select<'h> {
     /// Where.
     pub pos: Pos,
+    /// The index at which the name was found last time, if the path has one.
+    pub cache: Cell<u32>,
     /// What is selected from.
     pub base: Expr<'h>,
     /// The path; not empty.
@@ -253,6 +255,32 @@ pub struct Lambda<'h> {
     pub body: Expr<'h>,
     /// The number under which functions know it, once there was one; before, 0.
     pub code: Cell<u32>,
+    /// How many functions right around it, one being the body of the other, have their arguments
+    /// in the same scope, in front of its own: of `x: y: …` there is one scope with two slots.
+    pub before: u16,
+    /// How many functions, one being the body of the other, follow in that scope.
+    pub more: u16,
+}
+
+impl<'h> Lambda<'h> {
+    /// How many of so many arguments the function, which has no formals, and those that follow in
+    /// its scope take at once.
+    #[inline]
+    pub(crate) fn takes(&self, args: usize) -> usize {
+        args.min(usize::from(self.more) + 1)
+    }
+
+    /// The body that is evaluated once so many arguments are given, as [`Lambda::takes`] says.
+    #[inline]
+    pub(crate) fn body_after(&'h self, args: usize) -> &'h Expr<'h> {
+        let mut body = &self.body;
+        for _ in 1..args {
+            if let Expr::Lambda(next) = body {
+                body = &next.body;
+            }
+        }
+        body
+    }
 }
 
 /// `{ a, b ? default, … }`.

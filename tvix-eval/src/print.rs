@@ -168,7 +168,7 @@ impl<'h> Interp<'h> {
                 let name = partial.builtin.name;
                 out.extend_from_slice(format!("«partially applied primop {name}»").as_bytes());
             }
-            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
                 out.extend_from_slice("«thunk»".as_bytes())
             }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
@@ -242,7 +242,7 @@ impl<'h> Interp<'h> {
             Value::Lambda { .. } => out.extend_from_slice(b"<LAMBDA>"),
             Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
             Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
-            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) => {
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
                 out.extend_from_slice(b"<CODE>")
             }
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),

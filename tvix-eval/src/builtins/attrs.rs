@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply2, Attr, Ref, Slot, Value};
+use crate::value::{Apply2, Attr, Elements, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("attrNames", 1, attr_names).strict(0b1),
@@ -188,22 +188,20 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         pos,
         "while evaluating the argument passed to builtins.listToAttrs",
     )?;
-    let mut entries = Vec::with_capacity(list.items.len());
-    let mut names = rustc_hash::FxHashSet::default();
+    let mut entries: Vec<Attr<'h>> = Vec::with_capacity(list.items.len());
     for item in list.items {
         let attrs = interp.expect_attrs(
             item,
             pos,
             "while evaluating an element of the list passed to builtins.listToAttrs",
         )?;
-        let field = |name| {
-            attrs.get(name).ok_or_else(|| {
-                interp
-                    .missing_attr(name, Pos::NONE)
-                    .within(pos, "in a {name=...; value=...;} pair")
-            })
+        let missing = |name| {
+            let error = interp.missing_attr(name, Pos::NONE);
+            Err(error.within(pos, "in a {name=...; value=...;} pair"))
         };
-        let name_attr = field(interp.known.name)?;
+        let Some(name_attr) = attrs.get(interp.known.name) else {
+            return missing(interp.known.name);
+        };
         let name = name_arg(
             interp,
             name_attr.value,
@@ -211,15 +209,18 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
             "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs",
         )
         .map_err(|error| error.of_type_at(name_attr.pos))?;
-        // The value of a name that was there before is not even looked for.
-        if names.insert(name) {
-            let value = field(interp.known.value)?;
-            entries.push(Attr {
-                name,
-                pos: name_attr.pos,
-                value: value.value,
-            });
-        }
+        let Some(value) = attrs.get(interp.known.value) else {
+            // The value of a name that was there before is not even looked for.
+            if entries.iter().any(|entry| entry.name == name) {
+                continue;
+            }
+            return missing(interp.known.value);
+        };
+        entries.push(Attr {
+            name,
+            pos: name_attr.pos,
+            value: value.value,
+        });
     }
     Ok(interp.attrs(entries))
 }
@@ -230,21 +231,21 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the second argument passed to builtins.mapAttrs",
     )?;
-    interp.make_room_for::<(Attr<'h>, Slot<'h>, Apply2<'h>)>(attrs.entries.len())?;
-    let entries = interp
-        .heap
-        .alloc_slice_fill_with(attrs.entries.len(), |index| {
-            let attr = attrs.entries[index];
-            let name = interp.name_cell(attr.name);
-            Attr {
-                value: interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
-                    func: args[0],
-                    args: [name, attr.value],
-                }))),
-                pos: Pos::NONE,
-                name: attr.name,
-            }
-        });
+    let count = attrs.entries.len();
+    interp.make_room_for::<(Attr<'h>, Slot<'h>)>(count)?;
+    let of: &'h Elements<'h> = interp.heap.alloc(Elements::MapAttrs {
+        func: args[0],
+        entries: attrs.entries,
+    });
+    let cells: &'h [Slot<'h>] = interp.heap.alloc_slice_fill_with(count, |index| {
+        let index = index as u32;
+        Slot::new(Value::Element { index, of })
+    });
+    let entries = interp.heap.alloc_slice_fill_with(count, |index| Attr {
+        name: attrs.entries[index].name,
+        pos: Pos::NONE,
+        value: &cells[index],
+    });
     Ok(interp.attrs_in_heap(entries, Pos::NONE))
 }
 

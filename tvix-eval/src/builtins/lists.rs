@@ -1,12 +1,11 @@
 //! Lists.
 
-use std::cmp::Ordering;
-
+use super::keys::Keys;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Apply, Attr, List, Ref, Slot, Value};
+use crate::value::{Attr, Elements, List, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("all", 2, all).strict(0b11),
@@ -250,17 +249,13 @@ fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         "while evaluating the first argument passed to builtins.genList",
     )?;
     let length = length as usize;
-    interp.make_room_for::<(Ref<'h>, [Slot<'h>; 2], Apply<'h>)>(length)?;
-    let items = interp
-        .heap
-        .alloc_slice_fill_with(length, |index| -> Ref<'h> {
-            let arg = interp.cell(Value::Int(index as i64));
-            interp.cell(Value::Apply(
-                interp.heap.alloc(Apply { func: args[0], arg }),
-            ))
-        });
-    Ok(interp.list_in_heap(items))
+    let elements = Elements::GenList { func: args[0] };
+    elements_in_list(interp, elements, length)
 }
+
+/// What an element of `genericClosure` takes at least: a cell, a set of one attribute, its cell,
+/// the list that it came in, and its key. Nothing else ends a closure that grows for ever.
+const CLOSURE_ELEMENT: usize = 128;
 
 fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let arg = interp.expect_attrs(
@@ -294,7 +289,7 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure",
     )?;
     let mut queue: std::collections::VecDeque<Ref<'h>> = start.items.iter().copied().collect();
-    let mut done: Vec<(Value<'h>, Ref<'h>)> = Vec::new();
+    let mut done = Keys::default();
     let mut result = Vec::new();
     let show = |item: Ref<'h>| interp.show(item.get());
     while let Some(item) = queue.pop_front() {
@@ -311,11 +306,11 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
                 .within(pos, format!("in genericClosure element {}", show(item))));
         };
         let key = interp.force_at(key.value, pos)?;
-        if !insert_key(interp, &mut done, key, item)? {
+        if !done.insert(interp, key, item)? {
             continue;
         }
         result.push(item);
-        interp.make_room_for::<Value<'h>>(result.len() + queue.len())?;
+        interp.make_room((result.len() + queue.len()).saturating_mul(CLOSURE_ELEMENT))?;
         let context =
             "while evaluating the return value of the `operator` passed to builtins.genericClosure";
         let more = match interp.call(operator, &[item], pos) {
@@ -332,43 +327,6 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         queue.extend(more.items.iter().copied());
     }
     Ok(interp.list(&result))
-}
-
-/// Adds a key to the sorted keys; `false` if it is there.
-fn insert_key<'h>(
-    interp: &Interp<'h>,
-    done: &mut Vec<(Value<'h>, Ref<'h>)>,
-    key: Value<'h>,
-    item: Ref<'h>,
-) -> Result<bool> {
-    let (mut low, mut high) = (0, done.len());
-    while low < high {
-        let middle = (low + high) / 2;
-        let (known, other) = done[middle];
-        let order = compare(interp, key, known).map_err(|error| {
-            let (new, old) = (interp.show(item.get()), interp.show(other.get()));
-            error
-                .within(Pos::NONE, format!("with element {old}"))
-                .within(Pos::NONE, format!("while comparing element {new}"))
-        })?;
-        match order {
-            Ordering::Less => high = middle,
-            Ordering::Greater => low = middle + 1,
-            Ordering::Equal => return Ok(false),
-        }
-    }
-    done.insert(low, (key, item));
-    Ok(true)
-}
-
-fn compare<'h>(interp: &Interp<'h>, a: Value<'h>, b: Value<'h>) -> Result<Ordering> {
-    Ok(if interp.less(a, b)? {
-        Ordering::Less
-    } else if interp.less(b, a)? {
-        Ordering::Greater
-    } else {
-        Ordering::Equal
-    })
 }
 
 fn group_by<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -458,15 +416,25 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
         pos,
         "while evaluating the first argument passed to builtins.map",
     )?;
-    let count = list.items.len();
-    interp.make_room_for::<(Ref<'h>, Slot<'h>, Apply<'h>)>(count)?;
-    let calls: &'h [Apply<'h>] = interp.heap.alloc_slice_fill_with(count, |index| Apply {
+    let elements = Elements::Map {
         func: args[0],
-        arg: list.items[index],
+        items: list.items,
+    };
+    elements_in_list(interp, elements, list.items.len())
+}
+
+/// A list of so many calls that were not made yet.
+fn elements_in_list<'h>(
+    interp: &Interp<'h>,
+    elements: Elements<'h>,
+    count: usize,
+) -> Result<Value<'h>> {
+    interp.make_room_for::<(Ref<'h>, Slot<'h>)>(count)?;
+    let of: &'h Elements<'h> = interp.heap.alloc(elements);
+    let cells: &'h [Slot<'h>] = interp.heap.alloc_slice_fill_with(count, |index| {
+        let index = index as u32;
+        Slot::new(Value::Element { index, of })
     });
-    let cells: &'h [Slot<'h>] = interp
-        .heap
-        .alloc_slice_fill_with(count, |index| Slot::new(Value::Apply(&calls[index])));
     let items = interp
         .heap
         .alloc_slice_fill_with(count, |index| -> Ref<'h> { &cells[index] });

@@ -9,6 +9,7 @@ mod fetch;
 mod fetch_git;
 mod files;
 mod json;
+mod keys;
 mod lists;
 mod strings;
 mod text;

@@ -107,6 +107,7 @@ impl<'h> Writer<'_, 'h> {
             | Value::Thunk { .. }
             | Value::Apply(_)
             | Value::Apply2(_)
+            | Value::Element { .. }
             | Value::Hole(_)
             | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
         }

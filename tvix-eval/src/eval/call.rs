@@ -24,13 +24,23 @@ impl<'h> Interp<'h> {
             match func {
                 Value::Lambda { code, env: around } => {
                     let lambda = self.lambdas.get(code);
-                    let arg = self.delay(&args[given], env);
-                    given += 1;
-                    let scope = self.enter(lambda, around, arg, pos)?;
+                    let (body, scope) = if let Some(formals) = &lambda.formals {
+                        let arg = self.delay(&args[given], env);
+                        given += 1;
+                        let scope = self.bind_formals(lambda, formals, around, arg, pos)?;
+                        (&lambda.body, scope)
+                    } else {
+                        let taken = lambda.takes(args.len() - given);
+                        let scope = self.scope_of(lambda, around, taken, |index| {
+                            self.delay(&args[given + index], env)
+                        });
+                        given += taken;
+                        (lambda.body_after(taken), scope)
+                    };
                     if given == args.len() {
-                        return Ok(Step::Tail(&lambda.body, scope));
+                        return Ok(Step::Tail(body, scope));
                     }
-                    func = match &lambda.body {
+                    func = match body {
                         Expr::Lambda(inner) => Value::Lambda {
                             code: self.lambda_code(inner),
                             env: scope,
@@ -120,13 +130,20 @@ impl<'h> Interp<'h> {
     fn call_inner(&self, mut func: Value<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
         let mut args = args;
         self.deeper(pos)?;
-        while let Some((first, rest)) = args.split_first() {
+        while !args.is_empty() {
             match func {
                 Value::Lambda { code, env } => {
                     let lambda = self.lambdas.get(code);
-                    let scope = self.enter(lambda, env, first, pos)?;
-                    func = self.eval(&lambda.body, scope)?;
-                    args = rest;
+                    if let Some(formals) = &lambda.formals {
+                        let scope = self.bind_formals(lambda, formals, env, args[0], pos)?;
+                        func = self.eval(&lambda.body, scope)?;
+                        args = &args[1..];
+                    } else {
+                        let taken = lambda.takes(args.len());
+                        let scope = self.scope_of(lambda, env, taken, |index| args[index]);
+                        func = self.eval(lambda.body_after(taken), scope)?;
+                        args = &args[taken..];
+                    }
                 }
                 Value::Builtin(builtin) => {
                     let wanted = usize::from(builtin.arity);
@@ -160,9 +177,9 @@ impl<'h> Interp<'h> {
                         let this = self.cell(func);
                         func = self
                             .force_at(functor.value, functor.pos)
-                            .and_then(|called| self.call(called, &[this, first], functor.pos))
+                            .and_then(|called| self.call(called, &[this, args[0]], functor.pos))
                             .within(pos, "while calling a functor (an attribute set with a '__functor' attribute)")?;
-                        args = rest;
+                        args = &args[1..];
                     }
                     None => return Err(self.not_a_function(func, pos)),
                 },
@@ -200,19 +217,26 @@ impl<'h> Interp<'h> {
         .at(pos)
     }
 
-    /// The scope of a function's body.
+    /// The scope of a function's body, given so many arguments, as [`Lambda::takes`] says.
     #[inline]
-    fn enter(
+    fn scope_of(
         &self,
-        lambda: &'h Lambda<'h>,
+        lambda: &Lambda<'h>,
         around: Env<'h>,
-        arg: Ref<'h>,
-        pos: Pos,
-    ) -> Result<Env<'h>> {
-        match &lambda.formals {
-            None => Ok(Env::one(self.heap, around, arg)),
-            Some(formals) => self.bind_formals(lambda, formals, around, arg, pos),
+        taken: usize,
+        mut arg: impl FnMut(usize) -> Ref<'h>,
+    ) -> Env<'h> {
+        let before = usize::from(lambda.before);
+        if before > 0 {
+            // The scope around has the arguments before, and no other.
+            return around.extended(self.heap, before, before + taken, |index| {
+                arg(index - before)
+            });
         }
+        if taken == 1 {
+            return Env::one(self.heap, around, arg(0));
+        }
+        Env::filled(self.heap, Some(around), taken, |index| Some(arg(index)))
     }
 
     fn bind_formals(

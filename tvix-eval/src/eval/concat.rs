@@ -8,6 +8,9 @@ use crate::ir::{Binary, Concat};
 use crate::source::Pos;
 use crate::value::{ContextId, Env, Value};
 
+/// Strings of up to so many parts are put together at once.
+const PIECES: usize = 8;
+
 const SEGMENT: &str = "while evaluating a path segment";
 
 impl<'h> Interp<'h> {
@@ -32,13 +35,9 @@ impl<'h> Interp<'h> {
             (Value::Float(_), other) => Err(cannot_add(other, "a float", self.right_of(node.pos))),
             (Value::String(a), Value::String(b)) => {
                 self.make_room(a.bytes.len() + b.bytes.len())?;
-                let bytes = self
-                    .heap
-                    .alloc_slice_fill_copy(a.bytes.len() + b.bytes.len(), 0);
-                bytes[..a.bytes.len()].copy_from_slice(a.bytes);
-                bytes[a.bytes.len()..].copy_from_slice(b.bytes);
                 let context = self.contexts.union(a.context, b.context);
-                Ok(self.string_in_heap(bytes, context))
+                let length = a.bytes.len() + b.bytes.len();
+                Ok(self.joined(&[a.bytes, b.bytes], length, context))
             }
             (first, second) => self.with_buffer(|buffer| {
                 let mut context = ContextId::EMPTY;
@@ -62,13 +61,45 @@ impl<'h> Interp<'h> {
 
     /// `"…${e}…"`, `./a/${e}`.
     pub(super) fn concat(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        let mut context = ContextId::EMPTY;
+        let mut pieces: [&'h [u8]; PIECES] = [b""; PIECES];
+        let mut known = 0;
+        let mut length = 0;
+        let mut other = None;
+        if node.string && node.parts.len() <= PIECES {
+            // What is made of a few strings is put together once, where it stays.
+            for (part, piece) in node.parts.iter().zip(&mut pieces) {
+                match self.eval(&part.expr, env)? {
+                    Value::String(string) => {
+                        *piece = string.bytes;
+                        length += string.bytes.len();
+                        context = self.contexts.union(context, string.context);
+                        known += 1;
+                    }
+                    value => {
+                        other = Some(value);
+                        break;
+                    }
+                }
+            }
+            self.make_room(length)?;
+            if other.is_none() {
+                return Ok(self.joined(&pieces[..known], length, context));
+            }
+        }
         self.with_buffer(|buffer| {
-            let mut context = ContextId::EMPTY;
             let mode = Coercion {
                 copy_to_store: node.string,
                 ..Coercion::STRICT
             };
-            for part in node.parts.iter() {
+            for piece in &pieces[..known] {
+                buffer.extend_from_slice(piece);
+            }
+            for part in &node.parts[known..] {
+                if let Some(value) = other.take() {
+                    self.coerce(value, mode, part.pos, SEGMENT, buffer, &mut context)?;
+                    continue;
+                }
                 let value = self.eval(&part.expr, env)?;
                 match value {
                     Value::String(string) => {
@@ -85,6 +116,18 @@ impl<'h> Interp<'h> {
                 self.appended_path(buffer, context, node.pos)
             }
         })
+    }
+
+    /// A string of pieces, which have so many bytes.
+    fn joined(&self, pieces: &[&'h [u8]], length: usize, context: ContextId) -> Value<'h> {
+        if length == 0 && context.is_empty() {
+            return Value::String(self.shared.empty_string);
+        }
+        let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
+        for piece in pieces {
+            bytes.extend_from_slice_copy(piece);
+        }
+        self.string_in_heap(bytes.into_bump_slice(), context)
     }
 
     /// What is no text itself is made one before the right operand is evaluated.

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
-use crate::value::{Attrs, List, NixString, Ref, Value, Words};
+use crate::value::{Attrs, Elements, List, NixString, Ref, Value, Words};
 
 impl<'h> Interp<'h> {
     /// The value of a cell, evaluated if it was not yet.
@@ -46,6 +46,10 @@ impl<'h> Interp<'h> {
                 self.force(apply.func)
                     .and_then(|func| self.call(func, &apply.args, Pos::NONE))
             }
+            Value::Element { index, of } => {
+                cell.set(Value::Hole(fiber));
+                self.call_element(of, index as usize)
+            }
             Value::Hole(owner) => return self.wait_for(cell, owner, pos),
             Value::Failed(number) => {
                 return Err(Box::new(self.failures.borrow()[number as usize].clone()));
@@ -61,6 +65,26 @@ impl<'h> Interp<'h> {
             Err(error) => {
                 self.fail(cell, value, &error);
                 Err(error)
+            }
+        }
+    }
+
+    #[inline]
+    fn call_element(&self, elements: &'h Elements<'h>, index: usize) -> Result<Value<'h>> {
+        match elements {
+            Elements::Map { func, items } => {
+                let func = self.force(func)?;
+                self.call(func, &[items[index]], Pos::NONE)
+            }
+            Elements::GenList { func } => {
+                let func = self.force(func)?;
+                let number = self.cell(Value::Int(index as i64));
+                self.call(func, &[number], Pos::NONE)
+            }
+            Elements::MapAttrs { func, entries } => {
+                let func = self.force(func)?;
+                let attr = &entries[index];
+                self.call(func, &[self.name_cell(attr.name), attr.value], Pos::NONE)
             }
         }
     }

@@ -14,7 +14,7 @@ impl<'h> Interp<'h> {
         // By far the most selections are of one name that is there, and evaluated.
         if let [AttrName::Static(name)] = &*select.path
             && let Value::Attrs(attrs) = value
-            && let Some(attr) = attrs.get(*name)
+            && let Some(attr) = attrs.get_again(*name, &select.cache)
         {
             return match self.force_at(attr.value, attr.pos) {
                 Ok(value) => Ok(Step::Done(value)),
@@ -65,10 +65,24 @@ impl<'h> Interp<'h> {
     /// The symbol of a part of a path.
     #[inline(always)]
     fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>) -> Result<Symbol> {
-        match part {
-            AttrName::Static(name) => Ok(*name),
-            AttrName::Dynamic(expr) => self.computed_name(expr, env),
+        let expr = match part {
+            AttrName::Static(name) => return Ok(*name),
+            AttrName::Dynamic(expr) => expr,
+        };
+        // By far the most names are variables, and of strings that were names before.
+        let known = match expr {
+            Expr::Local { slot, .. } => env.peek(*slot),
+            Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
+            _ => None,
+        };
+        if let Some(cell) = known
+            && let Value::String(name) = cell.get()
+            && name.context.is_empty()
+            && let Some(symbol) = name.interned()
+        {
+            return Ok(symbol);
         }
+        self.computed_name(expr, env)
     }
 
     #[inline(never)]
@@ -140,6 +154,13 @@ impl<'h> Interp<'h> {
 
     pub(super) fn has_attr(&self, has: &'h HasAttr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let mut value = self.eval(&has.base, env)?;
+        if let [part] = &*has.path {
+            let name = self.attr_name(part, env)?;
+            return Ok(Value::Bool(match value {
+                Value::Attrs(attrs) => attrs.index(name).is_some(),
+                _ => false,
+            }));
+        }
         for (index, part) in has.path.iter().enumerate() {
             let name = self.attr_name(part, env)?;
             let found: Option<_> = match value {

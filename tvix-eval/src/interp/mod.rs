@@ -139,14 +139,11 @@ impl<'h> Interp<'h> {
     /// The symbol of a string; each string is looked up once.
     #[inline]
     pub fn intern_string(&self, string: &NixString<'h>) -> Symbol {
-        match string.symbol.get() {
-            0 => {
-                let symbol = self.symbols.intern(string.bytes);
-                string.symbol.set(symbol.0 + 1);
-                symbol
-            }
-            known => Symbol(known - 1),
-        }
+        string.interned().unwrap_or_else(|| {
+            let symbol = self.symbols.intern(string.bytes);
+            string.symbol.set(symbol.0 + 1);
+            symbol
+        })
     }
 
     /// A name as a string without context.

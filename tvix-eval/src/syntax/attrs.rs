@@ -1,5 +1,7 @@
 //! Sets, their definitions, and how several definitions become one.
 
+use std::cell::Cell;
+
 use bstr::BString;
 
 use super::error::{SyntaxError, SyntaxErrorKind};
@@ -144,6 +146,7 @@ impl<'h> Parser<'_, 'h> {
                 None => (AttrKind::Inherited, Expr::Name { name, pos }),
                 Some((slot, from_pos)) => {
                     let select = Select {
+                        cache: Cell::new(0),
                         pos,
                         base: Expr::Local {
                             slot,

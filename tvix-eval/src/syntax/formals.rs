@@ -105,6 +105,8 @@ impl<'h> Parser<'_, 'h> {
             arg,
             formals,
             body,
+            before: 0,
+            more: 0,
         }))
     }
 

@@ -1,5 +1,7 @@
 //! From tokens to expressions: recursive descent, with a stack of operators inside.
 
+use std::cell::Cell;
+
 use bumpalo::Bump;
 
 use super::Context;
@@ -180,7 +182,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         let string = self.heap.alloc(NixString {
             bytes,
             context: ContextId::default(),
-            symbol: std::cell::Cell::new(0),
+            symbol: Cell::new(0),
         });
         self.constant(Value::String(string))
     }
@@ -328,6 +330,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             None
         };
         Ok(Expr::Select(self.heap.alloc(Select {
+            cache: Cell::new(0),
             pos,
             base,
             path,
@@ -423,6 +426,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             .heap
             .alloc_slice_fill_iter([AttrName::Static(self.known.body)]);
         Ok(Expr::Select(self.heap.alloc(Select {
+            cache: Cell::new(0),
             pos: Pos::NONE,
             base,
             path,

@@ -279,6 +279,52 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
     fn lambda(&mut self, lambda: &'x mut Lambda<'h>) -> Resolved {
         let undo = self.undo.len();
         self.depth += 1;
+        let body = if lambda.formals.is_none() {
+            self.arguments(lambda)
+        } else {
+            self.formals(lambda)?
+        };
+        self.expr(body)?;
+        self.depth -= 1;
+        self.leave(undo);
+        Ok(())
+    }
+
+    /// Binds the arguments of functions that are the bodies of each other. The body of the last.
+    fn arguments(&mut self, mut lambda: &'x mut Lambda<'h>) -> &'x mut Expr<'h> {
+        let mut more = 0;
+        let mut body = &lambda.body;
+        while let Expr::Lambda(inner) = body
+            && inner.formals.is_none()
+            && more < u16::MAX
+        {
+            more += 1;
+            body = &inner.body;
+        }
+        let mut before = 0;
+        loop {
+            lambda.before = before;
+            lambda.more = more;
+            if let Some(arg) = lambda.arg {
+                self.bind(arg, usize::from(before));
+            }
+            if more == 0 {
+                return &mut lambda.body;
+            }
+            let Expr::Lambda(inner) = &mut lambda.body else {
+                unreachable!("counted above");
+            };
+            lambda = inner;
+            before += 1;
+            more -= 1;
+        }
+    }
+
+    /// Binds the argument and the formals of a function. Its body.
+    fn formals(
+        &mut self,
+        lambda: &'x mut Lambda<'h>,
+    ) -> Result<&'x mut Expr<'h>, Box<SyntaxError>> {
         let mut slot = 0;
         if let Some(arg) = lambda.arg {
             self.bind(arg, 0);
@@ -294,10 +340,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
                 }
             }
         }
-        self.expr(&mut lambda.body)?;
-        self.depth -= 1;
-        self.leave(undo);
-        Ok(())
+        Ok(&mut lambda.body)
     }
 
     #[inline(never)]

@@ -11,8 +11,8 @@ use super::Ref;
 
 /// A scope: slots, and the scope around it. Copied freely.
 ///
-/// There are as many scopes as calls, so that header and slots are one allocation and the handle
-/// is one word.
+/// There are as many scopes as calls, most of them with one slot, and nothing is collected: such a
+/// scope has two words, and the handle one.
 #[derive(Clone, Copy)]
 pub struct Env<'h> {
     header: NonNull<Header<'h>>,
@@ -20,42 +20,67 @@ pub struct Env<'h> {
     heap: PhantomData<Cell<Ref<'h>>>,
 }
 
-/// What is in front of the slots.
+/// What is in front of the slots; how many there are is in front of it if they are [`MANY`] or
+/// more.
+#[repr(align(8))]
 struct Header<'h> {
-    up: Option<Env<'h>>,
-    len: usize,
+    /// The header of the scope around, null if there is none, plus the number of slots or
+    /// [`MANY`], whichever is smaller: a header's address leaves that many bits.
+    up: *const Self,
+    heap: PhantomData<Cell<Ref<'h>>>,
 }
+
+/// The bits of an address that alignment leaves.
+const MANY: usize = align_of::<Header<'_>>() - 1;
 
 type EnvSlot<'h> = Cell<Option<Ref<'h>>>;
 
-const _: () = assert!(align_of::<Header<'_>>() == align_of::<EnvSlot<'_>>());
+const _: () = assert!(align_of::<Header<'_>>() >= align_of::<EnvSlot<'_>>());
+const _: () = assert!(align_of::<Header<'_>>() >= align_of::<usize>());
+const _: () = assert!(size_of::<Header<'_>>() >= size_of::<usize>());
 
 impl<'h> Env<'h> {
     /// A scope of empty slots.
     #[inline]
     pub fn new(heap: &'h Bump, up: Option<Self>, slots: usize) -> Self {
-        Self::filled(heap, up, slots, None)
+        Self::filled(heap, up, slots, |_| None)
     }
 
     /// A scope of one slot.
     #[inline]
     pub fn one(heap: &'h Bump, up: Self, value: Ref<'h>) -> Self {
-        Self::filled(heap, Some(up), 1, Some(value))
+        Self::filled(heap, Some(up), 1, |_| Some(value))
     }
 
+    /// A scope whose slots are filled by their numbers.
     #[inline]
-    fn filled(heap: &'h Bump, up: Option<Self>, len: usize, value: Option<Ref<'h>>) -> Self {
-        let size = size_of::<Header<'h>>() + len * size_of::<EnvSlot<'h>>();
-        let layout = Layout::from_size_align(size, align_of::<Header<'h>>())
-            .expect("a scope is no larger than the text that it is made for");
-        let header: NonNull<Header<'h>> = heap.alloc_layout(layout).cast();
+    pub fn filled(
+        heap: &'h Bump,
+        up: Option<Self>,
+        len: usize,
+        mut fill: impl FnMut(usize) -> Option<Ref<'h>>,
+    ) -> Self {
+        let header = if len < MANY {
+            let layout = layout(len);
+            heap.alloc_layout(layout).cast()
+        } else {
+            Self::many(heap, len)
+        };
+        let up = match up {
+            Some(up) => up.header.as_ptr().cast_const(),
+            None => std::ptr::null(),
+        };
+        let up = up.wrapping_byte_add(len.min(MANY));
         // SAFETY: the memory is fresh, aligned, and has room for the header and `len` slots
-        // behind it, as the layout says. All of it is written here.
+        // behind it. All of it is written before anybody sees it.
         unsafe {
-            header.write(Header { up, len });
+            header.write(Header {
+                up,
+                heap: PhantomData,
+            });
             let first: NonNull<EnvSlot<'h>> = header.add(1).cast();
             for index in 0..len {
-                first.add(index).write(Cell::new(value));
+                first.add(index).write(Cell::new(fill(index)));
             }
         }
         Self {
@@ -64,20 +89,78 @@ impl<'h> Env<'h> {
         }
     }
 
+    /// Room for a header and many slots, with their number in front of it.
+    #[inline(never)]
+    fn many(heap: &'h Bump, len: usize) -> NonNull<Header<'h>> {
+        let (layout, offset) = Layout::new::<Header<'h>>()
+            .extend(layout(len))
+            .expect("a scope is no larger than the text that it is made for");
+        let room: NonNull<u8> = heap.alloc_layout(layout);
+        // SAFETY: the memory is fresh and has room for a header, which nobody needs and a number
+        // fits in, and behind it for the header and the slots. Each is aligned.
+        unsafe {
+            let header: NonNull<Header<'h>> = room.add(offset).cast();
+            header.cast::<usize>().sub(1).write(len);
+            header
+        }
+    }
+
+    /// A scope with the first slots of this one, around which is what is around this one, and
+    /// more slots, which are filled by their numbers.
+    #[inline]
+    pub fn extended(
+        self,
+        heap: &'h Bump,
+        kept: usize,
+        len: usize,
+        mut fill: impl FnMut(usize) -> Ref<'h>,
+    ) -> Self {
+        Self::filled(heap, self.up(), len, |index| {
+            if index < kept {
+                self.slot(index).get()
+            } else {
+                Some(fill(index))
+            }
+        })
+    }
+
     #[inline]
     fn header(&self) -> &Header<'h> {
         // SAFETY: `filled` wrote it; it is not moved, freed or changed while `'h` lives.
         unsafe { self.header.as_ref() }
     }
 
+    /// The scope around.
     #[inline]
-    fn slots(&self) -> &[EnvSlot<'h>] {
-        // SAFETY: `filled` wrote `len` slots right behind the header, in the same allocation that
-        // `self.header` points to, and nobody has them but by shared references.
-        unsafe {
-            let first = self.header.add(1).cast::<EnvSlot<'h>>();
-            std::slice::from_raw_parts(first.as_ptr(), self.header().len)
+    fn up(self) -> Option<Self> {
+        let up = self.header().up.map_addr(|address| address & !MANY);
+        Some(Self {
+            header: NonNull::new(up.cast_mut())?,
+            heap: PhantomData,
+        })
+    }
+
+    #[inline]
+    fn slot(&self, index: usize) -> &EnvSlot<'h> {
+        if index >= self.header().up.addr() & MANY {
+            self.check(index);
         }
+        // SAFETY: `filled` wrote so many slots right behind the header, in the same allocation
+        // that `self.header` points to, and nobody has them but by shared references. There are
+        // more than `index`: the number in the header is no larger than theirs, or else `check`
+        // has looked.
+        unsafe { self.header.add(1).cast::<EnvSlot<'h>>().add(index).as_ref() }
+    }
+
+    /// Panics if there is no such slot, of those that the header cannot tell.
+    #[inline(never)]
+    fn check(&self, index: usize) {
+        let mut len = self.header().up.addr() & MANY;
+        if len == MANY {
+            // SAFETY: `many` wrote the number in front of the header, in the same allocation.
+            len = unsafe { self.header.cast::<usize>().sub(1).read() };
+        }
+        assert!(index < len, "slot {index} of a scope of {len}");
     }
 
     /// The scope that many levels out.
@@ -85,7 +168,7 @@ impl<'h> Env<'h> {
     pub fn outer(self, level: u32) -> Self {
         let mut env = self;
         for _ in 0..level {
-            env = env.header().up.expect("the resolver counts scopes");
+            env = env.up().expect("the resolver counts scopes");
         }
         env
     }
@@ -93,7 +176,7 @@ impl<'h> Env<'h> {
     /// What is in a slot, if it was filled.
     #[inline]
     pub fn peek(&self, slot: u32) -> Option<Ref<'h>> {
-        self.slots()[slot as usize].get()
+        self.slot(slot as usize).get()
     }
 
     /// What is in a slot, which was filled.
@@ -105,8 +188,16 @@ impl<'h> Env<'h> {
     /// Fills a slot.
     #[inline]
     pub fn set(&self, slot: usize, value: Ref<'h>) {
-        self.slots()[slot].set(Some(value));
+        self.slot(slot).set(Some(value));
     }
+}
+
+/// The layout of a header and slots.
+#[inline]
+fn layout(slots: usize) -> Layout {
+    let size = size_of::<Header<'_>>() + slots * size_of::<EnvSlot<'_>>();
+    Layout::from_size_align(size, align_of::<Header<'_>>())
+        .expect("a scope is no larger than the text that it is made for")
 }
 
 #[cfg(test)]
@@ -128,7 +219,44 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "index out of bounds")]
+    fn scopes_of_every_size() {
+        let heap = Bump::new();
+        let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
+        let mut env = Env::new(&heap, None, 0);
+        for len in 0..40 {
+            env = Env::filled(&heap, Some(env), len, |index| Some(cell(100 * len + index)));
+        }
+        for len in 0..40 {
+            let env = env.outer(39 - len as u32);
+            for index in 0..len {
+                let Value::Int(number) = env.get(index as u32).get() else {
+                    panic!("an integer was written");
+                };
+                assert_eq!(number, (100 * len + index) as i64);
+            }
+            let beyond = std::panic::AssertUnwindSafe(|| env.peek(len as u32).is_some());
+            assert!(std::panic::catch_unwind(beyond).is_err());
+        }
+    }
+
+    #[test]
+    fn extended_scopes() {
+        let heap = Bump::new();
+        let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
+        let around = Env::one(&heap, Env::new(&heap, None, 0), cell(7));
+        let first = Env::one(&heap, around, cell(0));
+        let more = first.extended(&heap, 1, 3, cell);
+        for slot in 0..3 {
+            assert!(
+                matches!(more.get(slot).get(), Value::Int(number) if number == i64::from(slot))
+            );
+        }
+        assert!(std::ptr::eq(more.get(0), first.get(0)));
+        assert!(matches!(more.outer(1).get(0).get(), Value::Int(7)));
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 1 of a scope of 1")]
     fn slots_are_checked() {
         let heap = Bump::new();
         Env::new(&heap, None, 1).peek(1);

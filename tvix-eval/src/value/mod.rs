@@ -67,6 +67,13 @@ pub enum Value<'h> {
     Apply(&'h Apply<'h>),
     /// Not evaluated yet: a call with two arguments.
     Apply2(&'h Apply2<'h>),
+    /// Not evaluated yet: one of the calls of `map` and the like.
+    Element {
+        /// Which.
+        index: u32,
+        /// All of them.
+        of: &'h Elements<'h>,
+    },
     /// Under evaluation, by the fiber of this number.
     Hole(u32),
     /// Could not be evaluated: the number under which the interpreter knows why.
@@ -79,7 +86,12 @@ impl<'h> Value<'h> {
     pub fn is_evaluated(&self) -> bool {
         !matches!(
             self,
-            Self::Thunk { .. } | Self::Apply(_) | Self::Apply2(_) | Self::Hole(_) | Self::Failed(_)
+            Self::Thunk { .. }
+                | Self::Apply(_)
+                | Self::Apply2(_)
+                | Self::Element { .. }
+                | Self::Hole(_)
+                | Self::Failed(_)
         )
     }
 
@@ -98,6 +110,7 @@ impl<'h> Value<'h> {
             Self::Thunk { .. }
             | Self::Apply(_)
             | Self::Apply2(_)
+            | Self::Element { .. }
             | Self::Hole(_)
             | Self::Failed(_) => "thunk",
         }
@@ -126,6 +139,7 @@ impl<'h> Value<'h> {
             Self::Thunk { .. }
             | Self::Apply(_)
             | Self::Apply2(_)
+            | Self::Element { .. }
             | Self::Hole(_)
             | Self::Failed(_) => "a thunk",
         })
@@ -163,6 +177,14 @@ pub struct NixString<'h> {
     pub symbol: Cell<u32>,
 }
 
+impl NixString<'_> {
+    /// The symbol of the bytes, if it was needed before.
+    #[inline]
+    pub(crate) fn interned(&self) -> Option<Symbol> {
+        self.symbol.get().checked_sub(1).map(Symbol)
+    }
+}
+
 /// An absolute path without `.`, `..` and doubled slashes.
 #[derive(Debug)]
 pub struct NixPath<'h> {
@@ -196,6 +218,19 @@ impl<'h> Attrs<'h> {
             return entries.iter().position(|attr| attr.name == name);
         }
         entries.binary_search_by(|attr| attr.name.cmp(&name)).ok()
+    }
+
+    /// An attribute that was at a certain index when it was looked up last.
+    #[inline]
+    pub(crate) fn get_again(&self, name: Symbol, cache: &Cell<u32>) -> Option<&'h Attr<'h>> {
+        match self.entries.get(cache.get() as usize) {
+            Some(attr) if attr.name == name => Some(attr),
+            _ => {
+                let index = self.index(name)?;
+                cache.set(index as u32);
+                Some(&self.entries[index])
+            }
+        }
     }
 
     /// An attribute.
@@ -238,6 +273,30 @@ pub struct Apply2<'h> {
     pub func: Ref<'h>,
     /// The arguments.
     pub args: [Ref<'h>; 2],
+}
+
+/// Calls that were not made yet, one for each element. Their cells have numbers, so that a call
+/// takes no memory of its own.
+pub enum Elements<'h> {
+    /// Of `map`.
+    Map {
+        /// The function.
+        func: Ref<'h>,
+        /// The arguments.
+        items: &'h [Ref<'h>],
+    },
+    /// Of `genList`: the arguments are the numbers.
+    GenList {
+        /// The function.
+        func: Ref<'h>,
+    },
+    /// Of `mapAttrs`.
+    MapAttrs {
+        /// The function.
+        func: Ref<'h>,
+        /// The attributes: names and values are the arguments.
+        entries: &'h [Attr<'h>],
+    },
 }
 
 const _: () = assert!(size_of::<Value<'_>>() == 16);
