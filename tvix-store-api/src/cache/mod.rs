@@ -50,6 +50,7 @@ use self::decode::Origin;
 use self::memo::Memo;
 use self::request::Requests;
 use self::transport::TransportError;
+use crate::blocking::blocking;
 use crate::{BoxError, NarStream, Store, StoreError, StoreUri, VerifiedObject};
 
 /// The largest narinfo that is read: one with 10,000 references fits.
@@ -102,7 +103,10 @@ impl BinaryCache {
             let message = format!("compression '{}' is not supported", options.compression);
             return Err(unusable(message.into()));
         }
-        let transport = transport::open(&uri, &options.tuning).map_err(unusable)?;
+        // The system's certificates are files.
+        let (of, tuning) = (uri.clone(), options.tuning.clone());
+        let transport = blocking(&uri, move || Ok(transport::open(&of, &tuning))).await?;
+        let transport = transport.map_err(unusable)?;
         let requests = Arc::new(Requests::new(transport, options.tuning.clone()));
         let failed = |error| backend(&uri, format!("reading '{}'", info::FILE), error);
         let found = requests.small(info::FILE, INFO_LIMIT).await;
