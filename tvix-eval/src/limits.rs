@@ -131,3 +131,51 @@ impl Interp<'_> {
 pub(crate) fn cancelled() -> Box<Error> {
     Error::new(ErrorKind::Cancelled, "the evaluation was cancelled")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use bumpalo::Bump;
+
+    use super::*;
+    use crate::files::MemoryFiles;
+    use crate::host::NoHost;
+    use crate::world::{Settings, World};
+
+    /// What kind of error a text comes to, if any, and how many bytes the heap has then.
+    fn outcome(text: &str) -> (Option<ErrorKind>, usize) {
+        let heap = Bump::new();
+        let files = Rc::new(MemoryFiles::default());
+        let world = World::new(Settings::default(), files, Rc::new(NoHost));
+        let interp = Interp::new(&heap, world);
+        let result = interp.eval_text(text.as_bytes(), b"/");
+        (result.err().map(|error| error.kind), heap.allocated_bytes())
+    }
+
+    #[test]
+    fn endless_closures_end_soon() {
+        let step = "[ { key = x.key + 1; } ]";
+        let text = format!(
+            "builtins.genericClosure {{ startSet = [ {{ key = 0; }} ]; operator = x: {step}; }}"
+        );
+        let (kind, bytes) = outcome(&text);
+        assert_eq!(kind, Some(ErrorKind::Limit));
+        assert!(bytes < 1 << 30, "{bytes}");
+    }
+
+    #[test]
+    fn loops_that_append_need_memory_for_their_result() {
+        for text in [
+            "builtins.length (builtins.foldl' (a: b: a ++ [ b ]) [ ] (builtins.genList (x: x) 20000))",
+            "builtins.stringLength (builtins.foldl' (a: b: a + \"ten bytes.\") \"\" (builtins.genList (x: x) 20000))",
+            "builtins.stringLength (builtins.foldl' (a: b: \"${a}ten bytes.\") \"\" (builtins.genList (x: x) 20000))",
+            "builtins.foldl' (a: b: a // { \"k${toString b}\" = b; }) { } (builtins.genList (x: x) 20000)",
+        ] {
+            // The square of 20,000 is 400 million.
+            let (kind, bytes) = outcome(text);
+            assert_eq!(kind, None);
+            assert!(bytes < 64 << 20, "{bytes}: {text}");
+        }
+    }
+}

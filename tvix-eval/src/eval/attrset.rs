@@ -1,7 +1,7 @@
 //! Making sets of attributes, and the scopes of `rec` and `let`.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::interp::Interp;
+use crate::interp::{Grown, Interp};
 use crate::ir::{AttrKind, AttrSet, Delayed};
 use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, Ref, Value};
@@ -188,6 +188,9 @@ impl<'h> Interp<'h> {
             return Value::Attrs(left);
         }
         let few = r.len() * 4 < l.len();
+        if few && size_of_val(l) >= Grown::SMALL && l[l.len() - 1].name < r[0].name {
+            return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
+        }
         let common = if few {
             r.iter()
                 .filter(|attr| left.get(attr.name).is_some())

@@ -3,7 +3,7 @@
 use super::Coercion;
 use super::operators::add_integers;
 use crate::error::{Error, ErrorKind, Result};
-use crate::interp::Interp;
+use crate::interp::{Grown, Interp};
 use crate::ir::{Binary, Concat};
 use crate::source::Pos;
 use crate::value::{ContextId, Env, Value};
@@ -122,6 +122,12 @@ impl<'h> Interp<'h> {
     fn joined(&self, pieces: &[&'h [u8]], length: usize, context: ContextId) -> Value<'h> {
         if length == 0 && context.is_empty() {
             return Value::String(self.shared.empty_string);
+        }
+        if let [first, last] = pieces
+            && first.len() >= Grown::SMALL
+            && last.len() < first.len()
+        {
+            return self.string_in_heap(self.grown.bytes.append(first, last), context);
         }
         let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
         for piece in pieces {

@@ -1,7 +1,7 @@
 //! Operators with two sides, and assertions.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::interp::Interp;
+use crate::interp::{Grown, Interp};
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, List, Slot, Value};
@@ -165,6 +165,9 @@ impl<'h> Interp<'h> {
         }
         let count = left.items.len() + right.items.len();
         self.make_room_for::<&Slot<'h>>(count)?;
+        if size_of_val(left.items) >= Grown::SMALL && right.items.len() < left.items.len() {
+            return Ok(self.list_in_heap(self.grown.items.append(left.items, right.items)));
+        }
         let items = self
             .heap
             .alloc_slice_fill_with(count, |index| match left.items.get(index) {

@@ -15,7 +15,9 @@ use crate::limits::CALLS_PER_LOOK;
 use crate::source::{Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
-use crate::value::{Attr, Attrs, ContextId, Contexts, List, NixPath, NixString, Ref, Slot, Value};
+use crate::value::{
+    Attr, Attrs, ContextId, Contexts, Growing, List, NixPath, NixString, Ref, Slot, Value,
+};
 use crate::world::World;
 
 pub(crate) use known::Known;
@@ -52,8 +54,22 @@ pub struct Interp<'h> {
     pub(crate) stack_limit: Cell<usize>,
     /// The number of the fiber that runs.
     pub(crate) fiber: Cell<u32>,
+    /// What was appended to last, of what is not small.
+    pub(crate) grown: Grown<'h>,
     buffers: RefCell<Vec<Vec<u8>>>,
     name_cells: RefCell<Vec<Option<Ref<'h>>>>,
+}
+
+/// What was appended to last.
+pub(crate) struct Grown<'h> {
+    pub(crate) bytes: Growing<'h, u8>,
+    pub(crate) items: Growing<'h, Ref<'h>>,
+    pub(crate) entries: Growing<'h, Attr<'h>>,
+}
+
+impl Grown<'_> {
+    /// What is smaller, in bytes, is copied whole.
+    pub(crate) const SMALL: usize = 1 << 10;
 }
 
 /// Cells that are the same everywhere.
@@ -116,6 +132,11 @@ impl<'h> Interp<'h> {
             began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
+            grown: Grown {
+                bytes: Growing::new(heap),
+                items: Growing::new(heap),
+                entries: Growing::new(heap),
+            },
             buffers: RefCell::default(),
             name_cells: RefCell::default(),
         };

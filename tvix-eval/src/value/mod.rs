@@ -2,6 +2,7 @@
 
 mod context;
 mod env;
+mod growing;
 mod words;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use crate::symbol::Symbol;
 
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
+pub(crate) use growing::Growing;
 pub(crate) use words::Words;
 
 /// A cell that holds a value, or what it will be computed from. Cells are shared by reference:
