@@ -40,7 +40,9 @@ impl Interp<'_> {
             }
             out.push('?');
         }
-        out
+        // C++ Nix indents the whole, line by line, and leaves no spaces at their ends.
+        let lines: Vec<&str> = out.trim_end().split('\n').map(str::trim_end).collect();
+        lines.join("\n")
     }
 
     /// What was being evaluated, outermost first: not twice the same, and not too much of it.
@@ -87,7 +89,7 @@ impl Interp<'_> {
     }
 
     fn render_frame(&self, out: &mut String, frame: &Frame) {
-        let _ = write!(out, "\n       … {}", frame.text);
+        let _ = write!(out, "\n       … {}", indented(&frame.text, 7));
         self.render_place(out, frame.pos, 9);
         out.push('\n');
     }

@@ -9,6 +9,8 @@
 mod program;
 #[path = "peers/random.rs"]
 mod random;
+#[path = "peers_language/texts.rs"]
+mod texts;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -198,4 +200,36 @@ fn programs() {
         fatal.len()
     );
     assert_eq!(wrong, 0);
+}
+
+/// Programs whose values are the texts that a generator makes: none of them fails.
+fn values_agree(make: fn(&mut Random) -> String) {
+    if !is_installed() {
+        eprintln!("skipped: no nix-instantiate");
+        return;
+    }
+    let mut random = Random::new();
+    let programs: Vec<String> = (0..random::cases()).map(|_| make(&mut random)).collect();
+    let mut wrong = 0;
+    for batch in programs.chunks(BATCH) {
+        let programs: Vec<_> = batch.iter().map(String::as_str).collect();
+        for (program, theirs) in programs.iter().zip(theirs(&programs)) {
+            let ours = ours(program);
+            if ours.as_ref().ok() != theirs.as_ref().ok() || ours.is_err() {
+                wrong += 1;
+                println!("--- {program}\n  theirs {theirs:?}\n  ours   {ours:?}");
+            }
+        }
+    }
+    assert_eq!(wrong, 0);
+}
+
+#[test]
+fn indented_strings() {
+    values_agree(texts::indented_string);
+}
+
+#[test]
+fn xml() {
+    values_agree(texts::to_xml);
 }

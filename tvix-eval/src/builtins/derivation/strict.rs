@@ -61,7 +61,7 @@ pub(super) fn derivation_strict<'h>(
         .and_then(|draft| instantiate(interp, draft));
     result.map_err(|error| {
         let what = format!(
-            "while evaluating derivation '{}'\n         whose name attribute is located at {}",
+            "while evaluating derivation '{}'\n  whose name attribute is located at {}",
             String::from_utf8_lossy(text.bytes),
             interp.place_text(name.pos)
         );
