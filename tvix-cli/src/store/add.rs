@@ -8,7 +8,6 @@ use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::store_path::StorePathName;
 use tvix_store_api::Store as _;
 
-use super::paths::failed;
 use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
@@ -61,7 +60,11 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
     let mut paths = Vec::with_capacity(files.len());
     for added in store.import_trees(files, method).await {
-        paths.push(store.store_dir().path_text(&added.map_err(failed)?));
+        paths.push(
+            store
+                .store_dir()
+                .path_text(&added.map_err(CliError::store)?),
+        );
     }
     match args.json {
         true => print([serde_json::Value::from(paths)])?,

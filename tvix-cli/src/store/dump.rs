@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use tvix_store_api::Store as _;
 
 use super::StoreOption;
-use super::paths::{failed, parse_whole};
+use super::paths::parse_whole;
 use crate::error::CliError;
 use crate::stores;
 
@@ -26,9 +26,9 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open_to_read(args.store.store).await?;
     let path = parse_whole(&store, &args.path)?;
-    let mut nar = store.nar(&path).await.map_err(failed)?;
+    let mut nar = store.nar(&path).await.map_err(CliError::store)?;
     let mut out = std::io::stdout().lock();
-    while let Some(chunk) = nar.next().await.transpose().map_err(failed)? {
+    while let Some(chunk) = nar.next().await.transpose().map_err(CliError::store)? {
         out.write_all(&chunk).map_err(CliError::Output)?;
     }
     out.flush().map_err(CliError::Output)?;

@@ -7,7 +7,6 @@ use serde_json::json;
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::{GcAction, GcOptions, GcReport, LocalStore};
 
-use super::paths::failed;
 use super::{StoreOption, code, print, size};
 use crate::error::{CliError, describe};
 use crate::stores;
@@ -59,7 +58,10 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         .keep_outputs(args.keep_outputs)
         .keep_derivations(!args.no_keep_derivations);
     options.max_freed = args.max_freed;
-    let mut report = store.collect_garbage(options).await.map_err(failed)?;
+    let mut report = store
+        .collect_garbage(options)
+        .await
+        .map_err(CliError::store)?;
     report.paths.sort();
     report.strays.sort();
     if args.json {

@@ -6,7 +6,6 @@ use clap::Parser;
 use serde_json::json;
 use tvix_store_api::local_fs::OptimiseOptions;
 
-use super::paths::failed;
 use super::{StoreOption, print, size};
 use crate::error::CliError;
 use crate::stores;
@@ -30,7 +29,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
     let options = OptimiseOptions::default().reflink(args.reflink);
-    let report = store.optimise(options).await.map_err(failed)?;
+    let report = store.optimise(options).await.map_err(CliError::store)?;
     if args.json {
         print([json!({
             "files": report.files,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tvix_store_api::{Store as _, StoreExt as _};
 
-use super::paths::{failed, parse_all};
+use super::paths::parse_all;
 use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
@@ -38,15 +38,15 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open_to_read(args.store.store).await?;
     let paths = match args.paths.is_empty() {
-        true => store.all_valid_paths().await.map_err(failed)?,
+        true => store.all_valid_paths().await.map_err(CliError::store)?,
         false => parse_all(&store, &args.paths)?,
     };
     let mut infos = Vec::new();
     if args.recursive {
-        infos = store.closure(&paths).await.map_err(failed)?;
+        infos = store.closure(&paths).await.map_err(CliError::store)?;
     } else {
         for path in &paths {
-            infos.push(store.require(path).await.map_err(failed)?);
+            infos.push(store.require(path).await.map_err(CliError::store)?);
         }
     }
     let dir = store.store_dir();

@@ -62,13 +62,16 @@ pub fn parse_all(store: &LocalStore, texts: &[String]) -> Result<Vec<StorePath>,
 /// The file on this machine that is meant, and what keeps it there. No link on the way is followed:
 /// it could lead out of the store.
 pub async fn file(store: &LocalStore, named: &Named) -> Result<(PathBuf, LocalPath), CliError> {
-    if !store.is_valid(&named.path).await.map_err(failed)? {
-        return Err(failed(StoreError::NotFound {
+    if !store.is_valid(&named.path).await.map_err(CliError::store)? {
+        return Err(CliError::store(StoreError::NotFound {
             store: store.uri().clone(),
             path: named.path.clone(),
         }));
     }
-    let root = store.local_path(&named.path).await.map_err(failed)?;
+    let root = store
+        .local_path(&named.path)
+        .await
+        .map_err(CliError::store)?;
     let mut file = root.as_ref().to_owned();
     for part in named.below.components() {
         if file.is_symlink() {
@@ -93,8 +96,4 @@ pub async fn file(store: &LocalStore, named: &Named) -> Result<(PathBuf, LocalPa
         }
     }
     Ok((file, root))
-}
-
-pub fn failed(error: StoreError) -> CliError {
-    CliError::Store(Box::new(error))
 }

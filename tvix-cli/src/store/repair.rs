@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tvix_store_api::{Store as _, StoreUri};
 
-use super::paths::{failed, parse_all};
+use super::paths::parse_all;
 use super::{StoreOption, code, print};
 use crate::error::{CliError, describe};
 use crate::stores;
@@ -43,7 +43,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
                 fine = false;
                 eprintln!(
                     "error: cannot repair '{path}': {}",
-                    describe(&failed(error))
+                    describe(&CliError::store(error))
                 );
             }
         }

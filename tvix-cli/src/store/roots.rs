@@ -8,7 +8,7 @@ use serde_json::json;
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::{Root, RootSource};
 
-use super::paths::{failed, parse_whole};
+use super::paths::parse_whole;
 use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
@@ -33,11 +33,11 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         let store = stores::open(args.store.store).await?;
         let path = parse_whole(&store, path)?;
         let made = store.add_root(Path::new(link), &path).await;
-        made.map_err(failed)?;
+        made.map_err(CliError::store)?;
         return Ok(ExitCode::SUCCESS);
     }
     let store = stores::open_to_read(args.store.store).await?;
-    let roots = store.roots().await.map_err(failed)?;
+    let roots = store.roots().await.map_err(CliError::store)?;
     let dir = store.store_dir();
     if args.json {
         let roots: Vec<_> = roots

@@ -8,7 +8,7 @@ use serde_json::json;
 use tvix_store_api::local_fs::{DamagedPath, LocalStore, VerifyOptions, VerifyReport};
 use tvix_store_api::{Store as _, StoreUri};
 
-use super::paths::{failed, parse_all};
+use super::paths::parse_all;
 use super::{StoreOption, code, print};
 use crate::error::{CliError, describe};
 use crate::stores;
@@ -55,7 +55,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     if let Some(uri) = args.repair_from {
         options = options.repair_from(Arc::new(stores::open_to_read(Some(uri)).await?));
     }
-    let report = store.verify_all(options).await.map_err(failed)?;
+    let report = store.verify_all(options).await.map_err(CliError::store)?;
     show(&store, &report, args.json)?;
     Ok(code(report.is_sound()))
 }
