@@ -55,7 +55,8 @@ async fn silence_and_log_limits() {
     let running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
     let (ending, log) = finish(running).await;
     assert_eq!(ending, Ending::TooMuchLog(100_000));
-    assert!(log.len() < 100_000 + (2 << 20));
+    // What it wrote until it was dead is not among it.
+    assert!(log.len() < 100_000 + (64 << 10), "{}", log.len());
 }
 
 #[tokio::test]

@@ -233,6 +233,8 @@ impl Running {
             && self.logged > limit
         {
             self.end(Ending::TooMuchLog(limit));
+            // It may write gigabytes until it is dead.
+            self.log = None;
         }
         if let (Some(timer), Some(limit)) = (&mut self.silence, self.limits.silence) {
             timer.as_mut().reset(Instant::now() + limit);
