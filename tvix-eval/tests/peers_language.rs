@@ -80,8 +80,10 @@ fn nix() -> String {
     std::env::var("TVIX_PEER_NIX").unwrap_or_else(|_| "nix-instantiate".into())
 }
 
-fn is_installed() -> bool {
-    Command::new(nix()).arg("--version").output().is_ok()
+/// What is not compared must not pass for the same.
+fn must_be_installed() {
+    let asked = Command::new(nix()).arg("--version").output();
+    asked.unwrap_or_else(|error| panic!("real Nix is needed, as '{}': {error}", nix()));
 }
 
 fn evaluate(expression: &str) -> Result<serde_json::Value, String> {
@@ -153,10 +155,7 @@ fn kind(message: &str) -> String {
 
 #[test]
 fn programs() {
-    if !is_installed() {
-        eprintln!("skipped: no nix-instantiate");
-        return;
-    }
+    must_be_installed();
     let version = Command::new(nix()).arg("--version").output().unwrap();
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     // Older versions word errors in another way, among others.
@@ -204,10 +203,7 @@ fn programs() {
 
 /// Programs whose values are the texts that a generator makes: none of them fails.
 fn values_agree(make: fn(&mut Random) -> String) {
-    if !is_installed() {
-        eprintln!("skipped: no nix-instantiate");
-        return;
-    }
+    must_be_installed();
     let mut random = Random::new();
     let programs: Vec<String> = (0..random::cases()).map(|_| make(&mut random)).collect();
     let mut wrong = 0;
