@@ -1,10 +1,9 @@
 //! Interned names: attribute and variable names are numbers while evaluating.
 
-use std::cell::{Ref, RefCell};
+use std::cell::Cell;
 use std::hash::Hasher;
 
 use bumpalo::Bump;
-use hashbrown::HashTable;
 use rustc_hash::FxHasher;
 
 /// An interned name. Equal names have equal symbols; their order is that of first use, not that
@@ -13,11 +12,19 @@ use rustc_hash::FxHasher;
 pub struct Symbol(pub(crate) u32);
 
 /// The names interned so far.
+///
+/// Every name of every text goes through this table, most of them for the hundredth time, so it is
+/// made for names that are known: open addressing at less than half full, in which nearly every
+/// first look is at the right place; names are compared without a call; and both tables are cells in the
+/// heap, which need no guard to be read. When one is full, twice as much takes its place.
 #[derive(Debug)]
 pub struct Symbols<'h> {
     heap: &'h Bump,
-    table: RefCell<HashTable<u32>>,
-    names: RefCell<Vec<(&'h [u8], u32)>>,
+    /// A power of two of places: a hash, and 1 more than the symbol or 0 if nothing is here.
+    table: Cell<&'h [Cell<(u32, u32)>]>,
+    /// The names by symbol, then empty ones.
+    names: Cell<&'h [Cell<&'h [u8]>]>,
+    len: Cell<usize>,
 }
 
 /// The hash that [`Symbols::intern_hashed`] wants of a name.
@@ -29,8 +36,18 @@ pub fn hash_name(name: &[u8]) -> u32 {
     (hash ^ (hash >> 32)) as u32
 }
 
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+/// Whether two names are the same. Most have 4 to 16 bytes, which are two words that overlap.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    fn words<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+        a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
+    }
+    a.len() == b.len()
+        && match a.len() {
+            8..=16 => words::<8>(a, b),
+            4..=7 => words::<4>(a, b),
+            _ => a == b,
+        }
 }
 
 impl<'h> Symbols<'h> {
@@ -38,8 +55,9 @@ impl<'h> Symbols<'h> {
     pub fn new(heap: &'h Bump) -> Self {
         Self {
             heap,
-            table: RefCell::new(HashTable::with_capacity(4096)),
-            names: RefCell::new(Vec::with_capacity(4096)),
+            table: Cell::new(cells(heap, 8192, (0, 0))),
+            names: Cell::new(cells(heap, 4096, b"")),
+            len: Cell::new(0),
         }
     }
 
@@ -51,49 +69,145 @@ impl<'h> Symbols<'h> {
 
     /// The symbol of a name whose [`hash_name`] is known.
     pub fn intern_hashed(&self, name: &[u8], hash: u32) -> Symbol {
-        let mut names = self.names.borrow_mut();
-        let mut table = self.table.borrow_mut();
-        let wide = spread(hash);
-        if let Some(id) = table.find(wide, |id| {
-            let (known, known_hash) = names[*id as usize];
-            known_hash == hash && known == name
-        }) {
-            return Symbol(*id);
+        match self.look(name, hash) {
+            Ok(symbol) => symbol,
+            Err(free) => self.add(name, hash, free),
         }
-        let id = u32::try_from(names.len()).expect("fewer than 2^32 names");
-        names.push((self.heap.alloc_slice_copy(name), hash));
-        table.insert_unique(wide, id, |id| spread(names[*id as usize].1));
-        Symbol(id)
     }
 
     /// The symbol of a name, if it is known already.
     pub fn find(&self, name: &[u8]) -> Option<Symbol> {
-        let hash = hash_name(name);
-        let names = self.names.borrow();
-        self.table
-            .borrow()
-            .find(spread(hash), |id| names[*id as usize].0 == name)
-            .map(|id| Symbol(*id))
+        self.look(name, hash_name(name)).ok()
+    }
+
+    /// The symbol of a name, or the place that it would have in the table.
+    #[inline(always)]
+    fn look(&self, name: &[u8], hash: u32) -> Result<Symbol, usize> {
+        let table = self.table.get();
+        let names = self.names.get();
+        let mask = table.len() - 1;
+        let mut at = hash as usize;
+        loop {
+            at &= mask;
+            let (known, symbol) = table[at].get();
+            let Some(symbol) = symbol.checked_sub(1) else {
+                return Err(at);
+            };
+            if known == hash && same(names[symbol as usize].get(), name) {
+                return Ok(Symbol(symbol));
+            }
+            at += 1;
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&self, name: &[u8], hash: u32, free: usize) -> Symbol {
+        let len = self.len.get();
+        let symbol = u32::try_from(len).expect("fewer than 2^32 names");
+        let mut names = self.names.get();
+        if len == names.len() {
+            let more = cells(self.heap, len * 2, &b""[..]);
+            for (new, old) in more.iter().zip(names) {
+                new.set(old.get());
+            }
+            self.names.set(more);
+            names = more;
+        }
+        names[len].set(self.heap.alloc_slice_copy(name));
+        self.len.set(len + 1);
+        let table = self.table.get();
+        table[free].set((hash, symbol + 1));
+        if (len + 1) * 2 > table.len() {
+            self.table.set(larger(self.heap, table));
+        }
+        Symbol(symbol)
     }
 
     /// The name of a symbol.
     #[inline]
     pub fn name(&self, symbol: Symbol) -> &'h [u8] {
-        self.names.borrow()[symbol.0 as usize].0
+        self.names.get()[symbol.0 as usize].get()
     }
 
     /// How many names there are: symbols are smaller than this.
     pub fn len(&self) -> usize {
-        self.names.borrow().len()
+        self.len.get()
     }
 
     /// Whether there is no name yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    /// All names at once, by symbol; no name may be interned while this is held.
-    pub(crate) fn names(&self) -> Ref<'_, [(&'h [u8], u32)]> {
-        Ref::map(self.names.borrow(), Vec::as_slice)
+fn cells<T: Copy>(heap: &Bump, len: usize, value: T) -> &[Cell<T>] {
+    heap.alloc_slice_fill_with(len, |_| Cell::new(value))
+}
+
+/// The same places in a table of twice the size.
+fn larger<'h>(heap: &'h Bump, table: &[Cell<(u32, u32)>]) -> &'h [Cell<(u32, u32)>] {
+    let larger = cells(heap, table.len() * 2, (0, 0));
+    let mask = larger.len() - 1;
+    for place in table.iter().map(Cell::get).filter(|place| place.1 != 0) {
+        let mut at = place.0 as usize & mask;
+        while larger[at].get().1 != 0 {
+            at = (at + 1) & mask;
+        }
+        larger[at].set(place);
+    }
+    larger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_again_whatever_their_length_and_number() {
+        let heap = Bump::new();
+        let symbols = Symbols::new(&heap);
+        let names: Vec<Vec<u8>> = (0..40_000u32)
+            .map(|n| {
+                let mut name = format!("{n}-").repeat(n as usize % 5).into_bytes();
+                name.extend(n.to_le_bytes());
+                name
+            })
+            .chain((0..40).map(|len| vec![b'x'; len]))
+            .collect();
+        for name in &names {
+            assert_eq!(symbols.find(name), None);
+            let symbol = symbols.intern(name);
+            assert_eq!(symbols.name(symbol), name);
+        }
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(symbols.intern(name), Symbol(n as u32));
+            assert_eq!(symbols.find(name), Some(Symbol(n as u32)));
+        }
+        assert_eq!(symbols.len(), names.len());
+    }
+
+    #[test]
+    fn names_that_differ_in_one_byte_are_two() {
+        for len in 1..40 {
+            let name = vec![b'n'; len];
+            for at in 0..len {
+                let mut other = name.clone();
+                other[at] = b'm';
+                assert!(!same(&name, &other), "{len} {at}");
+            }
+            assert!(same(&name, &name.clone()));
+        }
+    }
+
+    #[test]
+    fn names_of_one_hash_are_told_apart() {
+        let heap = Bump::new();
+        let symbols = Symbols::new(&heap);
+        let ids: Vec<_> = ["a", "b", "c"]
+            .map(|name| symbols.intern_hashed(name.as_bytes(), 8191))
+            .into();
+        assert_eq!(ids, [Symbol(0), Symbol(1), Symbol(2)]);
+        assert_eq!(symbols.intern_hashed(b"b", 8191), Symbol(1));
     }
 }

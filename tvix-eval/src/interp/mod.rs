@@ -269,11 +269,10 @@ impl<'h> Interp<'h> {
 
     /// The attributes of a set in the order of the alphabet.
     pub fn by_name(&self, attrs: &Attrs<'h>) -> Vec<(&'h [u8], Attr<'h>)> {
-        let names = self.symbols.names();
         let mut entries: Vec<_> = attrs
             .entries
             .iter()
-            .map(|attr| (names[attr.name.0 as usize].0, *attr))
+            .map(|attr| (self.symbols.name(attr.name), *attr))
             .collect();
         entries.sort_unstable_by_key(|(name, _)| *name);
         entries

@@ -248,8 +248,7 @@ impl<'h> Parser<'_, 'h> {
     #[inline(never)]
     fn sort_and_merge(&mut self, bases: Bases, path: &mut Vec<Symbol>) -> Parsed<()> {
         let defs = &mut self.defs[bases.defs..];
-        // Stable: definitions of one name stay in the order of the text.
-        defs.sort_by_key(|def| def.name);
+        sort(defs, &mut self.order);
         if ascending(defs) {
             return Ok(());
         }
@@ -364,6 +363,31 @@ impl<'h> Parser<'_, 'h> {
 
 fn ascending(defs: &[AttrDef<'_>]) -> bool {
     defs.is_sorted_by(|a, b| a.name < b.name)
+}
+
+/// Sorts by name; definitions of one name stay in the order of the text. What is sorted is a number for
+/// each, which is much less to move, and then each definition is moved once.
+fn sort(defs: &mut [AttrDef<'_>], order: &mut Vec<u64>) {
+    if defs.len() < 16 {
+        return defs.sort_by_key(|def| def.name);
+    }
+    order.clear();
+    let numbered = defs.iter().zip(0u64..);
+    order.extend(numbered.map(|(def, n)| u64::from(def.name.0) << 32 | n));
+    order.sort();
+    // `order[n]` is where the n-th comes from. Following that from place to place ends where it began.
+    for first in 0..order.len() {
+        let mut to = first;
+        loop {
+            let from = order[to] as u32 as usize;
+            order[to] = to as u64;
+            if from == first {
+                break;
+            }
+            defs.swap(to, from);
+            to = from;
+        }
+    }
 }
 
 /// A function is called what it is defined as, and so are the functions that it makes.

@@ -79,6 +79,22 @@ impl Tok {
         (Tok::Ident as u8..=Tok::Rec as u8).contains(&(self as u8))
     }
 
+    /// Whether an expression ends in front of this.
+    #[inline]
+    pub(super) fn ends_expression(self) -> bool {
+        matches!(
+            self,
+            Tok::Semicolon
+                | Tok::Comma
+                | Tok::RParen
+                | Tok::RBrace
+                | Tok::RBracket
+                | Tok::Then
+                | Tok::Else
+                | Tok::In
+        )
+    }
+
     #[inline]
     pub(super) fn is_operator(self) -> bool {
         self as u8 >= Tok::Implies as u8
@@ -94,6 +110,8 @@ const SPACE: u8 = 16;
 pub(super) const STRING_STOP: u8 = 32;
 /// What ends a piece of an indented string: `'`, `$`.
 pub(super) const INDENTED_STOP: u8 = 64;
+/// What a name starts with.
+const LETTER: u8 = 128;
 
 /// What each byte can be part of.
 pub(super) static FLAGS: [u8; 256] = {
@@ -107,6 +125,9 @@ pub(super) static FLAGS: [u8; 256] = {
         }
         if b.is_ascii_digit() {
             set |= DIGIT;
+        }
+        if b.is_ascii_alphabetic() || b == b'_' {
+            set |= LETTER;
         }
         match b {
             b'_' | b'-' => set |= IDENT | PATH | URI,
@@ -124,6 +145,25 @@ pub(super) static FLAGS: [u8; 256] = {
         byte += 1;
     }
     flags
+};
+
+/// The tokens that are one byte whatever follows; [`Tok::Error`] for all other bytes.
+static ALONE: [Tok; 256] = {
+    let mut tokens = [Tok::Error; 256];
+    tokens[b'"' as usize] = Tok::Quote;
+    tokens[b'{' as usize] = Tok::LBrace;
+    tokens[b'}' as usize] = Tok::RBrace;
+    tokens[b'(' as usize] = Tok::LParen;
+    tokens[b')' as usize] = Tok::RParen;
+    tokens[b'[' as usize] = Tok::LBracket;
+    tokens[b']' as usize] = Tok::RBracket;
+    tokens[b';' as usize] = Tok::Semicolon;
+    tokens[b':' as usize] = Tok::Colon;
+    tokens[b',' as usize] = Tok::Comma;
+    tokens[b'@' as usize] = Tok::At;
+    tokens[b'?' as usize] = Tok::Question;
+    tokens[b'*' as usize] = Tok::Times;
+    tokens
 };
 
 #[inline]
@@ -186,16 +226,23 @@ impl<'c, 'h> Lexer<'c, 'h> {
         self.place(self.start)
     }
 
-    /// The end of the run of bytes with a flag.
+    /// The end of the run of bytes with a flag. Eight bytes are looked at for each look at how much
+    /// text is left: names and spaces are half of a text.
     #[inline]
     pub(super) fn skip(&self, from: usize, flag: u8) -> usize {
-        match self.text.get(from..) {
-            None => from,
-            Some(rest) => match rest.iter().position(|b| !is(*b, flag)) {
-                Some(len) => from + len,
-                None => self.text.len(),
-            },
+        let mut at = from;
+        while let Some(bytes) = self.text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            for byte in bytes {
+                if !is(*byte, flag) {
+                    return at;
+                }
+                at += 1;
+            }
         }
+        while at < self.text.len() && is(self.text[at], flag) {
+            at += 1;
+        }
+        at
     }
 
     #[cold]
@@ -208,22 +255,49 @@ impl<'c, 'h> Lexer<'c, 'h> {
         Tok::Error
     }
 
-    /// Goes on to the next token.
+    /// Goes on to the next token. Nearly all tokens are names, or bytes that are tokens whatever
+    /// follows them, behind at most a space: for those this takes no more than it must.
     pub(super) fn advance(&mut self) {
         let mut at = self.pos;
+        let mut byte = self.byte(at);
+        if is(byte, SPACE) {
+            at += 1;
+            byte = self.byte(at);
+            if is(byte, SPACE) {
+                at = self.skip(at + 1, SPACE);
+                byte = self.byte(at);
+            }
+        }
+        let alone = ALONE[byte as usize];
+        if alone != Tok::Error {
+            self.start = at;
+            self.pos = at + 1;
+            self.tok = alone;
+        } else if is(byte, LETTER) {
+            self.word(at);
+        } else {
+            self.other(at);
+        }
+    }
+
+    /// As [`Lexer::advance`], for whatever is at `at`.
+    #[inline(never)]
+    fn other(&mut self, mut at: usize) {
         loop {
             let byte = self.byte(at);
+            let alone = ALONE[byte as usize];
             let (tok, len) = match byte {
-                b' ' | b'\n' | b'\t' | b'\r' => {
+                _ if alone != Tok::Error => (alone, 1),
+                _ if is(byte, SPACE) => {
                     at = self.skip(at + 1, SPACE);
                     continue;
                 }
+                _ if is(byte, LETTER) => return self.word(at),
                 b'#' => {
                     let rest = &self.text[at..];
                     at += memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
                     continue;
                 }
-                b'a'..=b'z' | b'A'..=b'Z' | b'_' => return self.word(at),
                 b'0'..=b'9' => {
                     self.start = at;
                     self.tok = self.number(at);
@@ -265,7 +339,6 @@ impl<'c, 'h> Lexer<'c, 'h> {
                     },
                     _ => (Tok::Divide, 1),
                 },
-                b'"' => (Tok::Quote, 1),
                 b'\'' if self.byte(at + 1) == b'\'' => {
                     let line = self.text[at + 2..].iter().position(|b| *b != b' ');
                     match line {
@@ -287,18 +360,6 @@ impl<'c, 'h> Lexer<'c, 'h> {
                     Some(end) => (Tok::HomePath, end - at),
                     None => (Tok::Invalid, 1),
                 },
-                b'{' => (Tok::LBrace, 1),
-                b'}' => (Tok::RBrace, 1),
-                b'(' => (Tok::LParen, 1),
-                b')' => (Tok::RParen, 1),
-                b'[' => (Tok::LBracket, 1),
-                b']' => (Tok::RBracket, 1),
-                b';' => (Tok::Semicolon, 1),
-                b':' => (Tok::Colon, 1),
-                b',' => (Tok::Comma, 1),
-                b'@' => (Tok::At, 1),
-                b'?' => (Tok::Question, 1),
-                b'*' => (Tok::Times, 1),
                 b'=' if self.byte(at + 1) == b'=' => (Tok::Equal, 2),
                 b'=' => (Tok::Assign, 1),
                 b'!' if self.byte(at + 1) == b'=' => (Tok::NotEqual, 2),
@@ -320,12 +381,12 @@ impl<'c, 'h> Lexer<'c, 'h> {
     }
 
     /// A keyword, a name, or what starts like one.
-    #[inline]
+    #[inline(never)]
     fn word(&mut self, at: usize) {
         self.start = at;
         let end = self.skip(at + 1, IDENT);
         if let b'.' | b'/' | b'+' | b':' = self.byte(end)
-            && let Some((tok, end)) = self.path_from(at)
+            && let Some((tok, end)) = self.path_behind(at, end)
         {
             self.pos = end;
             self.tok = tok;
@@ -355,30 +416,47 @@ impl<'c, 'h> Lexer<'c, 'h> {
     }
 
     /// The path or URI that starts here, if one does, and where it ends.
+    #[inline(never)]
     fn path_from(&mut self, at: usize) -> Option<(Tok, usize)> {
-        if at >= self.run_end {
-            self.run_end = self.skip(at, PATH);
+        self.path_behind(at, at)
+    }
+
+    /// As [`Lexer::path_from`], where the bytes up to `seen` can be part of names.
+    #[inline]
+    fn path_behind(&mut self, at: usize, seen: usize) -> Option<(Tok, usize)> {
+        if seen >= self.run_end {
+            self.run_end = self.skip(seen, PATH);
         }
-        let end = self.run_end;
-        match self.byte(end) {
-            b'/' => {
-                let next = self.byte(end + 1);
-                if is(next, PATH) {
-                    Some((Tok::Path, self.path_piece(end)))
-                } else if next == b'$' && self.byte(end + 2) == b'{' {
-                    Some((Tok::Path, end + 1))
-                } else {
-                    None
-                }
-            }
-            b':' if self.text[at].is_ascii_alphabetic()
-                && is(self.byte(end + 1), URI)
-                && memchr::memchr(b'_', &self.text[at..end]).is_none() =>
-            {
-                Some((Tok::Uri, self.skip(end + 1, URI)))
-            }
+        match self.byte(self.run_end) {
+            b'/' | b':' => self.path_around(at, seen, self.run_end),
             _ => None,
         }
+    }
+
+    /// The path or URI that starts at `at`, whose first slash or colon is at `end`.
+    #[inline(never)]
+    fn path_around(&self, at: usize, seen: usize, end: usize) -> Option<(Tok, usize)> {
+        let next = self.byte(end + 1);
+        let found = if self.text[end] == b'/' {
+            if is(next, PATH) {
+                (Tok::Path, self.path_piece(end))
+            } else if next == b'$' && self.byte(end + 2) == b'{' {
+                (Tok::Path, end + 1)
+            } else {
+                return None;
+            }
+        } else if self.text[at].is_ascii_alphabetic()
+            && is(next, URI)
+            && memchr::memchr(b'_', &self.text[at..end]).is_none()
+        {
+            (Tok::Uri, self.skip(end + 1, URI))
+        } else {
+            return None;
+        };
+        // Names may have quotes in them, paths not.
+        memchr::memchr(b'\'', &self.text[at..seen])
+            .is_none()
+            .then_some(found)
     }
 
     /// The end of the longest piece of a path that starts here; it may end in a slash.

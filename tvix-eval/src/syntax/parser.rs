@@ -57,6 +57,8 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) bytes: Vec<u8>,
     pub(super) pending: Vec<Pending>,
     pub(super) operands: Vec<Expr<'h>>,
+    /// For sorting definitions.
+    pub(super) order: Vec<u64>,
 }
 
 impl<'c, 'h> Parser<'c, 'h> {
@@ -87,6 +89,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             bytes: Vec::new(),
             pending: Vec::new(),
             operands: Vec::new(),
+            order: Vec::new(),
         }
     }
 
@@ -197,10 +200,24 @@ impl<'c, 'h> Parser<'c, 'h> {
                 match self.lx.tok {
                     Tok::Colon => self.lambda(pos, name),
                     Tok::At => self.lambda_with_formals_after(pos, name),
-                    _ => {
+                    tok => {
                         let head = self.variable(name, pos);
-                        self.operation(Some((head, pos)))
+                        if tok.ends_expression() {
+                            Ok(head)
+                        } else {
+                            self.operation(Some((head, pos)))
+                        }
                     }
+                }
+            }
+            Tok::Quote => {
+                let pos = self.lx.here();
+                let head = self.string()?;
+                self.lx.advance();
+                if self.lx.tok.ends_expression() {
+                    Ok(head)
+                } else {
+                    self.operation(Some((head, pos)))
                 }
             }
             Tok::LBrace => self.brace(),

@@ -184,9 +184,7 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
 
     fn bindings(&mut self, set: &'x AttrSet<'h>) {
         let mut defs: Vec<_> = set.defs.iter().collect();
-        let names = self.symbols.names();
-        defs.sort_by_key(|def| names[def.name.0 as usize].0);
-        drop(names);
+        defs.sort_by_key(|def| self.symbols.name(def.name));
         let mut any = false;
         for def in &defs {
             if def.kind == AttrKind::Inherited {

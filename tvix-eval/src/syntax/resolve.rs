@@ -67,7 +67,20 @@ struct Resolver<'c, 'x, 'h> {
 }
 
 impl<'x, 'h> Resolver<'_, 'x, 'h> {
-    fn expr(&mut self, mut expr: &'x mut Expr<'h>) -> Resolved {
+    /// Any expression; the most frequent ones without a call.
+    #[inline]
+    fn expr(&mut self, expr: &'x mut Expr<'h>) -> Resolved {
+        match expr {
+            Expr::Const(_) => Ok(()),
+            Expr::Name { name, pos } => {
+                *expr = self.variable(*name, *pos)?;
+                Ok(())
+            }
+            _ => self.compound(expr),
+        }
+    }
+
+    fn compound(&mut self, mut expr: &'x mut Expr<'h>) -> Resolved {
         let waiting = self.waiting.len();
         loop {
             // What is last in an expression is done by this loop, so that long chains need no
@@ -186,17 +199,24 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         Ok(())
     }
 
+    #[inline]
     fn variable(&mut self, name: Symbol, pos: Pos) -> Result<Expr<'h>, Box<SyntaxError>> {
         let Binding { depth, slot } = self.bindings[name.0 as usize];
-        if depth != 0 {
-            return match self.depth - depth {
-                0 => Ok(Expr::Local { slot, pos }),
-                level => match u16::try_from(level) {
-                    Ok(level) => Ok(Expr::Outer { level, slot, pos }),
-                    Err(_) => Err(error(SyntaxErrorKind::TooDeep, pos)),
-                },
-            };
+        if depth == 0 {
+            return self.free(name, pos);
         }
+        match self.depth - depth {
+            0 => Ok(Expr::Local { slot, pos }),
+            level => match u16::try_from(level) {
+                Ok(level) => Ok(Expr::Outer { level, slot, pos }),
+                Err(_) => Err(error(SyntaxErrorKind::TooDeep, pos)),
+            },
+        }
+    }
+
+    /// A name that nothing in the text binds.
+    #[inline(never)]
+    fn free(&mut self, name: Symbol, pos: Pos) -> Result<Expr<'h>, Box<SyntaxError>> {
         if let Some(value) = self.scope.lookup(name) {
             return Ok(Expr::Global(value));
         }
