@@ -275,6 +275,10 @@ impl<'c, 'h> Lexer<'c, 'h> {
             self.tok = alone;
         } else if is(byte, LETTER) {
             self.word(at);
+        } else if byte == b'=' && self.byte(at + 1) != b'=' {
+            self.start = at;
+            self.pos = at + 1;
+            self.tok = Tok::Assign;
         } else {
             self.other(at);
         }
@@ -303,6 +307,7 @@ impl<'c, 'h> Lexer<'c, 'h> {
                     self.tok = self.number(at);
                     return;
                 }
+                b'.' if let b'"' | b'$' | b' ' = self.byte(at + 1) => (Tok::Dot, 1),
                 b'.' | b'+' | b'-' => {
                     if let Some((tok, end)) = self.path_from(at) {
                         self.start = at;

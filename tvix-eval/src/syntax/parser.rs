@@ -5,6 +5,7 @@ use std::cell::Cell;
 use bumpalo::Bump;
 
 use super::Context;
+use super::attrs::Order;
 use super::error::{SyntaxError, SyntaxErrorKind, describe};
 use super::lexer::{Lexer, Tok};
 use super::operators::Pending;
@@ -58,7 +59,7 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) pending: Vec<Pending>,
     pub(super) operands: Vec<Expr<'h>>,
     /// For sorting definitions.
-    pub(super) order: Vec<u64>,
+    pub(super) order: Order,
 }
 
 impl<'c, 'h> Parser<'c, 'h> {
@@ -89,7 +90,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             bytes: Vec::new(),
             pending: Vec::new(),
             operands: Vec::new(),
-            order: Vec::new(),
+            order: Order::default(),
         }
     }
 
