@@ -86,10 +86,15 @@ pub fn describe(error: &dyn std::error::Error) -> String {
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+            text = after(&text, &cause_text);
         }
         source = cause.source();
     }
     text
+}
+
+/// What is said after a colon; traces begin with a line of their own.
+pub fn after(text: &str, more: &str) -> String {
+    let space = if more.starts_with('\n') { "" } else { " " };
+    format!("{text}:{space}{more}")
 }

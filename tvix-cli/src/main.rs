@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", error::describe(&error));
+            eprintln!("{}", error::after("error", &error::describe(&error)));
             ExitCode::from(2)
         }
     }

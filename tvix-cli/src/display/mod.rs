@@ -14,6 +14,8 @@ pub use line::shown;
 use plain::Plain;
 use progress::Progress;
 
+use crate::error::after;
+
 /// Lines of a failed build's log that are shown, at most.
 const TAIL: usize = 10;
 
@@ -105,7 +107,7 @@ pub fn show_failures(
         };
     }
     for error in &report.errors {
-        let _ = writeln!(text, "error: {error}");
+        let _ = writeln!(text, "{}", after("error", error));
     }
     text
 }

@@ -31,7 +31,8 @@ pub(super) fn describe(error: &dyn std::error::Error) -> String {
     while let Some(error) = source {
         let cause = error.to_string();
         if !text.contains(&cause) {
-            text.push_str(": ");
+            // A trace begins with a line of its own.
+            text.push_str(if cause.starts_with('\n') { ":" } else { ": " });
             text.push_str(&cause);
         }
         source = error.source();

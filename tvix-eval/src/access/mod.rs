@@ -32,7 +32,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
         context: &'static str,
     ) -> Result<(Vec<u8>, ContextId)> {
-        let value = self.force_at(cell, pos)?;
+        let value = self.force_at(cell, pos).within(pos, context)?;
         if let Value::Path(path) = value {
             return Ok((path.bytes.to_vec(), ContextId::EMPTY));
         }

@@ -75,18 +75,25 @@ impl<'h> Interp<'h> {
         }
     }
 
-    fn search_entry_in(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let path = if path.first() == Some(&b'/') {
-            path.to_vec()
+    fn search_entry_in(&self, entry: &[u8]) -> Result<Option<Vec<u8>>> {
+        let path = if entry.first() == Some(&b'/') {
+            entry.to_vec()
         } else {
             let here = std::env::current_dir().map_err(|error| {
                 Error::new(ErrorKind::Io, format!("no current folder: {error}"))
             })?;
             use std::os::unix::ffi::OsStrExt;
-            join(here.as_os_str().as_bytes(), path)
+            join(here.as_os_str().as_bytes(), entry)
         };
         let path = paths::canonical(&path);
-        Ok(self.resolve_links(&path)?.map(|_| path))
+        if self.resolve_links(&path)?.is_none() {
+            self.warn(format!(
+                "Nix search path entry '{}' does not exist, ignoring",
+                lossy(entry)
+            ));
+            return Ok(None);
+        }
+        Ok(Some(path))
     }
 }
 

@@ -49,11 +49,7 @@ fn scoped_import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         pos,
         "while evaluating the first argument passed to builtins.scopedImport",
     )?;
-    let path = interp.readable_path(
-        args[1],
-        pos,
-        "while evaluating the second argument passed to builtins.scopedImport",
-    )?;
+    let path = interp.readable_path(args[1], pos, "while realising the context of a path")?;
     let below = interp.scope.borrow().clone();
     let bound = names.entries.iter().map(|attr| (attr.name, attr.value));
     interp.import_scoped(&path, &Scope::layered(below, bound))
@@ -107,6 +103,8 @@ fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 }
 
 fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    // It is forced before it is looked at as a path, so that its own errors have no frame of that.
+    interp.force(args[0])?;
     let (text, mentions) =
         interp.coerce_path(args[0], pos, "while realising the context of a path")?;
     let must_be_dir = text.ends_with(b"/") || text.ends_with(b"/.");
