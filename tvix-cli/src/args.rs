@@ -180,6 +180,10 @@ pub struct SearchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub tarball_ttl: u64,
 
+    /// Show all of what was being evaluated when something fails, with every call of a function.
+    #[arg(long)]
+    pub show_trace: bool,
+
     /// The most memory that the values of an evaluation may take, in MiB; 0 for any.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub max_eval_memory: usize,

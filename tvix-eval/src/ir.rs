@@ -281,6 +281,17 @@ impl<'h> Lambda<'h> {
         }
         body
     }
+
+    /// This function or that of those in its body whose own body this is.
+    pub(crate) fn whose_body(&self, body: &Expr<'h>) -> &Self {
+        let mut lambda = self;
+        while !std::ptr::eq(&lambda.body, body)
+            && let Expr::Lambda(next) = &lambda.body
+        {
+            lambda = next;
+        }
+        lambda
+    }
 }
 
 /// `{ a, b ? default, … }`.

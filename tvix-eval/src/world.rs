@@ -51,6 +51,9 @@ pub struct Settings {
     pub time: i64,
     /// Whether `traceVerbose` traces.
     pub trace_verbose: bool,
+    /// Whether errors tell all that was being evaluated, with every call of a function. Calls in
+    /// tail position take memory then.
+    pub show_trace: bool,
     /// What the evaluation may use.
     pub limits: Limits,
 }
@@ -72,6 +75,7 @@ impl Default for Settings {
             home: std::env::home_dir(),
             time: since_1970.as_secs() as i64,
             trace_verbose: false,
+            show_trace: false,
             limits: Limits::default(),
         }
     }

@@ -159,6 +159,48 @@ async fn values_are_printed() {
     thrown.says(&["trace: seen", "error:", "no"]);
 }
 
+/// As C++ Nix 2.34.8 prints it.
+#[tokio::test]
+async fn traces_are_short_unless_they_are_asked_for() {
+    let world = LocalWorld::new().await;
+    let expr = "let f = n: if n == 0 then throw \"deep\" else 1 + f (n - 1); in f 1";
+    let short = run(tvix(&world, "eval").args(["-E", expr]));
+    assert_eq!(short.code, Some(1));
+    let thrown = r#"
+       … while calling the 'throw' builtin
+         at «string»:1:27:
+            1| let f = n: if n == 0 then throw "deep" else 1 + f (n - 1); in f 1
+             |                           ^
+
+       error: deep
+"#;
+    assert_eq!(short.err, format!("error:{thrown}"));
+    let calls = r#"
+       … from call site
+         at «string»:1:63:
+            1| let f = n: if n == 0 then throw "deep" else 1 + f (n - 1); in f 1
+             |                                                               ^
+
+       … while calling 'f'
+         at «string»:1:9:
+            1| let f = n: if n == 0 then throw "deep" else 1 + f (n - 1); in f 1
+             |         ^
+
+       … from call site
+         at «string»:1:49:
+            1| let f = n: if n == 0 then throw "deep" else 1 + f (n - 1); in f 1
+             |                                                 ^
+
+       … while calling 'f'
+         at «string»:1:9:
+            1| let f = n: if n == 0 then throw "deep" else 1 + f (n - 1); in f 1
+             |         ^
+
+"#;
+    let long = run(tvix(&world, "eval").args(["--show-trace", "-E", expr]));
+    assert_eq!(long.err, format!("error:{calls}{}", &thrown[1..]));
+}
+
 #[tokio::test]
 async fn the_search_path() {
     let world = LocalWorld::new().await;

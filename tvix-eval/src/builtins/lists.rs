@@ -35,7 +35,7 @@ fn holds<'h>(
     pos: Pos,
     context: &'static str,
 ) -> Result<bool> {
-    match interp.call(func, &[item], pos).within(pos, context)? {
+    match interp.call(func, &[item], pos)? {
         Value::Bool(value) => Ok(value),
         other => Err(interp.type_error("a Boolean", other).within(pos, context)),
     }
@@ -128,14 +128,19 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
     )?;
     let mut items = Vec::new();
     for item in list.items {
-        let context =
-            "while evaluating the return value of the function passed to builtins.concatMap";
-        match interp.call(func, &[item], pos).within(pos, context)? {
+        match interp.call(func, &[item], pos)? {
             Value::List(part) => {
                 interp.make_room_for::<Ref<'h>>(items.len() + part.items.len())?;
                 items.extend_from_slice(part.items);
             }
-            other => return Err(interp.type_error("a list", other).within(pos, context)),
+            other => {
+                let context = "while evaluating the return value of the function passed to builtins.concatMap";
+                let place = match func {
+                    Value::Lambda { code, .. } => interp.lambdas.get(code).pos,
+                    _ => pos,
+                };
+                return Err(interp.type_error("a list", other).within(place, context));
+            }
         }
     }
     Ok(interp.list(&items))

@@ -37,6 +37,14 @@ impl<'h> Interp<'h> {
                         given += taken;
                         (lambda.body_after(taken), scope)
                     };
+                    if self.show_trace {
+                        let value = self.traced(lambda, body, scope, pos)?;
+                        if given == args.len() {
+                            return Ok(Step::Done(value));
+                        }
+                        func = value;
+                        continue;
+                    }
                     if given == args.len() {
                         return Ok(Step::Tail(body, scope));
                     }
@@ -90,6 +98,43 @@ impl<'h> Interp<'h> {
         }
     }
 
+    #[inline(always)]
+    fn body(
+        &self,
+        lambda: &'h Lambda<'h>,
+        body: &'h Expr<'h>,
+        scope: Env<'h>,
+        pos: Pos,
+    ) -> Result<Value<'h>> {
+        match self.show_trace {
+            false => self.eval(body, scope),
+            true => self.traced(lambda, body, scope, pos),
+        }
+    }
+
+    /// A function's body, where traces name every call: none is in tail position then.
+    #[cold]
+    fn traced(
+        &self,
+        lambda: &'h Lambda<'h>,
+        body: &'h Expr<'h>,
+        scope: Env<'h>,
+        pos: Pos,
+    ) -> Result<Value<'h>> {
+        self.eval(body, scope).map_err(|error| {
+            let called = lambda.whose_body(body);
+            let name = match called.name.get() {
+                Some(name) => format!("while calling '{}'", self.display(name)),
+                None => "while calling anonymous lambda".to_owned(),
+            };
+            let error = error.within(called.pos, name);
+            match pos.is_some() {
+                true => error.within(pos, "from call site"),
+                false => error,
+            }
+        })
+    }
+
     /// A cell for an argument that will be evaluated whatever happens. If it cannot be, the cell
     /// says so: the builtin is to fail when it comes to it.
     #[inline]
@@ -136,12 +181,12 @@ impl<'h> Interp<'h> {
                     let lambda = self.lambdas.get(code);
                     if let Some(formals) = &lambda.formals {
                         let scope = self.bind_formals(lambda, formals, env, args[0], pos)?;
-                        func = self.eval(&lambda.body, scope)?;
+                        func = self.body(lambda, &lambda.body, scope, pos)?;
                         args = &args[1..];
                     } else {
                         let taken = lambda.takes(args.len());
                         let scope = self.scope_of(lambda, env, taken, |index| args[index]);
-                        func = self.eval(lambda.body_after(taken), scope)?;
+                        func = self.body(lambda, lambda.body_after(taken), scope, pos)?;
                         args = &args[taken..];
                     }
                 }

@@ -47,6 +47,8 @@ pub struct Interp<'h> {
     /// How deep calls are nested.
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
+    /// Whether errors name every call.
+    pub(crate) show_trace: bool,
     /// Calls before the next look at limits and cancellation.
     pub(crate) calls_left: Cell<u32>,
     pub(crate) began: Instant,
@@ -114,6 +116,7 @@ impl<'h> Interp<'h> {
         let symbols = Symbols::new(heap);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
+        let show_trace = world.settings.show_trace;
         let interp = Self {
             heap,
             symbols,
@@ -128,6 +131,7 @@ impl<'h> Interp<'h> {
             world,
             depth: Cell::new(0),
             max_depth,
+            show_trace,
             calls_left: Cell::new(CALLS_PER_LOOK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
