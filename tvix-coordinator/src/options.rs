@@ -97,7 +97,8 @@ pub struct Options {
     pub limits: BuildLimits,
     /// Cores for each build; 0 for all.
     pub cores: usize,
-    /// Whether the `.drv` files of what was instantiated are added to the store.
+    /// Whether the `.drv` files of what was instantiated are added to the store. Derivations that read
+    /// such files (`builtins.unsafeDiscardOutputDependency x.drvPath`) cannot be built without.
     pub record_derivations: bool,
     /// How long builds took before, by derivation name: what takes long begins early.
     pub estimates: BTreeMap<String, Duration>,

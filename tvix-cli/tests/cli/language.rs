@@ -22,6 +22,8 @@ let
 in {
   hello = sh "hello" "echo ${greeting}${if loud then "!" else ""} > $out";
   imported = sh (import (sh "name.nix" "echo '\"imported\"' > $out")) "echo > $out";
+  reads = sh "reads" "read -r line < ${builtins.unsafeDiscardOutputDependency (sh "read" "echo > $out").drvPath} || :; echo $line > $out";
+  deep = sh "deep" "read -r line < ${(sh "read" "echo > $out").drvPath} || :; echo $line > $out";
   broken = sh "broken" "echo so it goes; exit 3";
   bad = builtins.seq (builtins.readFile (sh "unbuilt" "echo why; exit 4")) (sh "x" "");
   many = derivation {
@@ -82,6 +84,17 @@ async fn expressions_are_built() {
     let link = fs::read_link(world.beside("work/result")).unwrap();
     assert!(link.ends_with(again.out[0].trim_start_matches('/')));
     world.expect_clean().await;
+}
+
+/// With and without what they would make.
+#[tokio::test]
+async fn files_of_derivations_are_read() {
+    let world = LocalWorld::new().await;
+    for attribute in ["reads", "deep"] {
+        let ended = built(&world, &["-A", attribute]).expect(0);
+        let line = contents(&world, &ended.out[0]);
+        assert!(line.starts_with("Derive(["), "{attribute}: {line}");
+    }
 }
 
 #[tokio::test]
@@ -242,7 +255,7 @@ async fn expressions_as_they_are_typed() {
         "42",
         "an integer",
         "{ b = 20; }",
-        "added 5 names",
+        "added 7 names",
         "\"hello\"",
     ];
     assert_eq!(values, expected);

@@ -193,10 +193,14 @@ impl Machine {
                 }
                 Subject::Source(id) => {
                     let is_valid = valid.next().unwrap_or(false);
-                    if is_valid {
+                    if self.sources[id].state == SourceState::Valid {
+                        // A file that was recorded meanwhile.
+                    } else if is_valid {
                         self.source_valid(id);
                     } else if self.sources[id].offered {
                         self.sources.add(id);
+                    } else if self.is_to_be_recorded(&self.sources[id].path) {
+                        self.sources.set(id, SourceState::Awaited);
                     } else if self.evaluating {
                         // Evaluation may still offer it, unless it waits itself.
                         self.sources.set(id, SourceState::Missing);
@@ -288,7 +292,10 @@ impl Machine {
                     return self.fail(id, cause);
                 }
                 SourceState::Unknown => self.look_up_source(source),
-                SourceState::Looking | SourceState::Adding | SourceState::Missing => {}
+                SourceState::Looking
+                | SourceState::Adding
+                | SourceState::Awaited
+                | SourceState::Missing => {}
             }
             unmet += 1;
             // What was given up and is needed after all may wait for it already.

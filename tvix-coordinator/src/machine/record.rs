@@ -92,6 +92,18 @@ impl Recordings {
 }
 
 impl Machine {
+    /// Whatever reads these `.drv` files has them now.
+    fn files_recorded(&mut self, derivations: &[(StorePath, Arc<Derivation>)]) {
+        if self.stop.is_some() {
+            return;
+        }
+        for (path, _) in derivations {
+            if let Some(source) = self.sources.find(path) {
+                self.source_valid(source);
+            }
+        }
+    }
+
     pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), Trouble>) {
         let recordings = &mut self.recordings;
         if recordings
@@ -102,7 +114,9 @@ impl Machine {
             return;
         }
         let Err(trouble) = result else {
-            recordings.in_flight = None;
+            if let Some((_, Recording::Derivations(derivations))) = recordings.in_flight.take() {
+                self.files_recorded(&derivations);
+            }
             return;
         };
         recordings.attempts += 1;

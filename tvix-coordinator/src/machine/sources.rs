@@ -21,6 +21,8 @@ pub(super) enum SourceState {
     Looking,
     /// It is being added.
     Adding,
+    /// It is the `.drv` file of a derivation that was yielded, and will be recorded.
+    Awaited,
     Valid,
     /// It is not there and nobody has its contents.
     Missing,
@@ -107,8 +109,12 @@ impl Sources {
     /// Whether it is not on its way into the store, so that what refers to it may be added, or
     /// never can.
     pub(super) fn is_settled(&self, path: &StorePath) -> bool {
-        self.find(path)
-            .is_none_or(|id| !matches!(self[id].state, SourceState::Looking | SourceState::Adding))
+        self.find(path).is_none_or(|id| {
+            !matches!(
+                self[id].state,
+                SourceState::Looking | SourceState::Adding | SourceState::Awaited
+            )
+        })
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -27,6 +27,20 @@ impl Machine {
         self.counts.instantiated += 1;
         self.emit(BuildEvent::Instantiated { drv_path: path });
         self.introduce(id, derivation);
+        // Something may read the file of the derivation, and have come first.
+        let path = self.graph.path(id);
+        if let Some(source) = self.sources.find(path)
+            && self.sources[source].state == SourceState::Missing
+            && self.is_to_be_recorded(path)
+        {
+            self.sources.set(source, SourceState::Awaited);
+        }
+    }
+
+    /// Whether a path is the `.drv` file of a derivation that was yielded, and the store gets it.
+    pub(super) fn is_to_be_recorded(&self, path: &StorePath) -> bool {
+        let is_known = |id| !matches!(self.graph[id].body, Body::Unknown);
+        self.options.record_derivations && self.graph.find(path).is_some_and(is_known)
     }
 
     /// Gives a node its derivation.

@@ -47,6 +47,8 @@ pub struct Plan {
     /// For each derivation its inputs, with the outputs used.
     pub inputs: Vec<Vec<(usize, String)>>,
     pub input_sources: Vec<Vec<usize>>,
+    /// For each derivation those whose `.drv` files it reads.
+    pub reads: Vec<Vec<usize>>,
     /// Derivations of one class differ in inputs alone, and resolve to the same.
     pub classes: Vec<usize>,
     /// What becomes of builds, by class.
@@ -96,6 +98,7 @@ impl Plan {
             derivations: Vec::new(),
             inputs: Vec::new(),
             input_sources: Vec::new(),
+            reads: Vec::new(),
             classes: Vec::new(),
             fates: Vec::new(),
             contents: Vec::new(),
@@ -113,8 +116,13 @@ impl Plan {
         };
         let fail_percent = [0, 0, 3, 10][random.below(4)];
         let trouble_percent = [0, 5, 30][random.below(3)];
+        plan.options.record_derivations = random.percent(30);
+        let read_percent = match plan.options.record_derivations {
+            true => [0, 30][random.below(2)],
+            false => 0,
+        };
         for index in 0..count {
-            plan.derivation(random, index, floating_percent);
+            plan.derivation(random, index, floating_percent, read_percent);
         }
         if floating_percent > 0 && random.percent(50) {
             plan.twins(random);
@@ -138,7 +146,13 @@ impl Plan {
         plan
     }
 
-    fn derivation(&mut self, random: &mut Random, index: usize, floating_percent: u64) {
+    fn derivation(
+        &mut self,
+        random: &mut Random,
+        index: usize,
+        floating_percent: u64,
+        read_percent: u64,
+    ) {
         let mut builder = DerivationBuilder::new(format!("drv-{index}"), "x86_64-linux", "/b");
         let mut inputs: Vec<(usize, String)> = Vec::new();
         let fan_in = random.below(4).min(index);
@@ -166,6 +180,12 @@ impl Plan {
                 used.push(source);
             }
         }
+        let mut read = Vec::new();
+        if index > 0 && random.percent(read_percent) {
+            let other = random.below(index);
+            builder = builder.source(&self.derivations[other].path);
+            read.push(other);
+        }
         builder = match random.below(100) as u64 {
             0..8 => {
                 let hash = NixHash::digest(HashAlgo::Sha256, index.to_le_bytes());
@@ -182,7 +202,8 @@ impl Plan {
             kind if kind < 98 => builder.outputs(["out", "dev", "doc"]),
             _ => builder.outputs((0..35).map(|output| format!("o{output:02}"))),
         };
-        self.push(builder, inputs, used);
+        let index = self.push(builder, inputs, used);
+        self.reads[index] = read;
     }
 
     fn push(
@@ -196,6 +217,7 @@ impl Plan {
             .push(builder.instantiate(&self.dir).unwrap());
         self.inputs.push(inputs);
         self.input_sources.push(sources);
+        self.reads.push(Vec::new());
         self.classes.push(index);
         index
     }
@@ -335,7 +357,7 @@ impl Plan {
                 if !wanted {
                     continue;
                 }
-                for needed in self.closure(index) {
+                for needed in self.instantiated(index) {
                     for source in &self.input_sources[needed] {
                         if missing_sources.remove(source) {
                             steps[thread].push(Step::Source(*source));
@@ -375,11 +397,25 @@ impl Plan {
 
     /// A derivation and all that it needs, inputs first.
     pub fn closure(&self, index: usize) -> BTreeSet<usize> {
+        self.reachable(index, |_| &[])
+    }
+
+    /// A derivation and all that is instantiated before it.
+    fn instantiated(&self, index: usize) -> BTreeSet<usize> {
+        self.reachable(index, |index| &self.reads[index])
+    }
+
+    fn reachable<'p>(
+        &'p self,
+        index: usize,
+        also: impl Fn(usize) -> &'p [usize],
+    ) -> BTreeSet<usize> {
         let mut closure = BTreeSet::new();
         let mut open = vec![index];
         while let Some(index) = open.pop() {
             if closure.insert(index) {
                 open.extend(self.inputs[index].iter().map(|(input, _)| *input));
+                open.extend(also(index));
             }
         }
         closure
@@ -410,8 +446,7 @@ impl Plan {
                 first_delay: Duration::from_secs(1),
                 ..RetryPolicy::default()
             },
-            record_derivations: random.percent(30),
-            ..Options::default()
+            ..std::mem::take(&mut self.options)
         };
     }
 }

@@ -90,6 +90,8 @@ pub struct World {
     told_paths: BTreeSet<StorePath>,
     recorded: usize,
     last_recording: Option<BatchId>,
+    /// The `.drv` files that are being recorded.
+    recording: Vec<StorePath>,
     resolved_to: BTreeSet<StorePath>,
     tally: Tally,
     report: Option<Report>,
@@ -147,6 +149,7 @@ impl World {
             told_paths: BTreeSet::new(),
             recorded: 0,
             last_recording: None,
+            recording: Vec::new(),
             resolved_to: BTreeSet::new(),
             tally: Tally::default(),
             report: None,
@@ -366,6 +369,9 @@ impl World {
                 let result = self
                     .trouble(format!("record {batch:?}"), percent)
                     .map_or(Ok(()), Err);
+                if result.is_ok() {
+                    self.valid.extend(self.recording.drain(..));
+                }
                 self.tell(Input::Recorded { batch, result });
             }
             Pending::Build(start) => self.end_build(start),
@@ -801,7 +807,16 @@ impl World {
         let again = self.last_recording.replace(batch) == Some(batch);
         match recording {
             Recording::Derivations(derivations) => {
+                self.recording.clear();
                 for (path, derivation) in derivations {
+                    let files = self.plan.reads[self.by_path[&path]].iter();
+                    for file in files.map(|read| &self.plan.derivations[*read].path) {
+                        assert!(
+                            self.valid.contains(file) || self.recording.contains(file),
+                            "'{path}' is recorded before '{file}', which it reads"
+                        );
+                    }
+                    self.recording.push(path.clone());
                     for source in derivation.input_srcs.iter() {
                         let on_its_way =
                             |it: &Pending| matches!(it, Pending::Source(path) if path == source);
