@@ -35,8 +35,8 @@ pub enum Command {
 #[derive(Debug, Parser)]
 pub struct BuildArgs {
     /// Derivations to build: store paths of `.drv` files, or local files of the same names.
-    /// `DRV!out,dev` builds these outputs only.
-    #[arg(value_name = "DRV", conflicts_with_all = ["file", "expr", "attrs"])]
+    /// `DRV!out,dev` builds these outputs only. Or else one file to evaluate, as with `--file`.
+    #[arg(value_name = "DRV|FILE", conflicts_with_all = ["file", "expr"])]
     pub derivations: Vec<String>,
 
     #[command(flatten)]
@@ -68,6 +68,10 @@ pub struct BuildArgs {
 /// Nothing is built but what the expression imports.
 #[derive(Debug, Parser)]
 pub struct InstantiateArgs {
+    /// The same as `--file`.
+    #[arg(value_name = "FILE", conflicts_with_all = ["file", "expr"])]
+    pub path: Option<String>,
+
     #[command(flatten)]
     pub source: SourceArgs,
 
@@ -80,6 +84,10 @@ pub struct InstantiateArgs {
 /// Nothing is built but what the expression imports. The exit code is 1 if it cannot be evaluated.
 #[derive(Debug, Parser)]
 pub struct EvalArgs {
+    /// The same as `--file`.
+    #[arg(value_name = "FILE", conflicts_with_all = ["file", "expr"])]
+    pub path: Option<String>,
+
     #[command(flatten)]
     pub source: SourceArgs,
 

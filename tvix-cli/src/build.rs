@@ -15,7 +15,8 @@ use crate::out_link::link_outputs;
 use crate::{check, session, source, stores};
 
 /// Builds, and returns the exit code.
-pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
+pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
+    take_file(&mut args)?;
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
     let (evaluator, request): (Arc<dyn Evaluator>, _) = if args.derivations.is_empty() {
@@ -66,4 +67,22 @@ pub async fn run(args: BuildArgs) -> Result<ExitCode, CliError> {
         }
     }
     Ok(session::exit_code(&report))
+}
+
+/// What was given that is no derivation is the file to evaluate.
+fn take_file(args: &mut BuildArgs) -> Result<(), CliError> {
+    let is_derivation = |it: &&String| it.split('!').next().is_some_and(|it| it.ends_with(".drv"));
+    let Some(file) = args.derivations.iter().find(|it| !is_derivation(it)) else {
+        return match args.derivations.first() {
+            Some(derivation) if !args.source.attrs.is_empty() => {
+                Err(CliError::AttributesOfDerivations(derivation.clone()))
+            }
+            _ => Ok(()),
+        };
+    };
+    if args.derivations.len() > 1 {
+        return Err(CliError::SeveralSources(file.clone()));
+    }
+    args.source.file = args.derivations.pop();
+    Ok(())
 }

@@ -66,6 +66,10 @@ pub enum CliError {
         file: PathBuf,
         source: nix_compat::store_path::NameError,
     },
+    #[error("'{0}' is an expression: it can be built alone, and no derivations beside it")]
+    SeveralSources(String),
+    #[error("derivations have no attributes: '{0}' cannot be built with --attr")]
+    AttributesOfDerivations(String),
     #[error("cannot read from the terminal")]
     Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]

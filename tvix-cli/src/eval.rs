@@ -40,7 +40,8 @@ impl Format {
 }
 
 /// Evaluates, prints, and returns the exit code.
-pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
+pub async fn run(mut args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
+    args.source.file = args.source.file.or(args.path.take());
     let request = source::request(&args.source);
     let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
     let format = Format::of(&args);

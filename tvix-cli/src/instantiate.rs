@@ -16,7 +16,8 @@ use crate::error::CliError;
 use crate::{session, source, stores};
 
 /// Adds derivations to the store, and returns the exit code.
-pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
+pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
+    args.source.file = args.source.file.or(args.path);
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
     let roots = Arc::new(std::sync::Mutex::new(Vec::new()));

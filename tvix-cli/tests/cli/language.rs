@@ -98,6 +98,24 @@ async fn files_of_derivations_are_read() {
 }
 
 #[tokio::test]
+async fn files_need_no_option() {
+    let world = LocalWorld::new().await;
+    let ended = built(&world, &["default.nix", "-A", "hello"]).expect(0);
+    assert_eq!(contents(&world, &ended.out[0]), "hello\n");
+    let found = run(tvix(&world, "instantiate").args(["default.nix", "-A", "hello"])).expect(0);
+    let derivation = found.out[0].as_str();
+    built(&world, &[derivation, "-A", "hello"])
+        .expect(2)
+        .says(&[derivation, "--attr"]);
+    built(&world, &[derivation, "default.nix"])
+        .expect(2)
+        .says(&["'default.nix' is an expression"]);
+    built(&world, &["nowhere"])
+        .expect(2)
+        .says(&["nowhere' does not exist"]);
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said() {
     let world = LocalWorld::new().await;
     built(&world, &["-A", "broken"])
@@ -163,6 +181,7 @@ async fn values_are_printed() {
             .any(|line| line.trim() == "<bool value=\"true\" />"),
         "{xml:#?}"
     );
+    printed(&["default.nix", "-A", "hello.name"], "\"hello\"");
     // An import is built.
     printed(&["-A", "imported.name"], "\"imported\"");
     eval(&["-A", "bad.name"])
