@@ -79,14 +79,10 @@ fn state(directory: &Path) -> (Vec<u8>, [u64; 5]) {
     (fs::read(file).unwrap(), numbers)
 }
 
-fn output(fixture: &Fixture, made: &Instantiated) -> PathBuf {
-    fixture.store.real_path(&made.output_path("out").unwrap())
-}
-
 /// What a successful build wrote to its output.
 async fn said(fixture: &Fixture, script: &str) -> String {
     let made = fixture.succeeded_once(script).await;
-    fs::read_to_string(output(fixture, &made)).unwrap()
+    fs::read_to_string(fixture.output(&made)).unwrap()
 }
 
 /// A sandbox that sees `paths` beside its shell.
@@ -252,9 +248,9 @@ async fn nobody_writes_to_what_is_registered() {
              while [ $(wc -l < $out) -lt 5 ]; do :; done"
         ));
         fixture.succeed(&made).await;
-        let before = fs::read(output(&fixture, &made)).unwrap();
+        let before = fs::read(fixture.output(&made)).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(2));
-        assert!(fs::read(output(&fixture, &made)).unwrap() == before);
+        assert!(fs::read(fixture.output(&made)).unwrap() == before);
         let path = made.output_path("out").unwrap();
         fixture.store.verify(&path).await.unwrap();
     }
@@ -337,13 +333,10 @@ async fn links_to_the_host_stay_links() {
          chmod 0 /build/a"
     );
     let made = fixture.succeeded_once(&script).await;
-    let out = output(&fixture, &made);
+    let out = fixture.output(&made);
     assert_eq!(fs::read_link(out.join("dir")).unwrap(), canary.path());
     let made = fixture.succeeded_once(&format!("ln -s {path} $out")).await;
-    assert_eq!(
-        fs::read_link(output(&fixture, &made)).unwrap(),
-        canary.path()
-    );
+    assert_eq!(fs::read_link(fixture.output(&made)).unwrap(), canary.path());
     // The scratch directories are clean once the builder is gone.
     let store = fixture.store.clone();
     drop(fixture.builder);
@@ -411,7 +404,7 @@ async fn no_hard_link_leads_out() {
         let succeeded = matches!(outcome, BuildOutcome::Success(_));
         assert_eq!(succeeded, last == "true", "{outcome:?}");
         if succeeded {
-            let said = fs::read_to_string(output(&fixture, &made).join("said"));
+            let said = fs::read_to_string(fixture.output(&made).join("said"));
             assert_eq!(said.unwrap(), "start\n");
         }
         canary.expect_untouched();

@@ -91,6 +91,42 @@ async fn only_what_was_mounted() {
     );
 }
 
+/// No program gets rights from a file, and there are no devices but those of `/dev`, whatever the host
+/// lends. Fails without the flags of `restrict` in `child.rs`, each alone.
+#[tokio::test]
+async fn mounts_give_no_rights() {
+    let fixture = Fixture::new();
+    let input = fixture.directory.path().join("aaa-input");
+    fs::create_dir(&input).unwrap();
+    let (spec, scratch) = fixture.shell_with("cat /proc/self/mountinfo", &[input]);
+    let running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
+    let (_, log) = finish(running).await;
+    let mut seen = Vec::new();
+    for line in log.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let (place, options) = (fields[4], fields[5]);
+        let has = |option: &str| options.split(',').any(|given| given == option);
+        let device = place.starts_with("/dev/") && place != "/dev/shm";
+        assert!(has("nosuid"), "{line}");
+        assert!(has("nodev") || device, "{line}");
+        assert!(has("noexec") || !device, "{line}");
+        let own = ["/build", "/tmp", "/nix/store", "/dev/shm", "/proc"].contains(&place);
+        assert!(has("ro") || own || device, "{line}");
+        seen.push(place);
+    }
+    for place in [
+        "/",
+        "/usr",
+        "/build",
+        "/nix/store/aaa-input",
+        "/dev/null",
+        "/dev/pts",
+        "/proc",
+    ] {
+        assert!(seen.contains(&place), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn devices_work_and_only_the_own_places_are_writable() {
     let fixture = Fixture::new();
