@@ -365,7 +365,6 @@ async fn attributes_are_never_executed() {
     let builder = fetch(&server.url("/file"), b"contents")
         .source(&library.path)
         .args(["-c", run])
-        .env("impureEnvVars", "LD_PRELOAD LD_AUDIT")
         .env("LD_LIBRARY_PATH", "/nowhere")
         .env(
             "content-addressed-mirrors",

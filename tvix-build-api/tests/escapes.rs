@@ -133,6 +133,8 @@ async fn no_setting_of_the_kernel_can_be_written() {
         echo start > $out
         find /proc/sys -type f > files; test -s files
         while read file; do
+            # Even the same number there makes another of its neighbour.
+            case $file in */overcommit_kbytes) continue;; esac
             value=$(cat $file 2>/dev/null) || continue
             (echo "$value" > $file) 2>/dev/null && echo $file >> $out
         done < files
@@ -413,7 +415,8 @@ async fn no_hard_link_leads_out() {
 }
 
 /// CVE-2025-52992: a failed build leaves nothing in the store, and what is valid stays what it is. Fails
-/// if builds write to the store itself.
+/// if what is in scratch directories of failed builds gets into the store, and for an ordinary user, whose own
+/// the files of the store are, without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
 #[tokio::test]
 async fn failed_builds_leave_nothing_and_harm_nothing() {
     let fixture = Fixture::new();
@@ -426,11 +429,13 @@ async fn failed_builds_leave_nothing_and_harm_nothing() {
         .count();
     for (script, outputs) in [
         (
-            format!("echo x > $out; rm -rf {text}; echo evil > {text}; exit 1"),
+            format!(
+                "echo x > $out; chmod 666 {text} || true; rm -rf {text} || true; echo evil > {text}"
+            ),
             vec!["out"],
         ),
         (
-            format!("echo x > $out; mv {text} $out-evil; ln -s / $NIX_STORE/link; exit 1"),
+            format!("echo x > $out; ln -s / $NIX_STORE/link; mv {text} $out-evil; exit 1"),
             vec!["out"],
         ),
         (

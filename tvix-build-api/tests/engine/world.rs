@@ -91,6 +91,34 @@ async fn only_what_was_mounted() {
     );
 }
 
+/// Fails without `CLONE_NEWIPC`.
+#[tokio::test]
+async fn no_shared_memory_or_queue_of_the_host() {
+    let fixture = Fixture::new();
+    let (new, everybody) = (libc::IPC_PRIVATE, libc::IPC_CREAT | 0o666);
+    // SAFETY: plain integers.
+    let made = unsafe {
+        (
+            libc::shmget(new, 4096, everybody),
+            libc::msgget(new, everybody),
+        )
+    };
+    let kinds = ["shm", "msg"].map(|kind| format!("/proc/sysvipc/{kind}"));
+    let here = kinds
+        .each_ref()
+        .map(|file| fs::read_to_string(file).unwrap());
+    let (_, log) = fixture
+        .run("tail -q -n +2 /proc/sysvipc/shm /proc/sysvipc/msg")
+        .await;
+    // SAFETY: removing takes no argument.
+    unsafe {
+        libc::shmctl(made.0, libc::IPC_RMID, std::ptr::null_mut());
+        libc::msgctl(made.1, libc::IPC_RMID, std::ptr::null_mut());
+    }
+    assert!(here.iter().all(|text| text.lines().count() > 1), "{here:?}");
+    assert_eq!(log, "");
+}
+
 /// No program gets rights from a file, and there are no devices but those of `/dev`, whatever the host
 /// lends. Fails without the flags of `restrict` in `child.rs`, each alone.
 #[tokio::test]
