@@ -307,9 +307,10 @@ fn nothing_outside_is_written_or_removed() {
     let target = canary.to_str().unwrap();
     let link = |raw: Raw| raw.all(&["(", "type", "symlink", "target", target, ")"]);
     let dest = folder.path().join("dest");
-    // A symlink, then a directory of its name: CVE-2024-45593.
+    // A symlink, then a directory of its name: CVE-2024-45593. Fails if neither the parser refuses it nor
+    // `Unpacker` a directory that is there, whose link it follows.
     let raw = link(Raw::new().directory().entry("a")).close();
-    let raw = raw.entry("a").directory().entry("file").file();
+    let raw = raw.entry("a").directory().entry("new").file();
     restore(&raw.0[..], &dest, plain()).unwrap_err();
     // A symlink as the root, and as something to remove again.
     let raw = link(Raw::new()).s("trailing");

@@ -41,7 +41,7 @@ pub struct ResourceUsage {
     /// Processor time in the kernel.
     pub system: Duration,
     /// The most bytes of memory that were in use at once: of all processes together if a limit was
-    /// set and the machine has control groups, else of the largest of them.
+    /// set or that was asked for, and the machine has control groups, else of the largest of them.
     pub peak_memory: u64,
 }
 

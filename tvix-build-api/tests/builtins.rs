@@ -222,6 +222,10 @@ fn archive(contents: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
+fn log_lines(failure: &BuildFailure) -> impl Iterator<Item = &str> {
+    failure.log_tail.iter().map(String::as_str)
+}
+
 fn log(failure: &BuildFailure) -> String {
     failure.log_tail.join("\n")
 }
@@ -323,6 +327,87 @@ async fn built_in_builders_run_as_any_other() {
     let builder = fetch(&url, b"text").source(&input.path);
     let out = fixture.build(builder, &[input]).await.unwrap();
     assert_eq!(fs::read(out).unwrap(), b"text");
+}
+
+/// The hole of Guix in 2025: what a derivation says to a built-in builder is data, and no part of it runs
+/// or changes what does. Its like here is a library that the dynamic linker is to load. It needs `cc`.
+/// Fails if `Builtin::start` hands on the derivation's environment.
+#[tokio::test]
+async fn attributes_are_never_executed() {
+    let fixture = Fixture::new(|options, _| options);
+    let server = Server::new(&[("/file", b"contents")], false);
+    let build = fixture.directory.path().join("build");
+    fs::create_dir(&build).unwrap();
+    let source = "#include <unistd.h>\n__attribute__((constructor)) static void run(void) {
+        write(2, \"EXECUTED\\n\", 9); }";
+    fs::write(build.join("run.c"), source).unwrap();
+    let folder = fixture.directory.path().join("evil");
+    fs::create_dir(&folder).unwrap();
+    let compiled = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([folder.join("run.so"), build.join("run.c")])
+        .status();
+    assert!(compiled.expect("this test needs cc in PATH").success());
+    // It does run where it is let.
+    let output = std::process::Command::new("true")
+        .env("LD_PRELOAD", folder.join("run.so"))
+        .output();
+    assert_eq!(output.unwrap().stderr, b"EXECUTED\n");
+
+    let (name, method) = ("evil".parse().unwrap(), ContentAddressMethod::NixArchive);
+    let library = fixture.store.add_tree(&folder, name, method).await.unwrap();
+    let library = fixture.store.require(&library).await.unwrap();
+    let file = format!(
+        "{}/run.so",
+        fixture.store.store_dir().display(&library.path)
+    );
+    let run = "echo EXECUTED >&2";
+    let builder = fetch(&server.url("/file"), b"contents")
+        .source(&library.path)
+        .args(["-c", run])
+        .env("LD_LIBRARY_PATH", "/nowhere")
+        .env(
+            "content-addressed-mirrors",
+            "(system \"echo EXECUTED >&2\")",
+        )
+        .env("mirrors", format!("$({run}) `{run}`"));
+    let builder = ["LD_PRELOAD", "LD_AUDIT"]
+        .into_iter()
+        .fold(builder, |builder, name| builder.env(name, &*file));
+    let commands = [
+        "postFetch",
+        "preHook",
+        "BASH_ENV",
+        "ENV",
+        "curlOpts",
+        "NIX_CURL_FLAGS",
+    ];
+    let builder = commands
+        .into_iter()
+        .fold(builder, |builder, name| builder.env(name, run));
+    let made = builder.instantiate(fixture.store.store_dir()).unwrap();
+    let mut request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+    request.inputs = vec![library];
+    let (log, mut lines) = tvix_build_api::log_channel(64);
+    let mut context = BuildContext::new(Arc::new(fixture.store.clone()));
+    context.log = log;
+    let outcome = fixture.builder.build(request, context).await.unwrap();
+    assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
+    while let Some(line) = lines.recv().await {
+        let text = String::from_utf8_lossy(&line.text);
+        assert!(!text.contains("EXECUTED"), "{text}");
+    }
+    for url in [
+        "|echo EXECUTED >&2",
+        "ext::sh -c 'echo EXECUTED >&2'",
+        "--config=/proc/self/environ",
+    ] {
+        let failure = fixture.build(fetch(url, b"x"), &[]).await.unwrap_err();
+        assert!(
+            !log_lines(&failure).any(|line| line.trim() == "EXECUTED"),
+            "{failure:?}"
+        );
+    }
 }
 
 /// CVE-2024-47174: a server that nobody vouches for gets no password, and no request at all.

@@ -79,14 +79,10 @@ fn state(directory: &Path) -> (Vec<u8>, [u64; 5]) {
     (fs::read(file).unwrap(), numbers)
 }
 
-fn output(fixture: &Fixture, made: &Instantiated) -> PathBuf {
-    fixture.store.real_path(&made.output_path("out").unwrap())
-}
-
 /// What a successful build wrote to its output.
 async fn said(fixture: &Fixture, script: &str) -> String {
     let made = fixture.succeeded_once(script).await;
-    fs::read_to_string(output(fixture, &made)).unwrap()
+    fs::read_to_string(fixture.output(&made)).unwrap()
 }
 
 /// A sandbox that sees `paths` beside its shell.
@@ -137,6 +133,8 @@ async fn no_setting_of_the_kernel_can_be_written() {
         echo start > $out
         find /proc/sys -type f > files; test -s files
         while read file; do
+            # Even the same number there makes another of its neighbour.
+            case $file in */overcommit_kbytes) continue;; esac
             value=$(cat $file 2>/dev/null) || continue
             (echo "$value" > $file) 2>/dev/null && echo $file >> $out
         done < files
@@ -252,9 +250,9 @@ async fn nobody_writes_to_what_is_registered() {
              while [ $(wc -l < $out) -lt 5 ]; do :; done"
         ));
         fixture.succeed(&made).await;
-        let before = fs::read(output(&fixture, &made)).unwrap();
+        let before = fs::read(fixture.output(&made)).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(2));
-        assert!(fs::read(output(&fixture, &made)).unwrap() == before);
+        assert!(fs::read(fixture.output(&made)).unwrap() == before);
         let path = made.output_path("out").unwrap();
         fixture.store.verify(&path).await.unwrap();
     }
@@ -337,13 +335,10 @@ async fn links_to_the_host_stay_links() {
          chmod 0 /build/a"
     );
     let made = fixture.succeeded_once(&script).await;
-    let out = output(&fixture, &made);
+    let out = fixture.output(&made);
     assert_eq!(fs::read_link(out.join("dir")).unwrap(), canary.path());
     let made = fixture.succeeded_once(&format!("ln -s {path} $out")).await;
-    assert_eq!(
-        fs::read_link(output(&fixture, &made)).unwrap(),
-        canary.path()
-    );
+    assert_eq!(fs::read_link(fixture.output(&made)).unwrap(), canary.path());
     // The scratch directories are clean once the builder is gone.
     let store = fixture.store.clone();
     drop(fixture.builder);
@@ -411,7 +406,7 @@ async fn no_hard_link_leads_out() {
         let succeeded = matches!(outcome, BuildOutcome::Success(_));
         assert_eq!(succeeded, last == "true", "{outcome:?}");
         if succeeded {
-            let said = fs::read_to_string(output(&fixture, &made).join("said"));
+            let said = fs::read_to_string(fixture.output(&made).join("said"));
             assert_eq!(said.unwrap(), "start\n");
         }
         canary.expect_untouched();
@@ -420,7 +415,8 @@ async fn no_hard_link_leads_out() {
 }
 
 /// CVE-2025-52992: a failed build leaves nothing in the store, and what is valid stays what it is. Fails
-/// if builds write to the store itself.
+/// if what is in scratch directories of failed builds gets into the store, and for an ordinary user, whose own
+/// the files of the store are, without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
 #[tokio::test]
 async fn failed_builds_leave_nothing_and_harm_nothing() {
     let fixture = Fixture::new();
@@ -433,11 +429,13 @@ async fn failed_builds_leave_nothing_and_harm_nothing() {
         .count();
     for (script, outputs) in [
         (
-            format!("echo x > $out; rm -rf {text}; echo evil > {text}; exit 1"),
+            format!(
+                "echo x > $out; chmod 666 {text} || true; rm -rf {text} || true; echo evil > {text}"
+            ),
             vec!["out"],
         ),
         (
-            format!("echo x > $out; mv {text} $out-evil; ln -s / $NIX_STORE/link; exit 1"),
+            format!("echo x > $out; ln -s / $NIX_STORE/link; mv {text} $out-evil; exit 1"),
             vec!["out"],
         ),
         (

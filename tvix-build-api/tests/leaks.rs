@@ -49,15 +49,24 @@ impl Held {
     }
 }
 
+/// A word in the arguments of what builds leave running.
+fn marker() -> String {
+    format!("left-by-{}-x", std::process::id())
+}
+
+/// Children of this program, and processes with [`marker`], whoever they are children of by now.
 fn children() -> usize {
-    let own = std::process::id().to_string();
+    let (own, marker) = (std::process::id().to_string(), marker());
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    let parents = stats.filter(|stat| {
+    let ours = processes.filter(|entry| {
+        let read = |file| fs::read(entry.path().join(file)).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
         let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let arguments = read("cmdline");
         after_name.split_whitespace().nth(1) == Some(&own)
+            || String::from_utf8_lossy(&arguments).contains(&marker)
     });
-    parents.count()
+    ours.count()
 }
 
 fn groups(directory: &Path, depth: usize) -> usize {
@@ -106,7 +115,7 @@ fn below(directory: &Path) -> usize {
     count
 }
 
-/// Fails if a slot is not cleaned, a control group not removed, a process not reaped.
+/// Fails if a slot is not cleaned, a control group not removed, and without `CLONE_NEWPID`.
 #[tokio::test]
 async fn five_hundred_builds_leave_nothing() {
     let fixture = Fixture::with("/nix/store", |mut options| {
@@ -121,8 +130,11 @@ async fn five_hundred_builds_leave_nothing() {
         if round == 20 {
             before.set(settled(&fixture).await).unwrap();
         }
-        let litter =
-            "mkdir -p a/b /tmp/c; echo x > a/b/file; (setsid sleep 1000 &) > /dev/null 2>&1";
+        let litter = format!(
+            "mkdir -p a/b /tmp/c; echo x > a/b/file
+             (setsid sh -c 'sleep 1000; : {}' &) > /dev/null 2>&1",
+            marker()
+        );
         let builder = match round % 4 {
             0 => shell(&format!("{litter}; echo {round} > $out")),
             1 => shell(&format!("{litter}; echo {round} > $out; exit 1")),

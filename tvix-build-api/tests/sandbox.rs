@@ -67,10 +67,7 @@ async fn links_to_inputs_do_not_get_into_outputs() {
         .await
         .unwrap();
     assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
-    let (from, to) = (
-        fixture.store.real_path(&input.path),
-        fixture.store.real_path(&made.output_path("out").unwrap()),
-    );
+    let (from, to) = (fixture.store.real_path(&input.path), fixture.output(&made));
     assert_ne!(from.metadata().unwrap().ino(), to.metadata().unwrap().ino());
     assert_eq!(from.metadata().unwrap().mode() & 0o7777, 0o444);
 }
@@ -83,7 +80,7 @@ async fn outputs_are_canonical() {
          chmod 777 $out",
     );
     fixture.succeed(&made).await;
-    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let out = fixture.output(&made);
     let of = |path: &Path| {
         let metadata = path.symlink_metadata().unwrap();
         (metadata.mode() & 0o7777, metadata.mtime(), metadata.uid())
@@ -147,7 +144,7 @@ async fn graphs_of_derivations_hold_their_outputs() {
     }
     let outcome = fixture.build(&made, &inputs).await.unwrap();
     assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
-    let graph = fixture.store.real_path(&made.output_path("out").unwrap());
+    let graph = fixture.output(&made);
     let graph = fs::read_to_string(graph).unwrap();
     let output = fixture.store.store_dir().display(&output).to_string();
     assert!(
@@ -212,7 +209,7 @@ async fn the_host_lends_its_compiler() {
             ),
     );
     fixture.succeed(&made).await;
-    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let out = fixture.output(&made);
     assert_eq!(fs::read_to_string(out.join("said")).unwrap(), "hello\n");
 }
 
@@ -234,6 +231,9 @@ async fn build_directories_of_failed_builds_can_be_kept() {
         .collect();
     found.sort();
     assert_eq!(found, ["one\n", "two\n"]);
+    // They are the builder's, who may have opened them to all: nobody gets there.
+    let above = fs::metadata(kept.path().join("kept")).unwrap();
+    assert_eq!(above.mode() & 0o7777, 0o700);
     // The log says where.
     let failure = fixture
         .fail(&fixture.derivation("echo three > why; exit 1"))
@@ -339,7 +339,7 @@ async fn without_a_sandbox() {
     );
     let outcome = fixture.build(&made, &[input]).await.unwrap();
     assert!(matches!(outcome, BuildOutcome::Success(_)), "{outcome:?}");
-    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let out = fixture.output(&made);
     let text = fs::read_to_string(out).unwrap();
     assert!(text.starts_with("an input, /homeless-shelter, "), "{text}");
 
@@ -356,7 +356,7 @@ async fn without_a_sandbox() {
 
     let made = fixture.derivation("echo x > $out; exit 1");
     fixture.fail(&made).await;
-    let out = fixture.store.real_path(&made.output_path("out").unwrap());
+    let out = fixture.output(&made);
     assert!(!out.exists(), "a failed build left its output in the store");
 }
 
@@ -438,7 +438,7 @@ async fn a_check_builds_again_and_compares() {
     let script = "mkdir $out; cat /proc/sys/kernel/random/uuid > $out/uuid; cp $out/uuid $dev";
     let random = fixture.instantiate(shell(script).outputs(["out", "dev"]));
     fixture.succeed(&random).await;
-    let before = fs::read(output_of(&fixture, &random).join("uuid")).unwrap();
+    let before = fs::read(fixture.output(&random).join("uuid")).unwrap();
     // Twice: what an earlier one kept is in the way.
     for _ in 0..2 {
         let CheckOutcome::Differs(differences) = check(&random).await.unwrap() else {
@@ -457,7 +457,7 @@ async fn a_check_builds_again_and_compares() {
         }
     }
     assert_eq!(
-        fs::read(output_of(&fixture, &random).join("uuid")).unwrap(),
+        fs::read(fixture.output(&random).join("uuid")).unwrap(),
         before
     );
 
@@ -489,10 +489,6 @@ async fn a_check_builds_again_and_compares() {
     assert_eq!(words.matches("sha256-").count(), 2, "{words}");
 }
 
-fn output_of(fixture: &Fixture, made: &Instantiated) -> PathBuf {
-    fixture.store.real_path(&made.output_path("out").unwrap())
-}
-
 /// The device is there where it is required, and what a machine does not have is said.
 #[tokio::test]
 async fn kvm_and_uid_range() {
@@ -502,17 +498,11 @@ async fn kvm_and_uid_range() {
     });
     let script = "if [ -c /dev/kvm ]; then echo yes; else echo no; fi > $out";
     let plain = fixture.succeeded_once(script).await;
-    assert_eq!(
-        fs::read_to_string(output_of(&fixture, &plain)).unwrap(),
-        "no\n"
-    );
+    assert_eq!(fs::read_to_string(fixture.output(&plain)).unwrap(), "no\n");
     let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "kvm"));
     if Path::new("/dev/kvm").exists() {
         fixture.succeed(&made).await;
-        assert_eq!(
-            fs::read_to_string(output_of(&fixture, &made)).unwrap(),
-            "yes\n"
-        );
+        assert_eq!(fs::read_to_string(fixture.output(&made)).unwrap(), "yes\n");
     } else {
         let error = fixture.build(&made, &[]).await.unwrap_err();
         assert!(error.to_string().contains("'/dev/kvm'"), "{error}");

@@ -277,6 +277,11 @@ pub struct BuildingArgs {
     #[arg(long, value_name = "BYTES")]
     pub max_memory: Option<u64>,
 
+    /// Say of builds how much memory all their processes took together, and not the largest of them, where
+    /// this machine has control groups for it. A limit of memory does the same.
+    #[arg(long)]
+    pub count_memory: bool,
+
     /// Bytes that the files of a build may take.
     #[arg(long, value_name = "BYTES")]
     pub max_disk: Option<u64>,

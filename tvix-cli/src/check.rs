@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use nix_compat::derivation::{Derivation, Output};
-use nix_compat::store_path::{DRV_SUFFIX, StoreDir, StorePath};
+use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::sandbox::SandboxBuilder;
 use tvix_build_api::{BuildContext, BuildRequest, CheckOutcome, Difference, check, log_channel};
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store as _, StoreExt as _};
 
 use crate::error::{CliError, describe};
+use crate::resolved::Resolver;
 
 /// Builds each of these again. Says on standard error what came out differently, and returns whether nothing
 /// did. What differs is kept in the directory `keep`, if there is one.
@@ -78,39 +78,14 @@ fn describe_difference(dir: &StoreDir, path: &StorePath, difference: &Difference
 
 /// What a builder is to be asked for. All that it needs is in the store.
 async fn request(store: &Arc<LocalStore>, path: &StorePath) -> Result<BuildRequest, CliError> {
-    let dir = store.store_dir();
     let unreadable = |message: String| CliError::CannotCheck {
-        derivation: dir.display(path).to_string(),
+        derivation: store.store_dir().display(path).to_string(),
         message,
     };
-    let derivation = read(store, path).await.map_err(unreadable)?;
-    let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
-    for (input, outputs) in derivation.input_drvs.iter() {
-        let input = read(store, input).await.map_err(unreadable)?;
-        for output in outputs.iter() {
-            match input.outputs.get(output) {
-                Some(Output::Floating { .. } | Output::Deferred | Output::Impure { .. }) | None => {
-                    return Err(unreadable(
-                        "its inputs have no paths that are known before they are built".into(),
-                    ));
-                }
-                Some(_) => {}
-            }
-            let known = input.output_paths(dir).find(|(name, _)| *name == output);
-            inputs.extend(known.and_then(|(_, path)| path));
-        }
-    }
+    let resolved = Resolver::new(store).resolve(path).await;
+    let (derivation, inputs) = resolved.map_err(unreadable)?;
     let closure = store.closure(&inputs).await;
-    let mut request = BuildRequest::new(path.clone(), Arc::new(derivation));
+    let mut request = BuildRequest::new(path.clone(), derivation);
     request.inputs = closure.map_err(|error| unreadable(describe(&error)))?;
     Ok(request)
-}
-
-async fn read(store: &LocalStore, path: &StorePath) -> Result<Derivation, String> {
-    let contents = tokio::fs::read(store.real_path(path)).await;
-    let contents = contents.map_err(|error| error.to_string())?;
-    let name = path.name().as_str();
-    let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name);
-    let name = name.parse().map_err(|_| "its name is no name".to_owned())?;
-    Derivation::from_aterm(store.store_dir(), name, &contents).map_err(|error| describe(&error))
 }

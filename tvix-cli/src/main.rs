@@ -13,6 +13,7 @@ mod instantiate;
 mod logs;
 mod out_link;
 mod repl;
+mod resolved;
 mod session;
 mod source;
 mod store;

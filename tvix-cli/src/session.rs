@@ -89,6 +89,7 @@ pub fn builder(
     sandbox.max_processes = args.max_processes;
     sandbox.max_memory = args.max_memory;
     sandbox.max_disk = args.max_disk;
+    sandbox.count_memory = args.count_memory;
     let builder = SandboxBuilder::new(sandbox);
     let builder = builder.map_err(|error| CliError::Builder(Box::new(error)))?;
     Ok(builder.knows(store.clone()))

@@ -93,6 +93,28 @@ async fn floating_outputs_are_the_same() {
     }
 }
 
+/// `impureEnvVars`: of the environment of whoever builds, for fixed outputs only; what is not there is
+/// empty, and what the derivation sets itself gives way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fixed_outputs_see_the_same_of_our_environment() {
+    let peers = Peers::new().await;
+    let script = "printf %s \"$PATH, ${NOT_SET-unset}, ${OTHER-unset}\" > $out";
+    let impure = |name: &str| {
+        shell(name, script)
+            .env("impureEnvVars", "PATH NOT_SET")
+            .env("PATH", "/own")
+    };
+    let ours = std::env::var("PATH").unwrap();
+    let hash = NixHash::digest(HashAlgo::Sha256, format!("{ours}, , unset"));
+    let fixed = impure("fixed").fixed(ContentAddressMethod::Flat, hash);
+    peers.expect_same(&instantiate(fixed)).await;
+    let plain = instantiate(impure("plain"));
+    peers.expect_same(&plain).await;
+    let path = plain.output_path("out").unwrap();
+    let text = std::fs::read_to_string(peers.ours.real_path(&path)).unwrap();
+    assert_eq!(text, "/own, unset, unset");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_are_the_same() {
     let peers = Peers::new().await;

@@ -43,6 +43,10 @@ pub struct SandboxOptions {
     pub max_memory: Option<u64>,
     /// The most bytes on disk of a build, outputs included; looked at now and then.
     pub max_disk: Option<u64>,
+    /// Whether builds get a control group, where such can be made, though [`max_memory`](Self::max_memory)
+    /// is no limit: then the memory that they are said to have used is that of all their processes
+    /// together. It takes half a millisecond.
+    pub count_memory: bool,
     /// Where builds write; made if it is missing. `None`: in the state directory of the local
     /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
     /// the store by being renamed, or else in a temporary directory.
@@ -78,6 +82,7 @@ impl SandboxOptions {
             max_processes: None,
             max_memory: None,
             max_disk: None,
+            count_memory: false,
             scratch: None,
             first_id: engine::DEFAULT_FIRST_ID,
             ahead: true,

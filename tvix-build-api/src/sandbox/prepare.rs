@@ -159,6 +159,7 @@ fn spec(translation: &Translation, limits: &BuildLimits, options: &SandboxOption
         .map(|(name, value)| (text(name), text(value)))
         .collect();
     spec.linux32 = translation.linux32 && cfg!(target_pointer_width = "64");
+    spec.grouped = options.count_memory;
     spec.limits = Limits {
         wall_time: limits.wall_time,
         silence: limits.silence,

@@ -1,6 +1,7 @@
 //! The sandbox builder beside a local store, as tests use it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
@@ -90,6 +91,11 @@ impl Fixture {
         let made = self.derivation(script);
         self.succeed(&made).await;
         made
+    }
+
+    /// Where its output `out` is.
+    pub fn output(&self, made: &Instantiated) -> PathBuf {
+        self.store.real_path(&made.output_path("out").unwrap())
     }
 
     pub async fn input(&self, text: &str) -> Arc<PathInfo> {

@@ -1,8 +1,10 @@
 //! Greedy programs: processes, memory, disk.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use tvix_build_api::sandbox::engine::{Ending, SandboxSpec};
+use tvix_build_api::sandbox::engine::{Ending, Event, SandboxSpec};
 
 use crate::support::{Fixture, finish};
 
@@ -85,10 +87,7 @@ async fn what_was_used_is_told() {
     let (spec, scratch) = fixture.shell(script);
     let mut running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
     assert_eq!(running.usage(), None);
-    while !matches!(
-        running.next().await.unwrap(),
-        tvix_build_api::sandbox::engine::Event::Ended(_)
-    ) {}
+    while !matches!(running.next().await.unwrap(), Event::Ended(_)) {}
     let usage = running.usage().unwrap();
     assert!(
         usage.user + usage.system > Duration::from_millis(1),
@@ -97,15 +96,54 @@ async fn what_was_used_is_told() {
     assert!(usage.peak_memory > 250_000_000, "{usage:?}");
 }
 
-/// Where there are control groups; root's machine nearly always has them. Fails without `Group::add`.
+/// Two processes at once, and none of them alone: where there are control groups. Fails without `grouped`.
+#[tokio::test]
+async fn memory_of_all_processes_is_told() {
+    let fixture = Fixture::new();
+    let script = "for i in 1 2; do
+          (head -c 60000000 /dev/zero | tail -n 1 | (sleep 1; wc -c)) > /dev/null &
+        done; wait";
+    let mut told = Vec::new();
+    let mut groups = false;
+    for grouped in [true, false] {
+        let (mut spec, scratch) = fixture.shell(script);
+        spec.grouped = grouped;
+        let mut running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
+        if grouped {
+            groups = has_group(Path::new("/sys/fs/cgroup"), 6);
+        }
+        while !matches!(running.next().await.unwrap(), Event::Ended(_)) {}
+        told.push(running.usage().unwrap().peak_memory);
+    }
+    if groups {
+        assert!(told[0] > 110_000_000 && told[1] < 110_000_000, "{told:?}");
+    }
+}
+
+/// Whether this program has made a control group that is still there.
+fn has_group(directory: &Path, depth: usize) -> bool {
+    let prefix = format!("tvix-{}-", std::process::id());
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.any(|entry| {
+        entry.file_name().to_string_lossy().starts_with(&prefix)
+            || depth > 0 && has_group(&entry.path(), depth - 1)
+    })
+}
+
+/// Where control groups can be made; root's machine nearly always has them. Fails without `Group::add`.
 #[tokio::test]
 async fn memory_is_counted_together() {
-    let script = "grep -q tvix- /proc/self/cgroup || { echo no group; exit 0; }
-        for i in 1 2 3 4; do
+    let script = "for i in 1 2 3 4; do
           (head -c 60000000 /dev/zero | tail -n 1 | (sleep 2; wc -c)) 2>/dev/null &
         done; wait";
-    let (_, log) = run(script, |spec| spec.limits.memory = Some(100 << 20)).await;
-    if log != "no group\n" {
+    let running = run(script, |spec| spec.limits.memory = Some(100 << 20));
+    let looking = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        has_group(Path::new("/sys/fs/cgroup"), 6)
+    };
+    let ((_, log), grouped) = tokio::join!(running, looking);
+    if grouped {
         assert!(log.matches("60000000").count() < 4, "{log}");
     }
 }

@@ -16,4 +16,6 @@ mod support;
 #[cfg(test)]
 mod syscalls;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod world;

@@ -8,11 +8,10 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::Command;
 
 use tvix_build_api::sandbox::engine::{Access, Ending, Event, Mount, Network, Running};
 
-use crate::support::{Fixture, finish, marker};
+use crate::support::{Fixture, compile, finish, marker};
 
 /// `serve NAME`: says "listening", accepts, gets a descriptor and writes to it. `give NAME FILE`: hands a
 /// descriptor of FILE over. `both NAME FILE`: the one to the other. `tcp PORT`, `tcp32 PORT`: says what
@@ -103,14 +102,7 @@ struct Sockets {
 impl Sockets {
     fn new() -> Self {
         let fixture = Fixture::new();
-        let source = fixture.directory.path().join("sockets.c");
-        let program = fixture.directory.path().join("sockets");
-        std::fs::write(&source, PROGRAM).unwrap();
-        let compiled = Command::new("cc")
-            .args(["-static", "-no-pie", "-o"])
-            .args([&program, &source])
-            .status();
-        assert!(compiled.expect("this test needs cc in PATH").success());
+        let program = compile(fixture.directory.path(), "sockets", PROGRAM);
         Self { fixture, program }
     }
 

@@ -1,6 +1,7 @@
 //! A shell in a sandbox.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
@@ -27,11 +28,7 @@ impl Fixture {
     }
 
     /// The same, with these inputs in its store directory.
-    pub fn shell_with(
-        &self,
-        script: &str,
-        inputs: &[std::path::PathBuf],
-    ) -> (SandboxSpec, Scratch) {
+    pub fn shell_with(&self, script: &str, inputs: &[PathBuf]) -> (SandboxSpec, Scratch) {
         let mut scratch = self.engine.scratch().unwrap();
         let mut spec = SandboxSpec::new("/bin/sh");
         spec.args = ["sh", "-c", script].map(Into::into).to_vec();
@@ -66,6 +63,19 @@ impl Fixture {
 pub async fn finish(running: Running) -> (Ending, String) {
     let (ending, log) = running.output().await.unwrap();
     (ending, String::from_utf8_lossy(&log).into_owned())
+}
+
+/// Compiles a C program for a sandbox without libraries, at addresses that fit into 32 bits.
+pub fn compile(directory: &Path, name: &str, source: &str) -> PathBuf {
+    let file = directory.join(format!("{name}.c"));
+    let program = directory.join(name);
+    std::fs::write(&file, source).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-static", "-no-pie", "-o"])
+        .args([&program, &file])
+        .status();
+    assert!(compiled.expect("this test needs cc in PATH").success());
+    program
 }
 
 /// A word that occurs in no other process.

@@ -91,6 +91,70 @@ async fn only_what_was_mounted() {
     );
 }
 
+/// Fails without `CLONE_NEWIPC`.
+#[tokio::test]
+async fn no_shared_memory_or_queue_of_the_host() {
+    let fixture = Fixture::new();
+    let (new, everybody) = (libc::IPC_PRIVATE, libc::IPC_CREAT | 0o666);
+    // SAFETY: plain integers.
+    let made = unsafe {
+        (
+            libc::shmget(new, 4096, everybody),
+            libc::msgget(new, everybody),
+        )
+    };
+    let kinds = ["shm", "msg"].map(|kind| format!("/proc/sysvipc/{kind}"));
+    let here = kinds
+        .each_ref()
+        .map(|file| fs::read_to_string(file).unwrap());
+    let (_, log) = fixture
+        .run("tail -q -n +2 /proc/sysvipc/shm /proc/sysvipc/msg")
+        .await;
+    // SAFETY: removing takes no argument.
+    unsafe {
+        libc::shmctl(made.0, libc::IPC_RMID, std::ptr::null_mut());
+        libc::msgctl(made.1, libc::IPC_RMID, std::ptr::null_mut());
+    }
+    assert!(here.iter().all(|text| text.lines().count() > 1), "{here:?}");
+    assert_eq!(log, "");
+}
+
+/// No program gets rights from a file, and there are no devices but those of `/dev`, whatever the host
+/// lends. Fails without the flags of `restrict` in `child.rs`, each alone.
+#[tokio::test]
+async fn mounts_give_no_rights() {
+    let fixture = Fixture::new();
+    let input = fixture.directory.path().join("aaa-input");
+    fs::create_dir(&input).unwrap();
+    let (spec, scratch) = fixture.shell_with("cat /proc/self/mountinfo", &[input]);
+    let running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
+    let (_, log) = finish(running).await;
+    let mut seen = Vec::new();
+    for line in log.lines() {
+        let fields: Vec<_> = line.split(' ').collect();
+        let (place, options) = (fields[4], fields[5]);
+        let has = |option: &str| options.split(',').any(|given| given == option);
+        let device = place.starts_with("/dev/") && place != "/dev/shm";
+        assert!(has("nosuid"), "{line}");
+        assert!(has("nodev") || device, "{line}");
+        assert!(has("noexec") || !device, "{line}");
+        let own = ["/build", "/tmp", "/nix/store", "/dev/shm", "/proc"].contains(&place);
+        assert!(has("ro") || own || device, "{line}");
+        seen.push(place);
+    }
+    for place in [
+        "/",
+        "/usr",
+        "/build",
+        "/nix/store/aaa-input",
+        "/dev/null",
+        "/dev/pts",
+        "/proc",
+    ] {
+        assert!(seen.contains(&place), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn devices_work_and_only_the_own_places_are_writable() {
     let fixture = Fixture::new();

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use nix_compat::derivation::Instantiated;
+use nix_compat::store_path::StoreDir;
 use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord};
 use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
 use tvix_tests::program::run;
@@ -313,6 +314,58 @@ async fn what_is_there_can_be_checked() {
     assert!(ended.err.contains(kept.to_str().unwrap()), "{}", ended.err);
     let now = fs::read_to_string(kept).unwrap();
     assert_ne!(now, world.read(&path));
+}
+
+/// What has no path before it is built is checked as well, and what is made of it, deep down too.
+#[tokio::test]
+async fn what_floats_can_be_checked() {
+    use nix_compat::content_address::ContentAddressMethod;
+    use nix_compat::nixhash::HashAlgo;
+    let world = LocalWorld::new().await;
+    let floating = |builder: nix_compat::derivation::DerivationBuilder| {
+        let method = ContentAddressMethod::NixArchive;
+        instantiate(builder.floating(method, HashAlgo::Sha256))
+    };
+    let input = floating(shell("input", "echo input > $out"));
+    let middle = shell(
+        "middle",
+        "mkdir $out; cat $input > $out/x; echo $out > $out/own",
+    );
+    let middle = floating(middle.input_env("input", &input, "out"));
+    let script = "echo checked; mkdir $out; echo $middle > $out/uses; cat $middle/x > $out/x";
+    // Its own path is not known before either, and is that of no content.
+    let top = instantiate(shell("top", script).input_env("middle", &middle, "out"));
+    let random = "mkdir $out; cat /proc/sys/kernel/random/uuid > $out/uuid; echo $out > $out/own";
+    let random = floating(shell("random", random).input_env("middle", &middle, "out"));
+    let mut written = Vec::new();
+    for made in [&input, &middle, &top, &random] {
+        written.push(world.write(made).await);
+    }
+    for good in &written[..3] {
+        run(build(&world).args(["--check", good])).expect(0);
+    }
+    let ended = run(build(&world).args(["--check", &written[2]])).expect(0);
+    assert_eq!(
+        ended.err.matches("top> checked").count(),
+        1,
+        "{}",
+        ended.err
+    );
+    let valid = world.valid().await;
+
+    let ended = run(build(&world).args(["--check", "--keep-failed", &written[3]])).expect(104);
+    let ended = ended.says(&["may not be deterministic", ".check'"]);
+    let path = StoreDir::default().parse(&ended.out[0]).unwrap();
+    let kept = world
+        .store
+        .state_dir()
+        .join(format!("tvix-failed/{path}.check"));
+    let now = fs::read(kept.join("uuid")).unwrap();
+    let before = fs::read(world.store.real_path(&path).join("uuid")).unwrap();
+    assert_ne!(now, before);
+    // What was made to be compared has come into no store.
+    assert_eq!(world.valid().await.len(), valid.len() + 1);
+    world.expect_clean().await;
 }
 
 #[tokio::test]

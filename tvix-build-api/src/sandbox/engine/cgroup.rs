@@ -48,8 +48,8 @@ impl Groups {
         delegated && rustix::fs::access(&self.parent, rustix::fs::Access::WRITE_OK).is_ok()
     }
 
-    /// Makes a group that may use so many bytes.
-    pub(super) fn make(&self, memory: u64) -> io::Result<Group> {
+    /// Makes a group that may use so many bytes, or is only there to be counted.
+    pub(super) fn make(&self, memory: Option<u64>) -> io::Result<Group> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tvix-{}-{number}", std::process::id());
@@ -59,7 +59,9 @@ impl Groups {
             path,
             version: self.version,
         };
-        let text = memory.to_string();
+        let Some(text) = memory.map(|memory| memory.to_string()) else {
+            return Ok(group);
+        };
         match self.version {
             Version::One => {
                 group.write("memory.limit_in_bytes", &text)?;

@@ -167,6 +167,8 @@ pub(super) struct Plan {
     pub(super) network: NetPlan,
     /// Whether a spawner has to start it whose children get sockets of the host.
     pub(super) host_sockets: bool,
+    /// Whether it gets a control group.
+    pub(super) grouped: bool,
     /// The most memory of all processes together, if control groups can be made.
     pub(super) memory: Option<u64>,
     /// The host user to whom the log is given, when it is not the caller.
@@ -211,6 +213,7 @@ impl Plan {
             id_map: None,
             network: NetPlan::Host,
             host_sockets: false,
+            grouped: privileges.groups && (spec.grouped || spec.limits.memory.is_some()),
             memory: spec.limits.memory.filter(|_| privileges.groups),
             log_owner: spec.host_ids.filter(|_| privileges.root),
         };

@@ -244,16 +244,18 @@ impl Running {
     fn reaped(&mut self, exit: Exit) {
         let group = self.process.as_ref();
         let group = group.and_then(|process| process.get_ref().held.group.as_ref());
-        let ran_out = group.is_some_and(Group::ran_out);
+        // If a group has no limit, one above it may have.
+        let limit = self.limits.memory;
+        let limit = limit.filter(|_| group.is_some_and(Group::ran_out));
         self.usage = Some(usage(&exit.usage, group.and_then(Group::peak)));
         // Releases what was held for the process: it is dead.
         self.process = None;
         self.disk = None;
-        let natural = match exit.code {
-            Ok(0) => Ending::Exited(0),
-            _ if ran_out => Ending::OutOfMemory(self.limits.memory.unwrap_or_default()),
-            Ok(code) => Ending::Exited(code),
-            Err(signal) => Ending::Signalled(signal),
+        let natural = match (exit.code, limit) {
+            (Ok(0), _) => Ending::Exited(0),
+            (_, Some(limit)) => Ending::OutOfMemory(limit),
+            (Ok(code), None) => Ending::Exited(code),
+            (Err(signal), None) => Ending::Signalled(signal),
         };
         self.ending = Some(match (self.cause, natural) {
             // It was quicker than our signal.

@@ -258,12 +258,12 @@ impl Spawner {
                 None
             }
         };
-        let group = match (plan.memory, &self.shared.groups) {
-            (Some(memory), Some(groups)) => {
-                let made = groups.make(memory);
+        let group = match self.shared.groups.as_ref().filter(|_| plan.grouped) {
+            Some(groups) => {
+                let made = groups.make(plan.memory);
                 Some(made.map_err(EngineError::setup("making a control group"))?)
             }
-            _ => None,
+            None => None,
         };
         let held = Held {
             group,

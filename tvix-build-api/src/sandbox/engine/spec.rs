@@ -38,6 +38,9 @@ pub struct SandboxSpec {
     /// The directories of the host that count for [`Limits::disk`]: take them from
     /// [`Scratch::directories`](super::Scratch::directories).
     pub counted: Vec<PathBuf>,
+    /// Whether it gets a control group, where such can be made, though no limit of memory takes one:
+    /// then the memory that it is said to have used is that of all its processes together.
+    pub grouped: bool,
 }
 
 impl SandboxSpec {
@@ -56,6 +59,7 @@ impl SandboxSpec {
             linux32: false,
             limits: Limits::default(),
             counted: Vec::new(),
+            grouped: false,
         }
     }
 }
