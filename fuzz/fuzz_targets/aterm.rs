@@ -1,25 +1,8 @@
-//! The ATerm parser on any input: it never panics, and what it accepts is written back as the
-//! very same bytes. What of it is UTF-8 survives JSON too.
-//!
-//!     cargo +nightly fuzz run aterm corpus/aterm ../nix-compat/tests/goldens/derivations
+//! What `tests/tests/fuzz/checks/aterm.rs` says.
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use nix_compat::derivation::Derivation;
-use nix_compat::derivation::json::JsonForm;
-use nix_compat::store_path::{StoreDir, StorePathName};
+#[path = "../../tests/tests/fuzz/checks/aterm.rs"]
+mod check;
 
-fuzz_target!(|input: &[u8]| {
-    let dir = StoreDir::default();
-    let name: StorePathName = "fuzzed".parse().expect("a valid name");
-    let Ok(derivation) = Derivation::from_aterm(&dir, name.clone(), input) else {
-        return;
-    };
-    assert!(derivation.to_aterm(&dir) == input, "another serialisation");
-    let _ = derivation.check_output_paths(&dir, |_| None);
-    if let Ok(json) = derivation.to_nix_json(&dir, JsonForm::Legacy) {
-        let read = Derivation::from_nix_json(name, &json, &dir);
-        assert_eq!(read.expect("what is written can be read"), derivation);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| check::check(input));

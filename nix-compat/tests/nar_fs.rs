@@ -240,6 +240,38 @@ fn a_destination_that_appears_meanwhile_is_left_alone() {
     }
 }
 
+/// As far as `unpack` can tell, that somebody makes a file is what a file system does that takes `a` for
+/// `A`. Without `Errno::EXIST` in `Unpacker::event` the error says no more than that it exists.
+#[test]
+fn names_that_the_file_system_takes_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dest = folder.path().join("dest");
+    for second in [
+        Event::DirectoryStart,
+        Event::RegularStart {
+            executable: false,
+            size: 0,
+        },
+        Event::Symlink { target: "x".into() },
+    ] {
+        let mut unpacker = Unpacker::new(&dest, plain()).unwrap();
+        unpacker.event(Event::DirectoryStart).unwrap();
+        unpacker.event(Event::Entry { name: "A".into() }).unwrap();
+        unpacker
+            .event(Event::Symlink { target: "x".into() })
+            .unwrap();
+        fs::write(dest.join("a"), "mine").unwrap();
+        unpacker.event(Event::Entry { name: "a".into() }).unwrap();
+        let error = unpacker.event(second).unwrap_err();
+        assert!(
+            matches!(&error, NarError::Collision { path } if *path == dest.join("a")),
+            "{error:?}"
+        );
+        drop(unpacker);
+        assert!(fs::symlink_metadata(&dest).is_err());
+    }
+}
+
 #[test]
 fn a_destination_needs_a_name() {
     for dest in ["/", "..", "a/..", ""] {

@@ -6,7 +6,7 @@ mod nar_common;
 use std::path::{Path, PathBuf};
 
 use nar_common::{Tree, decode, encode, feed, read, read_views};
-use nix_compat::nar::{RestoreOptions, dump_path, restore};
+use nix_compat::nar::{Event, Listing, Reader, RestoreOptions, dump_path, restore};
 
 fn goldens() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/nar");
@@ -100,4 +100,40 @@ fn executable_is_what_the_owner_may_execute() {
         .map(|(name, _)| name.to_string())
         .collect();
     assert_eq!(executable, ["100", "111", "555", "700", "755"]);
+}
+
+/// Listings are those of real Nix (`goldens/make-listings.sh`), and say where contents are.
+#[test]
+fn listings() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/listing");
+    let mut compared = 0;
+    for (path, nar) in goldens() {
+        let mut listing = Listing::new(Vec::new());
+        let mut reader = Reader::new(&nar[..]);
+        let mut contents = Vec::new();
+        while let Some(event) = reader.next_event().unwrap() {
+            listing.event(event).unwrap();
+            match event {
+                Event::RegularStart { .. } => contents.push(Vec::new()),
+                Event::Contents(bytes) => contents.last_mut().unwrap().extend_from_slice(bytes),
+                _ => {}
+            }
+        }
+        let listing = String::from_utf8(listing.into_inner()).unwrap();
+        let expected = folder.join(path.file_stem().unwrap()).with_extension("ls");
+        if expected.exists() {
+            assert_eq!(listing, std::fs::read_to_string(expected).unwrap());
+            compared += 1;
+        }
+        let mut offsets = listing.match_indices("\"narOffset\":").map(|(at, tag)| {
+            let rest = &listing[at + tag.len()..];
+            rest[..rest.find(',').unwrap()].parse::<usize>().unwrap()
+        });
+        for file in contents {
+            let at = offsets.next().unwrap();
+            assert_eq!(nar[at..at + file.len()], file, "{}", path.display());
+        }
+        assert_eq!(offsets.next(), None);
+    }
+    assert_eq!(compared, 5);
 }

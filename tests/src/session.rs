@@ -40,6 +40,7 @@ pub fn derivation(made: &Instantiated) -> EvalEvent {
     EvalEvent::Derivation {
         path: made.path.clone(),
         derivation: made.derivation.clone(),
+        modulo: None,
     }
 }
 

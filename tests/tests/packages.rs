@@ -24,7 +24,10 @@ async fn derivations() -> BTreeMap<String, Vec<u8>> {
     let mut events = evaluator.evaluate(request).await.unwrap();
     let mut found = BTreeMap::new();
     while let Some(event) = events.next().await {
-        if let EvalEvent::Derivation { path, derivation } = event.unwrap() {
+        if let EvalEvent::Derivation {
+            path, derivation, ..
+        } = event.unwrap()
+        {
             for input in derivation.input_drvs.keys() {
                 assert!(
                     found.contains_key(&input.to_string()),

@@ -211,6 +211,96 @@ async fn we_substitute_from_what_nix_wrote() {
     }
 }
 
+/// The listings that we write are those that Nix writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listings() {
+    let world = LocalWorld::new().await;
+    let path = fill(&world).await;
+    let uri = |name: &str| format!("file://{}", world.beside(name).display());
+    fs::create_dir(world.beside("ours")).unwrap();
+    let writing = options(&format!("{}?write-nar-listing=true", uri("ours")))
+        .create(StoreDir::default())
+        .require_signatures(false);
+    let cache = BinaryCache::open(writing).await.unwrap();
+    let paths = [path.clone()];
+    world.store.copy_closure(&cache, &paths).await.unwrap();
+    let mut copy = nix_command("nix", &world.root(), "", "");
+    let to = format!("{}?write-nar-listing=true", uri("theirs"));
+    nix::run(copy.args(["copy", "--no-check-sigs", "--to", &to, &absolute(&path)]));
+    let name = format!("{}.ls", path.hash_part());
+    let read = |cache: &str| -> serde_json::Value {
+        let text = fs::read(world.beside(cache).join(&name)).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    // Fields may be in another order: 2.8 does not sort them.
+    assert_eq!(read("ours"), read("theirs"));
+}
+
+/// What Nix has found out of content-addressed derivations it writes to caches, and we build by it.
+/// The hash is that of the derivation before its inputs are known, so nothing is needed of these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floating_outputs_that_nix_built() {
+    let world = LocalWorld::new().await;
+    let text = r#"
+        let make = name: input: derivation {
+          inherit name input; system = "x86_64-linux"; builder = "/bin/sh";
+          args = [ "-c" "echo ${name} $input > $out" ];
+          __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; };
+        in make "top" (make "input" "none")"#;
+    let file = world.beside("floating.nix");
+    fs::write(&file, text).unwrap();
+    let secret = world.beside("secret");
+    fs::write(&secret, key().to_secret_text()).unwrap();
+    let theirs = world.beside("nix-store");
+    fs::create_dir_all(&theirs).unwrap();
+    let experimental = ["--extra-experimental-features", "ca-derivations"];
+    let keys = ["--secret-key-files", secret.to_str().unwrap()];
+    let mut build = nix::command("nix-build", &theirs);
+    build.args(experimental).args(keys).arg("--no-out-link");
+    let (built, _) = nix::run(build.arg(&file));
+    let uri = format!("file://{}", world.beside("cache").display());
+    let mut copy = nix_command("nix", &theirs, "", "");
+    copy.args(experimental).args(["copy", "--to", &uri]);
+    copy.args(["--no-check-sigs", "-f"]).arg(&file);
+    nix::run(&mut copy);
+    let realisations = fs::read_dir(world.beside("cache/realisations")).unwrap();
+    assert!(realisations.count() > 0, "Nix writes realisations");
+    let build = |root: &Path, key: &str| {
+        let mut command = Command::new(tvix_tests::program::tvix());
+        command.args(["build", "--no-out-link", "--substituter", &uri, "-f"]);
+        command
+            .arg(&file)
+            .args(["--trusted-public-key", key, "--store"]);
+        command.arg(root).env("HOME", world.beside("home"));
+        for path in tvix_tests::local::sandbox_paths() {
+            command.arg("--sandbox-path").arg(path.to_string());
+        }
+        tvix_tests::program::run(&mut command).expect(0)
+    };
+    let other = SigningKey::from_seed("other-1", &[4; 32]).unwrap();
+    // Nobody whom we trust says what it turned out to be.
+    let ended = build(
+        &world.beside("distrusting"),
+        &other.verifying_key().to_string(),
+    );
+    assert_eq!(ended.out, built);
+    assert!(!ended.err.contains("fetching"), "{}", ended.err);
+    let root = world.beside("trusting");
+    let ended = build(&root, &key().verifying_key().to_string());
+    assert_eq!(ended.out, built);
+    assert!(ended.err.contains("fetching"), "{}", ended.err);
+    // Its input may be begun on the chance.
+    assert!(!ended.err.contains("-top.drv"), "{}", ended.err);
+    // It is remembered: neither the cache nor the input is needed any more.
+    fs::remove_dir_all(world.beside("cache")).unwrap();
+    let again = build(&root, &key().verifying_key().to_string());
+    assert_eq!(again.out, built);
+    assert!(!again.err.contains("-top.drv"), "{}", again.err);
+    for name in ["nix-store", "distrusting", "trusting"] {
+        tvix_tests::local::make_writable(&world.beside(name));
+    }
+}
+
 /// An S3 server, ended with this.
 struct S3 {
     child: Child,

@@ -299,7 +299,7 @@ pub struct BuildingArgs {
     #[arg(long = "extra-platform", value_name = "SYSTEM")]
     pub extra_platforms: Vec<String>,
 
-    /// Passwords for what `builtin:fetchurl` fetches.
+    /// Passwords for what `builtin:fetchurl` fetches and for substituters. The file may be missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
     pub netrc_file: PathBuf,
 }

@@ -1,10 +1,9 @@
 //! Stores of any kind that the command line names, and substituters.
 
-use std::fmt::Display;
-use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -27,25 +26,52 @@ pub enum Access {
     Write { dir: StoreDir },
 }
 
-/// Opens a store of any kind, or the usual one.
-pub async fn open(uri: Option<StoreUri>, access: Access) -> Result<Arc<dyn Store>, CliError> {
+impl Access {
+    /// To be read, by somebody who knows better what to believe.
+    pub const ANYTHING: Self = Self::Read {
+        keys: Vec::new(),
+        check: false,
+    };
+}
+
+/// Who one is for caches over HTTP(S).
+#[derive(Debug, Parser)]
+pub struct NetrcOption {
+    /// Passwords for caches over HTTP and HTTPS. The file may be missing.
+    #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
+    pub netrc_file: PathBuf,
+}
+
+/// Opens a store of any kind, or the usual one. One on this file system that is only read may belong
+/// to somebody else.
+pub async fn open(
+    uri: Option<StoreUri>,
+    access: Access,
+    netrc: &Path,
+) -> Result<Arc<dyn Store>, CliError> {
     let uri = uri.unwrap_or_else(stores::usual);
-    match uri.local_root() {
-        Some(_) => Ok(Arc::new(stores::open(Some(uri)).await?)),
-        None => Ok(Arc::new(open_cache(uri, access).await?)),
+    match (uri.local_root(), &access) {
+        (Some(_), Access::Read { .. }) => Ok(Arc::new(stores::open_to_read(Some(uri)).await?)),
+        (Some(_), Access::Write { .. }) => Ok(Arc::new(stores::open(Some(uri)).await?)),
+        (None, _) => Ok(Arc::new(open_cache(uri, access, netrc).await?)),
     }
 }
 
-pub async fn open_cache(uri: StoreUri, access: Access) -> Result<BinaryCache, CliError> {
+pub async fn open_cache(
+    uri: StoreUri,
+    access: Access,
+    netrc: &Path,
+) -> Result<BinaryCache, CliError> {
     let opened = async {
         if !matches!(uri.scheme(), "file" | "http" | "https" | "s3") {
-            return Err(CliError::UnsupportedStore(uri.clone()));
+            return Err(CliError::UnknownStore(uri.clone()));
         }
         let options = BinaryCacheOptions::new(uri.clone());
         let options = options.map_err(|source| CliError::CacheOption {
             uri: uri.clone(),
             source,
         })?;
+        let options = options.netrc_file(netrc);
         let options = match access {
             Access::Read { keys, check } => {
                 let check = check && options.require_signatures;
@@ -68,7 +94,11 @@ fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
 
 /// The substituters that were asked for and answer, with their priorities. Of those that do not,
 /// a warning tells: what they might have is had from others, or built.
-pub async fn substituters(args: &SubstituteArgs, dir: &StoreDir) -> Vec<(i32, Arc<dyn Store>)> {
+pub async fn substituters(
+    args: &SubstituteArgs,
+    dir: &StoreDir,
+    netrc: &Path,
+) -> Vec<(i32, Arc<dyn Store>)> {
     if args.no_substitute {
         return Vec::new();
     }
@@ -77,7 +107,7 @@ pub async fn substituters(args: &SubstituteArgs, dir: &StoreDir) -> Vec<(i32, Ar
             keys: args.trusted_public_keys.clone(),
             check: true,
         };
-        open_substituter(uri.clone(), access)
+        open_substituter(uri.clone(), access, netrc)
     });
     let mut opened = Vec::new();
     for (uri, substituter) in args.substituters.iter().zip(join_all(open).await) {
@@ -99,12 +129,13 @@ pub async fn substituters(args: &SubstituteArgs, dir: &StoreDir) -> Vec<(i32, Ar
 async fn open_substituter(
     uri: StoreUri,
     access: Access,
+    netrc: &Path,
 ) -> Result<(i32, Arc<dyn Store>), CliError> {
     if uri.local_root().is_some() {
         // One on this file system costs nothing to ask.
-        return Ok((0, open(Some(uri), access).await?));
+        return Ok((0, open(Some(uri), access, netrc).await?));
     }
-    let cache = open_cache(uri, access).await?;
+    let cache = open_cache(uri, access, netrc).await?;
     Ok((cache.info().priority, Arc::new(cache)))
 }
 
@@ -133,13 +164,4 @@ pub fn read_key(file: &Path) -> Result<SigningKey, CliError> {
     text.trim()
         .parse()
         .map_err(|error: nix_compat::signature::SignatureError| failed(error.into()))
-}
-
-/// Prints lines to standard output.
-pub fn print<T: Display>(lines: impl IntoIterator<Item = T>) -> Result<(), CliError> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for line in lines {
-        writeln!(out, "{line}").map_err(CliError::Output)?;
-    }
-    out.flush().map_err(CliError::Output)
 }

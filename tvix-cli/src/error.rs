@@ -18,6 +18,17 @@ pub enum CliError {
     },
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
+    #[error(
+        "store '{0}' is of no kind that is known; there are absolute paths, 'local', 'file://…', 'http://…', 'https://…' and 's3://…'"
+    )]
+    UnknownStore(StoreUri),
+    #[error("binary cache '{0}' cannot say what all it has; name store paths")]
+    CannotList(StoreUri),
+    #[error("cannot add '{file}' to the store")]
+    Add {
+        file: PathBuf,
+        source: tvix_store_api::BoxError,
+    },
     #[error("what store '{uri}' is given makes no sense")]
     CacheOption {
         uri: StoreUri,
@@ -55,6 +66,10 @@ pub enum CliError {
     OutLink(#[source] Box<StoreError>),
     #[error("'{text}' is not in store '{store}'")]
     NotInStore { text: String, store: StoreUri },
+    #[error("'{text}' is below the store path '{path}', which is what is to be named here")]
+    BelowStorePath { text: String, path: String },
+    #[error("cannot read the archive")]
+    Nar(#[source] Box<nix_compat::nar::NarError>),
     #[error("cannot {action} '{file}'")]
     File {
         action: &'static str,

@@ -12,6 +12,7 @@ mod imports;
 mod instantiate;
 mod logs;
 mod out_link;
+mod output;
 mod repl;
 mod resolved;
 mod session;
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
+        // Whoever has read enough hangs up.
+        Err(error::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::from(2)
+        }
         Err(error) => {
             eprintln!("{}", error::after("error", &error::describe(&error)));
             ExitCode::from(2)

@@ -27,7 +27,10 @@ async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, C
     match uri.parameter("durability") {
         None | Some("relaxed") => {}
         Some("full") => options = options.durability(Durability::Full),
-        Some(_) => return Err(CliError::UnsupportedStore(uri)),
+        Some(other) => {
+            let source = format!("durability '{other}' is neither 'relaxed' nor 'full'").into();
+            return Err(CliError::CacheOption { uri, source });
+        }
     }
     LocalStore::open(options)
         .await

@@ -23,6 +23,9 @@ pub enum EvalEvent {
         path: StorePath,
         /// The derivation.
         derivation: Arc<Derivation>,
+        /// Of one with floating outputs, its hash modulo fixed outputs, by which caches know what others
+        /// built; `None` if the evaluator does not know it, or for others.
+        modulo: Option<[u8; 32]>,
     },
     /// Evaluation needs outputs before it can go on: import from derivation.
     Realise(Realise),

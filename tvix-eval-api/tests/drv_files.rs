@@ -72,7 +72,9 @@ async fn what_real_nix_made_comes_inputs_first() {
     let mut roots = HashSet::new();
     for event in events(&evaluator, wanted.clone()).await {
         match event.unwrap() {
-            EvalEvent::Derivation { path, derivation } => {
+            EvalEvent::Derivation {
+                path, derivation, ..
+            } => {
                 let mut inputs = derivation.input_drvs.iter();
                 assert!(inputs.all(|(input, _)| seen.contains(input)), "{path}");
                 assert!(seen.insert(path));

@@ -23,7 +23,13 @@ pub enum Answer {
 pub trait Host {
     /// A derivation was instantiated; those it needs came before it. `false` if nobody listens
     /// any more: the evaluation then ends.
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool;
+    /// `modulo` is what [`EvalEvent::Derivation`](tvix_eval_api::EvalEvent::Derivation) has.
+    fn derivation(
+        &self,
+        path: &StorePath,
+        derivation: &Arc<Derivation>,
+        modulo: Option<[u8; 32]>,
+    ) -> bool;
     /// A source becomes a store path. `false` as above.
     fn source(&self, source: SourceAddition) -> bool;
     /// Something to tell the user.
@@ -53,7 +59,7 @@ pub trait Host {
 pub struct NoHost;
 
 impl Host for NoHost {
-    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) -> bool {
+    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>, _: Option<[u8; 32]>) -> bool {
         true
     }
 

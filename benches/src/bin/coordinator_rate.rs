@@ -188,7 +188,11 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
         let (graph, roots) = (graph.clone(), roots.clone());
         let derivations = (0..graph.len()).map(move |index| {
             let (path, derivation) = graph[index].clone();
-            Ok(EvalEvent::Derivation { path, derivation })
+            Ok(EvalEvent::Derivation {
+                path,
+                derivation,
+                modulo: None,
+            })
         });
         let roots = (0..roots.len()).map(move |index| Ok(EvalEvent::Root(roots[index].clone())));
         futures::stream::iter(derivations.chain(roots)).boxed()
@@ -270,6 +274,7 @@ fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
     let derivations = graph.iter().map(|(path, derivation)| Input::Derivation {
         path: path.clone(),
         derivation: derivation.clone(),
+        modulo: None,
     });
     let roots = roots.iter().map(|root| Input::Root(root.clone()));
     let end = std::iter::once(Input::EvaluationEnded);

@@ -30,7 +30,12 @@ struct Builds {
 }
 
 impl Host for Builds {
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool {
+    fn derivation(
+        &self,
+        path: &StorePath,
+        derivation: &Arc<Derivation>,
+        _: Option<[u8; 32]>,
+    ) -> bool {
         self.derivations
             .borrow_mut()
             .insert(path.clone(), derivation.clone());

@@ -47,6 +47,19 @@ impl Derivation {
         self.modulo(dir, Masked::Yes, input)
     }
 
+    /// The hash by which realisations of this derivation are known, if its outputs are floating and
+    /// `input` knows the hashes of all its inputs.
+    pub fn realisation_hash(
+        &self,
+        dir: &StoreDir,
+        input: impl FnMut(&StorePath) -> Option<HashModulo>,
+    ) -> Option<[u8; 32]> {
+        let mut outputs = self.outputs.iter();
+        let floating = outputs.all(|(_, output)| matches!(output, Output::Floating { .. }));
+        let hash = floating.then(|| self.masked_hash_modulo(dir, input).ok())??;
+        Some(hash.hash)
+    }
+
     fn modulo(
         &self,
         dir: &StoreDir,

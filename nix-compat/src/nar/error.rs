@@ -104,6 +104,13 @@ pub enum NarError {
     /// The stream that carries the archive failed.
     #[error("NAR stream: {0}")]
     Io(#[source] io::Error),
+    /// The file system has taken the name of an entry for that of another one, which it is not in the
+    /// archive: it does not tell upper from lower case, or somebody else has put something there.
+    #[error("{} is there already: on a file system that does not tell upper from lower case, some names are the same", path.display())]
+    Collision {
+        /// What could not be made.
+        path: PathBuf,
+    },
     /// A file of the tree that is packed or unpacked failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
@@ -169,7 +176,9 @@ impl From<NarError> for io::Error {
             NarError::Malformed { .. } => io::ErrorKind::InvalidData,
             NarError::Unwritable { .. } => io::ErrorKind::InvalidInput,
             NarError::File { ref source, .. } => source.kind(),
-            NarError::DestinationExists { .. } => io::ErrorKind::AlreadyExists,
+            NarError::DestinationExists { .. } | NarError::Collision { .. } => {
+                io::ErrorKind::AlreadyExists
+            }
             NarError::UnsupportedType { .. } | NarError::Changed { .. } => io::ErrorKind::Other,
         };
         Self::new(kind, error)

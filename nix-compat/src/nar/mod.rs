@@ -44,6 +44,7 @@ mod encoder;
 mod error;
 #[cfg(unix)]
 mod hash;
+mod listing;
 mod parser;
 mod reader;
 #[cfg(unix)]
@@ -57,6 +58,7 @@ pub use encoder::Encoder;
 pub use error::{NarError, Problem};
 #[cfg(unix)]
 pub use hash::hash_path;
+pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};
 #[cfg(unix)]

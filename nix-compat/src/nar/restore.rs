@@ -175,7 +175,10 @@ impl Unpacker {
                 } else {
                     self.dest.join(inner)
                 };
-                NarError::file(action, &full, error)
+                match error {
+                    Errno::EXIST => NarError::Collision { path: full },
+                    error => NarError::file(action, &full, error),
+                }
             }
         })
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix_compat::derivation::Instantiated;
 use nix_compat::store_path::{StoreDir, text_path};
+use tvix_store_api::StoreExt as _;
 use tvix_tests::local::{absolute, instantiate, shell};
 
 use super::{Before, good};
@@ -111,6 +112,32 @@ async fn output_path_of_another() {
     let path = file.to_str().unwrap();
     before
         .expect(&[path], 2, &[path, "output paths that are not its own"])
+        .await;
+}
+
+/// The same in the store, from where an expression has it built. Without `check_output_paths` in
+/// `tvix-eval/src/access/realise.rs` the thief's output is valid as the victim's.
+#[tokio::test]
+async fn output_path_of_another_by_an_expression() {
+    let mut before = Before::new().await;
+    let victim = instantiate(shell("victim", "echo victim > $out"));
+    let thief = other();
+    let own = absolute(&thief.output_path("out").unwrap());
+    let stolen = absolute(&victim.output_path("out").unwrap());
+    let contents = text(&thief).replace(&own, &stolen);
+    let references = thief.derivation.references();
+    let store = &before.world.store;
+    let name = thief.path.name().clone();
+    let added = store.add_text(name, contents.as_bytes(), references).await;
+    let drv = absolute(&added.unwrap());
+    before.valid = before.world.valid().await;
+    let expression = format!(
+        "derivation {{ name = \"user\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; \
+           args = [ \"-c\" \"read it < ${{builtins.appendContext \"{stolen}\" \
+             {{ \"{drv}\" = {{ outputs = [ \"out\" ]; }}; }}}}; echo $it > $out\" ]; }}"
+    );
+    before
+        .expect(&["-E", &expression], 2, &[&drv, "'out'", "victim"])
         .await;
 }
 

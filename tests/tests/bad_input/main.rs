@@ -2,10 +2,17 @@
 //! nothing half registered.
 #![allow(clippy::unwrap_used)]
 
+mod databases;
 mod derivations;
 mod graphs;
 mod machines;
+mod sources;
 mod stores;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::process::Command;
 
 use nix_compat::derivation::Instantiated;
 use nix_compat::store_path::StorePath;
@@ -56,4 +63,51 @@ impl Before {
 
 fn good() -> Instantiated {
     instantiate(shell("good", "echo good > $out"))
+}
+
+/// An ordinary user who can reach a world and the program: another one where we are root, else
+/// ourselves.
+struct Nobody {
+    program: PathBuf,
+    /// What he may write to.
+    home: PathBuf,
+    is_other: bool,
+}
+
+impl Nobody {
+    const ID: &str = "65534";
+
+    fn new(world: &LocalWorld) -> Self {
+        let folder = world.beside("");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = world.beside("tvix");
+        // Not by ourselves: a process that another test starts at this moment would have the copy
+        // open for writing, and it could not be executed.
+        let copied = Command::new("cp").arg(tvix()).arg(&program).status();
+        assert!(copied.unwrap().success());
+        let home = world.beside("nobody");
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).unwrap();
+        let is_other = fs::metadata("/proc/self").unwrap().uid() == 0;
+        Self {
+            program,
+            home,
+            is_other,
+        }
+    }
+
+    /// The program as he runs it.
+    fn command(&self) -> Command {
+        let mut command = match self.is_other {
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid", Self::ID, "--regid", Self::ID, "--clear-groups"]);
+                command.arg(&self.program);
+                command
+            }
+            false => Command::new(&self.program),
+        };
+        command.current_dir("/").env("HOME", &self.home);
+        command
+    }
 }

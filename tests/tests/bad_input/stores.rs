@@ -3,12 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use tvix_tests::local::{LocalWorld, names_in};
 use tvix_tests::program::{Ended, bare_build, run, tvix};
 
-use super::{Before, good};
+use super::{Before, Nobody, good};
 
 fn build_in(world: &LocalWorld, store: &str, drv: &Path) -> Ended {
     let mut command = bare_build(tvix(), world);
@@ -61,39 +60,21 @@ async fn a_file_in_place_of_a_directory() {
 
 #[tokio::test]
 async fn that_an_ordinary_user_cannot_write() {
-    const NOBODY: &str = "65534";
     let before = Before::new().await;
     let world = &before.world;
     let drv = drv_file(world);
     // He can go there and read, and nothing more.
-    let folder = world.beside("");
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-    let program = world.beside("tvix");
-    // Not by ourselves: a process that another test starts at this moment would have the copy
-    // open for writing, and it could not be executed.
-    let copied = Command::new("cp").arg(tvix()).arg(&program).status();
-    assert!(copied.unwrap().success());
-    let mut command = match fs::metadata("/proc/self").map(|own| {
-        use std::os::unix::fs::MetadataExt as _;
-        own.uid()
-    }) {
-        Ok(0) => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
-            command.arg(&program);
-            command
+    let nobody = Nobody::new(world);
+    if !nobody.is_other {
+        // Of what is our own we have to take the right from ourselves.
+        let read_only = fs::Permissions::from_mode(0o555);
+        for part in ["nix/store", "nix/var/nix/db", "nix/var/nix"] {
+            fs::set_permissions(world.root().join(part), read_only.clone()).unwrap();
         }
-        _ => {
-            // Of what is our own we have to take the right from ourselves.
-            let read_only = fs::Permissions::from_mode(0o555);
-            for part in ["nix/store", "nix/var/nix/db", "nix/var/nix"] {
-                fs::set_permissions(world.root().join(part), read_only.clone()).unwrap();
-            }
-            Command::new(&program)
-        }
-    };
+    }
+    let mut command = nobody.command();
     command.args(["build", "--no-out-link", "--store"]);
-    command.arg(world.root()).arg(&drv).current_dir("/");
+    command.arg(world.root()).arg(&drv);
     let root = world.root();
     run(&mut command)
         .expect(2)

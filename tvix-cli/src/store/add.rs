@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::store_path::StorePathName;
-use tvix_store_api::Store as _;
+use tvix_store_api::{Store as _, StoreError};
 
 use super::{StoreOption, print};
 use crate::error::CliError;
@@ -35,6 +35,14 @@ pub struct Args {
     json: bool,
 }
 
+/// Of a file that cannot be read, where it would have been is not known.
+fn failed(error: StoreError) -> CliError {
+    match error {
+        StoreError::Source { file, source, .. } => CliError::Add { file, source },
+        error => CliError::store(error),
+    }
+}
+
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
     let method = match args.flat {
@@ -60,11 +68,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     }
     let mut paths = Vec::with_capacity(files.len());
     for added in store.import_trees(files, method).await {
-        paths.push(
-            store
-                .store_dir()
-                .path_text(&added.map_err(CliError::store)?),
-        );
+        paths.push(store.store_dir().path_text(&added.map_err(failed)?));
     }
     match args.json {
         true => print([serde_json::Value::from(paths)])?,

@@ -1,16 +1,18 @@
 //! `tvix store cat`.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
-use super::StoreOption;
-use super::paths::{file, parse};
+use super::paths::{Readable, file};
+use super::{AnyStoreOption, print};
 use crate::error::CliError;
-use crate::stores;
+use crate::output;
 
-/// Print the contents of a file in the store.
+/// Print the contents of a file in a store.
 #[derive(Debug, Parser)]
 pub struct Args {
     /// The file: a store path, or something below one.
@@ -18,22 +20,34 @@ pub struct Args {
     path: String,
 
     #[command(flatten)]
-    store: StoreOption,
+    store: AnyStoreOption,
+
+    /// Print JSON: the contents as text, of which what is not UTF-8 is replaced.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open_to_read(args.store.store).await?;
-    let named = parse(&store, &args.path)?;
-    let (file, _held) = file(&store, &named).await?;
+    let from = Readable::open(args.store).await?;
+    let named = from.parse(&args.path)?;
+    let (file, _held) = file(&*from.store, &named).await?;
+    let failed = |source| CliError::File {
+        action: "read",
+        file: file.clone(),
+        source,
+    };
     let opened = std::fs::symlink_metadata(&file).and_then(|metadata| match metadata.is_file() {
         true => File::open(&file),
         false => Err(std::io::Error::other("it is not a file")),
     });
-    let mut contents = opened.map_err(|source| CliError::File {
-        action: "read",
-        file,
-        source,
-    })?;
-    std::io::copy(&mut contents, &mut std::io::stdout().lock()).map_err(CliError::Output)?;
+    let mut contents = opened.map_err(failed)?;
+    if args.json {
+        let mut bytes = Vec::new();
+        contents.read_to_end(&mut bytes).map_err(failed)?;
+        let text = String::from_utf8_lossy(&bytes);
+        print([json!({ "path": args.path, "size": bytes.len(), "text": text })])?;
+    } else {
+        output::write(|out| std::io::copy(&mut contents, out).map(drop))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,17 @@
 //! `tvix store copy`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use nix_compat::signature::VerifyingKey;
 use serde_json::json;
-use tvix_store_api::{Store as _, StoreExt as _, StoreUri};
+use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
-use crate::caches::{self, Access};
+use super::print;
+use crate::caches::{self, Access, NetrcOption};
 use crate::error::CliError;
+use crate::stores;
 
 /// Copy store paths, with all that they refer to, from one store to another.
 ///
@@ -41,6 +44,9 @@ pub struct Args {
     #[arg(long)]
     no_check_sigs: bool,
 
+    #[command(flatten)]
+    netrc: NetrcOption,
+
     /// Print JSON: what is known of each path that was copied.
     #[arg(long)]
     json: bool,
@@ -55,9 +61,19 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         keys: args.trusted_public_keys,
         check: !args.no_check_sigs,
     };
-    let from = caches::open(args.from, access).await?;
+    let netrc = &args.netrc.netrc_file;
+    let uri = args.from.unwrap_or_else(stores::usual);
+    let local = match uri.local_root() {
+        Some(_) => Some(stores::open_to_read(Some(uri.clone())).await?),
+        None => None,
+    };
+    let from: Arc<dyn Store> = match &local {
+        Some(local) => Arc::new(local.clone()),
+        None => Arc::new(caches::open_cache(uri, access, netrc).await?),
+    };
     let dir = from.store_dir().clone();
-    let to = caches::open(args.to, Access::Write { dir: dir.clone() }).await?;
+    let access = Access::Write { dir: dir.clone() };
+    let to = caches::open(args.to, access, netrc).await?;
     let paths = caches::parse_paths(&dir, &args.paths)?;
     let copied = if args.no_recursive {
         let mut copied = Vec::new();
@@ -73,6 +89,21 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         let copied = from.copy_closure(&*to, &paths).await;
         copied.map_err(CliError::store)?
     };
+    // Which outputs of derivations these are, as others cannot tell it from the paths.
+    if let Some(local) = local {
+        let paths = match args.no_recursive {
+            true => paths,
+            false => {
+                let closure = local.closure(&paths).await.map_err(CliError::store)?;
+                closure.into_iter().map(|info| info.path.clone()).collect()
+            }
+        };
+        let realisations = local.realisations_of(paths).await;
+        for realisation in realisations.map_err(CliError::store)? {
+            let added = to.add_realisation(&realisation).await;
+            added.map_err(CliError::store)?;
+        }
+    }
     if args.json {
         let infos = copied.iter().map(|info| {
             let path = dir.display(&info.path).to_string();
@@ -82,9 +113,9 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             )
         });
         let infos: serde_json::Map<_, _> = infos.collect();
-        caches::print([serde_json::Value::Object(infos)])?;
+        print([serde_json::Value::Object(infos)])?;
     } else {
-        caches::print(copied.iter().map(|info| dir.display(&info.path)))?;
+        print(copied.iter().map(|info| dir.display(&info.path)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

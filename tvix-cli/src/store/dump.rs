@@ -1,16 +1,18 @@
 //! `tvix store dump`.
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use futures::StreamExt as _;
-use tvix_store_api::Store as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use nix_compat::nar::Listing;
+use nix_compat::nar::r#async::Reader;
+use tokio_util::io::StreamReader;
+use tvix_store_api::NarStream;
 
-use super::StoreOption;
-use super::paths::parse_whole;
+use super::AnyStoreOption;
+use super::paths::Readable;
 use crate::error::CliError;
-use crate::stores;
 
 /// Write a store path as a NAR to standard output.
 #[derive(Debug, Parser)]
@@ -20,17 +22,40 @@ pub struct Args {
     path: String,
 
     #[command(flatten)]
-    store: StoreOption,
+    store: AnyStoreOption,
+
+    /// Print JSON in place of the NAR: what is in it, and where, as Nix's listings (`.ls`) say it.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open_to_read(args.store.store).await?;
-    let path = parse_whole(&store, &args.path)?;
-    let mut nar = store.nar(&path).await.map_err(CliError::store)?;
-    let mut out = std::io::stdout().lock();
-    while let Some(chunk) = nar.next().await.transpose().map_err(CliError::store)? {
-        out.write_all(&chunk).map_err(CliError::Output)?;
+    let from = Readable::open(args.store).await?;
+    let path = from.parse_whole(&args.path)?;
+    let nar = from.store.nar(&path).await.map_err(CliError::store)?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match args.json {
+        true => list(nar, &mut out).await?,
+        false => copy(nar, &mut out).await?,
     }
     out.flush().map_err(CliError::Output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn copy(mut nar: NarStream, out: &mut impl Write) -> Result<(), CliError> {
+    while let Some(chunk) = nar.next().await.transpose().map_err(CliError::store)? {
+        out.write_all(&chunk).map_err(CliError::Output)?;
+    }
+    Ok(())
+}
+
+async fn list(nar: NarStream, out: &mut impl Write) -> Result<(), CliError> {
+    let mut listing = Listing::new(&mut *out);
+    let nar = nar.map_err(std::io::Error::other);
+    let mut reader = Reader::new(StreamReader::new(nar));
+    let failed = |error| CliError::Nar(Box::new(error));
+    while let Some(event) = reader.next_event().await.map_err(failed)? {
+        listing.event(event).map_err(CliError::Output)?;
+    }
+    writeln!(out).map_err(CliError::Output)
 }

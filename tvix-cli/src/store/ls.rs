@@ -9,10 +9,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Map, Value, json};
 
-use super::paths::{file, parse};
-use super::{StoreOption, print};
+use super::paths::{Readable, file};
+use super::{AnyStoreOption, print};
 use crate::error::CliError;
-use crate::stores;
 
 /// List what is in a store path.
 ///
@@ -24,7 +23,7 @@ pub struct Args {
     path: String,
 
     #[command(flatten)]
-    store: StoreOption,
+    store: AnyStoreOption,
 
     /// List what is in the folders too.
     #[arg(long, short = 'R')]
@@ -40,9 +39,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open_to_read(args.store.store.clone()).await?;
-    let named = parse(&store, &args.path)?;
-    let (root, _held) = file(&store, &named).await?;
+    let from = Readable::open(args.store).await?;
+    let named = from.parse(&args.path)?;
+    let (root, _held) = file(&*from.store, &named).await?;
     if args.json {
         print([listing(&root, args.recursive, true)?])?;
         return Ok(ExitCode::SUCCESS);
@@ -50,7 +49,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let mut lines = Vec::new();
     if !metadata(&root)?.is_dir() {
         let name = root.file_name().unwrap_or_default();
-        lines.push(line(&args, &root, &name.to_string_lossy())?);
+        lines.push(line(args.long, &root, &name.to_string_lossy())?);
     }
     // Paths and how they are shown, last first.
     let mut todo = match metadata(&root)?.is_dir() {
@@ -58,7 +57,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         false => Vec::new(),
     };
     while let Some((path, shown)) = todo.pop() {
-        lines.push(line(&args, &path, &shown)?);
+        lines.push(line(args.long, &path, &shown)?);
         if args.recursive && metadata(&path)?.is_dir() {
             todo.extend(below(&path, &shown)?);
         }
@@ -74,8 +73,8 @@ fn below(folder: &Path, shown: &str) -> Result<Vec<(PathBuf, String)>, CliError>
     Ok(names.into_iter().map(entry).collect())
 }
 
-fn line(args: &Args, path: &Path, shown: &str) -> Result<String, CliError> {
-    if !args.long {
+fn line(long: bool, path: &Path, shown: &str) -> Result<String, CliError> {
+    if !long {
         return Ok(shown.to_owned());
     }
     let metadata = metadata(path)?;

@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tvix_store_api::StoreUri;
 
+use crate::caches::NetrcOption;
 use crate::error::CliError;
+use crate::output::print;
 
 /// Look at stores, add to them, and look after them.
 #[derive(Debug, Parser)]
@@ -48,12 +50,24 @@ enum StoreCommand {
     Sign(sign::Args),
 }
 
-/// Which store.
+/// Which store, of those on this file system.
 #[derive(Debug, Parser)]
 pub struct StoreOption {
     /// The store: an absolute path for the one below it, `local` for the system's.
     #[arg(long, value_name = "URI")]
     pub store: Option<StoreUri>,
+}
+
+/// Which store, of any kind, to be read.
+#[derive(Debug, Parser)]
+pub struct AnyStoreOption {
+    /// The store: an absolute path for the one below it, `local` for the system's, or a binary cache
+    /// (`file://…`, `http://…`, `https://…`, `s3://…`).
+    #[arg(long, value_name = "URI")]
+    pub store: Option<StoreUri>,
+
+    #[command(flatten)]
+    pub netrc: NetrcOption,
 }
 
 pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
@@ -72,16 +86,6 @@ pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
         StoreCommand::Serve(args) => serve::run(args).await,
         StoreCommand::Sign(args) => sign::run(args).await,
     }
-}
-
-/// Prints lines to standard output.
-fn print<T: std::fmt::Display>(lines: impl IntoIterator<Item = T>) -> Result<(), CliError> {
-    use std::io::Write as _;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for line in lines {
-        writeln!(out, "{line}").map_err(CliError::Output)?;
-    }
-    out.flush().map_err(CliError::Output)
 }
 
 /// The exit code of what has looked for trouble.

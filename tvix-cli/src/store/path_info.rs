@@ -1,12 +1,13 @@
 //! `tvix store path-info`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_store_api::{Store, StoreExt as _};
 
-use super::paths::parse_all;
-use super::{StoreOption, print};
+use super::paths::Readable;
+use super::{AnyStoreOption, print};
 use crate::error::CliError;
 use crate::stores;
 
@@ -15,12 +16,12 @@ use crate::stores;
 /// Prints the paths, or with `--json` what Nix up to 2.18 prints of them.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The paths [default: all that is valid].
+    /// The paths [default: all that is valid, which caches cannot say].
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
 
     #[command(flatten)]
-    store: StoreOption,
+    store: AnyStoreOption,
 
     /// All that they need too.
     #[arg(long, short = 'r')]
@@ -36,10 +37,20 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open_to_read(args.store.store).await?;
-    let paths = match args.paths.is_empty() {
-        true => store.all_valid_paths().await.map_err(CliError::store)?,
-        false => parse_all(&store, &args.paths)?,
+    let (store, paths): (Arc<dyn Store>, _) = if args.paths.is_empty() {
+        if let Some(uri) = &args.store.store
+            && uri.local_root().is_none()
+        {
+            return Err(CliError::CannotList(uri.clone()));
+        }
+        let store = stores::open_to_read(args.store.store).await?;
+        let paths = store.all_valid_paths().await.map_err(CliError::store)?;
+        (Arc::new(store), paths)
+    } else {
+        let from = Readable::open(args.store).await?;
+        let paths = args.paths.iter().map(|text| from.parse_whole(text));
+        let paths = paths.collect::<Result<Vec<_>, _>>()?;
+        (from.store, paths)
     };
     let mut infos = Vec::new();
     if args.recursive {

@@ -7,6 +7,7 @@ use tvix_store_api::{Store as _, StoreUri};
 
 use super::paths::parse_all;
 use super::{StoreOption, code, print};
+use crate::caches::{self, Access, NetrcOption};
 use crate::error::{CliError, describe};
 use crate::stores;
 
@@ -22,9 +23,13 @@ pub struct Args {
     #[command(flatten)]
     store: StoreOption,
 
-    /// The store to get it from.
+    /// The store to get it from, of any kind. What it has must be what is known here, so that it need
+    /// not be signed.
     #[arg(long, value_name = "URI")]
     from: StoreUri,
+
+    #[command(flatten)]
+    netrc: NetrcOption,
 
     /// Print JSON.
     #[arg(long)]
@@ -33,11 +38,12 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
-    let from = stores::open_to_read(Some(args.from)).await?;
+    let netrc = &args.netrc.netrc_file;
+    let from = caches::open(Some(args.from), Access::ANYTHING, netrc).await?;
     let mut repaired = Vec::new();
     let mut fine = true;
     for path in parse_all(&store, &args.paths)? {
-        match store.repair(&path, &from).await {
+        match store.repair(&path, &*from).await {
             Ok(()) => repaired.push(store.store_dir().path_text(&path)),
             Err(error) => {
                 fine = false;

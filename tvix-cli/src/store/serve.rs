@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tvix_cache_server::{CacheServer, ServerOptions};
-use tvix_store_api::StoreUri;
 
+use super::{AnyStoreOption, print};
 use crate::caches::{self, Access};
 use crate::error::CliError;
 
@@ -18,9 +18,8 @@ use crate::error::CliError;
 /// in the store.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The store to serve [default: the usual one].
-    #[arg(long, value_name = "URI")]
-    store: Option<StoreUri>,
+    #[command(flatten)]
+    store: AnyStoreOption,
 
     /// Address and port to listen at; port 0 for any that is free.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
@@ -34,14 +33,15 @@ pub struct Args {
     /// Of several caches, clients ask that with the least number first.
     #[arg(long, value_name = "N", default_value_t = 50)]
     priority: i32,
+
+    /// Print where it listens as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let access = Access::Read {
-        keys: Vec::new(),
-        check: false,
-    };
-    let store = caches::open(args.store, access).await?;
+    let access = Access::ANYTHING;
+    let store = caches::open(args.store.store, access, &args.store.netrc.netrc_file).await?;
     let keys = args.key_files.iter().map(|file| caches::read_key(file));
     let options = ServerOptions::default()
         .signing_keys(keys.collect::<Result<Vec<_>, _>>()?)
@@ -52,7 +52,11 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    caches::print([format_args!("http://{address}")])?;
+    let url = format!("http://{address}");
+    match args.json {
+        true => print([serde_json::json!({ "url": url })])?,
+        false => print([url])?,
+    }
     let interrupted = async {
         // Where it cannot be known, it is ended by a signal all the same.
         if tokio::signal::ctrl_c().await.is_err() {

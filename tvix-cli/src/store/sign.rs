@@ -8,7 +8,8 @@ use tvix_store_api::cache::BinaryCache;
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
-use crate::caches::{self, Access};
+use super::print;
+use crate::caches::{self, Access, NetrcOption};
 use crate::error::CliError;
 use crate::stores;
 
@@ -27,6 +28,13 @@ pub struct Args {
     #[arg(long, short)]
     recursive: bool,
 
+    #[command(flatten)]
+    netrc: NetrcOption,
+
+    /// Print JSON: the signature of each path.
+    #[arg(long)]
+    json: bool,
+
     /// Paths to sign.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
@@ -44,11 +52,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let signable = match uri.local_root() {
         Some(_) => Signable::Local(stores::open(Some(uri)).await?),
         None => {
-            let access = Access::Read {
-                keys: Vec::new(),
-                check: false,
-            };
-            Signable::Cache(caches::open_cache(uri, access).await?)
+            let access = Access::ANYTHING;
+            Signable::Cache(caches::open_cache(uri, access, &args.netrc.netrc_file).await?)
         }
     };
     let store: &dyn Store = match &signable {
@@ -67,13 +72,20 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             infos
         }
     };
+    let mut signed = serde_json::Map::new();
     for info in infos {
         let signature = key.sign(info.fingerprint(&dir));
+        if args.json {
+            signed.insert(dir.path_text(&info.path), signature.to_string().into());
+        }
         let added = match &signable {
             Signable::Local(store) => store.add_signatures(&info.path, vec![signature]).await,
             Signable::Cache(store) => store.add_signatures(&info.path, vec![signature]).await,
         };
         added.map_err(CliError::store)?;
+    }
+    if args.json {
+        print([serde_json::Value::from(signed)])?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,6 @@
 //! `tvix store verify`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use serde_json::json;
@@ -10,6 +9,7 @@ use tvix_store_api::{Store as _, StoreUri};
 
 use super::paths::parse_all;
 use super::{StoreOption, code, print};
+use crate::caches::{self, Access, NetrcOption};
 use crate::error::{CliError, describe};
 use crate::stores;
 
@@ -29,9 +29,12 @@ pub struct Args {
     #[arg(long)]
     no_contents: bool,
 
-    /// Get what is damaged anew from this store.
+    /// Get what is damaged anew from this store, of any kind.
     #[arg(long, value_name = "URI")]
     repair_from: Option<StoreUri>,
+
+    #[command(flatten)]
+    netrc: NetrcOption,
 
     /// Forget paths whose files are missing, unless others refer to them.
     #[arg(long)]
@@ -53,7 +56,9 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         .forget_missing(args.forget_missing)
         .paths(parse_all(&store, &args.paths)?);
     if let Some(uri) = args.repair_from {
-        options = options.repair_from(Arc::new(stores::open_to_read(Some(uri)).await?));
+        let netrc = &args.netrc.netrc_file;
+        let from = caches::open(Some(uri), Access::ANYTHING, netrc).await?;
+        options = options.repair_from(from);
     }
     let report = store.verify_all(options).await.map_err(CliError::store)?;
     show(&store, &report, args.json)?;

@@ -103,6 +103,51 @@ async fn signatures_of_a_local_store_go_with_the_paths() {
     store_command(&["sign", "--store", &root, "--key-file", &key_file, nothing]).expect(2);
 }
 
+/// What floating outputs turned out to be goes with them, signed by whoever uploads.
+#[tokio::test]
+async fn floating_outputs_are_fetched_by_what_they_turned_out_to_be() {
+    let method = nix_compat::content_address::ContentAddressMethod::NixArchive;
+    let algo = nix_compat::nixhash::HashAlgo::Sha256;
+    let floating = |name: &str, script: &str| shell(name, script).floating(method, algo);
+    let input = instantiate(floating("input", "echo input > $out"));
+    let top = floating("top", "read it < $input; echo $it and top > $out");
+    let top = instantiate(top.input_env("input", &input, "out"));
+    let build_top = |world: &LocalWorld, arguments: &[&str]| {
+        let mut command = build(world);
+        command.arg("--no-out-link").arg(absolute(&top.path));
+        run(command.args(arguments)).expect(0)
+    };
+    let origin = LocalWorld::new().await;
+    origin.write(&input).await;
+    origin.write(&top).await;
+    let built = build_top(&origin, &[]).says(&["building"]);
+    let key = SigningKey::from_seed("ours-1", &[3; 32]).unwrap();
+    fs::write(origin.beside("key"), key.to_secret_text()).unwrap();
+    fs::create_dir(origin.beside("cache")).unwrap();
+    let uri = format!("file://{}", text(&origin.beside("cache")));
+    let to = format!("{uri}?secret-key={}", text(&origin.beside("key")));
+    let root = text(&origin.root());
+    store_command(&["copy", "--from", &root, "--to", &to, &built.out[0]]).expect(0);
+    let public = key.verifying_key().to_string();
+    let from_cache = ["--substituter", &uri, "--trusted-public-key", &public];
+    let elsewhere = LocalWorld::new().await;
+    elsewhere.write(&input).await;
+    elsewhere.write(&top).await;
+    let ended = build_top(&elsewhere, &from_cache).says(&["fetching"]);
+    assert_eq!(ended.out, built.out);
+    // The input is not in the cache: it is begun on the chance, and nobody needs it.
+    assert!(!ended.err.contains("-top.drv"), "{ended:?}");
+    elsewhere.expect_clean().await;
+    let other = SigningKey::from_seed("ours-1", &[4; 32]).unwrap();
+    let other = other.verifying_key().to_string();
+    let distrusting = LocalWorld::new().await;
+    distrusting.write(&input).await;
+    distrusting.write(&top).await;
+    let untrusted = ["--substituter", &uri, "--trusted-public-key", &other];
+    let ended = build_top(&distrusting, &untrusted).says(&["building"]);
+    assert_eq!(ended.out, built.out);
+}
+
 /// A server, ended with this.
 struct Served(Child);
 

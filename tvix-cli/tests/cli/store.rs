@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use nix_compat::signature::SigningKey;
 use nix_compat::store_path::{StoreDir, StorePath};
 use serde_json::Value;
 use tvix_store_api::Store as _;
@@ -82,6 +83,149 @@ async fn what_is_added_can_be_looked_at() {
     store(&root, &["path-info", "/nix/store/none"])
         .expect(2)
         .says(&["/nix/store/none"]);
+    make_writable(&root);
+}
+
+/// What can be told of a local store can be told of a cache.
+#[tokio::test]
+async fn caches_are_looked_at_as_stores_are() {
+    let world = world().await;
+    let root = world.beside("new");
+    let folder = world.beside("folder");
+    let path = store(&root, &["add", folder.to_str().unwrap()])
+        .expect(0)
+        .out[0]
+        .clone();
+    fs::create_dir(world.beside("cache")).unwrap();
+    let cache = format!("file://{}", world.beside("cache").display());
+    let mut copy = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    copy.args(["store", "copy", "--json", "--to", &cache, "--from"]);
+    let copied = json(&run(copy.arg(&root).arg(&path)).expect(0));
+    assert!(copied[&path]["narSize"].is_u64(), "{copied}");
+    let cache = Path::new(&cache);
+    let file = format!("{path}/sub/file");
+    for arguments in [
+        &["ls", "-R", &path][..],
+        &["ls", "--json", "-R", &path],
+        &["cat", &file],
+        &["cat", "--json", &file],
+        &["dump", "--json", &path],
+        &["path-info", "-s", &path],
+    ] {
+        let here = store(&root, arguments).expect(0);
+        assert!(!here.out.is_empty());
+        assert_eq!(
+            here.out,
+            store(cache, arguments).expect(0).out,
+            "{arguments:?}"
+        );
+    }
+    let cat = json(&store(cache, &["cat", "--json", &file]).expect(0));
+    assert_eq!(
+        (&cat["size"], &cat["text"]),
+        (&8.into(), &"contents".into())
+    );
+    let listing = json(&store(&root, &["dump", "--json", &path]).expect(0));
+    assert_eq!(listing["root"]["entries"]["link"]["target"], "sub/file");
+    // What was damaged is had from there.
+    let name = path.rsplit('/').next().unwrap();
+    let real = root.join("nix/store").join(name).join("sub/file");
+    let damage = || {
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&real, "Contents").unwrap();
+    };
+    let from = cache.to_str().unwrap();
+    damage();
+    store(&root, &["repair", &path, "--from", from]).expect(0);
+    store(&root, &["verify"]).expect(0);
+    damage();
+    store(&root, &["verify", "--repair-from", from]).expect(0);
+    let key = SigningKey::generate("mine-1").unwrap();
+    let key_file = world.beside("key");
+    fs::write(&key_file, key.to_secret_text()).unwrap();
+    let sign = [
+        "sign",
+        "--json",
+        "--key-file",
+        key_file.to_str().unwrap(),
+        &path,
+    ];
+    for store_of in [&root, cache] {
+        let signed = json(&store(store_of, &sign).expect(0));
+        assert!(
+            signed[&path].as_str().unwrap().starts_with("mine-1:"),
+            "{signed}"
+        );
+    }
+    make_writable(&root);
+}
+
+/// Whatever is wrong is named, and nothing is made of it.
+#[tokio::test]
+async fn errors_name_the_culprit() {
+    let world = world().await;
+    let root = world.beside("new");
+    let folder = world.beside("folder");
+    let path = store(&root, &["add", folder.to_str().unwrap()])
+        .expect(0)
+        .out[0]
+        .clone();
+    let unknown = format!("{path}x");
+    let (sub, gone) = (format!("{path}/sub"), format!("{path}/gone"));
+    let nowhere = world.beside("nowhere").display().to_string();
+    let no_key = world.beside("no-key");
+    fs::write(&no_key, "no key").unwrap();
+    let no_key = no_key.to_str().unwrap();
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["path-info", "/nix/store/nothing"],
+            &["'/nix/store/nothing'"],
+        ),
+        (&["path-info", &unknown], &[&unknown[11..], "not valid"]),
+        (&["ls", &gone], &[&gone, "No such file"]),
+        (&["ls", &unknown], &[&unknown[11..], "not valid"]),
+        (&["cat", &sub], &[&sub, "not a file"]),
+        (&["cat", &gone], &[&gone, "No such file"]),
+        (&["dump", &sub], &[&sub, "below the store path"]),
+        (&["dump", &unknown], &[&unknown[11..]]),
+        (&["verify", &sub], &[&sub, "below the store path"]),
+        (&["add", &nowhere], &[&nowhere, "No such file"]),
+        (&["repair", &path, "--from", &nowhere], &[&nowhere]),
+        (
+            &["repair", &path, "--from", "ftp://x"],
+            &["ftp://x", "https://"],
+        ),
+        (&["sign", "--key-file", no_key, &path], &[no_key, "':'"]),
+        (&["sign", "--key-file", &nowhere, &path], &[&nowhere]),
+        (
+            &["roots", "--add", "/nonexistent/link", &path],
+            &["/nonexistent/link"],
+        ),
+        (&["serve", "--listen", "192.0.2.1:1"], &["192.0.2.1:1"]),
+        (&["serve", "--key-file", no_key], &[no_key]),
+    ];
+    for (arguments, words) in cases {
+        let ended = store(&root, arguments).expect(2).says(words);
+        assert!(!ended.err.contains("0000000000"), "{}", ended.err);
+        assert_eq!(ended.out, [""; 0], "{arguments:?}");
+    }
+    for (uri, words) in [
+        ("ftp://x", &["ftp://x", "https://"][..]),
+        ("local?durability=maybe", &["'maybe'", "relaxed"]),
+        (
+            "file:///nonexistent/cache",
+            &["/nonexistent/cache", "nix-cache-info"],
+        ),
+        ("http://127.0.0.1:1", &["http://127.0.0.1:1"]),
+    ] {
+        store(Path::new(uri), &["path-info", &path])
+            .expect(2)
+            .says(words);
+    }
+    let cache = Path::new("file:///nonexistent/cache");
+    let listed = store(cache, &["path-info"]).expect(2);
+    listed.says(&["/nonexistent/cache", "name store paths"]);
+    assert_eq!(store(&root, &["path-info"]).expect(0).out, [path]);
     make_writable(&root);
 }
 

@@ -39,6 +39,7 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
+    Realised(ProbeId, Vec<Option<StorePath>>),
     Probed(ProbeId, Result<Vec<Probed>, Trouble>),
     Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
@@ -269,9 +270,15 @@ impl Driver {
             Some(Err(error)) => Input::EvaluationFailed {
                 message: describe(&error),
             },
-            Some(Ok(EvalEvent::Derivation { path, derivation })) => {
-                Input::Derivation { path, derivation }
-            }
+            Some(Ok(EvalEvent::Derivation {
+                path,
+                derivation,
+                modulo,
+            })) => Input::Derivation {
+                path,
+                derivation,
+                modulo,
+            },
             Some(Ok(EvalEvent::Realise(realise))) => {
                 self.last_import += 1;
                 let import = ImportId(self.last_import);
@@ -301,6 +308,7 @@ impl Driver {
     fn done(&mut self, done: Done) {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
+            Done::Realised(probe, paths) => Input::RealisationsFound { probe, paths },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
                 large.into_iter().for_each(|path| self.add_source(path));
@@ -402,6 +410,12 @@ impl Driver {
                 let substituter = self.parts.substituters[substituter].1.clone();
                 let query = tasks::query_substituter(substituter, paths);
                 self.spawn(query.map(move |result| Done::Probed(probe, result)));
+            }
+            Action::FindRealisations { probe, outputs } => {
+                let substituters = self.parts.substituters.iter();
+                let substituters = substituters.map(|(_, store)| store.clone()).collect();
+                let found = tasks::find_realisations(substituters, outputs);
+                self.spawn(found.map(move |paths| Done::Realised(probe, paths)));
             }
             Action::Substitute {
                 substitution,

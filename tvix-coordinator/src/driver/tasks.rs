@@ -128,6 +128,29 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
+/// What the first substituter that knows and answers says of each output. It is believed as far as the
+/// substituter believes it.
+pub(super) async fn find_realisations(
+    substituters: Vec<Arc<dyn Store>>,
+    outputs: Vec<DrvOutput>,
+) -> Vec<Option<StorePath>> {
+    let look_up = |output: DrvOutput| {
+        let substituters = substituters.clone();
+        async move {
+            for substituter in substituters {
+                if let Ok(Some(found)) = substituter.realisation(&output).await {
+                    return Some(found.out_path);
+                }
+            }
+            None
+        }
+    };
+    let found = stream::iter(outputs)
+        .map(look_up)
+        .buffered(REALISATIONS_AT_ONCE);
+    found.collect().await
+}
+
 pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {
     let recorded = match recording {
         Recording::Derivations(derivations) => record_derivations(&*store, derivations).await,

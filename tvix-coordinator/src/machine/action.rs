@@ -47,6 +47,16 @@ pub enum Action {
         /// The paths.
         paths: Vec<StorePath>,
     },
+    /// Ask all substituters, in order, where these floating outputs are: [`Input::RealisationsFound`].
+    /// Those that fail know nothing.
+    ///
+    /// [`Input::RealisationsFound`]: super::Input::RealisationsFound
+    FindRealisations {
+        /// Name of the question.
+        probe: ProbeId,
+        /// The outputs.
+        outputs: Vec<DrvOutput>,
+    },
     /// Copy a path from a substituter to the store, where all that it refers to is valid:
     /// [`Input::Substituted`].
     ///

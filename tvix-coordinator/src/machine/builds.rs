@@ -229,10 +229,8 @@ impl Machine {
         };
         self.counts.built += 1;
         self.scheduler.forget_attempts(build.node);
-        if self.graph[build.node].floating
-            && let Some(derivation) = self.graph[build.node].derivation().cloned()
-        {
-            self.record_realisations(&derivation, &outputs);
+        if self.graph[build.node].floating {
+            self.record_realisations(build.node, &outputs);
         }
         if self.graph.only_out(build.node).is_some() {
             self.graph.shrink(build.node, &self.dir);

@@ -1,6 +1,5 @@
 //! From being wanted to being ready.
 
-use nix_compat::derivation::Output;
 use nix_compat::store_path::StorePath;
 
 use super::graph::{NodeId, OutputMask, State};
@@ -115,19 +114,15 @@ impl Machine {
     /// Finds out which outputs are valid, as far as that can be told yet.
     pub(super) fn look_up(&mut self, id: NodeId) {
         let node = &self.graph[id];
-        let Some(derivation) = node.derivation() else {
+        if node.derivation().is_none() {
             return;
-        };
+        }
         if !node.floating {
             self.graph[id].state = State::Looking;
             self.look_ups.queue(Subject::Outputs(id));
             return;
         }
-        let impure = derivation
-            .outputs
-            .values()
-            .any(|output| matches!(output, Output::Impure { .. }));
-        if derivation.input_drvs.is_empty() && !impure {
+        if !self.drv_outputs(id).is_empty() {
             self.graph[id].state = State::Looking;
             self.look_ups.queue(Subject::Realisations(id));
         } else {
@@ -138,9 +133,10 @@ impl Machine {
 
     pub(super) fn next_query(&mut self) -> Option<Action> {
         let (batch, Batch { subjects, .. }) = self.look_ups.next(self.now)?;
+        let subjects = subjects.clone();
         let mut paths = Vec::with_capacity(subjects.len());
         let mut outputs = Vec::new();
-        for subject in subjects {
+        for subject in &subjects {
             match subject {
                 Subject::Source(id) => paths.push(self.sources[*id].path.clone()),
                 Subject::Goal(id) => paths.push(self.substitutions.path(*id).clone()),
@@ -152,7 +148,7 @@ impl Machine {
                     }
                 },
                 Subject::Realisations(id) => {
-                    outputs.extend(super::resolve::drv_outputs(&self.graph[*id], &self.dir));
+                    outputs.extend(self.drv_outputs(*id));
                 }
             }
         }

@@ -21,6 +21,8 @@ pub enum Input {
         path: StorePath,
         /// It.
         derivation: Arc<Derivation>,
+        /// Of one with floating outputs, its hash modulo fixed outputs, if the evaluator knows it.
+        modulo: Option<[u8; 32]>,
     },
     /// The evaluator waits for outputs. Answered once, by [`Action::AnswerImport`].
     ///
@@ -76,6 +78,15 @@ pub enum Input {
         probe: ProbeId,
         /// What there is of each path, in order.
         result: Result<Vec<Probed>, Trouble>,
+    },
+    /// Answers [`Action::FindRealisations`].
+    ///
+    /// [`Action::FindRealisations`]: super::Action::FindRealisations
+    RealisationsFound {
+        /// Which question.
+        probe: ProbeId,
+        /// For each output, in order, its path, if a substituter knows it and is believed.
+        paths: Vec<Option<StorePath>>,
     },
     /// Answers [`Action::Substitute`].
     ///

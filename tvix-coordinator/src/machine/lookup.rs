@@ -25,7 +25,7 @@ pub(super) enum Subject {
     Goal(GoalId),
     /// A source.
     Source(SourceId),
-    /// The outputs of a floating derivation without inputs, by realisation.
+    /// The outputs of a floating derivation, by realisation.
     Realisations(NodeId),
 }
 

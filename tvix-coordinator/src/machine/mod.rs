@@ -66,7 +66,7 @@ pub use record::Recording;
 use record::Recordings;
 use schedule::Scheduler;
 use sources::Sources;
-use substitute::{GoalId, Substitutions};
+use substitute::{GoalId, Realised, Substitutions};
 
 use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
 use crate::options::Options;
@@ -157,6 +157,10 @@ pub struct Machine {
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
+    /// By which hash realisations of floating derivations are known, where the evaluator knows.
+    modulos: FxHashMap<NodeId, [u8; 32]>,
+    /// What caches say of floating derivations.
+    realised: FxHashMap<NodeId, Realised>,
     roots: Vec<(Root, NodeId)>,
     /// What failed, and which node it is of. `None` for what was tried again.
     failures: Vec<Option<(NodeId, Failure)>>,
@@ -195,6 +199,8 @@ impl Machine {
             builds: FxHashMap::default(),
             imports: Imports::default(),
             delegates: FxHashMap::default(),
+            modulos: FxHashMap::default(),
+            realised: FxHashMap::default(),
             roots: Vec::new(),
             failures: Vec::new(),
             skipped: Vec::new(),
@@ -230,7 +236,11 @@ impl Machine {
             return self.handle_late(input);
         }
         match input {
-            Input::Derivation { path, derivation } => self.derivation_yielded(path, derivation),
+            Input::Derivation {
+                path,
+                derivation,
+                modulo,
+            } => self.derivation_yielded(path, derivation, modulo),
             Input::Import { import, wanted } => self.import_requested(import, wanted),
             Input::Source { path } => self.source_offered(&path),
             Input::Root(root) => self.root_found(root),
@@ -244,6 +254,7 @@ impl Machine {
             Input::SubstituterQueried { probe, result } => {
                 self.substituter_queried(probe, result);
             }
+            Input::RealisationsFound { probe, paths } => self.realisations_found(probe, paths),
             Input::Substituted {
                 substitution,
                 result,

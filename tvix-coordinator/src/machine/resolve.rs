@@ -3,34 +3,17 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::realisation::Realisation;
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use super::graph::{Body, Node, NodeId, State, mask_of_all};
+use super::graph::{Body, NodeId, State, mask_of_all};
 use super::{BatchId, Machine, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
 
 /// The hash by which the realisations of a resolved derivation are known.
-fn realisation_hash(derivation: &Derivation, dir: &StoreDir) -> Option<[u8; 32]> {
+pub(super) fn realisation_hash(derivation: &Derivation, dir: &StoreDir) -> Option<[u8; 32]> {
     Some(derivation.masked_hash_modulo(dir, |_| None).ok()?.hash)
-}
-
-/// The outputs of a resolved derivation as the store knows them.
-pub(super) fn drv_outputs(node: &Node, dir: &StoreDir) -> Vec<DrvOutput> {
-    let Some(derivation) = node.derivation() else {
-        return Vec::new();
-    };
-    let Some(drv_hash) = realisation_hash(derivation, dir) else {
-        return Vec::new();
-    };
-    let outputs = derivation.outputs.keys();
-    outputs
-        .map(|output| DrvOutput {
-            drv_hash,
-            output: output.clone(),
-        })
-        .collect()
 }
 
 impl Machine {
@@ -117,6 +100,12 @@ impl Machine {
             let outputs = self.graph.outputs(resolved, &self.dir);
             let outputs = outputs.map(|(name, path)| (name.clone(), path));
             let outputs: Vec<_> = outputs.collect();
+            // The next time it need not be resolved to be found.
+            if self.modulos.contains_key(&origin) {
+                let built = outputs.iter().cloned();
+                let built = built.filter_map(|(name, path)| Some((name, path?)));
+                self.record_realisations(origin, &built.collect::<Vec<_>>());
+            }
             self.graph.set_outputs(origin, outputs.into_iter());
             self.graph[origin].state = State::Present;
             self.now_valid(origin, valid);
@@ -159,22 +148,17 @@ impl Machine {
     }
 
     /// Has the store remember where the outputs of a floating derivation are.
-    pub(super) fn record_realisations(
-        &mut self,
-        derivation: &Derivation,
-        outputs: &[(OutputName, StorePath)],
-    ) {
-        let Some(drv_hash) = realisation_hash(derivation, &self.dir) else {
-            return;
-        };
-        let realisations = outputs.iter().map(|(output, path)| Realisation {
-            id: DrvOutput {
-                drv_hash,
-                output: output.clone(),
-            },
-            out_path: path.clone(),
-            signatures: Vec::new(),
+    pub(super) fn record_realisations(&mut self, id: NodeId, outputs: &[(OutputName, StorePath)]) {
+        let ids = self.drv_outputs(id).into_iter();
+        let realisations = ids.filter_map(|id| {
+            let (_, path) = outputs.iter().find(|(name, _)| *name == id.output)?;
+            Some(Realisation {
+                out_path: path.clone(),
+                id,
+                signatures: Vec::new(),
+            })
         });
-        self.recordings.realisations(realisations);
+        let realisations: Vec<_> = realisations.collect();
+        self.recordings.realisations(realisations.into_iter());
     }
 }

@@ -16,7 +16,12 @@ use crate::options::{BuildPolicy, OnFailure};
 use crate::report::FailureCause;
 
 impl Machine {
-    pub(super) fn derivation_yielded(&mut self, path: StorePath, derivation: Arc<Derivation>) {
+    pub(super) fn derivation_yielded(
+        &mut self,
+        path: StorePath,
+        derivation: Arc<Derivation>,
+        modulo: Option<[u8; 32]>,
+    ) {
         let id = self.graph.intern(&path);
         if self.stop.is_some() || !matches!(self.graph[id].body, Body::Unknown) {
             return;
@@ -26,6 +31,9 @@ impl Machine {
         }
         self.counts.instantiated += 1;
         self.emit(BuildEvent::Instantiated { drv_path: path });
+        if let Some(modulo) = modulo {
+            self.modulos.insert(id, modulo);
+        }
         self.introduce(id, derivation);
         // Something may read the file of the derivation, and have come first.
         let path = self.graph.path(id);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
 use tvix_coordinator::{BuildPolicy, OnFailure, Options, RetryPolicy};
@@ -60,6 +61,10 @@ pub struct Plan {
     pub present: BTreeSet<StorePath>,
     /// What may be fetched in place of being built.
     pub substituters: Vec<Substituter>,
+    /// By which hash realisations of floating derivations are known.
+    pub modulos: BTreeMap<StorePath, [u8; 32]>,
+    /// What substituters say of floating outputs.
+    pub offered_realisations: BTreeMap<DrvOutput, StorePath>,
     /// Substituters say nonsense of what paths refer to.
     pub lies: bool,
     /// Attributes under evaluation.
@@ -105,6 +110,8 @@ impl Plan {
             sources,
             present: BTreeSet::new(),
             substituters: Vec::new(),
+            modulos: BTreeMap::new(),
+            offered_realisations: BTreeMap::new(),
             lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
@@ -140,6 +147,9 @@ impl Plan {
         plan.fill_store(random);
         if random.percent(50) {
             plan.fill_substituters(random);
+        }
+        if random.percent(70) {
+            plan.realise(random);
         }
         plan.evaluation(random);
         plan.set_options(random);
@@ -323,6 +333,52 @@ impl Plan {
             }
             self.substituters.push(substituter);
         }
+    }
+
+    /// Tells the machine by which hashes floating derivations are known, and substituters what others
+    /// have made of some. Of some of these only a part is known, or the path is gone.
+    fn realise(&mut self, random: &mut Random) {
+        let made = self.derivations.iter();
+        let hashes: BTreeMap<_, _> = made.map(|made| (made.path.clone(), made.modulo)).collect();
+        let percent = [0, 50, 100][random.below(3)];
+        for (index, made) in self.derivations.iter().enumerate() {
+            let input = |path: &StorePath| hashes.get(path).copied();
+            let Some(drv_hash) = made.derivation.realisation_hash(&self.dir, input) else {
+                continue;
+            };
+            self.modulos.insert(made.path.clone(), drv_hash);
+            if self.substituters.is_empty() || !random.percent(percent) {
+                continue;
+            }
+            for output in made.derivation.outputs.keys() {
+                if random.percent(10) {
+                    continue;
+                }
+                let name = format!("realised-{index}-{output}").parse().unwrap();
+                let path = StorePath::new([index as u8 + 60; 20], name);
+                if random.percent(80) {
+                    let at = random.below(self.substituters.len());
+                    let has = &mut self.substituters[at].has;
+                    has.insert(path.clone(), Vec::new());
+                }
+                let output = output.clone();
+                let id = DrvOutput { drv_hash, output };
+                self.offered_realisations.insert(id, path);
+            }
+        }
+    }
+
+    /// Whether substituters say of all outputs of a floating derivation where they are.
+    pub fn is_realised(&self, index: usize) -> bool {
+        let made = &self.derivations[index];
+        let Some(&drv_hash) = self.modulos.get(&made.path) else {
+            return false;
+        };
+        let mut outputs = made.derivation.outputs.keys().cloned();
+        outputs.all(|output| {
+            let id = DrvOutput { drv_hash, output };
+            self.offered_realisations.contains_key(&id)
+        })
     }
 
     /// The derivation that makes a path.

@@ -39,6 +39,7 @@ enum Pending {
     Build(StartBuild),
     Push(BuildId),
     Probe(ProbeId, usize, Vec<StorePath>),
+    Find(ProbeId, Vec<DrvOutput>),
     Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
 }
@@ -257,7 +258,12 @@ impl World {
                 if self.told_paths.insert(path.clone()) {
                     self.told.push(path.clone());
                 }
-                self.tell(Input::Derivation { path, derivation });
+                let modulo = self.plan.modulos.get(&path).copied();
+                self.tell(Input::Derivation {
+                    path,
+                    derivation,
+                    modulo,
+                });
             }
             Step::Source(source) => {
                 self.tell(Input::Source {
@@ -378,6 +384,12 @@ impl World {
             Pending::Push(build) => self.end_push(build),
             Pending::Probe(probe, substituter, paths) => {
                 self.answer_probe(probe, substituter, paths);
+            }
+            Pending::Find(probe, outputs) => {
+                let known = &self.plan.offered_realisations;
+                let paths = outputs.iter().map(|output| known.get(output).cloned());
+                let paths = paths.collect();
+                self.tell(Input::RealisationsFound { probe, paths });
             }
             Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
             Pending::Question(question, drv_path) => {
@@ -550,6 +562,9 @@ impl World {
                 substituter,
                 paths,
             } => self.probe(probe, substituter, paths),
+            Action::FindRealisations { probe, outputs } => {
+                self.pending.push(Pending::Find(probe, outputs));
+            }
             Action::Substitute {
                 substitution,
                 substituter,
@@ -795,6 +810,7 @@ impl World {
             })
         });
         present
+            || (luck && self.plan.is_realised(index))
             || (self.plan.fates[self.plan.classes[index]] != Fate::Fails
                 && self.plan.inputs[index].iter().all(|(input, output)| {
                     self.can_be_had(*input, std::slice::from_ref(output), luck)

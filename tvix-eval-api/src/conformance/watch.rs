@@ -71,7 +71,9 @@ impl<'a> Watch<'a> {
             }
         };
         Ok(Some(match event {
-            EvalEvent::Derivation { path, derivation } => {
+            EvalEvent::Derivation {
+                path, derivation, ..
+            } => {
                 let computed = derivation.path(&StoreDir::default());
                 if computed.as_ref() != Ok(&path) {
                     return Err(format!("{path} is not the path of its derivation"));

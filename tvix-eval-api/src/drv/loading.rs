@@ -169,6 +169,8 @@ impl Loading {
             Err(VerifyError::File(error)) => return self.fail(id, Arc::new(invalid(file, error))),
             Err(VerifyError::Eval(error)) => return self.fail(id, Arc::new(error)),
         };
+        let dir = self.reader.dir();
+        let known_as = derivation.realisation_hash(dir, |path| self.modulo(path));
         self.yield_sources(&derivation);
         let derivation = Arc::new(derivation);
         let node = &mut self.nodes[id as usize];
@@ -183,6 +185,7 @@ impl Loading {
         let dependents = std::mem::take(&mut node.dependents);
         self.items.push_back(Ok(EvalEvent::Derivation {
             path: node.path.clone(),
+            modulo: known_as,
             derivation: Arc::clone(&derivation),
         }));
         for wanted in self.wanted.remove(&id).unwrap_or_default() {
@@ -199,16 +202,23 @@ impl Loading {
         }
     }
 
+    fn modulo(&self, path: &StorePath) -> Option<HashModulo> {
+        match &self.nodes[*self.by_path.get(path)? as usize].state {
+            State::Yielded { modulo, .. } => Some(*modulo),
+            _ => None,
+        }
+    }
+
     fn verify(&self, derivation: &Derivation) -> Result<HashModulo, VerifyError> {
         let yielded = |path: &StorePath| {
             let id = self.by_path.get(path)?;
             match &self.nodes[*id as usize].state {
-                State::Yielded { modulo, outputs } => Some((*modulo, outputs)),
+                State::Yielded { outputs, .. } => Some(outputs),
                 _ => None,
             }
         };
         for (path, wanted) in derivation.input_drvs.iter() {
-            let Some((_, outputs)) = yielded(path) else {
+            let Some(outputs) = yielded(path) else {
                 continue;
             };
             if let Some(output) = wanted.iter().find(|output| !outputs.contains(output)) {
@@ -218,7 +228,7 @@ impl Loading {
                 }));
             }
         }
-        let modulo = |path: &StorePath| yielded(path).map(|(modulo, _)| modulo);
+        let modulo = |path: &StorePath| self.modulo(path);
         let dir = self.reader.dir();
         derivation
             .check_output_paths(dir, modulo)

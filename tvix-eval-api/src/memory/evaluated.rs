@@ -192,6 +192,11 @@ pub(super) fn node(derivation: &Instantiated) -> Node {
     Node::Derivation {
         path: derivation.path.clone(),
         derivation: Arc::clone(&derivation.derivation),
+        // What its inputs are known by is known to nobody here: only one without inputs can tell.
+        modulo: derivation
+            .derivation
+            .realisation_hash(&derivation.store_dir, |_| None)
+            .map(Box::new),
     }
 }
 

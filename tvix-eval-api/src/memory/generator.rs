@@ -24,7 +24,7 @@ use crate::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator};
 ///     stream::iter(0u64..).map(|number| {
 ///         let made = DerivationBuilder::new(format!("drv-{number}"), "x86_64-linux", "/bin/sh")
 ///             .instantiate(&Default::default())?;
-///         Ok(EvalEvent::Derivation { path: made.path, derivation: made.derivation })
+///         Ok(EvalEvent::Derivation { path: made.path, derivation: made.derivation, modulo: None })
 ///     })
 /// });
 /// let events = endless.evaluate(EvalRequest::attrs(["all"])).await?;

@@ -16,6 +16,8 @@ pub(super) enum Node {
     Derivation {
         path: StorePath,
         derivation: Arc<Derivation>,
+        /// Boxed, as most have none and a graph has many.
+        modulo: Option<Box<[u8; 32]>>,
     },
     Source(Arc<SourceAddition>),
 }
@@ -30,8 +32,13 @@ impl Node {
 
     fn event(&self) -> EvalEvent {
         match self {
-            Self::Derivation { path, derivation } => EvalEvent::Derivation {
+            Self::Derivation {
+                path,
+                derivation,
+                modulo,
+            } => EvalEvent::Derivation {
                 path: path.clone(),
+                modulo: modulo.as_deref().copied(),
                 derivation: Arc::clone(derivation),
             },
             Self::Source(source) => EvalEvent::AddSource((**source).clone()),

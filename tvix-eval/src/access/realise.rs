@@ -201,6 +201,10 @@ impl<'h> Interp<'h> {
         for (input, _) in derivation.input_drvs.iter() {
             self.nested(crate::source::Pos::NONE, || self.known_derivation(input))?;
         }
+        // It would be built, and what it claims would be valid.
+        derivation
+            .check_output_paths(&dir, |input| self.world.derivations.modulo(input))
+            .map_err(|error| invalid(error.to_string()))?;
         let modulo = derivation
             .hash_modulo(&dir, |input| self.world.derivations.modulo(input))
             .map_err(|error| invalid(error.to_string()))?;
@@ -210,7 +214,9 @@ impl<'h> Interp<'h> {
         };
         self.world.derivations.insert(path.clone(), known.clone());
         // Whoever builds has to know what it is told to build, wherever it came from.
-        if !self.world.host.derivation(path, &known.derivation) {
+        let inputs = |input: &StorePath| self.world.derivations.modulo(input);
+        let modulo = known.derivation.realisation_hash(&dir, inputs);
+        if !self.world.host.derivation(path, &known.derivation, modulo) {
             return Err(cancelled());
         }
         Ok(known)

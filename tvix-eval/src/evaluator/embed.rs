@@ -113,8 +113,13 @@ impl Alone {
 }
 
 impl Host for Alone {
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool {
-        NoHost.derivation(path, derivation)
+    fn derivation(
+        &self,
+        path: &StorePath,
+        derivation: &Arc<Derivation>,
+        modulo: Option<[u8; 32]>,
+    ) -> bool {
+        NoHost.derivation(path, derivation, modulo)
     }
 
     fn source(&self, source: SourceAddition) -> bool {

@@ -124,8 +124,14 @@ impl Wire {
 }
 
 impl Host for Wire {
-    fn derivation(&self, path: &StorePath, derivation: &Arc<Derivation>) -> bool {
+    fn derivation(
+        &self,
+        path: &StorePath,
+        derivation: &Arc<Derivation>,
+        modulo: Option<[u8; 32]>,
+    ) -> bool {
         self.event(EvalEvent::Derivation {
+            modulo,
             path: path.clone(),
             derivation: derivation.clone(),
         })

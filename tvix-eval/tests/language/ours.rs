@@ -30,7 +30,7 @@ pub fn files() -> String {
 struct Listener(RefCell<String>);
 
 impl Host for Listener {
-    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>) -> bool {
+    fn derivation(&self, _: &StorePath, _: &Arc<Derivation>, _: Option<[u8; 32]>) -> bool {
         true
     }
 

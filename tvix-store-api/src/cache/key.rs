@@ -8,6 +8,11 @@ pub(super) fn narinfo(digest: &[u8; 20]) -> String {
     format!("{}.narinfo", nixbase32::encode(digest))
 }
 
+/// Where Nix keeps what is in the archive of a path.
+pub(super) fn listing(digest: &[u8; 20]) -> String {
+    format!("{}.ls", nixbase32::encode(digest))
+}
+
 /// Where Nix keeps which path an output turned out to have.
 pub(super) fn realisation(id: &DrvOutput) -> String {
     format!("realisations/{id}.doi")

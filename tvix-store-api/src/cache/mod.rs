@@ -104,8 +104,8 @@ impl BinaryCache {
             return Err(unusable(message.into()));
         }
         // The system's certificates are files.
-        let (of, tuning) = (uri.clone(), options.tuning.clone());
-        let transport = blocking(&uri, move || Ok(transport::open(&of, &tuning))).await?;
+        let of = options.clone();
+        let transport = blocking(&uri, move || Ok(transport::open(&of))).await?;
         let transport = transport.map_err(unusable)?;
         let requests = Arc::new(Requests::new(transport, options.tuning.clone()));
         let failed = |error| backend(&uri, format!("reading '{}'", info::FILE), error);

@@ -56,7 +56,7 @@ impl Default for Tuning {
 #[non_exhaustive]
 pub struct BinaryCacheOptions {
     /// Which. Of the parameters that Nix knows, `compression`, `compression-level`, `priority`,
-    /// `secret-key` (a file), `trusted` (`true`), and for S3 `region`, `endpoint` and `scheme`
+    /// `secret-key` (a file), `trusted` (`true`), `write-nar-listing` (`true`), and for S3 `region`, `endpoint` and `scheme`
     /// are looked at.
     pub uri: StoreUri,
     /// Keys whose signatures are trusted.
@@ -74,6 +74,12 @@ pub struct BinaryCacheOptions {
     pub priority: Option<i32>,
     /// Makes a cache of what is none: writes `nix-cache-info`, with this store directory.
     pub create: Option<StoreDir>,
+    /// Whether what is added has a listing beside it (`<hash>.ls`), as Nix writes it, for whoever wants
+    /// to know what is in an archive without fetching it.
+    pub listings: bool,
+    /// The user's passwords for caches over HTTP(S), in the form of `.netrc` (Nix's `netrc-file`). It
+    /// may be missing. None by default; a name in the URL comes first.
+    pub netrc_file: Option<PathBuf>,
     /// Time limits, tries and how much is done at once.
     pub tuning: Tuning,
 }
@@ -102,6 +108,8 @@ impl BinaryCacheOptions {
             level: level.map(u32::try_from).transpose()?,
             priority: priority.map(i32::try_from).transpose()?,
             create: None,
+            listings: uri.parameter("write-nar-listing") == Some("true"),
+            netrc_file: None,
             tuning: Tuning::default(),
             uri,
         })
@@ -139,6 +147,20 @@ impl BinaryCacheOptions {
     #[must_use]
     pub fn create(mut self, dir: StoreDir) -> Self {
         self.create = Some(dir);
+        self
+    }
+
+    /// Sets [`listings`](Self::listings).
+    #[must_use]
+    pub fn listings(mut self, listings: bool) -> Self {
+        self.listings = listings;
+        self
+    }
+
+    /// Sets [`netrc_file`](Self::netrc_file).
+    #[must_use]
+    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.netrc_file = Some(file.into());
         self
     }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
+use nix_compat::nar::Listing;
 use nix_compat::narinfo::{Compression, NarInfo};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
@@ -19,6 +20,7 @@ use crate::{NarStream, Store as _, StoreError, VerifiedObject};
 
 const NARINFO_TYPE: &str = "text/x-nix-narinfo";
 const NAR_TYPE: &str = "application/x-nix-nar";
+const LISTING_TYPE: &str = "application/json";
 pub(super) const CACHE_INFO_TYPE: &str = "text/x-nix-cache-info";
 
 /// A compressed NAR in a temporary file.
@@ -26,6 +28,8 @@ struct Compressed {
     file: NamedTempFile,
     hash: [u8; 32],
     size: u64,
+    /// What is in it, if that is wanted.
+    listing: Option<NamedTempFile>,
 }
 
 /// Counts and hashes what goes through.
@@ -151,6 +155,7 @@ impl BinaryCache {
     async fn compress(&self, info: &PathInfo, nar: NarStream) -> Result<Compressed, StoreError> {
         let options = &self.0.options;
         let (compression, level) = (options.compression.clone(), options.level);
+        let listings = options.listings;
         let staging = self.0.requests.transport().staging();
         let (uri, info) = (self.uri().clone(), info.clone());
         consume(self.uri(), nar, move |mut chunks| {
@@ -160,13 +165,18 @@ impl BinaryCache {
                 retryable: false,
                 source: source.into(),
             };
-            let mut builder = tempfile::Builder::new();
-            let builder = builder.prefix(".tvix-upload-");
-            let file = match staging {
-                Some(folder) => builder.tempfile_in(folder),
-                None => builder.tempfile(),
+            let new_file = || {
+                let mut builder = tempfile::Builder::new();
+                let builder = builder.prefix(".tvix-upload-");
+                match &staging {
+                    Some(folder) => builder.tempfile_in(folder),
+                    None => builder.tempfile(),
+                }
             };
-            let file = file.map_err(failed)?;
+            let file = new_file().map_err(failed)?;
+            let listing = listings.then(&new_file).transpose().map_err(failed)?;
+            let mut listing = listing.map(|file| Listing::new(io::BufWriter::new(file)));
+            let mut unlisted = None;
             let mut hasher = NixHasher::new(HashAlgo::Sha256);
             let mut size = 0;
             let target = Counting {
@@ -180,7 +190,12 @@ impl BinaryCache {
                 match chunks.next() {
                     Ok(None) => break,
                     Ok(Some(chunk)) => {
-                        verifier.update(&chunk, |_| Ok(()))?;
+                        verifier.update(&chunk, |event| {
+                            if let (Some(listing), None) = (&mut listing, &unlisted) {
+                                unlisted = listing.event(event).err();
+                            }
+                            Ok(())
+                        })?;
                         encoder.write_all(&chunk).map_err(failed)?;
                     }
                     Err(Abandoned) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
@@ -188,17 +203,28 @@ impl BinaryCache {
             }
             verifier.finish()?;
             encoder.finish().map_err(failed)?;
+            if let Some(error) = unlisted {
+                return Err(failed(error));
+            }
+            let listing = listing.map(|listing| listing.into_inner().into_inner());
+            let listing = listing.transpose().map_err(|error| failed(error.into()))?;
             Ok(Compressed {
                 file,
                 hash: sha256(hasher),
                 size,
+                listing,
             })
         })
         .await
     }
 
     async fn upload(&self, mut info: PathInfo, compressed: Compressed) -> Result<(), StoreError> {
-        let Compressed { file, hash, size } = compressed;
+        let Compressed {
+            file,
+            hash,
+            size,
+            listing,
+        } = compressed;
         let hash = NixHash::Sha256(hash);
         let compression = self.0.options.compression.clone();
         let digest = hash.base32().to_string();
@@ -210,6 +236,13 @@ impl BinaryCache {
         if !requests.exists(&url).await.map_err(failed)? {
             // Not tried again here: the file may be gone. Whoever adds can try again as a whole.
             let put = requests.transport().put(&url, Upload::File(file), NAR_TYPE);
+            put.await.map_err(failed)?;
+        }
+        if let Some(listing) = listing {
+            let key = key::listing(path.digest());
+            let put = requests
+                .transport()
+                .put(&key, Upload::File(listing), LISTING_TYPE);
             put.await.map_err(failed)?;
         }
         // What is not for others.

@@ -197,3 +197,47 @@ async fn what_is_no_cache() {
         assert!(BinaryCache::open(options.unwrap()).await.is_err(), "{bad}");
     }
 }
+
+/// Without the login of `Http::send` the server refuses every request; without reqwest's care the
+/// second one would hear of the password.
+#[tokio::test]
+async fn passwords_are_for_the_cache_alone() {
+    let server = Server::start().await;
+    let (info, nar) = object("path", b"contents");
+    add(&open(&server.url).await, &info, &nar).await;
+    // "me:s3cret".
+    server.files().faults.login = Some("Basic bWU6czNjcmV0".to_owned());
+    let folder = tempfile::TempDir::new().unwrap();
+    let netrc = folder.path().join("netrc");
+    std::fs::write(&netrc, "machine 127.0.0.1 login me password s3cret\n").unwrap();
+    let with_netrc = || options(&server.url).netrc_file(&netrc);
+    let refused = BinaryCache::open(options(&server.url)).await.unwrap_err();
+    let text = format!("{refused:?}");
+    assert!(text.contains("401"), "{text}");
+    let cache = BinaryCache::open(with_netrc()).await.unwrap();
+    let store = MemoryStore::new(StoreDir::default());
+    let paths = [info.path.clone()];
+    cache.copy_closure(&store, &paths).await.unwrap();
+    let (other, nar) = object("other", b"other contents");
+    add(&cache, &other, &nar).await;
+    // One that may be missing, one that may not be read, and one for somebody else.
+    let missing = options(&server.url).netrc_file(folder.path().join("missing"));
+    assert!(BinaryCache::open(missing).await.is_err());
+    let folder_in_place = options(&server.url).netrc_file(folder.path());
+    let error = BinaryCache::open(folder_in_place).await.unwrap_err();
+    assert!(format!("{error:?}").contains("cannot read"), "{error:?}");
+    std::fs::write(&netrc, "machine elsewhere login me password s3cret\n").unwrap();
+    assert!(BinaryCache::open(with_netrc()).await.is_err());
+    // It does not go where the cache redirects to: another port is another place.
+    std::fs::write(&netrc, "default login me password s3cret\n").unwrap();
+    let curious = Server::start().await;
+    let entries = server.files().files.clone();
+    curious.files().files = entries;
+    server.files().faults.moved_to = Some(curious.url.clone());
+    let cache = BinaryCache::open(with_netrc()).await.unwrap();
+    cache.path_info(&info.path).await.unwrap().unwrap();
+    let logins = curious.files().logins.clone();
+    assert!(logins.len() >= 2, "{logins:?}");
+    assert!(logins.iter().all(Option::is_none), "{logins:?}");
+    assert!(!format!("{cache:?}").contains("s3cret"));
+}

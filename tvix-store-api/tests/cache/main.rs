@@ -128,3 +128,20 @@ async fn every_compression_over_both() {
         }
     }
 }
+
+/// What is in an archive, beside it, when that is asked for; `tests/tests/peers_cache.rs` compares with
+/// what Nix writes.
+#[tokio::test]
+async fn listings_beside_archives() {
+    for listings in [false, true] {
+        let server = Server::start().await;
+        let uri = format!("{}?compression=xz&write-nar-listing={listings}", server.url);
+        let (info, nar) = object("path", &contents(100_000));
+        add(&open(&uri).await, &info, &nar).await;
+        let name = format!("{}.ls", info.path.hash_part());
+        let listing = server.files().files.get(&name).cloned();
+        let expected = listings
+            .then_some(r#"{"root":{"narOffset":96,"size":100000,"type":"regular"},"version":1}"#);
+        assert_eq!(listing.as_deref(), expected.map(str::as_bytes));
+    }
+}

@@ -24,6 +24,10 @@ pub struct Faults {
     pub no_ranges: bool,
     /// Nothing is ever answered.
     pub silent: bool,
+    /// Everything is somewhere else: the URL that it is below.
+    pub moved_to: Option<String>,
+    /// The value of `Authorization` without which nothing is answered.
+    pub login: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +36,8 @@ pub struct Files {
     pub faults: Faults,
     /// Requests, as method and name, with the range that was asked for.
     pub requests: Vec<(String, Option<String>)>,
+    /// Who asked, of each request.
+    pub logins: Vec<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -91,6 +97,18 @@ async fn handle(
         let mut files = files.lock().unwrap();
         let request = (format!("{method} {name}"), range.clone());
         files.requests.push(request);
+        let login = headers.get(header::AUTHORIZATION);
+        let login = login.map(|it| it.to_str().unwrap().to_owned());
+        files.logins.push(login.clone());
+        if files.faults.login.is_some() && files.faults.login != login {
+            return status(StatusCode::UNAUTHORIZED);
+        }
+        if let Some(place) = &files.faults.moved_to {
+            let mut response = status(StatusCode::TEMPORARY_REDIRECT);
+            let place = format!("{place}/{name}").parse().unwrap();
+            response.headers_mut().insert(header::LOCATION, place);
+            return response;
+        }
         files.faults.silent
     };
     if silent {

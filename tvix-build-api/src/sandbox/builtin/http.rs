@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use nix_compat::netrc;
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::Uri;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Error};
 
-use super::netrc;
 use super::task::{Complaint, Task};
 
 /// How often it is tried, as in Nix.

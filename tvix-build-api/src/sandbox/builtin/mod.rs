@@ -11,7 +11,6 @@ mod buildenv;
 mod entry;
 mod fetchurl;
 mod http;
-mod netrc;
 mod task;
 mod unpack_channel;
 

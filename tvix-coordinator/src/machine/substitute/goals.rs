@@ -15,6 +15,8 @@ const PROBES: usize = 2;
 const BATCH: usize = 256;
 /// So many questions one after the other may go wrong before a substituter is not asked any more.
 const PATIENCE: u32 = 3;
+/// Questions about floating outputs at once.
+const REALISATION_PROBES: usize = 2;
 /// Paths that are fetched at once, unless the options say otherwise.
 const FETCHES: usize = 32;
 
@@ -90,6 +92,9 @@ pub(in crate::machine) struct Substitutions {
     /// Which derivation makes a path.
     pub(super) outputs: FxHashMap<StorePath, NodeId>,
     probes: BTreeMap<ProbeId, (usize, Vec<GoalId>)>,
+    /// Floating derivations whose outputs are to be asked for.
+    to_realise: VecDeque<NodeId>,
+    realisation_probes: BTreeMap<ProbeId, Vec<NodeId>>,
     fetches: BTreeMap<SubstitutionId, Fetch>,
     queue: VecDeque<GoalId>,
     urgent_queue: VecDeque<GoalId>,
@@ -240,6 +245,30 @@ impl Substitutions {
         }
     }
 
+    /// Has substituters asked where the outputs of a floating derivation are.
+    pub(super) fn realise(&mut self, id: NodeId) {
+        self.to_realise.push_back(id);
+    }
+
+    /// The next question about floating outputs that can go out.
+    pub(super) fn next_realisations(&mut self) -> Option<(ProbeId, Vec<NodeId>)> {
+        let full = self.realisation_probes.len() >= REALISATION_PROBES;
+        if full || self.to_realise.is_empty() {
+            return None;
+        }
+        let size = self.to_realise.len().min(BATCH);
+        let nodes: Vec<NodeId> = self.to_realise.drain(..size).collect();
+        self.last_probe += 1;
+        let probe = ProbeId(self.last_probe);
+        self.realisation_probes.insert(probe, nodes.clone());
+        Some((probe, nodes))
+    }
+
+    /// Takes out a question about floating outputs that was answered.
+    pub(super) fn realisations_found(&mut self, id: ProbeId) -> Option<Vec<NodeId>> {
+        self.realisation_probes.remove(&id)
+    }
+
     /// Has a path fetched.
     pub(super) fn enqueue(&mut self, id: GoalId) {
         self.set(id, GoalState::Queued);
@@ -281,7 +310,10 @@ impl Substitutions {
     /// Whether it is still being found out what can be had.
     pub(in crate::machine) fn is_asking(&self) -> bool {
         let asks = |it: &Substituter| it.probes > 0 || !it.to_ask.is_empty();
-        self.looking > 0 || self.substituters.iter().any(asks)
+        self.looking > 0
+            || !self.to_realise.is_empty()
+            || !self.realisation_probes.is_empty()
+            || self.substituters.iter().any(asks)
     }
 
     /// Whether nothing is under way that anything waits for, but for paths that wait for others.
@@ -340,6 +372,8 @@ impl Substitutions {
             substituter.probes = 0;
         }
         self.probes.clear();
+        self.to_realise.clear();
+        self.realisation_probes.clear();
         self.fetches.clear();
         self.queue.clear();
         self.urgent_queue.clear();

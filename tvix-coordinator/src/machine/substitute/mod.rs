@@ -12,14 +12,16 @@
 
 mod goals;
 mod nodes;
+mod realise;
 
 use nix_compat::store_path::StorePath;
 
 use self::goals::GoalState;
 pub(super) use self::goals::{GoalId, Substitutions};
+pub(super) use self::realise::Realised;
 use super::lookup::Subject;
 use super::sources::SourceState;
-use super::{Action, Machine, ProbeId, Probed, SubstitutionId, Trouble, Work};
+use super::{Action, Machine, NodeId, ProbeId, Probed, SubstitutionId, Trouble, Work};
 use crate::event::BuildEvent;
 
 impl Machine {
@@ -34,6 +36,9 @@ impl Machine {
                 substituter,
                 paths,
             });
+        }
+        if let Some(action) = self.next_realisations() {
+            return Some(action);
         }
         let (substitution, goal) = self.substitutions.next_fetch(self.now)?;
         let goal = &self.substitutions[goal];

@@ -36,10 +36,14 @@ impl Machine {
             return;
         }
         self.graph[id].state = State::Asking;
+        let floating = self.graph[id].floating;
+        if floating && !self.is_realised(id) {
+            return;
+        }
         for (mask, path) in self.missing_outputs(id) {
             // The store was asked before, and does not have it; but of outputs that share a bit it
-            // may have some.
-            let goal = match mask == SHARED {
+            // may have some, and it was not asked for what a cache says.
+            let goal = match mask == SHARED || floating {
                 true => self.reference(&path),
                 false => self.substitutions.intern(&path).0,
             };
@@ -56,8 +60,11 @@ impl Machine {
 
     fn may_be_substituted(&self, id: NodeId) -> bool {
         let node = &self.graph[id];
-        // Where floating outputs are is not known.
-        if !self.substitutions.any() || node.floating || node.refused {
+        if !self.substitutions.any() || node.refused {
+            return false;
+        }
+        // Of floating outputs somebody has to know where they are.
+        if node.floating && self.drv_outputs(id).is_empty() {
             return false;
         }
         // What a derivation wants built here (Nix manual, "Advanced attributes").
@@ -71,6 +78,9 @@ impl Machine {
     /// The outputs that are wanted and not valid, or all that are not valid if none is wanted.
     fn missing_outputs(&self, id: NodeId) -> Vec<(OutputMask, StorePath)> {
         let node = &self.graph[id];
+        if node.floating {
+            return self.realised_outputs(id);
+        }
         let mask = match node.wanted {
             0 => !node.valid,
             wanted => wanted & !node.valid,
@@ -85,6 +95,9 @@ impl Machine {
     /// Something is known of outputs that a derivation waits for.
     pub(super) fn substitution_progressed(&mut self, id: NodeId) {
         if !matches!(self.graph[id].state, State::Asking | State::Fetching) {
+            return;
+        }
+        if self.graph[id].floating && !self.is_realised(id) {
             return;
         }
         let missing = self.missing_outputs(id);
@@ -140,13 +153,16 @@ impl Machine {
     }
 
     /// Substituters do not have what is wanted.
-    fn refuse(&mut self, id: NodeId) {
+    pub(super) fn refuse(&mut self, id: NodeId) {
         self.graph[id].refused = true;
         self.graph[id].state = State::Present;
         self.wait_for_inputs(id);
     }
 
     fn substituted_outputs(&mut self, id: NodeId, mask: OutputMask) {
+        if self.graph[id].floating {
+            return self.realised_valid(id);
+        }
         self.graph[id].state = State::Present;
         self.now_valid(id, mask);
         let node = &self.graph[id];

@@ -413,7 +413,8 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
             modulo: completed.modulo,
         },
     );
-    if is_new && !interp.world.host.derivation(&path, &derivation) {
+    let modulo = || derivation.realisation_hash(&dir, |path| derivations.modulo(path));
+    if is_new && !interp.world.host.derivation(&path, &derivation, modulo()) {
         return Err(Error::new(
             ErrorKind::Cancelled,
             "the evaluation was cancelled",

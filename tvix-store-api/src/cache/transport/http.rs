@@ -1,10 +1,13 @@
 //! A cache over HTTP(S).
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
+use nix_compat::netrc::{self, Login};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER,
 };
@@ -23,15 +26,22 @@ pub(super) struct Http {
     client: Client,
     /// Ends in a slash.
     base: Url,
+    /// Who we are there.
+    login: Option<Login>,
 }
 
 impl Http {
-    pub fn new(uri: &StoreUri, tuning: &Tuning) -> Result<Self, BoxError> {
+    pub fn new(uri: &StoreUri, tuning: &Tuning, netrc: Option<&Path>) -> Result<Self, BoxError> {
         let location = uri.location().trim_end_matches('/');
         let base = Url::parse(&format!("{}://{location}/", uri.scheme()))?;
+        let login = match (netrc, base.host_str()) {
+            (Some(netrc), Some(host)) if base.username().is_empty() => login(netrc, host)?,
+            _ => None,
+        };
         Ok(Self {
             client: client(tuning)?,
             base,
+            login,
         })
     }
 
@@ -45,8 +55,21 @@ impl Http {
         if below { Ok(url) } else { Err(refused()) }
     }
 
+    /// The password goes to the cache, and not to where it redirects to, unless that is there too.
     async fn send(&self, request: RequestBuilder, url: &Url) -> Result<Response, TransportError> {
+        let request = match &self.login {
+            Some(login) => request.basic_auth(&login.name, Some(&login.password)),
+            None => request,
+        };
         request.send().await.map_err(|error| failed(url, error))
+    }
+}
+
+fn login(netrc: &Path, host: &str) -> Result<Option<Login>, BoxError> {
+    match std::fs::read_to_string(netrc) {
+        Ok(text) => Ok(netrc::login(&text, host)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read '{}': {error}", netrc.display()).into()),
     }
 }
 
@@ -193,7 +216,7 @@ mod tests {
     #[test]
     fn no_name_leads_out_of_the_cache() {
         let uri = "http://127.0.0.1:1/some/cache".parse().unwrap();
-        let http = Http::new(&uri, &Tuning::default()).unwrap();
+        let http = Http::new(&uri, &Tuning::default(), None).unwrap();
         let url = http.url("nar/x.nar?hash=y").unwrap();
         assert_eq!(
             url.as_str(),

@@ -16,8 +16,8 @@ use futures::stream::BoxStream;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::options::Tuning;
-use crate::{BoxError, StoreUri};
+use super::options::BinaryCacheOptions;
+use crate::BoxError;
 
 /// The contents of a file of a cache as they come. After an error nothing more comes.
 pub(crate) type Body = BoxStream<'static, Result<Bytes, TransportError>>;
@@ -105,10 +105,15 @@ pub(crate) trait Transport: Send + Sync + Debug {
 }
 
 /// The transport for a URI; `Err` with what is wrong with it.
-pub(crate) fn open(uri: &StoreUri, tuning: &Tuning) -> Result<Arc<dyn Transport>, BoxError> {
+pub(crate) fn open(options: &BinaryCacheOptions) -> Result<Arc<dyn Transport>, BoxError> {
+    let (uri, tuning) = (&options.uri, &options.tuning);
     match uri.scheme() {
         "file" => Ok(Arc::new(directory::Directory::new(uri.location())?)),
-        "http" | "https" => Ok(Arc::new(http::Http::new(uri, tuning)?)),
+        "http" | "https" => Ok(Arc::new(http::Http::new(
+            uri,
+            tuning,
+            options.netrc_file.as_deref(),
+        )?)),
         #[cfg(feature = "s3")]
         "s3" => Ok(Arc::new(s3::S3::new(uri, tuning)?)),
         #[cfg(not(feature = "s3"))]

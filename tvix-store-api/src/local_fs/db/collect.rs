@@ -3,6 +3,7 @@
 use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
+use super::distrust::Room;
 use super::rows::DbError;
 use super::write::{WriteError, Writer};
 use super::{Database, schema};
@@ -33,31 +34,39 @@ impl Database {
     /// collector could get rid of it.
     pub fn snapshot(&self, outputs: bool) -> Result<Snapshot, StoreError> {
         self.read(|_, connection| {
-            let mut snapshot = Snapshot::default();
+            let (mut snapshot, mut room) = (Snapshot::default(), Room::default());
             let mut statement = connection
                 .prepare_cached("select id, path, deriver, registrationTime from ValidPaths")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                snapshot.paths.push(PathRow {
+                let row = PathRow {
                     id: row.get(0)?,
                     path: row.get(1)?,
                     deriver: row.get(2)?,
                     registration_time: row.get(3)?,
-                });
+                };
+                let deriver = row.deriver.as_ref().map_or(0, String::len);
+                room.take(connection, row.path.len() + deriver)?;
+                snapshot.paths.push(row);
             }
             let mut statement = connection.prepare_cached(
                 "select referrer, reference from Refs where referrer != reference",
             )?;
             let mut rows = statement.query([])?;
+            let mut room = Room::default();
             while let Some(row) = rows.next()? {
+                room.take(connection, 0)?;
                 snapshot.references.push((row.get(0)?, row.get(1)?));
             }
             if outputs {
                 let mut statement =
                     connection.prepare_cached("select drv, path from DerivationOutputs")?;
                 let mut rows = statement.query([])?;
+                let mut room = Room::default();
                 while let Some(row) = rows.next()? {
-                    snapshot.outputs.push((row.get(0)?, row.get(1)?));
+                    let output: (i64, String) = (row.get(0)?, row.get(1)?);
+                    room.take(connection, output.1.len())?;
+                    snapshot.outputs.push(output);
                 }
             }
             Ok(snapshot)

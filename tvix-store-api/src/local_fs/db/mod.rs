@@ -1,6 +1,7 @@
 //! The database of a local store.
 
 mod collect;
+mod distrust;
 mod rows;
 mod schema;
 mod write;
@@ -19,6 +20,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 #[cfg(test)]
 pub(super) use self::collect::PathRow;
 pub(super) use self::collect::Snapshot;
+use self::distrust::{Reader, Room, check, restrict};
 use self::rows::{DbError, Rows};
 pub(super) use self::write::Registration;
 use self::write::{Write, WriteError, Writer};
@@ -56,7 +58,7 @@ pub(super) struct Database {
     /// On a read-only file system there can be no log beside the database.
     immutable: bool,
     writer: Option<Writer>,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Reader>>,
 }
 
 impl Database {
@@ -90,11 +92,11 @@ impl Database {
         path: &Path,
         busy_timeout: Duration,
     ) -> Result<(), StoreError> {
-        let added = || -> rusqlite::Result<()> {
+        let added = || -> Result<(), DbError> {
             let connection = open_writer(path, busy_timeout, Durability::Relaxed)?;
-            schema::create_realisations(&connection)
+            Ok(schema::create_realisations(&connection)?)
         };
-        added().map_err(|error| failed(uri, "opening", path, error.into()))
+        added().map_err(|error| failed(uri, "opening", path, error))
     }
 
     pub fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
@@ -119,12 +121,12 @@ impl Database {
                     let opened = database.open_reader();
                     opened.map(|connection| (connection, true)).or(Err(first))
                 })
-                .map_err(|error| database.failed("opening", error.into()))?;
+                .map_err(|error| database.failed("opening", error))?;
             database.immutable = immutable;
             database.idle = Mutex::new(vec![connection]);
         } else {
             let connection = open_writer(&database.path, database.busy_timeout, options.durability)
-                .map_err(|error| database.failed("opening", error.into()))?;
+                .map_err(|error| database.failed("opening", error))?;
             database.writer = Some(Writer::new(connection, rows, options.before_commit));
         }
         Ok(database)
@@ -163,14 +165,14 @@ impl Database {
             "select referring.path from ValidPaths as referred
              join Refs on reference = referred.id
              join ValidPaths as referring on referring.id = referrer
-             where referred.path = ? order by 1",
+             where referred.path = ?",
             Some(path),
         )
     }
 
     /// All valid paths.
     pub fn all_paths(&self) -> Result<Vec<StorePath>, StoreError> {
-        self.list("select path from ValidPaths order by path", None)
+        self.list("select path from ValidPaths", None)
     }
 
     pub fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
@@ -180,6 +182,19 @@ impl Database {
             } else {
                 Ok(None)
             }
+        })
+    }
+
+    /// What turned out to be at these paths.
+    pub fn realisations_of(&self, paths: &[StorePath]) -> Result<Vec<Realisation>, StoreError> {
+        self.read(|rows, connection| {
+            let mut found = Vec::new();
+            if schema::has_realisations(connection)? {
+                for path in paths {
+                    found.extend(rows.realisations_of(connection, path)?);
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -200,6 +215,7 @@ impl Database {
         self.write(Write::Signatures(path, signatures))
     }
 
+    /// Sorted by text.
     fn list(&self, query: &str, path: Option<&StorePath>) -> Result<Vec<StorePath>, StoreError> {
         self.read(|rows, connection| {
             let mut statement = connection.prepare_cached(query)?;
@@ -207,12 +223,15 @@ impl Database {
             let found = statement.query_map(rusqlite::params_from_iter(parameter), |row| {
                 row.get::<_, String>(0)
             })?;
-            let mut paths = Vec::new();
+            let (mut paths, mut room) = (Vec::new(), Room::default());
             for text in found {
                 let text = text?;
-                paths.push(rows.parse(&text, "path", &text)?);
+                room.take(connection, text.len())?;
+                paths.push((rows.parse(&text, "path", &text)?, text));
             }
-            Ok(paths)
+            // Not by SQLite, which would first take all that the database makes up.
+            paths.sort_by(|(_, one), (_, other)| one.cmp(other));
+            Ok(paths.into_iter().map(|(path, _)| path).collect())
         })
     }
 
@@ -223,27 +242,28 @@ impl Database {
     ) -> Result<T, StoreError> {
         let idle = self.idle().pop();
         let result = (|| -> Result<T, DbError> {
-            let connection = match idle {
-                Some(connection) => connection,
+            let reader = match idle {
+                Some(reader) => reader,
                 None => self.open_reader()?,
             };
-            let transaction = connection.unchecked_transaction()?;
+            reader.begin();
+            let transaction = reader.connection.unchecked_transaction()?;
             let result = query(&self.rows, &transaction)?;
             transaction.finish()?;
             let mut idle = self.idle();
             if idle.len() < IDLE_READERS {
-                idle.push(connection);
+                idle.push(reader);
             }
             Ok(result)
         })();
         result.map_err(|error| self.failed("reading", error))
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open_reader(&self) -> rusqlite::Result<Connection> {
+    fn open_reader(&self) -> Result<Reader, DbError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = if self.immutable {
             let flags = flags | OpenFlags::SQLITE_OPEN_URI;
@@ -253,8 +273,10 @@ impl Database {
         };
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-        check(&connection)?;
-        Ok(connection)
+        restrict(&connection)?;
+        let reader = Reader::new(connection, &self.path)?;
+        check(&reader.connection)?;
+        Ok(reader)
     }
 
     fn writer(&self) -> Result<&Writer, StoreError> {
@@ -312,9 +334,10 @@ fn open_writer(
     path: &Path,
     busy_timeout: Duration,
     durability: Durability,
-) -> rusqlite::Result<Connection> {
+) -> Result<Connection, DbError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    restrict(&connection)?;
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     let synchronous = match durability {
@@ -330,14 +353,6 @@ fn open_writer(
     }
     check(&connection)?;
     Ok(connection)
-}
-
-/// Opening reads nothing; this does, and finds out whether it is Nix's database.
-fn check(connection: &Connection) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("select id from ValidPaths limit 1")?
-        .exists([])?;
-    Ok(())
 }
 
 fn immutable_uri(path: &Path) -> String {
@@ -365,6 +380,11 @@ fn failed(uri: &StoreUri, action: &str, path: &Path, error: DbError) -> StoreErr
         action: format!("{action} the database '{}'", path.display()),
         retryable: busy,
         source: match error {
+            DbError::Sqlite(rusqlite::Error::SqliteFailure(failure, _))
+                if failure.code == ErrorCode::OperationInterrupted =>
+            {
+                DbError::Contradiction("reading it takes no end".to_owned()).into()
+            }
             DbError::Sqlite(error) => error.into(),
             other => other.into(),
         },

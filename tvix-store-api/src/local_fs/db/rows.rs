@@ -6,13 +6,20 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nixbase32;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
-use nix_compat::realisation::{DrvOutput, Realisation};
+use nix_compat::realisation::{DrvOutput, DrvOutputError, Realisation};
 use nix_compat::signature::{Signature, SignatureError};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::distrust::Room;
 use crate::BoxError;
+
+/// As long as any path of a file system may be, in bytes.
+const LONGEST_PATH: usize = 4096;
+
+/// So much of what makes no sense is shown.
+const SHOWN: usize = 200;
 
 /// What a read or write of the database can fail with.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +30,15 @@ pub(super) enum DbError {
     /// The database is damaged: in what SQLite says, or in the table whose rows refer to none.
     #[error("it is damaged: {0}")]
     Contradiction(String),
+    /// It is a database of something else.
+    #[error("it is not the database of a store: there is no table '{0}', or one that is computed")]
+    NotNix(&'static str),
+    /// A row has something else in a column than what SQLite is told to expect there.
+    #[error("the row of '{path}' cannot be read")]
+    UnreadableRow {
+        path: String,
+        source: rusqlite::Error,
+    },
     /// A row says something that makes no sense.
     #[error("the row of '{path}' holds an invalid {column}: '{value}'")]
     InvalidRow {
@@ -72,6 +88,9 @@ impl Rows {
     }
 
     pub fn parse(&self, of: &str, column: &'static str, text: &str) -> Result<StorePath, DbError> {
+        if text.len() > LONGEST_PATH {
+            return Err(invalid(of, column, text, "it is too long"));
+        }
         self.store_dir
             .parse(text)
             .map_err(|error| invalid(of, column, text, error))
@@ -112,7 +131,8 @@ impl Rows {
             "select id, hash, registrationTime, deriver, narSize, ultimate, sigs, ca
              from ValidPaths where path = ?",
         )?;
-        let Some(raw) = statement.query_row([&text], RawInfo::from_row).optional()? else {
+        let found = statement.query_row([&text], RawInfo::from_row).optional();
+        let Some(raw) = found.map_err(|error| unreadable(&text, error))? else {
             return Ok(None);
         };
         let hash = NixHash::parse_prefixed(&raw.hash);
@@ -150,17 +170,12 @@ impl Rows {
             "select path from Refs join ValidPaths on reference = id where referrer = ?",
         )?;
         let mut rows = statement.query([id])?;
-        let mut references = Vec::new();
+        let (mut references, mut room) = (Vec::new(), Room::default());
         while let Some(row) = rows.next()? {
-            references.push(
-                self.parse(
-                    of,
-                    "reference",
-                    row.get_ref(0)?
-                        .as_str()
-                        .map_err(|error| invalid(of, "reference", "", error))?,
-                )?,
-            );
+            let text = row.get_ref(0)?.as_str();
+            let text = text.map_err(|error| invalid(of, "reference", "", error))?;
+            room.take(connection, text.len())?;
+            references.push(self.parse(of, "reference", text)?);
         }
         Ok(references.into_iter().collect())
     }
@@ -225,7 +240,8 @@ impl Rows {
             .query_row(params![drv_hash(id), id.output.as_str()], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
-            .optional()?;
+            .optional()
+            .map_err(|error| unreadable(&id.to_string(), error))?;
         let Some((path, texts)) = found else {
             return Ok(None);
         };
@@ -235,6 +251,36 @@ impl Rows {
             out_path: self.parse(&name, "output path", &path)?,
             signatures: signatures(&name, texts)?,
         }))
+    }
+
+    /// What turned out to be at `path`.
+    pub fn realisations_of(
+        &self,
+        connection: &Connection,
+        path: &StorePath,
+    ) -> Result<Vec<Realisation>, DbError> {
+        let of = self.text(path);
+        let mut statement = connection.prepare_cached(
+            "select drvPath, outputName, signatures from Realisations
+             join ValidPaths on ValidPaths.id = outputPath where path = ?",
+        )?;
+        let mut rows = statement.query([&of])?;
+        let (mut found, mut room) = (Vec::new(), Room::default());
+        while let Some(row) = rows.next()? {
+            let columns = || Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let columns: rusqlite::Result<(String, String, Option<String>)> = columns();
+            let (hash, output, texts) = columns.map_err(|error| unreadable(&of, error))?;
+            room.take(connection, hash.len() + output.len())?;
+            let id = format!("{hash}!{output}");
+            found.push(Realisation {
+                id: id
+                    .parse()
+                    .map_err(|error: DrvOutputError| invalid(&of, "realisation", &id, error))?,
+                out_path: path.clone(),
+                signatures: signatures(&of, texts)?,
+            });
+        }
+        Ok(found)
     }
 
     /// Adds signatures that are not there yet. False if the path is not valid.
@@ -297,10 +343,40 @@ fn drv_hash(id: &DrvOutput) -> String {
 
 fn invalid(path: &str, column: &'static str, value: &str, source: impl Into<BoxError>) -> DbError {
     DbError::InvalidRow {
-        path: path.to_owned(),
+        path: shown(path),
         column,
-        value: value.to_owned(),
+        value: shown(value),
         source: source.into(),
+    }
+}
+
+/// Text of a row for people: its beginning, without what terminals obey.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).map(plain).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn plain(character: char) -> char {
+    match character.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => character,
+    }
+}
+
+/// Names the row, if that is what is to blame.
+fn unreadable(path: &str, error: rusqlite::Error) -> DbError {
+    match error {
+        source @ (rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::Utf8Error(..)) => DbError::UnreadableRow {
+            path: path.to_owned(),
+            source,
+        },
+        other => other.into(),
     }
 }
 

@@ -1,14 +1,34 @@
-//! `.netrc` files: who one is for which host.
+//! `.netrc` files, which Nix's setting `netrc-file` names: who one is for which host.
+//!
+//! Read as curl reads them (`man netrc`): the first entry that fits counts.
 
-/// A name and a password.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Login {
+use std::fmt;
+
+/// A name and a password. Its `Debug` does not show the password.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Login {
+    /// Who one is; may be empty.
     pub name: String,
+    /// The password; may be empty.
     pub password: String,
 }
 
-/// The first login for `host`, or that for all hosts. Macros are skipped, as is what is not known.
-pub(super) fn login(netrc: &str, host: &str) -> Option<Login> {
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first login for `host` in the text of such a file, or that for all hosts. Macros are skipped,
+/// as is what is not known.
+///
+/// ```
+/// let login = nix_compat::netrc::login("machine cache.example login me password x", "cache.example");
+/// assert_eq!(login.unwrap().name, "me");
+/// ```
+pub fn login(netrc: &str, host: &str) -> Option<Login> {
     let mut words = words(netrc).into_iter();
     let mut login: Option<Login> = None;
     // Whether what comes is about this host.
@@ -96,5 +116,7 @@ mod tests {
         assert_eq!(login("machine x login y", "z"), None);
         assert_eq!(login("machine", "machine"), None);
         assert_eq!(login("machine x login", "x"), None);
+        let shown = format!("{:?}", login(FILE, "a.example"));
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 }

@@ -1,0 +1,1 @@
+{"root":{"executable":true,"narOffset":128,"size":10,"type":"regular"},"version":1}

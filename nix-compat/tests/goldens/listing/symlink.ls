@@ -1,0 +1,1 @@
+{"root":{"target":"../some/where","type":"symlink"},"version":1}

@@ -1,0 +1,78 @@
+//! Databases that somebody has made on purpose. They are the corpus of the fuzz target `database`
+//! (`tests/fuzz/corpus/make.py`).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tvix_tests::local::LocalWorld;
+use tvix_tests::program::{Ended, run, tvix};
+
+const ONE: &str = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-one";
+
+/// A store with this database, to be looked at.
+struct Hostile(LocalWorld);
+
+impl Hostile {
+    async fn new(name: &str) -> Self {
+        let world = LocalWorld::new().await;
+        let database = world.beside("hostile/nix/var/nix/db");
+        fs::create_dir_all(&database).unwrap();
+        fs::create_dir_all(world.beside("hostile/nix/store")).unwrap();
+        fs::write(database.join("schema"), "10").unwrap();
+        fs::write(database.join("ca-schema"), "3").unwrap();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/database");
+        // The first byte says that the rest is a whole file.
+        let file = fs::read(corpus.join(name)).unwrap();
+        fs::write(database.join("db.sqlite"), &file[1..]).unwrap();
+        Self(world)
+    }
+
+    fn store(&self, arguments: &[&str]) -> Ended {
+        let mut command = Command::new(tvix());
+        command.arg("store").args(arguments).arg("--store");
+        let ended = run(command.arg(self.0.beside("hostile")));
+        assert!(!ended.err.contains("panicked"), "{}", ended.err);
+        ended
+    }
+}
+
+/// Each way to read all of it, and to look a path up.
+const COMMANDS: [&[&str]; 5] = [
+    &["path-info"],
+    &["path-info", ONE],
+    &["verify", "--no-contents"],
+    &["gc", "--print-dead"],
+    &["roots"],
+];
+
+/// Without `distrust::restrict`, listing what is valid takes memory without end.
+#[tokio::test]
+async fn that_are_computed() {
+    for name in ["computed-for-ever", "computed-large"] {
+        let hostile = Hostile::new(name).await;
+        for command in COMMANDS {
+            let ended = hostile.store(command).expect(2);
+            ended.says(&["db.sqlite", "not the database of a store", "ValidPaths"]);
+        }
+    }
+}
+
+/// Without `distrust::Reader` reading it takes no end, and without `distrust::Room` all memory.
+#[tokio::test]
+async fn whose_pages_lead_to_the_same_pages() {
+    let hostile = Hostile::new("same-pages-again").await;
+    for command in [COMMANDS[0], COMMANDS[2], COMMANDS[3]] {
+        let ended = hostile.store(command).expect(2);
+        ended.says(&["db.sqlite", "damaged"]);
+    }
+}
+
+#[tokio::test]
+async fn whose_rows_are_something_else() {
+    for name in ["wrong-types", "not-utf-8"] {
+        let hostile = Hostile::new(name).await;
+        let ended = hostile.store(&["path-info", ONE]).expect(2);
+        ended.says(&["db.sqlite", ONE]);
+    }
+}

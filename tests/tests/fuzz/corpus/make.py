@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Makes the corpora of what has no goldens: `./make.py` in this folder, with nothing but Python.
+
+Databases have Nix's schema (read from `tvix-store-api/src/local_fs/db/schema.rs`) and small pages.
+"""
+
+import os
+import re
+import sqlite3
+import struct
+
+HASH = "sha256:1b2b9f4b9a2c7ec1e6b1c37a7dd1a2e4a6a4c0fd4b4a8d2f5a0b1c2d3e4f5a6b"
+ONE = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-one"
+TWO = "/nix/store/01bgd045z0d4icpbc2yyz4gx48ak44la-two.drv"
+
+
+def write(target, name, data):
+    os.makedirs(target, exist_ok=True)
+    with open(f"{target}/{name}", "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+
+
+def database(name, *statements, schema=True, patch=lambda data: data):
+    """A whole file, as the first byte says."""
+    file = "/tmp/corpus-of-tvix.sqlite"
+    if os.path.exists(file):
+        os.remove(file)
+    connection = sqlite3.connect(file)
+    connection.execute("pragma page_size = 512")
+    if schema:
+        text = open("../../../../tvix-store-api/src/local_fs/db/schema.rs").read()
+        for part in re.findall(r'SCHEMA: &str = "(.*?)";\n', text, re.S):
+            connection.executescript(part)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    data = open(file, "rb").read()
+    os.remove(file)
+    write("database", name, b"\0" + patch(data))
+
+
+def loop(data):
+    """Each inner page of the tree of valid paths leads to the same leaf, again and again: ten levels of
+    fifty make more rows than there are bytes in the world."""
+    page = 512
+    pages = [data[at : at + page] for at in range(0, len(data), page)]
+    # The root of the first table in the schema is page 2.
+    leaf = pages[1]
+    assert leaf[0] == 13
+    count = len(pages)
+    pages.append(leaf)
+    below = len(pages)
+    for level in range(10):
+        cells = b""
+        offsets = []
+        at = page
+        for cell in range(50):
+            # Its child, and the largest key below it.
+            text = struct.pack(">I", below) + b"\x01"
+            at -= len(text)
+            cells = text + cells
+            offsets.append(at)
+        header = struct.pack(">BHHHBI", 5, 0, 50, at, 0, below)
+        body = header + b"".join(struct.pack(">H", offset) for offset in offsets)
+        inner = body + bytes(at - len(body)) + cells
+        assert len(inner) == page
+        if level == 9:
+            pages[1] = inner
+        else:
+            pages.append(inner)
+            below = len(pages)
+    data = b"".join(pages)
+    # How many pages there are is in the header.
+    assert count < len(pages)
+    return data[:28] + struct.pack(">I", len(pages)) + data[32:]
+
+
+ROW = f"insert into ValidPaths (path, hash, registrationTime) values ('{ONE}', '{HASH}', 1)"
+BARE = "path text, hash text, registrationTime integer, deriver text, narSize, ultimate, sigs text, ca text"
+OTHERS = [
+    "create table Refs (referrer integer, reference integer)",
+    "create table DerivationOutputs (drv integer, id text, path text)",
+]
+
+database(
+    "good",
+    ROW,
+    f"insert into ValidPaths values (2, '{TWO}', '{HASH}', 1, null, 5, 1, 'a:AAAA b:BBBB', 'text:{HASH}')",
+    "insert into Refs values (2, 1)",
+    f"insert into DerivationOutputs values (2, 'out', '{ONE}')",
+    f"insert into Realisations values (1, '{HASH}', 'out', 1, 'a:AAAA')",
+)
+database("empty", schema=False)
+database(
+    "computed-for-ever",
+    f"create view ValidPaths as with recursive n(i) as (select 1 union all select i + 1 from n) "
+    f"select i as id, '{ONE}' as path, '{HASH}' as hash, i as registrationTime, null as deriver, "
+    "1 as narSize, null as ultimate, null as sigs, null as ca from n",
+    *OTHERS,
+    schema=False,
+)
+database(
+    "computed-large",
+    f"create table ValidPaths (id integer primary key, {BARE.replace('hash text', 'hash text as (zeroblob(999999999))')})",
+    f"insert into ValidPaths (id, path, registrationTime) values (1, '{ONE}', 1)",
+    *OTHERS,
+    schema=False,
+)
+database(
+    "same-pages-again",
+    f"create table ValidPaths (id integer primary key, {BARE})",
+    f"insert into ValidPaths (id, path, hash, registrationTime) values (1, '{ONE}', '{HASH}', 1)",
+    *OTHERS,
+    schema=False,
+    patch=loop,
+)
+database("wrong-types", f"insert into ValidPaths values (1, '{ONE}', x'ff00', 'x', x'00', 'y', 'z', x'01', x'02')")
+database("not-utf-8", f"insert into ValidPaths values (1, '{ONE}', cast(x'fffe' as text), 1, null, 1, 1, null, null)")
+write("database", "unchanged", b"\x01")
+write("database", "changed", b"\x01" + bytes([0, 16, 255, 2, 3, 4]))
+write("database", "columns", b"\x02")
+write("database", "columns-hostile", b"\x02" + b"\xff".join([b"", b"b123", b"i\xff\xff", b"/nix/store/..", b"n", b"r", b"\x1b[2J", b"fixed:"]))
+
+good = "00bgd045z0d4icpbc2yyz4gx48ak44la"
+for number, text in enumerate(
+    [f"{good}-name", f"/nix/store/{good}-name.drv", f"{good}-.", f"{good}-..", f"{good}-.-a", f"{good}-..-a",
+     f"{good}-{'n' * 211}", f"{good}-{'n' * 212}", f"{good.replace('0', 'e')}-name", f"{good}-", good, f"{good}_x",
+     f"/nix/store/{good}-name/", f"/nix/store//{good}-name", f"/nix/store/../{good}-name", ""]
+):
+    write("store_path", f"{number:02}", text)
+
+for number, text in enumerate(["name:c2lnbmF0dXJl", "name:", ":c2ln", "a:b:c", "name:c2lnbmF0dXJl==="]):
+    write("signature", f"{number:02}", text)
+write("nar", "length-near-2-64", b"\x0d" + bytes(7) + b"nix-archive-1\0\0\0" + b"\xf7" + b"\xff" * 7)
+write("nar", "empty", b"")
+write("aterm", "empty", b"")
+write("aterm", "unterminated", b'Derive([("out","')
+write("aterm", "newer", b'DrvWithVersion("xp-dyn-drv",[],[],[],"a","b",[],[])')
+write("narinfo", "empty", b"")
+write("narinfo", "zero", b"StorePath: /nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-x\nURL: x\nNarHash: sha256:" + b"0" * 52 + b"\nNarSize: 0\n")

@@ -1,0 +1,150 @@
+//! The checks of the fuzz targets for formats, on corpora and on inputs that are made of them by
+//! chance: the same ones each time, as many as TVIX_FUZZ_RUNS says (2,000 of each).
+//!
+//! `fuzz/` has the same checks with a fuzzer that looks for new ways through the code. What it finds
+//! goes to `corpus/<target>/` here, so that it stays mended.
+#![allow(clippy::unwrap_used)]
+
+mod checks {
+    pub mod aterm;
+    pub mod database;
+    pub mod nar;
+    pub mod narinfo;
+    pub mod signature;
+    pub mod store_path;
+}
+mod memory;
+mod mutate;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+
+use mutate::{Chance, mutate};
+
+/// Goldens are good inputs, and there are some for most formats.
+const GOLDENS: &str = "../nix-compat/tests/goldens";
+
+/// No single thing that is read or made of such inputs may take more.
+const MOST: usize = 64 << 20;
+
+fn corpus(name: &str, goldens: &[&str], extension: &str) -> Vec<Vec<u8>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    let own = here.join("tests/fuzz/corpus").join(name);
+    let goldens = goldens.iter().map(|folder| here.join(GOLDENS).join(folder));
+    for (folder, extension) in goldens.map(|it| (it, extension)).chain([(own, "")]) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            if file.to_str().unwrap().ends_with(extension) {
+                files.push(file);
+            }
+        }
+    }
+    files.sort();
+    let corpus: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(corpus.len() > 2, "{name} has a corpus");
+    corpus
+}
+
+/// Runs a check on a corpus and on what becomes of it.
+fn fuzz(name: &str, corpus: &[Vec<u8>], factor: usize, check: fn(&[u8])) {
+    let runs = std::env::var("TVIX_FUZZ_RUNS").map_or(2000, |text| text.parse().unwrap());
+    let mut chance = Chance::new(0x7476_6978);
+    let mut made = corpus.to_vec();
+    for run in 0..corpus.len() + runs / factor {
+        let input = match corpus.get(run) {
+            Some(input) => input.clone(),
+            None => {
+                let (one, other) = (chance.below(made.len()), chance.below(made.len()));
+                let input = mutate(&made[one], &made[other], &mut chance);
+                // Some go further and further from where they began.
+                if chance.below(8) == 0 && input.len() < 1 << 16 {
+                    let at = corpus.len() + chance.below(256);
+                    match made.get_mut(at) {
+                        Some(old) => *old = input.clone(),
+                        None => made.push(input.clone()),
+                    }
+                }
+                input
+            }
+        };
+        memory::forget();
+        let result = catch_unwind(AssertUnwindSafe(|| check(&input)));
+        let largest = memory::largest();
+        if result.is_err() || largest > MOST {
+            let file = std::env::temp_dir().join(format!("tvix-fuzz-{name}-{run}"));
+            fs::write(&file, &input).unwrap();
+            eprintln!(
+                "{name}: run {run}, {largest} bytes at once: {}",
+                file.display()
+            );
+            result.unwrap_or_else(|panic| resume_unwind(panic));
+            panic!("{largest} bytes at once");
+        }
+    }
+}
+
+#[test]
+fn nar() {
+    fuzz(
+        "nar",
+        &corpus("nar", &["nar"], ".nar"),
+        1,
+        checks::nar::check,
+    );
+}
+
+#[test]
+fn aterm() {
+    let corpus = corpus("aterm", &["derivations"], ".drv");
+    fuzz("aterm", &corpus, 1, checks::aterm::check);
+}
+
+#[test]
+fn narinfo() {
+    let folders = [
+        "narinfo/xz",
+        "narinfo/none",
+        "narinfo/bzip2",
+        "narinfo/zstd",
+    ];
+    let corpus = corpus("narinfo", &folders, ".narinfo");
+    fuzz("narinfo", &corpus, 1, checks::narinfo::check);
+}
+
+#[test]
+fn store_path() {
+    let corpus = corpus("store_path", &[], "");
+    fuzz("store_path", &corpus, 1, checks::store_path::check);
+}
+
+#[test]
+fn signature() {
+    let corpus = [
+        corpus("signature", &["narinfo"], ".public"),
+        corpus("signature", &["narinfo"], ".secret"),
+    ];
+    fuzz("signature", &corpus.concat(), 1, checks::signature::check);
+}
+
+/// Each is a file on the disk.
+#[test]
+fn database() {
+    let corpus = corpus("database", &[], "");
+    fuzz("database", &corpus, 4, checks::database::check);
+}
+
+/// What says that nothing is wrong would say so if something were.
+#[test]
+fn a_check_that_fails_and_one_that_takes_memory_are_seen() {
+    let corpus = vec![vec![1; 10], vec![2; 10], vec![3; 10]];
+    let fails: fn(&[u8]) = |input| assert!(!input.starts_with(&[3]), "on purpose");
+    let takes: fn(&[u8]) = |input| {
+        let size = if input.starts_with(&[2]) { MOST + 1 } else { 1 };
+        std::hint::black_box(Vec::<u8>::with_capacity(size));
+    };
+    for check in [fails, takes] {
+        assert!(catch_unwind(|| fuzz("purpose", &corpus, 1, check)).is_err());
+    }
+}
