@@ -218,7 +218,7 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         };
         entries.push(Attr {
             name,
-            pos: name_attr.pos,
+            pos: value.pos,
             value: value.value,
         });
     }
