@@ -188,6 +188,10 @@ pub struct SearchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub tarball_ttl: u64,
 
+    /// Take warnings of expressions (`builtins.warn`) for errors.
+    #[arg(long)]
+    pub abort_on_warn: bool,
+
     /// Show all of what was being evaluated when something fails, with every call of a function.
     #[arg(long)]
     pub show_trace: bool,

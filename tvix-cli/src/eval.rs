@@ -60,14 +60,14 @@ pub async fn run(mut args: EvalArgs) -> std::result::Result<ExitCode, CliError> 
         }
         Ok(Err(failure)) => Ok(failed(&failure)),
         Err(_) => {
-            eprintln!("error: the evaluation ended early");
+            anstream::eprintln!("error: the evaluation ended early");
             Ok(ExitCode::from(1))
         }
     }
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("{}", failure.rendered);
+    anstream::eprintln!("{}", failure.rendered);
     ExitCode::from(1)
 }
 

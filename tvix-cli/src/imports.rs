@@ -36,7 +36,7 @@ async fn listen(mut events: EvalStream) -> Option<Events> {
     let mut held = Vec::new();
     loop {
         match events.next().await? {
-            Ok(EvalEvent::Diagnostic(diagnostic)) => eprintln!("{}", diagnostic.message),
+            Ok(EvalEvent::Diagnostic(diagnostic)) => anstream::eprintln!("{}", diagnostic.message),
             event @ Ok(EvalEvent::Realise(_)) => {
                 held.push(event);
                 return Some(stream::iter(held).chain(events).boxed());

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("{}", error::after("error", &error::describe(&error)));
+            anstream::eprintln!("{}", error::after("error", &error::describe(&error)));
             ExitCode::from(2)
         }
     }

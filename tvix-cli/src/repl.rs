@@ -45,14 +45,14 @@ pub async fn run(args: ReplArgs) -> std::result::Result<ExitCode, CliError> {
         Ok(Ok(Err(error))) => Err(CliError::Terminal(error)),
         Ok(Err(failure)) => Ok(failed(&failure)),
         Err(_) => {
-            eprintln!("error: the evaluation ended early");
+            anstream::eprintln!("error: the evaluation ended early");
             Ok(ExitCode::from(2))
         }
     }
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("{}", failure.rendered);
+    anstream::eprintln!("{}", failure.rendered);
     ExitCode::from(2)
 }
 
@@ -92,7 +92,7 @@ impl<'i, 'h> Repl<'i, 'h> {
                         break;
                     }
                     if let Err(error) = self.line(line.trim()) {
-                        eprintln!("{}", self.interp.render(&error));
+                        anstream::eprintln!("{}", self.interp.render(&error));
                     }
                 }
                 Err(ReadlineError::Interrupted) => {}
@@ -133,7 +133,7 @@ impl<'i, 'h> Repl<'i, 'h> {
                 Ok(())
             }
             command if command.starts_with(':') => {
-                eprintln!("error: unknown command '{command}'; ':?' lists them");
+                anstream::eprintln!("error: unknown command '{command}'; ':?' lists them");
                 Ok(())
             }
             _ => match definition(line) {

@@ -49,6 +49,7 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator 
     let mib = search.max_eval_memory;
     settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
     settings.show_trace = search.show_trace;
+    settings.abort_on_warn = search.abort_on_warn;
     settings.pure = search.pure_eval && !search.impure;
     settings.allowed_paths = search.restrict_eval.then(Vec::new);
     let uris = search.allowed_uris.iter();

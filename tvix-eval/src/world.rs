@@ -51,6 +51,8 @@ pub struct Settings {
     pub time: i64,
     /// Whether `traceVerbose` traces.
     pub trace_verbose: bool,
+    /// Whether `warn` is an error.
+    pub abort_on_warn: bool,
     /// Whether errors tell all that was being evaluated, with every call of a function. Calls in
     /// tail position take memory then.
     pub show_trace: bool,
@@ -75,6 +77,7 @@ impl Default for Settings {
             home: std::env::home_dir(),
             time: since_1970.as_secs() as i64,
             trace_verbose: false,
+            abort_on_warn: false,
             show_trace: false,
             limits: Limits::default(),
         }

@@ -27,7 +27,7 @@ impl Plain {
     pub fn event(&mut self, event: &BuildEvent) {
         let Some(line) = self.line(event) else { return };
         // Standard error may be closed; that is no reason to stop.
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = writeln!(anstream::stderr().lock(), "{line}");
     }
 
     fn line(&mut self, event: &BuildEvent) -> Option<String> {

@@ -234,6 +234,18 @@ async fn traces_are_short_unless_they_are_asked_for() {
 }
 
 #[tokio::test]
+async fn warnings_can_be_errors_and_colours_need_a_terminal() {
+    let world = LocalWorld::new().await;
+    let expr = "builtins.warn \"\u{1b}[1;35mcolour\u{1b}[0m\" 1";
+    let warned = run(tvix(&world, "eval").args(["-E", expr])).expect(0);
+    assert_eq!(warned.err, "evaluation warning: colour\n");
+    let aborted = run(tvix(&world, "eval").args(["--abort-on-warn", "-E", expr])).expect(1);
+    aborted.says(&["evaluation warning: colour", "as abort-on-warn is set"]);
+    let caught = format!("builtins.tryEval ({expr})");
+    run(tvix(&world, "eval").args(["--abort-on-warn", "-E", &caught])).expect(1);
+}
+
+#[tokio::test]
 async fn the_search_path() {
     let world = LocalWorld::new().await;
     let folder = world.beside("entries/sub");

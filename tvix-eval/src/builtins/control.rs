@@ -126,6 +126,12 @@ fn warn<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
             String::from_utf8_lossy(text.bytes)
         ),
     });
+    if interp.world.settings.abort_on_warn {
+        return Err(Error::new(
+            ErrorKind::Abort,
+            "aborting to reveal stack trace of warning, as abort-on-warn is set",
+        ));
+    }
     interp.force_at(args[1], pos)
 }
 
