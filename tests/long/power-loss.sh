@@ -61,9 +61,11 @@ for ((round = 1; round <= rounds; round++)); do
     sleep "1.$((RANDOM % 900 + 100))"
     kill -STOP -- "-$worker"
     last=$(tail -n 1 "$work/added")
-    cp --sparse=always "$work/image" "$work/copied"
+    # A file of its own: a mount namespace that somebody else has made meanwhile may keep the last one
+    # mounted, and then its loop device would be used again, with what it remembers.
+    cp --sparse=always "$work/image" "$work/copied-$round"
     kill -CONT -- "-$worker"
-    mount -o loop "$work/copied" "$work/copy"
+    mount -o loop "$work/copied-$round" "$work/copy"
     copy=$work/copy/root
     if [ -e "$copy/nix/var/nix/db/schema" ]; then
         log=$(nix-store --store "$copy" --verify --check-contents 2>&1) && failed= || failed=1
@@ -82,6 +84,7 @@ for ((round = 1; round <= rounds; round++)); do
         echo "round $round: $("$tvix" store path-info --store "$copy" | wc -l) paths of $(wc -l < "$work/added")"
     fi
     umount "$work/copy"
+    rm "$work/copied-$round"
 done
 echo "$bad violations in $rounds copies with durability=$durability"
 [ "$bad" = 0 ]

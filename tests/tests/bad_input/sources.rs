@@ -139,7 +139,7 @@ async fn for_a_store_on_a_read_only_file_system() {
     };
     assert_eq!(sealed(&["cat", &path]).expect(0).out, ["contents"]);
     sealed(&["verify"]).expect(0);
-    assert_eq!(sealed(&["path-info"]).expect(0).out, [path.clone()]);
+    assert_eq!(sealed(&["path-info"]).expect(0).out, [path.as_str()]);
     for change in [&["add", text(&file)][..], &["gc"], &["optimise"]] {
         let refused = sealed(change).expect(2);
         refused.says(&[text(&root), "Read-only file system"]);
