@@ -194,6 +194,9 @@ pub(super) fn again(store: &StoreUri, error: &StoreError) -> StoreError {
             retryable: *retryable,
             source: source.to_string().into(),
         },
+        StoreError::ReadOnly { .. } => StoreError::ReadOnly {
+            store: store.clone(),
+        },
         error => StoreError::Bug {
             store: store.clone(),
             message: error.to_string(),
