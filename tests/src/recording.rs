@@ -11,7 +11,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, Delivery,
 };
-use tvix_store_api::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
+use tvix_store_api::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// A store that writes down look-ups and additions.
 #[derive(Debug)]
@@ -99,6 +99,13 @@ impl<S: Store> Store for RecordingStore<S> {
             self.record(StoreCall::Add(object.path().clone()));
         }
         self.inner.add_many(objects).await
+    }
+
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        if let Becomes::Path(path) = &tree.becomes {
+            self.record(StoreCall::Add(path.clone()));
+        }
+        self.inner.add_source(tree).await
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

@@ -212,6 +212,21 @@ async fn adding() -> Scene {
     scene.arguments(&["store", "add", tree.to_str().unwrap()])
 }
 
+/// More than a group, so that one is registered while another is written.
+async fn adding_many() -> Scene {
+    let scene = Scene::new("add many").await;
+    let files: Vec<String> = (0..300)
+        .map(|number| {
+            let file = scene.world.beside(&format!("small-{number}"));
+            fs::write(&file, number.to_string()).unwrap();
+            file.to_str().unwrap().to_owned()
+        })
+        .collect();
+    let files = files.iter().map(String::as_str);
+    let arguments: Vec<&str> = ["store", "add"].into_iter().chain(files).collect();
+    scene.arguments(&arguments)
+}
+
 async fn registering() -> Scene {
     let scene = Scene::new("register").await;
     let expression = "let d = n: before: derivation { name = \"d${toString n}\"; system = \"s\";
@@ -263,6 +278,11 @@ async fn optimising() -> Scene {
 #[tokio::test]
 async fn killed_while_adding() {
     adding().await.sweep(KILL, CHANGES);
+}
+
+#[tokio::test]
+async fn killed_while_adding_many() {
+    adding_many().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
+use crate::{NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
@@ -59,6 +59,10 @@ macro_rules! forward {
                 objects: Vec<VerifiedObject>,
             ) -> Vec<Result<(), StoreError>> {
                 (**self).add_many(objects).await
+            }
+
+            async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+                (**self).add_source(tree).await
             }
 
             async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

@@ -30,6 +30,6 @@ pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use object::VerifiedObject;
-pub use store::{NarStream, Store};
+pub use store::{Becomes, NarStream, SourceTree, Store};
 pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

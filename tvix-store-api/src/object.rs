@@ -381,9 +381,22 @@ fn small_file(file: &Path, limit: usize) -> io::Result<Option<Bytes>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size > limit {
         return Ok(None);
     }
-    let mut contents = Vec::with_capacity(size + 1);
-    let mut file = File::from(opened).take(size as u64 + 1);
-    file.read_to_end(&mut contents)?;
+    // One more, as what is longer by now has changed; who gets fewer than he asked for is at the end.
+    let mut contents = vec![0; size + 1];
+    let (mut file, mut len) = (File::from(opened), 0);
+    loop {
+        match file.read(&mut contents[len..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => match read? {
+                0 => break,
+                more => len += more,
+            },
+        }
+        if len >= size {
+            break;
+        }
+    }
+    contents.truncate(len);
     let executable = stat.st_mode & 0o100 != 0;
     Ok((contents.len() == size).then(|| nar_of_file(executable, &contents)))
 }

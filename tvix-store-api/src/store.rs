@@ -8,14 +8,49 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
+use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath, StorePathName};
 
+use crate::ext::add_tree;
 use crate::{StoreError, StoreUri, VerifiedObject};
 
 /// A NAR as it comes, in chunks of any size. After an error nothing more comes.
 pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
+/// A file or tree of this machine that is to be added, and hashed with SHA-256 for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceTree {
+    /// Where it is. A symlink is not followed.
+    pub file: PathBuf,
+    /// What it is to become.
+    pub becomes: Becomes,
+    /// How it is hashed.
+    pub method: ContentAddressMethod,
+    /// What it refers to, as only texts do.
+    pub references: SortedSet<StorePath>,
+}
+
+/// What a [`SourceTree`] becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Becomes {
+    /// The path that follows from its contents and this name.
+    Name(StorePathName),
+    /// This path, which was computed of its contents before.
+    Path(StorePath),
+}
+
+impl Becomes {
+    /// The name of its path.
+    pub fn name(&self) -> &StorePathName {
+        match self {
+            Self::Name(name) => name,
+            Self::Path(path) => path.name(),
+        }
+    }
+}
 
 /// Store objects under store paths, and what is known of them.
 ///
@@ -90,6 +125,21 @@ pub trait Store: Send + Sync + Debug {
             });
         }
         results
+    }
+
+    /// Adds a file or tree of this machine, and returns its path. Nothing of it but a few pieces is
+    /// ever in memory.
+    ///
+    /// It is read twice, once to find its path out. A back end that finds the path out while it takes
+    /// the contents reads it once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Source`] if it cannot be read, holds what a store cannot, is not a plain file
+    /// though the method wants one, changes meanwhile, or would not become the path that it should.
+    /// [`StoreError::InvalidReference`]. Nothing is added then.
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        add_tree(self, tree).await
     }
 
     /// Where `path` can be read on this file system, if the store keeps it there as files.

@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::{NarStream, Store, StoreError, StoreExt as _, StoreUri, VerifiedObject};
+use crate::{NarStream, SourceTree, Store, StoreError, StoreExt as _, StoreUri, VerifiedObject};
 
 /// Several stores as one: a local store before binary caches, memory before a local store.
 ///
@@ -226,6 +226,12 @@ impl Store for TieredStore {
                 results
             }
         }
+    }
+
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        let references: Vec<StorePath> = tree.references.iter().cloned().collect();
+        self.bring_up(&references).await?;
+        self.first.add_source(tree).await
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

@@ -14,8 +14,8 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::conformance::{Capabilities, case_names, run_all};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{
-    DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, Store, StoreError, StoreUri,
-    VerifiedObject,
+    Becomes, DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, SourceTree, Store,
+    StoreError, StoreUri, VerifiedObject,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ enum Fault {
     FindsNothingEmpty,
     /// Refuses all of a batch for what is wrong with one of it.
     RefusesBatches,
+    /// Takes a tree for whatever it should become.
+    TakesAnyTree,
     /// Panics when asked for a realisation.
     Panics,
 }
@@ -166,6 +168,28 @@ impl Store for Broken {
         results
     }
 
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        let (becomes, name) = (tree.becomes.clone(), tree.becomes.name().clone());
+        match (self.fault, becomes) {
+            (Fault::TakesAnyTree, Becomes::Path(path)) => {
+                let becomes = Becomes::Name(name);
+                let added = self
+                    .inner
+                    .add_source(SourceTree { becomes, ..tree })
+                    .await?;
+                let info = PathInfo::clone(&*self.inner.path_info(&added).await?.unwrap());
+                let ca = None;
+                self.tell(PathInfo {
+                    path: path.clone(),
+                    ca,
+                    ..info
+                });
+                Ok(path)
+            }
+            _ => self.inner.add_source(tree).await,
+        }
+    }
+
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {
         self.inner.on_disk(path).await
     }
@@ -249,6 +273,10 @@ async fn every_fault_is_found_by_the_cases_for_it() {
         (
             Fault::RefusesBatches,
             &["one_bad_object_of_a_batch_is_refused_alone"],
+        ),
+        (
+            Fault::TakesAnyTree,
+            &["a_tree_that_is_not_the_path_it_should_be_is_refused"],
         ),
         (Fault::Panics, &["an_unknown_realisation_is_none"]),
     ] {

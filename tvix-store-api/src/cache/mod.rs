@@ -51,7 +51,8 @@ use self::memo::Memo;
 use self::request::Requests;
 use self::transport::TransportError;
 use crate::blocking::blocking;
-use crate::{BoxError, NarStream, Store, StoreError, StoreUri, VerifiedObject};
+use crate::ext::add_tree;
+use crate::{BoxError, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// The largest narinfo that is read: one with 10,000 references fits.
 const NARINFO_LIMIT: usize = 1024 * 1024;
@@ -324,6 +325,10 @@ impl Store for BinaryCache {
 
     async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
         self.add_objects(objects).await
+    }
+
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        add_tree(self, tree).await
     }
 
     async fn on_disk(&self, _path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

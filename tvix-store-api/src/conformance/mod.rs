@@ -21,6 +21,8 @@ mod contents;
 mod fixtures;
 mod realisations;
 mod refusal;
+#[cfg(unix)]
+mod trees;
 mod validity;
 
 use std::fmt;
@@ -189,6 +191,8 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
         batches::CASES,
         concurrency::CASES,
         realisations::CASES,
+        #[cfg(unix)]
+        trees::CASES,
     ]
     .into_iter()
     .flatten()

@@ -16,9 +16,9 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName};
 
 pub use self::local_path::LocalPath;
-use self::source::Wanted;
+pub(crate) use self::source::{add_tree, expect};
 use crate::verify::NarVerifier;
-use crate::{Store, StoreError};
+use crate::{Becomes, SourceTree, Store, StoreError};
 
 /// What can be made from the methods of any [`Store`]. Implemented for all of them.
 ///
@@ -103,7 +103,7 @@ pub trait StoreExt: Store {
     }
 
     /// Adds the file or tree at `file` under the path that follows from its contents, hashed with
-    /// SHA-256. It is read twice, on a thread that may block, and is never in memory.
+    /// SHA-256: [`Store::add_source`].
     ///
     /// # Errors
     ///
@@ -115,8 +115,13 @@ pub trait StoreExt: Store {
         name: StorePathName,
         method: ContentAddressMethod,
     ) -> Result<StorePath, StoreError> {
-        let wanted = Wanted::Name(name);
-        source::add_tree(self, file, wanted, method, SortedSet::new()).await
+        let tree = SourceTree {
+            file: file.to_owned(),
+            becomes: Becomes::Name(name),
+            method,
+            references: SortedSet::new(),
+        };
+        self.add_source(tree).await
     }
 
     /// As [`add_tree`](Self::add_tree), under a path that was computed before. `references` are
@@ -132,8 +137,13 @@ pub trait StoreExt: Store {
         method: ContentAddressMethod,
         references: SortedSet<StorePath>,
     ) -> Result<(), StoreError> {
-        let wanted = Wanted::Path(path);
-        source::add_tree(self, file, wanted, method, references).await?;
+        let tree = SourceTree {
+            file: file.to_owned(),
+            becomes: Becomes::Path(path.clone()),
+            method,
+            references,
+        };
+        self.add_source(tree).await?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_a
 
 use crate::blocking::{blocking, produce};
 use crate::object::ChangedError;
-use crate::{Store, StoreError, VerifiedObject, tree};
+use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject, tree};
 
 pub(super) async fn add_text<S: Store + ?Sized>(
     store: &S,
@@ -51,37 +51,22 @@ pub(super) async fn add_known<S: Store + ?Sized>(
     add_object(store, object).await
 }
 
-/// What a tree becomes: its name, or the path that somebody has computed of it before.
-pub(super) enum Wanted<'a> {
-    Name(StorePathName),
-    Path(&'a StorePath),
-}
-
-pub(super) async fn add_tree<S: Store + ?Sized>(
+/// Reads it twice: for its path, and for its contents.
+pub(crate) async fn add_tree<S: Store + ?Sized>(
     store: &S,
-    file: &Path,
-    wanted: Wanted<'_>,
-    method: ContentAddressMethod,
-    references: SortedSet<StorePath>,
+    tree: SourceTree,
 ) -> Result<StorePath, StoreError> {
-    let (name, expected) = match wanted {
-        Wanted::Name(name) => (name, None),
-        Wanted::Path(path) => (path.name().clone(), Some(path)),
-    };
-    let info = hash_tree(store, file, name, method, references).await?;
+    let SourceTree {
+        file,
+        becomes,
+        method,
+        references,
+    } = tree;
+    let info = hash_tree(store, &file, becomes.name().clone(), method, references).await?;
     let path = info.path.clone();
-    let source = |path: &StorePath, source: ChangedError| StoreError::Source {
-        file: file.to_owned(),
-        path: path.clone(),
-        source: source.into(),
-    };
-    if let Some(expected) = expected
-        && *expected != path
-    {
-        return Err(source(expected, ChangedError::Since(path)));
-    }
+    expect(&file, &becomes, &path)?;
     let nar = produce(store.uri().clone(), {
-        let (file, path) = (file.to_owned(), path.clone());
+        let (file, path) = (file.clone(), path.clone());
         move |chunks| nar::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
     });
     match store.add(info, nar).await {
@@ -91,8 +76,24 @@ pub(super) async fn add_tree<S: Store + ?Sized>(
             StoreError::HashMismatch { .. }
             | StoreError::SizeMismatch { .. }
             | StoreError::NotAFile { .. },
-        ) => Err(source(&path, ChangedError::Meanwhile)),
+        ) => Err(StoreError::Source {
+            file,
+            path,
+            source: ChangedError::Meanwhile.into(),
+        }),
         Err(error) => Err(error),
+    }
+}
+
+/// Fails if a tree that should become something else turns out to become `path`.
+pub(crate) fn expect(file: &Path, becomes: &Becomes, path: &StorePath) -> Result<(), StoreError> {
+    match becomes {
+        Becomes::Path(expected) if expected != path => Err(StoreError::Source {
+            file: file.to_owned(),
+            path: expected.clone(),
+            source: ChangedError::Since(path.clone()).into(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -3,11 +3,25 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+};
 use rustix::io::Errno;
 
 /// How deep a removal recurses before it moves what is deeper up.
 const MAX_RECURSION: usize = 64;
+
+/// When everything in a store was modified; the time of the last access stays.
+pub(super) const CANONICAL_TIMES: Timestamps = Timestamps {
+    last_access: Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_OMIT,
+    },
+    last_modification: Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    },
+};
 
 /// Opens a directory, but not a symlink to one.
 pub(super) fn open_directory(
@@ -41,17 +55,7 @@ pub(super) fn move_tree(
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
             rename()?;
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
-            let times = Timestamps {
-                last_access: Timespec {
-                    tv_sec: 0,
-                    tv_nsec: rustix::fs::UTIME_OMIT,
-                },
-                last_modification: Timespec {
-                    tv_sec: 1,
-                    tv_nsec: 0,
-                },
-            };
-            rustix::fs::futimens(&directory, &times)
+            rustix::fs::futimens(&directory, &CANONICAL_TIMES)
         }
         // Not every file system can make sure that it replaces nothing.
         Err(Errno::INVAL) => {

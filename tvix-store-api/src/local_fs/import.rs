@@ -11,14 +11,17 @@ use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
+use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
 
 use super::add::{NewPath, Tree};
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
+use crate::ext::expect;
 use crate::object::derivation_outputs;
+use crate::tree::hash as hash_file;
 use crate::verify::sha256;
-use crate::{StoreError, VerifiedObject, tree};
+use crate::{Becomes, SourceTree, StoreError};
 
 /// Objects up to this size are hashed and written by one thread.
 const INLINE: usize = 1 << 20;
@@ -28,14 +31,12 @@ const PIECE: usize = 256 << 10;
 const PIECES: usize = 16;
 
 /// NARs up to this size are held in memory, and added together.
-const SMALL: usize = 64 << 10;
-
-/// How many small objects are held at once, at most.
-const BATCH: usize = 128;
+pub(super) const SMALL: usize = 64 << 10;
 
 impl LocalStore {
-    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), but the tree is read only once, and
-    /// hashed while it is written. Nothing of it is held in memory but a few pieces on their way.
+    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), and returns what is known of it. The tree
+    /// is read only once, and hashed while it is written. Nothing of it is held in memory but a few
+    /// pieces on their way.
     ///
     /// Dropping the future adds it or not.
     ///
@@ -49,111 +50,41 @@ impl LocalStore {
         name: StorePathName,
         method: ContentAddressMethod,
     ) -> Result<Arc<PathInfo>, StoreError> {
+        let tree = SourceTree {
+            file: file.to_owned(),
+            becomes: Becomes::Name(name),
+            method,
+            references: SortedSet::new(),
+        };
+        self.import_source(tree).await
+    }
+
+    /// As [`import_tree`](Self::import_tree), of whatever may be added.
+    pub(super) async fn import_source(
+        &self,
+        tree: SourceTree,
+    ) -> Result<Arc<PathInfo>, StoreError> {
         self.0.scratch()?;
         let permit = self.0.additions.clone().acquire_owned().await;
-        let (inner, file) = (self.0.clone(), file.to_owned());
+        let inner = self.0.clone();
         blocking(&self.0.uri, move || {
             let _held = permit;
-            inner.import(&file, name, method)
+            inner.import(tree)
         })
         .await
-    }
-
-    /// As [`import_tree`](Self::import_tree) for each of `files` in turn, and the result of each.
-    /// Small ones are added together, by which thousands cost far less.
-    pub async fn import_trees(
-        &self,
-        files: Vec<(std::path::PathBuf, StorePathName)>,
-        method: ContentAddressMethod,
-    ) -> Vec<Result<StorePath, StoreError>> {
-        let mut results: Vec<Option<Result<StorePath, StoreError>>> = Vec::new();
-        results.resize_with(files.len(), || None);
-        let mut files = files.into_iter().enumerate();
-        loop {
-            // The next small ones, until one is not.
-            let dir = self.0.store_dir.clone();
-            let read = blocking(&self.0.uri, move || {
-                let mut batch = Batch::default();
-                for (index, (file, name)) in files.by_ref() {
-                    match VerifiedObject::tree(&file, &dir, &name, method, SMALL) {
-                        Ok(Some(object)) => batch.small.push((index, object)),
-                        Ok(None) => {
-                            batch.large = Some((index, file, name));
-                            break;
-                        }
-                        Err(error) => batch.failed.push((index, error)),
-                    }
-                    if batch.small.len() == BATCH {
-                        break;
-                    }
-                }
-                Ok((batch, files))
-            });
-            let (batch, rest) = match read.await {
-                Ok(read) => read,
-                Err(error) => {
-                    let missing = results.iter_mut().find(|result| result.is_none());
-                    if let Some(missing) = missing {
-                        *missing = Some(Err(error));
-                    }
-                    break;
-                }
-            };
-            files = rest;
-            if batch.is_empty() {
-                break;
-            }
-            for (index, error) in batch.failed {
-                results[index] = Some(Err(error));
-            }
-            let (indices, objects): (Vec<_>, Vec<_>) = batch.small.into_iter().unzip();
-            let paths: Vec<_> = objects.iter().map(|object| object.path().clone()).collect();
-            let added = match objects.is_empty() {
-                true => Vec::new(),
-                false => self.add_verified(objects).await,
-            };
-            for ((index, path), added) in indices.into_iter().zip(paths).zip(added) {
-                results[index] = Some(added.map(|()| path));
-            }
-            if let Some((index, file, name)) = batch.large {
-                let imported = self.import_tree(&file, name, method).await;
-                results[index] = Some(imported.map(|info| info.path.clone()));
-            }
-        }
-        results
-            .into_iter()
-            .map(|result| {
-                result.unwrap_or_else(|| {
-                    Err(StoreError::Bug {
-                        store: self.0.uri.clone(),
-                        message: "adding was abandoned".to_owned(),
-                    })
-                })
-            })
-            .collect()
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    small: Vec<(usize, VerifiedObject)>,
-    failed: Vec<(usize, StoreError)>,
-    large: Option<(usize, std::path::PathBuf, StorePathName)>,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.small.is_empty() && self.failed.is_empty() && self.large.is_none()
     }
 }
 
 impl Inner {
-    fn import(
-        &self,
-        file: &Path,
-        name: StorePathName,
-        method: ContentAddressMethod,
-    ) -> Result<Arc<PathInfo>, StoreError> {
+    /// Blocks.
+    pub(super) fn import(&self, tree: SourceTree) -> Result<Arc<PathInfo>, StoreError> {
+        let SourceTree {
+            file,
+            becomes,
+            method,
+            references,
+        } = tree;
+        let (file, name) = (file.as_path(), becomes.name());
         // The path is not known yet, so errors name one that has the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let source = |error: NarError| StoreError::Source {
@@ -202,15 +133,17 @@ impl Inner {
         );
         let hash = match method {
             ContentAddressMethod::NixArchive => NixHash::Sha256(nar_hash),
-            method => tree::hash(scratch.path(), method, HashAlgo::Sha256).map_err(source)?,
+            method => hash_file(scratch.path(), method, HashAlgo::Sha256).map_err(source)?,
         };
         let address = ContentAddress { method, hash };
-        let none = PathReferences::others(Default::default());
-        let path = content_addressed_path(&self.store_dir, name.clone(), &address, &none);
+        let path_references = PathReferences::others(references.clone());
+        let path =
+            content_addressed_path(&self.store_dir, name.clone(), &address, &path_references);
         let path = path.ok_or_else(|| StoreError::AddressMismatch {
             path: unknown.clone(),
             address: Box::new(address.clone()),
         })?;
+        expect(file, &becomes, &path)?;
         let outputs = match path.is_derivation() && copy.size <= SMALL as u64 {
             true => std::fs::read(scratch.path())
                 .map(|contents| derivation_outputs(&self.store_dir, &path, &contents))
@@ -218,6 +151,7 @@ impl Inner {
             false => Vec::new(),
         };
         let mut info = PathInfo::new(path, nar_hash, copy.size);
+        info.references = references;
         info.ca = Some(address);
         let new = NewPath {
             info,

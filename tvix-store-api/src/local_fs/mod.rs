@@ -1,12 +1,14 @@
 //! The store on this file system, in the layout and with the database of Nix.
 
 mod add;
+mod add_group;
 mod add_many;
 mod db;
 mod files;
 mod foreign;
 mod gc;
 mod import;
+mod import_many;
 mod layout;
 mod locks;
 mod optimise;
@@ -47,7 +49,8 @@ use self::scratch::ScratchRoot;
 use self::temp_roots::TempRoots;
 pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
 use crate::blocking::blocking;
-use crate::{NarStream, Store, StoreError, StoreUri, VerifiedObject};
+use crate::ext::add_tree;
+use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// How many NARs are read at once; more wait. Each takes a thread.
 const CONCURRENT_READS: usize = 64;
@@ -354,6 +357,19 @@ impl Store for LocalStore {
 
     async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
         self.add_verified(objects).await
+    }
+
+    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+        let known = match &tree.becomes {
+            Becomes::Path(path) => self.is_valid(path).await?,
+            Becomes::Name(_) => false,
+        };
+        // Hashed alone: nothing of it would be kept, or may be written.
+        if known || self.0.scratch.is_none() {
+            return add_tree(self, tree).await;
+        }
+        let info = self.import_source(tree).await?;
+        Ok(info.path.clone())
     }
 
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError> {

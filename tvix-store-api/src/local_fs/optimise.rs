@@ -6,19 +6,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix_compat::nar::{self, BUFFER_SIZE};
 use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::files::{open_directory, remove_tree};
+use super::files::{CANONICAL_TIMES, open_directory, remove_tree};
 use super::{Inner, LocalStore};
 use crate::StoreError;
-use crate::blocking::blocking;
+use crate::blocking::{StopOnDrop, blocking};
 
 /// How to have equal files share their space.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,8 +64,8 @@ impl LocalStore {
     pub async fn optimise(&self, options: OptimiseOptions) -> Result<OptimiseReport, StoreError> {
         self.0.scratch()?;
         let paths = self.all_valid_paths().await?;
-        let stop = StopOnDrop(Arc::default());
-        let (inner, stopped) = (self.0.clone(), stop.0.clone());
+        let stop = StopOnDrop::default();
+        let (inner, stopped) = (self.0.clone(), stop.flag());
         blocking(&self.0.uri, move || {
             let mut work = Optimiser::new(&inner, options.reflink)?;
             for path in paths {
@@ -83,14 +82,6 @@ impl LocalStore {
             Ok(work.report)
         })
         .await
-    }
-}
-
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -301,17 +292,6 @@ impl<'a> Optimiser<'a> {
         Ok(self.hash(links.as_fd(), link, &stat)?.1 == *hash)
     }
 }
-
-const CANONICAL_TIMES: Timestamps = Timestamps {
-    last_access: Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_OMIT,
-    },
-    last_modification: Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    },
-};
 
 /// What Nix calls a file in `.links`: the hash of its NAR, without the algorithm.
 pub(super) fn link_name(hash: &NixHash) -> String {

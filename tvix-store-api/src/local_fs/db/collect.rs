@@ -133,13 +133,24 @@ impl Database {
     }
 }
 
+/// Pages of the database that are held in memory at most while rows are removed, in KiB as SQLite
+/// wants it. Rows that go together are all over it, and each page should be written once.
+const REMOVAL_CACHE: i64 = -64 * 1024;
+
 impl Writer {
     fn remove(&self, ids: &[i64]) -> Result<Vec<i64>, WriteError> {
         let mut connection = self.connection();
-        let before: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
-        connection.pragma_update(None, "synchronous", "full")?;
+        let settings = [("synchronous", 2), ("cache_size", REMOVAL_CACHE)];
+        let mut before = Vec::with_capacity(settings.len());
+        for (name, value) in settings {
+            let old: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+            connection.pragma_update(None, name, value)?;
+            before.push((name, old));
+        }
         let removed = remove(&mut connection, ids);
-        connection.pragma_update(None, "synchronous", before)?;
+        for (name, value) in before {
+            connection.pragma_update(None, name, value)?;
+        }
         Ok(removed?)
     }
 }
@@ -148,7 +159,11 @@ fn remove(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, DbError>
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut referred_to = Vec::new();
     {
-        let realisations = match schema::has_realisations(&transaction)? {
+        let realisations = schema::has_realisations(&transaction)?
+            && transaction
+                .prepare_cached("select 1 from RealisationsRefs limit 1")?
+                .exists([])?;
+        let mut realisations = match realisations {
             true => Some(transaction.prepare_cached(
                 // The key that refers to them keeps them from being removed.
                 "delete from RealisationsRefs where realisationReference in
@@ -156,7 +171,6 @@ fn remove(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, DbError>
             )?),
             false => None,
         };
-        let mut realisations = realisations;
         let mut delete = transaction.prepare_cached("delete from ValidPaths where id = ?")?;
         for &id in ids {
             if let Some(statement) = &mut realisations {

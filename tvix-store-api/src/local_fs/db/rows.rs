@@ -180,15 +180,15 @@ impl Rows {
         Ok(references.into_iter().collect())
     }
 
-    /// Inserts a path without its references, and returns its id.
-    pub fn insert(&self, connection: &Connection, info: &PathInfo) -> Result<i64, DbError> {
+    /// Inserts a path without its references, and returns its id; `None` if it is there.
+    pub fn insert(&self, connection: &Connection, info: &PathInfo) -> Result<Option<i64>, DbError> {
         let mut statement = connection.prepare_cached(
             "insert into ValidPaths
              (path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca)
-             values (?, ?, ?, ?, ?, ?, ?, ?)",
+             values (?, ?, ?, ?, ?, ?, ?, ?) on conflict (path) do nothing",
         )?;
         let signatures = (!info.signatures.is_empty()).then(|| joined(&info.signatures));
-        Ok(statement.insert(params![
+        let inserted = statement.execute(params![
             self.text(&info.path),
             info.nix_hash().base16(),
             signed(info.registration_time.unwrap_or_default()),
@@ -197,7 +197,8 @@ impl Rows {
             info.ultimate.then_some(1),
             signatures,
             info.ca.as_ref().map(ToString::to_string),
-        ])?)
+        ])?;
+        Ok((inserted > 0).then(|| connection.last_insert_rowid()))
     }
 
     pub fn insert_reference(

@@ -163,48 +163,59 @@ impl Writer {
         Ok(results)
     }
 
-    /// Checks everything before it writes anything, so that there is nothing to undo.
+    /// Checks everything before it writes anything, so that there is nothing to undo. Paths that are
+    /// there stay as they are: mostly there are none, so nobody looks before there is trouble.
     fn paths(&self, connection: &Connection, paths: &[Registration]) -> Result<(), WriteError> {
-        let mut new: Vec<&Registration> = Vec::with_capacity(paths.len());
+        let is_new = |registration: &Registration| -> Result<bool, DbError> {
+            let id = self.rows.id(connection, &registration.info.path)?;
+            Ok(id.is_none())
+        };
+        let together: HashSet<&StorePath> = paths.iter().map(|it| &it.info.path).collect();
         let mut ids: HashMap<&StorePath, i64> = HashMap::new();
         for registration in paths {
-            let path = &registration.info.path;
-            match self.rows.id(connection, path)? {
-                Some(id) => {
-                    ids.insert(path, id);
-                }
-                None => new.push(registration),
-            }
-        }
-        let together: HashSet<&StorePath> = new.iter().map(|new| &new.info.path).collect();
-        for registration in &new {
             for reference in registration.info.references.iter() {
                 if together.contains(reference) || ids.contains_key(reference) {
                     continue;
                 }
-                let Some(id) = self.rows.id(connection, reference)? else {
+                if let Some(id) = self.rows.id(connection, reference)? {
+                    ids.insert(reference, id);
+                } else if is_new(registration)? {
                     return Err(WriteError::InvalidReference {
                         path: registration.info.path.clone(),
                         reference: reference.clone(),
                     });
-                };
-                ids.insert(reference, id);
+                }
             }
         }
-        if let Some((path, other)) = find_cycle(&new) {
-            return Err(WriteError::Cycle { path, other });
-        }
-        for registration in &new {
-            let id = self.rows.insert(connection, &registration.info)?;
-            ids.insert(&registration.info.path, id);
-            for (output, path) in &registration.outputs {
-                self.rows.insert_output(connection, id, output, path)?;
+        if find_cycle(&paths.iter().collect::<Vec<_>>()).is_some() {
+            let mut new = Vec::new();
+            for registration in paths {
+                if is_new(registration)? {
+                    new.push(registration);
+                }
+            }
+            if let Some((path, other)) = find_cycle(&new) {
+                return Err(WriteError::Cycle { path, other });
             }
         }
-        for registration in &new {
-            let info = &registration.info;
-            for reference in info.references.iter() {
-                if let (Some(&from), Some(&to)) = (ids.get(&info.path), ids.get(reference)) {
+        let mut new = Vec::with_capacity(paths.len());
+        for registration in paths {
+            let path = &registration.info.path;
+            let id = match self.rows.insert(connection, &registration.info)? {
+                Some(id) => {
+                    for (output, path) in &registration.outputs {
+                        self.rows.insert_output(connection, id, output, path)?;
+                    }
+                    new.push((id, registration));
+                    Some(id)
+                }
+                None => self.rows.id(connection, path)?,
+            };
+            ids.extend(id.map(|id| (path, id)));
+        }
+        for (from, registration) in new {
+            for reference in registration.info.references.iter() {
+                if let Some(&to) = ids.get(reference) {
                     self.rows.insert_reference(connection, from, to)?;
                 }
             }

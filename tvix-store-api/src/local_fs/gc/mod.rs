@@ -23,15 +23,13 @@ mod strays;
 mod sweep;
 mod trash;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::lock::GcLock;
 pub use self::options::{GcAction, GcFailure, GcOptions, GcReport};
 use super::LocalStore;
 use crate::StoreError;
-use crate::blocking::blocking;
+use crate::blocking::{StopOnDrop, blocking};
 
 /// How long to wait before a lock that another collector has is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -50,7 +48,7 @@ impl LocalStore {
     /// error: it is not valid any more, and [`GcReport::failures`] names it.
     pub async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, StoreError> {
         self.0.scratch()?;
-        let stop = StopOnDrop(Arc::default());
+        let stop = StopOnDrop::default();
         let mut pause = FIRST_PAUSE;
         let lock = loop {
             let inner = self.0.clone();
@@ -71,18 +69,10 @@ impl LocalStore {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         };
-        let (inner, stopped) = (self.0.clone(), stop.0.clone());
+        let (inner, stopped) = (self.0.clone(), stop.flag());
         blocking(&self.0.uri, move || {
             sweep::collect(&inner, lock, &options, &stopped)
         })
         .await
-    }
-}
-
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

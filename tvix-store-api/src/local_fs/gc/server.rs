@@ -1,6 +1,6 @@
 //! What a collector is told while it collects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -34,8 +34,8 @@ struct State {
     roots: HashSet<Digest>,
     /// Those of them that the collector has not heard of.
     new: Vec<Digest>,
-    /// What is being removed at this moment.
-    pending: HashSet<Digest>,
+    /// What is being removed at this moment, and how many times: names may have the same hash part.
+    pending: HashMap<Digest, u32>,
     /// The collector has ended: nothing is pending any more.
     ended: bool,
 }
@@ -47,7 +47,7 @@ impl Shared {
         if state.roots.insert(digest) {
             state.new.push(digest);
         }
-        while state.pending.contains(&digest) && !state.ended {
+        while state.pending.contains_key(&digest) && !state.ended {
             state = self
                 .removed
                 .wait(state)
@@ -66,29 +66,22 @@ impl Shared {
     }
 
     /// Begins to remove what `choose` chooses, who is given the roots that are new since the last
-    /// time. From now on whoever adds one of them as a root waits.
-    pub fn begin<T>(&self, choose: impl FnOnce(Vec<Digest>) -> (T, Vec<Digest>)) -> T {
+    /// time. From now on whoever adds one of them as a root waits, until what is returned is dropped.
+    pub fn begin<T>(
+        &self,
+        choose: impl FnOnce(Vec<Digest>) -> (T, Vec<Digest>),
+    ) -> (T, Pending<'_>) {
         let mut state = self.lock();
         let new = std::mem::take(&mut state.new);
-        let (chosen, pending) = choose(new);
-        state.pending.extend(pending);
-        chosen
+        let (chosen, digests) = choose(new);
+        (chosen, Pending::new(self, &mut state, digests))
     }
 
     /// Begins to remove what has this hash part, unless it is a root.
-    pub fn begin_quietly(&self, digest: Digest) -> bool {
+    pub fn begin_quietly(&self, digest: Digest) -> Option<Pending<'_>> {
         let mut state = self.lock();
         let free = !state.roots.contains(&digest);
-        if free {
-            state.pending.insert(digest);
-        }
-        free
-    }
-
-    /// What was begun is done.
-    pub fn done(&self) {
-        self.lock().pending.clear();
-        self.removed.notify_all();
+        free.then(|| Pending::new(self, &mut state, vec![digest]))
     }
 
     fn end(&self) {
@@ -100,6 +93,38 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is being removed. Once this is dropped, it is done.
+#[derive(Debug)]
+pub(super) struct Pending<'s> {
+    shared: &'s Shared,
+    digests: Vec<Digest>,
+}
+
+impl<'s> Pending<'s> {
+    fn new(shared: &'s Shared, state: &mut State, digests: Vec<Digest>) -> Self {
+        for digest in &digests {
+            *state.pending.entry(*digest).or_default() += 1;
+        }
+        Self { shared, digests }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        for digest in &self.digests {
+            if let Some(count) = state.pending.get_mut(digest) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pending.remove(digest);
+                }
+            }
+        }
+        drop(state);
+        self.shared.removed.notify_all();
     }
 }
 
@@ -221,18 +246,21 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let server = Server::start(listener, StoreDir::default(), shared.clone()).unwrap();
         let path: StorePath = "00bgd045z0d4icpbc2yyz4gx48ak44la-x".parse().unwrap();
-        shared.begin(|_| ((), vec![*path.digest()]));
+        let ((), pending) = shared.begin(|_| ((), vec![*path.digest()]));
         let mut client = UnixStream::connect(&socket).unwrap();
         writeln!(client, "{}", StoreDir::default().display(&path)).unwrap();
         client.set_nonblocking(true).unwrap();
         let mut answer = [0];
         // It is heard: from then on it is a root.
-        while !shared.begin(|new| (new.contains(path.digest()), Vec::new())) {
+        while !shared
+            .begin(|new| (new.contains(path.digest()), Vec::new()))
+            .0
+        {
             std::thread::yield_now();
         }
         assert!(client.read_exact(&mut answer).is_err());
         client.set_nonblocking(false).unwrap();
-        shared.done();
+        drop(pending);
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [ACKNOWLEDGED]);
         // Whoever waits for the next one learns that there is no collector any more.

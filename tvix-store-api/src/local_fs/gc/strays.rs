@@ -8,7 +8,7 @@ use rustix::fs::{Dir, FlockOperation};
 use rustix::io::Errno;
 
 use super::graph::Graph;
-use super::server::{Digest, Shared};
+use super::server::{Digest, Pending, Shared};
 use crate::StoreError;
 use crate::local_fs::Inner;
 use crate::local_fs::files::open_directory;
@@ -52,7 +52,7 @@ pub(super) fn find(inner: &Inner, graph: &Graph) -> Result<Vec<Stray>, StoreErro
     Ok(strays)
 }
 
-/// What may go at once: `None` if it has to stay.
+/// What may go at once.
 pub(super) enum Verdict {
     /// A lock that nobody holds any more.
     Lock {
@@ -64,13 +64,19 @@ pub(super) enum Verdict {
 }
 
 impl Stray {
-    /// Whether it may go. From now on whoever wants to make something of that name waits.
-    pub fn judge(&self, inner: &Inner, shared: &Shared) -> Result<Option<Verdict>, StoreError> {
+    /// How it may go; `None` if it has to stay. Whoever wants to make something of that name waits
+    /// as long as what is returned is held.
+    pub fn judge<'s>(
+        &self,
+        inner: &Inner,
+        shared: &'s Shared,
+    ) -> Result<Option<(Verdict, Option<Pending<'s>>)>, StoreError> {
+        let mut pending = None;
         if let Some(path) = &self.path {
             let digest: Digest = *path.digest();
-            let free = shared.begin_quietly(digest);
+            pending = shared.begin_quietly(digest);
             // It may have come since the graph was made.
-            if !free || inner.database.is_valid(path)? {
+            if pending.is_none() || inner.database.is_valid(path)? {
                 return Ok(None);
             }
         }
@@ -80,12 +86,12 @@ impl Stray {
                 let action = format!("locking '{}'", self.name);
                 inner.layout.failed(action, error)
             })?;
-            return Ok(lock.map(|_lock| Verdict::Lock { _lock }));
+            return Ok(lock.map(|_lock| (Verdict::Lock { _lock }, pending)));
         }
         if self.name.starts_with("tmp-") && is_in_use(inner, &self.name) {
             return Ok(None);
         }
-        Ok(Some(Verdict::Remove))
+        Ok(Some((Verdict::Remove, pending)))
     }
 }
 

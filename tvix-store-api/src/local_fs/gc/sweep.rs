@@ -1,5 +1,6 @@
 //! A collection from its beginning to its end.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,16 @@ use super::options::{GcAction, GcFailure, GcOptions, GcReport};
 use super::server::{Digest, Server, Shared};
 use super::socket;
 use super::strays::{self, Verdict};
-use super::trash::{Results, Trash, c_name, start_removing, way};
+use super::trash::{Trash, c_name};
 use crate::StoreError;
 use crate::local_fs::files::{measure, open_directory};
 use crate::local_fs::{Inner, reserve};
 
-/// How many paths go together: one transaction, synced, for all.
-const GROUP: usize = 1000;
+/// How many paths go together: one transaction, synced, for all. Few at first, so that those who
+/// remove files have something to do, and then many: each group writes most pages of the database anew,
+/// and waits for the disk.
+const FIRST_GROUP: usize = 1000;
+const GROUP: usize = 10_000;
 
 /// Collects. The caller has locked out other collectors. Blocks.
 pub(super) fn collect(
@@ -55,10 +59,10 @@ pub(super) fn collect(
     for root in &roots {
         graph.mark_path(&root.path);
     }
-    shared.begin(|new| {
+    drop(shared.begin(|new| {
         new.iter().for_each(|digest| graph.mark_digest(digest));
         ((), Vec::new())
-    });
+    }));
     let mut report = GcReport::default();
     match options.action {
         GcAction::ListLive => report.paths = graph.paths(true),
@@ -82,26 +86,27 @@ fn delete_all(
     graph: &mut Graph,
     report: &mut GcReport,
 ) -> Result<(), StoreError> {
-    let results = Results::default();
-    let (sender, receiver) = way();
+    let trash = Trash::new(inner);
     let swept = std::thread::scope(|scope| {
-        start_removing(scope, &receiver, &results).map_err(|error| {
+        // Whatever happens, the threads that remove files are told when nothing more comes.
+        let _closing = trash.start(scope).map_err(|error| {
             let action = "starting a thread that removes files".to_owned();
             inner.layout.failed(action, error)
         })?;
         let mut sweep = Sweep {
             inner,
             shared,
-            trash: Trash::new(inner, sender, &results),
+            trash: &trash,
             left: options.max_freed,
             stopped,
+            group_len: FIRST_GROUP,
             report,
         };
         sweep.strays(graph)?;
         while sweep.group(graph)? {}
         Ok(())
     });
-    let removed = results.into_removed();
+    let removed = trash.into_removed();
     report.bytes_freed += removed.bytes;
     report.failures.extend(removed.failures);
     swept?;
@@ -109,17 +114,18 @@ fn delete_all(
     Ok(())
 }
 
-struct Sweep<'a> {
+struct Sweep<'t, 'a> {
     inner: &'a Inner,
     shared: &'a Shared,
-    trash: Trash<'a>,
+    trash: &'t Trash<'a>,
     /// How many bytes are still to be freed, if that matters.
     left: Option<u64>,
-    stopped: &'a AtomicBool,
-    report: &'a mut GcReport,
+    stopped: &'t AtomicBool,
+    group_len: usize,
+    report: &'t mut GcReport,
 }
 
-impl Sweep<'_> {
+impl Sweep<'_, '_> {
     /// Whether that is enough.
     fn is_done(&self) -> bool {
         self.left == Some(0) || self.stopped.load(Ordering::Relaxed)
@@ -139,43 +145,56 @@ impl Sweep<'_> {
             if self.is_done() {
                 break;
             }
-            let verdict = stray.judge(self.inner, self.shared);
-            match &verdict {
+            let Some((verdict, _pending)) = stray.judge(self.inner, self.shared)? else {
+                continue;
+            };
+            match verdict {
                 // It is removed as whoever has a lock removes it.
-                Ok(Some(Verdict::Lock { .. })) | Ok(None) | Err(_) => {}
-                Ok(Some(Verdict::Remove)) => {
+                Verdict::Lock { .. } => {}
+                Verdict::Remove => {
                     self.count(&stray.name);
                     self.trash.take(&c_name(&stray.name));
                 }
             }
-            let removed = verdict.map(|verdict| verdict.is_some());
-            self.shared.done();
-            if removed? {
-                self.report.strays.push(stray.name);
-            }
+            self.report.strays.push(stray.name);
         }
         Ok(())
     }
 
-    /// Removes the next group; `false` if there is none.
+    /// Removes the next group; `false` if there is none. Its files may still be there afterwards, until
+    /// when whoever names one of its paths waits.
     fn group(&mut self, graph: &mut Graph) -> Result<bool, StoreError> {
         let shared = self.shared;
-        let group = shared.begin(|new| {
+        let (group, pending) = shared.begin(|new| {
             new.iter().for_each(|digest| graph.mark_digest(digest));
             let group = self.choose(graph);
             let pending = group.iter().filter_map(|index| digest(graph, *index));
             let pending: Vec<Digest> = pending.collect();
             (group, pending)
         });
-        let removed = self.remove(graph, &group);
-        shared.done();
-        removed?;
-        Ok(!group.is_empty())
+        self.group_len = GROUP;
+        if group.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<i64> = group.iter().map(|index| graph.node(*index).id).collect();
+        let referred_to = self.inner.database.remove(&ids)?;
+        let stay: HashSet<i64> = referred_to.iter().copied().collect();
+        let nodes = group.iter().map(|index| graph.node(*index));
+        let removed = nodes.filter(|node| !stay.contains(&node.id));
+        let removed: Vec<StorePath> = removed.filter_map(|node| node.path.clone()).collect();
+        let names = removed.iter().map(|path| c_name(&path.to_string()));
+        self.trash.take_all(names.collect(), pending);
+        self.report.paths.extend(removed);
+        // Somebody has registered what refers to them since the graph was made.
+        for id in referred_to {
+            graph.mark_id(id);
+        }
+        Ok(true)
     }
 
     fn choose(&mut self, graph: &mut Graph) -> Vec<Index> {
         let mut group = Vec::new();
-        while group.len() < GROUP && !self.is_done() {
+        while group.len() < self.group_len && !self.is_done() {
             let Some(index) = graph.next_dead() else {
                 break;
             };
@@ -185,30 +204,6 @@ impl Sweep<'_> {
             group.push(index);
         }
         group
-    }
-
-    fn remove(&mut self, graph: &mut Graph, group: &[Index]) -> Result<(), StoreError> {
-        if group.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<i64> = group.iter().map(|index| graph.node(*index).id).collect();
-        let referred_to = self.inner.database.remove(&ids)?;
-        for index in group {
-            let node = graph.node(*index);
-            if referred_to.contains(&node.id) {
-                continue;
-            }
-            let Some(path) = node.path.clone() else {
-                continue;
-            };
-            self.trash.take(&c_name(&path.to_string()));
-            self.report.paths.push(path);
-        }
-        // Somebody has registered what refers to them since the graph was made.
-        for id in referred_to {
-            graph.mark_id(id);
-        }
-        Ok(())
     }
 }
 

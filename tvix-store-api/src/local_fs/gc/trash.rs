@@ -1,143 +1,208 @@
-//! Getting rid of files: out of the store directory at once, off the disk beside that.
+//! Getting rid of files: out of the store directory first, off the disk beside that.
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread::Scope;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, Scope};
 
 use rustix::io::Errno;
 
 use super::options::GcFailure;
+use super::server::Pending;
 use crate::local_fs::Inner;
 use crate::local_fs::files::{move_tree, remove_counted, remove_file_counted};
 use crate::local_fs::scratch::Scratch;
 
-/// How many threads remove trees.
+/// How many threads remove files.
 const THREADS: usize = 2;
 
-/// How many trees may wait for them.
-const WAITING: usize = 256;
+/// Names that a thread takes at once.
+const CHUNK: usize = 256;
 
-/// What has left the store directory, and is on its way off the disk.
+/// How many chunks, and how many trees that have left the store directory, may wait. While there are
+/// more trees they come first.
+const WAITING_CHUNKS: usize = 40;
+const WAITING_TREES: usize = 512;
+
+/// What is to leave the store directory, what has left it, and what has become of that.
 pub(super) struct Trash<'a> {
     inner: &'a Inner,
-    sender: SyncSender<Trashed>,
-    results: &'a Results,
+    state: Mutex<State<'a>>,
+    changed: Condvar,
 }
 
-pub(super) struct Trashed {
+#[derive(Default)]
+struct State<'a> {
+    chunks: VecDeque<Chunk<'a>>,
+    trees: Vec<Tree>,
+    removed: Removed,
+    /// Nothing more comes.
+    closed: bool,
+}
+
+/// Things in the store directory, and what ends once all of their group have left it.
+struct Chunk<'a> {
+    names: Vec<CString>,
+    _pending: Arc<Pending<'a>>,
+}
+
+/// A tree that has left the store directory.
+struct Tree {
     place: Scratch,
     path: PathBuf,
 }
 
-/// What has become of it.
-#[derive(Default)]
-pub(super) struct Results(Mutex<Removed>);
-
+/// What is gone.
 #[derive(Default)]
 pub(super) struct Removed {
     pub bytes: u64,
     pub failures: Vec<GcFailure>,
 }
 
-impl Results {
-    fn add(&self, path: PathBuf, removed: Result<u64, Errno>) {
-        let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match removed {
-            Ok(bytes) => results.bytes += bytes,
-            Err(error) => results.failures.push(GcFailure {
-                path,
-                source: error.into(),
-            }),
-        }
-    }
-
-    pub fn into_removed(self) -> Removed {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is on its way from the collector to those who remove it.
-pub(super) fn way() -> (SyncSender<Trashed>, Mutex<Receiver<Trashed>>) {
-    let (sender, receiver) = sync_channel(WAITING);
-    (sender, Mutex::new(receiver))
-}
-
-/// Starts the threads that remove what comes. They end when nothing more can come.
-pub(super) fn start_removing<'scope, 'a>(
-    scope: &'scope Scope<'scope, 'a>,
-    receiver: &'a Mutex<Receiver<Trashed>>,
-    results: &'a Results,
-) -> io::Result<()> {
-    for _ in 0..THREADS {
-        std::thread::Builder::new()
-            .name("gc-remove".into())
-            .spawn_scoped(scope, move || remove_all(receiver, results))?;
-    }
-    Ok(())
-}
+/// Has the threads end when it is dropped, once nothing is left.
+pub(super) struct Closing<'t, 'a>(&'t Trash<'a>);
 
 impl<'a> Trash<'a> {
-    pub fn new(inner: &'a Inner, sender: SyncSender<Trashed>, results: &'a Results) -> Self {
+    pub fn new(inner: &'a Inner) -> Self {
         Self {
             inner,
-            sender,
-            results,
+            state: Mutex::default(),
+            changed: Condvar::new(),
         }
+    }
+
+    /// Starts the threads that remove what comes.
+    pub fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> io::Result<Closing<'env, 'a>>
+    where
+        'a: 'env,
+    {
+        let closing = Closing(self);
+        for _ in 0..THREADS {
+            Builder::new()
+                .name("gc-remove".into())
+                .spawn_scoped(scope, || self.work())?;
+        }
+        Ok(closing)
     }
 
     /// Removes what has that name in the store directory from there. What is in it goes later.
-    /// Bytes and failures are in the results in the end.
     pub fn take(&self, name: &CStr) {
-        let path = self
-            .inner
-            .layout
-            .store
-            .join(name.to_string_lossy().as_ref());
-        match self.try_take(name, &path) {
-            Ok(Some(bytes)) => self.results.add(path, Ok(bytes)),
-            Ok(None) => {}
-            Err(error) => self.results.add(path, Err(error)),
+        if let Some(tree) = self.leave(name) {
+            self.lock().trees.push(tree);
+            self.changed.notify_all();
         }
     }
 
-    fn try_take(&self, name: &CStr, path: &Path) -> Result<Option<u64>, Errno> {
+    /// Has all of these removed by other threads, and `pending` dropped once they have left the store
+    /// directory. Waits while others do.
+    pub fn take_all(&self, names: Vec<CString>, pending: Pending<'a>) {
+        let pending = Arc::new(pending);
+        let mut state = self.lock();
+        while state.chunks.len() > WAITING_CHUNKS {
+            state = self.wait(state);
+        }
+        state.chunks.extend(names.chunks(CHUNK).map(|names| Chunk {
+            names: names.to_vec(),
+            _pending: pending.clone(),
+        }));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    pub fn into_removed(self) -> Removed {
+        let state = self.state.into_inner();
+        state.unwrap_or_else(PoisonError::into_inner).removed
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            let trees_first = state.trees.len() > WAITING_TREES;
+            if !trees_first && let Some(chunk) = state.chunks.pop_front() {
+                drop(state);
+                // Whoever has more of them may be waiting.
+                self.changed.notify_all();
+                let trees: Vec<Tree> = chunk
+                    .names
+                    .iter()
+                    .filter_map(|name| self.leave(name))
+                    .collect();
+                drop(chunk);
+                state = self.lock();
+                state.trees.extend(trees);
+            } else if let Some(Tree { place, path }) = state.trees.pop() {
+                drop(state);
+                let (directory, name) = place.place();
+                self.record(path, remove_counted(directory, name));
+                state = self.lock();
+            } else if state.closed {
+                return;
+            } else {
+                state = self.wait(state);
+            }
+        }
+    }
+
+    /// Removes it from the store directory, and returns it if there is something in it.
+    fn leave(&self, name: &CStr) -> Option<Tree> {
+        let path = self.inner.layout.store.join(&*name.to_string_lossy());
+        match self.try_leave(name) {
+            Ok(Ok(bytes)) => self.record(path, Ok(bytes)),
+            Ok(Err(place)) => return Some(Tree { place, path }),
+            Err(error) => self.record(path, Err(error)),
+        }
+        None
+    }
+
+    /// Returns how many bytes that has freed, or where a tree is now.
+    fn try_leave(&self, name: &CStr) -> Result<Result<u64, Scratch>, Errno> {
         let store = self.inner.store_fd.as_fd();
         if let Some(bytes) = remove_file_counted(store, name)? {
-            return Ok(Some(bytes));
+            return Ok(Ok(bytes));
         }
         let Ok(scratch) = self.inner.scratch() else {
             return Err(Errno::ROFS);
         };
         let place = scratch.reserve();
         match move_tree((store, name), place.place()) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(Some(0)),
+            Ok(()) => Ok(Err(place)),
+            Err(Errno::NOENT) => Ok(Ok(0)),
             // If it cannot be moved it goes where it is: nobody can take it for valid.
-            Err(_) => return remove_counted(store, name).map(Some),
+            Err(_) => remove_counted(store, name).map(Ok),
         }
-        let path = path.to_owned();
-        if let Err(unsent) = self.sender.send(Trashed { place, path }) {
-            let (directory, name) = unsent.0.place.place();
-            return remove_counted(directory, name).map(Some);
+    }
+
+    fn record(&self, path: PathBuf, removed: Result<u64, Errno>) {
+        let removed_before = &mut self.lock().removed;
+        match removed {
+            Ok(bytes) => removed_before.bytes += bytes,
+            Err(error) => removed_before.failures.push(GcFailure {
+                path,
+                source: error.into(),
+            }),
         }
-        Ok(None)
+    }
+
+    fn wait<'g>(&self, state: MutexGuard<'g, State<'a>>) -> MutexGuard<'g, State<'a>> {
+        let waited = self.changed.wait(state);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn remove_all(receiver: &Mutex<Receiver<Trashed>>, results: &Results) {
-    loop {
-        let next = receiver
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
-        let Ok(trashed) = next else { return };
-        let (directory, name) = trashed.place.place();
-        let removed = remove_counted(directory, name);
-        results.add(trashed.path, removed);
+impl Drop for Closing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
     }
 }
 
