@@ -1,8 +1,6 @@
 //! Between asynchronous streams and work that blocks.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -34,23 +32,6 @@ where
                 message: format!("work on a blocking thread was lost: {error}"),
             })
         })
-    }
-}
-
-/// Tells work on another thread that nobody waits for it any more.
-#[derive(Debug, Default)]
-pub(crate) struct StopOnDrop(Arc<AtomicBool>);
-
-impl StopOnDrop {
-    /// True once this is dropped.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -16,7 +16,9 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName};
 
 pub use self::local_path::LocalPath;
-pub(crate) use self::source::{add_tree, expect};
+pub(crate) use self::source::add_tree;
+#[cfg(all(unix, feature = "local-fs"))]
+pub(crate) use self::source::expect;
 use crate::verify::NarVerifier;
 use crate::{Becomes, SourceTree, Store, StoreError};
 

@@ -16,7 +16,8 @@ use super::add_group::again;
 use super::add_many::GROUP;
 use super::import::SMALL;
 use super::{Inner, LocalStore};
-use crate::blocking::{StopOnDrop, blocking};
+use crate::blocking::blocking;
+use crate::local_fs::stop::StopOnDrop;
 use crate::{Becomes, SourceTree, StoreError, VerifiedObject};
 
 /// How many threads read.

@@ -20,6 +20,7 @@ mod repair;
 mod reserve;
 mod roots;
 mod scratch;
+mod stop;
 mod temp_roots;
 mod verify_all;
 

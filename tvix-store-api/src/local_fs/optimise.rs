@@ -17,7 +17,8 @@ use rustix::io::Errno;
 use super::files::{CANONICAL_TIMES, open_directory, remove_tree};
 use super::{Inner, LocalStore};
 use crate::StoreError;
-use crate::blocking::{StopOnDrop, blocking};
+use crate::blocking::blocking;
+use crate::local_fs::stop::StopOnDrop;
 
 /// How to have equal files share their space.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -29,7 +29,8 @@ use self::lock::GcLock;
 pub use self::options::{GcAction, GcFailure, GcOptions, GcReport};
 use super::LocalStore;
 use crate::StoreError;
-use crate::blocking::{StopOnDrop, blocking};
+use crate::blocking::blocking;
+use crate::local_fs::stop::StopOnDrop;
 
 /// How long to wait before a lock that another collector has is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
