@@ -357,14 +357,18 @@ impl Drop for S3 {
     }
 }
 
-/// Credentials come from the environment, which only a new process can be given.
-#[tokio::test]
+/// Credentials come from the environment, which only a new process can be given: this one again, with
+/// the server's address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_in_s3() {
+    if let Ok(address) = std::env::var("S3_ADDRESS") {
+        return s3_with_credentials(&address).await;
+    }
     let world = LocalWorld::new().await;
     let server = S3::start(&world).await;
     server.put_bucket("cache").await;
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "s3_with_credentials", "--nocapture"])
+        .args(["--exact", "a_cache_in_s3", "--nocapture"])
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("S3_ADDRESS", &server.address)
@@ -376,10 +380,7 @@ async fn a_cache_in_s3() {
     assert!(out.contains("1 passed"), "{out}");
 }
 
-#[ignore = "run by a_cache_in_s3"]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_with_credentials() {
-    let address = std::env::var("S3_ADDRESS").unwrap();
+async fn s3_with_credentials(address: &str) {
     let world = LocalWorld::new().await;
     let path = fill(&world).await;
     let uri = format!(

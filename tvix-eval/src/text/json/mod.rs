@@ -1,8 +1,10 @@
 //! JSON as C++ Nix reads and writes it.
 
+mod problem;
 mod read;
 
-pub use read::{JsonError, JsonProblem, JsonSink, read};
+pub use problem::{JsonError, JsonProblem};
+pub use read::{JsonSink, read};
 
 /// A string cannot be JSON, because it is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! The reader: one pass, no recursion, no tree.
 
-use std::fmt;
+mod strings;
 
 use super::super::number::read_float;
+use super::problem::{JsonError, JsonProblem};
 
 /// Takes what a reader finds, in order.
 ///
@@ -34,83 +35,6 @@ pub trait JsonSink {
     /// `}`
     fn end_set(&mut self) -> Result<(), Self::Error>;
 }
-
-/// What is wrong with a text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JsonProblem<E> {
-    /// There is nothing in it.
-    #[error(
-        "attempting to parse an empty input; check that your input string or stream contains the expected JSON"
-    )]
-    Empty,
-    /// Something else should stand here.
-    #[error("syntax error while parsing {parsing} - {found}{}", expecting(wanted))]
-    Syntax {
-        /// What was being read.
-        parsing: &'static str,
-        /// What stands here.
-        found: String,
-        /// What should, if that can be said.
-        wanted: Option<&'static str>,
-    },
-    /// A string or key with a NUL, which the language cannot hold.
-    #[error(
-        "input string '{}' cannot be represented as Nix string because it contains null bytes",
-        .0.replace('\0', "␀")
-    )]
-    Nul(String),
-    /// A number too large for a float.
-    #[error("number overflow parsing '{0}'")]
-    Overflow(String),
-    /// A number from 2^63 to 2^64 - 1. Above that, numbers become floats.
-    #[error("unsigned json number {0} outside of Nix integer range")]
-    Unsigned(u64),
-    /// Lists and sets in each other deeper than allowed.
-    #[error("nested too deeply")]
-    Depth,
-    /// The sink gave up.
-    #[error("{0}")]
-    Sink(E),
-}
-
-fn expecting(wanted: &Option<&'static str>) -> String {
-    wanted.map_or_else(String::new, |wanted| format!("; expected {wanted}"))
-}
-
-/// A text is not JSON, or not JSON that can be used. It is shown in the words of C++ Nix, which
-/// are those of the library that reads JSON for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JsonError<E> {
-    /// Counted from 1.
-    pub line: usize,
-    /// In bytes, counted from 1.
-    pub column: usize,
-    /// What is wrong there.
-    pub problem: JsonProblem<E>,
-}
-
-impl<E: fmt::Display> fmt::Display for JsonError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            line,
-            column,
-            problem,
-        } = self;
-        match problem {
-            JsonProblem::Empty | JsonProblem::Syntax { .. } => write!(
-                f,
-                "[json.exception.parse_error.101] parse error at line {line}, column {column}: {problem}"
-            ),
-            JsonProblem::Overflow(_) => write!(f, "[json.exception.out_of_range.406] {problem}"),
-            JsonProblem::Nul(_) | JsonProblem::Unsigned(_) => problem.fmt(f),
-            _ => write!(f, "at line {line}, column {column}: {problem}"),
-        }
-    }
-}
-
-impl<E: fmt::Debug + fmt::Display> std::error::Error for JsonError<E> {}
 
 /// Reads a text, and gives what it holds to a sink.
 ///
@@ -448,112 +372,12 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             )),
         }
     }
-
-    /// How far a string goes on as it is.
-    fn plain(&self, from: usize) -> Read<&'t str, S> {
-        let rest = &self.text[from..];
-        let length = rest
-            .iter()
-            .position(|b| matches!(b, b'"' | b'\\' | 0..0x20))
-            .unwrap_or(rest.len());
-        std::str::from_utf8(&rest[..length])
-            .or_else(|_| self.invalid("invalid string: ill-formed UTF-8 byte", None))
-    }
-
-    /// Reads a string, of which the quote is next. It is a part of the text if nothing in it is escaped.
-    fn string<'b>(&mut self, scratch: &'b mut String) -> Read<&'b str, S>
-    where
-        't: 'b,
-    {
-        self.at += 1;
-        let first = self.plain(self.at)?;
-        self.at += first.len();
-        if self.text.get(self.at) == Some(&b'"') {
-            self.at += 1;
-            return Ok(first);
-        }
-        scratch.clear();
-        scratch.push_str(first);
-        loop {
-            match self.text.get(self.at) {
-                None => return self.invalid("invalid string: missing closing quote", None),
-                Some(b'"') => {
-                    self.at += 1;
-                    break;
-                }
-                Some(b'\\') => scratch.push(self.escape()?),
-                Some(_) => {
-                    return self
-                        .invalid("invalid string: control characters must be escaped", None);
-                }
-            }
-            let more = self.plain(self.at)?;
-            self.at += more.len();
-            scratch.push_str(more);
-        }
-        if scratch.contains('\0') {
-            return Err(JsonProblem::Nul(scratch.clone()));
-        }
-        Ok(scratch)
-    }
-
-    fn escape(&mut self) -> Read<char, S> {
-        let character = match self.text.get(self.at + 1) {
-            None => return self.invalid("invalid string: missing closing quote", None),
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(*byte),
-            Some(b'u') => {
-                let mut code = self.unit(self.at)?;
-                self.at += 6;
-                if let 0xd800..0xdc00 = code {
-                    let low = match self.text.get(self.at..self.at + 2) {
-                        Some(b"\\u") => self.unit(self.at)?,
-                        _ => 0,
-                    };
-                    if !(0xdc00..0xe000).contains(&low) {
-                        return self.invalid("invalid string: surrogate U+D800..U+DBFF must be followed by U+DC00..U+DFFF", None);
-                    }
-                    self.at += 6;
-                    code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-                }
-                let Some(character) = char::from_u32(code) else {
-                    return self.invalid(
-                        "invalid string: surrogate U+DC00..U+DFFF must follow U+D800..U+DBFF",
-                        None,
-                    );
-                };
-                return Ok(character);
-            }
-            Some(_) => {
-                return self.invalid("invalid string: forbidden character after backslash", None);
-            }
-        };
-        self.at += 2;
-        Ok(character)
-    }
-
-    /// The four digits of `\u....`.
-    fn unit(&self, at: usize) -> Read<u32, S> {
-        let digits = self.text.get(at + 2..at + 6).unwrap_or_default();
-        let value = digits.iter().try_fold(0, |value, digit| {
-            Some(value * 16 + char::from(*digit).to_digit(16)?)
-        });
-        match value {
-            Some(value) if digits.len() == 4 => Ok(value),
-            _ => self.invalid(
-                "invalid string: '\\u' must be followed by 4 hex digits",
-                None,
-            ),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use super::*;
     use std::fmt::Write as _;
 
