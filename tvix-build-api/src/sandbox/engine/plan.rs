@@ -206,8 +206,9 @@ impl Plan {
             ),
             envp: CStringArray::new(env.collect::<Result<_, _>>()?),
             // Before anything that takes time: the child has copies of all the program's
-            // descriptors, and a file that one of them can write to cannot be executed.
-            steps: vec![Step::Descriptors],
+            // descriptors, and a file that one of them can write to cannot be executed. A parent that
+            // is killed meanwhile leaves nobody waiting for him.
+            steps: vec![Step::Descriptors, Step::DieWithParent],
             sandboxed: spec.isolation == Isolation::Sandbox,
             namespaces: 0,
             id_map: None,
@@ -334,7 +335,7 @@ impl Plan {
         if self.id_map.is_some() {
             self.steps.push(Step::DropCapabilities);
         }
-        // A change of user clears the parent-death signal, so this comes after it.
+        // Again, as a change of user clears the parent-death signal.
         self.steps.push(Step::DieWithParent);
         Ok(())
     }

@@ -502,3 +502,79 @@ impl Drop for Dumpable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sandbox::engine::plan::Privileges;
+    use crate::sandbox::engine::spec::{HostIds, Isolation, SandboxSpec};
+    use crate::sandbox::engine::template::Templates;
+
+    const KILLED: &str = "TVIX_TEST_KILLED_PARENT";
+
+    /// Starts a child, and is killed before the users are mapped that it waits for.
+    fn be_killed() -> ! {
+        let directory = std::env::temp_dir();
+        let spec = SandboxSpec {
+            isolation: Isolation::None,
+            ..SandboxSpec::new("/bin/true")
+        };
+        let privileges = Privileges {
+            root: false,
+            pid_namespace: true,
+            groups: false,
+            caller: HostIds {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
+        };
+        let plan = Plan::new(&spec, &Templates::new(directory), privileges).unwrap();
+        let (errors, errors_writer) = io::pipe().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let context = Context {
+            plan: &plan,
+            stdin: null.as_raw_fd(),
+            log: null.as_raw_fd(),
+            errors: errors_writer.as_raw_fd(),
+            identity: AtomicU32::new(child::IDENTITY_PENDING),
+        };
+        let mut stack = Stack::new().unwrap();
+        let (pid, _pidfd) = stack.clone_child(&context, plan.namespaces).unwrap();
+        println!("\nchild {}", pid.as_raw_nonzero());
+        // It waits by then, or finds out later that nobody is there.
+        std::thread::sleep(Duration::from_millis(100));
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        drop(errors);
+        unreachable!("killed")
+    }
+
+    /// Fails without `DieWithParent` before `AwaitIdentity`.
+    #[test]
+    fn who_waits_for_a_parent_that_is_killed_ends() {
+        if std::env::var_os(KILLED).is_some() {
+            be_killed();
+        }
+        let name = "sandbox::engine::spawner::tests::who_waits_for_a_parent_that_is_killed_ends";
+        let mut parent = Command::new(std::env::current_exe().unwrap());
+        let output = parent
+            .args(["--exact", name, "--nocapture"])
+            .env(KILLED, "1");
+        // Its end closes the pipes, or the child has them still.
+        let output = output.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let child = text.lines().find_map(|line| line.strip_prefix("child "));
+        let child = Pid::from_raw(child.unwrap().parse().unwrap()).unwrap();
+        let begun = Instant::now();
+        while rustix::process::test_kill_process(child).is_ok() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
+                panic!("it is there still");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
