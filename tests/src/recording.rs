@@ -85,8 +85,22 @@ impl<S: Store> Store for RecordingStore<S> {
         self.inner.valid_paths(paths).await
     }
 
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        self.inner.path_infos(paths).await
+    }
+
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
         self.inner.nar(path).await
+    }
+
+    async fn read_many(
+        &self,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        self.inner.read_many(infos).await
     }
 
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {

@@ -46,8 +46,22 @@ macro_rules! forward {
                 (**self).valid_paths(paths).await
             }
 
+            async fn path_infos(
+                &self,
+                paths: &[StorePath],
+            ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+                (**self).path_infos(paths).await
+            }
+
             async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
                 (**self).nar(path).await
+            }
+
+            async fn read_many(
+                &self,
+                infos: Vec<Arc<PathInfo>>,
+            ) -> Vec<Result<VerifiedObject, StoreError>> {
+                (**self).read_many(infos).await
             }
 
             async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {

@@ -8,20 +8,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use crate::verify::{NarVerifier, check_address};
+use crate::ext::many::receive;
+use crate::verify::check_address;
 use crate::{NarStream, Store, StoreError, StoreUri};
 
 /// So that readers and writers on other cores seldom meet. A power of two.
 const SHARDS: usize = 16;
-
-/// How much is hashed before other tasks get a turn.
-const TURN: usize = 256 * 1024;
 
 /// A store in memory: for tests, for building without a trace, and as the fast tier of another.
 ///
@@ -197,37 +195,6 @@ impl Store for MemoryStore {
         known.or_insert_with(|| realisation.clone());
         Ok(())
     }
-}
-
-/// Reads and verifies all of `nar`. Its size is known to be right, if not its origin, so that
-/// the memory taken is what was announced at most.
-async fn receive(info: &PathInfo, mut nar: NarStream) -> Result<Bytes, StoreError> {
-    let mut verifier = NarVerifier::new(info);
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(chunk) = nar.next().await.transpose()? {
-        for piece in chunk.chunks(TURN) {
-            verifier.update(piece, |_| Ok(()))?;
-            if piece.len() == TURN {
-                tokio::task::yield_now().await;
-            }
-        }
-        // One that comes in one piece is not copied.
-        if first.is_empty() && joined.is_empty() {
-            first = chunk;
-        } else {
-            if joined.is_empty() {
-                joined.extend_from_slice(&std::mem::take(&mut first));
-            }
-            joined.extend_from_slice(&chunk);
-        }
-    }
-    verifier.finish()?;
-    Ok(if joined.is_empty() {
-        first
-    } else {
-        joined.freeze()
-    })
 }
 
 /// Seconds since 1970.

@@ -53,6 +53,11 @@ impl VerifiedObject {
         let mut verifier = NarVerifier::new(&info);
         verifier.update(&nar, |_| Ok(()))?;
         verifier.finish()?;
+        Ok(Self::checked(dir, info, nar))
+    }
+
+    /// What was checked already, its address too.
+    pub(crate) fn checked(dir: &StoreDir, info: PathInfo, nar: Bytes) -> Self {
         let mut object = Self {
             dir: dir.clone(),
             info,
@@ -64,7 +69,7 @@ impl VerifiedObject {
         {
             object.outputs = derivation_outputs(dir, &object.info.path, contents);
         }
-        Ok(object)
+        object
     }
 
     /// A text, under the path that follows from its contents and what it refers to.
@@ -349,7 +354,7 @@ fn single_file(nar: &[u8]) -> Option<(bool, &[u8])> {
 }
 
 /// The NAR of a file or tree; `None` if it has more than `limit` bytes.
-fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarError> {
+pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarError> {
     if let Some(nar) = small_file(file, limit).map_err(|source| NarError::File {
         action: "read",
         path: file.to_owned(),

@@ -14,7 +14,7 @@ use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath, StorePathName};
 
-use crate::ext::add_tree;
+use crate::ext::{add_tree, many};
 use crate::{StoreError, StoreUri, VerifiedObject};
 
 /// A NAR as it comes, in chunks of any size. After an error nothing more comes.
@@ -88,10 +88,34 @@ pub trait Store: Send + Sync + Debug {
     /// Which of `paths` are valid, in one round trip as far as the back end can.
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError>;
 
+    /// As [`path_info`](Self::path_info) for each of `paths`, in their order, in one round trip as far
+    /// as the back end can. Fails if that would fail for one of them.
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        many::path_infos(self, paths).await
+    }
+
     /// The NAR of `path`.
     ///
     /// Fails with [`StoreError::NotFound`] if it is not valid, at once or in the stream.
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError>;
+
+    /// The paths that `infos` are about, with contents that were checked against these, in their order;
+    /// the counterpart of [`add_many`](Self::add_many). All of them are in memory at once: for what is
+    /// small.
+    ///
+    /// # Errors
+    ///
+    /// Of each, alone: [`StoreError::NotFound`]; what [`VerifiedObject::verify`] fails with if it is not
+    /// what its info says; those of reading.
+    async fn read_many(
+        &self,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        many::read_many(self, infos).await
+    }
 
     /// Makes `info.path` valid with the contents of `nar`.
     ///

@@ -10,6 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 
+use crate::ext::many;
 use crate::{NarStream, SourceTree, Store, StoreError, StoreExt as _, StoreUri, VerifiedObject};
 
 /// Several stores as one: a local store before binary caches, memory before a local store.
@@ -191,12 +192,61 @@ impl Store for TieredStore {
         }
     }
 
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        let mut infos = vec![None; paths.len()];
+        let mut left: Vec<usize> = (0..paths.len()).collect();
+        for tier in self.tiers() {
+            if left.is_empty() {
+                break;
+            }
+            let asked: Vec<StorePath> = left.iter().map(|&index| paths[index].clone()).collect();
+            let Ok(found) = tier.path_infos(&asked).await else {
+                // Each for itself: it may be one of them that the tier fails for.
+                return many::path_infos(self, paths).await;
+            };
+            for (index, info) in left.iter().zip(found) {
+                infos[*index] = info;
+            }
+            left.retain(|&index| infos[index].is_none());
+        }
+        Ok(infos)
+    }
+
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
         let found = self.first_some(NarOf(path)).await?;
         found.ok_or_else(|| StoreError::NotFound {
             store: self.uri().clone(),
             path: path.clone(),
         })
+    }
+
+    async fn read_many(
+        &self,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        let not_found = |info: &Arc<PathInfo>| StoreError::NotFound {
+            store: self.uri().clone(),
+            path: info.path.clone(),
+        };
+        let mut results: Vec<_> = infos.iter().map(|info| Err(not_found(info))).collect();
+        let mut left: Vec<usize> = (0..infos.len()).collect();
+        for tier in self.tiers() {
+            if left.is_empty() {
+                break;
+            }
+            let wanted = left.iter().map(|&index| infos[index].clone()).collect();
+            for (&index, result) in left.iter().zip(tier.read_many(wanted).await) {
+                // The first failure is told, unless a later tier has it.
+                if result.is_ok() || matches!(results[index], Err(StoreError::NotFound { .. })) {
+                    results[index] = result;
+                }
+            }
+            left.retain(|&index| results[index].is_err());
+        }
+        results
     }
 
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {

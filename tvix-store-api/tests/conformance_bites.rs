@@ -38,6 +38,12 @@ enum Fault {
     FindsNothingEmpty,
     /// Refuses all of a batch for what is wrong with one of it.
     RefusesBatches,
+    /// Tells of many paths in an order of its own.
+    InfosInAnyOrder,
+    /// Reads nothing of many of which it cannot read one.
+    ReadsAllOrNothing,
+    /// Says that what it has read is as it should be.
+    ReadsUnchecked,
     /// Takes a tree for whatever it should become.
     TakesAnyTree,
     /// Panics when asked for a realisation.
@@ -97,6 +103,39 @@ impl Store for Broken {
 
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         self.inner.valid_paths(paths).await
+    }
+
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        let mut paths = paths.to_vec();
+        if self.fault == Fault::InfosInAnyOrder {
+            paths.sort_unstable();
+        }
+        let mut infos = Vec::new();
+        for path in &paths {
+            infos.push(self.path_info(path).await?);
+        }
+        Ok(infos)
+    }
+
+    async fn read_many(
+        &self,
+        mut infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        if self.fault == Fault::ReadsUnchecked {
+            for info in &mut infos {
+                if let Ok(Some(right)) = self.inner.path_info(&info.path).await {
+                    *info = right;
+                }
+            }
+        }
+        let mut read = self.inner.read_many(infos).await;
+        if self.fault == Fault::ReadsAllOrNothing && read.iter().any(Result::is_err) {
+            read.clear();
+        }
+        read
     }
 
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
@@ -273,6 +312,18 @@ async fn every_fault_is_found_by_the_cases_for_it() {
         (
             Fault::RefusesBatches,
             &["one_bad_object_of_a_batch_is_refused_alone"],
+        ),
+        (
+            Fault::InfosInAnyOrder,
+            &["infos_of_many_paths_come_in_their_order"],
+        ),
+        (
+            Fault::ReadsAllOrNothing,
+            &["a_path_that_cannot_be_read_keeps_no_other_from_being_read"],
+        ),
+        (
+            Fault::ReadsUnchecked,
+            &["a_path_that_cannot_be_read_keeps_no_other_from_being_read"],
         ),
         (
             Fault::TakesAnyTree,

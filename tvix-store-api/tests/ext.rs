@@ -59,6 +59,56 @@ async fn closures_are_copied_references_first_and_once() {
     assert!(matches!(error, StoreError::OtherStoreDir { .. }), "{error}");
 }
 
+/// Groups of small paths, and large ones, that refer to each other; and one that was damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
+    let root = Root::new();
+    let from = LocalStore::open(LocalStoreOptions::new(root.path()))
+        .await
+        .unwrap();
+    let mut paths: Vec<StorePath> = Vec::new();
+    for number in 0..400 {
+        // What came just before, and long ago, so that groups depend on each other.
+        let references = [number - 1, number - 150_i32].into_iter();
+        let references = references.filter_map(|it| paths.get(usize::try_from(it).ok()?));
+        let size = if number % 90 == 89 { 300_000 } else { 10 };
+        let contents = format!("{number} {}", "x".repeat(size));
+        let name = format!("text-{number}").parse().unwrap();
+        let references = references.cloned().collect();
+        let added = from.add_text(name, contents.as_bytes(), references).await;
+        paths.push(added.unwrap());
+    }
+    let last = paths.last().unwrap().clone();
+    let to = memory();
+    let copied = from.copy_closure(&to, &[last.clone()]).await.unwrap();
+    let copied: Vec<_> = copied.iter().map(|info| info.path.clone()).collect();
+    assert_eq!(copied, paths);
+    for path in &paths {
+        to.verify(path).await.unwrap();
+        assert_eq!(
+            to.require(path).await.unwrap().nar_hash,
+            from.require(path).await.unwrap().nar_hash
+        );
+    }
+
+    for damaged in [200, 179] {
+        let file = from.real_path(&paths[damaged]);
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "damaged").unwrap();
+        let to = memory();
+        let error = from.copy_closure(&to, &[last.clone()]).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Lie { path, store, .. }
+                if *path == paths[damaged] && store == from.uri()),
+            "{error}"
+        );
+        assert!(to.is_valid(&paths[damaged - 1]).await.unwrap());
+        for path in &paths[damaged..] {
+            assert!(!to.is_valid(path).await.unwrap(), "{path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_flipped_byte_is_found() {
     let root = Root::new();

@@ -176,6 +176,25 @@ async fn read_only_stores_read() {
     assert!(matches!(store.scratch(), Err(StoreError::ReadOnly { .. })));
 }
 
+/// A database is given up that takes no end, but a question about many paths is many questions.
+/// Fails if only the first look-up begins anew.
+#[tokio::test]
+async fn any_number_of_paths_is_looked_up() {
+    let root = tempfile::tempdir().unwrap();
+    drop(open(root.path()));
+    let read_only = LocalStoreOptions::new(root.path()).read_only(true);
+    let store = LocalStore::open(read_only).await.unwrap();
+    let unknown = |number: u32| {
+        let mut digest = [0; 20];
+        digest[..4].copy_from_slice(&number.to_le_bytes());
+        StorePath::new(digest, "x".parse().unwrap())
+    };
+    let unknown: Vec<StorePath> = (0..400_000).map(unknown).collect();
+    assert_eq!(store.valid_paths(&unknown).await.unwrap().len(), 0);
+    let infos = store.path_infos(&unknown).await.unwrap();
+    assert!(infos.iter().all(Option::is_none));
+}
+
 fn with_sources(error: &dyn std::error::Error) -> String {
     let source = error.source().map(with_sources).unwrap_or_default();
     format!("{error}: {source}")

@@ -22,6 +22,7 @@
 //! ```
 
 mod codec;
+mod compress;
 mod decode;
 mod info;
 mod key;
@@ -51,7 +52,7 @@ use self::memo::Memo;
 use self::request::Requests;
 use self::transport::TransportError;
 use crate::blocking::blocking;
-use crate::ext::add_tree;
+use crate::ext::{add_tree, many};
 use crate::{BoxError, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// The largest narinfo that is read: one with 10,000 references fits.
@@ -298,6 +299,13 @@ impl Store for BinaryCache {
             .await
     }
 
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        many::path_infos(self, paths).await
+    }
+
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
         let narinfo = self.trusted(path).await?;
         let info = narinfo.ok_or_else(|| self.not_found(path))?;
@@ -317,6 +325,13 @@ impl Store for BinaryCache {
                 Err(origin.transport_failed(error))
             }
         }
+    }
+
+    async fn read_many(
+        &self,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        many::read_many(self, infos).await
     }
 
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {

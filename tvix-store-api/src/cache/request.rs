@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::codec;
 use super::options::Tuning;
-use super::transport::{Body, Object, Transport, TransportError, Upload};
+use super::transport::{Body, Object, SmallFile, Transport, TransportError};
 
 /// Between two bytes more that are worth another try of a transfer that breaks off.
 const WORTH_A_TRY: u64 = 4 * 1024 * 1024;
@@ -133,11 +133,19 @@ impl Requests {
         contents: Bytes,
         content_type: &'static str,
     ) -> Result<(), TransportError> {
-        self.patiently(|| {
-            let upload = Upload::Bytes(contents.clone());
-            self.transport.put(key, upload, content_type)
-        })
+        let key = key.to_owned();
+        self.put_in_turn(vec![SmallFile {
+            key,
+            contents,
+            content_type,
+        }])
         .await
+    }
+
+    /// Writes small files, each after the one before it.
+    pub async fn put_in_turn(&self, files: Vec<SmallFile>) -> Result<(), TransportError> {
+        self.patiently(|| self.transport.put_in_turn(files.clone()))
+            .await
     }
 
     async fn open(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError> {

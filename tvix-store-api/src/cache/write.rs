@@ -1,56 +1,25 @@
-//! Adding to a cache: compressed into a temporary file, uploaded, described last.
+//! Adding to a cache: compressed, uploaded, described last.
 
-use std::io::{self, Write};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::Listing;
 use nix_compat::narinfo::{Compression, NarInfo};
-use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
+use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::signature::Signature;
 use nix_compat::store_path::StorePath;
-use tempfile::NamedTempFile;
 
-use super::transport::Upload;
-use super::{BinaryCache, backend, codec, key};
-use crate::blocking::{Abandoned, consume};
-use crate::verify::{NarVerifier, check_address, sha256};
+use super::compress::Compressed;
+use super::transport::{SmallFile, Upload};
+use super::{BinaryCache, backend, key};
+use crate::verify::check_address;
 use crate::{NarStream, Store as _, StoreError, VerifiedObject};
 
 const NARINFO_TYPE: &str = "text/x-nix-narinfo";
 const NAR_TYPE: &str = "application/x-nix-nar";
 const LISTING_TYPE: &str = "application/json";
 pub(super) const CACHE_INFO_TYPE: &str = "text/x-nix-cache-info";
-
-/// A compressed NAR in a temporary file.
-struct Compressed {
-    file: NamedTempFile,
-    hash: [u8; 32],
-    size: u64,
-    /// What is in it, if that is wanted.
-    listing: Option<NamedTempFile>,
-}
-
-/// Counts and hashes what goes through.
-struct Counting<'a> {
-    target: io::BufWriter<&'a std::fs::File>,
-    hasher: &'a mut NixHasher,
-    size: &'a mut u64,
-}
-
-impl Write for Counting<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.target.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        *self.size += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.target.flush()
-    }
-}
 
 fn extension(compression: &Compression) -> &'static str {
     match compression {
@@ -65,7 +34,7 @@ fn extension(compression: &Compression) -> &'static str {
 
 impl BinaryCache {
     pub(super) async fn add_nar(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
-        if self.is_there(&info.path).await? {
+        if self.is_known(&info.path).await? {
             return Ok(());
         }
         check_address(self.store_dir(), &info)?;
@@ -101,26 +70,59 @@ impl BinaryCache {
         Ok(())
     }
 
-    /// One after the other, as one may refer to those before it.
+    /// Many at once, but each after those before it that it refers to, and before those that come
+    /// later: it must not be taken for good because of them.
     pub(super) async fn add_objects(
         &self,
         objects: Vec<VerifiedObject>,
     ) -> Vec<Result<(), StoreError>> {
         let mut results = Vec::with_capacity(objects.len());
-        for object in objects {
-            results.push(match object.store_dir() == self.store_dir() {
-                true => {
-                    let (info, nar) = object.into_parts();
-                    self.add_nar(info, stream::iter([Ok(nar)]).boxed()).await
-                }
-                false => Err(StoreError::OtherStoreDir {
-                    store: self.uri().clone(),
-                    actual: self.store_dir().clone(),
-                    expected: object.store_dir().clone(),
-                }),
-            });
+        let mut rest = objects.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut wave = Vec::new();
+            let (mut paths, mut named) = (HashSet::new(), HashSet::new());
+            while let Some(object) = rest.next_if(|object| {
+                let mut references = object.info().references.iter().chain([object.path()]);
+                !references.any(|path| paths.contains(path)) && !named.contains(object.path())
+            }) {
+                paths.insert(object.path().clone());
+                named.extend(object.info().references.iter().cloned());
+                wave.push(object);
+            }
+            let added: Vec<_> = stream::iter(wave)
+                .map(|object| self.add_object(object))
+                .buffered(self.0.options.tuning.requests.max(1))
+                .collect()
+                .await;
+            results.extend(added);
         }
         results
+    }
+
+    async fn add_object(&self, object: VerifiedObject) -> Result<(), StoreError> {
+        if object.store_dir() != self.store_dir() {
+            return Err(StoreError::OtherStoreDir {
+                store: self.uri().clone(),
+                actual: self.store_dir().clone(),
+                expected: object.store_dir().clone(),
+            });
+        }
+        let info = object.info().clone();
+        if self.is_known(&info.path).await? {
+            return Ok(());
+        }
+        self.check_references(&info).await?;
+        let compressed = self.compress_object(object).await?;
+        self.upload(info, compressed).await
+    }
+
+    /// Whether it need not be added. What somebody else has added since it was looked for is written
+    /// again, as with Nix.
+    async fn is_known(&self, path: &StorePath) -> Result<bool, StoreError> {
+        match self.0.memo.get(path) {
+            Some(None) => Ok(false),
+            _ => self.is_there(path).await,
+        }
     }
 
     /// Somebody else may have added it since it was looked for.
@@ -152,75 +154,9 @@ impl BinaryCache {
         Ok(())
     }
 
-    async fn compress(&self, info: &PathInfo, nar: NarStream) -> Result<Compressed, StoreError> {
-        let options = &self.0.options;
-        let (compression, level) = (options.compression.clone(), options.level);
-        let listings = options.listings;
-        let staging = self.0.requests.transport().staging();
-        let (uri, info) = (self.uri().clone(), info.clone());
-        consume(self.uri(), nar, move |mut chunks| {
-            let failed = |source: io::Error| StoreError::Backend {
-                store: uri.clone(),
-                action: format!("compressing '{}' into a temporary file", info.path),
-                retryable: false,
-                source: source.into(),
-            };
-            let new_file = || {
-                let mut builder = tempfile::Builder::new();
-                let builder = builder.prefix(".tvix-upload-");
-                match &staging {
-                    Some(folder) => builder.tempfile_in(folder),
-                    None => builder.tempfile(),
-                }
-            };
-            let file = new_file().map_err(failed)?;
-            let listing = listings.then(&new_file).transpose().map_err(failed)?;
-            let mut listing = listing.map(|file| Listing::new(io::BufWriter::new(file)));
-            let mut unlisted = None;
-            let mut hasher = NixHasher::new(HashAlgo::Sha256);
-            let mut size = 0;
-            let target = Counting {
-                target: io::BufWriter::new(file.as_file()),
-                hasher: &mut hasher,
-                size: &mut size,
-            };
-            let mut encoder = codec::encoder(&compression, level, target).map_err(failed)?;
-            let mut verifier = NarVerifier::new(&info);
-            loop {
-                match chunks.next() {
-                    Ok(None) => break,
-                    Ok(Some(chunk)) => {
-                        verifier.update(&chunk, |event| {
-                            if let (Some(listing), None) = (&mut listing, &unlisted) {
-                                unlisted = listing.event(event).err();
-                            }
-                            Ok(())
-                        })?;
-                        encoder.write_all(&chunk).map_err(failed)?;
-                    }
-                    Err(Abandoned) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-                }
-            }
-            verifier.finish()?;
-            encoder.finish().map_err(failed)?;
-            if let Some(error) = unlisted {
-                return Err(failed(error));
-            }
-            let listing = listing.map(|listing| listing.into_inner().into_inner());
-            let listing = listing.transpose().map_err(|error| failed(error.into()))?;
-            Ok(Compressed {
-                file,
-                hash: sha256(hasher),
-                size,
-                listing,
-            })
-        })
-        .await
-    }
-
     async fn upload(&self, mut info: PathInfo, compressed: Compressed) -> Result<(), StoreError> {
         let Compressed {
-            file,
+            contents,
             hash,
             size,
             listing,
@@ -233,17 +169,33 @@ impl BinaryCache {
         let path = info.path.clone();
         let failed = |error| backend(self.uri(), format!("uploading '{path}'"), error);
         let requests = &self.0.requests;
-        if !requests.exists(&url).await.map_err(failed)? {
-            // Not tried again here: the file may be gone. Whoever adds can try again as a whole.
-            let put = requests.transport().put(&url, Upload::File(file), NAR_TYPE);
-            put.await.map_err(failed)?;
+        // What is small goes in one turn, its description last.
+        let mut in_turn = Vec::new();
+        match contents {
+            Upload::Bytes(contents) => in_turn.push(SmallFile {
+                key: url.clone(),
+                contents,
+                content_type: NAR_TYPE,
+            }),
+            file if !requests.exists(&url).await.map_err(failed)? => {
+                // Not tried again here: the file may be gone. Whoever adds can try again as a whole.
+                let put = requests.transport().put(&url, file, NAR_TYPE);
+                put.await.map_err(failed)?;
+            }
+            _ => {}
         }
-        if let Some(listing) = listing {
-            let key = key::listing(path.digest());
-            let put = requests
-                .transport()
-                .put(&key, Upload::File(listing), LISTING_TYPE);
-            put.await.map_err(failed)?;
+        let key = key::listing(path.digest());
+        match listing {
+            None => {}
+            Some(Upload::Bytes(contents)) => in_turn.push(SmallFile {
+                key,
+                contents,
+                content_type: LISTING_TYPE,
+            }),
+            Some(file) => {
+                let put = requests.transport().put(&key, file, LISTING_TYPE);
+                put.await.map_err(failed)?;
+            }
         }
         // What is not for others.
         info.registration_time = None;
@@ -260,9 +212,12 @@ impl BinaryCache {
             system: None,
         };
         let text = narinfo.display(self.store_dir()).to_string();
-        let key = key::narinfo(path.digest());
-        let put = requests.put_small(&key, text.into(), NARINFO_TYPE);
-        put.await.map_err(failed)?;
+        in_turn.push(SmallFile {
+            key: key::narinfo(path.digest()),
+            contents: text.into(),
+            content_type: NARINFO_TYPE,
+        });
+        requests.put_in_turn(in_turn).await.map_err(failed)?;
         self.0.memo.learn(&path, Some(Arc::new(narinfo)));
         Ok(())
     }

@@ -19,6 +19,7 @@ mod batches;
 mod concurrency;
 mod contents;
 mod fixtures;
+mod reading_many;
 mod realisations;
 mod refusal;
 #[cfg(unix)]
@@ -189,6 +190,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
         refusal::CASES,
         atomicity::CASES,
         batches::CASES,
+        reading_many::CASES,
         concurrency::CASES,
         realisations::CASES,
         #[cfg(unix)]

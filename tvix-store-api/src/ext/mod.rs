@@ -1,7 +1,9 @@
 //! What can be made from the methods of any store.
 
 mod closure;
+mod copying;
 mod local_path;
+pub(crate) mod many;
 mod source;
 
 use std::path::Path;
@@ -73,7 +75,7 @@ pub trait StoreExt: Store {
     ///
     /// Those of either store; [`StoreError::Lie`] if the contents are not what `info` says.
     async fn copy_path(&self, to: &dyn Store, info: &PathInfo) -> Result<(), StoreError> {
-        closure::copy(self, to, info).await
+        copying::copy(self, to, info).await
     }
 
     /// Reads the contents of `path` and checks that they still are what its info says.

@@ -36,7 +36,7 @@ use nix_compat::signature::Signature;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::Semaphore;
 
-use self::db::{Database, DatabaseOptions};
+use self::db::{Database, DatabaseOptions, READERS};
 pub use self::gc::{GcAction, GcFailure, GcOptions, GcReport};
 use self::layout::{Layout, SchemaLock};
 use self::locks::PathLocks;
@@ -93,6 +93,7 @@ struct Inner {
     locks: PathLocks,
     additions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    queries: Arc<Semaphore>,
     /// Released last.
     _schema_lock: Option<SchemaLock>,
 }
@@ -188,6 +189,7 @@ impl LocalStore {
             locks: PathLocks::default(),
             additions: Arc::new(Semaphore::new(options.concurrent_additions.max(1))),
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
+            queries: Arc::new(Semaphore::new(READERS)),
             _schema_lock: schema_lock,
         })))
     }
@@ -239,7 +241,7 @@ impl LocalStore {
         signatures: Vec<Signature>,
     ) -> Result<(), StoreError> {
         let path = path.clone();
-        self.read(move |database| database.add_signatures(path, signatures))
+        self.write(move |inner| inner.database.add_signatures(path, signatures))
             .await
     }
 
@@ -247,8 +249,8 @@ impl LocalStore {
         &self,
         query: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = self.0.clone();
-        blocking(&self.0.uri, move || query(&inner.database)).await
+        self.read_held(Vec::new(), |database, _| query(database))
+            .await
     }
 
     /// As [`read`](Self::read), of `paths`, which nobody collects from now on.
@@ -257,12 +259,23 @@ impl LocalStore {
         paths: Vec<StorePath>,
         query: impl FnOnce(&Database, &[StorePath]) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let permit = self.0.queries.clone().acquire_owned().await;
         let inner = self.0.clone();
         blocking(&self.0.uri, move || {
+            let _held = permit;
             inner.hold(&paths)?;
             query(&inner.database, &paths)
         })
         .await
+    }
+
+    /// Writes to the database.
+    async fn write(
+        &self,
+        write: impl FnOnce(&Inner) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let inner = self.0.clone();
+        blocking(&self.0.uri, move || write(&inner)).await
     }
 
     async fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
@@ -332,12 +345,16 @@ impl Store for LocalStore {
         self.read_held(paths.to_vec(), Database::valid_paths).await
     }
 
+    async fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        self.read_held(paths.to_vec(), Database::path_infos).await
+    }
+
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
         if !self.is_valid(path).await? {
-            return Err(StoreError::NotFound {
-                store: self.0.uri.clone(),
-                path: path.clone(),
-            });
+            return Err(self.0.not_found(path));
         }
         Ok(read::stream_nar(
             self.0.uri.clone(),
@@ -345,6 +362,13 @@ impl Store for LocalStore {
             self.real_path(path),
             self.0.reads.clone(),
         ))
+    }
+
+    async fn read_many(
+        &self,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Vec<Result<VerifiedObject, StoreError>> {
+        self.read_objects(infos).await
     }
 
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
@@ -392,10 +416,12 @@ impl Store for LocalStore {
     }
 
     async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError> {
-        let paths = vec![realisation.out_path.clone()];
         let realisation = realisation.clone();
-        self.read_held(paths, |database, _| database.add_realisation(realisation))
-            .await
+        self.write(move |inner| {
+            inner.hold(std::slice::from_ref(&realisation.out_path))?;
+            inner.database.add_realisation(realisation)
+        })
+        .await
     }
 }
 

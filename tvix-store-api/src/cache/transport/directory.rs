@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt as _};
 use rustix::fs::{Mode, OFlags};
 use tempfile::NamedTempFile;
 
-use super::{Body, Object, Transport, TransportError, Upload};
+use super::{Body, Object, SmallFile, Transport, TransportError, Upload};
 use crate::BoxError;
 
 const CHUNK: usize = 128 * 1024;
@@ -163,6 +163,18 @@ impl Transport for Directory {
     ) -> Result<(), TransportError> {
         let (root, name) = (self.root.clone(), key.to_owned());
         blocking("write", key, move || write(&root, &name, upload)).await
+    }
+
+    async fn put_in_turn(&self, files: Vec<SmallFile>) -> Result<(), TransportError> {
+        let root = self.root.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            files.into_iter().try_for_each(|file| {
+                let written = write(&root, &file.key, Upload::Bytes(file.contents));
+                written.map_err(|error| TransportError::io("write", &file.key, error))
+            })
+        });
+        let lost = |error| TransportError::io("write", "files", io::Error::other(error));
+        written.await.map_err(lost)?
     }
 
     fn staging(&self) -> Option<PathBuf> {

@@ -81,6 +81,14 @@ pub(crate) enum Upload {
     File(NamedTempFile),
 }
 
+/// A file in memory that is to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct SmallFile {
+    pub key: String,
+    pub contents: Bytes,
+    pub content_type: &'static str,
+}
+
 /// Files under names of a cache: relative ones, checked by [`super::key`].
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + Debug {
@@ -97,6 +105,15 @@ pub(crate) trait Transport: Send + Sync + Debug {
         upload: Upload,
         content_type: &'static str,
     ) -> Result<(), TransportError>;
+
+    /// Writes each as a whole, after the one before it.
+    async fn put_in_turn(&self, files: Vec<SmallFile>) -> Result<(), TransportError> {
+        for file in files {
+            let upload = Upload::Bytes(file.contents);
+            self.put(&file.key, upload, file.content_type).await?;
+        }
+        Ok(())
+    }
 
     /// Where files to be uploaded are best made.
     fn staging(&self) -> Option<PathBuf> {

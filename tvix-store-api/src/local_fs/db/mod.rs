@@ -27,8 +27,9 @@ use self::write::{Write, WriteError, Writer};
 use super::options::Durability;
 use crate::{StoreError, StoreUri};
 
-/// How many reading connections are kept when nobody reads.
-const IDLE_READERS: usize = 4;
+/// How many reading connections are kept when nobody reads. More at once gain nothing: each takes a
+/// thread, and statements that it has to prepare.
+pub(super) const READERS: usize = 4;
 
 /// Enough for every statement of this module.
 const CACHED_STATEMENTS: usize = 48;
@@ -136,6 +137,13 @@ impl Database {
         self.read(|rows, connection| rows.info(connection, path))
     }
 
+    pub fn path_infos(
+        &self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
+        self.read_each(paths, |rows, connection, path| rows.info(connection, path))
+    }
+
     pub fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
         self.read(|rows, connection| match rows.find(connection, digest)? {
             Some(path) => rows.info(connection, &path),
@@ -144,15 +152,9 @@ impl Database {
     }
 
     pub fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
-        self.read(|rows, connection| {
-            let mut valid = HashSet::with_capacity(paths.len());
-            for path in paths {
-                if rows.id(connection, path)?.is_some() {
-                    valid.insert(path.clone());
-                }
-            }
-            Ok(valid)
-        })
+        let ids = self.read_each(paths, |rows, connection, path| rows.id(connection, path))?;
+        let valid = paths.iter().zip(ids).filter(|(_, id)| id.is_some());
+        Ok(valid.map(|(path, _)| path.clone()).collect())
     }
 
     pub fn is_valid(&self, path: &StorePath) -> Result<bool, StoreError> {
@@ -187,15 +189,14 @@ impl Database {
 
     /// What turned out to be at these paths.
     pub fn realisations_of(&self, paths: &[StorePath]) -> Result<Vec<Realisation>, StoreError> {
-        self.read(|rows, connection| {
-            let mut found = Vec::new();
+        let found = self.read_each(paths, |rows, connection, path| {
             if schema::has_realisations(connection)? {
-                for path in paths {
-                    found.extend(rows.realisations_of(connection, path)?);
-                }
+                rows.realisations_of(connection, path)
+            } else {
+                Ok(Vec::new())
             }
-            Ok(found)
-        })
+        })?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Registers all of `paths` or none; those that are valid stay as they are.
@@ -240,6 +241,28 @@ impl Database {
         &self,
         query: impl FnOnce(&Rows, &Connection) -> Result<T, DbError>,
     ) -> Result<T, StoreError> {
+        self.with_reader(|reader| query(&self.rows, &reader.connection))
+    }
+
+    /// As [`read`](Self::read), for each of `paths`, however many there are.
+    fn read_each<T>(
+        &self,
+        paths: &[StorePath],
+        query: impl Fn(&Rows, &Connection, &StorePath) -> Result<T, DbError>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.with_reader(|reader| {
+            let each = paths.iter().map(|path| {
+                reader.begin();
+                query(&self.rows, &reader.connection, path)
+            });
+            each.collect()
+        })
+    }
+
+    fn with_reader<T>(
+        &self,
+        query: impl FnOnce(&Reader) -> Result<T, DbError>,
+    ) -> Result<T, StoreError> {
         let idle = self.idle().pop();
         let result = (|| -> Result<T, DbError> {
             let reader = match idle {
@@ -248,10 +271,10 @@ impl Database {
             };
             reader.begin();
             let transaction = reader.connection.unchecked_transaction()?;
-            let result = query(&self.rows, &transaction)?;
+            let result = query(&reader)?;
             transaction.finish()?;
             let mut idle = self.idle();
-            if idle.len() < IDLE_READERS {
+            if idle.len() < READERS {
                 idle.push(reader);
             }
             Ok(result)
