@@ -189,3 +189,21 @@ async fn many_at_once() {
         assert_eq!(result, (Ending::Exited(0), format!("{number}\n")));
     }
 }
+
+/// Fails without `UnderWay::finish`.
+#[tokio::test]
+async fn what_is_being_started_for_nobody_is_gone_with_the_engine() {
+    for round in 0..50_u64 {
+        let fixture = Fixture::new();
+        let (spec, scratch) = fixture.shell("sleep 1000");
+        let starting = fixture.engine.start(spec, scratch).unwrap();
+        // Not begun, in the middle, or just done.
+        std::thread::sleep(Duration::from_micros(round * 40));
+        drop(starting);
+        let Fixture { engine, directory } = fixture;
+        drop(engine);
+        let left = std::fs::read_dir(directory.path().join("scratch")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "round {round}: {left:?}");
+    }
+}

@@ -135,6 +135,7 @@ impl Engine {
             network: Arc::default(),
             groups,
             janitor: janitor.clone(),
+            under_way: Arc::default(),
             proven: AtomicBool::new(false),
         });
         Ok(Engine {
@@ -245,6 +246,7 @@ impl Engine {
             held: Box::new(held),
             directory: self.inner.directory.clone(),
             reply,
+            ticket: self.inner.shared.under_way.ticket(),
         }));
         jobs.send(job).map_err(|_| EngineError::Stopped)?;
         Ok(Starting {
@@ -309,7 +311,11 @@ impl std::fmt::Debug for Starting {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A program that ends now would otherwise leave its last scratch directories behind.
+        // A program that ends now would otherwise leave its last scratch directories behind, also of
+        // what was just being started.
+        self.shared.under_way.finish();
+        self.janitor.finish();
+        // What ended processes held is for the janitor, too.
         self.janitor.finish();
     }
 }

@@ -7,13 +7,14 @@
 //! asynchronous runtime may do at any time.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 
 use libc::{c_int, c_void};
 use rustix::fs::{Mode, OFlags};
@@ -72,6 +73,50 @@ pub(super) struct Spawn {
     pub(super) held: Box<dyn Any + Send + Sync>,
     pub(super) directory: Arc<EngineDirectory>,
     pub(super) reply: oneshot::Sender<Result<Started, EngineError>>,
+    /// Last, as what is in the others is to be with the janitor by then.
+    pub(super) ticket: Ticket,
+}
+
+/// How many processes were asked for that nobody has got yet.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+/// One of these, until it is dropped.
+pub(super) struct Ticket(Arc<UnderWay>);
+
+thread_local! {
+    static IS_SPAWNER: Cell<bool> = const { Cell::new(false) };
+}
+
+impl UnderWay {
+    pub(super) fn ticket(self: &Arc<Self>) -> Ticket {
+        *self.lock() += 1;
+        Ticket(self.clone())
+    }
+
+    /// Waits until each has been handed over, or to the janitor if nobody wants it any more.
+    pub(super) fn finish(&self) {
+        // What was held for a process can own the engine, and is dropped here if it fails.
+        if IS_SPAWNER.get() {
+            return;
+        }
+        let waited = self.none.wait_while(self.lock(), |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        *self.0.lock() -= 1;
+        self.0.none.notify_all();
+    }
 }
 
 /// What the threads share.
@@ -81,6 +126,7 @@ pub(super) struct Shared {
     /// Where control groups can be made, if they can.
     pub(super) groups: Option<Groups>,
     pub(super) janitor: Janitor,
+    pub(super) under_way: Arc<UnderWay>,
     /// Whether a sandbox has stood on this machine.
     pub(super) proven: AtomicBool,
 }
@@ -197,6 +243,7 @@ impl Spawner {
     }
 
     fn work(mut self, inbox: &Mutex<mpsc::Receiver<Job>>) {
+        IS_SPAWNER.set(true);
         loop {
             let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let job = match job {
@@ -217,6 +264,7 @@ impl Spawner {
                 held,
                 directory,
                 reply,
+                ticket,
             } = *job;
             let sandboxed = plan.sandboxed;
             let result = self
@@ -229,6 +277,7 @@ impl Spawner {
                 });
             // Nobody waiting drops the process, which ends it.
             let _ = reply.send(result);
+            drop(ticket);
         }
     }
 
