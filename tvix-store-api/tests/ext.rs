@@ -80,7 +80,10 @@ async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
     }
     let last = paths.last().unwrap().clone();
     let to = memory();
-    let copied = from.copy_closure(&to, &[last.clone()]).await.unwrap();
+    let copied = from
+        .copy_closure(&to, std::slice::from_ref(&last))
+        .await
+        .unwrap();
     let copied: Vec<_> = copied.iter().map(|info| info.path.clone()).collect();
     assert_eq!(copied, paths);
     for path in &paths {
@@ -96,7 +99,10 @@ async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
         fs::remove_file(&file).unwrap();
         fs::write(&file, "damaged").unwrap();
         let to = memory();
-        let error = from.copy_closure(&to, &[last.clone()]).await.unwrap_err();
+        let error = from
+            .copy_closure(&to, std::slice::from_ref(&last))
+            .await
+            .unwrap_err();
         assert!(
             matches!(&error, StoreError::Lie { path, store, .. }
                 if *path == paths[damaged] && store == from.uri()),

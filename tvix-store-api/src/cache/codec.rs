@@ -77,10 +77,11 @@ impl<W: Write + Send, F: FnOnce(W) -> io::Result<()> + Send> Encoder for Finish<
     }
 }
 
-/// An encoder into `target`.
+/// An encoder into `target`, of `size` bytes if that is known.
 pub(super) fn encoder<'a, W: Write + Send + 'a>(
     compression: &Compression,
     level: Option<u32>,
+    size: Option<u64>,
     target: W,
 ) -> io::Result<Box<dyn Encoder + 'a>> {
     Ok(match compression {
@@ -107,7 +108,9 @@ pub(super) fn encoder<'a, W: Write + Send + 'a>(
         }
         Compression::Zstd => {
             let level = i32::try_from(level.unwrap_or(3)).unwrap_or(i32::MAX);
-            let encoder = zstd::stream::write::Encoder::new(target, level)?;
+            let mut encoder = zstd::stream::write::Encoder::new(target, level)?;
+            // What is small takes small tables.
+            encoder.set_pledged_src_size(size)?;
             Box::new(Finish(
                 encoder,
                 |it: zstd::stream::write::Encoder<'static, W>| it.finish()?.flush(),
@@ -158,7 +161,8 @@ mod tests {
 
     fn compressed(compression: &Compression, contents: &[u8]) -> Vec<u8> {
         let mut target = Vec::new();
-        let mut encoder = encoder(compression, None, &mut target).unwrap();
+        let mut encoder =
+            encoder(compression, None, Some(contents.len() as u64), &mut target).unwrap();
         encoder.write_all(contents).unwrap();
         encoder.finish().unwrap();
         target
@@ -196,7 +200,7 @@ mod tests {
             let compression = Compression::from(name);
             assert!(!is_supported(&compression));
             assert!(decoder(&compression, &b""[..]).is_err());
-            assert!(encoder(&compression, None, Vec::new()).is_err());
+            assert!(encoder(&compression, None, None, Vec::new()).is_err());
         }
     }
 }

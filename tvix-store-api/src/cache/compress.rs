@@ -92,7 +92,9 @@ impl BinaryCache {
     ) -> Result<Compressed, StoreError> {
         let listings = self.0.options.listings;
         let compressing = self.compressing(object.info());
+        let permit = self.0.compressions.clone().acquire_owned().await;
         blocking(&self.0.uri, move || {
+            let _held = permit;
             let failed = |source| compressing.failed(source);
             let nar = object.nar();
             let mut contents = Vec::with_capacity(nar.len() / 2 + 128);
@@ -134,7 +136,12 @@ impl Compressing {
             hasher: &mut hasher,
             size: &mut size,
         };
-        let encoder = codec::encoder(&self.compression, self.level, counting);
+        let encoder = codec::encoder(
+            &self.compression,
+            self.level,
+            Some(self.info.nar_size),
+            counting,
+        );
         let mut encoder = encoder.map_err(|error| self.failed(error))?;
         write(&mut *encoder)?;
         encoder.finish().map_err(|error| self.failed(error))?;

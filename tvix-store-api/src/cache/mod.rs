@@ -34,6 +34,7 @@ mod transport;
 mod write;
 
 use std::collections::HashSet;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ use nix_compat::narinfo::NarInfo;
 use nix_compat::path_info::PathInfo;
 use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
+use tokio::sync::Semaphore;
 
 pub use self::info::{CacheInfo, CacheInfoError};
 pub use self::options::{BinaryCacheOptions, Tuning};
@@ -84,6 +86,8 @@ struct Inner {
     options: BinaryCacheOptions,
     requests: Arc<Requests>,
     memo: Memo,
+    /// For what is in memory: more threads than processors gain nothing.
+    compressions: Arc<Semaphore>,
 }
 
 impl BinaryCache {
@@ -131,6 +135,9 @@ impl BinaryCache {
         info.priority = options.priority.unwrap_or(info.priority);
         Ok(Self(Arc::new(Inner {
             memo: Memo::new(options.tuning.negative_ttl),
+            compressions: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(2, NonZero::get),
+            )),
             uri,
             info,
             options,

@@ -7,21 +7,27 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use rustix::fs::{Mode, OFlags};
 use tempfile::NamedTempFile;
+use tokio::sync::Semaphore;
 
 use super::{Body, Object, SmallFile, Transport, TransportError, Upload};
 use crate::BoxError;
 
 const CHUNK: usize = 128 * 1024;
 
+/// Each takes a thread, and more would only wait for the same disk.
+const CALLS_IN_FLIGHT: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    permits: Arc<Semaphore>,
 }
 
 impl Directory {
@@ -31,6 +37,7 @@ impl Directory {
         }
         Ok(Self {
             root: location.into(),
+            permits: Arc::new(Semaphore::new(CALLS_IN_FLIGHT)),
         })
     }
 }
@@ -69,13 +76,29 @@ fn open_beneath(root: &Path, key: &str, flags: OFlags) -> rustix::io::Result<Own
 }
 
 async fn blocking<T: Send + 'static>(
+    permits: Arc<Semaphore>,
     action: &'static str,
     key: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, TransportError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.unwrap_or_else(|error| Err(io::Error::other(error)));
-    done.map_err(|error| TransportError::io(action, key, error))
+    let name = key.to_owned();
+    let work = move || work().map_err(|error| TransportError::io(action, &name, error));
+    permitted(permits, action, key, work).await
+}
+
+async fn permitted<T: Send + 'static>(
+    permits: Arc<Semaphore>,
+    action: &'static str,
+    key: &str,
+    work: impl FnOnce() -> Result<T, TransportError> + Send + 'static,
+) -> Result<T, TransportError> {
+    let permit = permits.acquire_owned().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _held = permit;
+        work()
+    });
+    let lost = |error| TransportError::io(action, key, io::Error::other(error));
+    done.await.map_err(lost)?
 }
 
 fn read_chunk(file: File) -> io::Result<(Option<Bytes>, File)> {
@@ -84,13 +107,16 @@ fn read_chunk(file: File) -> io::Result<(Option<Bytes>, File)> {
     Ok(((read > 0).then(|| chunk.into()), file))
 }
 
-fn rest_of(file: File, key: String) -> Body {
-    stream::unfold(Some((file, key)), |state| async move {
-        let (file, key) = state?;
-        match blocking("read", &key, move || read_chunk(file)).await {
-            Ok((Some(chunk), file)) => Some((Ok(chunk), Some((file, key)))),
-            Ok((None, _)) => None,
-            Err(error) => Some((Err(error), None)),
+fn rest_of(permits: Arc<Semaphore>, file: File, key: String) -> Body {
+    stream::unfold(Some((file, key)), move |state| {
+        let permits = permits.clone();
+        async move {
+            let (file, key) = state?;
+            match blocking(permits, "read", &key, move || read_chunk(file)).await {
+                Ok((Some(chunk), file)) => Some((Ok(chunk), Some((file, key)))),
+                Ok((None, _)) => None,
+                Err(error) => Some((Err(error), None)),
+            }
         }
     })
     .boxed()
@@ -128,7 +154,7 @@ fn staged(root: &Path) -> io::Result<NamedTempFile> {
 impl Transport for Directory {
     async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError> {
         let (root, name) = (self.root.clone(), key.to_owned());
-        let opened = blocking("read", key, move || {
+        let opened = blocking(self.permits.clone(), "read", key, move || {
             let Some(mut file) = open_below(&root, &name)? else {
                 return Ok(None);
             };
@@ -140,7 +166,7 @@ impl Transport for Directory {
             body: match first {
                 Some(chunk) if chunk.len() < CHUNK => stream::iter([Ok(chunk)]).boxed(),
                 Some(chunk) => stream::iter([Ok(chunk)])
-                    .chain(rest_of(file, key.to_owned()))
+                    .chain(rest_of(self.permits.clone(), file, key.to_owned()))
                     .boxed(),
                 None => stream::empty().boxed(),
             },
@@ -151,7 +177,9 @@ impl Transport for Directory {
 
     async fn exists(&self, key: &str) -> Result<bool, TransportError> {
         let (root, name) = (self.root.clone(), key.to_owned());
-        let opened = blocking("look for", key, move || open_below(&root, &name));
+        let opened = blocking(self.permits.clone(), "look for", key, move || {
+            open_below(&root, &name)
+        });
         Ok(opened.await?.is_some())
     }
 
@@ -162,19 +190,21 @@ impl Transport for Directory {
         _content_type: &'static str,
     ) -> Result<(), TransportError> {
         let (root, name) = (self.root.clone(), key.to_owned());
-        blocking("write", key, move || write(&root, &name, upload)).await
+        blocking(self.permits.clone(), "write", key, move || {
+            write(&root, &name, upload)
+        })
+        .await
     }
 
     async fn put_in_turn(&self, files: Vec<SmallFile>) -> Result<(), TransportError> {
         let root = self.root.clone();
-        let written = tokio::task::spawn_blocking(move || {
+        permitted(self.permits.clone(), "write", "files", move || {
             files.into_iter().try_for_each(|file| {
                 let written = write(&root, &file.key, Upload::Bytes(file.contents));
                 written.map_err(|error| TransportError::io("write", &file.key, error))
             })
-        });
-        let lost = |error| TransportError::io("write", "files", io::Error::other(error));
-        written.await.map_err(lost)?
+        })
+        .await
     }
 
     fn staging(&self) -> Option<PathBuf> {
