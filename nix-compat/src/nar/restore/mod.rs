@@ -1,15 +1,19 @@
 //! Unpacks an archive into the file system.
 
-use std::ffi::{CStr, CString};
+mod behind;
+
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
+use bstr::BString;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
+use self::behind::{Behind, Filling, SMALL, Unfilled};
 use super::MAX_DEPTH;
 use super::error::NarError;
 use super::parser::Event;
@@ -100,10 +104,20 @@ pub struct Unpacker {
     directories: Vec<OwnedFd>,
     /// The entry whose node comes next; unused at the root.
     name: CString,
-    file: Option<File>,
+    file: Option<Open>,
+    behind: Behind,
     /// Checks that the events are an archive's. Its framing is thrown away.
     checker: super::Encoder,
     scratch: Vec<u8>,
+}
+
+/// A file that has been made.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    executable: bool,
+    /// What has come of a small one. It is filled when all has.
+    contents: Option<Vec<u8>>,
 }
 
 impl Unpacker {
@@ -148,6 +162,7 @@ impl Unpacker {
             directories: Vec::new(),
             name: CString::default(),
             file: None,
+            behind: Behind::new(options.canonical),
             checker: super::Encoder::new(),
             scratch: Vec::new(),
         })
@@ -162,34 +177,50 @@ impl Unpacker {
     /// [`abort`](Self::abort) it.
     pub fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
         let path = self.checker.path();
-        let result = self.check_and_apply(event);
+        let result = self.check_and_apply(event, &path);
         result.map_err(|(action, error)| match error {
             Failure::Rule(error) => error,
-            Failure::File(Errno::EXIST) if path.is_empty() => NarError::DestinationExists {
-                path: self.dest.clone(),
-            },
-            Failure::File(error) => {
-                let inner = std::ffi::OsString::from_vec(path.into());
-                let full = if inner.is_empty() {
-                    self.dest.clone()
-                } else {
-                    self.dest.join(inner)
-                };
-                match error {
-                    Errno::EXIST => NarError::Collision { path: full },
-                    error => NarError::file(action, &full, error),
-                }
-            }
+            Failure::File(error) => self.explain(action, path, error),
+            Failure::Unfilled(Unfilled {
+                action,
+                path,
+                error,
+            }) => self.explain(action, path, error),
         })
+    }
+
+    fn explain(&self, action: &'static str, path: BString, error: Errno) -> NarError {
+        if path.is_empty() && error == Errno::EXIST {
+            return NarError::DestinationExists {
+                path: self.dest.clone(),
+            };
+        }
+        let full = match path.is_empty() {
+            true => self.dest.clone(),
+            false => self.dest.join(OsString::from_vec(path.into())),
+        };
+        match error {
+            Errno::EXIST => NarError::Collision { path: full },
+            error => NarError::file(action, &full, error),
+        }
     }
 
     /// Declares the tree complete: it stays.
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the events were not a whole archive; then it is removed.
+    /// [`NarError::Unwritable`] if the events were not a whole archive, [`NarError::File`] if a file
+    /// could not be written; then it is removed.
     pub fn finish(mut self) -> Result<(), NarError> {
         self.checker.finish()?;
+        let filled = self.behind.finish();
+        filled.map_err(
+            |Unfilled {
+                 action,
+                 path,
+                 error,
+             }| self.explain(action, path, error),
+        )?;
         self.made = false;
         Ok(())
     }
@@ -204,7 +235,11 @@ impl Unpacker {
             .map_err(|error| NarError::file("remove", &self.dest, error))
     }
 
-    fn check_and_apply(&mut self, event: Event<'_>) -> Result<(), (&'static str, Failure)> {
+    fn check_and_apply(
+        &mut self,
+        event: Event<'_>,
+        path: &BString,
+    ) -> Result<(), (&'static str, Failure)> {
         self.scratch.clear();
         let checked = match event {
             Event::Contents(bytes) => self.checker.contents(bytes.len() as u64),
@@ -219,11 +254,11 @@ impl Unpacker {
                 Ok(())
             }
             Event::DirectoryEnd => self.directory_end().map_err(|e| ("set mode of", e.into())),
-            Event::RegularStart { executable, .. } => {
-                self.regular(executable).map_err(|e| ("make", e.into()))
-            }
+            Event::RegularStart { executable, size } => self
+                .regular(executable, size)
+                .map_err(|e| ("make", e.into())),
             Event::Contents(bytes) => self.contents(bytes).map_err(|e| ("write", e)),
-            Event::RegularEnd => self.regular_end().map_err(|e| ("set mode of", e.into())),
+            Event::RegularEnd => self.regular_end(path).map_err(|e| ("set mode of", e)),
             Event::Symlink { target } => {
                 self.symlink(target).map_err(|e| ("make symlink", e.into()))
             }
@@ -251,12 +286,15 @@ impl Unpacker {
 
     fn directory_end(&mut self) -> Result<(), Errno> {
         match self.directories.pop() {
-            Some(directory) => self.canonicalise(directory.as_fd(), 0o555),
-            None => Ok(()),
+            Some(directory) if self.options.canonical => {
+                rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
+                rustix::fs::futimens(&directory, &canonical_times())
+            }
+            _ => Ok(()),
         }
     }
 
-    fn regular(&mut self, executable: bool) -> Result<(), Errno> {
+    fn regular(&mut self, executable: bool, size: u64) -> Result<(), Errno> {
         let (parent, name) = self.place();
         let flags = OFlags::WRONLY
             | OFlags::CREATE
@@ -264,16 +302,31 @@ impl Unpacker {
             | OFlags::NOFOLLOW
             | OFlags::CLOEXEC
             | OFlags::NOCTTY;
-        let mode = if executable { 0o755 } else { 0o644 };
+        let mode = match (self.options.canonical, executable) {
+            (true, executable) => canonical_mode(executable),
+            (false, true) => 0o755,
+            (false, false) => 0o644,
+        };
         let fd = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(mode))?;
         self.made = true;
-        self.file = Some(File::from(fd));
+        self.file = Some(Open {
+            file: File::from(fd),
+            executable,
+            contents: (size <= SMALL).then(|| Vec::with_capacity(size as usize)),
+        });
         Ok(())
     }
 
     fn contents(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         match &mut self.file {
-            Some(file) => file.write_all(bytes).map_err(|error| {
+            Some(Open {
+                contents: Some(contents),
+                ..
+            }) => {
+                contents.extend_from_slice(bytes);
+                Ok(())
+            }
+            Some(Open { file, .. }) => file.write_all(bytes).map_err(|error| {
                 let errno = Errno::from_io_error(&error);
                 Failure::File(errno.unwrap_or(Errno::IO))
             }),
@@ -281,15 +334,29 @@ impl Unpacker {
         }
     }
 
-    fn regular_end(&mut self) -> Result<(), Errno> {
-        let Some(file) = self.file.take() else {
+    fn regular_end(&mut self, path: &BString) -> Result<(), Failure> {
+        let Some(Open {
+            file,
+            executable,
+            contents,
+        }) = self.file.take()
+        else {
             return Ok(());
         };
-        if !self.options.canonical {
-            return Ok(());
+        match contents {
+            Some(contents) => {
+                let path = path.clone();
+                let filled = self.behind.fill(Filling {
+                    file,
+                    contents,
+                    executable,
+                    path,
+                });
+                filled.map_err(Failure::Unfilled)
+            }
+            None if self.options.canonical => Ok(canonicalise(&file, executable)?),
+            None => Ok(()),
         }
-        let executable = rustix::fs::fstat(&file)?.st_mode & 0o100 != 0;
-        self.canonicalise(file.as_fd(), if executable { 0o555 } else { 0o444 })
     }
 
     fn symlink(&mut self, target: &[u8]) -> Result<(), Errno> {
@@ -305,16 +372,9 @@ impl Unpacker {
         timed
     }
 
-    fn canonicalise(&self, fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
-        if !self.options.canonical {
-            return Ok(());
-        }
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
-        rustix::fs::futimens(fd, &canonical_times())
-    }
-
     fn remove(&mut self) -> Result<(), Errno> {
         self.file = None;
+        self.behind.give_up();
         self.directories.clear();
         if !std::mem::take(&mut self.made) {
             return Ok(());
@@ -334,12 +394,31 @@ impl Drop for Unpacker {
 enum Failure {
     Rule(NarError),
     File(Errno),
+    /// Of a file that came before, perhaps.
+    Unfilled(Unfilled),
 }
 
 impl From<Errno> for Failure {
     fn from(error: Errno) -> Self {
         Self::File(error)
     }
+}
+
+const fn canonical_mode(executable: bool) -> u32 {
+    match executable {
+        true => 0o555,
+        false => 0o444,
+    }
+}
+
+/// Gives a file the metadata of one in a store. Mostly it has the mode from the beginning; a umask, or
+/// a default list of its directory, may have changed that.
+fn canonicalise(file: &File, executable: bool) -> Result<(), Errno> {
+    let mode = canonical_mode(executable);
+    if rustix::fs::fstat(file)?.st_mode & 0o7777 != mode {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+    }
+    rustix::fs::futimens(file, &canonical_times())
 }
 
 /// Second 1 for the modification, as everything in a store has; the access time stays.
