@@ -77,31 +77,37 @@ impl<'a> Copying<'a> {
         from: &S,
         to: &dyn Store,
     ) -> Result<(), StoreError> {
-        let mut single: FuturesUnordered<Copied<'_>> = FuturesUnordered::new();
-        let mut groups: FuturesUnordered<Copied<'_>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<Copied<'_>> = FuturesUnordered::new();
+        let (mut single, mut groups) = (0, 0);
         loop {
-            while single.len() < COPIES_IN_FLIGHT
+            while single < COPIES_IN_FLIGHT
                 && let Some(index) = self.large.pop()
             {
+                single += 1;
                 self.begun[index] = true;
                 let info = self.infos[index].clone();
                 let copy = async move { copy(from, to, &info).await.map(|()| vec![index]) };
-                single.push(copy.boxed());
+                running.push(copy.boxed());
             }
-            while groups.len() < GROUPS_IN_FLIGHT
+            while groups < GROUPS_IN_FLIGHT
                 && let Some(group) = self.group()
             {
+                groups += 1;
                 let infos = group.iter().map(|&index| self.infos[index].clone());
                 let infos = infos.collect();
                 let copy = async move { copy_group(from, to, infos).await.map(|()| group) };
-                groups.push(copy.boxed());
+                running.push(copy.boxed());
             }
-            let copied = tokio::select! {
-                Some(copied) = single.next() => copied,
-                Some(copied) = groups.next() => copied,
-                else => return Ok(()),
+            let Some(copied) = running.next().await else {
+                return Ok(());
             };
-            for index in copied? {
+            let copied = copied?;
+            // None is in a group that is not small.
+            match copied.first().is_some_and(|&index| self.is_small(index)) {
+                true => groups -= 1,
+                false => single -= 1,
+            }
+            for index in copied {
                 for referrer in std::mem::take(&mut self.referrers[index]) {
                     self.waits_for[referrer] -= 1;
                     self.wake(referrer);
