@@ -48,7 +48,8 @@ const COMMANDS: [&[&str]; 5] = [
     &["roots"],
 ];
 
-/// Without `distrust::check` and `distrust::restrict`, listing what is valid takes memory without end.
+/// Without `distrust::check` another limit ends it (of views, of what a row has, `distrust::Room`), or what
+/// was computed is the answer.
 #[tokio::test]
 async fn that_are_computed() {
     for name in ["computed-for-ever", "computed-large", "computed-elsewhere"] {
