@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::json::{self, JsonError, JsonForm};
 use nix_compat::derivation::{
-    Derivation, DerivationBuilder, HashModulo, Instantiated, OutputPathError,
+    Derivation, DerivationBuilder, HashModulo, Instantiated, Output, OutputPathError,
 };
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StoreDir, StorePath, text_path};
@@ -106,6 +106,67 @@ fn a_claim_to_the_output_of_another_is_rejected() {
     let error = liar.check_output_paths(&goldens.dir, |_| None).unwrap_err();
     assert!(matches!(error, OutputPathError::Mismatch { .. }), "{error}");
     assert!(error.to_string().contains("'plain'"), "{error}");
+}
+
+/// Each of these claims something that its hash does not show: that masks what is claimed.
+#[test]
+fn claims_that_no_hash_shows_are_rejected() {
+    let goldens = Goldens::read();
+    let check = |liar: &Derivation| {
+        let modulo = |input: &StorePath| goldens.modulo(input);
+        liar.check_output_paths(&goldens.dir, modulo).unwrap_err()
+    };
+    let out = "out".parse().unwrap();
+    let (_, plain) = goldens.attr("plain");
+    let (_, uses) = goldens.attr("uses");
+    let claimed = plain.output_path(&goldens.dir, &out).unwrap();
+    // The builder is told of another's path.
+    let path = |of: &Derivation| of.env_var("out").unwrap().clone();
+    for (told, other) in [(&plain, &uses), (&uses, &plain)] {
+        let mut liar = told.clone();
+        liar.env.insert("out".into(), path(other));
+        let error = check(&liar);
+        let is_right = matches!(error, OutputPathError::Environment { .. });
+        assert!(is_right, "{error}");
+    }
+    let (_, fixed) = goldens.attr("fixedFlat");
+    let mut liar = fixed.clone();
+    liar.env.insert("out".into(), path(&plain));
+    let error = check(&liar);
+    let is_right = matches!(error, OutputPathError::Environment { .. });
+    assert!(is_right, "{error}");
+    // A path that nobody can know yet, and none although it is known.
+    let (_, deferred) = goldens.attr("deferred");
+    let mut liar = deferred.clone();
+    let early = Output::InputAddressed(claimed);
+    liar.outputs.insert(out.clone(), early);
+    let error = check(&liar);
+    let is_right = matches!(error, OutputPathError::PrematurePath { .. });
+    assert!(is_right, "{error}");
+    let mut liar = plain.clone();
+    liar.outputs.insert(out.clone(), Output::Deferred);
+    let error = check(&liar);
+    let is_right = matches!(error, OutputPathError::MissingPath { .. });
+    assert!(is_right, "{error}");
+    // Kinds that do not go together: with a fixed output, whose path does not depend on the rest, another
+    // one; a fixed one that is not called `out`; none at all.
+    let kind = |of: &Derivation| of.outputs.values().next().unwrap().clone();
+    let other: nix_compat::derivation::OutputName = "other".parse().unwrap();
+    let (_, floating) = goldens.attr("floating");
+    let mut two = fixed.clone();
+    two.outputs.insert(other.clone(), kind(&fixed));
+    let mut mixed = floating.clone();
+    mixed.outputs.insert(out.clone(), kind(&plain));
+    let mut renamed = fixed.clone();
+    renamed.outputs.remove(&out);
+    renamed.outputs.insert(other, kind(&fixed));
+    let mut none = plain.clone();
+    none.outputs.remove(&out);
+    for liar in [two, mixed, renamed, none] {
+        let error = check(&liar);
+        let is_right = matches!(error, OutputPathError::MixedOutputs(_));
+        assert!(is_right, "{error}");
+    }
 }
 
 #[test]

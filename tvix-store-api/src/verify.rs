@@ -353,6 +353,9 @@ mod tests {
         let long = [&nar_bytes[..], b"more"].concat();
         let error = verify(&info, &long).unwrap_err();
         assert!(matches!(error, StoreError::SizeMismatch { .. }), "{error}");
+        info.nar_size = nar_bytes.len() as u64 + 8;
+        let error = verify(&info, &nar_bytes).unwrap_err();
+        assert!(matches!(error, StoreError::SizeMismatch { .. }), "{error}");
         info.nar_size = long.len() as u64;
         let error = verify(&info, &long).unwrap_err();
         assert!(matches!(error, StoreError::MalformedNar { .. }), "{error}");

@@ -9,6 +9,8 @@ use tvix_tests::local::LocalWorld;
 use tvix_tests::program::{Ended, run, tvix};
 
 const ONE: &str = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-one";
+/// Not in any of them.
+const MISSING: &str = "/nix/store/02bgd045z0d4icpbc2yyz4gx48ak44la-missing";
 
 /// A store with this database, to be looked at.
 struct Hostile(LocalWorld);
@@ -46,10 +48,11 @@ const COMMANDS: [&[&str]; 5] = [
     &["roots"],
 ];
 
-/// Without `distrust::restrict`, listing what is valid takes memory without end.
+/// Without `distrust::check` another limit ends it (of views, of what a row has, `distrust::Room`), or what
+/// was computed is the answer.
 #[tokio::test]
 async fn that_are_computed() {
-    for name in ["computed-for-ever", "computed-large"] {
+    for name in ["computed-for-ever", "computed-large", "computed-elsewhere"] {
         let hostile = Hostile::new(name).await;
         for command in COMMANDS {
             let ended = hostile.store(command).expect(2);
@@ -58,14 +61,33 @@ async fn that_are_computed() {
     }
 }
 
-/// Without `distrust::Reader` reading it takes no end, and without `distrust::Room` all memory.
+/// Without `distrust::Reader` looking for what is not there takes no end, and without `distrust::Room`
+/// rows are kept until `Reader` has had enough.
 #[tokio::test]
 async fn whose_pages_lead_to_the_same_pages() {
     let hostile = Hostile::new("same-pages-again").await;
-    for command in [COMMANDS[0], COMMANDS[2], COMMANDS[3]] {
+    for (command, problem) in [
+        (COMMANDS[0], "more rows than it has room for"),
+        (COMMANDS[2], "2nd reference to page"),
+        (COMMANDS[3], "more rows than it has room for"),
+        (&["path-info", MISSING], "reading it takes no end"),
+    ] {
         let ended = hostile.store(command).expect(2);
-        ended.says(&["db.sqlite", "damaged"]);
+        ended.says(&["db.sqlite", "damaged", problem]);
     }
+}
+
+/// Without the limit in `distrust::restrict` it is read, however long it is.
+#[tokio::test]
+async fn whose_rows_are_long() {
+    let hostile = Hostile::new("good").await;
+    let file = hostile.0.beside("hostile/nix/var/nix/db/db.sqlite");
+    let database = rusqlite::Connection::open(file).unwrap();
+    let update = "update ValidPaths set sigs = 'cache-1:' || printf('%.*c', 2000000, 'A')";
+    database.execute(update, []).unwrap();
+    drop(database);
+    let ended = hostile.store(&["path-info", ONE]).expect(2);
+    ended.says(&["db.sqlite", "too big"]);
 }
 
 #[tokio::test]

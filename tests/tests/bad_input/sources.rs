@@ -137,9 +137,20 @@ async fn for_a_store_on_a_read_only_file_system() {
         command.arg(tvix()).arg("store").args(arguments);
         run(command.arg("--store").arg(&root))
     };
-    assert_eq!(sealed(&["cat", &path]).expect(0).out, ["contents"]);
-    sealed(&["verify"]).expect(0);
-    assert_eq!(sealed(&["path-info"]).expect(0).out, [path.as_str()]);
+    let expect_readable = || {
+        assert_eq!(sealed(&["cat", &path]).expect(0).out, ["contents"]);
+        sealed(&["verify"]).expect(0);
+        assert_eq!(sealed(&["path-info"]).expect(0).out, [path.as_str()]);
+    };
+    expect_readable();
+    // When the last one closes it, SQLite removes its log, and no other can be made there.
+    let database = root.join("nix/var/nix/db/db.sqlite");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let pragma = "pragma wal_checkpoint(truncate)";
+    connection.query_row(pragma, [], |_| Ok(())).unwrap();
+    drop(connection);
+    assert!(!database.with_extension("sqlite-wal").exists());
+    expect_readable();
     for change in [&["add", text(&file)][..], &["gc"], &["optimise"]] {
         let refused = sealed(change).expect(2);
         refused.says(&[text(&root), "Read-only file system"]);

@@ -5,7 +5,7 @@
 //!
 //! What must hold in each (checked in `world.rs`): nothing is built twice, nothing before its
 //! inputs are valid, no builder gets more than it wants; every import is answered once and with
-//! valid paths; a failure stops just what needs it; and when nothing is under way any more, the
+//! valid paths, the ones of these outputs; a failure stops just what needs it; and when nothing is under way any more, the
 //! session is over, with everything there that can be.
 
 #![allow(clippy::unwrap_used)]
@@ -37,6 +37,7 @@ pub struct Tally {
     pushes: u64,
     found: u64,
     fetches: u64,
+    realised: u64,
     substituter_troubles: u64,
 }
 
@@ -55,6 +56,7 @@ impl Tally {
         self.pushes += other.pushes;
         self.found += other.found;
         self.fetches += other.fetches;
+        self.realised += other.realised;
         self.substituter_troubles += other.substituter_troubles;
     }
 }
@@ -128,6 +130,7 @@ fn ten_thousand_worlds() {
             pushes,
             found,
             fetches,
+            realised,
             substituter_troubles,
             ..
         } = total;
@@ -144,6 +147,7 @@ fn ten_thousand_worlds() {
             ("pushes", pushes),
             ("found", found),
             ("fetches", fetches),
+            ("floating outputs that caches knew", realised),
             ("troubles of substituters", substituter_troubles),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");

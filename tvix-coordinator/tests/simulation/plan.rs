@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nix_compat::content_address::ContentAddressMethod;
-use nix_compat::derivation::{DerivationBuilder, Instantiated};
+use nix_compat::derivation::{DerivationBuilder, Instantiated, OutputName};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -357,15 +357,37 @@ impl Plan {
                 let name = format!("realised-{index}-{output}").parse().unwrap();
                 let path = StorePath::new([index as u8 + 60; 20], name);
                 if random.percent(80) {
+                    let mut references = Vec::new();
+                    for (input, output) in &self.inputs[index] {
+                        let input = &self.derivations[*input].derivation;
+                        let output = input.output_path(&self.dir, &output.parse().unwrap());
+                        references.extend(output.filter(|_| random.percent(30)));
+                    }
                     let at = random.below(self.substituters.len());
                     let has = &mut self.substituters[at].has;
-                    has.insert(path.clone(), Vec::new());
+                    has.insert(path.clone(), references);
+                }
+                // It may have come from somewhere else before.
+                if random.percent(10) {
+                    self.present.insert(path.clone());
                 }
                 let output = output.clone();
                 let id = DrvOutput { drv_hash, output };
                 self.offered_realisations.insert(id, path);
             }
         }
+    }
+
+    /// Whether substituters say that this is a floating output.
+    pub fn is_offered(&self, path: &StorePath) -> bool {
+        self.offered_realisations.values().any(|it| it == path)
+    }
+
+    /// By which name a realisation of an output is known.
+    pub fn drv_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<DrvOutput> {
+        let drv_hash = *self.modulos.get(drv_path)?;
+        let output = output.clone();
+        Some(DrvOutput { drv_hash, output })
     }
 
     /// Whether substituters say of all outputs of a floating derivation where they are.

@@ -604,6 +604,7 @@ impl World {
                                 "{} is not valid",
                                 output.path
                             );
+                            self.expect_output(&output.drv_path, &output.output, &output.path);
                         }
                     }
                     Err(_) => {
@@ -764,11 +765,12 @@ impl World {
             );
         }
         for root in &report.roots {
-            for path in root.outputs.values() {
+            for (output, path) in &root.outputs {
                 assert!(
                     self.valid.contains(path),
                     "{path} is reported and not valid"
                 );
+                self.expect_output(&root.drv_path, output, path);
             }
         }
         let failed = report.failures.iter().any(|failure| failure.needed);
@@ -782,6 +784,7 @@ impl World {
         if stops && (failed || self.evaluation_failed) {
             return;
         }
+        self.expect_realisations(&report);
         // Everything is there that can be.
         assert_eq!(report.roots.len(), self.roots.len());
         for (reported, root) in report.roots.iter().zip(&self.roots) {
@@ -819,6 +822,35 @@ impl World {
 }
 
 impl World {
+    /// A path is that of this output: where a substituter said that it would be, or one that it is called
+    /// like.
+    fn expect_output(&self, drv_path: &StorePath, output: &OutputName, path: &StorePath) {
+        if self.plan.is_offered(path) {
+            let id = self.plan.drv_output(drv_path, output);
+            let offered = id.and_then(|id| self.plan.offered_realisations.get(&id));
+            assert_eq!(offered, Some(path), "{drv_path}!{output}");
+        } else {
+            let made = &self.plan.derivations[self.by_path[drv_path]].derivation;
+            let name = output_path_name(&made.name, output).unwrap();
+            assert_eq!(path.name(), &name, "{drv_path}!{output}");
+        }
+    }
+
+    /// Whatever floating outputs are reported, the store knows where they are.
+    fn expect_realisations(&self, report: &Report) {
+        for root in &report.roots {
+            for (output, path) in &root.outputs {
+                let made = &self.plan.derivations[self.by_path[&root.drv_path]].derivation;
+                let id = self.plan.drv_output(&root.drv_path, output);
+                let is_known = made.output_path(&self.plan.dir, output).is_some();
+                if let Some(id) = id.filter(|_| !is_known) {
+                    let recorded = self.realisations.get(&id);
+                    assert_eq!(recorded, Some(path), "{}!{output}", root.drv_path);
+                }
+            }
+        }
+    }
+
     fn record(&mut self, batch: BatchId, recording: Recording) {
         let again = self.last_recording.replace(batch) == Some(batch);
         match recording {
@@ -851,9 +883,13 @@ impl World {
             }
             Recording::Realisations(realisations) => {
                 for realisation in realisations {
-                    assert!(self.valid.contains(&realisation.out_path));
-                    self.realisations
-                        .insert(realisation.id, realisation.out_path);
+                    let path = realisation.out_path;
+                    assert!(self.valid.contains(&path), "{path} is not valid");
+                    if self.plan.is_offered(&path) {
+                        let offered = self.plan.offered_realisations.get(&realisation.id);
+                        assert_eq!(offered, Some(&path), "{}", realisation.id);
+                    }
+                    self.realisations.insert(realisation.id, path);
                 }
             }
             _ => {}

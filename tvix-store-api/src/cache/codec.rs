@@ -195,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn small_files_stay_small() {
+        let names = ["br", "gzip", "x-gzip", "zstd", "xz", "bzip2"];
+        let contents = vec![0; 1_000_000];
+        for name in names {
+            let encoding = match name {
+                "x-gzip" => Compression::Gzip,
+                name => Compression::from(name),
+            };
+            let encoded = Bytes::from(compressed(&encoding, &contents));
+            let decoded = decode_small(name, encoded.clone(), contents.len()).unwrap();
+            assert!(decoded == contents, "{name}");
+            let error = decode_small(name, encoded, contents.len() - 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{name}");
+        }
+        assert!(decode_small("rot13", Bytes::new(), 1).is_err());
+    }
+
+    #[test]
     fn what_is_not_supported() {
         for name in ["lz4", "rot13"] {
             let compression = Compression::from(name);

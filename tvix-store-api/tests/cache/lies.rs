@@ -98,6 +98,12 @@ impl Liar {
         assert!(valid.unwrap().is_empty(), "{what}");
     }
 
+    async fn expect_more(&self, what: &str) {
+        let error = self.expect(what).await;
+        let text = format!("{error:?}");
+        assert!(text.contains("more than"), "{what}: {text}");
+    }
+
     async fn expect_lie(&self, what: &str) -> StoreError {
         match self.expect(what).await {
             StoreError::Lie { source, .. } => *source,
@@ -176,8 +182,24 @@ async fn a_description_of_another_path() {
 async fn a_description_without_end() {
     let liar = Liar::new("xz").await;
     liar.say(format!("{}{}", liar.text, "X: y\n".repeat(1_000_000)));
-    let error = liar.expect("5 MB").await;
+    liar.expect_more("5 MB").await;
+    let cache = liar.cache().await;
+    let error = cache.find(liar.info.path.digest()).await.unwrap_err();
     assert!(format!("{error:?}").contains("more than"), "{error:?}");
+}
+
+/// Without `most` in `BinaryCache::nar` the archive comes in the end, however much there is before it.
+#[tokio::test]
+async fn compressed_contents_without_end() {
+    let liar = Liar::new("gzip").await;
+    let file = liar.directory.path().join(liar.field("URL"));
+    let empty = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    let mut contents = empty.finish().unwrap().repeat(100_000);
+    contents.extend(std::fs::read(&file).unwrap());
+    std::fs::write(&file, contents).unwrap();
+    liar.expect_more("more than its size").await;
+    liar.replace("FileSize:", "X:");
+    liar.expect_more("no size").await;
 }
 
 #[tokio::test]
@@ -299,7 +321,7 @@ async fn other_contents() {
 
 #[tokio::test]
 async fn a_window_that_would_take_all_memory() {
-    // The header of a stream with a dictionary of 1.5 GiB, which is the most that `xz` allows.
+    // The header of a stream with a dictionary of 3 GiB. Its checksum is right, or nobody would look at it.
     let liar = Liar::new("xz").await;
     let file = liar.directory.path().join(liar.field("URL"));
     let mut bad = std::fs::read(&file).unwrap();
@@ -310,6 +332,11 @@ async fn a_window_that_would_take_all_memory() {
         .unwrap()
         + 14;
     bad[at] = 39;
+    let end = 12 + (usize::from(bad[12]) + 1) * 4;
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&bad[12..end - 4]);
+    bad[end - 4..end].copy_from_slice(&checksum.sum().to_le_bytes());
     std::fs::write(&file, &bad).unwrap();
-    liar.expect_lie("a large dictionary").await;
+    let lie = liar.expect_lie("a large dictionary").await;
+    assert!(format!("{lie:?}").contains("MemLimit"), "{lie:?}");
 }

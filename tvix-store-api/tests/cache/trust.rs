@@ -176,4 +176,13 @@ async fn unsigned_realisations_are_not_believed() {
     assert_eq!(signed.out_path, first.path);
     let cache = trusting(&directory, &key("ours-1", 2)).await;
     assert_eq!(cache.realisation(&id(2)).await.unwrap(), None);
+    // One that is signed, as that of another output.
+    let file = |seed| {
+        directory
+            .path()
+            .join(format!("realisations/{}.doi", id(seed)))
+    };
+    std::fs::copy(file(2), file(3)).unwrap();
+    let cache = trusting(&directory, &key("ours-1", 1)).await;
+    assert_eq!(cache.realisation(&id(3)).await.unwrap(), None);
 }

@@ -33,6 +33,7 @@ impl World {
     pub(super) fn substitute(&mut self, id: SubstitutionId, substituter: usize, path: StorePath) {
         assert!(!self.stopped, "{path}: fetched after everything ended");
         self.tally.fetches += 1;
+        self.tally.realised += u64::from(self.plan.is_offered(&path));
         let has = &self.plan.substituters[substituter].has;
         let references = has.get(&path).expect("it is not there");
         for reference in references.iter().filter(|it| **it != path) {
