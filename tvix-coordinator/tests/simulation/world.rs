@@ -1,23 +1,20 @@
 //! A simulated evaluator, store and builders, and what must hold of the machine among them.
 
+mod builds;
+mod end;
 mod substituters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::derivation::{Derivation, Output, OutputName};
-use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::DrvOutput;
-use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
-use tvix_build_api::{BuildFailure, FailureKind};
+use nix_compat::store_path::StorePath;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, QuestionId,
-    Recording, StartBuild, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ImportId, Input, Machine, ProbeId, QuestionId, Recording, StartBuild,
+    SubstitutionId, Trouble,
 };
-use tvix_coordinator::{
-    BuildEvent, BuildPolicy, Decision, FailureCause, OnFailure, Report, Status,
-};
+use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report};
 use tvix_eval_api::{Root, WantedOutputs};
 
 use crate::Tally;
@@ -418,122 +415,6 @@ impl World {
         self.plan.duplicate_answers && self.random.percent(20)
     }
 
-    /// Where the outputs of a build end up. Floating ones depend on name and contents alone.
-    fn made(&self, start: &StartBuild) -> Vec<(OutputName, StorePath)> {
-        let index = self.by_path[&start.drv_path];
-        let derivation = &start.derivation;
-        let made = derivation.output_paths(&self.plan.dir).map(|(name, path)| {
-            let path = path.unwrap_or_else(|| {
-                let contents = self.plan.contents[self.plan.classes[index]];
-                let text = format!("{} {name} {contents}", derivation.name);
-                let hash = NixHash::digest(HashAlgo::Sha256, text);
-                let address = ContentAddress {
-                    method: ContentAddressMethod::NixArchive,
-                    hash,
-                };
-                let path_name = output_path_name(&derivation.name, name).unwrap();
-                fixed_output_path(&self.plan.dir, path_name, &address).unwrap()
-            });
-            (name.clone(), path)
-        });
-        made.collect()
-    }
-
-    fn end_build(&mut self, start: StartBuild) {
-        let build = start.build;
-        let index = self.by_path[&start.drv_path];
-        let resolved = start.derivation.path(&self.plan.dir).unwrap();
-        self.running.remove(&build);
-        self.building.remove(&resolved);
-        let duration = self.now;
-        let failure = |kind| {
-            let failure = BuildFailure {
-                kind,
-                log_tail: vec!["oh no".to_owned()],
-                duration,
-                usage: None,
-            };
-            BuildResult::Failed(failure)
-        };
-        if self.random.percent(30) {
-            self.tell(Input::LogLine {
-                build,
-                text: b"a line"[..].into(),
-            });
-        }
-        let class = self.plan.classes[index];
-        let fate = self.plan.fates[class];
-        let result = if self.cancelled_builds.contains(&build) && self.random.percent(80) {
-            failure(FailureKind::Cancelled)
-        } else {
-            match fate {
-                Fate::Fails => failure(FailureKind::ExitCode { code: 1 }),
-                Fate::Troubled(count)
-                    if self
-                        .troubles
-                        .get(&format!("class {class}"))
-                        .copied()
-                        .unwrap_or(0)
-                        < count =>
-                {
-                    *self.troubles.entry(format!("class {class}")).or_default() += 1;
-                    let message = "builder fell over".to_owned();
-                    BuildResult::Trouble(Trouble {
-                        message,
-                        retryable: true,
-                    })
-                }
-                _ => {
-                    let outputs = self.made(&start);
-                    if self.random.percent(50) {
-                        self.make_valid(&start.derivation, &outputs);
-                        self.built.insert(resolved);
-                        BuildResult::Pushed(outputs)
-                    } else {
-                        self.streamed.insert(build, (start, outputs.clone()));
-                        BuildResult::Streamed(outputs)
-                    }
-                }
-            }
-        };
-        let again = result.clone();
-        self.tell(Input::BuildEnded {
-            build,
-            result,
-            usage: None,
-        });
-        if self.duplicate() {
-            self.tell(Input::BuildEnded {
-                build,
-                result: again,
-                usage: None,
-            });
-        }
-    }
-
-    fn end_push(&mut self, build: BuildId) {
-        self.tally.pushes += 1;
-        let (start, outputs) = self.streamed.remove(&build).unwrap();
-        let class = self.plan.classes[self.by_path[&start.drv_path]];
-        // A failed push costs a build: troubles of both count together.
-        let percent = self.plan.store_trouble;
-        let result = self
-            .trouble(format!("class {class}"), percent)
-            .map_or(Ok(()), Err);
-        if result.is_ok() {
-            self.make_valid(&start.derivation, &outputs);
-            self.built
-                .insert(start.derivation.path(&self.plan.dir).unwrap());
-        }
-        self.tell(Input::OutputsPushed { build, result });
-        if self.duplicate() {
-            self.tell(Input::OutputsPushed {
-                build,
-                result: Ok(()),
-            });
-        }
-    }
-
     fn make_valid(&mut self, _derivation: &Derivation, outputs: &[(OutputName, StorePath)]) {
         self.valid
             .extend(outputs.iter().map(|(_, path)| path.clone()));
@@ -626,75 +507,6 @@ impl World {
         }
     }
 
-    fn start(&mut self, start: StartBuild) {
-        self.tally.builds += 1;
-        let index = *self
-            .by_path
-            .get(&start.drv_path)
-            .expect("a known derivation");
-        let resolved = start.derivation.path(&self.plan.dir).unwrap();
-        let name = &start.derivation.name;
-        assert!(
-            !self.stopped && !self.cancelled,
-            "{name}: a build after everything ended"
-        );
-        assert!(!self.built.contains(&resolved), "{name}: built twice");
-        let twin = self.building.insert(resolved.clone(), start.build);
-        assert!(twin.is_none(), "{name}: built twice at once");
-        let outputs = &start.derivation.outputs;
-        let floating = outputs
-            .values()
-            .any(|it| !matches!(it, Output::InputAddressed(_) | Output::Fixed(_)));
-        assert!(
-            !floating || start.derivation.input_drvs.is_empty(),
-            "{name}: not resolved"
-        );
-        let known = start
-            .derivation
-            .output_paths(&self.plan.dir)
-            .filter_map(|(_, path)| path);
-        let known: Vec<StorePath> = known.collect();
-        let all_there = !floating && known.iter().all(|path| self.valid.contains(path));
-        assert!(!all_there, "{name}: built although it is in the store");
-        // Everything that it uses is valid.
-        let mut used: BTreeSet<StorePath> = start.derivation.input_srcs.iter().cloned().collect();
-        for (input, outputs) in start.derivation.input_drvs.iter() {
-            let input = &self.plan.derivations[self.by_path[input]].derivation;
-            for output in outputs.iter() {
-                used.insert(input.output_path(&self.plan.dir, output).unwrap());
-            }
-        }
-        assert_eq!(
-            used,
-            start.inputs.iter().cloned().collect(),
-            "{name}: its inputs"
-        );
-        for input in &used {
-            assert!(
-                self.valid.contains(input),
-                "{name}: built before its input {input} is valid"
-            );
-        }
-        // Limits.
-        let on_it = self
-            .running
-            .values()
-            .filter(|it| it.builder == start.builder)
-            .count();
-        assert!(
-            on_it < self.plan.builders[start.builder].max_jobs,
-            "a builder is overloaded"
-        );
-        let most = self.plan.options.max_jobs.unwrap_or(usize::MAX);
-        assert!(self.running.len() < most, "more builds than allowed");
-        // On demand, only what is needed.
-        if self.plan.options.policy == BuildPolicy::Demand {
-            assert!(self.needed.contains(&index), "{name}: nothing needs it");
-        }
-        self.running.insert(start.build, start.clone());
-        self.pending.push(Pending::Build(start));
-    }
-
     fn event(&mut self, event: BuildEvent) {
         match event {
             BuildEvent::BuildStarted { build, .. } => {
@@ -720,137 +532,9 @@ impl World {
             _ => {}
         }
     }
-
-    fn check_end(&mut self) {
-        let report = self.report.take().unwrap();
-        assert!(self.open_imports.is_empty(), "imports without an answer");
-        let running = self
-            .running
-            .keys()
-            .filter(|build| !self.cancelled_builds.contains(build));
-        assert_eq!(running.count(), 0, "builds that still run");
-        assert!(self.running.is_empty(), "builds that did not end");
-        if self.cancelled {
-            self.tally.cancelled += 1;
-            assert_eq!(report.status, Status::Cancelled);
-            return;
-        }
-        self.tally.failures += report.failures.len() as u64;
-        if self.plan.fatal_store_trouble || self.mended_twin {
-            return;
-        }
-        for failure in &report.failures {
-            let index = self.by_path[&failure.drv_path];
-            assert!(
-                matches!(failure.cause, FailureCause::Build { .. }),
-                "{failure:?}"
-            );
-            assert_eq!(
-                self.plan.fates[self.plan.classes[index]],
-                Fate::Fails,
-                "{failure:?}"
-            );
-            assert!(
-                !failure.needed || self.needed.contains(&index),
-                "{failure:?}"
-            );
-        }
-        for skipped in &report.skipped {
-            let cause = self.by_path[&skipped.root_cause];
-            let index = self.by_path[&skipped.drv_path];
-            let same_class = |other: &usize| self.plan.classes[*other] == self.plan.classes[cause];
-            assert!(
-                self.plan.closure(index).iter().any(same_class),
-                "{skipped:?}"
-            );
-        }
-        for root in &report.roots {
-            for (output, path) in &root.outputs {
-                assert!(
-                    self.valid.contains(path),
-                    "{path} is reported and not valid"
-                );
-                self.expect_output(&root.drv_path, output, path);
-            }
-        }
-        let failed = report.failures.iter().any(|failure| failure.needed);
-        let expected = match () {
-            () if failed => Status::BuildFailed,
-            () if self.evaluation_failed => Status::Error,
-            () => Status::Success,
-        };
-        assert_eq!(report.status, expected, "{report:?}");
-        let stops = self.plan.options.on_failure == OnFailure::Stop || self.stop_decided;
-        if stops && (failed || self.evaluation_failed) {
-            return;
-        }
-        self.expect_realisations(&report);
-        // Everything is there that can be.
-        assert_eq!(report.roots.len(), self.roots.len());
-        for (reported, root) in report.roots.iter().zip(&self.roots) {
-            let index = self.by_path[&root.wanted.drv_path];
-            let wanted: Vec<String> = root
-                .wanted
-                .outputs
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            // What does not build may be had from a substituter, or not, as luck will have it.
-            match reported.success {
-                true => assert!(self.can_be_had(index, &wanted, true), "{reported:?}"),
-                false => assert!(!self.can_be_had(index, &wanted, false), "{reported:?}"),
-            }
-        }
-    }
-
-    /// Whether outputs were there from the start or can be built, or substituted with luck.
-    fn can_be_had(&self, index: usize, outputs: &[String], luck: bool) -> bool {
-        let derivation = &self.plan.derivations[index].derivation;
-        let present = outputs.iter().all(|output| {
-            let path = derivation.output_path(&self.plan.dir, &output.parse().unwrap());
-            path.is_some_and(|path| {
-                self.plan.present.contains(&path) || (luck && self.may_be_substituted(&path))
-            })
-        });
-        present
-            || (luck && self.plan.is_realised(index))
-            || (self.plan.fates[self.plan.classes[index]] != Fate::Fails
-                && self.plan.inputs[index].iter().all(|(input, output)| {
-                    self.can_be_had(*input, std::slice::from_ref(output), luck)
-                }))
-    }
 }
 
 impl World {
-    /// A path is that of this output: where a substituter said that it would be, or one that it is called
-    /// like.
-    fn expect_output(&self, drv_path: &StorePath, output: &OutputName, path: &StorePath) {
-        if self.plan.is_offered(path) {
-            let id = self.plan.drv_output(drv_path, output);
-            let offered = id.and_then(|id| self.plan.offered_realisations.get(&id));
-            assert_eq!(offered, Some(path), "{drv_path}!{output}");
-        } else {
-            let made = &self.plan.derivations[self.by_path[drv_path]].derivation;
-            let name = output_path_name(&made.name, output).unwrap();
-            assert_eq!(path.name(), &name, "{drv_path}!{output}");
-        }
-    }
-
-    /// Whatever floating outputs are reported, the store knows where they are.
-    fn expect_realisations(&self, report: &Report) {
-        for root in &report.roots {
-            for (output, path) in &root.outputs {
-                let made = &self.plan.derivations[self.by_path[&root.drv_path]].derivation;
-                let id = self.plan.drv_output(&root.drv_path, output);
-                let is_known = made.output_path(&self.plan.dir, output).is_some();
-                if let Some(id) = id.filter(|_| !is_known) {
-                    let recorded = self.realisations.get(&id);
-                    assert_eq!(recorded, Some(path), "{}!{output}", root.drv_path);
-                }
-            }
-        }
-    }
-
     fn record(&mut self, batch: BatchId, recording: Recording) {
         let again = self.last_recording.replace(batch) == Some(batch);
         match recording {

@@ -1,0 +1,201 @@
+//! Simulated builders: what they are asked to do is checked, what becomes of it is chance.
+
+use std::collections::BTreeSet;
+
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
+use nix_compat::derivation::{Output, OutputName};
+use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
+use tvix_build_api::{BuildFailure, FailureKind};
+use tvix_coordinator::BuildPolicy;
+use tvix_coordinator::machine::{BuildId, BuildResult, Input, StartBuild, Trouble};
+
+use super::{Pending, World};
+use crate::plan::Fate;
+
+impl World {
+    /// Where the outputs of a build end up. Floating ones depend on name and contents alone.
+    pub(super) fn made(&self, start: &StartBuild) -> Vec<(OutputName, StorePath)> {
+        let index = self.by_path[&start.drv_path];
+        let derivation = &start.derivation;
+        let made = derivation.output_paths(&self.plan.dir).map(|(name, path)| {
+            let path = path.unwrap_or_else(|| {
+                let contents = self.plan.contents[self.plan.classes[index]];
+                let text = format!("{} {name} {contents}", derivation.name);
+                let hash = NixHash::digest(HashAlgo::Sha256, text);
+                let address = ContentAddress {
+                    method: ContentAddressMethod::NixArchive,
+                    hash,
+                };
+                let path_name = output_path_name(&derivation.name, name).unwrap();
+                fixed_output_path(&self.plan.dir, path_name, &address).unwrap()
+            });
+            (name.clone(), path)
+        });
+        made.collect()
+    }
+
+    pub(super) fn end_build(&mut self, start: StartBuild) {
+        let build = start.build;
+        let index = self.by_path[&start.drv_path];
+        let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        self.running.remove(&build);
+        self.building.remove(&resolved);
+        let duration = self.now;
+        let failure = |kind| {
+            let failure = BuildFailure {
+                kind,
+                log_tail: vec!["oh no".to_owned()],
+                duration,
+                usage: None,
+            };
+            BuildResult::Failed(failure)
+        };
+        if self.random.percent(30) {
+            self.tell(Input::LogLine {
+                build,
+                text: b"a line"[..].into(),
+            });
+        }
+        let class = self.plan.classes[index];
+        let fate = self.plan.fates[class];
+        let result = if self.cancelled_builds.contains(&build) && self.random.percent(80) {
+            failure(FailureKind::Cancelled)
+        } else {
+            match fate {
+                Fate::Fails => failure(FailureKind::ExitCode { code: 1 }),
+                Fate::Troubled(count)
+                    if self
+                        .troubles
+                        .get(&format!("class {class}"))
+                        .copied()
+                        .unwrap_or(0)
+                        < count =>
+                {
+                    *self.troubles.entry(format!("class {class}")).or_default() += 1;
+                    let message = "builder fell over".to_owned();
+                    BuildResult::Trouble(Trouble {
+                        message,
+                        retryable: true,
+                    })
+                }
+                _ => {
+                    let outputs = self.made(&start);
+                    if self.random.percent(50) {
+                        self.make_valid(&start.derivation, &outputs);
+                        self.built.insert(resolved);
+                        BuildResult::Pushed(outputs)
+                    } else {
+                        self.streamed.insert(build, (start, outputs.clone()));
+                        BuildResult::Streamed(outputs)
+                    }
+                }
+            }
+        };
+        let again = result.clone();
+        self.tell(Input::BuildEnded {
+            build,
+            result,
+            usage: None,
+        });
+        if self.duplicate() {
+            self.tell(Input::BuildEnded {
+                build,
+                result: again,
+                usage: None,
+            });
+        }
+    }
+
+    pub(super) fn end_push(&mut self, build: BuildId) {
+        self.tally.pushes += 1;
+        let (start, outputs) = self.streamed.remove(&build).unwrap();
+        let class = self.plan.classes[self.by_path[&start.drv_path]];
+        // A failed push costs a build: troubles of both count together.
+        let percent = self.plan.store_trouble;
+        let result = self
+            .trouble(format!("class {class}"), percent)
+            .map_or(Ok(()), Err);
+        if result.is_ok() {
+            self.make_valid(&start.derivation, &outputs);
+            self.built
+                .insert(start.derivation.path(&self.plan.dir).unwrap());
+        }
+        self.tell(Input::OutputsPushed { build, result });
+        if self.duplicate() {
+            self.tell(Input::OutputsPushed {
+                build,
+                result: Ok(()),
+            });
+        }
+    }
+
+    pub(super) fn start(&mut self, start: StartBuild) {
+        self.tally.builds += 1;
+        let index = *self
+            .by_path
+            .get(&start.drv_path)
+            .expect("a known derivation");
+        let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        let name = &start.derivation.name;
+        assert!(
+            !self.stopped && !self.cancelled,
+            "{name}: a build after everything ended"
+        );
+        assert!(!self.built.contains(&resolved), "{name}: built twice");
+        let twin = self.building.insert(resolved.clone(), start.build);
+        assert!(twin.is_none(), "{name}: built twice at once");
+        let outputs = &start.derivation.outputs;
+        let floating = outputs
+            .values()
+            .any(|it| !matches!(it, Output::InputAddressed(_) | Output::Fixed(_)));
+        assert!(
+            !floating || start.derivation.input_drvs.is_empty(),
+            "{name}: not resolved"
+        );
+        let known = start
+            .derivation
+            .output_paths(&self.plan.dir)
+            .filter_map(|(_, path)| path);
+        let known: Vec<StorePath> = known.collect();
+        let all_there = !floating && known.iter().all(|path| self.valid.contains(path));
+        assert!(!all_there, "{name}: built although it is in the store");
+        // Everything that it uses is valid.
+        let mut used: BTreeSet<StorePath> = start.derivation.input_srcs.iter().cloned().collect();
+        for (input, outputs) in start.derivation.input_drvs.iter() {
+            let input = &self.plan.derivations[self.by_path[input]].derivation;
+            for output in outputs.iter() {
+                used.insert(input.output_path(&self.plan.dir, output).unwrap());
+            }
+        }
+        assert_eq!(
+            used,
+            start.inputs.iter().cloned().collect(),
+            "{name}: its inputs"
+        );
+        for input in &used {
+            assert!(
+                self.valid.contains(input),
+                "{name}: built before its input {input} is valid"
+            );
+        }
+        // Limits.
+        let on_it = self
+            .running
+            .values()
+            .filter(|it| it.builder == start.builder)
+            .count();
+        assert!(
+            on_it < self.plan.builders[start.builder].max_jobs,
+            "a builder is overloaded"
+        );
+        let most = self.plan.options.max_jobs.unwrap_or(usize::MAX);
+        assert!(self.running.len() < most, "more builds than allowed");
+        // On demand, only what is needed.
+        if self.plan.options.policy == BuildPolicy::Demand {
+            assert!(self.needed.contains(&index), "{name}: nothing needs it");
+        }
+        self.running.insert(start.build, start.clone());
+        self.pending.push(Pending::Build(start));
+    }
+}
