@@ -34,8 +34,10 @@ mod scratch;
 mod seccomp;
 mod spawner;
 mod spec;
+mod stack;
 mod sys;
 mod template;
+mod under_way;
 
 use std::any::Any;
 use std::io;

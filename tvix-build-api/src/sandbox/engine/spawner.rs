@@ -7,16 +7,14 @@
 //! asynchronous runtime may do at any time.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use libc::{c_int, c_void};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
@@ -29,7 +27,9 @@ use super::error::EngineError;
 use super::netns::NetPool;
 use super::plan::{IdMap, NetPlan, Plan};
 use super::process::{Chore, Held, Janitor, Process};
+use super::stack::Stack;
 use super::sys::Errno;
+use super::under_way::{Ticket, UnderWay, this_thread_spawns};
 use super::{host_sockets, probe, seccomp, sys};
 
 /// A started process with the read end of its log.
@@ -75,48 +75,6 @@ pub(super) struct Spawn {
     pub(super) reply: oneshot::Sender<Result<Started, EngineError>>,
     /// Last, as what is in the others is to be with the janitor by then.
     pub(super) ticket: Ticket,
-}
-
-/// How many processes were asked for that nobody has got yet.
-#[derive(Default)]
-pub(super) struct UnderWay {
-    count: Mutex<usize>,
-    none: Condvar,
-}
-
-/// One of these, until it is dropped.
-pub(super) struct Ticket(Arc<UnderWay>);
-
-thread_local! {
-    static IS_SPAWNER: Cell<bool> = const { Cell::new(false) };
-}
-
-impl UnderWay {
-    pub(super) fn ticket(self: &Arc<Self>) -> Ticket {
-        *self.lock() += 1;
-        Ticket(self.clone())
-    }
-
-    /// Waits until each has been handed over, or to the janitor if nobody wants it any more.
-    pub(super) fn finish(&self) {
-        // What was held for a process can own the engine, and is dropped here if it fails.
-        if IS_SPAWNER.get() {
-            return;
-        }
-        let waited = self.none.wait_while(self.lock(), |count| *count > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        *self.0.lock() -= 1;
-        self.0.none.notify_all();
-    }
 }
 
 /// What the threads share.
@@ -243,7 +201,7 @@ impl Spawner {
     }
 
     fn work(mut self, inbox: &Mutex<mpsc::Receiver<Job>>) {
-        IS_SPAWNER.set(true);
+        this_thread_spawns();
         loop {
             let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let job = match job {
@@ -448,77 +406,6 @@ fn write_id_map(pid: Pid, map: IdMap) -> Result<(), EngineError> {
         "uid_map",
         &format!("{} {} 1", map.inside.uid, map.outside.uid),
     )
-}
-
-/// The stack that children run on until they execute their program.
-struct Stack {
-    base: *mut c_void,
-}
-
-const STACK_SIZE: usize = 256 * 1024;
-const GUARD_SIZE: usize = 64 * 1024;
-
-impl Stack {
-    fn new() -> io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping that concerns no existing memory.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                STACK_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let stack = Stack { base };
-        // SAFETY: the range lies inside the mapping just made, which nothing uses yet.
-        if unsafe { libc::mprotect(base, GUARD_SIZE, libc::PROT_NONE) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(stack)
-    }
-
-    /// Starts a child on this stack, which shares memory with this process.
-    ///
-    /// The caller keeps `context` in place, and does not use the stack again, until the error
-    /// pipe has been closed by the child.
-    fn clone_child(
-        &mut self,
-        context: &Context<'_>,
-        namespaces: c_int,
-    ) -> io::Result<(Pid, OwnedFd)> {
-        let mut pidfd: c_int = -1;
-        // SAFETY: the stack is ours alone and large enough, its top aligned to a page; `enter`
-        // does only what is allowed in a process that shares memory with a running program;
-        // `pidfd` is where `CLONE_PIDFD` stores the descriptor.
-        let pid = unsafe {
-            libc::clone(
-                child::enter,
-                self.base.byte_add(STACK_SIZE),
-                libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces,
-                std::ptr::from_ref(context).cast_mut().cast::<c_void>(),
-                &raw mut pidfd,
-            )
-        };
-        // `from_raw` wants no negative number.
-        let Some(pid) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
-            return Err(io::Error::last_os_error());
-        };
-        // SAFETY: the kernel has just created this descriptor for us.
-        Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this size, and no child runs on it: `spawn`
-        // does not return before its child has left it.
-        unsafe { libc::munmap(self.base, STACK_SIZE) };
-    }
 }
 
 /// Keeps the program's "dumpable" attribute as it was.
