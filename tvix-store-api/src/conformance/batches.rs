@@ -42,7 +42,7 @@ async fn add(store: &dyn Store, objects: &[Object]) -> CaseResult {
 }
 
 /// Each refers to the one before it: files, a tree, a derivation.
-fn chain(store: &dyn Store, len: usize) -> Vec<Object> {
+pub(super) fn chain(store: &dyn Store, len: usize) -> Vec<Object> {
     let mut objects: Vec<Object> = Vec::with_capacity(len);
     for index in 0..len {
         let object = match index % 4 {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 
-use super::fixtures::{Node, Object, new_path};
+use super::batches::chain;
+use super::fixtures::{Object, new_path};
 use super::{CaseResult, Context, Failure, cases, ensure};
 use crate::{Store, StoreError};
 
@@ -16,25 +17,10 @@ cases![
     a_thousand_paths_are_read,
 ];
 
-/// Files, trees and symlinks, each of which refers to the one before it.
 async fn added(store: &dyn Store, len: usize) -> Result<Vec<Object>, Failure> {
-    let mut objects: Vec<Object> = Vec::with_capacity(len);
-    for index in 0..len {
-        let object = match index % 3 {
-            0 => Object::small("file"),
-            1 => Object::new(
-                "tree",
-                &Node::directory([
-                    ("executable", Node::Executable(vec![b'x'; index])),
-                    ("link", Node::Symlink(b"executable".to_vec())),
-                ]),
-            ),
-            _ => Object::new("link", &Node::Symlink(index.to_string().into_bytes())),
-        };
-        let before = objects.last().map(|it| it.path().clone());
-        let object = object.referring_to(before.iter());
+    let objects = chain(store, len);
+    for object in &objects {
         object.add_to(store).await?;
-        objects.push(object);
     }
     Ok(objects)
 }
