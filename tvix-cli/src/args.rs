@@ -7,6 +7,7 @@ use nix_compat::signature::VerifyingKey;
 use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
+use crate::caches::TransferOptions;
 use crate::store::StoreArgs;
 
 /// Evaluates Nix expressions and builds derivations.
@@ -306,4 +307,7 @@ pub struct BuildingArgs {
     /// Passwords for what `builtin:fetchurl` fetches and for substituters. The file may be missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
     pub netrc_file: PathBuf,
+
+    #[command(flatten)]
+    pub transfer: TransferOptions,
 }

@@ -29,7 +29,7 @@ pub enum CliError {
         file: PathBuf,
         source: tvix_store_api::BoxError,
     },
-    #[error("what store '{uri}' is given makes no sense")]
+    #[error("cannot use store '{uri}'")]
     CacheOption {
         uri: StoreUri,
         source: tvix_store_api::BoxError,

@@ -32,9 +32,11 @@ pub async fn run(
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
     let mut coordinator = coordinator(args, store, evaluator, options)?;
-    for (priority, substituter) in
-        caches::substituters(&args.substitute, &dir, &args.netrc_file).await
-    {
+    let network = caches::Network {
+        netrc: &args.netrc_file,
+        transfer: &args.transfer,
+    };
+    for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);

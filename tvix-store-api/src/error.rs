@@ -138,6 +138,14 @@ pub enum StoreError {
         /// The store.
         store: StoreUri,
     },
+    /// The store does not answer.
+    #[error("cannot reach {}: {reason}", store.place())]
+    Unreachable {
+        /// The store.
+        store: StoreUri,
+        /// Why not, as in "name or service not known".
+        reason: String,
+    },
     /// The back end failed.
     #[error("store '{store}' failed while {action}")]
     Backend {
@@ -181,6 +189,7 @@ impl StoreError {
             Self::Backend { retryable, .. } => Fault::Backend {
                 retryable: *retryable,
             },
+            Self::Unreachable { .. } => Fault::Backend { retryable: true },
             Self::Untrusted { .. } | Self::BadInfo { .. } | Self::Lie { .. } => {
                 Fault::Backend { retryable: false }
             }

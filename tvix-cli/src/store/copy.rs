@@ -61,7 +61,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         keys: args.trusted_public_keys,
         check: !args.no_check_sigs,
     };
-    let netrc = &args.netrc.netrc_file;
+    let network = args.netrc.network();
     let uri = args.from.unwrap_or_else(stores::usual);
     let local = match uri.local_root() {
         Some(_) => Some(stores::open_to_read(Some(uri.clone())).await?),
@@ -69,11 +69,11 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let from: Arc<dyn Store> = match &local {
         Some(local) => Arc::new(local.clone()),
-        None => Arc::new(caches::open_cache(uri, access, netrc).await?),
+        None => Arc::new(caches::open_cache(uri, access, network).await?),
     };
     let dir = from.store_dir().clone();
     let access = Access::Write { dir: dir.clone() };
-    let to = caches::open(args.to, access, netrc).await?;
+    let to = caches::open(args.to, access, network).await?;
     let paths = caches::parse_paths(&dir, &args.paths)?;
     let copied = if args.no_recursive {
         let mut copied = Vec::new();

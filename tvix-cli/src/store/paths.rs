@@ -37,7 +37,7 @@ impl Readable {
             return Ok(Self { store, files });
         }
         let access = Access::ANYTHING;
-        let store = caches::open_cache(uri, access, &option.netrc.netrc_file).await?;
+        let store = caches::open_cache(uri, access, option.netrc.network()).await?;
         Ok(Self {
             store: Arc::new(store),
             files: None,

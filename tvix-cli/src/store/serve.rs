@@ -41,7 +41,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let access = Access::ANYTHING;
-    let store = caches::open(args.store.store, access, &args.store.netrc.netrc_file).await?;
+    let store = caches::open(args.store.store, access, args.store.netrc.network()).await?;
     let keys = args.key_files.iter().map(|file| caches::read_key(file));
     let options = ServerOptions::default()
         .signing_keys(keys.collect::<Result<Vec<_>, _>>()?)

@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         Some(_) => Signable::Local(stores::open(Some(uri)).await?),
         None => {
             let access = Access::ANYTHING;
-            Signable::Cache(caches::open_cache(uri, access, &args.netrc.netrc_file).await?)
+            Signable::Cache(caches::open_cache(uri, access, args.netrc.network()).await?)
         }
     };
     let store: &dyn Store = match &signable {

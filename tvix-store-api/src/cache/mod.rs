@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod bridge;
 mod codec;
 mod compress;
 mod decode;
@@ -28,6 +29,7 @@ mod info;
 mod key;
 mod memo;
 mod options;
+mod parameters;
 mod realisations;
 mod request;
 mod transport;
@@ -51,7 +53,7 @@ pub use self::options::{BinaryCacheOptions, Tuning};
 
 use self::decode::Origin;
 use self::memo::Memo;
-use self::request::Requests;
+use self::request::{Large, Requests};
 use self::transport::TransportError;
 use crate::blocking::blocking;
 use crate::ext::{add_tree, many};
@@ -105,7 +107,7 @@ impl BinaryCache {
             retryable: false,
             source,
         };
-        if !codec::is_supported(&options.compression) {
+        if !codec::can_encode(&options.compression) {
             let message = format!("compression '{}' is not supported", options.compression);
             return Err(unusable(message.into()));
         }
@@ -133,6 +135,10 @@ impl BinaryCache {
             }
         };
         info.priority = options.priority.unwrap_or(info.priority);
+        if let Some(value) = uri.parameter("want-mass-query") {
+            let wanted = parameters::boolean("want-mass-query", value);
+            info.want_mass_query = wanted.map_err(|error| unusable(error.into()))?;
+        }
         Ok(Self(Arc::new(Inner {
             memo: Memo::new(options.tuning.negative_ttl),
             compressions: Arc::new(Semaphore::new(
@@ -182,6 +188,12 @@ impl BinaryCache {
 
 /// A failure of the transport as one of the store.
 fn backend(store: &StoreUri, action: String, error: TransportError) -> StoreError {
+    if error.unreachable {
+        return StoreError::Unreachable {
+            store: store.clone(),
+            reason: error.message,
+        };
+    }
     StoreError::Backend {
         store: store.clone(),
         action,
@@ -217,11 +229,9 @@ impl Inner {
             let message = format!("it describes '{}' there", narinfo.info.path);
             return Err(bad(message.into()));
         }
-        if key::of_url(&narinfo.url).is_none() {
-            let message = format!("its URL '{}' is not the name of a file", narinfo.url);
-            return Err(bad(message.into()));
-        }
-        if !codec::is_supported(&narinfo.compression) {
+        let file = self.requests.transport().resolve(&narinfo.url);
+        file.map_err(|message| bad(message.into()))?;
+        if codec::coding(&narinfo.compression).is_err() {
             let message = format!("compression '{}' is not supported", narinfo.compression);
             return Err(bad(message.into()));
         }
@@ -320,12 +330,25 @@ impl Store for BinaryCache {
             store: self.0.uri.clone(),
             info: info.clone(),
         };
-        let most = info.info.nar_size.saturating_mul(2).saturating_add(SLACK);
-        let most = info.file_size.map_or(most, |size| size.min(most));
         let requests = self.0.requests.clone();
-        let body = request::large(requests, info.url.clone(), info.file_size, most).await;
+        // The announced size of the file only helps to find its end: contents are judged by the
+        // size and hash of the NAR.
+        let key = self.0.requests.transport().resolve(&info.url);
+        let outside = |message| TransportError::new(message, false);
+        let key = key.map_err(|message| origin.transport_failed(outside(message)))?;
+        let file = Large {
+            key,
+            size: info.file_size,
+            most: info.info.nar_size.saturating_mul(2).saturating_add(SLACK),
+            coded: matches!(codec::coding(&info.compression), Ok(None)),
+        };
+        let body = request::large(requests, file).await;
         match body.map_err(|error| origin.transport_failed(error))? {
-            Some(body) => Ok(decode::decode(origin, body)),
+            Some(body) => Ok(decode::decode(
+                origin,
+                body,
+                self.0.options.tuning.decode_memory,
+            )),
             None => {
                 // Its description outlived it.
                 let error = TransportError::new(format!("'{}' is not there", info.url), false);
