@@ -8,6 +8,7 @@ use nix_compat::narinfo::Compression;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::StoreDir;
 
+use super::RealisationForms;
 use crate::{BoxError, StoreUri};
 
 /// Time limits, tries and how much is done at once.
@@ -57,7 +58,7 @@ impl Default for Tuning {
 pub struct BinaryCacheOptions {
     /// Which. Of the parameters that Nix knows, `compression`, `compression-level`, `priority`,
     /// `secret-key` (a file), `trusted` (`true`), `write-nar-listing` (`true`), and for S3 `region`, `endpoint` and `scheme`
-    /// are looked at.
+    /// are looked at; and `realisations` (`both`, `hash` or `path`).
     pub uri: StoreUri,
     /// Keys whose signatures are trusted.
     pub trusted_keys: Vec<VerifyingKey>,
@@ -77,6 +78,8 @@ pub struct BinaryCacheOptions {
     /// Whether what is added has a listing beside it (`<hash>.ls`), as Nix writes it, for whoever wants
     /// to know what is in an archive without fetching it.
     pub listings: bool,
+    /// Which realisations of floating outputs are written.
+    pub realisations: RealisationForms,
     /// The user's passwords for caches over HTTP(S), in the form of `.netrc` (Nix's `netrc-file`). It
     /// may be missing. None by default; a name in the URL comes first.
     pub netrc_file: Option<PathBuf>,
@@ -109,6 +112,10 @@ impl BinaryCacheOptions {
             priority: priority.map(i32::try_from).transpose()?,
             create: None,
             listings: uri.parameter("write-nar-listing") == Some("true"),
+            realisations: uri
+                .parameter("realisations")
+                .map_or(Ok(RealisationForms::Both), str::parse)
+                .map_err(|error| format!("parameter 'realisations': {error}"))?,
             netrc_file: None,
             tuning: Tuning::default(),
             uri,
@@ -154,6 +161,13 @@ impl BinaryCacheOptions {
     #[must_use]
     pub fn listings(mut self, listings: bool) -> Self {
         self.listings = listings;
+        self
+    }
+
+    /// Sets [`realisations`](Self::realisations).
+    #[must_use]
+    pub fn realisations(mut self, forms: RealisationForms) -> Self {
+        self.realisations = forms;
         self
     }
 
