@@ -40,6 +40,7 @@ cache="file://$out/cache?compression=none&secret-key=$work/secret"
 ${RUN:-} nix copy "${options[@]}" --no-check-sigs --to "$cache" -f self.nix ''
 ${RUN:-} nix copy "${options[@]}" --no-check-sigs --to "$cache" "$resolved^out"
 ${RUN:-} nix path-info "${options[@]}" --json "$(cat path)" > "$out/path-info.json"
-echo "$resolved" > "$out/resolved"
+cp "$work/store$resolved" "$out/resolved.drv"
+basename "$resolved" > "$out/resolved"
 sqlite3 store/nix/var/nix/db/db.sqlite .schema | sed '/sqlite_sequence/d; s/ *--.*//' > "$out/schema.sql"
 rm -rf "$out/cache/log"
