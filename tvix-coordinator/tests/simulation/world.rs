@@ -83,6 +83,8 @@ pub struct World {
     open_builds: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
+    /// Substituters of which an event told that their realisations are refused.
+    refused: BTreeSet<String>,
     /// The derivations that the machine was told of, in order, and how many are recorded.
     told: Vec<StorePath>,
     told_paths: BTreeSet<StorePath>,
@@ -143,6 +145,7 @@ impl World {
             open_builds: BTreeSet::new(),
             troubles: BTreeMap::new(),
             next_event: 0,
+            refused: BTreeSet::new(),
             told: Vec::new(),
             told_paths: BTreeSet::new(),
             recorded: 0,
@@ -523,6 +526,10 @@ impl World {
 
     fn event(&mut self, event: BuildEvent) {
         match event {
+            BuildEvent::RealisationRefused { substituter, .. } => {
+                let first = self.refused.insert(substituter.to_string());
+                assert!(first, "{substituter}: refused twice");
+            }
             BuildEvent::BuildStarted { build, .. } => {
                 assert!(self.open_builds.insert(build));
             }
