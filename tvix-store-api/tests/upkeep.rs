@@ -310,3 +310,91 @@ async fn what_no_store_holds_is_named() {
     assert!(missing.to_string().contains("missing"), "{missing}");
     assert_eq!(store.all_valid_paths().await.unwrap(), []);
 }
+
+/// Contents are compared with their content address too, as whoever copies them does, not with the
+/// hash of the archive alone.
+#[tokio::test]
+async fn contents_that_are_not_those_of_their_address() {
+    use nix_compat::content_address::ContentAddress;
+    use nix_compat::nixhash::NixHash;
+    use nix_compat::store_path::{PathReferences, StoreDir, content_addressed_path};
+    use tvix_store_api::MemoryStore;
+    use tvix_store_api::local_fs::OutputTree;
+    let root = Root::new();
+    let store = open(&root.path().join("store"));
+    let dir = StoreDir::default();
+    for (method, algo, to_self) in [
+        (
+            ContentAddressMethod::Flat,
+            nix_compat::nixhash::HashAlgo::Sha1,
+            false,
+        ),
+        (
+            ContentAddressMethod::Flat,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::Text,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha512,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            true,
+        ),
+    ] {
+        let address = ContentAddress {
+            method,
+            hash: NixHash::digest(algo, b"something else"),
+        };
+        let references = PathReferences {
+            to_self,
+            ..Default::default()
+        };
+        let name = "x".parse().unwrap();
+        let path = content_addressed_path(&dir, name, &address, &references).unwrap();
+        let scratch = store.scratch().unwrap();
+        let own = if to_self {
+            path.to_string()
+        } else {
+            String::new()
+        };
+        fs::write(scratch.path(), format!("contents {own}")).unwrap();
+        let tree = OutputTree {
+            owner: fs::metadata(scratch.path()).unwrap().uid(),
+            scratch: scratch.path().to_owned(),
+            path: path.clone(),
+            deriver: None,
+            ca: Some(address),
+        };
+        store.import_outputs(vec![tree], vec![]).await.unwrap();
+        let options = VerifyOptions::default()
+            .contents(true)
+            .paths(vec![path.clone()]);
+        let report = store.verify_all(options).await.unwrap();
+        let [damaged] = &report.damaged[..] else {
+            panic!("{method:?} {algo}: {report:?}");
+        };
+        assert!(
+            matches!(
+                &damaged.damage,
+                Damage::Contents(StoreError::HashMismatch { .. })
+            ),
+            "{damaged:?}"
+        );
+        let to = MemoryStore::new(dir.clone());
+        store.copy_closure(&to, &[path]).await.unwrap_err();
+    }
+}

@@ -112,6 +112,12 @@ impl Progress {
                 substituter,
                 message,
             } => self.print(&format!("{substituter} does not answer: {message}")),
+            BuildEvent::RealisationRefused {
+                substituter,
+                message,
+            } => self.print(&format!(
+                "warning: realisations of '{substituter}' are not used: {message}"
+            )),
             BuildEvent::Diagnostic { diagnostic } => self.print(&diagnostic.message),
             _ => return,
         }
