@@ -28,6 +28,7 @@ mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
 mod structured_log;
+pub mod terminal;
 pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, this_system};

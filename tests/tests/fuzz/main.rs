@@ -12,6 +12,7 @@ mod checks {
     pub mod narinfo;
     pub mod signature;
     pub mod store_path;
+    pub mod terminal;
 }
 mod memory;
 mod mutate;
@@ -126,6 +127,12 @@ fn signature() {
         corpus("signature", &["narinfo"], ".secret"),
     ];
     fuzz("signature", &corpus.concat(), 1, checks::signature::check);
+}
+
+#[test]
+fn terminal() {
+    let corpus = corpus("terminal", &[], "");
+    fuzz("terminal", &corpus, 1, checks::terminal::check);
 }
 
 /// Each is a file on the disk.
