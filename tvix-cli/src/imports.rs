@@ -10,6 +10,7 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
 
 use crate::args::BuildingArgs;
 use crate::error::CliError;
+use crate::output::say;
 use crate::{session, stores};
 
 /// Follows an evaluation to its end, and builds what it imports. `record` adds its derivations and
@@ -36,7 +37,7 @@ async fn listen(mut events: EvalStream) -> Option<Events> {
     let mut held = Vec::new();
     loop {
         match events.next().await? {
-            Ok(EvalEvent::Diagnostic(diagnostic)) => anstream::eprintln!("{}", diagnostic.message),
+            Ok(EvalEvent::Diagnostic(diagnostic)) => say!("{}", diagnostic.message),
             event @ Ok(EvalEvent::Realise(_)) => {
                 held.push(event);
                 return Some(stream::iter(held).chain(events).boxed());

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tvix_build_api::terminal::printable;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
 use super::short_name;
+use crate::output::{end_progress, say, start_progress};
 
 /// Builds that get a line of their own; more are only counted.
 const LINES: usize = 12;
@@ -18,7 +20,7 @@ pub struct Progress {
     bars: MultiProgress,
     whole: ProgressBar,
     builds: HashMap<u64, Build>,
-    print_build_logs: bool,
+    pub(super) print_build_logs: bool,
     evaluating: bool,
     instantiated: u64,
     done: u64,
@@ -34,7 +36,7 @@ struct Build {
 
 impl Progress {
     pub fn new(print_build_logs: bool) -> Self {
-        let bars = MultiProgress::new();
+        let bars = start_progress();
         let whole = bars.add(ProgressBar::new_spinner());
         whole.set_style(style("{spinner} {msg}"));
         whole.enable_steady_tick(TICK);
@@ -65,12 +67,16 @@ impl Progress {
             }
             BuildEvent::LogLine { build, text } => {
                 let shown = shown(text);
-                if let (Some(build), Some(text)) = (self.builds.get(build), shown.text()) {
-                    if let Some(bar) = &build.bar {
-                        bar.set_message(text.to_owned());
-                    }
-                    if self.print_build_logs && shown.is_log() {
-                        self.print(&format!("{}> {text}", build.name));
+                let Some(build) = self.builds.get(build) else {
+                    return;
+                };
+                if let (Some(bar), Some(status)) = (&build.bar, shown.status()) {
+                    // The display measures it: control characters have no width.
+                    bar.set_message(printable(status).into_owned());
+                }
+                if self.print_build_logs {
+                    for line in shown.log_lines() {
+                        say!("{}> {line}", build.name);
                     }
                 }
                 return;
@@ -79,15 +85,14 @@ impl Progress {
                 self.done += 1;
                 self.end(*build);
             }
-            BuildEvent::BuildFailed { build, failure, .. } => {
+            // The end of the session says why, once.
+            BuildEvent::BuildFailed { build, .. } => {
                 self.failed += 1;
-                if let Some(name) = self.end(*build) {
-                    self.print(&format!("{name}: {}", failure.kind));
-                }
+                self.end(*build);
             }
             BuildEvent::BuildRetried { build, message, .. } => {
                 if let Some(name) = self.end(*build) {
-                    self.print(&format!("{name}: trying again: {message}"));
+                    say!("warning: {name} is built again: {message}");
                 }
             }
             BuildEvent::BuildCancelled { build, .. } => {
@@ -104,15 +109,13 @@ impl Progress {
                 message,
             } => {
                 self.fetching = self.fetching.saturating_sub(1);
-                self.print(&format!(
-                    "{path} is not taken from {substituter}: {message}"
-                ));
+                say!("warning: {path} is not taken from '{substituter}': {message}");
             }
             BuildEvent::SubstituterFailed {
                 substituter,
                 message,
-            } => self.print(&format!("{substituter} does not answer: {message}")),
-            BuildEvent::Diagnostic { diagnostic } => self.print(&diagnostic.message),
+            } => say!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::Diagnostic { diagnostic } => say!("{}", diagnostic.message),
             _ => return,
         }
         self.whole.set_message(self.summary());
@@ -135,10 +138,6 @@ impl Progress {
         Some(name)
     }
 
-    fn print(&self, line: &str) {
-        let _ = self.bars.println(line);
-    }
-
     fn summary(&self) -> String {
         let evaluation = if self.evaluating { "evaluating, " } else { "" };
         let (known, running) = (self.instantiated, self.builds.len());
@@ -158,7 +157,7 @@ impl Progress {
 
     pub fn finish(self) {
         self.whole.finish_and_clear();
-        let _ = self.bars.clear();
+        end_progress();
     }
 }
 
