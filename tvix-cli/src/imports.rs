@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use tvix_coordinator::{BuildPolicy, OnFailure, Options};
+use tvix_coordinator::{BuildPolicy, OnFailure, OnVanished, Options};
 use tvix_eval_api::memory::StreamEvaluator;
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
 
@@ -57,6 +57,8 @@ async fn realise(events: Events, building: &BuildingArgs, record: bool) -> Resul
     let options = Options {
         policy: BuildPolicy::Imports,
         on_failure: OnFailure::Continue,
+        // These events come but once.
+        on_vanished: OnVanished::Fail,
         record_derivations: record,
         ..Options::default()
     };

@@ -65,6 +65,16 @@ pub fn short_name(drv_path: &StorePath) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
+/// What is said of a build that waits for another process.
+fn waiting(lock: &str) -> String {
+    format!("waiting for the lock on '{lock}'...")
+}
+
+/// What is said when everything is looked up again.
+fn restarted(message: &str) -> String {
+    format!("warning: starting again, as garbage was collected meanwhile: {message}")
+}
+
 /// Tells what failed and why, with the end of the log, unless all of it was shown, and where the rest of it is.
 pub fn show_failures(
     report: &Report,

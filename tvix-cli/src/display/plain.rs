@@ -6,7 +6,7 @@ use nix_compat::store_path::StoreDir;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
-use super::short_name;
+use super::{restarted, short_name, waiting};
 use crate::output::say;
 
 /// Writes a line for whatever a reader of a log would want to know.
@@ -43,6 +43,8 @@ impl Plain {
                 self.names.insert(*build, short_name(drv_path).to_owned());
                 format!("building '{}'...", self.dir.display(drv_path))
             }
+            BuildEvent::BuildWaiting { lock, .. } => waiting(lock),
+            BuildEvent::Restarted { message } => restarted(message),
             BuildEvent::BuildSucceeded {
                 build,
                 drv_path,

@@ -8,7 +8,7 @@ use tvix_build_api::terminal::printable;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
-use super::short_name;
+use super::{restarted, short_name, waiting};
 use crate::output::{end_progress, say, start_progress};
 
 /// Builds that get a line of their own; more are only counted.
@@ -32,6 +32,7 @@ pub struct Progress {
 struct Build {
     name: String,
     bar: Option<ProgressBar>,
+    waiting: bool,
 }
 
 impl Progress {
@@ -63,7 +64,12 @@ impl Progress {
             } => {
                 let name = short_name(drv_path).to_owned();
                 let bar = (self.builds.len() < LINES).then(|| self.add_bar(&name));
-                self.builds.insert(*build, Build { name, bar });
+                let started = Build {
+                    name,
+                    bar,
+                    waiting: false,
+                };
+                self.builds.insert(*build, started);
             }
             BuildEvent::LogLine { build, text } => {
                 let shown = shown(text);
@@ -80,6 +86,26 @@ impl Progress {
                     }
                 }
                 return;
+            }
+            BuildEvent::BuildWaiting { build, lock, .. } => {
+                if let Some(build) = self.builds.get_mut(build) {
+                    build.waiting = true;
+                    if let Some(bar) = &build.bar {
+                        bar.set_message(waiting(lock));
+                    }
+                }
+            }
+            BuildEvent::BuildResumed { build, .. } => {
+                if let Some(build) = self.builds.get_mut(build) {
+                    build.waiting = false;
+                    if let Some(bar) = &build.bar {
+                        bar.set_message("");
+                    }
+                }
+            }
+            BuildEvent::Restarted { message } => {
+                (self.evaluating, self.instantiated) = (true, 0);
+                say!("{}", restarted(message));
             }
             BuildEvent::BuildSucceeded { build, .. } => {
                 self.done += 1;
@@ -130,7 +156,7 @@ impl Progress {
     }
 
     fn end(&mut self, build: u64) -> Option<String> {
-        let Build { name, bar } = self.builds.remove(&build)?;
+        let Build { name, bar, .. } = self.builds.remove(&build)?;
         if let Some(bar) = bar {
             bar.finish_and_clear();
             self.bars.remove(&bar);
@@ -140,7 +166,8 @@ impl Progress {
 
     fn summary(&self) -> String {
         let evaluation = if self.evaluating { "evaluating, " } else { "" };
-        let (known, running) = (self.instantiated, self.builds.len());
+        let waiting = self.builds.values().filter(|build| build.waiting).count();
+        let (known, running) = (self.instantiated, self.builds.len() - waiting);
         let mut text = format!(
             "{evaluation}{known} derivations, {running} building, {} built",
             self.done
@@ -148,6 +175,9 @@ impl Progress {
         if self.fetching + self.fetched > 0 {
             let (fetching, fetched) = (self.fetching, self.fetched);
             text.push_str(&format!(", {fetching} fetching, {fetched} fetched"));
+        }
+        if waiting > 0 {
+            text.push_str(&format!(", {waiting} waiting"));
         }
         if self.failed > 0 {
             text.push_str(&format!(", {} failed", self.failed));

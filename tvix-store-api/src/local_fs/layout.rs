@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -80,6 +81,19 @@ impl Layout {
             self.check_schema_version()?;
         }
         Ok(SchemaLock { _file: lock })
+    }
+
+    /// Waits for a store that another process is just making: shortly for its directories to appear, and
+    /// some seconds for it to be whole once there are any. Blocks.
+    pub fn wait_until_made(&self) {
+        const PAUSE: Duration = Duration::from_millis(25);
+        for pauses in 0..200 {
+            let begun = pauses < 20 || self.state.exists();
+            if !begun || self.schema_file().exists() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Checks that this is a store of the one version that is known.

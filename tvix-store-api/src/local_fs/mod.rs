@@ -134,6 +134,7 @@ impl LocalStore {
         let uri = StoreUri::local(&root);
         let layout = Layout::new(uri.clone(), &root);
         let schema_lock = if options.read_only {
+            layout.wait_until_made();
             layout.check_schema_version()?;
             None
         } else {
