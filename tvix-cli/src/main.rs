@@ -39,6 +39,9 @@ fn main() -> ExitCode {
         }
     };
     interrupt::save_terminal();
+    tvix_store_api::local_fs::observe_lock_waits(|file| {
+        say!("waiting for the lock '{}'...", file.display());
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -158,6 +158,9 @@ pub enum BuildEvent {
         build: u64,
         /// The line, without the newline; what is not UTF-8 is replaced.
         text: String,
+        /// The bytes of a line that is not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<Vec<u8>>,
     },
     /// A builder is done and has no way to push; the outputs are on their way to the store.
     PushStarted {

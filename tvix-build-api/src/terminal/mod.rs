@@ -229,10 +229,7 @@ mod tests {
         ("\x1b[31mred\x1b[0m plain", "\x1b[31mred\x1b[0m plain"),
         ("\x1b[1;31mred", "\x1b[1;31mred\x1b[0m"),
         ("\x1b[mx", "\x1b[0mx"),
-        (
-            "\x1b[31mone\ntwo\x1b[m",
-            "\x1b[31mone\x1b[0m\ntwo\x1b[0m",
-        ),
+        ("\x1b[31mone\ntwo\x1b[m", "\x1b[31mone\x1b[0m\ntwo\x1b[0m"),
         ("\u{9b}32mgreen", "\x1b[32mgreen\x1b[0m"),
         ("\x1b[38;5;208mx\x1b[39m", "\x1b[38;5;208mx\x1b[39m\x1b[0m"),
         ("\x1b[>4;2mx\x1b[?4m\x1b[31 m", "x"),

@@ -25,7 +25,7 @@ impl Plain {
     }
 
     pub fn event(&mut self, event: &BuildEvent) {
-        if let BuildEvent::LogLine { build, text } = event {
+        if let BuildEvent::LogLine { build, text, .. } = event {
             let name = self.names.get(build).map_or("", String::as_str);
             for line in shown(text).log_lines() {
                 say!("{name}> {line}");

@@ -71,7 +71,7 @@ impl Progress {
                 };
                 self.builds.insert(*build, started);
             }
-            BuildEvent::LogLine { build, text } => {
+            BuildEvent::LogLine { build, text, .. } => {
                 let shown = shown(text);
                 let Some(build) = self.builds.get(build) else {
                     return;

@@ -42,7 +42,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         let freed = size::show(report.bytes_freed);
         say!(
             "{} of {} files share now, {freed} freed",
-            report.shared, report.files
+            report.shared,
+            report.files
         );
     }
     Ok(ExitCode::SUCCESS)

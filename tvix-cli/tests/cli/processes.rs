@@ -67,3 +67,34 @@ async fn who_waits_goes_on_when_the_builder_is_killed() {
     assert!(ended.status.success(), "{said}");
     assert!(said.contains(BUILDING), "{said}");
 }
+
+/// With one slot, which a build that waits for a lock must not keep.
+#[tokio::test]
+async fn who_waits_for_a_lock_says_so_and_uses_no_slot() {
+    let world = LocalWorld::new().await;
+    let (drv, gate) = gated(&world).await;
+    let free = world
+        .write(&instantiate(shell("free", "echo free; echo > $out")))
+        .await;
+    let mut first = command(&world, &drv, &gate).spawn().unwrap();
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == BUILDING));
+    let mut second = command(&world, &drv, &gate);
+    let mut second = second.args([&free, "--max-jobs", "1"]).spawn().unwrap();
+    let mut lines = BufReader::new(second.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    // Both happen while the first build holds its lock.
+    while !["waiting for the lock on '/nix/store/", "free> free"]
+        .iter()
+        .all(|part| said.iter().any(|line: &String| line.contains(part)))
+    {
+        let line = lines.next();
+        said.push(line.unwrap_or_else(|| panic!("{said:#?}")).unwrap());
+    }
+    fs::write(world.beside("gate").join("open"), "").unwrap();
+    assert!(first.wait().unwrap().success());
+    said.extend(lines.map(Result::unwrap));
+    assert!(second.wait().unwrap().success(), "{said:#?}");
+    assert!(!said.iter().any(|line| line == BUILDING), "{said:#?}");
+    world.expect_clean().await;
+}

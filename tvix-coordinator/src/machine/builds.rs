@@ -1,5 +1,6 @@
 //! Builds: started, ended, pushed, tried again.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use nix_compat::derivation::{Derivation, OutputName};
@@ -161,10 +162,14 @@ impl Machine {
     }
 
     pub(super) fn log_line(&mut self, build: BuildId, text: &[u8]) {
-        let text = String::from_utf8_lossy(text).into_owned();
+        let (text, bytes) = match String::from_utf8_lossy(text) {
+            Cow::Borrowed(text) => (text.to_owned(), None),
+            Cow::Owned(replaced) => (replaced, Some(text.to_vec())),
+        };
         self.emit(BuildEvent::LogLine {
             build: build.0,
             text,
+            bytes,
         });
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::waits::Wait;
 use crate::{BoxError, StoreError, StoreUri};
 
 /// The version of the database schema that Nix 2 has and this crate knows.
@@ -152,6 +153,7 @@ impl Layout {
     }
 
     fn lock(&self, file: &File, operation: FlockOperation) -> Result<(), StoreError> {
+        let _wait = Wait::begin(self.state.join("db/big-lock"));
         loop {
             match rustix::fs::flock(file, operation) {
                 Err(rustix::io::Errno::INTR) => {}

@@ -23,6 +23,7 @@ mod scratch;
 mod stop;
 mod temp_roots;
 mod verify_all;
+mod waits;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -49,6 +50,7 @@ pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
 use self::temp_roots::TempRoots;
 pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
+pub use self::waits::observe_lock_waits;
 use crate::blocking::blocking;
 use crate::ext::add_tree;
 use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};

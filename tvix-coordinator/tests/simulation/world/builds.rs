@@ -186,10 +186,11 @@ impl World {
             assert!(self.needed.contains(&index), "{name}: nothing needs it");
         }
         self.running.insert(start.build, start.clone());
-        self.pending.push(match self.random.percent(self.plan.locked) {
-            true => Pending::Held(start),
-            false => Pending::Build(start),
-        });
+        self.pending
+            .push(match self.random.percent(self.plan.locked) {
+                true => Pending::Held(start),
+                false => Pending::Build(start),
+            });
     }
 
     /// One more build is within the limits.
@@ -244,7 +245,10 @@ impl World {
     }
 
     pub(super) fn resume(&mut self, build: BuildId) {
-        assert!(self.ready.remove(&build), "{build:?} did not ask for a slot");
+        assert!(
+            self.ready.remove(&build),
+            "{build:?} did not ask for a slot"
+        );
         let start = self.waiting.remove(&build).unwrap();
         assert!(
             !self.stopped && !self.cancelled,
