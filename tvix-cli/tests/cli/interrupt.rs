@@ -82,11 +82,12 @@ async fn ends_everything_in_order(number: &str) {
     world.expect_clean().await;
 }
 
-/// Commands without a session: an evaluation that never ends, and one that waits for a fetch.
+/// Commands without a session, such as an evaluation that never ends.
 #[tokio::test]
 async fn signals_end_commands_without_builds() {
     for number in ["-INT", "-TERM", "-HUP"] {
-        let endless = "let f = x: f (x + 1); in builtins.trace \"running\" (f 0)";
+        let endless = "let l = builtins.genList (x: x) 10000; fold = builtins.foldl'; in \
+             builtins.trace \"running\" (fold (a: _: fold (b: _: fold (c: _: c) b l) a l) 0 l)";
         let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
             .args(["eval", "-E", endless])
             .stdout(Stdio::null())

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, BuildSlot, Delivery, LogReceiver, LogSender,
-    SlotMessage, SlotReceiver, StreamedOutput, log_channel, slot_channel,
+    BuildOutcome, BuildSlot, Delivery, LogReceiver, LogSender, SlotMessage, SlotReceiver,
+    StreamedOutput, log_channel, slot_channel,
 };
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
 use tvix_store_api::{LocalPath, Store};
@@ -25,8 +25,8 @@ use tvix_store_api::{LocalPath, Store};
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::sources::{self, Added, Offered};
-use super::tasks::{self, BuildParts, describe};
+use super::sources::{Added, Offered};
+use super::tasks::{self, describe};
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, Probed, QuestionId,
     SubstitutionId, Trouble,

@@ -21,13 +21,16 @@ pub fn observe_lock_waits(observer: impl Fn(&Path) + Send + Sync + 'static) {
 }
 
 /// A wait, which is told if it lasts. Dropping it says that it is over.
-pub(super) struct Wait(Option<Sender<()>>);
+pub(super) struct Wait {
+    /// Hangs up when this is dropped.
+    _over: Option<Sender<()>>,
+}
 
 impl Wait {
     /// Begins to wait for the lock of `file`.
     pub fn begin(file: PathBuf) -> Self {
         let Some(observer) = OBSERVER.get() else {
-            return Self(None);
+            return Self { _over: None };
         };
         let (over, waiting) = channel();
         let tell = move || {
@@ -37,7 +40,9 @@ impl Wait {
         };
         // Without a thread nothing is told, and all goes on.
         let thread: io::Result<_> = std::thread::Builder::new().spawn(tell);
-        Self(thread.is_ok().then_some(over))
+        Self {
+            _over: thread.is_ok().then_some(over),
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Beginning what takes a while: sources and builds, and builds that wait.
 
-use std::sync::Arc;
-
 use futures::FutureExt as _;
 use nix_compat::store_path::StorePath;
 use tokio_util::sync::CancellationToken;
