@@ -30,6 +30,8 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError};
 ///   file or half-pushed output of it stays behind.
 /// - **Concurrency.** `build` may be called many times at once; the builder does not queue, who
 ///   calls it keeps to [`BuilderProfile::max_jobs`].
+/// - **Waiting.** A build that waits for something that another process does, such as a lock that it
+///   holds, gives up its [slot](BuildContext::slot) meanwhile, and takes one again before it goes on.
 /// - **Logs** are sent line by line, in order, all of them before `build` returns.
 ///
 /// [`Delivery::Pushed`]: crate::Delivery::Pushed

@@ -12,6 +12,7 @@ use tvix_store_api::{Store, StoreError, StoreUri};
 
 use crate::args::SubstituteArgs;
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// What a store is opened for.
@@ -171,14 +172,14 @@ pub async fn substituters(
         match substituter {
             Ok((_, store)) if store.store_dir() != dir => {
                 let other = store.store_dir();
-                eprintln!("warning: substituter '{uri}' is for '{other}', and is not used");
+                say!("warning: substituter '{uri}' is for '{other}', and is not used");
             }
             Ok(substituter) => opened.push(substituter),
             // It names the substituter, and says all there is to say.
             Err(CliError::Store(error)) => eprintln!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);
-                eprintln!("warning: substituter '{uri}' is not used: {why}");
+                say!("warning: substituter '{uri}' is not used: {why}");
             }
         }
     }

@@ -89,6 +89,10 @@ pub enum CliError {
     Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    #[error("refusing to write an archive to a terminal; redirect standard output")]
+    ArchiveToTerminal,
+    #[error("interrupted by the user")]
+    Interrupted,
 }
 
 impl CliError {

@@ -1,4 +1,4 @@
-//! Running a session of the coordinator: shown, logged, cancelled by Ctrl-C.
+//! Running a session of the coordinator: shown, logged, cancelled by signals.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,9 @@ use crate::caches;
 use crate::display::{Display, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
+use crate::interrupt::{self, Orderly};
 use crate::logs::{self, BuildLogs};
+use crate::output::say;
 
 /// Runs a session to its end, and says what failed. Limits of builds are added to `options`.
 pub async fn run(
@@ -40,8 +42,10 @@ pub async fn run(
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);
-    cancel_on_ctrl_c(&session);
+    let _orderly = Orderly::begin();
+    cancel_when_interrupted(&session);
     let mut display = Display::new(dir.clone(), args.print_build_logs);
+    let log_shown = display.shows_logs();
     while let Some(event) = session.next().await {
         display.event(&event.event);
         logs.event(&event.event);
@@ -54,9 +58,14 @@ pub async fn run(
     if let Some(events) = &mut events {
         events.flush()?;
     }
-    let failures = show_failures(&report, &dir, |drv_path| logs.path(drv_path));
-    eprint!("{failures}");
-    Ok(report)
+    let failures = show_failures(&report, &dir, log_shown, |drv_path| logs.path(drv_path));
+    if !failures.is_empty() {
+        say!("{}", failures.trim_end());
+    }
+    match report.status {
+        Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
+        _ => Ok(report),
+    }
 }
 
 /// What every machine has, as Nix has it: these are hints of where to build.
@@ -152,16 +161,12 @@ pub fn in_order_of(asked_for: &[String], report: &mut Report) {
     report.roots.sort_by_cached_key(|root| place(&root.name));
 }
 
-/// The first Ctrl-C ends the session in order, the second one at once.
-fn cancel_on_ctrl_c(session: &Session) {
+/// A signal ends the session in order.
+fn cancel_when_interrupted(session: &Session) {
     let cancel = session.cancellation();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            cancel.cancel();
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(2);
-        }
+        interrupt::token().cancelled().await;
+        cancel.cancel();
     });
 }
 

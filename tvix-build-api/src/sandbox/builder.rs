@@ -179,10 +179,13 @@ impl SandboxBuilder {
         self.check_store_dir(&dir, store)?;
         let confined = self.options.sandbox
             && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
-        let claimed = match unless_cancelled(context, claim(&self.blame, store, &request)).await? {
-            Claim::Ours(claimed) => claimed,
-            Claim::Made(delivery) => return Ok(delivery),
-        };
+        let claimed =
+            match unless_cancelled(context, claim(&self.blame, store, &request, &context.slot))
+                .await?
+            {
+                Claim::Ours(claimed) => claimed,
+                Claim::Made(delivery) => return Ok(delivery),
+            };
         let started = async {
             if confined {
                 self.start_sandboxed(&dir, &request, context).await

@@ -11,9 +11,12 @@ use tvix_cache_server::{CacheServer, ServerOptions};
 use super::{AnyStoreOption, print};
 use crate::caches::{self, Access};
 use crate::error::CliError;
+use crate::interrupt::{self, Orderly};
 
 /// Serve a store as a binary cache over HTTP, until it is interrupted.
 ///
+/// SIGINT, SIGTERM and SIGHUP end it: requests under way are answered first, for 10 seconds at most, and
+/// the exit code is 0.
 /// Where it listens is printed once it does. Whoever can reach that address can read all that is
 /// in the store.
 #[derive(Debug, Parser)]
@@ -57,14 +60,9 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         true => print([serde_json::json!({ "url": url })])?,
         false => print([url])?,
     }
-    let interrupted = async {
-        // Where it cannot be known, it is ended by a signal all the same.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let _orderly = Orderly::begin();
     CacheServer::new(store, options)
-        .serve(listener, interrupted)
+        .serve(listener, interrupt::token().cancelled_owned())
         .await;
     Ok(ExitCode::SUCCESS)
 }

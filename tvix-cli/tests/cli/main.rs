@@ -11,6 +11,7 @@ mod links;
 mod options;
 mod processes;
 mod store;
+mod terminal;
 
 use std::path::Path;
 use std::process::Command;

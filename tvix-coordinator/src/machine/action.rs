@@ -85,11 +85,17 @@ pub enum Action {
         /// What to keep.
         recording: Recording,
     },
-    /// Start a build: [`Input::LogLine`] any number of times, then [`Input::BuildEnded`].
+    /// Start a build: [`Input::LogLine`] any number of times, then [`Input::BuildEnded`]. In between
+    /// [`Input::BuildWaiting`] and then [`Input::BuildReady`], if the builder waits.
     ///
+    /// [`Input::BuildWaiting`]: super::Input::BuildWaiting
+    /// [`Input::BuildReady`]: super::Input::BuildReady
     /// [`Input::LogLine`]: super::Input::LogLine
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
     StartBuild(StartBuild),
+    /// Let a build go on that was [waiting](super::Input::BuildWaiting): it has a slot again. Nothing
+    /// to answer.
+    ResumeBuild(BuildId),
     /// End a build soon. It still ends with [`Input::BuildEnded`].
     ///
     /// [`Input::BuildEnded`]: super::Input::BuildEnded

@@ -124,6 +124,22 @@ pub enum Input {
         /// The line.
         text: Bytes,
     },
+    /// A build that was started waits for something that another process does, and uses no slot
+    /// meanwhile.
+    BuildWaiting {
+        /// Which build.
+        build: BuildId,
+        /// The lock that it waits for, for people.
+        lock: String,
+    },
+    /// A build that was [waiting](Self::BuildWaiting) could go on. Answered by
+    /// [`Action::ResumeBuild`] once there is a slot, unless the build ends before.
+    ///
+    /// [`Action::ResumeBuild`]: super::Action::ResumeBuild
+    BuildReady {
+        /// Which build.
+        build: BuildId,
+    },
     /// Answers [`Action::StartBuild`].
     ///
     /// [`Action::StartBuild`]: super::Action::StartBuild
@@ -209,4 +225,9 @@ pub enum BuildResult {
     Failed(BuildFailure),
     /// The builder is to blame.
     Trouble(Trouble),
+    /// Inputs that were valid when it was started are not valid any more.
+    InputsGone {
+        /// Which, and how the build failed.
+        message: String,
+    },
 }

@@ -230,7 +230,18 @@ impl Scheduler {
         })
     }
 
-    /// A build is over.
+    /// Takes a place of a builder, if there is one.
+    pub(super) fn occupy(&mut self, builder: usize) -> bool {
+        let slots = &mut self.builders[builder];
+        let free = self.running < self.max_jobs && slots.running < slots.profile.max_jobs;
+        if free {
+            slots.running += 1;
+            self.running += 1;
+        }
+        free
+    }
+
+    /// A build is over, or waits.
     pub(super) fn release(&mut self, builder: usize) {
         self.builders[builder].running -= 1;
         self.running -= 1;

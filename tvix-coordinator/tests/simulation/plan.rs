@@ -73,6 +73,8 @@ pub struct Plan {
     pub options: Options,
     /// Per cent of the store's answers that are trouble.
     pub store_trouble: u64,
+    /// Per cent of the builds whose locks another process has.
+    pub locked: u64,
     pub fatal_store_trouble: bool,
     pub duplicate_answers: bool,
     pub cancel_after: Option<usize>,
@@ -117,6 +119,7 @@ impl Plan {
             builders: Vec::new(),
             options: Options::default(),
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
+            locked: [0, 0, 10, 50, 100][random.below(5)],
             fatal_store_trouble: random.percent(3),
             duplicate_answers: random.percent(30),
             cancel_after: random.percent(10).then(|| random.below(200)),

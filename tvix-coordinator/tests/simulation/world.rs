@@ -34,6 +34,9 @@ enum Pending {
     Source(StorePath),
     Record(BatchId),
     Build(StartBuild),
+    /// A build that finds that another process has its lock, and what becomes of it then.
+    Held(StartBuild),
+    Released(StartBuild),
     Push(BuildId),
     Probe(ProbeId, usize, Vec<StorePath>),
     Find(ProbeId, Vec<OutputKeys>),
@@ -75,12 +78,18 @@ pub struct World {
     building: BTreeMap<StorePath, BuildId>,
     built: BTreeSet<StorePath>,
     running: BTreeMap<BuildId, StartBuild>,
+    /// Builds that wait for another process or for a slot, and have none.
+    waiting: BTreeMap<BuildId, StartBuild>,
+    /// Of those, the ones that could go on.
+    ready: BTreeSet<BuildId>,
     /// Builds that streamed, with what is to be pushed.
     substituting: substituters::Substituting,
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
     /// Builds of which an event told that they started and not yet that they ended.
     open_builds: BTreeSet<u64>,
+    /// The same of those that wait.
+    open_waits: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
     /// Substituters of which an event told that their realisations are refused.
@@ -139,10 +148,13 @@ impl World {
             building: BTreeMap::new(),
             built: BTreeSet::new(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            ready: BTreeSet::new(),
             substituting: substituters::Substituting::default(),
             streamed: BTreeMap::new(),
             cancelled_builds: BTreeSet::new(),
             open_builds: BTreeSet::new(),
+            open_waits: BTreeSet::new(),
             troubles: BTreeMap::new(),
             next_event: 0,
             refused: BTreeSet::new(),
@@ -383,6 +395,8 @@ impl World {
                 self.tell(Input::Recorded { batch, result });
             }
             Pending::Build(start) => self.end_build(start),
+            Pending::Held(start) => self.wait_for_lock(start),
+            Pending::Released(start) => self.lock_released(start),
             Pending::Push(build) => self.end_push(build),
             Pending::Probe(probe, substituter, paths) => {
                 self.answer_probe(probe, substituter, paths);
@@ -469,9 +483,15 @@ impl World {
                 path,
             } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
+            Action::ResumeBuild(build) => self.resume(build),
             Action::CancelBuild(build) => {
-                assert!(self.running.contains_key(&build), "{build:?} does not run");
+                let known = self.running.contains_key(&build) || self.waiting.contains_key(&build);
+                assert!(known, "{build:?} does not run");
                 self.cancelled_builds.insert(build);
+                if self.ready.remove(&build) {
+                    let start = self.waiting[&build].clone();
+                    self.pending.push(Pending::Build(start));
+                }
             }
             Action::PushOutputs(build) => {
                 assert!(
@@ -532,6 +552,16 @@ impl World {
             }
             BuildEvent::BuildStarted { build, .. } => {
                 assert!(self.open_builds.insert(build));
+            }
+            BuildEvent::BuildWaiting { build, .. } => {
+                self.tally.waits += 1;
+                assert!(self.open_builds.contains(&build));
+                assert!(self.open_waits.insert(build), "build {build} waits twice");
+            }
+            BuildEvent::BuildResumed { build, .. } => {
+                self.tally.resumed += 1;
+                assert!(self.open_builds.contains(&build));
+                assert!(self.open_waits.remove(&build), "build {build} did not wait");
             }
             BuildEvent::BuildSucceeded { build, .. }
             | BuildEvent::BuildCancelled { build, .. }

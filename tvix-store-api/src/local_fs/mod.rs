@@ -24,6 +24,7 @@ mod scratch;
 mod stop;
 mod temp_roots;
 mod verify_all;
+mod waits;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -50,6 +51,7 @@ pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
 use self::temp_roots::TempRoots;
 pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
+pub use self::waits::observe_lock_waits;
 use crate::blocking::blocking;
 use crate::ext::add_tree;
 use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
@@ -135,6 +137,7 @@ impl LocalStore {
         let uri = StoreUri::local(&root);
         let layout = Layout::new(uri.clone(), &root);
         let schema_lock = if options.read_only {
+            layout.wait_until_made();
             layout.check_schema_version()?;
             None
         } else {

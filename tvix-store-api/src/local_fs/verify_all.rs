@@ -133,7 +133,10 @@ impl LocalStore {
         self.read(|database| database.check_integrity()).await?;
         let paths = match options.paths.is_empty() {
             true => self.all_valid_paths().await?,
-            false => options.paths.clone(),
+            false => {
+                self.expect_valid(&options.paths).await?;
+                options.paths.clone()
+            }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let contents = options.contents;
@@ -146,16 +149,19 @@ impl LocalStore {
         // Each begins only when it is its turn.
         let mut checks = stream::iter(checks).buffered(threads);
         let mut report = VerifyReport::default();
-        while let Some((path, damage)) = checks.next().await.transpose()? {
+        while let Some((path, checked)) = checks.next().await.transpose()? {
+            let damage = match checked {
+                Checked::Sound => None,
+                Checked::Damaged(damage) => Some(damage),
+                Checked::Gone => continue,
+            };
             report.checked += 1;
-            if let Some(damage) = damage {
-                report.damaged.push(DamagedPath {
-                    path,
-                    damage,
-                    repaired: None,
-                    forgotten: false,
-                });
-            }
+            report.damaged.extend(damage.map(|damage| DamagedPath {
+                path,
+                damage,
+                repaired: None,
+                forgotten: false,
+            }));
         }
         if contents && options.paths.is_empty() {
             let inner = self.0.clone();
@@ -174,6 +180,21 @@ impl LocalStore {
         Ok(report)
     }
 
+    /// Whoever names a path that is not valid is told so.
+    async fn expect_valid(&self, paths: &[StorePath]) -> Result<(), StoreError> {
+        let asked = paths.to_vec();
+        let valid = self
+            .read(move |database| database.valid_paths(&asked))
+            .await?;
+        match paths.iter().find(|path| !valid.contains(path)) {
+            None => Ok(()),
+            Some(path) => Err(StoreError::NotFound {
+                store: self.0.uri.clone(),
+                path: path.clone(),
+            }),
+        }
+    }
+
     async fn forget_missing(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
         let missing = report
             .damaged
@@ -188,20 +209,33 @@ impl LocalStore {
     }
 }
 
+/// What becomes of checking a path.
+enum Checked {
+    Sound,
+    Damaged(Damage),
+    /// It was collected before it was checked.
+    Gone,
+}
+
 impl Inner {
-    /// What is wrong with a path, if it is valid at all. Blocks.
-    fn check_path(&self, path: &StorePath, contents: bool) -> Result<Option<Damage>, StoreError> {
-        let Some(info) = self.database.path_info(path)? else {
-            let store = self.uri.clone();
-            let path = path.clone();
-            return Err(StoreError::NotFound { store, path });
-        };
-        let damage = self.damage(&info, contents);
-        // It may have been collected meanwhile.
-        Ok(match damage {
-            Some(damage) if self.database.is_valid(path)? => Some(damage),
-            _ => None,
-        })
+    /// Checks a path. Blocks.
+    ///
+    /// Collectors remove the row first, and whoever makes a path anew adds one with another number. So
+    /// what is damaged is really damaged if its row was there all the time; else it is checked again.
+    fn check_path(&self, path: &StorePath, contents: bool) -> Result<Checked, StoreError> {
+        loop {
+            let Some((row, info)) = self.database.row(path)? else {
+                return Ok(Checked::Gone);
+            };
+            let Some(damage) = self.damage(&info, contents) else {
+                return Ok(Checked::Sound);
+            };
+            match self.database.row(path)? {
+                Some((now, _)) if now == row => return Ok(Checked::Damaged(damage)),
+                Some(_) => {}
+                None => return Ok(Checked::Gone),
+            }
+        }
     }
 
     fn damage(&self, info: &PathInfo, contents: bool) -> Option<Damage> {

@@ -118,6 +118,11 @@ impl Database {
                 .open_reader()
                 .map(|connection| (connection, false))
                 .or_else(|first| {
+                    // Where a log can be made others may write meanwhile, and it has to be read.
+                    let folder = database.path.parent().unwrap_or(&database.path);
+                    if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok() {
+                        return Err(first);
+                    }
                     database.immutable = true;
                     let opened = database.open_reader();
                     opened.map(|connection| (connection, true)).or(Err(first))
@@ -138,6 +143,15 @@ impl Database {
 
     pub fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
         self.read(|rows, connection| rows.info(connection, path))
+    }
+
+    /// What is known of a path, with the number of its row: a path that is made anew gets another one.
+    pub fn row(&self, path: &StorePath) -> Result<Option<(i64, Arc<PathInfo>)>, StoreError> {
+        self.read(|rows, connection| {
+            let id = rows.id(connection, path)?;
+            let info = rows.info(connection, path)?;
+            Ok(id.zip(info))
+        })
     }
 
     pub fn path_infos(
