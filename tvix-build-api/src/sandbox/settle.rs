@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
-use tvix_store_api::tree;
+use tvix_store_api::tree::{self, Interruptible};
 
 use super::harvest::{Field, Found, Harvested};
 use super::trouble::Trouble;
@@ -156,7 +156,8 @@ impl<'f> Settler<'f> {
         method: ContentAddressMethod,
         algo: HashAlgo,
     ) -> Result<NixHash, Trouble> {
-        tree::hash(&found.file, method, algo).map_err(|error| match error {
+        let interrupted = || self.field.stop.is_cancelled();
+        tree::hash_until(&found.file, method, algo, &interrupted).map_err(|error| match error {
             NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
                 output: found.output.name.clone(),
                 message: format!(
@@ -178,7 +179,8 @@ impl<'f> Settler<'f> {
     ) -> Result<NixHash, Trouble> {
         let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
         let mut writer = RewritingWriter::new(hasher, rewrites);
-        nar::dump_path(&found.file, &mut writer)
+        let interrupted = || self.field.stop.is_cancelled();
+        nar::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
             .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
             .map_err(|error| self.field.nar_error(&found.output, error))
     }
@@ -194,8 +196,10 @@ impl<'f> Settler<'f> {
         // For the check that it is one.
         self.hash(found, method, algo)?;
         let mut writer = RewritingWriter::new(NixHasher::new(algo), rewrites);
+        let interrupted = || self.field.stop.is_cancelled();
+        let mut checked = Interruptible::new(&mut writer, &interrupted);
         let copied = std::fs::File::open(&found.file)
-            .and_then(|mut file| io::copy(&mut file, &mut writer))
+            .and_then(|mut file| io::copy(&mut file, &mut checked))
             .and_then(|_| writer.finish());
         copied
             .map(NixHasher::finish)
@@ -220,7 +224,8 @@ impl<'f> Settler<'f> {
                 size: 0,
             };
             let mut writer = RewritingWriter::new(sink, rewrites);
-            let dumped = nar::dump_path(file, &mut writer);
+            let interrupted = || self.field.stop.is_cancelled();
+            let dumped = nar::dump_path(file, Interruptible::new(&mut writer, &interrupted));
             let sink = writer.finish();
             dumped?;
             sink.map_err(NarError::Io)?.finish()

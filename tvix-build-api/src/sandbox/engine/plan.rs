@@ -42,6 +42,12 @@ pub(super) enum Step {
         flags: libc::c_ulong,
         options: Option<CString>,
     },
+    /// Sets the limit of cgroup namespaces in the sandbox's user namespace, and in all below it, to
+    /// none. Only the owner of a cgroup namespace may mount control groups, and those that
+    /// the caller may change are the builder's to change too: `cgroup.kill` among them.
+    NoCgroupNamespaces {
+        setting: CString,
+    },
     PivotRoot,
     Hostname,
     LoopbackUp,
@@ -76,6 +82,7 @@ impl std::fmt::Display for Step {
             Step::Filesystem { kind, target, .. } => {
                 write!(f, "mounting a new {} at /{}", path(kind), path(target))
             }
+            Step::NoCgroupNamespaces { .. } => f.write_str("disabling cgroup namespaces"),
             Step::PivotRoot => f.write_str("leaving the host's file system"),
             Step::Hostname => f.write_str("setting the host name"),
             Step::LoopbackUp => f.write_str("bringing the loopback interface up"),
@@ -278,6 +285,14 @@ impl Plan {
         });
         // New file systems belong to whoever mounts them, so that has to be the builder.
         self.steps.extend(mounts.filesystems);
+        // Its own `/proc` can be written to even where the host's is read-only, as in containers.
+        let proc = match spec.mounts.contains(&Mount::Proc) {
+            true => "proc",
+            false => "/proc",
+        };
+        self.steps.push(Step::NoCgroupNamespaces {
+            setting: c_string(OsStr::new(&format!("{proc}/sys/user/max_cgroup_namespaces")))?,
+        });
         self.steps.push(Step::PivotRoot);
         self.steps.push(Step::Hostname);
         if self.network == NetPlan::Fresh {

@@ -1,8 +1,8 @@
 //! The threads that start processes.
 //!
 //! A builder inherits from the thread that clones it, so what is the same for all builders is
-//! set up once per thread: the system call filter, an empty list of supplementary groups,
-//! blocked signals. The threads live as long as the engine, because the kernel kills a builder
+//! set up once per thread: the system call filter, an empty list of supplementary groups, an empty
+//! session keyring, blocked signals. The threads live as long as the engine, because the kernel kills a builder
 //! (`PR_SET_PDEATHSIG`) when the *thread* that started it ends, which threads of an
 //! asynchronous runtime may do at any time.
 
@@ -181,6 +181,9 @@ impl Spawner {
         if shared.root {
             sys::clear_thread_groups().map_err(errno("dropping supplementary groups"))?;
         }
+        // Builders cannot use any keyring, as the filter says; the kernel may on their behalf. A
+        // user's quota of keys can be used up, and some containers refuse the call.
+        let _ = sys::new_session_keyring();
         seccomp::install_on_this_thread().map_err(errno("installing the system call filter"))?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(EngineError::setup("opening /dev/null"))?;
