@@ -199,3 +199,32 @@ pub const fn this_system() -> &'static str {
         "unknown"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C++ Nix 2.34.8 on a processor of the fourth level says: `extra-platforms = i686-linux
+    /// x86_64-v1-linux x86_64-v2-linux x86_64-v3-linux x86_64-v4-linux`.
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn levels_are_those_that_the_c_library_finds() {
+        let systems = further_systems();
+        assert!(systems.contains("i686-linux") && systems.contains("x86_64-v1-linux"));
+        let loader = std::process::Command::new("/lib64/ld-linux-x86-64.so.2")
+            .arg("--help")
+            .output();
+        let help = loader.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let Some(help) = help.ok().filter(|help| help.contains("x86-64-v2")) else {
+            eprintln!("SKIPPED: there is no C library here that tells");
+            return;
+        };
+        for level in 2..=4 {
+            let supported = help
+                .lines()
+                .any(|line| line.contains(&format!("x86-64-v{level} (supported")));
+            let found = systems.contains(&format!("x86_64-v{level}-linux"));
+            assert_eq!(found, supported, "{level}: {help}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod eval;
 mod events;
 mod imports;
 mod instantiate;
+mod limits;
 mod logs;
 mod out_link;
 mod output;
@@ -27,6 +28,13 @@ use clap::Parser as _;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
+    limits::with_room(work).unwrap_or_else(|error| {
+        anstream::eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
+}
+
+fn work() -> ExitCode {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -87,7 +87,9 @@ pub fn builder(
         .ahead(ahead);
     // Beside what the machine was found to have.
     sandbox.features.extend(features);
-    sandbox.features.extend(args.system_features.iter().cloned());
+    sandbox
+        .features
+        .extend(args.system_features.iter().cloned());
     sandbox.systems.extend(args.extra_platforms.iter().cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use nix_compat::store_path::{StoreDir, StorePath};
+use tokio_util::sync::CancellationToken;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::LocalStore;
-use tokio_util::sync::CancellationToken;
 use tvix_store_api::{Store, StoreUri};
 
 use super::SandboxOptions;
@@ -214,7 +214,10 @@ impl SandboxBuilder {
         let ran = ran.await;
         // A builder may have changed the modes of its own directories.
         let reclaimed = scratch.reclaim();
-        reclaimed.map_err(|error| self.blame.io("reclaiming the directories of a build", error))?;
+        reclaimed.map_err(|error| {
+            self.blame
+                .io("reclaiming the directories of a build", error)
+        })?;
         if let Err(trouble) = ran {
             keep_failed(self, &request, &scratch, context, tail).await;
             return Err(trouble);

@@ -82,9 +82,8 @@ impl Field {
                 interrupted: &interrupted,
                 nar_size: room,
             };
-            let scan =
-                canonicalise_within(&file, self.owner, candidates.iter().copied(), bounds)
-                    .map_err(|error| self.tree_error(output, error))?;
+            let scan = canonicalise_within(&file, self.owner, candidates.iter().copied(), bounds)
+                .map_err(|error| self.tree_error(output, error))?;
             room = room.saturating_sub(scan.nar_size);
             let references = match self.checks.discards_references(&output.name) {
                 true => SortedSet::new(),

@@ -203,7 +203,7 @@ impl<'f> Settler<'f> {
             .and_then(|_| writer.finish());
         copied
             .map(NixHasher::finish)
-            .map_err(|error| self.field.blame.io("reading an output", error))
+            .map_err(|error| self.field.nar_error(&found.output, NarError::Io(error)))
     }
 
     /// Unpacks a rewritten copy beside the tree, and says in `info` what it is.
@@ -234,6 +234,9 @@ impl<'f> Settler<'f> {
             // The first thing that went wrong is what counts, and it hides in there.
             NarError::Io(error) => match error.downcast::<NarError>() {
                 Ok(inner) => self.field.nar_error(output, inner),
+                Err(error) if self.field.stop.is_cancelled() => {
+                    self.field.nar_error(output, NarError::Io(error))
+                }
                 Err(error) => self.field.blame.io("rewriting an output", error),
             },
             error => self.field.nar_error(output, error),
@@ -293,5 +296,82 @@ impl Write for UnpackSink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use nix_compat::derivation::DerivationBuilder;
+    use nix_compat::store_path::StoreDir;
+    use tokio_util::sync::CancellationToken;
+    use tvix_store_api::tree::TreeScan;
+
+    use super::*;
+    use crate::outputs::{OutputChecks, plan_outputs};
+    use crate::sandbox::trouble::Blame;
+    use crate::{BuildRequest, FailureKind};
+
+    /// Every way of settling that reads an output again ends when the harvest is stopped: 8 TB are
+    /// to be read. Fails (in a matter of hours) without `Interruptible`.
+    #[test]
+    fn settling_can_be_stopped() {
+        use ContentAddressMethod::{Flat, NixArchive};
+        let directory = tempfile::tempdir().unwrap();
+        let dir = StoreDir::default();
+        for (method, algo, to_self) in [
+            (NixArchive, HashAlgo::Sha256, true),
+            (NixArchive, HashAlgo::Sha512, true),
+            (NixArchive, HashAlgo::Sha512, false),
+            (Flat, HashAlgo::Sha256, false),
+        ] {
+            let made = DerivationBuilder::new("test", "x86_64-linux", "/bin/sh")
+                .floating(method, algo)
+                .instantiate(&dir)
+                .unwrap();
+            let request = BuildRequest::new(made.path, made.derivation);
+            let outputs = plan_outputs(&dir, &request).unwrap();
+            let checks = OutputChecks::of(&dir, &request.derivation, &outputs).unwrap();
+            let output = outputs[0].clone();
+            let file = directory.path().join(output.path.to_string());
+            let sparse = std::fs::File::create(&file).unwrap();
+            sparse.set_len(8_000_000_000_000).unwrap();
+            let itself = to_self.then(|| output.path.clone());
+            let scan = TreeScan {
+                nar_hash: [0; 32],
+                nar_size: 8_000_000_000_112,
+                references: itself.into_iter().collect(),
+            };
+            let field = Field {
+                blame: Blame("test".into()),
+                dir: dir.clone(),
+                store: directory.path().to_owned(),
+                owner: 0,
+                request: Arc::new(request),
+                outputs,
+                checks,
+                disk: None,
+                stop: CancellationToken::new(),
+            };
+            let found = Found {
+                output,
+                file,
+                references: scan.references.clone(),
+                scan,
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    field.stop.cancel();
+                });
+                let trouble = Settler::new(&field).settle(found).unwrap_err();
+                assert!(
+                    matches!(trouble, Trouble::Failure(FailureKind::Cancelled)),
+                    "{trouble:?}"
+                );
+            });
+        }
     }
 }

@@ -8,11 +8,7 @@ use rustix::io::Errno;
 
 /// Attributes that stay, as with Nix (`ignored-acls`): a security module or a server labels every
 /// file with them, and they are the machine's.
-const LABELS: [&[u8]; 3] = [
-    b"security.selinux",
-    b"security.csm",
-    b"system.nfs4_acl",
-];
+const LABELS: [&[u8]; 3] = [b"security.selinux", b"security.csm", b"system.nfs4_acl"];
 
 /// Removes the extended attributes of a file or directory of ours, whose mode this may change.
 pub(super) fn remove_attributes(file: BorrowedFd<'_>) -> io::Result<()> {

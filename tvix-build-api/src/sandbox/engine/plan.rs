@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use libc::{c_char, c_int};
 
 use super::error::EngineError;
+use super::probe::{self, Obstacle};
 use super::spec::{
     Access, HostIds, Isolation, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
 };
@@ -127,6 +128,8 @@ pub(super) struct Privileges {
     /// Whether there are control groups for memory.
     pub(super) groups: bool,
     pub(super) caller: HostIds,
+    /// What stands in the way of a sandbox, if that is known already.
+    pub(super) obstacle: Option<Obstacle>,
 }
 
 /// A list as `execve` wants it.
@@ -239,6 +242,9 @@ impl Plan {
         templates: &Templates,
         privileges: Privileges,
     ) -> Result<(), EngineError> {
+        if privileges.obstacle.is_some() {
+            probe::sandbox(privileges.obstacle)?;
+        }
         let outside = match spec.host_ids {
             Some(ids) if privileges.root || ids == privileges.caller => ids,
             Some(_) => {
@@ -291,7 +297,9 @@ impl Plan {
             false => "/proc",
         };
         self.steps.push(Step::NoCgroupNamespaces {
-            setting: c_string(OsStr::new(&format!("{proc}/sys/user/max_cgroup_namespaces")))?,
+            setting: c_string(OsStr::new(&format!(
+                "{proc}/sys/user/max_cgroup_namespaces"
+            )))?,
         });
         self.steps.push(Step::PivotRoot);
         self.steps.push(Step::Hostname);
@@ -311,7 +319,7 @@ impl Plan {
                     gid: ids.gid,
                 });
             }
-        } else if privileges.pid_namespace {
+        } else if privileges.pid_namespace && privileges.obstacle.is_none() {
             self.namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
             self.id_map = Some(IdMap {
                 inside: privileges.caller,

@@ -133,13 +133,13 @@ const ABIS: &[Abi] = &[
 /// The interface that new architectures share.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 const GENERIC_RULES: &[(u32, Rule)] = &[
-    (52, Mode(1)),              // fchmod
-    (53, Mode(2)),              // fchmodat
-    (56, ModeIfCreating(2, 3)), // openat
-    (33, Mode(2)),              // mknodat
-    (5, Refuse(libc::ENOTSUP)), // setxattr
-    (6, Refuse(libc::ENOTSUP)), // lsetxattr
-    (7, Refuse(libc::ENOTSUP)), // fsetxattr
+    (52, Mode(1)),               // fchmod
+    (53, Mode(2)),               // fchmodat
+    (56, ModeIfCreating(2, 3)),  // openat
+    (33, Mode(2)),               // mknodat
+    (5, Refuse(libc::ENOTSUP)),  // setxattr
+    (6, Refuse(libc::ENOTSUP)),  // lsetxattr
+    (7, Refuse(libc::ENOTSUP)),  // fsetxattr
     (217, Refuse(libc::ENOSYS)), // add_key
     (218, Refuse(libc::ENOSYS)), // request_key
     (219, Refuse(libc::ENOSYS)), // keyctl

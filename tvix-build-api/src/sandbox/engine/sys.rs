@@ -262,13 +262,6 @@ pub(super) fn disable_core_dumps() -> Result<(), Errno> {
     set([0, current[1]])
 }
 
-/// Gives the calling thread a new, empty session keyring, which its children inherit.
-pub(super) fn new_session_keyring() -> Result<(), Errno> {
-    const JOIN_SESSION_KEYRING: c_int = 1;
-    // SAFETY: a null name asks for an anonymous keyring.
-    unsafe { raw!(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0usize) }.map(drop)
-}
-
 /// Writes a setting of the kernel.
 pub(super) fn write_setting(path: &CStr, value: &[u8]) -> Result<(), Errno> {
     // SAFETY: `path` is NUL-terminated; pointer and length describe the slice; the descriptor is
