@@ -30,7 +30,7 @@ const PROGRAM: &str = r#"
 #include <unistd.h>
 static void put(const char *file, const char *text) {
     int fd = open(file, O_WRONLY);
-    if (fd >= 0) { if (write(fd, text, strlen(text)) > 0 && strstr(file, "cgroup")) printf("wrote %s\n", file); close(fd); }
+    if (fd >= 0) { if (write(fd, text, strlen(text)) > 0 && !strncmp(file, "at/", 3)) printf("wrote %s\n", file); close(fd); }
     fflush(stdout);
 }
 static const char *kinds[] = { "cgroup2", "cgroup", "sysfs", "debugfs", "tracefs", "securityfs", "configfs",

@@ -33,15 +33,17 @@ static void say32(const char *what, long number, long a, long b, long c, long d,
 }
 #endif
 int main(int words, char **word) {
+    long result;
     strcpy(name, word[1]);
     for (long keyring = 0; keyring >= -8; keyring--) {
-        say("add_key", 0, keyring, syscall(SYS_add_key, type, name, payload, 7L, keyring), errno);
-        say("request_key", 0, keyring, syscall(SYS_request_key, type, name, 0L, keyring), errno);
-        say("request_key with call-out", 0, keyring, syscall(SYS_request_key, type, name, payload, keyring), errno);
-        for (long operation = 0; operation <= 40; operation++)
-            say("keyctl", operation, keyring, syscall(SYS_keyctl, operation, keyring, (long)type, (long)name, 0L), errno);
-        say("keyctl read", 11, keyring, syscall(SYS_keyctl, 11L, keyring, buffer, 255L), errno);
-        say("keyctl clear", 7, keyring, syscall(SYS_keyctl, 7L, keyring), errno);
+        result = syscall(SYS_add_key, type, name, payload, 7L, keyring); say("add_key", 0, keyring, result, errno);
+        result = syscall(SYS_request_key, type, name, 0L, keyring); say("request_key", 0, keyring, result, errno);
+        result = syscall(SYS_request_key, type, name, payload, keyring); say("request_key with call-out", 0, keyring, result, errno);
+        for (long operation = 0; operation <= 40; operation++) {
+            result = syscall(SYS_keyctl, operation, keyring, (long)type, (long)name, 0L); say("keyctl", operation, keyring, result, errno);
+        }
+        result = syscall(SYS_keyctl, 11L, keyring, buffer, 255L); say("keyctl read", 11, keyring, result, errno);
+        result = syscall(SYS_keyctl, 7L, keyring); say("keyctl clear", 7, keyring, result, errno);
     }
 #ifdef __x86_64__
     if (fork() == 0) {
@@ -58,9 +60,9 @@ int main(int words, char **word) {
     wait(&status);
     /* The third interface, of 64-bit registers and 32-bit pointers. */
     for (long keyring = 0; keyring >= -8; keyring--) {
-        say("x32 add_key", 0, keyring, syscall(0x40000000 | SYS_add_key, type, name, payload, 7L, keyring), errno);
-        say("x32 request_key", 0, keyring, syscall(0x40000000 | SYS_request_key, type, name, 0L, keyring), errno);
-        say("x32 keyctl", 10, keyring, syscall(0x40000000 | SYS_keyctl, 10L, keyring, type, name, 0L), errno);
+        result = syscall(0x40000000 | SYS_add_key, type, name, payload, 7L, keyring); say("x32 add_key", 0, keyring, result, errno);
+        result = syscall(0x40000000 | SYS_request_key, type, name, 0L, keyring); say("x32 request_key", 0, keyring, result, errno);
+        result = syscall(0x40000000 | SYS_keyctl, 10L, keyring, type, name, 0L); say("x32 keyctl", 10, keyring, result, errno);
     }
 #endif
     printf("%d calls\n", count);

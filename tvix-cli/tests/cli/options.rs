@@ -276,16 +276,15 @@ async fn features_and_systems_are_those_of_the_machine() {
         }
         assert_ne!(ended.code, Some(0), "{ended:#?}");
         // Once: what is missing, what there is, and which option adds to that.
-        ended.says(&[
-            &format!("requires the system feature '{feature}'"),
-            "'benchmark', 'big-parallel'",
-            "--system-feature",
-        ]);
         assert_eq!(
             ended.err.matches("--system-feature").count(),
             1,
             "{ended:#?}"
         );
+        ended.says(&[
+            &format!("requires the system feature '{feature}'"),
+            "'benchmark', 'big-parallel'",
+        ]);
     }
     let drv = world.write(&of("with", "gpu")).await;
     run(build(&world).args(["--system-feature", "gpu", &drv])).expect(0);
@@ -354,7 +353,7 @@ async fn what_floats_can_be_checked() {
     use nix_compat::content_address::ContentAddressMethod;
     use nix_compat::nixhash::HashAlgo;
     let world = LocalWorld::new().await;
-    let floating = |builder: nix_compat::derivation::DerivationBuilder| {
+    let floating = |builder: DerivationBuilder| {
         let method = ContentAddressMethod::NixArchive;
         instantiate(builder.floating(method, HashAlgo::Sha256))
     };
