@@ -22,8 +22,7 @@ use tvix_build_api::sandbox::{SandboxOptions, SandboxPath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder as _, BuilderError, FailureKind,
 };
-use tvix_store_api::memory::MemoryStore;
-use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_store_api::{MemoryStore, Store as _, StoreExt as _};
 
 #[test]
 fn as_an_ordinary_user() {

@@ -75,7 +75,8 @@ fn os_error(text: &str) -> Option<i32> {
 fn lack(error: Option<i32>) -> Option<String> {
     let error = io::Error::from_raw_os_error(error?);
     let (what, option) = match rustix::io::Errno::from_io_error(&error)? {
-        rustix::io::Errno::AGAIN => ("threads", "-u"),
+        // Their stacks count as address space.
+        rustix::io::Errno::AGAIN => ("threads", "-u, or -v"),
         rustix::io::Errno::NOMEM => ("memory", "-v"),
         rustix::io::Errno::MFILE | rustix::io::Errno::NFILE => ("open files", "-n"),
         _ => return None,

@@ -82,7 +82,7 @@ pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Eval
         Ok(_) => Ok(()),
         Err(error) => Err(EvalError::Expression {
             message: format!(
-                "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u)"
+                "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u, or -v)"
             ),
         }),
     }

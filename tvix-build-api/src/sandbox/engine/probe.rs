@@ -148,7 +148,11 @@ pub(super) fn sandbox(obstacle: Option<Obstacle>) -> Result<(), EngineError> {
         if let Err(source) = try_namespaces(wanted) {
             return Err(EngineError::Unavailable {
                 missing: format!("{name} are refused: {source}"),
-                advice: advice(kind),
+                advice: match source.raw_os_error() {
+                    // It is not the kind that is refused.
+                    Some(libc::EAGAIN) => "raise the limit of processes (ulimit -u)".into(),
+                    _ => advice(kind),
+                },
                 source,
             });
         }
