@@ -11,6 +11,8 @@ use tvix_store_api::{StoreError, StoreUri};
 pub enum CliError {
     #[error("cannot start")]
     Runtime(#[source] io::Error),
+    #[error("{message}")]
+    Limit { message: String },
     #[error("cannot open store '{uri}'")]
     OpenStore {
         uri: StoreUri,

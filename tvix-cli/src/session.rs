@@ -68,7 +68,7 @@ pub async fn run(
     }
 }
 
-/// What every machine has, as Nix has it: these are hints of where to build.
+/// Features that every machine has, as with Nix: they are hints of where to build.
 const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
 
 /// Where build directories of failed builds are kept, if that was asked for: on the file system that
@@ -91,12 +91,16 @@ pub fn builder(
     let features = FEATURES.into_iter().map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
-        .features(features.chain(args.system_features.iter().cloned()))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox)
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
         .ahead(ahead);
+    // Beside what the machine was found to have.
+    sandbox.features.extend(features);
+    sandbox
+        .features
+        .extend(args.system_features.iter().cloned());
     sandbox.systems.extend(args.extra_platforms.iter().cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;
