@@ -6,6 +6,7 @@ mod archives;
 mod files;
 mod git;
 mod modes;
+mod parity;
 mod server;
 mod together;
 
