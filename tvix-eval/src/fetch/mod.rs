@@ -18,6 +18,8 @@ mod http;
 #[cfg(feature = "fetch")]
 mod tree;
 mod url;
+#[cfg(feature = "fetch")]
+mod zip;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ pub enum FetchRequest {
         /// to have it need not be fetched.
         sha256: Option<NixHash>,
     },
-    /// A tar archive, unpacked. Of one that holds a directory and nothing beside it, that
+    /// A tar or zip archive, unpacked. Of one that holds a directory and nothing beside it, that
     /// directory.
     Tarball {
         /// Where it is.

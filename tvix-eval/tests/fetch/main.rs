@@ -4,6 +4,7 @@
 
 mod archives;
 mod files;
+mod formats;
 mod git;
 mod modes;
 mod parity;
