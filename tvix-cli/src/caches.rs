@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::store_path::StoreDir;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
@@ -197,21 +197,6 @@ async fn open_substituter(
     }
     let cache = open_cache(uri, access, network).await?;
     Ok((cache.info().priority, Arc::new(cache)))
-}
-
-/// Store paths, with or without the directory.
-pub fn parse_paths(dir: &StoreDir, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
-    let parse = |text: &String| {
-        let parsed = match text.starts_with('/') {
-            true => dir.parse(text),
-            false => StorePath::from_base_name(text),
-        };
-        parsed.map_err(|source| CliError::StorePath {
-            text: text.clone(),
-            source,
-        })
-    };
-    texts.iter().map(parse).collect()
 }
 
 /// Reads a secret key, as `nix-store --generate-binary-cache-key` writes it.

@@ -38,11 +38,6 @@ pub enum CliError {
     },
     #[error(transparent)]
     Store(Box<StoreError>),
-    #[error("'{text}' is not a store path")]
-    StorePath {
-        text: String,
-        source: nix_compat::store_path::StorePathError,
-    },
     #[error("cannot read the key '{file}'")]
     Key {
         file: PathBuf,

@@ -369,6 +369,6 @@ fn is_good_link(path: &Path) -> bool {
             .file_name()
             .is_some_and(|name| *name == *link_name(&hash)),
         // A collector has removed it.
-        Err(_) => !path.exists(),
+        Err(_) => path.symlink_metadata().is_err(),
     }
 }
