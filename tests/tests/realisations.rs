@@ -62,7 +62,8 @@ async fn build(
 }
 
 async fn output(world: &LocalWorld, made: &Instantiated) -> StorePath {
-    let found = world.store.realisation_of(keys(made), &OutputName::out());
+    let name = OutputName::out();
+    let found = world.store.realisation_of(keys(made), &name);
     found.await.unwrap().unwrap().out_path
 }
 
