@@ -14,13 +14,10 @@ use rustix::io::Errno;
 
 use super::attributes::{clear_flags, remove_attributes};
 use super::copy::copy_sparse;
-use super::{Bounds, ScanSink, TreeError};
+use super::{Bounds, NODE, ScanSink, TreeError};
 
 /// How many names of a directory are read before the pass may be interrupted.
 const NAMES: usize = 1024;
-
-/// The bytes that a node takes in a NAR beside its name and its contents, about.
-const NODE: u64 = 128;
 
 pub(super) struct Walk<'a> {
     pub(super) writer: nar::Writer<ScanSink>,
