@@ -352,7 +352,7 @@ async fn changed_modes_are_no_trouble_of_the_machine() {
     "#;
     let scripts = [
         (many.to_owned(), true),
-        (format!("{many}; chmod 000 $out"), true),
+        (format!("{many}\n chmod 000 $out"), true),
         ("echo x > $out; chmod 000 $out".into(), true),
         ("echo x > $out; chmod 000 /build".into(), true),
         ("echo x > $out; mkdir d; chmod 000 /build/d /build".into(), true),
