@@ -295,12 +295,13 @@ pub struct BuildingArgs {
     #[arg(long, short = 'K')]
     pub keep_failed: bool,
 
-    /// A feature that derivations may require, besides `benchmark`, `big-parallel` and
-    /// `nixos-test`; may be given several times.
+    /// A feature that derivations may require, besides `benchmark`, `big-parallel`, `nixos-test`
+    /// and, if this machine has it, `kvm`; may be given several times.
     #[arg(long = "system-feature", value_name = "FEATURE")]
     pub system_features: Vec<String>,
 
-    /// A further system that this machine can build for; may be given several times.
+    /// A further system that this machine can build for, besides its own, `i686-linux` and the
+    /// levels of its processor (`x86_64-v3-linux`); may be given several times.
     #[arg(long = "extra-platform", value_name = "SYSTEM")]
     pub extra_platforms: Vec<String>,
 

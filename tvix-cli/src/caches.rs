@@ -6,12 +6,13 @@ use std::sync::Arc;
 use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::store_path::StoreDir;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
 use crate::args::SubstituteArgs;
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// What a store is opened for.
@@ -171,14 +172,14 @@ pub async fn substituters(
         match substituter {
             Ok((_, store)) if store.store_dir() != dir => {
                 let other = store.store_dir();
-                eprintln!("warning: substituter '{uri}' is for '{other}', and is not used");
+                say!("warning: substituter '{uri}' is for '{other}', and is not used");
             }
             Ok(substituter) => opened.push(substituter),
             // It names the substituter, and says all there is to say.
             Err(CliError::Store(error)) => eprintln!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);
-                eprintln!("warning: substituter '{uri}' is not used: {why}");
+                say!("warning: substituter '{uri}' is not used: {why}");
             }
         }
     }
@@ -196,21 +197,6 @@ async fn open_substituter(
     }
     let cache = open_cache(uri, access, network).await?;
     Ok((cache.info().priority, Arc::new(cache)))
-}
-
-/// Store paths, with or without the directory.
-pub fn parse_paths(dir: &StoreDir, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
-    let parse = |text: &String| {
-        let parsed = match text.starts_with('/') {
-            true => dir.parse(text),
-            false => StorePath::from_base_name(text),
-        };
-        parsed.map_err(|source| CliError::StorePath {
-            text: text.clone(),
-            source,
-        })
-    };
-    texts.iter().map(parse).collect()
 }
 
 /// Reads a secret key, as `nix-store --generate-binary-cache-key` writes it.

@@ -13,6 +13,7 @@ mod checks {
     pub mod narinfo;
     pub mod signature;
     pub mod store_path;
+    pub mod terminal;
 }
 mod memory;
 mod mutate;
@@ -134,6 +135,12 @@ fn signature() {
 fn decode() {
     let corpus = corpus("decode", &[], "");
     fuzz("decode", &corpus, 2, checks::decode::check);
+}
+
+#[test]
+fn terminal() {
+    let corpus = corpus("terminal", &[], "");
+    fuzz("terminal", &corpus, 1, checks::terminal::check);
 }
 
 /// Each is a file on the disk.

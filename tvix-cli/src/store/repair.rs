@@ -9,6 +9,7 @@ use super::paths::parse_all;
 use super::{StoreOption, code, print};
 use crate::caches::{self, Access, NetrcOption};
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// Replace the files of store paths by what another store has of them.
@@ -47,7 +48,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             Ok(()) => repaired.push(store.store_dir().path_text(&path)),
             Err(error) => {
                 fine = false;
-                eprintln!(
+                say!(
                     "error: cannot repair '{path}': {}",
                     describe(&CliError::store(error))
                 );

@@ -1,7 +1,7 @@
 //! Names of files in a cache.
 
 use nix_compat::nixbase32;
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::{DrvKey, DrvOutput};
 
 /// Where what is known of a path is.
 pub(super) fn narinfo(digest: &[u8; 20]) -> String {
@@ -15,7 +15,10 @@ pub(super) fn listing(digest: &[u8; 20]) -> String {
 
 /// Where Nix keeps which path an output turned out to have.
 pub(super) fn realisation(id: &DrvOutput) -> String {
-    format!("realisations/{id}.doi")
+    match &id.drv {
+        DrvKey::HashModulo(_) => format!("realisations/{id}.doi"),
+        DrvKey::Path(path) => format!("build-trace-v2/{path}/{}.doi", id.output),
+    }
 }
 
 /// Whether a text may be a URL in a narinfo at all: printable ASCII of a sensible length.
@@ -59,6 +62,16 @@ fn has_scheme(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_realisations_are() {
+        let drv = "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-bar.drv";
+        let id: DrvOutput = format!("{drv}^dev").parse().unwrap();
+        assert_eq!(realisation(&id), format!("build-trace-v2/{drv}/dev.doi"));
+        let hash = format!("sha256:{}!out", "0".repeat(64));
+        let id: DrvOutput = hash.parse().unwrap();
+        assert_eq!(realisation(&id), format!("realisations/{hash}.doi"));
+    }
 
     #[test]
     fn files_below_the_cache() {

@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod address;
 mod bridge;
 mod codec;
 mod compress;
@@ -50,6 +51,7 @@ use tokio::sync::Semaphore;
 
 pub use self::info::{CacheInfo, CacheInfoError};
 pub use self::options::{BinaryCacheOptions, Tuning};
+pub use self::realisations::RealisationForms;
 
 use self::decode::Origin;
 use self::memo::Memo;
@@ -71,7 +73,9 @@ const SLACK: u64 = 1024 * 1024;
 /// A binary cache. Clones are handles on the same one.
 ///
 /// - A path without a trusted signature that is not content-addressed is not valid:
-///   [`Store::path_info`] says [`StoreError::Untrusted`].
+///   [`Store::path_info`] says [`StoreError::Untrusted`]. The address of a NAR that refers to itself
+///   counts for that in the form that says where it does; that of Nix 2.17 to 2.34 needs a
+///   signature ([`StoreError::WeakAddress`]).
 /// - That a path is not there is remembered for a while ([`Tuning::negative_ttl`]), and what is
 ///   known of one that is there for good.
 /// - What fails and may pass is tried again; a cache that does not answer even so is not asked for
@@ -244,13 +248,13 @@ impl Inner {
     }
 
     fn is_trusted(&self, info: &PathInfo) -> bool {
-        let dir = &self.info.store_dir;
-        !self.options.require_signatures
-            || info.is_content_addressed(dir)
-            || info
-                .signed_by(dir, &self.options.trusted_keys)
-                .next()
-                .is_some()
+        self.is_vouched_for(info) || info.is_content_addressed(&self.info.store_dir)
+    }
+
+    /// Whether something else than its content address vouches for a path.
+    fn is_vouched_for(&self, info: &PathInfo) -> bool {
+        let mut signers = info.signed_by(&self.info.store_dir, &self.options.trusted_keys);
+        !self.options.require_signatures || signers.next().is_some()
     }
 }
 
@@ -349,11 +353,13 @@ impl Store for BinaryCache {
         };
         let body = request::large(requests, file).await;
         match body.map_err(|error| origin.transport_failed(error))? {
-            Some(body) => Ok(decode::decode(
-                origin,
-                body,
-                self.0.options.tuning.decode_memory,
-            )),
+            Some(body) => {
+                let nar = decode::decode(origin, body, self.0.options.tuning.decode_memory);
+                Ok(match self.0.is_vouched_for(&info.info) {
+                    true => nar,
+                    false => address::vouched_for(&self.0.uri, &info.info, nar),
+                })
+            }
             None => {
                 // Its description outlived it.
                 let error = TransportError::new(format!("'{}' is not there", info.url), false);

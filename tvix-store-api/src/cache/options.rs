@@ -10,7 +10,7 @@ use nix_compat::store_path::StoreDir;
 use tvix_http::decode::Limits;
 use tvix_http::{SettingError, TransferSettings};
 
-use super::parameters;
+use super::{RealisationForms, parameters};
 use crate::{BoxError, StoreUri};
 
 /// Time limits, retries and how much is done at once.
@@ -110,6 +110,8 @@ pub struct BinaryCacheOptions {
     /// Whether what is added has a listing beside it (`<hash>.ls`), as Nix writes it, for whoever wants
     /// to know what is in an archive without fetching it.
     pub listings: bool,
+    /// Which realisations of floating outputs are written.
+    pub realisations: RealisationForms,
     /// The user's passwords for caches over HTTP(S), in the form of `.netrc` (Nix's `netrc-file`). It
     /// may be missing. None by default; a name in the URL comes first.
     pub netrc_file: Option<PathBuf>,
@@ -152,6 +154,10 @@ impl BinaryCacheOptions {
             priority: priority.map(i32::try_from).transpose()?,
             create: None,
             listings: flag("write-nar-listing")?.unwrap_or(false),
+            realisations: uri
+                .parameter("realisations")
+                .map_or(Ok(RealisationForms::Both), str::parse)
+                .map_err(|error| format!("parameter 'realisations': {error}"))?,
             netrc_file: None,
             tuning: Tuning::default(),
             uri,
@@ -209,6 +215,13 @@ impl BinaryCacheOptions {
     #[must_use]
     pub fn listings(mut self, listings: bool) -> Self {
         self.listings = listings;
+        self
+    }
+
+    /// Sets [`realisations`](Self::realisations).
+    #[must_use]
+    pub fn realisations(mut self, forms: RealisationForms) -> Self {
+        self.realisations = forms;
         self
     }
 

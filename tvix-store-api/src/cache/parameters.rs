@@ -5,7 +5,7 @@ use tvix_http::{SettingError, TransferSettings};
 use crate::{BoxError, StoreUri};
 
 /// Parameters that every cache has.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 12] = [
     "compression",
     "compression-level",
     "priority",
@@ -14,6 +14,7 @@ const COMMON: [&str; 11] = [
     "trusted",
     "want-mass-query",
     "write-nar-listing",
+    "realisations",
     "http-connections",
     "decode-memory-limit",
     "allow-other-hosts",

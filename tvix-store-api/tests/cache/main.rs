@@ -3,6 +3,8 @@
 
 mod faults;
 mod lies;
+mod nix_2_34;
+mod realisations;
 mod odd;
 mod server;
 mod trust;
