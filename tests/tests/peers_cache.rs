@@ -25,7 +25,7 @@ use tvix_store_api::{MemoryStore, PathInfo, Store, StoreError, StoreExt as _};
 use tvix_tests::local::{LocalWorld, absolute};
 use tvix_tests::nix;
 
-const COMPRESSIONS: [&str; 6] = ["none", "xz", "bzip2", "gzip", "zstd", "br"];
+const COMPRESSIONS: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
 
 fn key() -> SigningKey {
     SigningKey::from_seed("ours-1", &[3; 32]).unwrap()
