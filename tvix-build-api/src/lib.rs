@@ -32,7 +32,7 @@ mod structured_log;
 pub mod terminal;
 pub mod translate;
 
-pub use builder::{Builder, BuilderProfile, this_system};
+pub use builder::{Builder, BuilderProfile, detected_features, further_systems, this_system};
 pub use check::{CheckError, CheckOutcome, Difference, check};
 pub use error::BuilderError;
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};

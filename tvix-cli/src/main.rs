@@ -11,6 +11,7 @@ mod events;
 mod imports;
 mod instantiate;
 mod interrupt;
+mod limits;
 mod logs;
 mod out_link;
 mod output;
@@ -29,6 +30,13 @@ use args::{Args, Command};
 use output::say;
 
 fn main() -> ExitCode {
+    limits::with_room(work).unwrap_or_else(|error| {
+        say!("error: {error}");
+        ExitCode::from(2)
+    })
+}
+
+fn work() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         // Help and the version, which are the program's own text.

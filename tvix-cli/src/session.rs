@@ -78,9 +78,11 @@ async fn run_quietly(
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
     let mut coordinator = coordinator(args, store, evaluator, options)?;
-    for (priority, substituter) in
-        caches::substituters(&args.substitute, &dir, &args.netrc_file).await
-    {
+    let network = caches::Network {
+        netrc: &args.netrc_file,
+        transfer: &args.transfer,
+    };
+    for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);
@@ -103,7 +105,7 @@ async fn run_quietly(
     Ok((report, log_shown))
 }
 
-/// What every machine has, as Nix has it: these are hints of where to build.
+/// Features that every machine has, as with Nix: they are hints of where to build.
 const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
 
 /// Where build directories of failed builds are kept, if that was asked for: on the file system that
@@ -126,12 +128,16 @@ pub fn builder(
     let features = FEATURES.into_iter().map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
-        .features(features.chain(args.system_features.iter().cloned()))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox)
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
         .ahead(ahead);
+    // Beside what the machine was found to have.
+    sandbox.features.extend(features);
+    sandbox
+        .features
+        .extend(args.system_features.iter().cloned());
     sandbox.systems.extend(args.extra_platforms.iter().cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;

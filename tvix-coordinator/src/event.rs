@@ -120,6 +120,14 @@ pub enum BuildEvent {
         /// Why.
         message: String,
     },
+    /// A substituter has realisations of floating outputs that are not believed, so these are built or
+    /// sought elsewhere. The first of a session is told of each substituter.
+    RealisationRefused {
+        /// The substituter's name.
+        substituter: Arc<str>,
+        /// Why, and what to do about it.
+        message: String,
+    },
     /// A derivation turned out to be the same as another once its inputs were known.
     Resolved {
         /// The derivation.

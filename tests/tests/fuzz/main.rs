@@ -8,6 +8,7 @@
 mod checks {
     pub mod aterm;
     pub mod database;
+    pub mod decode;
     pub mod nar;
     pub mod narinfo;
     pub mod signature;
@@ -127,6 +128,13 @@ fn signature() {
         corpus("signature", &["narinfo"], ".secret"),
     ];
     fuzz("signature", &corpus.concat(), 1, checks::signature::check);
+}
+
+/// Each is decoded several times.
+#[test]
+fn decode() {
+    let corpus = corpus("decode", &[], "");
+    fuzz("decode", &corpus, 2, checks::decode::check);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTr
 use super::engine::Scratch;
 use super::harvest::Harvested;
 use super::stream::stream_tree;
+use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::{BuildRequest, BuildSlot, Delivery, FailureKind, PushedOutput, StreamedOutput};
 
@@ -105,6 +106,7 @@ pub(super) async fn deliver(
     scratch: Arc<Scratch>,
     claimed: Claimed,
     cancel: &CancellationToken,
+    timers: &Timers,
 ) -> Result<Delivery, Trouble> {
     #[cfg(not(feature = "local-fs"))]
     let Claimed {} = claimed;
@@ -149,6 +151,9 @@ pub(super) async fn deliver(
                     // Once an output is there the others have to follow.
                     () = cancel.cancelled(), if pushed.is_empty() => {
                         return Err(FailureKind::Cancelled.into());
+                    }
+                    too_long = timers.too_long(), if pushed.is_empty() => {
+                        return Err(too_long.into());
                     }
                 };
                 added.map_err(|error| blame.push(error))?;

@@ -91,6 +91,10 @@ impl Plain {
                 substituter,
                 message,
             } => format!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::RealisationRefused {
+                substituter,
+                message,
+            } => format!("warning: realisations of '{substituter}' are not used: {message}"),
             BuildEvent::Diagnostic { diagnostic } => diagnostic.message.clone(),
             _ => return None,
         })

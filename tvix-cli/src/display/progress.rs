@@ -141,6 +141,10 @@ impl Progress {
                 substituter,
                 message,
             } => say!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::RealisationRefused {
+                substituter,
+                message,
+            } => say!("warning: realisations of '{substituter}' are not used: {message}"),
             BuildEvent::Diagnostic { diagnostic } => say!("{}", diagnostic.message),
             _ => return,
         }

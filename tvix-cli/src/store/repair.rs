@@ -39,8 +39,8 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
-    let netrc = &args.netrc.netrc_file;
-    let from = caches::open(Some(args.from), Access::ANYTHING, netrc).await?;
+    let network = args.netrc.network();
+    let from = caches::open(Some(args.from), Access::ANYTHING, network).await?;
     let mut repaired = Vec::new();
     let mut fine = true;
     for path in parse_all(&store, &args.paths)? {

@@ -57,8 +57,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         .forget_missing(args.forget_missing)
         .paths(parse_all(&store, &args.paths)?);
     if let Some(uri) = args.repair_from {
-        let netrc = &args.netrc.netrc_file;
-        let from = caches::open(Some(uri), Access::ANYTHING, netrc).await?;
+        let network = args.netrc.network();
+        let from = caches::open(Some(uri), Access::ANYTHING, network).await?;
         options = options.repair_from(from);
     }
     let report = store.verify_all(options).await.map_err(CliError::store)?;

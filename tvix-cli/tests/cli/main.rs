@@ -7,6 +7,7 @@ mod hostile;
 mod https;
 mod interrupt;
 mod language;
+mod limits;
 mod links;
 mod options;
 mod processes;

@@ -45,7 +45,7 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
-    Realised(ProbeId, Vec<Option<StorePath>>),
+    Realised(ProbeId, tasks::FoundRealisations),
     Probed(ProbeId, Result<Vec<Probed>, Trouble>),
     Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
@@ -365,7 +365,11 @@ impl Driver {
     fn done(&mut self, done: Done) {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
-            Done::Realised(probe, paths) => Input::RealisationsFound { probe, paths },
+            Done::Realised(probe, found) => Input::RealisationsFound {
+                probe,
+                paths: found.paths,
+                refused: found.refused,
+            },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
                 large.into_iter().for_each(|path| self.add_source(path));
@@ -484,8 +488,8 @@ impl Driver {
             Action::FindRealisations { probe, outputs } => {
                 let substituters = self.parts.substituters.iter();
                 let substituters = substituters.map(|(_, store)| store.clone()).collect();
-                let found = tasks::find_realisations(substituters, outputs);
-                self.spawn(found.map(move |paths| Done::Realised(probe, paths)));
+                let found = tasks::find_realisations(store, substituters, outputs);
+                self.spawn(found.map(move |found| Done::Realised(probe, found)));
             }
             Action::Substitute {
                 substitution,

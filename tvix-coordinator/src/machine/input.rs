@@ -87,6 +87,8 @@ pub enum Input {
         probe: ProbeId,
         /// For each output, in order, its path, if a substituter knows it and is believed.
         paths: Vec<Option<StorePath>>,
+        /// What substituters said that is not believed.
+        refused: Vec<RefusedRealisation>,
     },
     /// Answers [`Action::Substitute`].
     ///
@@ -190,6 +192,15 @@ pub enum Probed {
         /// Why.
         message: String,
     },
+}
+
+/// Realisations that a substituter has and that are not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRealisation {
+    /// The substituter, as an index into those that the machine was given.
+    pub substituter: usize,
+    /// Why, and what to do about it.
+    pub message: String,
 }
 
 /// Trouble with a store, a substituter or a builder.

@@ -55,12 +55,12 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 use tvix_eval_api::Root;
 
-pub use action::{Action, ImportedOutput, StartBuild};
+pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
 use builds::Build;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, Input, Probed, Trouble};
+pub use input::{BuildResult, Input, Probed, RefusedRealisation, Trouble};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -264,7 +264,11 @@ impl Machine {
             Input::SubstituterQueried { probe, result } => {
                 self.substituter_queried(probe, result);
             }
-            Input::RealisationsFound { probe, paths } => self.realisations_found(probe, paths),
+            Input::RealisationsFound {
+                probe,
+                paths,
+                refused,
+            } => self.realisations_found(probe, paths, refused),
             Input::Substituted {
                 substitution,
                 result,

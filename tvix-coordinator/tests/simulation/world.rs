@@ -11,8 +11,8 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, ImportId, Input, Machine, ProbeId, QuestionId, Recording, StartBuild,
-    SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
+    RefusedRealisation, StartBuild, SubstitutionId, Trouble,
 };
 use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report};
 use tvix_eval_api::{Root, WantedOutputs};
@@ -30,7 +30,7 @@ const MOST_TROUBLES: u32 = 3;
 #[derive(Debug, Clone)]
 enum Pending {
     Paths(BatchId, Vec<StorePath>),
-    Realisations(BatchId, Vec<DrvOutput>),
+    Realisations(BatchId, Vec<OutputKeys>),
     Source(StorePath),
     Record(BatchId),
     Build(StartBuild),
@@ -39,7 +39,7 @@ enum Pending {
     Released(StartBuild),
     Push(BuildId),
     Probe(ProbeId, usize, Vec<StorePath>),
-    Find(ProbeId, Vec<DrvOutput>),
+    Find(ProbeId, Vec<OutputKeys>),
     Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
 }
@@ -92,6 +92,8 @@ pub struct World {
     open_waits: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
+    /// Substituters of which an event told that their realisations are refused.
+    refused: BTreeSet<String>,
     /// The derivations that the machine was told of, in order, and how many are recorded.
     told: Vec<StorePath>,
     told_paths: BTreeSet<StorePath>,
@@ -155,6 +157,7 @@ impl World {
             open_waits: BTreeSet::new(),
             troubles: BTreeMap::new(),
             next_event: 0,
+            refused: BTreeSet::new(),
             told: Vec::new(),
             told_paths: BTreeSet::new(),
             recorded: 0,
@@ -363,9 +366,11 @@ impl World {
                 }
             }
             Pending::Realisations(batch, outputs) => {
-                let answer = outputs
-                    .iter()
-                    .map(|output| self.realisations.get(output).cloned());
+                let answer = outputs.iter().map(|output| {
+                    output
+                        .ids()
+                        .find_map(|id| self.realisations.get(&id).cloned())
+                });
                 let answer = answer.collect();
                 let key = format!("realisations {:?}", outputs.first());
                 let result = self.trouble(key, percent).map_or(Ok(answer), Err);
@@ -397,10 +402,22 @@ impl World {
                 self.answer_probe(probe, substituter, paths);
             }
             Pending::Find(probe, outputs) => {
-                let known = &self.plan.offered_realisations;
-                let paths = outputs.iter().map(|output| known.get(output).cloned());
-                let paths = paths.collect();
-                self.tell(Input::RealisationsFound { probe, paths });
+                let paths = outputs
+                    .iter()
+                    .map(|output| output.ids().find_map(|id| self.plan.offered(&id).cloned()));
+                let paths: Vec<_> = paths.collect();
+                let substituters = 0..self.plan.substituters.len();
+                let refused = substituters.filter(|_| self.random.percent(10));
+                let refused = refused.map(|substituter| RefusedRealisation {
+                    substituter,
+                    message: "not signed".to_owned(),
+                });
+                let refused = refused.collect();
+                self.tell(Input::RealisationsFound {
+                    probe,
+                    paths,
+                    refused,
+                });
             }
             Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
             Pending::Question(question, drv_path) => {
@@ -529,6 +546,10 @@ impl World {
 
     fn event(&mut self, event: BuildEvent) {
         match event {
+            BuildEvent::RealisationRefused { substituter, .. } => {
+                let first = self.refused.insert(substituter.to_string());
+                assert!(first, "{substituter}: refused twice");
+            }
             BuildEvent::BuildStarted { build, .. } => {
                 assert!(self.open_builds.insert(build));
             }
@@ -600,7 +621,7 @@ impl World {
                     let path = realisation.out_path;
                     assert!(self.valid.contains(&path), "{path} is not valid");
                     if self.plan.is_offered(&path) {
-                        let offered = self.plan.offered_realisations.get(&realisation.id);
+                        let offered = self.plan.offered(&realisation.id);
                         assert_eq!(offered, Some(&path), "{}", realisation.id);
                     }
                     self.realisations.insert(realisation.id, path);

@@ -16,6 +16,7 @@ mod options;
 mod output_locks;
 mod outputs;
 mod read;
+mod realisations;
 mod repair;
 mod reserve;
 mod roots;
@@ -221,16 +222,6 @@ impl LocalStore {
     pub async fn referrers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
         let path = path.clone();
         self.read(move |database| database.referrers(&path)).await
-    }
-
-    /// Which outputs of derivations turned out to be at these paths, as far as that was told
-    /// ([`Store::add_realisation`]).
-    pub async fn realisations_of(
-        &self,
-        paths: Vec<StorePath>,
-    ) -> Result<Vec<Realisation>, StoreError> {
-        self.read(move |database| database.realisations_of(&paths))
-            .await
     }
 
     /// Adds signatures to what is known of a path, unless they are there. They are not verified.

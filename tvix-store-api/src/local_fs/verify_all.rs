@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar;
-use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::nar::{self, NarError, Parser};
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 
 use super::optimise::link_name;
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
-use crate::verify::check_address;
+use crate::verify::{AddressVerifier, check_address};
 use crate::{Store, StoreError};
 
 /// What to check, and what to do about what is wrong.
@@ -107,7 +107,8 @@ pub enum Damage {
     /// There is nothing.
     #[error("its files are missing")]
     Missing,
-    /// The contents are others than when it was added, or the path is not that of its address.
+    /// The contents are others than when it was added, or are not those of its content address, or
+    /// the path is not that of its address.
     #[error("its contents were changed")]
     Contents(#[source] StoreError),
     /// Something of it cannot be read, or is of a kind that no store holds.
@@ -250,7 +251,14 @@ impl Inner {
         if !contents {
             return None;
         }
-        let (hash, size) = match nar::hash_path(&file, HashAlgo::Sha256) {
+        let address = AddressVerifier::new(info);
+        let hashed = match address {
+            None => {
+                nar::hash_path(&file, HashAlgo::Sha256).map(|(hash, size)| (hash, size, Ok(())))
+            }
+            Some(address) => hash_with_address(&file, address),
+        };
+        let (hash, size, address) = match hashed {
             Ok(hashed) => hashed,
             Err(error) => {
                 let error = self
@@ -269,13 +277,14 @@ impl Inner {
             }));
         }
         let expected = NixHash::Sha256(info.nar_hash);
-        (hash != expected).then(|| {
-            Damage::Contents(StoreError::HashMismatch {
+        if hash != expected {
+            return Some(Damage::Contents(StoreError::HashMismatch {
                 path,
                 expected,
                 actual: hash,
-            })
-        })
+            }));
+        }
+        address.err().map(Damage::Contents)
     }
 
     fn unreadable(&self, path: &StorePath, error: io::Error) -> Damage {
@@ -311,12 +320,55 @@ impl Inner {
     }
 }
 
+/// The hash and size of a tree's archive, and whether its content address is that of its contents.
+fn hash_with_address(
+    file: &Path,
+    address: AddressVerifier,
+) -> Result<(NixHash, u64, Result<(), StoreError>), NarError> {
+    let mut sink = AddressSink {
+        hasher: NixHasher::new(HashAlgo::Sha256),
+        size: 0,
+        parser: Parser::new(),
+        address,
+    };
+    nar::dump_path(file, &mut sink)?;
+    Ok((sink.hasher.finish(), sink.size, sink.address.finish()))
+}
+
+struct AddressSink {
+    hasher: NixHasher,
+    size: u64,
+    parser: Parser,
+    address: AddressVerifier,
+}
+
+impl io::Write for AddressSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        self.address.nar(bytes);
+        let mut rest = bytes;
+        loop {
+            let step = self.parser.feed(rest).map_err(io::Error::other)?;
+            rest = &rest[step.consumed..];
+            match step.event {
+                Some(event) => self.address.event(event),
+                None => return Ok(bytes.len()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn is_good_link(path: &Path) -> bool {
     match nar::hash_path(path, HashAlgo::Sha256) {
         Ok((hash, _)) => path
             .file_name()
             .is_some_and(|name| *name == *link_name(&hash)),
         // A collector has removed it.
-        Err(_) => !path.exists(),
+        Err(_) => path.symlink_metadata().is_err(),
     }
 }
