@@ -4,8 +4,8 @@
 mod faults;
 mod lies;
 mod nix_2_34;
-mod realisations;
 mod odd;
+mod realisations;
 mod server;
 mod trust;
 
