@@ -1,5 +1,6 @@
 //! JSON.
 
+use super::derivation::internal;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
@@ -14,7 +15,7 @@ pub(super) const BUILTINS: &[Def] = &[
 ];
 
 /// Documents may be nested so deep.
-const MOST_NESTED: usize = 10_000;
+pub(super) const MOST_NESTED: usize = 10_000;
 
 fn to_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     interp.with_buffer(|buffer| {
@@ -240,6 +241,7 @@ impl<'h> Interp<'h> {
             other => {
                 let pos = match other {
                     Value::Lambda { code, .. } => self.lambdas.get(code).pos,
+                    Value::Builtin(builtin) if builtin.is_derivation() => internal::FUNCTION,
                     _ => pos,
                 };
                 return Err(Error::new(

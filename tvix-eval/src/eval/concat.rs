@@ -123,11 +123,14 @@ impl<'h> Interp<'h> {
         if length == 0 && context.is_empty() {
             return Value::String(self.shared.empty_string);
         }
-        if let [first, last] = pieces
-            && first.len() >= Grown::SMALL
-            && last.len() < first.len()
+        if length >= Grown::SMALL
+            && let Some((index, piece)) = longest(pieces)
+            && piece.len() >= Grown::SMALL
+            && length - piece.len() < piece.len()
         {
-            return self.string_in_heap(self.grown.bytes.append(first, last), context);
+            let (before, behind) = (&pieces[..index], &pieces[index + 1..]);
+            let bytes = self.grown.bytes.surround(before, piece, behind);
+            return self.string_in_heap(bytes, context);
         }
         let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
         for piece in pieces {
@@ -181,6 +184,15 @@ impl<'h> Interp<'h> {
         }
         Ok(self.path(&crate::paths::canonical(text)))
     }
+}
+
+/// The longest of some pieces, and which it is.
+fn longest<'h>(pieces: &[&'h [u8]]) -> Option<(usize, &'h [u8])> {
+    let longest = pieces
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, piece)| piece.len());
+    longest.map(|(index, piece)| (index, *piece))
 }
 
 #[cold]
