@@ -76,6 +76,14 @@ impl RootOrder {
         self.0.first().map(|number| *number as usize)
     }
 
+    /// The same place in a larger evaluation, in which so many attribute paths come before.
+    fn behind(mut self, asked: usize) -> Self {
+        if let Some(first) = self.0.first_mut() {
+            *first = first.saturating_add(clamped(asked));
+        }
+        self
+    }
+
     /// Whether the evaluator says nothing of the place.
     pub fn is_unknown(&self) -> bool {
         self.0.is_empty()
@@ -112,6 +120,15 @@ impl Root {
             order: RootOrder::default(),
             moved_from: None,
         }
+    }
+
+    /// As a root of a larger evaluation, in which so many attribute paths come before those of the
+    /// evaluation that yielded it.
+    #[must_use]
+    pub fn behind(mut self, asked: usize) -> Self {
+        self.order = self.order.behind(asked);
+        self.moved_from = self.moved_from.map(|order| order.behind(asked));
+        self
     }
 
     /// With a place among all roots.

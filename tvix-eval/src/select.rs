@@ -275,7 +275,7 @@ impl<'h> Interp<'h> {
                                  values, or passed explicitly with '--arg' or '--argstr'. See\n\
                                  https://nix.dev/manual/nix/stable/language/syntax.html#functions."
                             );
-                            return Err(Error::new(ErrorKind::Missing, message).at(lambda.pos));
+                            return Err(Error::new(ErrorKind::Missing, message).at(formal.pos));
                         }
                     }
                 }

@@ -355,6 +355,15 @@ impl<'h> Interp<'h> {
         result
     }
 
+    /// How many levels deeper something may go that takes so much of the machine's stack for each.
+    pub(crate) fn levels_left(&self, bytes: usize) -> usize {
+        let marker = 0_u8;
+        let room =
+            (&raw const marker).addr() - self.stack_limit.get().min((&raw const marker).addr());
+        let calls = self.max_depth.saturating_sub(self.depth.get());
+        (room / bytes).min(calls as usize)
+    }
+
     /// Fails if the machine's stack is nearly full.
     #[inline]
     pub(crate) fn check_stack(&self) -> Result<()> {
