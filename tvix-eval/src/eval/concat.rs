@@ -124,12 +124,8 @@ impl<'h> Interp<'h> {
             return Value::String(self.shared.empty_string);
         }
         if length >= Grown::SMALL
-            && let Some((index, piece)) = longest(pieces)
-            && piece.len() >= Grown::SMALL
-            && length - piece.len() < piece.len()
+            && let Some(bytes) = self.grown(pieces, length)
         {
-            let (before, behind) = (&pieces[..index], &pieces[index + 1..]);
-            let bytes = self.grown.bytes.surround(before, piece, behind);
             return self.string_in_heap(bytes, context);
         }
         let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
@@ -137,6 +133,22 @@ impl<'h> Interp<'h> {
             bytes.extend_from_slice_copy(piece);
         }
         self.string_in_heap(bytes.into_bump_slice(), context)
+    }
+
+    /// The pieces together, if one of them is longer than all others and may grow.
+    fn grown(&self, pieces: &[&'h [u8]], length: usize) -> Option<&'h [u8]> {
+        let grows =
+            |piece: &[u8]| piece.len() >= Grown::SMALL && length - piece.len() < piece.len();
+        let bytes = &self.grown.bytes;
+        match pieces {
+            [first, last] if grows(first) => Some(bytes.append(first, last)),
+            [first, last] if grows(last) => Some(bytes.prepend(first, last)),
+            _ => {
+                let index = pieces.iter().position(|piece| grows(piece))?;
+                let (before, behind) = (&pieces[..index], &pieces[index + 1..]);
+                Some(bytes.surround(before, pieces[index], behind))
+            }
+        }
     }
 
     /// What is no text itself is made one before the right operand is evaluated.
@@ -184,15 +196,6 @@ impl<'h> Interp<'h> {
         }
         Ok(self.path(&crate::paths::canonical(text)))
     }
-}
-
-/// The longest of some pieces, and which it is.
-fn longest<'h>(pieces: &[&'h [u8]]) -> Option<(usize, &'h [u8])> {
-    let longest = pieces
-        .iter()
-        .enumerate()
-        .max_by_key(|(_, piece)| piece.len());
-    longest.map(|(index, piece)| (index, *piece))
 }
 
 #[cold]

@@ -46,80 +46,107 @@ impl<'h, T: Copy> Growing<'h, T> {
         same.then_some(newest)
     }
 
-    /// One slice with the elements of two; the first is the one that grows.
+    /// A place for `middle` with room for so many elements at its ends: where it is, or a new one.
     #[inline]
+    fn place(&self, middle: &'h [T], more_before: usize, more_behind: usize) -> Newest<T> {
+        let known = self.newest_is(middle);
+        if let Some(newest) = known
+            && more_before <= newest.before
+            && more_behind <= newest.behind
+        {
+            return newest;
+        }
+        self.new_place(middle, more_before, more_behind, known)
+    }
+
+    fn new_place(
+        &self,
+        middle: &'h [T],
+        more_before: usize,
+        more_behind: usize,
+        known: Option<Newest<T>>,
+    ) -> Newest<T> {
+        let used = more_before + middle.len() + more_behind;
+        // What grows a second time is likely to grow on at the same end.
+        let room = |more: usize, left: usize| match more > left {
+            true => more + used,
+            false => left,
+        };
+        let (before, behind) = match known {
+            None => (more_before, more_behind),
+            Some(newest) => (
+                room(more_before, newest.before),
+                room(more_behind, newest.behind),
+            ),
+        };
+        let layout = Layout::array::<T>(before + middle.len() + behind)
+            .expect("slices of this size were made");
+        let base: NonNull<T> = self.heap.alloc_layout(layout).cast();
+        // SAFETY: the memory is fresh and has room for `before` elements and `middle`.
+        let first = unsafe {
+            let first = base.add(before);
+            first.copy_from_nonoverlapping(NonNull::from(middle).cast(), middle.len());
+            first
+        };
+        Newest {
+            first,
+            used: middle.len(),
+            before,
+            behind,
+        }
+    }
+
+    /// One slice with the elements of two; the first is the one that grows.
     pub(crate) fn append(&self, left: &'h [T], right: &[T]) -> &'h [T] {
-        self.surround(&[], left, &[right])
+        let newest = self.place(left, 0, right.len());
+        self.newest.set(Some(Newest {
+            used: newest.used + right.len(),
+            behind: newest.behind - right.len(),
+            ..newest
+        }));
+        // SAFETY: the heap, which lives for 'h, has room for `newest.behind` elements behind the
+        // `newest.used` that are there, which are at least `right.len()`. No reference points into that
+        // room: slices are only handed out here and below, and then they are no longer part of it. So it
+        // may be written to, does not overlap `right`, and is shared only afterwards.
+        unsafe {
+            let end = newest.first.add(newest.used);
+            end.copy_from_nonoverlapping(NonNull::from(right).cast(), right.len());
+            std::slice::from_raw_parts(newest.first.as_ptr(), newest.used + right.len())
+        }
     }
 
     /// One slice with the elements of two; the second is the one that grows.
-    #[inline]
     pub(crate) fn prepend(&self, left: &[T], right: &'h [T]) -> &'h [T] {
-        self.surround(&[left], right, &[])
+        let newest = self.place(right, left.len(), 0);
+        // SAFETY: as in `append`, of the `newest.before` elements before `newest.first`.
+        unsafe {
+            let first = newest.first.sub(left.len());
+            first.copy_from_nonoverlapping(NonNull::from(left).cast(), left.len());
+            self.newest.set(Some(Newest {
+                first,
+                used: newest.used + left.len(),
+                before: newest.before - left.len(),
+                ..newest
+            }));
+            std::slice::from_raw_parts(first.as_ptr(), newest.used + left.len())
+        }
     }
 
-    /// One slice with the elements of `before`, `middle` and `behind`.
+    /// One slice with the elements of `before`, `middle` and `behind`; `middle` is what grows.
     pub(crate) fn surround(&self, before: &[&[T]], middle: &'h [T], behind: &[&[T]]) -> &'h [T] {
         let count = |slices: &[&[T]]| slices.iter().map(|slice| slice.len()).sum::<usize>();
-        let (more_before, more_behind) = (count(before), count(behind));
-        let used = more_before + middle.len() + more_behind;
-        let newest = match self.newest_is(middle) {
-            Some(newest) if more_before <= newest.before && more_behind <= newest.behind => newest,
-            known => {
-                // What grows a second time is likely to grow on at the same end.
-                let room = |more: usize, left: usize| match more > left {
-                    true => more + used,
-                    false => left,
-                };
-                let (room_before, room_behind) = match known {
-                    None => (more_before, more_behind),
-                    Some(newest) => (
-                        room(more_before, newest.before),
-                        room(more_behind, newest.behind),
-                    ),
-                };
-                let whole = room_before + middle.len() + room_behind;
-                let layout = Layout::array::<T>(whole).expect("slices of this size were made");
-                let base: NonNull<T> = self.heap.alloc_layout(layout).cast();
-                // SAFETY: the memory is fresh and has room for `room_before` elements and `middle`.
-                let first = unsafe {
-                    let first = base.add(room_before);
-                    first.copy_from_nonoverlapping(NonNull::from(middle).cast(), middle.len());
-                    first
-                };
-                Newest {
-                    first,
-                    used: middle.len(),
-                    before: room_before,
-                    behind: room_behind,
-                }
-            }
-        };
-        // SAFETY: the heap, which lives for 'h, has room for `newest.before` elements before
-        // `newest.first` and for `newest.behind` behind the `newest.used` that are there, and these are
-        // at least as many as are written. No reference points into that room: slices are only handed
-        // out below, and then they are no longer part of it. So it may be written to, does not overlap
-        // what is copied, and is shared only afterwards.
-        unsafe {
-            let start = newest.first.sub(more_before);
-            let mut at = start;
-            for slice in before {
-                at.copy_from_nonoverlapping(NonNull::from(*slice).cast(), slice.len());
-                at = at.add(slice.len());
-            }
-            at = at.add(newest.used);
-            for slice in behind {
-                at.copy_from_nonoverlapping(NonNull::from(*slice).cast(), slice.len());
-                at = at.add(slice.len());
-            }
-            self.newest.set(Some(Newest {
-                first: start,
-                used,
-                before: newest.before - more_before,
-                behind: newest.behind - more_behind,
-            }));
-            std::slice::from_raw_parts(start.as_ptr(), used)
+        // Room for all at once, so that it is moved once at most.
+        let newest = self.place(middle, count(before), count(behind));
+        self.newest.set(Some(newest));
+        // SAFETY: the elements of `middle` are where `newest` is, in the heap.
+        let mut whole = unsafe { std::slice::from_raw_parts(newest.first.as_ptr(), newest.used) };
+        for slice in before.iter().rev() {
+            whole = self.prepend(slice, whole);
         }
+        for slice in behind {
+            whole = self.append(whole, slice);
+        }
+        whole
     }
 }
 

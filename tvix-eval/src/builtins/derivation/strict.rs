@@ -67,7 +67,7 @@ pub(super) fn derivation_strict<'h>(
             String::from_utf8_lossy(text.bytes),
             interp.place_text(name.pos)
         );
-        error.within_always(Pos::NONE, what)
+        error.within(Pos::NONE, what)
     })
 }
 
