@@ -36,7 +36,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         ..Options::default()
     };
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
     }

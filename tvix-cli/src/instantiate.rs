@@ -41,7 +41,7 @@ pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
         asked.unwrap_or_default()
     });
     let failed = failed.min().unwrap_or(usize::MAX);
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     for found in &report.roots {
         if found.order.asked() >= Some(failed) {
             break;

@@ -153,11 +153,27 @@ impl<'h> Interp<'h> {
         if let Some(kind) = self.world.kinds.borrow().get(path) {
             return Ok(Some(*kind));
         }
-        let kind = self.lstat(path)?;
+        let mut kind = self.lstat(path)?;
+        if kind.is_none() && self.is_above_store(path) {
+            kind = Some(FileKind::Directory);
+        }
         if let Some(kind @ (FileKind::Directory | FileKind::Symlink)) = kind {
             self.world.kinds.borrow_mut().insert(path.into(), kind);
         }
         Ok(kind)
+    }
+
+    /// Whether a path is the store directory or above it. Objects of a store elsewhere are read
+    /// below it though there may be no such directory.
+    fn is_above_store(&self, path: &[u8]) -> bool {
+        let rest = self
+            .world
+            .settings
+            .store_dir
+            .as_str()
+            .as_bytes()
+            .strip_prefix(path);
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
     }
 
     /// A path without symbolic links, which must exist.

@@ -81,7 +81,7 @@ pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Eval
     match thread.spawn(work) {
         Ok(_) => Ok(()),
         Err(error) => Err(EvalError::expression(format!(
-            "cannot start a thread to evaluate on: {error}"
+            "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u, or -v)"
         ))),
     }
 }
