@@ -25,6 +25,7 @@ fuzz_target!(|input: &[u8]| {
         home: Some(b"/home"),
         scope: &scope,
         depth_limit: 500,
+        warn: &|_| {},
     };
     match parse_unresolved(&cx, source) {
         Ok(expr) => {

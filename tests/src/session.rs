@@ -46,10 +46,7 @@ pub fn derivation(made: &Instantiated) -> EvalEvent {
 
 /// What an evaluator yields for something that the user asked for.
 pub fn root(name: &str, made: &Instantiated) -> EvalEvent {
-    EvalEvent::Root(Root {
-        name: name.to_owned(),
-        wanted: wanted(made),
-    })
+    EvalEvent::Root(Root::new(name, wanted(made)))
 }
 
 /// All outputs.

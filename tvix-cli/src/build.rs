@@ -32,10 +32,6 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         let request = EvalRequest::new(EvalSource::Derivations(args.derivations.clone()));
         (Arc::new(DrvEvaluator::new(dir.clone(), files)), request)
     };
-    let asked_for = match args.derivations.is_empty() {
-        true => request.attr_paths.clone(),
-        false => args.derivations.clone(),
-    };
     let options = Options {
         on_failure: match args.keep_going {
             true => OnFailure::Continue,
@@ -44,8 +40,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         record_derivations: true,
         ..Options::default()
     };
-    let mut report = session::run(&args.building, &store, evaluator, request, options).await?;
-    session::in_order_of(&asked_for, &mut report);
+    let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let mut out = crate::output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
@@ -53,8 +48,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
     out.flush().map_err(CliError::Output)?;
     // Last: what was built is there, and printed, even if it cannot be linked to.
     if !args.no_out_link {
-        let names = session::names_found(&asked_for, &report);
-        link_outputs(&report, &names, &args.out_link, &store).await?;
+        link_outputs(&report, &args.out_link, &store).await?;
     }
     if args.check && report.status == Status::Success {
         let builder = session::builder(&args.building, &store, true)?;

@@ -1,7 +1,9 @@
 //! Links to what was built.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use nix_compat::store_path::StorePath;
 use tvix_coordinator::Report;
 use tvix_store_api::local_fs::LocalStore;
 
@@ -9,16 +11,13 @@ use crate::error::CliError;
 
 /// Links every output that was asked for: `result` to the first derivation's `out`,
 /// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
-/// First and second are those on the command line, whatever has become of the others. The links keep
-/// what they lead to from being collected.
+/// The links keep what they lead to from being collected.
 pub async fn link_outputs(
     report: &Report,
-    asked_for: &[String],
     link: &Path,
     store: &LocalStore,
 ) -> Result<(), CliError> {
-    for root in &report.roots {
-        let index = number(asked_for, &root.name);
+    for (root, index) in report.roots.iter().zip(numbers(report)) {
         for (output, path) in &root.outputs {
             let mut name = link.as_os_str().to_owned();
             if index > 0 {
@@ -34,30 +33,65 @@ pub async fn link_outputs(
     Ok(())
 }
 
-/// How many other derivations come before that of `name`. What follows a `!` says which outputs.
-fn number(asked_for: &[String], name: &str) -> usize {
-    let derivation = |asked: &'_ str| asked.split('!').next().unwrap_or_default().to_owned();
-    let name = derivation(name);
-    let mut before: Vec<String> = Vec::new();
-    for asked in asked_for.iter().map(|asked| derivation(asked)) {
-        if asked == name {
-            break;
+/// The number of each root's derivation: derivations are counted in the order of the roots, each once.
+/// If evaluation failed, what was asked for and has no root counts as well, so that numbers stay
+/// those of the command line.
+fn numbers(report: &Report) -> Vec<usize> {
+    let mut known: HashMap<&StorePath, usize> = HashMap::new();
+    let mut next = 0;
+    let mut expected = 0;
+    let numbers = report.roots.iter().map(|root| {
+        if let Some(asked) = root.order.asked() {
+            if !report.errors.is_empty() {
+                next += asked.saturating_sub(expected);
+            }
+            expected = asked + 1;
         }
-        if !before.contains(&asked) {
-            before.push(asked);
-        }
-    }
-    before.len()
+        *known.entry(&root.drv_path).or_insert_with(|| {
+            next += 1;
+            next - 1
+        })
+    });
+    numbers.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use nix_compat::sorted::SortedMap;
+    use tvix_coordinator::{Counts, RootReport, Status};
+    use tvix_eval_api::RootOrder;
+
     use super::*;
 
+    fn report(roots: &[(usize, &str)], errors: &[&str]) -> Report {
+        let root = |(asked, name): &(usize, &str)| RootReport {
+            name: String::new(),
+            order: RootOrder::of(*asked),
+            drv_path: format!("{}-{name}.drv", "0".repeat(32))
+                .parse()
+                .expect("a path"),
+            outputs: SortedMap::new_vec(),
+            success: true,
+        };
+        Report {
+            status: Status::Success,
+            roots: roots.iter().map(root).collect(),
+            failures: Vec::new(),
+            skipped: Vec::new(),
+            errors: errors.iter().map(|error| (*error).to_owned()).collect(),
+            counts: Counts::default(),
+        }
+    }
+
     #[test]
-    fn the_same_twice_is_counted_once() {
-        let asked_for = ["a", "b!out", "a", "b!dev", "c"].map(str::to_owned);
-        let numbers = ["a", "b!out", "b!dev", "c"].map(|name| number(&asked_for, name));
-        assert_eq!(numbers, [0, 1, 1, 2]);
+    fn derivations_are_numbered_once_each() {
+        let roots = [(0, "a"), (0, "b"), (1, "a"), (2, "b"), (4, "c")];
+        assert_eq!(numbers(&report(&roots, &[])), [0, 1, 0, 1, 2]);
+    }
+
+    #[test]
+    fn what_failed_keeps_its_number() {
+        let roots = [(1, "a"), (1, "b"), (4, "c")];
+        assert_eq!(numbers(&report(&roots, &["no"])), [1, 2, 5]);
     }
 }

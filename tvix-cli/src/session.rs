@@ -171,37 +171,6 @@ fn coordinator(
         .with_options(options))
 }
 
-/// Whether something was found under a name that was asked for: it, or what is below it.
-fn belongs(name: &str, asked: &str) -> bool {
-    let rest = name.strip_prefix(asked);
-    rest.is_some_and(|rest| asked.is_empty() || rest.is_empty() || rest.starts_with('.'))
-}
-
-/// The names of what was found, in order; where nothing was, that which was asked for.
-pub fn names_found(asked_for: &[String], report: &Report) -> Vec<String> {
-    let whole = [String::new()];
-    let asked_for = match asked_for.is_empty() {
-        true => &whole,
-        false => asked_for,
-    };
-    let names = asked_for.iter().flat_map(|asked| {
-        let roots = report.roots.iter().map(|root| &root.name);
-        let mut found: Vec<_> = roots.filter(|name| belongs(name, asked)).cloned().collect();
-        if found.is_empty() {
-            found.push(asked.clone());
-        }
-        found
-    });
-    names.collect()
-}
-
-/// Puts what was found in the order in which it was asked for: what was found first is a matter of
-/// luck, and neither what is printed nor how links are numbered is to depend on it.
-pub fn in_order_of(asked_for: &[String], report: &mut Report) {
-    let place = |name: &String| asked_for.iter().position(|asked| belongs(name, asked));
-    report.roots.sort_by_cached_key(|root| place(&root.name));
-}
-
 /// A signal ends the session in order.
 fn cancel_when_interrupted(session: &Session) {
     let cancel = session.cancellation();

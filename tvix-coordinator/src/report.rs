@@ -7,6 +7,7 @@ use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use tvix_build_api::BuildFailure;
+use tvix_eval_api::RootOrder;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +15,8 @@ use tvix_build_api::BuildFailure;
 pub struct Report {
     /// The end in one word.
     pub status: Status,
-    /// What the user asked for, in the order in which evaluation found it.
+    /// What the user asked for, in the order of its place ([`RootReport::order`]), and where
+    /// evaluation says nothing of places, in the order in which it was found.
     pub roots: Vec<RootReport>,
     /// What failed in itself, first to last.
     pub failures: Vec<Failure>,
@@ -49,6 +51,9 @@ pub enum Status {
 pub struct RootReport {
     /// How the user asked for it.
     pub name: String,
+    /// Its place among all that was asked for.
+    #[serde(default, skip_serializing_if = "RootOrder::is_unknown")]
+    pub order: RootOrder,
     /// What it is.
     pub drv_path: StorePath,
     /// Those of the outputs asked for that are in the store. All of them, unless something failed.

@@ -19,14 +19,18 @@ pub enum EvalError {
         source_kind: String,
     },
     /// There is no such attribute.
-    #[error("attribute '{attr_path}' not found")]
+    #[error("{message}")]
     AttributeNotFound {
         /// The attribute path.
         attr_path: String,
+        /// What is missing, perhaps with names that are like it.
+        message: String,
     },
     /// The expression is wrong.
     #[error("{message}")]
     Expression {
+        /// The attribute path that was being evaluated, if it was one that was asked for.
+        attr_path: Option<String>,
         /// What is wrong, and where.
         message: String,
     },
@@ -74,11 +78,11 @@ pub enum EvalError {
         output: String,
     },
     /// What an attribute had to have built could not be built.
-    #[error("attribute '{attr_path}' imports from a derivation{trace}")]
+    #[error("{}", import_message(attr_path, trace))]
     Import {
         /// The attribute path.
         attr_path: String,
-        /// Where it was needed, for people, beginning with `: `; empty if that is not known.
+        /// The error of the expression that needed it, with its place; empty if that is not known.
         trace: String,
         /// Why the outputs did not come.
         source: Box<RealiseError>,
@@ -100,9 +104,10 @@ impl EvalError {
     /// then ended only that one.
     pub fn attr_path(&self) -> Option<&str> {
         match self {
-            Self::AttributeNotFound { attr_path }
+            Self::AttributeNotFound { attr_path, .. }
             | Self::Import { attr_path, .. }
             | Self::Attribute { attr_path, .. } => Some(attr_path),
+            Self::Expression { attr_path, .. } => attr_path.as_deref(),
             _ => None,
         }
     }
@@ -116,11 +121,35 @@ impl EvalError {
         error
     }
 
+    /// An expression is wrong, whichever attribute it belongs to.
+    pub fn expression(message: impl Into<String>) -> Self {
+        Self::Expression {
+            attr_path: None,
+            message: message.into(),
+        }
+    }
+
+    /// There is no attribute of this path.
+    pub fn attribute_not_found(attr_path: impl Into<String>) -> Self {
+        let attr_path = attr_path.into();
+        Self::AttributeNotFound {
+            message: format!("attribute '{attr_path}' not found"),
+            attr_path,
+        }
+    }
+
     /// The error of one attribute.
     pub fn in_attribute(attr_path: &str, source: Arc<Self>) -> Self {
         Self::Attribute {
             attr_path: attr_path.to_owned(),
             source,
         }
+    }
+}
+
+fn import_message(attr_path: &str, trace: &str) -> String {
+    match trace {
+        "" => format!("attribute '{attr_path}' imports from a derivation"),
+        trace => trace.to_owned(),
     }
 }

@@ -47,6 +47,53 @@ pub struct WantedOutputs {
     pub outputs: Vec<OutputName>,
 }
 
+/// The place of a root among all roots of an evaluation.
+///
+/// Roots are yielded when they are found, which depends on what evaluation waited for. Sorted by
+/// this, they are in the order in which a depth-first search finds them: the number of the attribute
+/// path that was asked for, then that of each attribute (by name) or list element on the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RootOrder(pub Vec<u32>);
+
+impl RootOrder {
+    /// The place of the attribute path of this number.
+    pub fn of(number: usize) -> Self {
+        Self(vec![clamped(number)])
+    }
+
+    /// The place of the attribute or element of this number within what is here.
+    #[must_use]
+    pub fn child(&self, number: usize) -> Self {
+        let mut places = Vec::with_capacity(self.0.len() + 1);
+        places.extend_from_slice(&self.0);
+        places.push(clamped(number));
+        Self(places)
+    }
+
+    /// The number of the attribute path that led here, if the evaluator says so.
+    pub fn asked(&self) -> Option<usize> {
+        self.0.first().map(|number| *number as usize)
+    }
+
+    /// The same place in a larger evaluation, in which so many attribute paths come before.
+    fn behind(mut self, asked: usize) -> Self {
+        if let Some(first) = self.0.first_mut() {
+            *first = first.saturating_add(clamped(asked));
+        }
+        self
+    }
+
+    /// Whether the evaluator says nothing of the place.
+    pub fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn clamped(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
 /// Something that the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +102,41 @@ pub struct Root {
     pub name: String,
     /// What it is.
     pub wanted: WantedOutputs,
+    /// Its place among all roots; roots without one stay in the order in which they are yielded.
+    #[serde(default, skip_serializing_if = "RootOrder::is_unknown")]
+    pub order: RootOrder,
+    /// If this root was yielded before at a later place, that place: it is one root, and its place
+    /// is [`Root::order`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<RootOrder>,
+}
+
+impl Root {
+    /// A root that says nothing of its place.
+    pub fn new(name: impl Into<String>, wanted: WantedOutputs) -> Self {
+        Self {
+            name: name.into(),
+            wanted,
+            order: RootOrder::default(),
+            moved_from: None,
+        }
+    }
+
+    /// As a root of a larger evaluation, in which so many attribute paths come before those of the
+    /// evaluation that yielded it.
+    #[must_use]
+    pub fn behind(mut self, asked: usize) -> Self {
+        self.order = self.order.behind(asked);
+        self.moved_from = self.moved_from.map(|order| order.behind(asked));
+        self
+    }
+
+    /// With a place among all roots.
+    #[must_use]
+    pub fn at(mut self, order: RootOrder) -> Self {
+        self.order = order;
+        self
+    }
 }
 
 /// A request for outputs that evaluation waits for. Made by [`realise`].

@@ -96,7 +96,7 @@ mod request;
 pub use error::EvalError;
 pub use evaluator::{EvalStream, Evaluator};
 pub use event::{
-    Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply, RealisedOutput, Root, Severity,
-    SourceAddition, SourceContent, WantedOutputs, realise,
+    Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply, RealisedOutput, Root, RootOrder,
+    Severity, SourceAddition, SourceContent, WantedOutputs, realise,
 };
 pub use request::{EvalRequest, EvalSource};

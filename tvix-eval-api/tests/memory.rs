@@ -200,9 +200,7 @@ async fn imports_chain_and_each_hook_is_called_once() {
                 .import_async([(&second, ["out"])], next))
         })
         .import("fails", [(&first, ["out"])], |_| {
-            Err(EvalError::Expression {
-                message: "no".to_owned(),
-            })
+            Err(EvalError::expression("no"))
         });
     let (events, _) = trace(&evaluator, &["a"]).await;
     assert_eq!(

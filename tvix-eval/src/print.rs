@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::builtins::derivation::internal;
 use crate::error::Result;
 use crate::interp::Interp;
 use crate::source::{Origin, Pos};
@@ -161,6 +162,10 @@ impl<'h> Interp<'h> {
                 let place = self.place_text(lambda.pos);
                 out.extend_from_slice(format!(" @ {place}»").as_bytes());
             }
+            Value::Builtin(builtin) if builtin.is_derivation() => {
+                let place = self.place_text(internal::FUNCTION);
+                out.extend_from_slice(format!("«lambda @ {place}»").as_bytes());
+            }
             Value::Builtin(builtin) => {
                 out.extend_from_slice(format!("«primop {}»", builtin.name).as_bytes());
             }
@@ -240,6 +245,9 @@ impl<'h> Interp<'h> {
                 out.push(b'}');
             }
             Value::Lambda { .. } => out.extend_from_slice(b"<LAMBDA>"),
+            Value::Builtin(builtin) if builtin.is_derivation() => {
+                out.extend_from_slice(b"<LAMBDA>");
+            }
             Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
             Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
             Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
@@ -306,6 +314,7 @@ pub(crate) fn origin(origin: Origin<'_>) -> String {
         Origin::File(path) => String::from_utf8_lossy(path).into_owned(),
         Origin::Text => "«string»".to_owned(),
         Origin::Stdin => "«stdin»".to_owned(),
+        Origin::Internal => "«nix-internal»/derivation-internal.nix".to_owned(),
     }
 }
 

@@ -133,15 +133,14 @@ impl<'h> Selector<'h> {
                     }
                 },
                 (Ok(_), _) => return Err(wrong("a list")),
+                (Err(_), Value::Attrs(_)) if part.is_empty() => {
+                    let message = format!("empty attribute name in selection path '{path}'");
+                    return Err(Error::new(ErrorKind::Other, message).into());
+                }
                 (Err(_), Value::Attrs(attrs)) => {
                     let name = interp.intern(&part);
                     match attrs.get(name) {
                         Some(attr) => attr.value,
-                        None if part.is_empty() => {
-                            let message =
-                                format!("empty attribute name in selection path '{path}'");
-                            return Err(Error::new(ErrorKind::Other, message).into());
-                        }
                         None => {
                             let message =
                                 format!("attribute '{part}' in selection path '{path}' not found");
@@ -161,7 +160,8 @@ impl<'h> Selector<'h> {
     }
 }
 
-/// The parts of an attribute path: separated by dots that are not in double quotes.
+/// The parts of an attribute path: separated by dots that are not in double quotes. As in C++ Nix, an
+/// empty last part is left out, quoted or not.
 fn parts(path: &str) -> Result<Vec<String>> {
     let mut parts = Vec::new();
     let mut part = String::new();
@@ -182,7 +182,7 @@ fn parts(path: &str) -> Result<Vec<String>> {
             letter => part.push(letter),
         }
     }
-    if !part.is_empty() || path.ends_with('"') {
+    if !part.is_empty() {
         parts.push(part);
     }
     Ok(parts)
@@ -275,7 +275,7 @@ impl<'h> Interp<'h> {
                                  values, or passed explicitly with '--arg' or '--argstr'. See\n\
                                  https://nix.dev/manual/nix/stable/language/syntax.html#functions."
                             );
-                            return Err(Error::new(ErrorKind::Missing, message).at(lambda.pos));
+                            return Err(Error::new(ErrorKind::Missing, message).at(formal.pos));
                         }
                     }
                 }
@@ -321,7 +321,11 @@ mod tests {
             ("a", &["a"]),
             ("a.b", &["a", "b"]),
             ("a.\"b.c\".d", &["a", "b.c", "d"]),
-            ("a.\"\"", &["a", ""]),
+            ("a.\"\"", &["a"]),
+            ("\"\"", &[]),
+            ("\"\".a", &["", "a"]),
+            ("a.", &["a"]),
+            ("a.c\".\"d", &["a", "c.d"]),
             ("a..b", &["a", "", "b"]),
             ("x.0", &["x", "0"]),
         ] {

@@ -26,6 +26,8 @@ pub enum Origin<'h> {
     Text,
     /// Text read from standard input.
     Stdin,
+    /// What C++ Nix defines `derivation` in.
+    Internal,
 }
 
 /// A text that was parsed.
@@ -93,13 +95,66 @@ impl<'h> Sources<'h> {
         let source = sources.get(index.checked_sub(1)?)?;
         let offset = ((pos.0 - source.base) as usize).min(source.text.len());
         let before = &source.text[..offset];
-        let line_start = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
-        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        let (mut line, mut line_start) = (1, 0);
+        // A carriage return ends a line too, by itself or with a newline.
+        for end in memchr::memchr2_iter(b'\n', b'\r', before) {
+            if before[end] == b'\r' && source.text.get(end + 1) == Some(&b'\n') {
+                continue;
+            }
+            line += 1;
+            line_start = end + 1;
+        }
         Some(Place {
             origin: source.origin,
             text: source.text,
-            line: line as u32,
+            line,
             column: (offset - line_start + 1) as u32,
         })
+    }
+}
+
+/// The lines of a text, which end with a newline, a carriage return, or both.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = memchr::memchr2(b'\n', b'\r', text) else {
+            rest = None;
+            return Some(text);
+        };
+        let length = match text[end..] {
+            [b'\r', b'\n', ..] => 2,
+            _ => 1,
+        };
+        rest = Some(&text[end + length..]);
+        Some(&text[..end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_ending_counts() {
+        let sources = Sources::default();
+        let text = b"a\rb\r\nc\nd\r\re\n\rf";
+        let source = sources.add(Origin::Text, text).expect("it is short");
+        let places: Vec<_> = text
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| byte.is_ascii_alphabetic())
+            .map(|(offset, _)| {
+                let place = sources.place(Pos(source.base + offset as u32));
+                place.map(|place| (place.line, place.column))
+            })
+            .collect();
+        let lines_of_letters = [1, 2, 3, 4, 6, 8].map(|line| Some((line, 1)));
+        assert_eq!(places, lines_of_letters);
+        let shown: Vec<_> = lines(text).collect();
+        assert_eq!(
+            shown,
+            [b"a".as_slice(), b"b", b"c", b"d", b"", b"e", b"", b"f"]
+        );
     }
 }

@@ -30,6 +30,7 @@ fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
         home: Some(b"/homeless-shelter"),
         scope: &scope,
         depth_limit: 5_000,
+        warn: &|_| {},
     };
     match parse_unresolved(&cx, source) {
         Ok(expr) => Ok(print_older(&symbols, expr).into()),

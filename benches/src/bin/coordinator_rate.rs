@@ -157,14 +157,11 @@ fn roots(graph: &Graph) -> Vec<Root> {
         .flat_map(|(_, derivation)| derivation.input_drvs.keys())
         .collect();
     let tops = graph.iter().filter(|(path, _)| !used.contains(path));
-    tops.map(|(path, _)| Root {
-        name: String::new(),
-        wanted: WantedOutputs {
-            drv_path: path.clone(),
-            outputs: vec![OutputName::out()],
-        },
-    })
-    .collect()
+    let wanted = tops.map(|(path, _)| WantedOutputs {
+        drv_path: path.clone(),
+        outputs: vec![OutputName::out()],
+    });
+    wanted.map(|wanted| Root::new("", wanted)).collect()
 }
 
 struct Figures {

@@ -135,6 +135,7 @@ fn round(texts: &[Text]) -> Round {
             home: Some(b"/home"),
             scope: &scope,
             depth_limit: 5_000,
+            warn: &|_| {},
         };
         let start = Instant::now();
         let parsed = parse(&context, source);

@@ -123,7 +123,7 @@ async fn what_is_wrong_is_said() {
         .says(&["broken", "so it goes"]);
     built(&world, &["-A", "nothing"])
         .expect(2)
-        .says(&["attribute 'nothing' not found"]);
+        .says(&["error: attribute 'nothing' in selection path 'nothing' not found"]);
     built(&world, &["-A", "bad", "-k"]).expect(1).says(&[
         "> why",
         "default.nix:",

@@ -133,3 +133,56 @@ async fn what_is_no_link_is_not_replaced() {
     assert_eq!(names_in(&world.beside("work")), ["result"]);
     assert!(target(&world, &made, "out").exists());
 }
+
+/// The names behind the hashes of store paths.
+fn names(paths: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
+    let name = |path: &str| path.rsplit_once('/').unwrap().1[33..].to_owned();
+    paths.into_iter().map(|path| name(path.as_ref())).collect()
+}
+
+/// What `nix-build` of 2.34.8 prints and links for the same file.
+#[tokio::test]
+async fn links_are_numbered_in_the_order_of_the_expression() {
+    let world = LocalWorld::new().await;
+    let text = r#"
+        let
+          sh = name: outputs: derivation {
+            inherit name outputs;
+            system = builtins.currentSystem;
+            builder = "/bin/sh";
+            args = [ "-euc" "for o in $outputs; do eval p=\\$$o; echo > $p; done" ];
+          };
+          many = sh "many" [ "out" "dev" ];
+        in {
+          z = sh "z" [ "out" ];
+          a = { recurseForDerivations = true; q = sh "q" [ "out" ]; p = many; };
+          l = sh "z" [ "out" ];
+          m = [ many.dev ];
+          n = many.dev;
+        }"#;
+    let whole = ["many", "q", "z", "many-dev", "z"];
+    let asked = ["many-dev", "many", "q", "z", "many-dev"];
+    for (args, printed) in [
+        (&[][..], whole),
+        (&["-A", "m", "-A", "a", "-A", "z", "-A", "n"], asked),
+    ] {
+        let mut command = build(&world);
+        let folder = world.beside("work");
+        for name in names_in(&folder) {
+            fs::remove_file(folder.join(name)).unwrap();
+        }
+        let ended = run(command.args(["-E", text]).args(args)).expect(0);
+        assert_eq!(names(&ended.out), printed, "{args:?}");
+        let links = links(&world).into_iter();
+        let links: Vec<_> = links
+            .map(|(link, target)| (link, names([target.to_str().unwrap()]).remove(0)))
+            .collect();
+        let expected = [
+            ("result", "many"),
+            ("result-2", "q"),
+            ("result-3", "z"),
+            ("result-dev", "many-dev"),
+        ];
+        assert_eq!(links, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+}

@@ -1,6 +1,7 @@
 //! The command line, run as a user would.
 #![allow(clippy::unwrap_used)]
 
+mod asked;
 mod caches;
 mod failures;
 mod hostile;

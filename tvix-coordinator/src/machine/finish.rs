@@ -204,9 +204,10 @@ impl Machine {
     }
 
     fn report(&self) -> Report {
-        let roots: Vec<RootReport> = self
-            .roots
-            .iter()
+        let mut roots: Vec<_> = self.roots.iter().collect();
+        roots.sort_by(|(a, _), (b, _)| a.order.cmp(&b.order));
+        let roots: Vec<RootReport> = roots
+            .into_iter()
             .map(|(root, id)| {
                 let node = &self.graph[*id];
                 let mut outputs = SortedMap::with_capacity(root.wanted.outputs.len());
@@ -226,6 +227,7 @@ impl Machine {
                 let (name, drv_path) = (root.name.clone(), root.wanted.drv_path.clone());
                 RootReport {
                     name,
+                    order: root.order.clone(),
                     drv_path,
                     outputs,
                     success,

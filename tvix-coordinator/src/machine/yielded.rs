@@ -110,7 +110,14 @@ impl Machine {
             }
         }
         self.emit(BuildEvent::Root { root: root.clone() });
-        self.roots.push((root, id));
+        let moved = root.moved_from.as_ref().and_then(|before| {
+            let mut roots = self.roots.iter_mut();
+            roots.find(|(known, _)| known.order == *before)
+        });
+        match moved {
+            Some(known) => *known = (root, id),
+            None => self.roots.push((root, id)),
+        }
     }
 
     pub(super) fn evaluation_failed(&mut self, message: String) {

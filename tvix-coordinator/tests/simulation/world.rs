@@ -306,10 +306,7 @@ impl World {
                     drv_path,
                     outputs: Self::outputs(&outputs),
                 };
-                let root = Root {
-                    name: format!("attr{thread}"),
-                    wanted,
-                };
+                let root = Root::new(format!("attr{thread}"), wanted);
                 self.roots.push(root.clone());
                 self.tell(Input::Root(root));
             }

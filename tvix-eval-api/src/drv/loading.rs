@@ -394,7 +394,7 @@ mod tests {
         let path = |digit: u8| StorePath::new([digit; 20], "forged.drv".parse().unwrap());
         let wanted = dir.display(&path(0)).to_string();
         let reader = Reader::new(dir.clone(), Vec::new());
-        let wanted = vec![Wanted::parse(&dir, wanted)];
+        let wanted = vec![Wanted::parse(&dir, wanted, Default::default())];
         let mut loading = Loading::new(reader, Arc::default(), 1, wanted);
         let template = DerivationBuilder::new("forged", "x86_64-linux", "/bin/sh")
             .instantiate(&dir)

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rustc_hash::FxHashMap;
 
-use crate::{EvalError, EvalRequest, EvalSource, EvalStream, Evaluator, SourceAddition};
+use crate::{EvalError, EvalRequest, EvalSource, EvalStream, Evaluator, RootOrder, SourceAddition};
 use loading::Loading;
 use read::Reader;
 use request::Wanted;
@@ -114,11 +114,12 @@ impl Evaluator for DrvEvaluator {
             });
         };
         if let Some(attr_path) = request.attr_paths.into_iter().next() {
-            return Err(EvalError::AttributeNotFound { attr_path });
+            return Err(EvalError::attribute_not_found(attr_path));
         }
         let wanted: Vec<_> = texts
             .into_iter()
-            .map(|text| Wanted::parse(&self.store_dir, text))
+            .enumerate()
+            .map(|(number, text)| Wanted::parse(&self.store_dir, text, RootOrder::of(number)))
             .collect();
         let mut search = self.search.clone();
         let folders = wanted.iter().flatten().filter_map(Wanted::folder);

@@ -7,7 +7,7 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::DrvFileError;
-use crate::{EvalError, Root, WantedOutputs};
+use crate::{EvalError, Root, RootOrder, WantedOutputs};
 
 /// A derivation that the user asked for.
 pub(super) struct Wanted {
@@ -18,17 +18,19 @@ pub(super) struct Wanted {
     outputs: Option<Vec<String>>,
     /// Where its file is, if it was given as a local file.
     folder: Option<PathBuf>,
+    order: RootOrder,
 }
 
 impl Wanted {
     /// Parses `<path>` or `<path>!<output>,…`.
-    pub(super) fn parse(dir: &StoreDir, text: String) -> Result<Self, EvalError> {
+    pub(super) fn parse(dir: &StoreDir, text: String, order: RootOrder) -> Result<Self, EvalError> {
         match Self::split(dir, &text) {
             Ok((path, outputs, folder)) => Ok(Self {
                 text,
                 path,
                 outputs,
                 folder,
+                order,
             }),
             Err((path, source)) => {
                 let error = EvalError::InvalidDerivation {
@@ -93,9 +95,7 @@ impl Wanted {
             EvalError::in_attribute(&self.text, Arc::new(error))
         })?;
         let drv_path = self.path;
-        Ok(Root {
-            name: self.text,
-            wanted: WantedOutputs { drv_path, outputs },
-        })
+        let wanted = WantedOutputs { drv_path, outputs };
+        Ok(Root::new(self.text, wanted).at(self.order))
     }
 }

@@ -124,7 +124,7 @@ impl Evaluation {
 
     fn open(&mut self, name: String) -> Option<Item> {
         let evaluated = match self.attributes.get(&name) {
-            None => return Some(Err(EvalError::AttributeNotFound { attr_path: name })),
+            None => return Some(Err(EvalError::attribute_not_found(name))),
             Some(Attribute::Known(evaluated)) => evaluated.clone(),
             Some(Attribute::Lazy(compute)) => match compute() {
                 Ok(evaluated) => evaluated,
@@ -165,7 +165,7 @@ impl Evaluation {
         };
         Ok(Goal::Root {
             attr: Arc::clone(attr),
-            root: Root { name, wanted },
+            root: Root::new(name, wanted),
             id,
         })
     }

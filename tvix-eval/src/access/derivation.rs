@@ -13,18 +13,19 @@ impl<'h> Interp<'h> {
     pub(crate) fn drv_path(&self, attrs: &Attrs<'h>) -> Result<StorePath> {
         let Some(attr) = attrs.get(self.known.drv_path) else {
             let message = "derivation does not contain a 'drvPath' attribute";
-            return Err(Error::new(ErrorKind::Missing, message).at(attrs.pos));
+            return Err(Error::new(ErrorKind::Missing, message));
         };
         let why = "while evaluating the 'drvPath' attribute of a derivation";
         let text = self.coerce_cell(attr.value, Coercion::STRICT, attr.pos, why)?;
-        match self.world.settings.store_dir.parse(text.bytes) {
-            Ok(path) if path.is_derivation() => Ok(path),
-            _ => {
+        let message = match self.world.settings.store_dir.parse(text.bytes) {
+            Ok(path) if path.is_derivation() => return Ok(path),
+            Ok(path) => format!("store path '{path}' is not a valid derivation path"),
+            Err(_) => {
                 let shown = String::from_utf8_lossy(text.bytes);
-                let message = format!("'{shown}' is not the store path of a derivation");
-                Err(Error::new(ErrorKind::Type, message).at(attr.pos))
+                format!("path '{shown}' is not in the Nix store")
             }
-        }
+        };
+        Err(Error::new(ErrorKind::Type, message).within(attr.pos, why))
     }
 
     /// Has all outputs of a derivation built, as an import from it does; their store paths.

@@ -7,7 +7,7 @@ use crate::files::FileKind;
 use crate::interp::Interp;
 use crate::ir::Expr;
 use crate::paths;
-use crate::source::{Origin, Pos, Source};
+use crate::source::{Origin, Pos, Source, lines};
 use crate::syntax::{self, Scope};
 use crate::value::{Env, Ref, Slot, Value};
 
@@ -101,6 +101,7 @@ impl<'h> Interp<'h> {
             home: home.map(|home| home.as_os_str().as_bytes()),
             scope,
             depth_limit: MOST_NESTED,
+            warn: &|warning| self.syntax_warning(warning),
         };
         syntax::parse(&cx, source).map_err(|error| self.syntax_error(&error))
     }
@@ -151,6 +152,7 @@ impl<'h> Interp<'h> {
             home: Some(b"/"),
             scope: &scope,
             depth_limit: MOST_NESTED,
+            warn: &|_| {},
         };
         let source = Source {
             origin: Origin::Text,
@@ -159,6 +161,25 @@ impl<'h> Interp<'h> {
         };
         let condition = syntax::assertion_text(&cx, source).unwrap_or_default();
         String::from_utf8_lossy(&condition).into_owned()
+    }
+
+    #[cold]
+    fn syntax_warning(&self, warning: syntax::SyntaxWarning) {
+        match warning {
+            syntax::SyntaxWarning::OrAsName { start, end } => {
+                let place = self.place_text(start);
+                let rest = self.sources.rest(start).unwrap_or_default();
+                let text = rest.get(..(end.0 - start.0) as usize).unwrap_or(rest);
+                let lines: Vec<_> = lines(text).map(String::from_utf8_lossy).collect();
+                let text = lines.join("\n");
+                self.warn(format!(
+                    "at {place}: This expression uses `or` as an identifier in a way that will change in a future Nix release.\n\
+                     Wrap this entire expression in parentheses to preserve its current meaning:\n    \
+                     ({text})\n\
+                     Give feedback at https://github.com/NixOS/nix/pull/11121"
+                ));
+            }
+        }
     }
 
     #[cold]

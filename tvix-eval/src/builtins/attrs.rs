@@ -79,6 +79,14 @@ fn cat_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 
 fn function_args<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let code = match interp.force_at(args[0], pos)? {
+        Value::Builtin(builtin) if builtin.is_derivation() => {
+            let outputs = Attr {
+                name: interp.known.outputs,
+                pos: Pos::NONE,
+                value: interp.shared.yes,
+            };
+            return Ok(interp.attrs_sorted(&[outputs]));
+        }
         Value::Builtin(_) | Value::Partial(_) => {
             return Ok(Value::Attrs(interp.shared.no_attrs));
         }

@@ -18,7 +18,6 @@ pub(super) const BUILTINS: &[Def] = &[
     def("appendContext", 2, append_context),
     def("getContext", 1, get_context).strict(0b1),
     def("hasContext", 1, has_context).strict(0b1),
-    def("outputOf", 2, output_of),
     def(
         "unsafeDiscardOutputDependency",
         1,
@@ -251,12 +250,4 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         }
     }
     Ok(interp.string_in_heap(text.bytes, interp.contexts.of(elements)))
-}
-
-fn output_of<'h>(interp: &Interp<'h>, _: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
-    let _ = interp;
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        "experimental Nix feature 'dynamic-derivations' is disabled; 'builtins.outputOf' is not supported",
-    ))
 }

@@ -190,8 +190,10 @@ impl<'h> Interp<'h> {
         use crate::source::Origin;
         match self.sources.place(pos) {
             Some(place) => {
-                let Origin::File(path) = place.origin else {
-                    return Value::Null;
+                let path = match place.origin {
+                    Origin::File(path) => path,
+                    Origin::Internal => b"/derivation-internal.nix",
+                    _ => return Value::Null,
                 };
                 let file = self.string(path, ContextId::EMPTY);
                 let attr = |name, value| Attr {

@@ -1,4 +1,8 @@
-//! What comes from the network. Flakes and Mercurial are not there, and say so.
+//! What comes from the network.
+//!
+//! Builtins that could only fail are not there, so that expressions which look for them
+//! (`builtins ? fetchTree`) do without: `fetchMercurial`, `getFlake`, `parseFlakeRef`,
+//! `flakeRefToString`, and what is experimental in C++ Nix.
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
@@ -12,28 +16,6 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{Ref, Value};
-
-macro_rules! unsupported {
-    ($($function:ident = $name:literal,)*) => {
-        pub(super) const UNSUPPORTED: &[Def] = &[$(def($name, 1, $function),)*];
-
-        $(fn $function<'h>(_: &Interp<'h>, _: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                concat!("'builtins.", $name, "' is not supported by this evaluator"),
-            ))
-        })*
-    };
-}
-
-unsupported! {
-    fetch_mercurial = "fetchMercurial",
-    fetch_tree = "fetchTree",
-    fetch_closure = "fetchClosure",
-    get_flake = "getFlake",
-    parse_flake_ref = "parseFlakeRef",
-    flake_ref_to_string = "flakeRefToString",
-}
 
 pub(super) const BUILTINS: &[Def] = &[
     def("fetchurl", 1, fetch_url),

@@ -34,8 +34,11 @@ pub(super) const BUILTINS: &[Def] = &[
 fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
     let cell = interp.import(&path)?;
+    // A file that imports itself was being evaluated before.
+    let is_new = !matches!(cell.get(), Value::Hole(_));
     match interp.force_at(cell, pos) {
         Ok(value) => Ok(value),
+        Err(error) if !is_new => Err(error),
         Err(error) => Err(error.within(
             Pos::NONE,
             format!("while evaluating the file '{}':", lossy(&path)),

@@ -1,5 +1,6 @@
 //! JSON.
 
+use super::derivation::internal;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
@@ -13,8 +14,11 @@ pub(super) const BUILTINS: &[Def] = &[
     def("toJSON", 1, to_json),
 ];
 
-/// Documents may be nested so deep.
-const MOST_NESTED: usize = 10_000;
+/// Documents may be nested so deep. They are read without recursion: a level takes memory alone.
+const DEEPEST_READ: usize = 4_000_000;
+
+/// Documents that are written anew may be nested so deep.
+pub(super) const MOST_NESTED: usize = 10_000;
 
 fn to_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     interp.with_buffer(|buffer| {
@@ -74,7 +78,7 @@ impl<'h> Interp<'h> {
             open: Vec::new(),
             result: Value::Null,
         };
-        match json::read(text, MOST_NESTED, &mut sink) {
+        match json::read(text, DEEPEST_READ, &mut sink) {
             Ok(()) => Ok(sink.result),
             Err(error) => {
                 let message = error.to_string();
@@ -240,6 +244,7 @@ impl<'h> Interp<'h> {
             other => {
                 let pos = match other {
                     Value::Lambda { code, .. } => self.lambdas.get(code).pos,
+                    Value::Builtin(builtin) if builtin.is_derivation() => internal::FUNCTION,
                     _ => pos,
                 };
                 return Err(Error::new(

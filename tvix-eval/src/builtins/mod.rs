@@ -37,6 +37,13 @@ pub struct Builtin<'h> {
     pub function: &'h Function<'h>,
 }
 
+impl Builtin<'_> {
+    /// Whether this is `derivation`, which is a function of the language in C++ Nix.
+    pub(crate) fn is_derivation(&self) -> bool {
+        self.quiet && self.name == "derivation"
+    }
+}
+
 /// What a [`Builtin`] does, given its arguments and the place of the call.
 pub type Function<'h> = dyn Fn(&Interp<'h>, &[Ref<'h>], Pos) -> Result<Value<'h>> + 'h;
 
@@ -69,7 +76,7 @@ const fn def(
     }
 }
 
-/// What is in scope everywhere under its own name; the others have `__` before it.
+/// What is in scope everywhere under its own name, if it is there; the others have `__` before it.
 const GLOBAL: &[&str] = &[
     "abort",
     "baseNameOf",
@@ -104,7 +111,6 @@ const TABLES: &[&[Def]] = &[
     control::BUILTINS,
     derivation::BUILTINS,
     fetch::BUILTINS,
-    fetch::UNSUPPORTED,
     fetch_git::BUILTINS,
     files::BUILTINS,
     json::BUILTINS,
@@ -146,7 +152,7 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         let builtin = interp.heap.alloc(Builtin {
             name: def.name,
             arity: def.arity,
-            quiet: matches!(def.name, "addErrorContext" | "break"),
+            quiet: matches!(def.name, "addErrorContext" | "break" | "derivation"),
             strict: def.strict,
             function,
         });
@@ -182,7 +188,11 @@ pub(crate) fn names<'i>(interp: &'i Interp<'_>) -> impl Iterator<Item = String> 
     let natives = interp.world.natives.iter().map(|native| native.name());
     let ours = TABLES.iter().copied().flatten().map(|def| def.name);
     let prefixed = natives.chain(ours).map(|name| format!("builtins.{name}"));
-    prefixed.chain(GLOBAL.iter().map(|name| (*name).to_owned()))
+    let global = GLOBAL.iter().filter(|name| {
+        let name = interp.intern(name);
+        interp.scope.borrow().lookup(name).is_some()
+    });
+    prefixed.chain(global.map(|name| (*name).to_owned()))
 }
 
 /// The search path as a value: a list of `{ path, prefix }`.

@@ -236,7 +236,8 @@ fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the argument passed to builtins.fromTOML",
     )?;
-    let table = toml::read(text.bytes)
+    let depth = interp.levels_left(toml::STACK_PER_LEVEL);
+    let table = toml::read_within(text.bytes, depth)
         .map_err(|error| Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")))?;
     toml_value(interp, &TomlValue::Table(table), pos)
 }

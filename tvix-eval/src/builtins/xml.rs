@@ -2,6 +2,7 @@
 
 use super::{Def, def};
 use crate::access::lossy;
+use crate::builtins::derivation::internal;
 use crate::error::Result;
 use crate::interp::Interp;
 use crate::source::{Origin, Pos};
@@ -102,6 +103,7 @@ impl<'h> Writer<'_, 'h> {
                 }
             }
             Value::Lambda { code, .. } => self.function(code),
+            Value::Builtin(builtin) if builtin.is_derivation() => self.derivation_function(),
             Value::Builtin(_)
             | Value::Partial(_)
             | Value::Thunk { .. }
@@ -180,16 +182,7 @@ impl<'h> Writer<'_, 'h> {
 
     fn function(&mut self, code: u32) {
         let lambda = self.interp.lambdas.get(code);
-        let place = self.place(lambda.pos);
-        let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
-        if let Some((column, line, path)) = &place {
-            attributes.push(("column", column.as_bytes()));
-            attributes.push(("line", line.as_bytes()));
-            if let Some(path) = path {
-                attributes.push(("path", path.as_bytes()));
-            }
-        }
-        self.xml.open("function", &attributes);
+        self.open_function(lambda.pos);
         let symbols = &self.interp.symbols;
         match &lambda.formals {
             Some(formals) => {
@@ -221,6 +214,29 @@ impl<'h> Writer<'_, 'h> {
         self.xml.close();
     }
 
+    /// `derivation`, as C++ Nix defines it.
+    fn derivation_function(&mut self) {
+        self.open_function(internal::FUNCTION);
+        let attributes: [(&str, &[u8]); 2] = [("ellipsis", b"1"), ("name", b"drvAttrs")];
+        self.xml.open("attrspat", &attributes);
+        self.xml.empty("attr", &[("name", b"outputs")]);
+        self.xml.close();
+        self.xml.close();
+    }
+
+    fn open_function(&mut self, pos: Pos) {
+        let place = self.place(pos);
+        let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
+        if let Some((column, line, path)) = &place {
+            attributes.push(("column", column.as_bytes()));
+            attributes.push(("line", line.as_bytes()));
+            if let Some(path) = path {
+                attributes.push(("path", path.as_bytes()));
+            }
+        }
+        self.xml.open("function", &attributes);
+    }
+
     fn place(&self, pos: Pos) -> Option<(String, String, Option<String>)> {
         if !self.places {
             return None;
@@ -228,6 +244,7 @@ impl<'h> Writer<'_, 'h> {
         let place = self.interp.sources.place(pos)?;
         let path = match place.origin {
             Origin::File(path) => Some(lossy(path)),
+            Origin::Internal => Some("/derivation-internal.nix".to_owned()),
             _ => None,
         };
         Some((place.column.to_string(), place.line.to_string(), path))

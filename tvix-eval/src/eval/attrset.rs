@@ -188,8 +188,21 @@ impl<'h> Interp<'h> {
             return Value::Attrs(left);
         }
         let few = r.len() * 4 < l.len();
-        if few && size_of_val(l) >= Grown::SMALL && l[l.len() - 1].name < r[0].name {
-            return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
+        if few && size_of_val(l) >= Grown::SMALL {
+            // All names of one before all of the other: one grows.
+            if l[l.len() - 1].name < r[0].name {
+                return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
+            }
+            if r[r.len() - 1].name < l[0].name {
+                return self.attrs_in_heap(self.grown.entries.prepend(r, l), left.pos);
+            }
+        } else if l.len() * 4 < r.len() && size_of_val(r) >= Grown::SMALL {
+            if r[r.len() - 1].name < l[0].name {
+                return self.attrs_in_heap(self.grown.entries.append(r, l), left.pos);
+            }
+            if l[l.len() - 1].name < r[0].name {
+                return self.attrs_in_heap(self.grown.entries.prepend(l, r), left.pos);
+            }
         }
         let common = if few {
             r.iter()

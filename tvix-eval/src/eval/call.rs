@@ -2,6 +2,7 @@
 
 use super::Step;
 use crate::builtins::Builtin;
+use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
@@ -244,11 +245,25 @@ impl<'h> Interp<'h> {
         // C++ Nix tells builtins no place either: that of the call is in the trace.
         match (builtin.function)(self, args, Pos::NONE) {
             Ok(value) => Ok(value),
+            Err(error) if builtin.is_derivation() => Err(self.in_derivation(error, args[0], pos)),
             Err(error) if builtin.quiet => Err(error),
             Err(error) => {
                 Err(error.within(pos, format!("while calling the '{}' builtin", builtin.name)))
             }
         }
+    }
+
+    /// `derivation` fails as the function of the language that it is in C++ Nix.
+    #[cold]
+    fn in_derivation(&self, mut error: Box<Error>, arg: Ref<'h>, pos: Pos) -> Box<Error> {
+        let is_called = matches!(arg.get(), Value::Attrs(_));
+        if is_called && self.show_trace {
+            error = error.within(internal::FUNCTION, "while calling anonymous lambda");
+        }
+        if pos.is_some() && (!is_called || self.show_trace) {
+            error = error.within(pos, "from call site");
+        }
+        error
     }
 
     #[cold]

@@ -123,17 +123,32 @@ impl<'h> Interp<'h> {
         if length == 0 && context.is_empty() {
             return Value::String(self.shared.empty_string);
         }
-        if let [first, last] = pieces
-            && first.len() >= Grown::SMALL
-            && last.len() < first.len()
+        if length >= Grown::SMALL
+            && let Some(bytes) = self.grown(pieces, length)
         {
-            return self.string_in_heap(self.grown.bytes.append(first, last), context);
+            return self.string_in_heap(bytes, context);
         }
         let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
         for piece in pieces {
             bytes.extend_from_slice_copy(piece);
         }
         self.string_in_heap(bytes.into_bump_slice(), context)
+    }
+
+    /// The pieces together, if one of them is longer than all others and may grow.
+    fn grown(&self, pieces: &[&'h [u8]], length: usize) -> Option<&'h [u8]> {
+        let grows =
+            |piece: &[u8]| piece.len() >= Grown::SMALL && length - piece.len() < piece.len();
+        let bytes = &self.grown.bytes;
+        match pieces {
+            [first, last] if grows(first) => Some(bytes.append(first, last)),
+            [first, last] if grows(last) => Some(bytes.prepend(first, last)),
+            _ => {
+                let index = pieces.iter().position(|piece| grows(piece))?;
+                let (before, behind) = (&pieces[..index], &pieces[index + 1..]);
+                Some(bytes.surround(before, pieces[index], behind))
+            }
+        }
     }
 
     /// What is no text itself is made one before the right operand is evaluated.

@@ -168,6 +168,9 @@ impl<'h> Interp<'h> {
         if size_of_val(left.items) >= Grown::SMALL && right.items.len() < left.items.len() {
             return Ok(self.list_in_heap(self.grown.items.append(left.items, right.items)));
         }
+        if size_of_val(right.items) >= Grown::SMALL && left.items.len() < right.items.len() {
+            return Ok(self.list_in_heap(self.grown.items.prepend(left.items, right.items)));
+        }
         let items = self
             .heap
             .alloc_slice_fill_with(count, |index| match left.items.get(index) {

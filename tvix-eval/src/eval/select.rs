@@ -1,6 +1,7 @@
 //! `base.path`, `base ? path`.
 
 use super::Step;
+use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::ir::{AttrName, Expr, HasAttr, Select};
@@ -135,7 +136,7 @@ impl<'h> Interp<'h> {
         last: Pos,
         _index: usize,
     ) -> Box<Error> {
-        if !last.is_some() {
+        if !last.is_some() || internal::contains(last) {
             return error;
         }
         let path: Vec<_> = select

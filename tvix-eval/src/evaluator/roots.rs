@@ -2,27 +2,48 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
-use rustc_hash::FxHashSet;
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Root, WantedOutputs};
+use rustc_hash::FxHashMap;
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Root, RootOrder, WantedOutputs};
 
 use super::thread::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fiber::Job;
-use crate::interp::Interp;
+use crate::interp::{Interp, too_deep};
 use crate::limits::cancelled;
 use crate::select::{Selector, Unselected};
 use crate::source::Pos;
+use crate::symbol::Symbol;
 use crate::value::{Attrs, Ref, Value};
 
-/// Something to look for derivations in, on a fiber of its own.
-enum Task<'h> {
-    /// What an attribute path leads to; the empty one leads to the whole.
-    Asked(String),
-    /// An attribute of a set of derivations, with the path to it.
-    Member(String, Ref<'h>),
+/// A value to look for derivations in, on a fiber of its own.
+struct Task<'h> {
+    /// The attribute path to it.
+    name: String,
+    order: RootOrder,
+    target: Target<'h>,
+    /// The attributes on the way to it, for errors.
+    trail: Option<Rc<Trail>>,
+}
+
+enum Target<'h> {
+    /// The value that an attribute path leads to; the empty one leads to the whole.
+    Asked,
+    /// An attribute of a set of derivations: a set that is none is searched only if it says so.
+    Attribute(Ref<'h>),
+    /// An element of a list, or an attribute of a set of sets: always searched.
+    Element(Ref<'h>),
+}
+
+/// An attribute that was searched, and the one around it.
+struct Trail {
+    pos: Pos,
+    name: Symbol,
+    around: Option<Rc<Trail>>,
 }
 
 /// The search for what was asked for.
@@ -30,16 +51,32 @@ struct Search<'h, 'w> {
     wire: &'w Wire,
     source: Ref<'h>,
     selector: Selector<'h>,
+    /// The next task is at the front, so that the search is depth-first.
     tasks: RefCell<VecDeque<Task<'h>>>,
-    /// Derivations that were found in sets and lists, by the address of their attributes.
-    found: RefCell<FxHashSet<usize>>,
+    found: RefCell<FxHashMap<Identity, Found>>,
+}
+
+/// Derivations of one attribute path that have the same attributes are one root: the number of the
+/// attribute path, and which attributes.
+type Identity = (Option<usize>, usize, usize);
+
+/// A derivation that was found.
+struct Found {
+    /// Its first place so far.
+    order: RootOrder,
+    /// The place with which it was yielded.
+    yielded: Option<RootOrder>,
 }
 
 /// Why something that was looked for is no root.
 enum Failed {
-    NotFound,
+    NotFound(Box<Error>),
     NoSuchOutput(EvalError),
+    /// The search failed on its way.
     Error(Box<Error>),
+    /// A derivation was found that cannot be instantiated: C++ Nix does that after the search, and
+    /// does not say how it was found.
+    Derivation(Box<Error>),
 }
 
 impl From<Box<Error>> for Failed {
@@ -48,87 +85,83 @@ impl From<Box<Error>> for Failed {
     }
 }
 
+type Searched = std::result::Result<(), Failed>;
+
 /// Evaluates what was asked for, until all is done or nobody wants it any more.
 pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalRequest) {
     let Some(source) = interp.source(&request.source) else {
         return;
     };
-    let mut tasks: VecDeque<_> = request
-        .attr_paths
-        .iter()
-        .cloned()
-        .map(Task::Asked)
-        .collect();
-    if tasks.is_empty() {
-        tasks.push_back(Task::Asked(String::new()));
-    }
+    let whole = [String::new()];
+    let asked = match request.attr_paths.is_empty() {
+        true => &whole,
+        false => &request.attr_paths[..],
+    };
+    let tasks = asked.iter().enumerate().map(|(number, name)| Task {
+        name: name.clone(),
+        order: RootOrder::of(number),
+        target: Target::Asked,
+        trail: None,
+    });
     let search = Search {
         wire,
         source,
         selector: Selector::new(interp, &request.args),
-        tasks: RefCell::new(tasks),
+        tasks: RefCell::new(tasks.collect()),
         found: RefCell::default(),
     };
     // More tasks come up while others are done, so its end is not for ever.
     let jobs = std::iter::from_fn(|| {
         let task = search.tasks.borrow_mut().pop_front()?;
         let search = &search;
-        Some(Box::new(move |interp: &Interp<'h>| search.perform(interp, task)) as Job<'h, '_>)
+        Some(Box::new(move |interp: &Interp<'h>| search.perform(interp, &task)) as Job<'h, '_>)
     });
     if let Err(error) = interp.run(jobs)
         && error.kind != ErrorKind::Cancelled
     {
-        let message = error.message;
-        wire.failed(EvalError::Expression { message });
+        wire.failed(EvalError::expression(error.message));
     }
 }
 
 impl<'h> Search<'h, '_> {
-    fn perform(&self, interp: &Interp<'h>, task: Task<'h>) {
-        let (name, outcome) = match task {
-            Task::Asked(name) => {
-                let outcome = self.asked(interp, &name);
-                (name, outcome)
-            }
-            Task::Member(name, cell) => {
-                let outcome = self.member(interp, &name, cell);
-                (name, outcome)
-            }
+    fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
+        let outcome = match task.target {
+            Target::Asked => self.asked(interp, task),
+            Target::Attribute(cell) => self.attribute(interp, task, cell),
+            Target::Element(cell) => self.search(interp, task, cell),
         };
         if let Err(failed) = outcome
-            && let Some(error) = failed.of(interp, name)
+            && let Some(error) = failed.of(interp, task)
         {
             self.wire.failed(error);
         }
     }
 
-    fn asked(&self, interp: &Interp<'h>, name: &str) -> std::result::Result<(), Failed> {
-        let cell = match self.selector.try_select(interp, self.source, name) {
-            Ok(cell) => cell,
-            Err(Unselected::NotFound(_)) => return Err(Failed::NotFound),
-            Err(Unselected::Failed(error)) => return Err(error.into()),
-        };
-        self.derivations(interp, name, cell)
+    fn asked(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
+        match self.selector.try_select(interp, self.source, &task.name) {
+            Ok(cell) => self.search(interp, task, cell),
+            Err(Unselected::NotFound(error)) => Err(Failed::NotFound(error)),
+            Err(Unselected::Failed(error)) => Err(error.into()),
+        }
     }
 
     /// Everything in a value: it must be a derivation, or a set or list of them.
-    fn derivations(
-        &self,
-        interp: &Interp<'h>,
-        name: &str,
-        cell: Ref<'h>,
-    ) -> std::result::Result<(), Failed> {
+    fn search(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
         let cell = self.selector.called(interp, cell)?;
         match interp.force(cell)? {
             Value::Attrs(attrs) if interp.is_derivation(attrs)? => {
-                let root = self.root(interp, name, attrs)?;
-                Ok(self.send(root)?)
+                self.derivation(interp, task, attrs)
             }
             Value::Attrs(attrs) => {
-                self.members(interp, name, attrs);
+                check_depth(interp, task)?;
+                self.attributes(interp, task, attrs);
                 Ok(())
             }
-            Value::List(list) => self.elements(interp, name, list.items),
+            Value::List(list) => {
+                check_depth(interp, task)?;
+                self.elements(task, list.items);
+                Ok(())
+            }
             _ => Err(Error::new(
                 ErrorKind::Type,
                 "expression does not evaluate to a derivation (or a set or list of those)",
@@ -138,33 +171,51 @@ impl<'h> Search<'h, '_> {
     }
 
     /// Each attribute becomes a task, so that one that fails or waits keeps no other.
-    fn members(&self, interp: &Interp<'h>, name: &str, attrs: &Attrs<'h>) {
+    fn attributes(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) {
+        let all = attrs.get(interp.intern("_combineChannels")).is_some();
         let mut tasks = self.tasks.borrow_mut();
-        for (member, attr) in interp.by_name(attrs) {
+        let members = interp.by_name(attrs);
+        for (number, (member, attr)) in members.into_iter().enumerate().rev() {
             if let Ok(member) = std::str::from_utf8(member)
                 && is_plain(member)
             {
-                tasks.push_back(Task::Member(below(name, member), attr.value));
+                tasks.push_front(Task {
+                    name: below(&task.name, member),
+                    order: task.order.child(number),
+                    target: match all {
+                        true => Target::Element(attr.value),
+                        false => Target::Attribute(attr.value),
+                    },
+                    trail: Some(Rc::new(Trail {
+                        pos: attr.pos,
+                        name: attr.name,
+                        around: task.trail.clone(),
+                    })),
+                });
             }
         }
     }
 
+    /// Each element becomes a task.
+    fn elements(&self, task: &Task<'h>, items: &[Ref<'h>]) {
+        let mut tasks = self.tasks.borrow_mut();
+        for (number, item) in items.iter().enumerate().rev() {
+            tasks.push_front(Task {
+                name: below(&task.name, &number.to_string()),
+                order: task.order.child(number),
+                target: Target::Element(item),
+                trail: task.trail.clone(),
+            });
+        }
+    }
+
     /// An attribute of a set: a derivation, a set to be looked into too, or of no interest.
-    fn member(
-        &self,
-        interp: &Interp<'h>,
-        name: &str,
-        cell: Ref<'h>,
-    ) -> std::result::Result<(), Failed> {
+    fn attribute(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
         let Value::Attrs(attrs) = interp.force(cell)? else {
             return Ok(());
         };
         if interp.is_derivation(attrs)? {
-            if self.is_new(attrs) {
-                let root = self.root(interp, name, attrs)?;
-                self.send(root)?;
-            }
-            return Ok(());
+            return self.derivation(interp, task, attrs);
         }
         let recurse = attrs.get(interp.known.recurse);
         if let Some(recurse) = recurse
@@ -174,65 +225,39 @@ impl<'h> Search<'h, '_> {
                 "while evaluating the attribute `recurseForDerivations`",
             )?
         {
-            return self.derivations(interp, name, cell);
+            return self.search(interp, task, cell);
         }
         Ok(())
     }
 
-    /// The elements of a list. Outputs of one derivation that follow each other, as in `all`, are
-    /// one root.
-    fn elements(
-        &self,
-        interp: &Interp<'h>,
-        name: &str,
-        items: &[Ref<'h>],
-    ) -> std::result::Result<(), Failed> {
-        let mut last: Option<Root> = None;
-        for (index, item) in items.iter().enumerate() {
-            let name = below(name, &index.to_string());
-            let attrs = match interp.force(item)? {
-                Value::Attrs(attrs) if interp.is_derivation(attrs)? => attrs,
-                _ => {
-                    interp.nested(Pos::NONE, || Ok(self.derivations(interp, &name, item)))??;
-                    continue;
-                }
-            };
-            if !self.is_new(attrs) {
-                continue;
-            }
-            let root = self.root(interp, &name, attrs)?;
-            match &mut last {
-                Some(last) if last.wanted.drv_path == root.wanted.drv_path => {
-                    let new = root.wanted.outputs.into_iter();
-                    for output in new {
-                        if !last.wanted.outputs.contains(&output) {
-                            last.wanted.outputs.push(output);
-                        }
-                    }
-                }
-                _ => {
-                    if let Some(before) = last.replace(root) {
-                        self.send(before)?;
-                    }
-                }
+    /// A derivation becomes a root, unless it is one already at an earlier place.
+    fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
+        let entries = attrs.entries;
+        let address = entries.as_ptr().addr();
+        let identity = (task.order.asked(), address, entries.len());
+        match self.found.borrow_mut().entry(identity) {
+            Entry::Occupied(known) if known.get().order <= task.order => return Ok(()),
+            Entry::Occupied(mut known) => known.get_mut().order = task.order.clone(),
+            Entry::Vacant(place) => {
+                place.insert(Found {
+                    order: task.order.clone(),
+                    yielded: None,
+                });
             }
         }
-        if let Some(last) = last {
-            self.send(last)?;
+        let mut root = self.root(interp, &task.name, attrs)?;
+        if let Some(found) = self.found.borrow_mut().get_mut(&identity) {
+            // It was found at an earlier place while this waited for a build.
+            if found.order != task.order {
+                return Ok(());
+            }
+            root.moved_from = found.yielded.replace(task.order.clone());
         }
-        Ok(())
-    }
-
-    fn is_new(&self, attrs: &Attrs<'h>) -> bool {
-        let address = attrs.entries.as_ptr().addr();
-        self.found.borrow_mut().insert(address)
-    }
-
-    fn send(&self, root: Root) -> Result<()> {
-        if self.wire.event(EvalEvent::Root(root)) {
-            return Ok(());
+        root.order = task.order.clone();
+        match self.wire.event(EvalEvent::Root(root)) {
+            true => Ok(()),
+            false => Err(cancelled().into()),
         }
-        Err(cancelled())
     }
 
     /// The output that a derivation's attributes stand for.
@@ -242,62 +267,105 @@ impl<'h> Search<'h, '_> {
         name: &str,
         attrs: &Attrs<'h>,
     ) -> std::result::Result<Root, Failed> {
-        let drv_path = interp.drv_path(attrs)?;
-        let known = interp.known_derivation(&drv_path)?;
-        let Some(attr) = attrs.get(interp.known.output_name) else {
+        let why = "while evaluating the 'name' attribute of a derivation";
+        let Some(attr) = attrs.get(interp.known.name) else {
+            return Err(Error::new(ErrorKind::Type, "derivation name missing").into());
+        };
+        interp.expect_plain_string(attr.value, Pos::NONE, why)?;
+        let drv_path = interp.drv_path(attrs).map_err(Failed::Derivation)?;
+        let known = interp
+            .known_derivation(&drv_path)
+            .map_err(Failed::Derivation)?;
+        let output = match attrs.get(interp.known.output_name) {
+            None => String::new(),
+            Some(attr) => {
+                let why = "while evaluating the output name of a derivation";
+                let output = interp.expect_plain_string(attr.value, Pos::NONE, why);
+                let output = output.map_err(Failed::Derivation)?;
+                String::from_utf8_lossy(output.bytes).into_owned()
+            }
+        };
+        if output.is_empty() {
             let shown = interp.world.settings.store_dir.display(&drv_path);
             let message = format!("derivation '{shown}' lacks an 'outputName' attribute");
-            return Err(Error::new(ErrorKind::Missing, message).at(attrs.pos).into());
-        };
-        let why = "while evaluating the output name of a derivation";
-        let output = interp.expect_plain_string(attr.value, attr.pos, why)?;
-        let output = String::from_utf8_lossy(output.bytes);
+            return Err(Failed::Derivation(Error::new(ErrorKind::Missing, message)));
+        }
         let declared = |name: &OutputName| {
             let mut outputs = known.derivation.outputs.iter();
             outputs.any(|(output, _)| output == name)
         };
         match output.parse::<OutputName>() {
-            Ok(output) if declared(&output) => Ok(Root {
-                name: name.to_owned(),
-                wanted: WantedOutputs {
+            Ok(output) if declared(&output) => Ok(Root::new(
+                name,
+                WantedOutputs {
                     drv_path,
                     outputs: vec![output],
                 },
-            }),
+            )),
             _ => Err(Failed::NoSuchOutput(EvalError::NoSuchOutput {
                 drv_path,
-                output: output.into_owned(),
+                output,
             })),
         }
     }
 }
 
+/// Sets that hold themselves have no end.
+fn check_depth(interp: &Interp<'_>, task: &Task<'_>) -> Result<()> {
+    match u32::try_from(task.order.0.len()) {
+        Ok(depth) if depth <= interp.max_depth => Ok(()),
+        _ => Err(too_deep(Pos::NONE)),
+    }
+}
+
 impl Failed {
     /// As the error of something that was asked for; `None` if nobody wants to know.
-    fn of(self, interp: &Interp<'_>, attr_path: String) -> Option<EvalError> {
-        let error = match self {
-            Self::NotFound => return Some(EvalError::AttributeNotFound { attr_path }),
-            Self::NoSuchOutput(error) => error,
-            Self::Error(error) if error.kind == ErrorKind::Cancelled => return None,
-            Self::Error(error) => {
-                let rendered = interp.render(&error);
-                let rendered = rendered.strip_prefix("error:").unwrap_or(&rendered);
-                if let Some(source) = error.import {
-                    return Some(EvalError::Import {
-                        attr_path,
-                        trace: format!(":{rendered}"),
-                        source,
-                    });
-                }
-                let message = rendered.strip_prefix(' ').unwrap_or(rendered).to_owned();
-                EvalError::Expression { message }
+    fn of(self, interp: &Interp<'_>, task: &Task<'_>) -> Option<EvalError> {
+        let attr_path = task.name.clone();
+        let mut trail = task.trail.as_deref();
+        let mut error = match self {
+            Self::NoSuchOutput(error) if attr_path.is_empty() => return Some(error),
+            Self::NoSuchOutput(error) => {
+                return Some(EvalError::in_attribute(&attr_path, Arc::new(error)));
+            }
+            Self::NotFound(error) => {
+                let message = message(interp, &error);
+                return Some(EvalError::AttributeNotFound { attr_path, message });
+            }
+            Self::Error(error) | Self::Derivation(error) if error.kind == ErrorKind::Cancelled => {
+                return None;
+            }
+            Self::Error(error) => error,
+            Self::Derivation(error) => {
+                trail = None;
+                error
             }
         };
-        if attr_path.is_empty() {
-            return Some(error);
+        while let Some(attr) = trail {
+            let name = interp.display(attr.name);
+            error = error.within(attr.pos, format!("while evaluating the attribute '{name}'"));
+            trail = attr.around.as_deref();
         }
-        Some(EvalError::in_attribute(&attr_path, Arc::new(error)))
+        let message = message(interp, &error);
+        Some(match error.import {
+            Some(source) => EvalError::Import {
+                attr_path,
+                trace: message,
+                source,
+            },
+            None => EvalError::Expression {
+                attr_path: (!attr_path.is_empty()).then_some(attr_path),
+                message,
+            },
+        })
     }
+}
+
+/// An error as C++ Nix prints it, without the word itself.
+fn message(interp: &Interp<'_>, error: &Error) -> String {
+    let rendered = interp.render(error);
+    let rendered = rendered.strip_prefix("error:").unwrap_or(&rendered);
+    rendered.strip_prefix(' ').unwrap_or(rendered).to_owned()
 }
 
 /// Whether a name could be one of a package: others are not looked at, as in C++ Nix.

@@ -80,23 +80,19 @@ pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Eval
     let thread = std::thread::Builder::new().name("nix-eval".to_owned());
     match thread.spawn(work) {
         Ok(_) => Ok(()),
-        Err(error) => Err(EvalError::Expression {
-            message: format!(
-                "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u, or -v)"
-            ),
-        }),
+        Err(error) => Err(EvalError::expression(format!(
+            "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u, or -v)"
+        ))),
     }
 }
 
 fn bug(panic: &(dyn Any + Send)) -> EvalError {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    EvalError::Expression {
-        message: format!(
-            "the evaluator panicked, which is a bug in it: {}",
-            text.unwrap_or_default()
-        ),
-    }
+    EvalError::expression(format!(
+        "the evaluator panicked, which is a bug in it: {}",
+        text.unwrap_or_default()
+    ))
 }
 
 /// What the thread says.

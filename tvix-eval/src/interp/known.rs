@@ -34,6 +34,7 @@ known! {
     output_hash_algo = "outputHashAlgo",
     output_hash_mode = "outputHashMode",
     structured_attrs = "__structuredAttrs",
+    json = "__json",
     ignore_nulls = "__ignoreNulls",
     content_addressed = "__contentAddressed",
     impure = "__impure",

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use bumpalo::Bump;
 
+use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ir::{Delayed, Expr, Lambda};
 use crate::limits::CALLS_PER_LOOK;
-use crate::source::{Pos, Sources};
+use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
 use crate::value::{
@@ -114,13 +115,15 @@ impl<'h> Interp<'h> {
     /// An evaluation in an empty heap.
     pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
+        let sources = Sources::default();
+        sources.add(Origin::Internal, internal::TEXT.as_bytes());
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
         let show_trace = world.settings.show_trace;
         let interp = Self {
             heap,
             symbols,
-            sources: Sources::default(),
+            sources,
             contexts: Contexts::default(),
             known,
             shared: Shared::new(heap),
@@ -352,6 +355,15 @@ impl<'h> Interp<'h> {
         result
     }
 
+    /// How many levels deeper something may go that takes so much of the machine's stack for each.
+    pub(crate) fn levels_left(&self, bytes: usize) -> usize {
+        let marker = 0_u8;
+        let room =
+            (&raw const marker).addr() - self.stack_limit.get().min((&raw const marker).addr());
+        let calls = self.max_depth.saturating_sub(self.depth.get());
+        (room / bytes).min(calls as usize)
+    }
+
     /// Fails if the machine's stack is nearly full.
     #[inline]
     pub(crate) fn check_stack(&self) -> Result<()> {
@@ -364,7 +376,7 @@ impl<'h> Interp<'h> {
 }
 
 #[cold]
-fn too_deep(pos: Pos) -> Box<Error> {
+pub(crate) fn too_deep(pos: Pos) -> Box<Error> {
     Error::new(ErrorKind::Depth, "stack overflow; max-call-depth exceeded").at(pos)
 }
 

@@ -58,6 +58,19 @@ pub enum SyntaxErrorKind {
     NoHome,
 }
 
+/// What is legal in a text, and doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyntaxWarning {
+    /// `or` as the argument of a call that is itself an argument, a list element or a default.
+    OrAsName {
+        /// Where the call begins.
+        start: Pos,
+        /// Where it ends.
+        end: Pos,
+    },
+}
+
 impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)

@@ -15,7 +15,7 @@ mod tests;
 
 use bumpalo::Bump;
 
-pub use error::{SyntaxError, SyntaxErrorKind};
+pub use error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
 pub use print::print;
 #[cfg(feature = "peers")]
 pub use print::print_older;
@@ -40,6 +40,8 @@ pub struct Context<'a, 'h> {
     pub scope: &'a Scope<'h>,
     /// How many levels expressions may be nested; the parser recurses at each.
     pub depth_limit: u32,
+    /// Is told what is doubtful, in the order of the text.
+    pub warn: &'a dyn Fn(SyntaxWarning),
 }
 
 /// Reads an expression, ready to be evaluated.

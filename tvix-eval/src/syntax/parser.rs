@@ -6,7 +6,7 @@ use bumpalo::Bump;
 
 use super::Context;
 use super::attrs::Order;
-use super::error::{SyntaxError, SyntaxErrorKind, describe};
+use super::error::{SyntaxError, SyntaxErrorKind, SyntaxWarning, describe};
 use super::lexer::{Lexer, Tok};
 use super::operators::Pending;
 use super::strings::Piece;
@@ -60,6 +60,8 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) operands: Vec<Expr<'h>>,
     /// For sorting definitions.
     pub(super) order: Order,
+    /// Where the last operand begins and ends if it is a call with `or`.
+    or_as_name: Option<(Pos, Pos)>,
 }
 
 impl<'c, 'h> Parser<'c, 'h> {
@@ -91,6 +93,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             pending: Vec::new(),
             operands: Vec::new(),
             order: Order::default(),
+            or_as_name: None,
         }
     }
 
@@ -289,6 +292,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             None => self.lx.here(),
         };
         let func = self.selection(head)?;
+        self.or_as_name = None;
         if self.lx.tok.starts_operand() {
             self.call(func, pos)
         } else {
@@ -313,6 +317,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         while self.lx.tok.starts_operand() {
             let arg = self.selection(None)?;
             self.items.push(Delayed::new(arg));
+            self.warn_of_or();
         }
         let args = self.heap.alloc_slice_fill_iter(self.items.drain(base..));
         Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
@@ -342,6 +347,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             self.lx.advance();
             self.deeper(1)?;
             let default = self.selection(None)?;
+            self.warn_of_or();
             self.depth -= 1;
             Some(default)
         } else {
@@ -359,6 +365,7 @@ impl<'c, 'h> Parser<'c, 'h> {
     /// `x or`: a call with the variable `or`, for texts older than the keyword.
     #[cold]
     fn call_with_or(&mut self, func: Expr<'h>, pos: Pos) -> Parsed<Expr<'h>> {
+        self.or_as_name = Some((pos, self.lx.place(self.lx.pos)));
         self.lx.advance();
         let or = Expr::Name {
             name: self.known.or,
@@ -366,6 +373,14 @@ impl<'c, 'h> Parser<'c, 'h> {
         };
         let args = self.heap.alloc_slice_fill_iter([Delayed::new(or)]);
         Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
+    }
+
+    /// A call with `or` stands where it would mean something else if `or` were a name like others.
+    #[inline]
+    fn warn_of_or(&mut self) {
+        if let Some((start, end)) = self.or_as_name.take() {
+            (self.cx.warn)(SyntaxWarning::OrAsName { start, end });
+        }
     }
 
     #[inline]
@@ -460,6 +475,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         while self.lx.tok.starts_operand() {
             let item = self.selection(None)?;
             self.items.push(Delayed::new(item));
+            self.warn_of_or();
         }
         self.want(Tok::RBracket, &[])?;
         self.depth -= 1;

@@ -46,6 +46,7 @@ impl<'h> World<'h> {
             home: Some(b"/home"),
             scope,
             depth_limit: 5_000,
+            warn: &|_| {},
         }
     }
 

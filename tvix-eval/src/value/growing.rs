@@ -1,4 +1,4 @@
-//! Appending to what grew last, where it is.
+//! Adding to what grew last, where it is.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -6,26 +6,29 @@ use std::ptr::NonNull;
 
 use bumpalo::Bump;
 
-/// The slice of a heap that was appended to last.
+/// The slice of a heap that was added to last, at either end.
 ///
-/// Nothing in the heap is given back: a loop that appends to its result would otherwise leave all
-/// earlier results behind, whose sizes add up to the square of the last one's. So what is appended
-/// to a second time gets as much room again behind it, and from then on the new elements are
-/// written there. Who holds an earlier result sees as many elements as before.
+/// Nothing in the heap is given back: a loop that adds to its result would otherwise leave all
+/// earlier results behind, whose sizes add up to the square of the last one's. So a slice that is
+/// added to a second time at one end gets as much room again there, and from then on the new elements
+/// are written into that. Earlier results keep their elements: only what was never part of a slice is
+/// written to.
 pub(crate) struct Growing<'h, T> {
     heap: &'h Bump,
     newest: Cell<Option<Newest<T>>>,
 }
 
-/// A slice with room behind it.
+/// A slice with room around it, which no reference points to.
 #[derive(Clone, Copy)]
 struct Newest<T> {
-    /// Where it begins; may be used for all of the room.
-    base: NonNull<T>,
+    /// Its first element.
+    first: NonNull<T>,
     /// How many elements there are.
     used: usize,
-    /// How many there can be.
-    room: usize,
+    /// How many can be put before the first.
+    before: usize,
+    /// How many can be put behind the last.
+    behind: usize,
 }
 
 impl<'h, T: Copy> Growing<'h, T> {
@@ -36,46 +39,114 @@ impl<'h, T: Copy> Growing<'h, T> {
         }
     }
 
-    /// How many elements must be allocated to append so many; 0 if there is room.
-    fn needs(&self, left: &[T], more: usize) -> usize {
-        let len = left.len() + more;
-        match self.newest_is(left) {
-            Some(newest) if newest.room >= len => 0,
-            Some(_) => 2 * len,
-            None => len,
-        }
-    }
-
-    fn newest_is(&self, left: &[T]) -> Option<Newest<T>> {
+    fn newest_is(&self, slice: &[T]) -> Option<Newest<T>> {
         let newest = self.newest.get()?;
-        let same = std::ptr::eq(newest.base.as_ptr(), left.as_ptr()) && newest.used == left.len();
+        let same =
+            std::ptr::eq(newest.first.as_ptr(), slice.as_ptr()) && newest.used == slice.len();
         same.then_some(newest)
     }
 
-    /// One slice with the elements of two.
-    pub(crate) fn append(&self, left: &'h [T], right: &[T]) -> &'h [T] {
-        let room = self.needs(left, right.len());
-        let used = left.len() + right.len();
-        let newest = match self.newest_is(left) {
-            Some(newest) if room == 0 => Newest { used, ..newest },
-            _ => {
-                let layout = Layout::array::<T>(room).expect("slices of this size were made");
-                let base: NonNull<T> = self.heap.alloc_layout(layout).cast();
-                // SAFETY: the memory is fresh and has room for both slices.
-                unsafe { base.copy_from_nonoverlapping(NonNull::from(left).cast(), left.len()) };
-                Newest { base, used, room }
-            }
-        };
-        self.newest.set(Some(newest));
-        // SAFETY: `base` was allocated for `room` elements of the heap, which lives for 'h, and
-        // `used` is no more than that. Behind the elements of `left`, which were written above or
-        // earlier, nobody has a reference yet: `used` was `left.len()`, and only grows. So they may
-        // be written, do not overlap `right`, and are shared only afterwards.
-        unsafe {
-            let end = newest.base.add(left.len());
-            end.copy_from_nonoverlapping(NonNull::from(right).cast(), right.len());
-            std::slice::from_raw_parts(newest.base.as_ptr(), used)
+    /// A place for `middle` with room for so many elements at its ends: where it is, or a new one.
+    #[inline]
+    fn place(&self, middle: &'h [T], more_before: usize, more_behind: usize) -> Newest<T> {
+        let known = self.newest_is(middle);
+        if let Some(newest) = known
+            && more_before <= newest.before
+            && more_behind <= newest.behind
+        {
+            return newest;
         }
+        self.new_place(middle, more_before, more_behind, known)
+    }
+
+    fn new_place(
+        &self,
+        middle: &'h [T],
+        more_before: usize,
+        more_behind: usize,
+        known: Option<Newest<T>>,
+    ) -> Newest<T> {
+        let used = more_before + middle.len() + more_behind;
+        // What grows a second time is likely to grow on at the same end.
+        let room = |more: usize, left: usize| match more > left {
+            true => more + used,
+            false => left,
+        };
+        let (before, behind) = match known {
+            None => (more_before, more_behind),
+            Some(newest) => (
+                room(more_before, newest.before),
+                room(more_behind, newest.behind),
+            ),
+        };
+        let layout = Layout::array::<T>(before + middle.len() + behind)
+            .expect("slices of this size were made");
+        let base: NonNull<T> = self.heap.alloc_layout(layout).cast();
+        // SAFETY: the memory is fresh and has room for `before` elements and `middle`.
+        let first = unsafe {
+            let first = base.add(before);
+            first.copy_from_nonoverlapping(NonNull::from(middle).cast(), middle.len());
+            first
+        };
+        Newest {
+            first,
+            used: middle.len(),
+            before,
+            behind,
+        }
+    }
+
+    /// One slice with the elements of two; the first is the one that grows.
+    pub(crate) fn append(&self, left: &'h [T], right: &[T]) -> &'h [T] {
+        let newest = self.place(left, 0, right.len());
+        self.newest.set(Some(Newest {
+            used: newest.used + right.len(),
+            behind: newest.behind - right.len(),
+            ..newest
+        }));
+        // SAFETY: the heap, which lives for 'h, has room for `newest.behind` elements behind the
+        // `newest.used` that are there, which are at least `right.len()`. No reference points into that
+        // room: slices are only handed out here and below, and then they are no longer part of it. So it
+        // may be written to, does not overlap `right`, and is shared only afterwards.
+        unsafe {
+            let end = newest.first.add(newest.used);
+            end.copy_from_nonoverlapping(NonNull::from(right).cast(), right.len());
+            std::slice::from_raw_parts(newest.first.as_ptr(), newest.used + right.len())
+        }
+    }
+
+    /// One slice with the elements of two; the second is the one that grows.
+    pub(crate) fn prepend(&self, left: &[T], right: &'h [T]) -> &'h [T] {
+        let newest = self.place(right, left.len(), 0);
+        // SAFETY: as in `append`, of the `newest.before` elements before `newest.first`.
+        unsafe {
+            let first = newest.first.sub(left.len());
+            first.copy_from_nonoverlapping(NonNull::from(left).cast(), left.len());
+            self.newest.set(Some(Newest {
+                first,
+                used: newest.used + left.len(),
+                before: newest.before - left.len(),
+                ..newest
+            }));
+            std::slice::from_raw_parts(first.as_ptr(), newest.used + left.len())
+        }
+    }
+
+    /// One slice with the elements of `before`, `middle` and `behind`; `middle` is what grows.
+    pub(crate) fn surround(&self, before: &[&[T]], middle: &'h [T], behind: &[&[T]]) -> &'h [T] {
+        let count = |slices: &[&[T]]| slices.iter().map(|slice| slice.len()).sum::<usize>();
+        // Room for all at once, so that it is moved once at most.
+        let newest = self.place(middle, count(before), count(behind));
+        self.newest.set(Some(newest));
+        // SAFETY: the elements of `middle` are where `newest` is, in the heap.
+        let mut whole = unsafe { std::slice::from_raw_parts(newest.first.as_ptr(), newest.used) };
+        for slice in before.iter().rev() {
+            whole = self.prepend(slice, whole);
+        }
+        for slice in behind {
+            whole = self.append(whole, slice);
+        }
+        whole
     }
 }
 
@@ -104,6 +175,61 @@ mod tests {
     }
 
     #[test]
+    fn prepending_keeps_what_was_there() {
+        let heap = Bump::new();
+        let growing = Growing::new(&heap);
+        let mut slices: Vec<&[u32]> = vec![growing.prepend(&[0], &[])];
+        for number in 1..100 {
+            let last = slices[slices.len() - 1];
+            slices.push(growing.prepend(&[number], last));
+        }
+        for (index, slice) in slices.iter().enumerate() {
+            let numbers: Vec<u32> = (0..=index as u32).rev().collect();
+            assert_eq!(*slice, numbers);
+        }
+        let end = |slice: &[u32]| slice.as_ptr_range().end;
+        let moved = slices
+            .windows(2)
+            .filter(|pair| end(pair[0]) != end(pair[1]));
+        assert!(moved.count() < 10);
+    }
+
+    #[test]
+    fn both_ends_grow() {
+        let heap = Bump::new();
+        let growing = Growing::new(&heap);
+        let mut slice: &[u32] = growing.append(&[], &[]);
+        let mut expected = std::collections::VecDeque::new();
+        let mut slices = Vec::new();
+        for number in 0..1000 {
+            slice = match number % 3 {
+                0 => growing.append(slice, &[number]),
+                1 => growing.prepend(&[number], slice),
+                _ => growing.surround(&[&[number], &[7]], slice, &[&[8], &[], &[9, number]]),
+            };
+            match number % 3 {
+                0 => expected.push_back(number),
+                1 => expected.push_front(number),
+                _ => {
+                    expected.push_front(7);
+                    expected.push_front(number);
+                    expected.extend([8, 9, number]);
+                }
+            }
+            slices.push((slice, expected.clone()));
+        }
+        for (slice, expected) in slices {
+            assert!(slice.iter().eq(&expected));
+        }
+        // 2,333 elements, and what is given up each time that there is no room.
+        assert!(
+            heap.allocated_bytes() < 200_000,
+            "{}",
+            heap.allocated_bytes()
+        );
+    }
+
+    #[test]
     fn two_that_grow_from_one() {
         let heap = Bump::new();
         let growing = Growing::new(&heap);
@@ -115,9 +241,15 @@ mod tests {
             (one, other),
             ([1, 2, 3].as_slice(), [1, 2, 3, 5].as_slice())
         );
-        // A slice appended to itself.
+        let first = growing.prepend(&[0], other);
+        let second = growing.prepend(&[9], other);
+        assert_eq!(growing.prepend(&[8], first), [8, 0, 1, 2, 3, 5]);
+        assert_eq!((first[0], second[0]), (0, 9));
+        // A slice added to itself.
         let twice = growing.append(other, other);
         assert_eq!(growing.append(twice, twice).len(), 16);
+        let twice = growing.prepend(twice, twice);
+        assert_eq!(growing.prepend(twice, twice).len(), 32);
         assert!(growing.append(&[], &[]).is_empty());
     }
 }

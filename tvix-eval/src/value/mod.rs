@@ -131,6 +131,7 @@ impl<'h> Value<'h> {
             Self::List(_) => "a list",
             Self::Attrs(_) => "a set",
             Self::Lambda { .. } => "a function",
+            Self::Builtin(builtin) if builtin.is_derivation() => "a function",
             Self::Builtin(builtin) => {
                 return Cow::Owned(format!("the built-in function '{}'", builtin.name));
             }

@@ -1,6 +1,7 @@
 //! `derivation` and what it is made of.
 
 mod inputs;
+pub(crate) mod internal;
 mod strict;
 mod wrapper;
 

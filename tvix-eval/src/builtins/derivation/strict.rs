@@ -12,11 +12,13 @@ use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::StorePathName;
 
 use super::Known;
+use crate::builtins::json::MOST_NESTED;
 use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
 use crate::interp::Interp;
 use crate::source::Pos;
+use crate::text::json;
 use crate::value::{Attr, Attrs, ContextElement, ContextId, Ref, Value};
 
 /// What the attributes say of a derivation.
@@ -65,7 +67,7 @@ pub(super) fn derivation_strict<'h>(
             String::from_utf8_lossy(text.bytes),
             interp.place_text(name.pos)
         );
-        error.within_always(Pos::NONE, what)
+        error.within(Pos::NONE, what)
     })
 }
 
@@ -150,6 +152,8 @@ fn collect<'h>(
 }
 
 impl Draft {
+    /// Takes an attribute. Where values are evaluated, C++ Nix says neither where nor for what: all of
+    /// it is "while evaluating attribute".
     fn attribute<'h>(
         &mut self,
         interp: &Interp<'h>,
@@ -158,38 +162,25 @@ impl Draft {
         ignore_nulls: bool,
     ) -> Result<()> {
         let known = &interp.known;
-        if ignore_nulls && matches!(interp.force_at(attr.value, attr.pos)?, Value::Null) {
+        let pos = Pos::NONE;
+        if ignore_nulls && matches!(interp.force_at(attr.value, pos)?, Value::Null) {
             return Ok(());
         }
         if attr.name == known.content_addressed {
-            self.floating = interp.expect_bool(attr.value, attr.pos, "while evaluating the `__contentAddressed` attribute passed to builtins.derivationStrict")?;
+            self.floating = interp.expect_bool(attr.value, pos, "")?;
             return Ok(());
         }
         if attr.name == known.impure {
-            self.impure = interp.expect_bool(
-                attr.value,
-                attr.pos,
-                "while evaluating the `__impure` attribute passed to builtins.derivationStrict",
-            )?;
+            self.impure = interp.expect_bool(attr.value, pos, "")?;
             return Ok(());
         }
         if attr.name == known.args {
-            let list = interp.expect_list(
-                attr.value,
-                attr.pos,
-                "while evaluating the `args` attribute passed to builtins.derivationStrict",
-            )?;
-            for item in list.items {
-                let value = interp.force_at(item, attr.pos)?;
+            for item in interp.expect_list(attr.value, pos, "")?.items {
+                let value = interp.force_at(item, pos)?;
+                let why = "while evaluating an element of the argument list";
                 let mut text = Vec::new();
-                interp.coerce(
-                    value,
-                    Coercion::ENVIRONMENT,
-                    attr.pos,
-                    "while evaluating an element of the argument list",
-                    &mut text,
-                    &mut self.context,
-                )?;
+                let context = &mut self.context;
+                interp.coerce(value, Coercion::ENVIRONMENT, pos, why, &mut text, context)?;
                 self.derivation.args.push(text.into());
             }
             return Ok(());
@@ -197,18 +188,25 @@ impl Draft {
         if self.json.is_some() {
             return self.structured_attribute(interp, key, attr);
         }
-        let value = interp.force_at(attr.value, attr.pos)?;
+        let value = interp.force_at(attr.value, pos)?;
         let text = interp.with_buffer(|text| {
             interp.coerce(
                 value,
                 Coercion::ENVIRONMENT,
-                attr.pos,
+                pos,
                 "",
                 text,
                 &mut self.context,
             )?;
             Result::Ok(text.clone())
         })?;
+        if attr.name == known.json {
+            let name = &self.derivation.name;
+            interp.warn(format!("In derivation '{name}': setting structured attributes via '__json' is deprecated, and may be disallowed in future versions of Nix. Set '__structuredAttrs = true' instead."));
+            let json = normal_json(&text)?;
+            self.derivation.env.insert(key.into(), json.into());
+            return Ok(());
+        }
         if attr.name == known.builder {
             self.derivation.builder = text.clone().into();
         } else if attr.name == known.system {
@@ -236,6 +234,7 @@ impl Draft {
         attr: &Attr<'h>,
     ) -> Result<()> {
         let known = &interp.known;
+        let pos = Pos::NONE;
         if attr.name == known.structured_attrs {
             return Ok(());
         }
@@ -245,53 +244,54 @@ impl Draft {
             }
             interp.json_string(key, json)?;
             json.push(b':');
-            interp.write_json(attr.value, attr.pos, true, json, &mut self.context)?;
+            interp.write_json(attr.value, pos, true, json, &mut self.context)?;
         }
-        let plain = |context| interp.expect_plain_string(attr.value, attr.pos, context);
+        let plain = |cell| interp.expect_plain_string(cell, pos, "");
         if attr.name == known.builder {
-            let builder = interp.expect_string(
-                attr.value,
-                attr.pos,
-                "while evaluating the `builder` attribute passed to builtins.derivationStrict",
-            )?;
+            let builder = interp.expect_string(attr.value, pos, "")?;
             self.context = interp.contexts.union(self.context, builder.context);
             self.derivation.builder = builder.bytes.into();
         } else if attr.name == known.system {
-            self.derivation.system = plain(
-                "while evaluating the `system` attribute passed to builtins.derivationStrict",
-            )?
-            .bytes
-            .into();
+            self.derivation.system = plain(attr.value)?.bytes.into();
         } else if attr.name == known.output_hash {
-            self.hash = Some(utf8(
-                plain("while evaluating the `outputHash` attribute passed to builtins.derivationStrict")?.bytes,
-            )?);
+            self.hash = Some(utf8(plain(attr.value)?.bytes)?);
         } else if attr.name == known.output_hash_algo {
-            self.algo = parse_algo(
-                plain("while evaluating the `outputHashAlgo` attribute passed to builtins.derivationStrict")?.bytes,
-            );
+            self.algo = parse_algo(plain(attr.value)?.bytes);
         } else if attr.name == known.output_hash_mode {
-            self.method = Some(parse_method(
-                plain("while evaluating the `outputHashMode` attribute passed to builtins.derivationStrict")?.bytes,
-            )?);
+            self.method = Some(parse_method(plain(attr.value)?.bytes)?);
         } else if attr.name == known.outputs {
-            let list = interp.expect_list(
-                attr.value,
-                attr.pos,
-                "while evaluating the `outputs` attribute passed to builtins.derivationStrict",
-            )?;
-            let mut names = Vec::with_capacity(list.items.len());
-            for item in list.items {
-                let name = interp.expect_plain_string(
-                    item,
-                    attr.pos,
-                    "while evaluating an element of the `outputs` attribute passed to builtins.derivationStrict",
-                )?;
-                names.push(name.bytes);
-            }
-            self.outputs = parse_outputs(names)?;
+            let list = interp.expect_list(attr.value, pos, "")?;
+            let names = list.items.iter().map(|item| Ok(plain(item)?.bytes));
+            self.outputs = parse_outputs(names.collect::<Result<Vec<_>>>()?)?;
+        } else if let Ok(text) = std::str::from_utf8(key)
+            && OUTPUT_CHECKS.contains(&text)
+        {
+            let name = &self.derivation.name;
+            interp.warn(format!("In a derivation named '{name}', 'structuredAttrs' disables the effect of the derivation attribute '{text}'; use 'outputChecks.<output>.{text}' instead"));
         }
         Ok(())
+    }
+}
+
+/// Attributes that mean nothing where attributes are structured.
+const OUTPUT_CHECKS: [&str; 6] = [
+    "allowedReferences",
+    "allowedRequisites",
+    "disallowedReferences",
+    "disallowedRequisites",
+    "maxClosureSize",
+    "maxSize",
+];
+
+/// Structured attributes that were given as text, as C++ Nix writes them.
+fn normal_json(text: &[u8]) -> Result<Vec<u8>> {
+    let cannot = |why: &str| wrong(format!("cannot process __json attribute: {why}"));
+    match json::normalize(text, MOST_NESTED) {
+        Ok(("object", json)) => Ok(json),
+        Ok((kind, _)) => Err(cannot(&format!(
+            "[json.exception.type_error.302] type must be object, but is {kind}"
+        ))),
+        Err(error) => Err(cannot(&error.to_string())),
     }
 }
 

@@ -1,73 +1,48 @@
 //! `derivation`: the lazy wrapper around `derivationStrict`, with one set for each output.
 
+use super::internal;
 use crate::builtins::{Builtin, Function};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Apply, Apply2, Attr, Ref, Value};
 
-pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
     let attrs = interp.expect_attrs(
         args[0],
-        pos,
+        internal::FUNCTION,
         "while evaluating the value passed for the lambda argument",
     )?;
     let known = &interp.known;
     let names = match attrs.get(known.outputs) {
         None => vec![known.out],
-        Some(outputs) => {
-            let list = interp.expect_list(
-                outputs.value,
-                outputs.pos,
-                "while evaluating the second argument passed to builtins.map",
-            )?;
-            let mut names: Vec<Symbol> = Vec::with_capacity(list.items.len());
-            for item in list.items {
-                let name = interp.expect_plain_string(
-                    item,
-                    outputs.pos,
-                    "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs",
-                )?;
-                names.push(interp.intern_string(name));
-            }
-            names
-        }
+        Some(outputs) => output_names(interp, outputs.value)?,
     };
     let Some(first) = names.first() else {
-        return Err(crate::error::Error::new(
-            crate::error::ErrorKind::Other,
-            "'builtins.head' called on an empty list",
-        ));
+        let message = "'builtins.head' called on an empty list";
+        return Err(in_head(Error::new(ErrorKind::Other, message)));
     };
 
     let strict = interp.cell(Value::Apply(interp.heap.alloc(Apply {
-        func: builtin(
-            interp,
-            "derivationStrict",
-            1,
-            &super::strict::derivation_strict,
-        ),
+        func: builtin(interp, "derivationStrict", 1, &strict_call),
         arg: args[0],
     })));
     // One cell for each output, in the order of the list; all sets hold all of them.
     let cells: &'h [Ref<'h>] = interp
         .heap
         .alloc_slice_fill_with(names.len(), |_| interp.cell(Value::Null));
-    let plain = |name, value| Attr {
-        name,
-        pos: Pos::NONE,
-        value,
-    };
+    let attr = |name, pos, value| Attr { name, pos, value };
     let mut common = Vec::with_capacity(names.len() + 2);
     for (name, cell) in names.iter().zip(cells) {
         if !common.iter().any(|attr: &Attr<'h>| attr.name == *name) {
-            common.push(plain(*name, *cell));
+            common.push(attr(*name, internal::VALUE, *cell));
         }
     }
     common.retain(|attr| attr.name != known.all && attr.name != known.drv_attrs);
-    common.push(plain(known.all, interp.cell(interp.list(cells))));
-    common.push(plain(known.drv_attrs, args[0]));
+    let all = interp.cell(interp.list(cells));
+    common.push(attr(known.all, internal::ALL, all));
+    common.push(attr(known.drv_attrs, internal::DRV_ATTRS, args[0]));
     common.sort_by_key(|attr| attr.name);
     let Value::Attrs(added) = interp.attrs_sorted(&common) else {
         return Ok(Value::Null);
@@ -77,21 +52,26 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
     };
 
     let select = builtin(interp, "getAttr", 2, &select_output);
-    let lazy = |name: Symbol| {
+    let select_path = builtin(interp, "getAttr", 2, &select_path);
+    let lazy = |select, name: Symbol| {
         interp.cell(Value::Apply2(interp.heap.alloc(Apply2 {
             func: select,
             args: [interp.name_cell(name), strict],
         })))
     };
-    let drv_path = lazy(known.drv_path);
+    let drv_path = lazy(select_path, known.drv_path);
     let kind = interp.cell(interp.text("derivation"));
     let one = move |interp: &Interp<'h>, name: Symbol, out_path: Ref<'h>| {
         let known = &interp.known;
         let mut own = [
-            plain(known.out_path, out_path),
-            plain(known.drv_path, drv_path),
-            plain(known.kind, kind),
-            plain(known.output_name, interp.name_cell(name)),
+            attr(known.out_path, internal::OUT_PATH, out_path),
+            attr(known.drv_path, internal::DRV_PATH, drv_path),
+            attr(known.kind, internal::TYPE, kind),
+            attr(
+                known.output_name,
+                internal::OUTPUT_NAME,
+                interp.name_cell(name),
+            ),
         ];
         own.sort_by_key(|attr| attr.name);
         match interp.attrs_sorted(&own) {
@@ -101,7 +81,7 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
     };
     for (name, cell) in names.iter().zip(cells).skip(1) {
         let name = *name;
-        let out_path = lazy(name);
+        let out_path = lazy(select, name);
         let make: &'h Function<'h> =
             interp
                 .heap
@@ -109,16 +89,58 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) ->
                     Ok(one(interp, name, out_path))
                 });
         cell.set(Value::Apply(interp.heap.alloc(Apply {
-            func: builtin(interp, "derivation", 1, make),
+            func: builtin(interp, "output", 1, make),
             arg: args[0],
         })));
     }
-    let value = one(interp, *first, lazy(*first));
+    let value = one(interp, *first, lazy(select, *first));
     cells[0].set(value);
     Ok(value)
 }
 
+/// The names of the outputs. Errors name the places at which C++ Nix looks at them.
+fn output_names<'h>(interp: &Interp<'h>, outputs: Ref<'h>) -> Result<Vec<Symbol>> {
+    let why = "while evaluating the second argument passed to builtins.map";
+    let list = interp
+        .expect_list(outputs, Pos::NONE, why)
+        .map_err(|error| {
+            in_head(error.within(internal::OUTPUTS, "while calling the 'map' builtin"))
+        })?;
+    let mut names = Vec::with_capacity(list.items.len());
+    for item in list.items {
+        let why = "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs";
+        let name = interp
+            .expect_plain_string(item, internal::OUTPUT, why)
+            .map_err(|error| {
+                let update = "in the left operand of the update (//) operator";
+                error
+                    .within(internal::COMMON, "while calling the 'listToAttrs' builtin")
+                    .within(internal::COMMON, update)
+                    .within(internal::OUTPUT_SET, update)
+            })?;
+        names.push(interp.intern_string(name));
+    }
+    Ok(names)
+}
+
+#[cold]
+fn in_head(error: Box<Error>) -> Box<Error> {
+    error.within(internal::HEAD, "while calling the 'head' builtin")
+}
+
+fn strict_call<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
+    super::strict::derivation_strict(interp, args, Pos::NONE).within(
+        internal::STRICT,
+        "while calling the 'derivationStrict' builtin",
+    )
+}
+
+/// An output's path: `builtins.getAttr outputName strict`.
 fn select_output<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    select_path(interp, args, pos).within(internal::GET_ATTR, "while calling the 'getAttr' builtin")
+}
+
+fn select_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let name = interp.expect_plain_string(args[0], pos, "while evaluating an attribute name")?;
     let name = interp.intern_string(name);
     match interp.force(args[1])? {
@@ -140,7 +162,7 @@ fn builtin<'h>(
     interp.cell(Value::Builtin(interp.heap.alloc(Builtin {
         name,
         arity,
-        quiet: name != "derivationStrict",
+        quiet: true,
         strict: 0,
         function,
     })))

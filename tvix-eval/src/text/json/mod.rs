@@ -1,8 +1,10 @@
 //! JSON as C++ Nix reads and writes it.
 
+mod normal;
 mod problem;
 mod read;
 
+pub use normal::normalize;
 pub use problem::{JsonError, JsonProblem};
 pub use read::{JsonSink, read};
 

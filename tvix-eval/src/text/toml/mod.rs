@@ -9,10 +9,14 @@ mod tables;
 
 use std::collections::BTreeMap;
 
-pub use read::read;
+pub use read::{read, read_within};
 
-/// How deep tables and arrays can be in each other. The tree is built and dropped recursively.
+/// How deep tables and arrays can be in each other, unless a reader allows more. The tree is built and
+/// dropped recursively.
 pub const MAX_DEPTH: usize = 400;
+
+/// How much of the stack a level of nesting takes at most, in bytes.
+pub const STACK_PER_LEVEL: usize = 8 << 10;
 
 /// A table, with its keys in byte order.
 pub type TomlTable = BTreeMap<String, TomlValue>;
@@ -58,7 +62,7 @@ pub enum TomlProblem {
     /// A key that is defined already, or cannot be added to.
     #[error("key '{0}' is defined already")]
     Defined(String),
-    /// Tables and arrays in each other deeper than [`MAX_DEPTH`].
+    /// Tables and arrays in each other deeper than allowed.
     #[error("nested too deeply")]
     Depth,
     /// A document that is not UTF-8.

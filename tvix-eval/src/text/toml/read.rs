@@ -1,7 +1,7 @@
 //! The reader.
 
 use super::super::number::read_float;
-use super::tables::{Table, check_depth};
+use super::tables::Table;
 use super::{TomlError, TomlProblem, TomlTable, TomlValue, datetime};
 
 type Read<T> = Result<T, TomlProblem>;
@@ -11,10 +11,20 @@ type Read<T> = Result<T, TomlProblem>;
 /// # Errors
 /// It is not TOML 1.0, nests deeper than [`super::MAX_DEPTH`], or holds a NUL.
 pub fn read(text: &[u8]) -> Result<TomlTable, TomlError> {
+    read_within(text, super::MAX_DEPTH)
+}
+
+/// Reads a document that may nest as deep as told. Reading, and dropping what was read, take up to
+/// [`super::STACK_PER_LEVEL`] of the stack for each level.
+///
+/// # Errors
+/// As for [`read()`].
+pub fn read_within(text: &[u8], max_depth: usize) -> Result<TomlTable, TomlError> {
     let valid = std::str::from_utf8(text);
     let mut reader = Reader {
         text: valid.unwrap_or_default(),
         at: 0,
+        max_depth,
     };
     let result = match valid {
         Ok(_) => reader.document(),
@@ -36,6 +46,7 @@ pub fn read(text: &[u8]) -> Result<TomlTable, TomlError> {
 struct Reader<'t> {
     text: &'t str,
     at: usize,
+    max_depth: usize,
 }
 
 const fn expected<T>(what: &'static str) -> Read<T> {
@@ -55,6 +66,14 @@ fn is_bare(byte: u8) -> bool {
 }
 
 impl<'t> Reader<'t> {
+    /// Whether so many levels are allowed.
+    fn check_depth(&self, depth: usize) -> Read<()> {
+        match depth > self.max_depth {
+            true => Err(TomlProblem::Depth),
+            false => Ok(()),
+        }
+    }
+
     fn rest(&self) -> &'t [u8] {
         &self.text.as_bytes()[self.at..]
     }
@@ -124,7 +143,7 @@ impl<'t> Reader<'t> {
                     return expected("']'");
                 }
                 depth = path.len() + 1;
-                check_depth(depth)?;
+                self.check_depth(depth)?;
                 table = root.header(&path, array)?;
             } else {
                 let (path, value) = self.entry(depth)?;
@@ -145,7 +164,7 @@ impl<'t> Reader<'t> {
         }
         self.blanks();
         let depth = depth + path.len();
-        check_depth(depth)?;
+        self.check_depth(depth)?;
         Ok((path, self.value(depth)?))
     }
 
@@ -209,7 +228,7 @@ impl<'t> Reader<'t> {
     }
 
     fn array(&mut self, depth: usize) -> Read<TomlValue> {
-        check_depth(depth + 1)?;
+        self.check_depth(depth + 1)?;
         self.at += 1;
         let mut values = Vec::new();
         loop {
@@ -226,7 +245,7 @@ impl<'t> Reader<'t> {
     }
 
     fn inline(&mut self, depth: usize) -> Read<TomlValue> {
-        check_depth(depth + 1)?;
+        self.check_depth(depth + 1)?;
         self.at += 1;
         let mut table = Table::root();
         self.blanks();

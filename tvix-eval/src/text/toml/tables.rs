@@ -1,6 +1,6 @@
 //! The tables of a document while it is read, and who may add to which.
 
-use super::{MAX_DEPTH, TomlProblem, TomlTable, TomlValue};
+use super::{TomlProblem, TomlTable, TomlValue};
 use std::collections::BTreeMap;
 
 /// How a table came to be.
@@ -122,14 +122,5 @@ impl Table {
             (key, value)
         };
         self.entries.into_iter().map(value).collect()
-    }
-}
-
-/// Whether so many levels are allowed.
-pub(super) fn check_depth(depth: usize) -> Put<()> {
-    if depth > MAX_DEPTH {
-        Err(TomlProblem::Depth)
-    } else {
-        Ok(())
     }
 }

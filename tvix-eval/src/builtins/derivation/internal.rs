@@ -1,0 +1,103 @@
+//! Positions in the file in which C++ Nix defines `derivation`.
+//!
+//! Here `derivation` is defined in Rust. Error messages and `unsafeGetAttrPos` still give the
+//! positions of C++ Nix. The file itself is not reproduced: an empty grid stands for it, and messages
+//! show no lines of it.
+
+use crate::source::Pos;
+
+/// The number of lines.
+const LINES: usize = 60;
+
+/// The length of each line without its newline; more than any column that is named here.
+const WIDTH: usize = 24;
+
+/// The grid: lines of spaces, so that positions in it have lines and columns.
+pub(crate) const TEXT: &[u8] = &grid();
+
+/// The file is the first source of an evaluation.
+const BASE: u32 = 1;
+
+/// The function.
+pub(crate) const FUNCTION: Pos = at(30, 1);
+/// The call of `derivationStrict`.
+pub(super) const STRICT: Pos = at(37, 12);
+/// Where the outputs are added to the attributes.
+pub(super) const COMMON: Pos = at(41, 9);
+/// The attribute `all`.
+pub(super) const ALL: Pos = at(43, 7);
+/// The attribute `drvAttrs`.
+pub(super) const DRV_ATTRS: Pos = at(44, 15);
+/// The name of an output.
+pub(super) const OUTPUT: Pos = at(48, 5);
+/// The set of an output, as an attribute.
+pub(super) const VALUE: Pos = at(49, 5);
+/// The set of an output.
+pub(super) const OUTPUT_SET: Pos = at(49, 13);
+/// The attribute `outPath`.
+pub(super) const OUT_PATH: Pos = at(50, 7);
+/// The call of `getAttr`.
+pub(super) const GET_ATTR: Pos = at(50, 17);
+/// The attribute `drvPath`.
+pub(super) const DRV_PATH: Pos = at(51, 7);
+/// The attribute `type`.
+pub(super) const TYPE: Pos = at(52, 7);
+/// The attribute `outputName`.
+pub(super) const OUTPUT_NAME: Pos = at(53, 15);
+/// The call of `map`.
+pub(super) const OUTPUTS: Pos = at(57, 17);
+/// The call of `head`.
+pub(super) const HEAD: Pos = at(60, 2);
+
+/// Whether a position is in the file: C++ Nix does not say that attributes of it were being
+/// evaluated.
+pub(crate) fn contains(pos: Pos) -> bool {
+    (BASE..=BASE + TEXT.len() as u32).contains(&pos.0)
+}
+
+const fn grid() -> [u8; LINES * (WIDTH + 1)] {
+    let mut text = [b' '; LINES * (WIDTH + 1)];
+    let mut line = 1;
+    while line <= LINES {
+        text[line * (WIDTH + 1) - 1] = b'\n';
+        line += 1;
+    }
+    text
+}
+
+/// The position of a line and a column, both counted from 1.
+const fn at(line: usize, column: usize) -> Pos {
+    assert!(1 <= line && line <= LINES && 1 <= column && column <= WIDTH);
+    Pos(BASE + ((line - 1) * (WIDTH + 1) + column - 1) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Origin, Sources};
+
+    #[test]
+    fn positions_have_their_lines_and_columns() {
+        let sources = Sources::default();
+        let source = sources.add(Origin::Internal, TEXT).expect("it is short");
+        assert_eq!(source.base, BASE);
+        for line in 1..=LINES {
+            for column in 1..=WIDTH {
+                let pos = at(line, column);
+                let place = sources.place(pos).expect("it is in the file");
+                assert_eq!(
+                    (place.origin, place.line as usize, place.column as usize),
+                    (Origin::Internal, line, column)
+                );
+                assert!(contains(pos));
+            }
+        }
+        let after = sources.add(Origin::Text, b"1").expect("it is short");
+        assert!(!contains(Pos(after.base)) && !contains(Pos::NONE));
+    }
+
+    #[test]
+    fn no_line_holds_text() {
+        assert!(TEXT.iter().all(u8::is_ascii_whitespace));
+    }
+}
