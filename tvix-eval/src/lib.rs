@@ -147,6 +147,7 @@ pub mod source;
 pub mod symbol;
 pub mod syntax;
 pub mod text;
+pub mod valid_paths;
 pub mod value;
 pub mod world;
 

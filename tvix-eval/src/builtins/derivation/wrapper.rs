@@ -131,7 +131,7 @@ fn select_output<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
 }
 
 /// A builtin that errors do not mention.
-fn builtin<'h>(
+pub(super) fn builtin<'h>(
     interp: &Interp<'h>,
     name: &'h str,
     arity: u8,
