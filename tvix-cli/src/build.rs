@@ -1,8 +1,12 @@
 //! `tvix build`.
 
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use nix_compat::store_path::StoreDir;
 
 use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
@@ -14,13 +18,17 @@ use crate::error::CliError;
 use crate::out_link::link_outputs;
 use crate::{check, session, source, stores};
 
+/// Symbolic links that an argument may lead through.
+const MOST_LINKS: u32 = 1024;
+
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
-    take_file(&mut args)?;
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
+    follow_links(&mut args.derivations, &dir, store.real_store_dir());
+    take_file(&mut args)?;
     let (evaluator, request): (Arc<dyn Evaluator>, _) = if args.derivations.is_empty() {
-        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
+        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref(), true);
         (Arc::new(evaluator), source::request(&args.source))
     } else {
         let files = vec![store.real_store_dir().to_owned()];
@@ -67,6 +75,33 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         }
     }
     Ok(session::exit_code(&report))
+}
+
+/// Replaces links to derivations in the store, as `nix-instantiate --add-root` makes them, by the
+/// paths of these.
+fn follow_links(given: &mut [String], dir: &StoreDir, real_dir: &Path) {
+    for argument in given {
+        let mut path = PathBuf::from(&*argument);
+        let mut links = 0;
+        while let Ok(target) = std::fs::read_link(&path)
+            && links < MOST_LINKS
+        {
+            path = path.parent().unwrap_or(Path::new("/")).join(target);
+            links += 1;
+        }
+        let Some(name) = path.file_name().filter(|_| links > 0) else {
+            continue;
+        };
+        let is_in_store = path.parent() == Some(dir.as_path()) || path.parent() == Some(real_dir);
+        let in_store = dir.as_path().join(name);
+        if is_in_store
+            && dir
+                .parse(in_store.as_os_str().as_bytes())
+                .is_ok_and(|it| it.is_derivation())
+        {
+            *argument = in_store.to_string_lossy().into_owned();
+        }
+    }
 }
 
 /// What was given that is no derivation is the file to evaluate.

@@ -142,6 +142,7 @@ pub mod native;
 mod paths;
 mod print;
 mod report;
+pub mod search_path;
 pub mod select;
 pub mod source;
 pub mod symbol;
