@@ -100,6 +100,8 @@ pub struct World<'h> {
     pub(crate) natives: &'h [Native],
     /// Files that were imported and their paths, by these and by what they were imported as.
     pub(crate) imports: RefCell<FxHashMap<&'h [u8], (Ref<'h>, &'h [u8])>>,
+    /// Imported files whose paths lead through links.
+    pub(crate) behind_links: RefCell<FxHashSet<&'h [u8]>>,
     /// Paths that were copied to the store.
     pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
     /// Derivations that were instantiated.
@@ -149,6 +151,7 @@ impl<'h> World<'h> {
             fibers: Fibers::default(),
             natives: &[],
             imports: RefCell::default(),
+            behind_links: RefCell::default(),
             copied: RefCell::default(),
             derivations: Derivations::default(),
             realised: RefCell::default(),

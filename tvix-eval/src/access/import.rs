@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::ir::Expr;
 use crate::paths;
-use crate::source::{Origin, Pos, Source};
+use crate::source::{Origin, Place, Pos, Source};
 use crate::syntax::{self, Home, Scope};
 use crate::value::{Env, Ref, Slot, Value};
 
@@ -58,9 +58,13 @@ impl<'h> Interp<'h> {
     }
 
     fn parse_file(&self, file: &[u8], scope: &Scope<'h>) -> Result<&'h Expr<'h>> {
-        let read = self.read_file(&self.resolve(file, Links::All)?)?;
-        let text: &'h [u8] = self.heap.alloc_slice_copy(&read);
-        let origin = Origin::File(self.heap.alloc_slice_copy(file));
+        let resolved = self.resolve(file, Links::All)?;
+        let text: &'h [u8] = self.heap.alloc_slice_copy(&self.read_file(&resolved)?);
+        let name: &'h [u8] = self.heap.alloc_slice_copy(file);
+        if resolved != file {
+            self.world.behind_links.borrow_mut().insert(name);
+        }
+        let origin = Origin::File(name);
         self.parse(origin, text, paths::dir_name(file), scope)
     }
 
@@ -125,6 +129,20 @@ impl<'h> Interp<'h> {
     pub fn eval_file(&self, path: &[u8]) -> Result<Value<'h>> {
         let (cell, _) = self.import(path)?;
         self.force(cell)
+    }
+
+    /// The place of a position as expressions see it. Of a file that was imported through a link
+    /// C++ Nix does not know the lines, so that all of it is the first.
+    pub(crate) fn place_in_values(&self, pos: Pos) -> Option<Place<'h>> {
+        let mut place = self.sources.place(pos)?;
+        if let Origin::File(path) = place.origin
+            && self.world.behind_links.borrow().contains(path)
+        {
+            let rest = self.sources.rest(pos).unwrap_or_default();
+            place.line = 1;
+            place.column = (place.text.len() - rest.len() + 1) as u32;
+        }
+        Some(place)
     }
 
     /// The condition of the assertion at a place, as messages write it.
