@@ -1,50 +1,114 @@
-//! Realisations: which store path an output of a derivation turned out to have.
+//! Realisations: which store path an output of a derivation turned out to have (Nix manual, "Build
+//! trace").
 //!
-//! Only outputs whose paths are not known before the build need them. A realisation is keyed by
-//! the derivation's hash modulo fixed outputs rather than its path, so that derivations that
-//! differ only in how their inputs are fetched share it (Nix manual, "Build trace").
+//! Only outputs whose paths are not known before the build need them. There are two forms, with
+//! different keys, JSON and signatures:
+//!
+//! | | Nix up to 2.34 | Nix since 2.35 |
+//! |---|---|---|
+//! | key | hash modulo fixed outputs: `sha256:<base 16>!out` | path of the derivation: `<path>.drv^out` |
+//! | of | any derivation; of one with inputs it is *deep* | resolved derivations only |
+//! | in caches | `realisations/<key>.doi` | `build-trace-v2/<path>.drv/<output>.doi` |
+//! | JSON | flat, with an `id` | `key` and `value`; in caches the value alone |
 
+mod json;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::json::RealisationJsonError;
 use crate::derivation::{OutputName, OutputNameError};
 use crate::nixhash::{HashAlgo, HashError, NixHash};
 use crate::serde_text::serde_as_text;
-use crate::signature::Signature;
-use crate::store_path::StorePath;
+use crate::signature::{Signature, SigningKey, VerifyingKey};
+use crate::store_path::{StorePath, StorePathError};
 
-/// An output of a derivation. Prints as `sha256:<base 16>!<output>`.
+/// How a realisation names a derivation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrvKey {
+    /// Its masked hash modulo fixed outputs, in Nix up to 2.34, so that derivations that differ only
+    /// in how their inputs are fetched share it:
+    /// [`Derivation::masked_hash_modulo`](crate::derivation::Derivation::masked_hash_modulo).
+    HashModulo([u8; 32]),
+    /// The path of its `.drv` file, in Nix since 2.35. It has to be resolved.
+    Path(StorePath),
+}
+
+/// An output of a derivation. Prints as `sha256:<base 16>!<output>` or `<path>.drv^<output>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DrvOutput {
-    /// The derivation's masked hash modulo fixed outputs:
-    /// [`crate::derivation::Derivation::masked_hash_modulo`].
-    pub drv_hash: [u8; 32],
+    /// The derivation.
+    pub drv: DrvKey,
     /// The output.
     pub output: OutputName,
 }
 
-/// Which path an output turned out to have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+impl DrvOutput {
+    /// An output of the derivation with this masked hash modulo fixed outputs.
+    pub fn by_hash(hash: [u8; 32], output: OutputName) -> Self {
+        let drv = DrvKey::HashModulo(hash);
+        Self { drv, output }
+    }
+
+    /// An output of the resolved derivation at this path.
+    pub fn by_path(path: StorePath, output: OutputName) -> Self {
+        let drv = DrvKey::Path(path);
+        Self { drv, output }
+    }
+}
+
+/// Which path an output turned out to have. Its serde form is [`to_nix_json`](Self::to_nix_json).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Realisation {
     /// The output.
     pub id: DrvOutput,
     /// Its store path.
     pub out_path: StorePath,
-    /// Signatures of its fingerprint, not yet verified.
-    #[serde(default)]
+    /// Signatures of its [`fingerprint`](Self::fingerprint), not yet verified.
     pub signatures: Vec<Signature>,
+    /// The outputs of inputs that a deep realisation was made with. Always empty where the key is a
+    /// path, and mostly otherwise.
+    pub dependent_realisations: BTreeMap<DrvOutput, StorePath>,
+}
+
+impl Realisation {
+    /// A realisation that nobody has signed.
+    pub fn new(id: DrvOutput, out_path: StorePath) -> Self {
+        Self {
+            id,
+            out_path,
+            signatures: Vec::new(),
+            dependent_realisations: BTreeMap::new(),
+        }
+    }
+
+    /// Adds this key's signature, unless it is there.
+    pub fn sign(&mut self, key: &SigningKey) {
+        let signature = key.sign(self.fingerprint());
+        if !self.signatures.contains(&signature) {
+            self.signatures.push(signature);
+        }
+    }
+
+    /// Whether one of `keys` has signed it.
+    pub fn is_signed_by(&self, keys: &[VerifyingKey]) -> bool {
+        let fingerprint = self.fingerprint();
+        keys.iter().any(|key| {
+            let mut signatures = self.signatures.iter();
+            signatures.any(|signature| key.verify(&fingerprint, signature))
+        })
+    }
 }
 
 /// Why a text does not name an output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DrvOutputError {
-    /// There is no `!`.
-    #[error("'{0}' has no '!' between hash and output")]
+    /// There is neither `!` nor `^`.
+    #[error("'{0}' has neither '!' nor '^' between derivation and output")]
     MissingSeparator(String),
     /// The hash does not parse.
     #[error("'{text}' does not begin with a SHA-256 hash")]
@@ -54,6 +118,17 @@ pub enum DrvOutputError {
         /// What is wrong.
         source: HashError,
     },
+    /// The path of the derivation does not parse.
+    #[error("'{text}' does not begin with a store path")]
+    Path {
+        /// The text as given.
+        text: String,
+        /// What is wrong.
+        source: StorePathError,
+    },
+    /// The path is not that of a derivation.
+    #[error("'{0}' is not the path of a derivation")]
+    NotADerivation(StorePath),
     /// The output's name does not parse.
     #[error(transparent)]
     Output(#[from] OutputNameError),
@@ -61,12 +136,13 @@ pub enum DrvOutputError {
 
 impl fmt::Display for DrvOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}!{}",
-            NixHash::Sha256(self.drv_hash).base16(),
-            self.output
-        )
+        match &self.drv {
+            DrvKey::HashModulo(hash) => {
+                let hash = NixHash::Sha256(*hash).base16();
+                write!(f, "{hash}!{}", self.output)
+            }
+            DrvKey::Path(path) => write!(f, "{path}^{}", self.output),
+        }
     }
 }
 
@@ -74,6 +150,13 @@ impl FromStr for DrvOutput {
     type Err = DrvOutputError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some((path, output)) = text.rsplit_once('^') {
+            let path = path.parse().map_err(|source| DrvOutputError::Path {
+                text: text.to_owned(),
+                source,
+            })?;
+            return Ok(Self::by_path(derivation_path(path)?, output.parse()?));
+        }
         let (hash, output) = text
             .split_once('!')
             .ok_or_else(|| DrvOutputError::MissingSeparator(text.to_owned()))?;
@@ -81,19 +164,24 @@ impl FromStr for DrvOutput {
             text: hash.to_owned(),
             expected: HashAlgo::Sha256,
         };
-        let drv_hash = match NixHash::parse_prefixed(hash) {
+        let hash = match NixHash::parse_prefixed(hash) {
             Ok(NixHash::Sha256(hash)) => Ok(hash),
             Ok(_) => Err(other()),
             Err(error) => Err(error),
-        }
-        .map_err(|source| DrvOutputError::Hash {
+        };
+        let hash = hash.map_err(|source| DrvOutputError::Hash {
             text: text.to_owned(),
             source,
         })?;
-        Ok(Self {
-            drv_hash,
-            output: output.parse()?,
-        })
+        Ok(Self::by_hash(hash, output.parse()?))
+    }
+}
+
+/// A path that names a derivation.
+fn derivation_path(path: StorePath) -> Result<StorePath, DrvOutputError> {
+    match path.is_derivation() {
+        true => Ok(path),
+        false => Err(DrvOutputError::NotADerivation(path)),
     }
 }
 
@@ -105,15 +193,22 @@ mod tests {
 
     #[test]
     fn round_trip_and_errors() {
-        let id = DrvOutput {
-            drv_hash: [7; 32],
-            output: OutputName::out(),
-        };
-        assert_eq!(id.to_string().parse(), Ok(id));
+        let path: StorePath = "00bgd045z0d4icpbc2yyz4gx48ak44la-x.drv".parse().unwrap();
+        for id in [
+            DrvOutput::by_hash([7; 32], OutputName::out()),
+            DrvOutput::by_path(path, "dev".parse().unwrap()),
+        ] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
         for bad in [
             "",
             "sha256:00!out",
             "md5:d41d8cd98f00b204e9800998ecf8427e!out",
+            "00bgd045z0d4icpbc2yyz4gx48ak44la-x.drv",
+            "00bgd045z0d4icpbc2yyz4gx48ak44la-x^out",
+            "00bgd045z0d4icpbc2yyz4gx48ak44la-x.drv^",
+            "00bgd045z0d4icpbc2yyz4gx48ak44la-x.drv^../out",
+            "../x.drv^out",
         ] {
             assert!(bad.parse::<DrvOutput>().is_err(), "{bad}");
         }

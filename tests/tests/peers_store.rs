@@ -359,14 +359,8 @@ async fn realisations_are_where_nix_has_them() {
         .store
         .add_text("x".parse().unwrap(), b"x", SortedSet::new());
     let out_path = text.await.unwrap();
-    let realisation = Realisation {
-        id: DrvOutput {
-            drv_hash: [7; 32],
-            output: OutputName::out(),
-        },
-        out_path: out_path.clone(),
-        signatures: Vec::new(),
-    };
+    let id = DrvOutput::by_hash([7; 32], OutputName::out());
+    let realisation = Realisation::new(id, out_path.clone());
     shared.store.add_realisation(&realisation).await.unwrap();
     let mut command = shared.command("nix");
     command

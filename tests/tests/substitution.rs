@@ -120,7 +120,7 @@ impl Built {
 
 async fn open(uri: &str) -> BinaryCache {
     let mut tuning = Tuning::default();
-    tuning.first_pause = std::time::Duration::from_millis(1);
+    tuning.transfer.first_pause = std::time::Duration::from_millis(1);
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
     let options = options.trusted_keys([key().verifying_key()]).tuning(tuning);
     BinaryCache::open(options).await.unwrap()

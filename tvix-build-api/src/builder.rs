@@ -30,6 +30,8 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError};
 ///   file or half-pushed output of it stays behind.
 /// - **Concurrency.** `build` may be called many times at once; the builder does not queue, who
 ///   calls it keeps to [`BuilderProfile::max_jobs`].
+/// - **Waiting.** A build that waits for something that another process does, such as a lock that it
+///   holds, gives up its [slot](BuildContext::slot) meanwhile, and takes one again before it goes on.
 /// - **Logs** are sent line by line, in order, all of them before `build` returns.
 ///
 /// [`Delivery::Pushed`]: crate::Delivery::Pushed
@@ -79,17 +81,22 @@ impl BuilderProfile {
         self.lacks_system(derivation).is_none() && self.lacks_feature(derivation).is_none()
     }
 
-    /// Which system or feature is not there that `derivation` requires.
-    pub(crate) fn unsupported(&self, derivation: &Derivation) -> Option<String> {
+    /// Which system or feature is not there that `derivation` requires, and what there is instead;
+    /// `None` if the builder [supports](Self::supports) it.
+    pub fn unsupported(&self, derivation: &Derivation) -> Option<String> {
         if let Some(system) = self.lacks_system(derivation) {
             return Some(format!(
-                "it is for the system '{system}', and this builder is for {}",
+                "it is for the system '{system}', and builder '{}' is for {} (--extra-platform names \
+                 another)",
+                self.name,
                 quoted(&self.systems)
             ));
         }
         let feature = self.lacks_feature(derivation)?;
         Some(format!(
-            "it requires the system feature '{feature}', and this builder has {}",
+            "it requires the system feature '{feature}', and builder '{}' has {} (--system-feature \
+             names another)",
+            self.name,
             quoted(&self.features)
         ))
     }
@@ -114,6 +121,68 @@ fn quoted(words: &BTreeSet<String>) -> String {
     words.join(", ")
 }
 
+/// The further systems that this machine can build for, as Nix detects them: the levels of the
+/// x86-64 instruction set that its processor has, such as `x86_64-v3-linux`, and `i686-linux`.
+pub fn further_systems() -> BTreeSet<String> {
+    let mut systems = BTreeSet::new();
+    if this_system() == "x86_64-linux" {
+        systems.insert("i686-linux".to_owned());
+        let levels = (1..=x86_64_level()).map(|level| format!("x86_64-v{level}-linux"));
+        systems.extend(levels);
+    }
+    systems
+}
+
+/// The level of the x86-64 psABI that the processor and the kernel support.
+#[cfg(target_arch = "x86_64")]
+fn x86_64_level() -> u8 {
+    use std::arch::is_x86_feature_detected as has;
+    let second = has!("cmpxchg16b")
+        && has!("popcnt")
+        && has!("sse3")
+        && has!("sse4.1")
+        && has!("sse4.2")
+        && has!("ssse3");
+    let third = has!("avx")
+        && has!("avx2")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("f16c")
+        && has!("fma")
+        && has!("lzcnt")
+        && has!("movbe");
+    let fourth = has!("avx512f")
+        && has!("avx512bw")
+        && has!("avx512cd")
+        && has!("avx512dq")
+        && has!("avx512vl");
+    match (second, third, fourth) {
+        (false, ..) => 1,
+        (true, false, _) => 2,
+        (true, true, false) => 3,
+        (true, true, true) => 4,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn x86_64_level() -> u8 {
+    0
+}
+
+/// The features that this machine has, as Nix detects them: `kvm` if this process can use virtual
+/// machines of the kernel.
+pub fn detected_features() -> BTreeSet<String> {
+    let mut features = BTreeSet::new();
+    #[cfg(all(target_os = "linux", feature = "sandbox"))]
+    {
+        use rustix::fs::Access;
+        if rustix::fs::access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_ok() {
+            features.insert("kvm".to_owned());
+        }
+    }
+    features
+}
+
 /// The system of this machine, as Nix names it.
 pub const fn this_system() -> &'static str {
     if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -130,5 +199,34 @@ pub const fn this_system() -> &'static str {
         "i686-linux"
     } else {
         "unknown"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C++ Nix 2.34.8 on a processor of the fourth level says: `extra-platforms = i686-linux
+    /// x86_64-v1-linux x86_64-v2-linux x86_64-v3-linux x86_64-v4-linux`.
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn levels_are_those_that_the_c_library_finds() {
+        let systems = further_systems();
+        assert!(systems.contains("i686-linux") && systems.contains("x86_64-v1-linux"));
+        let loader = std::process::Command::new("/lib64/ld-linux-x86-64.so.2")
+            .arg("--help")
+            .output();
+        let help = loader.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let Some(help) = help.ok().filter(|help| help.contains("x86-64-v2")) else {
+            eprintln!("SKIPPED: there is no C library here that tells");
+            return;
+        };
+        for level in 2..=4 {
+            let supported = help
+                .lines()
+                .any(|line| line.contains(&format!("x86-64-v{level} (supported")));
+            let found = systems.contains(&format!("x86_64-v{level}-linux"));
+            assert_eq!(found, supported, "{level}: {help}");
+        }
     }
 }

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::OutputName;
 use nix_compat::nar::{self, NarError, RestoreOptions};
-use nix_compat::realisation::DrvOutput;
+use nix_compat::nixhash::SelfReferenceHasher;
+use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tvix_store_api::{Store, StoreError};
+use tvix_store_api::{Store, StoreError, StoreExt as _};
 
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, BuilderError, Delivery,
@@ -109,7 +111,8 @@ pub async fn check(
             let output = made.name;
             return Err(CheckError::NotValid { output });
         };
-        if known.nar_hash == made.info.nar_hash {
+        if known.nar_hash == made.info.nar_hash || is_same_elsewhere(&*store, &known, &made).await?
+        {
             continue;
         }
         differences.push(Difference {
@@ -132,6 +135,38 @@ pub async fn check(
     })
 }
 
+/// Whether a floating output that refers to itself has the same contents under another path, as it
+/// has if Nix 2.17 to 2.34 computed that of the valid one.
+async fn is_same_elsewhere(
+    store: &dyn Store,
+    known: &PathInfo,
+    made: &StreamedOutput,
+) -> Result<bool, StoreError> {
+    let others = |info: &PathInfo| {
+        let others = info.references.iter().filter(|path| **path != info.path);
+        others.cloned().collect::<Vec<_>>()
+    };
+    let to_themselves = |info: &PathInfo| info.references.contains(&info.path);
+    let Some(ContentAddress { method, hash }) = &made.info.ca else {
+        return Ok(false);
+    };
+    if *method != ContentAddressMethod::NixArchive
+        || known.ca.is_none()
+        || known.path == made.info.path
+        || !(to_themselves(known) && to_themselves(&made.info))
+        || others(known) != others(&made.info)
+    {
+        return Ok(false);
+    }
+    let mut hasher = SelfReferenceHasher::new(hash.algo(), &known.path);
+    let mut nar = store.nar(&known.path).await?;
+    while let Some(chunk) = nar.next().await.transpose()? {
+        hasher.update(&chunk);
+        tokio::task::yield_now().await;
+    }
+    Ok(hasher.finish() == *hash)
+}
+
 /// Where the outputs of a request are, all of which have to be valid.
 async fn valid_outputs(
     store: &dyn Store,
@@ -146,13 +181,10 @@ async fn valid_outputs(
         let path = match known {
             Some(path) => path,
             None => {
-                let hash = request.derivation.masked_hash_modulo(dir, |_| None);
-                let id = DrvOutput {
-                    drv_hash: hash.map_err(|_| not_valid())?.hash,
-                    output: output.clone(),
-                };
-                let realisation = store.realisation(&id).await?;
-                realisation.ok_or_else(not_valid)?.out_path
+                let drv_path = request.derivation.path(dir).map_err(|_| not_valid())?;
+                let keys = request.derivation.realisation_keys(dir, &drv_path);
+                let found = store.realisation_of(keys, output).await?;
+                found.ok_or_else(not_valid)?.out_path
             }
         };
         store.path_info(&path).await?.ok_or_else(not_valid)?;

@@ -27,10 +27,12 @@ mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+mod slot;
 mod structured_log;
+pub mod terminal;
 pub mod translate;
 
-pub use builder::{Builder, BuilderProfile, this_system};
+pub use builder::{Builder, BuilderProfile, detected_features, further_systems, this_system};
 pub use check::{CheckError, CheckOutcome, Difference, check};
 pub use error::BuilderError;
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};
@@ -39,4 +41,5 @@ pub use outcome::{
     StreamedOutput,
 };
 pub use request::{BuildContext, BuildLimits, BuildRequest};
+pub use slot::{BuildSlot, SlotMessage, SlotReceiver, slot_channel};
 pub use structured_log::StructuredLog;

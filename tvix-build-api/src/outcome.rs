@@ -165,6 +165,19 @@ pub enum FailureKind {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Its outputs are larger than what it may take on disk.
+    #[error(
+        "output '{output}' is too large: with '{path}' the outputs have more than {limit} bytes, the \
+         limit of disk space (sparse files count with their full size)"
+    )]
+    OutputsExceedDisk {
+        /// The output.
+        output: OutputName,
+        /// The file that is too much. It was not read.
+        path: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Its processes wanted too much memory.
     #[error("wanted more than {limit} bytes of memory")]
     MemoryLimit {

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tvix_store_api::{Store, StoreUri};
 
-use crate::LogSender;
 use crate::attributes::Attributes;
+use crate::{BuildSlot, LogSender};
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub struct BuildContext {
     pub log: LogSender,
     /// Ends the build when cancelled.
     pub cancel: CancellationToken,
+    /// Given up while the build waits for another process.
+    pub slot: BuildSlot,
 }
 
 impl BuildContext {
@@ -83,6 +85,7 @@ impl BuildContext {
             inputs,
             log: LogSender::discard(),
             cancel: CancellationToken::new(),
+            slot: BuildSlot::unshared(),
         }
     }
 }

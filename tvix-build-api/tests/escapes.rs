@@ -288,7 +288,8 @@ async fn outputs_are_canonical_as_soon_as_they_can_be_seen() {
         }
     });
     for round in 0..100 {
-        let script = format!("umask 0; mkdir $out; echo {round} > $out/file; chmod 666 $out/file");
+        let script =
+            format!("umask 0; mkdir -m 755 $out; echo {round} > $out/file; chmod 666 $out/file");
         fixture.succeeded_once(&script).await;
     }
     done.store(true, Ordering::Relaxed);

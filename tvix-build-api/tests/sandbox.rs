@@ -77,7 +77,7 @@ async fn outputs_are_canonical() {
     let fixture = Fixture::new();
     let made = fixture.derivation(
         "umask 0; mkdir $out; echo x > $out/file; echo y > $out/run; chmod 4711 $out/run || chmod 711 $out/run
-         chmod 777 $out",
+         chmod 755 $out",
     );
     fixture.succeed(&made).await;
     let out = fixture.output(&made);

@@ -1,17 +1,26 @@
 //! Connections, and how long anything may take on them.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::ServerOptions;
+use crate::table::{Busy, Entry, Table};
 
 /// Headers of a request, in number and in bytes.
 const MOST_HEADERS: usize = 64;
@@ -29,28 +38,36 @@ pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let places = Arc::new(Semaphore::new(options.connections.max(1)));
-    let ending = tokio_util::sync::CancellationToken::new();
+    let all = options.connections.max(1);
+    let places = Arc::new(Semaphore::new(all));
+    let table = Arc::new(Table::new(options.connections_per_address));
+    let ending = CancellationToken::new();
     // Dropped with the future, it ends them.
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
-        let next = async {
-            // It is never closed.
-            let place = places.clone().acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = &mut shutdown => break,
             // Those that are over are let go.
             Some(_) = connections.join_next() => continue,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let connection = connection(router.clone(), options, stream, ending.clone());
+        // Closed at once if the address has too many.
+        let Some(entry) = table.enter(peer.ip()) else {
+            continue;
+        };
+        if places.available_permits() == 0 {
+            table.close_idle();
+        }
+        let place = tokio::select! {
+            () = &mut shutdown => break,
+            place = table.place(&places) => place,
+        };
+        let connection = connection(router.clone(), options, stream, entry, ending.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);
@@ -67,7 +84,8 @@ fn connection(
     router: Router,
     options: &ServerOptions,
     stream: TcpStream,
-    ending: tokio_util::sync::CancellationToken,
+    entry: Entry,
+    ending: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     // Answers are written as a whole or in large chunks.
     let _ = stream.set_nodelay(true);
@@ -76,20 +94,62 @@ fn connection(
     let header_timeout = options.header_timeout;
     async move {
         let stream = Box::pin(stream);
+        let activity = entry.activity.clone();
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let guard = activity.begin();
+            let answer = router.call(request);
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Infallible>(answer.map(|body| {
+                    Body::new(Guarded {
+                        body,
+                        _guard: guard,
+                    })
+                }))
+            }
+        });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
             .max_headers(MOST_HEADERS)
             .max_buf_size(MOST_HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // What goes wrong on a connection is the client's to notice.
         tokio::select! {
             _ = connection.as_mut() => {}
+            () = entry.closed.cancelled() => {}
             () = ending.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }
         }
+    }
+}
+
+/// The body of an answer; its request is under way until it is dropped.
+struct Guarded {
+    body: Body,
+    _guard: Busy,
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -3,7 +3,8 @@
 //! Files are named by hashes alone, which are looked up in the store's own records: no name that
 //! a client sends is ever a path of a file system, so none leads out of the store, and what a
 //! symlink of a store path points to is never read. NARs are served as they are, without
-//! compression, with ranges. Descriptions are signed with the server's keys.
+//! compression, with ranges. Descriptions are signed with the server's keys. Listings (`<hash>.ls`)
+//! are made from the NARs, and logs of builds (`log/<name>.drv`) are served from a directory.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -25,9 +26,13 @@
 //! ```
 
 mod connections;
+mod listing;
+mod logs;
 mod range;
 mod routes;
+mod table;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,12 +48,19 @@ pub struct ServerOptions {
     pub signing_keys: Vec<SigningKey>,
     /// Of several caches, clients ask that with the least number first. 50.
     pub priority: i32,
-    /// Connections at once; more wait. 1024.
+    /// Connections at once. Beyond that the connection that has been idle longest is closed; if
+    /// none is idle, new ones wait. 1024.
     pub connections: usize,
+    /// Connections at once of one address (of a /64 network with IPv6); more are closed at once.
+    /// 256.
+    pub connections_per_address: usize,
     /// How long the header of a request may take to come, and a connection may be idle. 30 seconds.
     pub header_timeout: Duration,
     /// How long a client may take nothing of what is sent. 30 seconds.
     pub write_timeout: Duration,
+    /// Where Nix keeps the logs of builds, such as `/nix/var/log/nix/drvs`; they are served as
+    /// `log/<name>.drv` to whoever asks. None.
+    pub log_directory: Option<PathBuf>,
 }
 
 impl Default for ServerOptions {
@@ -57,8 +69,10 @@ impl Default for ServerOptions {
             signing_keys: Vec::new(),
             priority: 50,
             connections: 1024,
+            connections_per_address: 256,
             header_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            log_directory: None,
         }
     }
 }
@@ -75,6 +89,21 @@ impl ServerOptions {
     #[must_use]
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sets [`connections`](Self::connections) and
+    /// [`connections_per_address`](Self::connections_per_address).
+    #[must_use]
+    pub fn connections(mut self, all: usize, per_address: usize) -> Self {
+        (self.connections, self.connections_per_address) = (all, per_address);
+        self
+    }
+
+    /// Sets [`log_directory`](Self::log_directory).
+    #[must_use]
+    pub fn log_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.log_directory = Some(directory.into());
         self
     }
 

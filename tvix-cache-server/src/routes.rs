@@ -1,5 +1,6 @@
 //! What is served under which name.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,19 +13,23 @@ use futures::stream::{self, StreamExt as _};
 use nix_compat::narinfo::{Compression, NarInfo};
 use nix_compat::nixbase32;
 use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StorePath;
 use tvix_store_api::{NarStream, StoreError};
 
-use crate::CacheServer;
 use crate::range::{Asked, asked};
+use crate::{CacheServer, listing, logs};
 
 const NAR_TYPE: &str = "application/x-nix-nar";
 const NARINFO_TYPE: &str = "text/x-nix-narinfo";
+const LISTING_TYPE: &str = "application/json";
+const LOG_TYPE: &str = "text/plain; charset=utf-8";
 
 pub(crate) fn router(server: CacheServer) -> Router {
     Router::new()
         .route("/nix-cache-info", get(cache_info))
-        .route("/{file}", get(narinfo))
+        .route("/{file}", get(top))
         .route("/nar/{file}", get(nar))
+        .route("/log/{file}", get(log))
         .with_state(server)
 }
 
@@ -67,10 +72,60 @@ fn digest_in(name: &str, rest: &str) -> Option<[u8; 20]> {
     nixbase32::decode(name.strip_suffix(rest)?).ok()
 }
 
-async fn narinfo(State(server): State<CacheServer>, Path(file): Path<String>) -> Answer {
-    let Some(digest) = digest_in(&file, ".narinfo") else {
+/// `<hash>.narinfo` and `<hash>.ls`.
+async fn top(
+    State(server): State<CacheServer>,
+    Path(file): Path<String>,
+    method: Method,
+) -> Answer {
+    if let Some(digest) = digest_in(&file, ".narinfo") {
+        return narinfo(&server, digest).await;
+    }
+    match digest_in(&file, ".ls") {
+        Some(digest) => listing(&server, digest, &method).await,
+        None => not_found(),
+    }
+}
+
+async fn listing(server: &CacheServer, digest: [u8; 20], method: &Method) -> Answer {
+    let info = match server.store.find(&digest).await {
+        Ok(Some(info)) => info,
+        Ok(None) => return not_found(),
+        Err(error) => return failed(&error),
+    };
+    if method == Method::HEAD {
+        return answer(StatusCode::OK, LISTING_TYPE, Body::empty());
+    }
+    match server.store.nar(&info.path).await {
+        Ok(nar) => {
+            let body = Body::from_stream(listing::of_nar(nar));
+            answer(StatusCode::OK, LISTING_TYPE, body)
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+async fn log(
+    State(server): State<CacheServer>,
+    Path(file): Path<String>,
+    method: Method,
+) -> Answer {
+    // The name of a store path is never `..` and has no slash.
+    let drv_path = StorePath::from_base_name(&file).ok();
+    let drv_path = drv_path.filter(|path| path.name().as_str().ends_with(".drv"));
+    let (Some(drv_path), Some(directory)) = (drv_path, server.options.log_directory.clone()) else {
         return not_found();
     };
+    let opened = tokio::task::spawn_blocking(move || logs::open(&directory, &drv_path)).await;
+    match opened {
+        Ok(Ok(_)) if method == Method::HEAD => answer(StatusCode::OK, LOG_TYPE, Body::empty()),
+        Ok(Ok(log)) => answer(StatusCode::OK, LOG_TYPE, Body::from_stream(log.stream())),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => not_found(),
+        _ => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "500\n"),
+    }
+}
+
+async fn narinfo(server: &CacheServer, digest: [u8; 20]) -> Answer {
     let info = match server.store.find(&digest).await {
         Ok(Some(info)) => info,
         Ok(None) => return not_found(),

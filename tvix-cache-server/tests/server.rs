@@ -396,3 +396,188 @@ async fn shutting_down_ends_connections() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
 }
+
+/// A connection from an address of the loopback network.
+async fn connect_from(source: &str, target: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(target.parse().unwrap()).await.unwrap()
+}
+
+/// What the server answers to a client of this address.
+async fn answer_from(source: &str, target: &str) -> String {
+    let mut stream = connect_from(source, target).await;
+    let request = b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Time-outs that do not end before the test.
+fn patient() -> ServerOptions {
+    let hour = Duration::from_secs(3600);
+    ServerOptions::default().timeouts(hour, hour)
+}
+
+#[tokio::test]
+async fn one_address_does_not_lock_out_others() {
+    let served = serve(memory(), patient().connections(8, 4)).await;
+    let mut idle = Vec::new();
+    for _ in 0..32 {
+        idle.push(connect_from("127.0.0.1", &served.address).await);
+    }
+    // Accepted in this order: those after the fourth are closed at once.
+    for stream in &mut idle[4..] {
+        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+    let answer = answer_from("127.0.0.2", &served.address).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // The four are open, and one that goes makes room for one more of its address.
+    let request = b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n\r\n";
+    for stream in &mut idle[..4] {
+        stream.write_all(request).await.unwrap();
+        stream.read_exact(&mut [0]).await.unwrap();
+    }
+    drop(idle);
+    loop {
+        let mut stream = connect_from("127.0.0.1", &served.address).await;
+        // It is noticed a moment later that they are gone.
+        if stream.write_all(request).await.is_ok()
+            && stream.read(&mut [0]).await.is_ok_and(|it| it > 0)
+        {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_make_room() {
+    let served = serve(memory(), patient().connections(8, 8)).await;
+    // One sends half a header, one has had an answer, the others send nothing.
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        idle.push(connect_from("127.0.0.1", &served.address).await);
+    }
+    idle[0].write_all(b"GET / HT").await.unwrap();
+    let request = b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n\r\n";
+    idle[1].write_all(request).await.unwrap();
+    let mut byte = [0];
+    idle[1].read_exact(&mut byte).await.unwrap();
+    // Each takes the place of the one that has been idle longest.
+    for _ in 0..12 {
+        let answer = answer_from("127.0.0.2", &served.address).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn answers_under_way_are_not_cut_off_for_others() {
+    let store = memory();
+    let large = vec![b'x'; 8 << 20];
+    let path = add(&*store, "large", &large).await;
+    let info = store.require(&path).await.unwrap();
+    let served = serve(store, patient().connections(2, 2)).await;
+    let hash = nix_compat::nixbase32::encode(&info.nar_hash);
+    let name = format!("/nar/{}-{hash}.nar", path.hash_part());
+    let text = format!("GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    // A slow reader, beside an idle connection.
+    let mut slow = connect_from("127.0.0.1", &served.address).await;
+    slow.write_all(text.as_bytes()).await.unwrap();
+    let mut start = [0; 4096];
+    slow.read_exact(&mut start).await.unwrap();
+    let _idle = connect_from("127.0.0.1", &served.address).await;
+    for _ in 0..3 {
+        let answer = answer_from("127.0.0.2", &served.address).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).await.unwrap();
+    let head = start.windows(4).position(|it| it == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!((start.len() - head + rest.len()) as u64, info.nar_size);
+}
+
+#[tokio::test]
+async fn listings() {
+    let folder = TempDir::new().unwrap();
+    let tree = folder.path().join("tree");
+    std::fs::create_dir_all(tree.join("bin")).unwrap();
+    std::fs::write(tree.join("bin/x"), "contents").unwrap();
+    symlink("bin/x", tree.join("link")).unwrap();
+    let root = folder.path().join("store");
+    let store = LocalStore::open(LocalStoreOptions::new(root))
+        .await
+        .unwrap();
+    let method = ContentAddressMethod::NixArchive;
+    let path = store
+        .add_tree(&tree, "t".parse().unwrap(), method)
+        .await
+        .unwrap();
+    let served = serve(Arc::new(store), ServerOptions::default()).await;
+    let name = format!("/{}.ls", path.hash_part());
+    let (status, head, body) = get(&served.address, &name).await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    // The body comes in chunks, with their lengths around them.
+    let body = String::from_utf8(body).unwrap();
+    let json = &body[body.find('{').unwrap()..=body.rfind('}').unwrap()];
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let entries = &json["root"]["entries"];
+    assert_eq!(json["version"], 1);
+    assert_eq!(entries["link"]["target"], "bin/x");
+    assert_eq!(entries["bin"]["entries"]["x"]["size"], 8);
+    assert!(entries["bin"]["entries"]["x"]["narOffset"].is_u64());
+    let (status, _, body) = request(&served.address, &format!("HEAD {name}"), "").await;
+    assert_eq!((status, body.len()), (200, 0));
+    let unknown = format!("/{}.ls", "1".repeat(32));
+    assert_eq!(get(&served.address, &unknown).await.0, 404);
+}
+
+#[tokio::test]
+async fn logs_of_builds() {
+    let folder = TempDir::new().unwrap();
+    let logs = folder.path().join("drvs");
+    std::fs::create_dir_all(logs.join("aa")).unwrap();
+    let base = |letter: &str, name: &str| format!("{}{}-{name}", "aa", letter.repeat(30));
+    let put = |name: &str, bytes: &[u8]| std::fs::write(logs.join("aa").join(name), bytes).unwrap();
+    put(&base("b", "plain.drv")[2..], b"a line\n");
+    let mut packed = bzip2::read::BzEncoder::new(&b"packed\n"[..], bzip2::Compression::fast());
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut packed, &mut bytes).unwrap();
+    put(&format!("{}.bz2", &base("c", "packed.drv")[2..]), &bytes);
+    std::fs::write(folder.path().join("secret"), "secret").unwrap();
+    symlink(
+        folder.path().join("secret"),
+        logs.join("aa").join(&base("d", "link.drv")[2..]),
+    )
+    .unwrap();
+    put(&base("f", "no-derivation")[2..], b"x");
+    let options = ServerOptions::default().log_directory(&logs);
+    let served = serve(memory(), options).await;
+    for (name, text) in [
+        (base("b", "plain.drv"), "a line\n"),
+        (base("c", "packed.drv"), "packed\n"),
+    ] {
+        let (status, head, body) = get(&served.address, &format!("/log/{name}")).await;
+        assert_eq!(status, 200, "{name}");
+        assert!(head.contains("text/plain"), "{head}");
+        assert!(String::from_utf8(body).unwrap().contains(text), "{name}");
+        let head = request(&served.address, &format!("HEAD /log/{name}"), "").await;
+        assert_eq!((head.0, head.2.len()), (200, 0));
+    }
+    for name in [
+        base("d", "link.drv"),
+        base("f", "no-derivation"),
+        base("g", "gone.drv"),
+        "..%2f..%2fsecret.drv".to_owned(),
+        "..".to_owned(),
+        "secret.drv".to_owned(),
+    ] {
+        let (status, _, body) = get(&served.address, &format!("/log/{name}")).await;
+        assert!(status >= 400, "{name}: {status}");
+        assert!(!String::from_utf8_lossy(&body).contains("secret"), "{name}");
+    }
+    let without = serve(memory(), ServerOptions::default()).await;
+    let name = base("b", "plain.drv");
+    assert_eq!(get(&without.address, &format!("/log/{name}")).await.0, 404);
+}

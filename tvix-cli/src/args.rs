@@ -7,6 +7,7 @@ use nix_compat::signature::VerifyingKey;
 use tvix_build_api::sandbox::SandboxPath;
 use tvix_store_api::StoreUri;
 
+use crate::caches::TransferOptions;
 use crate::store::StoreArgs;
 
 /// Evaluates Nix expressions and builds derivations.
@@ -294,16 +295,20 @@ pub struct BuildingArgs {
     #[arg(long, short = 'K')]
     pub keep_failed: bool,
 
-    /// A feature that derivations may require, besides `benchmark`, `big-parallel` and
-    /// `nixos-test`; may be given several times.
+    /// A feature that derivations may require, besides `benchmark`, `big-parallel`, `nixos-test`
+    /// and, if this machine has it, `kvm`; may be given several times.
     #[arg(long = "system-feature", value_name = "FEATURE")]
     pub system_features: Vec<String>,
 
-    /// A further system that this machine can build for; may be given several times.
+    /// A further system that this machine can build for, besides its own, `i686-linux` and the
+    /// levels of its processor (`x86_64-v3-linux`); may be given several times.
     #[arg(long = "extra-platform", value_name = "SYSTEM")]
     pub extra_platforms: Vec<String>,
 
     /// Passwords for what `builtin:fetchurl` fetches and for substituters. The file may be missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
     pub netrc_file: PathBuf,
+
+    #[command(flatten)]
+    pub transfer: TransferOptions,
 }

@@ -49,7 +49,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
     };
     let mut report = session::run(&args.building, &store, evaluator, request, options).await?;
     session::in_order_of(&asked_for, &mut report);
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
     }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
-use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
+use nix_compat::store_path::StoreDir;
+use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
 use crate::args::SubstituteArgs;
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// What a store is opened for.
@@ -34,12 +35,65 @@ impl Access {
     };
 }
 
-/// Who one is for caches over HTTP(S).
+/// Time limits and retries of transfers, under Nix's names. A parameter of that name in the URI of a
+/// cache comes before them.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TransferOptions {
+    /// How long a connection to a cache may take to be made; 0 is no limit [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub connect_timeout: Option<u32>,
+
+    /// How long a transfer from a cache may receive nothing; 0 is no limit [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub stalled_download_timeout: Option<u32>,
+
+    /// How often a transfer from a cache is attempted in all [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    pub download_attempts: Option<u32>,
+}
+
+impl TransferOptions {
+    fn tuning(&self) -> Tuning {
+        let mut tuning = Tuning::default();
+        for (name, value) in [
+            ("connect-timeout", self.connect_timeout),
+            ("stalled-download-timeout", self.stalled_download_timeout),
+            ("download-attempts", self.download_attempts),
+        ] {
+            if let Some(value) = value {
+                // The names are known, and any number is valid.
+                let _ = tuning.set(name, &value.to_string());
+            }
+        }
+        tuning
+    }
+}
+
+/// Access to caches over HTTP(S).
 #[derive(Debug, Parser)]
 pub struct NetrcOption {
     /// Passwords for caches over HTTP and HTTPS. The file may be missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
     pub netrc_file: PathBuf,
+
+    #[command(flatten)]
+    pub transfer: TransferOptions,
+}
+
+impl NetrcOption {
+    pub fn network(&self) -> Network<'_> {
+        Network {
+            netrc: &self.netrc_file,
+            transfer: &self.transfer,
+        }
+    }
+}
+
+/// How caches over HTTP(S) are accessed.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a> {
+    pub netrc: &'a Path,
+    pub transfer: &'a TransferOptions,
 }
 
 /// Opens a store of any kind, or the usual one. One on this file system that is only read may belong
@@ -47,20 +101,20 @@ pub struct NetrcOption {
 pub async fn open(
     uri: Option<StoreUri>,
     access: Access,
-    netrc: &Path,
+    network: Network<'_>,
 ) -> Result<Arc<dyn Store>, CliError> {
     let uri = uri.unwrap_or_else(stores::usual);
     match (uri.local_root(), &access) {
         (Some(_), Access::Read { .. }) => Ok(Arc::new(stores::open_to_read(Some(uri)).await?)),
         (Some(_), Access::Write { .. }) => Ok(Arc::new(stores::open(Some(uri)).await?)),
-        (None, _) => Ok(Arc::new(open_cache(uri, access, netrc).await?)),
+        (None, _) => Ok(Arc::new(open_cache(uri, access, network).await?)),
     }
 }
 
 pub async fn open_cache(
     uri: StoreUri,
     access: Access,
-    netrc: &Path,
+    network: Network<'_>,
 ) -> Result<BinaryCache, CliError> {
     let opened = async {
         if !matches!(uri.scheme(), "file" | "http" | "https" | "s3") {
@@ -71,7 +125,8 @@ pub async fn open_cache(
             uri: uri.clone(),
             source,
         })?;
-        let options = options.netrc_file(netrc);
+        let options = options.netrc_file(network.netrc);
+        let options = options.tuning(network.transfer.tuning());
         let options = match access {
             Access::Read { keys, check } => {
                 let check = check && options.require_signatures;
@@ -86,6 +141,9 @@ pub async fn open_cache(
 }
 
 fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
+    if matches!(source, StoreError::Unreachable { .. }) {
+        return CliError::store(source);
+    }
     CliError::OpenStore {
         uri: uri.clone(),
         source: Box::new(source),
@@ -97,7 +155,7 @@ fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
 pub async fn substituters(
     args: &SubstituteArgs,
     dir: &StoreDir,
-    netrc: &Path,
+    network: Network<'_>,
 ) -> Vec<(i32, Arc<dyn Store>)> {
     if args.no_substitute {
         return Vec::new();
@@ -107,19 +165,21 @@ pub async fn substituters(
             keys: args.trusted_public_keys.clone(),
             check: true,
         };
-        open_substituter(uri.clone(), access, netrc)
+        open_substituter(uri.clone(), access, network)
     });
     let mut opened = Vec::new();
     for (uri, substituter) in args.substituters.iter().zip(join_all(open).await) {
         match substituter {
             Ok((_, store)) if store.store_dir() != dir => {
                 let other = store.store_dir();
-                eprintln!("warning: substituter '{uri}' is for '{other}', and is not used");
+                say!("warning: substituter '{uri}' is for '{other}', and is not used");
             }
             Ok(substituter) => opened.push(substituter),
+            // It names the substituter, and says all there is to say.
+            Err(CliError::Store(error)) => eprintln!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);
-                eprintln!("warning: substituter '{uri}' is not used: {why}");
+                say!("warning: substituter '{uri}' is not used: {why}");
             }
         }
     }
@@ -129,29 +189,14 @@ pub async fn substituters(
 async fn open_substituter(
     uri: StoreUri,
     access: Access,
-    netrc: &Path,
+    network: Network<'_>,
 ) -> Result<(i32, Arc<dyn Store>), CliError> {
     if uri.local_root().is_some() {
         // One on this file system costs nothing to ask.
-        return Ok((0, open(Some(uri), access, netrc).await?));
+        return Ok((0, open(Some(uri), access, network).await?));
     }
-    let cache = open_cache(uri, access, netrc).await?;
+    let cache = open_cache(uri, access, network).await?;
     Ok((cache.info().priority, Arc::new(cache)))
-}
-
-/// Store paths, with or without the directory.
-pub fn parse_paths(dir: &StoreDir, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
-    let parse = |text: &String| {
-        let parsed = match text.starts_with('/') {
-            true => dir.parse(text),
-            false => StorePath::from_base_name(text),
-        };
-        parsed.map_err(|source| CliError::StorePath {
-            text: text.clone(),
-            source,
-        })
-    };
-    texts.iter().map(parse).collect()
 }
 
 /// Reads a secret key, as `nix-store --generate-binary-cache-key` writes it.

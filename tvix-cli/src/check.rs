@@ -10,6 +10,7 @@ use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store as _, StoreExt as _};
 
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::resolved::Resolver;
 
 /// Builds each of these again. Says on standard error what came out differently, and returns whether nothing
@@ -27,7 +28,7 @@ pub async fn run(
         let shown = dir.display(path);
         let mut request = request(store, path).await?;
         request.cores = cores;
-        eprintln!("checking outputs of '{shown}'...");
+        say!("checking outputs of '{shown}'...");
         let (log, mut lines) = log_channel(64);
         let mut context = BuildContext::new(store.clone());
         context.log = log;
@@ -35,9 +36,8 @@ pub async fn run(
         let showing = async {
             while let Some(line) = lines.recv().await {
                 let text = String::from_utf8_lossy(&line.text);
-                let shown = crate::display::shown(&text);
-                if let Some(text) = shown.text().filter(|_| shown.is_log()) {
-                    eprintln!("{}> {text}", crate::display::short_name(path));
+                for line in crate::display::shown(&text).log_lines() {
+                    say!("{}> {line}", crate::display::short_name(path));
                 }
             }
         };
@@ -51,14 +51,14 @@ pub async fn run(
             CheckOutcome::Differs(differences) => {
                 same = false;
                 for difference in &differences {
-                    eprintln!("error: {}", describe_difference(dir, path, difference));
+                    say!("error: {}", describe_difference(dir, path, difference));
                 }
             }
             CheckOutcome::Failed(failure) => {
                 same = false;
-                eprintln!("error: '{shown}' does not build again: {failure}");
+                say!("error: '{shown}' does not build again: {failure}");
             }
-            other => eprintln!("warning: {other:?}"),
+            other => say!("warning: {other:?}"),
         }
     }
     Ok(same)

@@ -11,6 +11,8 @@ use tvix_store_api::{StoreError, StoreUri};
 pub enum CliError {
     #[error("cannot start")]
     Runtime(#[source] io::Error),
+    #[error("{message}")]
+    Limit { message: String },
     #[error("cannot open store '{uri}'")]
     OpenStore {
         uri: StoreUri,
@@ -29,18 +31,13 @@ pub enum CliError {
         file: PathBuf,
         source: tvix_store_api::BoxError,
     },
-    #[error("what store '{uri}' is given makes no sense")]
+    #[error("cannot use store '{uri}'")]
     CacheOption {
         uri: StoreUri,
         source: tvix_store_api::BoxError,
     },
     #[error(transparent)]
     Store(Box<StoreError>),
-    #[error("'{text}' is not a store path")]
-    StorePath {
-        text: String,
-        source: nix_compat::store_path::StorePathError,
-    },
     #[error("cannot read the key '{file}'")]
     Key {
         file: PathBuf,
@@ -89,6 +86,10 @@ pub enum CliError {
     Terminal(#[source] rustyline::error::ReadlineError),
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    #[error("refusing to write an archive to a terminal; redirect standard output")]
+    ArchiveToTerminal,
+    #[error("interrupted by the user")]
+    Interrupted,
 }
 
 impl CliError {

@@ -13,6 +13,7 @@ use tvix_eval_api::EvalRequest;
 
 use crate::args::EvalArgs;
 use crate::error::CliError;
+use crate::output::say;
 use crate::{imports, source};
 
 /// How a value is printed.
@@ -57,21 +58,21 @@ pub async fn run(mut args: EvalArgs) -> std::result::Result<ExitCode, CliError> 
     imports::follow(events, &args.building, args.read_write_mode).await?;
     match result.await {
         Ok(Ok(text)) => {
-            let mut out = std::io::stdout().lock();
+            let mut out = crate::output::stdout();
             out.write_all(&text).map_err(CliError::Output)?;
             out.flush().map_err(CliError::Output)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Err(failure)) => Ok(failed(&failure)),
         Err(_) => {
-            anstream::eprintln!("error: the evaluation ended early");
+            say!("error: the evaluation ended early");
             Ok(ExitCode::from(1))
         }
     }
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    anstream::eprintln!("{}", failure.rendered);
+    say!("{}", failure.rendered);
     ExitCode::from(1)
 }
 

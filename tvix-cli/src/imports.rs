@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use tvix_coordinator::{BuildPolicy, OnFailure, Options};
+use tvix_coordinator::{BuildPolicy, OnFailure, OnVanished, Options};
 use tvix_eval_api::memory::StreamEvaluator;
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
 
 use crate::args::BuildingArgs;
 use crate::error::CliError;
+use crate::output::say;
 use crate::{session, stores};
 
 /// Follows an evaluation to its end, and builds what it imports. `record` adds its derivations and
@@ -36,7 +37,7 @@ async fn listen(mut events: EvalStream) -> Option<Events> {
     let mut held = Vec::new();
     loop {
         match events.next().await? {
-            Ok(EvalEvent::Diagnostic(diagnostic)) => anstream::eprintln!("{}", diagnostic.message),
+            Ok(EvalEvent::Diagnostic(diagnostic)) => say!("{}", diagnostic.message),
             event @ Ok(EvalEvent::Realise(_)) => {
                 held.push(event);
                 return Some(stream::iter(held).chain(events).boxed());
@@ -56,6 +57,8 @@ async fn realise(events: Events, building: &BuildingArgs, record: bool) -> Resul
     let options = Options {
         policy: BuildPolicy::Imports,
         on_failure: OnFailure::Continue,
+        // These events come but once.
+        on_vanished: OnVanished::Fail,
         record_derivations: record,
         ..Options::default()
     };

@@ -40,7 +40,7 @@ pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     for found in &report.roots {
         let root = roots
             .iter()

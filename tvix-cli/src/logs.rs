@@ -55,9 +55,9 @@ impl BuildLogs {
                 };
                 self.open.insert(*build, log);
             }
-            BuildEvent::LogLine { build, text } => {
+            BuildEvent::LogLine { build, text, bytes } => {
                 if let Some(log) = self.open.get_mut(build) {
-                    log.line(text);
+                    log.line(bytes.as_deref().unwrap_or(text.as_bytes()));
                 }
             }
             BuildEvent::BuildSucceeded { build, .. }
@@ -78,12 +78,12 @@ impl BuildLogs {
 }
 
 impl Log {
-    fn line(&mut self, text: &str) {
+    fn line(&mut self, text: &[u8]) {
         if self.file.is_none() {
             self.file = create(&self.path).ok().map(BufWriter::new);
         }
         if let Some(file) = &mut self.file {
-            let _ = writeln!(file, "{text}");
+            let _ = file.write_all(text).and_then(|()| file.write_all(b"\n"));
         }
     }
 }

@@ -19,6 +19,7 @@ use tvix_eval::{Evaluation, Failure};
 
 use crate::args::ReplArgs;
 use crate::error::CliError;
+use crate::output::{answer, say};
 use crate::{imports, source};
 
 const HELP: &str = "\
@@ -45,14 +46,14 @@ pub async fn run(args: ReplArgs) -> std::result::Result<ExitCode, CliError> {
         Ok(Ok(Err(error))) => Err(CliError::Terminal(error)),
         Ok(Err(failure)) => Ok(failed(&failure)),
         Err(_) => {
-            anstream::eprintln!("error: the evaluation ended early");
+            say!("error: the evaluation ended early");
             Ok(ExitCode::from(2))
         }
     }
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    anstream::eprintln!("{}", failure.rendered);
+    say!("{}", failure.rendered);
     ExitCode::from(2)
 }
 
@@ -92,7 +93,7 @@ impl<'i, 'h> Repl<'i, 'h> {
                         break;
                     }
                     if let Err(error) = self.line(line.trim()) {
-                        anstream::eprintln!("{}", self.interp.render(&error));
+                        say!("{}", self.interp.render(&error));
                     }
                 }
                 Err(ReadlineError::Interrupted) => {}
@@ -112,12 +113,12 @@ impl<'i, 'h> Repl<'i, 'h> {
         match command {
             "" => Ok(()),
             ":?" | ":help" => {
-                println!("{HELP}");
+                answer!("{HELP}");
                 Ok(())
             }
             ":l" => self.load(rest.trim()),
             ":t" => {
-                println!("{}", self.value(rest)?.type_phrase());
+                answer!("{}", self.value(rest)?.type_phrase());
                 Ok(())
             }
             ":p" => {
@@ -128,12 +129,12 @@ impl<'i, 'h> Repl<'i, 'h> {
             ":b" => {
                 let cell = self.interp.cell(self.value(rest)?);
                 for (output, path) in self.interp.build_derivation(cell)? {
-                    println!("{output} -> {path}");
+                    answer!("{output} -> {path}");
                 }
                 Ok(())
             }
             command if command.starts_with(':') => {
-                anstream::eprintln!("error: unknown command '{command}'; ':?' lists them");
+                say!("error: unknown command '{command}'; ':?' lists them");
                 Ok(())
             }
             _ => match definition(line) {
@@ -155,7 +156,7 @@ impl<'i, 'h> Repl<'i, 'h> {
     fn print(&self, value: Value<'h>) -> Result<()> {
         let mut out = Vec::new();
         self.interp.print(value, &mut out)?;
-        println!("{}", String::from_utf8_lossy(&out));
+        answer!("{}", String::from_utf8_lossy(&out));
         Ok(())
     }
 
@@ -179,7 +180,7 @@ impl<'i, 'h> Repl<'i, 'h> {
             .interp
             .expect_attrs(cell, Pos::NONE, "while loading a file")?;
         let entries = self.interp.by_name(attrs);
-        println!("added {} names", entries.len());
+        answer!("added {} names", entries.len());
         for (name, attr) in entries {
             self.define(&String::from_utf8_lossy(name), attr.value);
         }

@@ -4,10 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::{DRV_SUFFIX, StorePath};
-use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
+use tvix_store_api::{Store as _, StoreExt as _};
 
 use crate::error::describe;
 
@@ -95,12 +94,9 @@ impl<'s> Resolver<'s> {
             let path = match known {
                 Some(path) => path,
                 None => {
-                    let hash = resolved.masked_hash_modulo(dir, |_| None);
-                    let id = DrvOutput {
-                        drv_hash: hash.map_err(|error| describe(&error))?.hash,
-                        output: output.clone(),
-                    };
-                    let found = self.store.realisation(&id).await;
+                    let drv_path = resolved.path(dir).map_err(|error| describe(&error))?;
+                    let keys = resolved.realisation_keys(dir, &drv_path);
+                    let found = self.store.realisation_of(keys, output).await;
                     let found = found.map_err(|error| describe(&error))?;
                     let name = &derivation.name;
                     let missing =

@@ -1,4 +1,4 @@
-//! Running a session of the coordinator: shown, logged, cancelled by Ctrl-C.
+//! Running a session of the coordinator: shown, logged, cancelled by signals.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,9 @@ use crate::caches;
 use crate::display::{Display, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
+use crate::interrupt::{self, Orderly};
 use crate::logs::{self, BuildLogs};
+use crate::output::say;
 
 /// Runs a session to its end, and says what failed. Limits of builds are added to `options`.
 pub async fn run(
@@ -32,14 +34,18 @@ pub async fn run(
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
     let mut coordinator = coordinator(args, store, evaluator, options)?;
-    for (priority, substituter) in
-        caches::substituters(&args.substitute, &dir, &args.netrc_file).await
-    {
+    let network = caches::Network {
+        netrc: &args.netrc_file,
+        transfer: &args.transfer,
+    };
+    for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);
-    cancel_on_ctrl_c(&session);
+    let _orderly = Orderly::begin();
+    cancel_when_interrupted(&session);
     let mut display = Display::new(dir.clone(), args.print_build_logs);
+    let log_shown = display.shows_logs();
     while let Some(event) = session.next().await {
         display.event(&event.event);
         logs.event(&event.event);
@@ -52,12 +58,17 @@ pub async fn run(
     if let Some(events) = &mut events {
         events.flush()?;
     }
-    let failures = show_failures(&report, &dir, |drv_path| logs.path(drv_path));
-    eprint!("{failures}");
-    Ok(report)
+    let failures = show_failures(&report, &dir, log_shown, |drv_path| logs.path(drv_path));
+    if !failures.is_empty() {
+        say!("{}", failures.trim_end());
+    }
+    match report.status {
+        Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
+        _ => Ok(report),
+    }
 }
 
-/// What every machine has, as Nix has it: these are hints of where to build.
+/// Features that every machine has, as with Nix: they are hints of where to build.
 const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
 
 /// Where build directories of failed builds are kept, if that was asked for: on the file system that
@@ -80,12 +91,16 @@ pub fn builder(
     let features = FEATURES.into_iter().map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
-        .features(features.chain(args.system_features.iter().cloned()))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
         .sandbox(!args.no_sandbox)
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
         .ahead(ahead);
+    // Beside what the machine was found to have.
+    sandbox.features.extend(features);
+    sandbox
+        .features
+        .extend(args.system_features.iter().cloned());
     sandbox.systems.extend(args.extra_platforms.iter().cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;
@@ -150,16 +165,12 @@ pub fn in_order_of(asked_for: &[String], report: &mut Report) {
     report.roots.sort_by_cached_key(|root| place(&root.name));
 }
 
-/// The first Ctrl-C ends the session in order, the second one at once.
-fn cancel_on_ctrl_c(session: &Session) {
+/// A signal ends the session in order.
+fn cancel_when_interrupted(session: &Session) {
     let cancel = session.cancellation();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            cancel.cancel();
-        }
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(2);
-        }
+        interrupt::token().cancelled().await;
+        cancel.cancel();
     });
 }
 

@@ -7,6 +7,19 @@ use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
 
 use crate::error::CliError;
 
+/// Parameters of stores on this file system: their root, how writes reach the disk, and those of Nix
+/// that change nothing here.
+const PARAMETERS: [&str; 8] = [
+    "durability",
+    "path-info-cache-size",
+    "priority",
+    "read-only",
+    "root",
+    "system-features",
+    "trusted",
+    "want-mass-query",
+];
+
 /// Opens the store that was asked for, or the usual one.
 pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     open_as(uri, false).await
@@ -22,6 +35,22 @@ async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, C
     let uri = uri.unwrap_or_else(usual);
     let Some(root) = uri.local_root() else {
         return Err(CliError::UnsupportedStore(uri));
+    };
+    let refuse = |source: tvix_store_api::BoxError| CliError::CacheOption {
+        uri: uri.clone(),
+        source,
+    };
+    let known = uri.expect_parameters(&PARAMETERS);
+    known.map_err(|error| refuse(error.into()))?;
+    let read_only = match uri.parameter("read-only") {
+        None | Some("false") => read_only,
+        Some("true") => true,
+        Some(other) => {
+            let message = format!(
+                "parameter 'read-only' has invalid value '{other}', expected 'true' or 'false'"
+            );
+            return Err(refuse(message.into()));
+        }
     };
     let mut options = LocalStoreOptions::new(root).read_only(read_only);
     match uri.parameter("durability") {

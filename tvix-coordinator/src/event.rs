@@ -120,6 +120,14 @@ pub enum BuildEvent {
         /// Why.
         message: String,
     },
+    /// A substituter has realisations of floating outputs that are not believed, so these are built or
+    /// sought elsewhere. The first of a session is told of each substituter.
+    RealisationRefused {
+        /// The substituter's name.
+        substituter: Arc<str>,
+        /// Why, and what to do about it.
+        message: String,
+    },
     /// A derivation turned out to be the same as another once its inputs were known.
     Resolved {
         /// The derivation.
@@ -136,12 +144,31 @@ pub enum BuildEvent {
         /// The builder's name.
         builder: Arc<str>,
     },
+    /// A build waits for something that another process does, and uses no slot meanwhile.
+    BuildWaiting {
+        /// Which build.
+        build: u64,
+        /// The derivation.
+        drv_path: StorePath,
+        /// The path whose lock it waits for.
+        lock: String,
+    },
+    /// A build that waited goes on.
+    BuildResumed {
+        /// Which build.
+        build: u64,
+        /// The derivation.
+        drv_path: StorePath,
+    },
     /// A build wrote a line to its log.
     LogLine {
         /// Which build.
         build: u64,
         /// The line, without the newline; what is not UTF-8 is replaced.
         text: String,
+        /// The bytes of a line that is not UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<Vec<u8>>,
     },
     /// A builder is done and has no way to push; the outputs are on their way to the store.
     PushStarted {
@@ -206,6 +233,12 @@ pub enum BuildEvent {
         build: u64,
         /// The derivation.
         drv_path: StorePath,
+    },
+    /// Something that was built or found meanwhile vanished from the store, as another process
+    /// collects garbage. Everything is evaluated and looked up again, once.
+    Restarted {
+        /// What vanished.
+        message: String,
     },
     /// The session is over.
     Finished {

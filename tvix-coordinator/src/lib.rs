@@ -57,5 +57,5 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
 
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
-pub use options::{BuildPolicy, Decision, OnFailure, Options, RetryPolicy};
+pub use options::{BuildPolicy, Decision, OnFailure, OnVanished, Options, RetryPolicy};
 pub use report::{Counts, Failure, FailureCause, Report, RootReport, Skipped, Status};

@@ -79,6 +79,18 @@ impl RetryPolicy {
     }
 }
 
+/// What happens when inputs of builds vanish from the store, as collectors of other programs may remove
+/// them in spite of this process's roots.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnVanished {
+    /// Everything is evaluated, looked up and, where it is missing, built again, once.
+    #[default]
+    Restart,
+    /// The builds fail, for evaluators that cannot evaluate the same again.
+    Fail,
+}
+
 /// How a session goes about its work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -93,6 +105,8 @@ pub struct Options {
     pub max_substitutions: Option<usize>,
     /// When to try again.
     pub retry: RetryPolicy,
+    /// What happens when inputs of builds vanish.
+    pub on_vanished: OnVanished,
     /// When to give up on a build.
     pub limits: BuildLimits,
     /// Cores for each build; 0 for all.

@@ -88,6 +88,11 @@ pub enum FailureCause {
         /// What the last one said.
         message: String,
     },
+    /// Inputs that were valid vanished from the store.
+    InputsGone {
+        /// Which, and how the build failed.
+        message: String,
+    },
     /// The store cannot take it or what it needs.
     Store {
         /// What the store said.
@@ -157,7 +162,7 @@ impl fmt::Display for FailureCause {
         match self {
             Self::Build { failure } => fmt::Display::fmt(failure, f),
             Self::Builder { message } | Self::Invalid { message } => f.write_str(message),
-            Self::Store { message } => f.write_str(message),
+            Self::Store { message } | Self::InputsGone { message } => f.write_str(message),
             Self::MissingInput { input } => {
                 write!(
                     f,

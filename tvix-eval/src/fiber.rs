@@ -157,7 +157,8 @@ impl<'h> Interp<'h> {
                                 None => DefaultStack::new(self.stack_size()).map_err(|error| {
                                     Error::new(
                                         ErrorKind::Limit,
-                                        format!("cannot get a stack to evaluate on: {error}"),
+                                        format!("cannot get a stack to evaluate on: {error}; if there is a limit of \
+                                             address space, raise it (ulimit -v)"),
                                     )
                                 })?,
                             };

@@ -1,6 +1,7 @@
 //! What can go wrong in a store.
 
 use nix_compat::nixhash::NixHash;
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
 
@@ -112,6 +113,36 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
+    /// The store has the path without a signature of a trusted key, and its content address has
+    /// the form of Nix 2.17 to 2.34, which contents with fewer references to themselves share.
+    #[error(
+        "store '{store}' has '{path}' without a signature of a trusted key, and its content \
+         address does not say where it refers to itself (a path of Nix 2.17 to 2.34): sign it"
+    )]
+    WeakAddress {
+        /// The store.
+        store: StoreUri,
+        /// The path.
+        path: StorePath,
+    },
+    /// The store has a realisation that no trusted key has signed: nothing else vouches for it.
+    #[error("store '{store}' has a realisation of '{id}' without a signature of a trusted key")]
+    UntrustedRealisation {
+        /// The store.
+        store: StoreUri,
+        /// The output.
+        id: Box<DrvOutput>,
+    },
+    /// What the store has as the realisation of an output is none, or is that of another output.
+    #[error("store '{store}' has a bad realisation of '{id}'")]
+    BadRealisation {
+        /// The store.
+        store: StoreUri,
+        /// The output.
+        id: Box<DrvOutput>,
+        /// What is wrong.
+        source: BoxError,
+    },
     /// What the store says of a path makes no sense, or is said of another path.
     #[error("store '{store}' has a bad description of '{path}'")]
     BadInfo {
@@ -137,6 +168,14 @@ pub enum StoreError {
     ReadOnly {
         /// The store.
         store: StoreUri,
+    },
+    /// The store does not answer.
+    #[error("cannot reach {}: {reason}", store.place())]
+    Unreachable {
+        /// The store.
+        store: StoreUri,
+        /// Why not, as in "name or service not known".
+        reason: String,
     },
     /// The back end failed.
     #[error("store '{store}' failed while {action}")]
@@ -181,9 +220,13 @@ impl StoreError {
             Self::Backend { retryable, .. } => Fault::Backend {
                 retryable: *retryable,
             },
-            Self::Untrusted { .. } | Self::BadInfo { .. } | Self::Lie { .. } => {
-                Fault::Backend { retryable: false }
-            }
+            Self::Unreachable { .. } => Fault::Backend { retryable: true },
+            Self::Untrusted { .. }
+            | Self::WeakAddress { .. }
+            | Self::UntrustedRealisation { .. }
+            | Self::BadRealisation { .. }
+            | Self::BadInfo { .. }
+            | Self::Lie { .. } => Fault::Backend { retryable: false },
             Self::Bug { .. } => Fault::Bug,
             _ => Fault::Caller,
         }

@@ -172,7 +172,16 @@ pub trait Store: Send + Sync + Debug {
     /// [`StoreExt::local_path`]: crate::StoreExt::local_path
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError>;
 
-    /// Which path an output turned out to have, if this store remembers.
+    /// Which path an output turned out to have, if this store remembers. The path need not be valid
+    /// any more.
+    ///
+    /// What is known by one of the keys of an output ([`DrvKey`]) need not be known by the other.
+    ///
+    /// [`DrvKey`]: nix_compat::realisation::DrvKey
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::UntrustedRealisation`], [`StoreError::BadRealisation`]; those of reading.
     async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError>;
 
     /// Remembers which path an output turned out to have, as far as this store remembers such

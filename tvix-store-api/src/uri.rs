@@ -42,6 +42,14 @@ pub enum StoreUriError {
         /// The parameter.
         parameter: String,
     },
+    /// A parameter that stores of this kind do not have.
+    #[error("unknown parameter '{parameter}' for a store of the kind '{scheme}'")]
+    UnknownParameter {
+        /// The kind of store, as in `https`.
+        scheme: String,
+        /// The parameter.
+        parameter: String,
+    },
     /// A percent escape that is none.
     #[error("store '{uri}' holds an invalid percent escape")]
     InvalidEscape {
@@ -88,6 +96,47 @@ impl StoreUri {
     /// A parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.0.parameters.get(name).map(String::as_str)
+    }
+
+    /// The parameters, by name.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parameters = self.0.parameters.iter();
+        parameters.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The error for a parameter that stores of this kind do not have.
+    pub fn unknown_parameter(&self, parameter: &str) -> StoreUriError {
+        StoreUriError::UnknownParameter {
+            scheme: self.0.scheme.clone(),
+            parameter: parameter.to_owned(),
+        }
+    }
+
+    /// Refuses parameters that are not among `known`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreUriError::UnknownParameter`] for the first one.
+    pub fn expect_parameters(&self, known: &[&str]) -> Result<(), StoreUriError> {
+        match self.parameters().find(|(name, _)| !known.contains(name)) {
+            Some((name, _)) => Err(self.unknown_parameter(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The URI without parameters and without a password, as messages show it.
+    pub fn place(&self) -> String {
+        let location = self.location();
+        let (host, path) = match location.find('/') {
+            Some(end) => location.split_at(end),
+            None => (location, ""),
+        };
+        let host = host.rsplit('@').next().unwrap_or_default();
+        match self.scheme() {
+            "http" | "https" => format!("{}://{host}{path}", self.scheme()),
+            "local" | "daemon" | "auto" => self.to_string(),
+            scheme => format!("{scheme}://{location}"),
+        }
     }
 
     /// The root of a local store.
@@ -226,6 +275,25 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn parameters_and_places() {
+        let uri: StoreUri = "https://me:secret@c.example.org/x?b=2&a=1".parse().unwrap();
+        assert_eq!(
+            uri.parameters().collect::<Vec<_>>(),
+            [("a", "1"), ("b", "2")]
+        );
+        uri.expect_parameters(&["a", "b", "c"]).unwrap();
+        let error = uri.expect_parameters(&["a"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown parameter 'b' for a store of the kind 'https'"
+        );
+        assert_eq!(uri.place(), "https://c.example.org/x");
+        assert_eq!(StoreUri::local("/x").place(), "local?root=/x");
+        let s3: StoreUri = "s3://bucket?region=x".parse().unwrap();
+        assert_eq!(s3.place(), "s3://bucket");
     }
 
     #[test]

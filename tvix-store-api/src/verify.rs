@@ -21,6 +21,8 @@
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar::{Event, NarError, Parser, Problem};
+#[cfg(doc)]
+use nix_compat::nixhash::SelfReferenceHashes;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{PathReferences, StoreDir, StorePath, content_addressed_path};
@@ -73,6 +75,11 @@ pub fn check_address(dir: &StoreDir, info: &PathInfo) -> Result<(), StoreError> 
 /// Checks a NAR, as it comes, against what its [`PathInfo`] announces: that it is well-formed,
 /// its size, its hash, and the hash of its content address. Never holds more than a name.
 ///
+/// The content address of a NAR that refers to itself may have either form of
+/// [`SelfReferenceHashes`], as paths of Nix 2.17 to 2.34 have the second one. That form fixes the
+/// contents only together with the NAR hash; where nothing else vouches for the NAR hash,
+/// [`BinaryCache`](crate::cache::BinaryCache) accepts the first form alone.
+///
 /// What it does not check: that the path follows from the content address
 /// ([`check_address`]), and that the references are valid.
 pub struct NarVerifier {
@@ -86,7 +93,8 @@ pub struct NarVerifier {
 }
 
 /// Recomputes a content address that does not follow from the NAR's hash.
-struct AddressVerifier {
+pub(crate) struct AddressVerifier {
+    path: StorePath,
     expected: NixHash,
     hashed: Hashed,
 }
@@ -101,7 +109,8 @@ enum Hashed {
 }
 
 impl AddressVerifier {
-    fn new(info: &PathInfo) -> Option<Self> {
+    /// `None` if there is no address, or one that follows from the NAR's hash.
+    pub(crate) fn new(info: &PathInfo) -> Option<Self> {
         let ContentAddress { method, hash } = info.ca.as_ref()?;
         let algo = hash.algo();
         let hashed = match method {
@@ -116,11 +125,15 @@ impl AddressVerifier {
                 _ => Hashed::Nar(NixHasher::new(algo)),
             },
         };
-        let expected = hash.clone();
-        Some(Self { expected, hashed })
+        Some(Self {
+            path: info.path.clone(),
+            expected: hash.clone(),
+            hashed,
+        })
     }
 
-    fn event(&mut self, event: Event<'_>) {
+    /// Takes an event of the archive: of a single file, its contents are hashed.
+    pub(crate) fn event(&mut self, event: Event<'_>) {
         let Hashed::File(file) = &mut self.hashed else {
             return;
         };
@@ -140,11 +153,40 @@ impl AddressVerifier {
         }
     }
 
-    fn nar(&mut self, bytes: &[u8]) {
+    /// Takes bytes of the archive.
+    pub(crate) fn nar(&mut self, bytes: &[u8]) {
         match &mut self.hashed {
             Hashed::File(_) => {}
             Hashed::Nar(hasher) => hasher.update(bytes),
             Hashed::Modulo(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Says that the archive has ended.
+    pub(crate) fn finish(self) -> Result<(), StoreError> {
+        let Self {
+            path,
+            expected,
+            hashed,
+        } = self;
+        let actual = match hashed {
+            Hashed::File(Some(hasher)) | Hashed::Nar(hasher) => hasher.finish(),
+            Hashed::Modulo(hasher) => {
+                let hashes = hasher.finish_both();
+                if hashes.contains(&expected) {
+                    return Ok(());
+                }
+                hashes.with_offsets
+            }
+            Hashed::File(None) => return Err(StoreError::NotAFile { path }),
+        };
+        match actual == expected {
+            true => Ok(()),
+            false => Err(StoreError::HashMismatch {
+                path,
+                expected,
+                actual,
+            }),
         }
     }
 }
@@ -241,24 +283,7 @@ impl NarVerifier {
                 actual: NixHash::Sha256(actual),
             });
         }
-        let Some(AddressVerifier { expected, hashed }) = self.address else {
-            return Ok(());
-        };
-        let actual = match hashed {
-            Hashed::File(Some(hasher)) | Hashed::Nar(hasher) => hasher.finish(),
-            Hashed::Modulo(hasher) => hasher.finish(),
-            Hashed::File(None) => {
-                return Err(StoreError::NotAFile { path: self.path });
-            }
-        };
-        if actual == expected {
-            return Ok(());
-        }
-        Err(StoreError::HashMismatch {
-            path: self.path,
-            expected,
-            actual,
-        })
+        self.address.map_or(Ok(()), AddressVerifier::finish)
     }
 
     fn size_mismatch(&self) -> StoreError {
@@ -280,6 +305,7 @@ pub(crate) fn malformed(path: &StorePath, error: NarError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use nix_compat::nar::Writer;
+    use nix_compat::nixhash::SelfReferenceHashes;
     use nix_compat::sorted::SortedSet;
     use nix_compat::store_path::fixed_output_path;
 
@@ -324,6 +350,59 @@ mod tests {
         let info = fixed(flat, NixHash::digest(HashAlgo::Sha256, b"x"), &executable);
         let error = verify(&info, &executable).unwrap_err();
         assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
+    }
+
+    /// A NAR that refers to itself, under the path of its address in the form that `form` picks.
+    fn addressed_to_itself(
+        form: impl Fn(SelfReferenceHashes) -> NixHash,
+        contents: impl Fn(&str) -> String,
+    ) -> (PathInfo, Vec<u8>) {
+        let dir = StoreDir::default();
+        let scratch: StorePath = "00bgd045z0d4icpbc2yyz4gx48ak44la-self".parse().unwrap();
+        let made = nar(false, contents(&scratch.hash_part()).as_bytes());
+        let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &scratch);
+        hasher.update(&made);
+        let address = ContentAddress {
+            method: ContentAddressMethod::NixArchive,
+            hash: form(hasher.finish_both()),
+        };
+        let references = PathReferences {
+            to_self: true,
+            ..Default::default()
+        };
+        let name = scratch.name().clone();
+        let path = content_addressed_path(&dir, name, &address, &references).unwrap();
+        let made = nar(false, contents(&path.hash_part()).as_bytes());
+        let mut info = PathInfo::new(path.clone(), digest(&made), made.len() as u64);
+        info.references = SortedSet::from([path]);
+        info.ca = Some(address);
+        (info, made)
+    }
+
+    #[test]
+    fn contents_that_refer_to_themselves_have_two_forms() {
+        let contents = |own: &str| format!("{own} and {own}");
+        let forms: [fn(SelfReferenceHashes) -> NixHash; 2] =
+            [|it| it.with_offsets, |it| it.without_offsets];
+        let mut paths = Vec::new();
+        for form in forms {
+            let (info, made) = addressed_to_itself(form, contents);
+            verify(&info, &made).unwrap();
+            // Either is a hash of all contents.
+            let mut info = info;
+            let own = info.path.hash_part();
+            let changed = nar(false, format!("{own} or  {own}").as_bytes());
+            info.nar_hash = digest(&changed);
+            let error = verify(&info, &changed).unwrap_err();
+            assert!(matches!(error, StoreError::HashMismatch { .. }), "{error}");
+            paths.push(info.path);
+        }
+        assert_ne!(paths[0], paths[1]);
+        // Neither form.
+        let other = |_| NixHash::digest(HashAlgo::Sha256, b"something else");
+        let (info, made) = addressed_to_itself(other, contents);
+        let error = verify(&info, &made).unwrap_err();
+        assert!(matches!(error, StoreError::HashMismatch { .. }), "{error}");
     }
 
     #[test]

@@ -206,6 +206,85 @@ async fn equal_files_become_one() {
     assert_eq!((report.paths.len(), report.unused_links), (1, 2));
 }
 
+/// Empty files and symbolic links are linked as well, as `nix-store --optimise` of 2.8 and 2.34.8
+/// does: what is equal has one inode, and `.links` a name of it.
+#[tokio::test]
+async fn empty_files_and_symbolic_links_share() {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::symlink;
+    let root = Root::new();
+    let store = open(&root.path().join("store"));
+    let folder = root.path().join("folder");
+    fs::create_dir_all(folder.join("d")).unwrap();
+    for name in ["e1", "e2", "d/e3", "ex"] {
+        fs::write(folder.join(name), "").unwrap();
+    }
+    for name in ["f1", "f2", "x1"] {
+        fs::write(folder.join(name), "same\n").unwrap();
+    }
+    for name in ["ex", "x1"] {
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for (name, target) in [("l1", "x"), ("l2", "x"), ("l3", "y"), ("d/l4", "x")] {
+        symlink(target, folder.join(name)).unwrap();
+    }
+    let first = add(&store, &folder, "a").await.unwrap();
+    fs::write(folder.join("f2"), "other\n").unwrap();
+    let second = add(&store, &folder, "b").await.unwrap();
+    let top = add(&store, &folder.join("l1"), "lk").await.unwrap();
+    let report = store.optimise(OptimiseOptions::default()).await.unwrap();
+    // Of 23 files and links, 7 are kept.
+    assert_eq!((report.files, report.shared), (23, 16));
+    let links = store.real_store_dir().join(".links");
+    let mut found: BTreeMap<u64, (String, u64)> = BTreeMap::new();
+    for entry in fs::read_dir(&links).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.path().symlink_metadata().unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        found.insert(metadata.ino(), (name, metadata.nlink()));
+    }
+    // Names and numbers of links are those of Nix.
+    let mut names: Vec<_> = found.values().cloned().collect();
+    names.sort();
+    let expected = [
+        ("08m9shh7m0v5bk805531pb1y0h6psm3x6xkzcmz7f54mhlfk4vb2", 2),
+        ("0ip26j2h11n1kgkz36rl4akv694yz65hr72q4kv4b3lxcbi65b3p", 7),
+        ("1216b33aa5hzvgha7dh3shasgfd03y13s2x6pccxkm68h71psn0d", 3),
+        ("146m62fh059g7arnrjh6a7yh4q879r36fsm4a5c4dbd6ja2hpq1l", 3),
+        ("1bsadkv09jb3raxyaiia8cf660bdx3harmx9mp08di2fi152xx4x", 4),
+        ("1d6zyhr3yvx7xayifvpkf2x46qrym7xllznh96652dkln231x55v", 8),
+        ("1djdn8459n3lg0h5bwfyqc1fq68mymc35jy05m9v8ga68kkhxxff", 3),
+    ];
+    assert_eq!(
+        names,
+        expected.map(|(name, count)| (name.to_owned(), count))
+    );
+    let inode = |path: &StorePath, name: &str| {
+        let place = store.real_path(path).join(name);
+        place.symlink_metadata().unwrap().ino()
+    };
+    for name in [
+        "e1", "e2", "d/e3", "ex", "f1", "f2", "x1", "l1", "l2", "l3", "d/l4",
+    ] {
+        for path in [&first, &second] {
+            assert!(found.contains_key(&inode(path, name)), "{name}");
+        }
+    }
+    let top_inode = store.real_path(&top).symlink_metadata().unwrap().ino();
+    assert_eq!(top_inode, inode(&first, "l1"));
+    for path in [&first, &second, &top] {
+        store.verify(path).await.unwrap();
+    }
+    let all = VerifyOptions::default().contents(true);
+    assert!(store.verify_all(all).await.unwrap().is_sound());
+    let again = store.optimise(OptimiseOptions::default()).await.unwrap();
+    assert_eq!(again.shared, 0);
+    drop(store);
+    let store = open(&root.path().join("store"));
+    let report = store.collect_garbage(GcOptions::default()).await.unwrap();
+    assert_eq!((report.paths.len(), report.unused_links), (3, 7));
+}
+
 /// A damaged link does not spread: who would be linked to it is looked at first.
 #[tokio::test]
 async fn damage_does_not_spread() {
@@ -309,4 +388,92 @@ async fn what_no_store_holds_is_named() {
         .unwrap_err();
     assert!(missing.to_string().contains("missing"), "{missing}");
     assert_eq!(store.all_valid_paths().await.unwrap(), []);
+}
+
+/// Contents are compared with their content address too, as whoever copies them does, not with the
+/// hash of the archive alone.
+#[tokio::test]
+async fn contents_that_are_not_those_of_their_address() {
+    use nix_compat::content_address::ContentAddress;
+    use nix_compat::nixhash::NixHash;
+    use nix_compat::store_path::{PathReferences, StoreDir, content_addressed_path};
+    use tvix_store_api::MemoryStore;
+    use tvix_store_api::local_fs::OutputTree;
+    let root = Root::new();
+    let store = open(&root.path().join("store"));
+    let dir = StoreDir::default();
+    for (method, algo, to_self) in [
+        (
+            ContentAddressMethod::Flat,
+            nix_compat::nixhash::HashAlgo::Sha1,
+            false,
+        ),
+        (
+            ContentAddressMethod::Flat,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::Text,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha512,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            false,
+        ),
+        (
+            ContentAddressMethod::NixArchive,
+            nix_compat::nixhash::HashAlgo::Sha256,
+            true,
+        ),
+    ] {
+        let address = ContentAddress {
+            method,
+            hash: NixHash::digest(algo, b"something else"),
+        };
+        let references = PathReferences {
+            to_self,
+            ..Default::default()
+        };
+        let name = "x".parse().unwrap();
+        let path = content_addressed_path(&dir, name, &address, &references).unwrap();
+        let scratch = store.scratch().unwrap();
+        let own = if to_self {
+            path.to_string()
+        } else {
+            String::new()
+        };
+        fs::write(scratch.path(), format!("contents {own}")).unwrap();
+        let tree = OutputTree {
+            owner: fs::metadata(scratch.path()).unwrap().uid(),
+            scratch: scratch.path().to_owned(),
+            path: path.clone(),
+            deriver: None,
+            ca: Some(address),
+        };
+        store.import_outputs(vec![tree], vec![]).await.unwrap();
+        let options = VerifyOptions::default()
+            .contents(true)
+            .paths(vec![path.clone()]);
+        let report = store.verify_all(options).await.unwrap();
+        let [damaged] = &report.damaged[..] else {
+            panic!("{method:?} {algo}: {report:?}");
+        };
+        assert!(
+            matches!(
+                &damaged.damage,
+                Damage::Contents(StoreError::HashMismatch { .. })
+            ),
+            "{damaged:?}"
+        );
+        let to = MemoryStore::new(dir.clone());
+        store.copy_closure(&to, &[path]).await.unwrap_err();
+    }
 }

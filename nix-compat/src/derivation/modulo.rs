@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::aterm::{InputHashes, Masked, write_aterm};
 use super::{Derivation, Output};
 use crate::nixhash::sha256;
+use crate::realisation::DrvKey;
 use crate::store_path::{StoreDir, StorePath};
 
 /// A derivation's hash modulo fixed outputs.
@@ -58,6 +59,18 @@ impl Derivation {
         let floating = outputs.all(|(_, output)| matches!(output, Output::Floating { .. }));
         let hash = floating.then(|| self.masked_hash_modulo(dir, input).ok())??;
         Some(hash.hash)
+    }
+
+    /// The keys by which realisations of this derivation are known, whose `.drv` file is `path`, if
+    /// its outputs are floating and it is resolved: those that need nothing but the derivation. That
+    /// of Nix since 2.35 comes first.
+    pub fn realisation_keys(&self, dir: &StoreDir, path: &StorePath) -> Vec<DrvKey> {
+        if !self.input_drvs.is_empty() {
+            return Vec::new();
+        }
+        let hash = self.realisation_hash(dir, |_| None);
+        let keys = hash.map(|hash| [DrvKey::Path(path.clone()), DrvKey::HashModulo(hash)]);
+        keys.into_iter().flatten().collect()
     }
 
     fn modulo(

@@ -22,8 +22,23 @@ const ALONE: usize = 4 * BUFFER_SIZE;
 ///
 /// As [`dump_path`].
 pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), NarError> {
+    hash_path_while(path, algo, || Ok(()))
+}
+
+/// As [`hash_path`], while `check` has no objection: it is called before each chunk.
+///
+/// # Errors
+///
+/// As [`hash_path`], and [`NarError::Io`] with what `check` returns. That must not be
+/// [`io::ErrorKind::Interrupted`], after which it is called again.
+pub fn hash_path_while(
+    path: &Path,
+    algo: HashAlgo,
+    check: impl FnMut() -> io::Result<()>,
+) -> Result<(NixHash, u64), NarError> {
     std::thread::scope(|scope| {
         let mut sink = Sink {
+            check,
             scope,
             state: State::Alone(NixHasher::new(algo)),
             len: 0,
@@ -33,7 +48,8 @@ pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), NarError
     })
 }
 
-struct Sink<'scope, 'env> {
+struct Sink<'scope, 'env, C> {
+    check: C,
     scope: &'scope Scope<'scope, 'env>,
     state: State<'scope>,
     len: u64,
@@ -54,7 +70,7 @@ fn lost() -> io::Error {
     io::Error::other("the thread that hashes ended before its time")
 }
 
-impl Sink<'_, '_> {
+impl<C> Sink<'_, '_, C> {
     fn spread_out(&mut self) {
         let State::Alone(mut hasher) = std::mem::replace(&mut self.state, State::Lost) else {
             return;
@@ -101,8 +117,9 @@ impl Sink<'_, '_> {
     }
 }
 
-impl Write for Sink<'_, '_> {
+impl<C: FnMut() -> io::Result<()>> Write for Sink<'_, '_, C> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.check)()?;
         if self.len as usize >= ALONE && matches!(self.state, State::Alone(_)) {
             self.spread_out();
         }

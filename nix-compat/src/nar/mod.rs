@@ -57,7 +57,7 @@ pub use dump::{dump_node, dump_path};
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
 #[cfg(unix)]
-pub use hash::hash_path;
+pub use hash::{hash_path, hash_path_while};
 pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};

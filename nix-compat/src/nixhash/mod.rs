@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use algo::HashAlgo;
 pub use hasher::NixHasher;
 pub(crate) use hasher::{sha256, sha256_of};
-pub use self_reference::SelfReferenceHasher;
+pub use self_reference::{SelfReferenceHasher, SelfReferenceHashes};
 
 use crate::nixbase32;
 use crate::serde_text::serde_as_text;

@@ -9,9 +9,9 @@ use crate::store_path::{HASH_PART_LEN, StorePath};
 /// that the hash does not depend on what it will decide: the content address of a NAR that refers
 /// to itself.
 ///
-/// Where the hash part stood is hashed too, behind the bytes, as `|<offset>` for each place, so
-/// that contents that hold zeroes there already have another hash (`HashModuloSink` in
-/// `libstore/references.cc` of Nix 2.8).
+/// The offset of each occurrence is hashed too, after the bytes, as `|<offset>`, so that contents
+/// that hold zeroes there already have another hash. Nix 2.17 to 2.34 leave the offsets out
+/// (NixOS/nix issue 15837): [`finish_both`](Self::finish_both) returns that form as well.
 #[derive(Debug, Clone)]
 pub struct SelfReferenceHasher {
     hasher: NixHasher,
@@ -21,6 +21,23 @@ pub struct SelfReferenceHasher {
     /// Where `pending` begins.
     offset: u64,
     matches: Vec<u64>,
+}
+
+/// The two hashes of contents that refer to themselves. Without self-references they are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelfReferenceHashes {
+    /// With the offsets of self-references: Nix up to 2.16 and since 2.35. It fixes the contents.
+    pub with_offsets: NixHash,
+    /// Without them: Nix 2.17 to 2.34. Contents in which some self-references are replaced by
+    /// zeroes have the same hash, so it does not identify them on its own.
+    pub without_offsets: NixHash,
+}
+
+impl SelfReferenceHashes {
+    /// Whether `hash` is either of them.
+    pub fn contains(&self, hash: &NixHash) -> bool {
+        self.with_offsets == *hash || self.without_offsets == *hash
+    }
 }
 
 const ZEROES: [u8; HASH_PART_LEN] = [0; HASH_PART_LEN];
@@ -56,14 +73,23 @@ impl SelfReferenceHasher {
         self.pending = self.replace(rest, false).to_vec();
     }
 
-    /// The hash of all that came.
-    pub fn finish(mut self) -> NixHash {
+    /// The hash of all that came, with the offsets of self-references.
+    pub fn finish(self) -> NixHash {
+        self.finish_both().with_offsets
+    }
+
+    /// The hash of all that came, in both forms.
+    pub fn finish_both(mut self) -> SelfReferenceHashes {
         let pending = std::mem::take(&mut self.pending);
         self.replace(&pending, true);
+        let without_offsets = self.hasher.clone().finish();
         for offset in &self.matches {
             self.hasher.update(format!("|{offset}").as_bytes());
         }
-        self.hasher.finish()
+        SelfReferenceHashes {
+            with_offsets: self.hasher.finish(),
+            without_offsets,
+        }
     }
 
     /// Hashes `bytes`, which begin at `self.offset`, except for an end that may turn out to be
@@ -118,6 +144,24 @@ mod tests {
             hasher.finish(),
             NixHash::digest(HashAlgo::Sha256, b"nothing of the kind")
         );
+    }
+
+    #[test]
+    fn zeroed_self_references_collide_only_without_offsets() {
+        let part = path().hash_part();
+        let [one, other] = [
+            format!("{part} {part}"),
+            format!("{part} {}", "\0".repeat(32)),
+        ];
+        let both = |contents: &str| {
+            let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path());
+            hasher.update(contents.as_bytes());
+            hasher.finish_both()
+        };
+        let (one, other) = (both(&one), both(&other));
+        assert_eq!(one.without_offsets, other.without_offsets);
+        assert_ne!(one.with_offsets, other.with_offsets);
+        assert!(one.contains(&other.without_offsets) && !one.contains(&other.with_offsets));
     }
 
     proptest! {

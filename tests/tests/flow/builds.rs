@@ -1,12 +1,17 @@
 //! Between coordinator, builder and store.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use nix_compat::derivation::Instantiated;
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{Builder, FailureKind};
+use tvix_build_api::sandbox::SandboxBuilder;
+use tvix_build_api::{
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, FailureKind,
+};
 use tvix_coordinator::{
-    BuildEvent, Coordinator, Decision, FailureCause, OnFailure, Options, Report, Status,
+    BuildEvent, Coordinator, Decision, FailureCause, OnFailure, OnVanished, Options, Report, Status,
 };
 use tvix_eval_api::EvalRequest;
 use tvix_eval_api::memory::InMemoryEvaluator;
@@ -298,4 +303,112 @@ async fn build_failure_fail_response() {
     assert_eq!(*asked.lock().unwrap(), 2);
     assert_eq!(builder.builds().len() - before, 2);
     world.expect_clean().await;
+}
+
+/// Removes a path from the store behind everybody's back before a build of `of` begins, as another
+/// program's collector may.
+#[derive(Debug)]
+struct Vanishing {
+    builder: SandboxBuilder,
+    of: String,
+    path: StorePath,
+    root: std::path::PathBuf,
+    /// How often it does that.
+    times: AtomicUsize,
+    builds: AtomicUsize,
+}
+
+#[async_trait]
+impl Builder for Vanishing {
+    fn profile(&self) -> &BuilderProfile {
+        self.builder.profile()
+    }
+
+    async fn build(
+        &self,
+        request: BuildRequest,
+        context: BuildContext,
+    ) -> Result<BuildOutcome, BuilderError> {
+        self.builds.fetch_add(1, Ordering::SeqCst);
+        let left = self.times.load(Ordering::SeqCst);
+        if request.derivation.name.as_str() == self.of && left > 0 {
+            self.times.store(left - 1, Ordering::SeqCst);
+            let database = self.root.join("nix/var/nix/db/db.sqlite");
+            let database = rusqlite::Connection::open(database).unwrap();
+            database.pragma_update(None, "foreign_keys", "on").unwrap();
+            let removed = database
+                .execute(
+                    "delete from ValidPaths where path = ?",
+                    [absolute(&self.path)],
+                )
+                .unwrap();
+            assert_eq!(removed, 1);
+            let file = self.root.join("nix/store").join(self.path.to_string());
+            std::fs::remove_file(file).unwrap();
+        }
+        self.builder.build(request, context).await
+    }
+}
+
+/// Builds a program whose library vanishes so many times.
+async fn vanishing(times: usize, options: Options) -> (Vec<BuildEvent>, Report, usize) {
+    let world = LocalWorld::new().await;
+    let library = instantiate(shell("library", "echo library > $out"));
+    let program = shell("program", "cat $library > $out").input_env("library", &library, "out");
+    let program = instantiate(program);
+    let evaluator = InMemoryEvaluator::new()
+        .derivation(&library)
+        .root("program", &program);
+    let builder = Arc::new(Vanishing {
+        builder: world.builder(),
+        of: "program".to_owned(),
+        path: library.output_path("out").unwrap(),
+        root: world.root(),
+        times: AtomicUsize::new(times),
+        builds: AtomicUsize::new(0),
+    });
+    let coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
+        .with_builder(builder.clone())
+        .with_options(options);
+    let (events, report) = run(&coordinator, EvalRequest::attrs(["program"])).await;
+    if report.is_success() {
+        assert_eq!(
+            world.read(&program.output_path("out").unwrap()),
+            "library\n"
+        );
+    }
+    let builds = builder.builds.load(Ordering::SeqCst);
+    (events, report, builds)
+}
+
+fn restarts(events: &[BuildEvent]) -> usize {
+    let restarted = |event: &&BuildEvent| matches!(event, BuildEvent::Restarted { .. });
+    events.iter().filter(restarted).count()
+}
+
+#[tokio::test]
+async fn inputs_that_vanish_are_built_again_once() {
+    let (events, report, builds) = vanishing(1, Options::default()).await;
+    assert!(report.is_success(), "{report:#?}");
+    assert_eq!((restarts(&events), builds), (1, 4), "{events:#?}");
+    let (events, report, builds) = vanishing(2, Options::default()).await;
+    let [failure] = &report.failures[..] else {
+        panic!("{report:#?}")
+    };
+    assert!(
+        matches!(failure.cause, FailureCause::InputsGone { .. }),
+        "{failure:?}"
+    );
+    assert_eq!((restarts(&events), builds), (1, 4), "{events:#?}");
+}
+
+#[tokio::test]
+async fn inputs_that_vanish_fail_their_build_where_nothing_can_be_evaluated_again() {
+    let options = Options {
+        on_vanished: OnVanished::Fail,
+        ..Options::default()
+    };
+    let (events, report, builds) = vanishing(1, options).await;
+    assert_eq!(report.status, Status::Error);
+    assert_eq!((restarts(&events), builds), (0, 2), "{events:#?}");
 }

@@ -8,10 +8,12 @@
 mod checks {
     pub mod aterm;
     pub mod database;
+    pub mod decode;
     pub mod nar;
     pub mod narinfo;
     pub mod signature;
     pub mod store_path;
+    pub mod terminal;
 }
 mod memory;
 mod mutate;
@@ -126,6 +128,19 @@ fn signature() {
         corpus("signature", &["narinfo"], ".secret"),
     ];
     fuzz("signature", &corpus.concat(), 1, checks::signature::check);
+}
+
+/// Each is decoded several times.
+#[test]
+fn decode() {
+    let corpus = corpus("decode", &[], "");
+    fuzz("decode", &corpus, 2, checks::decode::check);
+}
+
+#[test]
+fn terminal() {
+    let corpus = corpus("terminal", &[], "");
+    fuzz("terminal", &corpus, 1, checks::terminal::check);
 }
 
 /// Each is a file on the disk.

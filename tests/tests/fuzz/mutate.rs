@@ -22,7 +22,7 @@ impl Chance {
 }
 
 /// Numbers that limits are at, and what formats are made of.
-const PIECES: [&[u8]; 22] = [
+const PIECES: [&[u8]; 34] = [
     &[0; 8],
     &[255; 8],
     &[0xf7, 255, 255, 255, 255, 255, 255, 255],
@@ -45,6 +45,18 @@ const PIECES: [&[u8]; 22] = [
     b"/nix/store/",
     b"18446744073709551616",
     b"sha256:",
+    b"\x1b",
+    b"\x1b[",
+    b"\x1b]0;",
+    b"\x1bP",
+    b"\x1b\\",
+    b"\x07",
+    b"m",
+    b"31;",
+    b"\xc2\x9b",
+    b"\xc2\x9c",
+    b"\r",
+    b"\xe2\x80\xae",
 ];
 
 /// The input with one to four changes, of which some take a part of another one.

@@ -25,6 +25,14 @@ async fn outputs_are_the_same() {
              echo secret > data; chmod 000 data; touch -d @1000000 data; chmod 500 $out/empty",
         )))
         .await;
+    // Modes are no secret of the builder's, and nothing that it locks stays locked.
+    peers
+        .expect_same(&instantiate(shell(
+            "locked",
+            "mkdir -p $out/dir/inner; echo x > $out/dir/inner/file; ln $out/dir/inner/file $out/link
+             chmod 000 $out/link $out/dir/inner $out/dir $out; mkdir locked; chmod 000 locked /build",
+        )))
+        .await;
     let several = instantiate(
         shell(
             "several",
@@ -127,6 +135,8 @@ async fn failures_are_the_same() {
         ("wrong-hash", "echo x > $out", true),
         ("executable", "printf other > $out; chmod +x $out", true),
         ("input-changed", "echo x > $source", false),
+        ("writable-by-all", "mkdir $out; chmod 757 $out", false),
+        ("writable-by-group", "echo x > $out; chmod 664 $out", false),
     ] {
         let source = peers.add_text("source", "text").await;
         let mut builder = shell(name, script)

@@ -4,14 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::FutureExt as _;
-use nix_compat::derivation::Derivation;
 use nix_compat::store_path::{StoreDir, StorePath};
+use tokio_util::sync::CancellationToken;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreUri};
@@ -19,11 +16,14 @@ use tvix_store_api::{Store, StoreUri};
 use super::SandboxOptions;
 use super::deliver::{Claim, KnownStore, claim, deliver};
 use super::engine::{Engine, Scratch, Starting};
+use super::features::check_features;
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
+use super::keep::keep_failed;
 use super::place::Place;
-use super::prepare::{self, KVM, Prepared, Surroundings};
+use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
+use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::attributes::required_features;
 use crate::log::Tail;
@@ -54,7 +54,7 @@ pub struct SandboxBuilder {
     profile: BuilderProfile,
     blame: Blame,
     place: Arc<Place>,
-    options: Arc<SandboxOptions>,
+    pub(super) options: Arc<SandboxOptions>,
     translate: TranslateOptions,
     stores: HashMap<StoreUri, KnownStore>,
 }
@@ -173,16 +173,19 @@ impl SandboxBuilder {
         if let Some(message) = self.profile.unsupported(&request.derivation) {
             return Err(self.blame.unsupported(message));
         }
-        self.check_features(&request.derivation)?;
+        check_features(&self.blame, &request.derivation, self.options.sandbox)?;
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
         let confined = self.options.sandbox
             && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
-        let claimed = match unless_cancelled(context, claim(&self.blame, store, &request)).await? {
-            Claim::Ours(claimed) => claimed,
-            Claim::Made(delivery) => return Ok(delivery),
-        };
+        let claimed =
+            match unless_cancelled(context, claim(&self.blame, store, &request, &context.slot))
+                .await?
+            {
+                Claim::Ours(claimed) => claimed,
+                Claim::Made(delivery) => return Ok(delivery),
+            };
         let started = async {
             if confined {
                 self.start_sandboxed(&dir, &request, context).await
@@ -201,19 +204,29 @@ impl SandboxBuilder {
             running.map_err(|error| self.blame.engine(error))
         })
         .await?;
+        let timers = Timers::start(&request.limits);
         let ran = run(
             running,
             &self.blame,
-            &request.limits,
+            &timers,
             &context.log,
             &context.cancel,
             tail,
             usage,
         );
-        if let Err(trouble) = ran.await {
-            self.keep_failed(&request, &scratch, context, tail).await;
+        let ran = ran.await;
+        // A builder may have changed the modes of its own directories.
+        let reclaimed = scratch.reclaim();
+        reclaimed.map_err(|error| {
+            self.blame
+                .io("reclaiming the directories of a build", error)
+        })?;
+        if let Err(trouble) = ran {
+            keep_failed(self, &request, &scratch, context, tail).await;
             return Err(trouble);
         }
+        let stop = CancellationToken::new();
+        let _stop_on_drop = stop.clone().drop_guard();
         let field = Field {
             blame: self.blame.clone(),
             dir,
@@ -225,6 +238,9 @@ impl SandboxBuilder {
             request,
             outputs,
             checks,
+            disk: self.options.max_disk,
+            // The thread notices when this future is gone.
+            stop: stop.clone(),
         };
         let harvested = self.blocking({
             let scratch = scratch.clone();
@@ -234,32 +250,9 @@ impl SandboxBuilder {
                 field.harvest()
             }
         });
-        let harvested = unless_cancelled(context, harvested).await?;
-        deliver(
-            &self.blame,
-            store,
-            harvested,
-            scratch,
-            claimed,
-            &context.cancel,
-        )
-        .await
-    }
-
-    /// Features that a user has said this machine has, and it has not.
-    fn check_features(&self, derivation: &Derivation) -> Result<(), Trouble> {
-        let required = required_features(derivation);
-        let required = |feature: &str| required.iter().any(|name| name == feature);
-        if required("uid-range") {
-            let message =
-                "it requires a range of users ('uid-range'), and builds have one user here";
-            return Err(self.blame.unsupported(message));
-        }
-        if required("kvm") && self.options.sandbox && !Path::new(KVM).exists() {
-            let message = format!("it requires the system feature 'kvm', and there is no '{KVM}'");
-            return Err(self.blame.unsupported(message));
-        }
-        Ok(())
+        let harvested = timers.within(&context.cancel, harvested).await?;
+        let (blame, cancel) = (&self.blame, &context.cancel);
+        deliver(blame, store, harvested, scratch, claimed, cancel, &timers).await
     }
 
     /// Nothing that is built for one store directory is of use in another.
@@ -413,58 +406,8 @@ impl SandboxBuilder {
         .await
     }
 
-    /// Moves the build directory of a failed build to where such are kept, as far as possible.
-    async fn keep_failed(
-        &self,
-        request: &BuildRequest,
-        scratch: &Arc<Scratch>,
-        context: &BuildContext,
-        tail: &mut Tail,
-    ) {
-        let Some(directory) = self.options.keep_failed.clone() else {
-            return;
-        };
-        // There is nothing to look at after a built-in builder, as in Nix.
-        if request.derivation.builder.starts_with(b"builtin:") {
-            return;
-        }
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!(
-            "nix-build-{}-{}-{number}",
-            request.derivation.name,
-            std::process::id()
-        );
-        let scratch = scratch.clone();
-        let kept = directory.join(name);
-        let to = kept.clone();
-        let moved = self
-            .blocking(move || {
-                use std::os::unix::fs::DirBuilderExt as _;
-                let build = scratch.build_dir();
-                // Private: what builders leave is not for other users.
-                let mut private = std::fs::DirBuilder::new();
-                let _ = private.recursive(true).mode(0o700).create(&directory);
-                let moved = std::fs::rename(&build, to);
-                if moved.is_ok() {
-                    let _ = std::fs::create_dir(&build);
-                }
-                Ok(moved)
-            })
-            .await;
-        let line = match moved {
-            Ok(Ok(())) => format!("note: keeping build directory '{}'", kept.display()),
-            Ok(Err(error)) => format!("note: cannot keep the build directory: {error}"),
-            Err(_) => return,
-        };
-        let line = Bytes::from(line);
-        tail.push(&line);
-        // Whoever has cancelled the build does not wait for its log.
-        let _ = context.log.send(line).now_or_never();
-    }
-
     /// Runs `work` on a thread that may block. It goes on if the future is dropped.
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {

@@ -10,8 +10,9 @@ use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTr
 use super::engine::Scratch;
 use super::harvest::Harvested;
 use super::stream::stream_tree;
+use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
-use crate::{BuildRequest, Delivery, FailureKind, PushedOutput, StreamedOutput};
+use crate::{BuildRequest, BuildSlot, Delivery, FailureKind, PushedOutput, StreamedOutput};
 
 /// A store that the builder knows.
 #[derive(Debug, Clone)]
@@ -52,19 +53,36 @@ pub(super) struct Claimed {
     locks: OutputLocks,
 }
 
-/// Waits until no other process builds or adds the same outputs, if they go to a store that other
-/// processes may use. May be given up at any point.
+/// Waits until nobody else builds or adds the same outputs, if they go to a store that other processes
+/// may use. Whoever waits for long uses no slot meanwhile. May be given up at any point.
 pub(super) async fn claim(
     blame: &Blame,
     store: Option<&KnownStore>,
     request: &BuildRequest,
+    slot: &BuildSlot,
 ) -> Result<Claim, Trouble> {
     match store {
         #[cfg(feature = "local-fs")]
         Some(KnownStore::Beside(store)) => {
-            let locked = store.lock_outputs(&request.drv_path, &request.derivation);
-            Ok(match locked.await.map_err(|error| blame.push(error))? {
-                LockedOutputs::ToBuild(locks) => Claim::Ours(Claimed { locks }),
+            let (tell, waits) = tokio::sync::oneshot::channel();
+            let tell = |lock| drop(tell.send(lock));
+            let locked = store.lock_outputs(&request.drv_path, &request.derivation, tell);
+            tokio::pin!(locked);
+            let (locked, waited) = tokio::select! {
+                biased;
+                locked = &mut locked => (locked, false),
+                Ok(lock) = waits => {
+                    slot.give_up(lock).await;
+                    (locked.await, true)
+                }
+            };
+            Ok(match locked.map_err(|error| blame.push(error))? {
+                LockedOutputs::ToBuild(locks) => {
+                    if waited {
+                        slot.take_again().await;
+                    }
+                    Claim::Ours(Claimed { locks })
+                }
                 LockedOutputs::Valid(outputs) => {
                     let outputs = outputs.into_iter();
                     let pushed = outputs.map(|(name, info)| PushedOutput { name, info });
@@ -73,7 +91,7 @@ pub(super) async fn claim(
             })
         }
         _ => {
-            let _ = (blame, request);
+            let _ = (blame, request, slot);
             Ok(Claim::Ours(Claimed::default()))
         }
     }
@@ -88,6 +106,7 @@ pub(super) async fn deliver(
     scratch: Arc<Scratch>,
     claimed: Claimed,
     cancel: &CancellationToken,
+    timers: &Timers,
 ) -> Result<Delivery, Trouble> {
     #[cfg(not(feature = "local-fs"))]
     let Claimed {} = claimed;
@@ -132,6 +151,9 @@ pub(super) async fn deliver(
                     // Once an output is there the others have to follow.
                     () = cancel.cancelled(), if pushed.is_empty() => {
                         return Err(FailureKind::Cancelled.into());
+                    }
+                    too_long = timers.too_long(), if pushed.is_empty() => {
+                        return Err(too_long.into());
                     }
                 };
                 added.map_err(|error| blame.push(error))?;

@@ -1,6 +1,7 @@
 //! From what a process left to outputs with all that a store wants to know.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use nix_compat::nar::NarError;
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_store_api::tree::{TreeError, TreeScan, canonicalise};
+use tokio_util::sync::CancellationToken;
+use tvix_store_api::tree::{Bounds, TreeError, TreeScan, canonicalise_within};
 
 use super::settle::Settler;
 use super::trouble::{Blame, Trouble};
@@ -36,6 +38,10 @@ pub(super) struct Field {
     pub request: Arc<BuildRequest>,
     pub outputs: Vec<PlannedOutput>,
     pub checks: OutputChecks,
+    /// The most bytes that the outputs may have, sparse files counted with their full size.
+    pub disk: Option<u64>,
+    /// Ends the harvest.
+    pub stop: CancellationToken,
 }
 
 /// An output of which is known what is in it.
@@ -53,7 +59,7 @@ impl Field {
         // Nothing is worth reading if something is missing.
         for output in &self.outputs {
             match self.file(output).symlink_metadata() {
-                Ok(_) => {}
+                Ok(metadata) => self.check_mode(output, &metadata)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(FailureKind::MissingOutput {
                         output: output.name.clone(),
@@ -68,10 +74,17 @@ impl Field {
         let own = self.outputs.iter().map(|output| &output.path);
         let candidates: Vec<&StorePath> = inputs.chain(own).collect();
         let mut found = Vec::with_capacity(self.outputs.len());
+        let interrupted = || self.stop.is_cancelled();
+        let mut room = self.disk.unwrap_or(u64::MAX);
         for output in &self.outputs {
             let file = self.file(output);
-            let scan = canonicalise(&file, self.owner, candidates.iter().copied())
+            let bounds = Bounds {
+                interrupted: &interrupted,
+                nar_size: room,
+            };
+            let scan = canonicalise_within(&file, self.owner, candidates.iter().copied(), bounds)
                 .map_err(|error| self.tree_error(output, error))?;
+            room = room.saturating_sub(scan.nar_size);
             let references = match self.checks.discards_references(&output.name) {
                 true => SortedSet::new(),
                 false => scan.references.clone(),
@@ -100,6 +113,27 @@ impl Field {
         Ok(harvested)
     }
 
+    /// As Nix, refuses an output that somebody other than the builder could have written to.
+    fn check_mode(
+        &self,
+        output: &PlannedOutput,
+        metadata: &std::fs::Metadata,
+    ) -> Result<(), Trouble> {
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_symlink() || mode & 0o022 == 0 {
+            return Ok(());
+        }
+        Err(FailureKind::InvalidOutput {
+            output: output.name.clone(),
+            message: format!(
+                "suspicious permissions on '{}': its mode is {mode:03o}, so its group or others can \
+                 write to it",
+                self.dir.display(&output.path)
+            ),
+        }
+        .into())
+    }
+
     fn file(&self, output: &PlannedOutput) -> PathBuf {
         self.store.join(output.path.to_string())
     }
@@ -108,13 +142,31 @@ impl Field {
     pub fn tree_error(&self, output: &PlannedOutput, error: TreeError) -> Trouble {
         match error {
             TreeError::Nar(error) => self.nar_error(output, error),
+            // Whoever stops the harvest knows why.
+            TreeError::Interrupted => FailureKind::Cancelled.into(),
+            TreeError::TooLarge { path, .. } => FailureKind::OutputsExceedDisk {
+                output: output.name.clone(),
+                path: self.shown(&path),
+                limit: self.disk.unwrap_or(u64::MAX),
+            }
+            .into(),
             error => self.invalid(output, &error),
         }
     }
 
     /// As [`tree_error`](Self::tree_error).
     pub fn nar_error(&self, output: &PlannedOutput, error: NarError) -> Trouble {
+        if self.stop.is_cancelled() {
+            return FailureKind::Cancelled.into();
+        }
         match error {
+            // The builder's doing: it has chosen the permissions of all that is in its outputs.
+            NarError::File { ref source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied
+                    && source.raw_os_error() == Some(libc::EACCES) =>
+            {
+                self.invalid(output, &error)
+            }
             NarError::File {
                 action,
                 path,

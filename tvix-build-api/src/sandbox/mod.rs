@@ -14,8 +14,10 @@ mod builtin;
 mod builtin;
 mod deliver;
 pub mod engine;
+mod features;
 mod harvest;
 mod inputs;
+mod keep;
 mod options;
 mod paths;
 mod place;
@@ -23,6 +25,7 @@ mod prepare;
 mod run;
 mod settle;
 mod stream;
+mod timers;
 mod trouble;
 
 pub use builder::SandboxBuilder;

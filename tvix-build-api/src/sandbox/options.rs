@@ -60,18 +60,15 @@ pub struct SandboxOptions {
 }
 
 impl SandboxOptions {
-    /// A builder for this machine's systems, without features, whose builds see nothing of the
-    /// host.
+    /// A builder for this machine's systems, with the features that are
+    /// [detected](crate::detected_features), whose builds see nothing of the host.
     pub fn new(name: impl Into<String>) -> Self {
-        let system = crate::this_system();
-        let mut systems = BTreeSet::from([system.to_owned()]);
-        if system == "x86_64-linux" {
-            systems.insert("i686-linux".to_owned());
-        }
+        let mut systems = crate::further_systems();
+        systems.insert(crate::this_system().to_owned());
         Self {
             name: name.into(),
             systems,
-            features: BTreeSet::new(),
+            features: crate::detected_features(),
             max_jobs: std::thread::available_parallelism().map_or(1, usize::from),
             sandbox_paths: Vec::new(),
             sandbox: true,

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{Ending, Event, LineBuffer, Running};
+use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
-use crate::{BuildLimits, FailureKind, LogSender, ResourceUsage, StructuredLog};
+use crate::{FailureKind, LogSender, ResourceUsage, StructuredLog};
 
 /// Longer lines of a log come in pieces of so many bytes.
 const LINE_LIMIT: usize = 64 * 1024;
@@ -29,13 +29,12 @@ const LINES_WAITING: usize = 256;
 pub(super) async fn run(
     mut running: Running,
     blame: &Blame,
-    limits: &BuildLimits,
+    timers: &Timers,
     log: &LogSender,
     cancel: &CancellationToken,
     tail: &mut Tail,
     usage: &mut Option<ResourceUsage>,
 ) -> Result<(), Trouble> {
-    let deadline = limits.wall_time.map(|limit| Instant::now() + limit);
     let mut lines = LineBuffer::new(LINE_LIMIT);
     let mut waiting: VecDeque<Bytes> = VecDeque::new();
     let mut killed = None;
@@ -47,9 +46,8 @@ pub(super) async fn run(
                 killed = Some(FailureKind::Cancelled);
                 running.kill();
             }
-            () = at(deadline), if killed.is_none() && deadline.is_some() => {
-                let limit = limits.wall_time.unwrap_or_default();
-                killed = Some(FailureKind::TimedOut { limit });
+            too_long = timers.too_long(), if killed.is_none() => {
+                killed = Some(too_long);
                 running.kill();
             }
             () = send(log, line), if killed.is_none() && !waiting.is_empty() => {
@@ -106,12 +104,6 @@ pub(super) async fn run(
 fn remember(tail: &mut Tail, line: &Bytes) {
     if StructuredLog::parse(line).is_none() {
         tail.push(line);
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    if let Some(deadline) = deadline {
-        sleep_until(deadline).await;
     }
 }
 

@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
-use tvix_store_api::tree;
+use tvix_store_api::tree::{self, Interruptible};
 
 use super::harvest::{Field, Found, Harvested};
 use super::trouble::Trouble;
@@ -156,7 +156,8 @@ impl<'f> Settler<'f> {
         method: ContentAddressMethod,
         algo: HashAlgo,
     ) -> Result<NixHash, Trouble> {
-        tree::hash(&found.file, method, algo).map_err(|error| match error {
+        let interrupted = || self.field.stop.is_cancelled();
+        tree::hash_until(&found.file, method, algo, &interrupted).map_err(|error| match error {
             NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
                 output: found.output.name.clone(),
                 message: format!(
@@ -178,7 +179,8 @@ impl<'f> Settler<'f> {
     ) -> Result<NixHash, Trouble> {
         let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
         let mut writer = RewritingWriter::new(hasher, rewrites);
-        nar::dump_path(&found.file, &mut writer)
+        let interrupted = || self.field.stop.is_cancelled();
+        nar::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
             .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
             .map_err(|error| self.field.nar_error(&found.output, error))
     }
@@ -194,12 +196,14 @@ impl<'f> Settler<'f> {
         // For the check that it is one.
         self.hash(found, method, algo)?;
         let mut writer = RewritingWriter::new(NixHasher::new(algo), rewrites);
+        let interrupted = || self.field.stop.is_cancelled();
+        let mut checked = Interruptible::new(&mut writer, &interrupted);
         let copied = std::fs::File::open(&found.file)
-            .and_then(|mut file| io::copy(&mut file, &mut writer))
+            .and_then(|mut file| io::copy(&mut file, &mut checked))
             .and_then(|_| writer.finish());
         copied
             .map(NixHasher::finish)
-            .map_err(|error| self.field.blame.io("reading an output", error))
+            .map_err(|error| self.field.nar_error(&found.output, NarError::Io(error)))
     }
 
     /// Unpacks a rewritten copy beside the tree, and says in `info` what it is.
@@ -220,7 +224,8 @@ impl<'f> Settler<'f> {
                 size: 0,
             };
             let mut writer = RewritingWriter::new(sink, rewrites);
-            let dumped = nar::dump_path(file, &mut writer);
+            let interrupted = || self.field.stop.is_cancelled();
+            let dumped = nar::dump_path(file, Interruptible::new(&mut writer, &interrupted));
             let sink = writer.finish();
             dumped?;
             sink.map_err(NarError::Io)?.finish()
@@ -229,6 +234,9 @@ impl<'f> Settler<'f> {
             // The first thing that went wrong is what counts, and it hides in there.
             NarError::Io(error) => match error.downcast::<NarError>() {
                 Ok(inner) => self.field.nar_error(output, inner),
+                Err(error) if self.field.stop.is_cancelled() => {
+                    self.field.nar_error(output, NarError::Io(error))
+                }
                 Err(error) => self.field.blame.io("rewriting an output", error),
             },
             error => self.field.nar_error(output, error),
@@ -288,5 +296,82 @@ impl Write for UnpackSink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use nix_compat::derivation::DerivationBuilder;
+    use nix_compat::store_path::StoreDir;
+    use tokio_util::sync::CancellationToken;
+    use tvix_store_api::tree::TreeScan;
+
+    use super::*;
+    use crate::outputs::{OutputChecks, plan_outputs};
+    use crate::sandbox::trouble::Blame;
+    use crate::{BuildRequest, FailureKind};
+
+    /// Every way of settling that reads an output again ends when the harvest is stopped: 8 TB are
+    /// to be read. Fails (in a matter of hours) without `Interruptible`.
+    #[test]
+    fn settling_can_be_stopped() {
+        use ContentAddressMethod::{Flat, NixArchive};
+        let directory = tempfile::tempdir().unwrap();
+        let dir = StoreDir::default();
+        for (method, algo, to_self) in [
+            (NixArchive, HashAlgo::Sha256, true),
+            (NixArchive, HashAlgo::Sha512, true),
+            (NixArchive, HashAlgo::Sha512, false),
+            (Flat, HashAlgo::Sha256, false),
+        ] {
+            let made = DerivationBuilder::new("test", "x86_64-linux", "/bin/sh")
+                .floating(method, algo)
+                .instantiate(&dir)
+                .unwrap();
+            let request = BuildRequest::new(made.path, made.derivation);
+            let outputs = plan_outputs(&dir, &request).unwrap();
+            let checks = OutputChecks::of(&dir, &request.derivation, &outputs).unwrap();
+            let output = outputs[0].clone();
+            let file = directory.path().join(output.path.to_string());
+            let sparse = std::fs::File::create(&file).unwrap();
+            sparse.set_len(8_000_000_000_000).unwrap();
+            let itself = to_self.then(|| output.path.clone());
+            let scan = TreeScan {
+                nar_hash: [0; 32],
+                nar_size: 8_000_000_000_112,
+                references: itself.into_iter().collect(),
+            };
+            let field = Field {
+                blame: Blame("test".into()),
+                dir: dir.clone(),
+                store: directory.path().to_owned(),
+                owner: 0,
+                request: Arc::new(request),
+                outputs,
+                checks,
+                disk: None,
+                stop: CancellationToken::new(),
+            };
+            let found = Found {
+                output,
+                file,
+                references: scan.references.clone(),
+                scan,
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    field.stop.cancel();
+                });
+                let trouble = Settler::new(&field).settle(found).unwrap_err();
+                assert!(
+                    matches!(trouble, Trouble::Failure(FailureKind::Cancelled)),
+                    "{trouble:?}"
+                );
+            });
+        }
     }
 }

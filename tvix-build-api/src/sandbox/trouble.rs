@@ -116,12 +116,28 @@ impl Blame {
                 source: Some(source.into()),
             }
             .into(),
-            EngineError::Setup { step, source } => self.io(step, source),
+            EngineError::Setup { step, source } => {
+                let action = match limit(&source) {
+                    Some(option) => format!("{step} (is its limit too low? ulimit {option})"),
+                    None => step,
+                };
+                self.io(action, source)
+            }
             error @ EngineError::Exposed { .. } => {
                 self.backend("looking for a place to build", false, error)
             }
             error => self.backend("starting a process", false, error),
         }
+    }
+}
+
+/// Which limit of this process an error may come from.
+fn limit(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EAGAIN => Some("-u, or -v"),
+        libc::ENOMEM => Some("-v"),
+        libc::EMFILE => Some("-n"),
+        _ => None,
     }
 }
 

@@ -6,7 +6,13 @@ mod embedders;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod groups;
+#[cfg(test)]
+mod keyrings;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod odd;
 #[cfg(test)]
 mod outside;
 #[cfg(test)]

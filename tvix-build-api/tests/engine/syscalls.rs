@@ -16,6 +16,9 @@ const PROGRAM: &str = r#"
 #include <sys/wait.h>
 #include <unistd.h>
 static char file[] = "file", other[] = "other", dir[] = "dir", here[] = ".", name[] = "user.a", params[256];
+/* Flags of files in their three forms, verity, encryption and its keys, subvolumes. */
+static unsigned requests[] = { 0x40086602, 0x40046602, 0x401c5820, 0x40806685, 0x800c6613, 0xc0506617, 0xc0406618,
+    0x5000940e, 0x50009418, 0x50009401, 0x50009417, 0x4008941a, 0x4020bc10, 0 };
 static long long how[3] = { O_CREAT | O_WRONLY, 04755, 0 };
 static void say(const char *what, long result) {
     printf("%s %d\n", what, result < 0 ? errno : 0);
@@ -61,6 +64,14 @@ int main(void) {
     say("ACL", syscall(SYS_setxattr, file, "system.posix_acl_access", "b", 1, 0));
     say("setxattrat", syscall(463, AT_FDCWD, file, 0, "user.a", params, 16));
     say("setgroups", syscall(SYS_setgroups, 0, 0));
+    say("file_setattr", syscall(469, AT_FDCWD, file, params, 24, 0));
+    for (int i = 0; requests[i]; i++) {
+        char what[64];
+        sprintf(what, "ioctl %x", requests[i]);
+        say(what, syscall(SYS_ioctl, fd, (unsigned long)requests[i], params));
+        sprintf(what, "ioctl %x high", requests[i]);
+        say(what, syscall(SYS_ioctl, fd, 0x500000000UL | requests[i], params));
+    }
 #ifdef __x86_64__
     if (fork() == 0) {
         long m = 04755, create = O_CREAT | O_WRONLY, f = (long)file, o = (long)other, p = (long)params, n = (long)name;
@@ -79,6 +90,12 @@ int main(void) {
         say32("fsetxattr", 228, fd, n, p, 1);
         say32("setxattrat", 463, AT_FDCWD, f, 0, n);
         say32("ioctl", 54, 0, 0x5412, p, 0);
+        say32("file_setattr", 469, AT_FDCWD, f, p, 24);
+        for (int i = 0; requests[i]; i++) {
+            char what[64];
+            sprintf(what, "ioctl %x", requests[i]);
+            say32(what, 54, fd, requests[i], p, 0);
+        }
         say32("io_uring_setup", 425, 4, p, 0, 0);
         say32("io_uring_enter", 426, -1, 0, 0, 0);
         say32("io_uring_register", 427, -1, 0, 0, 0);
@@ -99,7 +116,8 @@ int main(void) {
 }
 "#;
 
-/// CVE-2017-5226, CVE-2019-10063, set-user-ID files by any way, io_uring, extended attributes. With
+/// CVE-2017-5226, CVE-2019-10063, set-user-ID files by any way, io_uring, extended attributes, file
+/// flags. With
 /// its line taken out of the table in `seccomp.rs`, each shows another error, or none; but devices,
 /// modes of directories and `setgroups`, which the kernel refuses too.
 #[tokio::test]
@@ -129,7 +147,16 @@ async fn what_the_filter_refuses() {
         "io_uring_enter",
         "io_uring_register",
         "openat2",
+        "file_setattr",
     ];
+    let requests = [
+        "40086602", "40046602", "401c5820", "40806685", "800c6613", "c0506617", "c0406618",
+        "5000940e", "50009418", "50009401", "50009417", "4008941a", "4020bc10",
+    ];
+    let requests = requests.map(|request| format!("ioctl {request}"));
+    let high = requests.each_ref().map(|request| format!("{request} high"));
+    let requests = requests.each_ref().map(String::as_str);
+    let high = high.each_ref().map(String::as_str);
     let terminal = ["TIOCSTI", "TIOCSTI high", "TIOCLINUX", "TIOCLINUX high"];
     let others = [
         "fchmod high",
@@ -148,6 +175,8 @@ async fn what_the_filter_refuses() {
     called("", &others, eperm);
     called("", &attributes, enotsup);
     called("", &["ACL"], enotsup);
+    called("", &requests, enotsup);
+    called("", &high, enotsup);
     // The kernel makes no directory with such a mode, and what was refused has made nothing.
     called("", &["mkdir", "directory"], 0);
     called("", &["mode"], 644);
@@ -166,6 +195,7 @@ async fn what_the_filter_refuses() {
         if !log.contains(&format!("chmod32 {enosys}\n")) {
             called("32", &modes, eperm);
             called("32", &attributes, enotsup);
+            called("32", &requests, enotsup);
             called("32", &["ioctl"], eperm);
             called("32", &missing, enosys);
         }

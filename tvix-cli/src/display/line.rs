@@ -1,8 +1,9 @@
-//! What of a line of a log people get to see.
+//! Which part of a line of a log is displayed.
 
 use std::borrow::Cow;
 
 use tvix_build_api::StructuredLog;
+use tvix_build_api::terminal::after_carriage_return;
 
 pub enum Shown<'l> {
     /// A line, or what a line for programs has to say to people.
@@ -22,15 +23,54 @@ pub fn shown(line: &str) -> Shown<'_> {
 }
 
 impl Shown<'_> {
-    pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::Log(text) => Some(text),
-            Self::Phase(phase) => Some(phase),
-            Self::Nothing => None,
-        }
+    /// The lines to print: of each what follows its last carriage return.
+    pub fn log_lines(&self) -> impl Iterator<Item = &str> {
+        let text = match self {
+            Self::Log(text) => Some(&**text),
+            Self::Phase(_) | Self::Nothing => None,
+        };
+        let lines = text.into_iter().flat_map(|text| text.split('\n'));
+        lines.map(after_carriage_return)
     }
 
-    pub fn is_log(&self) -> bool {
-        matches!(self, Self::Log(_))
+    /// What a display with one line for a build shows in it.
+    pub fn status(&self) -> Option<&str> {
+        let text = match self {
+            Self::Log(text) => text,
+            Self::Phase(phase) => phase.as_str(),
+            Self::Nothing => return None,
+        };
+        let mut lines = text.split('\n').rev().map(after_carriage_return);
+        lines.find(|line| !line.trim().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_logs_and_messages() {
+        let cases: [(&str, &[&str], Option<&str>); 6] = [
+            ("plain", &["plain"], Some("plain")),
+            ("", &[""], None),
+            ("10%\r20%\r", &["20%"], Some("20%")),
+            (
+                r#"@nix {"action":"msg","level":0,"msg":"one\ntwo\rthree\n"}"#,
+                &["one", "three", ""],
+                Some("three"),
+            ),
+            (
+                r#"@nix {"action":"setPhase","phase":"a\nb\rc"}"#,
+                &[],
+                Some("c"),
+            ),
+            (r#"@nix {"action":"stop","id":1}"#, &[], None),
+        ];
+        for (line, lines, status) in cases {
+            let shown = shown(line);
+            assert_eq!(shown.log_lines().collect::<Vec<_>>(), lines, "{line}");
+            assert_eq!(shown.status(), status, "{line}");
+        }
     }
 }

@@ -4,10 +4,10 @@ mod line;
 mod plain;
 mod progress;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use nix_compat::store_path::{StoreDir, StorePath};
+use tvix_build_api::terminal::after_carriage_return;
 use tvix_coordinator::{BuildEvent, Failure, FailureCause, Report};
 
 pub use line::shown;
@@ -15,6 +15,7 @@ use plain::Plain;
 use progress::Progress;
 
 use crate::error::after;
+use crate::output::shows_progress;
 
 /// Lines of a failed build's log that are shown, at most.
 const TAIL: usize = 10;
@@ -28,7 +29,7 @@ pub enum Display {
 impl Display {
     /// A progress display on a terminal, plain lines elsewhere.
     pub fn new(dir: StoreDir, print_build_logs: bool) -> Self {
-        if std::io::stderr().is_terminal() {
+        if shows_progress() {
             Self::Progress(Progress::new(print_build_logs))
         } else {
             Self::Plain(Plain::new(dir))
@@ -39,6 +40,14 @@ impl Display {
         match self {
             Self::Plain(plain) => plain.event(event),
             Self::Progress(progress) => progress.event(event),
+        }
+    }
+
+    /// Whether the logs of builds are printed as they are written.
+    pub fn shows_logs(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Progress(progress) => progress.print_build_logs,
         }
     }
 
@@ -56,10 +65,21 @@ pub fn short_name(drv_path: &StorePath) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// Tells what failed and why, with the end of the log and where the rest of it is.
+/// What is said of a build that waits for another process.
+fn waiting(lock: &str) -> String {
+    format!("waiting for the lock on '{lock}'...")
+}
+
+/// What is said when everything is looked up again.
+fn restarted(message: &str) -> String {
+    format!("warning: starting again, as garbage was collected meanwhile: {message}")
+}
+
+/// Tells what failed and why, with the end of the log, unless all of it was shown, and where the rest of it is.
 pub fn show_failures(
     report: &Report,
     dir: &StoreDir,
+    log_shown: bool,
     log_file: impl Fn(&StorePath) -> PathBuf,
 ) -> String {
     use std::fmt::Write as _;
@@ -82,9 +102,11 @@ pub fn show_failures(
         if lines.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "       last {} log lines:", lines.len());
-        for line in lines {
-            let _ = writeln!(text, "       > {line}");
+        if !log_shown {
+            let _ = writeln!(text, "       last {} log lines:", lines.len());
+            for line in lines {
+                let _ = writeln!(text, "       > {}", after_carriage_return(line));
+            }
         }
         let file = log_file(drv_path);
         if file.exists() {

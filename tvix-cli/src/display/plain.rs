@@ -1,13 +1,13 @@
 //! Plain lines, for files and pipes.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 
 use nix_compat::store_path::StoreDir;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
-use super::short_name;
+use super::{restarted, short_name, waiting};
+use crate::output::say;
 
 /// Writes a line for whatever a reader of a log would want to know.
 pub struct Plain {
@@ -25,9 +25,14 @@ impl Plain {
     }
 
     pub fn event(&mut self, event: &BuildEvent) {
-        let Some(line) = self.line(event) else { return };
-        // Standard error may be closed; that is no reason to stop.
-        let _ = writeln!(anstream::stderr().lock(), "{line}");
+        if let BuildEvent::LogLine { build, text, .. } = event {
+            let name = self.names.get(build).map_or("", String::as_str);
+            for line in shown(text).log_lines() {
+                say!("{name}> {line}");
+            }
+        } else if let Some(line) = self.line(event) {
+            say!("{line}");
+        }
     }
 
     fn line(&mut self, event: &BuildEvent) -> Option<String> {
@@ -38,12 +43,8 @@ impl Plain {
                 self.names.insert(*build, short_name(drv_path).to_owned());
                 format!("building '{}'...", self.dir.display(drv_path))
             }
-            BuildEvent::LogLine { build, text } => {
-                let shown = shown(text);
-                let text = shown.text().filter(|_| shown.is_log())?;
-                let name = self.names.get(build).map_or("", String::as_str);
-                format!("{name}> {text}")
-            }
+            BuildEvent::BuildWaiting { lock, .. } => waiting(lock),
+            BuildEvent::Restarted { message } => restarted(message),
             BuildEvent::BuildSucceeded {
                 build,
                 drv_path,
@@ -54,13 +55,10 @@ impl Plain {
                 let seconds = duration.as_secs_f64();
                 format!("built '{}' in {seconds:.1} s", self.dir.display(drv_path))
             }
-            BuildEvent::BuildFailed {
-                build,
-                drv_path,
-                failure,
-            } => {
+            // The end of the session says why, once.
+            BuildEvent::BuildFailed { build, .. } => {
                 self.names.remove(build);
-                format!("failed '{}': {}", self.dir.display(drv_path), failure.kind)
+                return None;
             }
             BuildEvent::BuildRetried {
                 drv_path,
@@ -93,6 +91,10 @@ impl Plain {
                 substituter,
                 message,
             } => format!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::RealisationRefused {
+                substituter,
+                message,
+            } => format!("warning: realisations of '{substituter}' are not used: {message}"),
             BuildEvent::Diagnostic { diagnostic } => diagnostic.message.clone(),
             _ => return None,
         })

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tvix_build_api::terminal::printable;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
-use super::short_name;
+use super::{restarted, short_name, waiting};
+use crate::output::{end_progress, say, start_progress};
 
 /// Builds that get a line of their own; more are only counted.
 const LINES: usize = 12;
@@ -18,7 +20,7 @@ pub struct Progress {
     bars: MultiProgress,
     whole: ProgressBar,
     builds: HashMap<u64, Build>,
-    print_build_logs: bool,
+    pub(super) print_build_logs: bool,
     evaluating: bool,
     instantiated: u64,
     done: u64,
@@ -30,11 +32,12 @@ pub struct Progress {
 struct Build {
     name: String,
     bar: Option<ProgressBar>,
+    waiting: bool,
 }
 
 impl Progress {
     pub fn new(print_build_logs: bool) -> Self {
-        let bars = MultiProgress::new();
+        let bars = start_progress();
         let whole = bars.add(ProgressBar::new_spinner());
         whole.set_style(style("{spinner} {msg}"));
         whole.enable_steady_tick(TICK);
@@ -61,33 +64,61 @@ impl Progress {
             } => {
                 let name = short_name(drv_path).to_owned();
                 let bar = (self.builds.len() < LINES).then(|| self.add_bar(&name));
-                self.builds.insert(*build, Build { name, bar });
+                let started = Build {
+                    name,
+                    bar,
+                    waiting: false,
+                };
+                self.builds.insert(*build, started);
             }
-            BuildEvent::LogLine { build, text } => {
+            BuildEvent::LogLine { build, text, .. } => {
                 let shown = shown(text);
-                if let (Some(build), Some(text)) = (self.builds.get(build), shown.text()) {
-                    if let Some(bar) = &build.bar {
-                        bar.set_message(text.to_owned());
-                    }
-                    if self.print_build_logs && shown.is_log() {
-                        self.print(&format!("{}> {text}", build.name));
+                let Some(build) = self.builds.get(build) else {
+                    return;
+                };
+                if let (Some(bar), Some(status)) = (&build.bar, shown.status()) {
+                    // The display measures it: control characters have no width.
+                    bar.set_message(printable(status).into_owned());
+                }
+                if self.print_build_logs {
+                    for line in shown.log_lines() {
+                        say!("{}> {line}", build.name);
                     }
                 }
                 return;
+            }
+            BuildEvent::BuildWaiting { build, lock, .. } => {
+                if let Some(build) = self.builds.get_mut(build) {
+                    build.waiting = true;
+                    if let Some(bar) = &build.bar {
+                        bar.set_message(waiting(lock));
+                    }
+                }
+            }
+            BuildEvent::BuildResumed { build, .. } => {
+                if let Some(build) = self.builds.get_mut(build) {
+                    build.waiting = false;
+                    if let Some(bar) = &build.bar {
+                        bar.set_message("");
+                    }
+                }
+            }
+            BuildEvent::Restarted { message } => {
+                (self.evaluating, self.instantiated) = (true, 0);
+                say!("{}", restarted(message));
             }
             BuildEvent::BuildSucceeded { build, .. } => {
                 self.done += 1;
                 self.end(*build);
             }
-            BuildEvent::BuildFailed { build, failure, .. } => {
+            // The end of the session says why, once.
+            BuildEvent::BuildFailed { build, .. } => {
                 self.failed += 1;
-                if let Some(name) = self.end(*build) {
-                    self.print(&format!("{name}: {}", failure.kind));
-                }
+                self.end(*build);
             }
             BuildEvent::BuildRetried { build, message, .. } => {
                 if let Some(name) = self.end(*build) {
-                    self.print(&format!("{name}: trying again: {message}"));
+                    say!("warning: {name} is built again: {message}");
                 }
             }
             BuildEvent::BuildCancelled { build, .. } => {
@@ -104,15 +135,17 @@ impl Progress {
                 message,
             } => {
                 self.fetching = self.fetching.saturating_sub(1);
-                self.print(&format!(
-                    "{path} is not taken from {substituter}: {message}"
-                ));
+                say!("warning: {path} is not taken from '{substituter}': {message}");
             }
             BuildEvent::SubstituterFailed {
                 substituter,
                 message,
-            } => self.print(&format!("{substituter} does not answer: {message}")),
-            BuildEvent::Diagnostic { diagnostic } => self.print(&diagnostic.message),
+            } => say!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::RealisationRefused {
+                substituter,
+                message,
+            } => say!("warning: realisations of '{substituter}' are not used: {message}"),
+            BuildEvent::Diagnostic { diagnostic } => say!("{}", diagnostic.message),
             _ => return,
         }
         self.whole.set_message(self.summary());
@@ -127,7 +160,7 @@ impl Progress {
     }
 
     fn end(&mut self, build: u64) -> Option<String> {
-        let Build { name, bar } = self.builds.remove(&build)?;
+        let Build { name, bar, .. } = self.builds.remove(&build)?;
         if let Some(bar) = bar {
             bar.finish_and_clear();
             self.bars.remove(&bar);
@@ -135,13 +168,10 @@ impl Progress {
         Some(name)
     }
 
-    fn print(&self, line: &str) {
-        let _ = self.bars.println(line);
-    }
-
     fn summary(&self) -> String {
         let evaluation = if self.evaluating { "evaluating, " } else { "" };
-        let (known, running) = (self.instantiated, self.builds.len());
+        let waiting = self.builds.values().filter(|build| build.waiting).count();
+        let (known, running) = (self.instantiated, self.builds.len() - waiting);
         let mut text = format!(
             "{evaluation}{known} derivations, {running} building, {} built",
             self.done
@@ -149,6 +179,9 @@ impl Progress {
         if self.fetching + self.fetched > 0 {
             let (fetching, fetched) = (self.fetching, self.fetched);
             text.push_str(&format!(", {fetching} fetching, {fetched} fetched"));
+        }
+        if waiting > 0 {
+            text.push_str(&format!(", {waiting} waiting"));
         }
         if self.failed > 0 {
             text.push_str(&format!(", {} failed", self.failed));
@@ -158,7 +191,7 @@ impl Progress {
 
     pub fn finish(self) {
         self.whole.finish_and_clear();
-        let _ = self.bars.clear();
+        end_progress();
     }
 }
 

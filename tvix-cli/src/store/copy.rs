@@ -6,8 +6,10 @@ use std::sync::Arc;
 use clap::Parser;
 use nix_compat::signature::VerifyingKey;
 use serde_json::json;
+use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
+use super::paths::PathNames;
 use super::print;
 use crate::caches::{self, Access, NetrcOption};
 use crate::error::CliError;
@@ -20,13 +22,17 @@ use crate::stores;
 /// that were copied are printed.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The store to copy from [default: the usual one].
+    /// The store to copy from [default: that of --store].
     #[arg(long, value_name = "URI")]
     from: Option<StoreUri>,
 
-    /// The store to copy to [default: the usual one]. A cache that is none yet becomes one.
+    /// The store to copy to [default: that of --store]. Creates a cache that does not exist.
     #[arg(long, value_name = "URI", required_unless_present = "from")]
     to: Option<StoreUri>,
+
+    /// The store in place of --from or --to, whichever is not given [default: the usual one].
+    #[arg(long, value_name = "URI")]
+    store: Option<StoreUri>,
 
     /// Copy all that the paths refer to as well, which is the default.
     #[arg(long)]
@@ -61,20 +67,27 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         keys: args.trusted_public_keys,
         check: !args.no_check_sigs,
     };
-    let netrc = &args.netrc.netrc_file;
-    let uri = args.from.unwrap_or_else(stores::usual);
+    let network = args.netrc.network();
+    let other = args.store.unwrap_or_else(stores::usual);
+    let uri = args.from.unwrap_or_else(|| other.clone());
+    let target = args.to.unwrap_or(other);
     let local = match uri.local_root() {
         Some(_) => Some(stores::open_to_read(Some(uri.clone())).await?),
         None => None,
     };
     let from: Arc<dyn Store> = match &local {
         Some(local) => Arc::new(local.clone()),
-        None => Arc::new(caches::open_cache(uri, access, netrc).await?),
+        None => Arc::new(caches::open_cache(uri, access, network).await?),
     };
     let dir = from.store_dir().clone();
     let access = Access::Write { dir: dir.clone() };
-    let to = caches::open(args.to, access, netrc).await?;
-    let paths = caches::parse_paths(&dir, &args.paths)?;
+    // A link may lead to the files of either store.
+    let target_files = target.local_root().map(|root| root.join("nix/store"));
+    let to = caches::open(Some(target), access, network).await?;
+    let names = PathNames::new(&*from)
+        .with_files(local.as_ref().map(LocalStore::real_store_dir))
+        .with_files(target_files.as_deref());
+    let paths = names.parse_all(&args.paths)?;
     let copied = if args.no_recursive {
         let mut copied = Vec::new();
         let valid = to.valid_paths(&paths).await.map_err(CliError::store)?;

@@ -1,6 +1,6 @@
 //! `tvix store dump`.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,6 +13,7 @@ use tvix_store_api::NarStream;
 use super::AnyStoreOption;
 use super::paths::Readable;
 use crate::error::CliError;
+use crate::output;
 
 /// Write a store path as a NAR to standard output.
 #[derive(Debug, Parser)]
@@ -33,7 +34,10 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let from = Readable::open(args.store).await?;
     let path = from.parse_whole(&args.path)?;
     let nar = from.store.nar(&path).await.map_err(CliError::store)?;
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = output::stdout();
+    if out.is_terminal() && !args.json {
+        return Err(CliError::ArchiveToTerminal);
+    }
     match args.json {
         true => list(nar, &mut out).await?,
         false => copy(nar, &mut out).await?,

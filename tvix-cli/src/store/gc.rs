@@ -9,6 +9,7 @@ use tvix_store_api::local_fs::{GcAction, GcOptions, GcReport, LocalStore};
 
 use super::{StoreOption, code, print, size};
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// Remove what no root needs.
@@ -72,14 +73,14 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         let strays = report.strays.iter();
         print(strays.map(|name| format!("{}/{name}", store.store_dir())))?;
     } else {
-        eprintln!(
+        say!(
             "{} store paths removed, {} freed",
             report.paths.len() + report.strays.len(),
             size::show(report.bytes_freed)
         );
     }
     for failure in &report.failures {
-        eprintln!("error: {}", describe(failure));
+        say!("error: {}", describe(failure));
     }
     Ok(code(report.failures.is_empty()))
 }

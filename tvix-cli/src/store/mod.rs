@@ -63,7 +63,7 @@ pub struct StoreOption {
 pub struct AnyStoreOption {
     /// The store: an absolute path for the one below it, `local` for the system's, or a binary cache
     /// (`file://…`, `http://…`, `https://…`, `s3://…`).
-    #[arg(long, value_name = "URI")]
+    #[arg(long, visible_alias = "from", value_name = "URI")]
     pub store: Option<StoreUri>,
 
     #[command(flatten)]

@@ -8,6 +8,7 @@ use tvix_store_api::local_fs::OptimiseOptions;
 
 use super::{StoreOption, print, size};
 use crate::error::CliError;
+use crate::output::say;
 use crate::stores;
 
 /// Have equal files share their space on the disk.
@@ -39,9 +40,10 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         })])?;
     } else {
         let freed = size::show(report.bytes_freed);
-        eprintln!(
+        say!(
             "{} of {} files share now, {freed} freed",
-            report.shared, report.files
+            report.shared,
+            report.files
         );
     }
     Ok(ExitCode::SUCCESS)

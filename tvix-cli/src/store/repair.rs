@@ -9,6 +9,7 @@ use super::paths::parse_all;
 use super::{StoreOption, code, print};
 use crate::caches::{self, Access, NetrcOption};
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// Replace the files of store paths by what another store has of them.
@@ -38,8 +39,8 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
-    let netrc = &args.netrc.netrc_file;
-    let from = caches::open(Some(args.from), Access::ANYTHING, netrc).await?;
+    let network = args.netrc.network();
+    let from = caches::open(Some(args.from), Access::ANYTHING, network).await?;
     let mut repaired = Vec::new();
     let mut fine = true;
     for path in parse_all(&store, &args.paths)? {
@@ -47,7 +48,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             Ok(()) => repaired.push(store.store_dir().path_text(&path)),
             Err(error) => {
                 fine = false;
-                eprintln!(
+                say!(
                     "error: cannot repair '{path}': {}",
                     describe(&CliError::store(error))
                 );

@@ -8,7 +8,7 @@ use serde_json::json;
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::{Root, RootSource};
 
-use super::paths::parse_whole;
+use super::paths::parse_all;
 use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
@@ -31,9 +31,10 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     if let Some([link, path]) = args.add.as_deref() {
         let store = stores::open(args.store.store).await?;
-        let path = parse_whole(&store, path)?;
-        let made = store.add_root(Path::new(link), &path).await;
-        made.map_err(CliError::store)?;
+        for path in parse_all(&store, std::slice::from_ref(path))? {
+            let made = store.add_root(Path::new(link), &path).await;
+            made.map_err(CliError::store)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let store = stores::open_to_read(args.store.store).await?;

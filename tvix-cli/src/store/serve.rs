@@ -3,19 +3,25 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tokio::net::TcpListener;
 use tvix_cache_server::{CacheServer, ServerOptions};
+use tvix_store_api::Store;
 
 use super::{AnyStoreOption, print};
 use crate::caches::{self, Access};
 use crate::error::CliError;
+use crate::interrupt::{self, Orderly};
+use crate::{logs, stores};
 
 /// Serve a store as a binary cache over HTTP, until it is interrupted.
 ///
+/// SIGINT, SIGTERM and SIGHUP end it: requests under way are answered first, for 10 seconds at most, and
+/// the exit code is 0.
 /// Where it listens is printed once it does. Whoever can reach that address can read all that is
-/// in the store.
+/// in the store, and the logs of builds of a store on this file system.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
@@ -41,11 +47,25 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let access = Access::ANYTHING;
-    let store = caches::open(args.store.store, access, &args.store.netrc.netrc_file).await?;
+    let network = args.store.netrc.network();
+    let uri = args.store.store.unwrap_or_else(stores::usual);
+    let mut logs = None;
+    let store: Arc<dyn Store> = match uri.local_root() {
+        Some(_) => {
+            let store = stores::open_to_read(Some(uri)).await?;
+            logs = Some(logs::folder(&store));
+            Arc::new(store)
+        }
+        None => caches::open(Some(uri), access, network).await?,
+    };
     let keys = args.key_files.iter().map(|file| caches::read_key(file));
     let options = ServerOptions::default()
         .signing_keys(keys.collect::<Result<Vec<_>, _>>()?)
         .priority(args.priority);
+    let options = match logs {
+        Some(directory) => options.log_directory(directory),
+        None => options,
+    };
     let failed = |source| CliError::Listen {
         address: args.listen,
         source,
@@ -57,14 +77,9 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         true => print([serde_json::json!({ "url": url })])?,
         false => print([url])?,
     }
-    let interrupted = async {
-        // Where it cannot be known, it is ended by a signal all the same.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let _orderly = Orderly::begin();
     CacheServer::new(store, options)
-        .serve(listener, interrupted)
+        .serve(listener, interrupt::token().cancelled_owned())
         .await;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use tvix_store_api::cache::BinaryCache;
 use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
+use super::paths::PathNames;
 use super::print;
 use crate::caches::{self, Access, NetrcOption};
 use crate::error::CliError;
@@ -53,7 +54,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         Some(_) => Signable::Local(stores::open(Some(uri)).await?),
         None => {
             let access = Access::ANYTHING;
-            Signable::Cache(caches::open_cache(uri, access, &args.netrc.netrc_file).await?)
+            Signable::Cache(caches::open_cache(uri, access, args.netrc.network()).await?)
         }
     };
     let store: &dyn Store = match &signable {
@@ -61,7 +62,13 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         Signable::Cache(store) => store,
     };
     let dir = store.store_dir().clone();
-    let paths = caches::parse_paths(&dir, &args.paths)?;
+    let files = match &signable {
+        Signable::Local(store) => Some(store.real_store_dir()),
+        Signable::Cache(_) => None,
+    };
+    let paths = PathNames::new(store)
+        .with_files(files)
+        .parse_all(&args.paths)?;
     let infos = match args.recursive {
         true => store.closure(&paths).await.map_err(CliError::store)?,
         false => {

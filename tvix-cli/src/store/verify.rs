@@ -11,6 +11,7 @@ use super::paths::parse_all;
 use super::{StoreOption, code, print};
 use crate::caches::{self, Access, NetrcOption};
 use crate::error::{CliError, describe};
+use crate::output::say;
 use crate::stores;
 
 /// Check that store paths are what they were when they were added.
@@ -56,8 +57,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         .forget_missing(args.forget_missing)
         .paths(parse_all(&store, &args.paths)?);
     if let Some(uri) = args.repair_from {
-        let netrc = &args.netrc.netrc_file;
-        let from = caches::open(Some(uri), Access::ANYTHING, netrc).await?;
+        let network = args.netrc.network();
+        let from = caches::open(Some(uri), Access::ANYTHING, network).await?;
         options = options.repair_from(from);
     }
     let report = store.verify_all(options).await.map_err(CliError::store)?;
@@ -82,7 +83,7 @@ fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), 
     }
     for damaged in &report.damaged {
         let path = store.store_dir().display(&damaged.path);
-        eprintln!(
+        say!(
             "'{path}': {}: {}",
             describe(&damaged.damage),
             outcome(damaged)
@@ -93,9 +94,9 @@ fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), 
             true => ": removed",
             false => "",
         };
-        eprintln!("'{}' is not what its name says{removed}", link.display());
+        say!("'{}' is not what its name says{removed}", link.display());
     }
-    eprintln!(
+    say!(
         "{} store paths checked, {} damaged",
         report.checked,
         report.damaged.len()

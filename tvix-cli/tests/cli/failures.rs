@@ -7,6 +7,7 @@ use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
 use tvix_tests::program::run;
 
 use super::build;
+use super::terminal::{on_terminal, without_display};
 
 #[tokio::test]
 async fn a_failed_build_shows_the_end_of_its_log_and_where_the_rest_is() {
@@ -15,15 +16,24 @@ async fn a_failed_build_shows_the_end_of_its_log_and_where_the_rest_is() {
     let drv = world.write(&instantiate(shell("talker", script))).await;
     let ended = run(build(&world).arg(&drv)).expect(1);
     assert_eq!(ended.out, [""; 0]);
-    let (_, shown) = ended.err.split_once("error: ").unwrap();
+    let (log, shown) = ended.err.split_once("error: ").unwrap();
     assert!(
         shown.contains(&drv) && shown.contains("exit code 7"),
         "{shown}"
     );
-    for number in 490..500 {
-        assert!(shown.contains(&format!("> line {number}\n")), "{shown}");
+    // Without a terminal the whole log was shown already; with one, its end is.
+    for number in 0..500 {
+        let line = format!("talker> line {number}\n");
+        assert_eq!(log.matches(&line).count(), 1, "{log}");
     }
-    assert!(!shown.contains("> line 489\n"), "{shown}");
+    assert!(!shown.contains("line 499"), "{shown}");
+    let (shown_on_terminal, _) = on_terminal(build(&world).arg(&drv));
+    let text = without_display(&shown_on_terminal);
+    let (_, end) = text.split_once("error: ").unwrap();
+    for number in 490..500 {
+        assert!(end.contains(&format!("> line {number}\n")), "{end}");
+    }
+    assert!(!end.contains("> line 489\n"), "{end}");
 
     let (_, rest) = shown.split_once("the whole log is in '").unwrap();
     let file = PathBuf::from(rest.split_once('\'').unwrap().0);

@@ -1,7 +1,7 @@
-//! Ctrl-C.
+//! Signals.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tvix_tests::local::{LocalWorld, instantiate, shell};
@@ -22,9 +22,29 @@ fn processes_with(marker: &str) -> Vec<u32> {
 
 #[tokio::test]
 async fn ctrl_c_ends_everything_in_order() {
+    ends_everything_in_order("-INT").await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_everything_in_order() {
+    ends_everything_in_order("-TERM").await;
+}
+
+#[tokio::test]
+async fn sighup_ends_everything_in_order() {
+    ends_everything_in_order("-HUP").await;
+}
+
+fn signal(signal: &str, child: &Child) {
+    let mut kill = Command::new("kill");
+    let sent = kill.args([signal, &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+async fn ends_everything_in_order(number: &str) {
     let world = LocalWorld::new().await;
     let done = instantiate(shell("done", "echo > $out"));
-    let marker = format!("interrupted-{}", std::process::id());
+    let marker = format!("interrupted{number}-{}", std::process::id());
     let script =
         format!(": {marker}; (sleep 1000 & sleep 1000) & echo running; sleep 1000; echo > $out");
     let endless = shell("endless", &script).input_env("done", &done, "out");
@@ -39,17 +59,13 @@ async fn ctrl_c_ends_everything_in_order() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "endless> running"));
     assert!(!processes_with(&marker).is_empty());
-    let kill = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(kill.unwrap().success());
+    signal(number, &child);
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
     let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(2), "{rest:#?}");
-    assert!(
-        rest.iter().any(|line| line.contains("cancelled")),
-        "{rest:#?}"
-    );
+    // As in Nix.
+    assert_eq!(status.code(), Some(1), "{rest:#?}");
+    let said = "error: interrupted by the user";
+    assert_eq!(rest.last().map(String::as_str), Some(said), "{rest:#?}");
 
     // The kernel may take a moment to end what it was told to kill.
     for _ in 0..1000 {
@@ -64,4 +80,62 @@ async fn ctrl_c_ends_everything_in_order() {
     assert!(valid.contains(&done.output_path("out").unwrap()));
     assert!(!valid.contains(&endless.output_path("out").unwrap()));
     world.expect_clean().await;
+}
+
+/// Commands without a session, such as an evaluation that never ends.
+#[tokio::test]
+async fn signals_end_commands_without_builds() {
+    for number in ["-INT", "-TERM", "-HUP"] {
+        let endless = "let l = builtins.genList (x: x) 10000; fold = builtins.foldl'; in \
+             builtins.trace \"running\" (fold (a: _: fold (b: _: fold (c: _: c) b l) a l) 0 l)";
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+            .args(["eval", "-E", endless])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("running")));
+        signal(number, &child);
+        let rest: Vec<_> = lines.map(Result::unwrap).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{rest:#?}");
+        assert_eq!(rest, ["error: interrupted by the user"]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_ends_with_success() {
+    let world = LocalWorld::new().await;
+    for number in ["-INT", "-TERM", "-HUP"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+            .args(["store", "serve", "--listen", "127.0.0.1:0", "--store"])
+            .arg(world.root())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().starts_with("http://"));
+        signal(number, &child);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+}
+
+/// Whoever asked for a signal to be ignored meant it.
+#[tokio::test]
+async fn sighup_is_ignored_below_nohup() {
+    let world = LocalWorld::new().await;
+    let mut child = Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_tvix"))
+        .args(["store", "serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(world.root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("http://"));
+    signal("-HUP", &child);
+    signal("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

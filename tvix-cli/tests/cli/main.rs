@@ -7,10 +7,12 @@ mod hostile;
 mod https;
 mod interrupt;
 mod language;
+mod limits;
 mod links;
 mod options;
 mod processes;
 mod store;
+mod terminal;
 
 use std::path::Path;
 use std::process::Command;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 
@@ -66,4 +67,83 @@ async fn who_waits_goes_on_when_the_builder_is_killed() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(ended.status.success(), "{said}");
     assert!(said.contains(BUILDING), "{said}");
+}
+
+/// With one slot, which a build that waits for a lock must not keep.
+#[tokio::test]
+async fn who_waits_for_a_lock_says_so_and_uses_no_slot() {
+    let world = LocalWorld::new().await;
+    let (drv, gate) = gated(&world).await;
+    let free = world
+        .write(&instantiate(shell("free", "echo free; echo > $out")))
+        .await;
+    let mut first = command(&world, &drv, &gate).spawn().unwrap();
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == BUILDING));
+    let mut second = command(&world, &drv, &gate);
+    let mut second = second.args([&free, "--max-jobs", "1"]).spawn().unwrap();
+    let mut lines = BufReader::new(second.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    // Both happen while the first build holds its lock.
+    while !["waiting for the lock on '/nix/store/", "free> free"]
+        .iter()
+        .all(|part| said.iter().any(|line: &String| line.contains(part)))
+    {
+        let line = lines.next();
+        said.push(line.unwrap_or_else(|| panic!("{said:#?}")).unwrap());
+    }
+    fs::write(world.beside("gate").join("open"), "").unwrap();
+    assert!(first.wait().unwrap().success());
+    said.extend(lines.map(Result::unwrap));
+    assert!(second.wait().unwrap().success(), "{said:#?}");
+    assert!(!said.iter().any(|line| line == BUILDING), "{said:#?}");
+    world.expect_clean().await;
+}
+
+/// What is collected while `verify` runs is no longer there to verify, and what is built anew meanwhile is sound.
+#[tokio::test]
+async fn verifying_beside_builds_and_collections_is_no_failure() {
+    let world = LocalWorld::new().await;
+    let mut drvs = Vec::new();
+    for index in 0..12 {
+        let made = instantiate(shell(&format!("d{index}"), "echo $RANDOM > $out"));
+        drvs.push(world.write(&made).await);
+    }
+    let store = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        command
+            .arg("store")
+            .args(args)
+            .arg("--store")
+            .arg(world.root());
+        command.output().unwrap()
+    };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(store(&["gc"]).status.success());
+            }
+        });
+        let building = scope.spawn(|| {
+            for _ in 0..10 {
+                let mut command = build(&world);
+                let ended = command.arg("--no-out-link").args(&drvs).output().unwrap();
+                let said = String::from_utf8_lossy(&ended.stderr);
+                assert!(ended.status.success(), "{said}");
+            }
+        });
+        while !building.is_finished() {
+            let verified = store(&["verify"]);
+            let said = String::from_utf8_lossy(&verified.stderr);
+            assert!(verified.status.success(), "{said}");
+        }
+        over.store(true, Ordering::Relaxed);
+        building.join().unwrap();
+        collecting.join().unwrap();
+    });
+    // Whoever names what is not there is told so.
+    let missing = "/nix/store/00000000000000000000000000000000-missing";
+    let verified = store(&["verify", missing]);
+    assert_eq!(verified.status.code(), Some(2));
 }

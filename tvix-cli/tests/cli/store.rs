@@ -160,6 +160,82 @@ async fn caches_are_looked_at_as_stores_are() {
     make_writable(&root);
 }
 
+/// A link to a store path is taken wherever a store path is wanted, as `nix` 2.34.8 does.
+#[tokio::test]
+async fn links_to_store_paths() {
+    use std::os::unix::fs::symlink;
+    let world = world().await;
+    let (root, cache) = (world.beside("new"), world.beside("cache"));
+    let added = store(&root, &["add", world.beside("folder").to_str().unwrap()]).expect(0);
+    let path = added.out[0].clone();
+    let base = Path::new(&path).file_name().unwrap().to_owned();
+    let at = |name: &str| world.beside(name).to_str().unwrap().to_owned();
+    // As builds make it, as Nix makes it, a link to a link, and one from elsewhere.
+    symlink(root.join("nix/store").join(&base), at("result")).unwrap();
+    symlink(&path, at("logical")).unwrap();
+    symlink("result", at("chain")).unwrap();
+    symlink("../chain", world.beside("folder").join("up")).unwrap();
+    let (key, key_file) = (SigningKey::generate("mine-1").unwrap(), at("links-key"));
+    fs::write(&key_file, key.to_string()).unwrap();
+    let links = [
+        at("result"),
+        at("result") + "/",
+        at("logical"),
+        at("chain"),
+        at("folder/up"),
+    ];
+    for (number, link) in links.iter().enumerate() {
+        let info = store(&root, &["path-info", link]).expect(0);
+        assert_eq!(info.out, [path.as_str()], "{link}");
+        store(&root, &["verify", link]).expect(0);
+        let dumped = store(&root, &["dump", "--json", link]).expect(0);
+        assert_eq!(json(&dumped)["version"], 1);
+        let listed = store(&root, &["ls", link]).expect(0);
+        assert_eq!(listed.out, ["./link", "./sub"], "{link}");
+        let file = format!("{link}/sub/file");
+        assert_eq!(store(&root, &["cat", &file]).expect(0).out, ["contents"]);
+        let signed = store(&root, &["sign", "--json", "--key-file", &key_file, link]).expect(0);
+        assert!(json(&signed)[&path].is_string(), "{link}");
+        let made = at(&format!("root-{number}"));
+        store(&root, &["roots", "--add", &made, link]).expect(0);
+        assert!(Path::new(&made).is_symlink());
+        let cache = format!("file://{}-{number}", cache.display());
+        // `--store` stands for whichever of the two stores is not given.
+        let copied = store(&root, &["copy", "--to", &cache, link]).expect(0);
+        assert_eq!(copied.out, [path.as_str()]);
+        store(&root, &["repair", "--from", &cache, link]).expect(0);
+        let back = at(&format!("back-{number}"));
+        // A link into the store that is copied to names the same path.
+        let copied = store(
+            Path::new(&back),
+            &["copy", "--from", &cache, "--no-check-sigs", &at("logical")],
+        );
+        assert_eq!(copied.expect(0).out, [path.as_str()]);
+        let cache_of = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+            run(command
+                .arg("store")
+                .args(arguments)
+                .args(["--from", &cache]))
+        };
+        let info = cache_of(&["path-info", &at("logical")]).expect(0);
+        assert_eq!(info.out, [path.as_str()]);
+        cache_of(&["path-info", &at("result")])
+            .expect(2)
+            .says(&["is not in store"]);
+        make_writable(Path::new(&back));
+    }
+    let below = at("result") + "/sub";
+    store(&root, &["verify", &below])
+        .expect(2)
+        .says(&["below the store path"]);
+    symlink("loop", at("loop")).unwrap();
+    store(&root, &["path-info", &at("loop")])
+        .expect(2)
+        .says(&["is not in store"]);
+    make_writable(&root);
+}
+
 /// Whatever is wrong is named, and nothing is made of it.
 #[tokio::test]
 async fn errors_name_the_culprit() {

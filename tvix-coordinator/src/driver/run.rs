@@ -1,5 +1,8 @@
 //! The loop: take actions from the machine, do them, tell the machine what happened.
 
+mod begin;
+mod vanished;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +12,12 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::{FutureExt as _, Stream};
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, Delivery, LogReceiver, LogSender, StreamedOutput,
-    log_channel,
+    BuildOutcome, BuildSlot, Delivery, LogReceiver, LogSender, SlotMessage, SlotReceiver,
+    StreamedOutput, log_channel, slot_channel,
 };
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
 use tvix_store_api::{LocalPath, Store};
@@ -21,17 +25,19 @@ use tvix_store_api::{LocalPath, Store};
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::sources::{self, Added, Offered};
-use super::tasks::{self, BuildParts, describe};
+use super::sources::{Added, Offered};
+use super::tasks::{self, describe};
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, Probed, QuestionId,
-    StartBuild, SubstitutionId, Trouble,
+    SubstitutionId, Trouble,
 };
-use crate::options::Decision;
+use crate::options::{Decision, OnVanished};
 use crate::report::Report;
 
 /// Log lines on their way from builders.
 const LOG_LINES: usize = 256;
+/// Messages on their way from builds that wait.
+const SLOT_MESSAGES: usize = 64;
 /// Things that are taken from one place before the others get their turn.
 const AT_A_STRETCH: usize = 64;
 
@@ -39,13 +45,15 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
-    Realised(ProbeId, Vec<Option<StorePath>>),
+    Realised(ProbeId, tasks::FoundRealisations),
     Probed(ProbeId, Result<Vec<Probed>, Trouble>),
     Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
     Sources(Added, Vec<StorePath>),
     Recorded(BatchId, Result<(), Trouble>),
     Built(BuildId, Result<BuildOutcome, Trouble>),
+    /// Of a build that did not succeed, which inputs are not valid any more.
+    Checked(BuildId, Result<BuildOutcome, Trouble>, Vec<StorePath>),
     Pushed(BuildId, Result<(), Trouble>),
     Decided(QuestionId, Decision),
     Located(Answer),
@@ -72,6 +80,10 @@ pub(super) struct Driver {
     evaluation: Option<EvalStream>,
     log: LogSender,
     log_lines: LogReceiver,
+    slot: BuildSlot,
+    slot_messages: SlotReceiver,
+    /// Builds that wait for a slot.
+    waiting: FxHashMap<BuildId, oneshot::Sender<()>>,
     last_import: u64,
     replies: FxHashMap<ImportId, RealiseReply>,
     sources: FxHashMap<StorePath, Offered>,
@@ -80,6 +92,10 @@ pub(super) struct Driver {
     closures: Arc<Closures>,
     /// What was unpacked for imports: evaluation may read it until it ends.
     unpacked: Vec<LocalPath>,
+    /// Whether the session may begin anew when inputs vanish.
+    may_restart: bool,
+    /// The number of its first event, if it does.
+    restart: Option<u64>,
 }
 
 /// What woke the driver.
@@ -89,6 +105,7 @@ enum Woken {
     Done(Option<Done>),
     Evaluation(Option<Result<EvalEvent, EvalError>>),
     Log(tvix_build_api::LogLine),
+    Slot(SlotMessage),
     Time,
 }
 
@@ -105,6 +122,8 @@ impl Driver {
         let machine = Machine::new(store.store_dir().clone(), profiles, parts.options.clone())
             .with_substituters(substituters);
         let (log, log_lines) = log_channel(LOG_LINES);
+        let (slot, slot_messages) = slot_channel(SLOT_MESSAGES);
+        let may_restart = parts.options.on_vanished == OnVanished::Restart;
         Self {
             store,
             parts,
@@ -118,6 +137,9 @@ impl Driver {
             evaluation: None,
             log,
             log_lines,
+            slot,
+            slot_messages,
+            waiting: FxHashMap::default(),
             last_import: 0,
             replies: FxHashMap::default(),
             sources: FxHashMap::default(),
@@ -125,16 +147,37 @@ impl Driver {
             streamed: FxHashMap::default(),
             closures: Arc::default(),
             unpacked: Vec::new(),
+            may_restart,
+            restart: None,
         }
     }
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
+        let report = self.session(request.clone()).await;
+        match self.restart {
+            None => {
+                self.send_rest().await;
+                report
+            }
+            Some(seq) => {
+                let began = self.began;
+                let mut again = Self::new(self.parts, self.outbox, self.cancel);
+                again.machine = again.machine.with_first_event(seq);
+                again.began = began;
+                again.may_restart = false;
+                let report = again.session(request).await;
+                again.send_rest().await;
+                report
+            }
+        }
+    }
+
+    async fn session(&mut self, request: EvalRequest) -> Report {
         let evaluator = self.parts.evaluator.clone();
         self.spawn(async move { Done::EvaluationStarted(evaluator.evaluate(request).await) });
         loop {
             while let Some(action) = self.machine.poll_action() {
                 if let Some(report) = self.perform(action) {
-                    self.send_rest().await;
                     return Arc::unwrap_or_clone(report);
                 }
             }
@@ -172,6 +215,7 @@ impl Driver {
             at_once,
             evaluation,
             log_lines,
+            slot_messages,
             machine,
             cancel,
             ..
@@ -188,6 +232,7 @@ impl Driver {
             done = next_done(at_once, running), if open && any_done => Woken::Done(done),
             event = next_of(evaluation) => Woken::Evaluation(event),
             Some(line) = log_lines.recv(), if open => Woken::Log(line),
+            Some(message) = slot_messages.recv(), if open => Woken::Slot(message),
             () = sleep_until(timeout) => Woken::Time,
             // There is nothing else to do.
             () = outbox.send(), if !outbox.is_empty() => Woken::Sent,
@@ -203,6 +248,7 @@ impl Driver {
             Woken::Done(Some(done)) => self.done(done),
             Woken::Evaluation(event) => self.evaluated(self.now(), event),
             Woken::Log(line) => self.tell_log(line),
+            Woken::Slot(message) => self.slot_message(message),
             Woken::Time => self.tell(Input::TimePassed),
             Woken::Done(None) | Woken::Sent => {}
         }
@@ -244,6 +290,10 @@ impl Driver {
             self.tell_log(line);
             any = true;
         }
+        while let Ok(message) = self.slot_messages.try_recv() {
+            self.slot_message(message);
+            any = true;
+        }
         any
     }
 
@@ -252,6 +302,13 @@ impl Driver {
             build: BuildId(line.build),
             text: line.text,
         });
+    }
+
+    /// Lets go of what a build needed while it was under way.
+    fn forget(&mut self, build: BuildId) {
+        self.drain_log();
+        self.cancels.remove(&build);
+        self.waiting.remove(&build);
     }
 
     /// A build sends all its lines before it ends, so none comes after its end is told.
@@ -308,7 +365,11 @@ impl Driver {
     fn done(&mut self, done: Done) {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
-            Done::Realised(probe, paths) => Input::RealisationsFound { probe, paths },
+            Done::Realised(probe, found) => Input::RealisationsFound {
+                probe,
+                paths: found.paths,
+                refused: found.refused,
+            },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
                 large.into_iter().for_each(|path| self.add_source(path));
@@ -323,9 +384,19 @@ impl Driver {
                 result,
             },
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
-            Done::Built(build, result) => {
-                self.drain_log();
-                self.cancels.remove(&build);
+            Done::Built(build, result) if !matches!(result, Ok(BuildOutcome::Success(_))) => {
+                return self.check_inputs(build, result);
+            }
+            Done::Checked(build, result, gone) if !gone.is_empty() => {
+                self.forget(build);
+                Input::BuildEnded {
+                    build,
+                    result: self.vanished(&gone[0], result),
+                    usage: None,
+                }
+            }
+            Done::Built(build, result) | Done::Checked(build, result, _) => {
+                self.forget(build);
                 let usage = match &result {
                     Ok(BuildOutcome::Success(success)) => success.usage,
                     _ => None,
@@ -393,7 +464,10 @@ impl Driver {
     fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
         let store = self.store.clone();
         match action {
-            Action::Emit(event) => self.outbox.push(event),
+            Action::Emit(record) => {
+                let record = self.restarted(record);
+                self.outbox.push(record);
+            }
             Action::QueryPaths { batch, paths } => {
                 let query = tasks::query_paths(store, paths);
                 self.spawn(query.map(move |result| Done::Paths(batch, result)));
@@ -414,8 +488,8 @@ impl Driver {
             Action::FindRealisations { probe, outputs } => {
                 let substituters = self.parts.substituters.iter();
                 let substituters = substituters.map(|(_, store)| store.clone()).collect();
-                let found = tasks::find_realisations(substituters, outputs);
-                self.spawn(found.map(move |paths| Done::Realised(probe, paths)));
+                let found = tasks::find_realisations(store, substituters, outputs);
+                self.spawn(found.map(move |found| Done::Realised(probe, found)));
             }
             Action::Substitute {
                 substitution,
@@ -432,6 +506,12 @@ impl Driver {
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));
             }
             Action::StartBuild(start) => self.start_build(start),
+            Action::ResumeBuild(build) => {
+                if let Some(go) = self.waiting.remove(&build) {
+                    // If it has ended meanwhile, that is told next.
+                    let _ = go.send(());
+                }
+            }
             Action::CancelBuild(build) => {
                 if let Some(cancel) = self.cancels.get(&build) {
                     cancel.cancel();
@@ -465,89 +545,6 @@ impl Driver {
             Action::Finish(report) => return Some(report),
         }
         None
-    }
-
-    /// Adds what refers to nothing together, as far as it is small.
-    fn add_sources(&mut self, paths: Vec<StorePath>) {
-        let mut together = Vec::with_capacity(paths.len());
-        for path in paths {
-            match self.sources.get(&path) {
-                Some(offered) if offered.source.references.is_empty() => {
-                    together.push(offered.source.clone());
-                }
-                _ => self.add_source(path),
-            }
-        }
-        if !together.is_empty() {
-            let added = sources::add_small(self.store.clone(), together);
-            self.spawn(added.map(|(added, large)| Done::Sources(added, large)));
-        }
-    }
-
-    fn add_source(&mut self, path: StorePath) {
-        let store = self.store.clone();
-        let offered = self.sources.get(&path).cloned();
-        let references = offered.iter().flat_map(|it| it.source.references.iter());
-        let references = references.filter(|reference| **reference != path);
-        let references = references.filter_map(|reference| self.sources.get(reference));
-        let references = references.cloned().collect();
-        self.spawn(async move {
-            let result = match offered {
-                Some(offered) => sources::add_source(store, offered.source, references).await,
-                None => {
-                    let message = format!("the contents of '{path}' are gone (a bug)");
-                    Err(Trouble {
-                        message,
-                        retryable: false,
-                    })
-                }
-            };
-            Done::Sources(vec![(path, result)], Vec::new())
-        });
-    }
-
-    fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
-        if let Some(offered) = self.sources.get(&path) {
-            offered.tried.cancel();
-        }
-        if result.is_ok() {
-            self.sources.remove(&path);
-        }
-        self.tell(Input::SourceAdded { path, result });
-    }
-
-    fn start_build(&mut self, start: StartBuild) {
-        let build = start.build;
-        let cancel = CancellationToken::new();
-        self.cancels.insert(build, cancel.clone());
-        let options = &self.parts.options;
-        let mut parts = BuildParts {
-            builder: self.parts.builders[start.builder].clone(),
-            request: BuildRequest {
-                drv_path: start.drv_path,
-                derivation: start.derivation,
-                inputs: Vec::new(),
-                limits: options.limits,
-                cores: options.cores,
-                store: Some(self.store.uri().clone()),
-            },
-            context: BuildContext {
-                inputs: self.store.clone(),
-                log: self.log.tagged(build.0),
-                cancel,
-            },
-        };
-        match self.closures.of(start.inputs).into_complete() {
-            Ok(inputs) => {
-                parts.request.inputs = inputs;
-                let built = tasks::build(parts);
-                self.spawn(built.map(move |result| Done::Built(build, result)));
-            }
-            Err(inputs) => {
-                let built = tasks::build_with(parts, self.closures.clone(), inputs);
-                self.spawn(built.map(move |result| Done::Built(build, result)));
-            }
-        }
     }
 
     /// Sends what is left for whoever still listens.

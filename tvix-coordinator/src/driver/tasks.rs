@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use nix_compat::derivation::Derivation;
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
@@ -15,7 +15,7 @@ use tvix_eval_api::{RealiseError, RealisedOutput};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
 
 use super::closures::{Closure, Closures};
-use crate::machine::{ImportedOutput, Probed, Recording, Trouble};
+use crate::machine::{ImportedOutput, OutputKeys, Probed, Recording, RefusedRealisation, Trouble};
 
 /// Imported outputs that are unpacked at once, where they have to be.
 const UNPACKED_AT_ONCE: usize = 4;
@@ -105,18 +105,25 @@ pub(super) async fn substitute(
     copied.await.map_err(|error| store_trouble(&error))
 }
 
-/// The paths of outputs, where they are known and valid.
+/// The paths of outputs, where they are known by any of their keys and valid.
 pub(super) async fn query_realisations(
     store: Arc<dyn Store>,
-    outputs: Vec<DrvOutput>,
+    outputs: Vec<OutputKeys>,
 ) -> Result<Vec<Option<StorePath>>, Trouble> {
-    let look_up = |output: DrvOutput| {
+    let look_up = |output: OutputKeys| {
         let store = store.clone();
         async move {
-            match store.realisation(&output).await? {
-                Some(found) if store.is_valid(&found.out_path).await? => Ok(Some(found.out_path)),
-                _ => Ok(None),
+            for id in output.ids() {
+                match store.realisation(&id).await {
+                    Ok(Some(found)) if store.is_valid(&found.out_path).await? => {
+                        return Ok(Some(found.out_path));
+                    }
+                    Ok(_) => {}
+                    Err(error) if is_refused(&error) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            Ok(None)
         }
     };
     let found = stream::iter(outputs)
@@ -128,27 +135,101 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
-/// What the first substituter that knows and answers says of each output. It is believed as far as the
-/// substituter believes it.
+/// Whether a store has something that it does not believe itself.
+fn is_refused(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::UntrustedRealisation { .. } | StoreError::BadRealisation { .. }
+    )
+}
+
+/// What substituters say of outputs.
+pub(super) struct FoundRealisations {
+    /// For each output its path, if it is known.
+    pub(super) paths: Vec<Option<StorePath>>,
+    /// What is not believed.
+    pub(super) refused: Vec<RefusedRealisation>,
+}
+
+/// What the store itself, or the first substituter that knows and answers, says of each output. It is
+/// believed as far as the substituter believes it, and does not contradict the store.
 pub(super) async fn find_realisations(
+    store: Arc<dyn Store>,
     substituters: Vec<Arc<dyn Store>>,
-    outputs: Vec<DrvOutput>,
-) -> Vec<Option<StorePath>> {
-    let look_up = |output: DrvOutput| {
-        let substituters = substituters.clone();
+    outputs: Vec<OutputKeys>,
+) -> FoundRealisations {
+    let look_up = |output: OutputKeys| {
+        let (store, substituters) = (store.clone(), substituters.clone());
         async move {
-            for substituter in substituters {
-                if let Ok(Some(found)) = substituter.realisation(&output).await {
-                    return Some(found.out_path);
+            // It may remember a path that was collected since.
+            let known = store.realisation_of(output.keys.clone(), &output.output);
+            if let Ok(Some(known)) = known.await {
+                return (Some(known.out_path), Vec::new());
+            }
+            let mut refused = Vec::new();
+            for (index, substituter) in substituters.iter().enumerate() {
+                match find_at(&*store, &**substituter, &output).await {
+                    Ok(Some(path)) => return (Some(path), refused),
+                    Ok(None) => {}
+                    Err(message) => refused.push(RefusedRealisation {
+                        substituter: index,
+                        message,
+                    }),
                 }
             }
-            None
+            (None, refused)
         }
     };
     let found = stream::iter(outputs)
         .map(look_up)
         .buffered(REALISATIONS_AT_ONCE);
-    found.collect().await
+    let (paths, refused): (Vec<_>, Vec<_>) = found.unzip().await;
+    FoundRealisations {
+        paths,
+        refused: refused.into_iter().flatten().collect(),
+    }
+}
+
+/// What a substituter says of an output, or why that is not believed.
+async fn find_at(
+    store: &dyn Store,
+    substituter: &dyn Store,
+    output: &OutputKeys,
+) -> Result<Option<StorePath>, String> {
+    let mut refused = None;
+    for id in output.ids() {
+        let why = match substituter.realisation(&id).await {
+            Ok(None) => continue,
+            Ok(Some(found)) => match contradiction(store, &found).await {
+                None => return Ok(Some(found.out_path)),
+                Some(why) => why,
+            },
+            Err(StoreError::UntrustedRealisation { .. }) => format!(
+                "that of '{id}' has no signature of a trusted key: add the public key of the cache \
+                 to the trusted keys, or have the cache signed"
+            ),
+            // One that may pass is seen where paths are asked for.
+            Err(error) if error.is_retryable() => continue,
+            Err(error) => describe(&error),
+        };
+        refused = refused.or(Some(why));
+    }
+    refused.map_or(Ok(None), Err)
+}
+
+/// How a realisation contradicts what the store knows of the inputs that it was made with.
+async fn contradiction(store: &dyn Store, found: &Realisation) -> Option<String> {
+    for (input, path) in &found.dependent_realisations {
+        if let Ok(Some(known)) = store.realisation(input).await
+            && known.out_path != *path
+        {
+            let (id, known) = (&found.id, known.out_path);
+            return Some(format!(
+                "that of '{id}' was made with '{path}' as '{input}', which is '{known}' here"
+            ));
+        }
+    }
+    None
 }
 
 pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::RealiseError;
 
@@ -34,7 +34,7 @@ pub enum Action {
         /// Name of the query.
         batch: BatchId,
         /// The outputs.
-        outputs: Vec<DrvOutput>,
+        outputs: Vec<OutputKeys>,
     },
     /// Ask a substituter which of these it has: [`Input::SubstituterQueried`].
     ///
@@ -55,7 +55,7 @@ pub enum Action {
         /// Name of the question.
         probe: ProbeId,
         /// The outputs.
-        outputs: Vec<DrvOutput>,
+        outputs: Vec<OutputKeys>,
     },
     /// Copy a path from a substituter to the store, where all that it refers to is valid:
     /// [`Input::Substituted`].
@@ -85,11 +85,17 @@ pub enum Action {
         /// What to keep.
         recording: Recording,
     },
-    /// Start a build: [`Input::LogLine`] any number of times, then [`Input::BuildEnded`].
+    /// Start a build: [`Input::LogLine`] any number of times, then [`Input::BuildEnded`]. In between
+    /// [`Input::BuildWaiting`] and then [`Input::BuildReady`], if the builder waits.
     ///
+    /// [`Input::BuildWaiting`]: super::Input::BuildWaiting
+    /// [`Input::BuildReady`]: super::Input::BuildReady
     /// [`Input::LogLine`]: super::Input::LogLine
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
     StartBuild(StartBuild),
+    /// Let a build go on that was [waiting](super::Input::BuildWaiting): it has a slot again. Nothing
+    /// to answer.
+    ResumeBuild(BuildId),
     /// End a build soon. It still ends with [`Input::BuildEnded`].
     ///
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
@@ -118,6 +124,25 @@ pub enum Action {
     StopEvaluation,
     /// The session is over: drop whatever still runs. The last action.
     Finish(Arc<Report>),
+}
+
+/// An output of a floating derivation, and the keys by which its realisation is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputKeys {
+    /// Names of the derivation, the best first. What is known by any of them is the answer.
+    pub keys: Vec<DrvKey>,
+    /// The output.
+    pub output: OutputName,
+}
+
+impl OutputKeys {
+    /// The output by each key.
+    pub fn ids(&self) -> impl Iterator<Item = DrvOutput> + '_ {
+        self.keys.iter().map(|drv| DrvOutput {
+            drv: drv.clone(),
+            output: self.output.clone(),
+        })
+    }
 }
 
 /// A build to start.

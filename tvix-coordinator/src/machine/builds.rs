@@ -1,8 +1,9 @@
 //! Builds: started, ended, pushed, tried again.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use nix_compat::derivation::OutputName;
+use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, FailureKind, ResourceUsage};
@@ -19,6 +20,8 @@ pub(super) struct Build {
     builder: usize,
     started: Duration,
     cancelled: bool,
+    /// Whether it waits for another process or, after that, for a slot. It has none then.
+    waiting: bool,
     /// The outputs, once the builder is done and while they are pushed.
     pushing: Option<Vec<(OutputName, StorePath)>>,
     usage: Option<ResourceUsage>,
@@ -46,11 +49,40 @@ impl Machine {
             builder,
             started,
             cancelled: false,
+            waiting: false,
             pushing: None,
             usage: None,
         };
         self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
+        let inputs = self.inputs_used(id, &derivation);
+        let name = self.scheduler.builder_name(builder);
+        self.emit(BuildEvent::BuildStarted {
+            build: build.0,
+            drv_path: drv_path.clone(),
+            builder: name,
+        });
+        let start = Action::StartBuild(StartBuild {
+            build,
+            builder,
+            drv_path,
+            derivation,
+            inputs,
+        });
+        self.actions.push_back(start);
+    }
+
+    /// The outputs and sources that a build that was started uses directly.
+    pub fn inputs_of_build(&self, build: BuildId) -> Vec<StorePath> {
+        let node = self.builds.get(&build).map(|build| build.node);
+        let used = node.and_then(|id| {
+            let derivation = self.graph[id].derivation()?;
+            Some(self.inputs_used(id, derivation))
+        });
+        used.unwrap_or_default()
+    }
+
+    fn inputs_used(&self, id: NodeId, derivation: &Derivation) -> Vec<StorePath> {
         let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
         // By name unless there is but one: masks are coarse where there are many outputs, and a
         // build is to see no more than it uses.
@@ -72,27 +104,72 @@ impl Machine {
         // A source may be an output as well.
         inputs.sort_unstable();
         inputs.dedup();
-        let name = self.scheduler.builder_name(builder);
-        self.emit(BuildEvent::BuildStarted {
-            build: build.0,
-            drv_path: drv_path.clone(),
-            builder: name,
+        inputs
+    }
+
+    pub(super) fn build_waiting(&mut self, id: BuildId, lock: String) {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return;
+        };
+        if build.is_pushing() || std::mem::replace(&mut build.waiting, true) {
+            return;
+        }
+        let (node, builder) = (build.node, build.builder);
+        self.scheduler.release(builder);
+        self.emit(BuildEvent::BuildWaiting {
+            build: id.0,
+            drv_path: self.known_path(node).clone(),
+            lock,
         });
-        let start = Action::StartBuild(StartBuild {
-            build,
-            builder,
-            drv_path,
-            derivation,
-            inputs,
-        });
-        self.actions.push_back(start);
+    }
+
+    pub(super) fn build_ready(&mut self, id: BuildId) {
+        match self.builds.get(&id) {
+            Some(build) if build.waiting => {
+                if !build.cancelled && !self.resumable.contains(&id) {
+                    self.resumable.push_back(id);
+                }
+            }
+            // It has a slot.
+            Some(_) => self.actions.push_back(Action::ResumeBuild(id)),
+            None => {}
+        }
+    }
+
+    /// Gives free slots to builds that have waited for another process, the first one first: others wait
+    /// for what they hold.
+    pub(super) fn resume_build(&mut self) -> bool {
+        for index in 0..self.resumable.len() {
+            let id = self.resumable[index];
+            let Some(build) = self.builds.get_mut(&id) else {
+                continue;
+            };
+            if !self.scheduler.occupy(build.builder) {
+                continue;
+            }
+            build.waiting = false;
+            build.started = self.now;
+            let node = build.node;
+            self.resumable.remove(index);
+            self.emit(BuildEvent::BuildResumed {
+                build: id.0,
+                drv_path: self.known_path(node).clone(),
+            });
+            self.actions.push_back(Action::ResumeBuild(id));
+            return true;
+        }
+        false
     }
 
     pub(super) fn log_line(&mut self, build: BuildId, text: &[u8]) {
-        let text = String::from_utf8_lossy(text).into_owned();
+        let (text, bytes) = match String::from_utf8_lossy(text) {
+            Cow::Borrowed(text) => (text.to_owned(), None),
+            Cow::Owned(replaced) => (replaced, Some(text.to_vec())),
+        };
         self.emit(BuildEvent::LogLine {
             build: build.0,
             text,
+            bytes,
         });
     }
 
@@ -110,7 +187,12 @@ impl Machine {
         }
         build.usage = usage;
         let (builder, cancelled) = (build.builder, build.cancelled);
-        self.scheduler.release(builder);
+        match std::mem::replace(&mut build.waiting, false) {
+            // Another process has built it.
+            true => build.started = self.now,
+            false => self.scheduler.release(builder),
+        }
+        self.resumable.retain(|it| *it != id);
         match result {
             BuildResult::Pushed(outputs) => match self.checked_outputs(id, outputs) {
                 Ok(outputs) => self.build_succeeded(id, outputs, true),
@@ -128,9 +210,12 @@ impl Machine {
                 }
                 Err(message) => self.build_fell_short(id, message),
             },
-            BuildResult::Failed(_) | BuildResult::Trouble(_) if cancelled => {
+            BuildResult::Failed(_) | BuildResult::Trouble(_) | BuildResult::InputsGone { .. }
+                if cancelled =>
+            {
                 self.build_cancelled(id);
             }
+            BuildResult::InputsGone { message } => self.inputs_gone(id, message),
             BuildResult::Failed(BuildFailure {
                 kind: FailureKind::Cancelled,
                 ..
@@ -267,6 +352,18 @@ impl Machine {
         self.fail(build.node, FailureCause::Build { failure });
     }
 
+    /// Building it again is of no use: something has to make its inputs first.
+    fn inputs_gone(&mut self, id: BuildId, message: String) {
+        let Some(build) = self.builds.remove(&id) else {
+            return;
+        };
+        self.emit(BuildEvent::BuildCancelled {
+            build: id.0,
+            drv_path: self.known_path(build.node).clone(),
+        });
+        self.fail(build.node, FailureCause::InputsGone { message });
+    }
+
     fn build_cancelled(&mut self, id: BuildId) {
         let Some(build) = self.builds.remove(&id) else {
             return;
@@ -341,6 +438,8 @@ impl Machine {
             if let Some(build) = self.builds.get_mut(&id) {
                 build.cancelled = true;
             }
+            // It needs no slot to end.
+            self.resumable.retain(|it| *it != id);
             self.actions.push_back(Action::CancelBuild(id));
         }
     }

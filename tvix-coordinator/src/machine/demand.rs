@@ -360,13 +360,8 @@ impl Machine {
         };
         let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
         if suitable == 0 {
-            let system = derivation.system.to_string();
-            let features = derivation.env_var("requiredSystemFeatures");
-            let features = features.map(|text| format!(" with features '{text}'"));
-            let message = format!(
-                "no builder can build for system '{system}'{}",
-                features.unwrap_or_default()
-            );
+            let reasons = self.scheduler.why_unsuitable(derivation);
+            let message = format!("no builder can build it: {reasons}");
             return self.fail(id, FailureCause::Builder { message });
         }
         self.scheduler.push(&self.graph, id, suitable);

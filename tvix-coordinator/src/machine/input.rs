@@ -87,6 +87,8 @@ pub enum Input {
         probe: ProbeId,
         /// For each output, in order, its path, if a substituter knows it and is believed.
         paths: Vec<Option<StorePath>>,
+        /// What substituters said that is not believed.
+        refused: Vec<RefusedRealisation>,
     },
     /// Answers [`Action::Substitute`].
     ///
@@ -121,6 +123,22 @@ pub enum Input {
         build: BuildId,
         /// The line.
         text: Bytes,
+    },
+    /// A build that was started waits for something that another process does, and uses no slot
+    /// meanwhile.
+    BuildWaiting {
+        /// Which build.
+        build: BuildId,
+        /// The lock that it waits for, for people.
+        lock: String,
+    },
+    /// A build that was [waiting](Self::BuildWaiting) could go on. Answered by
+    /// [`Action::ResumeBuild`] once there is a slot, unless the build ends before.
+    ///
+    /// [`Action::ResumeBuild`]: super::Action::ResumeBuild
+    BuildReady {
+        /// Which build.
+        build: BuildId,
     },
     /// Answers [`Action::StartBuild`].
     ///
@@ -176,6 +194,15 @@ pub enum Probed {
     },
 }
 
+/// Realisations that a substituter has and that are not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRealisation {
+    /// The substituter, as an index into those that the machine was given.
+    pub substituter: usize,
+    /// Why, and what to do about it.
+    pub message: String,
+}
+
 /// Trouble with a store, a substituter or a builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
@@ -198,4 +225,9 @@ pub enum BuildResult {
     Failed(BuildFailure),
     /// The builder is to blame.
     Trouble(Trouble),
+    /// Inputs that were valid when it was started are not valid any more.
+    InputsGone {
+        /// Which, and how the build failed.
+        message: String,
+    },
 }

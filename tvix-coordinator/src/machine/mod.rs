@@ -55,12 +55,12 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 use tvix_eval_api::Root;
 
-pub use action::{Action, ImportedOutput, StartBuild};
+pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
 use builds::Build;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, Input, Probed, Trouble};
+pub use input::{BuildResult, Input, Probed, RefusedRealisation, Trouble};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -154,6 +154,8 @@ pub struct Machine {
     substitutions: Substitutions,
     scheduler: Scheduler,
     builds: FxHashMap<BuildId, Build>,
+    /// Builds that have waited for another process, and for a slot now.
+    resumable: VecDeque<BuildId>,
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
@@ -197,6 +199,7 @@ impl Machine {
             substitutions: Substitutions::default(),
             scheduler,
             builds: FxHashMap::default(),
+            resumable: VecDeque::new(),
             imports: Imports::default(),
             delegates: FxHashMap::default(),
             modulos: FxHashMap::default(),
@@ -228,6 +231,13 @@ impl Machine {
         self
     }
 
+    /// Counts events on from that of another machine. To be called before anything else.
+    #[must_use]
+    pub fn with_first_event(mut self, seq: u64) -> Self {
+        self.next_event = seq;
+        self
+    }
+
     /// Takes note of something that happened `now`, as time since the session began. After
     /// [`Action::Finish`] nothing matters any more.
     pub fn handle(&mut self, now: Duration, input: Input) {
@@ -254,7 +264,11 @@ impl Machine {
             Input::SubstituterQueried { probe, result } => {
                 self.substituter_queried(probe, result);
             }
-            Input::RealisationsFound { probe, paths } => self.realisations_found(probe, paths),
+            Input::RealisationsFound {
+                probe,
+                paths,
+                refused,
+            } => self.realisations_found(probe, paths, refused),
             Input::Substituted {
                 substitution,
                 result,
@@ -262,6 +276,8 @@ impl Machine {
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::Recorded { batch, result } => self.recorded(batch, result),
             Input::LogLine { build, text } => self.log_line(build, &text),
+            Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
+            Input::BuildReady { build } => self.build_ready(build),
             Input::BuildEnded {
                 build,
                 result,
@@ -316,6 +332,9 @@ impl Machine {
             let ready = |it: &Derivation| it.input_srcs.iter().all(|path| sources.is_settled(path));
             if let Some(action) = self.recordings.next(self.now, ready) {
                 return Some(action);
+            }
+            if self.resume_build() {
+                return self.actions.pop_front();
             }
             if let Some((id, builder)) = self.scheduler.next(&self.graph) {
                 self.start_build(id, builder);

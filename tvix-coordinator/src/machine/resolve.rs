@@ -4,17 +4,12 @@ use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::Realisation;
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::store_path::StorePath;
 
 use super::graph::{Body, NodeId, State, mask_of_all};
 use super::{BatchId, Machine, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
-
-/// The hash by which the realisations of a resolved derivation are known.
-pub(super) fn realisation_hash(derivation: &Derivation, dir: &StoreDir) -> Option<[u8; 32]> {
-    Some(derivation.masked_hash_modulo(dir, |_| None).ok()?.hash)
-}
 
 impl Machine {
     /// Replaces a derivation whose inputs are all built by one that names what was built. Others
@@ -149,16 +144,16 @@ impl Machine {
 
     /// Has the store remember where the outputs of a floating derivation are.
     pub(super) fn record_realisations(&mut self, id: NodeId, outputs: &[(OutputName, StorePath)]) {
-        let ids = self.drv_outputs(id).into_iter();
-        let realisations = ids.filter_map(|id| {
-            let (_, path) = outputs.iter().find(|(name, _)| *name == id.output)?;
-            Some(Realisation {
-                out_path: path.clone(),
-                id,
-                signatures: Vec::new(),
-            })
-        });
-        let realisations: Vec<_> = realisations.collect();
+        let mut realisations = Vec::new();
+        for known_as in self.drv_outputs(id) {
+            let output = outputs.iter().find(|(name, _)| *name == known_as.output);
+            let Some((_, path)) = output else {
+                continue;
+            };
+            // By each key, so that any version of Nix finds it.
+            let ids = known_as.ids();
+            realisations.extend(ids.map(|id| Realisation::new(id, path.clone())));
+        }
         self.recordings.realisations(realisations.into_iter());
     }
 }

@@ -124,6 +124,19 @@ impl Scheduler {
         can & !unsuitable
     }
 
+    /// What the builders lack for `derivation`.
+    pub(super) fn why_unsuitable(&self, derivation: &Derivation) -> String {
+        let reasons = self.builders.iter().map(|slots| {
+            let lacks = slots.profile.unsupported(derivation);
+            lacks.unwrap_or_else(|| format!("builder '{}' has refused it", slots.name))
+        });
+        let reasons: Vec<String> = reasons.collect();
+        match reasons.is_empty() {
+            true => "there are no builders".to_owned(),
+            false => reasons.join("; "),
+        }
+    }
+
     fn supporting(&self, derivation: &Derivation) -> BuilderMask {
         let builders = self.builders.iter().take(64).enumerate();
         builders.fold(0, |mask, (index, slots)| {
@@ -230,7 +243,18 @@ impl Scheduler {
         })
     }
 
-    /// A build is over.
+    /// Takes a place of a builder, if there is one.
+    pub(super) fn occupy(&mut self, builder: usize) -> bool {
+        let slots = &mut self.builders[builder];
+        let free = self.running < self.max_jobs && slots.running < slots.profile.max_jobs;
+        if free {
+            slots.running += 1;
+            self.running += 1;
+        }
+        free
+    }
+
+    /// A build is over, or waits.
     pub(super) fn release(&mut self, builder: usize) {
         self.builders[builder].running -= 1;
         self.running -= 1;

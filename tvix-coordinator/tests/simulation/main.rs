@@ -39,6 +39,8 @@ pub struct Tally {
     fetches: u64,
     realised: u64,
     substituter_troubles: u64,
+    waits: u64,
+    resumed: u64,
 }
 
 impl Tally {
@@ -58,6 +60,8 @@ impl Tally {
         self.fetches += other.fetches;
         self.realised += other.realised;
         self.substituter_troubles += other.substituter_troubles;
+        self.waits += other.waits;
+        self.resumed += other.resumed;
     }
 }
 
@@ -132,6 +136,8 @@ fn ten_thousand_worlds() {
             fetches,
             realised,
             substituter_troubles,
+            waits,
+            resumed,
             ..
         } = total;
         for (what, count) in [
@@ -149,6 +155,8 @@ fn ten_thousand_worlds() {
             ("fetches", fetches),
             ("floating outputs that caches knew", realised),
             ("troubles of substituters", substituter_troubles),
+            ("waits for locks", waits),
+            ("builds that went on", resumed),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");
         }

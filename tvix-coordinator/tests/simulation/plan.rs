@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated, OutputName};
 use nix_compat::nixhash::{HashAlgo, NixHash};
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
 use tvix_coordinator::{BuildPolicy, OnFailure, Options, RetryPolicy};
@@ -73,6 +73,8 @@ pub struct Plan {
     pub options: Options,
     /// Per cent of the store's answers that are trouble.
     pub store_trouble: u64,
+    /// Per cent of the builds whose locks another process has.
+    pub locked: u64,
     pub fatal_store_trouble: bool,
     pub duplicate_answers: bool,
     pub cancel_after: Option<usize>,
@@ -117,6 +119,7 @@ impl Plan {
             builders: Vec::new(),
             options: Options::default(),
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
+            locked: [0, 0, 10, 50, 100][random.below(5)],
             fatal_store_trouble: random.percent(3),
             duplicate_answers: random.percent(30),
             cancel_after: random.percent(10).then(|| random.below(200)),
@@ -372,7 +375,7 @@ impl Plan {
                     self.present.insert(path.clone());
                 }
                 let output = output.clone();
-                let id = DrvOutput { drv_hash, output };
+                let id = DrvOutput::by_hash(drv_hash, output);
                 self.offered_realisations.insert(id, path);
             }
         }
@@ -386,8 +389,18 @@ impl Plan {
     /// By which name a realisation of an output is known.
     pub fn drv_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<DrvOutput> {
         let drv_hash = *self.modulos.get(drv_path)?;
-        let output = output.clone();
-        Some(DrvOutput { drv_hash, output })
+        Some(DrvOutput::by_hash(drv_hash, output.clone()))
+    }
+
+    /// What substituters say of an output, which the hash of its derivation names or the path.
+    pub fn offered(&self, id: &DrvOutput) -> Option<&StorePath> {
+        match &id.drv {
+            DrvKey::HashModulo(_) => self.offered_realisations.get(id),
+            DrvKey::Path(path) => {
+                let id = self.drv_output(path, &id.output)?;
+                self.offered_realisations.get(&id)
+            }
+        }
     }
 
     /// Whether substituters say of all outputs of a floating derivation where they are.
@@ -398,7 +411,7 @@ impl Plan {
         };
         let mut outputs = made.derivation.outputs.keys().cloned();
         outputs.all(|output| {
-            let id = DrvOutput { drv_hash, output };
+            let id = DrvOutput::by_hash(drv_hash, output);
             self.offered_realisations.contains_key(&id)
         })
     }

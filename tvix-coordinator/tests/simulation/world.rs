@@ -11,8 +11,8 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, ImportId, Input, Machine, ProbeId, QuestionId, Recording, StartBuild,
-    SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
+    RefusedRealisation, StartBuild, SubstitutionId, Trouble,
 };
 use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report};
 use tvix_eval_api::{Root, WantedOutputs};
@@ -30,13 +30,16 @@ const MOST_TROUBLES: u32 = 3;
 #[derive(Debug, Clone)]
 enum Pending {
     Paths(BatchId, Vec<StorePath>),
-    Realisations(BatchId, Vec<DrvOutput>),
+    Realisations(BatchId, Vec<OutputKeys>),
     Source(StorePath),
     Record(BatchId),
     Build(StartBuild),
+    /// A build that finds that another process has its lock, and what becomes of it then.
+    Held(StartBuild),
+    Released(StartBuild),
     Push(BuildId),
     Probe(ProbeId, usize, Vec<StorePath>),
-    Find(ProbeId, Vec<DrvOutput>),
+    Find(ProbeId, Vec<OutputKeys>),
     Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
 }
@@ -75,14 +78,22 @@ pub struct World {
     building: BTreeMap<StorePath, BuildId>,
     built: BTreeSet<StorePath>,
     running: BTreeMap<BuildId, StartBuild>,
+    /// Builds that wait for another process or for a slot, and have none.
+    waiting: BTreeMap<BuildId, StartBuild>,
+    /// Of those, the ones that could go on.
+    ready: BTreeSet<BuildId>,
     /// Builds that streamed, with what is to be pushed.
     substituting: substituters::Substituting,
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
     /// Builds of which an event told that they started and not yet that they ended.
     open_builds: BTreeSet<u64>,
+    /// The same of those that wait.
+    open_waits: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
+    /// Substituters of which an event told that their realisations are refused.
+    refused: BTreeSet<String>,
     /// The derivations that the machine was told of, in order, and how many are recorded.
     told: Vec<StorePath>,
     told_paths: BTreeSet<StorePath>,
@@ -137,12 +148,16 @@ impl World {
             building: BTreeMap::new(),
             built: BTreeSet::new(),
             running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            ready: BTreeSet::new(),
             substituting: substituters::Substituting::default(),
             streamed: BTreeMap::new(),
             cancelled_builds: BTreeSet::new(),
             open_builds: BTreeSet::new(),
+            open_waits: BTreeSet::new(),
             troubles: BTreeMap::new(),
             next_event: 0,
+            refused: BTreeSet::new(),
             told: Vec::new(),
             told_paths: BTreeSet::new(),
             recorded: 0,
@@ -351,9 +366,11 @@ impl World {
                 }
             }
             Pending::Realisations(batch, outputs) => {
-                let answer = outputs
-                    .iter()
-                    .map(|output| self.realisations.get(output).cloned());
+                let answer = outputs.iter().map(|output| {
+                    output
+                        .ids()
+                        .find_map(|id| self.realisations.get(&id).cloned())
+                });
                 let answer = answer.collect();
                 let key = format!("realisations {:?}", outputs.first());
                 let result = self.trouble(key, percent).map_or(Ok(answer), Err);
@@ -378,15 +395,29 @@ impl World {
                 self.tell(Input::Recorded { batch, result });
             }
             Pending::Build(start) => self.end_build(start),
+            Pending::Held(start) => self.wait_for_lock(start),
+            Pending::Released(start) => self.lock_released(start),
             Pending::Push(build) => self.end_push(build),
             Pending::Probe(probe, substituter, paths) => {
                 self.answer_probe(probe, substituter, paths);
             }
             Pending::Find(probe, outputs) => {
-                let known = &self.plan.offered_realisations;
-                let paths = outputs.iter().map(|output| known.get(output).cloned());
-                let paths = paths.collect();
-                self.tell(Input::RealisationsFound { probe, paths });
+                let paths = outputs
+                    .iter()
+                    .map(|output| output.ids().find_map(|id| self.plan.offered(&id).cloned()));
+                let paths: Vec<_> = paths.collect();
+                let substituters = 0..self.plan.substituters.len();
+                let refused = substituters.filter(|_| self.random.percent(10));
+                let refused = refused.map(|substituter| RefusedRealisation {
+                    substituter,
+                    message: "not signed".to_owned(),
+                });
+                let refused = refused.collect();
+                self.tell(Input::RealisationsFound {
+                    probe,
+                    paths,
+                    refused,
+                });
             }
             Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
             Pending::Question(question, drv_path) => {
@@ -452,9 +483,15 @@ impl World {
                 path,
             } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
+            Action::ResumeBuild(build) => self.resume(build),
             Action::CancelBuild(build) => {
-                assert!(self.running.contains_key(&build), "{build:?} does not run");
+                let known = self.running.contains_key(&build) || self.waiting.contains_key(&build);
+                assert!(known, "{build:?} does not run");
                 self.cancelled_builds.insert(build);
+                if self.ready.remove(&build) {
+                    let start = self.waiting[&build].clone();
+                    self.pending.push(Pending::Build(start));
+                }
             }
             Action::PushOutputs(build) => {
                 assert!(
@@ -509,8 +546,22 @@ impl World {
 
     fn event(&mut self, event: BuildEvent) {
         match event {
+            BuildEvent::RealisationRefused { substituter, .. } => {
+                let first = self.refused.insert(substituter.to_string());
+                assert!(first, "{substituter}: refused twice");
+            }
             BuildEvent::BuildStarted { build, .. } => {
                 assert!(self.open_builds.insert(build));
+            }
+            BuildEvent::BuildWaiting { build, .. } => {
+                self.tally.waits += 1;
+                assert!(self.open_builds.contains(&build));
+                assert!(self.open_waits.insert(build), "build {build} waits twice");
+            }
+            BuildEvent::BuildResumed { build, .. } => {
+                self.tally.resumed += 1;
+                assert!(self.open_builds.contains(&build));
+                assert!(self.open_waits.remove(&build), "build {build} did not wait");
             }
             BuildEvent::BuildSucceeded { build, .. }
             | BuildEvent::BuildCancelled { build, .. }
@@ -570,7 +621,7 @@ impl World {
                     let path = realisation.out_path;
                     assert!(self.valid.contains(&path), "{path} is not valid");
                     if self.plan.is_offered(&path) {
-                        let offered = self.plan.offered_realisations.get(&realisation.id);
+                        let offered = self.plan.offered(&realisation.id);
                         assert_eq!(offered, Some(&path), "{}", realisation.id);
                     }
                     self.realisations.insert(realisation.id, path);

@@ -148,10 +148,22 @@ impl<'h> Interp<'h> {
             let message = format!("getting status of \"{}\": {why}", lossy(path));
             Error::new(ErrorKind::Io, message)
         })?;
+        let kind = match kind {
+            None if self.is_above_store(path) => Some(FileKind::Directory),
+            kind => kind,
+        };
         if let Some(kind @ (FileKind::Directory | FileKind::Symlink)) = kind {
             self.world.kinds.borrow_mut().insert(path.into(), kind);
         }
         Ok(kind)
+    }
+
+    /// Whether a path is the store directory or above it. Objects of a store elsewhere are read
+    /// below it though there may be no such directory.
+    fn is_above_store(&self, path: &[u8]) -> bool {
+        let store = self.world.settings.store_dir.as_str().as_bytes();
+        let rest = store.strip_prefix(path);
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
     }
 
     /// The target of a link.

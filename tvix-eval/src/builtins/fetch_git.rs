@@ -21,6 +21,9 @@ struct Told {
     nar_hash: Option<NixHash>,
     last_modified: Option<i64>,
     rev_count: Option<i64>,
+    /// Passed on to the result of a tree without changes.
+    dirty_rev: Option<String>,
+    dirty_short_rev: Option<String>,
 }
 
 fn other(message: impl Into<String>) -> Box<Error> {
@@ -34,6 +37,8 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
         nar_hash: None,
         last_modified: None,
         rev_count: None,
+        dirty_rev: None,
+        dirty_short_rev: None,
     };
     let Value::Attrs(attrs) = interp.force_at(arg, pos)? else {
         told.request.url = git_url(&url(interp, arg, pos)?).map_err(other)?;
@@ -98,12 +103,7 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
             b"shallow" => request.shallow = value.flag(&name)?,
             b"allRefs" => request.all_refs = value.flag(&name)?,
             b"exportIgnore" => export_ignore = Some(value.flag(&name)?),
-            b"lfs" => {
-                if value.flag(&name)? {
-                    let message = "files of Git LFS are not supported by this evaluator";
-                    return Err(Error::new(ErrorKind::Unsupported, message));
-                }
-            }
+            b"lfs" => request.lfs = value.flag(&name)?,
             b"narHash" => {
                 let text = value.text(&name)?;
                 let hash = match text.is_empty() {
@@ -114,7 +114,8 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
             }
             b"lastModified" => told.last_modified = Some(value.number(&name)?),
             b"revCount" => told.rev_count = Some(value.number(&name)?),
-            b"dirtyRev" | b"dirtyShortRev" => {}
+            b"dirtyRev" => told.dirty_rev = Some(value.text(&name)?),
+            b"dirtyShortRev" => told.dirty_short_rev = Some(value.text(&name)?),
             b"verifyCommit" | b"keytype" | b"publicKey" | b"publicKeys" => return Err(verified()),
             _ => {
                 let message = format!("input attribute '{name}' not supported by scheme 'git'");
@@ -245,7 +246,11 @@ fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         }
     }
     let out_path = Value::String(interp.store_path_string(&path));
-    Ok(result(interp, out_path, &nar_hash, submodules, git))
+    let dirty = match git.rev.as_deref().filter(|_| git.dirty) {
+        Some(head) => Some((format!("{head}-dirty"), format!("{}-dirty", short(head)))),
+        None => told.dirty_rev.zip(told.dirty_short_rev),
+    };
+    Ok(result(interp, out_path, &nar_hash, submodules, git, dirty))
 }
 
 fn is_zero(rev: &str) -> bool {
@@ -259,11 +264,11 @@ fn result<'h>(
     nar_hash: &str,
     submodules: bool,
     git: &GitTree,
+    dirty: Option<(String, String)>,
 ) -> Value<'h> {
     let none = "0".repeat(40);
-    let head = git.rev.as_deref();
     // Trees with changes have no commit, and say so in the way of old.
-    let rev = head.filter(|_| !git.dirty).unwrap_or(&none);
+    let rev = git.rev.as_deref().filter(|_| !git.dirty).unwrap_or(&none);
     let rev_count = git.rev_count.unwrap_or(0);
     let mut attrs = vec![
         interp.attr("outPath", out_path),
@@ -275,10 +280,9 @@ fn result<'h>(
         interp.attr("lastModified", Value::Int(git.last_modified)),
         interp.attr("lastModifiedDate", interp.text(date(git.last_modified))),
     ];
-    if let Some(head) = head.filter(|_| git.dirty) {
-        attrs.push(interp.attr("dirtyRev", interp.text(format!("{head}-dirty"))));
-        let short = short(head);
-        attrs.push(interp.attr("dirtyShortRev", interp.text(format!("{short}-dirty"))));
+    if let Some((rev, short_rev)) = dirty {
+        attrs.push(interp.attr("dirtyRev", interp.text(rev)));
+        attrs.push(interp.attr("dirtyShortRev", interp.text(short_rev)));
     }
     interp.attrs(attrs)
 }

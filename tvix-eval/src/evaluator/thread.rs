@@ -84,7 +84,9 @@ pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> Result<(), Eval
     match thread.spawn(work) {
         Ok(_) => Ok(()),
         Err(error) => Err(EvalError::Expression {
-            message: format!("cannot start a thread to evaluate on: {error}"),
+            message: format!(
+                "cannot start a thread to evaluate on: {error}; raise the limit (ulimit -u, or -v)"
+            ),
         }),
     }
 }

@@ -1,12 +1,16 @@
-//! Archives: what they are compressed with is told by their first bytes, never by a name.
+//! Archives: tar, in any compression, and zip. The contents show which it is, not the name.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
 
-use super::Cancel;
+use tvix_http::decode::{DecodeError, Decoder, Limits};
+
 use super::tree::{Tree, TreeError};
+use super::{Cancel, zip};
 
-/// How much memory an xz decoder may use; `xz -9` needs 65 MiB.
-const XZ_MEMORY: u64 = 256 << 20;
+/// Codings on top of each other, such as gzip of gzip.
+const MOST_CODINGS: usize = 4;
 /// Names and other headers that come as entries of their own are never longer.
 const MOST_HEADER: u64 = 1 << 20;
 
@@ -17,6 +21,10 @@ pub(super) enum ArchiveError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Zip(#[from] ::zip::result::ZipError),
     #[error("'{path}' is {what}, which no store path can have")]
     Special { path: String, what: &'static str },
     #[error("{0}")]
@@ -27,21 +35,53 @@ pub(super) enum ArchiveError {
     Cancelled,
 }
 
-/// Unpacks a tar archive, compressed or not, into a tree.
+/// Unpacks an archive into a tree. `named_zip`: its name ends with `.zip`.
 pub(super) fn unpack(
-    archive: impl Read,
+    mut archive: File,
+    named_zip: bool,
     tree: &mut Tree,
     most: u64,
     cancel: &Cancel,
 ) -> Result<(), ArchiveError> {
-    let mut archive = BufReader::with_capacity(1 << 17, archive);
-    let plain = decompressed(&mut archive)?;
-    // What is between the files counts too: an archive may be all headers.
+    let mut start = Vec::new();
+    (&mut archive).take(4).read_to_end(&mut start)?;
+    archive.rewind()?;
+    if zip::is_zip(&start) {
+        return zip::unpack(zip::open(archive)?, named_zip, tree, cancel);
+    }
+    if named_zip {
+        // Something may stand before a zip archive, such as a program that unpacks it.
+        if let Ok(archive) = zip::open(archive.try_clone()?) {
+            return zip::unpack(archive, named_zip, tree, cancel);
+        }
+        archive.rewind()?;
+    }
+    let plain = decoded(archive)?;
+    // Headers count too: an archive may be nothing else.
     let limited = Limited {
         inner: plain,
         left: most.saturating_mul(2).saturating_add(1 << 20),
     };
     let mut archive = tar::Archive::new(limited);
+    unpack_tar(&mut archive, tree, cancel)?;
+    // A stream that is cut off behind the end of the tar archive is an error as well.
+    let mut rest = archive.into_inner();
+    let mut buffer = vec![0; 1 << 16];
+    while rest.read(&mut buffer)? > 0 {
+        if cancel.is_cancelled() {
+            return Err(ArchiveError::Cancelled);
+        }
+    }
+    Ok(())
+}
+
+fn unpack_tar(
+    archive: &mut tar::Archive<impl Read>,
+    tree: &mut Tree,
+    cancel: &Cancel,
+) -> Result<(), ArchiveError> {
+    // A hard link may come before the file that it names.
+    let mut hard_links = BTreeMap::new();
     let mut extra = Extra::default();
     for entry in archive.entries()?.raw(true) {
         if cancel.is_cancelled() {
@@ -80,20 +120,59 @@ pub(super) fn unpack(
             tar::EntryType::Directory => tree.directory(&path)?,
             // Before there were types of entries, a slash made a directory.
             tar::EntryType::Regular if path.ends_with(b"/") => tree.directory(&path)?,
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                tree.file(&path, executable, &mut entry)?;
-            }
             tar::EntryType::Symlink => tree.symlink(&path, &target)?,
-            tar::EntryType::Link => tree.hard_link(&path, &target)?,
+            tar::EntryType::Link => {
+                hard_links.insert(path, target);
+            }
             tar::EntryType::Char | tar::EntryType::Block => return Err(special("a device")),
             tar::EntryType::Fifo => return Err(special("a named pipe")),
             tar::EntryType::GNUSparse => {
                 return Err(ArchiveError::Unsupported("it has sparse files"));
             }
-            _ => return Err(special("of an unknown kind")),
+            kind => match kind.as_byte() {
+                GNU_DIRECTORY => tree.directory(&path)?,
+                VOLUME | SOLARIS_ACL => {}
+                MULTI_VOLUME | OLD_LONG_NAMES => return Err(special("of an unknown kind")),
+                // POSIX: unknown kinds are regular files.
+                _ => tree.file(&path, executable, &mut Exact::new(&mut entry, size))?,
+            },
         }
     }
+    for (path, target) in hard_links {
+        tree.hard_link(&path, &target)?;
+    }
     Ok(())
+}
+
+/// Kinds of entries that are no files.
+const GNU_DIRECTORY: u8 = b'D';
+const MULTI_VOLUME: u8 = b'M';
+const OLD_LONG_NAMES: u8 = b'N';
+const VOLUME: u8 = b'V';
+const SOLARIS_ACL: u8 = b'A';
+
+/// A reader that must have this many bytes more.
+struct Exact<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Exact<R> {
+    fn new(inner: R, left: u64) -> Self {
+        Self { inner, left }
+    }
+}
+
+impl<R: Read> Read for Exact<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if read == 0 && self.left > 0 && !buffer.is_empty() {
+            let message = "the archive is cut off in the contents of a file";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        Ok(read)
+    }
 }
 
 /// What entries say of the entry after them.
@@ -135,7 +214,7 @@ impl Extra {
                             let text = record.value().ok();
                             self.size = text.and_then(|text| text.parse().ok());
                         }
-                        b"GNU.sparse.major" | b"GNU.sparse.map" => {
+                        key if key.starts_with(b"GNU.sparse.") => {
                             return Err(ArchiveError::Unsupported("it has sparse files"));
                         }
                         _ => {}
@@ -157,26 +236,18 @@ fn before_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn decompressed<'r>(
-    archive: &'r mut BufReader<impl Read + 'r>,
-) -> Result<Box<dyn Read + 'r>, ArchiveError> {
-    let start = archive.fill_buf()?;
-    Ok(if start.starts_with(b"\x1f\x8b") {
-        Box::new(flate2::bufread::MultiGzDecoder::new(archive))
-    } else if start.starts_with(b"\xfd7zXZ\0") {
-        let flags = liblzma::stream::CONCATENATED;
-        let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)
-            .map_err(io::Error::from)?;
-        Box::new(liblzma::bufread::XzDecoder::new_stream(archive, stream))
-    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
-        Box::new(zstd::stream::read::Decoder::with_buffer(archive)?)
-    } else if start.starts_with(b"BZh") {
-        Box::new(bzip2::bufread::MultiBzDecoder::new(archive))
-    } else if start.starts_with(b"PK\x03\x04") {
-        return Err(ArchiveError::Unsupported("zip archives are not supported"));
-    } else {
-        Box::new(archive)
-    })
+/// The contents of a file without its compression.
+fn decoded(archive: File) -> Result<Box<dyn Read>, ArchiveError> {
+    let mut reader: Box<dyn Read> = Box::new(archive);
+    for _ in 0..MOST_CODINGS {
+        let decoder = Decoder::sniffing(reader, &Limits::default())?;
+        let coded = decoder.coding().is_some();
+        reader = Box::new(decoder);
+        if !coded {
+            break;
+        }
+    }
+    Ok(reader)
 }
 
 /// A reader that fails when more was read than is allowed.

@@ -95,7 +95,7 @@ impl CachingFetcher {
         }
         let word = match kind {
             Kind::File => "file",
-            Kind::Tree => "tarball",
+            Kind::Tree => "archive",
         };
         let key = key(&[word, url]);
         let _lock = cache.lock(&key, cancel)?;
@@ -232,7 +232,7 @@ impl CachingFetcher {
                 let most = self.options.unpacked_limit;
                 let mut tree = Tree::new(contents, most);
                 let archive = File::open(file).map_err(failed)?;
-                archive::unpack(archive, &mut tree, most, cancel)
+                archive::unpack(archive, is_named_zip(url), &mut tree, most, cancel)
                     .map_err(|error| unpack_error(url, &error))?;
                 tree.enter_only_directory();
                 keep_tree(cache, tree, scratch, url)
@@ -273,6 +273,12 @@ fn unpack_error(url: &str, error: &ArchiveError) -> FetchError {
         url: url.to_owned(),
         reason: error.to_string(),
     }
+}
+
+/// Whether the path of a URL ends with `.zip`.
+fn is_named_zip(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.to_ascii_lowercase().ends_with(".zip")
 }
 
 fn copy_hashing(from: &Path, to: &Path, cancel: &Cancel) -> io::Result<NixHash> {

@@ -18,6 +18,8 @@ mod http;
 #[cfg(feature = "fetch")]
 mod tree;
 mod url;
+#[cfg(feature = "fetch")]
+mod zip;
 
 use std::error::Error as StdError;
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ pub enum FetchRequest {
         /// to have it need not be fetched.
         sha256: Option<NixHash>,
     },
-    /// A tar archive, unpacked. Of one that holds a directory and nothing beside it, that
+    /// A tar or zip archive, unpacked. Of one that holds a directory and nothing beside it, that
     /// directory.
     Tarball {
         /// Where it is.
@@ -76,6 +78,8 @@ pub struct GitRequest {
     pub all_refs: bool,
     /// Without what `.gitattributes` says is not to be exported.
     pub export_ignore: bool,
+    /// Replace pointers of Git LFS in a commit by the files that they stand for.
+    pub lfs: bool,
 }
 
 impl GitRequest {
@@ -89,6 +93,7 @@ impl GitRequest {
             shallow: false,
             all_refs: false,
             export_ignore: true,
+            lfs: false,
         }
     }
 }
@@ -124,7 +129,7 @@ impl Fetched {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GitTree {
-    /// The commit, as hexadecimal digits; of a working tree with changes, the one that it was
+    /// The commit, or the tag that was asked for, as hexadecimal digits; of a working tree with changes, the one that it was
     /// made from. `None` if there is none yet.
     pub rev: Option<String>,
     /// Whether files differ from the commit.

@@ -77,10 +77,15 @@ impl Tree {
         Ok(())
     }
 
+    /// Makes the tree itself a symbolic link.
+    pub(super) fn become_symlink(&mut self, target: &[u8]) -> Result<(), TreeError> {
+        check_target(b".", target)?;
+        self.root = Node::Symlink(target.to_owned());
+        Ok(())
+    }
+
     pub(super) fn symlink(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
-        if target.is_empty() || target.contains(&0) || target.len() > nar::MAX_TARGET_LEN {
-            return Err(wrong(path, "has a target that no symbolic link can have"));
-        }
+        check_target(path, target)?;
         self.insert(path, Node::Symlink(target.to_owned()))
     }
 
@@ -206,6 +211,13 @@ impl Tree {
     fn contents(&self, number: u32) -> PathBuf {
         self.scratch.join(number.to_string())
     }
+}
+
+fn check_target(path: &[u8], target: &[u8]) -> Result<(), TreeError> {
+    if target.is_empty() || target.contains(&0) || target.len() > nar::MAX_TARGET_LEN {
+        return Err(wrong(path, "has a target that no symbolic link can have"));
+    }
+    Ok(())
 }
 
 fn is_linked(path: &Path) -> io::Result<bool> {

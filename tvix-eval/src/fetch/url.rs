@@ -139,6 +139,7 @@ pub(crate) fn show_git(request: &GitRequest) -> String {
     };
     for (key, flag) in [
         ("exportIgnore", request.export_ignore),
+        ("lfs", request.lfs),
         ("shallow", request.shallow),
         ("submodules", request.submodules),
     ] {

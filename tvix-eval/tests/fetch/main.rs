@@ -4,8 +4,10 @@
 
 mod archives;
 mod files;
+mod formats;
 mod git;
 mod modes;
+mod parity;
 mod server;
 mod together;
 

@@ -1,55 +1,31 @@
 //! Compression and decompression, on threads that may block.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read as _, Write};
 
 use bytes::Bytes;
+use liblzma::stream::{LzmaOptions, Stream};
 use nix_compat::narinfo::Compression;
+use tvix_http::decode::{Coding, DecodeError, Limits, UnknownCoding, decode_all};
 
-/// Enough for what `xz -9` makes, and for any dictionary up to 256 MiB. What wants more is meant
-/// to take the reader's memory.
-const XZ_MEMORY: u64 = 320 * 1024 * 1024;
 const BUFFER: usize = 64 * 1024;
 
-fn unsupported(compression: &Compression) -> io::Error {
-    let message = format!("compression '{compression}' is not supported");
-    io::Error::new(io::ErrorKind::Unsupported, message)
+/// Small files are decoded at once, for which no large dictionary is needed.
+const SMALL_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// How contents with this compression are decoded; `None` is not at all.
+pub(super) fn coding(compression: &Compression) -> Result<Option<Coding>, UnknownCoding> {
+    match compression {
+        Compression::None => Ok(None),
+        other => Coding::from_compression(other.as_str()),
+    }
 }
 
-/// Whether it can be read and written here.
-pub(super) fn is_supported(compression: &Compression) -> bool {
-    matches!(
-        compression,
-        Compression::None
-            | Compression::Xz
-            | Compression::Bzip2
-            | Compression::Gzip
-            | Compression::Zstd
-            | Compression::Brotli
-    )
-}
-
-/// What `source` holds, decompressed. Several streams one after the other are one, as the
-/// programs of these names have it.
-pub(super) fn decoder<'a>(
-    compression: &Compression,
-    source: impl Read + Send + 'a,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let source = BufReader::with_capacity(BUFFER, source);
-    Ok(match compression {
-        Compression::None => Box::new(source),
-        Compression::Xz => {
-            let flags = liblzma::stream::CONCATENATED;
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(source, stream))
-        }
-        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-        // The decoder's own limit of its window is 128 MiB.
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(source)?),
-        // Its window is 16 MiB at most.
-        Compression::Brotli => Box::new(brotli::Decompressor::new(source, BUFFER)),
-        other => return Err(unsupported(other)),
-    })
+/// Whether contents can be written with this compression.
+pub(super) fn can_encode(compression: &Compression) -> bool {
+    match coding(compression) {
+        Ok(coding) => coding != Some(Coding::Lzip),
+        Err(_) => false,
+    }
 }
 
 /// Compresses what is written to it.
@@ -84,29 +60,35 @@ pub(super) fn encoder<'a, W: Write + Send + 'a>(
     size: Option<u64>,
     target: W,
 ) -> io::Result<Box<dyn Encoder + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(Finish(target, |mut it: W| it.flush())),
-        Compression::Xz => {
+    let unsupported = || {
+        let message = format!("compression '{compression}' is not supported");
+        io::Error::new(io::ErrorKind::Unsupported, message)
+    };
+    let Some(coding) = coding(compression).map_err(|_| unsupported())? else {
+        return Ok(Box::new(Finish(target, |mut it: W| it.flush())));
+    };
+    Ok(match coding {
+        Coding::Xz => {
             let encoder = liblzma::write::XzEncoder::new(target, level.unwrap_or(6).min(9));
             Box::new(Finish(encoder, |it: liblzma::write::XzEncoder<W>| {
                 it.finish()?.flush()
             }))
         }
-        Compression::Bzip2 => {
+        Coding::Bzip2 => {
             let level = bzip2::Compression::new(level.unwrap_or(9).clamp(1, 9));
             let encoder = bzip2::write::BzEncoder::new(target, level);
             Box::new(Finish(encoder, |it: bzip2::write::BzEncoder<W>| {
                 it.finish()?.flush()
             }))
         }
-        Compression::Gzip => {
+        Coding::Gzip => {
             let level = flate2::Compression::new(level.unwrap_or(6).min(9));
             let encoder = flate2::write::GzEncoder::new(target, level);
             Box::new(Finish(encoder, |it: flate2::write::GzEncoder<W>| {
                 it.finish()?.flush()
             }))
         }
-        Compression::Zstd => {
+        Coding::Zstd => {
             let level = i32::try_from(level.unwrap_or(3)).unwrap_or(i32::MAX);
             let mut encoder = zstd::stream::write::Encoder::new(target, level)?;
             // What is small takes small tables.
@@ -116,109 +98,115 @@ pub(super) fn encoder<'a, W: Write + Send + 'a>(
                 |it: zstd::stream::write::Encoder<'static, W>| it.finish()?.flush(),
             ))
         }
-        Compression::Brotli => {
+        Coding::Brotli => {
             let level = level.unwrap_or(5).min(11);
             let encoder = brotli::CompressorWriter::new(target, BUFFER, level, 22);
             Box::new(Finish(encoder, |it: brotli::CompressorWriter<W>| {
                 it.into_inner().flush()
             }))
         }
-        other => return Err(unsupported(other)),
+        Coding::Lzma => {
+            let options = LzmaOptions::new_preset(level.unwrap_or(6).min(9))?;
+            let stream = Stream::new_lzma_encoder(&options)?;
+            let encoder = liblzma::write::XzEncoder::new_stream(target, stream);
+            Box::new(Finish(encoder, |it: liblzma::write::XzEncoder<W>| {
+                it.finish()?.flush()
+            }))
+        }
+        Coding::Lz4 => {
+            let encoder = lz4_flex::frame::FrameEncoder::new(target);
+            Box::new(Finish(encoder, |it: lz4_flex::frame::FrameEncoder<W>| {
+                it.finish()?.flush()
+            }))
+        }
+        _ => return Err(unsupported()),
     })
 }
 
-/// Reads all of a small file that may be encoded; what has more than `limit` bytes is an error.
-pub(super) fn decode_small(encoding: &str, bytes: Bytes, limit: usize) -> io::Result<Bytes> {
-    let compression = match encoding {
-        "br" => Compression::Brotli,
-        "gzip" | "x-gzip" => Compression::Gzip,
-        "zstd" => Compression::Zstd,
-        "xz" => Compression::Xz,
-        "bzip2" => Compression::Bzip2,
-        other => Compression::Other(other.to_owned()),
-    };
-    let decoder = decoder(&compression, &bytes[..])?;
-    let mut decoded = Vec::new();
-    decoder.take(limit as u64 + 1).read_to_end(&mut decoded)?;
-    match decoded.len() > limit {
-        true => Err(io::ErrorKind::FileTooLarge.into()),
-        false => Ok(decoded.into()),
+/// Decodes a small file to which `codings` were applied; more than `limit` decoded bytes are an
+/// error.
+pub(super) fn decode_small(
+    codings: &[Coding],
+    bytes: Bytes,
+    limit: usize,
+) -> Result<Bytes, DecodeError> {
+    // Without contents there is nothing that a coding was applied to.
+    if codings.is_empty() || bytes.is_empty() {
+        return Ok(bytes);
     }
+    let limits = Limits::default().memory(SMALL_MEMORY).output(limit as u64);
+    let mut decoded = Vec::new();
+    let mut decoder = decode_all(codings, &bytes[..], &limits)?;
+    let read = decoder.read_to_end(&mut decoded);
+    read.map_err(DecodeError::from_io)?;
+    Ok(decoded.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [Compression; 6] = [
-        Compression::None,
-        Compression::Xz,
-        Compression::Bzip2,
-        Compression::Gzip,
-        Compression::Zstd,
-        Compression::Brotli,
-    ];
+    const ALL: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
 
-    fn compressed(compression: &Compression, contents: &[u8]) -> Vec<u8> {
+    fn compressed(compression: &str, contents: &[u8]) -> Vec<u8> {
         let mut target = Vec::new();
-        let mut encoder =
-            encoder(compression, None, Some(contents.len() as u64), &mut target).unwrap();
+        let size = Some(contents.len() as u64);
+        let mut encoder = encoder(&compression.into(), None, size, &mut target).unwrap();
         encoder.write_all(contents).unwrap();
         encoder.finish().unwrap();
         target
     }
 
     #[test]
-    fn round_trips_and_truncation() {
+    fn round_trips() {
         let contents: Vec<u8> = (0..300_000u32)
             .flat_map(|it| (it / 7).to_le_bytes())
             .collect();
-        for compression in ALL {
-            let whole = compressed(&compression, &contents);
-            let mut read = Vec::new();
-            let mut from = decoder(&compression, &whole[..]).unwrap();
-            from.read_to_end(&mut read).unwrap();
-            assert!(read == contents, "{compression}");
-            if compression == Compression::None {
-                continue;
-            }
-            for cut in [0, 1, 10, whole.len() / 2, whole.len() - 1] {
-                let mut read = Vec::new();
-                let from = decoder(&compression, &whole[..cut]);
-                let result = from.and_then(|mut from| from.read_to_end(&mut read));
-                assert!(
-                    result.is_err() || read != contents,
-                    "{compression} cut at {cut} reads as a whole"
-                );
-            }
+        for name in ALL {
+            let compression = Compression::from(name);
+            assert!(can_encode(&compression));
+            let codings = Vec::from_iter(coding(&compression).unwrap());
+            let bytes = compressed(name, &contents);
+            let mut decoded = Vec::new();
+            let mut decoder = decode_all(&codings, &bytes[..], &Limits::default()).unwrap();
+            decoder.read_to_end(&mut decoded).unwrap();
+            assert!(decoded == contents, "{name}");
         }
     }
 
     #[test]
     fn small_files_stay_small() {
-        let names = ["br", "gzip", "x-gzip", "zstd", "xz", "bzip2"];
+        let names = ["br", "gzip", "zstd", "xz", "bzip2", "lz4"];
         let contents = vec![0; 1_000_000];
         for name in names {
-            let encoding = match name {
-                "x-gzip" => Compression::Gzip,
-                name => Compression::from(name),
-            };
-            let encoded = Bytes::from(compressed(&encoding, &contents));
-            let decoded = decode_small(name, encoded.clone(), contents.len()).unwrap();
+            let codings = Coding::from_header(name).unwrap();
+            let encoded = Bytes::from(compressed(name, &contents));
+            let decoded = decode_small(&codings, encoded.clone(), contents.len()).unwrap();
             assert!(decoded == contents, "{name}");
-            let error = decode_small(name, encoded, contents.len() - 1).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{name}");
+            let error = decode_small(&codings, encoded, contents.len() - 1).unwrap_err();
+            assert!(
+                matches!(error, DecodeError::OutputLimit { .. }),
+                "{name}: {error}"
+            );
+            assert!(decode_small(&codings, Bytes::new(), 1).unwrap().is_empty());
         }
-        assert!(decode_small("rot13", Bytes::new(), 1).is_err());
     }
 
     #[test]
-    fn what_is_not_supported() {
-        for name in ["lz4", "rot13"] {
+    fn unsupported_ones() {
+        for name in ["rot13", "compress", "deflate"] {
             let compression = Compression::from(name);
-            assert!(!is_supported(&compression));
-            assert!(decoder(&compression, &b""[..]).is_err());
+            assert!(!can_encode(&compression));
+            assert!(coding(&compression).is_err());
             assert!(encoder(&compression, None, None, Vec::new()).is_err());
         }
+        let lzip = Compression::from("lzip");
+        assert_eq!(coding(&lzip), Ok(Some(Coding::Lzip)));
+        assert!(!can_encode(&lzip) && encoder(&lzip, None, None, Vec::new()).is_err());
+        for name in ["none", "identity"] {
+            assert_eq!(coding(&name.into()), Ok(None), "{name}");
+        }
+        // Nothing is what caches had before there was a choice.
+        assert_eq!(coding(&"".into()), Ok(Some(Coding::Bzip2)));
     }
 }

@@ -1,7 +1,7 @@
 //! Names of files in a cache.
 
 use nix_compat::nixbase32;
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::{DrvKey, DrvOutput};
 
 /// Where what is known of a path is.
 pub(super) fn narinfo(digest: &[u8; 20]) -> String {
@@ -15,20 +15,48 @@ pub(super) fn listing(digest: &[u8; 20]) -> String {
 
 /// Where Nix keeps which path an output turned out to have.
 pub(super) fn realisation(id: &DrvOutput) -> String {
-    format!("realisations/{id}.doi")
+    match &id.drv {
+        DrvKey::HashModulo(_) => format!("realisations/{id}.doi"),
+        DrvKey::Path(path) => format!("build-trace-v2/{path}/{}.doi", id.output),
+    }
 }
 
-/// The `URL` of a narinfo, which may be any text, if it is the name of a file of the cache:
-/// relative, with neither empty nor dot segments, of printable ASCII. A query is allowed, as some
-/// servers want to hear more than the name.
-pub(super) fn of_url(url: &str) -> Option<&str> {
-    let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'%' | b':');
-    let segment = |segment: &str| !matches!(segment, "" | "." | "..");
-    let fine = path.bytes().all(plain)
-        && path.split('/').all(segment)
-        && query.bytes().all(|byte| byte.is_ascii_graphic());
-    (fine && url.len() <= 4096).then_some(url)
+/// Whether a text may be a URL in a narinfo at all: printable ASCII of a sensible length.
+pub(super) fn is_url(url: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
+    (1..=4096).contains(&url.len()) && url.bytes().all(plain)
+}
+
+/// The name of a file below the cache by a URL relative to it: dot segments are resolved, and the
+/// root is that of the cache. An error if it leads out of it or names no file.
+pub(super) fn below(url: &str) -> Result<String, String> {
+    let refused = || format!("its URL '{url}' is not the name of a file of the cache");
+    // Neither another host nor a URL of a scheme.
+    if !is_url(url) || url.starts_with("//") || has_scheme(url) {
+        return Err(refused());
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    let mut is_folder = true;
+    for segment in url.split('/') {
+        is_folder = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop().ok_or_else(refused)?;
+            }
+            segment => segments.push(segment),
+        }
+    }
+    match is_folder || segments.is_empty() {
+        true => Err(refused()),
+        false => Ok(segments.join("/")),
+    }
+}
+
+/// Whether a URL begins with a scheme rather than with a path.
+fn has_scheme(url: &str) -> bool {
+    let first = url.split(['/', '?']).next().unwrap_or_default();
+    first.contains(':')
 }
 
 #[cfg(test)]
@@ -36,25 +64,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_url_may_be() {
-        for good in ["nar/x.nar.xz", "x", "nar/x.nar?hash=y", "a/b/c+d.e"] {
-            assert_eq!(of_url(good), Some(good));
+    fn where_realisations_are() {
+        let drv = "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-bar.drv";
+        let id: DrvOutput = format!("{drv}^dev").parse().unwrap();
+        assert_eq!(realisation(&id), format!("build-trace-v2/{drv}/dev.doi"));
+        let hash = format!("sha256:{}!out", "0".repeat(64));
+        let id: DrvOutput = hash.parse().unwrap();
+        assert_eq!(realisation(&id), format!("realisations/{hash}.doi"));
+    }
+
+    #[test]
+    fn files_below_the_cache() {
+        for (url, file) in [
+            ("nar/x.nar.xz", "nar/x.nar.xz"),
+            ("x", "x"),
+            ("./nar/x", "nar/x"),
+            ("/nar/x", "nar/x"),
+            ("nar/../x", "x"),
+            ("nar/./x", "nar/x"),
+            ("nar//x", "nar/x"),
+            ("nar/x.nar?hash=y", "nar/x.nar?hash=y"),
+            ("a/b/c+d.e", "a/b/c+d.e"),
+            ("a/b:c", "a/b:c"),
+        ] {
+            assert_eq!(below(url).as_deref(), Ok(file), "{url}");
         }
         for bad in [
             "",
-            "/x",
-            "/etc/passwd",
+            "/",
             "..",
             "../x",
-            "nar/../x",
+            "/../x",
+            "nar/../../x",
             "nar/..",
-            "nar//x",
             "nar/",
-            "./x",
+            "//other/x",
             "http://other/x",
             "file:///x",
+            "a:b",
             "a\\b",
-            "nar/%2e%2e/x",
             "x#y",
             "x y",
             "x\n",
@@ -62,8 +110,8 @@ mod tests {
             "grün",
             "x?a b",
         ] {
-            assert_eq!(of_url(bad), None, "{bad:?}");
+            assert!(below(bad).is_err(), "{bad:?}: {:?}", below(bad));
         }
-        assert_eq!(of_url(&"x".repeat(5000)), None);
+        assert!(below(&"x".repeat(5000)).is_err());
     }
 }

@@ -21,6 +21,8 @@
 //! # }
 //! ```
 
+mod address;
+mod bridge;
 mod codec;
 mod compress;
 mod decode;
@@ -28,6 +30,7 @@ mod info;
 mod key;
 mod memo;
 mod options;
+mod parameters;
 mod realisations;
 mod request;
 mod transport;
@@ -48,10 +51,11 @@ use tokio::sync::Semaphore;
 
 pub use self::info::{CacheInfo, CacheInfoError};
 pub use self::options::{BinaryCacheOptions, Tuning};
+pub use self::realisations::RealisationForms;
 
 use self::decode::Origin;
 use self::memo::Memo;
-use self::request::Requests;
+use self::request::{Large, Requests};
 use self::transport::TransportError;
 use crate::blocking::blocking;
 use crate::ext::{add_tree, many};
@@ -69,7 +73,9 @@ const SLACK: u64 = 1024 * 1024;
 /// A binary cache. Clones are handles on the same one.
 ///
 /// - A path without a trusted signature that is not content-addressed is not valid:
-///   [`Store::path_info`] says [`StoreError::Untrusted`].
+///   [`Store::path_info`] says [`StoreError::Untrusted`]. The address of a NAR that refers to itself
+///   counts for that in the form that says where it does; that of Nix 2.17 to 2.34 needs a
+///   signature ([`StoreError::WeakAddress`]).
 /// - That a path is not there is remembered for a while ([`Tuning::negative_ttl`]), and what is
 ///   known of one that is there for good.
 /// - What fails and may pass is tried again; a cache that does not answer even so is not asked for
@@ -105,7 +111,7 @@ impl BinaryCache {
             retryable: false,
             source,
         };
-        if !codec::is_supported(&options.compression) {
+        if !codec::can_encode(&options.compression) {
             let message = format!("compression '{}' is not supported", options.compression);
             return Err(unusable(message.into()));
         }
@@ -133,6 +139,10 @@ impl BinaryCache {
             }
         };
         info.priority = options.priority.unwrap_or(info.priority);
+        if let Some(value) = uri.parameter("want-mass-query") {
+            let wanted = parameters::boolean("want-mass-query", value);
+            info.want_mass_query = wanted.map_err(|error| unusable(error.into()))?;
+        }
         Ok(Self(Arc::new(Inner {
             memo: Memo::new(options.tuning.negative_ttl),
             compressions: Arc::new(Semaphore::new(
@@ -182,6 +192,12 @@ impl BinaryCache {
 
 /// A failure of the transport as one of the store.
 fn backend(store: &StoreUri, action: String, error: TransportError) -> StoreError {
+    if error.unreachable {
+        return StoreError::Unreachable {
+            store: store.clone(),
+            reason: error.message,
+        };
+    }
     StoreError::Backend {
         store: store.clone(),
         action,
@@ -217,11 +233,9 @@ impl Inner {
             let message = format!("it describes '{}' there", narinfo.info.path);
             return Err(bad(message.into()));
         }
-        if key::of_url(&narinfo.url).is_none() {
-            let message = format!("its URL '{}' is not the name of a file", narinfo.url);
-            return Err(bad(message.into()));
-        }
-        if !codec::is_supported(&narinfo.compression) {
+        let file = self.requests.transport().resolve(&narinfo.url);
+        file.map_err(|message| bad(message.into()))?;
+        if codec::coding(&narinfo.compression).is_err() {
             let message = format!("compression '{}' is not supported", narinfo.compression);
             return Err(bad(message.into()));
         }
@@ -229,13 +243,13 @@ impl Inner {
     }
 
     fn is_trusted(&self, info: &PathInfo) -> bool {
-        let dir = &self.info.store_dir;
-        !self.options.require_signatures
-            || info.is_content_addressed(dir)
-            || info
-                .signed_by(dir, &self.options.trusted_keys)
-                .next()
-                .is_some()
+        self.is_vouched_for(info) || info.is_content_addressed(&self.info.store_dir)
+    }
+
+    /// Whether something else than its content address vouches for a path.
+    fn is_vouched_for(&self, info: &PathInfo) -> bool {
+        let mut signers = info.signed_by(&self.info.store_dir, &self.options.trusted_keys);
+        !self.options.require_signatures || signers.next().is_some()
     }
 }
 
@@ -320,12 +334,27 @@ impl Store for BinaryCache {
             store: self.0.uri.clone(),
             info: info.clone(),
         };
-        let most = info.info.nar_size.saturating_mul(2).saturating_add(SLACK);
-        let most = info.file_size.map_or(most, |size| size.min(most));
         let requests = self.0.requests.clone();
-        let body = request::large(requests, info.url.clone(), info.file_size, most).await;
+        // The announced size of the file only helps to find its end: contents are judged by the
+        // size and hash of the NAR.
+        let key = self.0.requests.transport().resolve(&info.url);
+        let outside = |message| TransportError::new(message, false);
+        let key = key.map_err(|message| origin.transport_failed(outside(message)))?;
+        let file = Large {
+            key,
+            size: info.file_size,
+            most: info.info.nar_size.saturating_mul(2).saturating_add(SLACK),
+            coded: matches!(codec::coding(&info.compression), Ok(None)),
+        };
+        let body = request::large(requests, file).await;
         match body.map_err(|error| origin.transport_failed(error))? {
-            Some(body) => Ok(decode::decode(origin, body)),
+            Some(body) => {
+                let nar = decode::decode(origin, body, self.0.options.tuning.decode_memory);
+                Ok(match self.0.is_vouched_for(&info.info) {
+                    true => nar,
+                    false => address::vouched_for(&self.0.uri, &info.info, nar),
+                })
+            }
             None => {
                 // Its description outlived it.
                 let error = TransportError::new(format!("'{}' is not there", info.url), false);

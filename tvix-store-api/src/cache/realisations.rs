@@ -1,63 +1,93 @@
-//! Realisations in a cache, in Nix's form: `realisations/<id>.doi`, as JSON.
+//! Realisations in a cache: `realisations/<hash>!<output>.doi` of Nix up to 2.34, and
+//! `build-trace-v2/<path>.drv/<output>.doi` since 2.35, both JSON.
 
-use std::collections::BTreeMap;
-
-use nix_compat::realisation::{DrvOutput, Realisation};
-use serde::Deserialize;
-use serde_json::Value;
+use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 
 use super::{BinaryCache, INFO_LIMIT, backend, key};
-use crate::{Store as _, StoreError};
+use crate::{BoxError, Store as _, StoreError};
 
 const TYPE: &str = "application/json";
 
-/// The fields that are signed, in the order in which Nix writes them: by name.
-type Signed = BTreeMap<String, Value>;
+/// Which realisations are written to a cache. Both forms are always read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RealisationForms {
+    /// Both.
+    #[default]
+    Both,
+    /// `realisations/`, which Nix up to 2.34 reads.
+    Hash,
+    /// `build-trace-v2/`, which Nix reads since 2.35.
+    Path,
+}
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(flatten)]
-    fields: BTreeMap<String, Value>,
+impl RealisationForms {
+    fn include(self, id: &DrvOutput) -> bool {
+        match id.drv {
+            DrvKey::HashModulo(_) => self != Self::Path,
+            DrvKey::Path(_) => self != Self::Hash,
+        }
+    }
+}
+
+impl std::str::FromStr for RealisationForms {
+    type Err = BoxError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "both" => Ok(Self::Both),
+            "hash" => Ok(Self::Hash),
+            "path" => Ok(Self::Path),
+            _ => Err(format!("'{text}' is none of 'both', 'hash' and 'path'").into()),
+        }
+    }
 }
 
 impl BinaryCache {
-    /// One that no trusted key has signed is not believed, as nothing else speaks for it.
+    /// The name of an output may have a question mark, which is no query.
+    fn realisation_key(&self, id: &DrvOutput) -> String {
+        let key = key::realisation(id);
+        match self.uri().scheme() {
+            "http" | "https" => key.replace('?', "%3F"),
+            _ => key,
+        }
+    }
+
+    /// One that no trusted key has signed is refused, as nothing else vouches for it.
     pub(super) async fn read_realisation(
         &self,
         id: &DrvOutput,
     ) -> Result<Option<Realisation>, StoreError> {
+        let options = &self.0.options;
+        match self.any_realisation(id).await? {
+            Some(found)
+                if options.require_signatures && !found.is_signed_by(&options.trusted_keys) =>
+            {
+                Err(StoreError::UntrustedRealisation {
+                    store: self.uri().clone(),
+                    id: Box::new(id.clone()),
+                })
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// What there is, signed or not.
+    async fn any_realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
         let failed = |error| backend(self.uri(), format!("asking for '{id}'"), error);
-        let text = self
-            .0
-            .requests
-            .small(&key::realisation(id), INFO_LIMIT)
-            .await;
+        let requests = &self.0.requests;
+        let text = requests.small(&self.realisation_key(id), INFO_LIMIT).await;
         let Some(text) = text.map_err(failed)? else {
             return Ok(None);
         };
-        // What makes no sense is nothing that is known.
-        let Ok(realisation) = serde_json::from_slice::<Realisation>(&text) else {
-            return Ok(None);
+        let bad = |source: BoxError| StoreError::BadRealisation {
+            store: self.uri().clone(),
+            id: Box::new(id.clone()),
+            source,
         };
-        let Ok(File { fields }) = serde_json::from_slice(&text) else {
-            return Ok(None);
-        };
-        let believed = realisation.id == *id && self.is_signed(&realisation, fields);
-        Ok(believed.then_some(realisation))
-    }
-
-    fn is_signed(&self, realisation: &Realisation, mut fields: Signed) -> bool {
-        if !self.0.options.require_signatures {
-            return true;
-        }
-        fields.remove("signatures");
-        let Ok(fingerprint) = serde_json::to_string(&fields) else {
-            return false;
-        };
-        self.0.options.trusted_keys.iter().any(|key| {
-            let mut signatures = realisation.signatures.iter();
-            signatures.any(|signature| key.verify(&fingerprint, signature))
-        })
+        let value = serde_json::from_slice(&text).map_err(|error| bad(error.into()))?;
+        let read = Realisation::from_cache_json(id, &value);
+        Ok(Some(read.map_err(|error| bad(error.into()))?))
     }
 
     pub(super) async fn write_realisation(
@@ -67,31 +97,39 @@ impl BinaryCache {
         if self.trusted(&realisation.out_path).await?.is_none() {
             return Err(self.not_found(&realisation.out_path));
         }
-        if self.read_realisation(&realisation.id).await?.is_some() {
+        let options = &self.0.options;
+        if !options.realisations.include(&realisation.id) {
             return Ok(());
         }
-        let bug = |error: serde_json::Error| StoreError::Bug {
-            store: self.uri().clone(),
-            message: format!("a realisation that is no JSON: {error}"),
+        let known = match self.read_realisation(&realisation.id).await {
+            Ok(known) => known,
+            // A good one takes its place.
+            Err(StoreError::BadRealisation { .. } | StoreError::UntrustedRealisation { .. }) => {
+                None
+            }
+            Err(error) => return Err(error),
         };
-        let value = serde_json::to_value(realisation).map_err(bug)?;
-        let mut fields: Signed = serde_json::from_value(value).map_err(bug)?;
-        let mut signatures = fields
-            .remove("signatures")
-            .unwrap_or(Value::Array(Vec::new()));
-        fields.insert(
-            "dependentRealisations".to_owned(),
-            Value::Object(Default::default()),
-        );
-        let fingerprint = serde_json::to_string(&fields).map_err(bug)?;
-        if let Value::Array(signatures) = &mut signatures {
-            let own = self.0.options.signing_keys.iter();
-            let own = own.map(|key| Value::String(key.sign(&fingerprint).to_string()));
-            signatures.extend(own);
+        // What is known stays, with more signatures if they are of the same.
+        let mut written = realisation.clone();
+        if let Some(known) = &known {
+            if known.out_path != realisation.out_path {
+                return Ok(());
+            }
+            written = known.clone();
+            for signature in &realisation.signatures {
+                if !written.signatures.contains(signature) {
+                    written.signatures.push(signature.clone());
+                }
+            }
         }
-        fields.insert("signatures".to_owned(), signatures);
-        let text = serde_json::to_string(&fields).map_err(bug)?;
-        let key = key::realisation(&realisation.id);
+        for key in &options.signing_keys {
+            written.sign(key);
+        }
+        if known.as_ref() == Some(&written) {
+            return Ok(());
+        }
+        let text = written.to_cache_json().to_string();
+        let key = self.realisation_key(&realisation.id);
         let failed = |error| backend(self.uri(), format!("writing '{}'", realisation.id), error);
         let put = self.0.requests.put_small(&key, text.into(), TYPE);
         put.await.map_err(failed)

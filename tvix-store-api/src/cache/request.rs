@@ -1,6 +1,7 @@
 //! Asking a cache: tried again, not asked while it is down, and resumed where it broke off.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,13 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
+use tvix_http::Unreachable;
+use tvix_http::decode::{DecodeError, Limits};
 
+use super::bridge::{self, Failure};
 use super::codec;
 use super::options::Tuning;
-use super::transport::{Body, Object, SmallFile, Transport, TransportError};
+use super::transport::{Body, Fetch, Object, SmallFile, Transport, TransportError};
 
 /// Between two bytes more that are worth another try of a transfer that breaks off.
 const WORTH_A_TRY: u64 = 4 * 1024 * 1024;
@@ -24,7 +28,9 @@ pub(super) struct Requests {
     /// For requests of small files.
     permits: Semaphore,
     /// Until when it is not asked, and why.
-    down: Mutex<Option<(Instant, String)>>,
+    down: Mutex<Option<(Instant, TransportError)>>,
+    /// Whether it has ever answered.
+    answered: AtomicBool,
 }
 
 impl Requests {
@@ -34,6 +40,7 @@ impl Requests {
             permits: Semaphore::new(tuning.requests.max(1)),
             tuning,
             down: Mutex::default(),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -44,10 +51,7 @@ impl Requests {
     fn check_up(&self) -> Result<(), TransportError> {
         let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         match &*down {
-            Some((until, why)) if *until > Instant::now() => {
-                let message = format!("it did not answer before ({why}), and is not asked for now");
-                Err(TransportError::new(message, true))
-            }
+            Some((until, why)) if *until > Instant::now() => Err(why.again()),
             _ => {
                 *down = None;
                 Ok(())
@@ -57,25 +61,34 @@ impl Requests {
 
     /// It failed in a way that may pass, as often as it is tried.
     fn is_down(&self, error: &TransportError) {
-        let mut why = error.message.clone();
-        if let Some(source) = &error.source {
-            why = format!("{why}: {source}");
-        }
         let until = Instant::now() + self.tuning.down_for;
-        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, why));
+        let why = (until, error.again());
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// The pause after `failed` tries: longer each time, and never the same for two clients, so
-    /// that those that a server turned away do not come back all at once.
-    fn pause(&self, failed: u32, error: &TransportError) -> Duration {
+    /// The pause after `failed` attempts: longer each time, and partly random, so that clients that
+    /// a server turned away do not come back all at once. `None` if the server asks for more
+    /// patience than there is.
+    fn pause(&self, failed: u32, error: &TransportError) -> Option<Duration> {
+        let settings = &self.tuning.transfer;
         let factor = 1u32
             .checked_shl(failed.saturating_sub(1))
             .unwrap_or(u32::MAX);
-        let pause = self.tuning.first_pause.saturating_mul(factor);
-        let pause = pause.max(error.not_before.unwrap_or_default());
-        let pause = pause.min(self.tuning.longest_pause);
-        let chance = RandomState::new().build_hasher().finish() % 1024;
-        pause / 2 + pause.mul_f64(chance as f64 / 2048.0)
+        let pause = settings.first_pause.saturating_mul(factor);
+        let pause = pause.min(settings.longest_pause);
+        let random = RandomState::new().build_hasher().finish() % 1024;
+        let pause = pause / 2 + pause.mul_f64(random as f64 / 2048.0);
+        match error.not_before {
+            Some(wait) if wait > settings.longest_wait => None,
+            Some(wait) => Some(pause.max(wait)),
+            None => Some(pause),
+        }
+    }
+
+    /// Attempts that make sense after `error`.
+    fn attempts(&self, error: &TransportError) -> u32 {
+        let settings = self.tuning.transfer.download_attempts.max(1);
+        error.attempts.map_or(settings, |most| settings.min(most))
     }
 
     /// Tries until it succeeds, fails for good or has been tried often enough.
@@ -87,17 +100,36 @@ impl Requests {
         let mut failed = 0;
         loop {
             let error = match attempt().await {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    self.answered.store(true, Ordering::Relaxed);
+                    return Ok(done);
+                }
                 Err(error) if !error.retryable => return Err(error),
                 Err(error) => error,
             };
             failed += 1;
-            if failed >= self.tuning.attempts {
-                self.is_down(&error);
-                return Err(error);
+            let pause = self.pause(failed, &error);
+            match pause {
+                Some(pause) if failed < self.attempts(&error) => tokio::time::sleep(pause).await,
+                _ => {
+                    self.is_down(&error);
+                    return Err(error);
+                }
             }
-            tokio::time::sleep(self.pause(failed, &error)).await;
             self.check_up()?;
+        }
+    }
+
+    /// How long a small file may take to come: less for a cache that has never answered.
+    fn small_limit(&self) -> Duration {
+        let small = self.tuning.small_timeout;
+        let settings = &self.tuning.transfer;
+        let small = settings
+            .stalled_download_timeout
+            .map_or(small, |limit| small.min(limit));
+        match self.answered.load(Ordering::Relaxed) {
+            true => small,
+            false => small.min(settings.first_answer()),
         }
     }
 
@@ -108,13 +140,13 @@ impl Requests {
                 // It is never closed.
                 let _permit = self.permits.acquire().await;
                 let read = read_small(&*self.transport, key, limit);
-                let limit = self.tuning.small_timeout;
+                let limit = self.small_limit();
                 match tokio::time::timeout(limit, read).await {
                     Ok(read) => read,
-                    Err(_) => {
-                        let message = format!("'{key}' did not come within {limit:?}");
-                        Err(TransportError::new(message, true))
-                    }
+                    Err(_) => Err(TransportError::unreachable(Unreachable::timed_out(
+                        &format!("no answer for '{key}'"),
+                        limit,
+                    ))),
                 }
             })
         })
@@ -148,8 +180,8 @@ impl Requests {
             .await
     }
 
-    async fn open(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError> {
-        self.patiently(|| Box::pin(self.transport.get(key, offset)))
+    async fn open(&self, key: &str, fetch: Fetch) -> Result<Option<Object>, TransportError> {
+        self.patiently(|| Box::pin(self.transport.get(key, fetch)))
             .await
     }
 }
@@ -159,7 +191,7 @@ async fn read_small(
     key: &str,
     limit: usize,
 ) -> Result<Option<Bytes>, TransportError> {
-    let Some(mut object) = transport.get(key, 0).await? else {
+    let Some(mut object) = transport.get(key, Fetch::whole()).await? else {
         return Ok(None);
     };
     let mut contents = BytesMut::new();
@@ -170,48 +202,63 @@ async fn read_small(
         }
         contents.extend_from_slice(&chunk);
     }
-    let contents = contents.freeze();
-    match object.encoding {
-        None => Ok(Some(contents)),
-        Some(encoding) => codec::decode_small(&encoding, contents, limit)
-            .map(Some)
-            .map_err(|error| TransportError::io("decode", key, error)),
-    }
+    let decoded = codec::decode_small(&object.codings, contents.freeze(), limit);
+    decoded.map(Some).map_err(|error| undecodable(key, error))
 }
 
-/// A transfer of a large file.
+/// The error for contents whose content coding cannot be undone. A stream may be cut off by a
+/// connection that broke.
+fn undecodable(key: &str, error: DecodeError) -> TransportError {
+    let retryable = matches!(error, DecodeError::Truncated { .. });
+    TransportError::new(format!("cannot decode '{key}'"), retryable).caused(error)
+}
+
+/// A large file that is wanted.
+pub(super) struct Large {
+    /// Its name.
+    pub key: String,
+    /// Its size in bytes, if the cache has said so, which may be wrong.
+    pub size: Option<u64>,
+    /// The most bytes that are read.
+    pub most: u64,
+    /// Whether content codings are asked for. They are decoded in any case.
+    pub coded: bool,
+}
+
+/// A transfer of a large file. Positions are those in its contents, without content codings.
 struct Transfer {
     requests: Arc<Requests>,
-    key: String,
-    /// The size, where it is known, in bytes.
-    size: Option<u64>,
-    /// More than this never comes.
-    most: u64,
+    file: Large,
     body: Option<Body>,
-    /// So many bytes have come.
+    /// The server marks the end of the body, so that one that ends early is an error.
+    delimited: bool,
+    /// The number of bytes that have come.
     position: u64,
-    /// So many bytes of the body came before.
+    /// The number of bytes of the body that came before.
     skip: u64,
+    /// A part of it would be one of coded contents, which continues nothing.
+    no_parts: bool,
     breaks: u32,
+    /// Where it ended before its announced size.
+    ended_at: Option<u64>,
 }
 
-/// Reads a large file, of which more than `most` bytes are an error. What breaks off is resumed
-/// where it did. `None` if there is no such file.
+/// Reads a large file. A transfer that breaks off is resumed at that point. `None` if there is no
+/// such file.
 pub(super) async fn large(
     requests: Arc<Requests>,
-    key: String,
-    size: Option<u64>,
-    most: u64,
+    file: Large,
 ) -> Result<Option<Body>, TransportError> {
     let mut transfer = Transfer {
         requests,
-        key,
-        size,
-        most,
+        file,
         body: None,
+        delimited: true,
         position: 0,
         skip: 0,
+        no_parts: false,
         breaks: 0,
+        ended_at: None,
     };
     if !transfer.begin().await? {
         return Ok(None);
@@ -227,19 +274,76 @@ pub(super) async fn large(
     Ok(Some(chunks.boxed()))
 }
 
+/// A body of which more than `most` bytes are an error.
+fn capped(body: Body, key: String, most: u64) -> Body {
+    let chunks = body.scan(0u64, move |position, chunk| {
+        let chunk = chunk.and_then(|chunk| {
+            *position += chunk.len() as u64;
+            match *position > most {
+                true => Err(too_large(&key, most)),
+                false => Ok(chunk),
+            }
+        });
+        std::future::ready(Some(chunk))
+    });
+    chunks.boxed()
+}
+
+fn too_large(key: &str, most: u64) -> TransportError {
+    TransportError::new(format!("'{key}' has more than {most} bytes"), false)
+}
+
 impl Transfer {
-    /// Asks for what is missing. False if it is not there.
+    /// Asks for the contents from the current position on. False if there is no such file.
     async fn begin(&mut self) -> Result<bool, TransportError> {
-        let Some(object) = self.requests.open(&self.key, self.position).await? else {
-            return Ok(false);
+        let object = loop {
+            let fetch = Fetch {
+                offset: if self.no_parts { 0 } else { self.position },
+                coded: self.file.coded,
+            };
+            let Some(object) = self.requests.open(&self.file.key, fetch).await? else {
+                return Ok(false);
+            };
+            if object.codings.is_empty() {
+                break object;
+            }
+            self.no_parts = true;
+            if object.starts_at == 0 {
+                break object;
+            }
         };
-        if let Some(encoding) = object.encoding {
-            let message = format!("'{}' is encoded as '{encoding}'", self.key);
-            return Err(TransportError::new(message, false));
-        }
         self.skip = self.position.saturating_sub(object.starts_at);
-        self.body = Some(object.body);
+        self.delimited = object.delimited;
+        let (key, most) = (self.file.key.clone(), self.file.most);
+        let raw = capped(object.body, key.clone(), most);
+        if object.codings.is_empty() {
+            self.body = Some(raw);
+            return Ok(true);
+        }
+        let limits = Limits::default().memory(self.requests.tuning.decode_memory);
+        let decoded = bridge::decode(object.codings, raw, limits.output(most));
+        let chunks = decoded.map(move |chunk| {
+            chunk.map_err(|failure| match failure {
+                Failure::Transport(error) => error,
+                Failure::Decode(DecodeError::OutputLimit { limit }) => too_large(&key, limit),
+                Failure::Decode(error) => undecodable(&key, error),
+                Failure::Lost(error) => {
+                    TransportError::new(format!("cannot decode '{key}'"), false).caused(error)
+                }
+            })
+        });
+        self.body = Some(chunks.boxed());
         Ok(true)
+    }
+
+    /// Whether the end of the body is the end of the file. Of a server that does not mark the end,
+    /// it may be a connection that broke; twice at the same place it is the end, and the announced
+    /// size is wrong.
+    fn is_end(&mut self) -> bool {
+        let short = self.file.size.is_some_and(|size| self.position < size);
+        let end = self.delimited || !short || self.ended_at == Some(self.position);
+        self.ended_at = Some(self.position);
+        end
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, TransportError> {
@@ -251,9 +355,9 @@ impl Transfer {
                         Some(chunk) => return Ok(Some(chunk)),
                         None => continue,
                     },
-                    None if self.size.is_none_or(|size| self.position >= size) => return Ok(None),
+                    None if self.is_end() => return Ok(None),
                     None => Some(TransportError::new(
-                        format!("'{}' ends after {} bytes", self.key, self.position),
+                        format!("'{}' ends after {} bytes", self.file.key, self.position),
                         true,
                     )),
                     Some(Err(error)) if error.retryable => Some(error),
@@ -263,14 +367,18 @@ impl Transfer {
             if let Some(error) = broken {
                 self.body = None;
                 self.breaks += 1;
-                let tries = u64::from(self.requests.tuning.attempts) + self.position / WORTH_A_TRY;
-                if u64::from(self.breaks) >= tries {
-                    return Err(error);
+                let attempts = self.requests.attempts(&error);
+                let attempts = u64::from(attempts) + self.position / WORTH_A_TRY;
+                let pause = self.requests.pause(self.breaks.min(4), &error);
+                match pause {
+                    Some(pause) if u64::from(self.breaks) < attempts => {
+                        tokio::time::sleep(pause).await;
+                    }
+                    _ => return Err(error),
                 }
-                tokio::time::sleep(self.requests.pause(self.breaks.min(4), &error)).await;
             }
             if !self.begin().await? {
-                let message = format!("'{}' is gone", self.key);
+                let message = format!("'{}' is gone", self.file.key);
                 return Err(TransportError::new(message, false));
             }
         }
@@ -282,9 +390,8 @@ impl Transfer {
         self.skip -= skipped;
         let chunk = chunk.split_off(skipped as usize);
         self.position += chunk.len() as u64;
-        if self.position > self.most {
-            let message = format!("'{}' has more than {} bytes", self.key, self.most);
-            return Err(TransportError::new(message, false));
+        if self.position > self.file.most {
+            return Err(too_large(&self.file.key, self.file.most));
         }
         Ok((!chunk.is_empty()).then_some(chunk))
     }

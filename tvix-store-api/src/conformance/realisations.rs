@@ -1,4 +1,4 @@
-//! Which path an output turned out to have.
+//! Which path an output turned out to have, by either key.
 
 use nix_compat::derivation::OutputName;
 use nix_compat::realisation::{DrvOutput, Realisation};
@@ -15,41 +15,48 @@ cases![
     a_realisation_needs_a_valid_path,
 ];
 
-fn new_realisation(object: &Object) -> Result<Realisation, Failure> {
-    Ok(Realisation {
-        id: DrvOutput {
-            drv_hash: digest(new_path("realised").to_string().as_bytes()),
-            output: OutputName::out(),
-        },
-        out_path: object.path().clone(),
-        signatures: vec!["key-1:AAAA".parse()?, "key-2:BBBB".parse()?],
-    })
+/// Of an output that nobody has heard of, by its hash and by its path.
+fn new_realisations(object: &Object) -> Result<[Realisation; 2], Failure> {
+    let hash = digest(new_path("realised").to_string().as_bytes());
+    let by_hash = DrvOutput::by_hash(hash, OutputName::out());
+    let by_path = DrvOutput::by_path(new_path("realised.drv"), OutputName::out());
+    let signatures = vec!["key-1:AAAA".parse()?, "key-2:BBBB".parse()?];
+    Ok([by_hash, by_path].map(|id| Realisation {
+        signatures: signatures.clone(),
+        ..Realisation::new(id, object.path().clone())
+    }))
 }
 
 async fn an_unknown_realisation_is_none(context: Context) -> CaseResult {
-    let unknown = new_realisation(&Object::small("unknown"))?;
-    let found = context.store.realisation(&unknown.id).await?;
-    ensure!(found.is_none(), "{found:?}");
+    for unknown in new_realisations(&Object::small("unknown"))? {
+        let found = context.store.realisation(&unknown.id).await?;
+        ensure!(found.is_none(), "{found:?}");
+    }
     Ok(())
 }
 
 async fn realisations_are_remembered_or_forgotten(context: Context) -> CaseResult {
     let object = Object::small("realised");
     object.add_to(&*context.store).await?;
-    let realisation = new_realisation(&object)?;
-    context.store.add_realisation(&realisation).await?;
-    let found = context.store.realisation(&realisation.id).await?;
-    match &found {
-        Some(found) => ensure!(
-            *found == realisation,
-            "{found:?} instead of {realisation:?}"
-        ),
-        None => ensure!(!context.capabilities.realisations, "it is forgotten"),
+    for realisation in new_realisations(&object)? {
+        context.store.add_realisation(&realisation).await?;
+        let found = context.store.realisation(&realisation.id).await?;
+        match &found {
+            Some(found) => ensure!(
+                *found == realisation,
+                "{found:?} instead of {realisation:?}"
+            ),
+            None => ensure!(!context.capabilities.realisations, "it is forgotten"),
+        }
+        let mut other = realisation.id.clone();
+        other.output = "dev".parse()?;
+        let found = context.store.realisation(&other).await?;
+        ensure!(found.is_none(), "another output has it too: {found:?}");
+        for other in new_realisations(&object)? {
+            let found = context.store.realisation(&other.id).await?;
+            ensure!(found.is_none(), "another derivation has it too: {found:?}");
+        }
     }
-    let mut other = realisation.id.clone();
-    other.output = "dev".parse()?;
-    let found = context.store.realisation(&other).await?;
-    ensure!(found.is_none(), "another output has it too: {found:?}");
     Ok(())
 }
 
@@ -57,30 +64,32 @@ async fn what_is_remembered_stays(context: Context) -> CaseResult {
     let (first, second) = (Object::small("first"), Object::small("second"));
     first.add_to(&*context.store).await?;
     second.add_to(&*context.store).await?;
-    let realisation = new_realisation(&first)?;
-    context.store.add_realisation(&realisation).await?;
-    context.store.add_realisation(&realisation).await?;
-    let mut other = realisation.clone();
-    other.out_path = second.path().clone();
-    context.store.add_realisation(&other).await?;
-    let found = context.store.realisation(&realisation.id).await?;
-    ensure!(
-        found.as_ref().is_none_or(|found| *found == realisation),
-        "{found:?} instead of {realisation:?}"
-    );
+    for realisation in new_realisations(&first)? {
+        context.store.add_realisation(&realisation).await?;
+        context.store.add_realisation(&realisation).await?;
+        let mut other = realisation.clone();
+        other.out_path = second.path().clone();
+        context.store.add_realisation(&other).await?;
+        let found = context.store.realisation(&realisation.id).await?;
+        ensure!(
+            found.as_ref().is_none_or(|found| *found == realisation),
+            "{found:?} instead of {realisation:?}"
+        );
+    }
     Ok(())
 }
 
 async fn a_realisation_needs_a_valid_path(context: Context) -> CaseResult {
-    let realisation = new_realisation(&Object::small("missing"))?;
-    let added = context.store.add_realisation(&realisation).await;
-    if context.capabilities.realisations {
-        ensure!(
-            matches!(added, Err(StoreError::NotFound { .. })),
-            "should fail with NotFound, not: {added:?}"
-        );
+    for realisation in new_realisations(&Object::small("missing"))? {
+        let added = context.store.add_realisation(&realisation).await;
+        if context.capabilities.realisations {
+            ensure!(
+                matches!(added, Err(StoreError::NotFound { .. })),
+                "should fail with NotFound, not: {added:?}"
+            );
+        }
+        let found = context.store.realisation(&realisation.id).await?;
+        ensure!(found.is_none(), "{found:?}");
     }
-    let found = context.store.realisation(&realisation.id).await?;
-    ensure!(found.is_none(), "{found:?}");
     Ok(())
 }

@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::StreamExt as _;
 use nix_compat::content_address::ContentAddressMethod;
+use nix_compat::derivation::OutputName;
 use nix_compat::path_info::PathInfo;
+use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName};
 
@@ -93,6 +95,28 @@ pub trait StoreExt: Store {
             tokio::task::yield_now().await;
         }
         verifier.finish()
+    }
+
+    /// What is known of an output by the first of its derivation's `keys` by which anything is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::realisation`], if none of them leads to anything.
+    async fn realisation_of(
+        &self,
+        keys: Vec<DrvKey>,
+        output: &OutputName,
+    ) -> Result<Option<Realisation>, StoreError> {
+        let mut failed = None;
+        for drv in keys {
+            let output = output.clone();
+            match self.realisation(&DrvOutput { drv, output }).await {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(None), Err)
     }
 
     /// Adds a text, such as a `.drv` file, under the path that follows from its contents and

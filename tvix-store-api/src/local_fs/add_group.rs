@@ -129,7 +129,7 @@ impl Inner {
         let mut paths: Vec<&StorePath> = paths.iter().collect();
         paths.sort_unstable();
         let lock = |path| {
-            let lock = FileLock::acquire(&self.store_fd, path);
+            let lock = FileLock::acquire(&self.store_fd, &self.layout.store, path);
             lock.map_err(|error| self.file_error("locking", path, error))
         };
         paths.into_iter().map(lock).collect()

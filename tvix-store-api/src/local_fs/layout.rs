@@ -4,9 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::waits::Wait;
 use crate::{BoxError, StoreError, StoreUri};
 
 /// The version of the database schema that Nix 2 has and this crate knows.
@@ -82,6 +84,19 @@ impl Layout {
         Ok(SchemaLock { _file: lock })
     }
 
+    /// Waits for a store that another process is just making: shortly for its directories to appear, and
+    /// some seconds for it to be whole once there are any. Blocks.
+    pub fn wait_until_made(&self) {
+        const PAUSE: Duration = Duration::from_millis(25);
+        for pauses in 0..200 {
+            let begun = pauses < 20 || self.state.exists();
+            if !begun || self.schema_file().exists() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Checks that this is a store of the one version that is known.
     pub fn check_schema_version(&self) -> Result<(), StoreError> {
         let path = self.schema_file();
@@ -138,6 +153,7 @@ impl Layout {
     }
 
     fn lock(&self, file: &File, operation: FlockOperation) -> Result<(), StoreError> {
+        let _wait = Wait::begin(self.state.join("db/big-lock"));
         loop {
             match rustix::fs::flock(file, operation) {
                 Err(rustix::io::Errno::INTR) => {}

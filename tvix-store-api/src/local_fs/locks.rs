@@ -5,12 +5,15 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix_compat::store_path::StorePath;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::waits::Wait;
 
 type Locks = Mutex<HashMap<StorePath, Weak<AsyncMutex<()>>>>;
 
@@ -101,8 +104,12 @@ enum Attempt {
 }
 
 impl FileLock {
-    /// Waits for the lock of a path. Blocks.
-    pub fn acquire(store: &Arc<OwnedFd>, path: &StorePath) -> io::Result<Self> {
+    /// Waits for the lock of a path in the directory `folder`, which is `store`. Blocks.
+    pub fn acquire(store: &Arc<OwnedFd>, folder: &Path, path: &StorePath) -> io::Result<Self> {
+        if let Some(lock) = Self::try_acquire(store, &path.to_string())? {
+            return Ok(lock);
+        }
+        let _wait = Wait::begin(folder.join(format!("{path}.lock")));
         loop {
             let operation = FlockOperation::LockExclusive;
             if let Attempt::Locked(lock) = Self::attempt(store, &path.to_string(), operation)? {

@@ -16,6 +16,7 @@ mod options;
 mod output_locks;
 mod outputs;
 mod read;
+mod realisations;
 mod repair;
 mod reserve;
 mod roots;
@@ -23,6 +24,7 @@ mod scratch;
 mod stop;
 mod temp_roots;
 mod verify_all;
+mod waits;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -49,6 +51,7 @@ pub use self::scratch::Scratch;
 use self::scratch::ScratchRoot;
 use self::temp_roots::TempRoots;
 pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
+pub use self::waits::observe_lock_waits;
 use crate::blocking::blocking;
 use crate::ext::add_tree;
 use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
@@ -134,6 +137,7 @@ impl LocalStore {
         let uri = StoreUri::local(&root);
         let layout = Layout::new(uri.clone(), &root);
         let schema_lock = if options.read_only {
+            layout.wait_until_made();
             layout.check_schema_version()?;
             None
         } else {
@@ -218,16 +222,6 @@ impl LocalStore {
     pub async fn referrers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
         let path = path.clone();
         self.read(move |database| database.referrers(&path)).await
-    }
-
-    /// Which outputs of derivations turned out to be at these paths, as far as that was told
-    /// ([`Store::add_realisation`]).
-    pub async fn realisations_of(
-        &self,
-        paths: Vec<StorePath>,
-    ) -> Result<Vec<Realisation>, StoreError> {
-        self.read(move |database| database.realisations_of(&paths))
-            .await
     }
 
     /// Adds signatures to what is known of a path, unless they are there. They are not verified.

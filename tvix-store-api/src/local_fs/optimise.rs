@@ -42,7 +42,7 @@ impl OptimiseOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OptimiseReport {
-    /// Files that were looked at.
+    /// Files and symbolic links that were looked at.
     pub files: u64,
     /// Files that share their space now and did not before.
     pub shared: u64,
@@ -155,15 +155,18 @@ impl<'a> Optimiser<'a> {
                 }
                 Ok(())
             }
-            // What can be written to is not canonical, and may change. Empty ones share nothing.
-            FileType::RegularFile if stat.st_mode & 0o222 == 0 && stat.st_size > 0 => {
+            // A writable file is not canonical, and may change. Empty files and symbolic links
+            // free no blocks, but inodes: Nix links them as well.
+            FileType::RegularFile if stat.st_mode & 0o222 == 0 => {
                 self.report.files += 1;
-                if self.clones.is_some() {
-                    return self.clone(parent, name, &stat);
+                match self.clones.is_some() {
+                    true if stat.st_size > 0 => self.clone(parent, name, &stat),
+                    true => Ok(()),
+                    false => self.link(parent, name, &stat),
                 }
-                if self.known.contains(&stat.st_ino) {
-                    return Ok(());
-                }
+            }
+            FileType::Symlink if self.clones.is_none() => {
+                self.report.files += 1;
                 self.link(parent, name, &stat)
             }
             _ => Ok(()),
@@ -171,7 +174,10 @@ impl<'a> Optimiser<'a> {
     }
 
     fn link(&mut self, parent: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
-        let (_, hash) = self.hash(parent, name, stat)?;
+        if self.known.contains(&stat.st_ino) {
+            return Ok(());
+        }
+        let hash = self.hash_node(parent, name, stat)?;
         let link = link_name(&hash);
         let c_link = CString::new(link.clone())?;
         loop {
@@ -248,7 +254,26 @@ impl<'a> Optimiser<'a> {
         }
     }
 
-    /// The file, and its hash as NAR, which is what links are called after.
+    /// The hash of a file or symbolic link as a NAR, after which its link is named.
+    fn hash_node(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> io::Result<NixHash> {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(self.hash(parent, name, stat)?.1);
+        }
+        let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
+        let mut writer = nar::Writer::new(NixHasher::new(HashAlgo::Sha256));
+        writer
+            .symlink(target.to_bytes())
+            .map_err(io::Error::other)?;
+        let hasher = writer.finish().map_err(io::Error::other)?;
+        Ok(hasher.finish())
+    }
+
+    /// A file, and its hash as a NAR.
     fn hash(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -287,10 +312,11 @@ impl<'a> Optimiser<'a> {
             Err(Errno::NOENT) => return Ok(false),
             stat => stat?,
         };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Ok(false);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Symlink => {}
+            _ => return Ok(false),
         }
-        Ok(self.hash(links.as_fd(), link, &stat)?.1 == *hash)
+        Ok(self.hash_node(links.as_fd(), link, &stat)? == *hash)
     }
 }
 

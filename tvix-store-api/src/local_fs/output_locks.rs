@@ -17,6 +17,9 @@ use crate::blocking::blocking;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a lock may be waited for before that is told.
+const QUIET: Duration = Duration::from_millis(100);
+
 /// Paths that nobody else builds or adds, neither in this process nor in another one, Nix included.
 /// Dropping it unlocks them.
 #[derive(Debug, Default)]
@@ -47,7 +50,8 @@ impl LocalStore {
     /// output's name. Waits while somebody else has one of them. He may have built what was
     /// wanted, so what is valid is looked up afterwards.
     ///
-    /// None is held while it waits for another one. Dropping the future gives up.
+    /// None is held while it waits for another one. Dropping the future gives up. `waits` is called
+    /// once, with the store path whose lock is waited for, when that takes long.
     ///
     /// # Errors
     ///
@@ -56,6 +60,7 @@ impl LocalStore {
         &self,
         drv_path: &StorePath,
         derivation: &Derivation,
+        waits: impl FnOnce(String) + Send,
     ) -> Result<LockedOutputs, StoreError> {
         self.0.scratch()?;
         let outputs = derivation.output_paths(&self.0.store_dir);
@@ -71,13 +76,30 @@ impl LocalStore {
         names.sort_unstable();
         names.dedup();
         let known = outputs.iter().filter_map(|(_, path)| path.as_ref());
-        let guards = self.0.locks.lock_all(known.clone()).await;
         let paths: Vec<StorePath> = known.cloned().collect();
+        let mut waits = Some(waits);
+        let mut waits = |name: &str| {
+            if let Some(waits) = waits.take() {
+                waits(format!("{}/{name}", self.0.store_dir));
+            }
+        };
+        let guards = {
+            let guards = self.0.locks.lock_all(paths.iter());
+            tokio::pin!(guards);
+            match tokio::time::timeout(QUIET, &mut guards).await {
+                Ok(guards) => guards,
+                Err(_) => {
+                    waits(&names[0]);
+                    guards.await
+                }
+            }
+        };
         // The locks of outputs that are not known yet are called after the derivation.
         let mut held = paths.clone();
         held.push(drv_path.clone());
         let request = Arc::new((names, outputs, held));
         let mut pause = FIRST_PAUSE;
+        let mut paused = Duration::ZERO;
         loop {
             let (inner, request) = (self.0.clone(), request.clone());
             let attempt = blocking(&self.0.uri, move || {
@@ -85,9 +107,15 @@ impl LocalStore {
                 inner.try_lock(&request.0, &request.1)
             });
             match attempt.await? {
-                None => tokio::time::sleep(pause).await,
-                Some((_, Some(valid))) => return Ok(LockedOutputs::Valid(valid)),
-                Some((files, None)) => {
+                Attempt::Held(name) => {
+                    if paused >= QUIET {
+                        waits(&name);
+                    }
+                    tokio::time::sleep(pause).await;
+                    paused += pause;
+                }
+                Attempt::Valid(valid) => return Ok(LockedOutputs::Valid(valid)),
+                Attempt::ToBuild(files) => {
                     return Ok(LockedOutputs::ToBuild(OutputLocks {
                         paths,
                         _files: files,
@@ -100,16 +128,22 @@ impl LocalStore {
     }
 }
 
-/// The infos of outputs, if all are valid.
-type Valid = Option<Vec<(OutputName, Arc<PathInfo>)>>;
+/// What becomes of an attempt to lock.
+enum Attempt {
+    /// Somebody else has the lock of this name. None is held.
+    Held(String),
+    /// All outputs are valid.
+    Valid(Vec<(OutputName, Arc<PathInfo>)>),
+    /// Something is missing.
+    ToBuild(Vec<FileLock>),
+}
 
 impl Inner {
-    /// `None` if somebody else has one of the locks. Then none is held.
     fn try_lock(
         &self,
         names: &[String],
         outputs: &[(OutputName, Option<StorePath>)],
-    ) -> Result<Option<(Vec<FileLock>, Valid)>, StoreError> {
+    ) -> Result<Attempt, StoreError> {
         let mut files = Vec::with_capacity(names.len());
         for name in names {
             let lock = FileLock::try_acquire(&self.store_fd, name);
@@ -121,7 +155,7 @@ impl Inner {
             })?;
             match lock {
                 Some(lock) => files.push(lock),
-                None => return Ok(None),
+                None => return Ok(Attempt::Held(name.clone())),
             }
         }
         let mut valid = Vec::with_capacity(outputs.len());
@@ -132,9 +166,9 @@ impl Inner {
             };
             match info {
                 Some(info) => valid.push((name.clone(), info)),
-                None => return Ok(Some((files, None))),
+                None => return Ok(Attempt::ToBuild(files)),
             }
         }
-        Ok(Some((files, Some(valid))))
+        Ok(Attempt::Valid(valid))
     }
 }

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::gc::lock::GcLock;
 use super::gc::socket;
+use super::waits::Wait;
 
 /// How many paths a collector is told before its answers are read.
 const PIPELINED: usize = 64;
@@ -128,7 +129,9 @@ impl TempRoots {
             Some(gc_lock) => gc_lock,
             empty => empty.insert(GcLock::open(&self.state)?),
         };
+        let mut wait = None;
         while !gc_lock.nobody_collects()? {
+            wait.get_or_insert_with(|| Wait::begin(self.state.join("gc.lock")));
             if held.collector.is_none() {
                 held.collector = connect(&self.state)?;
             }

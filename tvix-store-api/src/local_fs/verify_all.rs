@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar;
-use nix_compat::nixhash::{HashAlgo, NixHash};
+use nix_compat::nar::{self, NarError, Parser};
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 
 use super::optimise::link_name;
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
-use crate::verify::check_address;
+use crate::verify::{AddressVerifier, check_address};
 use crate::{Store, StoreError};
 
 /// What to check, and what to do about what is wrong.
@@ -107,7 +107,8 @@ pub enum Damage {
     /// There is nothing.
     #[error("its files are missing")]
     Missing,
-    /// The contents are others than when it was added, or the path is not that of its address.
+    /// The contents are others than when it was added, or are not those of its content address, or
+    /// the path is not that of its address.
     #[error("its contents were changed")]
     Contents(#[source] StoreError),
     /// Something of it cannot be read, or is of a kind that no store holds.
@@ -132,7 +133,10 @@ impl LocalStore {
         self.read(|database| database.check_integrity()).await?;
         let paths = match options.paths.is_empty() {
             true => self.all_valid_paths().await?,
-            false => options.paths.clone(),
+            false => {
+                self.expect_valid(&options.paths).await?;
+                options.paths.clone()
+            }
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let contents = options.contents;
@@ -145,16 +149,19 @@ impl LocalStore {
         // Each begins only when it is its turn.
         let mut checks = stream::iter(checks).buffered(threads);
         let mut report = VerifyReport::default();
-        while let Some((path, damage)) = checks.next().await.transpose()? {
+        while let Some((path, checked)) = checks.next().await.transpose()? {
+            let damage = match checked {
+                Checked::Sound => None,
+                Checked::Damaged(damage) => Some(damage),
+                Checked::Gone => continue,
+            };
             report.checked += 1;
-            if let Some(damage) = damage {
-                report.damaged.push(DamagedPath {
-                    path,
-                    damage,
-                    repaired: None,
-                    forgotten: false,
-                });
-            }
+            report.damaged.extend(damage.map(|damage| DamagedPath {
+                path,
+                damage,
+                repaired: None,
+                forgotten: false,
+            }));
         }
         if contents && options.paths.is_empty() {
             let inner = self.0.clone();
@@ -173,6 +180,21 @@ impl LocalStore {
         Ok(report)
     }
 
+    /// Whoever names a path that is not valid is told so.
+    async fn expect_valid(&self, paths: &[StorePath]) -> Result<(), StoreError> {
+        let asked = paths.to_vec();
+        let valid = self
+            .read(move |database| database.valid_paths(&asked))
+            .await?;
+        match paths.iter().find(|path| !valid.contains(path)) {
+            None => Ok(()),
+            Some(path) => Err(StoreError::NotFound {
+                store: self.0.uri.clone(),
+                path: path.clone(),
+            }),
+        }
+    }
+
     async fn forget_missing(&self, report: &mut VerifyReport) -> Result<(), StoreError> {
         let missing = report
             .damaged
@@ -187,20 +209,33 @@ impl LocalStore {
     }
 }
 
+/// What becomes of checking a path.
+enum Checked {
+    Sound,
+    Damaged(Damage),
+    /// It was collected before it was checked.
+    Gone,
+}
+
 impl Inner {
-    /// What is wrong with a path, if it is valid at all. Blocks.
-    fn check_path(&self, path: &StorePath, contents: bool) -> Result<Option<Damage>, StoreError> {
-        let Some(info) = self.database.path_info(path)? else {
-            let store = self.uri.clone();
-            let path = path.clone();
-            return Err(StoreError::NotFound { store, path });
-        };
-        let damage = self.damage(&info, contents);
-        // It may have been collected meanwhile.
-        Ok(match damage {
-            Some(damage) if self.database.is_valid(path)? => Some(damage),
-            _ => None,
-        })
+    /// Checks a path. Blocks.
+    ///
+    /// Collectors remove the row first, and whoever makes a path anew adds one with another number. So
+    /// what is damaged is really damaged if its row was there all the time; else it is checked again.
+    fn check_path(&self, path: &StorePath, contents: bool) -> Result<Checked, StoreError> {
+        loop {
+            let Some((row, info)) = self.database.row(path)? else {
+                return Ok(Checked::Gone);
+            };
+            let Some(damage) = self.damage(&info, contents) else {
+                return Ok(Checked::Sound);
+            };
+            match self.database.row(path)? {
+                Some((now, _)) if now == row => return Ok(Checked::Damaged(damage)),
+                Some(_) => {}
+                None => return Ok(Checked::Gone),
+            }
+        }
     }
 
     fn damage(&self, info: &PathInfo, contents: bool) -> Option<Damage> {
@@ -216,7 +251,14 @@ impl Inner {
         if !contents {
             return None;
         }
-        let (hash, size) = match nar::hash_path(&file, HashAlgo::Sha256) {
+        let address = AddressVerifier::new(info);
+        let hashed = match address {
+            None => {
+                nar::hash_path(&file, HashAlgo::Sha256).map(|(hash, size)| (hash, size, Ok(())))
+            }
+            Some(address) => hash_with_address(&file, address),
+        };
+        let (hash, size, address) = match hashed {
             Ok(hashed) => hashed,
             Err(error) => {
                 let error = self
@@ -235,13 +277,14 @@ impl Inner {
             }));
         }
         let expected = NixHash::Sha256(info.nar_hash);
-        (hash != expected).then(|| {
-            Damage::Contents(StoreError::HashMismatch {
+        if hash != expected {
+            return Some(Damage::Contents(StoreError::HashMismatch {
                 path,
                 expected,
                 actual: hash,
-            })
-        })
+            }));
+        }
+        address.err().map(Damage::Contents)
     }
 
     fn unreadable(&self, path: &StorePath, error: io::Error) -> Damage {
@@ -277,12 +320,55 @@ impl Inner {
     }
 }
 
+/// The hash and size of a tree's archive, and whether its content address is that of its contents.
+fn hash_with_address(
+    file: &Path,
+    address: AddressVerifier,
+) -> Result<(NixHash, u64, Result<(), StoreError>), NarError> {
+    let mut sink = AddressSink {
+        hasher: NixHasher::new(HashAlgo::Sha256),
+        size: 0,
+        parser: Parser::new(),
+        address,
+    };
+    nar::dump_path(file, &mut sink)?;
+    Ok((sink.hasher.finish(), sink.size, sink.address.finish()))
+}
+
+struct AddressSink {
+    hasher: NixHasher,
+    size: u64,
+    parser: Parser,
+    address: AddressVerifier,
+}
+
+impl io::Write for AddressSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        self.address.nar(bytes);
+        let mut rest = bytes;
+        loop {
+            let step = self.parser.feed(rest).map_err(io::Error::other)?;
+            rest = &rest[step.consumed..];
+            match step.event {
+                Some(event) => self.address.event(event),
+                None => return Ok(bytes.len()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn is_good_link(path: &Path) -> bool {
     match nar::hash_path(path, HashAlgo::Sha256) {
         Ok((hash, _)) => path
             .file_name()
             .is_some_and(|name| *name == *link_name(&hash)),
         // A collector has removed it.
-        Err(_) => !path.exists(),
+        Err(_) => path.symlink_metadata().is_err(),
     }
 }

@@ -26,10 +26,14 @@ async fn what_may_pass_is_tried_again() {
     ] {
         let cache = open(&server.url).await;
         server.files().requests.clear();
-        let refuse = (tuning().attempts - 1, status);
+        let refuse = (tuning().transfer.download_attempts - 1, status);
         server.files().faults.refuse.insert(name.clone(), refuse);
         assert!(cache.path_info(&info.path).await.unwrap().is_some());
-        assert_eq!(server.count(&name), tuning().attempts as usize, "{status}");
+        assert_eq!(
+            server.count(&name),
+            tuning().transfer.download_attempts as usize,
+            "{status}"
+        );
     }
     // What does not pass is not.
     let cache = open(&server.url).await;
@@ -125,7 +129,8 @@ async fn one_that_always_breaks_off_fails_in_the_end() {
 async fn silence_has_an_end() {
     let server = Server::start().await;
     let mut quick = tuning();
-    (quick.attempts, quick.idle_timeout) = (2, Duration::from_millis(50));
+    quick.transfer.download_attempts = 2;
+    quick.transfer.stalled_download_timeout = Some(Duration::from_millis(50));
     let cache = BinaryCache::open(options(&server.url).tuning(quick))
         .await
         .unwrap();

@@ -208,18 +208,20 @@ async fn contents_elsewhere() {
     let url = format!("URL: {}", liar.field("URL"));
     let secret = liar.directory.path().join("../secret-of-tvix-tests");
     for bad in [
-        "/etc/passwd",
         "../secret",
         "nar/../../secret",
         "file:///etc/passwd",
         "http://127.0.0.1:1/x",
-        "nar//x",
-        "nar/./x",
-        "nar/%2e%2e/%2e%2e/secret",
+        "nar/",
         "nar\\..\\x",
     ] {
         liar.replace(&url, &format!("URL: {bad}"));
         liar.expect_bad_info(bad).await;
+    }
+    // The root is that of the cache, and there are no escapes.
+    for missing in ["/etc/passwd", "nar/%2e%2e/%2e%2e/secret"] {
+        liar.replace(&url, &format!("URL: {missing}"));
+        liar.expect(missing).await;
     }
     // A symlink that leads out is not followed, though its name is fine.
     let (_, nar) = object("path", &contents(10_000));
@@ -321,7 +323,7 @@ async fn other_contents() {
 
 #[tokio::test]
 async fn a_window_that_would_take_all_memory() {
-    // The header of a stream with a dictionary of 3 GiB. Its checksum is right, or nobody would look at it.
+    // The header of a stream with a dictionary of 4 GiB. Its checksum is right, or nobody would look at it.
     let liar = Liar::new("xz").await;
     let file = liar.directory.path().join(liar.field("URL"));
     let mut bad = std::fs::read(&file).unwrap();
@@ -331,12 +333,12 @@ async fn a_window_that_would_take_all_memory() {
         .position(|it| it == [0x21, 0x01])
         .unwrap()
         + 14;
-    bad[at] = 39;
+    bad[at] = 40;
     let end = 12 + (usize::from(bad[12]) + 1) * 4;
     let mut checksum = flate2::Crc::new();
     checksum.update(&bad[12..end - 4]);
     bad[end - 4..end].copy_from_slice(&checksum.sum().to_le_bytes());
     std::fs::write(&file, &bad).unwrap();
     let lie = liar.expect_lie("a large dictionary").await;
-    assert!(format!("{lie:?}").contains("MemLimit"), "{lie:?}");
+    assert!(format!("{lie:?}").contains("MemoryLimit"), "{lie:?}");
 }

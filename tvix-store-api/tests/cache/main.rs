@@ -3,6 +3,9 @@
 
 mod faults;
 mod lies;
+mod nix_2_34;
+mod odd;
+mod realisations;
 mod server;
 mod trust;
 
@@ -20,12 +23,12 @@ use tvix_store_api::conformance::{Capabilities, run_all};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{MemoryStore, PathInfo, Store, StoreExt as _};
 
-const COMPRESSIONS: [&str; 6] = ["none", "xz", "bzip2", "gzip", "zstd", "br"];
+const COMPRESSIONS: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
 
 /// Tries soon.
 fn tuning() -> Tuning {
     let mut tuning = Tuning::default();
-    tuning.first_pause = Duration::from_millis(1);
+    tuning.transfer.first_pause = Duration::from_millis(1);
     tuning
 }
 
@@ -116,7 +119,7 @@ async fn every_compression_over_both() {
                 let reader = open(&uri).await;
                 let narinfo = reader.narinfo(&info.path).await.unwrap().unwrap();
                 assert_eq!(narinfo.compression.as_str(), compression);
-                if compression != "none" && size > 1000 {
+                if !matches!(compression, "none" | "lz4") && size > 1000 {
                     assert!(narinfo.file_size.unwrap() < info.nar_size);
                 }
                 reader.verify(&info.path).await.unwrap();

@@ -150,39 +150,3 @@ async fn content_addressed_paths_speak_for_themselves() {
     let cache = trusting(&directory, &key("ours-1", 1)).await;
     expect_untrusted(&cache, &plain.path).await;
 }
-
-#[tokio::test]
-async fn unsigned_realisations_are_not_believed() {
-    use nix_compat::realisation::{DrvOutput, Realisation};
-    let directory = TempDir::new().unwrap();
-    let id = |seed| DrvOutput {
-        drv_hash: [seed; 32],
-        output: "out".parse().unwrap(),
-    };
-    let [first, _] = signed(&directory, key("ours-1", 1)).await;
-    for (seed, keys) in [(1, vec![]), (2, vec![key("ours-1", 1)])] {
-        let options = options(&file_uri(&directory)).signing_keys(keys);
-        let writer = BinaryCache::open(options).await.unwrap();
-        let realisation = Realisation {
-            id: id(seed),
-            out_path: first.path.clone(),
-            signatures: Vec::new(),
-        };
-        writer.add_realisation(&realisation).await.unwrap();
-    }
-    let cache = trusting(&directory, &key("ours-1", 1)).await;
-    assert_eq!(cache.realisation(&id(1)).await.unwrap(), None);
-    let signed = cache.realisation(&id(2)).await.unwrap().unwrap();
-    assert_eq!(signed.out_path, first.path);
-    let cache = trusting(&directory, &key("ours-1", 2)).await;
-    assert_eq!(cache.realisation(&id(2)).await.unwrap(), None);
-    // One that is signed, as that of another output.
-    let file = |seed| {
-        directory
-            .path()
-            .join(format!("realisations/{}.doi", id(seed)))
-    };
-    std::fs::copy(file(2), file(3)).unwrap();
-    let cache = trusting(&directory, &key("ours-1", 1)).await;
-    assert_eq!(cache.realisation(&id(3)).await.unwrap(), None);
-}

@@ -4,10 +4,15 @@
 Databases have Nix's schema (read from `tvix-store-api/src/local_fs/db/schema.rs`) and small pages.
 """
 
+import base64
+import bz2
+import gzip
+import lzma
 import os
 import re
 import sqlite3
 import struct
+import zlib
 
 HASH = "sha256:1b2b9f4b9a2c7ec1e6b1c37a7dd1a2e4a6a4c0fd4b4a8d2f5a0b1c2d3e4f5a6b"
 ONE = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-one"
@@ -149,3 +154,39 @@ write("aterm", "unterminated", b'Derive([("out","')
 write("aterm", "newer", b'DrvWithVersion("xp-dyn-drv",[],[],[],"a","b",[],[])')
 write("narinfo", "empty", b"")
 write("narinfo", "zero", b"StorePath: /nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-x\nURL: x\nNarHash: sha256:" + b"0" * 52 + b"\nNarSize: 0\n")
+
+# Streams, each after the number of its coding in `Coding::ALL`; 9 stands for what its first bytes show. Python has no
+# encoder for some: those are what `zstd`, `brotli` and `lz4` make of the same text.
+TEXT = b"some text, again and again\n" * 40
+ZSTD = base64.b64decode("KLUv/WQ4A/0AAKhzb21lIHRleHQsIGFnYWluIGFuZAoCABr4/EKxwgT2J5+S")
+BROTLI = base64.b64decode("GzcEICQVQFhakEEmaUwrLKETeoToLkL5Ogs=")
+LZ4 = base64.b64decode("BCJNGGxAOAQAAAAAAAArJwAAAPIFc29tZSB0ZXh0LCBhZ2FpbiBhbmQKAB8KGwD/////CVBnYWluCgAAAAAKBn91")
+LEGACY = base64.b64decode("AiFMGCcAAADyBXNvbWUgdGV4dCwgYWdhaW4gYW5kCgAfChsA/////wlQZ2Fpbgo=")
+SKIPPABLE = b"\x53\x2a\x4d\x18\x05\0\0\0hello"
+LZMA = lzma.compress(TEXT, format=lzma.FORMAT_ALONE, preset=0)
+LZIP = (
+    b"LZIP\x01\x12" + LZMA[13:] + struct.pack("<IQ", zlib.crc32(TEXT), len(TEXT)) + struct.pack("<Q", len(LZMA) - 13 + 26)
+)
+STREAMS = {
+    "xz": (0, lzma.compress(TEXT, preset=0)),
+    "xz-two": (0, lzma.compress(TEXT, preset=0, check=lzma.CHECK_NONE) * 2 + b"\0\0\0\0"),
+    "lzma": (1, LZMA),
+    "lzma-of-known-size": (1, LZMA[:5] + struct.pack("<Q", len(TEXT)) + LZMA[13:]),
+    "lzip": (2, LZIP * 2),
+    "zstd": (3, ZSTD),
+    "zstd-two": (3, SKIPPABLE + ZSTD + SKIPPABLE + ZSTD),
+    "gzip": (4, gzip.compress(TEXT, mtime=0)),
+    "gzip-two": (4, gzip.compress(TEXT, mtime=0) * 2 + b"garbage"),
+    "deflate": (5, zlib.compress(TEXT)),
+    "deflate-raw": (5, zlib.compress(TEXT)[2:-4]),
+    "bzip2": (6, bz2.compress(TEXT)),
+    "bzip2-two": (6, bz2.compress(TEXT) * 2 + b"garbage"),
+    "br": (7, BROTLI),
+    "lz4": (8, LZ4),
+    "lz4-two": (8, SKIPPABLE + LEGACY + LZ4 + LEGACY),
+    "bomb": (4, gzip.compress(gzip.compress(bytes(3 << 20), mtime=0), mtime=0)),
+    "large": (3, b"\x28\xb5\x2f\xfd\0\x88" + b"\x0a\0\x20\0" * 40),
+}
+for name, (number, stream) in STREAMS.items():
+    write("decode", name, bytes([number]) + stream)
+    write("decode", f"{name}-sniffed", b"\x09" + stream)

@@ -1,13 +1,13 @@
 //! `builtin:fetchurl`: a file from a server, or an archive of a tree.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use liblzma::read::XzDecoder;
 use nix_compat::nar::{RestoreOptions, restore};
+use tvix_http::decode::{Coding, Decoder, Limits};
 
 use super::http;
 use super::task::{Complaint, Task};
@@ -39,12 +39,18 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
 }
 
 fn unpack(archive: &Path, compressed: bool, output: &Path) -> Result<(), Complaint> {
-    let file = BufReader::new(File::open(archive)?);
-    let reader: Box<dyn Read> = match compressed {
-        true => Box::new(XzDecoder::new_multi_decoder(file)),
-        false => Box::new(file),
-    };
-    Ok(restore(reader, output, RestoreOptions::default())?)
+    let coding = compressed.then_some(Coding::Xz);
+    let mut decoder = Decoder::new(coding, File::open(archive)?, &Limits::default())?;
+    restore(
+        BufReader::new(&mut decoder),
+        output,
+        RestoreOptions::default(),
+    )?;
+    // A stream that is cut off behind the end of the archive is an error as well.
+    if compressed {
+        io::copy(&mut decoder, &mut io::sink())?;
+    }
+    Ok(())
 }
 
 /// The path that a URL names: without its host, with what `%xx` stands for.

@@ -1,8 +1,10 @@
 //! `builtin:unpack-channel`: the one folder in an archive, under the name of a channel.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read};
+use std::io;
 use std::path::{Component, Path};
+
+use tvix_http::decode::{Decoder, Limits};
 
 use super::task::{Complaint, Task};
 
@@ -18,9 +20,15 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
         return Err(format!("{message} '{name}'").into());
     }
     fs::create_dir(output)?;
-    let mut archive = tar::Archive::new(decompressed(Path::new(source))?);
+    let opened = File::open(source);
+    let opened = opened.map_err(|error| format!("cannot read '{source}': {error}"))?;
+    let decoder = Decoder::sniffing(opened, &Limits::default());
+    let decoder = decoder.map_err(|error| format!("cannot read '{source}': {error}"))?;
+    let mut archive = tar::Archive::new(decoder);
     archive.set_preserve_mtime(false);
     archive.unpack(output)?;
+    // A stream that is cut off behind the end of the archive is an error as well.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     let mut entries = fs::read_dir(output)?;
     let only = match (entries.next(), entries.next()) {
         (None, _) => return Err(format!("channel tarball '{source}' is empty").into()),
@@ -30,29 +38,6 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
         }
     };
     Ok(fs::rename(only, output.join(name))?)
-}
-
-/// What is in a file, by the compression that it begins with.
-fn decompressed(file: &Path) -> Result<Box<dyn Read>, Complaint> {
-    let opened = File::open(file);
-    let opened = opened.map_err(|error| format!("cannot read '{}': {error}", file.display()))?;
-    let mut reader = BufReader::new(opened);
-    let start = reader.fill_buf()?;
-    Ok(if start.starts_with(b"\xfd7zXZ\0") {
-        Box::new(liblzma::read::XzDecoder::new_multi_decoder(reader))
-    } else if start.starts_with(b"\x1f\x8b") {
-        Box::new(flate2::read::MultiGzDecoder::new(reader))
-    } else if start.starts_with(b"BZh") {
-        Box::new(bzip2::read::MultiBzDecoder::new(reader))
-    } else if start.starts_with(b"\x28\xb5\x2f\xfd") {
-        return Err(format!(
-            "'{}' is compressed with zstd, which is not supported",
-            file.display()
-        )
-        .into());
-    } else {
-        Box::new(reader)
-    })
 }
 
 #[cfg(test)]
@@ -92,8 +77,8 @@ mod tests {
     #[test]
     fn compressed_or_not() {
         let plain = archive(&["top/file"]);
-        let mut packed = vec![plain.clone()];
-        let mut read = |reader: &mut dyn Read| {
+        let mut packed = vec![plain.clone(), zstd::encode_all(&plain[..], 1).unwrap()];
+        let mut read = |reader: &mut dyn io::Read| {
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes).unwrap();
             packed.push(bytes);
@@ -107,8 +92,14 @@ mod tests {
             &plain[..],
             bzip2::Compression::fast(),
         ));
-        for packed in packed {
-            assert_eq!(unpack("nixos", &packed).unwrap(), b"text");
+        for packed in &packed {
+            assert_eq!(unpack("nixos", packed).unwrap(), b"text");
+        }
+        for packed in &packed[1..] {
+            for cut in [1, 4, packed.len() / 2] {
+                let cut = &packed[..packed.len() - cut];
+                assert!(unpack("nixos", cut).is_err(), "{:x?}", &packed[..4]);
+            }
         }
     }
 

@@ -112,6 +112,11 @@ fn perform(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
             flags,
             options,
         } => sys::mount(Some(kind), target, Some(kind), *flags, options.as_deref()),
+        Step::NoCgroupNamespaces { setting } => match sys::write_setting(setting, b"0") {
+            // A kernel without cgroup namespaces.
+            Err(libc::ENOENT) => Ok(()),
+            result => result,
+        },
         Step::PivotRoot => sys::pivot_here(),
         Step::Hostname => sys::set_hostname(c"localhost"),
         Step::LoopbackUp => sys::loopback_up(),
@@ -120,7 +125,7 @@ fn perform(step: &Step, context: &Context<'_>) -> Result<(), Errno> {
         Step::Personality { persona } => sys::personality(*persona),
         Step::Attributes => {
             sys::umask(0o022);
-            sys::set_limit(libc::RLIMIT_CORE as c_int, 0)?;
+            sys::disable_core_dumps()?;
             sys::reset_signals()
         }
         Step::Limit { resource, value } => sys::set_limit(*resource, *value),

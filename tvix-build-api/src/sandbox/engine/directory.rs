@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::error::EngineError;
-use super::remove::remove_contents;
+use super::remove::{remove_contents, unlock};
 
 const PREFIX: &str = "sandbox-";
 
@@ -118,7 +118,13 @@ impl Drop for EngineDirectory {
 fn remove_directory(path: &Path) -> io::Result<()> {
     let directory = File::open(path)?;
     remove_contents(directory.as_fd(), |_, _| false)?;
-    fs::remove_dir(path)
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unlock(directory.as_fd());
+            fs::remove_dir(path)
+        }
+        result => result,
+    }
 }
 
 /// Removes the directories of engines that are no more: the lock goes with the process.

@@ -23,6 +23,7 @@ mod directory;
 mod disk;
 mod error;
 mod host_sockets;
+mod keyring;
 mod lines;
 mod netns;
 mod plan;
@@ -166,7 +167,7 @@ impl Engine {
     pub fn probe(&self) -> Result<(), EngineError> {
         let proven = &self.inner.shared.proven;
         if !proven.load(Ordering::Relaxed) {
-            probe::sandbox()?;
+            probe::sandbox(self.inner.privileges.obstacle)?;
             proven.store(true, Ordering::Relaxed);
         }
         Ok(())

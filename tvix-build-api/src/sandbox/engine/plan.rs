@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use libc::{c_char, c_int};
 
 use super::error::EngineError;
+use super::probe::{self, Obstacle};
 use super::spec::{
     Access, HostIds, Isolation, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
 };
@@ -41,6 +42,12 @@ pub(super) enum Step {
         target: CString,
         flags: libc::c_ulong,
         options: Option<CString>,
+    },
+    /// Sets the limit of cgroup namespaces in the sandbox's user namespace, and in all below it, to
+    /// none. Only the owner of a cgroup namespace may mount control groups, and those that
+    /// the caller may change are the builder's to change too: `cgroup.kill` among them.
+    NoCgroupNamespaces {
+        setting: CString,
     },
     PivotRoot,
     Hostname,
@@ -76,6 +83,7 @@ impl std::fmt::Display for Step {
             Step::Filesystem { kind, target, .. } => {
                 write!(f, "mounting a new {} at /{}", path(kind), path(target))
             }
+            Step::NoCgroupNamespaces { .. } => f.write_str("disabling cgroup namespaces"),
             Step::PivotRoot => f.write_str("leaving the host's file system"),
             Step::Hostname => f.write_str("setting the host name"),
             Step::LoopbackUp => f.write_str("bringing the loopback interface up"),
@@ -120,6 +128,8 @@ pub(super) struct Privileges {
     /// Whether there are control groups for memory.
     pub(super) groups: bool,
     pub(super) caller: HostIds,
+    /// What stands in the way of a sandbox, if that is known already.
+    pub(super) obstacle: Option<Obstacle>,
 }
 
 /// A list as `execve` wants it.
@@ -232,6 +242,9 @@ impl Plan {
         templates: &Templates,
         privileges: Privileges,
     ) -> Result<(), EngineError> {
+        if privileges.obstacle.is_some() {
+            probe::sandbox(privileges.obstacle)?;
+        }
         let outside = match spec.host_ids {
             Some(ids) if privileges.root || ids == privileges.caller => ids,
             Some(_) => {
@@ -278,6 +291,16 @@ impl Plan {
         });
         // New file systems belong to whoever mounts them, so that has to be the builder.
         self.steps.extend(mounts.filesystems);
+        // Its own `/proc` can be written to even where the host's is read-only, as in containers.
+        let proc = match spec.mounts.contains(&Mount::Proc) {
+            true => "proc",
+            false => "/proc",
+        };
+        self.steps.push(Step::NoCgroupNamespaces {
+            setting: c_string(OsStr::new(&format!(
+                "{proc}/sys/user/max_cgroup_namespaces"
+            )))?,
+        });
         self.steps.push(Step::PivotRoot);
         self.steps.push(Step::Hostname);
         if self.network == NetPlan::Fresh {
@@ -296,7 +319,7 @@ impl Plan {
                     gid: ids.gid,
                 });
             }
-        } else if privileges.pid_namespace {
+        } else if privileges.pid_namespace && privileges.obstacle.is_none() {
             self.namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
             self.id_map = Some(IdMap {
                 inside: privileges.caller,

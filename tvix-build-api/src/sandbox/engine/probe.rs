@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::error::EngineError;
 use super::from_errno;
@@ -12,6 +13,67 @@ use super::sys;
 
 /// As many host users as an engine may hand out.
 const ID_COUNT: u64 = 65_536;
+
+/// Something about the caller that no sandbox can be made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// `/proc` is not there.
+    NoProc,
+    /// `/proc` shows the processes of another PID namespace: the numbers in it are not those that
+    /// this process knows its children by.
+    ForeignProc,
+    /// The caller is the host's root, without the capabilities that it takes to run builders as
+    /// other users. As root they could write to `/proc/sys`.
+    PowerlessRoot,
+}
+
+impl Obstacle {
+    /// Looks for one.
+    fn find(uid: u32, root: bool) -> Option<Self> {
+        let Ok(own) = fs::read_link("/proc/self") else {
+            // Of a foreign one, too, in which this process does not appear.
+            return Some(match fs::symlink_metadata("/proc/self").is_ok() {
+                true => Obstacle::ForeignProc,
+                false => Obstacle::NoProc,
+            });
+        };
+        if own.to_str() != Some(&std::process::id().to_string()) {
+            return Some(Obstacle::ForeignProc);
+        }
+        // Settings of the kernel belong to the host's root, who is somebody else in most user
+        // namespaces.
+        let host_root = fs::metadata("/proc/sys/kernel").is_ok_and(|kernel| kernel.uid() == uid);
+        (host_root && !root).then_some(Obstacle::PowerlessRoot)
+    }
+
+    fn error(self) -> EngineError {
+        let (missing, advice) = match self {
+            Obstacle::NoProc => (
+                "there is no /proc file system",
+                "mount one: mount -t proc proc /proc",
+            ),
+            Obstacle::ForeignProc => (
+                "/proc is that of another PID namespace",
+                "mount one of this namespace: mount -t proc proc /proc, or unshare --mount-proc",
+            ),
+            Obstacle::PowerlessRoot => (
+                "this program runs as root without the capabilities to run builders as other users",
+                "give it CAP_SETUID, CAP_SETGID and CAP_SYS_ADMIN, or run it as an ordinary user, or \
+                 build without a sandbox (--no-sandbox)",
+            ),
+        };
+        let errno = match self {
+            Obstacle::NoProc => libc::ENOENT,
+            Obstacle::ForeignProc => libc::ESRCH,
+            Obstacle::PowerlessRoot => libc::EPERM,
+        };
+        EngineError::Unavailable {
+            missing: missing.into(),
+            advice: advice.into(),
+            source: from_errno(errno),
+        }
+    }
+}
 
 /// What the caller may do.
 pub(super) fn privileges(first_id: u32, groups: bool) -> Privileges {
@@ -25,6 +87,7 @@ pub(super) fn privileges(first_id: u32, groups: bool) -> Privileges {
         pid_namespace: root || try_namespaces(libc::CLONE_NEWUSER | libc::CLONE_NEWPID).is_ok(),
         groups,
         caller,
+        obstacle: Obstacle::find(caller.uid, root),
     }
 }
 
@@ -64,8 +127,8 @@ fn maps(first_id: u32) -> bool {
     covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
 }
 
-/// Creates every namespace a sandbox has, once.
-pub(super) fn sandbox() -> Result<(), EngineError> {
+/// Creates every namespace a sandbox has, once; then `obstacle` is what is left to say.
+pub(super) fn sandbox(obstacle: Option<Obstacle>) -> Result<(), EngineError> {
     let kinds = [
         (libc::CLONE_NEWUSER, "user namespaces"),
         (libc::CLONE_NEWNS, "mount namespaces"),
@@ -77,7 +140,7 @@ pub(super) fn sandbox() -> Result<(), EngineError> {
     // All at once is the common case; one after the other tells which is missing.
     let all = kinds.iter().fold(0, |all, (kind, _)| all | kind);
     if try_namespaces(all).is_ok() {
-        return Ok(());
+        return obstacle.map_or(Ok(()), |obstacle| Err(obstacle.error()));
     }
     let mut wanted = 0;
     for (kind, name) in kinds {
@@ -85,7 +148,11 @@ pub(super) fn sandbox() -> Result<(), EngineError> {
         if let Err(source) = try_namespaces(wanted) {
             return Err(EngineError::Unavailable {
                 missing: format!("{name} are refused: {source}"),
-                advice: advice(kind),
+                advice: match source.raw_os_error() {
+                    // It is not the kind that is refused.
+                    Some(libc::EAGAIN) => "raise the limit of processes (ulimit -u)".into(),
+                    _ => advice(kind),
+                },
                 source,
             });
         }

@@ -1,13 +1,13 @@
 //! Removing what a builder left behind.
 //!
-//! The content is hostile: it may be nested a hundred thousand levels deep, or lie in
-//! directories without permissions. Nothing follows a symbolic link, no path is looked up twice,
+//! The content is hostile: it may be nested a hundred thousand levels deep, lie in directories
+//! without permissions, or be marked as immutable. Nothing follows a symbolic link, no path is looked up twice,
 //! and neither stack nor descriptors grow with the depth.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Directories deeper than this are moved up before they are emptied.
@@ -58,7 +58,7 @@ fn remove_entry(
     moved: &mut u64,
 ) -> Result<(), Errno> {
     if kind != FileType::Directory {
-        match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        match unlink(parent, name, AtFlags::empty()) {
             // A file system that does not tell kinds.
             Err(Errno::ISDIR) => {}
             result => return result,
@@ -74,12 +74,12 @@ fn remove_entry(
         let Some((name, kind)) = level.left.pop() else {
             if let Some(empty) = stack.pop() {
                 let above = stack.last().map_or(parent, |above| above.directory.as_fd());
-                rustix::fs::unlinkat(above, &empty.name, AtFlags::REMOVEDIR)?;
+                unlink(above, &empty.name, AtFlags::REMOVEDIR)?;
             }
             continue;
         };
         if kind != FileType::Directory {
-            match rustix::fs::unlinkat(&level.directory, &name, AtFlags::empty()) {
+            match unlink(level.directory.as_fd(), &name, AtFlags::empty()) {
                 Err(Errno::ISDIR) => {}
                 Err(errno) => return Err(errno),
                 Ok(()) => continue,
@@ -92,6 +92,40 @@ fn remove_entry(
             move_up(level.directory.as_fd(), &name, top, moved)?;
         }
     }
+}
+
+/// Removes an entry, even one that is marked as immutable if this process may change that.
+fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, flags) {
+        Err(Errno::PERM) if unlock_entry(parent, name) => rustix::fs::unlinkat(parent, name, flags),
+        result => result,
+    }
+}
+
+/// Clears the flags that keep a file or directory from being changed; whether there were any.
+pub(super) fn unlock(file: BorrowedFd<'_>) -> bool {
+    let locked = IFlags::IMMUTABLE | IFlags::APPEND;
+    match rustix::fs::ioctl_getflags(file) {
+        Ok(flags) if flags.intersects(locked) => {
+            rustix::fs::ioctl_setflags(file, flags.difference(locked)).is_ok()
+        }
+        // Many file systems have no flags.
+        _ => false,
+    }
+}
+
+/// The same for a directory and one of its entries.
+fn unlock_entry(parent: BorrowedFd<'_>, name: &CStr) -> bool {
+    let above = unlock(parent);
+    let kind = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map(|stat| FileType::from_raw_mode(stat.st_mode));
+    // Others have no flags, and opening a device may do anything.
+    if !matches!(kind, Ok(FileType::RegularFile | FileType::Directory)) {
+        return above;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty());
+    opened.is_ok_and(|file| unlock(file.as_fd())) || above
 }
 
 /// A directory on the way down.
@@ -137,7 +171,12 @@ fn open_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno>
     };
     let mode = rustix::fs::fstat(&directory)?.st_mode;
     if mode & owner_all.bits() != owner_all.bits() {
-        rustix::fs::fchmod(&directory, owner_all)?;
+        match rustix::fs::fchmod(&directory, owner_all) {
+            Err(Errno::PERM) if unlock(directory.as_fd()) => {
+                rustix::fs::fchmod(&directory, owner_all)?;
+            }
+            result => result?,
+        }
     }
     Ok(directory)
 }
@@ -160,6 +199,7 @@ fn move_up(
             rustix::fs::RenameFlags::NOREPLACE,
         ) {
             Err(Errno::EXIST) => {}
+            Err(Errno::PERM) if unlock_entry(from, name) => {}
             result => return result,
         }
     }
@@ -191,6 +231,42 @@ mod tests {
             .collect();
         assert_eq!(left, ["kept"]);
         assert!(outside.path().join("canary").exists());
+    }
+
+    /// Fails without `unlock`. Only root can mark files so.
+    #[test]
+    fn immutable_and_append_only_files_are_removed() {
+        let tree = tempfile::tempdir().unwrap();
+        let mark = |name: &str, flags| {
+            let file = File::open(tree.path().join(name)).unwrap();
+            rustix::fs::ioctl_setflags(&file, flags)
+        };
+        fs::create_dir_all(tree.path().join("a/b/c")).unwrap();
+        fs::create_dir(tree.path().join("empty")).unwrap();
+        for file in ["a/file", "a/b/log", "top"] {
+            fs::write(tree.path().join(file), "x").unwrap();
+        }
+        fs::set_permissions(tree.path().join("a/b"), fs::Permissions::from_mode(0o0)).unwrap();
+        if let Err(error) = mark("top", IFlags::IMMUTABLE) {
+            eprintln!("SKIPPED: this user, or this file system, cannot mark files: {error}");
+            return;
+        }
+        mark("a/file", IFlags::APPEND).unwrap();
+        mark("a/b/log", IFlags::APPEND | IFlags::IMMUTABLE).unwrap();
+        mark("a/b/c", IFlags::IMMUTABLE).unwrap();
+        mark("a/b", IFlags::IMMUTABLE).unwrap();
+        mark("a", IFlags::APPEND).unwrap();
+        mark("empty", IFlags::IMMUTABLE).unwrap();
+        let directory = File::open(tree.path()).unwrap();
+        let removed = remove_contents(directory.as_fd(), |_, _| false);
+        let left = fs::read_dir(tree.path()).unwrap().count();
+        // Else they would stay.
+        for name in ["top", "a", "a/file", "a/b", "a/b/c", "a/b/log", "empty"] {
+            if tree.path().join(name).exists() {
+                let _ = mark(name, IFlags::empty());
+            }
+        }
+        assert_eq!((removed, left), (Ok(()), 0));
     }
 
     /// CVE-2025-46415: a directory becomes a link while it is removed. Fails without `NOFOLLOW` in

@@ -155,7 +155,7 @@ impl Slot {
         }
         let mut found = HashSet::new();
         let points = &self.points;
-        remove_contents(File::open(self.store())?.as_fd(), |name, kind| {
+        remove_contents(open_regardless(&self.store())?.as_fd(), |name, kind| {
             let name = OsStr::from_bytes(name.to_bytes());
             let same = match points.get(name) {
                 Some(Point::Directory) => kind == FileType::Directory,
@@ -226,6 +226,19 @@ impl Scratch {
     /// The directory on the host that holds the outputs once they are built.
     pub fn store_dir(&self) -> PathBuf {
         self.slot().store()
+    }
+
+    /// Gives the directories the permissions again that their owner needs, after a process that has
+    /// changed them. To be called once it is dead, before anything is looked for in them.
+    pub fn reclaim(&self) -> io::Result<()> {
+        for path in self.directories() {
+            let mode = fs::symlink_metadata(&path)?.permissions().mode();
+            if mode & 0o700 != 0o700 {
+                // It lies in a directory that only we can change, so it is no link.
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode & 0o7777 | 0o700))?;
+            }
+        }
+        Ok(())
     }
 
     /// All of these directories, for [`SandboxSpec::counted`](super::SandboxSpec::counted).

@@ -1,8 +1,9 @@
 //! The system call filter of builders.
 //!
 //! Refused are what would let an output carry more than contents and an executable bit
-//! (set-user-ID and set-group-ID modes, extended attributes), and kernel interfaces that go
-//! around such a filter (`io_uring`) or around the missing terminal (`TIOCSTI`).
+//! (set-user-ID and set-group-ID modes, extended attributes, file flags), kernel interfaces that go
+//! around such a filter (`io_uring`) or around the missing terminal (`TIOCSTI`), and kernel keyrings,
+//! which know no namespace of their own.
 //!
 //! The kernel compiles a filter anew for each thread it is installed on, which costs more than
 //! all mounts of a sandbox together. It is therefore installed once, on the spawner threads,
@@ -33,7 +34,7 @@ enum Rule {
     Mode(u32),
     /// The same, when the flags in the first argument say that a file may be created.
     ModeIfCreating(u32, u32),
-    /// `ioctl`: refused for requests that type into a terminal.
+    /// `ioctl`: refused for the requests in [`REQUESTS`].
     Ioctl,
 }
 
@@ -57,6 +58,30 @@ const COMMON: &[(u32, Rule)] = &[
     (437, Refuse(libc::ENOSYS)),  // openat2
     (452, Mode(2)),               // fchmodat2
     (463, Refuse(libc::ENOTSUP)), // setxattrat
+    (469, Refuse(libc::ENOSYS)),  // file_setattr
+];
+
+/// Requests of `ioctl` that are refused, in the forms of 64-bit and of 32-bit programs.
+///
+/// File flags outlive the build in its output, and some keep files from being removed. So do
+/// subvolumes, which their owner can make read-only. Keys of encrypted directories are in a keyring
+/// of the file system that all its users share.
+const REQUESTS: &[(u32, i32)] = &[
+    (libc::TIOCSTI as u32, libc::EPERM),
+    (libc::TIOCLINUX as u32, libc::EPERM),
+    (0x4008_6602, libc::ENOTSUP), // FS_IOC_SETFLAGS
+    (0x4004_6602, libc::ENOTSUP), // FS_IOC32_SETFLAGS
+    (0x401c_5820, libc::ENOTSUP), // FS_IOC_FSSETXATTR
+    (0x4080_6685, libc::ENOTSUP), // FS_IOC_ENABLE_VERITY
+    (0x800c_6613, libc::ENOTSUP), // FS_IOC_SET_ENCRYPTION_POLICY
+    (0xc050_6617, libc::ENOTSUP), // FS_IOC_ADD_ENCRYPTION_KEY
+    (0xc040_6618, libc::ENOTSUP), // FS_IOC_REMOVE_ENCRYPTION_KEY
+    (0x5000_940e, libc::ENOTSUP), // BTRFS_IOC_SUBVOL_CREATE
+    (0x5000_9418, libc::ENOTSUP), // BTRFS_IOC_SUBVOL_CREATE_V2
+    (0x5000_9401, libc::ENOTSUP), // BTRFS_IOC_SNAP_CREATE
+    (0x5000_9417, libc::ENOTSUP), // BTRFS_IOC_SNAP_CREATE_V2
+    (0x4008_941a, libc::ENOTSUP), // BTRFS_IOC_SUBVOL_SETFLAGS
+    (0x4020_bc10, libc::ENOTSUP), // BCH_IOCTL_SUBVOLUME_CREATE
 ];
 
 #[cfg(target_arch = "x86_64")]
@@ -76,6 +101,9 @@ const ABIS: &[Abi] = &[
             (188, Refuse(libc::ENOTSUP)), // setxattr
             (189, Refuse(libc::ENOTSUP)), // lsetxattr
             (190, Refuse(libc::ENOTSUP)), // fsetxattr
+            (248, Refuse(libc::ENOSYS)),  // add_key
+            (249, Refuse(libc::ENOSYS)),  // request_key
+            (250, Refuse(libc::ENOSYS)),  // keyctl
             (16, Ioctl),
         ],
     },
@@ -94,6 +122,9 @@ const ABIS: &[Abi] = &[
             (226, Refuse(libc::ENOTSUP)), // setxattr
             (227, Refuse(libc::ENOTSUP)), // lsetxattr
             (228, Refuse(libc::ENOTSUP)), // fsetxattr
+            (286, Refuse(libc::ENOSYS)),  // add_key
+            (287, Refuse(libc::ENOSYS)),  // request_key
+            (288, Refuse(libc::ENOSYS)),  // keyctl
             (54, Ioctl),
         ],
     },
@@ -102,13 +133,16 @@ const ABIS: &[Abi] = &[
 /// The interface that new architectures share.
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 const GENERIC_RULES: &[(u32, Rule)] = &[
-    (52, Mode(1)),              // fchmod
-    (53, Mode(2)),              // fchmodat
-    (56, ModeIfCreating(2, 3)), // openat
-    (33, Mode(2)),              // mknodat
-    (5, Refuse(libc::ENOTSUP)), // setxattr
-    (6, Refuse(libc::ENOTSUP)), // lsetxattr
-    (7, Refuse(libc::ENOTSUP)), // fsetxattr
+    (52, Mode(1)),               // fchmod
+    (53, Mode(2)),               // fchmodat
+    (56, ModeIfCreating(2, 3)),  // openat
+    (33, Mode(2)),               // mknodat
+    (5, Refuse(libc::ENOTSUP)),  // setxattr
+    (6, Refuse(libc::ENOTSUP)),  // lsetxattr
+    (7, Refuse(libc::ENOTSUP)),  // fsetxattr
+    (217, Refuse(libc::ENOSYS)), // add_key
+    (218, Refuse(libc::ENOSYS)), // request_key
+    (219, Refuse(libc::ENOSYS)), // keyctl
     (29, Ioctl),
 ];
 
@@ -134,6 +168,9 @@ const ABIS: &[Abi] = &[
             (226, Refuse(libc::ENOTSUP)), // setxattr
             (227, Refuse(libc::ENOTSUP)), // lsetxattr
             (228, Refuse(libc::ENOTSUP)), // fsetxattr
+            (309, Refuse(libc::ENOSYS)),  // add_key
+            (310, Refuse(libc::ENOSYS)),  // request_key
+            (311, Refuse(libc::ENOSYS)),  // keyctl
             (54, Ioctl),
         ],
     },
@@ -210,13 +247,14 @@ fn body(rule: Rule) -> Vec<sock_filter> {
             fail(libc::EPERM),
             allow(),
         ],
-        Ioctl => vec![
-            load_argument(1),
-            jump(BPF_JEQ, libc::TIOCSTI as u32, 1, 0),
-            jump(BPF_JEQ, libc::TIOCLINUX as u32, 0, 1),
-            fail(libc::EPERM),
-            allow(),
-        ],
+        Ioctl => {
+            let mut code = vec![load_argument(1)];
+            for (request, errno) in REQUESTS {
+                code.extend([jump(BPF_JEQ, *request, 0, 1), fail(*errno)]);
+            }
+            code.push(allow());
+            code
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The threads that start processes.
 //!
 //! A builder inherits from the thread that clones it, so what is the same for all builders is
-//! set up once per thread: the system call filter, an empty list of supplementary groups,
-//! blocked signals. The threads live as long as the engine, because the kernel kills a builder
+//! set up once per thread: the system call filter, an empty list of supplementary groups, an empty
+//! session keyring, blocked signals. The threads live as long as the engine, because the kernel kills a builder
 //! (`PR_SET_PDEATHSIG`) when the *thread* that started it ends, which threads of an
 //! asynchronous runtime may do at any time.
 
@@ -30,7 +30,7 @@ use super::process::{Chore, Held, Janitor, Process};
 use super::stack::Stack;
 use super::sys::Errno;
 use super::under_way::{Ticket, UnderWay, this_thread_spawns};
-use super::{host_sockets, probe, seccomp, sys};
+use super::{host_sockets, keyring, probe, seccomp, sys};
 
 /// A started process with the read end of its log.
 pub(super) struct Started {
@@ -181,6 +181,9 @@ impl Spawner {
         if shared.root {
             sys::clear_thread_groups().map_err(errno("dropping supplementary groups"))?;
         }
+        // Builders cannot use any keyring, as the filter says; the kernel may on their behalf. A
+        // user's quota of keys can be used up, and some containers refuse the call.
+        let _ = keyring::new_session_keyring();
         seccomp::install_on_this_thread().map_err(errno("installing the system call filter"))?;
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(EngineError::setup("opening /dev/null"))?;
@@ -244,7 +247,7 @@ impl Spawner {
     fn blame_machine(&self, sandboxed: bool, error: EngineError) -> EngineError {
         let unproven = sandboxed && !self.shared.proven.load(Ordering::Relaxed);
         match error {
-            EngineError::Setup { .. } if unproven => probe::sandbox().err().unwrap_or(error),
+            EngineError::Setup { .. } if unproven => probe::sandbox(None).err().unwrap_or(error),
             error => error,
         }
     }
@@ -466,6 +469,7 @@ mod tests {
                 uid: rustix::process::geteuid().as_raw(),
                 gid: rustix::process::getegid().as_raw(),
             },
+            obstacle: None,
         };
         let plan = Plan::new(&spec, &Templates::new(directory), privileges).unwrap();
         let (errors, errors_writer) = io::pipe().unwrap();

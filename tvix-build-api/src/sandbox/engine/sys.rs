@@ -228,6 +228,58 @@ pub(super) fn set_limit(resource: c_int, value: u64) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Disables core dumps as Nix does: a program may raise the soft limit again, up to the hard limit
+/// of the caller if that cannot be lifted.
+pub(super) fn disable_core_dumps() -> Result<(), Errno> {
+    let resource = libc::RLIMIT_CORE as c_int;
+    let set = |limit: [u64; 2]| {
+        // SAFETY: `limit` has the layout of `struct rlimit64`.
+        unsafe {
+            raw!(
+                libc::SYS_prlimit64,
+                0,
+                resource,
+                limit.as_ptr(),
+                std::ptr::null::<u64>()
+            )
+        }
+        .map(drop)
+    };
+    if set([0, u64::MAX]).is_ok() {
+        return Ok(());
+    }
+    let mut current = [0u64; 2];
+    // SAFETY: `current` has the layout of `struct rlimit64`, which the kernel writes.
+    unsafe {
+        raw!(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<u64>(),
+            current.as_mut_ptr()
+        )
+    }?;
+    set([0, current[1]])
+}
+
+/// Writes a setting of the kernel.
+pub(super) fn write_setting(path: &CStr, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: `path` is NUL-terminated; pointer and length describe the slice; the descriptor is
+    // ours alone.
+    unsafe {
+        let fd = raw!(
+            libc::SYS_openat,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::O_WRONLY | libc::O_CLOEXEC,
+            0
+        )?;
+        let written = raw!(libc::SYS_write, fd, value.as_ptr(), value.len());
+        raw!(libc::SYS_close, fd)?;
+        written.map(drop)
+    }
+}
+
 /// `personality(2)`.
 pub(super) fn personality(persona: libc::c_ulong) -> Result<(), Errno> {
     // SAFETY: a plain integer.

@@ -81,6 +81,8 @@ struct Substituter {
     probes: usize,
     /// Questions that went wrong one after the other.
     troubles: u32,
+    /// Whether a realisation of it was refused before.
+    refused: bool,
 }
 
 /// What is known of substituters and of what they have. Empty where there are none.
@@ -128,6 +130,7 @@ impl Substitutions {
             to_ask: VecDeque::new(),
             probes: 0,
             troubles: 0,
+            refused: false,
         });
         Self {
             substituters: substituters.collect(),
@@ -143,6 +146,14 @@ impl Substitutions {
 
     pub(super) fn name(&self, substituter: usize) -> Arc<str> {
         self.substituters[substituter].name.clone()
+    }
+
+    /// Whether no realisation of a substituter was refused before.
+    pub(super) fn first_refusal(&mut self, substituter: usize) -> bool {
+        match self.substituters.get_mut(substituter) {
+            Some(substituter) => !std::mem::replace(&mut substituter.refused, true),
+            None => false,
+        }
     }
 
     pub(in crate::machine) fn path(&self, id: GoalId) -> &StorePath {

@@ -1,17 +1,17 @@
 //! Floating outputs that others have built.
 //!
-//! Caches know them by the derivation (`realisations/<hash>!<output>.doi`), and what they lead to is a
-//! path as any other. The hash is that of the derivation as it was instantiated, which Nix writes, or
-//! that of what it resolved to, which has no inputs and needs nobody else to tell it.
+//! Caches know them by the derivation, and what they lead to is a path as any other. Nix up to 2.34
+//! names it by the hash of the derivation as it was instantiated, or of what it resolved to, which has
+//! no inputs and needs nobody else to tell it; Nix since 2.35 by the path of the latter.
 
 use nix_compat::derivation::{Output, OutputName};
-use nix_compat::realisation::DrvOutput;
+use nix_compat::realisation::DrvKey;
 use nix_compat::store_path::StorePath;
 
 use super::{Machine, NodeId, ProbeId};
+use crate::event::BuildEvent;
 use crate::machine::graph::{OutputMask, State, bit};
-use crate::machine::resolve::realisation_hash;
-use crate::machine::{Action, Work};
+use crate::machine::{Action, OutputKeys, RefusedRealisation, Work};
 
 /// What caches say of the outputs of a floating derivation.
 #[derive(Debug)]
@@ -23,8 +23,12 @@ pub(in crate::machine) enum Realised {
 }
 
 impl Machine {
-    /// The outputs of a floating derivation as realisations name them; none if nobody can know them.
-    pub(in crate::machine) fn drv_outputs(&self, id: NodeId) -> Vec<DrvOutput> {
+    /// The keys by which realisations of a floating derivation are known, the best first; none if
+    /// nobody can know any.
+    ///
+    /// The path of a derivation is one if it is resolved. Its hash may be known by what evaluated it
+    /// even if it is not.
+    fn drv_keys(&self, id: NodeId) -> Vec<DrvKey> {
         let Some(derivation) = self.graph[id].derivation() else {
             return Vec::new();
         };
@@ -32,17 +36,28 @@ impl Machine {
         if outputs.any(|output| matches!(output, Output::Impure { .. })) {
             return Vec::new();
         }
-        let hash = match self.modulos.get(&id) {
-            Some(hash) => Some(*hash),
-            None if derivation.input_drvs.is_empty() => realisation_hash(derivation, &self.dir),
-            None => None,
-        };
-        let Some(drv_hash) = hash else {
+        match self.modulos.get(&id) {
+            Some(hash) if derivation.input_drvs.is_empty() => vec![
+                DrvKey::Path(self.graph.path(id).clone()),
+                DrvKey::HashModulo(*hash),
+            ],
+            Some(hash) => vec![DrvKey::HashModulo(*hash)],
+            None => derivation.realisation_keys(&self.dir, self.graph.path(id)),
+        }
+    }
+
+    /// The outputs of a floating derivation as realisations name them; none if nobody can know them.
+    pub(in crate::machine) fn drv_outputs(&self, id: NodeId) -> Vec<OutputKeys> {
+        let keys = self.drv_keys(id);
+        let Some(derivation) = self.graph[id].derivation().filter(|_| !keys.is_empty()) else {
             return Vec::new();
         };
         let outputs = derivation.outputs.keys().cloned();
         outputs
-            .map(|output| DrvOutput { drv_hash, output })
+            .map(|output| OutputKeys {
+                keys: keys.clone(),
+                output,
+            })
             .collect()
     }
 
@@ -81,7 +96,7 @@ impl Machine {
                 return Some(Action::FindRealisations { probe, outputs });
             }
             // Their derivations are gone: they were built meanwhile.
-            self.realisations_found(probe, Vec::new());
+            self.realisations_found(probe, Vec::new(), Vec::new());
             self.do_work();
         }
     }
@@ -90,12 +105,26 @@ impl Machine {
         &mut self,
         probe: ProbeId,
         paths: Vec<Option<StorePath>>,
+        refused: Vec<RefusedRealisation>,
     ) {
         let Some(nodes) = self.substitutions.realisations_found(probe) else {
             return;
         };
         if self.stop.is_some() {
             return;
+        }
+        for RefusedRealisation {
+            substituter,
+            message,
+        } in refused
+        {
+            // What is wrong with one is wrong with most: it is said once.
+            if self.substitutions.first_refusal(substituter) {
+                self.emit(BuildEvent::RealisationRefused {
+                    substituter: self.substitutions.name(substituter),
+                    message,
+                });
+            }
         }
         let mut paths = paths.into_iter();
         for id in nodes {

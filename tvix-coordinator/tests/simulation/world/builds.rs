@@ -40,6 +40,7 @@ impl World {
         let index = self.by_path[&start.drv_path];
         let resolved = start.derivation.path(&self.plan.dir).unwrap();
         self.running.remove(&build);
+        self.waiting.remove(&build);
         self.building.remove(&resolved);
         let duration = self.now;
         let failure = |kind| {
@@ -179,23 +180,82 @@ impl World {
                 "{name}: built before its input {input} is valid"
             );
         }
-        // Limits.
-        let on_it = self
-            .running
-            .values()
-            .filter(|it| it.builder == start.builder)
-            .count();
-        assert!(
-            on_it < self.plan.builders[start.builder].max_jobs,
-            "a builder is overloaded"
-        );
-        let most = self.plan.options.max_jobs.unwrap_or(usize::MAX);
-        assert!(self.running.len() < most, "more builds than allowed");
+        self.expect_slot(start.builder);
         // On demand, only what is needed.
         if self.plan.options.policy == BuildPolicy::Demand {
             assert!(self.needed.contains(&index), "{name}: nothing needs it");
         }
         self.running.insert(start.build, start.clone());
+        self.pending
+            .push(match self.random.percent(self.plan.locked) {
+                true => Pending::Held(start),
+                false => Pending::Build(start),
+            });
+    }
+
+    /// One more build is within the limits.
+    fn expect_slot(&self, builder: usize) {
+        let on_it = self.running.values().filter(|it| it.builder == builder);
+        assert!(
+            on_it.count() < self.plan.builders[builder].max_jobs,
+            "a builder is overloaded"
+        );
+        let most = self.plan.options.max_jobs.unwrap_or(usize::MAX);
+        assert!(self.running.len() < most, "more builds than allowed");
+    }
+
+    pub(super) fn wait_for_lock(&mut self, start: StartBuild) {
+        let build = start.build;
+        self.running.remove(&build);
+        self.waiting.insert(build, start.clone());
+        let lock = "a lock".to_owned();
+        self.tell(Input::BuildWaiting { build, lock });
+        if self.duplicate() {
+            let lock = "a lock".to_owned();
+            self.tell(Input::BuildWaiting { build, lock });
+        }
+        self.pending.push(Pending::Released(start));
+    }
+
+    /// The other process has built it, or not.
+    pub(super) fn lock_released(&mut self, start: StartBuild) {
+        let build = start.build;
+        if self.cancelled_builds.contains(&build) {
+            return self.end_build(start);
+        }
+        let class = self.plan.classes[self.by_path[&start.drv_path]];
+        if self.plan.fates[class] != Fate::Fails && self.random.percent(50) {
+            let outputs = self.made(&start);
+            self.make_valid(&start.derivation, &outputs);
+            let resolved = start.derivation.path(&self.plan.dir).unwrap();
+            self.building.remove(&resolved);
+            self.built.insert(resolved);
+            self.waiting.remove(&build);
+            return self.tell(Input::BuildEnded {
+                build,
+                result: BuildResult::Pushed(outputs),
+                usage: None,
+            });
+        }
+        self.ready.insert(build);
+        self.tell(Input::BuildReady { build });
+        if self.duplicate() {
+            self.tell(Input::BuildReady { build });
+        }
+    }
+
+    pub(super) fn resume(&mut self, build: BuildId) {
+        assert!(
+            self.ready.remove(&build),
+            "{build:?} did not ask for a slot"
+        );
+        let start = self.waiting.remove(&build).unwrap();
+        assert!(
+            !self.stopped && !self.cancelled,
+            "{build:?} goes on after everything ended"
+        );
+        self.expect_slot(start.builder);
+        self.running.insert(build, start.clone());
         self.pending.push(Pending::Build(start));
     }
 }

@@ -17,6 +17,7 @@ impl World {
             .filter(|build| !self.cancelled_builds.contains(build));
         assert_eq!(running.count(), 0, "builds that still run");
         assert!(self.running.is_empty(), "builds that did not end");
+        assert!(self.waiting.is_empty(), "builds that still wait");
         if self.cancelled {
             self.tally.cancelled += 1;
             assert_eq!(report.status, Status::Cancelled);

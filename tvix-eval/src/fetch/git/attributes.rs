@@ -1,4 +1,4 @@
-//! `export-ignore`: what `.gitattributes` says is not to be exported.
+//! Attributes of paths, as `.gitattributes` gives them.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::commit::Entry;
 use super::run::Git;
 use crate::fetch::FetchError;
 
-/// Which paths are exported.
+/// Which paths are exported: those without `export-ignore`.
 pub(super) struct Exported(HashSet<Vec<u8>>);
 
 impl Exported {
@@ -15,7 +15,7 @@ impl Exported {
         Self(HashSet::new())
     }
 
-    /// Whether a path is, and all that it is in.
+    /// Whether a path is exported, and all directories above it.
     pub(super) fn has(&self, path: &[u8]) -> bool {
         if self.0.is_empty() {
             return true;
@@ -30,28 +30,28 @@ fn has_attributes<'p>(mut paths: impl Iterator<Item = &'p [u8]>) -> bool {
     paths.any(|path| path == b".gitattributes" || path.ends_with(b"/.gitattributes"))
 }
 
-/// What of a commit is exported.
+/// The paths of a commit that are exported.
 pub(super) fn exported(
     git: &Git<'_>,
     rev: &str,
     entries: &[Entry],
     scratch: &Path,
 ) -> Result<Exported, FetchError> {
-    if !has_attributes(entries.iter().map(|entry| &*entry.path)) {
-        return Ok(Exported::all());
-    }
-    // The attributes are looked up in an index of our own, which holds the commit.
-    let index = scratch.join("index");
-    let mut read = git.command(["read-tree", rev]);
-    read.env("GIT_INDEX_FILE", &index);
-    git.said(read, None)?;
-    let paths = entries.iter().map(|entry| &*entry.path);
-    let exported = check(git, paths, Some(&index))?;
-    let _ = std::fs::remove_file(index);
-    Ok(exported)
+    let ignored = in_commit(git, rev, entries, scratch, ("export-ignore", "set"))?;
+    Ok(Exported(ignored))
 }
 
-/// What of the index is exported, and of these directories.
+/// The paths of a commit whose contents Git LFS keeps.
+pub(super) fn with_lfs(
+    git: &Git<'_>,
+    rev: &str,
+    entries: &[Entry],
+    scratch: &Path,
+) -> Result<HashSet<Vec<u8>>, FetchError> {
+    in_commit(git, rev, entries, scratch, ("filter", "lfs"))
+}
+
+/// The paths of the index that are exported, of these files and directories.
 pub(super) fn exported_now<'p>(
     git: &Git<'_>,
     paths: impl Iterator<Item = &'p [u8]> + Clone,
@@ -59,14 +59,38 @@ pub(super) fn exported_now<'p>(
     if !has_attributes(paths.clone()) {
         return Ok(Exported::all());
     }
-    check(git, paths, None)
+    let ignored = check(git, paths, ("export-ignore", "set"), None)?;
+    Ok(Exported(ignored))
+}
+
+/// The paths of a commit for which an attribute has a value.
+fn in_commit(
+    git: &Git<'_>,
+    rev: &str,
+    entries: &[Entry],
+    scratch: &Path,
+    attribute: (&str, &str),
+) -> Result<HashSet<Vec<u8>>, FetchError> {
+    if !has_attributes(entries.iter().map(|entry| &*entry.path)) {
+        return Ok(HashSet::new());
+    }
+    // The attributes are looked up in a separate index, which holds the commit.
+    let index = scratch.join("index");
+    let mut read = git.command(["read-tree", rev]);
+    read.env("GIT_INDEX_FILE", &index);
+    git.said(read, None)?;
+    let paths = entries.iter().map(|entry| &*entry.path);
+    let found = check(git, paths, attribute, Some(&index))?;
+    let _ = std::fs::remove_file(index);
+    Ok(found)
 }
 
 fn check<'p>(
     git: &Git<'_>,
     paths: impl Iterator<Item = &'p [u8]>,
+    (attribute, wanted): (&str, &str),
     index: Option<&Path>,
-) -> Result<Exported, FetchError> {
+) -> Result<HashSet<Vec<u8>>, FetchError> {
     let mut asked = Vec::new();
     for path in paths {
         asked.extend_from_slice(path);
@@ -81,7 +105,7 @@ fn check<'p>(
         "--cached",
         "-z",
         "--stdin",
-        "export-ignore",
+        attribute,
     ];
     let mut command = git.command(args);
     command.env("GIT_ATTR_NOSYSTEM", "1");
@@ -91,6 +115,7 @@ fn check<'p>(
     let said = git.said(command, Some(input))?;
     // Path, attribute, value.
     let fields: Vec<_> = said.split(|byte| *byte == 0).collect();
-    let ignored = fields.chunks_exact(3).filter(|triple| triple[2] == b"set");
-    Ok(Exported(ignored.map(|triple| triple[0].to_vec()).collect()))
+    let triples = fields.chunks_exact(3);
+    let found = triples.filter(|triple| triple[2] == wanted.as_bytes());
+    Ok(found.map(|triple| triple[0].to_vec()).collect())
 }

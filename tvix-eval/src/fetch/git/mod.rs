@@ -5,6 +5,8 @@
 
 mod attributes;
 mod commit;
+mod keys;
+mod lfs;
 mod run;
 mod submodules;
 mod worktree;
@@ -14,12 +16,13 @@ use std::path::{Path, PathBuf};
 use nix_compat::nixhash::NixHash;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{self, Cache, Kind, Known, key};
+use super::cache::{self, Cache, Kind, Known};
 use super::caching::{FetchOptions, keep_tree};
 use super::tree::Tree;
 use super::url::file_path;
 use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, git_url};
 use run::Git;
+use worktree::Collector;
 
 /// Submodules may be so deep in each other.
 const MOST_NESTED: u32 = 32;
@@ -35,14 +38,14 @@ struct Session<'s> {
 /// A commit that can be read.
 struct Found {
     repository: PathBuf,
+    /// The commit, or the tag of it that was asked for.
     rev: String,
     /// What URLs of submodules are relative to.
     url: String,
 }
 
-/// What never changes of a commit.
-#[derive(Serialize, Deserialize)]
-struct CommitNote {
+/// What is known of a commit.
+struct Commit {
     last_modified: i64,
     rev_count: Option<u64>,
 }
@@ -71,6 +74,14 @@ pub(super) fn fetch(
         cancel,
         warnings: Vec::new(),
     };
+    if let Some(path) = file_path(&request.url)
+        && path.is_relative()
+    {
+        session.warnings.push(format!(
+            "Fetching Git repository '{}', which uses a path relative to the current directory. This is not supported and will stop working in a future release. See https://github.com/NixOS/nix/issues/12281 for details.",
+            request.url
+        ));
+    }
     let local = local_repository(&request.url)?;
     let mut fetched = match local {
         Some(path) if request.reference.is_none() && request.rev.is_none() => {
@@ -107,19 +118,31 @@ impl Session<'_> {
 
     fn worktree(&mut self, path: &Path, request: &GitRequest) -> Result<Fetched, FetchError> {
         let git = Git::worktree(path, self.cancel);
-        let state = worktree::state(&git)?;
+        let state = worktree::state(&git, path)?;
         let scratch = self.cache.scratch()?;
         let mut tree = self.tree(scratch.path())?;
-        let dirty = worktree::add(&git, path, &state, request, b"", &mut tree)?;
+        let dirty = match path.read_link() {
+            // The contents of a link are the link, as in C++ Nix; a slash at the end follows it.
+            Ok(target) => {
+                let target = target.into_os_string().into_encoded_bytes();
+                tree.become_symlink(&target)
+                    .map_err(|error| commit::unusable(request, &error))?;
+                state.dirty
+            }
+            Err(_) => {
+                let mut collector = Collector {
+                    request,
+                    tree: &mut tree,
+                    warnings: &mut self.warnings,
+                };
+                collector.add(&git, path, &state, b"", MOST_NESTED)?
+            }
+        };
         let (sha256, place) = keep_tree(self.cache, tree, scratch.path(), &request.url)?;
-        if dirty {
-            let warning = format!("Git tree '{}' is dirty", path.display());
-            self.warnings.push(warning);
-        }
         let mut fetched = Fetched::new(place, sha256);
-        let note = match &state.head {
-            Some(rev) => self.commit_note(&git, rev, request.shallow || dirty)?,
-            None => CommitNote {
+        let commit = match &state.head {
+            Some(rev) => self.describe(&git, rev, request.shallow || dirty)?,
+            None => Commit {
                 last_modified: 0,
                 rev_count: (!request.shallow).then_some(0),
             },
@@ -127,8 +150,8 @@ impl Session<'_> {
         fetched.git = Some(GitTree {
             rev: state.head,
             dirty,
-            rev_count: note.rev_count.filter(|_| !dirty),
-            last_modified: note.last_modified,
+            rev_count: commit.rev_count.filter(|_| !dirty),
+            last_modified: commit.last_modified,
         });
         Ok(fetched)
     }
@@ -140,20 +163,14 @@ impl Session<'_> {
     ) -> Result<Fetched, FetchError> {
         let found = self.find(local, request)?;
         let git = Git::bare(&found.repository, self.cancel);
-        let shallow = git.line(["rev-parse", "--is-shallow-repository"])? == "true";
-        if shallow && !request.shallow {
+        if !request.shallow && is_shallow(&git)? {
             return Err(FetchError::git(format!(
                 "'{}' is a shallow Git repository, but shallow repositories are only allowed when `shallow = true;` is specified",
                 shown(local, request)
             )));
         }
-        let note = self.commit_note(&git, &found.rev, request.shallow)?;
-        let flags = match (request.export_ignore, request.submodules) {
-            (true, _) => "e",
-            (_, true) => "s",
-            _ => "",
-        };
-        let tree_key = key(&["git-tree", &found.rev, flags]);
+        let commit = self.describe(&git, &found.rev, request.shallow)?;
+        let tree_key = keys::tree(&found.rev, request);
         let known = self.cache.known(&tree_key).and_then(|note: TreeNote| {
             let place = self.cache.find(Kind::Tree, &note.sha256)?;
             Some((note.sha256, place))
@@ -176,8 +193,8 @@ impl Session<'_> {
         fetched.git = Some(GitTree {
             rev: Some(found.rev),
             dirty: false,
-            rev_count: note.rev_count.filter(|_| !request.shallow),
-            last_modified: note.last_modified,
+            rev_count: commit.rev_count,
+            last_modified: commit.last_modified,
         });
         Ok(fetched)
     }
@@ -193,14 +210,20 @@ impl Session<'_> {
         nested: u32,
     ) -> Result<(), FetchError> {
         let git = Git::bare(&found.repository, self.cancel);
-        let links = commit::add(&git, &found.rev, request, below, tree, scratch)?;
+        let mut adding = commit::Adding {
+            request,
+            tree,
+            scratch,
+            warnings: &mut self.warnings,
+        };
+        let links = adding.add(&git, &found.rev, below)?;
         if !request.submodules || links.is_empty() {
             return Ok(());
         }
         let Some(nested) = nested.checked_sub(1) else {
             return Err(FetchError::git("submodules are nested too deeply"));
         };
-        let mut modules = submodules::modules(&git, &found.rev)?;
+        let mut modules = submodules::of_commit(&git, &found.rev)?;
         for link in links {
             // One that is not listed stays empty.
             let Some(module) = modules.remove(&link.path) else {
@@ -217,6 +240,7 @@ impl Session<'_> {
             inner.all_refs = true;
             inner.submodules = true;
             inner.export_ignore = request.export_ignore;
+            inner.lfs = request.lfs;
             let local = local_repository(&inner.url)?;
             let found = self.find(local.as_deref(), &inner)?;
             let below = commit::join(below, &link.path);
@@ -225,35 +249,42 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn commit_note(
-        &self,
-        git: &Git<'_>,
-        rev: &str,
-        shallow: bool,
-    ) -> Result<CommitNote, FetchError> {
-        let key = key(&["git-commit", rev]);
-        let known: Option<CommitNote> = self.cache.known(&key);
-        if let Some(known) = known
-            && (shallow || known.rev_count.is_some())
-        {
-            return Ok(known);
-        }
-        let number = |text: String| {
-            text.parse::<i64>()
-                .map_err(|_| FetchError::git(format!("git says '{text}' where a number belongs")))
+    /// Looks up what is known of a commit; its history is counted unless `shallow`.
+    fn describe(&self, git: &Git<'_>, rev: &str, shallow: bool) -> Result<Commit, FetchError> {
+        let key = keys::last_modified(rev);
+        let last_modified = match self.cache.known(&key) {
+            Some(known) => known,
+            None => {
+                let format = "--format=%ct";
+                let time = git.line(["log", "-1", "--no-show-signature", format, rev])?;
+                let time: i64 = number(&time)?;
+                self.cache.note(&key, &time)?;
+                time
+            }
         };
-        let format = "--format=%ct";
-        let last_modified = number(git.line(["log", "-1", "--no-show-signature", format, rev])?)?;
         let rev_count = match shallow {
             true => None,
-            false => Some(number(git.line(["rev-list", "--count", rev])?)? as u64),
+            false => Some(self.rev_count(git, rev)?),
         };
-        let note = CommitNote {
+        Ok(Commit {
             last_modified,
             rev_count,
-        };
-        self.cache.note(&key, &note)?;
-        Ok(note)
+        })
+    }
+
+    fn rev_count(&self, git: &Git<'_>, rev: &str) -> Result<u64, FetchError> {
+        let count = || number(&git.line(["rev-list", "--count", rev])?);
+        // A shallow repository has less of the history than others with the same commit.
+        if is_shallow(git)? {
+            return count();
+        }
+        let key = keys::rev_count(rev);
+        if let Some(known) = self.cache.known(&key) {
+            return Ok(known);
+        }
+        let count = count()?;
+        self.cache.note(&key, &count)?;
+        Ok(count)
     }
 
     /// Finds the commit that is asked for, fetched if it has to be.
@@ -264,31 +295,26 @@ impl Session<'_> {
         }
     }
 
-    fn find_local(&self, path: &Path, request: &GitRequest) -> Result<Found, FetchError> {
+    fn find_local(&mut self, path: &Path, request: &GitRequest) -> Result<Found, FetchError> {
         let git = Git::worktree(path, self.cancel);
         let repository = git.line(["rev-parse", "--absolute-git-dir"])?;
-        let wanted = match (&request.rev, &request.reference) {
-            (Some(rev), _) => rev.clone(),
-            (None, Some(reference)) if reference.starts_with("refs/") || reference == "HEAD" => {
-                reference.clone()
-            }
-            (None, Some(reference)) => {
-                let branch = format!("refs/heads/{reference}");
-                match has(&git, &branch) {
-                    true => branch,
-                    false => reference.clone(),
-                }
-            }
-            (None, None) => "HEAD".to_owned(),
+        let rev = match &request.rev {
+            Some(rev) if has(&git, rev) => rev.clone(),
+            Some(rev) => return Err(missing(rev, Some(path), request)),
+            None => commit_of(&git, request.reference.as_deref().unwrap_or("HEAD"))?,
         };
-        if let Some(rev) = &request.rev
-            && !has(&git, rev)
-        {
-            return Err(missing(rev, Some(path), request));
+        if request.reference.is_none() {
+            let head = std::fs::read(Path::new(&repository).join("HEAD"));
+            if !head.is_ok_and(|head| head.starts_with(b"ref:")) {
+                self.warnings.push(format!(
+                    "could not read HEAD ref from repo at '{}', using 'master'",
+                    path.display()
+                ));
+            }
         }
         let origin = git.line(["config", "--get", "remote.origin.url"]);
         Ok(Found {
-            rev: commit_of(&git, &wanted)?,
+            rev,
             repository: repository.into(),
             url: origin.unwrap_or_else(|_| path.to_string_lossy().into_owned()),
         })
@@ -296,12 +322,7 @@ impl Session<'_> {
 
     fn find_remote(&mut self, request: &GitRequest) -> Result<Found, FetchError> {
         let url = remote_url(&request.url);
-        let word = if request.shallow {
-            "git-shallow"
-        } else {
-            "git"
-        };
-        let name = key(&[word, &url]);
+        let name = keys::repository(&url, request);
         // Held while fetching only: objects are never removed, and a submodule may be the same
         // repository again.
         let _lock = self.cache.lock(&name, self.cancel)?;
@@ -361,7 +382,7 @@ impl Session<'_> {
             Some(reference) => full_name(reference),
             None => "HEAD".to_owned(),
         };
-        let note = key(&["git-ref", name, &reference]);
+        let note = keys::reference(name, &reference);
         let known: Option<Known> = self.cache.known(&note);
         let known = known.filter(|known| has(git, &known.etag));
         if let Some(known) = &known
@@ -396,6 +417,15 @@ impl Session<'_> {
         self.cache.note(&note, &known)?;
         Ok(rev)
     }
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, FetchError> {
+    text.parse()
+        .map_err(|_| FetchError::git(format!("git printed '{text}' in place of a number")))
+}
+
+fn is_shallow(git: &Git<'_>) -> Result<bool, FetchError> {
+    Ok(git.line(["rev-parse", "--is-shallow-repository"])? == "true")
 }
 
 /// The name that a server knows a reference by.

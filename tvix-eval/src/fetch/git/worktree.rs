@@ -1,7 +1,7 @@
 //! A working tree: what is tracked, as it is on disk now.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -12,6 +12,7 @@ use std::process::Command;
 use super::attributes::{self, Exported};
 use super::commit::{SUBMODULE, join, unusable};
 use super::run::Git;
+use super::submodules;
 use crate::fetch::tree::{Tree, TreeError};
 use crate::fetch::{FetchError, GitRequest};
 
@@ -24,8 +25,13 @@ pub(super) struct State {
     gone: BTreeSet<Vec<u8>>,
 }
 
-/// Looks at a working tree.
-pub(super) fn state(git: &Git<'_>) -> Result<State, FetchError> {
+/// Looks at the working tree whose top is `root`.
+pub(super) fn state(git: &Git<'_>, root: &Path) -> Result<State, FetchError> {
+    // With an unusable `.git`, git goes on to the directories above.
+    if !git.line(["rev-parse", "--show-prefix"])?.is_empty() {
+        let root = root.display();
+        return Err(FetchError::git(format!("'{root}' is not a Git repository")));
+    }
     let head = git.line(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
     let head = match head {
         Ok(head) => Some(head),
@@ -93,57 +99,126 @@ fn without_own_filters(git: &Git<'_>, command: &mut Command) -> Result<(), Fetch
     Ok(())
 }
 
-/// Adds what is tracked to a tree, below a folder of it. Whether that, with submodules, is dirty.
-pub(super) fn add(
-    git: &Git<'_>,
-    root: &Path,
-    state: &State,
-    request: &GitRequest,
-    below: &[u8],
-    tree: &mut Tree,
-) -> Result<bool, FetchError> {
-    let listed = git.output(["ls-files", "-z", "-s"])?;
-    let mut tracked: Vec<(bool, &[u8])> = Vec::new();
-    for line in listed.split(|byte| *byte == 0) {
-        let Some(tab) = memchr::memchr(b'\t', line) else {
-            continue;
-        };
-        let mode = std::str::from_utf8(&line[..tab]).ok();
-        let mode = mode.and_then(|words| words.split(' ').next());
-        let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
-        tracked.push((mode == Some(SUBMODULE), &line[tab + 1..]));
-    }
-    // What is in conflict is listed several times.
-    tracked.dedup_by_key(|(_, path)| *path);
-    let exported = match request.export_ignore {
-        true => {
-            let mut folders = BTreeSet::new();
-            for (_, path) in &tracked {
-                folders.extend(memchr::memchr_iter(b'/', path).map(|end| &path[..end]));
+/// Collects the tracked files of a working tree, and of its submodules if the request has them.
+pub(super) struct Collector<'a> {
+    pub(super) request: &'a GitRequest,
+    pub(super) tree: &'a mut Tree,
+    pub(super) warnings: &'a mut Vec<String>,
+}
+
+impl Collector<'_> {
+    /// Adds the files of a working tree below a directory of the tree, and returns whether they
+    /// differ from the commit. Submodules may be nested `depth` deep.
+    pub(super) fn add(
+        &mut self,
+        git: &Git<'_>,
+        root: &Path,
+        state: &State,
+        below: &[u8],
+        depth: u32,
+    ) -> Result<bool, FetchError> {
+        let request = self.request;
+        let listed = git.output(["ls-files", "-z", "-s"])?;
+        let mut tracked: Vec<&[u8]> = Vec::new();
+        for line in listed.split(|byte| *byte == 0) {
+            let Some(tab) = memchr::memchr(b'\t', line) else {
+                continue;
+            };
+            let mode = std::str::from_utf8(&line[..tab]).ok();
+            let mode = mode.and_then(|words| words.split(' ').next());
+            let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
+            // Submodules are those of `.gitmodules`.
+            if mode != Some(SUBMODULE) {
+                tracked.push(&line[tab + 1..]);
             }
-            let files = tracked.iter().map(|(_, path)| *path);
-            attributes::exported_now(git, files.chain(folders.iter().copied()))?
         }
-        false => Exported::all(),
-    };
-    tree.directory(below)
-        .map_err(|error| unusable(request, &error))?;
-    let mut dirty = state.dirty;
-    for (is_submodule, path) in tracked {
-        if state.gone.contains(path) || !exported.has(path) {
-            continue;
+        // A file in conflict is listed several times.
+        tracked.dedup();
+        let exported = match request.export_ignore {
+            true => {
+                let mut directories = BTreeSet::new();
+                for path in &tracked {
+                    directories.extend(memchr::memchr_iter(b'/', path).map(|end| &path[..end]));
+                }
+                let files = tracked.iter().copied();
+                attributes::exported_now(git, files.chain(directories.iter().copied()))?
+            }
+            false => Exported::all(),
+        };
+        self.tree
+            .directory(below)
+            .map_err(|error| unusable(request, &error))?;
+        for path in tracked {
+            if state.gone.contains(path) {
+                continue;
+            }
+            if !exported.has(path) {
+                // Its directories are exported all the same, as far as they are not ignored.
+                let ends = memchr::memchr_iter(b'/', path).map(|end| &path[..end]);
+                for directory in ends.take_while(|directory| exported.has(directory)) {
+                    self.tree
+                        .directory(&join(below, directory))
+                        .map_err(|error| unusable(request, &error))?;
+                }
+                continue;
+            }
+            let place = root.join(OsStr::from_bytes(path));
+            add_file(&place, &join(below, path), self.tree)
+                .map_err(|error| unusable(request, &error))?;
         }
-        let place = root.join(std::ffi::OsStr::from_bytes(path));
-        let path = join(below, path);
-        if !is_submodule {
-            add_file(&place, &path, tree).map_err(|error| unusable(request, &error))?;
-        } else if request.submodules {
-            let inner = Git::worktree(&place, git.cancel);
-            let state = self::state(&inner)?;
-            dirty |= add(&inner, &place, &state, request, &path, tree)?;
+        let mut dirty = state.dirty;
+        if request.submodules {
+            for path in submodules::of_worktree(git, root)?.into_keys() {
+                dirty |= self.submodule(git, root, &path, below, depth)?;
+            }
         }
+        if dirty {
+            let warning = format!("Git tree '{}' is dirty", root.display());
+            self.warnings.push(warning);
+        }
+        Ok(dirty)
     }
-    Ok(dirty)
+
+    fn submodule(
+        &mut self,
+        git: &Git<'_>,
+        root: &Path,
+        path: &[u8],
+        below: &[u8],
+        depth: u32,
+    ) -> Result<bool, FetchError> {
+        let shown = String::from_utf8_lossy(path);
+        let refused = |reason: &str| {
+            let root = root.display();
+            FetchError::git(format!(
+                "submodule '{shown}' of Git repository '{root}' {reason}"
+            ))
+        };
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(refused("is nested too deeply"));
+        };
+        let place = root.join(OsStr::from_bytes(path));
+        if path.is_empty() || !is_repository(&place) {
+            return Err(refused(
+                "is not initialised; run 'git submodule update --init --recursive' there, or give a 'ref' or 'rev', whose submodules are fetched",
+            ));
+        }
+        let inside = place.canonicalize().and_then(|place| {
+            let root = root.canonicalize()?;
+            Ok(place.starts_with(root))
+        });
+        if !inside.is_ok_and(|inside| inside) {
+            return Err(refused("is a symbolic link that leads out of it"));
+        }
+        let inner = Git::worktree(&place, git.cancel);
+        let state = state(&inner, &place)?;
+        self.add(&inner, &place, &state, &join(below, path), depth)
+    }
+}
+
+/// Whether a directory has a repository of its own; `git` would take that of a directory above.
+fn is_repository(place: &Path) -> bool {
+    place.join(".git").exists()
 }
 
 fn add_file(place: &Path, path: &[u8], tree: &mut Tree) -> Result<(), TreeError> {

@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use tempfile::NamedTempFile;
 use tokio::sync::Semaphore;
 
-use super::{Body, Object, SmallFile, Transport, TransportError, Upload};
+use super::{Body, Fetch, Object, SmallFile, Transport, TransportError, Upload};
 use crate::BoxError;
 
 const CHUNK: usize = 128 * 1024;
@@ -152,8 +152,9 @@ fn staged(root: &Path) -> io::Result<NamedTempFile> {
 
 #[async_trait]
 impl Transport for Directory {
-    async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError> {
+    async fn get(&self, key: &str, fetch: Fetch) -> Result<Option<Object>, TransportError> {
         let (root, name) = (self.root.clone(), key.to_owned());
+        let offset = fetch.offset;
         let opened = blocking(self.permits.clone(), "read", key, move || {
             let Some(mut file) = open_below(&root, &name)? else {
                 return Ok(None);
@@ -171,7 +172,8 @@ impl Transport for Directory {
                 None => stream::empty().boxed(),
             },
             starts_at: offset,
-            encoding: None,
+            codings: Vec::new(),
+            delimited: true,
         }))
     }
 

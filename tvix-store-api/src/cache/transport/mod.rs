@@ -1,5 +1,7 @@
 //! How the files of a cache are reached.
 
+#[cfg(feature = "s3")]
+mod aws;
 mod directory;
 mod http;
 #[cfg(feature = "s3")]
@@ -15,7 +17,10 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tempfile::NamedTempFile;
 use thiserror::Error;
+use tvix_http::Unreachable;
+use tvix_http::decode::Coding;
 
+use super::key;
 use super::options::BinaryCacheOptions;
 use crate::BoxError;
 
@@ -26,14 +31,24 @@ pub(crate) type Body = BoxStream<'static, Result<Bytes, TransportError>>;
 #[derive(Debug, Error)]
 #[error("{message}")]
 pub(crate) struct TransportError {
-    /// What went wrong, with the file.
+    /// What went wrong, with the file; only the reason if the cache is unreachable.
     pub message: String,
     /// Whether the same may well succeed later.
     pub retryable: bool,
+    /// Whether no connection was made, or nothing was answered.
+    pub unreachable: bool,
+    /// Attempts that make sense in all, if that is less than others get.
+    pub attempts: Option<u32>,
     /// The least time until then, if the other side has said so.
     pub not_before: Option<std::time::Duration>,
     #[source]
     pub source: Option<BoxError>,
+}
+
+/// The content codings of `key` by the header of that name.
+fn codings(key: &str, header: Option<&str>) -> Result<Vec<Coding>, TransportError> {
+    Coding::from_header(header.unwrap_or_default())
+        .map_err(|error| TransportError::new(format!("cannot decode '{key}'"), false).caused(error))
 }
 
 impl TransportError {
@@ -41,9 +56,44 @@ impl TransportError {
         Self {
             message: message.into(),
             retryable,
+            unreachable: false,
+            attempts: None,
             not_before: None,
             source: None,
         }
+    }
+
+    /// No connection was made.
+    pub fn unreachable(why: Unreachable) -> Self {
+        let mut error = Self::new(why.reason, true);
+        error.unreachable = true;
+        error.attempts = Some(why.attempts);
+        error
+    }
+
+    /// The same once more, for a cache that is not asked again for a while.
+    pub fn again(&self) -> Self {
+        let mut message = self.message.clone();
+        if let Some(source) = &self.source {
+            message = format!("{message}: {source}");
+        }
+        let mut error = Self::new(message, true);
+        error.unreachable = self.unreachable;
+        error
+    }
+
+    /// The connection of a client in a chain of errors, if it was not made.
+    pub fn connection(error: &(dyn std::error::Error + 'static)) -> Option<Unreachable> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(client) = error.downcast_ref::<reqwest::Error>()
+                && client.is_connect()
+            {
+                return Some(Unreachable::of(client));
+            }
+            next = error.source();
+        }
+        None
     }
 
     pub fn caused(mut self, source: impl Into<BoxError>) -> Self {
@@ -70,8 +120,30 @@ pub(crate) struct Object {
     /// How much of the file comes before `body`, in bytes: what was asked for, or 0 where the
     /// other side does not know of ranges.
     pub starts_at: u64,
-    /// How it is encoded besides what its name says.
-    pub encoding: Option<String>,
+    /// The content codings that were applied to it, in this order. If there are any, `starts_at`
+    /// is a position in the coded contents.
+    pub codings: Vec<Coding>,
+    /// Whether the other side marks the end of the body, so that a body that is cut off fails.
+    pub delimited: bool,
+}
+
+/// How a file is to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fetch {
+    /// Where to begin, in bytes.
+    pub offset: u64,
+    /// Whether content codings are welcome.
+    pub coded: bool,
+}
+
+impl Fetch {
+    /// All of it, coded or not.
+    pub fn whole() -> Self {
+        Self {
+            offset: 0,
+            coded: true,
+        }
+    }
 }
 
 /// What is to be written.
@@ -93,7 +165,13 @@ pub(crate) struct SmallFile {
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + Debug {
     /// Reads a file from an offset; `None` if there is none.
-    async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError>;
+    async fn get(&self, key: &str, fetch: Fetch) -> Result<Option<Object>, TransportError>;
+
+    /// The name of the file that a `URL` in a narinfo stands for, which is relative to the cache as
+    /// RFC 3986 has it; `Err` with the reason if it leads out of the cache.
+    fn resolve(&self, url: &str) -> Result<String, String> {
+        key::below(url)
+    }
 
     /// Whether there is such a file.
     async fn exists(&self, key: &str) -> Result<bool, TransportError>;

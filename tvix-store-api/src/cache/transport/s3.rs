@@ -7,11 +7,14 @@ use object_store::client::{ClientOptions, HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::{
     Attribute, Attributes, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutOptions,
-    PutPayload, WriteMultipart,
+    PutPayload, RetryConfig, WriteMultipart,
 };
 use tokio::io::AsyncReadExt as _;
+use tvix_http::SettingError;
+use url::Url;
 
-use super::{Object, Transport, TransportError, Upload};
+use super::aws;
+use super::{Fetch, Object, Transport, TransportError, Upload};
 use crate::cache::options::Tuning;
 use crate::{BoxError, StoreUri};
 
@@ -24,7 +27,19 @@ const PARTS_IN_FLIGHT: usize = 4;
 #[derive(Debug)]
 pub(super) struct S3 {
     bucket: AmazonS3,
+    storage_class: Option<String>,
 }
+
+/// Settings of the environment for credentials of the machine.
+const MACHINE: [AmazonS3ConfigKey; 7] = [
+    AmazonS3ConfigKey::WebIdentityTokenFile,
+    AmazonS3ConfigKey::RoleArn,
+    AmazonS3ConfigKey::RoleSessionName,
+    AmazonS3ConfigKey::ContainerCredentialsRelativeUri,
+    AmazonS3ConfigKey::ContainerCredentialsFullUri,
+    AmazonS3ConfigKey::ContainerAuthorizationTokenFile,
+    AmazonS3ConfigKey::MetadataEndpoint,
+];
 
 /// Gives `object_store` the client that plain HTTP has, with its trust and its time limits.
 #[derive(Debug)]
@@ -36,36 +51,126 @@ impl HttpConnector for Connector {
     }
 }
 
-impl S3 {
-    /// Credentials come from the environment (`AWS_ACCESS_KEY_ID` and so on) or the machine's own.
-    /// Parameters: `region`, `endpoint` (a host or a URL) and `scheme`, as Nix has them.
-    pub fn new(uri: &StoreUri, tuning: &Tuning) -> Result<Self, BoxError> {
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(uri.location().trim_end_matches('/'))
-            .with_http_connector(Connector(super::http::client(tuning)?));
-        match uri.parameter("region") {
-            Some(region) => builder = builder.with_region(region),
-            // As Nix has it.
-            None if builder
-                .get_config_value(&AmazonS3ConfigKey::Region)
-                .is_none() =>
-            {
-                builder = builder.with_region("us-east-1");
-            }
-            None => {}
+/// Where a bucket is, by the parameters that Nix has for it.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    bucket: String,
+    region: String,
+    /// The URL that names of objects are appended to, with a host of its own for the bucket, or
+    /// without the bucket.
+    endpoint: String,
+    virtual_hosted: bool,
+}
+
+impl Place {
+    fn of(uri: &StoreUri) -> Result<Self, BoxError> {
+        let bucket = uri.location().trim_end_matches('/').to_owned();
+        if bucket.is_empty() || bucket.contains('/') {
+            return Err(format!("'{bucket}' is not the name of a bucket").into());
         }
-        if let Some(endpoint) = uri.parameter("endpoint") {
-            let scheme = uri.parameter("scheme").unwrap_or("https");
-            let url = match endpoint.contains("://") {
-                true => endpoint.to_owned(),
-                false => format!("{scheme}://{endpoint}"),
-            };
-            builder = builder
-                .with_allow_http(url.starts_with("http://"))
-                .with_endpoint(url);
+        let region = uri.parameter("region").unwrap_or("us-east-1").to_owned();
+        let scheme = uri.parameter("scheme").unwrap_or("https");
+        let endpoint = uri.parameter("endpoint").filter(|it| !it.is_empty());
+        let url = match endpoint {
+            Some(url) if url.contains("://") => url.trim_end_matches('/').to_owned(),
+            Some(host) => format!("{scheme}://{host}"),
+            None => format!("{scheme}://s3.{region}.amazonaws.com"),
+        };
+        let dotted = bucket.contains('.');
+        let virtual_hosted = match uri.parameter("addressing-style") {
+            // A host of its own has no certificate if its name has further dots.
+            None | Some("auto") => endpoint.is_none() && !dotted,
+            Some("path") => false,
+            Some("virtual") if dotted => {
+                let message = "has a dot, with which there is no virtual-hosted addressing";
+                return Err(format!("the name of the bucket '{bucket}' {message}").into());
+            }
+            Some("virtual") => true,
+            Some(other) => {
+                let expected = "'auto', 'path' or 'virtual'";
+                return Err(SettingError::invalid("addressing-style", other, expected).into());
+            }
+        };
+        let mut parsed = Url::parse(&url)?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(format!("'{url}' is not an endpoint over HTTP or HTTPS").into());
+        }
+        if virtual_hosted {
+            let host = parsed.host_str().unwrap_or_default();
+            let host = format!("{bucket}.{host}");
+            parsed.set_host(Some(&host))?;
         }
         Ok(Self {
+            bucket,
+            region,
+            endpoint: parsed.as_str().trim_end_matches('/').to_owned(),
+            virtual_hosted,
+        })
+    }
+}
+
+/// Whether there may be credentials that the machine has, which only asking it would tell. On any
+/// other machine nobody answers, and a public bucket would wait for that.
+fn machine_has_credentials(env: aws::Environment<'_>) -> bool {
+    let named = [
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_METADATA_ENDPOINT",
+    ];
+    if named.iter().any(|name| env(name).is_some()) {
+        return true;
+    }
+    let disabled =
+        env("AWS_EC2_METADATA_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    let vendor = std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    !disabled && vendor.trim() == "Amazon EC2"
+}
+
+impl S3 {
+    /// Parameters are `region`, `endpoint` (a host or a URL), `scheme`, `addressing-style`,
+    /// `profile` and `storage-class`, as Nix has them. Credentials come from the environment, from
+    /// the profile, or from the machine; without any the bucket is read as everybody may.
+    pub fn new(uri: &StoreUri, tuning: &Tuning) -> Result<Self, BoxError> {
+        let env = |name: &str| std::env::var(name).ok();
+        let place = Place::of(uri)?;
+        // Only credentials come from the environment.
+        let mut builder = AmazonS3Builder::new();
+        match aws::keys(uri.parameter("profile"), &env)? {
+            Some(keys) => {
+                builder = builder
+                    .with_access_key_id(keys.id)
+                    .with_secret_access_key(keys.secret);
+                if let Some(token) = keys.token {
+                    builder = builder.with_token(token);
+                }
+            }
+            None if machine_has_credentials(&env) => {
+                for key in MACHINE {
+                    let name = key.as_ref().to_ascii_uppercase();
+                    if let Some(value) = env(&name) {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+            }
+            None => builder = builder.with_skip_signature(true),
+        }
+        // What fails is tried again by those who know how often.
+        let retry = RetryConfig {
+            max_retries: 0,
+            ..RetryConfig::default()
+        };
+        let builder = builder
+            .with_bucket_name(place.bucket)
+            .with_region(place.region)
+            .with_allow_http(place.endpoint.starts_with("http://"))
+            .with_endpoint(place.endpoint)
+            .with_virtual_hosted_style_request(place.virtual_hosted)
+            .with_retry(retry)
+            .with_http_connector(Connector(super::http::client(tuning)?));
+        Ok(Self {
             bucket: builder.build()?,
+            storage_class: uri.parameter("storage-class").map(str::to_owned),
         })
     }
 
@@ -106,8 +211,9 @@ impl S3 {
 
 fn failed(action: &str, key: &str, error: impl Into<BoxError>) -> TransportError {
     let error = error.into();
-    // What it tries again by itself has failed often enough when it says so; nobody knows better
-    // whether it may succeed later than whoever sees what it was.
+    if let Some(why) = TransportError::connection(&*error) {
+        return TransportError::unreachable(why);
+    }
     let retryable = matches!(
         error.downcast_ref(),
         Some(object_store::Error::Generic { .. })
@@ -121,7 +227,8 @@ fn path(key: &str) -> Result<Path, TransportError> {
 
 #[async_trait]
 impl Transport for S3 {
-    async fn get(&self, key: &str, offset: u64) -> Result<Option<Object>, TransportError> {
+    async fn get(&self, key: &str, fetch: Fetch) -> Result<Option<Object>, TransportError> {
+        let offset = fetch.offset;
         let options = GetOptions {
             range: (offset > 0).then_some(GetRange::Offset(offset)),
             ..GetOptions::default()
@@ -133,7 +240,7 @@ impl Transport for S3 {
             got => got.map_err(|error| failed("get", key, error))?,
         };
         let encoding = got.attributes.get(&Attribute::ContentEncoding);
-        let encoding = encoding.map(|it| it.as_ref().to_owned());
+        let codings = super::codings(key, encoding.map(|it| it.as_ref()))?;
         let key = key.to_owned();
         let body = got.into_stream();
         Ok(Some(Object {
@@ -141,7 +248,8 @@ impl Transport for S3 {
                 .map_err(move |error| failed("get", &key, error))
                 .boxed(),
             starts_at: offset,
-            encoding,
+            codings,
+            delimited: true,
         }))
     }
 
@@ -164,6 +272,9 @@ impl Transport for S3 {
         let path = path(key)?;
         let mut attributes = Attributes::new();
         attributes.insert(Attribute::ContentType, content_type.into());
+        if let Some(class) = &self.storage_class {
+            attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
         let options = PutOptions::from(attributes);
         let put = match upload {
             Upload::Bytes(bytes) => {
@@ -173,5 +284,103 @@ impl Transport for S3 {
             Upload::File(file) => self.put_file(&path, &file, options).await,
         };
         put.map_err(|error| failed("put", key, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(uri: &str) -> Result<Place, String> {
+        Place::of(&uri.parse().unwrap()).map_err(|error| error.to_string())
+    }
+
+    /// URLs as Nix 2.34.8 makes them of the same parameters.
+    #[test]
+    fn endpoints_and_addressing_styles() {
+        for (uri, region, endpoint, virtual_hosted) in [
+            (
+                "s3://b",
+                "us-east-1",
+                "https://b.s3.us-east-1.amazonaws.com",
+                true,
+            ),
+            (
+                "s3://b?region=eu-west-1",
+                "eu-west-1",
+                "https://b.s3.eu-west-1.amazonaws.com",
+                true,
+            ),
+            (
+                "s3://b.c",
+                "us-east-1",
+                "https://s3.us-east-1.amazonaws.com",
+                false,
+            ),
+            (
+                "s3://b?addressing-style=path",
+                "us-east-1",
+                "https://s3.us-east-1.amazonaws.com",
+                false,
+            ),
+            (
+                "s3://b?endpoint=h:9000&scheme=http",
+                "us-east-1",
+                "http://h:9000",
+                false,
+            ),
+            (
+                "s3://b?endpoint=h:9000",
+                "us-east-1",
+                "https://h:9000",
+                false,
+            ),
+            (
+                "s3://b?endpoint=http://h:9000/x/",
+                "us-east-1",
+                "http://h:9000/x",
+                false,
+            ),
+            (
+                "s3://b?endpoint=http://h:9000&addressing-style=virtual",
+                "us-east-1",
+                "http://b.h:9000",
+                true,
+            ),
+            (
+                "s3://b.c?endpoint=h&addressing-style=auto",
+                "us-east-1",
+                "https://h",
+                false,
+            ),
+        ] {
+            let found = place(uri).unwrap();
+            assert_eq!(found.region, region, "{uri}");
+            assert_eq!(
+                (found.endpoint.as_str(), found.virtual_hosted),
+                (endpoint, virtual_hosted),
+                "{uri}"
+            );
+        }
+        for bad in [
+            "s3://",
+            "s3://b/folder",
+            "s3://b?addressing-style=x",
+            "s3://b.c?addressing-style=virtual",
+            "s3://b?endpoint=ftp://h",
+        ] {
+            assert!(place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_machine_is_asked_only_where_it_may_know() {
+        let with = |name: &'static str, value: &'static str| {
+            let env = move |it: &str| (it == name).then(|| value.to_owned());
+            machine_has_credentials(&env)
+        };
+        assert!(with("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"));
+        assert!(with("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x"));
+        assert!(!with("AWS_EC2_METADATA_DISABLED", "true"));
     }
 }

@@ -3,10 +3,11 @@
 use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
-use super::distrust::Room;
+use super::Database;
+use super::distrust::{Room, is_sound_table};
 use super::rows::DbError;
+use super::schema::REALISATIONS;
 use super::write::{WriteError, Writer};
-use super::{Database, schema};
 use crate::StoreError;
 
 /// All valid paths and what connects them, from one state of the database.
@@ -159,7 +160,8 @@ fn remove(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, DbError>
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut referred_to = Vec::new();
     {
-        let realisations = schema::has_realisations(&transaction)?
+        let realisations = is_sound_table(&transaction, "RealisationsRefs")?
+            && is_sound_table(&transaction, REALISATIONS)?
             && transaction
                 .prepare_cached("select 1 from RealisationsRefs limit 1")?
                 .exists([])?;

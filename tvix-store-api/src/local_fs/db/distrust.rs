@@ -73,22 +73,27 @@ pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
 /// Opening reads nothing; this does, and finds out whether it is Nix's database: its tables are
 /// there, and hold what is in them rather than compute it.
 pub(super) fn check(connection: &Connection) -> Result<(), DbError> {
+    for table in TABLES {
+        if !is_sound_table(connection, table)? {
+            return Err(DbError::NotNix(table));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is such a table, and it holds its columns rather than computes them.
+pub(super) fn is_sound_table(connection: &Connection, table: &str) -> Result<bool, DbError> {
     let mut is_table = connection.prepare_cached(
         "select rootpage > 0 from sqlite_master where type = 'table' and name = ?",
     )?;
     let mut computed = connection
         .prepare_cached("select name from pragma_table_xinfo(?) where hidden != 0 limit 1")?;
-    for table in TABLES {
-        let mut rows = is_table.query([table])?;
-        let holds = match rows.next()? {
-            Some(row) => row.get(0)?,
-            None => false,
-        };
-        if !holds || computed.exists([table])? {
-            return Err(DbError::NotNix(table));
-        }
-    }
-    Ok(())
+    let mut rows = is_table.query([table])?;
+    let holds = match rows.next()? {
+        Some(row) => row.get(0)?,
+        None => false,
+    };
+    Ok(holds && !computed.exists([table])?)
 }
 
 /// Counts what is read of a database: more than there is in it is a contradiction, and takes memory.

@@ -2,6 +2,7 @@
 
 mod collect;
 mod distrust;
+mod realisations;
 mod rows;
 mod schema;
 mod write;
@@ -74,8 +75,7 @@ impl Database {
             // Nobody relies on it yet, so that syncing it once, at the end, is enough.
             connection.pragma_update(None, "synchronous", "off")?;
             connection.pragma_update(None, "journal_mode", "wal")?;
-            schema::create(&connection)?;
-            schema::create_realisations(&connection)
+            schema::create(&connection)
         };
         created().map_err(|error| failed(uri, "creating", path, error.into()))?;
         let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
@@ -87,7 +87,7 @@ impl Database {
         })
     }
 
-    /// Adds the tables of realisations to a database.
+    /// Adds the tables of realisations by hash to a database.
     pub fn add_realisations(
         uri: &StoreUri,
         path: &Path,
@@ -118,6 +118,11 @@ impl Database {
                 .open_reader()
                 .map(|connection| (connection, false))
                 .or_else(|first| {
+                    // Where a log can be made others may write meanwhile, and it has to be read.
+                    let folder = database.path.parent().unwrap_or(&database.path);
+                    if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok() {
+                        return Err(first);
+                    }
                     database.immutable = true;
                     let opened = database.open_reader();
                     opened.map(|connection| (connection, true)).or(Err(first))
@@ -126,8 +131,11 @@ impl Database {
             database.immutable = immutable;
             database.idle = Mutex::new(vec![connection]);
         } else {
-            let connection = open_writer(&database.path, database.busy_timeout, options.durability)
-                .map_err(|error| database.failed("opening", error))?;
+            let mut connection =
+                open_writer(&database.path, database.busy_timeout, options.durability)
+                    .map_err(|error| database.failed("opening", error))?;
+            // Without it, what it would hold is forgotten.
+            let _ = schema::create_build_trace(&mut connection);
             database.writer = Some(Writer::new(connection, rows, options.before_commit));
         }
         Ok(database)
@@ -135,6 +143,15 @@ impl Database {
 
     pub fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
         self.read(|rows, connection| rows.info(connection, path))
+    }
+
+    /// What is known of a path, with the number of its row: a path that is made anew gets another one.
+    pub fn row(&self, path: &StorePath) -> Result<Option<(i64, Arc<PathInfo>)>, StoreError> {
+        self.read(|rows, connection| {
+            let id = rows.id(connection, path)?;
+            let info = rows.info(connection, path)?;
+            Ok(id.zip(info))
+        })
     }
 
     pub fn path_infos(
@@ -178,25 +195,14 @@ impl Database {
     }
 
     pub fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
-        self.read(|rows, connection| {
-            if schema::has_realisations(connection)? {
-                rows.realisation(connection, id)
-            } else {
-                Ok(None)
-            }
-        })
+        self.read(|rows, connection| rows.realisation(connection, id))
     }
 
     /// What turned out to be at these paths.
     pub fn realisations_of(&self, paths: &[StorePath]) -> Result<Vec<Realisation>, StoreError> {
-        let found = self.read_each(paths, |rows, connection, path| {
-            if schema::has_realisations(connection)? {
-                rows.realisations_of(connection, path)
-            } else {
-                Ok(Vec::new())
-            }
-        })?;
-        Ok(found.into_iter().flatten().collect())
+        let by_hash = self.read_each(paths, Rows::realisations_of)?;
+        let by_path = self.read(|rows, connection| rows.traces_of(connection, paths))?;
+        Ok(by_hash.into_iter().flatten().chain(by_path).collect())
     }
 
     /// Registers all of `paths` or none; those that are valid stay as they are.

@@ -6,7 +6,6 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nixbase32;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
-use nix_compat::realisation::{DrvOutput, DrvOutputError, Realisation};
 use nix_compat::signature::{Signature, SignatureError};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -83,7 +82,7 @@ impl RawInfo {
 }
 
 impl Rows {
-    fn text(&self, path: &StorePath) -> String {
+    pub fn text(&self, path: &StorePath) -> String {
         self.store_dir.display(path).to_string()
     }
 
@@ -228,62 +227,6 @@ impl Rows {
         Ok(())
     }
 
-    pub fn realisation(
-        &self,
-        connection: &Connection,
-        id: &DrvOutput,
-    ) -> Result<Option<Realisation>, DbError> {
-        let mut statement = connection.prepare_cached(
-            "select path, signatures from Realisations join ValidPaths
-             on ValidPaths.id = outputPath where drvPath = ? and outputName = ?",
-        )?;
-        let found: Option<(String, Option<String>)> = statement
-            .query_row(params![drv_hash(id), id.output.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()
-            .map_err(|error| unreadable(&id.to_string(), error))?;
-        let Some((path, texts)) = found else {
-            return Ok(None);
-        };
-        let name = id.to_string();
-        Ok(Some(Realisation {
-            id: id.clone(),
-            out_path: self.parse(&name, "output path", &path)?,
-            signatures: signatures(&name, texts)?,
-        }))
-    }
-
-    /// What turned out to be at `path`.
-    pub fn realisations_of(
-        &self,
-        connection: &Connection,
-        path: &StorePath,
-    ) -> Result<Vec<Realisation>, DbError> {
-        let of = self.text(path);
-        let mut statement = connection.prepare_cached(
-            "select drvPath, outputName, signatures from Realisations
-             join ValidPaths on ValidPaths.id = outputPath where path = ?",
-        )?;
-        let mut rows = statement.query([&of])?;
-        let (mut found, mut room) = (Vec::new(), Room::default());
-        while let Some(row) = rows.next()? {
-            let columns = || Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            let columns: rusqlite::Result<(String, String, Option<String>)> = columns();
-            let (hash, output, texts) = columns.map_err(|error| unreadable(&of, error))?;
-            room.take(connection, hash.len() + output.len())?;
-            let id = format!("{hash}!{output}");
-            found.push(Realisation {
-                id: id
-                    .parse()
-                    .map_err(|error: DrvOutputError| invalid(&of, "realisation", &id, error))?,
-                out_path: path.clone(),
-                signatures: signatures(&of, texts)?,
-            });
-        }
-        Ok(found)
-    }
-
     /// Adds signatures that are not there yet. False if the path is not valid.
     pub fn add_signatures(
         &self,
@@ -302,29 +245,9 @@ impl Rows {
             .execute(params![joined(&all), self.text(path)])?;
         Ok(true)
     }
-
-    pub fn insert_realisation(
-        &self,
-        connection: &Connection,
-        realisation: &Realisation,
-        output: i64,
-    ) -> Result<(), DbError> {
-        connection
-            .prepare_cached(
-                "insert into Realisations (drvPath, outputName, outputPath, signatures)
-                 values (?, ?, ?, ?)",
-            )?
-            .execute(params![
-                drv_hash(&realisation.id),
-                realisation.id.output.as_str(),
-                output,
-                joined(&realisation.signatures),
-            ])?;
-        Ok(())
-    }
 }
 
-fn signatures(of: &str, texts: Option<String>) -> Result<Vec<Signature>, DbError> {
+pub(super) fn signatures(of: &str, texts: Option<String>) -> Result<Vec<Signature>, DbError> {
     let texts = texts.unwrap_or_default();
     let parsed = texts.split_ascii_whitespace().map(|text| {
         text.parse()
@@ -333,16 +256,17 @@ fn signatures(of: &str, texts: Option<String>) -> Result<Vec<Signature>, DbError
     parsed.collect()
 }
 
-fn joined(signatures: &[Signature]) -> String {
+pub(super) fn joined(signatures: &[Signature]) -> String {
     let texts: Vec<String> = signatures.iter().map(ToString::to_string).collect();
     texts.join(" ")
 }
 
-fn drv_hash(id: &DrvOutput) -> String {
-    NixHash::Sha256(id.drv_hash).base16()
-}
-
-fn invalid(path: &str, column: &'static str, value: &str, source: impl Into<BoxError>) -> DbError {
+pub(super) fn invalid(
+    path: &str,
+    column: &'static str,
+    value: &str,
+    source: impl Into<BoxError>,
+) -> DbError {
     DbError::InvalidRow {
         path: shown(path),
         column,
@@ -368,7 +292,7 @@ fn plain(character: char) -> char {
 }
 
 /// Names the row, if that is what is to blame.
-fn unreadable(path: &str, error: rusqlite::Error) -> DbError {
+pub(super) fn unreadable(path: &str, error: rusqlite::Error) -> DbError {
     match error {
         source @ (rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)

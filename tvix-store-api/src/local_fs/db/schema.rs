@@ -1,9 +1,20 @@
-//! Nix's database schema, version 10, and that of realisations, version 3.
+//! Nix's database schema, version 10, and those of realisations.
 //!
-//! Tables, columns, keys and triggers are what Nix 2 makes of a new store (read from the
-//! database of one made by 2.8), as both must be able to work with it.
+//! Tables, columns, keys and triggers are those of new stores of Nix 2.8, 2.34 (which adds an index
+//! and a trigger to the tables of realisations) and 2.35 (which keeps them in a table of its own, and
+//! drops an index). What a version would do to a store of an older one is recorded where it looks for
+//! that, so that none has to wait until it has the store for itself.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::distrust::is_sound_table;
+use super::rows::DbError;
+
+/// The table of realisations by hash, of Nix up to 2.34.
+pub(super) const REALISATIONS: &str = "Realisations";
+
+/// The table of realisations by path, of Nix since 2.35.
+pub(super) const BUILD_TRACE: &str = "BuildTraceV3";
 
 /// What every store has.
 const SCHEMA: &str = "
@@ -25,7 +36,6 @@ const SCHEMA: &str = "
         foreign key (referrer) references ValidPaths(id) on delete cascade,
         foreign key (reference) references ValidPaths(id) on delete restrict
     );
-    create index if not exists IndexReferrer on Refs(referrer);
     create index if not exists IndexReference on Refs(reference);
     create trigger if not exists DeleteSelfRefs before delete on ValidPaths
     begin
@@ -41,7 +51,7 @@ const SCHEMA: &str = "
     create index if not exists IndexDerivationOutputs on DerivationOutputs(path);
 ";
 
-/// What a store has once it remembers realisations.
+/// What a store has once it remembers realisations as Nix 2.8 does.
 const REALISATIONS_SCHEMA: &str = "
     create table if not exists Realisations (
         id integer primary key autoincrement not null,
@@ -62,21 +72,63 @@ const REALISATIONS_SCHEMA: &str = "
     create index if not exists IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
 ";
 
-/// Makes the tables that are missing.
+/// What 2.34 adds to that.
+const REALISATIONS_ADDITIONS: &str = "
+    create trigger if not exists DeleteSelfRefsViaRealisations before delete on ValidPaths
+    begin
+        delete from RealisationsRefs where realisationReference in (
+            select id from Realisations where outputPath = old.id
+        );
+    end;
+    create index if not exists IndexRealisationsRefsRealisationReference
+        on RealisationsRefs(realisationReference);
+";
+
+/// What a store has once it remembers realisations as 2.35 does, which says so in the second table.
+const BUILD_TRACE_SCHEMA: &str = "
+    create table if not exists BuildTraceV3 (
+        id integer primary key autoincrement not null,
+        drvPath text not null,
+        outputName text not null,
+        outputPath text not null,
+        signatures text
+    );
+    create index if not exists IndexBuildTraceV3 on BuildTraceV3(drvPath, outputName);
+    create table if not exists SchemaMigrations (migration text primary key not null);
+    insert or ignore into SchemaMigrations values ('20251017-ca-derivations');
+";
+
+/// What else a new store has that later versions do to older ones.
+const MIGRATIONS: &str = "
+    insert or ignore into SchemaMigrations values
+        ('20220326-ca-derivations'), ('20260309-drop-redundant-indexreferrer');
+";
+
+/// Makes the tables of a new store, those of realisations in both forms included.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
-    in_transaction(connection, SCHEMA)
+    let parts = [
+        SCHEMA,
+        REALISATIONS_SCHEMA,
+        REALISATIONS_ADDITIONS,
+        BUILD_TRACE_SCHEMA,
+        MIGRATIONS,
+    ];
+    in_transaction(connection, &parts.concat())
 }
 
-/// Makes the tables of realisations that are missing.
+/// Makes the tables of realisations by hash that are missing.
 pub(super) fn create_realisations(connection: &Connection) -> rusqlite::Result<()> {
     in_transaction(connection, REALISATIONS_SCHEMA)
 }
 
-/// Whether there are tables of realisations.
-pub(super) fn has_realisations(connection: &Connection) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("select 1 from sqlite_master where type = 'table' and name = ?")?
-        .exists(["Realisations"])
+/// Makes the table of realisations by path if it is missing.
+pub(super) fn create_build_trace(connection: &mut Connection) -> Result<(), DbError> {
+    if is_sound_table(connection, BUILD_TRACE)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(BUILD_TRACE_SCHEMA)?;
+    Ok(transaction.commit()?)
 }
 
 fn in_transaction(connection: &Connection, statements: &str) -> rusqlite::Result<()> {

@@ -12,7 +12,6 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::rows::{DbError, Rows};
-use super::schema;
 
 /// A path to register, and the outputs of the derivation that it is, if it is one.
 #[derive(Debug, Clone)]
@@ -231,20 +230,8 @@ impl Writer {
         let Some(output) = self.rows.id(connection, &realisation.out_path)? else {
             return Err(WriteError::NotFound(realisation.out_path.clone()));
         };
-        // They may be forgotten: by a store that another process had open when this one came.
-        if !schema::has_realisations(connection)? {
-            return Ok(());
-        }
-        // What is known stays.
-        if self
-            .rows
-            .realisation(connection, &realisation.id)?
-            .is_none()
-        {
-            self.rows
-                .insert_realisation(connection, realisation, output)?;
-        }
-        Ok(())
+        // It may be forgotten: by a store that another process had open when this one came.
+        Ok(self.rows.remember(connection, realisation, output)?)
     }
 }
 

@@ -28,6 +28,7 @@ use std::time::Duration;
 use self::lock::GcLock;
 pub use self::options::{GcAction, GcFailure, GcOptions, GcReport};
 use super::LocalStore;
+use super::waits::Wait;
 use crate::StoreError;
 use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
@@ -51,6 +52,7 @@ impl LocalStore {
         self.0.scratch()?;
         let stop = StopOnDrop::default();
         let mut pause = FIRST_PAUSE;
+        let mut wait = None;
         let lock = loop {
             let inner = self.0.clone();
             let attempt = blocking(&self.0.uri, move || {
@@ -67,9 +69,11 @@ impl LocalStore {
             if let Some(lock) = attempt.await? {
                 break lock;
             }
+            wait.get_or_insert_with(|| Wait::begin(self.0.layout.state.join("gc.lock")));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
         };
+        drop(wait);
         let (inner, stopped) = (self.0.clone(), stop.flag());
         blocking(&self.0.uri, move || {
             sweep::collect(&inner, lock, &options, &stopped)

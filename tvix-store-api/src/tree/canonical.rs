@@ -1,201 +1,33 @@
-//! Trees on the file system on their way into a store: canonical metadata, NAR hash and
-//! references in one pass.
-//!
-//! A builder calls [`canonicalise`] on each output while nothing else can reach it any more,
-//! looks at what it learns (is the hash of a fixed output right, are all references allowed?),
-//! and then registers the tree where it is, or streams it to a store elsewhere.
+//! The pass that makes a tree canonical.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
-use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nar::{self, BUFFER_SIZE, NarError};
-use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
-use nix_compat::refscan::ReferenceScanner;
-use nix_compat::sorted::SortedSet;
-use nix_compat::store_path::StorePath;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
-use thiserror::Error;
 
-use crate::verify::sha256;
+use super::attributes::{clear_flags, remove_attributes};
+use super::copy::copy_sparse;
+use super::{Bounds, ScanSink, TreeError};
 
-/// What a pass over a tree has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TreeScan {
-    /// SHA-256 of its NAR.
-    pub nar_hash: [u8; 32],
-    /// Bytes of its NAR.
-    pub nar_size: u64,
-    /// Which of the candidates it refers to.
-    pub references: SortedSet<StorePath>,
-}
+/// How many names of a directory are read before the pass may be interrupted.
+const NAMES: usize = 1024;
 
-/// Why a tree cannot become a store object.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TreeError {
-    /// A file cannot be read or changed, or is of a kind that no store holds.
-    #[error(transparent)]
-    Nar(#[from] NarError),
-    /// A file belongs to somebody else: it was not made by the build, but linked into its output.
-    #[error("'{}' belongs to user {owner}, not to {expected} as the rest of the tree", path.display())]
-    ForeignOwner {
-        /// The file.
-        path: PathBuf,
-        /// Its user id.
-        owner: u32,
-        /// What it should be.
-        expected: u32,
-    },
-}
+/// The bytes that a node takes in a NAR beside its name and its contents, about.
+const NODE: u64 = 128;
 
-/// Gives the tree at `path` the metadata of a store object, and meanwhile hashes it as NAR and
-/// finds which of `candidates` it refers to (put the path that it will have among them, to find
-/// references to itself).
-///
-/// Afterwards files have mode 0444 or 0555, directories 0555, no set-user-ID bit and no extended
-/// attributes, everything belongs to this process's user and was modified at second 1 of 1970.
-/// A file with several hard links is replaced by a copy that only this tree's links share:
-/// whoever holds a link elsewhere cannot change the store object.
-///
-/// Nobody else may change the tree meanwhile. It blocks: call it on a thread for that. `owner`
-/// is the user that all files must belong to.
-///
-/// # Errors
-///
-/// [`NarError::UnsupportedType`] for sockets, fifos and devices, [`TreeError::ForeignOwner`],
-/// [`NarError::File`], each with the file's path. The tree is then neither what it was nor
-/// canonical.
-pub fn canonicalise<'a>(
-    path: &Path,
-    owner: u32,
-    candidates: impl IntoIterator<Item = &'a StorePath>,
-) -> Result<TreeScan, TreeError> {
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| NarError::File {
-        action: "open",
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
-    let mut walk = Walk {
-        writer: nar::Writer::new(ScanSink::new(candidates)),
-        buffer: vec![0; BUFFER_SIZE],
-        path: path.as_os_str().as_bytes().to_vec(),
-        owner,
-        ourselves: (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        ),
-        copies: HashMap::new(),
-    };
-    walk.node(CWD, &name)?;
-    Ok(walk.writer.finish()?.finish())
-}
-
-/// Hashes the tree at `path` as NAR and finds which of `candidates` it refers to, without
-/// changing anything. It blocks.
-///
-/// # Errors
-///
-/// As [`nar::dump_path`].
-pub fn scan<'a>(
-    path: &Path,
-    candidates: impl IntoIterator<Item = &'a StorePath>,
-) -> Result<TreeScan, NarError> {
-    let mut sink = ScanSink::new(candidates);
-    nar::dump_path(path, &mut sink)?;
-    Ok(sink.finish())
-}
-
-/// Hashes the tree or file at `path` as a content address of this method does. It blocks.
-///
-/// # Errors
-///
-/// As [`nar::dump_path`]; if only a single file will do and `path` is something else,
-/// [`NarError::UnsupportedType`].
-pub fn hash(
-    path: &Path,
-    method: ContentAddressMethod,
-    algo: HashAlgo,
-) -> Result<NixHash, NarError> {
-    if method == ContentAddressMethod::NixArchive {
-        return Ok(nar::hash_path(path, algo)?.0);
-    }
-    let mut hasher = NixHasher::new(algo);
-    let failed = |action, source| NarError::File {
-        action,
-        path: path.to_owned(),
-        source,
-    };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let not_a_file = |kind| NarError::UnsupportedType {
-        path: path.to_owned(),
-        kind,
-    };
-    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(Errno::LOOP) => return Err(not_a_file("symlink")),
-        opened => opened.map_err(|error| failed("open", error.into()))?,
-    };
-    let stat = rustix::fs::fstat(&fd).map_err(|error| failed("stat", error.into()))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile if stat.st_mode & 0o100 != 0 => {
-            return Err(not_a_file("executable file"));
-        }
-        FileType::RegularFile => {}
-        FileType::Directory => return Err(not_a_file("directory")),
-        _ => return Err(not_a_file("special file")),
-    }
-    let mut file = io::BufReader::with_capacity(BUFFER_SIZE, File::from(fd));
-    io::copy(&mut file, &mut hasher).map_err(|error| failed("read", error))?;
-    Ok(hasher.finish())
-}
-
-/// Hashes and scans what is written to it.
-struct ScanSink {
-    hasher: NixHasher,
-    size: u64,
-    scanner: ReferenceScanner,
-}
-
-impl ScanSink {
-    fn new<'a>(candidates: impl IntoIterator<Item = &'a StorePath>) -> Self {
-        Self {
-            hasher: NixHasher::new(HashAlgo::Sha256),
-            size: 0,
-            scanner: ReferenceScanner::new(candidates),
-        }
-    }
-
-    fn finish(self) -> TreeScan {
-        TreeScan {
-            nar_hash: sha256(self.hasher),
-            nar_size: self.size,
-            references: self.scanner.finish(),
-        }
-    }
-}
-
-impl Write for ScanSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hasher.update(bytes);
-        self.scanner.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct Walk {
-    writer: nar::Writer<ScanSink>,
+pub(super) struct Walk<'a> {
+    pub(super) writer: nar::Writer<ScanSink>,
     buffer: Vec<u8>,
+    bounds: Bounds<'a>,
+    /// Bytes of the NAR so far, about, with those of the file that is read.
+    packed: u64,
     /// Of the current node, for messages only: files are opened relative to their directory.
     path: Vec<u8>,
     owner: u32,
@@ -204,8 +36,45 @@ struct Walk {
     copies: HashMap<(u64, u64), PathBuf>,
 }
 
-impl Walk {
-    fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), TreeError> {
+impl<'a> Walk<'a> {
+    pub(super) fn new(path: &[u8], owner: u32, sink: ScanSink, bounds: Bounds<'a>) -> Self {
+        Walk {
+            writer: nar::Writer::new(sink),
+            buffer: vec![0; BUFFER_SIZE],
+            bounds,
+            packed: 0,
+            path: path.to_vec(),
+            owner,
+            ourselves: (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+            copies: HashMap::new(),
+        }
+    }
+
+    fn check(&self) -> Result<(), TreeError> {
+        match (self.bounds.interrupted)() {
+            true => Err(TreeError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Accounts for what is about to be packed, before it is read.
+    fn pack(&mut self, bytes: u64) -> Result<(), TreeError> {
+        self.packed = self.packed.saturating_add(bytes);
+        match self.packed > self.bounds.nar_size {
+            true => Err(TreeError::TooLarge {
+                path: self.current(),
+                size: self.packed,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), TreeError> {
+        self.check()?;
+        self.pack(NODE)?;
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| self.error("stat", error))?;
         // Before anything of it is opened.
@@ -242,12 +111,16 @@ impl Walk {
             self.chmod_unopened(parent, name, 0o700)?;
         }
         let fd = self.open(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, stat)?;
+        clear_flags(fd.as_fd());
         let mut listing = Dir::read_from(&fd).map_err(|error| self.error("list", error))?;
         let mut names: Vec<CString> = Vec::new();
         while let Some(entry) = listing.read() {
             let entry = entry.map_err(|error| self.error("list", error))?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 names.push(entry.file_name().to_owned());
+            }
+            if names.len() % NAMES == 0 {
+                self.check()?;
             }
         }
         drop(listing);
@@ -273,15 +146,18 @@ impl Walk {
         let executable = stat.st_mode & 0o100 != 0;
         let mode = if executable { 0o555 } else { 0o444 };
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        self.pack(size)?;
         let mut fd = self.open(parent, name, flags, stat)?;
         if stat.st_nlink > 1 {
             fd = self.own_copy(parent, name, fd, stat)?;
         }
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        clear_flags(fd.as_fd());
         self.writer.regular_start(executable, size)?;
         let mut file = File::from(fd);
         let mut remaining = size;
         while remaining > 0 {
+            self.check()?;
             let want = usize::try_from(remaining).unwrap_or(usize::MAX);
             let want = want.min(self.buffer.len());
             let len = match file.read(&mut self.buffer[..want]) {
@@ -328,12 +204,20 @@ impl Walk {
                     | OFlags::CLOEXEC;
                 let created = rustix::fs::openat(parent, &temporary, flags, Mode::RUSR)
                     .map_err(|error| self.error("copy", error))?;
-                let mut copy = File::from(created);
-                io::copy(&mut File::from(original), &mut copy)
-                    .and_then(|_| io::Seek::rewind(&mut copy))
-                    .map_err(|error| self.error("copy", error))?;
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                let interrupted = self.bounds.interrupted;
+                let copied = copy_sparse(&original, &created, size, &mut self.buffer, interrupted);
+                // What is copied in part is no part of the tree.
+                if !matches!(copied, Ok(true)) {
+                    let _ = rustix::fs::unlinkat(parent, &temporary, AtFlags::empty());
+                }
+                match copied {
+                    Ok(true) => {}
+                    Ok(false) => return Err(TreeError::Interrupted),
+                    Err(error) => return Err(self.error("copy", error)),
+                }
                 self.copies.insert(inode, self.current());
-                OwnedFd::from(copy)
+                created
             }
         };
         rustix::fs::renameat(parent, &temporary, parent, name)
@@ -380,7 +264,7 @@ impl Walk {
             rustix::fs::fchown(fd, uid, gid)
                 .map_err(|error| self.error("change the owner of", error))?;
         }
-        self.remove_attributes(fd)?;
+        remove_attributes(fd).map_err(|error| self.error("remove the attributes of", error))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
             .map_err(|error| self.error("set the mode of", error))?;
         rustix::fs::futimens(fd, &canonical_times())
@@ -394,27 +278,6 @@ impl Walk {
         )
     }
 
-    fn remove_attributes(&self, fd: BorrowedFd<'_>) -> Result<(), TreeError> {
-        let mut none: [u8; 0] = [];
-        let len = match rustix::fs::flistxattr(fd, &mut none) {
-            Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
-            Ok(len) => len,
-            Err(error) => return Err(self.error("list the attributes of", error)),
-        };
-        let mut names = vec![0u8; len];
-        let len = rustix::fs::flistxattr(fd, &mut names)
-            .map_err(|error| self.error("list the attributes of", error))?;
-        for name in names[..len].split(|byte| *byte == 0) {
-            // What a security module labels files with is the machine's, not the build's.
-            if name.is_empty() || name == b"security.selinux" {
-                continue;
-            }
-            rustix::fs::fremovexattr(fd, name)
-                .map_err(|error| self.error("remove an attribute of", error))?;
-        }
-        Ok(())
-    }
-
     /// Opens what was found to be `stat`, and nothing else.
     fn open(
         &self,
@@ -425,10 +288,16 @@ impl Walk {
     ) -> Result<OwnedFd, TreeError> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            // Not if it may be somebody's file too.
-            Err(Errno::ACCESS) if stat.st_nlink == 1 => {
+            Err(Errno::ACCESS) => {
                 self.chmod_unopened(parent, name, 0o600)?;
-                rustix::fs::openat(parent, name, flags, Mode::empty())
+                let opened = rustix::fs::openat(parent, name, flags, Mode::empty());
+                // It may have links outside of the tree, and there it stays as it was.
+                if let (Ok(fd), true) = (&opened, stat.st_nlink > 1) {
+                    let before = Mode::from_raw_mode(stat.st_mode & 0o7777);
+                    rustix::fs::fchmod(fd, before)
+                        .map_err(|error| self.error("set the mode of", error))?;
+                }
+                opened
             }
             opened => opened,
         }

@@ -1,0 +1,8 @@
+//! What `tests/tests/fuzz/checks/terminal.rs` says.
+
+#![no_main]
+
+#[path = "../../tests/tests/fuzz/checks/terminal.rs"]
+mod check;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| check::check(input));

@@ -1,0 +1,62 @@
+//! Build directories of failed builds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+
+use super::SandboxBuilder;
+use super::engine::Scratch;
+use crate::log::Tail;
+use crate::{BuildContext, BuildRequest};
+
+/// Moves the build directory of a failed build to where such are kept, as far as possible.
+pub(super) async fn keep_failed(
+    builder: &SandboxBuilder,
+    request: &BuildRequest,
+    scratch: &Arc<Scratch>,
+    context: &BuildContext,
+    tail: &mut Tail,
+) {
+    let Some(directory) = builder.options.keep_failed.clone() else {
+        return;
+    };
+    // There is nothing to look at after a built-in builder, as in Nix.
+    if request.derivation.builder.starts_with(b"builtin:") {
+        return;
+    }
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let name = format!(
+        "nix-build-{}-{}-{number}",
+        request.derivation.name,
+        std::process::id()
+    );
+    let scratch = scratch.clone();
+    let kept = directory.join(name);
+    let to = kept.clone();
+    let moved = builder
+        .blocking(move || {
+            use std::os::unix::fs::DirBuilderExt as _;
+            let build = scratch.build_dir();
+            // Private: what builders leave is not for other users.
+            let mut private = std::fs::DirBuilder::new();
+            let _ = private.recursive(true).mode(0o700).create(&directory);
+            let moved = std::fs::rename(&build, to);
+            if moved.is_ok() {
+                let _ = std::fs::create_dir(&build);
+            }
+            Ok(moved)
+        })
+        .await;
+    let line = match moved {
+        Ok(Ok(())) => format!("note: keeping build directory '{}'", kept.display()),
+        Ok(Err(error)) => format!("note: cannot keep the build directory: {error}"),
+        Err(_) => return,
+    };
+    let line = Bytes::from(line);
+    tail.push(&line);
+    // Whoever has cancelled the build does not wait for its log.
+    let _ = context.log.send(line).now_or_never();
+}

@@ -1,0 +1,119 @@
+//! SIGINT, SIGTERM and SIGHUP: all of them end a command in order, as in Nix.
+//!
+//! A command that has to end something by itself (a session, a server) takes [`Orderly`] and watches
+//! [`token`]. Any other command is dropped at its next wait, which removes what is temporary.
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CliError;
+
+/// How long blocking work may go on after a signal before the process ends.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+static TOKEN: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
+/// How many end by themselves.
+static ORDERLY: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+/// Cancelled by the first signal.
+pub fn token() -> CancellationToken {
+    TOKEN.clone()
+}
+
+/// As long as this is held, a signal drops nothing: whoever holds it ends by itself, soon after
+/// [`token`] is cancelled.
+pub struct Orderly(());
+
+impl Orderly {
+    pub fn begin() -> Self {
+        ORDERLY.send_modify(|count| *count += 1);
+        Self(())
+    }
+}
+
+impl Drop for Orderly {
+    fn drop(&mut self) {
+        ORDERLY.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Runs a command, and drops it when a signal comes.
+pub async fn watch(
+    command: impl Future<Output = Result<ExitCode, CliError>>,
+) -> Result<ExitCode, CliError> {
+    listen();
+    let dropped = async {
+        TOKEN.cancelled().await;
+        // The sender is never dropped.
+        let _ = ORDERLY.subscribe().wait_for(|count| *count == 0).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = command => outcome,
+        () = dropped => Err(CliError::Interrupted),
+    }
+}
+
+fn listen() {
+    let kinds = [
+        (SignalKind::interrupt(), true),
+        (SignalKind::terminate(), true),
+        // Ignored by `nohup`, whose purpose that is.
+        (SignalKind::hangup(), !is_ignored(SignalKind::hangup())),
+    ];
+    for (kind, _) in kinds.into_iter().filter(|(_, wanted)| *wanted) {
+        // Where it cannot be caught it ends the process all the same.
+        if let Ok(signal) = signal(kind) {
+            tokio::spawn(on_signal(signal, kind.as_raw_value()));
+        }
+    }
+}
+
+/// The first signal ends everything in order, the next one at once.
+async fn on_signal(mut signal: Signal, number: i32) {
+    while signal.recv().await.is_some() {
+        if TOKEN.is_cancelled() {
+            restore_terminal();
+            std::process::exit(128 + number);
+        }
+        SIGNAL.store(number, Ordering::Relaxed);
+        TOKEN.cancel();
+    }
+}
+
+/// Whether a signal has come.
+pub fn has_come() -> bool {
+    SIGNAL.load(Ordering::Relaxed) != 0
+}
+
+/// Whether the process was started with this signal ignored.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
+}
+
+/// How the terminal was when the program began.
+static MODE: LazyLock<Option<rustix::termios::Termios>> =
+    LazyLock::new(|| rustix::termios::tcgetattr(rustix::stdio::stdin()).ok());
+
+/// Remembers how the terminal is.
+pub fn save_terminal() {
+    LazyLock::force(&MODE);
+}
+
+/// Undoes what reading lines has changed, where that was given up halfway.
+pub fn restore_terminal() {
+    use rustix::termios::{OptionalActions, tcsetattr};
+    if let Some(mode) = &*MODE {
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, mode);
+    }
+}

@@ -1,0 +1,76 @@
+//! Limits of the process (`ulimit`) that are too low: an error that names them, no panic and no hang.
+
+use std::path::Path;
+use std::process::Command;
+
+use tvix_tests::local::{LocalWorld, instantiate, shell};
+use tvix_tests::program::run;
+
+const TVIX: &str = env!("CARGO_BIN_EXE_tvix");
+
+/// The same command, within limits that a shell sets first.
+fn limited(limits: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("{limits} && exec \"$@\""), "bash"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    shell.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+    shell
+}
+
+#[tokio::test]
+async fn low_limits_are_named() {
+    let world = LocalWorld::new().await;
+    let drv = world.write(&instantiate(shell("x", "echo > $out"))).await;
+    let mut command = super::build(&world);
+    command.arg(&drv);
+    for (limits, option) in [
+        ("ulimit -n 5", "ulimit -n"),
+        ("ulimit -n 6", "ulimit -n"),
+        ("ulimit -n 40", "ulimit -n"),
+    ] {
+        let ended = run(&mut limited(limits, &command)).expect(2);
+        assert!(!ended.err.contains("panicked"), "{limits}: {ended:#?}");
+        ended.says(&["error:", option]);
+    }
+    // The main thread has a stack of its own, so a small one is no trouble.
+    for limits in ["ulimit -s 64", "ulimit -s 200", "ulimit -s unlimited"] {
+        run(&mut limited(limits, &command)).expect(0);
+    }
+}
+
+#[test]
+fn too_little_address_space_and_too_few_threads_are_named() {
+    let mut command = Command::new(TVIX);
+    command.args(["eval", "--expr", "1 + 1"]);
+    for limits in ["ulimit -v 200000", "ulimit -v 400000"] {
+        let ended = run(&mut limited(limits, &command)).expect(2);
+        assert!(!ended.err.contains("panicked"), "{limits}: {ended:#?}");
+        ended.says(&["error:", "ulimit"]);
+    }
+    // Root may start any number of threads.
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("tvix");
+    std::fs::copy(TVIX, &program).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).unwrap();
+    for threads in 1..=4 {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.arg("bash").arg("-c");
+        command.arg(format!("ulimit -u {threads} && exec \"$@\""));
+        command.arg("bash").arg(&program);
+        command.args(["eval", "--expr", "1 + 1"]).current_dir("/");
+        let ended = run(&mut command);
+        // Other processes of this user count, too.
+        assert!(matches!(ended.code, Some(0 | 2)), "{threads}: {ended:#?}");
+        assert!(!ended.err.contains("panicked"), "{threads}: {ended:#?}");
+        if ended.code == Some(2) {
+            ended.says(&["ulimit -u"]);
+        }
+    }
+}

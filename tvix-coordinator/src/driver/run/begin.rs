@@ -1,0 +1,113 @@
+//! Beginning what takes a while: sources and builds, and builds that wait.
+
+use futures::FutureExt as _;
+use nix_compat::store_path::StorePath;
+use tokio_util::sync::CancellationToken;
+use tvix_build_api::{BuildContext, BuildRequest, SlotMessage};
+
+use super::{Done, Driver};
+use crate::driver::sources;
+use crate::driver::tasks::{self, BuildParts};
+use crate::machine::{BuildId, Input, StartBuild, Trouble};
+
+impl Driver {
+    /// Adds what refers to nothing together, as far as it is small.
+    pub(super) fn add_sources(&mut self, paths: Vec<StorePath>) {
+        let mut together = Vec::with_capacity(paths.len());
+        for path in paths {
+            match self.sources.get(&path) {
+                Some(offered) if offered.source.references.is_empty() => {
+                    together.push(offered.source.clone());
+                }
+                _ => self.add_source(path),
+            }
+        }
+        if !together.is_empty() {
+            let added = sources::add_small(self.store.clone(), together);
+            self.spawn(added.map(|(added, large)| Done::Sources(added, large)));
+        }
+    }
+
+    pub(super) fn add_source(&mut self, path: StorePath) {
+        let store = self.store.clone();
+        let offered = self.sources.get(&path).cloned();
+        let references = offered.iter().flat_map(|it| it.source.references.iter());
+        let references = references.filter(|reference| **reference != path);
+        let references = references.filter_map(|reference| self.sources.get(reference));
+        let references = references.cloned().collect();
+        self.spawn(async move {
+            let result = match offered {
+                Some(offered) => sources::add_source(store, offered.source, references).await,
+                None => {
+                    let message = format!("the contents of '{path}' are gone (a bug)");
+                    Err(Trouble {
+                        message,
+                        retryable: false,
+                    })
+                }
+            };
+            Done::Sources(vec![(path, result)], Vec::new())
+        });
+    }
+
+    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
+        if let Some(offered) = self.sources.get(&path) {
+            offered.tried.cancel();
+        }
+        if result.is_ok() {
+            self.sources.remove(&path);
+        }
+        self.tell(Input::SourceAdded { path, result });
+    }
+
+    pub(super) fn start_build(&mut self, start: StartBuild) {
+        let build = start.build;
+        let cancel = CancellationToken::new();
+        self.cancels.insert(build, cancel.clone());
+        let options = &self.parts.options;
+        let mut parts = BuildParts {
+            builder: self.parts.builders[start.builder].clone(),
+            request: BuildRequest {
+                drv_path: start.drv_path,
+                derivation: start.derivation,
+                inputs: Vec::new(),
+                limits: options.limits,
+                cores: options.cores,
+                store: Some(self.store.uri().clone()),
+            },
+            context: BuildContext {
+                inputs: self.store.clone(),
+                log: self.log.tagged(build.0),
+                cancel,
+                slot: self.slot.tagged(build.0),
+            },
+        };
+        match self.closures.of(start.inputs).into_complete() {
+            Ok(inputs) => {
+                parts.request.inputs = inputs;
+                let built = tasks::build(parts);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+            Err(inputs) => {
+                let built = tasks::build_with(parts, self.closures.clone(), inputs);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+        }
+    }
+
+    pub(super) fn slot_message(&mut self, message: SlotMessage) {
+        match message {
+            SlotMessage::Waiting { build, lock } => {
+                let build = BuildId(build);
+                self.tell(Input::BuildWaiting { build, lock });
+            }
+            SlotMessage::Ready { build, go } => {
+                let build = BuildId(build);
+                self.waiting.insert(build, go);
+                self.tell(Input::BuildReady { build });
+            }
+            // A kind of message that came after this was written needs nothing of it.
+            _ => {}
+        }
+    }
+}
