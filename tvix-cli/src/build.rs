@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use nix_compat::store_path::StoreDir;
+
 use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_eval_api::{EvalRequest, EvalSource, Evaluator};
@@ -18,14 +20,14 @@ use crate::{check, session, source, stores};
 
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
-    take_file(&mut args)?;
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
     for derivation in &mut args.derivations {
         *derivation = derivation_of_link(&store, derivation);
     }
+    take_file(&mut args)?;
     let (evaluator, request): (Arc<dyn Evaluator>, _) = if args.derivations.is_empty() {
-        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
+        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref(), true);
         (Arc::new(evaluator), source::request(&args.source))
     } else {
         let files = vec![store.real_store_dir().to_owned()];
