@@ -236,6 +236,11 @@ impl<'h> Interp<'h> {
                 let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
                 self.later(move |interp| interp.eval_text(text, base))
             }
+            EvalSource::Stdin { text, base } => {
+                let text: &'h [u8] = self.heap.alloc_slice_copy(text);
+                let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
+                self.later(move |interp| interp.eval_stdin(text, base))
+            }
             _ => return None,
         })
     }
