@@ -1,14 +1,13 @@
 //! Running a session of the coordinator: shown, logged, cancelled by Ctrl-C.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
-use tvix_coordinator::{BuildPolicy, Coordinator, Options, Report, Session, Status};
+use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, Options, Report, Session};
 use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
@@ -28,6 +27,12 @@ pub async fn run(
     request: EvalRequest,
     options: Options,
 ) -> Result<Report, CliError> {
+    if args.eval_store.is_some() {
+        return Err(CliError::Instead {
+            action: "keep derivations in another store",
+            instead: "--store",
+        });
+    }
     let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
@@ -38,10 +43,12 @@ pub async fn run(
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);
-    cancel_on_ctrl_c(&session);
-    let mut display = Display::new(dir.clone(), args.print_build_logs);
+    let _cancelling = cancel_on_ctrl_c(&session);
+    let mut display = Display::new(dir.clone(), shows_logs(args)?);
     while let Some(event) = session.next().await {
-        display.event(&event.event);
+        if is_shown(&event.event, args) {
+            display.event(&event.event);
+        }
         logs.event(&event.event);
         if let Some(events) = &mut events {
             events.write(&event)?;
@@ -55,6 +62,32 @@ pub async fn run(
     let failures = show_failures(&report, &dir, |drv_path| logs.path(drv_path));
     eprint!("{failures}");
     Ok(report)
+}
+
+/// Whether logs are shown on a terminal, too.
+fn shows_logs(args: &BuildingArgs) -> Result<bool, CliError> {
+    match args.log_format.as_deref() {
+        None | Some("raw" | "bar" | "multiline") => Ok(args.print_build_logs),
+        Some("bar-with-logs" | "raw-with-logs" | "multiline-with-logs") => Ok(true),
+        Some("internal-json") => Err(CliError::Instead {
+            action: "write logs as JSON",
+            instead: "--events FILE",
+        }),
+        Some(other) => Err(CliError::Option {
+            what: "--log-format".to_owned(),
+            message: format!("there is no format '{other}'"),
+        }),
+    }
+}
+
+fn is_shown(event: &BuildEvent, args: &BuildingArgs) -> bool {
+    match event {
+        BuildEvent::LogLine { .. } => !args.no_build_output && !args.quiet,
+        BuildEvent::BuildStarted { .. }
+        | BuildEvent::BuildSucceeded { .. }
+        | BuildEvent::SubstitutionStarted { .. } => !args.quiet,
+        _ => true,
+    }
 }
 
 /// What every machine has, as Nix has it: these are hints of where to build.
@@ -77,7 +110,8 @@ pub fn builder(
         .max_jobs
         .map(usize::from)
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let features = FEATURES.into_iter().map(str::to_owned);
+    let features = FEATURES.into_iter().filter(|_| !args.only_system_features);
+    let features = features.map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
         .features(features.chain(args.system_features.iter().cloned()))
@@ -86,7 +120,9 @@ pub fn builder(
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
         .ahead(ahead);
-    sandbox.systems.extend(args.extra_platforms.iter().cloned());
+    sandbox
+        .systems
+        .extend(args.system.iter().chain(&args.extra_platforms).cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;
     sandbox.max_memory = args.max_memory;
@@ -104,19 +140,24 @@ fn coordinator(
     options: Options,
 ) -> Result<Coordinator, CliError> {
     // Where only imports are built, there may well be none.
-    let builder = builder(args, store, options.policy != BuildPolicy::Imports)?;
+    let ahead = options.policy != BuildPolicy::Imports;
+    let limit = |limit: Option<u64>| limit.filter(|limit| *limit > 0);
     let options = Options {
         cores: args.cores,
         limits: BuildLimits {
-            wall_time: args.timeout.map(Duration::from_secs),
-            silence: args.max_silent_time.map(Duration::from_secs),
-            log_bytes: args.max_log_size,
+            wall_time: limit(args.timeout).map(Duration::from_secs),
+            silence: limit(args.max_silent_time).map(Duration::from_secs),
+            log_bytes: limit(args.max_log_size),
         },
+        max_substitutions: args.substitute.more.max_substitution_jobs,
         ..options
     };
-    Ok(Coordinator::new(evaluator, store.clone())
-        .with_builder(Arc::new(builder))
-        .with_options(options))
+    let coordinator = Coordinator::new(evaluator, store.clone()).with_options(options);
+    if args.max_jobs == Some(0) {
+        return Ok(coordinator);
+    }
+    let builder = builder(args, store, ahead)?;
+    Ok(coordinator.with_builder(Arc::new(builder)))
 }
 
 /// Whether something was found under a name that was asked for: it, or what is below it.
@@ -151,22 +192,15 @@ pub fn in_order_of(asked_for: &[String], report: &mut Report) {
 }
 
 /// The first Ctrl-C ends the session in order, the second one at once.
-fn cancel_on_ctrl_c(session: &Session) {
+fn cancel_on_ctrl_c(session: &Session) -> tokio_util::task::AbortOnDropHandle<()> {
     let cancel = session.cancellation();
-    tokio::spawn(async move {
+    let cancelling = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             cancel.cancel();
         }
         if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(2);
+            std::process::exit(i32::from(crate::exit::ERROR));
         }
     });
-}
-
-pub fn exit_code(report: &Report) -> ExitCode {
-    match report.status {
-        Status::Success => ExitCode::SUCCESS,
-        Status::BuildFailed => ExitCode::from(1),
-        Status::Error | Status::Cancelled => ExitCode::from(2),
-    }
+    tokio_util::task::AbortOnDropHandle::new(cancelling)
 }

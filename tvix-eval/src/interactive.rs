@@ -1,11 +1,15 @@
 //! Evaluating what people type: a line is an expression or definitions, or goes on on the next
 //! line.
 
+use tvix_eval_api::EvalSource;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
+use crate::fetch::is_pseudo_url;
 use crate::interp::Interp;
 use crate::ir::{AttrName, Expr};
-use crate::select::Selector;
+use crate::paths;
+use crate::select::{Selector, absolute};
 use crate::source::{Origin, Place, Pos, Source};
 use crate::syntax::{self, Scope, SyntaxError, SyntaxErrorKind};
 use crate::value::{Ref, Value};
@@ -87,6 +91,79 @@ impl<'h> Interp<'h> {
             }
             Err(error) => Err(self.syntax_error(&error)),
         }
+    }
+
+    /// Parses a typed expression; an error in its place says what is missing of it.
+    #[expect(clippy::type_complexity)]
+    pub fn parse_typed_expression(
+        &self,
+        text: &[u8],
+        base: &[u8],
+        scope: &Scope<'h>,
+    ) -> Result<std::result::Result<&'h Expr<'h>, Box<Error>>> {
+        let text = self.heap.alloc_slice_copy(text);
+        let Some(source) = self.sources.add(Origin::Text, text) else {
+            let message = "more than 4 GiB of Nix expressions";
+            return Err(Error::new(ErrorKind::Limit, message));
+        };
+        match syntax::parse(&self.syntax_context(base, scope), source) {
+            Ok(expr) => Ok(Ok(expr)),
+            Err(error) if error.is_unfinished() || in_comment(&error, source) => {
+                Ok(Err(self.syntax_error(&error)))
+            }
+            Err(error) => Err(self.syntax_error(&error)),
+        }
+    }
+
+    /// The syntax tree of a source, as `nix-instantiate --parse` prints it.
+    pub fn syntax_tree(&self, source: &EvalSource) -> Result<Vec<u8>> {
+        let (origin, text, base) = match source {
+            EvalSource::Expression { text, base } => {
+                (Origin::Text, text.clone().into_bytes(), absolute(base))
+            }
+            EvalSource::Stdin { text, base } => (Origin::Stdin, text.clone(), absolute(base)),
+            _ => {
+                let file = self.source_file(source)?;
+                let file: &'h [u8] = self.heap.alloc_slice_copy(&file);
+                let text = self.read_file(file)?;
+                (Origin::File(file), text, paths::dir_name(file).to_vec())
+            }
+        };
+        let text = self.heap.alloc_slice_copy(&text);
+        let Some(source) = self.sources.add(origin, text) else {
+            let message = "more than 4 GiB of Nix expressions";
+            return Err(Error::new(ErrorKind::Limit, message));
+        };
+        let scope = self.global_scope();
+        let cx = self.syntax_context(&base, &scope);
+        let parsed = syntax::parse_unresolved(&cx, source);
+        let expr = parsed.map_err(|error| self.syntax_error(&error))?;
+        let printed = syntax::print(&self.symbols, expr);
+        // Variables are looked up, though they are printed by name.
+        syntax::resolve(&cx, expr).map_err(|error| self.syntax_error(&error))?;
+        Ok(printed)
+    }
+
+    fn source_file(&self, source: &EvalSource) -> Result<Vec<u8>> {
+        let path = match source {
+            EvalSource::File(path) => match path.to_str().filter(|path| is_pseudo_url(path)) {
+                Some(url) => self.path_or_url(url.as_bytes())?,
+                None => absolute(path),
+            },
+            EvalSource::SearchPath(name) => self.search(name)?,
+            _ => return Err(Error::new(ErrorKind::Unsupported, "nothing to parse")),
+        };
+        self.imported_file(&path)
+    }
+
+    /// Where an entry of the search path is: what `<name>` stands for.
+    pub fn search(&self, name: &str) -> Result<Vec<u8>> {
+        let entries = &self.world.settings.search_path;
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(prefix, path)| (prefix.clone().into(), path.clone().into()))
+            .collect();
+        self.find_file(&entries, name.as_bytes())
     }
 
     /// Evaluates what [`Interp::parse_typed`] gave.

@@ -197,7 +197,7 @@ pub(crate) fn current_folder() -> Vec<u8> {
 }
 
 /// A path from the root.
-fn absolute(path: &Path) -> Vec<u8> {
+pub(crate) fn absolute(path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     match path.first() {
         Some(b'/') => paths::canonical(path),

@@ -4,6 +4,7 @@
 //! those that mean something here; the last assignment on the command line wins, whether it is an
 //! option of ours or a setting.
 
+mod configure;
 mod known;
 pub mod value;
 
@@ -114,10 +115,9 @@ fn id(name: &str) -> String {
 /// What the arguments of a subcommand set.
 pub fn assignments(matches: &ArgMatches) -> Assignments {
     let mut found = Vec::new();
-    if let (Some(pairs), Some(indices)) = (
-        given::<String>(matches, OPTION),
-        matches.indices_of(OPTION),
-    ) {
+    if let (Some(pairs), Some(indices)) =
+        (given::<String>(matches, OPTION), matches.indices_of(OPTION))
+    {
         let values: Vec<_> = pairs.zip(indices).collect();
         for pair in values.chunks_exact(2) {
             found.push((pair[0].1, pair[0].0.clone(), pair[1].0.clone()));
@@ -164,7 +164,11 @@ fn take_flag(
     }
     let indices = matches.indices_of(&id).into_iter().flatten();
     if matches!(setting.kind, Kind::Bool | Kind::Sandbox) {
-        let value = if name == setting.name { "true" } else { "false" };
+        let value = if name == setting.name {
+            "true"
+        } else {
+            "false"
+        };
         if let Some(index) = indices.last() {
             found.push((index, setting.name.to_owned(), value.to_owned()));
         }
@@ -201,7 +205,8 @@ mod tests {
         let own = Arg::new("cores").long("cores").action(ArgAction::Set);
         let command = Command::new("x").subcommand(Command::new("build").arg(own));
         let line = line.split(' ').map(|word| word.replace('_', " "));
-        let matches = with_arguments(command).get_matches_from(["x".to_owned()].into_iter().chain(line));
+        let matches =
+            with_arguments(command).get_matches_from(["x".to_owned()].into_iter().chain(line));
         let (_, matches) = matches.subcommand().unwrap();
         let assignments = assignments(matches);
         let known = assignments.known.iter().map(|assignment| {
@@ -215,8 +220,15 @@ mod tests {
     #[test]
     fn assignments_keep_their_order() {
         assert_eq!(
-            set("build --option cores 3 --substituters a_b --no-fallback --option extra-substituters c"),
-            ["cores=3", "substituters=a b", "fallback=false", "substituters+=c"]
+            set(
+                "build --option cores 3 --substituters a_b --no-fallback --option extra-substituters c"
+            ),
+            [
+                "cores=3",
+                "substituters=a b",
+                "fallback=false",
+                "substituters+=c"
+            ]
         );
         assert_eq!(set("build --option build-cores 3"), ["cores=3"]);
         assert_eq!(set("build --option nonsense 3"), ["?nonsense"]);

@@ -367,7 +367,7 @@ impl Machine {
                 "no builder can build for system '{system}'{}",
                 features.unwrap_or_default()
             );
-            return self.fail(id, FailureCause::Builder { message });
+            return self.fail(id, FailureCause::Unsuitable { message });
         }
         self.scheduler.push(&self.graph, id, suitable);
     }

@@ -18,7 +18,7 @@ const MOST_NESTED: u32 = 10_000;
 
 impl<'h> Interp<'h> {
     /// The file that importing a path reads: `default.nix` of a directory, links followed.
-    fn imported_file(&self, path: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn imported_file(&self, path: &[u8]) -> Result<Vec<u8>> {
         let resolved = self.resolve_existing(path)?;
         match self.known_kind(&resolved)? {
             Some(FileKind::Directory) => self.resolve_existing(&join(&resolved, b"default.nix")),
