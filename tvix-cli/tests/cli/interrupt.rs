@@ -45,7 +45,7 @@ async fn ctrl_c_ends_everything_in_order() {
     assert!(kill.unwrap().success());
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
     let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(2), "{rest:#?}");
+    assert_eq!(status.code(), Some(1), "{rest:#?}");
     assert!(
         rest.iter().any(|line| line.contains("cancelled")),
         "{rest:#?}"
