@@ -10,7 +10,9 @@ mod language;
 mod links;
 mod options;
 mod processes;
+mod repl;
 mod store;
+mod typed;
 
 use std::path::Path;
 use std::process::Command;
