@@ -5,35 +5,39 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use nix_compat::store_path::StoreDir;
-
 use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_eval_api::{EvalRequest, EvalSource, Evaluator};
 use tvix_store_api::Store as _;
+use tvix_store_api::local_fs::LocalStore;
 
-use crate::args::BuildArgs;
+use crate::args::{BuildArgs, SourceArgs};
 use crate::error::CliError;
+use crate::exit::{self, Failures};
 use crate::out_link::link_outputs;
+use crate::output;
+use crate::several::Several;
 use crate::store::{MOST_LINKS, derivation_of_link};
-use crate::{check, session, source, stores};
+use crate::{check, dry_run, session, source, stores};
 
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
+    if args.repair {
+        return Err(CliError::Instead {
+            action: "repair while building",
+            instead: "'tvix store repair'",
+        });
+    }
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
-    for derivation in &mut args.derivations {
-        *derivation = derivation_of_link(&store, derivation);
+    for input in args.inputs.iter_mut().filter(|_| !args.source.expr) {
+        *input = derivation_of_link(&store, input);
     }
-    take_file(&mut args)?;
-    let (evaluator, request): (Arc<dyn Evaluator>, _) = if args.derivations.is_empty() {
-        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref(), true);
-        (Arc::new(evaluator), source::request(&args.source))
-    } else {
-        let files = vec![store.real_store_dir().to_owned()];
-        let request = EvalRequest::new(EvalSource::Derivations(args.derivations.clone()));
-        (Arc::new(DrvEvaluator::new(dir.clone(), files)), request)
-    };
+    let evaluator = Several::new(requests(&args, &store)?);
+    let request = EvalRequest::attrs([""; 0]);
+    if args.dry_run {
+        return dry_run::run(&args.building, &store, Arc::new(evaluator), request).await;
+    }
     let options = Options {
         on_failure: match args.keep_going {
             true => OnFailure::Continue,
@@ -42,8 +46,9 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         record_derivations: true,
         ..Options::default()
     };
+    let evaluator = Arc::new(evaluator);
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
-    let mut out = crate::output::stdout();
+    let mut out = output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
     }
@@ -63,29 +68,60 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         roots.dedup();
         let cores = args.building.cores;
         if !check::run(&builder, &store, &roots, cores, keep.as_deref()).await? {
-            // As in Nix.
-            return Ok(ExitCode::from(104));
+            let failures = Failures::default().not_deterministic();
+            return Ok(ExitCode::from(failures.code()));
         }
     }
-    Ok(session::exit_code(&report))
+    Ok(exit::code(&report, &store).await)
 }
 
-/// What was given that is no derivation is the file to evaluate.
-fn take_file(args: &mut BuildArgs) -> Result<(), CliError> {
-    let is_derivation = |it: &&String| it.split('!').next().is_some_and(is_derivation);
-    let Some(file) = args.derivations.iter().find(|it| !is_derivation(it)) else {
-        return match args.derivations.first() {
-            Some(derivation) if !args.source.attrs.is_empty() => {
-                Err(CliError::AttributesOfDerivations(derivation.clone()))
-            }
-            _ => Ok(()),
-        };
+/// The sources in the order of the arguments: derivations that follow each other are one.
+fn requests(
+    args: &BuildArgs,
+    store: &LocalStore,
+) -> Result<Vec<(Arc<dyn Evaluator>, EvalRequest)>, CliError> {
+    let names_derivation = |it: &String| {
+        let path = it.split('!').next().unwrap_or_default();
+        !args.source.expr && is_derivation(path)
     };
-    if args.derivations.len() > 1 {
-        return Err(CliError::SeveralSources(file.clone()));
+    let derivations = args.inputs.iter().filter(|input| names_derivation(input));
+    let only_derivations = derivations.count() == args.inputs.len();
+    if let Some(derivation) = args.inputs.first()
+        && only_derivations
+        && args.source.files.is_empty()
+        && !args.source.attrs.is_empty()
+    {
+        return Err(CliError::AttributesOfDerivations(derivation.clone()));
     }
-    args.source.file = args.derivations.pop();
-    Ok(())
+    let evaluator = Arc::new(source::evaluator(&args.source.search, &args.building));
+    let mut sources = Vec::new();
+    if !args.source.files.is_empty() || args.inputs.is_empty() {
+        sources.extend(source::sources(&args.source, &[])?);
+    }
+    let others = SourceArgs {
+        files: Vec::new(),
+        ..args.source.clone()
+    };
+    for inputs in args
+        .inputs
+        .chunk_by(|a, b| names_derivation(a) == names_derivation(b))
+    {
+        match inputs.first().is_some_and(names_derivation) {
+            true => sources.push(EvalSource::Derivations(inputs.to_vec())),
+            false => sources.extend(source::sources(&others, inputs)?),
+        }
+    }
+    let files = || vec![store.real_store_dir().to_owned()];
+    let requests = source::requests(&args.source, sources)?.into_iter();
+    let requests = requests.map(|mut request| -> (Arc<dyn Evaluator>, EvalRequest) {
+        if !matches!(request.source, EvalSource::Derivations(_)) {
+            return (evaluator.clone(), request);
+        }
+        request.attr_paths.clear();
+        let evaluator = DrvEvaluator::new(store.store_dir().clone(), files());
+        (Arc::new(evaluator), request)
+    });
+    Ok(requests.collect())
 }
 
 /// Whether a file has the name of a derivation, or is a link that leads to such a file.

@@ -163,7 +163,7 @@ pub async fn substituters(
     let open = args.substituters.iter().map(|uri| {
         let access = Access::Read {
             keys: args.trusted_public_keys.clone(),
-            check: true,
+            check: !args.more.unsigned,
         };
         open_substituter(uri.clone(), access, network)
     });

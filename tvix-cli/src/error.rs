@@ -78,8 +78,25 @@ pub enum CliError {
         file: PathBuf,
         source: nix_compat::store_path::NameError,
     },
-    #[error("'{0}' is an expression: it can be built alone, and no derivations beside it")]
-    SeveralSources(String),
+    #[error("--expr needs an expression as an argument")]
+    NoExpression,
+    #[error("standard input ('-') can be read once only")]
+    StdinTwice,
+    #[error("cannot read standard input")]
+    Input(#[source] io::Error),
+    #[error("flakes are not supported: cannot evaluate '{0}'")]
+    Flake(String),
+    #[error("cannot {action}: use {instead}")]
+    Instead {
+        action: &'static str,
+        instead: &'static str,
+    },
+    #[error(transparent)]
+    Setting(#[from] crate::settings::SettingError),
+    #[error("build log of '{derivation}' is not available")]
+    NoLog { derivation: String },
+    #[error("cannot parse '{what}': {message}")]
+    Option { what: String, message: String },
     #[error("derivations have no attributes: '{0}' cannot be built with --attr")]
     AttributesOfDerivations(String),
     #[error("cannot read from the terminal")]

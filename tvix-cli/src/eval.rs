@@ -2,19 +2,20 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tvix_eval::error::{Error, ErrorKind, Result};
 use tvix_eval::interp::Interp;
 use tvix_eval::select::Selector;
 use tvix_eval::source::Pos;
 use tvix_eval::value::{ContextId, Ref};
-use tvix_eval::{Coercion, Evaluation, Failure};
-use tvix_eval_api::EvalRequest;
+use tvix_eval::{Coercion, Evaluation};
+use tvix_eval_api::{EvalRequest, EvalSource};
 
-use crate::args::EvalArgs;
+use crate::args::{EvalArgs, PrintArgs};
 use crate::error::CliError;
 use crate::output::say;
-use crate::{imports, source};
+use crate::{exit, imports, output, source};
 
 /// How a value is printed.
 #[derive(Clone, Copy)]
@@ -26,12 +27,12 @@ enum Format {
 }
 
 impl Format {
-    fn of(args: &EvalArgs) -> Self {
+    fn of(args: &PrintArgs) -> Self {
         let strict = args.strict;
         match args {
-            EvalArgs { json: true, .. } => Self::Json,
-            EvalArgs { raw: true, .. } => Self::Raw,
-            EvalArgs { xml: true, .. } => Self::Xml {
+            PrintArgs { json: true, .. } => Self::Json,
+            PrintArgs { raw: true, .. } => Self::Raw,
+            PrintArgs { xml: true, .. } => Self::Xml {
                 strict,
                 places: !args.no_location,
             },
@@ -41,48 +42,106 @@ impl Format {
 }
 
 /// Evaluates, prints, and returns the exit code.
-pub async fn run(mut args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
-    args.source.file = args.source.file.or(args.path.take());
-    let request = source::request(&args.source);
+pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     let evaluator = source::evaluator(
         &args.source.search,
-        args.building.store.as_ref(),
-        args.read_write_mode,
+        &args.building,
+        args.print.read_write_mode,
     );
-    let format = Format::of(&args);
-    let started = evaluator.start(move |interp| values(interp, &request, format));
+    let wanted = if args.print.find_file {
+        Wanted::Files(args.inputs)
+    } else {
+        let sources = source::sources(&args.source, &args.inputs)?;
+        match args.print.parse {
+            true => Wanted::Trees(sources),
+            false => Wanted::Values {
+                requests: source::requests(&args.source, sources)?,
+                format: Format::of(&args.print),
+            },
+        }
+    };
+    // What was printed before an error is printed, too.
+    let printed = Arc::new(Mutex::new(Vec::new()));
+    let out = printed.clone();
+    let started = evaluator.start(move |interp| {
+        let mut text = Vec::new();
+        let result = wanted.print(interp, &mut text);
+        *out.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        result
+    });
     let Evaluation { events, result } = match started {
         Ok(evaluation) => evaluation,
-        Err(failure) => return Ok(failed(&failure)),
-    };
-    imports::follow(events, &args.building, args.read_write_mode).await?;
-    match result.await {
-        Ok(Ok(text)) => {
-            let mut out = crate::output::stdout();
-            out.write_all(&text).map_err(CliError::Output)?;
-            out.flush().map_err(CliError::Output)?;
-            Ok(ExitCode::SUCCESS)
+        Err(failure) => {
+            anstream::eprintln!("{}", failure.rendered);
+            return Ok(ExitCode::from(exit::ERROR));
         }
-        Ok(Err(failure)) => Ok(failed(&failure)),
+    };
+    let failures = imports::follow(events, &args.building, args.print.read_write_mode).await?;
+    let result = result.await;
+    output::write(|out| {
+        let printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+        out.write_all(&printed)
+    })?;
+    match result {
+        Ok(Ok(())) => Ok(ExitCode::SUCCESS),
+        Ok(Err(failure)) => {
+            anstream::eprintln!("{}", failure.rendered);
+            let code = match failure.import {
+                Some(_) => failures.code(),
+                None => exit::ERROR,
+            };
+            Ok(ExitCode::from(code))
+        }
         Err(_) => {
-            say!("error: the evaluation ended early");
-            Ok(ExitCode::from(1))
+            anstream::eprintln!("error: the evaluation ended early");
+            Ok(ExitCode::from(exit::ERROR))
         }
     }
 }
 
-fn failed(failure: &Failure) -> ExitCode {
-    say!("{}", failure.rendered);
-    ExitCode::from(1)
+/// What is to be printed.
+enum Wanted {
+    Values {
+        requests: Vec<EvalRequest>,
+        format: Format,
+    },
+    /// Syntax trees.
+    Trees(Vec<EvalSource>),
+    /// Where entries of the search path are.
+    Files(Vec<String>),
+}
+
+impl Wanted {
+    fn print(self, interp: &Interp<'_>, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Values { requests, format } => requests
+                .iter()
+                .try_for_each(|request| values(interp, request, format, out)),
+            Self::Trees(sources) => sources.iter().try_for_each(|source| {
+                out.extend_from_slice(&interp.syntax_tree(source)?);
+                out.push(b'\n');
+                Ok(())
+            }),
+            Self::Files(names) => names.iter().try_for_each(|name| {
+                out.extend_from_slice(&interp.search(name)?);
+                out.push(b'\n');
+                Ok(())
+            }),
+        }
+    }
 }
 
 /// The values that were asked for, as text.
-fn values(interp: &Interp<'_>, request: &EvalRequest, format: Format) -> Result<Vec<u8>> {
+fn values(
+    interp: &Interp<'_>,
+    request: &EvalRequest,
+    format: Format,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let selector = Selector::new(interp, &request.args);
     let Some(source) = interp.source(&request.source) else {
         return Err(Error::new(ErrorKind::Unsupported, "nothing to evaluate"));
     };
-    let mut out = Vec::new();
     let whole = [String::new()];
     let paths = match request.attr_paths.is_empty() {
         true => &whole,
@@ -94,9 +153,9 @@ fn values(interp: &Interp<'_>, request: &EvalRequest, format: Format) -> Result<
         if selector.has_args() {
             cell = selector.called(interp, cell)?;
         }
-        write(interp, cell, format, &mut out)?;
+        write(interp, cell, format, out)?;
     }
-    Ok(out)
+    Ok(())
 }
 
 fn write<'h>(interp: &Interp<'h>, cell: Ref<'h>, format: Format, out: &mut Vec<u8>) -> Result<()> {

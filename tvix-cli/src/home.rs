@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use crate::output::say;
+
 /// The home directory as Nix determines it: `HOME`, unless that is a directory of another user, as
 /// it may be under `sudo`.
 pub fn directory() -> Option<PathBuf> {
@@ -19,7 +21,7 @@ pub fn directory() -> Option<PathBuf> {
         return home;
     };
     if own != *given {
-        anstream::eprintln!(
+        say!(
             "warning: $HOME ('{}') is not owned by you, falling back to the one defined in the 'passwd' file ('{}')",
             given.display(),
             own.display()

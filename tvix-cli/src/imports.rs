@@ -10,23 +10,25 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream};
 
 use crate::args::BuildingArgs;
 use crate::error::CliError;
+use crate::exit::Failures;
 use crate::output::say;
 use crate::{session, stores};
 
-/// Follows an evaluation to its end, and builds what it imports. `record` adds its derivations and
-/// sources to the store; where nothing is imported either, no store is opened.
+/// Follows an evaluation to its end, and builds what it imports; which kinds of failures there were.
+/// `record` adds its derivations and sources to the store; where nothing is imported either, no store is
+/// opened.
 pub async fn follow(
     events: EvalStream,
     building: &BuildingArgs,
     record: bool,
-) -> Result<(), CliError> {
+) -> Result<Failures, CliError> {
     let events = match record {
         true => Some(events),
         false => listen(events).await,
     };
     match events {
         Some(events) => realise(events, building, record).await,
-        None => Ok(()),
+        None => Ok(Failures::default()),
     }
 }
 
@@ -47,7 +49,11 @@ async fn listen(mut events: EvalStream) -> Option<Events> {
     }
 }
 
-async fn realise(events: Events, building: &BuildingArgs, record: bool) -> Result<(), CliError> {
+async fn realise(
+    events: Events,
+    building: &BuildingArgs,
+    record: bool,
+) -> Result<Failures, CliError> {
     let store = Arc::new(stores::open(building.store.clone()).await?);
     let events = Mutex::new(Some(events));
     let evaluator = StreamEvaluator::new(move |_| {
@@ -63,6 +69,5 @@ async fn realise(events: Events, building: &BuildingArgs, record: bool) -> Resul
         ..Options::default()
     };
     let request = EvalRequest::attrs([""; 0]);
-    session::run_imports(building, &store, Arc::new(evaluator), request, options).await?;
-    Ok(())
+    session::run_imports(building, &store, Arc::new(evaluator), request, options).await
 }

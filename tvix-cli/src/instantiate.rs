@@ -1,46 +1,64 @@
 //! `tvix instantiate`.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tvix_coordinator::{BuildPolicy, Options};
-use tvix_eval::NixEvaluator;
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root};
 use tvix_store_api::Store as _;
+use tvix_store_api::local_fs::LocalStore;
 
-use crate::args::InstantiateArgs;
+use crate::args::{EvalArgs, InstantiateArgs};
 use crate::error::CliError;
-use crate::{session, source, stores};
+use crate::several::{Several, asked_for};
+use crate::{eval, exit, session, source, stores};
 
 /// Adds derivations to the store, and returns the exit code.
-pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
-    args.source.file = args.source.file.or(args.path);
+pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
+    if args.eval || args.print.parse || args.print.find_file {
+        return eval::run(EvalArgs {
+            inputs: args.inputs,
+            source: args.source,
+            building: args.building,
+            print: args.print,
+            eval: true,
+        })
+        .await;
+    }
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
     let noted = Arc::new(Mutex::new(Noted::default()));
-    let evaluator = Noting {
-        evaluator: source::evaluator(&args.source.search, args.building.store.as_ref(), true),
-        noted: noted.clone(),
-    };
-    let request = source::request(&args.source);
-    let asked_for = request.attr_paths.clone();
+    let evaluator = source::evaluator(&args.source.search, &args.building, true);
+    let evaluator: Arc<dyn Evaluator> = Arc::new(evaluator);
+    let sources = source::sources(&args.source, &args.inputs)?;
+    let mut before = 0;
+    let requests = source::requests(&args.source, sources)?.into_iter();
+    let requests = requests.map(|request| -> (Arc<dyn Evaluator>, EvalRequest) {
+        let noting = Noting {
+            evaluator: evaluator.clone(),
+            asked_for: request.attr_paths.clone(),
+            before,
+            noted: noted.clone(),
+        };
+        before += asked_for(&request);
+        (Arc::new(noting), request)
+    });
+    let evaluator = Arc::new(Several::new(requests.collect()));
     let options = Options {
         policy: BuildPolicy::Imports,
-        record_derivations: true,
+        record_derivations: !args.dry_run,
         ..Options::default()
     };
-    let evaluator = Arc::new(evaluator);
+    let request = EvalRequest::attrs([""; 0]);
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
     // As in Nix, an attribute path is printed when all of it was evaluated, in their order.
-    let failed = noted.failed.iter().map(|name| {
-        let asked = asked_for.iter().position(|asked| belongs(name, asked));
-        asked.unwrap_or_default()
-    });
-    let failed = failed.min().unwrap_or(usize::MAX);
+    let failed = noted.failed.into_iter().min().unwrap_or(usize::MAX);
+    let mut number = 0;
     let mut out = crate::output::stdout();
     for found in &report.roots {
         if found.order.asked() >= Some(failed) {
@@ -50,16 +68,41 @@ pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
         let root =
             roots.find(|root| root.order == found.order && root.wanted.drv_path == found.drv_path);
         for output in root.iter().flat_map(|root| &root.wanted.outputs) {
-            let path = dir.display(&found.drv_path);
+            let mut shown = dir.display(&found.drv_path).to_string();
+            if let Some(link) = args.add_root.as_ref().filter(|_| !args.dry_run) {
+                number += 1;
+                shown = add_root(&store, link, number, &found.drv_path).await?;
+            }
             let written = match output.as_str() {
-                "out" => writeln!(out, "{path}"),
-                output => writeln!(out, "{path}!{output}"),
+                "out" => writeln!(out, "{shown}"),
+                output => writeln!(out, "{shown}!{output}"),
             };
             written.map_err(CliError::Output)?;
         }
     }
     out.flush().map_err(CliError::Output)?;
-    Ok(session::exit_code(&report))
+    Ok(exit::code(&report, &store).await)
+}
+
+/// Makes the link with a number, and returns where it is.
+async fn add_root(
+    store: &LocalStore,
+    link: &Path,
+    number: usize,
+    path: &nix_compat::store_path::StorePath,
+) -> Result<String, CliError> {
+    let mut name = link.as_os_str().to_owned();
+    if number > 1 {
+        name.push(format!("-{number}"));
+    }
+    let link = std::path::absolute(PathBuf::from(name)).map_err(|source| CliError::File {
+        action: "make the link",
+        file: link.to_owned(),
+        source,
+    })?;
+    let linked = store.add_root(&link, path).await;
+    linked.map_err(|error| CliError::OutLink(Box::new(error)))?;
+    Ok(link.display().to_string())
 }
 
 /// Whether a name is an attribute path that was asked for, or one below it.
@@ -73,30 +116,35 @@ fn belongs(name: &str, asked: &str) -> bool {
 struct Noted {
     /// With the outputs that were wanted.
     roots: Vec<Root>,
-    /// The attribute paths that could not be evaluated.
-    failed: Vec<String>,
+    /// The places of attribute paths that could not be evaluated.
+    failed: Vec<usize>,
 }
 
 /// An evaluator that takes note of what is found.
 #[derive(Debug)]
 struct Noting {
-    evaluator: NixEvaluator,
+    evaluator: Arc<dyn Evaluator>,
+    asked_for: Vec<String>,
+    /// How many attribute paths come before those of this one.
+    before: usize,
     noted: Arc<Mutex<Noted>>,
 }
 
 #[async_trait]
 impl Evaluator for Noting {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
-        let noted = self.noted.clone();
+        let (noted, before) = (self.noted.clone(), self.before);
+        let asked_for = self.asked_for.clone();
         let events = self.evaluator.evaluate(request).await?;
         let noted = events.inspect(move |event| {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                Ok(EvalEvent::Root(root)) => noted.roots.push(root.clone()),
+                Ok(EvalEvent::Root(root)) => noted.roots.push(root.clone().behind(before)),
                 Ok(_) => {}
                 Err(error) => {
                     let name = error.attr_path().unwrap_or_default();
-                    noted.failed.push(name.to_owned());
+                    let asked = asked_for.iter().position(|asked| belongs(name, asked));
+                    noted.failed.push(before + asked.unwrap_or_default());
                 }
             }
         });

@@ -2,10 +2,12 @@
 //!
 //! A command that has to end something by itself (a session, a server) takes [`Orderly`] and watches
 //! [`token`]. Any other command is dropped at its next wait, which removes what is temporary.
+//!
+//! A prompt takes SIGINT for itself ([`take_interrupts`]): there it ends a line, not the command.
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,10 +23,29 @@ static TOKEN: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new
 /// How many end by themselves.
 static ORDERLY: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Whether a prompt has SIGINT, and how many came since.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static INTERRUPTS: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
 /// Cancelled by the first signal.
 pub fn token() -> CancellationToken {
     TOKEN.clone()
+}
+
+/// Takes SIGINT for a prompt until the process ends. The receiver sees a change for each one.
+pub fn take_interrupts() -> watch::Receiver<usize> {
+    TAKEN.store(true, Ordering::Relaxed);
+    INTERRUPTS.subscribe()
+}
+
+/// Waits for the next signal that ends what is under way: the command, or the line of a prompt.
+pub async fn interrupted() {
+    let mut interrupts = INTERRUPTS.subscribe();
+    tokio::select! {
+        () = TOKEN.cancelled() => {}
+        // The sender is never dropped.
+        _ = interrupts.changed() => {}
+    }
 }
 
 /// As long as this is held, a signal drops nothing: whoever holds it ends by itself, soon after
@@ -79,6 +100,10 @@ fn listen() {
 /// The first signal ends everything in order, the next one at once.
 async fn on_signal(mut signal: Signal, number: i32) {
     while signal.recv().await.is_some() {
+        if number == SignalKind::interrupt().as_raw_value() && TAKEN.load(Ordering::Relaxed) {
+            INTERRUPTS.send_modify(|count| *count += 1);
+            continue;
+        }
         if TOKEN.is_cancelled() {
             restore_terminal();
             std::process::exit(128 + number);

@@ -56,7 +56,7 @@ fn say_what_lacks() {
         match text.and_then(|text| lack(os_error(text))) {
             Some(message) => {
                 say!("error: {message}");
-                std::process::exit(2);
+                std::process::exit(i32::from(crate::exit::ERROR));
             }
             None => default(info),
         }

@@ -5,85 +5,57 @@ mod build;
 mod caches;
 mod check;
 mod display;
+mod dry_run;
 mod error;
 mod eval;
 mod events;
-mod home;
-mod imports;
-mod instantiate;
-mod interrupt;
-mod limits;
-mod logs;
-mod out_link;
-mod output;
-mod repl;
-mod resolved;
-mod session;
-mod source;
-mod store;
-mod stores;
-mod valid_paths;
-
-use std::process::ExitCode;
-
-use clap::Parser as _;
-
-use args::{Args, Command};
+use error::CliError;
 use output::say;
+use settings::{Configure as _, Effect};
 
 fn main() -> ExitCode {
     limits::with_room(work).unwrap_or_else(|error| {
         say!("error: {error}");
-        ExitCode::from(2)
+        ExitCode::from(exit::ERROR)
     })
 }
 
 fn work() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        // Help and the version, which are the program's own text.
-        Err(error) if !error.use_stderr() => error.exit(),
-        Err(error) => {
-            say!("{}", error.render().ansi().to_string().trim_end());
-            return ExitCode::from(2);
-        }
+    let command = match command() {
+        Ok(command) => command,
+        Err(error) => return refuse(&error),
     };
+    match command.and_then(run) {
+        Ok(code) => code,
+        // The reader of our output has read enough.
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::from(exit::ERROR)
+        }
+        Err(error) => {
+            say!("{}", error::after("error", &error::describe(&error)));
+            ExitCode::from(exit::ERROR)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, CliError> {
     interrupt::save_terminal();
     tvix_store_api::local_fs::observe_lock_waits(|file| {
         say!("waiting for the lock '{}'...", file.display());
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(interrupt::watch(run(args.command)));
-            if interrupt::has_come() {
-                interrupt::restore_terminal();
-                runtime.shutdown_timeout(interrupt::GRACE);
-            }
-            outcome
-        }
-        Err(error) => Err(error::CliError::Runtime(error)),
-    };
-    match outcome {
-        Ok(code) => code,
-        // Whoever has read enough hangs up.
-        Err(error::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::from(2)
-        }
-        Err(error) => {
-            say!("{}", error::after("error", &error::describe(&error)));
-            match error {
-                // As in Nix, whichever signal it was.
-                error::CliError::Interrupted => ExitCode::from(1),
-                _ => ExitCode::from(2),
-            }
-        }
+        .build()
+        .map_err(CliError::Runtime)?;
+    let outcome = runtime.block_on(interrupt::watch(perform(command)));
+    if interrupt::has_come() {
+        interrupt::restore_terminal();
+        runtime.shutdown_timeout(interrupt::GRACE);
     }
+    outcome
 }
 
-async fn run(command: Command) -> Result<ExitCode, error::CliError> {
+async fn perform(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Build(args) => build::run(args).await,
         Command::Instantiate(args) => instantiate::run(args).await,
@@ -91,4 +63,59 @@ async fn run(command: Command) -> Result<ExitCode, error::CliError> {
         Command::Store(args) => store::run(args).await,
         Command::Repl(args) => repl::run(args).await,
     }
+}
+
+/// The command line, with the settings on it.
+fn command() -> Result<Result<Command, CliError>, clap::Error> {
+    let parser = settings::with_arguments(Args::command());
+    let matches = parser.try_get_matches_from(spelled_out(std::env::args_os()))?;
+    let mut command = Args::from_arg_matches(&matches)?.command;
+    let mut matches = &matches;
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
+    let assignments = settings::assignments(matches);
+    for name in &assignments.unknown {
+        say!("warning: unknown setting '{name}'");
+    }
+    for assignment in &assignments.known {
+        if assignment.setting.effect == Effect::None {
+            let name = assignment.setting.name;
+            say!("warning: setting '{name}' has no effect");
+        }
+        if let Err(error) = command.configure(assignment) {
+            return Ok(Err(error.into()));
+        }
+    }
+    Ok(Ok(command))
+}
+
+/// `--expr=EXPR` and `-EEXPR` as an option and an argument.
+fn spelled_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all = Vec::new();
+    let mut options = true;
+    for arg in args {
+        options &= arg != "--";
+        let text = arg.to_str().filter(|_| options).unwrap_or_default();
+        let expr = match text.strip_prefix("-E") {
+            Some(expr) if !expr.is_empty() => Some(("-E", expr)),
+            _ => text.strip_prefix("--expr=").map(|expr| ("--expr", expr)),
+        };
+        match expr {
+            Some((option, expr)) => all.extend([option.into(), expr.into()]),
+            None => all.push(arg),
+        }
+    }
+    all
+}
+
+/// Tells what is wrong with the arguments, or what was asked about them. The exit code is that of any
+/// error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Help and the version are the program's own text.
+    if !error.use_stderr() {
+        error.exit();
+    }
+    say!("{}", error.render().ansi().to_string().trim_end());
+    ExitCode::from(exit::ERROR)
 }

@@ -144,7 +144,8 @@ impl<'s> Resolver<'s> {
         outputs.any(|(_, path)| path.is_none())
     }
 
-    async fn read(&mut self, path: &StorePath) -> Result<Arc<Derivation>, String> {
+    /// A derivation as its file in the store has it.
+    pub async fn read(&mut self, path: &StorePath) -> Result<Arc<Derivation>, String> {
         if let Some(derivation) = self.read.get(path) {
             return Ok(derivation.clone());
         }

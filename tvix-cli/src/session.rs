@@ -1,14 +1,14 @@
 //! Running a session of the coordinator: shown, logged, cancelled by signals.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
-use tvix_coordinator::{BuildPolicy, Coordinator, Options, Report, Session, Status};
+use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, Options, Report, Session, Status};
 use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
@@ -18,6 +18,7 @@ use crate::caches;
 use crate::display::{Display, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
+use crate::exit::Failures;
 use crate::interrupt::{self, Orderly};
 use crate::logs::{self, BuildLogs};
 use crate::output::say;
@@ -36,19 +37,21 @@ pub async fn run(
     Ok(report)
 }
 
-/// The same for what an evaluation imports, which says itself what failed.
+/// The same for what an evaluation imports, which reports failures itself. Returns their kinds.
 pub async fn run_imports(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
     evaluator: Arc<dyn Evaluator>,
     request: EvalRequest,
     options: Options,
-) -> Result<(), CliError> {
+) -> Result<Failures, CliError> {
     let (mut report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
+    let failures = Failures::of(&report, store).await;
     report.failures.clear();
     report.skipped.clear();
     show(&report, store, log_shown);
-    interrupted(&report)
+    interrupted(&report)?;
+    Ok(failures)
 }
 
 fn show(report: &Report, store: &LocalStore, log_shown: bool) {
@@ -74,24 +77,29 @@ async fn run_quietly(
     request: EvalRequest,
     options: Options,
 ) -> Result<(Report, bool), CliError> {
+    if args.eval_store.is_some() {
+        return Err(CliError::Instead {
+            action: "keep derivations in another store",
+            instead: "--store",
+        });
+    }
     let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
     let mut coordinator = coordinator(args, store, evaluator, options)?;
-    let network = caches::Network {
-        netrc: &args.netrc_file,
-        transfer: &args.transfer,
-    };
+    let network = args.network();
     for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
         coordinator = coordinator.with_substituter(substituter, priority);
     }
     let mut session = coordinator.start(request);
     let _orderly = Orderly::begin();
-    cancel_when_interrupted(&session);
-    let mut display = Display::new(dir.clone(), args.print_build_logs);
+    let _cancelling = cancel_when_interrupted(&session);
+    let mut display = Display::new(dir.clone(), shows_logs(args)?);
     let log_shown = display.shows_logs();
     while let Some(event) = session.next().await {
-        display.event(&event.event);
+        if is_shown(&event.event, args) {
+            display.event(&event.event);
+        }
         logs.event(&event.event);
         if let Some(events) = &mut events {
             events.write(&event)?;
@@ -103,6 +111,32 @@ async fn run_quietly(
         events.flush()?;
     }
     Ok((report, log_shown))
+}
+
+/// Whether logs are shown on a terminal, too.
+fn shows_logs(args: &BuildingArgs) -> Result<bool, CliError> {
+    match args.log_format.as_deref() {
+        None | Some("raw" | "bar" | "multiline") => Ok(args.print_build_logs),
+        Some("bar-with-logs" | "raw-with-logs" | "multiline-with-logs") => Ok(true),
+        Some("internal-json") => Err(CliError::Instead {
+            action: "write logs as JSON",
+            instead: "--events FILE",
+        }),
+        Some(other) => Err(CliError::Option {
+            what: "--log-format".to_owned(),
+            message: format!("there is no format '{other}'"),
+        }),
+    }
+}
+
+fn is_shown(event: &BuildEvent, args: &BuildingArgs) -> bool {
+    match event {
+        BuildEvent::LogLine { .. } => !args.no_build_output && !args.quiet,
+        BuildEvent::BuildStarted { .. }
+        | BuildEvent::BuildSucceeded { .. }
+        | BuildEvent::SubstitutionStarted { .. } => !args.quiet,
+        _ => true,
+    }
 }
 
 /// Features that every machine has, as with Nix: they are hints of where to build.
@@ -125,7 +159,8 @@ pub fn builder(
         .max_jobs
         .map(usize::from)
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
-    let features = FEATURES.into_iter().map(str::to_owned);
+    let features = FEATURES.into_iter().filter(|_| !args.only_system_features);
+    let features = features.map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
         .max_jobs(jobs.unwrap_or(1))
         .sandbox_paths(args.sandbox_paths.iter().cloned())
@@ -133,12 +168,17 @@ pub fn builder(
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
         .ahead(ahead);
-    // Beside what the machine was found to have.
+    // Beside what the machine was found to have, unless the setting says what there is.
+    if args.only_system_features {
+        sandbox.features.clear();
+    }
     sandbox.features.extend(features);
     sandbox
         .features
         .extend(args.system_features.iter().cloned());
-    sandbox.systems.extend(args.extra_platforms.iter().cloned());
+    sandbox
+        .systems
+        .extend(args.system.iter().chain(&args.extra_platforms).cloned());
     sandbox.keep_failed = keep_failed(args, store);
     sandbox.max_processes = args.max_processes;
     sandbox.max_memory = args.max_memory;
@@ -156,34 +196,32 @@ fn coordinator(
     options: Options,
 ) -> Result<Coordinator, CliError> {
     // Where only imports are built, there may well be none.
-    let builder = builder(args, store, options.policy != BuildPolicy::Imports)?;
+    let ahead = options.policy != BuildPolicy::Imports;
+    let limit = |limit: Option<u64>| limit.filter(|limit| *limit > 0);
     let options = Options {
         cores: args.cores,
         limits: BuildLimits {
-            wall_time: args.timeout.map(Duration::from_secs),
-            silence: args.max_silent_time.map(Duration::from_secs),
-            log_bytes: args.max_log_size,
+            wall_time: limit(args.timeout).map(Duration::from_secs),
+            silence: limit(args.max_silent_time).map(Duration::from_secs),
+            log_bytes: limit(args.max_log_size),
         },
+        max_substitutions: args.substitute.more.max_substitution_jobs,
         ..options
     };
-    Ok(Coordinator::new(evaluator, store.clone())
-        .with_builder(Arc::new(builder))
-        .with_options(options))
+    let coordinator = Coordinator::new(evaluator, store.clone()).with_options(options);
+    if args.max_jobs == Some(0) {
+        return Ok(coordinator);
+    }
+    let builder = builder(args, store, ahead)?;
+    Ok(coordinator.with_builder(Arc::new(builder)))
 }
 
-/// A signal ends the session in order.
-fn cancel_when_interrupted(session: &Session) {
+/// An interrupt ends the session in order.
+fn cancel_when_interrupted(session: &Session) -> AbortOnDropHandle<()> {
     let cancel = session.cancellation();
-    tokio::spawn(async move {
-        interrupt::token().cancelled().await;
+    let cancelling = tokio::spawn(async move {
+        interrupt::interrupted().await;
         cancel.cancel();
     });
-}
-
-pub fn exit_code(report: &Report) -> ExitCode {
-    match report.status {
-        Status::Success => ExitCode::SUCCESS,
-        Status::BuildFailed => ExitCode::from(1),
-        Status::Error | Status::Cancelled => ExitCode::from(2),
-    }
+    AbortOnDropHandle::new(cancelling)
 }

@@ -1,5 +1,7 @@
 //! What the command line says is to be evaluated.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,47 +10,112 @@ use tvix_eval::fetch::{CachingFetcher, FetchOptions};
 use tvix_eval::search_path;
 use tvix_eval::world::Settings;
 use tvix_eval_api::{EvalRequest, EvalSource};
-use tvix_store_api::StoreUri;
 
-use crate::args::{SearchArgs, SourceArgs};
+use crate::args::{BuildingArgs, SearchArgs, SourceArgs};
+use crate::error::CliError;
 use crate::valid_paths::StorePaths;
 use crate::{home, stores};
 
-/// The request that the arguments make.
-pub fn request(args: &SourceArgs) -> EvalRequest {
+/// The sources that arguments name, in order: files, or expressions. Standard input is read if one
+/// of them is `-`.
+pub fn sources(args: &SourceArgs, inputs: &[String]) -> Result<Vec<EvalSource>, CliError> {
     let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let source = match (&args.expr, args.file.as_deref()) {
-        (Some(text), _) => EvalSource::Expression {
-            text: text.clone(),
-            base,
-        },
-        (None, None) => EvalSource::File("default.nix".into()),
-        (None, Some(file)) => match file.strip_prefix('<').and_then(|it| it.strip_suffix('>')) {
-            Some(name) => EvalSource::SearchPath(name.to_owned()),
-            None => EvalSource::File(file.into()),
-        },
+    if args.expr && inputs.is_empty() {
+        return Err(CliError::NoExpression);
+    }
+    let mut read = false;
+    let mut source = |text: &String, expr: bool| match (text.as_str(), expr) {
+        ("-", _) if std::mem::replace(&mut read, true) => Err(CliError::StdinTwice),
+        ("-", _) => Ok(EvalSource::Stdin {
+            text: read_stdin()?,
+            base: base.clone(),
+        }),
+        (text, true) => Ok(EvalSource::Expression {
+            text: text.to_owned(),
+            base: base.clone(),
+        }),
+        (file, false) => file_source(file),
     };
-    let mut request = EvalRequest::new(source);
-    request.attr_paths.clone_from(&args.attrs);
+    let files = args.files.iter().map(|file| (file, false));
+    let inputs = inputs.iter().map(|input| (input, args.expr));
+    let sources = files.chain(inputs);
+    let mut sources = sources
+        .map(|(text, expr)| source(text, expr))
+        .collect::<Result<Vec<_>, _>>()?;
+    if sources.is_empty() {
+        sources.push(EvalSource::File("default.nix".into()));
+    }
+    Ok(sources)
+}
+
+/// The source that a file argument names.
+pub fn file_source(file: &str) -> Result<EvalSource, CliError> {
+    if file.starts_with("flake:") {
+        return Err(CliError::Flake(file.to_owned()));
+    }
+    let entry = file.strip_prefix('<').and_then(|it| it.strip_suffix('>'));
+    Ok(match entry {
+        Some(name) if !name.is_empty() => EvalSource::SearchPath(name.to_owned()),
+        _ => EvalSource::File(file.into()),
+    })
+}
+
+fn read_stdin() -> Result<Vec<u8>, CliError> {
+    let mut text = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut text);
+    read.map_err(CliError::Input)?;
+    Ok(text)
+}
+
+/// The requests for sources that the arguments make.
+pub fn requests(args: &SourceArgs, sources: Vec<EvalSource>) -> Result<Vec<EvalRequest>, CliError> {
+    let arguments = arguments(args)?;
+    let requests = sources.into_iter().map(|source| {
+        let mut request = EvalRequest::new(source);
+        request.attr_paths.clone_from(&args.attrs);
+        request.args.clone_from(&arguments);
+        request
+    });
+    Ok(requests.collect())
+}
+
+/// The arguments of functions, as expressions.
+pub fn arguments(args: &SourceArgs) -> Result<BTreeMap<String, String>, CliError> {
+    let mut all = BTreeMap::new();
     for pair in args.args.chunks_exact(2) {
-        request.args.insert(pair[0].clone(), pair[1].clone());
+        all.insert(pair[0].clone(), pair[1].clone());
     }
     for pair in args.argstrs.chunks_exact(2) {
-        let mut literal = Vec::new();
-        tvix_eval::text::print::write_string(&mut literal, pair[1].as_bytes());
-        let literal = String::from_utf8_lossy(&literal).into_owned();
-        request.args.insert(pair[0].clone(), literal);
+        all.insert(pair[0].clone(), string_literal(pair[1].as_bytes()));
     }
-    request
+    for pair in args.args_from_files.chunks_exact(2) {
+        let file = Path::new(&pair[1]);
+        let contents = std::fs::read(file).map_err(|source| CliError::File {
+            action: "read",
+            file: file.to_owned(),
+            source,
+        })?;
+        all.insert(pair[0].clone(), string_literal(&contents));
+    }
+    if let Some(name) = &args.arg_from_stdin {
+        all.insert(name.clone(), string_literal(&read_stdin()?));
+    }
+    Ok(all)
+}
+
+fn string_literal(text: &[u8]) -> String {
+    let mut literal = Vec::new();
+    tvix_eval::text::print::write_string(&mut literal, text);
+    String::from_utf8_lossy(&literal).into_owned()
 }
 
 /// The evaluator for a store; `writes` says whether derivations and sources are added to it.
-pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>, writes: bool) -> NixEvaluator {
+pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> NixEvaluator {
     let mut settings = Settings::default();
     settings.home = home::directory();
     settings.search_path = search_path(search, settings.home.as_deref());
     settings.read_only = !writes;
-    let uri = store.cloned().unwrap_or_else(stores::usual);
+    let uri = building.store.clone().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
     let mib = search.max_eval_memory;
     settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
@@ -60,17 +127,42 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>, writes: bool) ->
     settings.allowed_uris = uris
         .flat_map(|uris| uris.split_whitespace().map(str::to_owned))
         .collect();
+    let more = &search.more;
+    settings.import_from_derivation = more.import_from_derivation;
+    settings.trace_verbose = more.trace_verbose;
+    if let Some(depth) = more.max_call_depth {
+        settings.limits.depth = depth;
+    }
+    let eval_system = more.eval_system.as_ref().filter(|it| !it.is_empty());
+    if let Some(system) = eval_system.or(more.system.as_ref()) {
+        settings.system.clone_from(system);
+    }
     let mut options = FetchOptions::default();
     options.ttl = Duration::from_secs(search.tarball_ttl);
+    let transfer = &building.transfer;
+    if let Some(seconds) = transfer.connect_timeout.filter(|seconds| *seconds > 0) {
+        options.connect_timeout = Duration::from_secs(seconds.into());
+    }
+    let stalled = transfer.stalled_download_timeout;
+    if let Some(seconds) = stalled.filter(|seconds| *seconds > 0) {
+        options.stall_timeout = Duration::from_secs(seconds.into());
+    }
+    if let Some(attempts) = transfer.download_attempts {
+        options.attempts = attempts.max(1);
+    }
     NixEvaluator::new(settings)
         .fetcher(CachingFetcher::new(options))
-        .valid_paths(StorePaths::new(store.cloned()))
+        .valid_paths(StorePaths::new(building.store.clone()))
 }
 
 /// The entries that were given, those of NIX_PATH and the channels, which restricted evaluation
-/// does not see.
+/// does not see. The setting `nix-path` replaces NIX_PATH and the channels.
 fn search_path(args: &SearchArgs, home: Option<&Path>) -> Vec<search_path::Entry> {
     let given = args.include.iter().map(|text| search_path::entry(text));
+    if let Some(entries) = &args.more.nix_path {
+        let entries = entries.iter().map(|text| search_path::entry(text));
+        return given.chain(entries).collect();
+    }
     let variable = std::env::var("NIX_PATH").unwrap_or_default();
     let mut entries: Vec<_> = given.chain(search_path::entries(&variable)).collect();
     if !args.restrict_eval {

@@ -88,7 +88,12 @@ pub enum FailureCause {
         /// What the builder said.
         failure: BuildFailure,
     },
-    /// No builder can build it, or all that can failed in themselves too often.
+    /// No builder builds for its system with the features that it requires.
+    Unsuitable {
+        /// What there is no builder for.
+        message: String,
+    },
+    /// All builders that can build it failed in themselves too often.
     Builder {
         /// What the last one said.
         message: String,
@@ -166,7 +171,9 @@ impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Build { failure } => fmt::Display::fmt(failure, f),
-            Self::Builder { message } | Self::Invalid { message } => f.write_str(message),
+            Self::Builder { message }
+            | Self::Unsuitable { message }
+            | Self::Invalid { message } => f.write_str(message),
             Self::Store { message } | Self::InputsGone { message } => f.write_str(message),
             Self::MissingInput { input } => {
                 write!(

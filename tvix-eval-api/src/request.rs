@@ -34,6 +34,14 @@ pub enum EvalSource {
         /// The folder.
         base: PathBuf,
     },
+    /// An expression that was read from standard input, and the folder that its relative paths
+    /// are relative to.
+    Stdin {
+        /// The expression.
+        text: Vec<u8>,
+        /// The folder.
+        base: PathBuf,
+    },
     /// `.drv` files, with the outputs wanted of each after a `!` and separated by commas; all of
     /// them if there is none.
     Derivations(Vec<String>),
@@ -48,6 +56,7 @@ impl EvalSource {
             Self::File(_) => "a file",
             Self::SearchPath(_) => "an entry of the search path",
             Self::Expression { .. } => "an expression",
+            Self::Stdin { .. } => "standard input",
             Self::Derivations(_) => ".drv files",
             Self::BuiltIn => "what it was made with",
         }

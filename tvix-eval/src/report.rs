@@ -52,7 +52,7 @@ impl Interp<'_> {
         let mut shown = 0;
         let mut truncated = false;
         for frame in error.trace.iter().rev() {
-            truncated |= shown >= MOST_SHOWN && !self.show_trace;
+            truncated |= shown >= MOST_SHOWN && !self.show_trace.get();
             if truncated && !frame.always {
                 continue;
             }

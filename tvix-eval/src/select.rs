@@ -197,7 +197,7 @@ pub(crate) fn current_folder() -> Vec<u8> {
 }
 
 /// A path from the root.
-fn absolute(path: &Path) -> Vec<u8> {
+pub(crate) fn absolute(path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     match path.first() {
         Some(b'/') => paths::canonical(path),
@@ -235,6 +235,11 @@ impl<'h> Interp<'h> {
                 let text: &'h [u8] = self.heap.alloc_slice_copy(text.as_bytes());
                 let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
                 self.later(move |interp| interp.eval_text(text, base))
+            }
+            EvalSource::Stdin { text, base } => {
+                let text: &'h [u8] = self.heap.alloc_slice_copy(text);
+                let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
+                self.later(move |interp| interp.eval_stdin(text, base))
             }
             _ => return None,
         })

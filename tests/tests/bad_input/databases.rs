@@ -55,7 +55,7 @@ async fn that_are_computed() {
     for name in ["computed-for-ever", "computed-large", "computed-elsewhere"] {
         let hostile = Hostile::new(name).await;
         for command in COMMANDS {
-            let ended = hostile.store(command).expect(2);
+            let ended = hostile.store(command).expect(1);
             ended.says(&["db.sqlite", "not the database of a store", "ValidPaths"]);
         }
     }
@@ -72,7 +72,7 @@ async fn whose_pages_lead_to_the_same_pages() {
         (COMMANDS[3], "more rows than it has room for"),
         (&["path-info", MISSING], "reading it takes no end"),
     ] {
-        let ended = hostile.store(command).expect(2);
+        let ended = hostile.store(command).expect(1);
         ended.says(&["db.sqlite", "damaged", problem]);
     }
 }
@@ -86,7 +86,7 @@ async fn whose_rows_are_long() {
     let update = "update ValidPaths set sigs = 'cache-1:' || printf('%.*c', 2000000, 'A')";
     database.execute(update, []).unwrap();
     drop(database);
-    let ended = hostile.store(&["path-info", ONE]).expect(2);
+    let ended = hostile.store(&["path-info", ONE]).expect(1);
     ended.says(&["db.sqlite", "too big"]);
 }
 
@@ -94,7 +94,7 @@ async fn whose_rows_are_long() {
 async fn whose_rows_are_something_else() {
     for name in ["wrong-types", "not-utf-8"] {
         let hostile = Hostile::new(name).await;
-        let ended = hostile.store(&["path-info", ONE]).expect(2);
+        let ended = hostile.store(&["path-info", ONE]).expect(1);
         ended.says(&["db.sqlite", ONE]);
     }
 }

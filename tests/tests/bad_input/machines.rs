@@ -25,7 +25,7 @@ async fn without_namespaces() {
     for path in sandbox_paths() {
         command.arg("--sandbox-path").arg(path.to_string());
     }
-    let ended = run(command.arg(&drv)).expect(2);
+    let ended = run(command.arg(&drv)).expect(1);
     assert_eq!(ended.out, [""; 0]);
     // What is missing, what to do about it, and how to go on without.
     ended.says(&[

@@ -35,7 +35,7 @@ async fn of_a_kind_that_is_not_supported() {
         "daemon",
         "ssh://host",
     ] {
-        build_in(&world, uri, &drv).expect(2).says(&[uri, "store"]);
+        build_in(&world, uri, &drv).expect(1).says(&[uri, "store"]);
     }
 }
 
@@ -52,7 +52,7 @@ async fn a_file_in_place_of_a_directory() {
         let spoiled = spoiled.to_str().unwrap().trim_end_matches('/');
         fs::write(spoiled, "in the way").unwrap();
         let root = root.to_str().unwrap();
-        let ended = build_in(&world, root, &drv).expect(2);
+        let ended = build_in(&world, root, &drv).expect(1);
         ended.says(&["cannot open store", root]);
         assert_eq!(fs::read_to_string(spoiled).unwrap(), "in the way");
     }
@@ -77,7 +77,7 @@ async fn that_an_ordinary_user_cannot_write() {
     command.arg(world.root()).arg(&drv);
     let root = world.root();
     run(&mut command)
-        .expect(2)
+        .expect(1)
         .says(&["cannot open store", root.to_str().unwrap()]);
     for part in ["nix/var/nix", "nix/var/nix/db", "nix/store"] {
         fs::set_permissions(root.join(part), fs::Permissions::from_mode(0o755)).unwrap();
@@ -97,7 +97,7 @@ async fn whose_database_is_garbage() {
     let garbage = "this is no database, and whoever reads it should say so. ".repeat(100);
     fs::write(&file, &garbage).unwrap();
     let root = root.to_str().unwrap();
-    let ended = build_in(&world, root, &drv).expect(2);
+    let ended = build_in(&world, root, &drv).expect(1);
     ended.says(&["cannot open store", root, "db.sqlite", "not a database"]);
     // It may be all that somebody has, so it is left as it is.
     assert_eq!(fs::read_to_string(&file).unwrap(), garbage);

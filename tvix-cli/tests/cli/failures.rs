@@ -14,7 +14,7 @@ async fn a_failed_build_shows_the_end_of_its_log_and_where_the_rest_is() {
     let world = LocalWorld::new().await;
     let script = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; exit 7";
     let drv = world.write(&instantiate(shell("talker", script))).await;
-    let ended = run(build(&world).arg(&drv)).expect(1);
+    let ended = run(build(&world).arg(&drv)).expect(100);
     assert_eq!(ended.out, [""; 0]);
     let (log, shown) = ended.err.split_once("error: ").unwrap();
     assert!(
@@ -55,10 +55,10 @@ async fn what_does_not_need_a_failure_goes_on_if_asked_to() {
     let before = world.valid().await;
 
     // The bad one is known first, by itself, so that what stops is not a matter of luck.
-    run(build(&world).args(["--max-jobs", "1", &first])).expect(1);
+    run(build(&world).args(["--max-jobs", "1", &first])).expect(100);
     assert_eq!(world.valid().await, before);
 
-    let ended = run(build(&world).args(["--keep-going", &first, &second])).expect(1);
+    let ended = run(build(&world).args(["--keep-going", &first, &second])).expect(100);
     assert_eq!(ended.out, [absolute(&good.output_path("out").unwrap())]);
     ended.says(&[
         &format!("build of '{}' failed", absolute(&bad.path)),
@@ -77,7 +77,7 @@ async fn what_failed_can_be_built_once_it_is_right() {
     let made = instantiate(shell("gated", "cat /gate > $out"));
     let drv = world.write(&made).await;
     let path = format!("/gate={}?", gate.display());
-    run(build(&world).args(["--sandbox-path", &path, &drv])).expect(1);
+    run(build(&world).args(["--sandbox-path", &path, &drv])).expect(100);
     fs::write(&gate, "open\n").unwrap();
     run(build(&world).args(["--sandbox-path", &path, &drv])).expect(0);
     assert_eq!(world.read(&made.output_path("out").unwrap()), "open\n");

@@ -13,8 +13,10 @@ mod links;
 mod options;
 mod paths;
 mod processes;
+mod repl;
 mod store;
 mod terminal;
+mod typed;
 
 use std::path::Path;
 use std::process::Command;

@@ -362,7 +362,7 @@ impl Machine {
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(derivation);
             let message = format!("no builder can build it: {reasons}");
-            return self.fail(id, FailureCause::Builder { message });
+            return self.fail(id, FailureCause::Unsuitable { message });
         }
         self.scheduler.push(&self.graph, id, suitable);
     }

@@ -122,7 +122,9 @@ impl Machine {
         // Only what was tried can be tried again.
         let tried = matches!(
             entry.cause,
-            FailureCause::Build { .. } | FailureCause::Builder { .. }
+            FailureCause::Build { .. }
+                | FailureCause::Builder { .. }
+                | FailureCause::Unsuitable { .. }
         );
         let id = *id;
         match decision {

@@ -53,7 +53,7 @@ impl<'h> Interp<'h> {
         }))
     }
 
-    fn root_env(&self) -> Env<'h> {
+    pub(crate) fn root_env(&self) -> Env<'h> {
         Env::new(self.heap, None, 0)
     }
 
@@ -76,29 +76,38 @@ impl<'h> Interp<'h> {
         base: &[u8],
         scope: &Scope<'h>,
     ) -> Result<&'h Expr<'h>> {
-        use std::os::unix::ffi::OsStrExt;
         let Some(source) = self.sources.add(origin, text) else {
             return Err(Error::new(
                 ErrorKind::Limit,
                 "more than 4 GiB of Nix expressions",
             ));
         };
+        let cx = self.syntax_context(base, scope, &|warning| self.syntax_warning(warning));
+        syntax::parse(&cx, source).map_err(|error| self.syntax_error(&error))
+    }
+
+    /// What the parser needs for a text whose relative paths are relative to `base`.
+    pub(crate) fn syntax_context<'a>(
+        &'a self,
+        base: &'a [u8],
+        scope: &'a Scope<'h>,
+        warn: &'a dyn Fn(syntax::SyntaxWarning),
+    ) -> syntax::Context<'a, 'h> {
         let settings = &self.world.settings;
         let home = match &settings.home {
             _ if settings.pure => Home::Forbidden,
             Some(home) => Home::At(home.as_os_str().as_bytes()),
             None => Home::Unknown,
         };
-        let cx = syntax::Context {
+        syntax::Context {
             heap: self.heap,
             symbols: &self.symbols,
             base,
             home,
             scope,
             depth_limit: MOST_NESTED,
-            warn: &|warning| self.syntax_warning(warning),
-        };
-        syntax::parse(&cx, source).map_err(|error| self.syntax_error(&error))
+            warn,
+        }
     }
 
     /// Evaluates a text in the scope of files.
@@ -106,6 +115,14 @@ impl<'h> Interp<'h> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.alloc_slice_copy(text);
         let expr = self.parse(Origin::Text, text, base, &scope)?;
+        self.eval(expr, self.root_env())
+    }
+
+    /// Evaluates a text that was read from standard input.
+    pub fn eval_stdin(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
+        let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
+        let text = self.heap.alloc_slice_copy(text);
+        let expr = self.parse(Origin::Stdin, text, base, &scope)?;
         self.eval(expr, self.root_env())
     }
 
@@ -193,7 +210,7 @@ impl<'h> Interp<'h> {
     }
 
     #[cold]
-    fn syntax_error(&self, error: &syntax::SyntaxError) -> Box<Error> {
+    pub(crate) fn syntax_error(&self, error: &syntax::SyntaxError) -> Box<Error> {
         let kind = ErrorKind::Syntax;
         let message = match error.other {
             Some(other) => format!("{error} at {}", self.place_text(other)),

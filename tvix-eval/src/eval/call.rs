@@ -38,7 +38,7 @@ impl<'h> Interp<'h> {
                         given += taken;
                         (lambda.body_after(taken), scope)
                     };
-                    if self.show_trace {
+                    if self.show_trace.get() {
                         let value = self.traced(lambda, body, scope, pos)?;
                         if given == args.len() {
                             return Ok(Step::Done(value));
@@ -107,7 +107,7 @@ impl<'h> Interp<'h> {
         scope: Env<'h>,
         pos: Pos,
     ) -> Result<Value<'h>> {
-        match self.show_trace {
+        match self.show_trace.get() {
             false => self.eval(body, scope),
             true => self.traced(lambda, body, scope, pos),
         }

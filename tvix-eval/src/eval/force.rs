@@ -1,5 +1,7 @@
 //! Turning thunks into values.
 
+use tvix_eval_api::RealiseError;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
@@ -266,5 +268,5 @@ fn is_transient(error: &Error) -> bool {
     matches!(
         error.kind,
         ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit
-    )
+    ) || matches!(error.import.as_deref(), Some(RealiseError::Cancelled))
 }

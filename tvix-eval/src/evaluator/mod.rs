@@ -103,8 +103,10 @@ impl NixEvaluator {
         self
     }
 
-    /// Ends what [`NixEvaluator::eval_to`] and [`NixEvaluator::work`] do soon after somebody sets
-    /// this to `true`. Streams end when they are dropped.
+    /// Ends an evaluation soon after this is set to `true`. What was begun by
+    /// [`NixEvaluator::start`] gets an error of kind [`Cancelled`](crate::error::ErrorKind::Cancelled)
+    /// for as long as it is `true`, and may go on once it is `false` again. Streams also end when
+    /// they are dropped.
     #[must_use]
     pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancelled = Some(flag);
@@ -123,6 +125,7 @@ impl NixEvaluator {
             natives: self.natives.clone(),
             fetcher: self.fetcher.clone(),
             valid_paths: self.valid_paths.clone(),
+            cancelled: self.cancelled.clone(),
         }
     }
 }
@@ -131,7 +134,10 @@ impl NixEvaluator {
 impl Evaluator for NixEvaluator {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
         match &request.source {
-            EvalSource::File(_) | EvalSource::SearchPath(_) | EvalSource::Expression { .. } => {}
+            EvalSource::File(_)
+            | EvalSource::SearchPath(_)
+            | EvalSource::Expression { .. }
+            | EvalSource::Stdin { .. } => {}
             other => {
                 return Err(EvalError::UnsupportedSource {
                     source_kind: other.kind().to_owned(),

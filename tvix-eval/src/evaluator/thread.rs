@@ -36,6 +36,8 @@ pub(super) struct Setup {
     pub(super) natives: Arc<[Native]>,
     pub(super) fetcher: Option<Arc<dyn Fetcher>>,
     pub(super) valid_paths: Option<Arc<dyn ValidPaths>>,
+    /// Ends what is being evaluated while it is `true`.
+    pub(super) cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Setup {
@@ -57,8 +59,14 @@ impl Setup {
         let (messages, receiver) = mpsc::channel(EVENTS);
         let (sender, answers) = std_mpsc::channel();
         let panicked = messages.clone();
+        let cancelled = self.cancelled.clone();
+        let flag = cancelled.clone();
         let work = move || {
-            let wire = Rc::new(Wire { messages, answers });
+            let wire = Rc::new(Wire {
+                messages,
+                answers,
+                cancelled: flag,
+            });
             let host: Rc<dyn Host> = wire.clone();
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
                 self.work(host, |interp| body(interp, &wire));
@@ -74,6 +82,7 @@ impl Setup {
             waiting: FuturesUnordered::new(),
             pool: Pool::default(),
             dropped: Arc::default(),
+            cancelled,
         })
     }
 }
@@ -110,6 +119,7 @@ enum Message {
 pub(super) struct Wire {
     messages: mpsc::Sender<Message>,
     answers: std_mpsc::Receiver<(u32, Answer)>,
+    cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Wire {
@@ -169,7 +179,8 @@ impl Host for Wire {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.messages.is_closed()
+        let cancelled = self.cancelled.as_ref();
+        self.messages.is_closed() || cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
@@ -183,13 +194,15 @@ pub(super) struct Events {
     waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
     pool: Pool,
     dropped: Arc<AtomicBool>,
+    cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Events {
     /// Has work done, and the fiber told so.
     fn background(&self, fiber: u32, work: Work) {
         let (done, is_done) = oneshot::channel();
-        let cancel = Cancel::new([self.dropped.clone()]);
+        let flags = [&self.dropped].into_iter().chain(&self.cancelled);
+        let cancel = Cancel::new(flags.cloned());
         // Work that cannot be begun leaves no result, which the fiber finds.
         let _ = self.pool.submit(work, cancel, move || {
             let _: Result<(), ()> = done.send(());

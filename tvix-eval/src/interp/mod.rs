@@ -49,7 +49,7 @@ pub struct Interp<'h> {
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
     /// Whether errors name every call.
-    pub(crate) show_trace: bool,
+    pub(crate) show_trace: Cell<bool>,
     /// Calls before the next look at limits and cancellation.
     pub(crate) calls_left: Cell<u32>,
     pub(crate) began: Instant,
@@ -134,7 +134,7 @@ impl<'h> Interp<'h> {
             world,
             depth: Cell::new(0),
             max_depth,
-            show_trace,
+            show_trace: Cell::new(show_trace),
             calls_left: Cell::new(CALLS_PER_LOOK),
             began: Instant::now(),
             stack_limit: Cell::new(0),

@@ -73,6 +73,13 @@ pub enum SyntaxWarning {
     },
 }
 
+impl SyntaxError {
+    /// Whether the text ends too early: more of it could make it right.
+    pub fn is_unfinished(&self) -> bool {
+        matches!(&self.kind, SyntaxErrorKind::Unexpected { found, .. } if *found == describe(Tok::Eof))
+    }
+}
+
 impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.kind.fmt(f)

@@ -72,6 +72,18 @@ pub fn parse_unresolved<'h>(
     Ok(cx.heap.alloc(expr))
 }
 
+/// Reads definitions, as the body of a set has them, as an expression of a set that is ready to be
+/// evaluated. It is not recursive.
+pub fn parse_definitions<'h>(
+    cx: &Context<'_, 'h>,
+    source: Source<'h>,
+) -> Result<&'h Expr<'h>, SyntaxError> {
+    let set = parser::Parser::new(cx, &source).definitions()?;
+    let set = cx.heap.alloc(set);
+    resolve(cx, set)?;
+    Ok(set)
+}
+
 /// The condition of the assertion that a text begins with, as [`print()`] writes it.
 pub(crate) fn assertion_text<'h>(cx: &Context<'_, 'h>, source: Source<'h>) -> Option<Vec<u8>> {
     let condition = parser::Parser::new(cx, &source).assertion()?;

@@ -104,6 +104,27 @@ impl<'c, 'h> Parser<'c, 'h> {
             Ok(expr) => self.want(Tok::Eof, &["end of file"]).map(|()| expr),
             Err(failed) => Err(failed),
         };
+        self.finished(parsed)
+    }
+
+    /// The whole text as definitions, at least one: the body of a set.
+    pub(super) fn definitions(&mut self) -> Result<Expr<'h>, SyntaxError> {
+        self.lx.advance();
+        let parsed = self.definitions_to_end();
+        self.finished(parsed)
+    }
+
+    fn definitions_to_end(&mut self) -> Parsed<Expr<'h>> {
+        let pos = self.lx.here();
+        if self.lx.tok == Tok::Eof {
+            return Err(self.unexpected(&[]));
+        }
+        let set = self.bindings(pos, false)?;
+        self.want(Tok::Eof, &["end of file", "'inherit'"])?;
+        Ok(Expr::AttrSet(self.heap.alloc(set)))
+    }
+
+    fn finished(&mut self, parsed: Parsed<Expr<'h>>) -> Result<Expr<'h>, SyntaxError> {
         parsed.map_err(|Failed| match (self.error.take(), self.lx.error.take()) {
             (Some(error), _) => error,
             (None, Some(error)) => *error,

@@ -1,0 +1,129 @@
+//! The settings that arguments follow.
+
+use std::path::PathBuf;
+
+use super::value::parse_jobs;
+use super::{Assignment, Configure, SettingError};
+use crate::args::{
+    BuildArgs, BuildingArgs, Command, EvalArgs, InstantiateArgs, ReplArgs, SearchArgs,
+    SubstituteArgs,
+};
+
+impl Configure for Command {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        match self {
+            Self::Build(args) => args.configure(assignment),
+            Self::Instantiate(InstantiateArgs {
+                source, building, ..
+            })
+            | Self::Eval(EvalArgs {
+                source, building, ..
+            })
+            | Self::Repl(ReplArgs {
+                source, building, ..
+            }) => {
+                source.search.configure(assignment)?;
+                building.configure(assignment)
+            }
+            Self::Store(_) => Ok(()),
+        }
+    }
+}
+
+impl Configure for BuildArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        if assignment.setting.name == "keep-going" {
+            self.keep_going = assignment.boolean()?;
+        }
+        self.source.search.configure(assignment)?;
+        self.building.configure(assignment)
+    }
+}
+
+impl Configure for SearchArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        match assignment.setting.name {
+            "abort-on-warn" => self.abort_on_warn = assignment.boolean()?,
+            "allow-import-from-derivation" => {
+                self.more.import_from_derivation = assignment.boolean()?;
+            }
+            "allowed-uris" => assignment.list(&mut self.allowed_uris)?,
+            "eval-system" => self.more.eval_system = Some(assignment.value.clone()),
+            "max-call-depth" => self.more.max_call_depth = Some(assignment.number()?),
+            "nix-path" => assignment.list(self.more.nix_path.get_or_insert_default())?,
+            "pure-eval" => {
+                self.pure_eval = assignment.boolean()?;
+                self.impure = !self.pure_eval;
+            }
+            "restrict-eval" => self.restrict_eval = assignment.boolean()?,
+            "show-trace" => self.show_trace = assignment.boolean()?,
+            "system" => self.more.system = Some(assignment.value.clone()),
+            "tarball-ttl" => self.tarball_ttl = assignment.number()?,
+            "trace-verbose" => self.more.trace_verbose = assignment.boolean()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Configure for SubstituteArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        match assignment.setting.name {
+            "max-substitution-jobs" => {
+                self.more.max_substitution_jobs = Some(assignment.number()?);
+            }
+            "require-sigs" => self.more.unsigned = !assignment.boolean()?,
+            "substitute" => self.no_substitute = !assignment.boolean()?,
+            "substituters" => assignment.list(&mut self.substituters)?,
+            "trusted-public-keys" => assignment.list(&mut self.trusted_public_keys)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Configure for BuildingArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        match assignment.setting.name {
+            "connect-timeout" => self.transfer.connect_timeout = Some(assignment.number()?),
+            "cores" => self.cores = assignment.number()?,
+            "download-attempts" => self.transfer.download_attempts = Some(assignment.number()?),
+            "extra-platforms" => assignment.list(&mut self.extra_platforms)?,
+            "keep-failed" => self.keep_failed = assignment.boolean()?,
+            "max-build-log-size" => self.max_log_size = assignment.limit()?,
+            "max-jobs" => {
+                let jobs = parse_jobs(&assignment.value);
+                self.max_jobs = Some(jobs.map_err(|_| assignment.should_be("a number or 'auto'"))?);
+            }
+            "max-silent-time" => self.max_silent_time = assignment.limit()?,
+            "netrc-file" => self.netrc_file = PathBuf::from(&assignment.value),
+            "sandbox" => {
+                (self.no_sandbox, self.relaxed_sandbox) = match assignment.value.as_str() {
+                    "relaxed" => (false, true),
+                    _ => {
+                        let on = assignment.boolean();
+                        let expected = "'true', 'false' or 'relaxed'";
+                        (!on.map_err(|_| assignment.should_be(expected))?, false)
+                    }
+                };
+            }
+            "sandbox-paths" => assignment.list(&mut self.sandbox_paths)?,
+            "store" => {
+                let uri = assignment.value.parse();
+                let uri = uri.map_err(|error| assignment.should_be(format!("a store: {error}")))?;
+                self.store = Some(uri);
+            }
+            "system" => self.system = Some(assignment.value.clone()),
+            "system-features" => {
+                assignment.list(&mut self.system_features)?;
+                self.only_system_features |= !assignment.append;
+            }
+            "timeout" => self.timeout = assignment.limit()?,
+            "stalled-download-timeout" => {
+                self.transfer.stalled_download_timeout = Some(assignment.number()?);
+            }
+            _ => {}
+        }
+        self.substitute.configure(assignment)
+    }
+}

@@ -1,0 +1,236 @@
+//! The settings of Nix.
+//!
+//! Names and kinds are those that `nix config show --json` of C++ Nix 2.34.8 lists.
+
+/// A setting of Nix.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What values it has.
+    pub kind: Kind,
+    /// Older names.
+    pub aliases: &'static [&'static str],
+    /// What it does here.
+    pub effect: Effect,
+    /// The arguments of ours that say the same, by their ids.
+    pub options: &'static [&'static str],
+}
+
+/// What values a setting has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// A number, perhaps with a unit.
+    Number,
+    /// Any text.
+    Text,
+    /// Words separated by spaces.
+    List,
+    /// `true`, `false` or `relaxed`.
+    Sandbox,
+    /// A number or `auto`.
+    Jobs,
+}
+
+/// What a setting does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It is followed.
+    Used,
+    /// There is nothing to be set, and nothing to be said about that: the setting enables what is
+    /// always enabled, or is about what does not exist here.
+    Settled,
+    /// None: a warning says so.
+    None,
+}
+
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    aliases: &'static [&'static str],
+    effect: Effect,
+    options: &'static [&'static str],
+) -> Setting {
+    Setting {
+        name,
+        kind,
+        aliases,
+        effect,
+        options,
+    }
+}
+
+/// Finds a setting by a name, and whether `extra-` was before it.
+pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
+    let named = |name: &str| {
+        let mut all = SETTINGS.iter();
+        all.find(|setting| setting.name == name || setting.aliases.contains(&name))
+    };
+    if let Some(setting) = named(name) {
+        return Some((setting, false));
+    }
+    let setting = named(name.strip_prefix("extra-")?)?;
+    (setting.kind == Kind::List).then_some((setting, true))
+}
+
+/// All of them, by name.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    setting("abort-on-warn", Kind::Bool, &[], Effect::Used, &["abort_on_warn"]),
+    setting("accept-flake-config", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("access-tokens", Kind::List, &[], Effect::None, &[]),
+    setting("allow-dirty", Kind::Bool, &[], Effect::None, &[]),
+    setting("allow-dirty-locks", Kind::Bool, &[], Effect::None, &[]),
+    setting("allow-import-from-derivation", Kind::Bool, &[], Effect::Used, &[]),
+    setting("allow-new-privileges", Kind::Bool, &[], Effect::None, &[]),
+    setting("allow-symlinked-store", Kind::Bool, &[], Effect::None, &[]),
+    setting("allow-unsafe-native-code-during-evaluation", Kind::Bool, &[], Effect::None, &[]),
+    setting("allowed-impure-host-deps", Kind::List, &[], Effect::None, &[]),
+    setting("allowed-uris", Kind::List, &[], Effect::Used, &["allowed_uris"]),
+    setting("allowed-users", Kind::List, &[], Effect::Settled, &[]),
+    setting("always-allow-substitutes", Kind::Bool, &[], Effect::None, &[]),
+    setting("auto-allocate-uids", Kind::Bool, &[], Effect::None, &[]),
+    setting("auto-optimise-store", Kind::Bool, &[], Effect::None, &[]),
+    setting("bash-prompt", Kind::Text, &[], Effect::None, &[]),
+    setting("bash-prompt-prefix", Kind::Text, &[], Effect::None, &[]),
+    setting("bash-prompt-suffix", Kind::Text, &[], Effect::None, &[]),
+    setting("build-dir", Kind::Text, &[], Effect::None, &[]),
+    setting("build-hook", Kind::List, &[], Effect::None, &[]),
+    setting("build-poll-interval", Kind::Number, &[], Effect::None, &[]),
+    setting("build-users-group", Kind::Text, &[], Effect::None, &[]),
+    setting("builders", Kind::Text, &[], Effect::Settled, &[]),
+    setting("builders-use-substitutes", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("commit-lock-file-summary", Kind::Text, &["commit-lockfile-summary"], Effect::None, &[]),
+    setting("compress-build-log", Kind::Bool, &["build-compress-log"], Effect::None, &[]),
+    setting("connect-timeout", Kind::Number, &[], Effect::Used, &["connect_timeout"]),
+    setting("cores", Kind::Number, &["build-cores"], Effect::Used, &["cores"]),
+    setting("debugger-on-trace", Kind::Bool, &[], Effect::None, &[]),
+    setting("debugger-on-warn", Kind::Bool, &[], Effect::None, &[]),
+    setting("diff-hook", Kind::Text, &[], Effect::None, &[]),
+    setting("download-attempts", Kind::Number, &[], Effect::Used, &["download_attempts"]),
+    setting("download-buffer-size", Kind::Number, &[], Effect::None, &[]),
+    setting("download-speed", Kind::Number, &[], Effect::None, &[]),
+    setting("eval-attrset-update-layer-rhs-threshold", Kind::Number, &[], Effect::None, &[]),
+    setting("eval-cache", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("eval-profile-file", Kind::Text, &[], Effect::None, &[]),
+    setting("eval-profiler", Kind::Text, &[], Effect::None, &[]),
+    setting("eval-profiler-frequency", Kind::Number, &[], Effect::None, &[]),
+    setting("eval-system", Kind::Text, &[], Effect::Used, &[]),
+    setting("experimental-features", Kind::List, &[], Effect::Settled, &[]),
+    setting("external-builders", Kind::List, &[], Effect::None, &[]),
+    setting("extra-platforms", Kind::List, &[], Effect::Used, &["extra_platforms"]),
+    setting("fallback", Kind::Bool, &["build-fallback"], Effect::Settled, &[]),
+    setting("filter-syscalls", Kind::Bool, &[], Effect::None, &[]),
+    setting("flake-registry", Kind::Text, &[], Effect::None, &[]),
+    setting("fsync-metadata", Kind::Bool, &[], Effect::None, &[]),
+    setting("fsync-store-paths", Kind::Bool, &[], Effect::None, &[]),
+    setting("gc-reserved-space", Kind::Number, &[], Effect::None, &[]),
+    setting("hashed-mirrors", Kind::List, &[], Effect::None, &[]),
+    setting("http-connections", Kind::Number, &["binary-caches-parallel-connections"], Effect::None, &[]),
+    setting("http2", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("id-count", Kind::Number, &[], Effect::None, &[]),
+    setting("ignore-try", Kind::Bool, &[], Effect::None, &[]),
+    setting("ignored-acls", Kind::List, &[], Effect::None, &[]),
+    setting("impersonate-linux-26", Kind::Bool, &["build-impersonate-linux-26"], Effect::None, &[]),
+    setting("impure-env", Kind::List, &[], Effect::None, &[]),
+    setting("json-log-path", Kind::Text, &[], Effect::None, &[]),
+    setting("keep-build-log", Kind::Bool, &["build-keep-log"], Effect::None, &[]),
+    setting("keep-derivations", Kind::Bool, &["gc-keep-derivations"], Effect::None, &[]),
+    setting("keep-env-derivations", Kind::Bool, &["env-keep-derivations"], Effect::None, &[]),
+    setting("keep-failed", Kind::Bool, &[], Effect::Used, &["keep_failed"]),
+    setting("keep-going", Kind::Bool, &[], Effect::Used, &["keep_going"]),
+    setting("keep-outputs", Kind::Bool, &["gc-keep-outputs"], Effect::None, &[]),
+    setting("lint-absolute-path-literals", Kind::Text, &[], Effect::None, &[]),
+    setting("lint-short-path-literals", Kind::Text, &[], Effect::None, &[]),
+    setting("lint-url-literals", Kind::Text, &[], Effect::None, &[]),
+    setting("log-lines", Kind::Number, &[], Effect::Settled, &[]),
+    setting("max-build-log-size", Kind::Number, &["build-max-log-size"], Effect::Used, &["max_log_size"]),
+    setting("max-call-depth", Kind::Number, &[], Effect::Used, &[]),
+    setting("max-free", Kind::Number, &[], Effect::None, &[]),
+    setting("max-jobs", Kind::Jobs, &["build-max-jobs"], Effect::Used, &["max_jobs"]),
+    setting("max-silent-time", Kind::Number, &["build-max-silent-time"], Effect::Used, &["max_silent_time"]),
+    setting("max-substitution-jobs", Kind::Number, &["substitution-max-jobs"], Effect::Used, &[]),
+    setting("min-free", Kind::Number, &[], Effect::None, &[]),
+    setting("min-free-check-interval", Kind::Number, &[], Effect::None, &[]),
+    setting("nar-buffer-size", Kind::Number, &[], Effect::None, &[]),
+    setting("narinfo-cache-meta-ttl", Kind::Number, &[], Effect::None, &[]),
+    setting("narinfo-cache-negative-ttl", Kind::Number, &[], Effect::None, &[]),
+    setting("narinfo-cache-positive-ttl", Kind::Number, &[], Effect::None, &[]),
+    setting("netrc-file", Kind::Text, &[], Effect::Used, &["netrc_file"]),
+    setting("nix-path", Kind::List, &[], Effect::Used, &[]),
+    setting("nix-shell-always-looks-for-shell-nix", Kind::Bool, &[], Effect::None, &[]),
+    setting("nix-shell-shebang-arguments-relative-to-script", Kind::Bool, &[], Effect::None, &[]),
+    setting("plugin-files", Kind::List, &[], Effect::None, &[]),
+    setting("post-build-hook", Kind::Text, &[], Effect::None, &[]),
+    setting("pre-build-hook", Kind::Text, &[], Effect::None, &[]),
+    setting("preallocate-contents", Kind::Bool, &[], Effect::None, &[]),
+    setting("print-missing", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("pure-eval", Kind::Bool, &[], Effect::Used, &["pure_eval", "impure"]),
+    setting("require-drop-supplementary-groups", Kind::Bool, &[], Effect::None, &[]),
+    setting("require-sigs", Kind::Bool, &[], Effect::Used, &[]),
+    setting("restrict-eval", Kind::Bool, &[], Effect::Used, &["restrict_eval"]),
+    setting("run-diff-hook", Kind::Bool, &[], Effect::None, &[]),
+    setting("sandbox", Kind::Sandbox, &["build-use-chroot", "build-use-sandbox"], Effect::Used, &["no_sandbox", "relaxed_sandbox"]),
+    setting("sandbox-build-dir", Kind::Text, &[], Effect::None, &[]),
+    setting("sandbox-dev-shm-size", Kind::Text, &[], Effect::None, &[]),
+    setting("sandbox-fallback", Kind::Bool, &[], Effect::None, &[]),
+    setting("sandbox-paths", Kind::List, &["build-chroot-dirs", "build-sandbox-paths"], Effect::Used, &["sandbox_paths"]),
+    setting("secret-key-files", Kind::List, &[], Effect::None, &[]),
+    setting("show-trace", Kind::Bool, &[], Effect::Used, &["show_trace"]),
+    setting("ssl-cert-file", Kind::Text, &[], Effect::None, &[]),
+    setting("stalled-download-timeout", Kind::Number, &[], Effect::Used, &["stalled_download_timeout"]),
+    setting("start-id", Kind::Number, &[], Effect::None, &[]),
+    setting("store", Kind::Text, &[], Effect::Used, &["store"]),
+    setting("substitute", Kind::Bool, &["build-use-substitutes"], Effect::Used, &["no_substitute"]),
+    setting("substituters", Kind::List, &["binary-caches"], Effect::Used, &["substituters"]),
+    setting("sync-before-registering", Kind::Bool, &[], Effect::None, &[]),
+    setting("system", Kind::Text, &[], Effect::Used, &[]),
+    setting("system-features", Kind::List, &[], Effect::Used, &["system_features"]),
+    setting("tarball-ttl", Kind::Number, &[], Effect::Used, &["tarball_ttl"]),
+    setting("timeout", Kind::Number, &["build-timeout"], Effect::Used, &["timeout"]),
+    setting("trace-function-calls", Kind::Bool, &[], Effect::None, &[]),
+    setting("trace-import-from-derivation", Kind::Bool, &[], Effect::None, &[]),
+    setting("trace-verbose", Kind::Bool, &[], Effect::Used, &[]),
+    setting("trust-tarballs-from-git-forges", Kind::Bool, &[], Effect::None, &[]),
+    setting("trusted-public-keys", Kind::List, &["binary-cache-public-keys"], Effect::Used, &["trusted_public_keys"]),
+    setting("trusted-substituters", Kind::List, &["trusted-binary-caches"], Effect::None, &[]),
+    setting("trusted-users", Kind::List, &[], Effect::Settled, &[]),
+    setting("upgrade-nix-store-path-url", Kind::Text, &[], Effect::None, &[]),
+    setting("use-case-hack", Kind::Bool, &[], Effect::None, &[]),
+    setting("use-cgroups", Kind::Bool, &[], Effect::None, &[]),
+    setting("use-registries", Kind::Bool, &[], Effect::None, &[]),
+    setting("use-sqlite-wal", Kind::Bool, &[], Effect::None, &[]),
+    setting("use-xdg-base-directories", Kind::Bool, &[], Effect::None, &[]),
+    setting("user-agent-suffix", Kind::Text, &[], Effect::None, &[]),
+    setting("warn-dirty", Kind::Bool, &[], Effect::Settled, &[]),
+    setting("warn-large-path-threshold", Kind::Number, &[], Effect::None, &[]),
+    setting("warn-short-path-literals", Kind::Bool, &[], Effect::None, &[]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = SETTINGS
+            .iter()
+            .flat_map(|setting| setting.aliases.iter().chain([&setting.name]))
+            .collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn only_lists_are_added_to() {
+        assert!(find("extra-substituters").is_some_and(|(_, append)| append));
+        assert!(find("extra-platforms").is_some_and(|(_, append)| !append));
+        assert!(find("extra-extra-platforms").is_some_and(|(_, append)| append));
+        assert!(find("extra-cores").is_none());
+        assert!(find("binary-caches").is_some());
+    }
+}

@@ -1,0 +1,243 @@
+//! Settings with Nix's names: `--option NAME VALUE`, `--NAME VALUE`, `--NAME` and `--no-NAME`.
+//!
+//! The table in [`known`] lists the settings of Nix. Groups of arguments implement [`Configure`] for
+//! those that mean something here; the last assignment on the command line wins, whether it is an
+//! option of ours or a setting.
+
+mod configure;
+mod known;
+pub mod value;
+
+use std::collections::HashSet;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use thiserror::Error;
+
+pub use known::{Effect, Kind, Setting, find};
+
+/// A setting and what it is set to.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// Its value, as typed.
+    pub value: String,
+    /// Whether the value is added to what is there (`extra-NAME`).
+    pub append: bool,
+}
+
+/// Why a setting cannot be set.
+#[derive(Debug, Error)]
+#[error("setting '{name}' has invalid value '{value}': it should be {expected}")]
+pub struct SettingError {
+    name: &'static str,
+    value: String,
+    expected: String,
+}
+
+/// Arguments that settings change.
+pub trait Configure {
+    /// Changes what the setting is about, if that is among these arguments.
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError>;
+}
+
+/// What a line of arguments sets, in order.
+#[derive(Debug, Default)]
+pub struct Assignments {
+    /// What is set.
+    pub known: Vec<Assignment>,
+    /// Names that no setting has.
+    pub unknown: Vec<String>,
+}
+
+const OPTION: &str = "option";
+
+/// Adds `--option`, and each setting as an option of its own, to every subcommand. They are not shown
+/// in its help, except for `--option`.
+pub fn with_arguments(mut command: Command) -> Command {
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    if names.is_empty() {
+        let own = command.get_arguments().filter_map(Arg::get_long);
+        let own: HashSet<String> = own.map(str::to_owned).collect();
+        return command.args_override_self(true).args(arguments(&own));
+    }
+    for name in names {
+        command = command.mut_subcommand(name, with_arguments);
+    }
+    command
+}
+
+fn arguments(own: &HashSet<String>) -> Vec<Arg> {
+    let option = Arg::new(OPTION)
+        .long(OPTION)
+        .num_args(2)
+        .value_names(["NAME", "VALUE"])
+        .action(ArgAction::Append)
+        .help("Set the setting NAME of Nix to VALUE, as in nix.conf; 'extra-NAME' adds to a list");
+    let mut all = vec![option];
+    let mut add = |name: String, takes_value: bool| {
+        if own.contains(&name) {
+            return;
+        }
+        let arg = Arg::new(id(&name)).long(name).hide(true);
+        all.push(match takes_value {
+            true => arg
+                .value_name("VALUE")
+                .allow_hyphen_values(true)
+                .action(ArgAction::Append),
+            false => arg.action(ArgAction::SetTrue),
+        });
+    };
+    for setting in known::SETTINGS {
+        match setting.kind {
+            Kind::Bool => {
+                add(setting.name.to_owned(), false);
+                add(format!("no-{}", setting.name), false);
+            }
+            Kind::Sandbox => add(setting.name.to_owned(), false),
+            _ => add(setting.name.to_owned(), true),
+        }
+        if setting.kind == Kind::List {
+            add(format!("extra-{}", setting.name), true);
+        }
+    }
+    all
+}
+
+fn id(name: &str) -> String {
+    format!("setting:{name}")
+}
+
+/// What the arguments of a subcommand set.
+pub fn assignments(matches: &ArgMatches) -> Assignments {
+    let mut found = Vec::new();
+    if let (Some(pairs), Some(indices)) =
+        (given::<String>(matches, OPTION), matches.indices_of(OPTION))
+    {
+        let values: Vec<_> = pairs.zip(indices).collect();
+        for pair in values.chunks_exact(2) {
+            found.push((pair[0].1, pair[0].0.clone(), pair[1].0.clone()));
+        }
+    }
+    for setting in known::SETTINGS {
+        for name in [
+            setting.name.to_owned(),
+            format!("no-{}", setting.name),
+            format!("extra-{}", setting.name),
+        ] {
+            take_flag(matches, setting, &name, &mut found);
+        }
+    }
+    found.sort_by_key(|(index, ..)| *index);
+    let mut assignments = Assignments::default();
+    for (index, name, value) in found {
+        match find(&name) {
+            Some((setting, append)) if !overridden(matches, setting, index) => {
+                assignments.known.push(Assignment {
+                    setting,
+                    value,
+                    append,
+                });
+            }
+            Some(_) => {}
+            None => assignments.unknown.push(name),
+        }
+    }
+    assignments
+}
+
+fn take_flag(
+    matches: &ArgMatches,
+    setting: &Setting,
+    name: &str,
+    found: &mut Vec<(usize, String, String)>,
+) {
+    let id = id(name);
+    if !matches!(matches.try_contains_id(&id), Ok(true))
+        || matches.value_source(&id) != Some(ValueSource::CommandLine)
+    {
+        return;
+    }
+    let indices = matches.indices_of(&id).into_iter().flatten();
+    if matches!(setting.kind, Kind::Bool | Kind::Sandbox) {
+        let value = if name == setting.name {
+            "true"
+        } else {
+            "false"
+        };
+        if let Some(index) = indices.last() {
+            found.push((index, setting.name.to_owned(), value.to_owned()));
+        }
+        return;
+    }
+    let values = matches.get_many::<String>(&id).into_iter().flatten();
+    for (value, index) in values.zip(indices) {
+        found.push((index, name.to_owned(), value.clone()));
+    }
+}
+
+fn given<'m, T: Clone + Send + Sync + 'static>(
+    matches: &'m ArgMatches,
+    id: &str,
+) -> Option<impl Iterator<Item = &'m T> + use<'m, T>> {
+    matches.try_get_many::<T>(id).ok().flatten()
+}
+
+/// Whether an option of ours that says the same comes later.
+fn overridden(matches: &ArgMatches, setting: &Setting, index: usize) -> bool {
+    setting.options.iter().any(|id| {
+        let is_known = matches!(matches.try_contains_id(id), Ok(true));
+        is_known
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+            && matches.indices_of(id).and_then(Iterator::max) > Some(index)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(line: &str) -> Vec<String> {
+        let own = Arg::new("cores").long("cores").action(ArgAction::Set);
+        let command = Command::new("x").subcommand(Command::new("build").arg(own));
+        let line = line.split(' ').map(|word| word.replace('_', " "));
+        let matches =
+            with_arguments(command).get_matches_from(["x".to_owned()].into_iter().chain(line));
+        let (_, matches) = matches.subcommand().unwrap();
+        let assignments = assignments(matches);
+        let known = assignments.known.iter().map(|assignment| {
+            let sign = if assignment.append { "+=" } else { "=" };
+            format!("{}{sign}{}", assignment.setting.name, assignment.value)
+        });
+        let unknown = assignments.unknown.iter().map(|name| format!("?{name}"));
+        known.chain(unknown).collect()
+    }
+
+    #[test]
+    fn assignments_keep_their_order() {
+        assert_eq!(
+            set(
+                "build --option cores 3 --substituters a_b --no-fallback --option extra-substituters c"
+            ),
+            [
+                "cores=3",
+                "substituters=a b",
+                "fallback=false",
+                "substituters+=c"
+            ]
+        );
+        assert_eq!(set("build --option build-cores 3"), ["cores=3"]);
+        assert_eq!(set("build --option nonsense 3"), ["?nonsense"]);
+        assert_eq!(set("build --option extra-cores 3"), ["?extra-cores"]);
+    }
+
+    #[test]
+    fn what_comes_last_wins() {
+        assert_eq!(set("build --option cores 3 --cores 4"), [""; 0]);
+        assert_eq!(set("build --cores 4 --option cores 3"), ["cores=3"]);
+    }
+}

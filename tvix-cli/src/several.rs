@@ -1,0 +1,70 @@
+//! Several sources in one session.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream;
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalSource, EvalStream, Evaluator};
+
+/// Evaluates requests one after the other.
+///
+/// Names of what was found begin with the number of the request, from 0 on, as if the requests were
+/// elements of a list; where there is only one, they are its own. Roots are in the order of requests.
+#[derive(Debug)]
+pub struct Several {
+    requests: Vec<(Arc<dyn Evaluator>, EvalRequest)>,
+}
+
+impl Several {
+    pub fn new(requests: Vec<(Arc<dyn Evaluator>, EvalRequest)>) -> Self {
+        Self { requests }
+    }
+}
+
+/// How many things a request asks for: places of roots of the next one begin behind them.
+pub fn asked_for(request: &EvalRequest) -> usize {
+    match &request.source {
+        EvalSource::Derivations(derivations) => derivations.len(),
+        _ => request.attr_paths.len().max(1),
+    }
+}
+
+fn numbered(number: usize, name: &str) -> String {
+    match name {
+        "" => number.to_string(),
+        name => format!("{number}.{name}"),
+    }
+}
+
+#[async_trait]
+impl Evaluator for Several {
+    async fn evaluate(&self, _: EvalRequest) -> Result<EvalStream, EvalError> {
+        if let [(evaluator, request)] = &self.requests[..] {
+            return evaluator.evaluate(request.clone()).await;
+        }
+        let mut before = 0;
+        let requests = self.requests.iter().enumerate().map(|(number, it)| {
+            let place = before;
+            before += asked_for(&it.1);
+            (number, place, it.clone())
+        });
+        let requests: Vec<_> = requests.collect();
+        let streams =
+            stream::iter(requests).then(|(number, before, (evaluator, request))| async move {
+                let events = match evaluator.evaluate(request).await {
+                    Ok(events) => events,
+                    Err(error) => return stream::iter([Err(error)]).boxed(),
+                };
+                let numbered = events.map(move |event| match event {
+                    Ok(EvalEvent::Root(mut root)) => {
+                        root.name = numbered(number, &root.name);
+                        Ok(EvalEvent::Root(root.behind(before)))
+                    }
+                    event => event,
+                });
+                numbered.boxed()
+            });
+        Ok(streams.flatten().boxed())
+    }
+}
