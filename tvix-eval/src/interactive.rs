@@ -58,7 +58,8 @@ impl<'h> Interp<'h> {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
         };
-        let cx = self.syntax_context(base, scope, &|warning| self.syntax_warning(warning));
+        let quiet = |_| {};
+        let cx = self.syntax_context(base, scope, &quiet);
         let first = match syntax::parse_definitions(&cx, source) {
             Ok(set) => return Ok(Typed::Definitions(set)),
             Err(error) => error,
@@ -79,6 +80,8 @@ impl<'h> Interp<'h> {
         {
             return Err(self.syntax_error(unbound));
         }
+        let warn = |warning| self.syntax_warning(warning);
+        let cx = self.syntax_context(base, scope, &warn);
         match syntax::parse(&cx, source) {
             Ok(expr) if !second.is_unfinished() => Ok(Typed::Expression(expr)),
             Ok(_) => Ok(Typed::Unfinished(self.syntax_error(&second))),
@@ -135,7 +138,8 @@ impl<'h> Interp<'h> {
             return Err(Error::new(ErrorKind::Limit, message));
         };
         let scope = self.global_scope();
-        let cx = self.syntax_context(&base, &scope, &|_| {});
+        let quiet = |_| {};
+        let cx = self.syntax_context(&base, &scope, &quiet);
         let parsed = syntax::parse_unresolved(&cx, source);
         let expr = parsed.map_err(|error| self.syntax_error(&error))?;
         let printed = syntax::print(&self.symbols, expr);

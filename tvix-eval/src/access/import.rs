@@ -82,7 +82,8 @@ impl<'h> Interp<'h> {
                 "more than 4 GiB of Nix expressions",
             ));
         };
-        let cx = self.syntax_context(base, scope, &|warning| self.syntax_warning(warning));
+        let warn = |warning| self.syntax_warning(warning);
+        let cx = self.syntax_context(base, scope, &warn);
         syntax::parse(&cx, source).map_err(|error| self.syntax_error(&error))
     }
 
@@ -93,6 +94,7 @@ impl<'h> Interp<'h> {
         scope: &'a Scope<'h>,
         warn: &'a dyn Fn(syntax::SyntaxWarning),
     ) -> syntax::Context<'a, 'h> {
+        use std::os::unix::ffi::OsStrExt as _;
         let settings = &self.world.settings;
         let home = match &settings.home {
             _ if settings.pure => Home::Forbidden,
@@ -191,7 +193,7 @@ impl<'h> Interp<'h> {
     }
 
     #[cold]
-    fn syntax_warning(&self, warning: syntax::SyntaxWarning) {
+    pub(crate) fn syntax_warning(&self, warning: syntax::SyntaxWarning) {
         match warning {
             syntax::SyntaxWarning::OrAsName { start, end } => {
                 let place = self.place_text(start);

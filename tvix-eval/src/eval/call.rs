@@ -257,10 +257,10 @@ impl<'h> Interp<'h> {
     #[cold]
     fn in_derivation(&self, mut error: Box<Error>, arg: Ref<'h>, pos: Pos) -> Box<Error> {
         let is_called = matches!(arg.get(), Value::Attrs(_));
-        if is_called && self.show_trace {
+        if is_called && self.show_trace.get() {
             error = error.within(internal::FUNCTION, "while calling anonymous lambda");
         }
-        if pos.is_some() && (!is_called || self.show_trace) {
+        if pos.is_some() && (!is_called || self.show_trace.get()) {
             error = error.within(pos, "from call site");
         }
         error
