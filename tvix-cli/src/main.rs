@@ -9,6 +9,31 @@ mod dry_run;
 mod error;
 mod eval;
 mod events;
+mod exit;
+mod home;
+mod imports;
+mod instantiate;
+mod interrupt;
+mod limits;
+mod logs;
+mod out_link;
+mod output;
+mod repl;
+mod resolved;
+mod session;
+mod settings;
+mod several;
+mod source;
+mod store;
+mod stores;
+mod valid_paths;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use args::{Args, Command};
 use error::CliError;
 use output::say;
 use settings::{Configure as _, Effect};
