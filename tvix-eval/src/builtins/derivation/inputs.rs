@@ -58,6 +58,8 @@ fn add_closure(interp: &Interp<'_>, derivation: &mut Derivation, root: StorePath
         }
         derivation.input_srcs.insert(path.clone());
         if !path.is_derivation() {
+            let references = interp.references_of(&path)?.unwrap_or_default();
+            queue.extend(references.iter().cloned());
             continue;
         }
         let known = interp.known_derivation(&path)?;
