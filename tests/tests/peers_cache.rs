@@ -25,7 +25,7 @@ use tvix_store_api::{MemoryStore, PathInfo, Store, StoreError, StoreExt as _};
 use tvix_tests::local::{LocalWorld, absolute};
 use tvix_tests::nix;
 
-const COMPRESSIONS: [&str; 6] = ["none", "xz", "bzip2", "gzip", "zstd", "br"];
+const COMPRESSIONS: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
 
 fn key() -> SigningKey {
     SigningKey::from_seed("ours-1", &[3; 32]).unwrap()
@@ -285,18 +285,51 @@ async fn floating_outputs_that_nix_built() {
     );
     assert_eq!(ended.out, built);
     assert!(!ended.err.contains("fetching"), "{}", ended.err);
+    let distrusted = ended.err;
     let root = world.beside("trusting");
     let ended = build(&root, &key().verifying_key().to_string());
     assert_eq!(ended.out, built);
     assert!(ended.err.contains("fetching"), "{}", ended.err);
     // Its input may be begun on the chance.
     assert!(!ended.err.contains("-top.drv"), "{}", ended.err);
+    // What is not believed is mentioned once, and which cache it is of.
+    let mentioned = |err: &str| err.matches("realisations of").count();
+    assert_eq!(mentioned(&distrusted), 1, "{distrusted}");
+    assert!(distrusted.contains(&uri), "{distrusted}");
+    assert_eq!(mentioned(&ended.err), 0, "{}", ended.err);
+    // What we copy to a cache has both forms, and Nix builds by that of its version.
+    let ours = world.beside("ours");
+    let copy = format!("file://{}?secret-key={}", ours.display(), secret.display());
+    let mut command = Command::new(tvix_tests::program::tvix());
+    command
+        .args(["store", "copy", "--from"])
+        .arg(world.beside("distrusting"));
+    command.args(["--to", &copy]).args(&built);
+    tvix_tests::program::run(&mut command).expect(0);
+    for folder in ["realisations", "build-trace-v2"] {
+        let count = fs::read_dir(ours.join(folder)).unwrap().count();
+        assert!(count >= 2, "{folder}: {count}");
+    }
+    let fresh = world.beside("nix-fresh");
+    fs::create_dir_all(&fresh).unwrap();
+    let mut command = nix::command("nix-build", &fresh);
+    command.args(experimental).arg("--no-out-link").arg(&file);
+    command.args(["--substituters", &format!("file://{}", ours.display())]);
+    command.args(["--trusted-public-keys", &key().verifying_key().to_string()]);
+    let (fetched, log) = nix::run(&mut command);
+    assert_eq!(fetched, built);
+    assert!(!log.contains("building '"), "{log}");
+    // A store of ours, used by Nix: it finds what we remember.
+    let mut command = nix::command("nix-build", &root);
+    let (found, log) = nix::run(command.args(experimental).arg("--no-out-link").arg(&file));
+    assert_eq!(found, built);
+    assert!(!log.contains("building '"), "{log}");
     // It is remembered: neither the cache nor the input is needed any more.
     fs::remove_dir_all(world.beside("cache")).unwrap();
     let again = build(&root, &key().verifying_key().to_string());
     assert_eq!(again.out, built);
     assert!(!again.err.contains("-top.drv"), "{}", again.err);
-    for name in ["nix-store", "distrusting", "trusting"] {
+    for name in ["nix-store", "distrusting", "trusting", "nix-fresh"] {
         tvix_tests::local::make_writable(&world.beside(name));
     }
 }

@@ -5,17 +5,21 @@
 use std::fs;
 use std::sync::Arc;
 
-use nix_compat::content_address::ContentAddressMethod;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Instantiated, OutputName};
-use nix_compat::nixhash::HashAlgo;
+use nix_compat::nixhash::{HashAlgo, SelfReferenceHasher};
 use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::signature::SigningKey;
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::store_path::{PathReferences, StoreDir, StorePath, content_addressed_path};
+use tvix_build_api::{BuildContext, BuildRequest, CheckOutcome, check};
 use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, Options, Report};
 use tvix_eval_api::EvalRequest;
 use tvix_eval_api::memory::InMemoryEvaluator;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
-use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_store_api::verify::digest;
+use tvix_store_api::{PathInfo, Store as _, StoreExt as _};
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 use tvix_tests::session::run;
 
@@ -58,7 +62,8 @@ async fn build(
 }
 
 async fn output(world: &LocalWorld, made: &Instantiated) -> StorePath {
-    let found = world.store.realisation_of(keys(made), &OutputName::out());
+    let name = OutputName::out();
+    let found = world.store.realisation_of(keys(made), &name);
     found.await.unwrap().unwrap().out_path
 }
 
@@ -222,4 +227,78 @@ async fn traces_of_resolved_derivations() {
     assert_eq!((report.counts.built, report.counts.substituted), (0, 2));
     let found = world.store.realisation(&id).await.unwrap().unwrap();
     assert_eq!(found.out_path, top.out_path);
+}
+
+/// What Nix 2.17 to 2.34 make of a NAR that refers to itself: another path than we do.
+async fn as_nix_2_34_has_it(
+    origin: &LocalWorld,
+    made: &Instantiated,
+    change: impl FnOnce(&mut String),
+) -> (PathInfo, Bytes) {
+    let path = output(origin, made).await;
+    let mut info = PathInfo::clone(&*origin.store.require(&path).await.unwrap());
+    let chunks = origin.store.nar(&path).await.unwrap();
+    let chunks: Vec<Bytes> = chunks.try_collect().await.unwrap();
+    // Its numbers are small: all of it is text.
+    let mut nar = String::from_utf8(chunks.concat()).unwrap();
+    change(&mut nar);
+    let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path);
+    hasher.update(nar.as_bytes());
+    let address = ContentAddress {
+        method: ContentAddressMethod::NixArchive,
+        hash: hasher.finish_both().without_offsets,
+    };
+    let references = PathReferences {
+        to_self: true,
+        ..Default::default()
+    };
+    let dir = StoreDir::default();
+    let theirs = content_addressed_path(&dir, path.name().clone(), &address, &references).unwrap();
+    assert_ne!(theirs, path);
+    let text = nar.replace(&path.hash_part(), &theirs.hash_part());
+    info.path = theirs.clone();
+    info.references = [theirs].into();
+    info.ca = Some(address);
+    info.nar_hash = digest(text.as_bytes());
+    (info, text.into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checking_what_nix_2_34_has_built() {
+    let made = floating("one");
+    let origin = LocalWorld::new().await;
+    build(&origin, std::slice::from_ref(&made), &[]).await;
+    for same in [true, false] {
+        let change = |nar: &mut String| {
+            assert!(nar.contains("one /nix"), "{nar}");
+            if !same {
+                *nar = nar.replace("one /nix", "ONE /nix");
+            }
+        };
+        let (info, nar) = as_nix_2_34_has_it(&origin, &made, change).await;
+        let world = LocalWorld::new().await;
+        let path = info.path.clone();
+        let stream = futures::stream::iter([Ok(nar)]).boxed();
+        world.store.add(info, stream).await.unwrap();
+        for drv in keys(&made) {
+            let id = DrvOutput {
+                drv,
+                output: OutputName::out(),
+            };
+            let realisation = Realisation::new(id, path.clone());
+            world.store.add_realisation(&realisation).await.unwrap();
+        }
+        // It is found, and not built.
+        let (_, report) = build(&world, std::slice::from_ref(&made), &[]).await;
+        assert_eq!(report.counts.built, 0);
+        let request = BuildRequest::new(made.path.clone(), made.derivation.clone());
+        let context = BuildContext::new(Arc::new(world.store.clone()));
+        let outcome = check(&world.builder(), request, context, None)
+            .await
+            .unwrap();
+        match (same, outcome) {
+            (true, CheckOutcome::Same) | (false, CheckOutcome::Differs(_)) => {}
+            (_, outcome) => panic!("{same}: {outcome:?}"),
+        }
+    }
 }

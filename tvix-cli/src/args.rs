@@ -161,7 +161,7 @@ pub struct SourceArgs {
 /// Where `<name>` is looked up, and what evaluation may use.
 #[derive(Debug, Parser)]
 pub struct SearchArgs {
-    /// An entry of the search path: `NAME=PATH`, or a folder of them. Those of NIX_PATH come after
+    /// An entry of the search path: `NAME=PATH`, or a folder of them. Those of NIX_PATH and channels come after
     /// it. Instead of a path, the URL of an archive, or `channel:NAME`.
     #[arg(short = 'I', long = "include", value_name = "NAME=PATH")]
     pub include: Vec<String>,

@@ -1,8 +1,11 @@
 //! `tvix build`.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use nix_compat::store_path::StoreDir;
 
 use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
@@ -12,15 +15,19 @@ use tvix_store_api::Store as _;
 use crate::args::BuildArgs;
 use crate::error::CliError;
 use crate::out_link::link_outputs;
+use crate::store::{MOST_LINKS, derivation_of_link};
 use crate::{check, session, source, stores};
 
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
-    take_file(&mut args)?;
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let dir = store.store_dir().clone();
+    for derivation in &mut args.derivations {
+        *derivation = derivation_of_link(&store, derivation);
+    }
+    take_file(&mut args)?;
     let (evaluator, request): (Arc<dyn Evaluator>, _) = if args.derivations.is_empty() {
-        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
+        let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref(), true);
         (Arc::new(evaluator), source::request(&args.source))
     } else {
         let files = vec![store.real_store_dir().to_owned()];
@@ -65,7 +72,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
 
 /// What was given that is no derivation is the file to evaluate.
 fn take_file(args: &mut BuildArgs) -> Result<(), CliError> {
-    let is_derivation = |it: &&String| it.split('!').next().is_some_and(|it| it.ends_with(".drv"));
+    let is_derivation = |it: &&String| it.split('!').next().is_some_and(is_derivation);
     let Some(file) = args.derivations.iter().find(|it| !is_derivation(it)) else {
         return match args.derivations.first() {
             Some(derivation) if !args.source.attrs.is_empty() => {
@@ -79,4 +86,23 @@ fn take_file(args: &mut BuildArgs) -> Result<(), CliError> {
     }
     args.source.file = args.derivations.pop();
     Ok(())
+}
+
+/// Whether a file has the name of a derivation, or is a link that leads to such a file.
+fn is_derivation(file: &str) -> bool {
+    let is_named = |file: &Path| file.extension().is_some_and(|it| it == "drv");
+    let mut file = PathBuf::from(file);
+    for _ in 0..MOST_LINKS {
+        if is_named(&file) {
+            return true;
+        }
+        match file.read_link() {
+            Ok(target) => {
+                file.pop();
+                file.push(target);
+            }
+            Err(_) => return false,
+        }
+    }
+    false
 }

@@ -176,7 +176,7 @@ pub async fn substituters(
             }
             Ok(substituter) => opened.push(substituter),
             // It names the substituter, and says all there is to say.
-            Err(CliError::Store(error)) => eprintln!("warning: {error}"),
+            Err(CliError::Store(error)) => say!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);
                 say!("warning: substituter '{uri}' is not used: {why}");

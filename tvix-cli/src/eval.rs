@@ -44,7 +44,11 @@ impl Format {
 pub async fn run(mut args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     args.source.file = args.source.file.or(args.path.take());
     let request = source::request(&args.source);
-    let evaluator = source::evaluator(&args.source.search, args.building.store.as_ref());
+    let evaluator = source::evaluator(
+        &args.source.search,
+        args.building.store.as_ref(),
+        args.read_write_mode,
+    );
     let format = Format::of(&args);
     let started = evaluator.start(move |interp| values(interp, &request, format));
     let Evaluation { events, result } = match started {

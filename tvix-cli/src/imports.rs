@@ -63,6 +63,6 @@ async fn realise(events: Events, building: &BuildingArgs, record: bool) -> Resul
         ..Options::default()
     };
     let request = EvalRequest::attrs([""; 0]);
-    session::run(building, &store, Arc::new(evaluator), request, options).await?;
+    session::run_imports(building, &store, Arc::new(evaluator), request, options).await?;
     Ok(())
 }

@@ -22,7 +22,7 @@ pub async fn run(mut args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let dir = store.store_dir().clone();
     let noted = Arc::new(Mutex::new(Noted::default()));
     let evaluator = Noting {
-        evaluator: source::evaluator(&args.source.search, args.building.store.as_ref()),
+        evaluator: source::evaluator(&args.source.search, args.building.store.as_ref(), true),
         noted: noted.clone(),
     };
     let request = source::request(&args.source);

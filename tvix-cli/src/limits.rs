@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, getrlimit};
 
 use crate::error::CliError;
+use crate::output::say;
 
 /// How many open files a build of a single derivation takes, with its store.
 const OPEN_FILES: u64 = 64;
@@ -54,7 +55,7 @@ fn say_what_lacks() {
             .or_else(|| payload.downcast_ref::<&str>().copied());
         match text.and_then(|text| lack(os_error(text))) {
             Some(message) => {
-                anstream::eprintln!("error: {message}");
+                say!("error: {message}");
                 std::process::exit(2);
             }
             None => default(info),

@@ -8,6 +8,7 @@ mod display;
 mod error;
 mod eval;
 mod events;
+mod home;
 mod imports;
 mod instantiate;
 mod interrupt;
@@ -21,6 +22,7 @@ mod session;
 mod source;
 mod store;
 mod stores;
+mod valid_paths;
 
 use std::process::ExitCode;
 

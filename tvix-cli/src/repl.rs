@@ -34,7 +34,7 @@ NAME = EXPR   give a name to a value
 
 /// Reads, evaluates and prints until there is no more to read.
 pub async fn run(args: ReplArgs) -> std::result::Result<ExitCode, CliError> {
-    let evaluator = source::evaluator(&args.search, args.building.store.as_ref());
+    let evaluator = source::evaluator(&args.search, args.building.store.as_ref(), true);
     let started = evaluator.start(|interp| Ok(Repl::new(interp).run()));
     let Evaluation { events, result } = match started {
         Ok(evaluation) => evaluation,

@@ -30,6 +30,50 @@ pub async fn run(
     request: EvalRequest,
     options: Options,
 ) -> Result<Report, CliError> {
+    let (report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
+    show(&report, store, log_shown);
+    interrupted(&report)?;
+    Ok(report)
+}
+
+/// The same for what an evaluation imports, which says itself what failed.
+pub async fn run_imports(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    request: EvalRequest,
+    options: Options,
+) -> Result<(), CliError> {
+    let (mut report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
+    report.failures.clear();
+    report.skipped.clear();
+    show(&report, store, log_shown);
+    interrupted(&report)
+}
+
+fn show(report: &Report, store: &LocalStore, log_shown: bool) {
+    let (dir, logs) = (store.store_dir(), BuildLogs::new(logs::folder(store)));
+    let failures = show_failures(report, dir, log_shown, |drv_path| logs.path(drv_path));
+    if !failures.is_empty() {
+        say!("{}", failures.trim_end());
+    }
+}
+
+fn interrupted(report: &Report) -> Result<(), CliError> {
+    match report.status {
+        Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a session to its end. The report, and whether the logs of builds were shown.
+async fn run_quietly(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    request: EvalRequest,
+    options: Options,
+) -> Result<(Report, bool), CliError> {
     let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let dir = store.store_dir().clone();
     let mut logs = BuildLogs::new(logs::folder(store));
@@ -58,14 +102,7 @@ pub async fn run(
     if let Some(events) = &mut events {
         events.flush()?;
     }
-    let failures = show_failures(&report, &dir, log_shown, |drv_path| logs.path(drv_path));
-    if !failures.is_empty() {
-        say!("{}", failures.trim_end());
-    }
-    match report.status {
-        Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
-        _ => Ok(report),
-    }
+    Ok((report, log_shown))
 }
 
 /// Features that every machine has, as with Nix: they are hints of where to build.

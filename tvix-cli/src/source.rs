@@ -1,16 +1,18 @@
 //! What the command line says is to be evaluated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tvix_eval::NixEvaluator;
-use tvix_eval::fetch::{CachingFetcher, FetchOptions, is_pseudo_url};
+use tvix_eval::fetch::{CachingFetcher, FetchOptions};
+use tvix_eval::search_path;
 use tvix_eval::world::Settings;
 use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::StoreUri;
 
 use crate::args::{SearchArgs, SourceArgs};
-use crate::stores;
+use crate::valid_paths::StorePaths;
+use crate::{home, stores};
 
 /// The request that the arguments make.
 pub fn request(args: &SourceArgs) -> EvalRequest {
@@ -40,10 +42,12 @@ pub fn request(args: &SourceArgs) -> EvalRequest {
     request
 }
 
-/// The evaluator for a store.
-pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator {
+/// The evaluator for a store; `writes` says whether derivations and sources are added to it.
+pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>, writes: bool) -> NixEvaluator {
     let mut settings = Settings::default();
-    settings.search_path = search_path(search);
+    settings.home = home::directory();
+    settings.search_path = search_path(search, settings.home.as_deref());
+    settings.read_only = !writes;
     let uri = store.cloned().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
     let mib = search.max_eval_memory;
@@ -58,63 +62,22 @@ pub fn evaluator(search: &SearchArgs, store: Option<&StoreUri>) -> NixEvaluator 
         .collect();
     let mut options = FetchOptions::default();
     options.ttl = Duration::from_secs(search.tarball_ttl);
-    NixEvaluator::new(settings).fetcher(CachingFetcher::new(options))
+    NixEvaluator::new(settings)
+        .fetcher(CachingFetcher::new(options))
+        .valid_paths(StorePaths::new(store.cloned()))
 }
 
-fn search_path(args: &SearchArgs) -> Vec<(String, String)> {
+/// The entries that were given, those of NIX_PATH and the channels, which restricted evaluation
+/// does not see.
+fn search_path(args: &SearchArgs, home: Option<&Path>) -> Vec<search_path::Entry> {
+    let given = args.include.iter().map(|text| search_path::entry(text));
     let variable = std::env::var("NIX_PATH").unwrap_or_default();
-    let given = args.include.iter().map(String::as_str);
-    given.chain(split(&variable)).map(entry).collect()
-}
-
-/// The entries of NIX_PATH: separated by colons. A URL goes to the second colon, as in C++ Nix, so
-/// none can have a port.
-fn split(text: &str) -> Vec<&str> {
-    let mut entries = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let colon = rest.find(':').unwrap_or(rest.len());
-        let value = rest[..colon].rfind('=').map_or(0, |at| at + 1);
-        let is_url = is_pseudo_url(&rest[value..]) || rest[value..].starts_with("flake:");
-        let end = match is_url {
-            true => rest[colon + 1..]
-                .find(':')
-                .map_or(rest.len(), |at| colon + 1 + at),
-            false => colon,
-        };
-        entries.push(&rest[..end]);
-        rest = rest.get(end + 1..).unwrap_or_default();
+    let mut entries: Vec<_> = given.chain(search_path::entries(&variable)).collect();
+    if !args.restrict_eval {
+        let user = home.map(|home| home.join(".nix-defexpr/channels"));
+        let state = std::env::var_os("NIX_STATE_DIR").map(PathBuf::from);
+        let state = state.unwrap_or_else(|| "/nix/var/nix".into());
+        entries.extend(search_path::channels(user.as_deref(), &state));
     }
-    entries.retain(|entry| !entry.is_empty());
     entries
-}
-
-fn entry(text: &str) -> (String, String) {
-    match text.split_once('=') {
-        Some((prefix, path)) => (prefix.to_owned(), path.to_owned()),
-        None => (String::new(), text.to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nix_path() {
-        assert_eq!(split(""), [""; 0]);
-        assert_eq!(
-            split("nixpkgs=/a:/b:c=https://x.org/y:8080/z.tar.gz:n=channel:nixos-24.05:rel"),
-            [
-                "nixpkgs=/a",
-                "/b",
-                "c=https://x.org/y",
-                "8080/z.tar.gz",
-                "n=channel:nixos-24.05",
-                "rel"
-            ]
-        );
-        assert_eq!(entry("a=b=c"), ("a".to_owned(), "b=c".to_owned()));
-        assert_eq!(entry("/x"), (String::new(), "/x".to_owned()));
-    }
 }

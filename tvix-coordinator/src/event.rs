@@ -113,7 +113,8 @@ pub enum BuildEvent {
         /// Why.
         message: String,
     },
-    /// A substituter does not answer. Others are asked, or what it might have is built.
+    /// A substituter does not answer. Others are asked, or what it might have is built. Said once
+    /// until it answers again.
     SubstituterFailed {
         /// The substituter's name.
         substituter: Arc<str>,

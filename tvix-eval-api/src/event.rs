@@ -159,6 +159,8 @@ pub struct RealisedOutput {
     pub store_path: StorePath,
     /// Where to read it on this file system, until the evaluation ends.
     pub local_path: PathBuf,
+    /// The store paths that the output refers to.
+    pub references: SortedSet<StorePath>,
 }
 
 /// Why outputs that evaluation waits for will not come.
@@ -229,7 +231,7 @@ pub struct SourceAddition {
     pub path: StorePath,
     /// How the contents are addressed.
     pub method: ContentAddressMethod,
-    /// The store paths that a text refers to.
+    /// The store paths that it refers to.
     pub references: SortedSet<StorePath>,
     /// The contents.
     pub content: SourceContent,

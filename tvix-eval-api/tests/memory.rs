@@ -40,6 +40,7 @@ async fn trace(evaluator: &InMemoryEvaluator, attrs: &[&str]) -> (Vec<String>, V
                         output: output.clone(),
                         store_path: wanted.drv_path.clone(),
                         local_path: "/nowhere".into(),
+                        references: Default::default(),
                     })
                 });
                 let outputs = outputs.collect();

@@ -142,11 +142,13 @@ pub mod native;
 mod paths;
 mod print;
 mod report;
+pub mod search_path;
 pub mod select;
 pub mod source;
 pub mod symbol;
 pub mod syntax;
 pub mod text;
+pub mod valid_paths;
 pub mod value;
 pub mod world;
 

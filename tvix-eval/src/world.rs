@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
+use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -18,6 +19,7 @@ use crate::interp::Interp;
 use crate::limits::Limits;
 use crate::native::Native;
 use crate::text::regex::Regex;
+use crate::valid_paths::ValidPaths;
 use crate::value::{NixString, Ref};
 
 /// What an evaluation may see and where the store is.
@@ -43,6 +45,9 @@ pub struct Settings {
     pub allowed_paths: Option<Vec<PathBuf>>,
     /// With `allowed_paths`: what may be fetched, as URIs or prefixes of them.
     pub allowed_uris: Vec<String>,
+    /// Whether nothing is to be added to the store: `builtins.storePath` then takes paths that are
+    /// not valid.
+    pub read_only: bool,
     /// Whether expressions may need something to be built.
     pub import_from_derivation: bool,
     /// `~`.
@@ -73,6 +78,7 @@ impl Default for Settings {
             pure: false,
             allowed_paths: None,
             allowed_uris: Vec::new(),
+            read_only: true,
             import_from_derivation: true,
             home: std::env::home_dir(),
             time: since_1970.as_secs() as i64,
@@ -92,8 +98,10 @@ pub struct World<'h> {
     pub(crate) fibers: Fibers,
     /// Builtins of the embedder.
     pub(crate) natives: &'h [Native],
-    /// Files that were imported, by their real path.
-    pub(crate) imports: RefCell<FxHashMap<&'h [u8], Ref<'h>>>,
+    /// Files that were imported and their paths, by these and by what they were imported as.
+    pub(crate) imports: RefCell<FxHashMap<&'h [u8], (Ref<'h>, &'h [u8])>>,
+    /// Imported files whose paths lead through links.
+    pub(crate) behind_links: RefCell<FxHashSet<&'h [u8]>>,
     /// Paths that were copied to the store.
     pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
     /// Derivations that were instantiated.
@@ -108,6 +116,10 @@ pub struct World<'h> {
     pub(crate) left_out: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
     /// Sources that the host was told of.
     pub(crate) offered: RefCell<FxHashSet<StorePath>>,
+    /// Looks up other paths of the store.
+    pub(crate) valid_paths: Option<Arc<dyn ValidPaths>>,
+    /// What store paths refer to.
+    pub(crate) references: RefCell<FxHashMap<StorePath, SortedSet<StorePath>>>,
     /// What `toFile` made.
     pub(crate) texts: RefCell<FxHashMap<StorePath, &'h [u8]>>,
     /// Regular expressions that were compiled.
@@ -139,6 +151,7 @@ impl<'h> World<'h> {
             fibers: Fibers::default(),
             natives: &[],
             imports: RefCell::default(),
+            behind_links: RefCell::default(),
             copied: RefCell::default(),
             derivations: Derivations::default(),
             realised: RefCell::default(),
@@ -146,6 +159,8 @@ impl<'h> World<'h> {
             copied_from: RefCell::default(),
             left_out: RefCell::default(),
             offered: RefCell::default(),
+            valid_paths: None,
+            references: RefCell::default(),
             texts: RefCell::default(),
             regexes: RefCell::default(),
             fetcher: None,
@@ -161,6 +176,13 @@ impl<'h> World<'h> {
     #[must_use]
     pub fn with_natives(mut self, natives: &'h [Native]) -> Self {
         self.natives = natives;
+        self
+    }
+
+    /// Looks up paths of the store that evaluation did not make itself.
+    #[must_use]
+    pub fn with_valid_paths(mut self, valid_paths: Arc<dyn ValidPaths>) -> Self {
+        self.valid_paths = Some(valid_paths);
         self
     }
 

@@ -12,7 +12,7 @@ use bstr::{BString, ByteSlice};
 use bumpalo::Bump;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Scope, parse_unresolved, print_older};
+use tvix_eval::syntax::{Context, Home, Scope, parse_unresolved, print_older};
 
 /// What we make of a file.
 fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
@@ -27,7 +27,7 @@ fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
         heap: &heap,
         symbols: &symbols,
         base: base.as_os_str().as_bytes(),
-        home: Some(b"/homeless-shelter"),
+        home: Home::At(b"/homeless-shelter"),
         scope: &scope,
         depth_limit: 5_000,
         warn: &|_| {},

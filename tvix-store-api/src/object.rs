@@ -124,15 +124,20 @@ impl VerifiedObject {
         Ok(object)
     }
 
-    /// A tree that is a NAR already, under a path that was computed of it before. It refers to
-    /// nothing.
+    /// A tree that is a NAR already, under a path that was computed of it before.
     ///
     /// # Errors
     ///
     /// [`StoreError::AddressMismatch`] if it is not that path, [`StoreError::MalformedNar`].
-    pub fn archive_as(dir: &StoreDir, path: &StorePath, nar: Bytes) -> Result<Self, StoreError> {
+    pub fn archive_as(
+        dir: &StoreDir,
+        path: &StorePath,
+        nar: Bytes,
+        references: SortedSet<StorePath>,
+    ) -> Result<Self, StoreError> {
         let hash = digest(&nar);
         let mut info = PathInfo::new(path.clone(), hash, nar.len() as u64);
+        info.references = references;
         info.ca = Some(ContentAddress {
             method: ContentAddressMethod::NixArchive,
             hash: NixHash::Sha256(hash),
@@ -456,7 +461,8 @@ mod tests {
         assert_eq!(object.single_file(), Some((false, &b"contents"[..])));
         assert_eq!(object.nar(), &nar);
         assert!(tree(7).unwrap().is_none());
-        assert!(VerifiedObject::archive_as(&dir(), &path, nar).is_ok_and(|it| it.path() == &path));
+        let archive = |references| VerifiedObject::archive_as(&dir(), &path, nar, references);
+        assert!(archive(none()).is_ok_and(|it| it.path() == &path));
         std::fs::write(&file, "changed!").unwrap();
         assert!(matches!(tree(1000), Err(StoreError::Source { .. })));
     }

@@ -67,6 +67,7 @@ impl Host for Builds {
                     drv_path: wanted.drv_path,
                     output,
                     local_path: self.file.clone(),
+                    references: Default::default(),
                 })
             })
             .collect();

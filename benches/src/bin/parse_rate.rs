@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bumpalo::Bump;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Scope, parse};
+use tvix_eval::syntax::{Context, Home, Scope, parse};
 use tvix_eval::value::{Slot, Value};
 
 /// The builtins that are variables by their own names; the others start with two underscores.
@@ -132,7 +132,7 @@ fn round(texts: &[Text]) -> Round {
             heap: &heap,
             symbols: &symbols,
             base: &base,
-            home: Some(b"/home"),
+            home: Home::At(b"/home"),
             scope: &scope,
             depth_limit: 5_000,
             warn: &|_| {},

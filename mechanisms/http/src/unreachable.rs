@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 /// Why no connection was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Unreachable {
     /// Attempts that make sense in all: a name that is not known will not be known in a second, and
     /// a server that does not answer costs a time limit each time.
     pub attempts: u32,
+    /// Whether a connection was made, and nothing was answered.
+    pub silent: bool,
 }
 
 impl Unreachable {
@@ -52,11 +55,19 @@ impl Unreachable {
             Some(end) => reason[..end].to_owned(),
             None => reason,
         };
+        // Clients have words of their own for it.
+        let late = ["operation timed out", "deadline has elapsed"].contains(&reason.as_str());
+        let late = late || kind == Some(io::ErrorKind::TimedOut);
+        let reason = if late {
+            "connection timed out".to_owned()
+        } else {
+            reason
+        };
         let temporary = reason.contains("emporary failure");
         let attempts = match kind {
             _ if named && temporary => 2,
             _ if named => 1,
-            Some(io::ErrorKind::TimedOut) => 2,
+            _ if late => 2,
             Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => 1,
             _ => 3,
         };
@@ -71,14 +82,19 @@ impl Unreachable {
             }
             _ => reason,
         };
-        Self { reason, attempts }
+        Self {
+            reason,
+            attempts,
+            silent: false,
+        }
     }
 
-    /// No connection within a time limit.
-    pub fn timed_out(action: &str, limit: std::time::Duration) -> Self {
+    /// A server that accepts a request for `file` and sends nothing within a time limit.
+    pub fn silent(file: &str, limit: Duration) -> Self {
         Self {
-            reason: format!("{action} within {} s", limit.as_secs_f64()),
+            reason: format!("no answer for '{file}' within {} s", limit.as_secs_f64()),
             attempts: 2,
+            silent: true,
         }
     }
 }
@@ -110,6 +126,17 @@ mod tests {
             (found.reason.as_str(), found.attempts),
             ("connection refused", 3)
         );
+        for late in [
+            io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed"),
+            io::Error::from_raw_os_error(110),
+            io::Error::other("operation timed out"),
+        ] {
+            let found = Unreachable::of(&Outer(late));
+            assert_eq!(
+                (found.reason.as_str(), found.attempts),
+                ("connection timed out", 2)
+            );
+        }
         let tls = io::Error::new(
             io::ErrorKind::InvalidData,
             "invalid peer certificate: UnknownIssuer",

@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
-use tvix_store_api::tree::{Bounds, TreeError, TreeScan, canonicalise_within};
+use tvix_store_api::tree::{Bounds, TreeError, TreeScan, canonicalise_within, measure};
 
 use super::settle::Settler;
 use super::trouble::{Blame, Trouble};
@@ -75,16 +75,17 @@ impl Field {
         let candidates: Vec<&StorePath> = inputs.chain(own).collect();
         let mut found = Vec::with_capacity(self.outputs.len());
         let interrupted = || self.stop.is_cancelled();
-        let mut room = self.disk.unwrap_or(u64::MAX);
+        if let Some(disk) = self.disk {
+            self.measure(disk, &interrupted)?;
+        }
         for output in &self.outputs {
             let file = self.file(output);
             let bounds = Bounds {
                 interrupted: &interrupted,
-                nar_size: room,
+                ..Bounds::default()
             };
             let scan = canonicalise_within(&file, self.owner, candidates.iter().copied(), bounds)
                 .map_err(|error| self.tree_error(output, error))?;
-            room = room.saturating_sub(scan.nar_size);
             let references = match self.checks.discards_references(&output.name) {
                 true => SortedSet::new(),
                 false => scan.references.clone(),
@@ -111,6 +112,21 @@ impl Field {
             harvested.push(settler.settle(found)?);
         }
         Ok(harvested)
+    }
+
+    /// Refuses outputs that have more than `disk` bytes together, before any of them is read.
+    fn measure(&self, disk: u64, interrupted: &dyn Fn() -> bool) -> Result<(), Trouble> {
+        let mut room = disk;
+        for output in &self.outputs {
+            let bounds = Bounds {
+                interrupted,
+                nar_size: room,
+            };
+            let size = measure(&self.file(output), bounds)
+                .map_err(|error| self.tree_error(output, error))?;
+            room = room.saturating_sub(size);
+        }
+        Ok(())
     }
 
     /// As Nix, refuses an output that somebody other than the builder could have written to.

@@ -87,6 +87,12 @@ impl Plain {
                 let path = self.dir.display(path);
                 format!("warning: '{path}' is not taken from '{substituter}': {message}")
             }
+            // It names the substituter.
+            BuildEvent::SubstituterFailed { message, .. }
+                if message.starts_with("cannot reach ") =>
+            {
+                format!("warning: {message}")
+            }
             BuildEvent::SubstituterFailed {
                 substituter,
                 message,

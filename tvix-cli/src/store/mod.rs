@@ -25,6 +25,8 @@ use crate::caches::NetrcOption;
 use crate::error::CliError;
 use crate::output::print;
 
+pub use paths::{MOST_LINKS, derivation_of_link};
+
 /// Look at stores, add to them, and look after them.
 #[derive(Debug, Parser)]
 #[command(arg_required_else_help = true)]

@@ -62,7 +62,7 @@ impl Readable {
 }
 
 /// A path with more symbolic links than this is a cycle.
-const MOST_LINKS: u32 = 64;
+pub const MOST_LINKS: u32 = 64;
 
 /// Store paths as all commands take them: `/nix/store/…`, the name of a store path alone, or a
 /// file or symbolic link of this machine that is, or leads to, something in the store.
@@ -172,7 +172,9 @@ fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::from("/");
     for component in path.components() {
         match component {
-            Component::ParentDir => drop(normal.pop()),
+            Component::ParentDir => {
+                normal.pop();
+            }
             Component::Normal(name) => normal.push(name),
             _ => {}
         }
@@ -184,6 +186,20 @@ fn normal(path: &Path) -> PathBuf {
 pub fn parse_all(store: &LocalStore, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
     let names = PathNames::new(store).with_files(Some(store.real_store_dir()));
     names.parse_all(texts)
+}
+
+/// A derivation, perhaps with outputs after a `!`. A symbolic link to one is replaced by its store
+/// path; other texts stay as they are.
+pub fn derivation_of_link(store: &LocalStore, text: &str) -> String {
+    let (file, outputs) = text.split_at(text.find('!').unwrap_or(text.len()));
+    let names = PathNames::new(store).with_files(Some(store.real_store_dir()));
+    match Path::new(file)
+        .is_symlink()
+        .then(|| names.parse_whole(file))
+    {
+        Some(Ok(path)) => format!("{}{outputs}", store.store_dir().path_text(&path)),
+        _ => text.to_owned(),
+    }
 }
 
 /// The file on this machine that is meant, and what keeps it there. No link on the way is followed:
@@ -204,8 +220,8 @@ pub async fn file(store: &dyn Store, named: &Named) -> Result<(PathBuf, LocalPat
             });
         }
         match part {
-            std::path::Component::Normal(name) => file.push(name),
-            std::path::Component::CurDir => {}
+            Component::Normal(name) => file.push(name),
+            Component::CurDir => {}
             _ => {
                 let source = std::io::Error::other("'..' leads out of it");
                 let action = "look below";

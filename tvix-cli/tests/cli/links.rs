@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use nix_compat::derivation::Instantiated;
+use tvix_store_api::Store as _;
 use tvix_tests::local::{LocalWorld, absolute, instantiate, names_in, shell};
 use tvix_tests::program::run;
 
@@ -61,6 +62,36 @@ async fn links_are_numbered_as_on_the_command_line() {
         ("result-3-dev".to_owned(), target(&world, &good, "dev")),
     ];
     assert_eq!(links(&world), expected);
+}
+
+/// A link to a derivation is built as the derivation, whatever the link is called.
+#[tokio::test]
+async fn links_to_derivations_are_built() {
+    let world = LocalWorld::new().await;
+    let made = two_outputs("a");
+    let drv = world.write(&made).await;
+    let base = drv.rsplit('/').next().unwrap();
+    let real = world.store.real_store_dir().join(base);
+    for (number, (name, goal)) in [
+        ("x.drv", PathBuf::from(&drv)),
+        ("x", real),
+        ("chain", PathBuf::from("x")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let link = world.beside(name);
+        std::os::unix::fs::symlink(goal, &link).unwrap();
+        let link = format!("{}!out", link.display());
+        let out = format!("of-{number}");
+        let built = run(build(&world).args(["--out-link", &out, &link])).expect(0);
+        let path = made.output_path("out").unwrap();
+        assert_eq!(
+            built.out,
+            [world.store.store_dir().path_text(&path)],
+            "{name}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod language;
 mod limits;
 mod links;
 mod options;
+mod paths;
 mod processes;
 mod store;
 mod terminal;

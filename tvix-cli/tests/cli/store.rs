@@ -176,7 +176,7 @@ async fn links_to_store_paths() {
     symlink("result", at("chain")).unwrap();
     symlink("../chain", world.beside("folder").join("up")).unwrap();
     let (key, key_file) = (SigningKey::generate("mine-1").unwrap(), at("links-key"));
-    fs::write(&key_file, key.to_string()).unwrap();
+    fs::write(&key_file, key.to_secret_text()).unwrap();
     let links = [
         at("result"),
         at("result") + "/",

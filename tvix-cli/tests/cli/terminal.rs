@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::NixHash;
-use tvix_tests::local::{LocalWorld, instantiate, shell};
+use tvix_tests::local::{LocalWorld, instantiate, sandbox_paths, shell};
 use tvix_tests::program::run;
 
 use super::build;
@@ -267,5 +267,19 @@ async fn failures_are_said_once() {
         let ended = run(build(&world).arg(&drv));
         assert_eq!(ended.err.matches(message).count(), 1, "{}", ended.err);
         assert!(ended.err.matches("> reason").count() <= 1, "{}", ended.err);
+    }
+    // What evaluation imports, by each command that evaluates.
+    let import = "import (derivation { name = ''x''; system = builtins.currentSystem; builder = ''/bin/sh''; args = [ ''-c'' ''exit 5'' ]; })";
+    for command in ["build", "instantiate", "eval"] {
+        let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        tvix.args([command, "-E", import, "--store"])
+            .arg(world.root());
+        for path in sandbox_paths() {
+            tvix.arg("--sandbox-path").arg(path.to_string());
+        }
+        let (shown, code) = on_terminal(&mut tvix);
+        assert_ne!(code, Some(0));
+        let text = without_display(&shown);
+        assert_eq!(text.matches("exit code 5").count(), 1, "{command}: {text}");
     }
 }

@@ -77,7 +77,7 @@ fn small_object(
             VerifiedObject::file_as(dir, path, text, method, references).map(Some)
         }
         SourceContent::Archive(nar) if nar.len() <= limit => {
-            VerifiedObject::archive_as(dir, path, nar.clone()).map(Some)
+            VerifiedObject::archive_as(dir, path, nar.clone(), references).map(Some)
         }
         SourceContent::Tree(file) => {
             VerifiedObject::tree_as(file, dir, path, method, references, limit)
@@ -117,7 +117,10 @@ pub(super) async fn add_source(
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
             store.add_file_as(text.clone(), path).await.map(|()| None)
         }
-        SourceContent::Archive(nar) => store.add_archive_as(nar.clone(), path).await.map(|()| None),
+        SourceContent::Archive(nar) => store
+            .add_archive_as(nar.clone(), path, source.references.clone())
+            .await
+            .map(|()| None),
         SourceContent::Text(text) => store
             .add_text(path.name().clone(), text, source.references.clone())
             .await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::derivation::OutputName;
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 

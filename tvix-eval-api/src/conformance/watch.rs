@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use futures::StreamExt;
+use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::graph::{Subject, TestGraph};
@@ -180,6 +181,7 @@ impl<'a> Watch<'a> {
                         .parse(&local_path.to_string_lossy()[..])
                         .unwrap_or_else(|_| wanted.drv_path.clone()),
                     local_path,
+                    references: SortedSet::new(),
                 });
             }
         }

@@ -75,6 +75,7 @@ pub use generator::StreamEvaluator;
 ///                 output: wanted.outputs[0].clone(),
 ///                 store_path: list.output_path("out").unwrap(),
 ///                 local_path,
+///                 references: Default::default(),
 ///             }]));
 ///         }
 ///         EvalEvent::Root(root) => roots.push(root.name),

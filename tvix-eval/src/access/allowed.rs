@@ -11,6 +11,8 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::select::current_folder;
 
+#[cfg(feature = "fetch")]
+use super::Links;
 use super::lossy;
 
 impl<'h> Interp<'h> {
@@ -52,23 +54,16 @@ impl<'h> Interp<'h> {
     pub(super) fn may_read_all(&self, path: &[u8]) -> bool {
         let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
         allowed.iter().any(|root| is_below(path, root))
+            || self.embedded(path).is_some()
             || self.made(path).is_some()
-            || self.object(path).is_some_and(|object| {
+            || self.object_of(path).is_some_and(|object| {
                 let objects = self.world.allowed_objects.borrow();
                 objects.contains(object)
             })
     }
 
-    /// What of a path is the path of a store object.
-    fn object<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
-        let dir = self.world.settings.store_dir.as_str().as_bytes();
-        let below = path.strip_prefix(dir)?.strip_prefix(b"/")?;
-        let end = memchr::memchr(b'/', below).unwrap_or(below.len());
-        Some(&path[..dir.len() + 1 + end])
-    }
-
     /// Lets evaluation read a store object: one that it has made itself.
-    pub(super) fn allow(&self, path: &StorePath) {
+    pub(crate) fn allow(&self, path: &StorePath) {
         if self.is_confined() {
             let text = self.world.settings.store_dir.display(path).to_string();
             let mut allowed = self.world.allowed_objects.borrow_mut();
@@ -76,12 +71,18 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Lets evaluation read what was built for it, and what that may refer to: whatever it was
-    /// built from.
-    pub(super) fn allow_built(&self, drv_path: &StorePath) {
+    /// Lets evaluation read what was built for it, and the closure of that. Where no store tells
+    /// what it refers to, that is whatever it was built from.
+    pub(super) fn allow_built(&self, built: &StorePath, drv_path: &StorePath) -> Result<()> {
         if !self.is_confined() {
-            return;
+            return Ok(());
         }
+        if self.world.valid_paths.is_some() {
+            let closure = self.closure_of(built)?;
+            closure.iter().for_each(|path| self.allow(path));
+            return Ok(());
+        }
+        self.allow(built);
         let dir = self.world.settings.store_dir.clone();
         let mut seen: FxHashSet<StorePath> = FxHashSet::default();
         let mut rest = vec![drv_path.clone()];
@@ -106,6 +107,7 @@ impl<'h> Interp<'h> {
                     .cloned(),
             );
         }
+        Ok(())
     }
 
     /// The folders that may be read beside the store.
@@ -120,8 +122,22 @@ impl<'h> Interp<'h> {
             let entries = settings.search_path.iter();
             let entries = entries.filter(|(_, path)| !is_pseudo_url(path));
             allowed.extend(entries.map(|(_, path)| absolute(path.as_bytes())));
+            self.allow_closures(&mut allowed);
         }
         allowed
+    }
+
+    /// Adds the closures of those paths that are in the store.
+    fn allow_closures(&self, allowed: &mut Vec<Vec<u8>>) {
+        let dir = &self.world.settings.store_dir;
+        let objects = allowed.iter().filter_map(|path| dir.parse_below(path).ok());
+        let objects: Vec<StorePath> = objects.map(|(object, _)| object).collect();
+        for object in objects {
+            // What is not valid has no closure.
+            let closure = self.closure_of(&object).unwrap_or_default();
+            let others = closure.iter().filter(|path| **path != object);
+            allowed.extend(others.map(|path| dir.path_text(path).into_bytes()));
+        }
     }
 
     /// Fails if evaluation may not fetch from somewhere.
@@ -160,8 +176,8 @@ impl<'h> Interp<'h> {
             let message = format!("path '{}' is not canonical", lossy(path));
             return Err(Error::new(ErrorKind::Forbidden, message));
         }
-        self.resolve_links(path)?;
-        Ok(())
+        let resolved = self.resolve(path, Links::All)?;
+        self.check_access(&resolved)
     }
 }
 

@@ -9,8 +9,8 @@ use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{
-    MAX_NAME_LEN, NameError, StoreDir, StorePath, StorePathName, compress_hash, fixed_output_path,
-    text_path,
+    MAX_NAME_LEN, NameError, PathReferences, StoreDir, StorePath, StorePathName, compress_hash,
+    content_addressed_path, text_path,
 };
 use tvix_eval_api::{SourceAddition, SourceContent};
 
@@ -21,7 +21,7 @@ use crate::limits::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, NixPath, NixString, Value};
 
-use super::{io_error, join, lossy};
+use super::{Links, io_error, join, lossy};
 
 /// Files of fewer bytes are read whole.
 const SMALL: u64 = 1 << 20;
@@ -29,26 +29,55 @@ const SMALL: u64 = 1 << 20;
 /// Which files of a tree become part of a source: called with the path and the kind.
 pub(crate) type Keep<'a> = dyn FnMut(&[u8], FileKind) -> Result<bool> + 'a;
 
+/// A file or tree that becomes a source.
+pub(crate) struct Tree<'a> {
+    /// The name of the store path.
+    pub(crate) name: &'a [u8],
+    /// Where it is, resolved.
+    pub(crate) path: &'a [u8],
+    pub(crate) method: ContentAddressMethod,
+    /// What the store path is to refer to: the references of the one that it is copied from.
+    pub(crate) references: SortedSet<StorePath>,
+    /// What the store path must be, and the path that an error names.
+    pub(crate) expected: Option<(&'a StorePath, &'a [u8])>,
+}
+
+impl<'a> Tree<'a> {
+    /// A tree without references, hashed as a NAR.
+    fn new(name: &'a [u8], path: &'a [u8]) -> Self {
+        Self {
+            name,
+            path,
+            method: ContentAddressMethod::NixArchive,
+            references: SortedSet::new(),
+            expected: None,
+        }
+    }
+}
+
+/// The name of the source that a path becomes unless another is given.
+pub(crate) fn source_name(path: &[u8]) -> &[u8] {
+    match paths::base_name(path) {
+        b"" => b"source",
+        name => name,
+    }
+}
+
 impl<'h> Interp<'h> {
     /// The store path that a path becomes in a string.
     pub(crate) fn copy_to_store(&self, path: &NixPath<'h>) -> Result<&'h NixString<'h>> {
         if let Some(known) = self.world.copied.borrow().get(path.bytes) {
             return Ok(known);
         }
-        let name = paths::base_name(path.bytes);
+        let name = source_name(path.bytes);
         if name.ends_with(b".drv") {
             return Err(Error::new(
                 ErrorKind::Other,
                 "file names are not allowed to end in '.drv'",
             ));
         }
-        let store_path = self.add_tree(
-            name,
-            path.bytes,
-            ContentAddressMethod::NixArchive,
-            None,
-            None,
-        )?;
+        let resolved = self.resolve(path.bytes, Links::Parents)?;
+        let store_path = self.add_tree(Tree::new(name, &resolved), None)?;
         let text = self.store_path_string(&store_path);
         self.world.copied.borrow_mut().insert(path.bytes, text);
         Ok(text)
@@ -67,39 +96,29 @@ impl<'h> Interp<'h> {
     /// Makes a file or tree a source. `keep` leaves files out; the root is not asked about.
     pub(crate) fn add_tree(
         &self,
-        name: &[u8],
-        path: &[u8],
-        method: ContentAddressMethod,
+        tree: Tree<'_>,
         keep: Option<&mut Keep<'_>>,
-        wanted: Option<&NixHash>,
     ) -> Result<StorePath> {
-        let resolved = match self.file_kind(path)? {
-            Some(_) => {
-                let parent = self.resolve_existing(paths::dir_name(path))?;
-                match paths::base_name(path) {
-                    b"" => parent,
-                    base => join(&parent, base),
-                }
-            }
-            None => {
-                return Err(Error::new(
-                    ErrorKind::Io,
-                    format!("path '{}' does not exist", lossy(path)),
-                ));
-            }
-        };
-        self.check_access(&resolved)?;
-        let local = self.local(&resolved);
-        let all = (!self.is_confined() || self.may_read_all(&resolved))
-            && !self.is_partly_left_out(&resolved);
-        let on_disk = match self.made(&resolved) {
+        let Tree {
+            name,
+            path: resolved,
+            method,
+            references,
+            expected,
+        } = tree;
+        self.kind(resolved)?;
+        let local = self.local(resolved);
+        let all = (!self.is_confined() || self.may_read_all(resolved))
+            && !self.is_partly_left_out(resolved);
+        let made = self.made(resolved);
+        let on_disk = match made {
             None if all => self.world.files.on_disk(paths::to_os(&local)),
             _ => None,
         };
         let mut left_out = Vec::new();
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
-                let bytes = self.read_file(path)?;
+                let bytes = self.read_file(resolved)?;
                 let hash = NixHash::digest(HashAlgo::Sha256, &bytes);
                 let content = match disk {
                     Some(disk) => SourceContent::Tree(disk),
@@ -108,8 +127,8 @@ impl<'h> Interp<'h> {
                 (hash, content)
             }
             // A thread and buffers of its own would be a waste on what is mostly a patch.
-            (_, None, Some(disk)) if self.is_small_file(&resolved)? => {
-                let (hash, _) = self.hash_kept(&resolved, None, &mut left_out)?;
+            (_, None, Some(disk)) if self.is_small_file(resolved)? => {
+                let (hash, _) = self.hash_kept(resolved, None, &mut left_out)?;
                 (hash, SourceContent::Tree(disk))
             }
             (_, None, Some(disk)) => {
@@ -117,19 +136,46 @@ impl<'h> Interp<'h> {
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
-            (_, keep, _) => self.hash_kept(&resolved, keep, &mut left_out)?,
+            (_, keep, _) => self.hash_kept(resolved, keep, &mut left_out)?,
         };
-        if let Some(wanted) = wanted
-            && *wanted != hash
+        let store_path = self.source_path(name, method, hash, &references)?;
+        if let Some((expected, given)) = expected
+            && *expected != store_path
         {
-            return Err(Error::new(
-                ErrorKind::Other,
-                format!(
-                    "store path mismatch in (possibly filtered) path added from '{}'",
-                    lossy(path)
-                ),
-            ));
+            let message = format!(
+                "store path mismatch in (possibly filtered) path added from '{}'",
+                lossy(given)
+            );
+            return Err(Error::new(ErrorKind::Other, message));
         }
+        let dir = &self.world.settings.store_dir;
+        let object = dir.display(&store_path).to_string().into_bytes();
+        // Where it was first copied from is as good as any other place, and what was left out there
+        // is known.
+        if let Some(made) = made {
+            let mut texts = self.world.texts.borrow_mut();
+            texts.insert(store_path.clone(), self.heap.alloc_slice_copy(&made));
+        } else if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
+            self.leave_out(entry.key(), resolved, &left_out);
+            entry.insert(local);
+        }
+        self.offer(SourceAddition {
+            path: store_path.clone(),
+            method,
+            references,
+            content,
+        })?;
+        Ok(store_path)
+    }
+
+    /// The store path of a source with this hash.
+    pub(crate) fn source_path(
+        &self,
+        name: &[u8],
+        method: ContentAddressMethod,
+        hash: NixHash,
+        references: &SortedSet<StorePath>,
+    ) -> Result<StorePath> {
         let dir = &self.world.settings.store_dir;
         let name = match method {
             ContentAddressMethod::NixArchive => named(dir, "source", name, || hash.clone()),
@@ -138,27 +184,23 @@ impl<'h> Interp<'h> {
                 NixHash::digest(HashAlgo::Sha256, inner)
             }),
         }?;
-        let address = ContentAddress { method, hash };
-        let Some(store_path) = fixed_output_path(dir, name, &address) else {
-            return Err(Error::new(
-                ErrorKind::Other,
-                format!("no store path has the content address {address}"),
-            ));
-        };
-        let object = dir.display(&store_path).to_string().into_bytes();
-        // Where it was first copied from is as good as any other place, and what was left out there
-        // is known.
-        if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
-            self.leave_out(entry.key(), &resolved, &left_out);
-            entry.insert(local);
+        if method != ContentAddressMethod::NixArchive && !references.is_empty() {
+            let message = format!(
+                "fixed output derivation '{name}' is not allowed to refer to other store paths.\n\
+                 You may need to use the 'unsafeDiscardReferences' derivation attribute, see the manual for more details."
+            );
+            return Err(Error::new(ErrorKind::Other, message));
         }
-        self.offer(SourceAddition {
-            path: store_path.clone(),
-            method,
-            references: SortedSet::new(),
-            content,
-        })?;
-        Ok(store_path)
+        let address = ContentAddress { method, hash };
+        // A reference to the path that it is copied from is one to another path now.
+        let all = PathReferences {
+            others: references.clone(),
+            to_self: false,
+        };
+        content_addressed_path(dir, name, &address, &all).ok_or_else(|| {
+            let message = format!("no store path has the content address {address}");
+            Error::new(ErrorKind::Other, message)
+        })
     }
 
     /// Makes a text a source.
@@ -191,6 +233,10 @@ impl<'h> Interp<'h> {
         self.allow(&source.path);
         if !self.world.offered.borrow_mut().insert(source.path.clone()) {
             return Ok(());
+        }
+        if !source.references.is_empty() {
+            let mut known = self.world.references.borrow_mut();
+            known.insert(source.path.clone(), source.references.clone());
         }
         if self.world.host.source(source) {
             return Ok(());
@@ -229,7 +275,7 @@ impl<'h> Interp<'h> {
 
     fn is_small_file(&self, path: &[u8]) -> Result<bool> {
         let local = self.local(path);
-        let is_file = matches!(self.lstat(path)?, Some(FileKind::Regular { .. }));
+        let is_file = matches!(self.kind(path)?, FileKind::Regular { .. });
         Ok(is_file && self.world.files.len(paths::to_os(&local)) < SMALL)
     }
 
@@ -249,8 +295,8 @@ impl<'h> Interp<'h> {
         let local = self.local(path);
         let local = paths::to_os(&local);
         let files = &self.world.files;
-        match self.lstat(path)? {
-            Some(FileKind::Regular { executable }) => {
+        match self.kind(path)? {
+            FileKind::Regular { executable } => {
                 let contents = match self.made(path) {
                     Some(made) => made,
                     None => files
@@ -259,13 +305,11 @@ impl<'h> Interp<'h> {
                 };
                 archive.regular(executable, &contents).map_err(failed)
             }
-            Some(FileKind::Symlink) => {
-                let target = files
-                    .target(local)
-                    .map_err(|error| io_error("reading symbolic link", path, &error))?;
+            FileKind::Symlink => {
+                let target = self.link_target(path)?;
                 archive.symlink(&target).map_err(failed)
             }
-            Some(FileKind::Directory) => {
+            FileKind::Directory => {
                 let mut entries = files
                     .entries(local)
                     .map_err(|error| io_error("reading directory", path, &error))?;
@@ -282,13 +326,9 @@ impl<'h> Interp<'h> {
                 }
                 archive.directory_end().map_err(failed)
             }
-            Some(FileKind::Other) => Err(Error::new(
+            FileKind::Other => Err(Error::new(
                 ErrorKind::Io,
                 format!("file '{}' has an unsupported type", lossy(path)),
-            )),
-            None => Err(Error::new(
-                ErrorKind::Io,
-                format!("path '{}' does not exist", lossy(path)),
             )),
         }
     }

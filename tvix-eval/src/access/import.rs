@@ -3,51 +3,39 @@
 use std::rc::Rc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::FileKind;
 use crate::interp::Interp;
 use crate::ir::Expr;
 use crate::paths;
-use crate::source::{Origin, Pos, Source, lines};
-use crate::syntax::{self, Scope};
+use crate::source::{Origin, Place, Pos, Source, lines};
+use crate::syntax::{self, Home, Scope};
 use crate::value::{Env, Ref, Slot, Value};
 
-use super::join;
+use super::Links;
 
 /// Expressions may be nested so deep.
 const MOST_NESTED: u32 = 10_000;
 
 impl<'h> Interp<'h> {
-    /// The file that importing a path reads: `default.nix` of a directory, links followed.
-    fn imported_file(&self, path: &[u8]) -> Result<Vec<u8>> {
-        let resolved = self.resolve_existing(path)?;
-        match self.known_kind(&resolved)? {
-            Some(FileKind::Directory) => self.resolve_existing(&join(&resolved, b"default.nix")),
-            _ => Ok(resolved),
+    /// The cell of an imported file's value, and the path of that file.
+    pub(crate) fn import(&self, path: &[u8]) -> Result<(Ref<'h>, &'h [u8])> {
+        if let Some(known) = self.world.imports.borrow().get(path) {
+            return Ok(*known);
         }
-    }
-
-    /// The cell of an imported file's value.
-    pub(crate) fn import(&self, path: &[u8]) -> Result<Ref<'h>> {
-        if let Some(cell) = self.world.imports.borrow().get(path) {
-            return Ok(cell);
-        }
-        let file = match self.embedded(path) {
-            Some(_) => path.to_vec(),
-            None => self.imported_file(path)?,
-        };
+        let file = self.imported_file(path)?;
         let known = self.world.imports.borrow().get(file.as_slice()).copied();
-        let cell = match known {
-            Some(cell) => cell,
+        let (cell, file) = match known {
+            Some(known) => known,
             None => {
+                let file = self.heap.alloc_slice_copy(&file);
                 let scope = self.scope.borrow().clone();
-                let expr = self.parse_file(&file, &scope)?;
-                self.delayed_file(expr)
+                let expr = self.parse_file(file, &scope)?;
+                (self.delayed_file(expr), &*file)
             }
         };
         let mut imports = self.world.imports.borrow_mut();
-        imports.insert(self.heap.alloc_slice_copy(&file), cell);
-        imports.insert(self.heap.alloc_slice_copy(path), cell);
-        Ok(cell)
+        imports.insert(file, (cell, file));
+        imports.insert(self.heap.alloc_slice_copy(path), (cell, file));
+        Ok((cell, file))
     }
 
     /// A file's value with other names in scope; never remembered.
@@ -70,11 +58,13 @@ impl<'h> Interp<'h> {
     }
 
     fn parse_file(&self, file: &[u8], scope: &Scope<'h>) -> Result<&'h Expr<'h>> {
-        let text: &'h [u8] = match self.embedded(file) {
-            Some(text) => text.as_bytes(),
-            None => self.heap.alloc_slice_copy(&self.read_file(file)?),
-        };
-        let origin = Origin::File(self.heap.alloc_slice_copy(file));
+        let resolved = self.resolve(file, Links::All)?;
+        let text: &'h [u8] = self.heap.alloc_slice_copy(&self.read_file(&resolved)?);
+        let name: &'h [u8] = self.heap.alloc_slice_copy(file);
+        if resolved != file {
+            self.world.behind_links.borrow_mut().insert(name);
+        }
+        let origin = Origin::File(name);
         self.parse(origin, text, paths::dir_name(file), scope)
     }
 
@@ -93,12 +83,17 @@ impl<'h> Interp<'h> {
                 "more than 4 GiB of Nix expressions",
             ));
         };
-        let home = self.world.settings.home.as_ref();
+        let settings = &self.world.settings;
+        let home = match &settings.home {
+            _ if settings.pure => Home::Forbidden,
+            Some(home) => Home::At(home.as_os_str().as_bytes()),
+            None => Home::Unknown,
+        };
         let cx = syntax::Context {
             heap: self.heap,
             symbols: &self.symbols,
             base,
-            home: home.map(|home| home.as_os_str().as_bytes()),
+            home,
             scope,
             depth_limit: MOST_NESTED,
             warn: &|warning| self.syntax_warning(warning),
@@ -133,7 +128,22 @@ impl<'h> Interp<'h> {
 
     /// Evaluates a file.
     pub fn eval_file(&self, path: &[u8]) -> Result<Value<'h>> {
-        self.force(self.import(path)?)
+        let (cell, _) = self.import(path)?;
+        self.force(cell)
+    }
+
+    /// The place of a position as expressions see it. Of a file that was imported through a link
+    /// C++ Nix does not know the lines, so that all of it is the first.
+    pub(crate) fn place_in_values(&self, pos: Pos) -> Option<Place<'h>> {
+        let mut place = self.sources.place(pos)?;
+        if let Origin::File(path) = place.origin
+            && self.world.behind_links.borrow().contains(path)
+        {
+            let rest = self.sources.rest(pos).unwrap_or_default();
+            place.line = 1;
+            place.column = (place.text.len() - rest.len() + 1) as u32;
+        }
+        Some(place)
     }
 
     /// The condition of the assertion at a place, as messages write it.
@@ -149,7 +159,7 @@ impl<'h> Interp<'h> {
             heap: self.heap,
             symbols: &self.symbols,
             base,
-            home: Some(b"/"),
+            home: Home::At(b"/"),
             scope: &scope,
             depth_limit: MOST_NESTED,
             warn: &|_| {},

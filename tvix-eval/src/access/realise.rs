@@ -4,7 +4,6 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::{StorePath, StorePathName};
-use rustc_hash::FxHashSet;
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
 use crate::builtins::derivation::Known;
@@ -117,13 +116,12 @@ impl<'h> Interp<'h> {
             ));
         };
         let built = answer.map_err(|error| build_error(&error))?;
-        let mut allowed = FxHashSet::default();
         let dir = &self.world.settings.store_dir;
         for output in built {
-            self.allow(&output.store_path);
-            if allowed.insert(output.drv_path.clone()) {
-                self.allow_built(&output.drv_path);
-            }
+            let mut references = self.world.references.borrow_mut();
+            references.insert(output.store_path.clone(), output.references);
+            drop(references);
+            self.allow_built(&output.store_path, &output.drv_path)?;
             let path = dir.display(&output.store_path).to_string();
             if output.local_path.as_os_str() != path.as_str() {
                 self.world
@@ -153,9 +151,18 @@ impl<'h> Interp<'h> {
         if let Some(local) = self.world.copied_from.borrow().get(object) {
             return [local, rest].concat();
         }
-        match &self.world.settings.store_root {
-            Some(root) => [root.as_os_str().as_bytes(), path].concat(),
-            None => path.to_vec(),
+        let settings = &self.world.settings;
+        let Some(root) = &settings.store_root else {
+            return path.to_vec();
+        };
+        let local = [root.as_os_str().as_bytes(), path].concat();
+        // What evaluation is not confined to the store for may be in the directory that the store
+        // has on this machine, where another one is.
+        let is_elsewhere = |at: &[u8]| matches!(self.world.files.kind(paths::to_os(at)), Ok(None));
+        let end = local.len() - rest.len();
+        match settings.pure || !is_elsewhere(&local[..end]) {
+            true => local,
+            false => path.to_vec(),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::interp::Interp;
 use crate::paths;
 
 use super::import::FETCHURL;
-use super::{join, lossy};
+use super::{Links, join, lossy};
 
 impl<'h> Interp<'h> {
     /// The first path of the search path that a name stands for.
@@ -18,14 +18,12 @@ impl<'h> Interp<'h> {
             let Some(root) = self.search_entry(path)? else {
                 continue;
             };
-            let found = if rest.is_empty() {
-                root
-            } else {
-                join(&root, rest)
-            };
-            if self.resolve_links(&found)?.is_some() {
-                return Ok(paths::canonical(&found));
+            let found = join(&root, &paths::canonical(rest)[1..]);
+            let found = self.resolve(&paths::canonical(&found), Links::All)?;
+            if self.visible_kind(&found)?.is_some() {
+                return Ok(found);
             }
+            self.check_access(&found)?;
         }
         if name == b"nix/fetchurl.nix" {
             return Ok(FETCHURL.to_vec());
@@ -49,6 +47,7 @@ impl<'h> Interp<'h> {
         }
         let found = match std::str::from_utf8(path) {
             Ok(url) if is_pseudo_url(url) => self.search_entry_at(url)?,
+            Ok(url) if url.starts_with("flake:") => return Err(no_flakes()),
             _ => self.search_entry_in(path)?,
         };
         let mut looked_up = self.world.looked_up.borrow_mut();
@@ -86,7 +85,9 @@ impl<'h> Interp<'h> {
             join(here.as_os_str().as_bytes(), entry)
         };
         let path = paths::canonical(&path);
-        if self.resolve_links(&path)?.is_none() {
+        let resolved = self.resolve(&path, Links::All)?;
+        if self.visible_kind(&resolved)?.is_none() {
+            self.check_access(&path)?;
             self.warn(format!(
                 "Nix search path entry '{}' does not exist, ignoring",
                 lossy(entry)
@@ -95,6 +96,15 @@ impl<'h> Interp<'h> {
         }
         Ok(Some(path))
     }
+}
+
+/// The error of a path that is a flake reference.
+#[cold]
+pub(crate) fn no_flakes() -> Box<Error> {
+    Error::new(
+        ErrorKind::Unsupported,
+        "experimental Nix feature 'flakes' is disabled; add '--extra-experimental-features flakes' to enable it",
+    )
 }
 
 /// What of a name is below a prefix.

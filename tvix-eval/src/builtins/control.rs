@@ -188,7 +188,7 @@ impl<'h> Interp<'h> {
     /// `{ file, line, column }` of a place, or null if it is in no file.
     pub(crate) fn pos_attrs(&self, pos: Pos) -> Value<'h> {
         use crate::source::Origin;
-        match self.sources.place(pos) {
+        match self.place_in_values(pos) {
             Some(place) => {
                 let path = match place.origin {
                     Origin::File(path) => path,

@@ -3,10 +3,13 @@
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
 use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::StorePath;
 
 use super::text::parse_hash;
 use super::{Def, def};
-use crate::access::{join, lossy};
+use crate::access::copy::{Tree, source_name};
+use crate::access::{Links, lossy};
+use crate::builtins::derivation::imported_derivation;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::files::FileKind;
 use crate::interp::Interp;
@@ -32,8 +35,11 @@ pub(super) const BUILTINS: &[Def] = &[
 ];
 
 fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
-    let cell = interp.import(&path)?;
+    let path = interp.readable_path(args[0], None, pos)?;
+    if let Some(derivation) = valid_derivation(interp, &path)? {
+        return imported_derivation(interp, &derivation);
+    }
+    let (cell, file) = interp.import(&path)?;
     // A file that imports itself was being evaluated before.
     let is_new = !matches!(cell.get(), Value::Hole(_));
     match interp.force_at(cell, pos) {
@@ -41,21 +47,32 @@ fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
         Err(error) if !is_new => Err(error),
         Err(error) => Err(error.within(
             Pos::NONE,
-            format!("while evaluating the file '{}':", lossy(&path)),
+            format!("while evaluating the file '{}':", lossy(file)),
         )),
     }
 }
 
 fn scoped_import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let path = interp.readable_path(args[1], None, pos)?;
+    if let Some(derivation) = valid_derivation(interp, &path)? {
+        return imported_derivation(interp, &derivation);
+    }
     let names = interp.expect_attrs(
         args[0],
         pos,
         "while evaluating the first argument passed to builtins.scopedImport",
     )?;
-    let path = interp.readable_path(args[1], pos, "while realising the context of a path")?;
     let below = interp.scope.borrow().clone();
     let bound = names.entries.iter().map(|attr| (attr.name, attr.value));
     interp.import_scoped(&path, &Scope::layered(below, bound))
+}
+
+/// The derivation whose file in the store a path is.
+fn valid_derivation(interp: &Interp<'_>, path: &[u8]) -> Result<Option<StorePath>> {
+    match interp.world.settings.store_dir.parse(path) {
+        Ok(path) if path.is_derivation() && interp.is_valid(&path)? => Ok(Some(path)),
+        _ => Ok(None),
+    }
 }
 
 fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -107,42 +124,29 @@ fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 
 fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     // It is forced before it is looked at as a path, so that its own errors have no frame of that.
-    interp.force(args[0])?;
-    let (text, mentions) =
-        interp.coerce_path(args[0], pos, "while realising the context of a path")?;
-    let must_be_dir = text.ends_with(b"/") || text.ends_with(b"/.");
-    let path = interp.realised_path(&text, mentions)?;
-    if interp.embedded(&path).is_some() {
-        return Ok(Value::Bool(true));
-    }
-    let found = if must_be_dir {
-        match interp.resolve_links(&path) {
-            Ok(Some(resolved)) => interp.file_kind(&resolved),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        }
-    } else {
-        interp.file_kind(&path)
+    let must_be_dir = match interp.force(args[0])? {
+        Value::String(text) => text.bytes.ends_with(b"/") || text.bytes.ends_with(b"/."),
+        _ => false,
     };
-    let kind = match found {
-        Ok(kind) => kind,
-        // What may not be seen is not there.
+    let links = match must_be_dir {
+        true => Links::All,
+        false => Links::Parents,
+    };
+    // What may not be seen is not there.
+    let kind = match interp.readable_path(args[0], Some(links), pos) {
+        Ok(path) => interp.visible_kind(&path)?,
         Err(error) if error.kind == ErrorKind::Forbidden => None,
         Err(error) => return Err(error),
     };
     Ok(Value::Bool(match kind {
-        Some(FileKind::Directory) => true,
-        Some(_) => !must_be_dir,
+        Some(kind) => !must_be_dir || kind == FileKind::Directory,
         None => false,
     }))
 }
 
 fn read_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
-    let contents = match interp.embedded(&path) {
-        Some(text) => text.as_bytes().to_vec(),
-        None => interp.read_file(&path)?,
-    };
+    let path = interp.readable_path(args[0], Some(Links::All), pos)?;
+    let contents = interp.read_file(&path)?;
     if contents.contains(&0) {
         return Err(Error::new(
             ErrorKind::Other,
@@ -152,12 +156,12 @@ fn read_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
             ),
         ));
     }
-    let context = interp.references_in(&path, &contents);
+    let context = interp.references_in(&path, &contents)?;
     Ok(interp.string(&contents, context))
 }
 
 fn read_dir<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
+    let path = interp.readable_path(args[0], Some(Links::All), pos)?;
     let entries = interp
         .read_entries(&path)?
         .into_iter()
@@ -167,14 +171,8 @@ fn read_dir<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
 }
 
 fn read_file_type<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(args[0], pos, "while realising the context of a path")?;
-    match interp.file_kind(&path)? {
-        Some(kind) => Ok(interp.text(kind.name())),
-        None => Err(Error::new(
-            ErrorKind::Io,
-            format!("path '{}' does not exist", lossy(&path)),
-        )),
-    }
+    let path = interp.readable_path(args[0], None, pos)?;
+    Ok(interp.text(interp.kind_without_links(&path)?.name()))
 }
 
 fn hash_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -183,7 +181,7 @@ fn hash_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the first argument passed to builtins.hashFile",
     )?;
-    let path = interp.readable_path(args[1], pos, "while realising the context of a path")?;
+    let path = interp.readable_path(args[1], Some(Links::All), pos)?;
     let contents = interp.read_file(&path)?;
     Ok(interp.text(NixHash::digest(algo, &contents).encode(HashEncoding::Base16)))
 }
@@ -209,22 +207,19 @@ fn store_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         pos,
         "while evaluating the first argument passed to 'builtins.storePath'",
     )?;
-    let path = interp.realised_path(&text, mentions)?;
     let dir = &interp.world.settings.store_dir;
-    let parsed = dir
-        .parse_below(&path)
-        .or_else(|_| match interp.resolve_links(&path) {
-            Ok(Some(resolved)) => dir.parse_below(resolved.leak()),
-            _ => dir.parse_below(b"/"),
-        });
-    let Ok((object, _)) = parsed else {
+    let mut path = interp.realised_path(&text, mentions)?;
+    // A link that is a store object is meant itself; any other path is resolved.
+    if dir.parse(&path).is_err() {
+        path = interp.resolve(&path, Links::All)?;
+    }
+    let Ok((object, _)) = dir.parse_below(&path) else {
         return Err(Error::new(
             ErrorKind::Other,
             format!("path '{}' is not in the Nix store", lossy(&path)),
         ));
     };
-    let local = interp.local(dir.display(&object).to_string().as_bytes());
-    if let Ok(None) = interp.world.files.kind(paths::to_os(&local)) {
+    if !interp.world.settings.read_only && !interp.is_valid(&object)? {
         return Err(Error::new(
             ErrorKind::Other,
             format!("path '{}' is not valid", dir.display(&object)),
@@ -277,7 +272,7 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
 }
 
 fn filter_source<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let path = interp.readable_path(
+    let source = interp.coerce_path(
         args[1],
         pos,
         "while evaluating the second argument (the path to filter) passed to 'builtins.filterSource'",
@@ -287,16 +282,9 @@ fn filter_source<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         pos,
         "while evaluating the first argument passed to builtins.filterSource",
     )?;
-    let name = paths::base_name(&path).to_vec();
-    add_path(
-        interp,
-        pos,
-        &name,
-        &path,
-        ContentAddressMethod::NixArchive,
-        Some(filter),
-        None,
-    )
+    let mut added = Added::of(source);
+    added.filter = Some(filter);
+    added.add(interp, pos)
 }
 
 fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -310,7 +298,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
     for (key, attr) in interp.by_name(attrs) {
         match key {
             b"path" => {
-                source = Some(interp.readable_path(
+                source = Some(interp.coerce_path(
                     attr.value,
                     attr.pos,
                     "while evaluating the 'path' attribute passed to 'builtins.path'",
@@ -372,49 +360,90 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         )
         .at(pos));
     };
-    let name = name.unwrap_or_else(|| paths::base_name(&source).to_vec());
-    add_path(interp, pos, &name, &source, method, filter, hash.as_ref())
+    let mut added = Added::of(source);
+    if let Some(name) = name.filter(|name: &Vec<u8>| !name.is_empty()) {
+        added.name = name;
+    }
+    (added.method, added.filter, added.hash) = (method, filter, hash);
+    added.add(interp, pos)
 }
 
-fn add_path<'h>(
-    interp: &Interp<'h>,
-    pos: Pos,
-    name: &[u8],
-    path: &[u8],
+/// What `path` and `filterSource` are told.
+struct Added<'h> {
+    name: Vec<u8>,
+    path: Vec<u8>,
+    mentions: ContextId,
     method: ContentAddressMethod,
     filter: Option<Value<'h>>,
-    hash: Option<&NixHash>,
-) -> Result<Value<'h>> {
-    let resolved_parent = interp.resolve_existing(paths::dir_name(path))?;
-    let root = match paths::base_name(path) {
-        b"" => resolved_parent,
-        base => join(&resolved_parent, base),
-    };
-    let mut keep = |child: &[u8], kind: FileKind| -> Result<bool> {
-        let Some(filter) = filter else {
-            return Ok(true);
-        };
-        // The filter sees the path as it was given, not where links lead.
-        let seen = match child.strip_prefix(root.as_slice()) {
-            Some(rest) => [path, rest].concat(),
-            None => child.to_vec(),
-        };
-        let args = [
-            interp.cell(interp.text(&seen)),
-            interp.cell(interp.text(kind.name())),
-        ];
-        let context = "while evaluating the return value of the path filter function";
-        match interp.call(filter, &args, pos)? {
-            Value::Bool(keep) => Ok(keep),
-            other => Err(interp.type_error("a Boolean", other).within(pos, context)),
+    hash: Option<NixHash>,
+}
+
+impl<'h> Added<'h> {
+    fn of((path, mentions): (Vec<u8>, ContextId)) -> Self {
+        let path = paths::canonical(&path);
+        Self {
+            name: source_name(&path).to_vec(),
+            path,
+            mentions,
+            method: ContentAddressMethod::NixArchive,
+            filter: None,
+            hash: None,
         }
-    };
-    let store_path = match filter {
-        Some(_) => interp.add_tree(name, path, method, Some(&mut keep), hash),
-        None => interp.add_tree(name, path, method, None, hash),
     }
-    .within_with(pos, || format!("while adding path '{}'", lossy(path)))?;
-    Ok(Value::String(interp.store_path_string(&store_path)))
+
+    fn add(self, interp: &Interp<'h>, pos: Pos) -> Result<Value<'h>> {
+        let added = self
+            .copy(interp, pos)
+            .within_with(pos, || format!("while adding path '{}'", lossy(&self.path)))?;
+        Ok(Value::String(interp.store_path_string(&added)))
+    }
+
+    fn copy(&self, interp: &Interp<'h>, pos: Pos) -> Result<StorePath> {
+        let path = interp.realised_path(&self.path, self.mentions)?;
+        let references = match interp.world.settings.store_dir.parse_below(&path) {
+            Ok((object, _)) if !self.mentions.is_empty() => interp.references_of(&object)?,
+            _ => None,
+        };
+        let references = references.unwrap_or_default();
+        let (name, method) = (self.name.as_slice(), self.method);
+        let expected = match &self.hash {
+            Some(hash) => {
+                let expected = interp.source_path(name, method, hash.clone(), &references)?;
+                // What is there already need not be read again.
+                if interp.references_of(&expected)?.is_some() {
+                    interp.allow(&expected);
+                    return Ok(expected);
+                }
+                Some(expected)
+            }
+            None => None,
+        };
+        let resolved = interp.resolve(&path, Links::All)?;
+        let tree = Tree {
+            name,
+            path: &resolved,
+            method,
+            references,
+            expected: expected
+                .as_ref()
+                .map(|expected| (expected, path.as_slice())),
+        };
+        let Some(filter) = self.filter else {
+            return interp.add_tree(tree, None);
+        };
+        let mut keep = |child: &[u8], kind: FileKind| -> Result<bool> {
+            let args = [
+                interp.cell(interp.text(child)),
+                interp.cell(interp.text(kind.name())),
+            ];
+            let context = "while evaluating the return value of the path filter function";
+            match interp.call(filter, &args, pos)? {
+                Value::Bool(keep) => Ok(keep),
+                other => Err(interp.type_error("a Boolean", other).within(pos, context)),
+            }
+        };
+        interp.add_tree(tree, Some(&mut keep))
+    }
 }
 
 impl<'h> Interp<'h> {
@@ -437,33 +466,4 @@ impl<'h> Interp<'h> {
             .at(pos)
         })
     }
-
-    /// What a file of the store refers to, of the paths that this evaluation knows.
-    fn references_in(&self, path: &[u8], contents: &[u8]) -> ContextId {
-        let dir = &self.world.settings.store_dir;
-        if !path.starts_with(dir.as_str().as_bytes()) {
-            return ContextId::EMPTY;
-        }
-        let mut found = Vec::new();
-        let prefix = dir.as_str().as_bytes();
-        for at in memchr::memmem::find_iter(contents, prefix) {
-            let rest = &contents[at..];
-            let end = rest[prefix.len()..]
-                .iter()
-                .skip(1)
-                .position(|byte| !is_name_byte(*byte))
-                .map_or(rest.len(), |end| prefix.len() + 1 + end);
-            if let Ok(object) = dir.parse(&rest[..end]) {
-                found.push(ContextElement::Opaque(object));
-            }
-        }
-        if found.is_empty() {
-            return ContextId::EMPTY;
-        }
-        self.contexts.of(found)
-    }
-}
-
-fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"+-._?=".contains(&byte)
 }

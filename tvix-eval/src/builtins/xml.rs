@@ -241,7 +241,7 @@ impl<'h> Writer<'_, 'h> {
         if !self.places {
             return None;
         }
-        let place = self.interp.sources.place(pos)?;
+        let place = self.interp.place_in_values(pos)?;
         let path = match place.origin {
             Origin::File(path) => Some(lossy(path)),
             Origin::Internal => Some("/derivation-internal.nix".to_owned()),

@@ -16,6 +16,7 @@ use crate::fetch::Fetcher;
 use crate::files::{Files, HostFiles};
 use crate::limits::Limits;
 use crate::native::Native;
+use crate::valid_paths::ValidPaths;
 use crate::world::Settings;
 use thread::Setup;
 
@@ -38,6 +39,7 @@ pub struct NixEvaluator {
     natives: Arc<[Native]>,
     cancelled: Option<Arc<AtomicBool>>,
     fetcher: Option<Arc<dyn Fetcher>>,
+    valid_paths: Option<Arc<dyn ValidPaths>>,
 }
 
 impl NixEvaluator {
@@ -49,6 +51,7 @@ impl NixEvaluator {
             natives: Arc::new([]),
             cancelled: None,
             fetcher: None,
+            valid_paths: None,
         }
     }
 
@@ -92,6 +95,14 @@ impl NixEvaluator {
         self
     }
 
+    /// Looks up paths of the store: what is copied or read from there has the references that it
+    /// has.
+    #[must_use]
+    pub fn valid_paths(mut self, valid_paths: impl ValidPaths + 'static) -> Self {
+        self.valid_paths = Some(Arc::new(valid_paths));
+        self
+    }
+
     /// Ends what [`NixEvaluator::eval_to`] and [`NixEvaluator::work`] do soon after somebody sets
     /// this to `true`. Streams end when they are dropped.
     #[must_use]
@@ -111,6 +122,7 @@ impl NixEvaluator {
             files: self.files.clone(),
             natives: self.natives.clone(),
             fetcher: self.fetcher.clone(),
+            valid_paths: self.valid_paths.clone(),
         }
     }
 }

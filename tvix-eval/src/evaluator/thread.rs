@@ -23,6 +23,7 @@ use crate::files::Files;
 use crate::host::{Answer, Host};
 use crate::interp::Interp;
 use crate::native::Native;
+use crate::valid_paths::ValidPaths;
 use crate::world::{Settings, World};
 
 /// Events on their way: how far evaluation goes on when nobody takes them.
@@ -34,6 +35,7 @@ pub(super) struct Setup {
     pub(super) files: Arc<dyn Files + Send + Sync>,
     pub(super) natives: Arc<[Native]>,
     pub(super) fetcher: Option<Arc<dyn Fetcher>>,
+    pub(super) valid_paths: Option<Arc<dyn ValidPaths>>,
 }
 
 impl Setup {
@@ -43,6 +45,7 @@ impl Setup {
         let heap = Bump::new();
         let mut world = World::new(self.settings, Rc::new(self.files), host).with_natives(&natives);
         world.fetcher = self.fetcher;
+        world.valid_paths = self.valid_paths;
         body(&Interp::new(&heap, world))
     }
 

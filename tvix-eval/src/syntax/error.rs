@@ -56,6 +56,8 @@ pub enum SyntaxErrorKind {
     TooDeep,
     /// `~/…` where there is no home.
     NoHome,
+    /// `~/…` in pure evaluation; the path as written.
+    HomeInPureMode(BString),
 }
 
 /// What is legal in a text, and doubtful.
@@ -110,6 +112,9 @@ impl fmt::Display for SyntaxErrorKind {
             ),
             Self::TooDeep => f.write_str("expression is too deeply nested"),
             Self::NoHome => f.write_str("cannot determine the home directory"),
+            Self::HomeInPureMode(path) => {
+                write!(f, "the path '{path}' can not be resolved in pure mode")
+            }
         }
     }
 }

@@ -25,6 +25,18 @@ use crate::ir::Expr;
 use crate::source::Source;
 use crate::symbol::Symbols;
 
+/// The home directory, of which paths such as `~/x` speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Home<'a> {
+    /// An absolute path, as [`Context::base`].
+    At(&'a [u8]),
+    /// It is not known: such paths are errors.
+    Unknown,
+    /// Pure evaluation: such paths are errors.
+    Forbidden,
+}
+
 /// What the parser needs beside the text.
 pub struct Context<'a, 'h> {
     /// Where expressions are made.
@@ -34,8 +46,8 @@ pub struct Context<'a, 'h> {
     /// The folder that relative paths are relative to: absolute, without `.`, `..` and a slash at
     /// its end.
     pub base: &'a [u8],
-    /// The folder that `~/x` is in, as [`Context::base`]; such paths are errors without it.
-    pub home: Option<&'a [u8]>,
+    /// What `~/x` is relative to.
+    pub home: Home<'a>,
     /// The outermost scope.
     pub scope: &'a Scope<'h>,
     /// How many levels expressions may be nested; the parser recurses at each.

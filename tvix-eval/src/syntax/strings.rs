@@ -2,6 +2,7 @@
 
 use bstr::BString;
 
+use super::Home;
 use super::error::SyntaxErrorKind;
 use super::lexer::Tok;
 use super::parser::{Parsed, Parser};
@@ -300,10 +301,15 @@ impl<'h> Parser<'_, 'h> {
         let text = self.lx.text;
         let literal = &text[self.lx.start..self.lx.pos];
         let first = if self.lx.tok == Tok::HomePath {
-            let Some(home) = self.cx.home else {
-                return Err(self.fail_at(SyntaxErrorKind::NoHome, pos));
-            };
-            self.canonical(home, &literal[1..])
+            match self.cx.home {
+                Home::At(home) => self.canonical(home, &literal[1..]),
+                Home::Unknown => return Err(self.fail_at(SyntaxErrorKind::NoHome, pos)),
+                // C++ Nix gives no place.
+                Home::Forbidden => {
+                    let kind = SyntaxErrorKind::HomeInPureMode(literal.into());
+                    return Err(self.fail_at(kind, Pos::NONE));
+                }
+            }
         } else if literal[0] == b'/' {
             self.canonical(b"", literal)
         } else {

@@ -43,7 +43,7 @@ impl<'h> World<'h> {
             heap: self.heap,
             symbols: &self.symbols,
             base: b"/base",
-            home: Some(b"/home"),
+            home: Home::At(b"/home"),
             scope,
             depth_limit: 5_000,
             warn: &|_| {},

@@ -1,7 +1,8 @@
 //! The files of cases, and of what is expected of them.
 //!
 //! A case is a line of a `.cases` file, and the lines after it that begin with `|`, without that. `:json`, `:xml` or `:lazy` before it says
-//! how the value is written; otherwise everything in it is evaluated first. Lines that begin with `#` are comments.
+//! how the value is written; otherwise everything in it is evaluated first. `:pure` and `:restricted` are modes of evaluation; with `:store`
+//! the evaluation may write to a store, which is empty before. Lines that begin with `#` are comments.
 
 use std::path::{Path, PathBuf};
 
@@ -14,14 +15,23 @@ pub enum Mode {
     Lazy,
     Json,
     Xml,
+    /// As [`Mode::Strict`], in pure evaluation.
+    Pure,
+    /// As [`Mode::Strict`], in restricted evaluation: `links/real` and `prefixed` may be read.
+    Restricted,
+    /// As [`Mode::Strict`], with an empty store that can be written to.
+    Store,
 }
 
 impl Mode {
-    pub const ALL: [(Self, &str); 4] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Strict, "strict"),
         (Self::Lazy, "lazy"),
         (Self::Json, "json"),
         (Self::Xml, "xml"),
+        (Self::Pure, "pure"),
+        (Self::Restricted, "restricted"),
+        (Self::Store, "store"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -63,6 +73,18 @@ impl Outcome {
             .collect();
         Some(message.join("\n"))
     }
+}
+
+/// The entries of the search path, if the files are at `files`.
+pub fn search_path(mode: Mode, files: &str) -> Vec<(&'static str, String)> {
+    let entries: &[(&str, &str)] = match mode {
+        Mode::Restricted => &[("", "links/real"), ("lang", "prefixed")],
+        _ => &[("", "search"), ("lang", "prefixed"), ("gone", "not-there")],
+    };
+    let entries = entries.iter();
+    entries
+        .map(|(prefix, path)| (*prefix, format!("{files}/{path}")))
+        .collect()
 }
 
 pub fn folder() -> PathBuf {

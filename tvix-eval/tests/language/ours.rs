@@ -64,11 +64,13 @@ pub fn evaluate(case: &Case) -> Outcome {
     let mut settings = Settings::default();
     settings.system = "x86_64-linux".into();
     settings.home = Some("/root".into());
-    settings.search_path = vec![
-        (String::new(), format!("{files}/search")),
-        ("lang".into(), format!("{files}/prefixed")),
-        ("gone".into(), format!("{files}/not-there")),
-    ];
+    let entries = crate::cases::search_path(case.mode, &files).into_iter();
+    settings.search_path = entries
+        .map(|(prefix, path)| (prefix.to_owned(), path))
+        .collect();
+    settings.pure = case.mode == Mode::Pure;
+    settings.allowed_paths = (case.mode == Mode::Restricted).then(Vec::new);
+    settings.read_only = case.mode != Mode::Store;
     let heap = Bump::new();
     let listener = Rc::new(Listener::default());
     let world = World::new(settings, Rc::new(HostFiles), listener.clone());
@@ -103,7 +105,7 @@ fn write(interp: &Interp<'_>, case: &Case, files: &str) -> Result<Vec<u8>, Box<E
     let mut out = Vec::new();
     let mut context = ContextId::EMPTY;
     match case.mode {
-        Mode::Strict => {
+        Mode::Strict | Mode::Pure | Mode::Restricted | Mode::Store => {
             interp.force_deep(cell, Pos::NONE)?;
             interp.print(value, &mut out)?;
         }

@@ -40,16 +40,22 @@ fn ask(program: &str, files: &str, case: &Case) -> Outcome {
         Mode::Lazy => &[],
         Mode::Json => &["--strict", "--json"],
         Mode::Xml => &["--strict", "--xml"],
+        Mode::Pure => &["--strict", "--pure-eval"],
+        Mode::Restricted => &["--strict", "--restrict-eval"],
+        Mode::Store => &["--strict", "--read-write-mode", "--store"],
     };
+    let store = tempfile::tempdir().unwrap();
+    let store = (case.mode == Mode::Store).then_some(store.path());
+    let search_path = cases::search_path(case.mode, files).into_iter();
+    let search_path = search_path.map(|(prefix, path)| match prefix {
+        "" => ["-I".to_owned(), path],
+        prefix => ["-I".to_owned(), format!("{prefix}={path}")],
+    });
     let output = Command::new(program)
         .arg("--eval")
         .args(mode)
-        .arg("-I")
-        .arg(format!("{files}/search"))
-        .arg("-I")
-        .arg(format!("lang={files}/prefixed"))
-        .arg("-I")
-        .arg(format!("gone={files}/not-there"))
+        .args(store)
+        .args(search_path.flatten())
         .args(["-E", &case.text])
         .current_dir(crate::ours::files())
         .env("NIX_PATH", "")

@@ -36,6 +36,11 @@ impl Origin {
             Failure::Decode(DecodeError::OutputLimit { limit }) => {
                 self.wrong_size(limit.saturating_add(1))
             }
+            // Nothing is wrong with it.
+            Failure::Decode(error @ DecodeError::MemoryLimit { .. }) => {
+                let message = format!("{error} (parameter 'decode-memory-limit')");
+                self.transport_failed(TransportError::new(message, false))
+            }
             Failure::Decode(error) => self.undecodable(error.into()),
             Failure::Lost(error) => StoreError::Bug {
                 store: self.store.clone(),

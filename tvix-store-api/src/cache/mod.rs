@@ -134,7 +134,12 @@ impl BinaryCache {
                 info
             }
             (None, None) => {
-                let message = format!("it is no binary cache: it has no '{}'", info::FILE);
+                // S3 does not tell one from the other.
+                let denied = match uri.scheme() {
+                    "s3" => ", or access to it is denied",
+                    _ => "",
+                };
+                let message = format!("it is no binary cache: it has no '{}'{denied}", info::FILE);
                 return Err(unusable(message.into()));
             }
         };

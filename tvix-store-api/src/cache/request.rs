@@ -88,7 +88,13 @@ impl Requests {
     /// Attempts that make sense after `error`.
     fn attempts(&self, error: &TransportError) -> u32 {
         let settings = self.tuning.transfer.download_attempts.max(1);
-        error.attempts.map_or(settings, |most| settings.min(most))
+        // One that has never answered is not likely to do so in a second.
+        let never = error.unreachable && !self.answered.load(Ordering::Relaxed);
+        match error.attempts {
+            Some(most) if error.silent && never => settings.min(most).min(1),
+            Some(most) => settings.min(most),
+            None => settings,
+        }
     }
 
     /// Tries until it succeeds, fails for good or has been tried often enough.
@@ -143,10 +149,10 @@ impl Requests {
                 let limit = self.small_limit();
                 match tokio::time::timeout(limit, read).await {
                     Ok(read) => read,
-                    Err(_) => Err(TransportError::unreachable(Unreachable::timed_out(
-                        &format!("no answer for '{key}'"),
-                        limit,
-                    ))),
+                    Err(_) => {
+                        let why = Unreachable::silent(key, limit);
+                        Err(TransportError::unreachable(why))
+                    }
                 }
             })
         })

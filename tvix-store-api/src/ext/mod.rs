@@ -175,14 +175,25 @@ pub trait StoreExt: Store {
         Ok(())
     }
 
-    /// Adds a tree that is in memory as a NAR, under a path that was computed of it before. It
-    /// refers to nothing.
+    /// Adds a tree that is in memory as a NAR, under a path that was computed of it before.
     ///
     /// # Errors
     ///
     /// [`StoreError::AddressMismatch`] if it is not that path, [`StoreError::MalformedNar`].
-    async fn add_archive_as(&self, nar: Bytes, path: &StorePath) -> Result<(), StoreError> {
-        source::add_known(self, nar, path, ContentAddressMethod::NixArchive).await
+    async fn add_archive_as(
+        &self,
+        nar: Bytes,
+        path: &StorePath,
+        references: SortedSet<StorePath>,
+    ) -> Result<(), StoreError> {
+        source::add_known(
+            self,
+            nar,
+            path,
+            ContentAddressMethod::NixArchive,
+            references,
+        )
+        .await
     }
 
     /// Adds a file that is in memory, under a path that was computed of its contents before.
@@ -191,7 +202,8 @@ pub trait StoreExt: Store {
     ///
     /// [`StoreError::AddressMismatch`] if it is not that path.
     async fn add_file_as(&self, contents: Bytes, path: &StorePath) -> Result<(), StoreError> {
-        source::add_known(self, contents, path, ContentAddressMethod::Flat).await
+        let method = ContentAddressMethod::Flat;
+        source::add_known(self, contents, path, method, SortedSet::new()).await
     }
 
     /// `path` as files on this file system: where the store keeps it, or unpacked to a temporary

@@ -42,11 +42,14 @@ pub(super) async fn add_known<S: Store + ?Sized>(
     contents: Bytes,
     path: &StorePath,
     method: ContentAddressMethod,
+    references: SortedSet<StorePath>,
 ) -> Result<(), StoreError> {
     let dir = store.store_dir();
     let object = match method {
-        ContentAddressMethod::NixArchive => VerifiedObject::archive_as(dir, path, contents)?,
-        _ => VerifiedObject::file_as(dir, path, &contents, method, SortedSet::new())?,
+        ContentAddressMethod::NixArchive => {
+            VerifiedObject::archive_as(dir, path, contents, references)?
+        }
+        _ => VerifiedObject::file_as(dir, path, &contents, method, references)?,
     };
     add_object(store, object).await
 }

@@ -12,8 +12,8 @@ const LABELS: [&[u8]; 3] = [b"security.selinux", b"security.csm", b"system.nfs4_
 
 /// Removes the extended attributes of a file or directory of ours, whose mode this may change.
 pub(super) fn remove_attributes(file: BorrowedFd<'_>) -> io::Result<()> {
-    let mut none: [u8; 0] = [];
-    let len = match rustix::fs::flistxattr(file, &mut none) {
+    // Not `flistxattr` with an empty buffer, which says that there is nothing in it.
+    let len = match rustix::fs::flistxattr_query(file) {
         Ok(0) | Err(Errno::NOTSUP) => return Ok(()),
         len => len?,
     };

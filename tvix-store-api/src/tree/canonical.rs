@@ -14,13 +14,10 @@ use rustix::io::Errno;
 
 use super::attributes::{clear_flags, remove_attributes};
 use super::copy::copy_sparse;
-use super::{Bounds, ScanSink, TreeError};
+use super::{Bounds, NODE, ScanSink, TreeError};
 
 /// How many names of a directory are read before the pass may be interrupted.
 const NAMES: usize = 1024;
-
-/// The bytes that a node takes in a NAR beside its name and its contents, about.
-const NODE: u64 = 128;
 
 pub(super) struct Walk<'a> {
     pub(super) writer: nar::Writer<ScanSink>,
@@ -322,8 +319,19 @@ impl<'a> Walk<'a> {
         let fd = rustix::fs::openat(parent, name, flags, Mode::empty())
             .map_err(|error| self.error("open", error))?;
         let by_number = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        rustix::fs::chmod(by_number, Mode::from_raw_mode(mode))
-            .map_err(|error| self.error("set the mode of", error))
+        let chmod = || rustix::fs::chmod(&by_number, Mode::from_raw_mode(mode));
+        let changed = match chmod() {
+            // It may be marked as immutable.
+            Err(Errno::PERM) => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                if let Ok(fd) = rustix::fs::openat(parent, name, flags, Mode::empty()) {
+                    clear_flags(fd.as_fd());
+                }
+                chmod()
+            }
+            changed => changed,
+        };
+        changed.map_err(|error| self.error("set the mode of", error))
     }
 
     fn current(&self) -> PathBuf {

@@ -8,6 +8,7 @@
 mod attributes;
 mod canonical;
 mod copy;
+mod measure;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -27,6 +28,10 @@ use thiserror::Error;
 
 use crate::verify::sha256;
 use canonical::Walk;
+pub use measure::measure;
+
+/// The bytes that a node takes in a NAR beside its name and its contents, about.
+const NODE: u64 = 128;
 
 /// What a pass over a tree has found.
 #[derive(Debug, Clone, PartialEq, Eq)]

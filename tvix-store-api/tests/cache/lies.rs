@@ -339,6 +339,29 @@ async fn a_window_that_would_take_all_memory() {
     checksum.update(&bad[12..end - 4]);
     bad[end - 4..end].copy_from_slice(&checksum.sum().to_le_bytes());
     std::fs::write(&file, &bad).unwrap();
-    let lie = liar.expect_lie("a large dictionary").await;
-    assert!(format!("{lie:?}").contains("MemoryLimit"), "{lie:?}");
+    let error = liar.expect("a large dictionary").await;
+    let text = format!("{error:?}");
+    assert!(text.contains("decode-memory-limit"), "{text}");
+}
+
+/// Nothing is wrong with a large dictionary, for those who have the memory.
+#[tokio::test]
+async fn the_memory_of_decoders_is_a_setting() {
+    let liar = Liar::new("lzma").await;
+    let file = liar.directory.path().join(liar.field("URL"));
+    let mut stream = std::fs::read(&file).unwrap();
+    stream[1..5].copy_from_slice(&(256u32 << 20).to_le_bytes());
+    std::fs::write(&file, &stream).unwrap();
+    let store = MemoryStore::new(StoreDir::default());
+    let paths = [liar.info.path.clone()];
+    let uri = file_uri(&liar.directory);
+    let small = open(&format!("{uri}?decode-memory-limit=100000000")).await;
+    let error = small.copy_closure(&store, &paths).await.unwrap_err();
+    let text = format!("{error:?}");
+    assert!(
+        text.contains("lzma") && text.contains("decode-memory-limit"),
+        "{text}"
+    );
+    let large = open(&uri).await;
+    large.copy_closure(&store, &paths).await.unwrap();
 }

@@ -29,12 +29,13 @@ const BARE: &str = "
         ultimate, sigs, ca);
     create table Refs (referrer, reference);
     create table DerivationOutputs (drv, id, path);
-    create table Realisations (id integer primary key, drvPath, outputName, outputPath, signatures);";
+    create table Realisations (id integer primary key, drvPath, outputName, outputPath, signatures);
+    create table BuildTraceV3 (id integer primary key, drvPath, outputName, outputPath, signatures);";
 
 const HASH: &str = "sha256:1b2b9f4b9a2c7ec1e6b1c37a7dd1a2e4a6a4c0fd4b4a8d2f5a0b1c2d3e4f5a6b";
 
-fn id() -> DrvOutput {
-    format!("{HASH}!out").parse().expect("it is one")
+fn ids() -> [DrvOutput; 2] {
+    [format!("{HASH}!out"), format!("{}^out", PATHS[1])].map(|id| id.parse().expect("it is one"))
 }
 
 pub fn check(input: &[u8]) {
@@ -126,6 +127,14 @@ fn good() -> Vec<u8> {
         text("cache-1:AAAA".into()),
     ];
     insert(&connection, "Realisations", &realisation);
+    let trace = [
+        1.into(),
+        text(PATHS[1].into()),
+        text("out".into()),
+        text(format!("/nix/store/{}", PATHS[0])),
+        text("cache-1:AAAA".into()),
+    ];
+    insert(&connection, "BuildTraceV3", &trace);
     drop(connection);
     fs::read(file.path()).expect("it was written")
 }
@@ -163,7 +172,7 @@ fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
         format!("/nix/store/{}", PATHS[0]),
         format!("/nix/store/{}", PATHS[1]),
     );
-    let rows: [(&str, &[&str]); 7] = [
+    let rows: [(&str, &[&str]); 8] = [
         (
             "ValidPaths(path,hash,registrationTime,deriver,narSize,ultimate,sigs,ca)",
             &[&one, HASH, "1", &two, "120", "", "", ""],
@@ -179,6 +188,10 @@ fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
         (
             "Realisations(drvPath,outputName,outputPath,signatures)",
             &[HASH, "out", "1", ""],
+        ),
+        (
+            "BuildTraceV3(drvPath,outputName,outputPath,signatures)",
+            &[PATHS[1], "out", &one, ""],
         ),
     ];
     for (table, usual) in rows {
@@ -221,7 +234,10 @@ fn read(root: &Path, db: &Path) {
         fine(store.referrers(&paths[0]).await.map(drop));
         fine(store.valid_paths(&paths).await.map(drop));
         fine(store.closure(&paths[..1]).await.map(drop));
-        fine(store.realisation(&id()).await.map(drop));
+        for id in ids() {
+            fine(store.realisation(&id).await.map(drop));
+        }
+        fine(store.realisations_of(paths.clone()).await.map(drop));
         fine(store.verify_all(VerifyOptions::default()).await.map(drop));
     });
 }

@@ -80,6 +80,8 @@ fn percent_decoded(path: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -124,6 +126,16 @@ mod tests {
             assert_eq!(mode(&output) & 0o100 != 0, executable);
             assert!(!at(".download").exists());
         }
+        // The stream is cut off behind the end of the archive.
+        fs::write(at("cut.nar.xz"), &bytes[..bytes.len() - 4]).unwrap();
+        let (url, output) = (format!("file://{}", at("cut.nar.xz").display()), at("cut"));
+        let attributes = [
+            ("url", &*url),
+            ("out", output.to_str().unwrap()),
+            ("unpack", "1"),
+        ];
+        let error = run(&Task::with(&attributes)).unwrap_err().to_string();
+        assert!(error.contains("cut off"), "{error}");
         let output = at("never");
         for url in ["ftp://x/y", "/etc/passwd", "file:///nowhere/at/all"] {
             let task = Task::with(&[("url", url), ("out", output.to_str().unwrap())]);

@@ -247,6 +247,11 @@ impl Substitutions {
         Some((index, goals))
     }
 
+    /// Questions to a substituter that went wrong since it last answered.
+    pub(super) fn troubles(&self, substituter: usize) -> u32 {
+        self.substituters[substituter].troubles
+    }
+
     /// Takes back what was to be asked of a substituter that is not asked any more.
     pub(super) fn given_up(&mut self, substituter: usize) -> Vec<GoalId> {
         let substituter = &mut self.substituters[substituter];

@@ -84,10 +84,13 @@ impl Machine {
         let answers = match result {
             Ok(answers) => answers,
             Err(trouble) => {
-                self.emit(BuildEvent::SubstituterFailed {
-                    substituter: self.substitutions.name(substituter),
-                    message: trouble.message,
-                });
+                // Further questions that fail one after the other say the same.
+                if self.substitutions.troubles(substituter) == 1 {
+                    self.emit(BuildEvent::SubstituterFailed {
+                        substituter: self.substitutions.name(substituter),
+                        message: trouble.message,
+                    });
+                }
                 let more = self.substitutions.given_up(substituter);
                 for goal in goals.into_iter().chain(more) {
                     self.not_at(goal, substituter);

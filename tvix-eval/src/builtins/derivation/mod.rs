@@ -1,5 +1,6 @@
 //! `derivation` and what it is made of.
 
+mod imported;
 mod inputs;
 pub(crate) mod internal;
 mod strict;
@@ -13,6 +14,8 @@ use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
 use super::{Def, def};
+
+pub(super) use imported::imported_derivation;
 
 pub(super) const BUILTINS: &[Def] = &[
     def("derivation", 1, wrapper::derivation),

@@ -153,7 +153,7 @@ fn select_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
 }
 
 /// A builtin that errors do not mention.
-fn builtin<'h>(
+pub(super) fn builtin<'h>(
     interp: &Interp<'h>,
     name: &'h str,
     arity: u8,

@@ -13,6 +13,7 @@ use reqwest::header::{
     RETRY_AFTER, TRANSFER_ENCODING,
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Version, redirect};
+use tvix_http::Unreachable;
 use tvix_http::decode::Coding;
 use url::Url;
 
@@ -33,6 +34,8 @@ pub(super) struct Http {
     login: Option<Login>,
     /// Whether other hosts may be asked too.
     other_hosts: bool,
+    /// How long a server may send nothing.
+    stalled: Option<Duration>,
 }
 
 impl Http {
@@ -48,6 +51,7 @@ impl Http {
             base,
             login,
             other_hosts: tuning.other_hosts,
+            stalled: tuning.transfer.stalled_download_timeout,
         })
     }
 
@@ -94,7 +98,13 @@ impl Http {
             }
             _ => request,
         };
-        request.send().await.map_err(|error| failed(url, error))
+        request.send().await.map_err(|error| {
+            let late = error.is_timeout() && !error.is_connect();
+            match self.stalled.filter(|_| late) {
+                Some(limit) => no_answer(url.path(), limit),
+                None => failed(url, error),
+            }
+        })
     }
 }
 
@@ -147,6 +157,12 @@ pub(super) fn client(tuning: &Tuning) -> Result<Client, BoxError> {
         .build()?)
 }
 
+/// The server has accepted a request and does not answer.
+fn no_answer(path: &str, limit: Duration) -> TransportError {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    TransportError::unreachable(Unreachable::silent(file, limit))
+}
+
 fn failed(url: &Url, error: reqwest::Error) -> TransportError {
     // A URL may hold a password, and the message names the file anyway.
     let error = error.without_url();
@@ -155,6 +171,10 @@ fn failed(url: &Url, error: reqwest::Error) -> TransportError {
             why.reason = format!("proxy {proxy}: {}", why.reason);
         }
         return TransportError::unreachable(why);
+    }
+    if error.is_timeout() {
+        let message = format!("nothing more of '{}' was received in time", url.path());
+        return TransportError::new(message, true);
     }
     let retryable = !error.is_builder() && !error.is_redirect();
     TransportError::new(format!("cannot get '{}'", url.path()), retryable).caused(error)

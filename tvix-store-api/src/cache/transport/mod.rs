@@ -37,6 +37,8 @@ pub(crate) struct TransportError {
     pub retryable: bool,
     /// Whether no connection was made, or nothing was answered.
     pub unreachable: bool,
+    /// Whether a connection was made, and nothing was answered.
+    pub silent: bool,
     /// Attempts that make sense in all, if that is less than others get.
     pub attempts: Option<u32>,
     /// The least time until then, if the other side has said so.
@@ -57,6 +59,7 @@ impl TransportError {
             message: message.into(),
             retryable,
             unreachable: false,
+            silent: false,
             attempts: None,
             not_before: None,
             source: None,
@@ -67,6 +70,7 @@ impl TransportError {
     pub fn unreachable(why: Unreachable) -> Self {
         let mut error = Self::new(why.reason, true);
         error.unreachable = true;
+        error.silent = why.silent;
         error.attempts = Some(why.attempts);
         error
     }

@@ -1,0 +1,192 @@
+//! Symbolic links: how a path is resolved before it is read.
+//!
+//! Every builtin and argument that takes a path resolves it with [`Interp::resolve`] in the mode
+//! that C++ Nix uses for it, and then works on the result:
+//!
+//! | what takes the path | mode |
+//! |---|---|
+//! | `readFile`, `readDir`, `hashFile`, `path`, `filterSource`, `findFile`, `<x>` | [`Links::All`] |
+//! | `pathExists`, `"${./path}"` | [`Links::Parents`] |
+//! | `import`, `scopedImport`, a file argument | [`Interp::imported_file`]: the last component is followed, its parents keep their names |
+//! | `readFileType` | [`Interp::kind_without_links`]: a link above it is an error |
+
+use super::{io_error, join, lossy, os_message};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::FileKind;
+use crate::interp::Interp;
+use crate::paths;
+
+/// Symbolic links that one path may lead through.
+const MOST_LINKS: u32 = 1024;
+
+/// Which symbolic links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// Those of the last component and of its parents.
+    All,
+    /// Those of the parents.
+    Parents,
+}
+
+impl<'h> Interp<'h> {
+    /// A path without symbolic links. Components that do not exist, and those that evaluation may
+    /// not see, are taken as they are: reading the result reports them.
+    pub(crate) fn resolve(&self, path: &[u8], links: Links) -> Result<Vec<u8>> {
+        let mut resolved: Vec<u8> = Vec::with_capacity(path.len());
+        let mut rest = split_reversed(path);
+        let mut followed = 0;
+        while let Some(part) = rest.pop() {
+            let parent = resolved.len();
+            if part == b".." {
+                let end = memchr::memrchr(b'/', &resolved).unwrap_or(0);
+                resolved.truncate(end);
+                continue;
+            }
+            resolved.push(b'/');
+            resolved.extend_from_slice(&part);
+            if (links == Links::Parents && rest.is_empty())
+                || self.visible_kind(&resolved)? != Some(FileKind::Symlink)
+            {
+                continue;
+            }
+            followed += 1;
+            if followed > MOST_LINKS {
+                let message = format!("infinite symlink recursion in path '{}'", lossy(path));
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+            let target = self.link_target(&resolved)?;
+            resolved.truncate(match target.first() {
+                Some(b'/') => 0,
+                _ => parent,
+            });
+            rest.extend(split_reversed(&target));
+        }
+        if resolved.is_empty() {
+            resolved.push(b'/');
+        }
+        Ok(resolved)
+    }
+
+    /// The file that importing a path reads. A link in the last component is followed, again and
+    /// again, and its target is taken relative to the directory as it was named: `..` in it removes
+    /// a component of that name. A directory stands for the `default.nix` in it.
+    pub(crate) fn imported_file(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let mut path = path.to_vec();
+        let mut followed = 0;
+        while path != b"/" {
+            followed += 1;
+            if followed >= MOST_LINKS {
+                let message = format!(
+                    "too many symbolic links encountered while traversing the path '{}'",
+                    lossy(&path)
+                );
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+            let parent = paths::dir_name(&path);
+            let name = &path[memchr::memrchr(b'/', &path).map_or(0, |at| at + 1)..];
+            let real = join(&self.resolve(parent, Links::All)?, name);
+            match self.kind(&real)? {
+                FileKind::Symlink => {
+                    let target = self.link_target(&real)?;
+                    path = match target.first() {
+                        Some(b'/') => paths::canonical(&target),
+                        _ => paths::canonical(&join(parent, &target)),
+                    };
+                }
+                FileKind::Directory => break,
+                _ => return Ok(path),
+            }
+        }
+        Ok(join(&path, b"default.nix"))
+    }
+
+    /// What kind of file a path is, which must exist. A link in it is not followed; above it there
+    /// must be none.
+    pub(crate) fn kind_without_links(&self, path: &[u8]) -> Result<FileKind> {
+        self.check_access(path)?;
+        let mut parent = path;
+        while parent != b"/" {
+            parent = paths::dir_name(parent);
+            if self.stat(parent)? == Some(FileKind::Symlink) {
+                let message = format!("path '{}' is a symlink", lossy(parent));
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+        }
+        self.kind(path)
+    }
+
+    /// What kind of file a resolved path is, which must exist.
+    pub(crate) fn kind(&self, path: &[u8]) -> Result<FileKind> {
+        self.check_access(path)?;
+        self.stat(path)?.ok_or_else(|| missing(path))
+    }
+
+    /// What kind of file a resolved path is; `None` if there is none, or evaluation may not see it.
+    pub(crate) fn visible_kind(&self, path: &[u8]) -> Result<Option<FileKind>> {
+        if self.is_confined() && !self.is_allowed(path) {
+            return Ok(None);
+        }
+        self.stat(path)
+    }
+
+    /// What kind of file there is, whether or not evaluation may see it. Directories and links are
+    /// remembered: those above sources are looked at often.
+    fn stat(&self, path: &[u8]) -> Result<Option<FileKind>> {
+        if let Some(kind) = self.world.kinds.borrow().get(path) {
+            return Ok(Some(*kind));
+        }
+        if self.is_left_out(path) {
+            return Ok(None);
+        }
+        if self.embedded(path).is_some() || self.made(path).is_some() {
+            return Ok(Some(FileKind::Regular { executable: false }));
+        }
+        let local = self.local(path);
+        let kind = self.world.files.kind(paths::to_os(&local));
+        let kind = kind.map_err(|error| {
+            let why = os_message(&error);
+            let message = format!("getting status of \"{}\": {why}", lossy(path));
+            Error::new(ErrorKind::Io, message)
+        })?;
+        let kind = match kind {
+            None if self.is_above_store(path) => Some(FileKind::Directory),
+            kind => kind,
+        };
+        if let Some(kind @ (FileKind::Directory | FileKind::Symlink)) = kind {
+            self.world.kinds.borrow_mut().insert(path.into(), kind);
+        }
+        Ok(kind)
+    }
+
+    /// Whether a path is the store directory or above it. Objects of a store elsewhere are read
+    /// below it though there may be no such directory.
+    fn is_above_store(&self, path: &[u8]) -> bool {
+        let store = self.world.settings.store_dir.as_str().as_bytes();
+        let rest = store.strip_prefix(path);
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    }
+
+    /// The target of a link.
+    pub(super) fn link_target(&self, path: &[u8]) -> Result<Vec<u8>> {
+        self.check_access(path)?;
+        let local = self.local(path);
+        let target = self.world.files.target(paths::to_os(&local));
+        target.map_err(|error| io_error("reading symbolic link", path, &error))
+    }
+}
+
+/// The error of a path that does not exist.
+#[cold]
+pub(super) fn missing(path: &[u8]) -> Box<Error> {
+    let message = format!("path '{}' does not exist", lossy(path));
+    Error::new(ErrorKind::Io, message)
+}
+
+/// The components of a path, last first, so that the next is popped; `.` is left out.
+fn split_reversed(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(<[u8]>::to_vec)
+        .rev()
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! The search path: what `<name>` is looked up in.
+
+use std::path::{Path, PathBuf};
+
+use crate::fetch::is_pseudo_url;
+
+/// An entry of the search path: its prefix, perhaps empty, and its path or URL.
+pub type Entry = (String, String);
+
+/// An entry as it is written: `PREFIX=PATH`, or a path alone.
+pub fn entry(text: &str) -> Entry {
+    match text.split_once('=') {
+        Some((prefix, path)) => (prefix.to_owned(), path.to_owned()),
+        None => (String::new(), text.to_owned()),
+    }
+}
+
+/// The entries of `NIX_PATH`, separated by colons. As in C++ Nix, a URL ends at its second colon,
+/// so none can have a port, and white space separates entries as well.
+pub fn entries(text: &str) -> Vec<Entry> {
+    split(text)
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .map(entry)
+        .collect()
+}
+
+/// Entries that follow all others, unless evaluation is pure or restricted: the channels of the
+/// user and those of root, as far as there are any.
+///
+/// `user_channels` is `~/.nix-defexpr/channels`, or `$XDG_STATE_HOME/nix/defexpr/channels` where
+/// Nix is set to use XDG base directories. `state` is Nix's state directory: `$NIX_STATE_DIR`, or
+/// `/nix/var/nix`.
+pub fn channels(user_channels: Option<&Path>, state: &Path) -> Vec<Entry> {
+    let root = state.join("profiles/per-user/root/channels");
+    let nixpkgs = root.join("nixpkgs");
+    let user = user_channels.map(|path| ("", path.to_owned()));
+    let all = user
+        .into_iter()
+        .chain([("nixpkgs", nixpkgs), ("", root)])
+        .filter(|(_, path): &(_, PathBuf)| path.exists());
+    all.map(|(prefix, path)| (prefix.to_owned(), path.to_string_lossy().into_owned()))
+        .collect()
+}
+
+fn split(text: &str) -> Vec<&str> {
+    let mut entries = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let colon = rest.find(':').unwrap_or(rest.len());
+        let value = rest[..colon].rfind('=').map_or(0, |at| at + 1);
+        let is_url = is_pseudo_url(&rest[value..]) || rest[value..].starts_with("flake:");
+        let end = match is_url {
+            true if colon < rest.len() => rest[colon + 1..]
+                .find(':')
+                .map_or(rest.len(), |at| colon + 1 + at),
+            _ => colon,
+        };
+        entries.push(&rest[..end]);
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    entries.retain(|entry| !entry.is_empty());
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nix_path() {
+        let written = |text| -> Vec<String> {
+            let entries = entries(text).into_iter();
+            entries
+                .map(|(prefix, path)| format!("{prefix}={path}"))
+                .collect()
+        };
+        assert_eq!(written(""), [""; 0]);
+        assert_eq!(
+            written("nixpkgs=/a::/b:c=https://x.org/y:8080/z.tar.gz:n=channel:nixos-24.05:rel"),
+            [
+                "nixpkgs=/a",
+                "=/b",
+                "c=https://x.org/y",
+                "=8080/z.tar.gz",
+                "n=channel:nixos-24.05",
+                "=rel"
+            ]
+        );
+        assert_eq!(written("a=b=c d:x"), ["a=b=c", "=d", "=x"]);
+        assert_eq!(written("https://x.org"), ["=https://x.org"]);
+    }
+
+    #[test]
+    fn channels_that_exist() -> std::io::Result<()> {
+        let there = tempfile::tempdir()?;
+        let (home, state) = (there.path().join("home"), there.path().join("state"));
+        assert_eq!(channels(Some(&home), &state), []);
+        std::fs::create_dir(&home)?;
+        let root = state.join("profiles/per-user/root");
+        std::fs::create_dir_all(&root)?;
+        // A link, as channels are; what it leads to is not part of the entry.
+        std::os::unix::fs::symlink("channels-1-link", root.join("channels"))?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let own = (String::new(), text(&home));
+        assert_eq!(channels(Some(&home), &state), [own.clone()]);
+        std::fs::create_dir_all(root.join("channels-1-link/nixpkgs"))?;
+        let root = root.join("channels");
+        let nixpkgs = ("nixpkgs".to_owned(), text(&root.join("nixpkgs")));
+        assert_eq!(
+            channels(Some(&home), &state),
+            [own, nixpkgs, (String::new(), text(&root))]
+        );
+        Ok(())
+    }
+}

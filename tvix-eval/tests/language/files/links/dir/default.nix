@@ -1,0 +1,1 @@
+../real/sub/n.nix
