@@ -89,7 +89,7 @@ impl Layout {
     pub fn wait_until_made(&self) {
         const PAUSE: Duration = Duration::from_millis(25);
         for pauses in 0..200 {
-            let begun = pauses < 20 || self.state.exists();
+            let begun = pauses < 40 || self.state.exists();
             if !begun || self.schema_file().exists() {
                 return;
             }

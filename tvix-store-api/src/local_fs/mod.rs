@@ -116,6 +116,9 @@ impl LocalStore {
     /// As [`open`](Self::open), for callers that may block.
     pub fn open_blocking(options: LocalStoreOptions) -> Result<Self, StoreError> {
         let layout = Layout::new(StoreUri::local(&options.root), &options.root);
+        if options.read_only {
+            layout.wait_until_made();
+        }
         let opened = Self::open_once(options.clone());
         match opened {
             // What is kept for that is given up: else nobody could even collect garbage.
@@ -137,7 +140,6 @@ impl LocalStore {
         let uri = StoreUri::local(&root);
         let layout = Layout::new(uri.clone(), &root);
         let schema_lock = if options.read_only {
-            layout.wait_until_made();
             layout.check_schema_version()?;
             None
         } else {
