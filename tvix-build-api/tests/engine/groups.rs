@@ -41,7 +41,6 @@ static void attack(const char *at) {
     char file[256];
     sprintf(file, "%s/inner", at); if (mkdir(file, 0755) == 0) printf("made %s\n", file);
     sprintf(file, "%s/memory.max", at); put(file, "max");
-    sprintf(file, "%s/cgroup.freeze", at); put(file, "1");
     sprintf(file, "%s/cgroup.kill", at); put(file, "1");
 }
 static void try(const char *how) {

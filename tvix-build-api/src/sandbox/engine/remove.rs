@@ -233,13 +233,20 @@ mod tests {
         assert!(outside.path().join("canary").exists());
     }
 
+    fn unlock_for_certain(file: &File) {
+        let flags = rustix::fs::ioctl_getflags(file).unwrap();
+        let locked = IFlags::IMMUTABLE | IFlags::APPEND;
+        rustix::fs::ioctl_setflags(file, flags.difference(locked)).unwrap();
+    }
+
     /// Fails without `unlock`. Only root can mark files so.
     #[test]
     fn immutable_and_append_only_files_are_removed() {
         let tree = tempfile::tempdir().unwrap();
         let mark = |name: &str, flags| {
             let file = File::open(tree.path().join(name)).unwrap();
-            rustix::fs::ioctl_setflags(&file, flags)
+            let before = rustix::fs::ioctl_getflags(&file)?;
+            rustix::fs::ioctl_setflags(&file, before | flags)
         };
         fs::create_dir_all(tree.path().join("a/b/c")).unwrap();
         fs::create_dir(tree.path().join("empty")).unwrap();
@@ -263,7 +270,8 @@ mod tests {
         // Else they would stay.
         for name in ["top", "a", "a/file", "a/b", "a/b/c", "a/b/log", "empty"] {
             if tree.path().join(name).exists() {
-                let _ = mark(name, IFlags::empty());
+                let file = File::open(tree.path().join(name)).unwrap();
+                unlock_for_certain(&file);
             }
         }
         assert_eq!((removed, left), (Ok(()), 0));
