@@ -177,7 +177,7 @@ async fn heads_ranges_and_what_is_not_there() {
         "/x".to_owned(),
         "/index.html".to_owned(),
         format!("/{unknown}.narinfo"),
-        format!("/{}.ls", path.hash_part()),
+        format!("/{unknown}.ls"),
         format!("/nar/{unknown}.nar"),
         format!("/nar/{}-{}.nar", path.hash_part(), "0".repeat(52)),
         format!("/nar/{}.nar", path.hash_part()),
