@@ -87,6 +87,11 @@ async fn top(
     }
 }
 
+/// The body for HEAD where GET has one whose length is not known: no length is sent.
+fn of_unknown_length() -> Body {
+    Body::from_stream(stream::empty::<io::Result<Bytes>>())
+}
+
 async fn listing(server: &CacheServer, digest: [u8; 20], method: &Method) -> Answer {
     let info = match server.store.find(&digest).await {
         Ok(Some(info)) => info,
@@ -94,7 +99,7 @@ async fn listing(server: &CacheServer, digest: [u8; 20], method: &Method) -> Ans
         Err(error) => return failed(&error),
     };
     if method == Method::HEAD {
-        return answer(StatusCode::OK, LISTING_TYPE, Body::empty());
+        return answer(StatusCode::OK, LISTING_TYPE, of_unknown_length());
     }
     match server.store.nar(&info.path).await {
         Ok(nar) => {
@@ -118,7 +123,9 @@ async fn log(
     };
     let opened = tokio::task::spawn_blocking(move || logs::open(&directory, &drv_path)).await;
     match opened {
-        Ok(Ok(_)) if method == Method::HEAD => answer(StatusCode::OK, LOG_TYPE, Body::empty()),
+        Ok(Ok(_)) if method == Method::HEAD => {
+            answer(StatusCode::OK, LOG_TYPE, of_unknown_length())
+        }
         Ok(Ok(log)) => answer(StatusCode::OK, LOG_TYPE, Body::from_stream(log.stream())),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => not_found(),
         _ => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "500\n"),

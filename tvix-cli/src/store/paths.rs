@@ -95,6 +95,10 @@ impl<'a> PathNames<'a> {
             let below = PathBuf::new();
             return Ok(Named { path, below });
         }
+        // As it is written: `..` behind a store path is refused where it is followed.
+        if let Some(named) = self.inside(Path::new(text)) {
+            return Ok(named);
+        }
         let found = std::path::absolute(text).ok();
         let found = found.and_then(|path| self.follow(&normal(&path)));
         found.ok_or_else(|| CliError::NotInStore {

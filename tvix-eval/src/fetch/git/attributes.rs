@@ -1,9 +1,9 @@
 //! Attributes of paths, as `.gitattributes` gives them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::commit::Entry;
+use super::commit::{DIRECTORY, Entry};
 use super::run::Git;
 use crate::fetch::FetchError;
 
@@ -31,13 +31,20 @@ fn has_attributes<'p>(mut paths: impl Iterator<Item = &'p [u8]>) -> bool {
 }
 
 /// The paths of a commit that are exported.
+///
+/// Patterns for directories (`x/`) apply in repositories with a working tree only, as in C++ Nix.
 pub(super) fn exported(
     git: &Git<'_>,
     rev: &str,
     entries: &[Entry],
     scratch: &Path,
+    has_worktree: bool,
 ) -> Result<Exported, FetchError> {
-    let ignored = in_commit(git, rev, entries, scratch, ("export-ignore", "set"))?;
+    let directories = entries.iter().filter(|entry| entry.mode == DIRECTORY);
+    let directories: HashSet<&[u8]> = directories.map(|entry| &*entry.path).collect();
+    let is_directory = |path: &[u8]| has_worktree && directories.contains(path);
+    let asked = ("export-ignore", "set");
+    let ignored = in_commit(git, rev, entries, scratch, asked, &is_directory)?;
     Ok(Exported(ignored))
 }
 
@@ -48,18 +55,22 @@ pub(super) fn with_lfs(
     entries: &[Entry],
     scratch: &Path,
 ) -> Result<HashSet<Vec<u8>>, FetchError> {
-    in_commit(git, rev, entries, scratch, ("filter", "lfs"))
+    in_commit(git, rev, entries, scratch, ("filter", "lfs"), &|_| false)
 }
 
 /// The paths of the index that are exported, of these files and directories.
 pub(super) fn exported_now<'p>(
     git: &Git<'_>,
-    paths: impl Iterator<Item = &'p [u8]> + Clone,
+    files: impl Iterator<Item = &'p [u8]> + Clone,
+    directories: &BTreeSet<&'p [u8]>,
 ) -> Result<Exported, FetchError> {
-    if !has_attributes(paths.clone()) {
+    if !has_attributes(files.clone()) {
         return Ok(Exported::all());
     }
-    let ignored = check(git, paths, ("export-ignore", "set"), None)?;
+    let is_directory = |path: &[u8]| directories.contains(path);
+    let paths = files.chain(directories.iter().copied());
+    let asked = ("export-ignore", "set");
+    let ignored = check(git, paths, asked, &is_directory, None)?;
     Ok(Exported(ignored))
 }
 
@@ -70,6 +81,7 @@ fn in_commit(
     entries: &[Entry],
     scratch: &Path,
     attribute: (&str, &str),
+    is_directory: &dyn Fn(&[u8]) -> bool,
 ) -> Result<HashSet<Vec<u8>>, FetchError> {
     if !has_attributes(entries.iter().map(|entry| &*entry.path)) {
         return Ok(HashSet::new());
@@ -80,7 +92,7 @@ fn in_commit(
     read.env("GIT_INDEX_FILE", &index);
     git.said(read, None)?;
     let paths = entries.iter().map(|entry| &*entry.path);
-    let found = check(git, paths, attribute, Some(&index))?;
+    let found = check(git, paths, attribute, is_directory, Some(&index))?;
     let _ = std::fs::remove_file(index);
     Ok(found)
 }
@@ -89,11 +101,15 @@ fn check<'p>(
     git: &Git<'_>,
     paths: impl Iterator<Item = &'p [u8]>,
     (attribute, wanted): (&str, &str),
+    is_directory: &dyn Fn(&[u8]) -> bool,
     index: Option<&Path>,
 ) -> Result<HashSet<Vec<u8>>, FetchError> {
     let mut asked = Vec::new();
     for path in paths {
         asked.extend_from_slice(path);
+        if is_directory(path) {
+            asked.push(b'/');
+        }
         asked.push(0);
     }
     let input = Git::input(&asked)?;
@@ -117,5 +133,6 @@ fn check<'p>(
     let fields: Vec<_> = said.split(|byte| *byte == 0).collect();
     let triples = fields.chunks_exact(3);
     let found = triples.filter(|triple| triple[2] == wanted.as_bytes());
-    Ok(found.map(|triple| triple[0].to_vec()).collect())
+    let path = |triple: &[&[u8]]| triple[0].strip_suffix(b"/").unwrap_or(triple[0]).to_vec();
+    Ok(found.map(path).collect())
 }

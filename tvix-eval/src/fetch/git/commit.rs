@@ -48,6 +48,8 @@ pub(super) struct Adding<'a> {
     pub(super) request: &'a GitRequest,
     pub(super) tree: &'a mut Tree,
     pub(super) scratch: &'a Path,
+    /// Whether the repository has a working tree.
+    pub(super) has_worktree: bool,
     pub(super) warnings: &'a mut Vec<String>,
 }
 
@@ -63,7 +65,7 @@ impl Adding<'_> {
         let (request, scratch) = (self.request, self.scratch);
         let entries = entries(git, rev)?;
         let exported = match request.export_ignore {
-            true => attributes::exported(git, rev, &entries, scratch)?,
+            true => attributes::exported(git, rev, &entries, scratch, self.has_worktree)?,
             false => Exported::all(),
         };
         let lfs = match request.lfs {

@@ -17,8 +17,8 @@ pub(super) fn reference(repository: &str, reference: &str) -> String {
     key(&["git-ref", repository, reference])
 }
 
-/// The key of the tree of a commit.
-pub(super) fn tree(rev: &str, request: &GitRequest) -> String {
+/// The key of the tree of a commit, in a repository with a working tree or without one.
+pub(super) fn tree(rev: &str, request: &GitRequest, has_worktree: bool) -> String {
     // All arguments are named, so that a new one has to be put on one side or the other.
     let GitRequest {
         // The commit says it all: these only find it.
@@ -32,8 +32,14 @@ pub(super) fn tree(rev: &str, request: &GitRequest) -> String {
         lfs,
     } = request;
     let mut flags = String::new();
-    for (flag, letter) in [(submodules, 's'), (export_ignore, 'e'), (lfs, 'l')] {
-        if *flag {
+    for (flag, letter) in [
+        (*submodules, 's'),
+        (*export_ignore, 'e'),
+        // Where patterns for directories apply.
+        (*export_ignore && has_worktree, 'w'),
+        (*lfs, 'l'),
+    ] {
+        if flag {
             flags.push(letter);
         }
     }
@@ -63,7 +69,9 @@ mod tests {
             request.export_ignore = bits & 2 != 0;
             request.lfs = bits & 4 != 0;
             for rev in ["0123", "4567"] {
-                assert!(keys.insert(tree(rev, &request)), "{bits}");
+                assert!(keys.insert(tree(rev, &request, false)), "{bits}");
+                let new = keys.insert(tree(rev, &request, true));
+                assert_eq!(new, request.export_ignore, "{bits}");
             }
         }
         let mut request = GitRequest::new("file:///x");

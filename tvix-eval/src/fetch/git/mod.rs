@@ -42,6 +42,7 @@ struct Found {
     rev: String,
     /// What URLs of submodules are relative to.
     url: String,
+    has_worktree: bool,
 }
 
 /// What is known of a commit.
@@ -170,7 +171,7 @@ impl Session<'_> {
             )));
         }
         let commit = self.describe(&git, &found.rev, request.shallow)?;
-        let tree_key = keys::tree(&found.rev, request);
+        let tree_key = keys::tree(&found.rev, request, found.has_worktree);
         let known = self.cache.known(&tree_key).and_then(|note: TreeNote| {
             let place = self.cache.find(Kind::Tree, &note.sha256)?;
             Some((note.sha256, place))
@@ -214,6 +215,7 @@ impl Session<'_> {
             request,
             tree,
             scratch,
+            has_worktree: found.has_worktree,
             warnings: &mut self.warnings,
         };
         let links = adding.add(&git, &found.rev, below)?;
@@ -317,6 +319,7 @@ impl Session<'_> {
             rev,
             repository: repository.into(),
             url: origin.unwrap_or_else(|_| path.to_string_lossy().into_owned()),
+            has_worktree: true,
         })
     }
 
@@ -344,6 +347,7 @@ impl Session<'_> {
             repository,
             rev,
             url,
+            has_worktree: false,
         })
     }
 

@@ -140,8 +140,7 @@ impl Collector<'_> {
                 for path in &tracked {
                     directories.extend(memchr::memchr_iter(b'/', path).map(|end| &path[..end]));
                 }
-                let files = tracked.iter().copied();
-                attributes::exported_now(git, files.chain(directories.iter().copied()))?
+                attributes::exported_now(git, tracked.iter().copied(), &directories)?
             }
             false => Exported::all(),
         };

@@ -43,6 +43,11 @@ printf '*.txt export-ignore\nkeep.txt -export-ignore\ngone export-ignore\n' >att
 commit attrs
 git clone -q --no-local attrs attrs-dirty; echo more >attrs-dirty/a
 
+# Patterns for directories: they apply in repositories with a working tree only.
+new folders; mkdir -p folders/dir/sub folders/k/dir folders/only; for f in dir/x dir/sub/y k/dir/z only/q top; do echo $f >folders/$f; done
+printf 'dir/ export-ignore\nonly/** export-ignore\n' >folders/.gitattributes; commit folders
+git clone -q --bare --no-local folders folders.git
+
 # Submodules in submodules, with relative URLs and a branch.
 new leaf; echo leaf >leaf/leaf; commit leaf; git -C leaf checkout -q -b other; echo other >leaf/other; commit leaf other; git -C leaf checkout -q main
 new middle; echo m >middle/m; commit middle; git -C middle submodule --quiet add ../leaf inside/leaf; commit middle sub
