@@ -58,6 +58,13 @@ pub fn check(input: &[u8]) {
     let room = if decoded.len() > 1 << 14 { 4096 } else { 7 };
     let pieces = usize::from(first) % 13 + 1;
     let (again, other) = decode(coding, stream, pieces, room);
+    // liblzma takes a stream that has both its size and an end mark as a whole only, and not if a
+    // piece ends within the mark.
+    let found = coding.or_else(|| Coding::sniff(stream));
+    let sized = stream.get(5..13).is_some_and(|size| size != [0xff; 8]);
+    if found == Some(Coding::Lzma) && sized && other.is_ok() != result.is_ok() {
+        return;
+    }
     assert_eq!(
         other.is_ok(),
         result.is_ok(),
