@@ -114,7 +114,7 @@ pub struct InstantiateArgs {
     pub indirect: bool,
 
     /// Print the paths of derivations without adding them to the store.
-    #[arg(long, alias = "readonly-mode")]
+    #[arg(long)]
     pub dry_run: bool,
 }
 

@@ -89,8 +89,12 @@ impl Failures {
 pub async fn code(report: &Report, store: &LocalStore) -> ExitCode {
     match report.status {
         Status::Success => ExitCode::SUCCESS,
-        Status::BuildFailed => ExitCode::from(Failures::of(report, store).await.code()),
-        Status::Error | Status::Cancelled => ExitCode::from(ERROR),
+        // Without other errors, no builder could build it.
+        Status::Error if !report.errors.is_empty() => ExitCode::from(ERROR),
+        Status::BuildFailed | Status::Error => {
+            ExitCode::from(Failures::of(report, store).await.code())
+        }
+        Status::Cancelled => ExitCode::from(ERROR),
     }
 }
 

@@ -48,9 +48,10 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
         (Arc::new(noting), request)
     });
     let evaluator = Arc::new(Several::new(requests.collect()));
+    let dry_run = args.dry_run || args.print.readonly_mode;
     let options = Options {
         policy: BuildPolicy::Imports,
-        record_derivations: !args.dry_run,
+        record_derivations: !dry_run,
         ..Options::default()
     };
     let request = EvalRequest::attrs([""; 0]);
@@ -69,7 +70,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
             roots.find(|root| root.order == found.order && root.wanted.drv_path == found.drv_path);
         for output in root.iter().flat_map(|root| &root.wanted.outputs) {
             let mut shown = dir.display(&found.drv_path).to_string();
-            if let Some(link) = args.add_root.as_ref().filter(|_| !args.dry_run) {
+            if let Some(link) = args.add_root.as_ref().filter(|_| !dry_run) {
                 number += 1;
                 shown = add_root(&store, link, number, &found.drv_path).await?;
             }

@@ -89,7 +89,11 @@ impl<'h> Interp<'h> {
             Err(error) if error.is_unfinished() || in_comment(&error, source) => {
                 Ok(Typed::Unfinished(self.syntax_error(&error)))
             }
-            Err(_) if first.is_unfinished() || second.is_unfinished() => {
+            Err(_)
+                if first.is_unfinished()
+                    || second.is_unfinished()
+                    || in_comment(&first, source) =>
+            {
                 Ok(Typed::Unfinished(self.syntax_error(&first)))
             }
             Err(error) => Err(self.syntax_error(&error)),
@@ -456,6 +460,7 @@ mod tests {
             ("''\n  a", "unfinished"),
             ("a = {", "unfinished"),
             ("a = {\n  b = 1;", "unfinished"),
+            ("a = {\n  /* comment", "unfinished"),
             ("a =", "unfinished"),
             ("a = 1; b = [", "unfinished"),
             ("a = let b = 1; in", "unfinished"),

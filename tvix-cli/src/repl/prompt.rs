@@ -304,7 +304,7 @@ impl<'h> Prompt<'_, '_, 'h> {
             .is_none_or(|error| error.kind != ErrorKind::Depth)
         {
             print::out(&out);
-            if printed.is_ok() || !out.is_empty() {
+            if printed.is_ok() {
                 print::end_line();
             }
         }
