@@ -101,7 +101,6 @@ impl<'h> Interp<'h> {
     }
 
     /// Parses a typed expression; an error in its place says what is missing of it.
-    #[expect(clippy::type_complexity)]
     pub fn parse_typed_expression(
         &self,
         text: &[u8],
