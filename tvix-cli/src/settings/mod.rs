@@ -75,6 +75,7 @@ fn arguments(own: &HashSet<String>) -> Vec<Arg> {
     let option = Arg::new(OPTION)
         .long(OPTION)
         .num_args(2)
+        .allow_hyphen_values(true)
         .value_names(["NAME", "VALUE"])
         .action(ArgAction::Append)
         .help("Set the setting NAME of Nix to VALUE, as in nix.conf; 'extra-NAME' adds to a list");

@@ -107,9 +107,9 @@ async fn files_need_no_option() {
     built(&world, &[derivation, "-A", "hello"])
         .expect(1)
         .says(&[derivation, "--attr"]);
-    built(&world, &[derivation, "default.nix"])
-        .expect(1)
-        .says(&["'default.nix' is an expression"]);
+    let both = built(&world, &[derivation, "default.nix", "-A", "many"]).expect(0);
+    assert_eq!(both.out[0], ended.out[0]);
+    assert!(both.out[1].ends_with("-many"), "{both:#?}");
     built(&world, &["nowhere"])
         .expect(1)
         .says(&["nowhere' does not exist"]);
@@ -265,48 +265,6 @@ async fn the_search_path() {
         .says(&["'nothing' was not found in the Nix search path"]);
 }
 
-#[tokio::test]
-async fn expressions_as_they_are_typed() {
-    let world = LocalWorld::new().await;
-    let mut child = tvix(&world, "repl")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let lines = "a = 20\na + 22\n:t a\n:p { b = a; }\nnothing\n:l ./default.nix\nhello.name\n\
-         :b many\n:b broken\n:b a\n:b { }\n:q\nlost\n";
-    // What comes after it has ended is not read.
-    let _ = input.write_all(lines.as_bytes());
-    drop(input);
-    let ended = Ended::from(child.wait_with_output().unwrap()).expect(0);
-    let (values, built) = ended.out.split_at(5);
-    let expected = [
-        "42",
-        "an integer",
-        "{ b = 20; }",
-        "added 7 names",
-        "\"hello\"",
-    ];
-    assert_eq!(values, expected);
-    let [dev, out] = built else {
-        panic!("{ended:#?}");
-    };
-    assert!(
-        dev.starts_with("dev -> ") && dev.ends_with("-many-dev"),
-        "{ended:#?}"
-    );
-    assert_eq!(contents(&world, out.strip_prefix("out -> ").unwrap()), "\n");
-    ended.says(&[
-        "undefined variable 'nothing'",
-        "so it goes",
-        "this is not a derivation",
-        "this is a set, but not a derivation",
-    ]);
-}
-
-/// What is fetched is a source like any other: it reaches the store before what uses it is built.
 #[tokio::test]
 async fn fetched_sources_are_built_with() {
     let world = LocalWorld::new().await;

@@ -90,6 +90,8 @@ pub(super) struct Driver {
     cancels: FxHashMap<BuildId, CancellationToken>,
     streamed: FxHashMap<BuildId, Vec<StreamedOutput>>,
     closures: Arc<Closures>,
+    /// Answers to imports that are on their way.
+    locating: usize,
     /// What was unpacked for imports: evaluation may read it until it ends.
     unpacked: Vec<LocalPath>,
     /// Whether the session may begin anew when inputs vanish.
@@ -146,6 +148,7 @@ impl Driver {
             cancels: FxHashMap::default(),
             streamed: FxHashMap::default(),
             closures: Arc::default(),
+            locating: 0,
             unpacked: Vec::new(),
             may_restart,
             restart: None,
@@ -178,6 +181,7 @@ impl Driver {
         loop {
             while let Some(action) = self.machine.poll_action() {
                 if let Some(report) = self.perform(action) {
+                    self.send_answers().await;
                     return Arc::unwrap_or_clone(report);
                 }
             }
@@ -411,6 +415,7 @@ impl Driver {
             Done::Pushed(build, result) => Input::OutputsPushed { build, result },
             Done::Decided(question, decision) => Input::FailureDecided { question, decision },
             Done::Located((reply, located)) => {
+                self.locating -= 1;
                 let answer = located.map(|(outputs, unpacked)| {
                     let temporary = unpacked.into_iter().filter(LocalPath::is_temporary);
                     self.unpacked.extend(temporary);
@@ -527,6 +532,7 @@ impl Driver {
                     match answer {
                         Ok(outputs) => {
                             let locate = tasks::local_outputs(store, outputs);
+                            self.locating += 1;
                             self.spawn(locate.map(|located| Done::Located((reply, located))));
                         }
                         Err(error) => reply.answer(Err(error)),
@@ -545,6 +551,23 @@ impl Driver {
             Action::Finish(report) => return Some(report),
         }
         None
+    }
+
+    /// Answers the imports whose outputs are being located. The stream that asked may have ended.
+    async fn send_answers(&mut self) {
+        let cancel = self.cancel.clone();
+        while self.locating > 0 {
+            let done = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                done = next_done(&mut self.at_once, &mut self.running) => done,
+            };
+            match done {
+                Some(done @ Done::Located(_)) => self.done(done),
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 
     /// Sends what is left for whoever still listens.
