@@ -244,7 +244,7 @@ async fn a_failed_import_is_an_error_where_it_was_needed() {
     }
     assert_eq!(
         god,
-        "attribute 'god' in selection path 'god' not found\n       Did you mean good?"
+        "attribute 'god' in selection path 'god' not found\n       Did you mean one of good or bad?"
     );
 }
 

@@ -90,7 +90,7 @@ impl<'h> Interp<'h> {
                 Ok(Typed::Unfinished(self.syntax_error(&error)))
             }
             Err(_)
-                if first.is_unfinished()
+                if first.is_unfinished() && is_after(&second, source)
                     || second.is_unfinished()
                     || in_comment(&first, source) =>
             {
@@ -101,7 +101,6 @@ impl<'h> Interp<'h> {
     }
 
     /// Parses a typed expression; an error in its place says what is missing of it.
-    #[expect(clippy::type_complexity)]
     pub fn parse_typed_expression(
         &self,
         text: &[u8],
@@ -365,6 +364,11 @@ fn in_comment(error: &SyntaxError, source: Source<'_>) -> bool {
     opened.is_some_and(|rest| memchr::memmem::find(rest, b"*/").is_none())
 }
 
+/// Whether an error is not in a text but in what was added to its end.
+fn is_after(error: &SyntaxError, source: Source<'_>) -> bool {
+    error.pos.0.saturating_sub(source.base) as usize >= source.text.len()
+}
+
 /// What is before `name =` at the end of a text.
 fn before_name(text: &str) -> Option<&str> {
     // Of several arguments, the comment is before the first.
@@ -468,6 +472,8 @@ mod tests {
             (")", "error"),
             ("1 = 2", "error"),
             ("a = 1; a = 2", "error"),
+            ("a = 1; a = 2; b = 3", "error"),
+            ("a = 1; a = 2; b = {", "unfinished"),
             ("undefined", "error"),
             ("a = undefined", "error"),
             ("inherit undefined", "error"),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::error::{Error, Frame};
 use crate::interp::Interp;
 use crate::print::origin;
-use crate::source::{Pos, lines};
+use crate::source::{Origin, Pos, lines};
 
 /// A trace is cut off after so many frames; those with a place count twice.
 const MOST_SHOWN: usize = 4;
@@ -106,6 +106,10 @@ impl Interp<'_> {
             place.line,
             place.column
         );
+        // There is no text of this source: see `builtins::derivation::internal`.
+        if place.origin == Origin::Internal {
+            return;
+        }
         let lines: Vec<&[u8]> = lines(place.text).collect();
         let at = place.line as usize - 1;
         let shown = |out: &mut String, index: usize| {

@@ -103,7 +103,7 @@ mod tests {
         std::os::unix::fs::symlink("channels-1-link", root.join("channels"))?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let own = (String::new(), text(&home));
-        assert_eq!(channels(Some(&home), &state), [own.clone()]);
+        assert_eq!(channels(Some(&home), &state), std::slice::from_ref(&own));
         std::fs::create_dir_all(root.join("channels-1-link/nixpkgs"))?;
         let root = root.join("channels");
         let nixpkgs = ("nixpkgs".to_owned(), text(&root.join("nixpkgs")));

@@ -26,7 +26,7 @@ pub enum Origin<'h> {
     Text,
     /// Text read from standard input.
     Stdin,
-    /// What C++ Nix defines `derivation` in.
+    /// The file in which C++ Nix defines `derivation`. Its lines are blank, and are not shown.
     Internal,
 }
 

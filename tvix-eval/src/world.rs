@@ -90,6 +90,9 @@ impl Default for Settings {
     }
 }
 
+/// An imported file, and its path.
+type Imported<'h> = (Ref<'h>, &'h [u8]);
+
 /// What an evaluation knows of the world outside.
 pub struct World<'h> {
     pub(crate) settings: Settings,
@@ -99,7 +102,7 @@ pub struct World<'h> {
     /// Builtins of the embedder.
     pub(crate) natives: &'h [Native],
     /// Files that were imported and their paths, by these and by what they were imported as.
-    pub(crate) imports: RefCell<FxHashMap<&'h [u8], (Ref<'h>, &'h [u8])>>,
+    pub(crate) imports: RefCell<FxHashMap<&'h [u8], Imported<'h>>>,
     /// Imported files whose paths lead through links.
     pub(crate) behind_links: RefCell<FxHashSet<&'h [u8]>>,
     /// Paths that were copied to the store.

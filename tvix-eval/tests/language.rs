@@ -49,6 +49,18 @@ fn recorded() -> Vec<(String, Case, Outcome)> {
     all
 }
 
+/// The lines of the file in which C++ Nix defines `derivation` are not copied, neither here nor there.
+#[test]
+fn lines_of_internal_files_are_left_out() {
+    let shown = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n            2| a\n            3| b\n             | ^\n            4| c\n\n       at «string»:1:1:\n            1| d";
+    let kept = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n\n       at «string»:1:1:\n            1| d";
+    assert_eq!(cases::without_internal_lines(shown), kept);
+    for (topic, case, theirs) in recorded() {
+        let kept = cases::without_internal_lines(&theirs.told);
+        assert_eq!(theirs.told, kept, "{}", key(&topic, &case));
+    }
+}
+
 fn compare(what: &str, view: fn(&Outcome) -> String) {
     let mut wrong = 0;
     let all = recorded();

@@ -116,7 +116,7 @@ impl<'h> Interp<'h> {
     pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let sources = Sources::default();
-        sources.add(Origin::Internal, internal::TEXT.as_bytes());
+        sources.add(Origin::Internal, internal::TEXT);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
         let show_trace = world.settings.show_trace;

@@ -62,17 +62,37 @@ impl Outcome {
         let first = lines
             .iter()
             .rposition(|line| line.trim_start().starts_with("error:"))?;
-        let picture = |line: &&&str| {
-            let line = line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit());
-            !line.starts_with('|')
-        };
         let message: Vec<_> = lines[first..]
             .iter()
-            .filter(picture)
+            .filter(|line| !is_picture(line))
             .map(|line| line.trim())
             .collect();
         Some(message.join("\n"))
     }
+}
+
+/// Messages without the lines that C++ Nix shows of its own file, `derivation-internal.nix`: they are
+/// neither recorded nor printed here. The position, with the line and the column, stays.
+pub fn without_internal_lines(told: &str) -> String {
+    let is_position = |line: &str| {
+        let position = line.trim_start().strip_prefix("at «nix-internal»/");
+        position.is_some_and(|position| position.ends_with(':'))
+    };
+    let mut after_position = false;
+    let kept = told.split('\n').filter(|line| {
+        if after_position && is_picture(line) {
+            return false;
+        }
+        after_position = is_position(line);
+        true
+    });
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a line of a message shows a line of a program, or points to a column of it.
+fn is_picture(line: &str) -> bool {
+    line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
+        .starts_with('|')
 }
 
 /// The entries of the search path, if the files are at `files`.

@@ -67,8 +67,9 @@ fn ask(program: &str, files: &str, case: &Case) -> Outcome {
         let text = String::from_utf8_lossy(bytes).into_owned();
         text.trim_end_matches('\n').replace(files, "@FILES@")
     };
+    let told = text(&output.stderr);
     Outcome {
         value: output.status.success().then(|| text(&output.stdout)),
-        told: text(&output.stderr).trim_end().to_owned(),
+        told: cases::without_internal_lines(told.trim_end()),
     }
 }

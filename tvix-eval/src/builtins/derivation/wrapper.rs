@@ -135,7 +135,7 @@ fn strict_call<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Valu
     )
 }
 
-/// An output's path: `builtins.getAttr outputName strict`.
+/// The path of an output, selected by the output's name.
 fn select_output<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     select_path(interp, args, pos).within(internal::GET_ATTR, "while calling the 'getAttr' builtin")
 }
