@@ -201,7 +201,9 @@ pub fn derivation_of_link(store: &LocalStore, text: &str) -> String {
         .is_symlink()
         .then(|| names.parse_whole(file))
     {
-        Some(Ok(path)) if path.is_derivation() => format!("{}{outputs}", store.store_dir().path_text(&path)),
+        Some(Ok(path)) if path.is_derivation() => {
+            format!("{}{outputs}", store.store_dir().path_text(&path))
+        }
         _ => text.to_owned(),
     }
 }
