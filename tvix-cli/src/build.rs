@@ -93,7 +93,7 @@ fn requests(
     {
         return Err(CliError::AttributesOfDerivations(derivation.clone()));
     }
-    let evaluator = Arc::new(source::evaluator(&args.source.search, &args.building));
+    let evaluator = Arc::new(source::evaluator(&args.source.search, &args.building, true));
     let mut sources = Vec::new();
     if !args.source.files.is_empty() || args.inputs.is_empty() {
         sources.extend(source::sources(&args.source, &[])?);

@@ -72,7 +72,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     let Evaluation { events, result } = match started {
         Ok(evaluation) => evaluation,
         Err(failure) => {
-            anstream::eprintln!("{}", failure.rendered);
+            say!("{}", failure.rendered);
             return Ok(ExitCode::from(exit::ERROR));
         }
     };
@@ -85,7 +85,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     match result {
         Ok(Ok(())) => Ok(ExitCode::SUCCESS),
         Ok(Err(failure)) => {
-            anstream::eprintln!("{}", failure.rendered);
+            say!("{}", failure.rendered);
             let code = match failure.import {
                 Some(_) => failures.code(),
                 None => exit::ERROR,
@@ -93,7 +93,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
             Ok(ExitCode::from(code))
         }
         Err(_) => {
-            anstream::eprintln!("error: the evaluation ended early");
+            say!("error: the evaluation ended early");
             Ok(ExitCode::from(exit::ERROR))
         }
     }

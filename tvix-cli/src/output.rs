@@ -18,11 +18,7 @@ use crate::error::CliError;
 macro_rules! say {
     ($($argument:tt)*) => { $crate::output::say_line(format_args!($($argument)*)) };
 }
-/// Prints a line to standard output, with the arguments of `format!`, whether it can be written or not.
-macro_rules! answer {
-    ($($argument:tt)*) => { drop($crate::output::print([format_args!($($argument)*)])) };
-}
-pub(crate) use {answer, say};
+pub(crate) use say;
 
 /// The progress display, if one is shown: lines go above it.
 static PROGRESS: Mutex<Option<MultiProgress>> = Mutex::new(None);

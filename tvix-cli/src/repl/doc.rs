@@ -31,6 +31,7 @@ fn of_language(documentation: &Documentation<'_>) -> String {
             Origin::File(path) => String::from_utf8_lossy(path).into_owned(),
             Origin::Text => "«string»".to_owned(),
             Origin::Stdin => "«stdin»".to_owned(),
+            Origin::Internal => "«nix-internal»".to_owned(),
         };
         let begin = match (documentation.of_attribute, &documentation.name) {
             (true, _) => "\n\n… ",
