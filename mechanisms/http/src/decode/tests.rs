@@ -442,6 +442,56 @@ fn not_of_the_coding() {
     }
 }
 
+/// A copy that is longer than what is left of its block, which libbrotli refuses too. Found by the
+/// fuzzer: an earlier version of the brotli crate noticed it only if the input was read in pieces.
+#[test]
+fn a_brotli_copy_that_exceeds_its_block_is_an_error() {
+    let streams: [&[u8]; 2] = [
+        b"\x09\x37\x00\x00\x24\x15\x93\x58\x5a\x90\x41\x27\x69\x81\x8c\x43\x0b\x2b\x4c\x00\
+          \x08\xe6\x60\x00\x08\x20\xc8\xff\xff\x24\x15\x8c\x79\xe1\x0b\x2b\x4c\xe6\x60\x00\
+          \x08\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\x51\xc9\xc9\xc9\xc9\xc9\
+          \xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\xc9\x8c\x82\x21\xdb\xdb\
+          \xdb\xdb\xdb\xdb\xdb\xdb\xdb\xdb\x00",
+        b"\x09\x37\x00\x00\x24\x15\x93\x58\x5a\x90\x41\x27\x69\x81\x8c\x43\x0b\x2b\x4c\xe6\
+          \x60\x00\x08\xda\x4a\x19\x48\xeb\x81\x07\x8c\x79\x19\x43\x15\x93\x58\x5a\x90\x41\
+          \x27\x69\x81\x8c\x43\x0b\x2b\x4c\xe6\x60\x00\x00\x00\x44\x0b",
+    ];
+    for stream in streams {
+        for (pieces, room) in [
+            (usize::MAX, 1 << 16),
+            (usize::MAX, 7),
+            (1, 1 << 16),
+            (1, 1),
+            (5, 7),
+        ] {
+            let source = Pieces(stream, pieces);
+            let mut decoder =
+                Decoder::new(Some(Coding::Brotli), source, &Limits::default()).unwrap();
+            let mut buffer = vec![0; room];
+            let error = loop {
+                match decoder.read(&mut buffer) {
+                    Ok(count) => assert_ne!(count, 0, "accepted in pieces of {pieces} into {room}"),
+                    Err(error) => break error,
+                }
+            };
+            assert!(
+                matches!(DecodeError::of(&error), Some(DecodeError::Corrupt { .. })),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// Hands out at most so many bytes at a time.
+struct Pieces<'a>(&'a [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = buffer.len().min(self.1);
+        self.0.read(&mut buffer[..count])
+    }
+}
+
 #[test]
 fn raw_deflate() {
     let plain = contents();
