@@ -213,7 +213,7 @@ async fn traces_of_resolved_derivations() {
     let cache = cache(&origin, &all[..1], vec![key()]).await;
     origin
         .store
-        .copy_closure(&cache, &[top.out_path.clone()])
+        .copy_closure(&cache, std::slice::from_ref(&top.out_path))
         .await
         .unwrap();
     let leaf = DrvOutput::by_path(all[0].path.clone(), OutputName::out());

@@ -16,7 +16,7 @@ use crate::error::CliError;
 use crate::exit::{self, Failures};
 use crate::out_link::link_outputs;
 use crate::output;
-use crate::several::Several;
+use crate::several::{Part, Several};
 use crate::store::{MOST_LINKS, derivation_of_link};
 use crate::{check, dry_run, session, source, stores};
 
@@ -76,10 +76,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
 }
 
 /// The sources in the order of the arguments: derivations that follow each other are one.
-fn requests(
-    args: &BuildArgs,
-    store: &LocalStore,
-) -> Result<Vec<(Arc<dyn Evaluator>, EvalRequest)>, CliError> {
+fn requests(args: &BuildArgs, store: &LocalStore) -> Result<Vec<Part>, CliError> {
     let names_derivation = |it: &String| {
         let path = it.split('!').next().unwrap_or_default();
         !args.source.expr && is_derivation(path)
@@ -113,7 +110,7 @@ fn requests(
     }
     let files = || vec![store.real_store_dir().to_owned()];
     let requests = source::requests(&args.source, sources)?.into_iter();
-    let requests = requests.map(|mut request| -> (Arc<dyn Evaluator>, EvalRequest) {
+    let requests = requests.map(|mut request| -> Part {
         if !matches!(request.source, EvalSource::Derivations(_)) {
             return (evaluator.clone(), request);
         }

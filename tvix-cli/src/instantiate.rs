@@ -14,7 +14,7 @@ use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::{EvalArgs, InstantiateArgs};
 use crate::error::CliError;
-use crate::several::{Several, asked_for};
+use crate::several::{Part, Several, asked_for};
 use crate::{eval, exit, session, source, stores};
 
 /// Adds derivations to the store, and returns the exit code.
@@ -37,7 +37,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let sources = source::sources(&args.source, &args.inputs)?;
     let mut before = 0;
     let requests = source::requests(&args.source, sources)?.into_iter();
-    let requests = requests.map(|request| -> (Arc<dyn Evaluator>, EvalRequest) {
+    let requests = requests.map(|request| -> Part {
         let noting = Noting {
             evaluator: evaluator.clone(),
             asked_for: request.attr_paths.clone(),

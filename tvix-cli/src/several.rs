@@ -13,11 +13,14 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalSource, EvalStream, E
 /// elements of a list; where there is only one, they are its own. Roots are in the order of requests.
 #[derive(Debug)]
 pub struct Several {
-    requests: Vec<(Arc<dyn Evaluator>, EvalRequest)>,
+    requests: Vec<Part>,
 }
 
+/// A request, and the evaluator that takes it.
+pub type Part = (Arc<dyn Evaluator>, EvalRequest);
+
 impl Several {
-    pub fn new(requests: Vec<(Arc<dyn Evaluator>, EvalRequest)>) -> Self {
+    pub fn new(requests: Vec<Part>) -> Self {
         Self { requests }
     }
 }

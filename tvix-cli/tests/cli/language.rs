@@ -1,7 +1,6 @@
 //! Expressions on the command line.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 

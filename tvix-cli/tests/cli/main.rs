@@ -1,5 +1,5 @@
 //! The command line, run as a user would.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 mod asked;
 mod caches;

@@ -125,11 +125,8 @@ impl Machine {
 
     pub(super) fn build_ready(&mut self, id: BuildId) {
         match self.builds.get(&id) {
-            Some(build) if build.waiting => {
-                if !build.cancelled && !self.resumable.contains(&id) {
-                    self.resumable.push_back(id);
-                }
-            }
+            Some(build) if build.waiting && (build.cancelled || self.resumable.contains(&id)) => {}
+            Some(build) if build.waiting => self.resumable.push_back(id),
             // It has a slot.
             Some(_) => self.actions.push_back(Action::ResumeBuild(id)),
             None => {}
