@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 names.push(entry.file_name().to_owned());
             }
-            if names.len() % NAMES == 0 {
+            if names.len().is_multiple_of(NAMES) {
                 self.check()?;
             }
         }
