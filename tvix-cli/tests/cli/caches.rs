@@ -1,9 +1,13 @@
 //! Caches on the command line: copied to, signed, built from, served.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix_compat::derivation::Instantiated;
 use nix_compat::signature::SigningKey;
@@ -182,4 +186,105 @@ async fn what_is_served_is_not_built_again() {
     // SAFETY: it is our child, which has not been waited for.
     assert_eq!(unsafe { libc::kill(id, libc::SIGINT) }, 0);
     assert!(server.0.wait().unwrap().success());
+}
+
+/// A server that fails every request, and the number of requests so far.
+fn failing_server() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = requests.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines();
+            // The header ends with an empty line.
+            if lines.map_while(Result::ok).any(|line| line.is_empty()) {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            let _ = (&stream).write_all(
+                b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
+    });
+    (url, requests)
+}
+
+#[tokio::test]
+async fn transfers_are_attempted_as_often_as_set() {
+    for (parameters, arguments, expected) in [
+        ("", &["--download-attempts", "3"][..], 3),
+        ("", &["--option", "download-attempts", "2"], 2),
+        ("?download-attempts=2", &[], 2),
+        // The URI is about this cache only.
+        ("?download-attempts=1", &["--download-attempts", "3"], 1),
+    ] {
+        let (url, requests) = failing_server();
+        let uri = format!("{url}{parameters}");
+        let arguments = [&["--substituter", &uri], arguments].concat();
+        let ended = built_elsewhere(&arguments).await;
+        ended.says(&["warning", &url, "502", "building"]);
+        assert_eq!(requests.load(Ordering::SeqCst), expected, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_may_take_as_long_as_set() {
+    // The kernel drops packets for a socket whose queue is full.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let waiting: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(tokio::net::TcpStream::connect(address)))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut builds = tokio::task::JoinSet::new();
+    // More than the default of five seconds, as an upper bound would depend on the machine.
+    for (parameters, arguments) in [
+        ("", &["--connect-timeout", "7"][..]),
+        ("", &["--option", "connect-timeout", "7"]),
+        ("?connect-timeout=7", &["--connect-timeout", "1"]),
+    ] {
+        let uri = format!("http://{address}{parameters}");
+        builds.spawn(async move {
+            let arguments = [
+                &["--substituter", &uri, "--download-attempts", "1"],
+                arguments,
+            ]
+            .concat();
+            let began = Instant::now();
+            let ended = built_elsewhere(&arguments).await;
+            ended.says(&["warning", "timed out", "building"]);
+            let took = began.elapsed();
+            assert!(took >= Duration::from_secs(7), "{arguments:?}: {took:?}");
+        });
+    }
+    builds.join_all().await;
+    waiting.iter().for_each(|task| task.abort());
+}
+
+#[tokio::test]
+async fn settings_of_transfers_that_make_no_sense() {
+    let (world, _, _) = origin().await;
+    let drv = absolute(&greeting().path);
+    for arguments in [
+        &["--connect-timeout", "soon"][..],
+        &["--download-attempts", "often"],
+        &["--option", "connect-timeout", "soon"],
+        &["--option", "download-attempts", "often"],
+    ] {
+        let ended = run(build(&world).arg(&drv).arg("--no-out-link").args(arguments));
+        let name = if arguments.concat().contains("connect-timeout") {
+            "connect-timeout"
+        } else {
+            "download-attempts"
+        };
+        assert!(ended.err.contains(name), "{arguments:?}: {ended:?}");
+        assert_ne!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+    }
+    // One of a cache makes that cache unusable.
+    let uri = "http://127.0.0.1:9?connect-timeout=soon";
+    let ended = built_elsewhere(&["--substituter", uri]).await;
+    ended.says(&["warning", uri, "'soon'", "a number of seconds"]);
 }

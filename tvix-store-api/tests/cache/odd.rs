@@ -317,6 +317,30 @@ async fn another_host_is_asked_only_if_that_is_allowed() {
     assert_eq!(other.requests("").len(), 1);
 }
 
+#[tokio::test]
+async fn content_codings_keep_to_the_limit_of_memory() {
+    let (info, nar, text) = described("nar/x", "none", "");
+    // A frame with a window of 256 MiB and blocks of plain bytes.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (28 - 10) << 3];
+    let blocks = nar.chunks(100_000);
+    let last = blocks.len() - 1;
+    for (index, block) in blocks.enumerate() {
+        let header = (block.len() as u32) << 3 | u32::from(index == last);
+        frame.extend(&header.to_le_bytes()[..3]);
+        frame.extend(block);
+    }
+    let server = Odd::start(move |request, _| match request.path.as_str() {
+        "/nix-cache-info" => ok("", b"StoreDir: /nix/store\n"),
+        "/nar/x" => ok("Content-Encoding: zstd\r\n", &frame),
+        _ => ok("", text.as_bytes()),
+    })
+    .await;
+    let uri = format!("{}?decode-memory-limit=100000000", server.url);
+    let error = format!("{:?}", copy(&uri, &info).await.unwrap_err());
+    assert!(error.contains("decode-memory-limit"), "{error}");
+    copy(&server.url, &info).await.unwrap();
+}
+
 /// Without `no_parts` the second half of the coded contents would be taken for that of the plain ones.
 #[tokio::test]
 async fn coded_contents_that_break_off_are_not_continued_by_a_part() {
