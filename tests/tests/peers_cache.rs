@@ -25,7 +25,8 @@ use tvix_store_api::{MemoryStore, PathInfo, Store, StoreError, StoreExt as _};
 use tvix_tests::local::{LocalWorld, absolute};
 use tvix_tests::nix;
 
-const COMPRESSIONS: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
+// Not `lzma`: Nix 2.8 ends without a message on some small archives of it.
+const COMPRESSIONS: [&str; 7] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4"];
 
 fn key() -> SigningKey {
     SigningKey::from_seed("ours-1", &[3; 32]).unwrap()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tvix_coordinator::{OnFailure, Options, Status};
 use tvix_eval_api::drv::DrvEvaluator;
-use tvix_eval_api::{EvalRequest, EvalSource, Evaluator};
+use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
 
