@@ -172,15 +172,19 @@ fn x86_64_level() -> u8 {
 /// The features that this machine has, as Nix detects them: `kvm` if this process can use virtual
 /// machines of the kernel.
 pub fn detected_features() -> BTreeSet<String> {
-    let mut features = BTreeSet::new();
-    #[cfg(all(target_os = "linux", feature = "sandbox"))]
-    {
-        use rustix::fs::Access;
-        if rustix::fs::access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_ok() {
-            features.insert("kvm".to_owned());
-        }
-    }
-    features
+    let kvm = has_kvm().then(|| "kvm".to_owned());
+    kvm.into_iter().collect()
+}
+
+#[cfg(all(target_os = "linux", feature = "sandbox"))]
+fn has_kvm() -> bool {
+    use rustix::fs::Access;
+    rustix::fs::access("/dev/kvm", Access::READ_OK | Access::WRITE_OK).is_ok()
+}
+
+#[cfg(not(all(target_os = "linux", feature = "sandbox")))]
+const fn has_kvm() -> bool {
+    false
 }
 
 /// The system of this machine, as Nix names it.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -118,7 +118,7 @@ impl SandboxBuilder {
             self.place = Arc::new(Place::new(Some(scratch), first_id));
             self.make_ready(store.store_dir());
         }
-        let device = |path: &Path| {
+        let device = |path: &std::path::Path| {
             let mut existing = path.ancestors();
             existing.find_map(|path| path.metadata().map(|metadata| metadata.dev()).ok())
         };

@@ -1,6 +1,7 @@
 //! The loop: take actions from the machine, do them, tell the machine what happened.
 
 mod begin;
+mod end;
 mod vanished;
 
 use std::collections::VecDeque;
@@ -551,30 +552,6 @@ impl Driver {
             Action::Finish(report) => return Some(report),
         }
         None
-    }
-
-    /// Answers the imports whose outputs are being located. The stream that asked may have ended.
-    async fn send_answers(&mut self) {
-        let cancel = self.cancel.clone();
-        while self.locating > 0 {
-            let done = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                done = next_done(&mut self.at_once, &mut self.running) => done,
-            };
-            match done {
-                Some(done @ Done::Located(_)) => self.done(done),
-                Some(_) => {}
-                None => return,
-            }
-        }
-    }
-
-    /// Sends what is left for whoever still listens.
-    async fn send_rest(&mut self) {
-        while !self.outbox.is_empty() {
-            self.outbox.send().await;
-        }
     }
 }
 
