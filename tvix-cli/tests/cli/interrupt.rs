@@ -35,6 +35,27 @@ async fn sighup_ends_everything_in_order() {
     ends_everything_in_order("-HUP").await;
 }
 
+/// The command where SIGHUP is not ignored, as it is if the tests run below `nohup`.
+fn hearing(command: &Command) -> Command {
+    let mut hearing = Command::new("env");
+    hearing.arg("--default-signal=HUP");
+    hearing.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => hearing.env(name, value),
+            None => hearing.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        hearing.current_dir(directory);
+    }
+    hearing
+}
+
+fn tvix() -> Command {
+    hearing(&Command::new(env!("CARGO_BIN_EXE_tvix")))
+}
+
 fn signal(signal: &str, child: &Child) {
     let mut kill = Command::new("kill");
     let sent = kill.args([signal, &child.id().to_string()]).status();
@@ -52,7 +73,7 @@ async fn ends_everything_in_order(number: &str) {
     let done_drv = world.write(&done).await;
     let drv = world.write(&endless).await;
 
-    let mut command = build(&world);
+    let mut command = hearing(&build(&world));
     command.args([&done_drv, &drv]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -88,7 +109,7 @@ async fn signals_end_commands_without_builds() {
     for number in ["-INT", "-TERM", "-HUP"] {
         let endless = "let l = builtins.genList (x: x) 10000; fold = builtins.foldl'; in \
              builtins.trace \"running\" (fold (a: _: fold (b: _: fold (c: _: c) b l) a l) 0 l)";
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+        let mut child = tvix()
             .args(["eval", "-E", endless])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -107,7 +128,7 @@ async fn signals_end_commands_without_builds() {
 async fn a_server_ends_with_success() {
     let world = LocalWorld::new().await;
     for number in ["-INT", "-TERM", "-HUP"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+        let mut child = tvix()
             .args(["store", "serve", "--listen", "127.0.0.1:0", "--store"])
             .arg(world.root())
             .stdout(Stdio::piped())
