@@ -1,4 +1,4 @@
-//! A front end of one's own: it decides about each failure, counts events, and shows what it likes.
+//! A front end of one's own: it decides about each failure, and counts and shows events.
 //! Nothing is run here; builds are closures.
 //!
 //! `cargo run --example custom_frontend`

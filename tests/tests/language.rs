@@ -11,11 +11,13 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tvix_build_api::memory::{InMemoryBuilder, MemoryOutputs, Tree};
 use tvix_build_api::{BuilderProfile, FailureKind, this_system};
-use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, OnFailure, Options, Report, Status};
+use tvix_coordinator::{
+    BuildEvent, BuildPolicy, Coordinator, OnFailure, Options, Report, SessionError, Status,
+};
 use tvix_eval::native::Native;
 use tvix_eval::world::Settings;
 use tvix_eval::{Limits, NixEvaluator};
-use tvix_eval_api::{EvalRequest, EvalSource};
+use tvix_eval_api::{AttrPath, EvalErrorKind, EvalRequest, EvalSource};
 use tvix_store_api::MemoryStore;
 use tvix_tests::session::{position, run, within};
 
@@ -67,7 +69,13 @@ fn coordinator(evaluator: NixEvaluator, builder: InMemoryBuilder) -> Coordinator
 fn roots(report: &Report) -> Vec<String> {
     let roots = report.roots.iter();
     roots
-        .map(|root| format!("{} = {}", root.name, root.drv_path.name()))
+        .filter_map(|root| {
+            Some(format!(
+                "{} = {}",
+                root.name,
+                root.drv_path.as_ref()?.name()
+            ))
+        })
         .collect()
 }
 
@@ -225,8 +233,25 @@ async fn a_failed_import_is_an_error_where_it_was_needed() {
     let text = "{\n  bad = builtins.seq (builtins.readFile (drv \"broken\")) (drv \"x\");\n  good = drv \"good\";\n}";
     let (_, report) = run(&coordinator, request(text, &["bad", "good", "god"])).await;
     assert_eq!(roots(&report), ["good = good.drv"]);
-    assert!(report.roots[0].success);
-    let [bad, god] = &report.errors[..] else {
+    // Each thing that was asked for has its entry, in order.
+    let asked: Vec<_> = report
+        .roots
+        .iter()
+        .map(|it| (&*it.name, it.success))
+        .collect();
+    assert_eq!(asked, [("bad", false), ("good", true), ("god", false)]);
+    let error = |number: usize| report.roots[number].error.as_ref().unwrap();
+    assert_eq!(error(0).kind, EvalErrorKind::Build);
+    assert_eq!(
+        error(0).drv_path.as_ref().unwrap().name().as_str(),
+        "broken.drv"
+    );
+    let position = error(0).position.as_ref().unwrap();
+    assert_eq!((&*position.file, position.line), ("«string»", 2));
+    assert_eq!(error(2).kind, EvalErrorKind::AttributeNotFound);
+    assert_eq!(error(2).attr_path, Some(AttrPath::new("god")));
+    let errors: Vec<_> = report.errors.iter().map(ToString::to_string).collect();
+    let [bad, god] = &errors[..] else {
         panic!("{report:#?}");
     };
     let (bad, god) = match bad.contains("broken") {
@@ -305,9 +330,13 @@ async fn a_cycle_across_attributes_is_found() {
     assert_eq!(report.errors.len(), 2, "{report:#?}");
     for error in &report.errors {
         assert!(
-            error.contains("infinite recursion encountered"),
+            error.to_string().contains("infinite recursion encountered"),
             "{report:#?}"
         );
+        let SessionError::Evaluation(error) = error else {
+            panic!("{report:#?}");
+        };
+        assert_eq!(error.kind, EvalErrorKind::InfiniteRecursion);
     }
 }
 
@@ -380,11 +409,9 @@ async fn limits_end_an_evaluation() {
         request(ENDLESS, &[]),
     )
     .await;
-    assert_eq!(report.status, Status::Error);
-    assert!(
-        report.errors[0].contains("took longer than 50ms"),
-        "{report:#?}"
-    );
+    assert_eq!(report.status, Status::EvaluationFailed);
+    let error = report.errors[0].to_string();
+    assert!(error.contains("took longer than 50ms"), "{report:#?}");
 }
 
 /// A tree of which a file is left out reaches the store as it is.

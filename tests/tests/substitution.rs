@@ -110,8 +110,8 @@ impl Built {
 
     fn complaints(&self) -> Vec<&str> {
         let complaints = self.events.iter().filter_map(|event| match event {
-            BuildEvent::SubstitutionFailed { message, .. }
-            | BuildEvent::SubstituterFailed { message, .. } => Some(message.as_str()),
+            BuildEvent::SubstitutionFailed { error, .. }
+            | BuildEvent::SubstituterFailed { error, .. } => Some(error.message.as_str()),
             _ => None,
         });
         complaints.collect()

@@ -1,9 +1,25 @@
-//! What can go wrong in a builder itself.
+//! Errors of a builder itself, as opposed to builds that fail.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tvix_store_api::{BoxError, StoreError};
 
-/// Why a builder could not even tell whether the derivation builds.
+/// What kind of error a [`BuilderError`] is, as a value that can be kept and sent. Errors of
+/// stores have a kind of their own: see [`BuilderError::store_error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum BuilderErrorKind {
+    /// The builder does not support the derivation; another one may.
+    Unsupported,
+    /// The machine cannot sandbox builds.
+    SandboxUnavailable,
+    /// The builder failed.
+    Failed,
+}
+
+/// Why a builder could not determine whether the derivation builds.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BuilderError {
@@ -56,6 +72,26 @@ pub enum BuilderError {
 }
 
 impl BuilderError {
+    /// What kind of error it is.
+    pub const fn kind(&self) -> BuilderErrorKind {
+        match self {
+            Self::Unsupported { .. } => BuilderErrorKind::Unsupported,
+            Self::SandboxUnavailable { .. } => BuilderErrorKind::SandboxUnavailable,
+            Self::Inputs { .. } | Self::Push { .. } | Self::Backend { .. } => {
+                BuilderErrorKind::Failed
+            }
+        }
+    }
+
+    /// The error of the store, if inputs could not be read or outputs could not be pushed: the
+    /// builder is not to blame then.
+    pub const fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Inputs { source, .. } | Self::Push { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may well succeed later, here or elsewhere.
     pub fn is_retryable(&self) -> bool {
         match self {

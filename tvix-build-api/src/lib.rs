@@ -11,7 +11,8 @@
 //! | [`memory`] | tests and embedders: closures in place of builder programs |
 //! | `sandbox` (feature `sandbox`) | building on this machine, in Linux namespaces |
 //!
-//! [`translate`] says what a builder program is started with, for back ends that start one.
+//! [`translate`] says what a builder program is started with, and [`outputs`] what becomes of what it
+//! has made, for back ends that run one.
 
 mod attributes;
 mod builder;
@@ -23,7 +24,7 @@ mod forward;
 mod log;
 pub mod memory;
 mod outcome;
-mod outputs;
+pub mod outputs;
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
@@ -34,7 +35,7 @@ pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, detected_features, further_systems, this_system};
 pub use check::{CheckError, CheckOutcome, Difference, check};
-pub use error::BuilderError;
+pub use error::{BuilderError, BuilderErrorKind};
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};
 pub use outcome::{
     BuildFailure, BuildOutcome, BuildSuccess, Delivery, FailureKind, PushedOutput, ResourceUsage,

@@ -1,6 +1,8 @@
-//! Log lines on their way from a builder to whoever shows or keeps them.
+//! Log lines of builds, from the builder to its caller.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -17,12 +19,16 @@ pub struct LogLine {
 /// Where the lines of several builds arrive.
 pub type LogReceiver = mpsc::Receiver<LogLine>;
 
-/// Where a build sends its log lines. Bounded: who does not read slows the build down; who
-/// dropped the receiver does not.
-#[derive(Debug, Clone)]
+/// A change of log lines on their way: [`LogSender::map`].
+type Map = Arc<dyn Fn(Bytes) -> Option<Bytes> + Send + Sync>;
+
+/// Where a build sends its log lines. Bounded: a slow reader applies back-pressure; a dropped
+/// receiver does not.
+#[derive(Clone)]
 pub struct LogSender {
     sender: Option<mpsc::Sender<LogLine>>,
     build: u64,
+    map: Option<Map>,
 }
 
 /// A channel for log lines that holds at most `capacity` of them.
@@ -32,17 +38,19 @@ pub fn log_channel(capacity: usize) -> (LogSender, LogReceiver) {
         LogSender {
             sender: Some(sender),
             build: 0,
+            map: None,
         },
         receiver,
     )
 }
 
 impl LogSender {
-    /// A sender whose lines go nowhere.
+    /// A sender that discards lines.
     pub const fn discard() -> Self {
         Self {
             sender: None,
             build: 0,
+            map: None,
         }
     }
 
@@ -51,20 +59,65 @@ impl LogSender {
         Self {
             sender: self.sender.clone(),
             build,
+            map: self.map.clone(),
+        }
+    }
+
+    /// A sender to the same channel that changes each line first, or drops it where `map` returns
+    /// `None`: for builders that wrap another one.
+    ///
+    /// ```
+    /// use tvix_build_api::log_channel;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (sender, mut receiver) = log_channel(8);
+    /// let sender = sender.map(|line| Some([b"remote: ", &line[..]].concat().into()));
+    /// sender.send("compiling").await;
+    /// assert_eq!(receiver.recv().await.unwrap().text, "remote: compiling");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn map(&self, map: impl Fn(Bytes) -> Option<Bytes> + Send + Sync + 'static) -> Self {
+        let before = self.map.clone();
+        let both = move |line| {
+            let line = map(line)?;
+            match &before {
+                Some(before) => before(line),
+                None => Some(line),
+            }
+        };
+        Self {
+            map: Some(Arc::new(both)),
+            ..self.clone()
         }
     }
 
     /// Sends a line, and waits while the channel is full. Dropping the future sends nothing.
     pub async fn send(&self, text: impl Into<Bytes>) {
-        if let Some(sender) = &self.sender {
+        let text = text.into();
+        let text = match &self.map {
+            Some(map) => map(text),
+            None => Some(text),
+        };
+        if let (Some(sender), Some(text)) = (&self.sender, text) {
             // Nobody reads any more: the line is not needed.
             let _ = sender
                 .send(LogLine {
                     build: self.build,
-                    text: text.into(),
+                    text,
                 })
                 .await;
         }
+    }
+}
+
+impl fmt::Debug for LogSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogSender")
+            .field("build", &self.build)
+            .field("discards", &self.sender.is_none())
+            .finish_non_exhaustive()
     }
 }
 

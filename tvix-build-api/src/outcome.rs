@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tvix_store_api::NarStream;
+use tvix_store_api::{NarStream, Store, StoreError};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -34,11 +34,16 @@ pub struct BuildSuccess {
 
 /// What the processes of a build used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceUsage {
-    /// Processor time in the programs.
+    /// Processor time in the programs, in seconds.
+    #[serde(with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub user: Duration,
-    /// Processor time in the kernel.
+    /// Processor time in the kernel, in seconds.
+    #[serde(with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub system: Duration,
     /// The most bytes of memory that were in use at once: of all processes together if a limit was
     /// set or that was asked for, and the machine has control groups, else of the largest of them.
@@ -82,7 +87,45 @@ impl fmt::Debug for StreamedOutput {
     }
 }
 
+impl BuildSuccess {
+    /// A build of which it is not known what its processes used.
+    pub fn new(delivery: Delivery, duration: Duration) -> Self {
+        Self {
+            delivery,
+            duration,
+            usage: None,
+        }
+    }
+}
+
+impl BuildFailure {
+    /// A failure without a log.
+    pub fn new(kind: FailureKind, duration: Duration) -> Self {
+        Self {
+            kind,
+            log_tail: Vec::new(),
+            duration,
+            usage: None,
+        }
+    }
+}
+
 impl Delivery {
+    /// Adds outputs to a store, in their order: references must come first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::add`]. Outputs that were added before stay.
+    pub async fn push(outputs: Vec<StreamedOutput>, store: &dyn Store) -> Result<Self, StoreError> {
+        let mut pushed = Vec::with_capacity(outputs.len());
+        for StreamedOutput { name, info, nar } in outputs {
+            let known = Arc::new(info.clone());
+            store.add(info, nar).await?;
+            pushed.push(PushedOutput { name, info: known });
+        }
+        Ok(Self::Pushed(pushed))
+    }
+
     /// The outputs with their infos, whichever way they come.
     pub fn outputs(&self) -> Vec<(&OutputName, &PathInfo)> {
         match self {
@@ -100,12 +143,16 @@ impl Delivery {
 
 /// A build that the derivation is to blame for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct BuildFailure {
     /// What went wrong.
     pub kind: FailureKind,
     /// The last lines of the log, oldest first.
     pub log_tail: Vec<String>,
-    /// How long it took.
+    /// How long it took, in seconds.
+    #[serde(with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub duration: Duration,
     /// What its processes used, if it came to that and the builder knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +161,7 @@ pub struct BuildFailure {
 
 /// What went wrong in a build.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(
     tag = "type",
     rename_all = "camelCase",
@@ -144,13 +192,17 @@ pub enum FailureKind {
     /// It ran for too long.
     #[error("timed out after {} s", limit.as_secs_f64())]
     TimedOut {
-        /// The limit.
+        /// The limit, in seconds.
+        #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         limit: Duration,
     },
     /// It wrote nothing to its log for too long.
     #[error("timed out after {} s of silence", limit.as_secs_f64())]
     Silent {
-        /// The limit.
+        /// The limit, in seconds.
+        #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         limit: Duration,
     },
     /// It wrote too much to its log.
@@ -172,6 +224,7 @@ pub enum FailureKind {
     )]
     OutputsExceedDisk {
         /// The output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         output: OutputName,
         /// The file that is too much. It was not read.
         path: String,
@@ -188,6 +241,7 @@ pub enum FailureKind {
     #[error("builder failed to produce the output path for output '{output}' at '{path}'")]
     MissingOutput {
         /// The output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         output: OutputName,
         /// Where it should be.
         path: String,
@@ -198,16 +252,20 @@ pub enum FailureKind {
     )]
     HashMismatch {
         /// What the derivation declares.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         expected: NixHash,
         /// What was made.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         actual: NixHash,
     },
     /// An output refers to something that it must not refer to.
     #[error("output '{output}' is not allowed to refer to {}", quoted(references))]
     ForbiddenReference {
         /// The output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         output: OutputName,
         /// All of what it refers to and must not.
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         references: Vec<StorePath>,
     },
     /// An output, or it with all that it refers to, is larger than the derivation allows.
@@ -217,6 +275,7 @@ pub enum FailureKind {
     )]
     TooLarge {
         /// The output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         output: OutputName,
         /// The size of its NAR in bytes, or of all NARs of its closure.
         size: u64,
@@ -229,6 +288,7 @@ pub enum FailureKind {
     #[error("output '{output}' cannot be stored: {message}")]
     InvalidOutput {
         /// The output.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         output: OutputName,
         /// What and where.
         message: String,
@@ -252,5 +312,21 @@ fn quoted(paths: &[StorePath]) -> String {
 impl fmt::Display for BuildFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.kind, f)
+    }
+}
+
+/// Durations as seconds with a fraction.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
     }
 }

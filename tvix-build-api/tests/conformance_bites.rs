@@ -27,6 +27,7 @@ enum Wrong {
     IgnoresLimits,
     SupportsEverything,
     ForgetsInputs,
+    Blocks,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,7 @@ impl Builder for Spoiled {
                 request.derivation = derivation.into();
             }
             Wrong::ForgetsInputs => request.inputs.clear(),
+            Wrong::Blocks => std::thread::sleep(std::time::Duration::from_millis(30)),
             Wrong::Order | Wrong::Size | Wrong::References => {}
         }
         let mut outcome = self.inner.build(request, context).await?;
@@ -88,6 +90,8 @@ async fn wrong_builders_fail() {
         (Wrong::AlwaysStreams, "a_known_store_is_pushed_to"),
         (Wrong::SupportsEverything, "a_system_that_is_not_supported"),
         (Wrong::ForgetsInputs, "nothing_but_the_inputs_is_visible"),
+        #[cfg(target_os = "linux")]
+        (Wrong::Blocks, "polls_do_not_block"),
     ] {
         expect(wrong, case).await;
     }

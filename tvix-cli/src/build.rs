@@ -63,7 +63,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         let mut roots: Vec<_> = report
             .roots
             .iter()
-            .map(|root| root.drv_path.clone())
+            .filter_map(|root| root.drv_path.clone())
             .collect();
         roots.dedup();
         let cores = args.building.cores;

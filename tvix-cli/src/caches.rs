@@ -7,8 +7,8 @@ use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::StoreDir;
-use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
-use tvix_store_api::{Store, StoreError, StoreUri};
+use tvix_store_api::cache::{BinaryCache, Tuning};
+use tvix_store_api::{OpenOptions, OpenedStore, Store, StoreUri};
 
 use crate::args::SubstituteArgs;
 use crate::error::{CliError, describe};
@@ -116,37 +116,16 @@ pub async fn open_cache(
     access: Access,
     network: Network<'_>,
 ) -> Result<BinaryCache, CliError> {
-    let opened = async {
-        if !matches!(uri.scheme(), "file" | "http" | "https" | "s3") {
-            return Err(CliError::UnknownStore(uri.clone()));
-        }
-        let options = BinaryCacheOptions::new(uri.clone());
-        let options = options.map_err(|source| CliError::CacheOption {
-            uri: uri.clone(),
-            source,
-        })?;
-        let options = options.netrc_file(network.netrc);
-        let options = options.tuning(network.transfer.tuning());
-        let options = match access {
-            Access::Read { keys, check } => {
-                let check = check && options.require_signatures;
-                options.trusted_keys(keys).require_signatures(check)
-            }
-            Access::Write { dir } => options.require_signatures(false).create(dir),
-        };
-        let opened = BinaryCache::open(options).await;
-        opened.map_err(|source| open_failed(&uri, source))
+    let options = OpenOptions::new()
+        .netrc_file(network.netrc)
+        .tuning(network.transfer.tuning());
+    let options = match access {
+        Access::Read { keys, check } => options.trusted_keys(keys).allow_unsigned(!check),
+        Access::Write { dir } => options.allow_unsigned(true).create(true).store_dir(dir),
     };
-    opened.await
-}
-
-fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
-    if matches!(source, StoreError::Unreachable { .. }) {
-        return CliError::store(source);
-    }
-    CliError::OpenStore {
-        uri: uri.clone(),
-        source: Box::new(source),
+    match tvix_store_api::open_kind(&uri, options).await? {
+        OpenedStore::BinaryCache(cache) => Ok(cache),
+        _ => Err(CliError::UnsupportedStore(uri)),
     }
 }
 

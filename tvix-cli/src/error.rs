@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use tvix_build_api::{BuilderError, CheckError};
-use tvix_store_api::{StoreError, StoreUri};
+use tvix_store_api::{OpenError, StoreError, StoreUri};
 
 #[derive(Debug, Error)]
 pub enum CliError {
@@ -20,10 +20,8 @@ pub enum CliError {
     },
     #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
     UnsupportedStore(StoreUri),
-    #[error(
-        "store '{0}' is of no kind that is known; there are absolute paths, 'local', 'file://…', 'http://…', 'https://…' and 's3://…'"
-    )]
-    UnknownStore(StoreUri),
+    #[error(transparent)]
+    UnknownStore(OpenError),
     #[error("binary cache '{0}' cannot say what all it has; name store paths")]
     CannotList(StoreUri),
     #[error("cannot add '{file}' to the store")]
@@ -107,6 +105,22 @@ pub enum CliError {
     ArchiveToTerminal,
     #[error("interrupted by the user")]
     Interrupted,
+}
+
+impl From<OpenError> for CliError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Parameter { uri, source } => Self::CacheOption { uri, source },
+            // It names the store.
+            OpenError::Store { source, .. }
+                if matches!(*source, StoreError::Unreachable { .. }) =>
+            {
+                Self::Store(source)
+            }
+            OpenError::Store { uri, source } => Self::OpenStore { uri, source },
+            other => Self::UnknownStore(other),
+        }
+    }
 }
 
 impl CliError {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 
+use nix_compat::store_path::StoreDir;
 use tvix_coordinator::EventRecord;
 
 use crate::error::CliError;
@@ -11,14 +12,16 @@ use crate::error::CliError;
 /// A file of events, one JSON object per line. Lines are buffered until [`EventFile::flush`].
 pub struct EventFile {
     path: PathBuf,
+    dir: StoreDir,
     file: BufWriter<File>,
 }
 
 impl EventFile {
-    pub fn create(path: PathBuf) -> Result<Self, CliError> {
+    pub fn create(path: PathBuf, dir: StoreDir) -> Result<Self, CliError> {
         match File::create(&path) {
             Ok(file) => Ok(Self {
                 path,
+                dir,
                 file: BufWriter::new(file),
             }),
             Err(source) => Err(CliError::Events { path, source }),
@@ -26,9 +29,8 @@ impl EventFile {
     }
 
     pub fn write(&mut self, event: &EventRecord) -> Result<(), CliError> {
-        let written = serde_json::to_writer(&mut self.file, event)
-            .map_err(Into::into)
-            .and_then(|()| self.file.write_all(b"\n"));
+        let line = event.to_json(&self.dir).map_err(Into::into);
+        let written = line.and_then(|line| writeln!(self.file, "{line}"));
         written.map_err(|source| CliError::Events {
             path: self.path.clone(),
             source,

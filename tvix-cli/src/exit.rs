@@ -89,12 +89,11 @@ impl Failures {
 pub async fn code(report: &Report, store: &LocalStore) -> ExitCode {
     match report.status {
         Status::Success => ExitCode::SUCCESS,
-        // Without other errors, no builder could build it.
-        Status::Error if !report.errors.is_empty() => ExitCode::from(ERROR),
-        Status::BuildFailed | Status::Error => {
-            ExitCode::from(Failures::of(report, store).await.code())
-        }
         Status::Cancelled => ExitCode::from(ERROR),
+        Status::BuildFailed => ExitCode::from(Failures::of(report, store).await.code()),
+        _ if !report.errors.is_empty() => ExitCode::from(ERROR),
+        // Without other errors, no builder could build it.
+        _ => ExitCode::from(Failures::of(report, store).await.code()),
     }
 }
 

@@ -65,14 +65,17 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
         if found.order.asked() >= Some(failed) {
             break;
         }
+        let Some(drv_path) = &found.drv_path else {
+            continue;
+        };
         let mut roots = noted.roots.iter();
         let root =
-            roots.find(|root| root.order == found.order && root.wanted.drv_path == found.drv_path);
+            roots.find(|root| root.order == found.order && root.wanted.drv_path == *drv_path);
         for output in root.iter().flat_map(|root| &root.wanted.outputs) {
-            let mut shown = dir.display(&found.drv_path).to_string();
+            let mut shown = dir.display(drv_path).to_string();
             if let Some(link) = args.add_root.as_ref().filter(|_| !dry_run) {
                 number += 1;
-                shown = add_root(&store, link, number, &found.drv_path).await?;
+                shown = add_root(&store, link, number, drv_path).await?;
             }
             let written = match output.as_str() {
                 "out" => writeln!(out, "{shown}"),

@@ -59,9 +59,9 @@ impl BuildLogs {
                 };
                 self.open.insert(*build, log);
             }
-            BuildEvent::LogLine { build, text, bytes } => {
+            BuildEvent::LogLine { build, text } => {
                 if let Some(log) = self.open.get_mut(build) {
-                    log.line(bytes.as_deref().unwrap_or(text.as_bytes()));
+                    log.line(text.as_bytes());
                     if !std::mem::replace(&mut log.dirty, true) {
                         self.dirty.push(*build);
                     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use nix_compat::store_path::StorePath;
-use tvix_coordinator::Report;
+use tvix_coordinator::{Report, RootReport};
 use tvix_store_api::local_fs::LocalStore;
 
 use crate::error::CliError;
@@ -17,7 +17,7 @@ pub async fn link_outputs(
     link: &Path,
     store: &LocalStore,
 ) -> Result<(), CliError> {
-    for (root, index) in report.roots.iter().zip(numbers(report)) {
+    for ((root, _), index) in derivations(report).zip(numbers(report)) {
         for (output, path) in &root.outputs {
             let mut name = link.as_os_str().to_owned();
             if index > 0 {
@@ -33,6 +33,12 @@ pub async fn link_outputs(
     Ok(())
 }
 
+/// The roots that could be evaluated.
+fn derivations(report: &Report) -> impl Iterator<Item = (&RootReport, &StorePath)> {
+    let roots = report.roots.iter();
+    roots.filter_map(|root| Some((root, root.drv_path.as_ref()?)))
+}
+
 /// The number of each root's derivation: derivations are counted in the order of the roots, each once.
 /// If evaluation failed, what was asked for and has no root counts as well, so that numbers stay
 /// those of the command line.
@@ -40,14 +46,14 @@ fn numbers(report: &Report) -> Vec<usize> {
     let mut known: HashMap<&StorePath, usize> = HashMap::new();
     let mut next = 0;
     let mut expected = 0;
-    let numbers = report.roots.iter().map(|root| {
+    let numbers = derivations(report).map(|(root, drv_path)| {
         if let Some(asked) = root.order.asked() {
             if !report.errors.is_empty() {
                 next += asked.saturating_sub(expected);
             }
             expected = asked + 1;
         }
-        *known.entry(&root.drv_path).or_insert_with(|| {
+        *known.entry(drv_path).or_insert_with(|| {
             next += 1;
             next - 1
         })
@@ -57,41 +63,47 @@ fn numbers(report: &Report) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use nix_compat::sorted::SortedMap;
-    use tvix_coordinator::{Counts, RootReport, Status};
-    use tvix_eval_api::RootOrder;
+    use tvix_coordinator::{SessionError, Status};
+    use tvix_eval_api::{EvalError, RootOrder};
 
     use super::*;
 
-    fn report(roots: &[(usize, &str)], errors: &[&str]) -> Report {
-        let root = |(asked, name): &(usize, &str)| RootReport {
-            name: String::new(),
-            order: RootOrder::of(*asked),
-            drv_path: format!("{}-{name}.drv", "0".repeat(32))
-                .parse()
-                .expect("a path"),
-            outputs: SortedMap::new_vec(),
-            success: true,
-        };
-        Report {
-            status: Status::Success,
-            roots: roots.iter().map(root).collect(),
-            failures: Vec::new(),
-            skipped: Vec::new(),
-            errors: errors.iter().map(|error| (*error).to_owned()).collect(),
-            counts: Counts::default(),
+    /// A root of this number, with the name of its derivation; without, its evaluation failed.
+    type Case<'a> = (usize, Option<&'a str>);
+
+    fn report(roots: &[Case<'_>]) -> Report {
+        let path = |name| format!("{}-{name}.drv", "0".repeat(32)).parse();
+        let mut report = Report::new(Status::Success);
+        for (asked, name) in roots {
+            let mut root = RootReport::new("", RootOrder::of(*asked));
+            root.drv_path = name.map(|name| path(name).expect("a path"));
+            if root.drv_path.is_none() {
+                let failure = EvalError::expression("no").failure();
+                root.error = Some(failure.clone());
+                report.errors.push(SessionError::Evaluation(failure));
+            }
+            report.roots.push(root);
         }
+        report
     }
 
     #[test]
     fn derivations_are_numbered_once_each() {
         let roots = [(0, "a"), (0, "b"), (1, "a"), (2, "b"), (4, "c")];
-        assert_eq!(numbers(&report(&roots, &[])), [0, 1, 0, 1, 2]);
+        let roots = roots.map(|(asked, name)| (asked, Some(name)));
+        assert_eq!(numbers(&report(&roots)), [0, 1, 0, 1, 2]);
     }
 
     #[test]
     fn what_failed_keeps_its_number() {
-        let roots = [(1, "a"), (1, "b"), (4, "c")];
-        assert_eq!(numbers(&report(&roots, &["no"])), [1, 2, 5]);
+        let roots = [
+            (0, None),
+            (1, Some("a")),
+            (1, Some("b")),
+            (2, None),
+            (3, None),
+            (4, Some("c")),
+        ];
+        assert_eq!(numbers(&report(&roots)), [1, 2, 5]);
     }
 }

@@ -83,8 +83,10 @@ async fn run_quietly(
             instead: "--store",
         });
     }
-    let mut events = args.events.clone().map(EventFile::create).transpose()?;
     let dir = store.store_dir().clone();
+    let events = args.events.clone();
+    let events = events.map(|path| EventFile::create(path, dir.clone()));
+    let mut events = events.transpose()?;
     let mut logs = BuildLogs::new(logs::folder(store));
     let mut coordinator = coordinator(args, store, evaluator, options)?;
     let network = args.network();

@@ -64,7 +64,8 @@ impl Evaluator for Several {
                         root.name = numbered(number, &root.name);
                         Ok(EvalEvent::Root(root.behind(before)))
                     }
-                    event => event,
+                    Ok(event) => Ok(event),
+                    Err(error) => Err(error.within(before, |name| numbered(number, name))),
                 });
                 numbered.boxed()
             });

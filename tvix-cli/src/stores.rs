@@ -2,23 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use tvix_store_api::StoreUri;
-use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
+use tvix_store_api::local_fs::LocalStore;
+use tvix_store_api::{OpenOptions, OpenedStore, StoreUri};
 
 use crate::error::CliError;
-
-/// Parameters of stores on this file system: their root, how writes reach the disk, and those of Nix
-/// that change nothing here.
-const PARAMETERS: [&str; 8] = [
-    "durability",
-    "path-info-cache-size",
-    "priority",
-    "read-only",
-    "root",
-    "system-features",
-    "trusted",
-    "want-mass-query",
-];
 
 /// Opens the store that was asked for, or the usual one.
 pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
@@ -33,40 +20,14 @@ pub async fn open_to_read(uri: Option<StoreUri>) -> Result<LocalStore, CliError>
 
 async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, CliError> {
     let uri = uri.unwrap_or_else(usual);
-    let Some(root) = uri.local_root() else {
+    if uri.local_root().is_none() {
         return Err(CliError::UnsupportedStore(uri));
-    };
-    let refuse = |source: tvix_store_api::BoxError| CliError::CacheOption {
-        uri: uri.clone(),
-        source,
-    };
-    let known = uri.expect_parameters(&PARAMETERS);
-    known.map_err(|error| refuse(error.into()))?;
-    let read_only = match uri.parameter("read-only") {
-        None | Some("false") => read_only,
-        Some("true") => true,
-        Some(other) => {
-            let message = format!(
-                "parameter 'read-only' has invalid value '{other}', expected 'true' or 'false'"
-            );
-            return Err(refuse(message.into()));
-        }
-    };
-    let mut options = LocalStoreOptions::new(root).read_only(read_only);
-    match uri.parameter("durability") {
-        None | Some("relaxed") => {}
-        Some("full") => options = options.durability(Durability::Full),
-        Some(other) => {
-            let source = format!("durability '{other}' is neither 'relaxed' nor 'full'").into();
-            return Err(CliError::CacheOption { uri, source });
-        }
     }
-    LocalStore::open(options)
-        .await
-        .map_err(|source| CliError::OpenStore {
-            uri,
-            source: Box::new(source),
-        })
+    let options = OpenOptions::new().read_only(read_only);
+    match tvix_store_api::open_kind(&uri, options).await? {
+        OpenedStore::Local(store) => Ok(store),
+        _ => Err(CliError::UnsupportedStore(uri)),
+    }
 }
 
 /// The system's store for its owner, and else one in the home directory, as Nix has it.

@@ -1,38 +1,118 @@
-//! What happens in a session, as values that can be shown, kept and sent.
+//! Events of a session, as values that can be shown, kept and sent.
+//!
+//! [`EventRecord::to_json`] writes the lines that `docs/EVENTS.md` describes.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedMap;
-use nix_compat::store_path::StorePath;
-use serde::{Deserialize, Serialize};
+use nix_compat::store_path::{StoreDir, StorePath};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tvix_build_api::{BuildFailure, ResourceUsage};
-use tvix_eval_api::{Diagnostic, Root};
+use tvix_eval_api::{Diagnostic, EvalFailure, Root};
 
-use crate::report::Report;
+use crate::report::{FailureCause, Report};
+use crate::trouble::Trouble;
 
-/// The version of the serialised form. It grows when a consumer of an older version would
-/// misread a newer one; new kinds of events and new fields alone do not count as that.
-pub const EVENT_VERSION: u32 = 1;
+/// The version of the serialised form. It changes when a consumer of an older version would
+/// misread a newer one; new events and new fields alone do not change it.
+pub const EVENT_VERSION: u32 = 2;
 
-/// An event as it is sent and kept: JSON lines of these are a complete log of a session.
+/// An event with its number and time: JSON lines of these are a complete log of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct EventRecord {
-    /// [`EVENT_VERSION`].
+    /// The version of the format: 2.
     pub v: u32,
-    /// Counts the events of a session from 0, without gaps.
+    /// The number of the event in its session, from 0, without gaps.
     pub seq: u64,
-    /// Since the session began, in seconds.
+    /// The time since the session began, in seconds.
     #[serde(with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub time: Duration,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: BuildEvent,
 }
 
+impl EventRecord {
+    /// The record of an event, in the current version of the format.
+    pub fn new(seq: u64, time: Duration, event: BuildEvent) -> Self {
+        Self {
+            v: EVENT_VERSION,
+            seq,
+            time,
+            event,
+        }
+    }
+
+    /// The record as a line of JSON, without the newline, with store paths in full.
+    pub fn to_json(&self, dir: &StoreDir) -> serde_json::Result<String> {
+        dir.in_full(|| serde_json::to_string(self))
+    }
+
+    /// Reads a line of [`EventRecord::to_json`]. The store directory is that of the first record
+    /// of the session, [`BuildEvent::SessionStarted`], which itself can be read with any.
+    pub fn from_json(line: &str, dir: &StoreDir) -> serde_json::Result<Self> {
+        dir.in_full(|| serde_json::from_str(line))
+    }
+}
+
+/// A line of a build's log, without the newline. Not always UTF-8.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct LogText(Bytes);
+
+impl LogText {
+    /// The bytes that the build wrote.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The line as text; bytes that are not UTF-8 are replaced.
+    pub fn to_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for LogText {
+    fn from(bytes: T) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Display for LogText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_text())
+    }
+}
+
+impl fmt::Debug for LogText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_text(), f)
+    }
+}
+
+impl Serialize for LogText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for LogText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// Something that happened in a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(
     tag = "event",
     rename_all = "camelCase",
@@ -40,55 +120,67 @@ pub struct EventRecord {
 )]
 #[non_exhaustive]
 pub enum BuildEvent {
+    /// The session started. Always the first event.
+    SessionStarted {
+        /// The directory of all store paths of the session.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        store_dir: StoreDir,
+    },
     /// A derivation was instantiated, for the first time in this session.
     Instantiated {
         /// Its path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
     },
-    /// What the user asked for is this.
+    /// A derivation is one of those that the user asked for.
     Root {
-        /// What was asked for, and what it is.
+        /// The root.
         root: Root,
     },
     /// Evaluation needs outputs before it can go on.
     ImportRequested {
-        /// Counts the imports of a session.
+        /// The number of the import in the session.
         import: u64,
-        /// The derivations whose outputs it needs.
+        /// The derivations that evaluation needs outputs of.
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         drv_paths: Vec<StorePath>,
     },
-    /// Evaluation got what it asked for, or heard that it cannot be had.
+    /// An import ended: evaluation got the outputs, or an error.
     ImportAnswered {
-        /// Which import.
+        /// The import.
         import: u64,
-        /// Whether it got it.
+        /// Whether evaluation got the outputs.
         success: bool,
     },
-    /// The evaluator has something to tell.
+    /// A warning or trace of the evaluator.
     Diagnostic {
-        /// What.
+        /// The diagnostic.
         diagnostic: Diagnostic,
     },
-    /// Something could not be evaluated. Other attributes may go on.
+    /// An attribute, or the whole evaluation, failed. Other attributes may go on.
     EvaluationFailed {
-        /// Why.
-        message: String,
+        /// Why, and which attribute.
+        #[serde(flatten)]
+        error: EvalFailure,
     },
-    /// No more derivations will come.
+    /// Evaluation ended: no more derivations follow.
     EvaluationEnded,
     /// A local source was added to the store.
     SourceAdded {
         /// Its store path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         path: StorePath,
     },
     /// Outputs of a derivation are in the store already.
     Found {
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
     },
     /// A path is being fetched from a substituter.
     SubstitutionStarted {
         /// The path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         path: StorePath,
         /// The substituter's name.
         substituter: Arc<str>,
@@ -96,98 +188,112 @@ pub enum BuildEvent {
     /// A path was fetched from a substituter, and is valid.
     Substituted {
         /// The path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         path: StorePath,
         /// The substituter's name.
         substituter: Arc<str>,
-        /// How long that took.
+        /// How long that took, in seconds.
         #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         duration: Duration,
     },
-    /// A path cannot be had from a substituter that said it has it. It is sought elsewhere, or
-    /// built.
+    /// A path cannot be fetched from a substituter that has it. Others are tried, or it is built.
     SubstitutionFailed {
         /// The path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         path: StorePath,
         /// The substituter's name.
         substituter: Arc<str>,
         /// Why.
-        message: String,
+        #[serde(flatten)]
+        error: Trouble,
     },
-    /// A substituter does not answer. Others are asked, or what it might have is built. Said once
-    /// until it answers again.
+    /// A substituter does not answer; other substituters are asked, or paths are built. Reported
+    /// once until it answers again.
     SubstituterFailed {
         /// The substituter's name.
         substituter: Arc<str>,
         /// Why.
-        message: String,
+        #[serde(flatten)]
+        error: Trouble,
     },
-    /// A substituter has realisations of floating outputs that are not believed, so these are built or
-    /// sought elsewhere. The first of a session is told of each substituter.
+    /// A substituter has realisations of content-addressed outputs that are not trusted. Reported
+    /// once per substituter.
     RealisationRefused {
         /// The substituter's name.
         substituter: Arc<str>,
         /// Why, and what to do about it.
         message: String,
     },
-    /// A derivation turned out to be the same as another once its inputs were known.
+    /// The inputs of a content-addressed derivation are known, and another derivation is built in
+    /// its place.
     Resolved {
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
-        /// What is built in its place.
+        /// The derivation that is built.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         resolved: StorePath,
     },
     /// A build was handed to a builder.
     BuildStarted {
-        /// Counts the builds of a session; retries are builds of their own.
+        /// The number of the build in the session. A retry is a build of its own.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
         /// The builder's name.
         builder: Arc<str>,
     },
-    /// A build waits for something that another process does, and uses no slot meanwhile.
+    /// A build waits for a lock that another process holds, and uses no slot meanwhile.
     BuildWaiting {
-        /// Which build.
+        /// The build.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
-        /// The path whose lock it waits for.
+        /// The path of the lock.
         lock: String,
     },
     /// A build that waited goes on.
     BuildResumed {
-        /// Which build.
+        /// The build.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
     },
     /// A build wrote a line to its log.
     LogLine {
-        /// Which build.
+        /// The build.
         build: u64,
-        /// The line, without the newline; what is not UTF-8 is replaced.
-        text: String,
-        /// The bytes of a line that is not UTF-8.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        bytes: Option<Vec<u8>>,
+        /// The line, without the newline. In JSON, bytes that are not UTF-8 are replaced.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        text: LogText,
     },
-    /// A builder is done and has no way to push; the outputs are on their way to the store.
+    /// A builder that cannot write to the store is done; its outputs are being added.
     PushStarted {
-        /// Which build.
+        /// The build.
         build: u64,
     },
     /// A build is done, and its outputs are valid.
     BuildSucceeded {
-        /// Which build.
+        /// The build.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
-        /// Where its outputs are.
+        /// The paths of its outputs.
+        #[cfg_attr(
+            feature = "schema",
+            schemars(with = "std::collections::BTreeMap<String, String>")
+        )]
         outputs: SortedMap<OutputName, StorePath>,
-        /// How long the build took.
+        /// How long the build took, in seconds.
         #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         duration: Duration,
-        /// What its processes used, if the builder knows.
+        /// The resources that its processes used, if known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<ResourceUsage>,
         /// Whether the builder pushed the outputs itself.
@@ -195,50 +301,60 @@ pub enum BuildEvent {
     },
     /// A derivation does not build.
     BuildFailed {
-        /// Which build.
+        /// The build.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
         /// Why.
         failure: BuildFailure,
     },
     /// A builder or the store failed; the build is tried again.
     BuildRetried {
-        /// Which build failed.
+        /// The build that failed.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
         /// Why.
-        message: String,
-        /// How long until the next try.
+        #[serde(flatten)]
+        error: Trouble,
+        /// How long until the next try, in seconds.
         #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         delay: Duration,
     },
-    /// A derivation cannot be had for another reason than its own build.
+    /// A derivation cannot be built, for another reason than that its build failed.
     Failed {
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
         /// Why.
+        cause: FailureCause,
+        /// The same as text.
         message: String,
     },
-    /// A derivation is not built because something that it needs failed.
+    /// A derivation is not built because one that it needs failed.
     Skipped {
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
-        /// The derivation that failed in the first place.
+        /// The derivation that failed.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         root_cause: StorePath,
     },
     /// A build was cancelled, because nothing needs it or because everything ends.
     BuildCancelled {
-        /// Which build.
+        /// The build.
         build: u64,
         /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
     },
-    /// Something that was built or found meanwhile vanished from the store, as another process
-    /// collects garbage. Everything is evaluated and looked up again, once.
+    /// A path vanished from the store, as another process collects garbage. Everything is evaluated
+    /// and looked up again, once.
     Restarted {
-        /// What vanished.
+        /// The path, and how the build failed.
         message: String,
     },
     /// The session is over.

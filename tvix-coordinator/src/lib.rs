@@ -48,6 +48,7 @@ pub mod event;
 pub mod machine;
 pub mod options;
 pub mod report;
+mod trouble;
 
 /// The hash part of a path is a hash already.
 fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
@@ -55,7 +56,10 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-pub use driver::{Coordinator, Session, SessionEvents, SessionReport};
-pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
+pub use driver::{Coordinator, MAX_BUILDERS, Session, SessionEvents, SessionReport, SetupError};
+pub use event::{BuildEvent, EVENT_VERSION, EventRecord, LogText};
 pub use options::{BuildPolicy, Decision, OnFailure, OnVanished, Options, RetryPolicy};
-pub use report::{Counts, Failure, FailureCause, Report, RootReport, Skipped, Status};
+pub use report::{
+    Counts, Failure, FailureCause, Report, RootReport, SessionError, Skipped, Status,
+};
+pub use trouble::{Trouble, TroubleKind};

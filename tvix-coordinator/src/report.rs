@@ -7,77 +7,138 @@ use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use tvix_build_api::BuildFailure;
-use tvix_eval_api::RootOrder;
+use tvix_eval_api::{EvalErrorKind, EvalFailure, RootOrder};
+
+use crate::trouble::Trouble;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Report {
     /// The end in one word.
     pub status: Status,
-    /// What the user asked for, in the order of its place ([`RootReport::order`]), and where
-    /// evaluation says nothing of places, in the order in which it was found.
+    /// The roots: everything that the user asked for, also if its evaluation failed. They are in
+    /// the order of [`RootReport::order`], and without that as they were found.
     pub roots: Vec<RootReport>,
-    /// What failed in itself, first to last.
+    /// Derivations that failed in themselves, first to last.
     pub failures: Vec<Failure>,
-    /// What could not be had because something that it needs failed.
+    /// Derivations that were not built because one that they need failed.
     pub skipped: Vec<Skipped>,
-    /// Errors of evaluation and, if that is what ended the session, of the store.
-    pub errors: Vec<String>,
+    /// Errors of evaluation and, if it ended the session, of the store.
+    pub errors: Vec<SessionError>,
     /// How much was done.
     pub counts: Counts,
 }
 
+/// An error that is not the failure of a derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// An attribute, or all of it, could not be evaluated.
+    Evaluation(EvalFailure),
+    /// The store failed for good.
+    Store(Trouble),
+    /// A root asks for an output that its derivation does not have.
+    NoSuchOutput {
+        /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        drv_path: StorePath,
+        /// The output.
+        output: String,
+    },
+    /// The coordinator failed.
+    Bug {
+        /// How.
+        message: String,
+    },
+}
+
 /// The end of a session in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Status {
     /// Everything that was asked for is in the store; with [`BuildPolicy::Imports`], everything
     /// was evaluated.
     ///
     /// [`BuildPolicy::Imports`]: crate::BuildPolicy::Imports
     Success,
-    /// Something that was asked for does not build.
+    /// A build failed.
     BuildFailed,
-    /// Evaluation failed, or the store or a builder did for good, or a derivation lacks something.
-    Error,
-    /// The caller ended it.
+    /// An expression could not be evaluated.
+    EvaluationFailed,
+    /// An attribute that was asked for does not exist; everything else was evaluated.
+    AttributeNotFound,
+    /// The store failed, as when its disk is full.
+    StoreFailed,
+    /// No builder is suitable, or all that are failed in themselves.
+    BuilderFailed,
+    /// Derivations contradict each other: an input or output is missing, or they form a cycle.
+    InvalidDerivation,
+    /// The coordinator failed: a bug.
+    Bug,
+    /// The caller cancelled it.
     Cancelled,
 }
 
-/// Something that the user asked for.
+/// A root: a derivation that the user asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct RootReport {
     /// How the user asked for it.
     pub name: String,
     /// Its place among all that was asked for.
     #[serde(default, skip_serializing_if = "RootOrder::is_unknown")]
     pub order: RootOrder,
-    /// What it is.
-    pub drv_path: StorePath,
-    /// Those of the outputs asked for that are in the store. All of them, unless something failed.
+    /// Its derivation; missing if it could not be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    pub drv_path: Option<StorePath>,
+    /// The outputs asked for that are in the store: all of them, unless something failed.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "std::collections::BTreeMap<String, String>")
+    )]
     pub outputs: SortedMap<OutputName, StorePath>,
     /// Whether all outputs asked for are in the store.
     pub success: bool,
+    /// Why it could not be evaluated. A failure of its derivation, or of an input, is in
+    /// [`Report::failures`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<EvalFailure>,
 }
 
 /// A derivation that failed in itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Failure {
     /// The derivation.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub drv_path: StorePath,
     /// Why.
     pub cause: FailureCause,
-    /// Whether anything that was asked for needs it. What nothing needs may fail without harm.
+    /// Whether a root needs it. A failure that no root needs does not fail the session.
     pub needed: bool,
 }
 
 /// Why a derivation failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(
-    tag = "cause",
+    tag = "type",
     rename_all = "camelCase",
     rename_all_fields = "camelCase"
 )]
@@ -85,70 +146,79 @@ pub struct Failure {
 pub enum FailureCause {
     /// It does not build.
     Build {
-        /// What the builder said.
+        /// The failure.
         failure: BuildFailure,
     },
     /// No builder builds for its system with the features that it requires.
     Unsuitable {
-        /// What there is no builder for.
+        /// The system or feature that is missing.
         message: String,
     },
-    /// All builders that can build it failed in themselves too often.
+    /// All suitable builders failed in themselves too often.
     Builder {
-        /// What the last one said.
-        message: String,
+        /// The last error.
+        error: Trouble,
     },
     /// Inputs that were valid vanished from the store.
     InputsGone {
         /// Which, and how the build failed.
         message: String,
     },
-    /// The store cannot take it or what it needs.
+    /// The store cannot take its outputs or provide its inputs.
     Store {
-        /// What the store said.
-        message: String,
+        /// The error of the store.
+        error: Trouble,
     },
     /// A derivation or source that it needs was never yielded and is not in the store.
     MissingInput {
-        /// What is missing.
+        /// The missing path.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         input: StorePath,
     },
     /// It asks for an output that its input does not have.
     NoSuchOutput {
         /// The input.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
         input: StorePath,
         /// The output.
         output: String,
     },
-    /// It needs itself.
+    /// It depends on itself.
     Cycle {
         /// From itself to itself.
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         cycle: Vec<StorePath>,
     },
-    /// Its inputs are known, and still it makes no sense.
+    /// The derivation is not valid once its inputs are known.
     Invalid {
         /// Why.
         message: String,
     },
 }
 
-/// A derivation that was not built because something that it needs failed.
+/// A derivation that was not built because one that it needs failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Skipped {
     /// The derivation.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub drv_path: StorePath,
-    /// The derivation that failed in the first place.
+    /// The derivation that failed.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub root_cause: StorePath,
 }
 
 /// How much was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Counts {
     /// Derivations that were instantiated.
     pub instantiated: u64,
-    /// Derivations whose outputs were in the store already, of those that were looked up.
+    /// Derivations that were looked up and had their outputs in the store.
     pub found: u64,
     /// Builds that succeeded.
     pub built: u64,
@@ -171,10 +241,10 @@ impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Build { failure } => fmt::Display::fmt(failure, f),
-            Self::Builder { message }
-            | Self::Unsuitable { message }
-            | Self::Invalid { message } => f.write_str(message),
-            Self::Store { message } | Self::InputsGone { message } => f.write_str(message),
+            Self::Unsuitable { message }
+            | Self::Invalid { message }
+            | Self::InputsGone { message } => f.write_str(message),
+            Self::Builder { error } | Self::Store { error } => fmt::Display::fmt(error, f),
             Self::MissingInput { input } => {
                 write!(
                     f,
@@ -192,7 +262,108 @@ impl fmt::Display for FailureCause {
     }
 }
 
+impl FailureCause {
+    /// The status of a session that fails for this reason.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Build { .. } => Status::BuildFailed,
+            Self::Unsuitable { .. } | Self::Builder { .. } => Status::BuilderFailed,
+            Self::Store { .. } | Self::InputsGone { .. } => Status::StoreFailed,
+            Self::MissingInput { .. }
+            | Self::NoSuchOutput { .. }
+            | Self::Cycle { .. }
+            | Self::Invalid { .. } => Status::InvalidDerivation,
+        }
+    }
+}
+
+impl SessionError {
+    /// The status of a session that ends with this error.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Evaluation(error) if error.kind == EvalErrorKind::AttributeNotFound => {
+                Status::AttributeNotFound
+            }
+            Self::Evaluation(_) => Status::EvaluationFailed,
+            Self::Store(_) => Status::StoreFailed,
+            Self::NoSuchOutput { .. } => Status::InvalidDerivation,
+            Self::Bug { .. } => Status::Bug,
+        }
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Evaluation(error) => fmt::Display::fmt(error, f),
+            Self::Store(error) => fmt::Display::fmt(error, f),
+            Self::NoSuchOutput { drv_path, output } => {
+                write!(f, "derivation '{drv_path}' has no output '{output}'")
+            }
+            Self::Bug { message } => f.write_str(message),
+        }
+    }
+}
+
+impl Status {
+    /// The status that errors give a session, if there are any: that of the store, as it ends the
+    /// session, or that of the first error that is not of an attribute that does not exist.
+    pub(crate) fn of_errors(errors: &[SessionError]) -> Option<Self> {
+        let all = || errors.iter().map(SessionError::status);
+        let store = all().find(|status| *status == Self::StoreFailed);
+        let grave = || all().find(|status| *status != Self::AttributeNotFound);
+        store.or_else(grave).or_else(|| all().next())
+    }
+}
+
+impl RootReport {
+    /// A root of which nothing is known but how the user asked for it.
+    pub fn new(name: impl Into<String>, order: RootOrder) -> Self {
+        Self {
+            name: name.into(),
+            order,
+            drv_path: None,
+            outputs: SortedMap::default(),
+            success: false,
+            error: None,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of something that a root needs.
+    pub fn new(drv_path: StorePath, cause: FailureCause) -> Self {
+        Self {
+            drv_path,
+            cause,
+            needed: true,
+        }
+    }
+}
+
+impl Skipped {
+    /// A derivation that was not built because another failed.
+    pub fn new(drv_path: StorePath, root_cause: StorePath) -> Self {
+        Self {
+            drv_path,
+            root_cause,
+        }
+    }
+}
+
 impl Report {
+    /// A report of this status, of a session in which nothing happened.
+    pub fn new(status: Status) -> Self {
+        Self {
+            status,
+            roots: Vec::new(),
+            failures: Vec::new(),
+            skipped: Vec::new(),
+            errors: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
     /// Whether everything that was asked for is in the store.
     pub fn is_success(&self) -> bool {
         self.status == Status::Success

@@ -1,4 +1,4 @@
-//! What can go wrong in an evaluation.
+//! Errors of an evaluation.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,16 +6,46 @@ use std::sync::Arc;
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
 
-use crate::RealiseError;
+use crate::failure::{EvalErrorKind, Position};
+use crate::{RealiseError, RootOrder};
 
-/// Why something could not be evaluated.
+/// Where an error belongs: in the request, and in the source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorPlace {
+    /// The place of the root that failed among all roots; unknown if the error ended more than one.
+    pub order: RootOrder,
+    /// The position in a source file.
+    pub position: Option<Position>,
+}
+
+impl ErrorPlace {
+    /// The place of a root, without a position in a source file.
+    pub fn of_root(order: RootOrder) -> Self {
+        Self {
+            order,
+            position: None,
+        }
+    }
+
+    /// The same root, at a position in a source file.
+    #[must_use]
+    pub fn position(mut self, position: Option<Position>) -> Self {
+        self.position = position;
+        self
+    }
+}
+
+/// Why an evaluation, or a part of it, failed.
+///
+/// [`EvalError::failure`] gives the same as a plain value, for events and reports.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// This evaluator does not take such a source.
+    /// The evaluator does not support this kind of source.
     #[error("this evaluator cannot evaluate {source_kind}")]
     UnsupportedSource {
-        /// What was asked for.
+        /// The kind of source.
         source_kind: String,
     },
     /// There is no such attribute.
@@ -23,16 +53,22 @@ pub enum EvalError {
     AttributeNotFound {
         /// The attribute path.
         attr_path: String,
-        /// What is missing, perhaps with names that are like it.
+        /// Which attribute is missing, with suggestions of similar names.
         message: String,
+        /// Where.
+        place: Box<ErrorPlace>,
     },
     /// The expression is wrong.
     #[error("{message}")]
     Expression {
-        /// The attribute path that was being evaluated, if it was one that was asked for.
+        /// The kind of error.
+        kind: EvalErrorKind,
+        /// The attribute path that was being evaluated, if one was asked for.
         attr_path: Option<String>,
-        /// What is wrong, and where.
+        /// The error with its trace.
         message: String,
+        /// Where.
+        place: Box<ErrorPlace>,
     },
     /// A derivation could not be made.
     #[error("cannot make a derivation")]
@@ -45,7 +81,7 @@ pub enum EvalError {
         /// Why.
         source: std::io::Error,
     },
-    /// A `.drv` file is not what it should be.
+    /// A `.drv` file is not a valid derivation.
     #[error("'{path}' is not a valid derivation")]
     InvalidDerivation {
         /// The file.
@@ -56,11 +92,11 @@ pub enum EvalError {
     /// An input derivation is nowhere to be found.
     #[error("'{dependent}' needs the derivation '{missing}', which is not in {searched}")]
     MissingInput {
-        /// What needs it.
+        /// The derivation that needs it.
         dependent: StorePath,
-        /// What is missing.
+        /// The missing derivation.
         missing: StorePath,
-        /// Where it was looked for, in words.
+        /// The places that were searched, in words.
         searched: Box<str>,
     },
     /// Derivations need each other.
@@ -77,31 +113,35 @@ pub enum EvalError {
         /// The output.
         output: String,
     },
-    /// What an attribute had to have built could not be built.
+    /// Import from derivation: the derivation that evaluation needs cannot be built.
     #[error("{}", import_message(attr_path, trace))]
     Import {
         /// The attribute path.
         attr_path: String,
-        /// The error of the expression that needed it, with its place; empty if that is not known.
+        /// The error of the expression that needed it, with its trace; empty if not known.
         trace: String,
-        /// Why the outputs did not come.
+        /// Where.
+        place: Box<ErrorPlace>,
+        /// Why the outputs cannot be read.
         source: Box<RealiseError>,
     },
-    /// Something is wrong with one of the attributes (or `.drv` files) that were asked for.
+    /// One of the attributes (or `.drv` files) that were asked for cannot be evaluated.
     ///
-    /// The cause is shared: attributes that fail for the same reason each say so.
+    /// The source is shared: each attribute that fails for the same reason has an error of its own.
     #[error("cannot evaluate '{attr_path}'")]
     Attribute {
-        /// What was asked for, as the user wrote it.
+        /// The attribute path, as the user wrote it.
         attr_path: String,
-        /// What is wrong.
+        /// Where.
+        place: Box<ErrorPlace>,
+        /// Why.
         source: Arc<EvalError>,
     },
 }
 
 impl EvalError {
-    /// Which of the things that were asked for this is about, if it is one of them; the error
-    /// then ended only that one.
+    /// The attribute path that failed, if it is one that was asked for; the error then ended only
+    /// that one.
     pub fn attr_path(&self) -> Option<&str> {
         match self {
             Self::AttributeNotFound { attr_path, .. }
@@ -112,7 +152,18 @@ impl EvalError {
         }
     }
 
-    /// What is wrong, whichever attribute it was found in: unwraps [`EvalError::Attribute`].
+    /// Where the error belongs, if it says so.
+    pub fn place(&self) -> Option<&ErrorPlace> {
+        match self {
+            Self::AttributeNotFound { place, .. }
+            | Self::Expression { place, .. }
+            | Self::Import { place, .. }
+            | Self::Attribute { place, .. } => Some(place),
+            _ => None,
+        }
+    }
+
+    /// The error without [`EvalError::Attribute`] around it.
     pub fn cause(&self) -> &Self {
         let mut error = self;
         while let Self::Attribute { source, .. } = error {
@@ -121,20 +172,44 @@ impl EvalError {
         error
     }
 
-    /// An expression is wrong, whichever attribute it belongs to.
-    pub fn expression(message: impl Into<String>) -> Self {
-        Self::Expression {
-            attr_path: None,
-            message: message.into(),
+    /// The kind of error.
+    pub fn kind(&self) -> EvalErrorKind {
+        match self.cause() {
+            Self::UnsupportedSource { .. } => EvalErrorKind::Unsupported,
+            Self::AttributeNotFound { .. } => EvalErrorKind::AttributeNotFound,
+            Self::Expression { kind, .. } => *kind,
+            Self::Instantiate(_) | Self::InvalidDerivation { .. } => {
+                EvalErrorKind::InvalidDerivation
+            }
+            Self::Read { .. } => EvalErrorKind::Io,
+            Self::MissingInput { .. } => EvalErrorKind::MissingInput,
+            Self::Cycle { .. } => EvalErrorKind::Cycle,
+            Self::NoSuchOutput { .. } => EvalErrorKind::NoSuchOutput,
+            Self::Import { source, .. } => match **source {
+                RealiseError::Cancelled => EvalErrorKind::Cancelled,
+                _ => EvalErrorKind::Build,
+            },
+            Self::Attribute { .. } => EvalErrorKind::Other,
         }
     }
 
-    /// There is no attribute of this path.
+    /// An error of an expression, whichever attribute it belongs to.
+    pub fn expression(message: impl Into<String>) -> Self {
+        Self::Expression {
+            kind: EvalErrorKind::Other,
+            attr_path: None,
+            message: message.into(),
+            place: Box::default(),
+        }
+    }
+
+    /// An attribute path that leads nowhere.
     pub fn attribute_not_found(attr_path: impl Into<String>) -> Self {
         let attr_path = attr_path.into();
         Self::AttributeNotFound {
             message: format!("attribute '{attr_path}' not found"),
             attr_path,
+            place: Box::default(),
         }
     }
 
@@ -142,7 +217,47 @@ impl EvalError {
     pub fn in_attribute(attr_path: &str, source: Arc<Self>) -> Self {
         Self::Attribute {
             attr_path: attr_path.to_owned(),
+            place: Box::default(),
             source,
+        }
+    }
+
+    /// The error of the root at this place, if it is the error of one.
+    #[must_use]
+    pub fn at(mut self, order: RootOrder) -> Self {
+        if let Some(place) = self.place_mut() {
+            place.order = order;
+        }
+        self
+    }
+
+    /// As an error of a larger evaluation: `asked` attribute paths come before those of this one, and
+    /// `name` renames attribute paths.
+    #[must_use]
+    pub fn within(mut self, asked: usize, name: impl FnOnce(&str) -> String) -> Self {
+        if let Some(place) = self.place_mut() {
+            place.order = std::mem::take(&mut place.order).behind(asked);
+        }
+        match &mut self {
+            Self::AttributeNotFound { attr_path, .. }
+            | Self::Import { attr_path, .. }
+            | Self::Attribute { attr_path, .. }
+            | Self::Expression {
+                attr_path: Some(attr_path),
+                ..
+            } => *attr_path = name(attr_path),
+            _ => {}
+        }
+        self
+    }
+
+    fn place_mut(&mut self) -> Option<&mut ErrorPlace> {
+        match self {
+            Self::AttributeNotFound { place, .. }
+            | Self::Expression { place, .. }
+            | Self::Import { place, .. }
+            | Self::Attribute { place, .. } => Some(place),
+            _ => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an evaluation yields.
+//! Events of an evaluation.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ pub enum EvalEvent {
         path: StorePath,
         /// The derivation.
         derivation: Arc<Derivation>,
-        /// Of one with floating outputs, its hash modulo fixed outputs, by which caches know what others
-        /// built; `None` if the evaluator does not know it, or for others.
+        /// The hash modulo fixed outputs of a content-addressed derivation, by which caches know its
+        /// outputs; `None` for other derivations, or if the evaluator does not know it.
         modulo: Option<[u8; 32]>,
     },
     /// Evaluation needs outputs before it can go on: import from derivation.
@@ -33,27 +33,30 @@ pub enum EvalEvent {
     AddSource(SourceAddition),
     /// Something that the user asked for is this.
     Root(Root),
-    /// Something to tell the user.
+    /// A message to the user.
     Diagnostic(Diagnostic),
 }
 
 /// Outputs of one derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WantedOutputs {
     /// The derivation.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub drv_path: StorePath,
     /// Which of its outputs; not empty.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub outputs: Vec<OutputName>,
 }
 
 /// The place of a root among all roots of an evaluation.
 ///
-/// Roots are yielded when they are found, which depends on what evaluation waited for. Sorted by
-/// this, they are in the order in which a depth-first search finds them: the number of the attribute
+/// Roots are yielded as they are found, which depends on imports. Sorted by this, they are in the order in which a depth-first search finds them: the number of the attribute
 /// path that was asked for, then that of each attribute (by name) or list element on the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RootOrder(pub Vec<u32>);
 
 impl RootOrder {
@@ -62,7 +65,7 @@ impl RootOrder {
         Self(vec![clamped(number)])
     }
 
-    /// The place of the attribute or element of this number within what is here.
+    /// The place of the attribute or element of this number within this place.
     #[must_use]
     pub fn child(&self, number: usize) -> Self {
         let mut places = Vec::with_capacity(self.0.len() + 1);
@@ -77,7 +80,7 @@ impl RootOrder {
     }
 
     /// The same place in a larger evaluation, in which so many attribute paths come before.
-    fn behind(mut self, asked: usize) -> Self {
+    pub(crate) fn behind(mut self, asked: usize) -> Self {
         if let Some(first) = self.0.first_mut() {
             *first = first.saturating_add(clamped(asked));
         }
@@ -97,10 +100,11 @@ fn clamped(number: usize) -> u32 {
 /// Something that the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Root {
     /// How the user asked for it: an attribute path, or the path of a `.drv` file.
     pub name: String,
-    /// What it is.
+    /// Its derivation and outputs.
     pub wanted: WantedOutputs,
     /// Its place among all roots; roots without one stay in the order in which they are yielded.
     #[serde(default, skip_serializing_if = "RootOrder::is_unknown")]
@@ -142,7 +146,7 @@ impl Root {
 /// A request for outputs that evaluation waits for. Made by [`realise`].
 #[derive(Debug)]
 pub struct Realise {
-    /// What is needed.
+    /// The outputs that are needed.
     pub wanted: Vec<WantedOutputs>,
     /// Where the answer goes.
     pub reply: RealiseReply,
@@ -163,7 +167,7 @@ pub struct RealisedOutput {
     pub references: SortedSet<StorePath>,
 }
 
-/// Why outputs that evaluation waits for will not come.
+/// Why outputs that evaluation waits for are not available.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RealiseError {
@@ -183,7 +187,7 @@ pub enum RealiseError {
     /// The store failed.
     #[error("cannot read what was built: {0}")]
     Store(String),
-    /// Nobody will answer any more.
+    /// The evaluation was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
@@ -204,8 +208,7 @@ impl fmt::Debug for RealiseReply {
     }
 }
 
-/// A request for outputs, and the future of its answer: what an evaluator yields and what it
-/// awaits.
+/// A request for outputs, to be yielded, and the future of its answer, to be awaited.
 pub fn realise(
     wanted: Vec<WantedOutputs>,
 ) -> (
@@ -245,13 +248,13 @@ pub enum SourceContent {
     Text(Bytes),
     /// A file or tree on this file system.
     Tree(PathBuf),
-    /// A tree as a NAR, for what is on no file system as it is: a tree of which some files are
-    /// left out, or one that is only in memory.
+    /// A tree as a NAR: for a tree that is only in memory, or of which files are left out.
     Archive(Bytes),
 }
 
-/// Something to tell the user.
+/// A message to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
@@ -262,9 +265,10 @@ pub struct Diagnostic {
 /// How much a diagnostic matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Severity {
-    /// What the user asked to be told: `builtins.trace`.
+    /// Output of `builtins.trace`.
     Trace,
-    /// Something that will not do in the long run.
+    /// A deprecated or doubtful construct.
     Warning,
 }

@@ -89,14 +89,16 @@ pub mod drv;
 mod error;
 mod evaluator;
 mod event;
+mod failure;
 mod forward;
 pub mod memory;
 mod request;
 
-pub use error::EvalError;
+pub use error::{ErrorPlace, EvalError};
 pub use evaluator::{EvalStream, Evaluator};
 pub use event::{
     Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply, RealisedOutput, Root, RootOrder,
     Severity, SourceAddition, SourceContent, WantedOutputs, realise,
 };
+pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
 pub use request::{EvalRequest, EvalSource};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tvix_eval_api::RealiseError;
+use tvix_eval_api::{EvalErrorKind, RealiseError};
 
 use crate::source::Pos;
 
@@ -60,6 +60,28 @@ pub struct Error {
     pub suggestions: Vec<String>,
     /// Why something could not be built, if that is it.
     pub import: Option<Box<RealiseError>>,
+}
+
+impl From<ErrorKind> for EvalErrorKind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Thrown => Self::Thrown,
+            ErrorKind::Assertion => Self::Assertion,
+            ErrorKind::Abort => Self::Abort,
+            ErrorKind::Type => Self::Type,
+            ErrorKind::Missing => Self::Missing,
+            ErrorKind::InfiniteRecursion => Self::InfiniteRecursion,
+            ErrorKind::Depth => Self::Depth,
+            ErrorKind::Syntax => Self::Syntax,
+            ErrorKind::Io => Self::Io,
+            ErrorKind::Forbidden => Self::Forbidden,
+            ErrorKind::Build => Self::Build,
+            ErrorKind::Unsupported => Self::Unsupported,
+            ErrorKind::Limit => Self::Limit,
+            ErrorKind::Cancelled => Self::Cancelled,
+            ErrorKind::Other => Self::Other,
+        }
+    }
 }
 
 /// What was being evaluated when it failed.

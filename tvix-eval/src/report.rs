@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use tvix_eval_api::Position;
+
 use crate::error::{Error, Frame};
 use crate::interp::Interp;
 use crate::print::origin;
@@ -43,6 +45,18 @@ impl Interp<'_> {
         // C++ Nix indents the whole, line by line, and leaves no spaces at their ends.
         let lines: Vec<&str> = out.trim_end().split('\n').map(str::trim_end).collect();
         lines.join("\n")
+    }
+
+    /// Where an error happened: its own position, or that of the innermost frame that has one.
+    pub(crate) fn position_of(&self, error: &Error) -> Option<Position> {
+        let frames = error.trace.iter().map(|frame| frame.pos);
+        let mut positions = std::iter::once(error.pos).chain(frames);
+        let place = positions.find_map(|pos| self.sources.place(pos))?;
+        Some(Position::new(
+            origin(place.origin),
+            place.line,
+            place.column,
+        ))
     }
 
     /// What was being evaluated, outermost first: not twice the same, and not too much of it.

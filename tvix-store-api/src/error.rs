@@ -1,5 +1,7 @@
 //! What can go wrong in a store.
 
+use std::io::ErrorKind;
+
 use nix_compat::nixhash::NixHash;
 use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
@@ -199,6 +201,34 @@ pub enum StoreError {
     },
 }
 
+/// What kind of error a [`StoreError`] is, as a value that can be kept and sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// A path is not valid in the store.
+    NotFound,
+    /// Contents are not what their description says.
+    Corrupt,
+    /// The store refuses the request, which no store could grant.
+    Rejected,
+    /// Nothing that is trusted vouches for what the store has.
+    Untrusted,
+    /// The store can only be read.
+    ReadOnly,
+    /// The store does not answer.
+    Unreachable,
+    /// There is no space left, or no quota.
+    NoSpace,
+    /// The system does not permit it.
+    PermissionDenied,
+    /// The store failed in another way.
+    Failed,
+    /// A bug in the store.
+    Bug,
+}
+
 /// Whose fault an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -214,6 +244,32 @@ pub enum Fault {
 }
 
 impl StoreError {
+    /// What kind of error it is.
+    pub fn kind(&self) -> StoreErrorKind {
+        match self {
+            Self::NotFound { .. } => StoreErrorKind::NotFound,
+            Self::HashMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::AddressMismatch { .. }
+            | Self::MalformedNar { .. }
+            | Self::NotAFile { .. }
+            | Self::BadRealisation { .. }
+            | Self::BadInfo { .. }
+            | Self::Lie { .. } => StoreErrorKind::Corrupt,
+            Self::InvalidReference { .. } | Self::Cycle { .. } | Self::OtherStoreDir { .. } => {
+                StoreErrorKind::Rejected
+            }
+            Self::Source { source, .. } => of_system(&**source).unwrap_or(StoreErrorKind::Rejected),
+            Self::Untrusted { .. }
+            | Self::WeakAddress { .. }
+            | Self::UntrustedRealisation { .. } => StoreErrorKind::Untrusted,
+            Self::ReadOnly { .. } => StoreErrorKind::ReadOnly,
+            Self::Unreachable { .. } => StoreErrorKind::Unreachable,
+            Self::Backend { source, .. } => of_system(&**source).unwrap_or(StoreErrorKind::Failed),
+            Self::Bug { .. } => StoreErrorKind::Bug,
+        }
+    }
+
     /// Whose fault it is.
     pub const fn fault(&self) -> Fault {
         match self {
@@ -251,5 +307,76 @@ impl StoreError {
     /// Whether the same call may well succeed later.
     pub const fn is_retryable(&self) -> bool {
         matches!(self.fault(), Fault::Backend { retryable: true })
+    }
+}
+
+/// What the system said at the bottom of an error, if that has a kind of its own.
+fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<StoreErrorKind> {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    return Some(StoreErrorKind::NoSpace);
+                }
+                ErrorKind::PermissionDenied => return Some(StoreErrorKind::PermissionDenied),
+                ErrorKind::ReadOnlyFilesystem => return Some(StoreErrorKind::ReadOnly),
+                _ => {}
+            }
+            // An error in an error of this type is not its source, but what that has as source.
+            if let Some(inner) = io.get_ref()
+                && let Some(kind) = of_system(inner)
+            {
+                return Some(kind);
+            }
+        }
+        #[cfg(feature = "local-fs")]
+        if let Some(rusqlite::Error::SqliteFailure(failure, _)) = cause.downcast_ref() {
+            match failure.code {
+                rusqlite::ErrorCode::DiskFull => return Some(StoreErrorKind::NoSpace),
+                rusqlite::ErrorCode::ReadOnly => return Some(StoreErrorKind::ReadOnly),
+                rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::CannotOpen => {
+                    return Some(StoreErrorKind::PermissionDenied);
+                }
+                _ => {}
+            }
+        }
+        error = cause.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn kind(source: impl Into<BoxError>) -> StoreErrorKind {
+        let error = StoreError::Backend {
+            store: StoreUri::local("/"),
+            action: "writing".into(),
+            retryable: false,
+            source: source.into(),
+        };
+        error.kind()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let full = || io::Error::from_raw_os_error(28);
+        assert_eq!(kind(full()), StoreErrorKind::NoSpace);
+        assert_eq!(kind(io::Error::other(full())), StoreErrorKind::NoSpace);
+        let denied = io::Error::from(ErrorKind::PermissionDenied);
+        assert_eq!(kind(denied), StoreErrorKind::PermissionDenied);
+        assert_eq!(kind("on fire"), StoreErrorKind::Failed);
+    }
+
+    #[cfg(feature = "local-fs")]
+    #[test]
+    fn a_database_on_a_full_disk_is_the_same() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let full = rusqlite::Error::SqliteFailure(full, None);
+        assert_eq!(kind(full), StoreErrorKind::NoSpace);
     }
 }

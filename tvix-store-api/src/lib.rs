@@ -17,6 +17,8 @@ mod forward;
 pub mod local_fs;
 mod memory;
 mod object;
+#[cfg(unix)]
+mod open;
 mod store;
 mod tiered;
 #[cfg(unix)]
@@ -24,12 +26,14 @@ pub mod tree;
 mod uri;
 pub mod verify;
 
-pub use error::{BoxError, Fault, StoreError};
+pub use error::{BoxError, Fault, StoreError, StoreErrorKind};
 pub use ext::{LocalPath, StoreExt};
 pub use memory::MemoryStore;
 pub use nix_compat::path_info::PathInfo;
 pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use object::VerifiedObject;
+#[cfg(unix)]
+pub use open::{OpenError, OpenOptions, OpenedStore, open, open_kind};
 pub use store::{Becomes, NarStream, SourceTree, Store};
 pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

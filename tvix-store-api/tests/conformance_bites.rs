@@ -48,6 +48,8 @@ enum Fault {
     TakesAnyTree,
     /// Panics when asked for a realisation.
     Panics,
+    /// Waits where it is polled.
+    Blocks,
 }
 
 /// A memory store with one fault.
@@ -98,6 +100,9 @@ impl Store for Broken {
     }
 
     async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
+        if self.fault == Fault::Blocks {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
         self.inner.find(digest).await
     }
 
@@ -330,6 +335,8 @@ async fn every_fault_is_found_by_the_cases_for_it() {
             &["a_tree_that_is_not_the_path_it_should_be_is_refused"],
         ),
         (Fault::Panics, &["an_unknown_realisation_is_none"]),
+        #[cfg(target_os = "linux")]
+        (Fault::Blocks, &["polls_do_not_block"]),
     ] {
         let failing = failing_cases(fault).await;
         for case in expected {

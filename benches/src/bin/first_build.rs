@@ -142,7 +142,7 @@ async fn round(tree: &std::path::Path, attribute: &str) -> Result<Round> {
         match event.event {
             BuildEvent::Instantiated { .. } => derivations += 1,
             BuildEvent::EvaluationEnded => evaluated = Some(Instant::now()),
-            BuildEvent::EvaluationFailed { message } => return Err(message.into()),
+            BuildEvent::EvaluationFailed { error } => return Err(error.message.into()),
             _ => {}
         }
         let starts = starts.lock().unwrap_or_else(PoisonError::into_inner);

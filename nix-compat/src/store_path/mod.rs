@@ -6,6 +6,7 @@
 
 mod compute;
 mod dir;
+mod full;
 mod name;
 
 use std::cmp::Ordering;
@@ -23,7 +24,6 @@ pub use dir::{StoreDir, StoreDirError};
 pub use name::{MAX_NAME_LEN, NameError, StorePathName};
 
 use crate::nixbase32;
-use crate::serde_text::serde_as_text;
 
 /// Bytes in the hash part.
 pub const DIGEST_LEN: usize = 20;
@@ -188,8 +188,6 @@ impl PartialOrd for StorePath {
         Some(self.cmp(other))
     }
 }
-
-serde_as_text!(StorePath);
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -39,7 +39,6 @@ fn cycle() -> [Instantiated; 3] {
 
 async fn expect_cycle(coordinator: Coordinator, world: &LocalWorld) -> Report {
     let (_, report) = run(&coordinator, EvalRequest::attrs(["a"])).await;
-    assert_eq!(report.status, Status::Error, "{report:#?}");
     assert_eq!(world.valid().await, []);
     world.expect_clean().await;
     report
@@ -55,11 +54,13 @@ async fn a_cycle_that_the_evaluator_finds() {
     let coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
         .with_builder(Arc::new(world.builder()));
     let report = expect_cycle(coordinator, &world).await;
+    assert_eq!(report.status, Status::EvaluationFailed, "{report:#?}");
     let [error] = &report.errors[..] else {
         panic!("{report:#?}");
     };
     for made in &graph {
-        assert!(error.contains(&made.path.to_string()), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&made.path.to_string()), "{error}");
     }
 }
 
@@ -78,6 +79,7 @@ async fn a_cycle_that_the_coordinator_finds() {
     let coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
         .with_builder(Arc::new(world.builder()));
     let report = expect_cycle(coordinator, &world).await;
+    assert_eq!(report.status, Status::InvalidDerivation, "{report:#?}");
     let cycle = report
         .failures
         .iter()
@@ -171,7 +173,7 @@ async fn archives_that_builders_stream() {
         let coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
             .with_builder(Arc::new(builder));
         let (_, report) = run(&coordinator, EvalRequest::attrs(["it"])).await;
-        assert_eq!(report.status, Status::Error, "{what}: {report:#?}");
+        assert_eq!(report.status, Status::BuilderFailed, "{what}: {report:#?}");
         let [failure] = &report.failures[..] else {
             panic!("{what}: {report:#?}");
         };

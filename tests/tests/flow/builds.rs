@@ -409,6 +409,6 @@ async fn inputs_that_vanish_fail_their_build_where_nothing_can_be_evaluated_agai
         ..Options::default()
     };
     let (events, report, builds) = vanishing(1, options).await;
-    assert_eq!(report.status, Status::Error);
+    assert_eq!(report.status, Status::StoreFailed);
     assert_eq!((restarts(&events), builds), (0, 2), "{events:#?}");
 }

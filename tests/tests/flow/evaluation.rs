@@ -137,7 +137,7 @@ async fn import_from_derivation_is_fed_back_into_the_evaluator() {
     let names: Vec<_> = report
         .roots
         .iter()
-        .map(|root| root.drv_path.name())
+        .map(|root| root.drv_path.as_ref().unwrap().name())
         .collect();
     assert_eq!(
         names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),

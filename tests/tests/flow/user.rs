@@ -4,6 +4,7 @@ use std::fs;
 
 use nix_compat::derivation::Instantiated;
 use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord, Report, Status};
+use tvix_store_api::Store as _;
 use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
 use tvix_tests::program::{Ended, build, run, tvix};
 
@@ -29,7 +30,10 @@ async fn build_with_events(
     }
     let ended = run(&mut command);
     let text = fs::read_to_string(file).unwrap();
-    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let dir = world.store.store_dir();
+    let events = text
+        .lines()
+        .map(|line| EventRecord::from_json(line, dir).unwrap());
     (ended, events.collect())
 }
 
@@ -67,7 +71,7 @@ async fn cli_invokes_coordinator() {
         panic!("{report:#?}");
     };
     assert_eq!(root.name, absolute(&hello().path));
-    assert_eq!(root.drv_path, hello().path);
+    assert_eq!(root.drv_path, Some(hello().path));
     assert_eq!(report.counts.built, 2);
     let printed: Vec<_> = report.output_paths().map(absolute).collect();
     assert_eq!(ended.out, printed);

@@ -1,5 +1,7 @@
 //! What builds see, and what is seen of them.
 
+use tvix_store_api::conformance::Polls;
+
 use super::fixtures::{file, file_nar};
 use super::{CaseResult, Failure, Step, Subject, cases, ensure};
 use crate::{BuildOutcome, Builder as _, log_channel};
@@ -11,7 +13,30 @@ cases![
     nobody_reads_the_log,
     a_system_that_is_not_supported,
     a_feature_that_is_not_supported,
+    polls_do_not_block,
 ];
+
+/// A machine that is busy may delay a poll that waits for a lock for a moment: a builder that
+/// blocks does so each time.
+const ATTEMPTS: usize = 5;
+
+async fn polls_do_not_block(subject: Subject) -> CaseResult {
+    let mut longest = None;
+    for _ in 0..ATTEMPTS {
+        let script = [Step::Log("a line".into()), file("out", "x")];
+        let made = subject.instantiate(&script, |drv| drv)?;
+        let (built, blocked) = Polls::of(subject.succeed(subject.request(&made))).await;
+        built?;
+        if blocked.is_none() {
+            return Ok(());
+        }
+        longest = longest.max(blocked);
+    }
+    let longest = longest.unwrap_or_default();
+    Err(Failure(format!(
+        "a poll blocked its thread for {longest:?}"
+    )))
+}
 
 async fn inputs_can_be_read(subject: Subject) -> CaseResult {
     let input = subject.add_file("what the input holds", &[]).await?;

@@ -2,7 +2,7 @@
 //! so that a back end cannot forget one.
 //!
 //! A back end provides a [`Subject`] for each case: itself, a store that it knows, and a way to
-//! make derivations that do what a [`Script`] says.
+//! make derivations that run a [`Script`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -41,11 +41,11 @@ use crate::Builder;
 /// No case should take nearly as long: a back end that hangs is reported like one that fails.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a back end can do of what it need not be able to do.
+/// Optional capabilities of a back end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// It builds derivations whose outputs' paths follow from their contents.
+    /// It builds content-addressed derivations.
     pub floating: bool,
     /// It ends builds that write nothing to their log for too long, or too much.
     pub log_limits: bool,
@@ -75,9 +75,10 @@ pub async fn run_all<F>(factory: impl Fn() -> F, capabilities: Capabilities) -> 
 where
     F: Future<Output = Subject>,
 {
-    let mut outcomes = Vec::new();
+    let mut report = Report::default();
     for case in all_cases() {
         if !(case.applies)(capabilities) {
+            report.skipped.push(case.name);
             continue;
         }
         let subject = factory().await;
@@ -92,12 +93,12 @@ where
                 Err(Failure(format!("still running after {TIME_LIMIT:?}")))
             }
         };
-        outcomes.push(Outcome {
+        report.outcomes.push(Outcome {
             case: case.name,
             failure: result.err().map(|failure| failure.0),
         });
     }
-    Report { outcomes }
+    report
 }
 
 /// The names of all cases, in the order in which they run.
@@ -106,10 +107,14 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How all cases ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "a report says nothing unless it is looked at"]
+#[non_exhaustive]
 pub struct Report {
     /// One for each case that applies, in the order in which they ran.
     pub outcomes: Vec<Outcome>,
+    /// The cases that need a capability that the back end does not have.
+    pub skipped: Vec<&'static str>,
 }
 
 /// How a case ended.
@@ -117,7 +122,7 @@ pub struct Report {
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,
-    /// What the back end did wrong; `None` if nothing.
+    /// The error of the back end; `None` if the case passed.
     pub failure: Option<String>,
 }
 
@@ -141,8 +146,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.failures().count();
-        write!(f, "{failed} of {} cases failed", self.outcomes.len())?;
+        let (failed, skipped) = (self.failures().count(), self.skipped.len());
+        let cases = self.outcomes.len();
+        write!(
+            f,
+            "{failed} of {cases} cases failed, {skipped} were skipped"
+        )?;
         for (case, failure) in self.failures() {
             write!(f, "\n  {case}: {failure}")?;
         }
@@ -150,7 +159,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a back end did wrong.
+/// The error of a back end.
 struct Failure(String);
 
 type CaseResult = Result<(), Failure>;
@@ -185,7 +194,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// The table of a module's cases, each an async function of a [`Subject`], and what it takes.
+/// The table of a module's cases: async functions of a [`Subject`], and the capabilities they need.
 macro_rules! cases {
     ($($name:ident $(if $capability:ident)?),* $(,)?) => {
         pub(super) const CASES: &[super::Case] = &[

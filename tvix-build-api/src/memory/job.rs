@@ -1,18 +1,24 @@
 //! What a closure that stands for a builder program is given, and what it gives back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
 use tvix_store_api::Store;
 
 use super::Tree;
-use crate::outputs::PlannedOutput;
-use crate::{BuildRequest, BuilderError, FailureKind, LogSender};
+use super::finish::{Finished, finish};
+use crate::outputs::{PlannedOutput, plan_outputs};
+use crate::{
+    BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, BuilderError, Delivery,
+    FailureKind, LogSender, StreamedOutput,
+};
 
 /// A build under way, for the closure that does it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,6 +39,76 @@ pub(super) struct LogRecorder {
 }
 
 impl MemoryBuild {
+    /// A build of `request`, for a builder of one's own that makes outputs in memory. Paths of
+    /// outputs are planned; [`MemoryBuild::finish`] makes outputs of trees.
+    ///
+    /// # Errors
+    ///
+    /// If the derivation is to blame.
+    pub fn new(request: BuildRequest, context: &BuildContext) -> Result<Self, FailureKind> {
+        let outputs = plan_outputs(context.inputs.store_dir(), &request)?;
+        Ok(Self {
+            request: Arc::new(request),
+            outputs: outputs.into(),
+            inputs: context.inputs.clone(),
+            log: LogRecorder {
+                sender: context.log.clone(),
+                tail: Arc::default(),
+            },
+            cancel: context.cancel.clone(),
+            attempt: 1,
+        })
+    }
+
+    /// The outputs with their paths, hashes and references, references first. The rules of the
+    /// derivation are checked: fixed hashes, allowed references, sizes.
+    ///
+    /// # Errors
+    ///
+    /// If an output is missing or breaks a rule.
+    pub fn finish(&self, made: MemoryOutputs) -> Result<Vec<StreamedOutput>, FailureKind> {
+        let outputs = finish(self, made)?.into_iter();
+        let streamed = outputs.map(|Finished { output, info, nar }| StreamedOutput {
+            name: output.name,
+            info,
+            nar: stream::iter([Ok(nar)]).boxed(),
+        });
+        Ok(streamed.collect())
+    }
+
+    /// What a builder returns of this build: its outputs, its failure, or the builder's own error.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryFault::Trouble`].
+    pub fn outcome(
+        &self,
+        ended: Result<Delivery, MemoryFault>,
+        duration: Duration,
+    ) -> Result<BuildOutcome, BuilderError> {
+        match ended {
+            Ok(delivery) => {
+                let success = BuildSuccess::new(delivery, duration);
+                Ok(BuildOutcome::Success(success))
+            }
+            Err(MemoryFault::Failure(kind)) => {
+                Ok(BuildOutcome::Failure(self.failure(kind, duration)))
+            }
+            Err(MemoryFault::Trouble(error)) => Err(*error),
+        }
+    }
+
+    /// The failure of this build, with the end of its log.
+    pub fn failure(&self, kind: FailureKind, duration: Duration) -> BuildFailure {
+        let mut tail = self.log.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        BuildFailure {
+            kind,
+            log_tail: std::mem::take(&mut *tail).into_lines(),
+            duration,
+            usage: None,
+        }
+    }
+
     /// What is to be built.
     pub fn request(&self) -> &BuildRequest {
         &self.request

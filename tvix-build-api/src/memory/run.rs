@@ -8,17 +8,16 @@ use futures::future::{self, FutureExt as _};
 use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::Output;
 use nix_compat::path_info::PathInfo;
+use tvix_store_api::Store;
 use tvix_store_api::verify::digest;
-use tvix_store_api::{NarStream, Store};
 
 use super::behaviour::Behaviour;
-use super::finish::{Finished, finish};
 use super::job::{LogRecorder, MemoryBuild, MemoryFault, MemoryOutputs, Program};
 use super::{InMemoryBuilder, Tree, derivation_name};
 use crate::outputs::plan_outputs;
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, BuilderError, Delivery,
-    FailureKind, PushedOutput, StreamedOutput,
+    FailureKind, StreamedOutput,
 };
 
 impl InMemoryBuilder {
@@ -83,17 +82,11 @@ impl InMemoryBuilder {
             Err(MemoryFault::Failure(kind)) => return Ok(failed(kind)),
             Err(MemoryFault::Trouble(error)) => return Err(*error),
         };
-        let outputs = match finish(&build, made) {
+        let outputs = match build.finish(made) {
             Ok(outputs) => outputs,
             Err(kind) => return Ok(failed(kind)),
         };
-        let outputs = outputs.into_iter().map(|finished| {
-            let Finished { output, info, nar } = finished;
-            let nar: NarStream = stream::iter([Ok(nar)]).boxed();
-            let name = output.name;
-            StreamedOutput { name, info, nar }
-        });
-        let delivered = self.deliver(outputs.collect(), store, began);
+        let delivered = self.deliver(outputs, store, began);
         // What is half pushed is undone by the store when the future is dropped.
         match future::select(
             std::pin::pin!(context.cancel.cancelled()),
@@ -171,19 +164,11 @@ impl InMemoryBuilder {
         let delivery = match store {
             None => Delivery::Streamed(outputs),
             Some(store) => {
-                let mut pushed = Vec::with_capacity(outputs.len());
-                for StreamedOutput { name, info, nar } in outputs {
-                    let known = Arc::new(info.clone());
-                    store
-                        .add(info, nar)
-                        .await
-                        .map_err(|source| BuilderError::Push {
-                            builder: self.profile.name.clone(),
-                            source,
-                        })?;
-                    pushed.push(PushedOutput { name, info: known });
-                }
-                Delivery::Pushed(pushed)
+                let pushed = Delivery::push(outputs, &**store).await;
+                pushed.map_err(|source| BuilderError::Push {
+                    builder: self.profile.name.clone(),
+                    source,
+                })?
             }
         };
         Ok(BuildOutcome::Success(BuildSuccess {

@@ -10,8 +10,10 @@ use crate::FailureKind;
 
 /// A floating output that has found its path.
 #[derive(Debug, Clone)]
-pub(crate) struct Addressed {
+pub struct Addressed {
+    /// Its path.
     pub path: StorePath,
+    /// Its content address.
     pub ca: ContentAddress,
     /// What it refers to, itself included if it does.
     pub references: SortedSet<StorePath>,
@@ -23,7 +25,7 @@ pub(crate) struct Addressed {
 ///
 /// [`FailureKind::HashMismatch`], and [`FailureKind::ForbiddenReference`]: what is known by its
 /// hash alone cannot refer to anything.
-pub(crate) fn check_fixed(
+pub fn check_fixed(
     output: &PlannedOutput,
     declared: &ContentAddress,
     actual: NixHash,
@@ -50,7 +52,7 @@ pub(crate) fn check_fixed(
 /// # Errors
 ///
 /// [`FailureKind::InvalidOutput`] if something that is so addressed cannot have such references.
-pub(crate) fn floating_path(
+pub fn floating_path(
     dir: &StoreDir,
     output: &PlannedOutput,
     method: ContentAddressMethod,

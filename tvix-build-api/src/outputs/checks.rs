@@ -15,9 +15,9 @@ use super::{PlannedOutput, placeholder_rewrites};
 use crate::FailureKind;
 use crate::attributes::{Attributes, invalid, strings, wrong_type};
 
-/// What a derivation demands of its outputs.
+/// The rules of a derivation for the references and sizes of its outputs.
 #[derive(Debug, Default)]
-pub(crate) struct OutputChecks {
+pub struct OutputChecks {
     /// Which each output has to pass, by its place; none at all if there are none.
     checks: Vec<Checks>,
     /// What is not recorded as referring to anything (`unsafeDiscardReferences`).
@@ -38,9 +38,13 @@ struct Checks {
 }
 
 /// An output as it was made, by the paths at which outputs were made.
-pub(crate) struct MadeOutput<'o> {
+#[derive(Debug, Clone, Copy)]
+pub struct MadeOutput<'o> {
+    /// The output.
     pub output: &'o PlannedOutput,
+    /// The paths that it refers to.
     pub references: &'o SortedSet<StorePath>,
+    /// The size of its NAR in bytes.
     pub nar_size: u64,
 }
 

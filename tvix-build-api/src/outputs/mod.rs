@@ -1,5 +1,14 @@
-//! What all builders do with outputs: where they are to be made, what they may refer to, in which
-//! order they are handed over.
+//! From what a builder program has made to outputs: for builders of one's own that run programs, as
+//! [`translate`](crate::translate) is for starting them. The rules of Nix are written here once.
+//!
+//! 1. [`plan_outputs`] says where each output is to be made, before the build.
+//! 2. [`OutputChecks`] checks the references and sizes of what was made.
+//! 3. [`references_first`] orders outputs that refer to each other.
+//! 4. [`check_fixed`] checks the hash of a fixed output; [`floating_path`] gives a content-addressed
+//!    one its path, and [`HashRewrite`] replaces the path at which it was made.
+//!
+//! [`MemoryBuild::finish`](crate::memory::MemoryBuild::finish) does all of it for outputs that are in
+//! memory.
 
 mod address;
 mod checks;
@@ -9,12 +18,10 @@ mod rewrite;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 mod rewriting_writer;
 
-#[cfg(all(feature = "sandbox", target_os = "linux"))]
-pub(crate) use address::Addressed;
-pub(crate) use address::{check_fixed, floating_path};
-pub(crate) use checks::{MadeOutput, OutputChecks};
-pub(crate) use order::references_first;
-pub(crate) use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
-pub(crate) use rewrite::{HashRewrite, rewrite_in_place};
+pub use address::{Addressed, check_fixed, floating_path};
+pub use checks::{MadeOutput, OutputChecks};
+pub use order::references_first;
+pub use plan::{Destination, PlannedOutput, placeholder_rewrites, plan_outputs};
+pub use rewrite::{HashRewrite, rewrite_in_place};
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub(crate) use rewriting_writer::RewritingWriter;

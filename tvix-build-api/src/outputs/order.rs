@@ -7,7 +7,7 @@ use nix_compat::store_path::StorePath;
 /// # Errors
 ///
 /// Two indices of a circle, in which no order is right and which a store could never delete.
-pub(crate) fn references_first<R>(outputs: &[(&StorePath, R)]) -> Result<Vec<usize>, (usize, usize)>
+pub fn references_first<R>(outputs: &[(&StorePath, R)]) -> Result<Vec<usize>, (usize, usize)>
 where
     R: Fn(&StorePath) -> bool,
 {

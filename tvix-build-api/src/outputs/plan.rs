@@ -9,7 +9,7 @@ use crate::{BuildRequest, FailureKind};
 
 /// An output that a build is to make.
 #[derive(Debug, Clone)]
-pub(crate) struct PlannedOutput {
+pub struct PlannedOutput {
     /// Its name.
     pub name: OutputName,
     /// Where the builder makes it. Its final path too, unless it is floating.
@@ -20,7 +20,7 @@ pub(crate) struct PlannedOutput {
 
 /// What becomes of an output once it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
+pub enum Destination {
     /// It stays where it was made.
     Known,
     /// It stays where it was made if it has this address.
@@ -34,7 +34,7 @@ pub(crate) enum Destination {
 /// # Errors
 ///
 /// [`FailureKind::InvalidDerivation`] if that cannot be told.
-pub(crate) fn plan_outputs(
+pub fn plan_outputs(
     dir: &StoreDir,
     request: &BuildRequest,
 ) -> Result<Vec<PlannedOutput>, FailureKind> {
@@ -90,10 +90,7 @@ fn scratch_path(
 }
 
 /// Replaces the placeholders of a derivation's own outputs, as `builtins.placeholder` makes them.
-pub(crate) fn placeholder_rewrites(
-    dir: &StoreDir,
-    outputs: &[PlannedOutput],
-) -> Vec<(String, String)> {
+pub fn placeholder_rewrites(dir: &StoreDir, outputs: &[PlannedOutput]) -> Vec<(String, String)> {
     let outputs = outputs.iter();
     outputs
         .map(|output| {

@@ -7,7 +7,7 @@ use nix_compat::store_path::{HASH_PART_LEN, StorePath};
 
 /// One path's hash part to be replaced by another's.
 #[derive(Debug, Clone)]
-pub(crate) struct HashRewrite {
+pub struct HashRewrite {
     finder: Finder<'static>,
     to: [u8; HASH_PART_LEN],
 }
@@ -25,7 +25,7 @@ impl HashRewrite {
 }
 
 /// Replaces every occurrence in `bytes`.
-pub(crate) fn rewrite_in_place(bytes: &mut [u8], rewrites: &[HashRewrite]) {
+pub fn rewrite_in_place(bytes: &mut [u8], rewrites: &[HashRewrite]) {
     for rewrite in rewrites {
         let mut start = 0;
         while let Some(at) = rewrite.finder.find(&bytes[start..]) {

@@ -129,7 +129,7 @@ pub fn show_failures(
         };
     }
     for error in &report.errors {
-        let _ = writeln!(text, "{}", after("error", error));
+        let _ = writeln!(text, "{}", after("error", &error.to_string()));
     }
     text
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use nix_compat::store_path::StoreDir;
-use tvix_coordinator::BuildEvent;
+use tvix_coordinator::{BuildEvent, TroubleKind};
+use tvix_store_api::StoreErrorKind;
 
 use super::line::shown;
 use super::{restarted, short_name, waiting};
@@ -27,7 +28,7 @@ impl Plain {
     pub fn event(&mut self, event: &BuildEvent) {
         if let BuildEvent::LogLine { build, text, .. } = event {
             let name = self.names.get(build).map_or("", String::as_str);
-            for line in shown(text).log_lines() {
+            for line in shown(&text.to_text()).log_lines() {
                 say!("{name}> {line}");
             }
         } else if let Some(line) = self.line(event) {
@@ -62,12 +63,12 @@ impl Plain {
             }
             BuildEvent::BuildRetried {
                 drv_path,
-                message,
+                error,
                 delay,
                 ..
             } => {
                 let (path, seconds) = (self.dir.display(drv_path), delay.as_secs_f64());
-                format!("building '{path}' again in {seconds:.1} s: {message}")
+                format!("building '{path}' again in {seconds:.1} s: {error}")
             }
             BuildEvent::BuildCancelled { build, drv_path } => {
                 self.names.remove(build);
@@ -82,21 +83,20 @@ impl Plain {
             BuildEvent::SubstitutionFailed {
                 path,
                 substituter,
-                message,
+                error,
             } => {
                 let path = self.dir.display(path);
-                format!("warning: '{path}' is not taken from '{substituter}': {message}")
+                format!("warning: '{path}' is not taken from '{substituter}': {error}")
             }
             // It names the substituter.
-            BuildEvent::SubstituterFailed { message, .. }
-                if message.starts_with("cannot reach ") =>
+            BuildEvent::SubstituterFailed { error, .. }
+                if error.kind == TroubleKind::Store(StoreErrorKind::Unreachable) =>
             {
-                format!("warning: {message}")
+                format!("warning: {error}")
             }
-            BuildEvent::SubstituterFailed {
-                substituter,
-                message,
-            } => format!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::SubstituterFailed { substituter, error } => {
+                format!("warning: substituter '{substituter}' does not answer: {error}")
+            }
             BuildEvent::RealisationRefused {
                 substituter,
                 message,

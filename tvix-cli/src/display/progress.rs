@@ -72,7 +72,8 @@ impl Progress {
                 self.builds.insert(*build, started);
             }
             BuildEvent::LogLine { build, text, .. } => {
-                let shown = shown(text);
+                let text = text.to_text();
+                let shown = shown(&text);
                 let Some(build) = self.builds.get(build) else {
                     return;
                 };
@@ -116,9 +117,9 @@ impl Progress {
                 self.failed += 1;
                 self.end(*build);
             }
-            BuildEvent::BuildRetried { build, message, .. } => {
+            BuildEvent::BuildRetried { build, error, .. } => {
                 if let Some(name) = self.end(*build) {
-                    say!("warning: {name} is built again: {message}");
+                    say!("warning: {name} is built again: {error}");
                 }
             }
             BuildEvent::BuildCancelled { build, .. } => {
@@ -132,15 +133,14 @@ impl Progress {
             BuildEvent::SubstitutionFailed {
                 path,
                 substituter,
-                message,
+                error,
             } => {
                 self.fetching = self.fetching.saturating_sub(1);
-                say!("warning: {path} is not taken from '{substituter}': {message}");
+                say!("warning: {path} is not taken from '{substituter}': {error}");
             }
-            BuildEvent::SubstituterFailed {
-                substituter,
-                message,
-            } => say!("warning: substituter '{substituter}' does not answer: {message}"),
+            BuildEvent::SubstituterFailed { substituter, error } => {
+                say!("warning: substituter '{substituter}' does not answer: {error}");
+            }
             BuildEvent::RealisationRefused {
                 substituter,
                 message,

@@ -6,6 +6,7 @@ use std::process::Command;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::store_path::StoreDir;
 use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord};
+use tvix_store_api::Store as _;
 use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
 use tvix_tests::program::run;
 
@@ -112,15 +113,22 @@ async fn every_line_of_events_is_a_record() {
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.ends_with('\n'));
     let mut events = Vec::new();
+    let dir = world.store.store_dir();
     for line in text.lines() {
-        let record: EventRecord = serde_json::from_str(line).unwrap();
+        let record = EventRecord::from_json(line, dir).unwrap();
         assert_eq!(record.v, EVENT_VERSION);
         assert_eq!(record.seq, events.len() as u64);
         // What is written is what was read: nothing gets lost on the way.
-        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+        assert_eq!(record.to_json(dir).unwrap(), line);
         events.push(record);
     }
     assert!(events.windows(2).all(|pair| pair[0].time <= pair[1].time));
+    let started = BuildEvent::SessionStarted {
+        store_dir: dir.clone(),
+    };
+    assert_eq!(events[0].event, started);
+    // Paths are those that the user knows.
+    assert!(text.contains(&format!("\"drvPath\":\"{bad}\"")), "{text}");
     let has = |holds: fn(&BuildEvent) -> bool| events.iter().any(|it| holds(&it.event));
     assert!(has(|it| matches!(it, BuildEvent::BuildSucceeded { .. })));
     assert!(has(|it| matches!(it, BuildEvent::BuildFailed { .. })));
@@ -158,7 +166,7 @@ async fn one_job_at_a_time() {
     let mut running = 0;
     let mut builds = 0;
     for line in fs::read_to_string(&file).unwrap().lines() {
-        let record: EventRecord = serde_json::from_str(line).unwrap();
+        let record = EventRecord::from_json(line, world.store.store_dir()).unwrap();
         match record.event {
             BuildEvent::BuildStarted { .. } => running += 1,
             BuildEvent::BuildSucceeded { .. } => {
@@ -422,7 +430,8 @@ async fn builds_have_limits_and_tell_what_they_used() {
     .expect(0);
     let text = fs::read_to_string(&events).unwrap();
     let used = text.lines().filter_map(|line| {
-        match serde_json::from_str::<EventRecord>(line).unwrap().event {
+        let record = EventRecord::from_json(line, world.store.store_dir());
+        match record.unwrap().event {
             BuildEvent::BuildSucceeded { usage, .. } => usage,
             _ => None,
         }

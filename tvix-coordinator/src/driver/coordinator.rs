@@ -4,13 +4,40 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use nix_compat::store_path::StoreDir;
+use thiserror::Error;
 use tvix_build_api::Builder;
 use tvix_eval_api::{EvalRequest, Evaluator};
-use tvix_store_api::Store;
+use tvix_store_api::{Store, StoreUri};
 
 use super::session::Session;
 use crate::options::{Decision, OnFailure, Options};
 use crate::report::Failure;
+
+/// The most builders of a coordinator.
+pub const MAX_BUILDERS: usize = 64;
+
+/// Why a coordinator cannot be put together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A substituter has its paths in another directory, so that none of them can be used.
+    #[error("substituter '{substituter}' has paths in '{actual}', not in '{expected}'")]
+    OtherStoreDir {
+        /// The substituter.
+        substituter: StoreUri,
+        /// Its store directory.
+        actual: StoreDir,
+        /// The store directory of the coordinator's store.
+        expected: StoreDir,
+    },
+    /// There are too many builders.
+    #[error("cannot add builder '{builder}': there are {MAX_BUILDERS} builders already")]
+    TooManyBuilders {
+        /// The name of the builder.
+        builder: String,
+    },
+}
 
 /// Decides what becomes of a failure.
 pub(super) type AskFailure = Arc<dyn Fn(Failure) -> BoxFuture<'static, Decision> + Send + Sync>;
@@ -43,25 +70,70 @@ impl Coordinator {
         }
     }
 
-    /// Adds a store that outputs are fetched from, if it has them and something needs them. Those
-    /// with a lower number are asked first, and among equals those that were added first. What
-    /// is trusted of what it says is its own to decide. One whose paths are in another directory
-    /// has nothing that could be used, and is not asked.
+    /// Adds a store that outputs are fetched from, if it has them and something needs them.
+    /// Substituters with a lower priority are queried first; among equals, the one that was added
+    /// first. Signature policy belongs to the substituter.
+    ///
+    /// # Panics
+    ///
+    /// If its store directory is another one: see [`Coordinator::try_with_substituter`].
     #[must_use]
-    pub fn with_substituter(mut self, substituter: Arc<dyn Store>, priority: i32) -> Self {
-        if substituter.store_dir() == self.store.store_dir() {
-            let place = self.substituters.partition_point(|(it, _)| *it <= priority);
-            self.substituters.insert(place, (priority, substituter));
+    #[track_caller]
+    pub fn with_substituter(self, substituter: Arc<dyn Store>, priority: i32) -> Self {
+        match self.try_with_substituter(substituter, priority) {
+            Ok(coordinator) => coordinator,
+            Err(error) => panic!("{error}"),
         }
-        self
     }
 
-    /// Adds a builder. Of those that can build a derivation the least busy one does. At most 64
-    /// are used.
+    /// As [`Coordinator::with_substituter`].
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::OtherStoreDir`] if its store directory is not that of the coordinator's store.
+    pub fn try_with_substituter(
+        mut self,
+        substituter: Arc<dyn Store>,
+        priority: i32,
+    ) -> Result<Self, SetupError> {
+        if substituter.store_dir() != self.store.store_dir() {
+            return Err(SetupError::OtherStoreDir {
+                substituter: substituter.uri().clone(),
+                actual: substituter.store_dir().clone(),
+                expected: self.store.store_dir().clone(),
+            });
+        }
+        let place = self.substituters.partition_point(|(it, _)| *it <= priority);
+        self.substituters.insert(place, (priority, substituter));
+        Ok(self)
+    }
+
+    /// Adds a builder. A derivation is built by the least busy builder that supports it.
+    ///
+    /// # Panics
+    ///
+    /// If there are [`MAX_BUILDERS`] already: see [`Coordinator::try_with_builder`].
     #[must_use]
-    pub fn with_builder(mut self, builder: Arc<dyn Builder>) -> Self {
+    #[track_caller]
+    pub fn with_builder(self, builder: Arc<dyn Builder>) -> Self {
+        match self.try_with_builder(builder) {
+            Ok(coordinator) => coordinator,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`Coordinator::with_builder`].
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::TooManyBuilders`] if there are [`MAX_BUILDERS`] already.
+    pub fn try_with_builder(mut self, builder: Arc<dyn Builder>) -> Result<Self, SetupError> {
+        if self.builders.len() == MAX_BUILDERS {
+            let builder = builder.profile().name.clone();
+            return Err(SetupError::TooManyBuilders { builder });
+        }
         self.builders.push(builder);
-        self
+        Ok(self)
     }
 
     /// Sets how sessions go about their work.

@@ -9,5 +9,5 @@ mod session;
 mod sources;
 mod tasks;
 
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, MAX_BUILDERS, SetupError};
 pub use session::{Session, SessionEvents, SessionReport};

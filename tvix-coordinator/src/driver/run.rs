@@ -27,7 +27,7 @@ use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
 use super::sources::{Added, Offered};
-use super::tasks::{self, describe};
+use super::tasks;
 use crate::machine::{
     Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, Probed, QuestionId,
     SubstitutionId, Trouble,
@@ -330,7 +330,7 @@ impl Driver {
                 Input::EvaluationEnded
             }
             Some(Err(error)) => Input::EvaluationFailed {
-                message: describe(&error),
+                error: error.failure(),
             },
             Some(Ok(EvalEvent::Derivation {
                 path,
@@ -430,7 +430,7 @@ impl Driver {
             }
             Done::EvaluationStarted(Err(error)) => {
                 self.tell(Input::EvaluationFailed {
-                    message: describe(&error),
+                    error: error.failure(),
                 });
                 Input::EvaluationEnded
             }

@@ -12,7 +12,7 @@ use super::Coordinator;
 use super::outbox::{Inbox, outbox};
 use super::run::Driver;
 use crate::event::EventRecord;
-use crate::report::{Counts, Report, Status};
+use crate::report::{Report, SessionError, Status};
 
 /// A session: a stream of [`EventRecord`]s, and a future of the [`Report`].
 ///
@@ -113,13 +113,11 @@ impl Future for SessionReport {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {
         Pin::new(&mut self.task).poll(cx).map(|ended| {
-            ended.unwrap_or_else(|error| Report {
-                status: Status::Error,
-                roots: Vec::new(),
-                failures: Vec::new(),
-                skipped: Vec::new(),
-                errors: vec![format!("the coordinator ended before its time: {error}")],
-                counts: Counts::default(),
+            ended.unwrap_or_else(|error| {
+                let message = format!("the coordinator ended before its time: {error}");
+                let mut report = Report::new(Status::Bug);
+                report.errors.push(SessionError::Bug { message });
+                report
             })
         })
     }

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tvix_eval_api::{SourceAddition, SourceContent};
 use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
-use super::tasks::store_trouble;
 use crate::machine::Trouble;
 
 /// How often a source looks whether what it refers to is there.
@@ -48,7 +47,7 @@ pub(super) async fn add_small(
                     left -= object.nar().len().min(left);
                     objects.push(object);
                 }
-                Err(error) => added.push((source.path.clone(), Err(store_trouble(&error)))),
+                Err(error) => added.push((source.path.clone(), Err(Trouble::from(&error)))),
             }
         }
         (objects, added, large)
@@ -59,7 +58,7 @@ pub(super) async fn add_small(
     };
     let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();
     let results = store.add_many(objects).await.into_iter();
-    let results = results.map(|result| result.map_err(|error| store_trouble(&error)));
+    let results = results.map(|result| result.map_err(|error| Trouble::from(&error)));
     added.extend(paths.into_iter().zip(results));
     (added, large)
 }
@@ -112,7 +111,7 @@ pub(super) async fn add_source(
     let path = &source.path;
     references_added(&*store, references)
         .await
-        .map_err(|error| store_trouble(&error))?;
+        .map_err(|error| Trouble::from(&error))?;
     let added = match &source.content {
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
             store.add_file_as(text.clone(), path).await.map(|()| None)
@@ -131,21 +130,15 @@ pub(super) async fn add_source(
             .map(|()| None),
         _ => {
             let message = format!("a source of an unknown kind should become '{path}'");
-            return Err(Trouble {
-                message,
-                retryable: false,
-            });
+            return Err(Trouble::bug(message));
         }
     };
     match added {
         Ok(Some(actual)) if actual != *path => {
             let message = format!("a text that should become '{path}' became '{actual}'");
-            Err(Trouble {
-                message,
-                retryable: false,
-            })
+            Err(Trouble::bug(message))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(store_trouble(&error)),
+        Err(error) => Err(Trouble::from(&error)),
     }
 }

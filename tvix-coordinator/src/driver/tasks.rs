@@ -8,9 +8,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use nix_compat::derivation::Derivation;
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
-};
+use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, StreamedOutput};
 use tvix_eval_api::{RealiseError, RealisedOutput};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
 
@@ -24,36 +22,6 @@ const REALISATIONS_AT_ONCE: usize = 32;
 /// Paths that a substituter is asked for at once; it may do less at once.
 const PROBED_AT_ONCE: usize = 64;
 
-/// An error and what it comes from, in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            // A trace begins with a line of its own.
-            text.push_str(if cause.starts_with('\n') { ":" } else { ": " });
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
-}
-
-pub(super) fn store_trouble(error: &StoreError) -> Trouble {
-    Trouble {
-        message: describe(error),
-        retryable: error.is_retryable(),
-    }
-}
-
-fn builder_trouble(error: &BuilderError) -> Trouble {
-    Trouble {
-        message: describe(error),
-        retryable: error.is_retryable(),
-    }
-}
-
 pub(super) async fn query_paths(
     store: Arc<dyn Store>,
     paths: Vec<StorePath>,
@@ -61,7 +29,7 @@ pub(super) async fn query_paths(
     let valid = store
         .valid_paths(&paths)
         .await
-        .map_err(|error| store_trouble(&error))?;
+        .map_err(|error| Trouble::from(&error))?;
     Ok(paths.iter().map(|path| valid.contains(path)).collect())
 }
 
@@ -81,10 +49,10 @@ pub(super) async fn query_substituter(
                 // That is said of one path, and says nothing of others.
                 Err(error @ (StoreError::Untrusted { .. } | StoreError::BadInfo { .. })) => {
                     Ok(Probed::Refused {
-                        message: describe(&error),
+                        error: Trouble::from(&error),
                     })
                 }
-                Err(error) => Err(store_trouble(&error)),
+                Err(error) => Err(Trouble::from(&error)),
             }
         }
     };
@@ -102,7 +70,7 @@ pub(super) async fn substitute(
         let info = substituter.require(&path).await?;
         substituter.copy_path(&*store, &info).await
     };
-    copied.await.map_err(|error| store_trouble(&error))
+    copied.await.map_err(|error| Trouble::from(&error))
 }
 
 /// The paths of outputs, where they are known by any of their keys and valid.
@@ -132,7 +100,7 @@ pub(super) async fn query_realisations(
     found
         .try_collect()
         .await
-        .map_err(|error: StoreError| store_trouble(&error))
+        .map_err(|error: StoreError| Trouble::from(&error))
 }
 
 /// Whether a store has something that it does not believe itself.
@@ -210,7 +178,7 @@ async fn find_at(
             ),
             // One that may pass is seen where paths are asked for.
             Err(error) if error.is_retryable() => continue,
-            Err(error) => describe(&error),
+            Err(error) => Trouble::from(&error).message,
         };
         refused = refused.or(Some(why));
     }
@@ -245,7 +213,7 @@ pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Resul
                 .await
         }
     };
-    recorded.map_err(|error| store_trouble(&error))
+    recorded.map_err(|error| Trouble::from(&error))
 }
 
 /// Adds `.drv` files that are not there yet, inputs first.
@@ -292,7 +260,7 @@ pub(super) async fn push_outputs(
         store
             .add(output.info, output.nar)
             .await
-            .map_err(|error| store_trouble(&error))?;
+            .map_err(|error| Trouble::from(&error))?;
     }
     Ok(())
 }
@@ -311,7 +279,7 @@ pub(super) async fn build_with(
     inputs: Closure,
 ) -> Result<BuildOutcome, Trouble> {
     let inputs = closures.complete(&*parts.context.inputs, inputs).await;
-    parts.request.inputs = inputs.map_err(|error| store_trouble(&error))?;
+    parts.request.inputs = inputs.map_err(|error| Trouble::from(&error))?;
     build(parts).await
 }
 
@@ -326,16 +294,13 @@ pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, Trouble> {
         .catch_unwind()
         .await
     {
-        Ok(outcome) => outcome.map_err(|error| builder_trouble(&error)),
+        Ok(outcome) => outcome.map_err(|error| Trouble::from(&error)),
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
             let name = &builder.profile().name;
             let message = format!("builder '{name}' panicked: {}", text.unwrap_or_default());
-            Err(Trouble {
-                message,
-                retryable: false,
-            })
+            Err(Trouble::builder(message))
         }
     }
 }
@@ -366,6 +331,6 @@ pub(super) async fn local_outputs(
     let located: Result<Vec<_>, StoreError> = located.try_collect().await;
     match located {
         Ok(located) => Ok(located.into_iter().unzip()),
-        Err(error) => Err(RealiseError::Store(describe(&error))),
+        Err(error) => Err(RealiseError::Store(Trouble::from(&error).message)),
     }
 }

@@ -1,17 +1,19 @@
 //! Builds: started, ended, pushed, tried again.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, FailureKind, ResourceUsage};
+use tvix_store_api::StoreErrorKind;
 
 use super::graph::{NodeId, State};
 use super::{Action, BuildId, BuildResult, Machine, StartBuild, Trouble, Work};
-use crate::event::BuildEvent;
+use crate::event::{BuildEvent, LogText};
 use crate::report::FailureCause;
+use crate::trouble::TroubleKind;
 
 /// A build under way.
 #[derive(Debug)]
@@ -158,16 +160,9 @@ impl Machine {
         false
     }
 
-    pub(super) fn log_line(&mut self, build: BuildId, text: &[u8]) {
-        let (text, bytes) = match String::from_utf8_lossy(text) {
-            Cow::Borrowed(text) => (text.to_owned(), None),
-            Cow::Owned(replaced) => (replaced, Some(text.to_vec())),
-        };
-        self.emit(BuildEvent::LogLine {
-            build: build.0,
-            text,
-            bytes,
-        });
+    pub(super) fn log_line(&mut self, build: BuildId, text: Bytes) {
+        let (build, text) = (build.0, LogText::from(text));
+        self.emit(BuildEvent::LogLine { build, text });
     }
 
     pub(super) fn build_ended(
@@ -217,14 +212,8 @@ impl Machine {
                 kind: FailureKind::Cancelled,
                 ..
             }) => {
-                let message = "the builder cancelled a build that nobody wanted cancelled".into();
-                self.try_again(
-                    id,
-                    Trouble {
-                        message,
-                        retryable: true,
-                    },
-                );
+                let message = "the builder cancelled a build that nobody wanted cancelled";
+                self.try_again(id, Trouble::builder(message).retryable(true));
             }
             BuildResult::Failed(failure) => self.build_failed(id, failure),
             BuildResult::Trouble(trouble) => self.try_again(id, trouble),
@@ -264,13 +253,7 @@ impl Machine {
     }
 
     fn build_fell_short(&mut self, id: BuildId, message: String) {
-        self.try_again(
-            id,
-            Trouble {
-                message,
-                retryable: false,
-            },
-        );
+        self.try_again(id, Trouble::builder(message));
     }
 
     pub(super) fn outputs_pushed(&mut self, id: BuildId, result: Result<(), Trouble>) {
@@ -291,9 +274,7 @@ impl Machine {
                     return;
                 };
                 if self.stop.is_none() {
-                    let cause = FailureCause::Store {
-                        message: trouble.message,
-                    };
+                    let cause = Self::blamed(trouble);
                     self.fail(build.node, cause);
                 }
             }
@@ -381,6 +362,16 @@ impl Machine {
         }
     }
 
+    /// Whether the store or the builder is to blame. A store that refuses contents because they are
+    /// not what the builder says is right.
+    fn blamed(error: Trouble) -> FailureCause {
+        match error.kind {
+            TroubleKind::Store(StoreErrorKind::Corrupt) => FailureCause::Builder { error },
+            TroubleKind::Store(_) => FailureCause::Store { error },
+            _ => FailureCause::Builder { error },
+        }
+    }
+
     /// The builder or the store failed, not the derivation.
     fn try_again(&mut self, id: BuildId, trouble: Trouble) {
         let Some(build) = self.builds.remove(&id) else {
@@ -402,12 +393,7 @@ impl Machine {
             self.scheduler.suitable(build.node, kind, &it) != 0
         });
         if !others || count >= self.options.retry.attempts {
-            return self.fail(
-                build.node,
-                FailureCause::Builder {
-                    message: trouble.message,
-                },
-            );
+            return self.fail(build.node, Self::blamed(trouble));
         }
         let delay = if trouble.retryable {
             self.options.retry.delay(count)
@@ -417,7 +403,7 @@ impl Machine {
         self.emit(BuildEvent::BuildRetried {
             build: id.0,
             drv_path: self.known_path(build.node).clone(),
-            message: trouble.message,
+            error: trouble,
             delay,
         });
         self.scheduler.delay(build.node, self.now + delay);

@@ -204,10 +204,9 @@ impl Machine {
     }
 
     fn report(&self) -> Report {
-        let mut roots: Vec<_> = self.roots.iter().collect();
-        roots.sort_by(|(a, _), (b, _)| a.order.cmp(&b.order));
-        let roots: Vec<RootReport> = roots
-            .into_iter()
+        let mut roots: Vec<RootReport> = self
+            .roots
+            .iter()
             .map(|(root, id)| {
                 let node = &self.graph[*id];
                 let mut outputs = SortedMap::with_capacity(root.wanted.outputs.len());
@@ -228,12 +227,23 @@ impl Machine {
                 RootReport {
                     name,
                     order: root.order.clone(),
-                    drv_path,
+                    drv_path: Some(drv_path),
                     outputs,
                     success,
+                    error: None,
                 }
             })
             .collect();
+        let failed = self.failed_roots.iter().map(|error| RootReport {
+            name: error.attr_path.iter().map(ToString::to_string).collect(),
+            order: error.order.clone(),
+            drv_path: None,
+            outputs: SortedMap::default(),
+            success: false,
+            error: Some(error.clone()),
+        });
+        roots.extend(failed);
+        roots.sort_by(|a, b| a.order.cmp(&b.order));
         let failures: Vec<_> = self
             .failures
             .iter()
@@ -255,14 +265,16 @@ impl Machine {
             .any(|it| matches!(it.cause, FailureCause::Build { .. }))
         {
             Status::BuildFailed
-        } else if needed.next().is_some() || !self.errors.is_empty() {
-            Status::Error
+        } else if let Some(status) = Status::of_errors(&self.errors) {
+            status
+        } else if let Some(failure) = needed.next() {
+            failure.cause.status()
         } else if self.options.policy == BuildPolicy::Imports
             || roots.iter().all(|root| root.success)
         {
             Status::Success
         } else {
-            Status::Error
+            Status::InvalidDerivation
         };
         Report {
             status,

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, ResourceUsage};
-use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
+use tvix_eval_api::{Diagnostic, EvalFailure, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::options::Decision;
+use crate::trouble::Trouble;
 
 /// Something that happened, told to the machine.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub enum Input {
     /// Something could not be evaluated; other things may go on.
     EvaluationFailed {
         /// Why.
-        message: String,
+        error: EvalFailure,
     },
     /// Nothing more will come from the evaluator.
     EvaluationEnded,
@@ -190,7 +191,7 @@ pub enum Probed {
     /// What it has is not to be taken.
     Refused {
         /// Why.
-        message: String,
+        error: Trouble,
     },
 }
 
@@ -201,15 +202,6 @@ pub struct RefusedRealisation {
     pub substituter: usize,
     /// Why, and what to do about it.
     pub message: String,
-}
-
-/// Trouble with a store, a substituter or a builder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// What, with its causes.
-    pub message: String,
-    /// Whether the same may well succeed later.
-    pub retryable: bool,
 }
 
 /// How a build ended.

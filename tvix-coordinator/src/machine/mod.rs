@@ -53,14 +53,14 @@ use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StoreDir;
 use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
-use tvix_eval_api::Root;
+use tvix_eval_api::{EvalFailure, Root};
 
 pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
 use builds::Build;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, Input, Probed, RefusedRealisation, Trouble};
+pub use input::{BuildResult, Input, Probed, RefusedRealisation};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -68,9 +68,10 @@ use schedule::Scheduler;
 use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
-use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
+use crate::event::{BuildEvent, EventRecord};
 use crate::options::Options;
-use crate::report::{Counts, Failure};
+use crate::report::{Counts, Failure, SessionError};
+pub use crate::trouble::Trouble;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -164,10 +165,12 @@ pub struct Machine {
     /// What caches say of floating derivations.
     realised: FxHashMap<NodeId, Realised>,
     roots: Vec<(Root, NodeId)>,
+    /// Roots that could not be evaluated.
+    failed_roots: Vec<EvalFailure>,
     /// What failed, and which node it is of. `None` for what was tried again.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
-    errors: Vec<String>,
+    errors: Vec<SessionError>,
     /// Questions that wait for an answer.
     questions: BTreeMap<QuestionId, FailureId>,
     recordings: Recordings,
@@ -184,9 +187,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine for one session, with these builders (at most 64 are used) and a store with
-    /// this directory.
+    /// A machine for one session, with these builders and a store with this directory.
+    ///
+    /// # Panics
+    ///
+    /// With more than [`MAX_BUILDERS`](crate::MAX_BUILDERS) builders.
     pub fn new(dir: StoreDir, builders: Vec<BuilderProfile>, mut options: Options) -> Self {
+        assert!(
+            builders.len() <= crate::MAX_BUILDERS,
+            "more than {} builders",
+            crate::MAX_BUILDERS
+        );
         let estimates = std::mem::take(&mut options.estimates);
         let scheduler = Scheduler::new(builders, options.max_jobs, estimates);
         Self {
@@ -205,6 +216,7 @@ impl Machine {
             modulos: FxHashMap::default(),
             realised: FxHashMap::default(),
             roots: Vec::new(),
+            failed_roots: Vec::new(),
             failures: Vec::new(),
             skipped: Vec::new(),
             errors: Vec::new(),
@@ -242,6 +254,10 @@ impl Machine {
     /// [`Action::Finish`] nothing matters any more.
     pub fn handle(&mut self, now: Duration, input: Input) {
         self.now = self.now.max(now);
+        if self.next_event == 0 {
+            let store_dir = self.dir.clone();
+            self.emit(BuildEvent::SessionStarted { store_dir });
+        }
         if self.finished {
             return self.handle_late(input);
         }
@@ -255,7 +271,7 @@ impl Machine {
             Input::Source { path } => self.source_offered(&path),
             Input::Root(root) => self.root_found(root),
             Input::Diagnostic(diagnostic) => self.emit(BuildEvent::Diagnostic { diagnostic }),
-            Input::EvaluationFailed { message } => self.evaluation_failed(message),
+            Input::EvaluationFailed { error } => self.evaluation_failed(error),
             Input::EvaluationEnded => self.evaluation_ended(),
             Input::PathsQueried { batch, result } => self.paths_queried(batch, result),
             Input::RealisationsQueried { batch, result } => {
@@ -275,7 +291,7 @@ impl Machine {
             } => self.substituted(substitution, result),
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::Recorded { batch, result } => self.recorded(batch, result),
-            Input::LogLine { build, text } => self.log_line(build, &text),
+            Input::LogLine { build, text } => self.log_line(build, text),
             Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
             Input::BuildReady { build } => self.build_ready(build),
             Input::BuildEnded {
@@ -369,12 +385,7 @@ impl Machine {
     }
 
     fn emit(&mut self, event: BuildEvent) {
-        let record = EventRecord {
-            v: EVENT_VERSION,
-            seq: self.next_event,
-            time: self.now,
-            event,
-        };
+        let record = EventRecord::new(self.next_event, self.now, event);
         self.next_event += 1;
         self.actions.push_back(Action::Emit(record));
     }
@@ -408,7 +419,7 @@ impl Machine {
 
     /// The store failed for good: nothing can go on.
     fn store_failed(&mut self, trouble: Trouble) {
-        self.errors.push(trouble.message);
+        self.errors.push(SessionError::Store(trouble));
         self.stop(Stop::Failure);
     }
 }

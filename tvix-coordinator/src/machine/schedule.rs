@@ -138,7 +138,7 @@ impl Scheduler {
     }
 
     fn supporting(&self, derivation: &Derivation) -> BuilderMask {
-        let builders = self.builders.iter().take(64).enumerate();
+        let builders = self.builders.iter().enumerate();
         builders.fold(0, |mask, (index, slots)| {
             mask | (u64::from(slots.profile.supports(derivation)) << index)
         })
@@ -229,7 +229,7 @@ impl Scheduler {
 
     /// The least busy builder with a free place; one that has not tried yet, if there is one.
     fn free_builder(&self, mask: BuilderMask, tried: BuilderMask) -> Option<usize> {
-        let free = (0..self.builders.len().min(64)).filter(|index| {
+        let free = (0..self.builders.len()).filter(|index| {
             let slots = &self.builders[*index];
             mask >> index & 1 == 1 && slots.running < slots.profile.max_jobs
         });

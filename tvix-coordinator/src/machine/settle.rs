@@ -36,6 +36,7 @@ impl Machine {
             let message = cause.to_string();
             self.emit(BuildEvent::Failed {
                 drv_path: drv_path.clone(),
+                cause: cause.clone(),
                 message,
             });
         }
@@ -124,6 +125,7 @@ impl Machine {
             entry.cause,
             FailureCause::Build { .. }
                 | FailureCause::Builder { .. }
+                | FailureCause::Store { .. }
                 | FailureCause::Unsuitable { .. }
         );
         let id = *id;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
-use tvix_eval_api::Root;
+use tvix_eval_api::{EvalFailure, Root};
 
 use super::demand::Want;
 use super::graph::{Body, State};
@@ -13,7 +13,7 @@ use super::sources::{SourceId, SourceState};
 use super::{Machine, NodeId, Stop, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::options::{BuildPolicy, OnFailure};
-use crate::report::FailureCause;
+use crate::report::{FailureCause, SessionError};
 
 impl Machine {
     pub(super) fn derivation_yielded(
@@ -104,9 +104,10 @@ impl Machine {
                 }));
             }
             Err(output) => {
-                let path = &root.wanted.drv_path;
-                self.errors
-                    .push(format!("derivation '{path}' has no output '{output}'"));
+                self.errors.push(SessionError::NoSuchOutput {
+                    drv_path: root.wanted.drv_path.clone(),
+                    output: output.to_string(),
+                });
             }
         }
         self.emit(BuildEvent::Root { root: root.clone() });
@@ -120,11 +121,14 @@ impl Machine {
         }
     }
 
-    pub(super) fn evaluation_failed(&mut self, message: String) {
+    pub(super) fn evaluation_failed(&mut self, error: EvalFailure) {
         self.emit(BuildEvent::EvaluationFailed {
-            message: message.clone(),
+            error: error.clone(),
         });
-        self.errors.push(message);
+        if error.attr_path.is_some() {
+            self.failed_roots.push(error.clone());
+        }
+        self.errors.push(SessionError::Evaluation(error));
         if self.options.on_failure == OnFailure::Stop {
             self.stop(Stop::Failure);
         }
@@ -175,7 +179,7 @@ impl Machine {
                     self.sources
                         .delay(id, self.now + self.options.retry.delay(attempts));
                 } else {
-                    self.source_failed(id, SourceState::Failed(trouble.message));
+                    self.source_failed(id, SourceState::Failed(trouble));
                 }
             }
         }
@@ -202,8 +206,8 @@ impl Machine {
     pub(super) fn source_trouble(&self, id: SourceId) -> FailureCause {
         let source = &self.sources[id];
         match &source.state {
-            SourceState::Failed(message) => FailureCause::Store {
-                message: message.clone(),
+            SourceState::Failed(error) => FailureCause::Store {
+                error: error.clone(),
             },
             _ => FailureCause::MissingInput {
                 input: source.path.clone(),

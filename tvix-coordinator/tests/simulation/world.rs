@@ -14,8 +14,9 @@ use tvix_coordinator::machine::{
     Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
     RefusedRealisation, StartBuild, SubstitutionId, Trouble,
 };
-use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report};
-use tvix_eval_api::{Root, WantedOutputs};
+use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report, TroubleKind};
+use tvix_eval_api::{EvalError, Root, WantedOutputs};
+use tvix_store_api::StoreErrorKind;
 
 use crate::Tally;
 use crate::plan::{Fate, Plan, Step};
@@ -317,9 +318,8 @@ impl World {
     fn thread_fails(&mut self, thread: usize) {
         self.threads[thread].done = true;
         self.evaluation_failed = true;
-        self.tell(Input::EvaluationFailed {
-            message: "evaluation failed".to_owned(),
-        });
+        let error = EvalError::expression("evaluation failed").failure();
+        self.tell(Input::EvaluationFailed { error });
     }
 
     fn need(&mut self, index: usize) {
@@ -329,20 +329,18 @@ impl World {
     /// Whether the store or a builder is in trouble this time.
     fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
-            return Some(Trouble {
-                message: "disk on fire".to_owned(),
-                retryable: false,
-            });
+            return Some(Trouble::new(
+                TroubleKind::Store(StoreErrorKind::Failed),
+                "disk on fire",
+            ));
         }
         let count = self.troubles.entry(key).or_default();
         if *count >= MOST_TROUBLES || !self.random.percent(percent) {
             return None;
         }
         *count += 1;
-        Some(Trouble {
-            message: "try again".to_owned(),
-            retryable: true,
-        })
+        let kind = TroubleKind::Store(StoreErrorKind::Failed);
+        Some(Trouble::new(kind, "try again").retryable(true))
     }
 
     fn answer(&mut self, pending: Pending) {

@@ -1,6 +1,6 @@
 //! Cases without imports.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::try_join_all;
@@ -10,7 +10,9 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath, text_path};
 
 use super::watch::{Seen, Watch, same};
-use super::{Capabilities, Case, Counter, Factory, Outcome, TestAttribute, TestGraph, TestValue};
+use super::{
+    Capabilities, Case, CaseResult, Counter, Factory, TestAttribute, TestGraph, TestValue,
+};
 use crate::{SourceAddition, SourceContent};
 
 const NONE: Capabilities = Capabilities {
@@ -32,7 +34,7 @@ macro_rules! cases {
 pub(super) use cases;
 
 pub(super) const ALL: &[Case] = &{
-    let [a, b, c, d, e, f, g] = cases!(NONE:
+    let [a, b, c, d, e, f, g, k] = cases!(NONE:
         inputs_before_dependents,
         long_chains,
         all_outputs_or_those_asked_for,
@@ -40,10 +42,11 @@ pub(super) const ALL: &[Case] = &{
         one_unknown_name_stops_no_other,
         evaluations_at_once,
         dropped_streams_end,
+        polls_do_not_block,
     );
     let [h] = cases!(SOURCES: sources_before_users);
     let [i, j] = cases!(LAZY: derivations_at_once, back_pressure);
-    [a, b, c, d, e, f, g, h, i, j]
+    [a, b, c, d, e, f, g, h, i, j, k]
 };
 
 pub(super) fn builder(name: impl Into<String>) -> DerivationBuilder {
@@ -84,7 +87,7 @@ fn diamond() -> Result<TestGraph, String> {
     Ok(graph([bottom, left, right, top], attributes))
 }
 
-async fn inputs_before_dependents(factory: Factory<'_>) -> Outcome {
+async fn inputs_before_dependents(factory: Factory<'_>) -> CaseResult {
     let graph = diamond()?;
     let subject = factory(graph.clone());
     let mut watch = Watch::start(&subject, &["top", "left"], None).await?;
@@ -94,7 +97,7 @@ async fn inputs_before_dependents(factory: Factory<'_>) -> Outcome {
     same("roots", watch.roots.len(), 2)
 }
 
-async fn long_chains(factory: Factory<'_>) -> Outcome {
+async fn long_chains(factory: Factory<'_>) -> CaseResult {
     let mut chain = vec![made(builder("link"))?];
     for _ in 1..2000 {
         let below = chain
@@ -110,7 +113,7 @@ async fn long_chains(factory: Factory<'_>) -> Outcome {
     same("derivations", watch.seen.len(), 2000)
 }
 
-async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> Outcome {
+async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> CaseResult {
     let many = made(builder("many").outputs(["out", "dev", "doc"]))?;
     let some = vec!["doc".to_owned(), "out".to_owned()];
     let attributes = [
@@ -134,7 +137,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> Outcome {
     Ok(())
 }
 
-async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> Outcome {
+async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> CaseResult {
     let graph = diamond()?;
     let left = graph.derivations[1].path.clone();
     let subject = factory(graph);
@@ -145,7 +148,7 @@ async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> Outcome {
     same("roots", watch.wanted(), wanted)
 }
 
-async fn one_unknown_name_stops_no_other(factory: Factory<'_>) -> Outcome {
+async fn one_unknown_name_stops_no_other(factory: Factory<'_>) -> CaseResult {
     let subject = factory(diamond()?);
     let mut watch = Watch::start(&subject, &["unknown", "left"], None).await?;
     watch.finish().await?;
@@ -160,7 +163,7 @@ async fn one_unknown_name_stops_no_other(factory: Factory<'_>) -> Outcome {
     }
 }
 
-async fn evaluations_at_once(factory: Factory<'_>) -> Outcome {
+async fn evaluations_at_once(factory: Factory<'_>) -> CaseResult {
     let subject = factory(diamond()?);
     let evaluate = |_| async {
         let mut watch = Watch::start(&subject, &["top", "left"], None).await?;
@@ -173,7 +176,7 @@ async fn evaluations_at_once(factory: Factory<'_>) -> Outcome {
     Ok(())
 }
 
-async fn dropped_streams_end(factory: Factory<'_>) -> Outcome {
+async fn dropped_streams_end(factory: Factory<'_>) -> CaseResult {
     let subject = factory(diamond()?);
     for events in 0..4 {
         let mut watch = Watch::start(&subject, &["top"], None).await?;
@@ -188,6 +191,50 @@ async fn dropped_streams_end(factory: Factory<'_>) -> Outcome {
     same("derivations", watch.seen.len(), 4)
 }
 
+/// A poll that takes at least this long and gave up its processor meanwhile has blocked.
+const LONG: Duration = Duration::from_millis(20);
+
+/// A machine that is busy may delay a poll that waits for a lock for a moment: an evaluator that
+/// blocks does so each time.
+const ATTEMPTS: usize = 5;
+
+async fn polls_do_not_block(factory: Factory<'_>) -> CaseResult {
+    let subject = factory(diamond()?);
+    let mut longest = None;
+    for _ in 0..ATTEMPTS {
+        let mut evaluation = Box::pin(async {
+            let mut watch = Watch::start(&subject, &["top"], None).await?;
+            watch.finish().await?;
+            watch.no_errors()
+        });
+        let mut blocked = None;
+        std::future::poll_fn(|cx| {
+            let (before, began) = (waits(), Instant::now());
+            let polled = evaluation.as_mut().poll(cx);
+            let took = began.elapsed();
+            if took >= LONG && waits() > before {
+                blocked = blocked.max(Some(took));
+            }
+            polled
+        })
+        .await?;
+        if blocked.is_none() {
+            return Ok(());
+        }
+        longest = longest.max(blocked);
+    }
+    let longest = longest.unwrap_or_default();
+    Err(format!("a poll blocked its thread for {longest:?}"))
+}
+
+/// How often this thread has given up its processor to wait. Known on Linux only.
+fn waits() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count?.trim().parse().ok()
+}
+
 fn text(name: &str, references: SortedSet<StorePath>) -> Result<SourceAddition, String> {
     let dir = StoreDir::default();
     let name = name.parse().map_err(|error| format!("{error}"))?;
@@ -199,7 +246,7 @@ fn text(name: &str, references: SortedSet<StorePath>) -> Result<SourceAddition, 
     })
 }
 
-async fn sources_before_users(factory: Factory<'_>) -> Outcome {
+async fn sources_before_users(factory: Factory<'_>) -> CaseResult {
     let inner = text("inner", SortedSet::new())?;
     let outer = text("outer", SortedSet::from([inner.path.clone()]))?;
     let user = made(builder("user").source(&inner.path).source(&outer.path))?;
@@ -231,7 +278,7 @@ fn lazy(count: usize) -> Result<(TestGraph, Vec<String>, Counter), String> {
     Ok((graph([], attributes), names, computed))
 }
 
-async fn derivations_at_once(factory: Factory<'_>) -> Outcome {
+async fn derivations_at_once(factory: Factory<'_>) -> CaseResult {
     let (graph, names, computed) = lazy(2000)?;
     let subject = factory(graph);
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -251,7 +298,7 @@ async fn derivations_at_once(factory: Factory<'_>) -> Outcome {
 /// How far an evaluation may go on when nobody polls it.
 const AHEAD: usize = 1024;
 
-async fn back_pressure(factory: Factory<'_>) -> Outcome {
+async fn back_pressure(factory: Factory<'_>) -> CaseResult {
     let (graph, names, computed) = lazy(4 * AHEAD)?;
     let subject = factory(graph);
     let names: Vec<_> = names.iter().map(String::as_str).collect();

@@ -6,7 +6,8 @@ use nix_compat::derivation::Instantiated;
 use super::cases::{attribute, builder, cases, made, root};
 use super::watch::{Seen, Watch, same};
 use super::{
-    Capabilities, Case, Counter, Factory, Outcome, TestAttribute, TestGraph, TestImport, TestValue,
+    Capabilities, Case, CaseResult, Counter, Factory, TestAttribute, TestGraph, TestImport,
+    TestValue,
 };
 use crate::RealiseError;
 
@@ -70,7 +71,7 @@ fn names(attributes: &[TestAttribute]) -> Vec<&str> {
     names.collect()
 }
 
-async fn imports_suspend_only_what_needs_them(factory: Factory<'_>) -> Outcome {
+async fn imports_suspend_only_what_needs_them(factory: Factory<'_>) -> CaseResult {
     let imports = imports(1)?;
     let subject = factory(imports.graph);
     let mut watch = Watch::start(&subject, &["import0", "plain"], None).await?;
@@ -89,7 +90,7 @@ async fn imports_suspend_only_what_needs_them(factory: Factory<'_>) -> Outcome {
     same("roots", watch.roots.len(), 2)
 }
 
-async fn imports_answered_in_reverse_order(factory: Factory<'_>) -> Outcome {
+async fn imports_answered_in_reverse_order(factory: Factory<'_>) -> CaseResult {
     let imports = imports(5)?;
     let subject = factory(imports.graph.clone());
     let names = names(&imports.graph.attributes);
@@ -111,7 +112,7 @@ async fn imports_answered_in_reverse_order(factory: Factory<'_>) -> Outcome {
     Ok(())
 }
 
-async fn imports_of_imports(factory: Factory<'_>) -> Outcome {
+async fn imports_of_imports(factory: Factory<'_>) -> CaseResult {
     let first = made(builder("first"))?;
     let second = made(builder("second").input(&first, "out"))?;
     let result = made(builder("result").input(&second, "out"))?;
@@ -134,7 +135,7 @@ async fn imports_of_imports(factory: Factory<'_>) -> Outcome {
     )
 }
 
-async fn failed_imports_stop_no_other(factory: Factory<'_>) -> Outcome {
+async fn failed_imports_stop_no_other(factory: Factory<'_>) -> CaseResult {
     let imports = imports(2)?;
     let subject = factory(imports.graph.clone());
     let mut watch = Watch::start(&subject, &["import0"], None).await?;
@@ -163,7 +164,7 @@ async fn failed_imports_stop_no_other(factory: Factory<'_>) -> Outcome {
     same("roots", watch.roots.len(), 2)
 }
 
-async fn dropped_replies_are_cancelled(factory: Factory<'_>) -> Outcome {
+async fn dropped_replies_are_cancelled(factory: Factory<'_>) -> CaseResult {
     let imports = imports(1)?;
     let subject = factory(imports.graph);
     let mut watch = Watch::start(&subject, &["import0"], None).await?;
@@ -176,7 +177,7 @@ async fn dropped_replies_are_cancelled(factory: Factory<'_>) -> Outcome {
     )
 }
 
-async fn streams_dropped_while_importing(factory: Factory<'_>) -> Outcome {
+async fn streams_dropped_while_importing(factory: Factory<'_>) -> CaseResult {
     let imports = imports(3)?;
     let subject = factory(imports.graph.clone());
     let names = names(&imports.graph.attributes);

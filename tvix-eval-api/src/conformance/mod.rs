@@ -1,8 +1,8 @@
-//! A suite that any evaluator can be run in: what the `# Contract` of [`Evaluator`] asks.
+//! Every case of the contract of [`Evaluator`], to run against a back end: one call runs them all,
+//! so that a back end cannot forget one.
 //!
-//! [`run_all`] makes evaluators of [`TestGraph`]s by a factory, runs every case that the
-//! evaluator has the [`Capabilities`] for, and says in a [`Report`] which of them failed and why.
-//! Every event of every case is checked for order on the way.
+//! [`run_all`] makes evaluators of [`TestGraph`]s by a factory and runs every case that the
+//! [`Capabilities`] allow. The order of events is checked in every case.
 //!
 //! ```
 //! use tvix_eval_api::conformance::{self, Capabilities, Subject};
@@ -13,7 +13,7 @@
 //! // An evaluator that never says anything breaks the contract.
 //! let factory = |_graph| Subject::new(StreamEvaluator::new(|_| futures::stream::empty()));
 //! let report = conformance::run_all(factory, Capabilities::default()).await;
-//! assert!(!report.is_ok());
+//! assert!(report.failures().next().is_some());
 //! // In a test of one's own: report.assert_all();
 //! # }
 //! ```
@@ -33,11 +33,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub use graph::{Counter, Subject, TestAttribute, TestGraph, TestImport, TestValue};
-pub use report::{Failure, Report};
+pub use report::{Outcome, Report};
 
-/// What an evaluator can do beyond yielding derivations and roots. A case that needs what an
-/// evaluator cannot do is skipped.
+/// What an evaluator can do beyond yielding derivations and roots. A case that needs a capability
+/// that the evaluator does not have is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// [`TestGraph::sources`] are yielded.
     pub sources: bool,
@@ -54,18 +55,39 @@ impl Capabilities {
         lazy: true,
         imports: true,
     };
+
+    /// Sets [`sources`](Self::sources).
+    #[must_use]
+    pub fn sources(mut self, sources: bool) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// Sets [`lazy`](Self::lazy).
+    #[must_use]
+    pub fn lazy(mut self, lazy: bool) -> Self {
+        self.lazy = lazy;
+        self
+    }
+
+    /// Sets [`imports`](Self::imports).
+    #[must_use]
+    pub fn imports(mut self, imports: bool) -> Self {
+        self.imports = imports;
+        self
+    }
 }
 
 /// How long a case may take before it counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-type Outcome = Result<(), String>;
+type CaseResult = Result<(), String>;
 type Factory<'a> = &'a (dyn Fn(TestGraph) -> Subject + Sync);
 
 struct Case {
     name: &'static str,
     needs: Capabilities,
-    run: for<'a> fn(Factory<'a>) -> BoxFuture<'a, Outcome>,
+    run: for<'a> fn(Factory<'a>) -> BoxFuture<'a, CaseResult>,
 }
 
 /// Runs all cases that an evaluator with these capabilities has to pass, one after another.
@@ -87,18 +109,21 @@ pub async fn run_all(
             continue;
         }
         let run = AssertUnwindSafe((case.run)(&factory)).catch_unwind();
-        let outcome = match tokio::time::timeout(TIMEOUT, run).await {
+        let result = match tokio::time::timeout(TIMEOUT, run).await {
             Err(_) => Err(format!("hangs: not done after {TIMEOUT:?}")),
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(format!("panics: {}", report::panic_message(&*panic))),
         };
-        match outcome {
-            Ok(()) => report.passed.push(case.name),
-            Err(reason) => report.failed.push(Failure {
-                case: case.name,
-                reason,
-            }),
-        }
+        report.outcomes.push(Outcome {
+            case: case.name,
+            failure: result.err(),
+        });
     }
     report
+}
+
+/// The names of all cases, in the order in which they run.
+pub fn case_names() -> impl Iterator<Item = &'static str> {
+    let cases = cases::ALL.iter().chain(imports::ALL);
+    cases.map(|case| case.name)
 }

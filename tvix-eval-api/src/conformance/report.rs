@@ -1,53 +1,56 @@
-//! What came of a run.
+//! How a run of the suite ended.
 
 use std::any::Any;
 use std::fmt;
 
-/// What came of a run of the suite, by the names of cases.
+/// How all cases ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a report says nothing unless it is looked at"]
+#[non_exhaustive]
 pub struct Report {
-    /// Cases that passed.
-    pub passed: Vec<&'static str>,
-    /// Cases that need what the evaluator cannot do.
+    /// One for each case that applies, in the order in which they ran.
+    pub outcomes: Vec<Outcome>,
+    /// The cases that need a capability that the back end does not have.
     pub skipped: Vec<&'static str>,
-    /// Cases that failed.
-    pub failed: Vec<Failure>,
 }
 
-/// A case that failed.
+/// How a case ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The case.
+pub struct Outcome {
+    /// The case's name.
     pub case: &'static str,
-    /// Why it failed.
-    pub reason: String,
+    /// The error of the back end; `None` if the case passed.
+    pub failure: Option<String>,
 }
 
 impl Report {
-    /// Whether no case failed.
-    pub fn is_ok(&self) -> bool {
-        self.failed.is_empty()
+    /// The cases that failed, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let outcomes = self.outcomes.iter();
+        outcomes.filter_map(|outcome| Some((outcome.case, outcome.failure.as_deref()?)))
     }
 
-    /// Panics if a case failed.
+    /// Panics with all failures if there is one.
     ///
     /// # Panics
     ///
-    /// With all that failed, and why.
+    /// If a case failed.
     #[track_caller]
     pub fn assert_all(&self) {
-        assert!(self.is_ok(), "{self}");
+        assert!(self.failures().next().is_none(), "{self}");
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (passed, skipped) = (self.passed.len(), self.skipped.len());
-        let failed = self.failed.len();
-        write!(f, "{passed} passed, {skipped} skipped, {failed} failed")?;
-        for Failure { case, reason } in &self.failed {
-            write!(f, "\n  {case}: {reason}")?;
+        let (failed, skipped) = (self.failures().count(), self.skipped.len());
+        let cases = self.outcomes.len();
+        write!(
+            f,
+            "{failed} of {cases} cases failed, {skipped} were skipped"
+        )?;
+        for (case, failure) in self.failures() {
+            write!(f, "\n  {case}: {failure}")?;
         }
         Ok(())
     }

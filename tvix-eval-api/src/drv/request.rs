@@ -18,7 +18,7 @@ pub(super) struct Wanted {
     outputs: Option<Vec<String>>,
     /// Where its file is, if it was given as a local file.
     folder: Option<PathBuf>,
-    order: RootOrder,
+    pub(super) order: RootOrder,
 }
 
 impl Wanted {
@@ -37,7 +37,7 @@ impl Wanted {
                     path,
                     source: Box::new(source),
                 };
-                Err(EvalError::in_attribute(&text, Arc::new(error)))
+                Err(EvalError::in_attribute(&text, Arc::new(error)).at(order))
             }
         }
     }
@@ -92,7 +92,7 @@ impl Wanted {
                 drv_path: self.path.clone(),
                 output: output.clone(),
             };
-            EvalError::in_attribute(&self.text, Arc::new(error))
+            EvalError::in_attribute(&self.text, Arc::new(error)).at(self.order.clone())
         })?;
         let drv_path = self.path;
         let wanted = WantedOutputs { drv_path, outputs };

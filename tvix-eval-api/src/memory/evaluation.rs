@@ -217,6 +217,7 @@ async fn resume(
     let failed = |source| EvalError::Import {
         attr_path: attr.to_string(),
         trace: String::new(),
+        place: Box::default(),
         source: Box::new(source),
     };
     let outputs = match answer.await {

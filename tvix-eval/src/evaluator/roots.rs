@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
 use rustc_hash::FxHashMap;
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Root, RootOrder, WantedOutputs};
+use tvix_eval_api::{
+    ErrorPlace, EvalError, EvalEvent, EvalRequest, Root, RootOrder, WantedOutputs,
+};
 
 use super::thread::Wire;
 use crate::error::{Error, ErrorKind, Result};
@@ -119,7 +121,12 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
     if let Err(error) = interp.run(jobs)
         && error.kind != ErrorKind::Cancelled
     {
-        wire.failed(EvalError::expression(error.message));
+        wire.failed(EvalError::Expression {
+            kind: error.kind.into(),
+            attr_path: None,
+            message: error.message,
+            place: Box::default(),
+        });
     }
 }
 
@@ -322,15 +329,24 @@ impl Failed {
     /// As the error of something that was asked for; `None` if nobody wants to know.
     fn of(self, interp: &Interp<'_>, task: &Task<'_>) -> Option<EvalError> {
         let attr_path = task.name.clone();
+        let place = |error: &Error| {
+            let place = ErrorPlace::of_root(task.order.clone());
+            Box::new(place.position(interp.position_of(error)))
+        };
         let mut trail = task.trail.as_deref();
         let mut error = match self {
             Self::NoSuchOutput(error) if attr_path.is_empty() => return Some(error),
             Self::NoSuchOutput(error) => {
-                return Some(EvalError::in_attribute(&attr_path, Arc::new(error)));
+                let error = EvalError::in_attribute(&attr_path, Arc::new(error));
+                return Some(error.at(task.order.clone()));
             }
             Self::NotFound(error) => {
                 let message = message(interp, &error);
-                return Some(EvalError::AttributeNotFound { attr_path, message });
+                return Some(EvalError::AttributeNotFound {
+                    attr_path,
+                    message,
+                    place: place(&error),
+                });
             }
             Self::Error(error) | Self::Derivation(error) if error.kind == ErrorKind::Cancelled => {
                 return None;
@@ -347,15 +363,19 @@ impl Failed {
             trail = attr.around.as_deref();
         }
         let message = message(interp, &error);
+        let place = place(&error);
         Some(match error.import {
             Some(source) => EvalError::Import {
                 attr_path,
                 trace: message,
+                place,
                 source,
             },
             None => EvalError::Expression {
+                kind: error.kind.into(),
                 attr_path: (!attr_path.is_empty()).then_some(attr_path),
                 message,
+                place,
             },
         })
     }

@@ -16,6 +16,7 @@
 
 mod atomicity;
 mod batches;
+mod blocking;
 mod concurrency;
 mod contents;
 mod fixtures;
@@ -32,19 +33,21 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 
+pub use blocking::Polls;
+
 use crate::Store;
 
 /// No case should take nearly as long: a back end that hangs is reported like one that fails.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a back end can do of what it need not be able to do.
+/// Optional capabilities of a back end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// It remembers realisations.
     pub realisations: bool,
-    /// It keeps what is only its own to know: when a path was registered, and whether it was built
-    /// there. Binary caches do not, as others take paths from them.
+    /// It keeps data of its own: the time when a path was registered, and whether it was built there.
+    /// Binary caches do not, as other stores take paths from them.
     pub registration: bool,
     /// It keeps files on this file system: [`Store::on_disk`] answers.
     pub on_disk: bool,
@@ -52,18 +55,21 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Sets [`realisations`](Self::realisations).
+    #[must_use]
     pub fn realisations(mut self, realisations: bool) -> Self {
         self.realisations = realisations;
         self
     }
 
     /// Sets [`registration`](Self::registration).
+    #[must_use]
     pub fn registration(mut self, registration: bool) -> Self {
         self.registration = registration;
         self
     }
 
     /// Sets [`on_disk`](Self::on_disk).
+    #[must_use]
     pub fn on_disk(mut self, on_disk: bool) -> Self {
         self.on_disk = on_disk;
         self
@@ -79,7 +85,7 @@ where
     S: Store + 'static,
     F: Future<Output = S>,
 {
-    let mut outcomes = Vec::new();
+    let mut report = Report::default();
     for case in all_cases() {
         let store: Arc<dyn Store> = Arc::new(factory().await);
         let context = Context {
@@ -97,12 +103,12 @@ where
                 Err(Failure(format!("still running after {TIME_LIMIT:?}")))
             }
         };
-        outcomes.push(Outcome {
+        report.outcomes.push(Outcome {
             case: case.name,
             failure: result.err().map(|failure| failure.0),
         });
     }
-    Report { outcomes }
+    report
 }
 
 /// The names of all cases, in the order in which they run.
@@ -111,10 +117,14 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How all cases ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "a report says nothing unless it is looked at"]
+#[non_exhaustive]
 pub struct Report {
     /// One for each case, in the order in which they ran.
     pub outcomes: Vec<Outcome>,
+    /// The cases that need a capability that the back end does not have.
+    pub skipped: Vec<&'static str>,
 }
 
 /// How a case ended.
@@ -122,7 +132,7 @@ pub struct Report {
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,
-    /// What the back end did wrong; `None` if nothing.
+    /// The error of the back end; `None` if the case passed.
     pub failure: Option<String>,
 }
 
@@ -146,8 +156,12 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.failures().count();
-        write!(f, "{failed} of {} cases failed", self.outcomes.len())?;
+        let (failed, skipped) = (self.failures().count(), self.skipped.len());
+        let cases = self.outcomes.len();
+        write!(
+            f,
+            "{failed} of {cases} cases failed, {skipped} were skipped"
+        )?;
         for (case, failure) in self.failures() {
             write!(f, "\n  {case}: {failure}")?;
         }
@@ -155,13 +169,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a case works with.
+/// The input of a case.
 struct Context {
     store: Arc<dyn Store>,
     capabilities: Capabilities,
 }
 
-/// What a back end did wrong.
+/// The error of a back end.
 struct Failure(String);
 
 type CaseResult = Result<(), Failure>;
@@ -192,6 +206,7 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
         batches::CASES,
         reading_many::CASES,
         concurrency::CASES,
+        blocking::CASES,
         realisations::CASES,
         #[cfg(unix)]
         trees::CASES,

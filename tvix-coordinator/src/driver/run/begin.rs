@@ -40,10 +40,7 @@ impl Driver {
                 Some(offered) => sources::add_source(store, offered.source, references).await,
                 None => {
                     let message = format!("the contents of '{path}' are gone (a bug)");
-                    Err(Trouble {
-                        message,
-                        retryable: false,
-                    })
+                    Err(Trouble::bug(message))
                 }
             };
             Done::Sources(vec![(path, result)], Vec::new())

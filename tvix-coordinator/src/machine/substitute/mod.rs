@@ -88,7 +88,7 @@ impl Machine {
                 if self.substitutions.troubles(substituter) == 1 {
                     self.emit(BuildEvent::SubstituterFailed {
                         substituter: self.substitutions.name(substituter),
-                        message: trouble.message,
+                        error: trouble,
                     });
                 }
                 let more = self.substitutions.given_up(substituter);
@@ -106,11 +106,11 @@ impl Machine {
                 _ if !is_asked => {}
                 Probed::Offered { references } => self.offered(goal, references),
                 Probed::Absent => self.not_at(goal, substituter),
-                Probed::Refused { message } => {
+                Probed::Refused { error } => {
                     self.emit(BuildEvent::SubstitutionFailed {
                         path: self.substitutions.path(goal).clone(),
                         substituter: self.substitutions.name(substituter),
-                        message,
+                        error,
                     });
                     self.not_at(goal, substituter);
                 }
@@ -273,7 +273,7 @@ impl Machine {
                 self.emit(BuildEvent::SubstitutionFailed {
                     path,
                     substituter,
-                    message: trouble.message,
+                    error: trouble,
                 });
                 // It may have been built meanwhile.
                 if self.substitutions[fetch.goal].state == GoalState::Fetching {

@@ -74,11 +74,8 @@ impl World {
                         < count =>
                 {
                     *self.troubles.entry(format!("class {class}")).or_default() += 1;
-                    let message = "builder fell over".to_owned();
-                    BuildResult::Trouble(Trouble {
-                        message,
-                        retryable: true,
-                    })
+                    let trouble = Trouble::builder("builder fell over");
+                    BuildResult::Trouble(trouble.retryable(true))
                 }
                 _ => {
                     let outputs = self.made(&start);

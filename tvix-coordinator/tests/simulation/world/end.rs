@@ -58,13 +58,13 @@ impl World {
                     self.valid.contains(path),
                     "{path} is reported and not valid"
                 );
-                self.expect_output(&root.drv_path, output, path);
+                self.expect_output(root.drv_path.as_ref().unwrap(), output, path);
             }
         }
         let failed = report.failures.iter().any(|failure| failure.needed);
         let expected = match () {
             () if failed => Status::BuildFailed,
-            () if self.evaluation_failed => Status::Error,
+            () if self.evaluation_failed => Status::EvaluationFailed,
             () => Status::Success,
         };
         assert_eq!(report.status, expected, "{report:?}");
@@ -130,13 +130,14 @@ impl World {
     /// Whatever floating outputs are reported, the store knows where they are.
     pub(super) fn expect_realisations(&self, report: &Report) {
         for root in &report.roots {
+            let drv_path = root.drv_path.as_ref().unwrap();
             for (output, path) in &root.outputs {
-                let made = &self.plan.derivations[self.by_path[&root.drv_path]].derivation;
-                let id = self.plan.drv_output(&root.drv_path, output);
+                let made = &self.plan.derivations[self.by_path[drv_path]].derivation;
+                let id = self.plan.drv_output(drv_path, output);
                 let is_known = made.output_path(&self.plan.dir, output).is_some();
                 if let Some(id) = id.filter(|_| !is_known) {
                     let recorded = self.realisations.get(&id);
-                    assert_eq!(recorded, Some(path), "{}!{output}", root.drv_path);
+                    assert_eq!(recorded, Some(path), "{drv_path}!{output}");
                 }
             }
         }

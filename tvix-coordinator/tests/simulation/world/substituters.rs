@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix_compat::store_path::StorePath;
-use tvix_coordinator::BuildPolicy;
-use tvix_coordinator::machine::{Input, ProbeId, Probed, SubstitutionId, Trouble};
+use tvix_coordinator::machine::{Input, ProbeId, Probed, SubstitutionId};
+use tvix_coordinator::{BuildPolicy, Trouble, TroubleKind};
+use tvix_store_api::StoreErrorKind;
 
 use super::{Pending, World};
 
@@ -89,10 +90,9 @@ impl World {
             return None;
         }
         self.tally.substituter_troubles += 1;
-        Some(Trouble {
-            message: "no answer".to_owned(),
-            retryable: self.random.percent(50),
-        })
+        let kind = TroubleKind::Store(StoreErrorKind::Unreachable);
+        let retryable = self.random.percent(50);
+        Some(Trouble::new(kind, "no answer").retryable(retryable))
     }
 
     pub(super) fn answer_probe(
@@ -110,7 +110,10 @@ impl World {
                     let refused = self.random.percent(2);
                     answers.push(match has.get(path) {
                         _ if refused => Probed::Refused {
-                            message: "not signed".to_owned(),
+                            error: Trouble::new(
+                                TroubleKind::Store(StoreErrorKind::Untrusted),
+                                "not signed",
+                            ),
                         },
                         Some(references) => Probed::Offered {
                             references: references.clone(),

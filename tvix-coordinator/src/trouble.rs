@@ -1,0 +1,149 @@
+//! Errors of stores, substituters and builders as plain values, for events and reports.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tvix_build_api::{BuilderError, BuilderErrorKind};
+use tvix_store_api::{StoreError, StoreErrorKind};
+
+/// An error of a store, a substituter or a builder, as opposed to a build that fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Trouble {
+    /// The component that failed, and the kind of its error.
+    #[serde(flatten)]
+    pub kind: TroubleKind,
+    /// The whole error as text, with its causes.
+    pub message: String,
+    /// The texts of the error and of its causes, outermost first.
+    pub causes: Vec<String>,
+    /// Whether the same may succeed later.
+    pub retryable: bool,
+}
+
+/// The component that failed, and the kind of its error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "origin", content = "kind", rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum TroubleKind {
+    /// A store or substituter failed.
+    Store(StoreErrorKind),
+    /// A builder failed.
+    Builder(BuilderErrorKind),
+    /// The coordinator failed: a bug.
+    Coordinator,
+}
+
+impl Trouble {
+    /// An error without causes.
+    pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            kind,
+            causes: vec![message.clone()],
+            message,
+            retryable: false,
+        }
+    }
+
+    /// Sets whether the same may succeed later.
+    #[must_use]
+    pub fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = retryable;
+        self
+    }
+
+    /// An error of a builder without causes.
+    pub fn builder(message: impl Into<String>) -> Self {
+        Self::new(TroubleKind::Builder(BuilderErrorKind::Failed), message)
+    }
+
+    /// A bug of the coordinator.
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::new(TroubleKind::Coordinator, message)
+    }
+
+    /// Whether a store failed, and not a builder.
+    pub fn is_of_store(&self) -> bool {
+        matches!(self.kind, TroubleKind::Store(_))
+    }
+
+    fn of(kind: TroubleKind, error: &dyn Error, retryable: bool) -> Self {
+        let (mut message, mut causes) = (String::new(), Vec::new());
+        let mut error = Some(error);
+        while let Some(cause) = error {
+            let text = cause.to_string();
+            if message.is_empty() {
+                message.push_str(&text);
+            } else if !message.contains(&text) {
+                // A trace begins with a line of its own.
+                message.push_str(if text.starts_with('\n') { ":" } else { ": " });
+                message.push_str(&text);
+            }
+            causes.push(text);
+            error = cause.source();
+        }
+        Self {
+            kind,
+            message,
+            causes,
+            retryable,
+        }
+    }
+}
+
+impl From<&StoreError> for Trouble {
+    fn from(error: &StoreError) -> Self {
+        let kind = TroubleKind::Store(error.kind());
+        Self::of(kind, error, error.is_retryable())
+    }
+}
+
+impl From<&BuilderError> for Trouble {
+    fn from(error: &BuilderError) -> Self {
+        let kind = match error.store_error() {
+            Some(store) => TroubleKind::Store(store.kind()),
+            None => TroubleKind::Builder(error.kind()),
+        };
+        Self::of(kind, error, error.is_retryable())
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tvix_store_api::StoreUri;
+
+    use super::*;
+
+    #[test]
+    fn a_full_store_is_not_blamed_on_the_builder_that_pushes_to_it() {
+        let full = StoreError::Backend {
+            store: StoreUri::local("/"),
+            action: "writing 'x'".into(),
+            retryable: false,
+            source: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
+        };
+        let error = BuilderError::Push {
+            builder: "here".into(),
+            source: full,
+        };
+        let trouble = Trouble::from(&error);
+        assert!(trouble.is_of_store());
+        assert_eq!(trouble.causes.len(), 3, "{trouble:?}");
+        let json = serde_json::to_value(&trouble).unwrap();
+        assert_eq!(json["origin"], "store");
+        assert_eq!(json["kind"], "noSpace");
+        assert_eq!(serde_json::from_value::<Trouble>(json).unwrap(), trouble);
+    }
+}
