@@ -1,4 +1,4 @@
-//! `.drv` files that real Nix made, and some that nobody should believe.
+//! `.drv` files made by C++ Nix, and invalid ones.
 
 #![cfg(feature = "drv-files")]
 #![allow(clippy::unwrap_used)]
@@ -155,7 +155,7 @@ async fn nothing_is_believed() {
     let error = only_error(&evaluator, store_path(&honest)).await;
     assert!(matches!(reason(&error), DrvFileError::Aterm(_)));
 
-    // Contents of another derivation under its name.
+    // The contents of another derivation.
     let other = made(builder("honest").args(["other"]));
     let contents = other.derivation.to_aterm(&StoreDir::default());
     std::fs::write(&place, contents).unwrap();
@@ -164,7 +164,7 @@ async fn nothing_is_believed() {
         matches!(reason(&error), DrvFileError::OtherContents { computed } if *computed == other.path)
     );
 
-    // A derivation that claims the output of another.
+    // A derivation with the output path of another one.
     let mut claim = (*other.derivation).clone();
     claim.args.clear();
     claim.args.push("evil".into());
