@@ -1,10 +1,10 @@
-//! What a filter leaves out of a source is not there when the source is read, although it is read
-//! where it was copied from.
+//! Excluded files of sources. Reads of a source use its original location, and so must hide the
+//! files that a filter excluded.
 
 use crate::interp::Interp;
 
 impl Interp<'_> {
-    /// Remembers what of the tree `root` is not in the store object `object`.
+    /// Records that files of the tree `root` are not part of the store object `object`.
     pub(super) fn leave_out(&self, object: &[u8], root: &[u8], left_out: &[Vec<u8>]) {
         if left_out.is_empty() {
             return;
@@ -15,7 +15,7 @@ impl Interp<'_> {
         known.insert(object.to_vec(), left_out);
     }
 
-    /// Whether a path in the store was left out, or is below what was.
+    /// Whether a path in the store, or a directory above it, was excluded from its store object.
     pub(super) fn is_left_out(&self, path: &[u8]) -> bool {
         let known = self.world.left_out.borrow();
         if known.is_empty() {
@@ -27,20 +27,20 @@ impl Interp<'_> {
         let Some(left_out) = known.get(object) else {
             return false;
         };
-        // A folder that is left out is not asked for what is in it.
+        // The filter is not called for files below an excluded directory.
         let ends = memchr::memchr_iter(b'/', path).chain([path.len()]);
         ends.filter(|end| *end > object.len())
             .any(|end| left_out.contains(&path[..end]))
     }
 
-    /// Whether something of the store object that a path is in was left out.
+    /// Whether files were excluded from the store object that contains a path.
     pub(super) fn is_partly_left_out(&self, path: &[u8]) -> bool {
         let known = self.world.left_out.borrow();
         let object = self.object_of(path);
         !known.is_empty() && object.is_some_and(|object| known.contains_key(object))
     }
 
-    /// The store object, as a path, that a path is or is in.
+    /// The path of the store object that a path is equal to or below.
     pub(super) fn object_of<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
         let dir = self.world.settings.store_dir.as_str().as_bytes();
         let below = path.strip_prefix(dir)?.strip_prefix(b"/")?;

@@ -1,8 +1,8 @@
-//! What comes from the network.
+//! Builtins that fetch from the network.
 //!
-//! Builtins that could only fail are not there, so that expressions which look for them
-//! (`builtins ? fetchTree`) do without: `fetchMercurial`, `getFlake`, `parseFlakeRef`,
-//! `flakeRefToString`, and what is experimental in C++ Nix.
+//! Builtins that could only fail are absent, so that expressions which test for them (`builtins ?
+//! fetchTree`) use a fallback: `fetchMercurial`, `getFlake`, `parseFlakeRef`, `flakeRefToString`,
+//! and builtins that are experimental in C++ Nix.
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
@@ -31,7 +31,7 @@ fn fetch_tarball<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
     fetch(interp, args[0], pos, "fetchTarball", method)
 }
 
-/// What `fetchurl` and `fetchTarball` are told.
+/// The arguments of `fetchurl` and `fetchTarball`.
 #[derive(Default)]
 struct Told {
     url: Option<String>,
@@ -71,7 +71,7 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos, who: &str) -> Result<To
     Ok(told)
 }
 
-/// A SHA-256; an empty one stands for one that nobody knows yet.
+/// Parses a SHA-256. An empty text stands for a hash that is not known yet, and parses as zeroes.
 fn hash_or_zeros(interp: &Interp<'_>, text: &str) -> Result<NixHash> {
     if text.is_empty() {
         let zeros = NixHash::Sha256([0; 32]);
@@ -82,7 +82,7 @@ fn hash_or_zeros(interp: &Interp<'_>, text: &str) -> Result<NixHash> {
         .map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
 }
 
-/// A hash as SRI writes it.
+/// A hash in SRI form.
 pub(super) fn sri(hash: &NixHash) -> String {
     format!("{}-{}", hash.algo(), hash.encode(HashEncoding::Base64))
 }
@@ -129,7 +129,7 @@ fn fetch<'h>(
         && wanted != fetched.sha256
     {
         let got = &fetched.sha256;
-        // As C++ Nix writes it, and in the form that it takes everywhere.
+        // In the form of C++ Nix, and in the form that is accepted everywhere.
         let message = format!(
             "hash mismatch in file downloaded from '{url}':\n  specified: {} ({})\n  got:       {} ({})",
             wanted.base32(),

@@ -14,14 +14,14 @@ use crate::value::{Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[def("fetchGit", 1, fetch_git)];
 
-/// What `fetchGit` is told.
+/// The arguments of `fetchGit`.
 struct Told {
     request: GitRequest,
     name: Vec<u8>,
     nar_hash: Option<NixHash>,
     last_modified: Option<i64>,
     rev_count: Option<i64>,
-    /// Passed on to the result of a tree without changes.
+    /// Copied to the result for a tree without local changes.
     dirty_rev: Option<String>,
     dirty_short_rev: Option<String>,
 }
@@ -129,12 +129,12 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
             "input attribute 'url' is missing",
         ));
     }
-    // As `git archive`, unless there are submodules, which that does not know.
+    // As with `git archive`, which does not support submodules.
     told.request.export_ignore = export_ignore.unwrap_or(!told.request.submodules);
     Ok(told)
 }
 
-/// What an attribute may be.
+/// The type of an attribute's value.
 enum Given {
     Text(String),
     Flag(bool),
@@ -178,7 +178,7 @@ fn url<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<String> {
     Ok(lossy(text.bytes))
 }
 
-/// Whether `git` could have a reference of this name (git-check-ref-format).
+/// Whether `git` accepts a reference name (git-check-ref-format).
 fn is_legal_reference(name: &str) -> bool {
     let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
     !name.is_empty()
@@ -257,7 +257,7 @@ fn is_zero(rev: &str) -> bool {
     rev.bytes().all(|digit| digit == b'0')
 }
 
-/// The set that stands for a tree.
+/// The set that represents a tree.
 fn result<'h>(
     interp: &Interp<'h>,
     out_path: Value<'h>,
@@ -267,7 +267,7 @@ fn result<'h>(
     dirty: Option<(String, String)>,
 ) -> Value<'h> {
     let none = "0".repeat(40);
-    // Trees with changes have no commit, and say so in the way of old.
+    // A tree with local changes has no commit, and reports zeroes as older versions did.
     let rev = git.rev.as_deref().filter(|_| !git.dirty).unwrap_or(&none);
     let rev_count = git.rev_count.unwrap_or(0);
     let mut attrs = vec![
@@ -291,7 +291,7 @@ fn short(rev: &str) -> &str {
     rev.get(..7).unwrap_or(rev)
 }
 
-/// A time as `YYYYMMDDhhmmss`, in UTC.
+/// A time in UTC as `YYYYMMDDhhmmss`.
 fn date(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Eras of 400 years from the first of March of year 0 (Howard Hinnant, "chrono-compatible

@@ -1,4 +1,4 @@
-//! What this crate makes of a case.
+//! Runs a case with this evaluator.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,13 +19,13 @@ use tvix_eval_api::{Diagnostic, SourceAddition, WantedOutputs};
 
 use crate::cases::{Case, Mode, Outcome};
 
-/// Where the files are that cases read; goldens say `@FILES@` instead.
+/// Directory of the files that cases read; goldens contain `@FILES@` in its place.
 pub fn files() -> String {
     let folder = crate::cases::folder().join("files");
     folder.into_os_string().into_string().unwrap()
 }
 
-/// Remembers what the user is told.
+/// Collects messages.
 #[derive(Default)]
 struct Listener(RefCell<String>);
 

@@ -1,11 +1,11 @@
-//! Asks C++ Nix.
+//! Runs a case with C++ Nix.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::cases::{self, Case, Mode, Outcome};
 
-/// Records what `TVIX_RECORD_NIX` makes of the cases; see record.sh.
+/// Records the results of `TVIX_RECORD_NIX` for the cases; see record.sh.
 #[test]
 fn record() {
     let Ok(program) = std::env::var("TVIX_RECORD_NIX") else {
@@ -17,7 +17,7 @@ fn record() {
         if only.as_ref().is_some_and(|only| *only != topic) {
             continue;
         }
-        // What was asked once is not asked again, unless its topic's answers were removed.
+        // Recorded cases are not run again, unless their topic's results were removed.
         let known = cases::expected(&topic);
         let mut lines = Vec::new();
         for case in cases::read(&topic) {

@@ -1,12 +1,12 @@
-//! The tables of a document while it is read, and who may add to which.
+//! The tables of a document during parsing, and the rules for extending them.
 
 use super::{TomlProblem, TomlTable, TomlValue};
 use std::collections::BTreeMap;
 
-/// How a table came to be.
+/// The origin of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Made {
-    /// By a header of a table within it.
+    /// By the header of a table inside it.
     Within,
     /// By its own header, or as an element of an array of tables.
     Header,
@@ -43,7 +43,7 @@ impl Table {
         Self::new(Made::Header)
     }
 
-    /// The table that a header names, made if it is not there.
+    /// The table of a header, created if it does not exist.
     pub(super) fn header(&mut self, path: &[String], array: bool) -> Put<&mut Self> {
         let Some((last, before)) = path.split_last() else {
             return Ok(self);
@@ -85,7 +85,7 @@ impl Table {
         }
     }
 
-    /// Adds a value under a key, which may have dots.
+    /// Adds a value under a key, which may be dotted.
     pub(super) fn insert(&mut self, path: &[String], value: TomlValue) -> Put<()> {
         let Some((last, before)) = path.split_last() else {
             return Ok(());
