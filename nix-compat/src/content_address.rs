@@ -39,6 +39,10 @@ impl ContentAddressMethod {
     }
 
     /// Splits the output type of a `.drv` file, such as `r:sha256`, into method and algorithm.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError::UnknownAlgo`].
     pub fn split_prefixed(text: &str) -> Result<(Self, HashAlgo), HashError> {
         let (method, algo) = if let Some(algo) = text.strip_prefix("r:") {
             (Self::NixArchive, algo)

@@ -11,7 +11,7 @@
 //! use nix_compat::derivation::DerivationBuilder;
 //! use nix_compat::store_path::StoreDir;
 //!
-//! let dir = StoreDir::default(); // /nix/store; any absolute directory will do
+//! let dir = StoreDir::default(); // /nix/store; any absolute directory is possible
 //! let greeting = DerivationBuilder::new("greeting", "x86_64-linux", "/bin/sh")
 //!     .args(["-c", "echo hello > $out"])
 //!     .instantiate(&dir)?;

@@ -92,6 +92,10 @@ fn encode_group(group: &[u8; GROUP]) -> [u8; GROUP_DIGITS] {
 }
 
 /// Decodes exactly `N` bytes.
+///
+/// # Errors
+///
+/// [`DecodeError`], if the text is not the encoding of `N` bytes.
 pub fn decode<const N: usize>(text: impl AsRef<[u8]>) -> Result<[u8; N], DecodeError> {
     let text = text.as_ref();
     if text.len() != encoded_len(N) {
@@ -166,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_encodes_to_itself(text in "[0-9a-z]{13}") {
+        fn decoded_text_encodes_to_itself(text in "[0-9a-z]{13}") {
             if let Ok(bytes) = decode::<8>(&text) {
                 prop_assert_eq!(encode(&bytes), text);
             }

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_or_signature() {
+    fn invalid_keys_and_signatures_are_rejected() {
         let short = BASE64.encode(&[1; 31]);
         for (text, error) in [
             ("", SignatureError::MissingColon),

@@ -356,7 +356,7 @@ fn json_is_what_real_nix_shows() {
 }
 
 #[test]
-fn what_json_cannot_say_is_an_error() {
+fn derivations_without_a_json_form() {
     let dir = StoreDir::default();
     let latin1 = builder("latin1").env("umlaut", &b"\xfc"[..]);
     let latin1 = latin1.instantiate(&dir).unwrap();

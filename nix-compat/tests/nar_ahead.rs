@@ -118,7 +118,7 @@ fn the_first_that_cannot_be_archived_is_named() {
 }
 
 #[test]
-fn what_vanishes_or_changes_is_named() {
+fn errors_name_files_that_vanish_or_change() {
     let last = "6/6/f9";
     for remove in [true, false] {
         let folder = tempfile::tempdir().unwrap();

@@ -62,7 +62,7 @@ fn executable_is_what_the_owner_may_execute() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named() {
+fn errors_name_files_that_cannot_be_packed() {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
     fs::create_dir_all(tree.join("a")).unwrap();
@@ -145,7 +145,7 @@ fn files_that_grow_or_shrink_are_named() {
 }
 
 #[test]
-fn a_writer_that_fails_is_told_from_a_file_that_does() {
+fn write_errors_differ_from_file_errors() {
     struct Broken;
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -315,7 +315,7 @@ fn canonical_metadata() {
 }
 
 #[test]
-fn what_fails_is_removed_even_if_canonical() {
+fn failed_restores_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("dest");
     let raw = Raw::new().directory().entry("dir").directory();

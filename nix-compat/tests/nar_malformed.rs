@@ -428,7 +428,7 @@ fn a_parser_that_failed_stays_failed() {
 }
 
 #[test]
-fn what_an_encoder_refuses_a_parser_refuses() {
+fn encoder_and_parser_reject_the_same_archives() {
     // One function checks names; this tests that reader and writer both call it.
     for bad in ["", ".", "..", "a/b", "a\0"] {
         let mut encoder = Encoder::new();

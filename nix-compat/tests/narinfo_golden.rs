@@ -132,13 +132,13 @@ fn our_signatures_are_those_of_nix() {
     unsigned.signatures.clear();
     for key in &secret {
         unsigned.sign(&dir, key);
-        unsigned.sign(&dir, key); // once is enough
+        unsigned.sign(&dir, key); // a second call has no effect
     }
     assert_eq!(unsigned, infos["top-1.0+x"]);
 }
 
 #[test]
-fn whatever_is_signed_cannot_be_changed() {
+fn changes_of_signed_fields_are_detected() {
     let dir = StoreDir::default();
     let (_, public) = keys();
     let (_, infos) = infos();

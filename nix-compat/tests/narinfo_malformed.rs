@@ -101,7 +101,7 @@ fn missing_fields() {
 }
 
 #[test]
-fn what_is_not_said() {
+fn absent_fields() {
     let narinfo = parse(&without("Compression")).unwrap();
     assert_eq!(narinfo.compression, Compression::Bzip2);
     let narinfo = parse(&with("Deriver", "unknown-deriver")).unwrap();

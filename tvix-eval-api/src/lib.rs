@@ -60,14 +60,14 @@
 //!     .import("packages", [(&lock, ["out"])], |outputs| {
 //!         let path = outputs[0].local_path.clone();
 //!         let _ = std::fs::read(&path).map_err(|source| EvalError::Read { path, source })?;
-//!         Ok(Evaluated::new()) // what the file says
+//!         Ok(Evaluated::new()) // depends on the contents of the file
 //!     });
 //!
 //! let mut events = evaluator.evaluate(EvalRequest::attrs(["packages", "hello"])).await?;
 //! let (mut roots, mut failed) = (Vec::new(), Vec::new());
 //! while let Some(event) = events.next().await {
 //!     match event {
-//!         Ok(EvalEvent::Realise(realise)) => drop(realise), // or build, then realise.reply.answer(..)
+//!         Ok(EvalEvent::Realise(realise)) => drop(realise), // or build, and call realise.reply.answer(..)
 //!         Ok(EvalEvent::Root(root)) => roots.push(root.name),
 //!         Ok(_) => {}
 //!         Err(error) => failed.push(error.attr_path().unwrap_or_default().to_owned()),

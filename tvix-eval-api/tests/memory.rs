@@ -104,7 +104,7 @@ async fn sources_come_before_their_users() {
 }
 
 #[tokio::test]
-async fn a_missing_input_fails_whatever_needs_it_and_nothing_else() {
+async fn a_missing_input_fails_its_dependents_only() {
     let lost = made(builder("lost"));
     let user = made(builder("user").input(&lost, "out"));
     let above = made(builder("above").input(&user, "out"));

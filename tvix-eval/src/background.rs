@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of threads. Fetches wait for the network, not for processors.
-const MOST_WORKERS: usize = 16;
+const MAX_WORKERS: usize = 16;
 
 /// Blocking work. It stores its result in a place that it shares with the evaluation.
 pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
@@ -55,7 +55,7 @@ impl Pool {
             done();
         });
         let mut state = lock(&self.0);
-        if state.workers < MOST_WORKERS {
+        if state.workers < MAX_WORKERS {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("nix-fetch".to_owned());
             match thread.spawn(move || run(&shared)) {
@@ -102,15 +102,15 @@ mod tests {
     fn panics_are_answered_and_no_more_threads_than_allowed() {
         let pool = Pool::default();
         let (sender, receiver) = mpsc::channel();
-        for number in 0..3 * MOST_WORKERS {
+        for number in 0..3 * MAX_WORKERS {
             let sender = sender.clone();
             let work = move |_: &Cancel| assert!(number != 1, "a test panics on purpose");
             let done = move || sender.send(number).unwrap();
             pool.submit(Box::new(work), Cancel::default(), done)
                 .unwrap();
-            assert!(lock(&pool.0).workers <= MOST_WORKERS);
+            assert!(lock(&pool.0).workers <= MAX_WORKERS);
         }
         drop(sender);
-        assert_eq!(receiver.iter().count(), 3 * MOST_WORKERS);
+        assert_eq!(receiver.iter().count(), 3 * MAX_WORKERS);
     }
 }

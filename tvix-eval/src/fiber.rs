@@ -30,7 +30,7 @@ const STACK_MAX: usize = 256 << 20;
 const STACK_RESERVE: usize = 256 << 10;
 
 /// Maximum number of suspended fibers. More would approach the kernel's limit of memory mappings.
-const MOST_FIBERS: usize = 16_000;
+const MAX_FIBERS: usize = 16_000;
 
 type Fiber = Coroutine<(), (), (), DefaultStack>;
 
@@ -144,7 +144,7 @@ impl<'h> Interp<'h> {
             let number = match ready {
                 Some(number) => number,
                 None => {
-                    let job = if live.len() < MOST_FIBERS {
+                    let job = if live.len() < MAX_FIBERS {
                         jobs.next()
                     } else {
                         None

@@ -41,7 +41,8 @@ impl FileKind {
 /// # Contract
 ///
 /// Files must not change during an evaluation, because each is parsed once. Methods are called on
-/// the evaluation's own thread and may block.
+/// the evaluation's own thread and may block. Their errors become errors of the evaluation, of kind
+/// [`ErrorKind::Io`](crate::error::ErrorKind::Io).
 pub trait Files {
     /// The bytes of a regular file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;

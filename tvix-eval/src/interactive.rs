@@ -331,8 +331,8 @@ impl<'h> Interp<'h> {
         Ok(attr.map(|attr| (self.display(*name), attr.pos)))
     }
 
-    /// The text of the documentation comment directly before a position or, with `named`, before the
-    /// name of the definition that has its value there.
+    /// The text of the documentation comment directly before a position or, with `named`, before
+    /// the name of the definition that has its value there.
     fn comment_before(&self, pos: Pos, named: bool) -> Option<String> {
         let place = self.sources.place(pos)?;
         let rest = self.sources.rest(pos)?;
@@ -425,7 +425,7 @@ mod tests {
     use crate::world::{Settings, World};
 
     #[test]
-    fn what_a_text_is() {
+    fn kinds_of_input() {
         let heap = Bump::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));

@@ -284,7 +284,7 @@ impl<'h> Lambda<'h> {
     }
 
     /// The function with the body `body`: this one or one nested in its scope.
-    pub(crate) fn whose_body(&self, body: &Expr<'h>) -> &Self {
+    pub(crate) fn function_with_body(&self, body: &Expr<'h>) -> &Self {
         let mut lambda = self;
         while !std::ptr::eq(&lambda.body, body)
             && let Expr::Lambda(next) = &lambda.body

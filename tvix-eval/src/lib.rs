@@ -42,7 +42,8 @@
 //!
 //! # Limits
 //!
-//! Limits apply to untrusted expressions; [`NixEvaluator::cancelled_by`] cancels evaluations.
+//! Set limits to evaluate untrusted expressions. [`NixEvaluator::cancelled_by`] takes a flag that
+//! cancels evaluations.
 //!
 //! ```
 //! # use tvix_eval::{Limits, NixEvaluator};

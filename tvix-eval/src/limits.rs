@@ -10,15 +10,16 @@ use crate::interp::{Interp, MAX_CALL_DEPTH};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Maximum duration, including the time in which it waits for builds.
+    /// Maximum duration, including the time in which it waits for builds (default: none).
     pub time: Option<Duration>,
-    /// Maximum size of the heap in bytes [4 GiB]. There is no garbage collection: a complete
-    /// nixpkgs of 2016 takes 0.7 GiB.
+    /// Maximum size of the heap in bytes (default: 4 GiB). There is no garbage collection: a
+    /// complete nixpkgs of 2016 takes 0.7 GiB.
     pub memory: Option<usize>,
-    /// Maximum size of a string, list or set in bytes, including the memory allocated for it [256
-    /// MiB]. Values that double in a loop exceed this limit long before the limit of the heap.
+    /// Maximum size of a string, list or set in bytes, including the memory allocated for it
+    /// (default: 256 MiB). Values that double in a loop exceed this limit long before the limit of
+    /// the heap.
     pub value: Option<usize>,
-    /// Maximum nesting depth of calls.
+    /// Maximum nesting depth of calls (default: 10,000).
     pub depth: u32,
 }
 
@@ -68,14 +69,14 @@ impl Limits {
 const LARGE: usize = 64 << 10;
 
 /// Number of calls between two periodic checks of the limits.
-pub(crate) const CALLS_PER_LOOK: u32 = 1000;
+pub(crate) const CALLS_PER_CHECK: u32 = 1000;
 
 impl Interp<'_> {
     /// Fails if a limit is exceeded or the evaluation is cancelled.
     #[cold]
     #[inline(never)]
-    pub(crate) fn look_around(&self) -> Result<()> {
-        self.calls_left.set(CALLS_PER_LOOK);
+    pub(crate) fn check_limits(&self) -> Result<()> {
+        self.calls_left.set(CALLS_PER_CHECK);
         if self.world.host.is_cancelled() {
             return Err(self.again(cancelled()));
         }

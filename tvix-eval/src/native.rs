@@ -49,7 +49,8 @@ impl Native {
     }
 
     /// A builtin with one argument, which is evaluated deeply and deserialised from the form of
-    /// `toJSON`. The result is converted to a value as by `fromJSON`.
+    /// `toJSON`. The result is converted to a value as by `fromJSON`. An `Err` is the message of an
+    /// evaluation error.
     pub fn of<A, R, F>(name: impl Into<Arc<str>>, function: F) -> Self
     where
         A: DeserializeOwned,

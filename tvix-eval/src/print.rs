@@ -13,21 +13,21 @@ use crate::value::{ContextElement, Ref, Value};
 
 /// How much of a value to show.
 #[derive(Clone, Copy)]
-struct Most {
+struct ShowLimits {
     depth: u32,
     items: usize,
     string: usize,
 }
 
 /// In errors.
-const IN_ERRORS: Most = Most {
+const IN_ERRORS: ShowLimits = ShowLimits {
     depth: 10,
     items: 10,
     string: 1024,
 };
 
 /// In `builtins.trace`: everything.
-const IN_TRACES: Most = Most {
+const IN_TRACES: ShowLimits = ShowLimits {
     depth: u32::MAX,
     items: usize::MAX,
     string: usize::MAX,
@@ -36,7 +36,7 @@ const IN_TRACES: Most = Most {
 /// The state of showing a value.
 struct Shown {
     out: Vec<u8>,
-    most: Most,
+    most: ShowLimits,
     seen: HashSet<usize>,
     /// Number of list items shown so far.
     items: usize,
@@ -63,7 +63,7 @@ impl<'h> Interp<'h> {
         self.shown(cell.get(), identity, IN_TRACES)
     }
 
-    fn shown(&self, value: Value<'h>, identity: usize, most: Most) -> Result<String> {
+    fn shown(&self, value: Value<'h>, identity: usize, most: ShowLimits) -> Result<String> {
         let mut shown = Shown {
             out: Vec::new(),
             most,

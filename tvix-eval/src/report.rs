@@ -9,10 +9,10 @@ use crate::print::origin;
 use crate::source::{Origin, Pos, lines};
 
 /// Maximum number of frames in a shortened trace; frames with a position count twice.
-const MOST_SHOWN: usize = 4;
+const MAX_SHOWN: usize = 4;
 
 /// Maximum number of repeated frames that are shown; further ones are only counted.
-const MOST_REPEATED: usize = 5;
+const MAX_REPEATED: usize = 5;
 
 impl Interp<'_> {
     /// An error as printed by C++ Nix, without colours and without final newline.
@@ -52,7 +52,7 @@ impl Interp<'_> {
         let mut shown = 0;
         let mut truncated = false;
         for frame in error.trace.iter().rev() {
-            truncated |= shown >= MOST_SHOWN && !self.show_trace.get();
+            truncated |= shown >= MAX_SHOWN && !self.show_trace.get();
             if truncated && !frame.always {
                 continue;
             }
@@ -76,7 +76,7 @@ impl Interp<'_> {
         again: &mut Vec<&'e Frame>,
         seen: &mut HashSet<(Pos, &'e str)>,
     ) {
-        if again.len() <= MOST_REPEATED {
+        if again.len() <= MAX_REPEATED {
             for frame in again.iter() {
                 self.render_frame(out, frame);
             }

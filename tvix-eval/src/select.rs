@@ -17,14 +17,14 @@ use crate::source::Pos;
 use crate::value::{Apply, Attrs, Ref, Value};
 
 /// Why an attribute path does not lead to a value.
-pub(crate) enum Unselected {
+pub(crate) enum SelectError {
     /// The attribute or element does not exist.
     NotFound(Box<Error>),
     /// Evaluation failed on the way.
     Failed(Box<Error>),
 }
 
-impl From<Box<Error>> for Unselected {
+impl From<Box<Error>> for SelectError {
     fn from(error: Box<Error>) -> Self {
         Self::Failed(error)
     }
@@ -98,7 +98,7 @@ impl<'h> Selector<'h> {
     pub fn select(&self, interp: &Interp<'h>, start: Ref<'h>, path: &str) -> Result<Ref<'h>> {
         self.try_select(interp, start, path)
             .map_err(|error| match error {
-                Unselected::NotFound(error) | Unselected::Failed(error) => error,
+                SelectError::NotFound(error) | SelectError::Failed(error) => error,
             })
     }
 
@@ -107,7 +107,7 @@ impl<'h> Selector<'h> {
         interp: &Interp<'h>,
         start: Ref<'h>,
         path: &str,
-    ) -> std::result::Result<Ref<'h>, Unselected> {
+    ) -> std::result::Result<Ref<'h>, SelectError> {
         let mut cell = start;
         for part in parts(path)? {
             cell = self.called(interp, cell)?;
@@ -117,7 +117,7 @@ impl<'h> Selector<'h> {
                 let message = format!(
                     "the expression selected by the selection path '{path}' should be {wanted} but is {shown}"
                 );
-                Unselected::Failed(Error::new(ErrorKind::Type, message))
+                SelectError::Failed(Error::new(ErrorKind::Type, message))
             };
             cell = match (part.parse::<u32>(), value) {
                 (Ok(index), Value::List(list)) => match list.items.get(index as usize) {
@@ -126,7 +126,7 @@ impl<'h> Selector<'h> {
                         let message = format!(
                             "list index {index} in selection path '{path}' is out of range"
                         );
-                        return Err(Unselected::NotFound(Error::new(
+                        return Err(SelectError::NotFound(Error::new(
                             ErrorKind::Missing,
                             message,
                         )));
@@ -145,7 +145,7 @@ impl<'h> Selector<'h> {
                             let message =
                                 format!("attribute '{part}' in selection path '{path}' not found");
                             let known = attrs.entries.iter().map(|attr| attr.name);
-                            return Err(Unselected::NotFound(
+                            return Err(SelectError::NotFound(
                                 Error::new(ErrorKind::Missing, message)
                                     .suggesting(interp.suggest(name, known)),
                             ));

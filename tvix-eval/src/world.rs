@@ -31,13 +31,13 @@ pub struct Settings {
     /// Root of the local store, below which `store_dir` is read, if store paths are not at
     /// [`Settings::store_dir`] on this file system.
     pub store_root: Option<PathBuf>,
-    /// `builtins.currentSystem`.
+    /// `builtins.currentSystem` (default: the system of this machine).
     pub system: String,
     /// Search path entries: prefix, which may be empty, and path or URL.
     pub search_path: Vec<(String, String)>,
     /// Pure evaluation: hides the environment, the time, the search path, and all files except
     /// those that evaluation itself has copied, fetched or had built. Fetches must be locked by a
-    /// hash or commit.
+    /// hash or commit (default: false).
     pub pure: bool,
     /// Restricted evaluation, if not `None`: only these directories, the search path, and paths
     /// that evaluation itself has copied, fetched or had built are readable. The environment is
@@ -45,20 +45,21 @@ pub struct Settings {
     pub allowed_paths: Option<Vec<PathBuf>>,
     /// URIs that may be fetched, or prefixes of them, if `allowed_paths` is set.
     pub allowed_uris: Vec<String>,
-    /// Whether the store is read-only. `builtins.storePath` then accepts paths that are not valid.
+    /// Whether the store is read-only (default: true). `builtins.storePath` then accepts paths that
+    /// are not valid.
     pub read_only: bool,
-    /// Whether import from derivation is allowed.
+    /// Whether import from derivation is allowed (default: true).
     pub import_from_derivation: bool,
-    /// Home directory, for paths that start with `~`.
+    /// Home directory, for paths that start with `~` (default: the user's).
     pub home: Option<PathBuf>,
-    /// `builtins.currentTime`, in seconds since 1970.
+    /// `builtins.currentTime`, in seconds since 1970 (default: the current time).
     pub time: i64,
-    /// Whether `traceVerbose` prints.
+    /// Whether `traceVerbose` prints (default: false).
     pub trace_verbose: bool,
-    /// Whether `warn` is an error.
+    /// Whether `warn` is an error (default: false).
     pub abort_on_warn: bool,
-    /// Whether errors show complete traces, including every function call. Calls in tail position
-    /// then take memory.
+    /// Whether errors show complete traces, including every function call (default: false). Calls
+    /// in tail position then take memory.
     pub show_trace: bool,
     /// Limits of the evaluation.
     pub limits: Limits,
@@ -115,7 +116,7 @@ pub struct World<'h> {
     /// Original locations of copied store paths.
     pub(crate) copied_from: RefCell<FxHashMap<Vec<u8>, Vec<u8>>>,
     /// For each store object, files at its original location that a filter has excluded.
-    pub(crate) left_out: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
+    pub(crate) excluded: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
     /// Sources that were reported to the host.
     pub(crate) offered: RefCell<FxHashSet<StorePath>>,
     /// Looks up other store paths.
@@ -159,7 +160,7 @@ impl<'h> World<'h> {
             realised: RefCell::default(),
             outputs: RefCell::default(),
             copied_from: RefCell::default(),
-            left_out: RefCell::default(),
+            excluded: RefCell::default(),
             offered: RefCell::default(),
             valid_paths: None,
             references: RefCell::default(),

@@ -29,7 +29,7 @@ fn eval(text: &str) -> Result<Value, String> {
 }
 
 #[test]
-fn what_is_left_out_is_not_seen() {
+fn excluded_files_are_not_visible() {
     let seen = eval(
         "{
           whole = builtins.readDir filtered;
@@ -61,7 +61,7 @@ fn what_is_left_out_is_not_seen() {
 /// A copy of a filtered source, or of a part of it, equals a copy from a store without the excluded
 /// files.
 #[test]
-fn what_is_left_out_is_not_copied_on() {
+fn excluded_files_are_not_copied() {
     let same = eval(
         "let
           again = path: filter: builtins.path { inherit path filter; name = \"x\"; };

@@ -53,13 +53,13 @@ fn recorded() -> Vec<(String, Case, Outcome)> {
 
 /// The lines of the file in which C++ Nix defines `derivation` are neither recorded nor printed.
 #[test]
-fn lines_of_internal_files_are_left_out() {
+fn lines_of_internal_files_are_omitted() {
     let shown = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n            2| a\n            3| b\n             | ^\n            4| c\n\n       at «string»:1:1:\n            1| d";
     let kept = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n\n       at «string»:1:1:\n            1| d";
     assert_eq!(cases::without_internal_lines(shown), kept);
     for (topic, case, theirs) in recorded() {
-        let kept = cases::without_internal_lines(&theirs.told);
-        assert_eq!(theirs.told, kept, "{}", key(&topic, &case));
+        let kept = cases::without_internal_lines(&theirs.messages);
+        assert_eq!(theirs.messages, kept, "{}", key(&topic, &case));
     }
 }
 
@@ -70,7 +70,7 @@ fn compare(what: &str, view: fn(&Outcome) -> String) {
     for (topic, case, theirs) in &all {
         let ours = ours::evaluate(case);
         // C++ Nix did not terminate; the test is that this evaluator does.
-        if theirs.value.is_none() && theirs.told.is_empty() {
+        if theirs.value.is_none() && theirs.messages.is_empty() {
             continue;
         }
         let key = key(topic, case);
@@ -99,7 +99,7 @@ fn results() {
         match (&outcome.value, outcome.failure()) {
             (Some(value), _) => value.clone(),
             (None, Some(failure)) => failure,
-            (None, None) => outcome.told.clone(),
+            (None, None) => outcome.messages.clone(),
         }
     });
 }
@@ -107,5 +107,5 @@ fn results() {
 /// All output: traces and warnings, and errors with traces.
 #[test]
 fn printed() {
-    compare("messages", |outcome| outcome.told.clone());
+    compare("messages", |outcome| outcome.messages.clone());
 }

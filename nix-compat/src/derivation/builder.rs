@@ -273,6 +273,10 @@ impl DerivationBuilder {
 
     /// Computes the paths. The result equals the derivation that C++ Nix instantiates from the same
     /// attributes.
+    ///
+    /// # Errors
+    ///
+    /// [`InstantiateError`], also for invalid arguments of earlier calls.
     pub fn instantiate(mut self, dir: &StoreDir) -> Result<Instantiated, InstantiateError> {
         if let Some(error) = self.error.take() {
             return Err(error);

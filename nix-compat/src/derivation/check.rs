@@ -79,8 +79,12 @@ impl Derivation {
     /// Checks that every output path is the path that this derivation determines. This keeps anyone
     /// from passing off other contents as an output of another derivation.
     ///
-    /// `input` returns the hash modulo fixed outputs of each input. The environment of a derivation
-    /// with structured attributes is not checked.
+    /// The environment variables named after outputs must hold their paths. With structured
+    /// attributes they may be absent. `input` returns the hash modulo fixed outputs of each input.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputPathError`] for the first violation.
     pub fn check_output_paths(
         &self,
         dir: &StoreDir,

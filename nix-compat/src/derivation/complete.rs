@@ -42,6 +42,10 @@ impl Derivation {
     /// `input` returns the hash modulo fixed outputs of each input. Each serialised section is
     /// written and hashed once, so this is cheaper than [`Derivation::path`] followed by
     /// [`Derivation::hash_modulo`].
+    ///
+    /// # Errors
+    ///
+    /// [`CompleteError`]. The derivation may have been changed partially then.
     pub fn complete(
         &mut self,
         dir: &StoreDir,

@@ -54,11 +54,19 @@ pub struct Derivation {
 
 impl Derivation {
     /// The store path of the `.drv` file: the path of a text that refers to all inputs.
+    ///
+    /// # Errors
+    ///
+    /// If the name with `.drv` appended is not valid in a store path.
     pub fn path(&self, dir: &StoreDir) -> Result<StorePath, NameError> {
         Ok(self.path_and_aterm(dir)?.0)
     }
 
     /// The store path of the `.drv` file and its contents. Serialises the derivation once.
+    ///
+    /// # Errors
+    ///
+    /// If the name with `.drv` appended is not valid in a store path.
     pub fn path_and_aterm(&self, dir: &StoreDir) -> Result<(StorePath, Vec<u8>), NameError> {
         let name: StorePathName = format!("{}{DRV_SUFFIX}", self.name).parse()?;
         let contents = self.to_aterm(dir);

@@ -31,6 +31,10 @@ pub struct MissingInput(pub StorePath);
 impl Derivation {
     /// The hash of this derivation as an input of others. `input` returns the hash of each of its
     /// own inputs.
+    ///
+    /// # Errors
+    ///
+    /// If `input` returns `None` for an input derivation.
     pub fn hash_modulo(
         &self,
         dir: &StoreDir,
@@ -41,6 +45,10 @@ impl Derivation {
 
     /// The hash from which the output paths of this derivation are computed, and which identifies
     /// its realisations: [`Derivation::hash_modulo`] with the output paths blanked out.
+    ///
+    /// # Errors
+    ///
+    /// If `input` returns `None` for an input derivation.
     pub fn masked_hash_modulo(
         &self,
         dir: &StoreDir,

@@ -35,6 +35,10 @@ impl Derivation {
     ///
     /// Derivations that differ only in the way their inputs were built resolve to the same
     /// derivation. This is the early cutoff of rebuilds (Nix RFC 62).
+    ///
+    /// # Errors
+    ///
+    /// If `built` returns `None` for an output, or if a name is not valid in a store path.
     pub fn resolve(
         &self,
         dir: &StoreDir,

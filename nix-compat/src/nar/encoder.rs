@@ -27,7 +27,8 @@ use super::rules::{self, Trail};
 /// # Ok::<(), nix_compat::nar::NarError>(())
 /// ```
 ///
-/// A failed call appends nothing and changes nothing: the caller may continue with a valid call.
+/// Calls fail with [`NarError::Unwritable`] if they do not follow the grammar of [`Event`]. A
+/// failed call appends nothing and changes nothing: the caller may continue with a valid call.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     trail: Trail,

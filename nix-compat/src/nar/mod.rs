@@ -32,7 +32,7 @@
 //!         assert_eq!(name, "greeting");
 //!     }
 //! }
-//! reader.finish()?; // nothing may follow
+//! reader.finish()?; // fails if bytes follow the archive
 //! # Ok::<(), nix_compat::nar::NarError>(())
 //! ```
 

@@ -151,6 +151,10 @@ impl NixHash {
     }
 
     /// Parses `sha256:…` in any encoding.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`], if the text does not name an algorithm, or if its digits are invalid.
     pub fn parse_prefixed(text: &str) -> Result<Self, HashError> {
         let (algo, digits) = text
             .split_once(':')
@@ -160,6 +164,11 @@ impl NixHash {
 
     /// Parses every form that Nix accepts for `outputHash`: SRI, `algo:digits` or, if `algo` is
     /// given, digits alone.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`], if neither the text nor `algo` names an algorithm, if they disagree, or if
+    /// the digits are invalid.
     pub fn parse_any(text: &str, algo: Option<HashAlgo>) -> Result<Self, HashError> {
         let split = text.split_once(':').or_else(|| text.split_once('-'));
         let Some((name, digits)) = split else {
@@ -179,6 +188,10 @@ impl NixHash {
 
     /// Parses SRI, `sha256-<base-64>`, and no other form. As in C++ Nix, padding is optional (many
     /// nixpkgs omit it), and text after the padding is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`].
     pub fn parse_sri(text: &str) -> Result<Self, HashError> {
         let (algo, digits) = text
             .split_once('-')
@@ -204,6 +217,10 @@ impl NixHash {
     }
 
     /// Parses digits without an algorithm; their number determines the encoding.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError::WrongLength`] and [`HashError::InvalidDigits`].
     pub fn parse_digits(digits: &str, algo: HashAlgo) -> Result<Self, HashError> {
         let len = algo.digest_len();
         let base64_len = BASE64.encode_len(len);

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed() {
+    fn signed_text() {
         assert_eq!(
             by_path().fingerprint(),
             format!(
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_realisation_of_an_output() {
+    fn invalid_realisations_are_rejected() {
         let (path, hash) = (by_path(), by_hash());
         let key = |drv: &str| json!({ "drvPath": drv, "outputName": "foo" });
         let value = json!({ "outPath": OUT });

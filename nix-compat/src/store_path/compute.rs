@@ -128,6 +128,10 @@ pub fn fixed_output_path(
 
 /// The name of an output's store path: the derivation's name, with `-<output>` appended unless the
 /// output is `out`.
+///
+/// # Errors
+///
+/// If the resulting name is too long.
 pub fn output_path_name(
     derivation: &StorePathName,
     output: &OutputName,
@@ -140,6 +144,10 @@ pub fn output_path_name(
 
 /// The store path of an input-addressed output. `hash_modulo` is the derivation's hash modulo fixed
 /// outputs.
+///
+/// # Errors
+///
+/// If the resulting name is too long.
 pub fn output_path(
     dir: &StoreDir,
     derivation: &StorePathName,

@@ -28,6 +28,10 @@ pub struct StoreDirError(String);
 
 impl StoreDir {
     /// Validates `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreDirError`], if `dir` is not such a path.
     pub fn new(dir: &str) -> Result<Self, StoreDirError> {
         let canonical = dir.strip_prefix('/').is_some_and(|components| {
             components
@@ -62,6 +66,10 @@ impl StoreDir {
 
     /// Parses a store path or a path below one. Returns the store path and the remainder after its
     /// slash.
+    ///
+    /// # Errors
+    ///
+    /// [`StorePathError`], if the path is not below a valid store path of this directory.
     pub fn parse_below<'p>(
         &self,
         path: &'p (impl AsRef<[u8]> + ?Sized),

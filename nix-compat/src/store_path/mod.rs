@@ -82,6 +82,10 @@ impl StorePath {
     }
 
     /// Parses `<hash part>-<name>`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorePathError`].
     pub fn from_base_name(text: impl AsRef<[u8]>) -> Result<Self, StorePathError> {
         let text = text.as_ref();
         let shown = || String::from_utf8_lossy(text).into_owned();

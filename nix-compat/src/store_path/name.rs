@@ -47,6 +47,10 @@ pub enum NameError {
 
 impl StorePathName {
     /// Validates `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] for the first violation.
     pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);

@@ -1,5 +1,5 @@
 //! The checks of the fuzz targets for formats, on corpora and on mutated inputs: deterministic,
-//! TVIX_FUZZ_RUNS runs per target [2,000].
+//! TVIX_FUZZ_RUNS runs per target (default: 2,000).
 //!
 //! `fuzz/` runs the same checks with a coverage-guided fuzzer. Its findings are kept in
 //! `corpus/<target>/` here, as regression tests.

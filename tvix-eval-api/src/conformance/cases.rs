@@ -36,7 +36,7 @@ pub(super) const ALL: &[Case] = &{
         inputs_before_dependents,
         long_chains,
         all_outputs_or_those_asked_for,
-        what_was_asked_for_and_nothing_else,
+        only_requested_attributes_are_yielded,
         one_unknown_name_stops_no_other,
         evaluations_at_once,
         dropped_streams_end,
@@ -134,7 +134,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> Outcome {
     Ok(())
 }
 
-async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> Outcome {
+async fn only_requested_attributes_are_yielded(factory: Factory<'_>) -> Outcome {
     let graph = diamond()?;
     let left = graph.derivations[1].path.clone();
     let subject = factory(graph);

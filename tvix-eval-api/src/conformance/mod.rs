@@ -10,11 +10,11 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! // An evaluator that never says anything breaks the contract.
+//! // An evaluator without events violates the contract.
 //! let factory = |_graph| Subject::new(StreamEvaluator::new(|_| futures::stream::empty()));
 //! let report = conformance::run_all(factory, Capabilities::default()).await;
 //! assert!(!report.is_ok());
-//! // In a test of one's own: report.assert_all();
+//! // In a real test: report.assert_all();
 //! # }
 //! ```
 //!

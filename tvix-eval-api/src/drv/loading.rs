@@ -392,7 +392,7 @@ mod tests {
     use nix_compat::store_path::StoreDir;
 
     #[tokio::test]
-    async fn what_depends_on_itself_ends() {
+    async fn dependency_cycles_are_errors() {
         let dir = StoreDir::default();
         let path = |digit: u8| StorePath::new([digit; 20], "forged.drv".parse().unwrap());
         let wanted = dir.display(&path(0)).to_string();

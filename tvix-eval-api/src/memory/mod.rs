@@ -64,7 +64,7 @@ pub use generator::StreamEvaluator;
 /// let mut roots = Vec::new();
 /// while let Some(event) = events.next().await {
 ///     match event? {
-///         // Somebody has to build it.
+///         // The caller builds it.
 ///         EvalEvent::Realise(realise) => {
 ///             let file = tempfile::NamedTempFile::new()?;
 ///             std::fs::write(&file, "one two")?;

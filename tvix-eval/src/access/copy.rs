@@ -109,13 +109,13 @@ impl<'h> Interp<'h> {
         self.kind(resolved)?;
         let local = self.local(resolved);
         let all = (!self.is_confined() || self.may_read_all(resolved))
-            && !self.is_partly_left_out(resolved);
+            && !self.has_excluded_files(resolved);
         let made = self.made(resolved);
         let on_disk = match made {
             None if all => self.world.files.on_disk(paths::to_os(&local)),
             _ => None,
         };
-        let mut left_out = Vec::new();
+        let mut excluded = Vec::new();
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
                 let bytes = self.read_file(resolved)?;
@@ -128,7 +128,7 @@ impl<'h> Interp<'h> {
             }
             // Such a file is mostly a patch, for which a thread and buffers would be wasted.
             (_, None, Some(disk)) if self.is_small_file(resolved)? => {
-                let (hash, _) = self.hash_kept(resolved, None, &mut left_out)?;
+                let (hash, _) = self.hash_kept(resolved, None, &mut excluded)?;
                 (hash, SourceContent::Tree(disk))
             }
             (_, None, Some(disk)) => {
@@ -136,7 +136,7 @@ impl<'h> Interp<'h> {
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
-            (_, keep, _) => self.hash_kept(resolved, keep, &mut left_out)?,
+            (_, keep, _) => self.hash_kept(resolved, keep, &mut excluded)?,
         };
         let store_path = self.source_path(name, method, hash, &references)?;
         if let Some((expected, given)) = expected
@@ -156,7 +156,7 @@ impl<'h> Interp<'h> {
             let mut texts = self.world.texts.borrow_mut();
             texts.insert(store_path.clone(), self.heap.alloc_slice_copy(&made));
         } else if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
-            self.leave_out(entry.key(), resolved, &left_out);
+            self.exclude(entry.key(), resolved, &excluded);
             entry.insert(local);
         }
         self.offer(SourceAddition {
@@ -245,12 +245,12 @@ impl<'h> Interp<'h> {
     }
 
     /// The hash of the included files of a tree, which are read through [`crate::files::Files`].
-    /// Excluded files are added to `left_out`.
+    /// Excluded files are added to `excluded`.
     fn hash_kept(
         &self,
         root: &[u8],
         keep: Option<&mut Keep<'_>>,
-        left_out: &mut Vec<Vec<u8>>,
+        excluded: &mut Vec<Vec<u8>>,
     ) -> Result<(NixHash, SourceContent)> {
         let mut archive = nar::Writer::new(Vec::new());
         let mut all = |_: &[u8], _: FileKind| Ok(true);
@@ -261,7 +261,7 @@ impl<'h> Interp<'h> {
         let mut keep = |path: &[u8], kind| {
             let kept = keep(path, kind)?;
             if !kept {
-                left_out.push(path.to_vec());
+                excluded.push(path.to_vec());
             }
             Ok(kept)
         };

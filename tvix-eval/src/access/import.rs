@@ -13,7 +13,7 @@ use crate::value::{Env, Ref, Slot, Value};
 use super::Links;
 
 /// Maximum nesting depth of expressions.
-const MOST_NESTED: u32 = 10_000;
+const MAX_NESTING: u32 = 10_000;
 
 impl<'h> Interp<'h> {
     /// The cell of an imported file's value, and the path of that file.
@@ -107,7 +107,7 @@ impl<'h> Interp<'h> {
             base,
             home,
             scope,
-            depth_limit: MOST_NESTED,
+            depth_limit: MAX_NESTING,
             warn,
         }
     }
@@ -181,7 +181,7 @@ impl<'h> Interp<'h> {
             base,
             home: Home::At(b"/"),
             scope: &scope,
-            depth_limit: MOST_NESTED,
+            depth_limit: MAX_NESTING,
             warn: &|_| {},
         };
         let source = Source {

@@ -17,7 +17,7 @@ use crate::interp::Interp;
 use crate::paths;
 
 /// Maximum number of symbolic links in the resolution of a path.
-const MOST_LINKS: u32 = 1024;
+const MAX_LINKS: u32 = 1024;
 
 /// The symbolic links to resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl<'h> Interp<'h> {
                 continue;
             }
             followed += 1;
-            if followed > MOST_LINKS {
+            if followed > MAX_LINKS {
                 let message = format!("infinite symlink recursion in path '{}'", lossy(path));
                 return Err(Error::new(ErrorKind::Io, message));
             }
@@ -77,7 +77,7 @@ impl<'h> Interp<'h> {
         let mut followed = 0;
         while path != b"/" {
             followed += 1;
-            if followed >= MOST_LINKS {
+            if followed >= MAX_LINKS {
                 let message = format!(
                     "too many symbolic links encountered while traversing the path '{}'",
                     lossy(&path)
@@ -138,7 +138,7 @@ impl<'h> Interp<'h> {
         if let Some(kind) = self.world.kinds.borrow().get(path) {
             return Ok(Some(*kind));
         }
-        if self.is_left_out(path) {
+        if self.is_excluded(path) {
             return Ok(None);
         }
         if self.embedded(path).is_some() || self.made(path).is_some() {

@@ -3,9 +3,9 @@
 mod allowed;
 pub(crate) mod copy;
 mod derivation;
+mod excluded;
 mod fetch;
 mod import;
-mod left_out;
 mod links;
 mod realise;
 mod references;
@@ -81,7 +81,7 @@ impl<'h> Interp<'h> {
         if let Some(made) = self.made(path) {
             return Ok(made);
         }
-        if self.is_left_out(path) {
+        if self.is_excluded(path) {
             return Err(missing(path));
         }
         let local = self.local(path);
@@ -116,8 +116,8 @@ impl<'h> Interp<'h> {
     /// Removes entries of a directory that evaluation may not see, and files that were excluded
     /// from a source.
     fn hide_unseen(&self, directory: &[u8], entries: &mut Vec<(Vec<u8>, FileKind)>) {
-        if self.is_partly_left_out(directory) {
-            entries.retain(|(name, _)| !self.is_left_out(&join(directory, name)));
+        if self.has_excluded_files(directory) {
+            entries.retain(|(name, _)| !self.is_excluded(&join(directory, name)));
         }
         if self.is_confined() && !self.may_read_all(directory) {
             entries.retain(|(name, _)| self.is_allowed(&join(directory, name)));

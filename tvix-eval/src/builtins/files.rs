@@ -283,7 +283,7 @@ fn filter_source<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         pos,
         "while evaluating the first argument passed to builtins.filterSource",
     )?;
-    let mut added = Added::of(source);
+    let mut added = SourceArguments::of(source);
     added.filter = Some(filter);
     added.add(interp, pos)
 }
@@ -361,7 +361,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         )
         .at(pos));
     };
-    let mut added = Added::of(source);
+    let mut added = SourceArguments::of(source);
     if let Some(name) = name.filter(|name: &Vec<u8>| !name.is_empty()) {
         added.name = name;
     }
@@ -370,7 +370,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
 }
 
 /// The arguments of `path` and `filterSource`.
-struct Added<'h> {
+struct SourceArguments<'h> {
     name: Vec<u8>,
     path: Vec<u8>,
     mentions: ContextId,
@@ -379,7 +379,7 @@ struct Added<'h> {
     hash: Option<NixHash>,
 }
 
-impl<'h> Added<'h> {
+impl<'h> SourceArguments<'h> {
     fn of((path, mentions): (Vec<u8>, ContextId)) -> Self {
         let path = paths::canonical(&path);
         Self {

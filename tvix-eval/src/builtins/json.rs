@@ -16,10 +16,10 @@ pub(super) const BUILTINS: &[Def] = &[
 
 /// Maximum nesting depth of documents that are parsed. The parser does not recurse; a level takes
 /// only memory.
-const DEEPEST_READ: usize = 4_000_000;
+const MAX_READ_NESTING: usize = 4_000_000;
 
 /// Maximum nesting depth of documents that are reformatted.
-pub(super) const MOST_NESTED: usize = 10_000;
+pub(super) const MAX_NESTING: usize = 10_000;
 
 fn to_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     interp.with_buffer(|buffer| {
@@ -79,7 +79,7 @@ impl<'h> Interp<'h> {
             open: Vec::new(),
             result: Value::Null,
         };
-        match json::read(text, DEEPEST_READ, &mut sink) {
+        match json::read(text, MAX_READ_NESTING, &mut sink) {
             Ok(()) => Ok(sink.result),
             Err(error) => {
                 let message = error.to_string();

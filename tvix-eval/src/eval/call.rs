@@ -123,7 +123,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
     ) -> Result<Value<'h>> {
         self.eval(body, scope).map_err(|error| {
-            let called = lambda.whose_body(body);
+            let called = lambda.function_with_body(body);
             let name = match called.name.get() {
                 Some(name) => format!("while calling '{}'", self.display(name)),
                 None => "while calling anonymous lambda".to_owned(),

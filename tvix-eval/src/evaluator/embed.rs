@@ -82,10 +82,10 @@ pub struct Evaluation<R> {
 }
 
 /// Interval at which a host that waits for a fetch checks for cancellation.
-const LOOK: Duration = Duration::from_millis(20);
+const CANCEL_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A host without builds, with cancellation.
-struct Alone {
+struct StandaloneHost {
     cancel: Cancel,
     pool: Pool,
     /// Number of fibers that wait for background work.
@@ -94,7 +94,7 @@ struct Alone {
     receiver: mpsc::Receiver<u32>,
 }
 
-impl Alone {
+impl StandaloneHost {
     fn new(cancel: Cancel) -> Self {
         let (sender, receiver) = mpsc::channel();
         Self {
@@ -112,7 +112,7 @@ impl Alone {
     }
 }
 
-impl Host for Alone {
+impl Host for StandaloneHost {
     fn derivation(
         &self,
         path: &StorePath,
@@ -149,7 +149,7 @@ impl Host for Alone {
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
         while self.waiting.get() > 0 && !self.is_cancelled() {
-            if let Ok(fiber) = self.receiver.recv_timeout(LOOK) {
+            if let Ok(fiber) = self.receiver.recv_timeout(CANCEL_CHECK_INTERVAL) {
                 return Some(self.answered(fiber));
             }
         }
@@ -195,17 +195,26 @@ fn run<'h, R>(
 
 impl NixEvaluator {
     /// Evaluates an expression deeply, and deserialises the result from the form that
-    /// `builtins.toJSON` would write. Blocks until the result is there. Nothing is built: import
-    /// from derivation fails.
+    /// `builtins.toJSON` would write. Relative paths are relative to the current directory. Blocks
+    /// until the result is there. Nothing is built: import from derivation fails.
     ///
     /// The evaluation has a thread of its own. Do not call this in async code, for which there is
     /// [`NixEvaluator::eval_to_async`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: an evaluation error, a result of another type ([`ErrorKind::Type`]), or a
+    /// thread that cannot be started.
     pub fn eval_to<T: DeserializeOwned>(&self, text: &str) -> std::result::Result<T, Failure> {
         let text = text.to_owned();
         parsed(&self.work(move |interp| json(interp, &text))?)
     }
 
     /// Asynchronous variant of [`NixEvaluator::eval_to`]. Dropping the future ends the evaluation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NixEvaluator::eval_to`].
     pub async fn eval_to_async<T: DeserializeOwned>(
         &self,
         text: &str,
@@ -216,6 +225,10 @@ impl NixEvaluator {
 
     /// Runs `work` with an interpreter on an evaluation's thread, and blocks until it returns.
     /// Nothing is built.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the error of `work`, or a thread that cannot be started.
     pub fn work<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
@@ -229,6 +242,10 @@ impl NixEvaluator {
     }
 
     /// Asynchronous variant of [`NixEvaluator::work`]. Dropping the future ends the evaluation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NixEvaluator::work`].
     pub async fn work_async<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
@@ -244,6 +261,10 @@ impl NixEvaluator {
 
     /// Starts `work` with an interpreter on an evaluation's thread. Imports from derivation are
     /// requested through the events, as by an [`Evaluator`](tvix_eval_api::Evaluator).
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started. Errors of `work` are in [`Evaluation::result`].
     pub fn start<R, F>(&self, work: F) -> std::result::Result<Evaluation<R>, Failure>
     where
         R: Send + 'static,
@@ -273,7 +294,7 @@ impl NixEvaluator {
         let end = Arc::new(AtomicBool::new(false));
         let cancel = Cancel::new(self.cancelled.iter().chain([&end]).cloned());
         on_thread(move || {
-            let host = Alone::new(cancel);
+            let host = StandaloneHost::new(cancel);
             done(setup.work(Rc::new(host), |interp| run(interp, work)));
         })?;
         Ok(end)

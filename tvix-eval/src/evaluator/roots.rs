@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fiber::Job;
 use crate::interp::{Interp, too_deep};
 use crate::limits::cancelled;
-use crate::select::{Selector, Unselected};
+use crate::select::{SelectError, Selector};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Attrs, Ref, Value};
@@ -32,7 +32,7 @@ struct Task<'h> {
 
 enum Target<'h> {
     /// The value at a requested attribute path. The empty path stands for the complete source.
-    Asked,
+    Requested,
     /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
     /// only with `recurseForDerivations`.
     Attribute(Ref<'h>),
@@ -101,7 +101,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
     let tasks = asked.iter().enumerate().map(|(number, name)| Task {
         name: name.clone(),
         order: RootOrder::of(number),
-        target: Target::Asked,
+        target: Target::Requested,
         trail: None,
     });
     let search = Search {
@@ -127,7 +127,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
 impl<'h> Search<'h, '_> {
     fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
         let outcome = match task.target {
-            Target::Asked => self.asked(interp, task),
+            Target::Requested => self.asked(interp, task),
             Target::Attribute(cell) => self.attribute(interp, task, cell),
             Target::Element(cell) => self.search(interp, task, cell),
         };
@@ -141,8 +141,8 @@ impl<'h> Search<'h, '_> {
     fn asked(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
         match self.selector.try_select(interp, self.source, &task.name) {
             Ok(cell) => self.search(interp, task, cell),
-            Err(Unselected::NotFound(error)) => Err(Failed::NotFound(error)),
-            Err(Unselected::Failed(error)) => Err(error.into()),
+            Err(SelectError::NotFound(error)) => Err(Failed::NotFound(error)),
+            Err(SelectError::Failed(error)) => Err(error.into()),
         }
     }
 

@@ -12,7 +12,7 @@ use bumpalo::Bump;
 use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ir::{Delayed, Expr, Lambda};
-use crate::limits::CALLS_PER_LOOK;
+use crate::limits::CALLS_PER_CHECK;
 use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
@@ -33,6 +33,9 @@ const LARGEST_KEPT: usize = 1 << 20;
 /// An evaluation: the heap of its thread, interned names, and imported files.
 ///
 /// All state is shared by reference, so that builtins and suspended fibers can hold it.
+///
+/// Methods that return a [`Result`] may evaluate expressions, and fail with the
+/// [`Error`](crate::error::Error) of the evaluation.
 pub struct Interp<'h> {
     pub(crate) heap: &'h Bump,
     pub(crate) symbols: Symbols<'h>,
@@ -135,7 +138,7 @@ impl<'h> Interp<'h> {
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
-            calls_left: Cell::new(CALLS_PER_LOOK),
+            calls_left: Cell::new(CALLS_PER_CHECK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
@@ -337,7 +340,7 @@ impl<'h> Interp<'h> {
         }
         let left = self.calls_left.get();
         if left == 0 {
-            self.look_around()?;
+            self.check_limits()?;
         } else {
             self.calls_left.set(left - 1);
         }

@@ -1,4 +1,6 @@
 //! The parser: from text to [`ir`](crate::ir).
+//!
+//! All functions fail with the first [`SyntaxError`] of the text.
 
 mod attrs;
 mod error;

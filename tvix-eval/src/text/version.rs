@@ -140,7 +140,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(a: Vec<u8>, b: Vec<u8>) {
+        fn arbitrary_input_does_not_panic(a: Vec<u8>, b: Vec<u8>) {
             parse_drv_name(&a);
             let forth = compare_versions(&a, &b);
             proptest::prop_assert_eq!(forth, compare_versions(&b, &a).reverse());

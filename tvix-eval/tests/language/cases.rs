@@ -50,7 +50,7 @@ pub struct Case {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub value: Option<String>,
-    pub told: String,
+    pub messages: String,
 }
 
 impl Outcome {
@@ -59,7 +59,7 @@ impl Outcome {
         if self.value.is_some() {
             return None;
         }
-        let lines: Vec<&str> = self.told.lines().collect();
+        let lines: Vec<&str> = self.messages.lines().collect();
         let first = lines
             .iter()
             .rposition(|line| line.trim_start().starts_with("error:"))?;
@@ -74,13 +74,13 @@ impl Outcome {
 
 /// Messages without source lines of `derivation-internal.nix`, a file of C++ Nix: they are neither
 /// recorded nor printed here. The position, with line and column, is kept.
-pub fn without_internal_lines(told: &str) -> String {
+pub fn without_internal_lines(messages: &str) -> String {
     let is_position = |line: &str| {
         let position = line.trim_start().strip_prefix("at «nix-internal»/");
         position.is_some_and(|position| position.ends_with(':'))
     };
     let mut after_position = false;
-    let kept = told.split('\n').filter(|line| {
+    let kept = messages.split('\n').filter(|line| {
         if after_position && is_picture(line) {
             return false;
         }
@@ -155,10 +155,10 @@ pub fn expected(topic: &str) -> Vec<(Case, Outcome)> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines()
         .map(|line| {
-            let (mode, text, value, told): (String, String, Option<String>, String) =
+            let (mode, text, value, messages): (String, String, Option<String>, String) =
                 serde_json::from_str(line).unwrap();
             let mode = Mode::ALL.iter().find(|(_, name)| *name == mode).unwrap().0;
-            (Case { mode, text }, Outcome { value, told })
+            (Case { mode, text }, Outcome { value, messages })
         })
         .collect()
 }

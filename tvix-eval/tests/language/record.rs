@@ -26,7 +26,7 @@ fn record() {
                 None => ask(&program, &files, &case),
             };
             let line =
-                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.told]);
+                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.messages]);
             writeln!(lines, "{line}").unwrap();
         }
         let path = cases::folder().join(format!("{topic}.jsonl"));
@@ -67,9 +67,9 @@ fn ask(program: &str, files: &str, case: &Case) -> Outcome {
         let text = String::from_utf8_lossy(bytes).into_owned();
         text.trim_end_matches('\n').replace(files, "@FILES@")
     };
-    let told = text(&output.stderr);
+    let messages = text(&output.stderr);
     Outcome {
         value: output.status.success().then(|| text(&output.stdout)),
-        told: cases::without_internal_lines(told.trim_end()),
+        messages: cases::without_internal_lines(messages.trim_end()),
     }
 }

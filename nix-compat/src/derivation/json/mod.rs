@@ -138,6 +138,10 @@ pub enum JsonError {
 }
 
 /// The output of `nix derivation show` for these derivations.
+///
+/// # Errors
+///
+/// [`JsonError::NotUtf8`] and [`JsonError::StructuredAttrs`], as for [`Derivation::to_nix_json`].
 pub fn show<'a>(
     derivations: impl IntoIterator<Item = (&'a StorePath, &'a Derivation)>,
     dir: &StoreDir,
@@ -161,6 +165,10 @@ pub fn show<'a>(
 
 /// Parses the output of `nix derivation show`, in either form. Each derivation is verified against
 /// its path.
+///
+/// # Errors
+///
+/// [`JsonError`] for the first invalid derivation.
 pub fn parse(value: &Value, dir: &StoreDir) -> Result<Vec<(StorePath, Derivation)>, JsonError> {
     let versioned = value.get("derivations");
     if versioned.is_some() {
@@ -204,6 +212,10 @@ impl Derivation {
     /// [`JsonForm::V4`] holds the value of structured attributes but not their text, which is
     /// assumed to be compact JSON, as Nix writes it. [`parse`] verifies this assumption, because it
     /// knows the path.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`].
     pub fn from_nix_json(
         name: StorePathName,
         value: &Value,

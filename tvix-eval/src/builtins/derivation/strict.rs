@@ -12,7 +12,7 @@ use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::StorePathName;
 
 use super::Known;
-use crate::builtins::json::MOST_NESTED;
+use crate::builtins::json::MAX_NESTING;
 use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
@@ -286,7 +286,7 @@ const OUTPUT_CHECKS: [&str; 6] = [
 /// Structured attributes that were given as text, formatted as by C++ Nix.
 fn normal_json(text: &[u8]) -> Result<Vec<u8>> {
     let cannot = |why: &str| wrong(format!("cannot process __json attribute: {why}"));
-    match json::normalize(text, MOST_NESTED) {
+    match json::normalize(text, MAX_NESTING) {
         Ok(("object", json)) => Ok(json),
         Ok((kind, _)) => Err(cannot(&format!(
             "[json.exception.type_error.302] type must be object, but is {kind}"

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read() {
+    fn valid_documents() {
         for (text, expected) in [
             (" null ", "null"),
             ("[]", "[ ]"),
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_documents_are_rejected() {
         for (text, expected) in [
             (
                 &b""[..],
@@ -537,7 +537,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text: Vec<u8>, json in "[\\[\\]{}:,\"\\\\u0-9eE.+a-f -]{0,40}") {
+        fn arbitrary_input_does_not_panic(text: Vec<u8>, json in "[\\[\\]{}:,\"\\\\u0-9eE.+a-f -]{0,40}") {
             let _ = log(&text);
             let _ = log(json.as_bytes());
         }

@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_documents_are_rejected() {
         for (text, expected) in [
             ("a = 9223372036854775808", "64 bits"),
             ("a = 0x8000000000000000", "less than 2^63"),
@@ -567,7 +567,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text: Vec<u8>, toml in "[a\\[\\]{}=.,'\"\\\\u0-9e:TZ\\-+_#\n\r ]{0,40}") {
+        fn arbitrary_input_does_not_panic(text: Vec<u8>, toml in "[a\\[\\]{}=.,'\"\\\\u0-9e:TZ\\-+_#\n\r ]{0,40}") {
             let _ = read(&text);
             let _ = read(toml.as_bytes());
         }

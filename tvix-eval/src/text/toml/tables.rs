@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// The origin of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
+enum TableOrigin {
     /// By the header of a table inside it.
     Within,
     /// By its own header, or as an element of an array of tables.
@@ -21,7 +21,7 @@ enum Node {
 }
 
 pub(super) struct Table {
-    made: Made,
+    made: TableOrigin,
     entries: BTreeMap<String, Node>,
 }
 
@@ -32,7 +32,7 @@ fn defined<T>(key: &str) -> Put<T> {
 }
 
 impl Table {
-    fn new(made: Made) -> Self {
+    fn new(made: TableOrigin) -> Self {
         Self {
             made,
             entries: BTreeMap::new(),
@@ -40,7 +40,7 @@ impl Table {
     }
 
     pub(super) fn root() -> Self {
-        Self::new(Made::Header)
+        Self::new(TableOrigin::Header)
     }
 
     /// The table of a header, created if it does not exist.
@@ -53,7 +53,7 @@ impl Table {
             let node = table
                 .entries
                 .entry(key.clone())
-                .or_insert_with(|| Node::Table(Self::new(Made::Within)));
+                .or_insert_with(|| Node::Table(Self::new(TableOrigin::Within)));
             table = match node {
                 Node::Table(inner) => inner,
                 Node::Tables(tables) => match tables.last_mut() {
@@ -69,15 +69,15 @@ impl Table {
             let Node::Tables(tables) = node else {
                 return defined(last);
             };
-            tables.push(Self::new(Made::Header));
+            tables.push(Self::new(TableOrigin::Header));
             match tables.last_mut() {
                 Some(inner) => Ok(inner),
                 None => defined(last),
             }
         } else {
-            match node.or_insert_with(|| Node::Table(Self::new(Made::Within))) {
-                Node::Table(inner) if inner.made == Made::Within => {
-                    inner.made = Made::Header;
+            match node.or_insert_with(|| Node::Table(Self::new(TableOrigin::Within))) {
+                Node::Table(inner) if inner.made == TableOrigin::Within => {
+                    inner.made = TableOrigin::Header;
                     Ok(inner)
                 }
                 _ => defined(last),
@@ -95,9 +95,9 @@ impl Table {
             let node = table
                 .entries
                 .entry(key.clone())
-                .or_insert_with(|| Node::Table(Self::new(Made::Dotted)));
+                .or_insert_with(|| Node::Table(Self::new(TableOrigin::Dotted)));
             table = match node {
-                Node::Table(inner) if inner.made == Made::Dotted => inner,
+                Node::Table(inner) if inner.made == TableOrigin::Dotted => inner,
                 _ => return defined(key),
             };
         }

@@ -5,37 +5,37 @@ use crate::interp::Interp;
 
 impl Interp<'_> {
     /// Records that files of the tree `root` are not part of the store object `object`.
-    pub(super) fn leave_out(&self, object: &[u8], root: &[u8], left_out: &[Vec<u8>]) {
-        if left_out.is_empty() {
+    pub(super) fn exclude(&self, object: &[u8], root: &[u8], excluded: &[Vec<u8>]) {
+        if excluded.is_empty() {
             return;
         }
         let below = |path: &Vec<u8>| [object, path.strip_prefix(root).unwrap_or(path)].concat();
-        let left_out = left_out.iter().map(below).collect();
-        let mut known = self.world.left_out.borrow_mut();
-        known.insert(object.to_vec(), left_out);
+        let excluded = excluded.iter().map(below).collect();
+        let mut known = self.world.excluded.borrow_mut();
+        known.insert(object.to_vec(), excluded);
     }
 
     /// Whether a path in the store, or a directory above it, was excluded from its store object.
-    pub(super) fn is_left_out(&self, path: &[u8]) -> bool {
-        let known = self.world.left_out.borrow();
+    pub(super) fn is_excluded(&self, path: &[u8]) -> bool {
+        let known = self.world.excluded.borrow();
         if known.is_empty() {
             return false;
         }
         let Some(object) = self.object_of(path) else {
             return false;
         };
-        let Some(left_out) = known.get(object) else {
+        let Some(excluded) = known.get(object) else {
             return false;
         };
         // The filter is not called for files below an excluded directory.
         let ends = memchr::memchr_iter(b'/', path).chain([path.len()]);
         ends.filter(|end| *end > object.len())
-            .any(|end| left_out.contains(&path[..end]))
+            .any(|end| excluded.contains(&path[..end]))
     }
 
     /// Whether files were excluded from the store object that contains a path.
-    pub(super) fn is_partly_left_out(&self, path: &[u8]) -> bool {
-        let known = self.world.left_out.borrow();
+    pub(super) fn has_excluded_files(&self, path: &[u8]) -> bool {
+        let known = self.world.excluded.borrow();
         let object = self.object_of(path);
         !known.is_empty() && object.is_some_and(|object| known.contains_key(object))
     }
