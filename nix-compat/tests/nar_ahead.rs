@@ -1,4 +1,4 @@
-//! Trees that are large enough for threads to read ahead: the same archive, the same errors.
+//! Trees large enough to be read ahead by threads: same archive, same errors.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use std::path::Path;
 use nix_compat::nar::{MAX_DEPTH, NarError, Problem, Writer, dump_path, hash_path};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 
-/// Folders of files of all sizes, with links, programs, and folders in folders.
+/// Directories with files of all sizes, links, programs and nested directories.
 fn forest(folder: &Path) {
     for number in 0..60usize {
         let place = folder
@@ -35,7 +35,7 @@ fn forest(folder: &Path) {
     }
 }
 
-/// Another implementation, as plain as can be.
+/// A second, straightforward implementation.
 fn plain(path: &Path, writer: &mut Writer<Vec<u8>>) {
     let metadata = path.symlink_metadata().unwrap();
     if metadata.is_symlink() {
@@ -80,7 +80,7 @@ fn the_archive_is_the_same() {
     assert_eq!(hashed, (hash, expected.len() as u64));
 }
 
-/// Does something when the archive has got to so many bytes.
+/// Calls a function when the archive has reached a number of bytes.
 struct At<F>(usize, Option<F>);
 
 impl<F: FnOnce() -> io::Result<()>> Write for At<F> {
@@ -118,7 +118,7 @@ fn the_first_that_cannot_be_archived_is_named() {
 }
 
 #[test]
-fn what_vanishes_or_changes_is_named() {
+fn errors_name_files_that_vanish_or_change() {
     let last = "6/6/f9";
     for remove in [true, false] {
         let folder = tempfile::tempdir().unwrap();
@@ -135,12 +135,13 @@ fn what_vanishes_or_changes_is_named() {
                 }
             }),
         );
-        // Writing this one takes so long that what comes later is listed meanwhile, or not.
+        // Writing this file takes so long that later files may or may not be listed in the
+        // meantime.
         fs::write(folder.path().join("0/0/f2"), vec![0; 10_000_000]).unwrap();
         match dump_path(folder.path(), meddle) {
             Err(NarError::File { path, .. }) => assert!(remove && path == file),
             Err(NarError::Changed { path }) => assert!(!remove && path == file),
-            // It had been read already, or its folder not been listed.
+            // The file was read already, or its directory was not listed yet.
             Ok(()) => {}
             Err(error) => panic!("{error:?}"),
         }

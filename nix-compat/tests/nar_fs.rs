@@ -1,4 +1,4 @@
-//! Packing and unpacking: what the file system can do to them.
+//! Packing and unpacking: effects of the file system.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
@@ -62,7 +62,7 @@ fn executable_is_what_the_owner_may_execute() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named() {
+fn errors_name_files_that_cannot_be_packed() {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
     fs::create_dir_all(tree.join("a")).unwrap();
@@ -78,7 +78,7 @@ fn what_cannot_be_packed_is_named() {
     let fifo = tree.join("a/fifo");
     let status = std::process::Command::new("mkfifo").arg(&fifo).status();
     assert!(status.unwrap().success());
-    // It does not hang either, as opening it would.
+    // Opening the FIFO would hang; this does not.
     for path in [&tree, &fifo] {
         let error = dump(path).unwrap_err();
         assert!(
@@ -110,7 +110,7 @@ fn a_missing_file_is_named() {
     }
 }
 
-/// Does something to the tree when the first bytes of the archive arrive.
+/// Changes the tree when the first bytes of the archive arrive.
 struct Meddler<F: FnMut()>(Option<F>);
 
 impl<F: FnMut()> Write for Meddler<F> {
@@ -145,7 +145,7 @@ fn files_that_grow_or_shrink_are_named() {
 }
 
 #[test]
-fn a_writer_that_fails_is_told_from_a_file_that_does() {
+fn write_errors_differ_from_file_errors() {
     struct Broken;
     impl Write for Broken {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -240,8 +240,8 @@ fn a_destination_that_appears_meanwhile_is_left_alone() {
     }
 }
 
-/// As far as `unpack` can tell, that somebody makes a file is what a file system does that takes `a` for
-/// `A`. Without `Errno::EXIST` in `Unpacker::event` the error says no more than that it exists.
+/// For `unpack`, a file created by another process looks the same as a file system that ignores
+/// case. Without `Errno::EXIST` in `Unpacker::event` the error would only say that the file exists.
 #[test]
 fn names_that_the_file_system_takes_for_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -315,7 +315,7 @@ fn canonical_metadata() {
 }
 
 #[test]
-fn what_fails_is_removed_even_if_canonical() {
+fn failed_restores_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("dest");
     let raw = Raw::new().directory().entry("dir").directory();
@@ -339,16 +339,16 @@ fn nothing_outside_is_written_or_removed() {
     let target = canary.to_str().unwrap();
     let link = |raw: Raw| raw.all(&["(", "type", "symlink", "target", target, ")"]);
     let dest = folder.path().join("dest");
-    // A symlink, then a directory of its name: CVE-2024-45593. Fails if neither the parser refuses it nor
-    // `Unpacker` a directory that is there, whose link it follows.
+    // A symlink, then a directory of the same name: CVE-2024-45593. Fails if neither the parser
+    // rejects it nor `Unpacker` rejects an existing directory, whose link it would follow.
     let raw = link(Raw::new().directory().entry("a")).close();
     let raw = raw.entry("a").directory().entry("new").file();
     restore(&raw.0[..], &dest, plain()).unwrap_err();
-    // A symlink as the root, and as something to remove again.
+    // A symlink as the root, and as an object to remove on failure.
     let raw = link(Raw::new()).s("trailing");
     restore(&raw.0[..], &dest, plain().canonical(true)).unwrap_err();
     assert!(fs::symlink_metadata(&dest).is_err());
-    // A directory swapped for a symlink while it is unpacked.
+    // A directory is replaced by a symlink during unpacking.
     let mut unpacker = Unpacker::new(&dest, plain()).unwrap();
     unpacker.event(Event::DirectoryStart).unwrap();
     unpacker.event(Event::Entry { name: "d".into() }).unwrap();

@@ -1,4 +1,4 @@
-//! Archives made by real Nix (`goldens/make-nar.sh`) are read, and come back byte for byte.
+//! Archives made by C++ Nix (`goldens/make-nar.sh`) round-trip byte for byte.
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
 mod nar_common;
@@ -102,7 +102,7 @@ fn executable_is_what_the_owner_may_execute() {
     assert_eq!(executable, ["100", "111", "555", "700", "755"]);
 }
 
-/// Listings are those of real Nix (`goldens/make-listings.sh`), and say where contents are.
+/// Listings equal those of C++ Nix (`goldens/make-listings.sh`), and offsets of contents are right.
 #[test]
 fn listings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/listing");

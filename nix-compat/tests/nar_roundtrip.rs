@@ -1,4 +1,4 @@
-//! Any tree survives the way through bytes, events and the file system.
+//! Any tree round-trips through bytes, events and the file system.
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
 mod nar_common;
@@ -56,7 +56,7 @@ proptest! {
         prop_assert_eq!(read_views(&nar).0, events);
         let skipped = Reader::new(&nar[..]).finish().err();
         prop_assert_eq!(skipped.map(|error| error.to_string()), shown.clone());
-        // Only what follows the end is none of the parser's business.
+        // A parser does not see bytes after the end, and so does not report them.
         if let Some(fed_error) = fed_error {
             prop_assert_eq!(Some(fed_error.to_string()), shown);
         }
@@ -178,7 +178,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-/// A stream that gives a few bytes at a time, and between them is not ready.
+/// A stream that yields a few bytes at a time and is not ready in between.
 #[cfg(feature = "async")]
 struct Dribble<'a> {
     rest: &'a [u8],
