@@ -112,7 +112,7 @@ fn a_link_to_a_file_elsewhere_does_not_touch_it() {
     assert_eq!(after.nlink(), 1);
     let inode = |name: &str| fs::metadata(tree.join(name)).unwrap().ino();
     assert_ne!(inode("a"), after.ino());
-    // Within the tree they still share.
+    // Hard links within the tree are kept.
     assert!(inode("a") == inode("b") && inode("b") == inode("c"));
     fs::write(&canary, "changed").unwrap();
     assert_eq!(fs::read_to_string(tree.join("b")).unwrap(), "alive");
@@ -140,7 +140,7 @@ fn extended_attributes_are_removed() {
     if rustix::fs::setxattr(&file, "user.note", b"x", flags).is_err() {
         return; // the file system has none
     }
-    // Attributes of a file can be changed by whoever may write to it: its owner may not.
+    // Changing attributes requires write permission, which the owner does not have here.
     set_mode(&file, 0o444);
     let mut names = [0; 1024];
     assert!(rustix::fs::listxattr(&file, &mut names).unwrap() > 0);
@@ -161,7 +161,7 @@ fn flags_are_cleared() {
     fs::write(tree.join("dir/file"), "x").unwrap();
     let files = [tree.clone(), tree.join("dir"), tree.join("dir/file")];
     let open = |path: &Path| fs::File::open(path).unwrap();
-    // An ordinary user can set the first, and root alone the others.
+    // An ordinary user can set the first; the others require root.
     for flags in [IFlags::NODUMP, IFlags::APPEND, IFlags::IMMUTABLE] {
         for file in files.iter().rev() {
             let before = ioctl_getflags(open(file)).unwrap_or(IFlags::empty());
@@ -180,7 +180,7 @@ fn flags_are_cleared() {
     }
 }
 
-/// Sparse files count with their full size, and nothing is read.
+/// Sparse files count with their full size, and no contents are read.
 #[test]
 fn trees_are_measured_before_they_are_read() {
     use tvix_store_api::tree::{Bounds, measure};

@@ -1,10 +1,10 @@
-//! What a build costs from the call of `Builder::build` until its output is valid in a local
-//! store: a shell that makes one small file.
+//! The cost of a build from the call of `Builder::build` until its output is valid in a local
+//! store: a shell that creates one small file.
 //!
 //!     cargo run --release -p tvix-benches --bin sandbox_build [PROGRAM [ROUNDS]]
 //!
-//! PROGRAM is a statically linked shell (default: the first `busybox` in PATH). The lines below
-//! the total repeat its parts by themselves: the process alone, and the registration alone.
+//! PROGRAM is a statically linked shell (default: the first `busybox` in PATH). The lines below the
+//! total measure its parts separately: the process alone, and the registration alone.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ async fn main() -> Result<()> {
     in_memory(200_000).await
 }
 
-/// What the builder in memory costs, for which nothing runs.
+/// The cost of the in-memory builder, which runs no process.
 async fn in_memory(rounds: u32) -> Result<()> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Default::default()));
     let profile = BuilderProfile::new("memory", this_system(), 1);

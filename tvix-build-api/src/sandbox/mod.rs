@@ -1,10 +1,10 @@
 //! Building on this machine, in Linux namespaces.
 //!
-//! [`SandboxBuilder`] is the builder. It stands on [`engine`], which starts processes in sandboxes
-//! and knows nothing of derivations.
+//! [`SandboxBuilder`] is the builder. It is based on [`engine`], which starts processes in
+//! sandboxes and knows nothing of derivations.
 //!
-//! A build goes through the modules below in this order: inputs are located, a process is prepared
-//! and run, its outputs are harvested and delivered.
+//! A build passes through the modules below in this order: inputs are located, a process is
+//! prepared and run, its outputs are harvested and delivered.
 
 mod builder;
 #[cfg(feature = "builtins")]

@@ -1,4 +1,4 @@
-//! In place of built-in builders, where they are left out: there are none.
+//! Replaces the built-in builders if they are compiled out.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,6 +1,7 @@
-//! The engine in other programs: killed ones, those of ordinary users, those that may not sandbox.
+//! The engine in other programs: killed ones, those of ordinary users, and those that may not
+//! sandbox.
 //!
-//! These tests start this test program again, with a role to play.
+//! The tests run this test program again with a role.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ use crate::support::{Fixture, eventually, marker, processes_with};
 const ROLE: &str = "SANDBOX_ENGINE_TEST_ROLE";
 const MARKER: &str = "SANDBOX_ENGINE_TEST_MARKER";
 
-/// Plays a role when this program was started for one.
+/// Plays a role, if this program was started with one.
 #[tokio::test]
 async fn role() {
     match std::env::var(ROLE).as_deref() {
@@ -42,7 +43,7 @@ async fn role() {
             assert!(missing.contains("user namespaces"), "{missing}");
             assert!(advice.contains("user.max_user_namespaces"), "{advice}");
             assert!(advice.contains("--no-sandbox"), "{advice}");
-            // Without a sandbox it still builds, and still ends what it started.
+            // Without a sandbox it still builds, and still kills the processes that it started.
             let marker = marker();
             let mut spec = SandboxSpec::new("/bin/sh");
             spec.args = ["sh", "-c", &format!("sleep 1000 & : {marker}")]
@@ -57,7 +58,7 @@ async fn role() {
     }
 }
 
-/// This program, about to play a role.
+/// This program, with a role.
 fn actor(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "embedders::role"]).env(ROLE, role);
@@ -75,7 +76,7 @@ async fn a_killed_program_leaves_no_process() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // The shell, the session and what it has started.
+    // The shell, the session leader and its child.
     eventually("the sandbox is up", || processes_with(&marker).len() >= 3).await;
     program.kill().unwrap();
     program.wait().unwrap();
@@ -84,7 +85,7 @@ async fn a_killed_program_leaves_no_process() {
     })
     .await;
 
-    // Its scratch directories are still there, and the next engine removes them.
+    // The scratch directories still exist; the next engine removes them.
     let entry = std::fs::read_dir(directory.path())
         .unwrap()
         .next()
@@ -118,7 +119,7 @@ fn a_machine_that_cannot_sandbox_says_so() {
     );
 }
 
-/// The whole suite once more as a user without privileges, when it runs as root.
+/// Runs the whole suite once more as an unprivileged user, if it runs as root.
 #[test]
 fn as_an_ordinary_user() {
     if !rustix::process::geteuid().is_root() {
@@ -127,8 +128,8 @@ fn as_an_ordinary_user() {
     const NOBODY: u32 = 65534;
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("suite");
-    // Not by ourselves: a process started by another test at this moment would have the copy open
-    // for writing, and it could not be executed.
+    // Copied by another program: a process that another test starts at this moment could inherit
+    // the copy open for writing, and then the copy could not be executed.
     let copied = Command::new("cp")
         .arg(std::env::current_exe().unwrap())
         .arg(&program)
@@ -147,6 +148,6 @@ fn as_an_ordinary_user() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
-    // The scratch directories are cleaned up by then, at the latest.
+    // By then the scratch directories have been cleaned up.
     std::thread::sleep(Duration::from_millis(100));
 }

@@ -1,4 +1,4 @@
-//! How processes end, and what remains of them and their log.
+//! The ends of processes, and their leftovers and logs.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use tvix_build_api::sandbox::engine::{Ending, Event, Isolation, LineBuffer};
 
 use crate::support::{Fixture, eventually, finish, marker, processes_with};
 
-/// A script that leaves a process which has forked twice and has a session of its own.
+/// A script that leaves a daemon: a process that has forked twice and has a session of its own.
 fn daemon(marker: &str) -> String {
     format!(
         "setsid sh -c '(sleep 1000; : {marker}) & wait' >/dev/null 2>&1 & : {marker}; sleep 0.1;"
@@ -17,8 +17,8 @@ fn daemon(marker: &str) -> String {
 async fn codes_and_signals() {
     let fixture = Fixture::new();
     assert_eq!(fixture.run("exit 3").await.0, Ending::Exited(3));
-    // The first process of a PID namespace is immune to its own signals, as it is under Nix;
-    // a child is not.
+    // The first process of a PID namespace is immune to its own signals, also under Nix; a child is
+    // not.
     assert_eq!(
         fixture.run("sh -c 'kill -9 $$'; exit $?").await.0,
         Ending::Exited(137)
@@ -55,7 +55,7 @@ async fn silence_and_log_limits() {
     let running = fixture.engine.spawn_holding(spec, scratch).await.unwrap();
     let (ending, log) = finish(running).await;
     assert_eq!(ending, Ending::TooMuchLog(100_000));
-    // What it wrote until it was dead is not among it.
+    // Output that was written between the limit and the death is discarded.
     assert!(log.len() < 100_000 + (64 << 10), "{}", log.len());
 }
 
@@ -94,7 +94,7 @@ async fn dropping_leaves_no_process() {
             processes_with(&marker).is_empty()
         })
         .await;
-        // Not a zombie either.
+        // Not even a zombie.
         eventually("the process is reaped", || {
             !std::path::Path::new(&format!("/proc/{pid}")).exists()
         })
@@ -197,7 +197,7 @@ async fn what_is_being_started_for_nobody_is_gone_with_the_engine() {
         let fixture = Fixture::new();
         let (spec, scratch) = fixture.shell("sleep 1000");
         let starting = fixture.engine.start(spec, scratch).unwrap();
-        // Not begun, in the middle, or just done.
+        // Not begun, in progress, or just completed.
         std::thread::sleep(Duration::from_micros(round * 40));
         drop(starting);
         let Fixture { engine, directory } = fixture;

@@ -1,5 +1,5 @@
-//! Control groups, and whatever else can be mounted in user namespaces inside of a sandbox, by a C
-//! program that tries it in every way. It needs `cc`.
+//! Control groups, and everything else that can be mounted in user namespaces inside a sandbox.
+//! Tested by a C program that tries all ways; it needs `cc`.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,8 +13,9 @@ use crate::support::{Fixture, compile, finish};
 
 const NOBODY: u32 = 65534;
 
-/// Prints what it could mount, as root of a user namespace and of every other kind of namespace that
-/// it can have one of; kills what it finds in control groups, but not itself, and makes groups there.
+/// Prints the file systems that it could mount as root of a user namespace, together with every
+/// other kind of namespace that it may create. Kills the processes that it finds in control groups,
+/// except itself, and creates groups there.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -106,8 +107,8 @@ static int nested(int depth) {
 int main(void) { chdir("/build"); int code = nested(2); printf("tried\n"); return code; }
 "#;
 
-/// What may be mounted: all of it is empty, in memory, or shows what the namespaces have that the
-/// builder has made.
+/// File systems that may be mounted: they are empty, in memory, or show only the namespaces that
+/// the builder program has created.
 const HARMLESS: [&str; 8] = [
     "tmpfs",
     "ramfs",
@@ -132,8 +133,8 @@ async fn attempts() -> String {
     log
 }
 
-/// Nothing of the machine can be mounted by whoever is root in a user namespace of his own, as deep
-/// as it may be. Fails without `Step::NoCgroupNamespaces`.
+/// The root of a nested user namespace, at any depth, cannot mount file systems of the machine.
+/// Fails without `Step::NoCgroupNamespaces`.
 #[tokio::test]
 async fn nested_namespaces_mount_nothing_of_the_machine() {
     let log = attempts().await;
@@ -143,7 +144,7 @@ async fn nested_namespaces_mount_nothing_of_the_machine() {
             .is_some_and(|kind| HARMLESS.contains(&kind));
         assert!(harmless || line == "tried", "'{line}' in\n{log}");
     }
-    // The rest is not refused: builds make namespaces of their own, too.
+    // Other mounts are allowed: builds create namespaces too.
     for kind in ["tmpfs", "proc"] {
         assert!(log.contains(&format!("mounted {kind}\n")), "{log}");
     }
@@ -155,7 +156,7 @@ async fn in_a_delegated_group() {
     if std::env::var_os(DELEGATED).is_none() {
         return;
     }
-    // Until it has been put into the group.
+    // Waits until this process is in the group.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     let log = attempts().await;
@@ -164,7 +165,7 @@ async fn in_a_delegated_group() {
 
 const DELEGATED: &str = "TVIX_TEST_DELEGATED_GROUP";
 
-/// A control group of version 2 that belongs to an ordinary user.
+/// A version 2 control group that belongs to an ordinary user.
 struct Delegated(PathBuf);
 
 impl Delegated {
@@ -197,8 +198,9 @@ impl Drop for Delegated {
     }
 }
 
-/// Where the user's control group is his own (as systemd has it), a builder that could mount it would
-/// kill what else is in it, the program that builds first. Fails without `Step::NoCgroupNamespaces`.
+/// If the user owns the control group (as with systemd), a builder program that could mount it
+/// would kill its other processes, first of all the building program. Fails without
+/// `Step::NoCgroupNamespaces`.
 #[test]
 fn processes_of_a_delegated_group_survive() {
     if !rustix::process::geteuid().is_root() {

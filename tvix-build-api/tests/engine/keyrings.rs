@@ -1,4 +1,4 @@
-//! Kernel keyrings, by a C program that makes every call there is. It needs `cc`.
+//! Kernel keyrings. Tested by a C program that makes all their system calls; it needs `cc`.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use tvix_build_api::sandbox::engine::{Access, Ending, Isolation, Mount, Network}
 
 use crate::support::{Fixture, compile, finish, marker};
 
-/// Prints each call that fails with another error than `ENOSYS`, or that works; then how many it
-/// has made.
+/// Prints each call that succeeds or fails with an error other than `ENOSYS`, then the number of
+/// calls.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -80,7 +80,7 @@ fn keyctl(operation: libc::c_long, first: libc::c_long, second: libc::c_long) ->
     unsafe { libc::syscall(libc::SYS_keyctl, operation, first, second, 0usize) }
 }
 
-/// Adds a key of this name to a keyring; its number, -1 if there are no keyrings.
+/// Adds a key of this name to a keyring. Returns its number, or -1 without keyrings.
 fn plant(name: &str, keyring: libc::c_long) -> libc::c_long {
     let name = std::ffi::CString::new(name).unwrap();
     // SAFETY: strings and a buffer of the length given, which the kernel copies.
@@ -96,7 +96,7 @@ fn plant(name: &str, keyring: libc::c_long) -> libc::c_long {
     }
 }
 
-/// What a keyring of the calling thread holds, in order.
+/// The keys in a keyring of the calling thread, sorted.
 fn contents(keyring: libc::c_long) -> Vec<i32> {
     let mut keys = vec![0i32; 1024];
     // SAFETY: the buffer has the length given.
@@ -106,20 +106,20 @@ fn contents(keyring: libc::c_long) -> Vec<i32> {
     keys
 }
 
-/// Keys of this name that this process sees, its own and others.
+/// The number of keys of this name that are visible to this process, of all users.
 fn keys_named(name: &str) -> usize {
     let keys = std::fs::read_to_string("/proc/keys").unwrap_or_default();
     keys.lines().filter(|line| line.contains(name)).count()
 }
 
-/// Whatever kind of build it is: it neither reads, adds to, nor clears a keyring of its caller, and
-/// leaves nothing in those of another build. Each call fails without its line in the table in
-/// `seccomp.rs` (of the second, 32-bit interface too).
+/// No kind of build reads, extends or clears a keyring of its caller, or leaves keys for another
+/// build. Each call succeeds without its line in the table in `seccomp.rs` (the second, 32-bit
+/// interface too).
 #[test]
 fn builders_have_no_keyrings() {
     let thread = std::thread::spawn(|| {
         let name = marker();
-        // The engine's threads inherit the session keyring of the thread that makes the engine.
+        // The threads of the engine inherit the session keyring of the thread that creates it.
         if keyctl(1, 0, 0) < 0 {
             eprintln!("SKIPPED: no keyrings here");
             return;
@@ -164,7 +164,7 @@ async fn calls(name: &str, network: Network, isolation: Isolation) -> String {
     spec.isolation = isolation;
     let mut command = Path::new("/keys").to_owned();
     if isolation == Isolation::None {
-        // It is to see the host's user, which has the keys.
+        // The build sees the host's user, which owns the keys.
         spec.host_ids = None;
         spec.cwd = "/".into();
         command = program.clone();

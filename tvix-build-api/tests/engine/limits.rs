@@ -1,4 +1,4 @@
-//! Greedy programs: processes, memory, disk.
+//! Limits on processes, memory and disk space.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,11 @@ use tvix_build_api::sandbox::engine::{Ending, Event, SandboxSpec};
 
 use crate::support::{Fixture, finish};
 
-/// Runs a script within limits, which `limit` sets.
+/// Runs a script with the limits that `limit` sets.
 async fn run(script: &str, limit: impl FnOnce(&mut SandboxSpec)) -> (Ending, String) {
     let fixture = Fixture::new();
     let (mut spec, scratch) = fixture.shell(script);
-    // A defence that is missing is not to take the machine with it.
+    // If a limit does not work, the test must not exhaust the machine.
     spec.limits.wall_time = Some(Duration::from_secs(30));
     spec.counted = scratch.directories();
     limit(&mut spec);
@@ -26,13 +26,13 @@ async fn a_fork_bomb_has_so_many_processes_and_no_more() {
     let script = "i=0
         while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done 2>/dev/null
         true";
-    // The shell gives up at the first that cannot be.
+    // The shell gives up at the first failed fork.
     let counted = format!("({script}); set -- /proc/[0-9]*; echo $#");
     let (_, log) = run(&counted, |spec| spec.limits.processes = Some(40)).await;
     let last = log.lines().last().unwrap_or_default();
     let count: u32 = last.parse().unwrap_or_else(|_| panic!("{log}"));
     assert!((10..=40).contains(&count), "{log}");
-    // Each sandbox counts for itself.
+    // Each sandbox has its own count.
     let (ending, log) = run("sleep 0 & sleep 0 & wait", |spec| {
         spec.limits.processes = Some(4);
     })
@@ -40,11 +40,11 @@ async fn a_fork_bomb_has_so_many_processes_and_no_more() {
     assert_eq!((ending, log.as_str()), (Ending::Exited(0), ""));
 }
 
-/// Fails with neither a control group nor `RLIMIT_AS`; with the former it is all of them together that
-/// count.
+/// Fails with neither a control group nor `RLIMIT_AS`; with a control group, the limit is for all
+/// processes together.
 #[tokio::test]
 async fn memory_has_a_limit() {
-    // tail keeps the last line, which never ends.
+    // `tail` keeps the last line, which never ends.
     let one = "head -c 400000000 /dev/zero | tail -n 1 | wc -c";
     let (_, log) = run(one, |_| {}).await;
     assert_eq!(log.trim(), "400000000");
@@ -56,7 +56,7 @@ async fn memory_has_a_limit() {
     assert!(!ending.is_success(), "{log}");
 }
 
-/// Fails without `RLIMIT_FSIZE`, and without the thread that looks.
+/// Fails without `RLIMIT_FSIZE`, and without the measuring thread.
 #[tokio::test]
 async fn disk_has_a_limit() {
     let limit = 20 << 20;
@@ -96,7 +96,8 @@ async fn what_was_used_is_told() {
     assert!(usage.peak_memory > 250_000_000, "{usage:?}");
 }
 
-/// Two processes at once, and none of them alone: where there are control groups. Fails without `grouped`.
+/// Two processes that exceed the limit only together, where control groups exist. Fails without
+/// `grouped`.
 #[tokio::test]
 async fn memory_of_all_processes_is_told() {
     let fixture = Fixture::new();
@@ -120,7 +121,7 @@ async fn memory_of_all_processes_is_told() {
     }
 }
 
-/// Whether this program has made a control group that is still there.
+/// Whether a control group created by this program still exists.
 fn has_group(directory: &Path, depth: usize) -> bool {
     let prefix = format!("tvix-{}-", std::process::id());
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -131,7 +132,7 @@ fn has_group(directory: &Path, depth: usize) -> bool {
     })
 }
 
-/// Where control groups can be made; root's machine nearly always has them. Fails without `Group::add`.
+/// Where control groups can be created, which root nearly always can. Fails without `Group::add`.
 #[tokio::test]
 async fn memory_is_counted_together() {
     let script = "for i in 1 2 3 4; do

@@ -1,4 +1,4 @@
-//! The sandbox engine on this machine, as whatever user runs the tests.
+//! Tests of the sandbox engine on this machine, as the current user.
 #![cfg(all(feature = "sandbox", target_os = "linux"))]
 
 #[cfg(test)]

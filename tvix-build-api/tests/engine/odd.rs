@@ -1,11 +1,11 @@
-//! Callers in odd surroundings: an error says what is wrong with them and what to do.
+//! Callers in unusual environments: the error names the cause and the remedy.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{Fixture, finish};
 
-/// Starts a sandbox and says how that went, when this program was started for that.
+/// Starts a sandbox and prints the result, if this program was started for that.
 #[tokio::test]
 async fn role() {
     if std::env::var_os(ROLE).is_none() {
@@ -21,7 +21,7 @@ async fn role() {
 
 const ROLE: &str = "TVIX_TEST_ODD_CALLER";
 
-/// What [`role`] says if it is started by these words.
+/// The output of [`role`], started by this command.
 fn said_by(words: &[&str]) -> String {
     let output = Command::new(words[0])
         .args(&words[1..])
@@ -38,8 +38,8 @@ fn said_by(words: &[&str]) -> String {
         .to_owned()
 }
 
-/// Root's users could be mapped, but the builder would have root's own, to whom `/proc/sys` belongs.
-/// Fails without `Obstacle::PowerlessRoot`.
+/// The users of root could be mapped, but the builder program would run as root, which owns
+/// `/proc/sys`. Fails without `Obstacle::PowerlessRoot`.
 #[test]
 fn root_without_capabilities_is_refused() {
     if !rustix::process::geteuid().is_root() {
@@ -59,8 +59,7 @@ fn root_without_capabilities_is_refused() {
     }
 }
 
-/// Users are mapped by the numbers that processes have in `/proc`. Fails without
-/// `Obstacle::ForeignProc`.
+/// Users are mapped through `/proc/PID`. Fails without `Obstacle::ForeignProc`.
 #[test]
 fn a_foreign_proc_is_named() {
     let root = rustix::process::geteuid().is_root();
@@ -75,12 +74,12 @@ fn a_foreign_proc_is_named() {
         said.contains("another PID namespace") && said.contains("mount -t proc"),
         "{said}"
     );
-    // With its own it runs, for root of a user namespace of an ordinary user's, too.
+    // With its own `/proc` it works, also for root of a user namespace created by an ordinary user.
     let said = said_by(&[&words, user, &["--mount-proc"]].concat());
     assert!(said.contains("it ran"), "{said}");
 }
 
-/// Nothing at `/proc`.
+/// No `/proc` is mounted.
 #[test]
 fn a_missing_proc_is_named() {
     if !rustix::process::geteuid().is_root() || !Path::new("/proc/self").exists() {

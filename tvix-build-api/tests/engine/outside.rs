@@ -1,5 +1,5 @@
-//! Reaching a build's directories from outside: CVE-2024-38531, CVE-2025-52991, CVE-2025-52993. Where
-//! another user is needed these run as root alone.
+//! Access to a build's directories from outside: CVE-2024-38531, CVE-2025-52991, CVE-2025-52993.
+//! Tests that need another user run only as root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -23,7 +23,7 @@ fn open_to_all(directory: &Path) {
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// What a user of the host can do in a directory.
+/// Whether a user of the host can read and write a directory.
 fn can(uid: u32, directory: &Path) -> (bool, bool) {
     let run = |script: &str| {
         let mut command = Command::new("/bin/sh");
@@ -37,7 +37,7 @@ fn can(uid: u32, directory: &Path) -> (bool, bool) {
 const OPEN_HOUSE: &str =
     "chmod 777 . /tmp; echo secret > file; chmod 666 file; echo open; sleep 1000";
 
-/// Builds as an ordinary user, when this program was started for that.
+/// Builds as an ordinary user, if this program was started for that.
 #[tokio::test]
 async fn role() {
     let Some(said) = std::env::var_os(ROLE) else {
@@ -53,8 +53,9 @@ async fn role() {
     let _ = running.next().await;
 }
 
-/// CVE-2024-38531, CVE-2025-52993: `chmod 777 .` opens the door to nobody, not even to the user that the
-/// builder runs as. Fails if the directories above (`EngineDirectory`, `Slot::create`) have mode 0755.
+/// CVE-2024-38531, CVE-2025-52993: `chmod 777 .` in a build gives access to nobody, not even to the
+/// user of the builder. Fails if the parent directories (`EngineDirectory`, `Slot::create`) have
+/// mode 0755.
 #[tokio::test]
 async fn a_builder_cannot_let_others_in() {
     if !is_root() {
@@ -69,7 +70,7 @@ async fn a_builder_cannot_let_others_in() {
     assert_eq!(fs::metadata(&build).unwrap().mode() & 0o777, 0o777);
     for uid in [NOBODY, own] {
         assert_eq!(can(uid, &build), (false, false), "{uid}");
-        // It is this directory, and none of those above the engine's.
+        // Access stops at the engine's directory, not at a parent of it.
         assert!(can(uid, fixture.directory.path()).0);
     }
     running.kill();
@@ -114,8 +115,8 @@ async fn an_ordinary_users_builder_cannot_let_others_in() {
     assert_eq!(control, (true, true));
 }
 
-/// CVE-2025-52991, and its like in Guix: others swap directories for links while they are set up, a
-/// thousand times. Fails without `check_ancestors`.
+/// CVE-2025-52991, also found in Guix: another user swaps directories for symlinks during the
+/// set-up, a thousand times. Fails without `check_ancestors`.
 #[tokio::test]
 async fn set_up_follows_no_link_of_others() {
     if !is_root() {
@@ -132,8 +133,7 @@ async fn set_up_follows_no_link_of_others() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // This thread alone becomes another user.
-            // SAFETY: plain integers.
+            // Only this thread becomes another user. SAFETY: plain integers.
             let changed = unsafe {
                 libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY)
                     | libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY)

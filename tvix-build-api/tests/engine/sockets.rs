@@ -1,7 +1,7 @@
-//! Builders with network and Unix sockets: CVE-2024-27297 and CVE-2025-46416, in which a descriptor
-//! of an output leaves a build, or one of the host gets into it. They need `cc`.
+//! Builds with network and Unix sockets: CVE-2024-27297 and CVE-2025-46416, where a file descriptor
+//! of an output leaves a build, or one of the host enters it. They need `cc`.
 //!
-//! All of these fail if `Plan::sandbox` puts builders with network into the host's namespace.
+//! All of these fail if `Plan::sandbox` puts builds with network into the host's network namespace.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -13,9 +13,10 @@ use tvix_build_api::sandbox::engine::{Access, Ending, Event, Mount, Network, Run
 
 use crate::support::{Fixture, compile, finish, marker};
 
-/// `serve NAME`: says "listening", accepts, gets a descriptor and writes to it. `give NAME FILE`: hands a
-/// descriptor of FILE over. `both NAME FILE`: the one to the other. `tcp PORT`, `tcp32 PORT`: says what
-/// the server at that port says. NAME is abstract.
+/// `serve NAME`: prints "listening", accepts a connection, receives a descriptor and writes to it.
+/// `give NAME FILE`: sends a descriptor of FILE. `both NAME FILE`: both, between two processes.
+/// `tcp PORT`, `tcp32 PORT`: prints the output of the server at that port. NAME is an abstract
+/// address.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -115,7 +116,7 @@ impl Sockets {
         engine.spawn_holding(spec, scratch).await.unwrap()
     }
 
-    /// One that listens by then.
+    /// A server that is already listening.
     async fn serve(&self, name: &str) -> Running {
         let mut running = self.start(&format!("exec /sockets serve {name}")).await;
         match running.next().await.unwrap() {
@@ -141,7 +142,7 @@ async fn no_descriptor_from_one_build_to_another() {
     let server = sockets.serve(&name).await;
     assert_eq!(sockets.give(&name).await, REFUSED);
     drop(server);
-    // The program can do it, and builds may among themselves.
+    // The program works: processes of one build can exchange descriptors.
     let running = sockets
         .start(&format!("/sockets both {name} output; cat output"))
         .await;
@@ -173,7 +174,7 @@ async fn no_descriptor_from_the_host_to_a_build() {
     assert!(UnixStream::connect_addr(&address).is_err());
 }
 
-/// Sockets with paths are as private as the directories that they are in.
+/// Sockets with path names are as private as their directories.
 #[tokio::test]
 async fn no_path_leads_from_one_build_to_another() {
     let sockets = Sockets::new();
@@ -186,7 +187,7 @@ async fn no_path_leads_from_one_build_to_another() {
     assert_eq!((ending, log.as_str()), (Ending::Exited(0), ""));
 }
 
-/// TCP is the host's, by the system calls of 32-bit programs too.
+/// TCP is that of the host, also with the system calls of 32-bit programs.
 #[tokio::test]
 async fn the_network_is_the_hosts() {
     let sockets = Sockets::new();
@@ -211,8 +212,8 @@ async fn the_network_is_the_hosts() {
     }
 }
 
-/// Else a builder could share a port with a program of root's, if that allows for it. Fails without
-/// `set_thread_fs_user`.
+/// Otherwise a build could share a port with a program of root, if that allows sharing. Fails
+/// without `set_thread_fs_user`.
 #[tokio::test]
 async fn sockets_belong_to_the_builder() {
     let sockets = Sockets::new();

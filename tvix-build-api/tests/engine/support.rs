@@ -9,7 +9,7 @@ use tvix_build_api::sandbox::engine::{
     Access, Ending, Engine, EngineOptions, Mount, Running, SandboxSpec, Scratch,
 };
 
-/// An engine with a scratch directory that goes away with it.
+/// An engine with a temporary scratch directory.
 pub struct Fixture {
     pub engine: Engine,
     pub directory: TempDir,
@@ -22,7 +22,7 @@ impl Fixture {
         Fixture { engine, directory }
     }
 
-    /// A shell that runs `script`, with the host's programs and nothing else.
+    /// A shell that runs `script`, with only the host's programs.
     pub fn shell(&self, script: &str) -> (SandboxSpec, Scratch) {
         self.shell_with(script, &[])
     }
@@ -78,14 +78,14 @@ pub fn compile(directory: &Path, name: &str, source: &str) -> PathBuf {
     program
 }
 
-/// A word that occurs in no other process.
+/// A word that occurs in the arguments of no other process.
 pub fn marker() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("marker-{}-{number}-x", std::process::id())
 }
 
-/// Numbers of the processes with this word in their arguments.
+/// The ids of the processes with this word in their arguments.
 pub fn processes_with(marker: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -102,7 +102,7 @@ pub fn processes_with(marker: &str) -> Vec<u32> {
     found
 }
 
-/// Waits until a condition holds; the test fails if it does not within ten seconds.
+/// Waits until a condition holds; fails the test after ten seconds.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if condition() {

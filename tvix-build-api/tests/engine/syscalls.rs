@@ -1,10 +1,10 @@
-//! System calls that no builder program of a shell makes, by a C program that does. It needs `cc`.
+//! System calls that shell programs do not make. Tested by a C program; it needs `cc`.
 
 use tvix_build_api::sandbox::engine::{Access, Ending, Mount};
 
 use crate::support::{Fixture, compile, finish};
 
-/// Prints the error of each call, 0 if it worked.
+/// Prints the error of each call, or 0 on success.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -116,10 +116,10 @@ int main(void) {
 }
 "#;
 
-/// CVE-2017-5226, CVE-2019-10063, set-user-ID files by any way, io_uring, extended attributes, file
-/// flags. With
-/// its line taken out of the table in `seccomp.rs`, each shows another error, or none; but devices,
-/// modes of directories and `setgroups`, which the kernel refuses too.
+/// CVE-2017-5226, CVE-2019-10063, set-user-ID files in all ways, io_uring, extended attributes,
+/// file flags. Without its line in the table in `seccomp.rs`, each call returns another error or
+/// succeeds, except for devices, modes of directories and `setgroups`, which the kernel refuses
+/// too.
 #[tokio::test]
 async fn what_the_filter_refuses() {
     let fixture = Fixture::new();
@@ -177,7 +177,7 @@ async fn what_the_filter_refuses() {
     called("", &["ACL"], enotsup);
     called("", &requests, enotsup);
     called("", &high, enotsup);
-    // The kernel makes no directory with such a mode, and what was refused has made nothing.
+    // The kernel creates no directory with such a mode, and a refused call has created nothing.
     called("", &["mkdir", "directory"], 0);
     called("", &["mode"], 644);
     called("", &["other"], -1);

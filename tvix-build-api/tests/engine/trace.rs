@@ -1,5 +1,5 @@
-//! Processes of the host and of other builds, by every system call that takes the number of one. It
-//! needs `cc`.
+//! Access to processes of the host and of other builds, with every system call that takes a process
+//! id. Needs `cc`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
@@ -8,8 +8,8 @@ use tvix_build_api::sandbox::engine::{Access, Ending, Event, HostIds, Mount};
 
 use crate::support::{Fixture, compile, finish};
 
-/// Says the error of each call on each of the processes that it is given, 0 if it worked; and whether it
-/// can trace one of its own.
+/// Prints the error of each call on each of the given processes, or 0 on success; and whether it
+/// can trace a child of its own.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -62,7 +62,7 @@ int main(int count, char **words) {
 }
 "#;
 
-/// A process of the host, of the user that builders are there.
+/// A process of the host, of the user that builds run as.
 struct Victim(Child);
 
 impl Victim {
@@ -75,7 +75,7 @@ impl Victim {
         Self(command.spawn().unwrap())
     }
 
-    /// Who traces it, its limits and its priority.
+    /// The tracer, limits and priority of the process.
     fn state(&self) -> String {
         let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", self.0.id())).unwrap();
         let status = read("status");
@@ -95,7 +95,8 @@ impl Drop for Victim {
     }
 }
 
-/// Fails without `CLONE_NEWPID`: the victim gets signals. Without `CLONE_NEWUSER` as well it is traced.
+/// Without `CLONE_NEWPID` the victim receives signals. Without `CLONE_NEWUSER` as well, it is
+/// traced.
 #[tokio::test]
 async fn no_process_outside_can_be_traced_or_changed() {
     let fixture = Fixture::new();
@@ -131,7 +132,7 @@ async fn no_process_outside_can_be_traced_or_changed() {
     }
     assert!(victim.0.try_wait().unwrap().is_none());
     assert_eq!(victim.state(), before);
-    // It sleeps or is about to, and is held until now: nobody has stopped or ended it.
+    // The process sleeps or is about to: nothing has stopped or killed it.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", victims[1])).unwrap();
     let state = stat.split_whitespace().nth(2).unwrap();
     assert!(matches!(state, "S" | "D" | "R"), "{stat}");

@@ -1,4 +1,4 @@
-//! What a sandboxed process sees.
+//! The environment of a sandboxed process.
 
 use std::fs;
 use std::io::Read;
@@ -119,8 +119,8 @@ async fn no_shared_memory_or_queue_of_the_host() {
     assert_eq!(log, "");
 }
 
-/// No program gets rights from a file, and there are no devices but those of `/dev`, whatever the host
-/// lends. Fails without the flags of `restrict` in `child.rs`, each alone.
+/// No file grants privileges, and no device outside `/dev` works, whatever paths of the host are
+/// visible. Fails without each of the flags of `restrict` in `child.rs`.
 #[tokio::test]
 async fn mounts_give_no_rights() {
     let fixture = Fixture::new();
@@ -193,7 +193,7 @@ async fn inputs_are_visible_and_read_only() {
                   (chmod 777 aaa-dir) 2>&- && echo changed
                   (rm -rf aaa-dir ccc-file) 2>&-
                   echo output > eee-out";
-    // Twice, so that the second finds the scratch directory that the first left.
+    // Twice, so that the second build reuses the scratch directory of the first.
     for _ in 0..2 {
         let (spec, scratch) = fixture.shell_with(script, &inputs);
         let scratch = std::sync::Arc::new(scratch);
@@ -232,7 +232,7 @@ async fn scratch_directories_come_back_clean() {
             .await;
         assert_eq!(ending, SUCCESS, "{log}");
         assert_eq!(log, "/build:\n\n/nix/store:\n\n/tmp:\n700\n1777\n1775\n");
-        // Cleaning goes on in the background.
+        // The clean-up runs in the background.
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -252,7 +252,7 @@ async fn no_network_but_its_own_loopback() {
         async move { finish(engine.spawn_holding(spec, scratch).await.unwrap()).await }
     };
     let (ending, log) = probe(Network::None).await;
-    // Refused, and not "network is unreachable": the interface is up.
+    // "Refused" rather than "network is unreachable": the interface is up.
     assert!(log.contains("refused"), "{log}");
     assert_eq!(ending, Ending::Exited(1));
     assert_eq!(probe(Network::Host).await.0, SUCCESS);
@@ -266,7 +266,7 @@ async fn no_network_but_its_own_loopback() {
 #[tokio::test]
 async fn builds_share_no_network_even_one_after_the_other() {
     let fixture = Fixture::new();
-    // Whoever uses the loopback interface changes its counters, and they must start at nothing.
+    // Traffic on the loopback interface changes its counters, which must start at zero.
     let script = "tr -s ' ' < /proc/net/dev | grep lo: | cut -d' ' -f3,4
                   exec 3<>/dev/tcp/127.0.0.1/1";
     for _ in 0..4 {
@@ -355,7 +355,7 @@ async fn mistakes_are_named() {
     let error = fixture.engine.spawn(spec).await.unwrap_err();
     assert_eq!(error.to_string(), "mounting /no/such/source at /x");
 
-    // Found only by the kernel, in the child.
+    // Only the kernel detects the error, in the child.
     let (mut spec, _scratch) = fixture.shell("");
     spec.mounts.push(Mount::bind(
         "/usr",
@@ -410,7 +410,7 @@ async fn nothing_is_left_on_the_host() {
     for _ in 0..200 {
         assert_eq!(fixture.run("true").await.0, SUCCESS);
     }
-    // Other tests of this program have descriptors too, but not two hundred.
+    // Other tests of this program have descriptors too, but fewer than two hundred.
     let after = (mounts(), count("/proc/self/fd"));
     assert_eq!(before.0, after.0);
     assert!(after.1 < before.1 + 100, "{before:?} {after:?}");

@@ -1,4 +1,4 @@
-//! What comes out is what went in.
+//! Cases: NARs are returned unchanged.
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
