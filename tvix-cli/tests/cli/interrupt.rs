@@ -206,3 +206,36 @@ async fn sighup_is_ignored_below_nohup() {
     signal("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// Events and logs are in their files as soon as they happened, whatever ends the command.
+#[tokio::test]
+async fn a_command_that_is_killed_leaves_events_and_logs() {
+    for number in ["-TERM", "-KILL"] {
+        let world = LocalWorld::new().await;
+        let endless = instantiate(shell("endless", "echo one; sleep 1000; echo > $out"));
+        let drv = world.write(&endless).await;
+        let events = world.beside("events");
+        let mut command = build(&world);
+        command.arg("--events").arg(&events).arg(&drv);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut text = String::new();
+        for _ in 0..3000 {
+            text = std::fs::read_to_string(&events).unwrap_or_default();
+            if text.contains("logLine") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(text.contains("\"event\":\"buildStarted\""), "{text}");
+        assert!(text.contains("\"event\":\"logLine\""), "{text}");
+        assert!(text.ends_with('\n'), "{text}");
+        signal(number, &child);
+        child.wait().unwrap();
+        let name = drv.rsplit('/').next().unwrap();
+        let (folder, file) = name.split_at(2);
+        let log = world.root().join("nix/var/log/nix/drvs").join(folder);
+        assert_eq!(std::fs::read(log.join(file)).unwrap(), b"one\n", "{number}");
+        let after = std::fs::read_to_string(&events).unwrap();
+        assert_eq!(after.contains("\"event\":\"finished\""), number == "-TERM");
+    }
+}
