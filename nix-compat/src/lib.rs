@@ -2,7 +2,7 @@
 //!
 //! Every type here is a value that was checked when it was made: a [`store_path::StorePath`] has
 //! a valid hash part and name, a [`derivation::Derivation`] that was parsed writes the very bytes
-//! it came from. Nothing here touches a store, and only [`nar`] touches a file system.
+//! it came from. Nothing here touches a store or a file system, or starts a thread.
 //!
 //! # Compute where a derivation's output will be
 //!

@@ -1,7 +1,7 @@
 //! What can go wrong with an archive.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bstr::{BStr, BString};
 
@@ -144,15 +144,6 @@ pub enum NarError {
 }
 
 impl NarError {
-    #[cfg(unix)]
-    pub(super) fn file(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::File {
-            action,
-            path: path.to_owned(),
-            source: source.into(),
-        }
-    }
-
     /// The rule that was broken, if this is about a rule of the format.
     pub fn problem(&self) -> Option<&Problem> {
         match self {

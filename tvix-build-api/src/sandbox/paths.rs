@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::engine::{Access, Mount};
+use tvix_sandbox::{Access, Mount};
 
 /// A file or directory of the host that builds see, read-only. As text, `<inside>=<host>` as in
 /// Nix's `sandbox-paths`, or one path that is the same on both sides; `?` at the end allows it to
