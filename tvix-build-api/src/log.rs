@@ -1,4 +1,4 @@
-//! Log lines of builds, from the builder to its caller.
+//! Channels for the log lines of builds.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,23 +7,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// A line of a build's log, without the newline. Not always UTF-8.
+/// A line of a build log, without the newline. Not necessarily UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Which build it is of: the tag of the [`LogSender`].
+    /// The build: the tag of its [`LogSender`].
     pub build: u64,
     /// The line.
     pub text: Bytes,
 }
 
-/// Where the lines of several builds arrive.
+/// Receives the lines of several builds.
 pub type LogReceiver = mpsc::Receiver<LogLine>;
 
 /// A change of log lines on their way: [`LogSender::map`].
 type Map = Arc<dyn Fn(Bytes) -> Option<Bytes> + Send + Sync>;
 
-/// Where a build sends its log lines. Bounded: a slow reader applies back-pressure; a dropped
-/// receiver does not.
+/// Sends the log lines of a build. Bounded: a slow reader applies back-pressure; a dropped receiver
+/// does not.
 #[derive(Clone)]
 pub struct LogSender {
     sender: Option<mpsc::Sender<LogLine>>,
@@ -31,7 +31,7 @@ pub struct LogSender {
     map: Option<Map>,
 }
 
-/// A channel for log lines that holds at most `capacity` of them.
+/// A channel for log lines with room for `capacity` lines.
 pub fn log_channel(capacity: usize) -> (LogSender, LogReceiver) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
     (
@@ -45,7 +45,7 @@ pub fn log_channel(capacity: usize) -> (LogSender, LogReceiver) {
 }
 
 impl LogSender {
-    /// A sender that discards lines.
+    /// A sender that discards all lines.
     pub const fn discard() -> Self {
         Self {
             sender: None,
@@ -93,7 +93,8 @@ impl LogSender {
         }
     }
 
-    /// Sends a line, and waits while the channel is full. Dropping the future sends nothing.
+    /// Sends a line; waits while the channel is full. If the future is dropped before it completes,
+    /// the line is not sent.
     pub async fn send(&self, text: impl Into<Bytes>) {
         let text = text.into();
         let text = match &self.map {
@@ -101,7 +102,7 @@ impl LogSender {
             None => Some(text),
         };
         if let (Some(sender), Some(text)) = (&self.sender, text) {
-            // Nobody reads any more: the line is not needed.
+            // A dropped receiver discards the line.
             let _ = sender
                 .send(LogLine {
                     build: self.build,
@@ -121,10 +122,10 @@ impl fmt::Debug for LogSender {
     }
 }
 
-/// How many lines of log a failure keeps.
+/// Number of log lines that a failure keeps.
 const TAIL_LINES: usize = 25;
 
-/// No line of the tail is longer, in bytes.
+/// Length limit of a line in the tail, in bytes.
 const TAIL_LINE_LIMIT: usize = 4096;
 
 /// The last lines of a log.
@@ -132,7 +133,7 @@ const TAIL_LINE_LIMIT: usize = 4096;
 pub(crate) struct Tail(VecDeque<Bytes>);
 
 impl Tail {
-    /// One more line.
+    /// Adds a line.
     pub fn push(&mut self, line: &Bytes) {
         if self.0.len() == TAIL_LINES {
             self.0.pop_front();

@@ -1,14 +1,14 @@
-//! From what a builder program has made to outputs: for builders of one's own that run programs, as
-//! [`translate`](crate::translate) is for starting them. The rules of Nix are written here once.
+//! Handling of outputs for all builders: their planned paths, their checks, and their order of
+//! delivery. For builders of one's own that run programs, as [`translate`](crate::translate) is for
+//! starting them:
 //!
 //! 1. [`plan_outputs`] says where each output is to be made, before the build.
-//! 2. [`OutputChecks`] checks the references and sizes of what was made.
+//! 2. [`OutputChecks`] checks the references and sizes of the outputs.
 //! 3. [`references_first`] orders outputs that refer to each other.
 //! 4. [`check_fixed`] checks the hash of a fixed output; [`floating_path`] gives a content-addressed
-//!    one its path, and [`HashRewrite`] replaces the path at which it was made.
+//!    output its path, and [`HashRewrite`] replaces the path at which it was made.
 //!
-//! [`MemoryBuild::finish`](crate::memory::MemoryBuild::finish) does all of it for outputs that are in
-//! memory.
+//! [`MemoryBuild::finish`](crate::memory::MemoryBuild::finish) does all of it for outputs in memory.
 
 mod address;
 mod checks;

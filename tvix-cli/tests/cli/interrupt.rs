@@ -1,8 +1,10 @@
 //! Signals.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 
@@ -121,6 +123,50 @@ async fn signals_end_commands_without_builds() {
         let rest: Vec<_> = lines.map(Result::unwrap).collect();
         assert_eq!(child.wait().unwrap().code(), Some(1), "{rest:#?}");
         assert_eq!(rest, ["error: interrupted by the user"]);
+    }
+}
+
+/// A read that blocks keeps the process alive for ten seconds after the first signal, not after the second.
+#[tokio::test]
+async fn the_second_signal_ends_the_process_at_once() {
+    let world = LocalWorld::new().await;
+    let fifo = world.beside("fifo");
+    let made_fifo = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made_fifo.unwrap().success());
+    let made = world
+        .write(&instantiate(shell("made", "echo > $out")))
+        .await;
+    for (number, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let mut command = hearing(&build(&world));
+        let mut child = command
+            .args([&made, "--substituter", "http://127.0.0.1:1", "--netrc-file"])
+            .arg(&fifo)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Opening succeeds once there is a reader, who then waits for what is never written.
+        let _writer = loop {
+            let mut options = OpenOptions::new();
+            options.write(true).custom_flags(libc::O_NONBLOCK);
+            match options.open(&fifo) {
+                Ok(writer) => break writer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        // Each signal is sent until it was heard: two that arrive at once are one.
+        let begun = Instant::now();
+        let status = loop {
+            signal(number, &child);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(9),
+                "{number} is not heard"
+            );
+        };
+        assert_eq!(status.code(), Some(code));
     }
 }
 

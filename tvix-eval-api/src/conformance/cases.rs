@@ -38,7 +38,7 @@ pub(super) const ALL: &[Case] = &{
         inputs_before_dependents,
         long_chains,
         all_outputs_or_those_asked_for,
-        what_was_asked_for_and_nothing_else,
+        only_requested_attributes_are_yielded,
         one_unknown_name_stops_no_other,
         evaluations_at_once,
         dropped_streams_end,
@@ -126,7 +126,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> CaseResult {
         let mut watch = Watch::start(&subject, &[name], None).await?;
         watch.finish().await?;
         watch.no_errors()?;
-        // One root with all outputs, or one for each.
+        // One root with all outputs, or one root per output.
         let (paths, found): (Vec<_>, Vec<_>) = watch.wanted().into_iter().unzip();
         let mut found = found.concat();
         found.sort();
@@ -137,7 +137,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> CaseResult {
     Ok(())
 }
 
-async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> CaseResult {
+async fn only_requested_attributes_are_yielded(factory: Factory<'_>) -> CaseResult {
     let graph = diamond()?;
     let left = graph.derivations[1].path.clone();
     let subject = factory(graph);
@@ -184,7 +184,7 @@ async fn dropped_streams_end(factory: Factory<'_>) -> CaseResult {
             watch.next().await?;
         }
     }
-    // Nothing that was dropped is in the way.
+    // A dropped evaluation does not block a new one.
     let mut watch = Watch::start(&subject, &["top"], None).await?;
     watch.finish().await?;
     watch.no_errors()?;
@@ -263,7 +263,7 @@ async fn sources_before_users(factory: Factory<'_>) -> CaseResult {
     same("derivations and sources", watch.seen.len(), 4)
 }
 
-/// Attributes that are computed when evaluation gets to them, and their names.
+/// Attributes that are computed on demand, and their names.
 fn lazy(count: usize) -> Result<(TestGraph, Vec<String>, Counter), String> {
     let computed = Counter::default();
     let names: Vec<_> = (0..count).map(|number| format!("lazy{number}")).collect();
@@ -295,7 +295,7 @@ async fn derivations_at_once(factory: Factory<'_>) -> CaseResult {
     same("roots", watch.roots.len(), names.len())
 }
 
-/// How far an evaluation may go on when nobody polls it.
+/// How many attributes an evaluation may compute ahead of a stream that is not polled.
 const AHEAD: usize = 1024;
 
 async fn back_pressure(factory: Factory<'_>) -> CaseResult {

@@ -1,9 +1,9 @@
-//! How a run of the suite ended.
+//! The result of a run.
 
 use std::any::Any;
 use std::fmt;
 
-/// How all cases ended.
+/// The result of a run of the suite, by names of cases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a report says nothing unless it is looked at"]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// If a case failed.
+    /// If there are failed cases. The message lists them with their reasons.
     #[track_caller]
     pub fn assert_all(&self) {
         assert!(self.failures().next().is_none(), "{self}");
