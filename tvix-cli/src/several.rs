@@ -65,7 +65,7 @@ impl Evaluator for Several {
                         Ok(EvalEvent::Root(root.behind(before)))
                     }
                     Ok(event) => Ok(event),
-                    Err(error) => Err(error.within(before, |name| numbered(number, name))),
+                    Err(error) => Err(error.behind(before)),
                 });
                 numbered.boxed()
             });

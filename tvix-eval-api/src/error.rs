@@ -231,22 +231,12 @@ impl EvalError {
         self
     }
 
-    /// As an error of a larger evaluation: `asked` attribute paths come before those of this one, and
-    /// `name` renames attribute paths.
+    /// As an error of a larger evaluation, in which `asked` attribute paths come before those of
+    /// this one. Attribute paths stay as the user wrote them.
     #[must_use]
-    pub fn within(mut self, asked: usize, name: impl FnOnce(&str) -> String) -> Self {
+    pub fn behind(mut self, asked: usize) -> Self {
         if let Some(place) = self.place_mut() {
             place.order = std::mem::take(&mut place.order).behind(asked);
-        }
-        match &mut self {
-            Self::AttributeNotFound { attr_path, .. }
-            | Self::Import { attr_path, .. }
-            | Self::Attribute { attr_path, .. }
-            | Self::Expression {
-                attr_path: Some(attr_path),
-                ..
-            } => *attr_path = name(attr_path),
-            _ => {}
         }
         self
     }

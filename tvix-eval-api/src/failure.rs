@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn errors_of_a_part_are_those_of_the_whole() {
         let error = EvalError::attribute_not_found("x").at(RootOrder::of(1));
-        let failure = error.within(2, |name| format!("1.{name}")).failure();
+        let failure = error.behind(2).failure();
         assert_eq!(failure.kind, EvalErrorKind::AttributeNotFound);
         assert_eq!(failure.order, RootOrder::of(3));
-        assert_eq!(failure.attr_path, Some(AttrPath::new("1.x")));
+        assert_eq!(failure.attr_path, Some(AttrPath::new("x")));
     }
 }
