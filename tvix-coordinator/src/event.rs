@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root};
 
-use crate::report::{FailureCause, Report};
+use crate::report::{CheckProblem, FailureCause, Report};
 use crate::trouble::Trouble;
 
 /// The version of the serialised form. It changes when a consumer of an older version would
@@ -350,6 +350,40 @@ pub enum BuildEvent {
         /// The derivation.
         #[cfg_attr(feature = "schema", schemars(with = "String"))]
         drv_path: StorePath,
+    },
+    /// A rebuild was handed to a builder, to compare the result with the valid outputs. Checks are
+    /// numbered like builds, and have the same events for log lines, retries and cancellation.
+    CheckStarted {
+        /// The number of the build.
+        build: u64,
+        /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        drv_path: StorePath,
+        /// The builder's name.
+        builder: Arc<str>,
+    },
+    /// All outputs of a rebuild are identical to the valid ones.
+    CheckSucceeded {
+        /// The number of the build.
+        build: u64,
+        /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        drv_path: StorePath,
+        /// How long the build took, in seconds.
+        #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+        duration: Duration,
+    },
+    /// A check found a difference, or could not be made.
+    CheckFailed {
+        /// The number of the build; `None` if none was started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build: Option<u64>,
+        /// The derivation.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        drv_path: StorePath,
+        /// The result of the check.
+        problem: CheckProblem,
     },
     /// A path vanished from the store, as another process collects garbage. Everything is evaluated
     /// and looked up again, once.

@@ -58,8 +58,11 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
 
 pub use driver::{Coordinator, MAX_BUILDERS, Session, SessionEvents, SessionReport, SetupError};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord, LogText};
-pub use options::{BuildPolicy, Decision, OnFailure, OnVanished, Options, RetryPolicy};
+pub use options::{
+    BuildPolicy, CheckOptions, Decision, OnFailure, OnVanished, Options, RetryPolicy,
+};
 pub use report::{
-    Counts, Failure, FailureCause, Report, RootReport, SessionError, Skipped, Status,
+    CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, SessionError,
+    Skipped, Status,
 };
 pub use trouble::{Trouble, TroubleKind};

@@ -6,7 +6,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
-use tvix_build_api::BuildFailure;
+use tvix_build_api::{BuildFailure, Difference};
 use tvix_eval_api::{EvalErrorKind, EvalFailure, RootOrder};
 
 use crate::trouble::Trouble;
@@ -26,6 +26,9 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Derivations that were not built because one that they need failed.
     pub skipped: Vec<Skipped>,
+    /// Results of checks ([`Options::check`](crate::Options::check)), in the order of the roots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckReport>,
     /// Errors of evaluation and, if it ended the session, of the store.
     pub errors: Vec<SessionError>,
     /// How much was done.
@@ -86,6 +89,8 @@ pub enum Status {
     InvalidDerivation,
     /// The coordinator failed: a bug.
     Bug,
+    /// Everything that was asked for is in the store, but a rebuild differs from it or failed.
+    CheckFailed,
     /// The caller cancelled it.
     Cancelled,
 }
@@ -132,6 +137,9 @@ pub struct Failure {
     pub cause: FailureCause,
     /// Whether a root needs it. A failure that no root needs does not fail the session.
     pub needed: bool,
+    /// Whether it is a fixed-output derivation, whose failures may be the network's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed_output: bool,
 }
 
 /// Why a derivation failed.
@@ -208,6 +216,95 @@ pub struct Skipped {
     /// The derivation that failed.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub root_cause: StorePath,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// The derivation.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub drv_path: StorePath,
+    /// `None` if all outputs of the rebuild are identical to the valid ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<CheckProblem>,
+}
+
+/// Why a check did not succeed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(
+    tag = "type",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+#[non_exhaustive]
+pub enum CheckProblem {
+    /// Outputs differ: the build is not deterministic.
+    Differs {
+        /// The outputs that differ.
+        differences: Vec<Difference>,
+    },
+    /// The rebuild failed.
+    Failed {
+        /// Why.
+        failure: BuildFailure,
+        /// Whether it is a fixed-output derivation, whose failures may be the network's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        fixed_output: bool,
+    },
+    /// Some outputs are not valid, so there is nothing to compare with.
+    NotValid {
+        /// The outputs that are not valid.
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+        outputs: Vec<OutputName>,
+    },
+    /// It could not be rebuilt, for a reason other than the derivation.
+    Impossible {
+        /// The reason. Boxed, as it may itself be large.
+        reason: Box<FailureCause>,
+    },
+    /// An input that the rebuild needs failed.
+    Skipped {
+        /// The derivation that failed in the first place.
+        #[cfg_attr(feature = "schema", schemars(with = "String"))]
+        root_cause: StorePath,
+    },
+}
+
+impl CheckReport {
+    /// The result of a check; `problem` is `None` if all outputs are identical.
+    pub fn new(drv_path: StorePath, problem: Option<CheckProblem>) -> Self {
+        Self { drv_path, problem }
+    }
+}
+
+impl fmt::Display for CheckProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Differs { differences } => {
+                f.write_str("it may not be deterministic: ")?;
+                for (index, difference) in differences.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(f, "{separator}output '{}' differs", difference.output)?;
+                }
+                Ok(())
+            }
+            Self::Failed { failure, .. } => write!(f, "it does not build again: {failure}"),
+            Self::NotValid { outputs } => {
+                let names: Vec<_> = outputs.iter().map(|name| format!("'{name}'")).collect();
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "checking is not possible: not all outputs are valid ({names})"
+                )
+            }
+            Self::Impossible { reason } => fmt::Display::fmt(reason, f),
+            Self::Skipped { root_cause } => write!(f, "its input '{root_cause}' failed"),
+        }
+    }
 }
 
 /// How much was done.
@@ -337,6 +434,7 @@ impl Failure {
             drv_path,
             cause,
             needed: true,
+            fixed_output: false,
         }
     }
 }
@@ -359,6 +457,7 @@ impl Report {
             roots: Vec::new(),
             failures: Vec::new(),
             skipped: Vec::new(),
+            checks: Vec::new(),
             errors: Vec::new(),
             counts: Counts::default(),
         }

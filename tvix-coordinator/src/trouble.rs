@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tvix_build_api::{BuilderError, BuilderErrorKind};
+use tvix_build_api::{BuilderError, BuilderErrorKind, CheckError};
 use tvix_store_api::{StoreError, StoreErrorKind};
 
 /// An error of a store, a substituter or a builder, as opposed to a build that fails.
@@ -110,6 +110,16 @@ impl From<&BuilderError> for Trouble {
             None => TroubleKind::Builder(error.kind()),
         };
         Self::of(kind, error, error.is_retryable())
+    }
+}
+
+impl From<&CheckError> for Trouble {
+    fn from(error: &CheckError) -> Self {
+        match error {
+            CheckError::Store(error) => Self::from(error),
+            CheckError::Builder(error) => Self::from(error),
+            other => Self::of(TroubleKind::Store(StoreErrorKind::Failed), other, false),
+        }
     }
 }
 

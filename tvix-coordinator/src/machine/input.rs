@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{BuildFailure, ResourceUsage};
+use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
@@ -152,6 +152,15 @@ pub enum Input {
         /// What it used, if it succeeded and the builder knows. A failure says so itself.
         usage: Option<ResourceUsage>,
     },
+    /// Answers [`Action::StartCheck`].
+    ///
+    /// [`Action::StartCheck`]: super::Action::StartCheck
+    CheckEnded {
+        /// The build.
+        build: BuildId,
+        /// Its result.
+        result: CheckResult,
+    },
     /// Answers [`Action::PushOutputs`].
     ///
     /// [`Action::PushOutputs`]: super::Action::PushOutputs
@@ -202,6 +211,25 @@ pub struct RefusedRealisation {
     pub substituter: usize,
     /// Why, and what to do about it.
     pub message: String,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckResult {
+    /// The rebuild ended, or was cancelled.
+    Ended(CheckOutcome),
+    /// The builder failed, not the derivation.
+    Trouble(Trouble),
+    /// The store cannot compare or keep outputs.
+    Impossible {
+        /// The reason.
+        error: Trouble,
+    },
+    /// Inputs that were valid when it was started are not valid any more.
+    InputsGone {
+        /// The inputs, and how the build failed.
+        message: String,
+    },
 }
 
 /// How a build ended.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use nix_compat::derivation::OutputName;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_build_api::{BuildFailure, BuilderErrorKind, FailureKind, ResourceUsage};
+use tvix_build_api::{BuildFailure, BuilderErrorKind, Difference, FailureKind, ResourceUsage};
 use tvix_coordinator::{
-    BuildEvent, EventRecord, Failure, FailureCause, Report, RootReport, SessionError, Skipped,
-    Status, Trouble, TroubleKind,
+    BuildEvent, CheckProblem, CheckReport, EventRecord, Failure, FailureCause, Report, RootReport,
+    SessionError, Skipped, Status, Trouble, TroubleKind,
 };
 use tvix_eval_api::{
     Diagnostic, EvalError, EvalErrorKind, EvalFailure, Position, Root, RootOrder, Severity,
@@ -142,6 +142,34 @@ fn causes() -> Vec<FailureCause> {
     ]
 }
 
+fn check_problems() -> Vec<CheckProblem> {
+    let hash = |text: &[u8]| NixHash::digest(HashAlgo::Sha256, text);
+    vec![
+        CheckProblem::Differs {
+            differences: vec![Difference {
+                output: out(),
+                path: path("hello"),
+                expected: hash(b"a"),
+                actual: hash(b"b"),
+                kept: Some("/tmp/kept".into()),
+            }],
+        },
+        CheckProblem::Failed {
+            failure: failure(FailureKind::ExitCode { code: 1 }),
+            fixed_output: true,
+        },
+        CheckProblem::NotValid {
+            outputs: vec![out()],
+        },
+        CheckProblem::Impossible {
+            reason: Box::new(FailureCause::Store { error: full() }),
+        },
+        CheckProblem::Skipped {
+            root_cause: path("bad.drv"),
+        },
+    ]
+}
+
 fn report() -> Report {
     let mut report = Report::new(Status::BuildFailed);
     let causes = causes().into_iter();
@@ -161,6 +189,10 @@ fn report() -> Report {
             message: "a bug".to_owned(),
         },
     ];
+    report.checks = check_problems()
+        .into_iter()
+        .map(|problem| CheckReport::new(path("hello.drv"), Some(problem)))
+        .collect();
     let mut hello = RootReport::new("packages.hello", RootOrder::of(0));
     hello.drv_path = Some(path("hello.drv"));
     hello.outputs = [(out(), path("hello"))].into_iter().collect();
@@ -243,7 +275,7 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::BuildStarted {
             build: 1,
             drv_path: drv_path(),
-            builder,
+            builder: builder.clone(),
         },
         BuildEvent::BuildWaiting {
             build: 1,
@@ -281,10 +313,26 @@ fn events() -> Vec<BuildEvent> {
             build: 1,
             drv_path: drv_path(),
         },
+        BuildEvent::CheckStarted {
+            build: 2,
+            drv_path: drv_path(),
+            builder,
+        },
+        BuildEvent::CheckSucceeded {
+            build: 2,
+            drv_path: drv_path(),
+            duration: second,
+        },
         BuildEvent::Restarted {
             message: "input vanished".to_owned(),
         },
     ];
+    let problems = check_problems().into_iter();
+    events.extend(problems.map(|problem| BuildEvent::CheckFailed {
+        build: Some(2),
+        drv_path: drv_path(),
+        problem,
+    }));
     events.extend(
         failure_kinds()
             .into_iter()
