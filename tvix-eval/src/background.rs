@@ -3,30 +3,15 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tvix_eval_api::fetch::Cancel;
 
 /// So much is done at once: fetches wait for the network, not for processors.
 const MOST_WORKERS: usize = 16;
 
 /// Work that blocks; it leaves its result where whoever wants it will look.
 pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
-
-/// Whether what is being done is still wanted. Long work asks often.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Vec<Arc<AtomicBool>>);
-
-impl Cancel {
-    /// Cancelled as soon as one of these is `true`.
-    pub fn new(flags: impl IntoIterator<Item = Arc<AtomicBool>>) -> Self {
-        Self(flags.into_iter().collect())
-    }
-
-    /// Whether nobody wants the result any more.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.iter().any(|flag| flag.load(Ordering::Relaxed))
-    }
-}
 
 /// Threads that end when there is nothing to do. Dropping it forgets what was not begun; what was
 /// begun goes on until it notices that it was cancelled.

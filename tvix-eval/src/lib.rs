@@ -107,16 +107,14 @@
 //! # Fetching
 //!
 //! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
-//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] takes. With the feature `fetch` there is
-//! one that talks HTTP and Git and keeps a cache on disk:
+//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] takes. The crate `tvix-fetch` has one
+//! that speaks HTTP and Git and keeps a cache on disk:
 //!
 //! ```
-//! # #[cfg(feature = "fetch")] {
 //! use tvix_eval::NixEvaluator;
-//! use tvix_eval::fetch::{CachingFetcher, FetchOptions};
+//! use tvix_fetch::{CachingFetcher, FetchOptions};
 //!
 //! let nix = NixEvaluator::default().fetcher(CachingFetcher::new(FetchOptions::default()));
-//! # }
 //! ```
 //!
 //! # Values as they are
@@ -131,7 +129,6 @@ pub mod builtins;
 pub mod error;
 mod eval;
 mod evaluator;
-pub mod fetch;
 mod fiber;
 pub mod files;
 pub mod host;
@@ -159,3 +156,4 @@ pub use evaluator::{Evaluation, Failure, NixEvaluator};
 pub use fiber::Job;
 pub use limits::Limits;
 pub use pretty::PrettyOptions;
+pub use tvix_eval_api::fetch;

@@ -11,7 +11,6 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::select::current_folder;
 
-#[cfg(feature = "fetch")]
 use super::Links;
 use super::lossy;
 
@@ -156,7 +155,6 @@ impl<'h> Interp<'h> {
         if uri.starts_with('/') {
             return self.check_access(&paths::canonical(uri.as_bytes()));
         }
-        #[cfg(feature = "fetch")]
         if let Some(path) = crate::fetch::file_path(uri) {
             return self.check_real_path(path.as_os_str().as_bytes());
         }
@@ -168,7 +166,6 @@ impl<'h> Interp<'h> {
 
     /// Fails if a path, or what it leads to, may not be read: whoever fetches follows links, and
     /// `..` behind them.
-    #[cfg(feature = "fetch")]
     fn check_real_path(&self, path: &[u8]) -> Result<()> {
         let canonical = paths::canonical(path);
         self.check_access(&canonical)?;
