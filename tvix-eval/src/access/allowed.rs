@@ -11,7 +11,6 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::select::current_folder;
 
-#[cfg(feature = "fetch")]
 use super::Links;
 use super::lossy;
 
@@ -157,7 +156,6 @@ impl<'h> Interp<'h> {
         if uri.starts_with('/') {
             return self.check_access(&paths::canonical(uri.as_bytes()));
         }
-        #[cfg(feature = "fetch")]
         if let Some(path) = crate::fetch::file_path(uri) {
             return self.check_real_path(path.as_os_str().as_bytes());
         }
@@ -169,7 +167,6 @@ impl<'h> Interp<'h> {
 
     /// Fails if a path, or its target after all links are resolved, may not be read. Fetchers
     /// follow links and then `..`.
-    #[cfg(feature = "fetch")]
     fn check_real_path(&self, path: &[u8]) -> Result<()> {
         let canonical = paths::canonical(path);
         self.check_access(&canonical)?;
