@@ -3,7 +3,7 @@
 //!
 //! Every value is checked when it is made: a [`store_path::StorePath`] has a valid hash part and
 //! name, and a [`derivation::Derivation`] that was parsed serialises to the same bytes. Nothing
-//! here accesses a store, and only [`nar`] accesses a file system.
+//! here accesses a store or a file system, or starts a thread.
 //!
 //! # Compute the output path of a derivation
 //!

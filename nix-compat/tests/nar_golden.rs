@@ -6,7 +6,7 @@ mod nar_common;
 use std::path::{Path, PathBuf};
 
 use nar_common::{Tree, decode, encode, feed, read, read_views};
-use nix_compat::nar::{Event, Listing, Reader, RestoreOptions, dump_path, restore};
+use nix_compat::nar::{Event, Listing, Reader};
 
 fn goldens() -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/nar");
@@ -51,24 +51,6 @@ fn every_reader_agrees() {
             assert_eq!(feed(&nar, sizes).0, events, "{} {sizes:?}", path.display());
         }
         assert_eq!(read_views(&nar).0, events, "{}", path.display());
-    }
-}
-
-#[test]
-fn unpack_and_pack_to_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    for canonical in [false, true] {
-        for (path, nar) in goldens() {
-            let dest = folder.path().join(format!(
-                "{}-{canonical}",
-                path.file_stem().unwrap().to_str().unwrap()
-            ));
-            let options = RestoreOptions::default().canonical(canonical);
-            restore(&nar[..], &dest, options).unwrap();
-            let mut again = Vec::new();
-            dump_path(&dest, &mut again).unwrap();
-            assert!(again == nar, "{}", path.display());
-        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! Any tree round-trips through bytes, events and the file system.
+//! Any tree round-trips through bytes and events.
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
 mod nar_common;
 
 use nar_common::{Owned, Tree, decode, encode, feed, push, read, read_views, tree};
-use nix_compat::nar::{Encoder, Event, Parser, Reader, RestoreOptions, dump_path, restore};
+use nix_compat::nar::{Encoder, Event, Parser, Reader};
 use proptest::prelude::*;
 
 proptest! {
@@ -104,17 +104,6 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn through_the_file_system(tree in tree(), canonical in any::<bool>()) {
-        let nar = encode(&tree);
-        let folder = tempfile::tempdir().unwrap();
-        let dest = folder.path().join("dest");
-        restore(&nar[..], &dest, RestoreOptions::default().canonical(canonical)).unwrap();
-        let mut again = Vec::new();
-        dump_path(&dest, &mut again).unwrap();
-        prop_assert_eq!(again, nar);
-    }
 
     #[test]
     #[cfg(feature = "async")]

@@ -1,7 +1,7 @@
 //! Errors of NAR readers and writers.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bstr::{BStr, BString};
 
@@ -145,15 +145,6 @@ pub enum NarError {
 }
 
 impl NarError {
-    #[cfg(unix)]
-    pub(super) fn file(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::File {
-            action,
-            path: path.to_owned(),
-            source: source.into(),
-        }
-    }
-
     /// The violated rule, if the error concerns a rule of the format.
     pub fn problem(&self) -> Option<&Problem> {
         match self {

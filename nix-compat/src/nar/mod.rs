@@ -8,10 +8,10 @@
 //!
 //! | task | use |
 //! |---|---|
-//! | hash or send a tree of files | [`dump_path`], or [`dump_node`] inside an archive under way |
-//! | unpack | [`restore`], or [`Unpacker`] for events from elsewhere |
 //! | read | [`Reader`], `async::Reader`, or [`Parser`] for chunks |
 //! | write | [`Writer`], `async::Writer`, or [`Encoder`] for chunks |
+//!
+//! The crate `tvix-tree` packs and unpacks trees of the file system.
 //!
 //! No part of this module holds a complete file in memory. Readers are strict: a writer reproduces
 //! every accepted archive byte for byte.
@@ -38,31 +38,19 @@
 
 #[cfg(feature = "async")]
 pub mod r#async;
-#[cfg(unix)]
-mod dump;
 mod encoder;
 mod error;
-#[cfg(unix)]
-mod hash;
 mod listing;
 mod parser;
 mod reader;
-#[cfg(unix)]
-mod restore;
 mod rules;
 mod writer;
 
-#[cfg(unix)]
-pub use dump::{dump_node, dump_path};
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
-#[cfg(unix)]
-pub use hash::{hash_path, hash_path_while};
 pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};
-#[cfg(unix)]
-pub use restore::{RestoreOptions, Unpacker, restore, restore_node};
 pub use rules::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 pub use writer::Writer;
 

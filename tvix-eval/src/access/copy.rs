@@ -132,7 +132,7 @@ impl<'h> Interp<'h> {
                 (hash, SourceContent::Tree(disk))
             }
             (_, None, Some(disk)) => {
-                let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256)
+                let (hash, _) = tvix_tree::hash_path(&disk, HashAlgo::Sha256)
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path};
@@ -199,7 +198,7 @@ fn hash_of(path: &Path, method: ContentAddressMethod) -> Option<NixHash> {
         }
         _ => {
             path.symlink_metadata().ok()?;
-            let (hash, _) = nar::hash_path(path, HashAlgo::Sha256).ok()?;
+            let (hash, _) = tvix_tree::hash_path(path, HashAlgo::Sha256).ok()?;
             Some(hash)
         }
     }
