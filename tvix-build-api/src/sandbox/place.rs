@@ -117,7 +117,7 @@ impl Site {
             Some(directory) => (directory.clone(), None),
             None => {
                 let made = TempDir::with_prefix("tvix-builds-");
-                let made = made.map_err(EngineError::setup("making a temporary directory"))?;
+                let made = made.map_err(EngineError::setup("creating a temporary directory"))?;
                 (made.path().to_owned(), Some(made))
             }
         };
