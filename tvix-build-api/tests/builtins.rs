@@ -302,10 +302,7 @@ async fn built_in_builders_run_as_any_other() {
         .unwrap();
     let user = server.seen()[0].user.unwrap();
     if rustix::process::geteuid().is_root() {
-        assert!(
-            user >= tvix_build_api::sandbox::engine::DEFAULT_FIRST_ID,
-            "{user}"
-        );
+        assert!(user >= tvix_sandbox::DEFAULT_FIRST_ID, "{user}");
     } else {
         assert_eq!(user, rustix::process::geteuid().as_raw());
     }

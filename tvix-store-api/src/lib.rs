@@ -19,8 +19,7 @@ mod memory;
 mod object;
 mod store;
 mod tiered;
-#[cfg(unix)]
-pub mod tree;
+
 mod uri;
 pub mod verify;
 

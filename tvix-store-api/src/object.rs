@@ -376,7 +376,7 @@ pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarE
         limit,
         exceeded: false,
     };
-    match nar::dump_path(file, &mut limited) {
+    match tvix_tree::dump_path(file, &mut limited) {
         Ok(()) => Ok(Some(limited.written.into())),
         Err(_) if limited.exceeded => Ok(None),
         Err(error) => Err(error),

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use common::Root;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::DerivationBuilder;
-use nix_compat::nar::dump_path;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tempfile::TempDir;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{Fault, NarStream, PathInfo, Store, StoreError, StoreExt as _};
+use tvix_tree::dump_path;
 
 fn open(root: &Path) -> LocalStore {
     LocalStore::open_blocking(LocalStoreOptions::new(root)).unwrap()

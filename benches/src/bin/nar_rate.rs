@@ -12,9 +12,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use nix_compat::nar::{RestoreOptions, dump_path, hash_path, restore};
 use nix_compat::nixhash::HashAlgo;
 use ring::digest::{Context, SHA256, digest};
+use tvix_tree::{RestoreOptions, dump_path, hash_path, restore};
 
 const ROUNDS: usize = 7;
 

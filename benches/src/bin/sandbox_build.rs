@@ -15,11 +15,11 @@ use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::memory::InMemoryBuilder;
-use tvix_build_api::sandbox::engine::{Access, Ending, Mount, SandboxSpec};
-use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath, engine};
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderProfile, this_system,
 };
+use tvix_sandbox::{Access, Ending, Engine, EngineOptions, Mount, SandboxSpec};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::{MemoryStore, Store, StoreExt as _};
 
@@ -63,7 +63,7 @@ async fn main() -> Result<()> {
 
     let mut times = Vec::new();
     let scratch = store.state_dir().join("tvix-builds");
-    let engine = engine::Engine::new(engine::EngineOptions::new(scratch))?;
+    let engine = Engine::new(EngineOptions::new(scratch))?;
     for _ in 0..rounds {
         let begin = Instant::now();
         process(&engine, &program).await?;
@@ -154,7 +154,7 @@ fn derivation(store: &LocalStore, name: &str) -> Result<Instantiated> {
     Ok(builder.instantiate(store.store_dir())?)
 }
 
-async fn process(engine: &engine::Engine, program: &Path) -> Result<()> {
+async fn process(engine: &Engine, program: &Path) -> Result<()> {
     let mut scratch = engine.scratch()?;
     let mut spec = SandboxSpec::new("/bin/sh");
     spec.args = ["sh", "-c", "echo hello > /build/out"]

@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tvix_build_api::sandbox::engine::{
-    Access, Ending, Engine, EngineOptions, Isolation, Mount, Network, SandboxSpec,
-};
+use tvix_sandbox::{Access, Ending, Engine, EngineOptions, Isolation, Mount, Network, SandboxSpec};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

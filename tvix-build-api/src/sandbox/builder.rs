@@ -15,7 +15,6 @@ use tvix_store_api::{Store, StoreUri};
 
 use super::SandboxOptions;
 use super::deliver::{Claim, KnownStore, claim, deliver};
-use super::engine::{Engine, Scratch, Starting};
 use super::features::check_features;
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
@@ -35,6 +34,7 @@ use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
     BuilderProfile, Delivery, FailureKind, ResourceUsage,
 };
+use tvix_sandbox::{Engine, Scratch, Starting};
 
 /// Builds on this machine, in Linux namespaces, without a daemon, as root or as an ordinary user.
 ///

@@ -7,12 +7,12 @@ use tvix_store_api::Store;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTree};
 
-use super::engine::Scratch;
 use super::harvest::Harvested;
 use super::stream::stream_tree;
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::{BuildRequest, BuildSlot, Delivery, FailureKind, PushedOutput, StreamedOutput};
+use tvix_sandbox::Scratch;
 
 /// A store that the builder can push to.
 #[derive(Debug, Clone)]

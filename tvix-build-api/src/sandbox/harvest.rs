@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
-use tvix_store_api::tree::{Bounds, TreeError, TreeScan, canonicalise_within, measure};
+use tvix_tree::{Bounds, TreeError, TreeScan, canonicalise_within, measure};
 
 use super::settle::Settler;
 use super::trouble::{Blame, Trouble};

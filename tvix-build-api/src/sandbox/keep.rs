@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 
 use super::SandboxBuilder;
-use super::engine::Scratch;
 use crate::log::Tail;
 use crate::{BuildContext, BuildRequest};
+use tvix_sandbox::Scratch;
 
 /// Moves the build directory of a failed build to
 /// [`SandboxOptions::keep_failed`](super::SandboxOptions::keep_failed), if possible.

@@ -1,6 +1,6 @@
 //! Building on this machine, in Linux namespaces.
 //!
-//! [`SandboxBuilder`] is the builder. It is based on [`engine`], which starts processes in
+//! [`SandboxBuilder`] is the builder. It is based on [`tvix_sandbox`], which starts processes in
 //! sandboxes and knows nothing of derivations.
 //!
 //! A build passes through the modules below in this order: inputs are located, a process is
@@ -13,7 +13,6 @@ mod builtin;
 #[path = "no_builtin.rs"]
 mod builtin;
 mod deliver;
-pub mod engine;
 mod features;
 mod harvest;
 mod inputs;
@@ -29,6 +28,6 @@ mod timers;
 mod trouble;
 
 pub use builder::SandboxBuilder;
-pub use engine::EngineError;
 pub use options::SandboxOptions;
 pub use paths::{SandboxPath, SandboxPathError};
+pub use tvix_sandbox::EngineError;

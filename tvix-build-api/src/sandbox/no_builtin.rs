@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::engine::{SandboxSpec, Scratch};
 use crate::translate::Translation;
+use tvix_sandbox::{SandboxSpec, Scratch};
 
 #[derive(Debug, Clone, Default)]
 #[expect(dead_code, reason = "nothing is fetched")]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::SandboxPath;
 use super::builtin::FetchFiles;
-use super::{SandboxPath, engine};
 use crate::BuilderProfile;
 
 /// Options of a [`SandboxBuilder`](super::SandboxBuilder).
@@ -83,7 +83,7 @@ impl SandboxOptions {
             max_disk: None,
             count_memory: false,
             scratch: None,
-            first_id: engine::DEFAULT_FIRST_ID,
+            first_id: tvix_sandbox::DEFAULT_FIRST_ID,
             ahead: true,
         }
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::engine::{Access, Mount};
+use tvix_sandbox::{Access, Mount};
 
 /// A file or directory of the host that is visible to builds, read-only. In text form,
 /// `<inside>=<host>` as in Nix's `sandbox-paths`, or a single path that is the same on both sides.

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
-use super::engine::{Engine, EngineError, EngineOptions};
+use tvix_sandbox::{Engine, EngineError, EngineOptions};
 
 /// An engine that is created on first use or in advance. Its directory may be known only later.
 #[derive(Debug)]
@@ -117,7 +117,10 @@ impl Site {
             Some(directory) => (directory.clone(), None),
             None => {
                 let made = TempDir::with_prefix("tvix-builds-");
-                let made = made.map_err(EngineError::setup("creating a temporary directory"))?;
+                let made = made.map_err(|source| EngineError::Setup {
+                    step: "creating a temporary directory".into(),
+                    source,
+                })?;
                 (made.path().to_owned(), Some(made))
             }
         };

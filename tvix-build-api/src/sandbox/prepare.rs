@@ -13,14 +13,14 @@ use bstr::BString;
 use nix_compat::store_path::StoreDir;
 
 use super::builtin::Builtin;
-use super::engine::{
-    Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
-    SandboxSpec, Scratch,
-};
 use super::trouble::{Blame, Trouble};
 use super::{SandboxOptions, SandboxPath};
 use crate::BuildLimits;
 use crate::translate::{BUILD_DIR, Translation, etc};
+use tvix_sandbox::{
+    Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
+    SandboxSpec, Scratch,
+};
 
 /// A process that can be started.
 pub(super) struct Prepared {

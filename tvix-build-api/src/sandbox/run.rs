@@ -6,11 +6,11 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Ending, Event, LineBuffer, Running};
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
 use crate::{FailureKind, LogSender, ResourceUsage, StructuredLog};
+use tvix_sandbox::{Ending, Event, LineBuffer, Running};
 
 /// Maximum length of a log line in bytes; longer lines are split.
 const LINE_LIMIT: usize = 64 * 1024;
@@ -73,7 +73,11 @@ pub(super) async fn run(
             let _ = log.send(line).now_or_never();
         }
     };
-    *usage = running.usage();
+    *usage = running.usage().map(|used| ResourceUsage {
+        user: used.user,
+        system: used.system,
+        peak_memory: used.peak_memory,
+    });
     if let Some(line) = lines.finish() {
         remember(tail, &line);
         waiting.push_back(line);

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
-use tvix_store_api::tree::{self, Interruptible};
+use tvix_tree::{Interruptible, RestoreOptions, Unpacker};
 
 use super::harvest::{Field, Found, Harvested};
 use super::trouble::Trouble;
@@ -157,17 +157,19 @@ impl<'f> Settler<'f> {
         algo: HashAlgo,
     ) -> Result<NixHash, Trouble> {
         let interrupted = || self.field.stop.is_cancelled();
-        tree::hash_until(&found.file, method, algo, &interrupted).map_err(|error| match error {
-            NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
-                output: found.output.name.clone(),
-                message: format!(
-                    "its content address requires a file that is not executable, and it is a \
+        tvix_tree::hash_until(&found.file, method, algo, &interrupted).map_err(
+            |error| match error {
+                NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
+                    output: found.output.name.clone(),
+                    message: format!(
+                        "its content address requires a file that is not executable, and it is a \
                      {kind}"
-                ),
-            }
-            .into(),
-            error => self.field.nar_error(&found.output, error),
-        })
+                    ),
+                }
+                .into(),
+                error => self.field.nar_error(&found.output, error),
+            },
+        )
     }
 
     /// The hash of the archive after `rewrites`, without references to itself.
@@ -180,7 +182,7 @@ impl<'f> Settler<'f> {
         let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
         let mut writer = RewritingWriter::new(hasher, rewrites);
         let interrupted = || self.field.stop.is_cancelled();
-        nar::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
+        tvix_tree::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
             .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
             .map_err(|error| self.field.nar_error(&found.output, error))
     }
@@ -226,7 +228,7 @@ impl<'f> Settler<'f> {
             };
             let mut writer = RewritingWriter::new(sink, rewrites);
             let interrupted = || self.field.stop.is_cancelled();
-            let dumped = nar::dump_path(file, Interruptible::new(&mut writer, &interrupted));
+            let dumped = tvix_tree::dump_path(file, Interruptible::new(&mut writer, &interrupted));
             let sink = writer.finish();
             dumped?;
             sink.map_err(NarError::Io)?.finish()
@@ -308,7 +310,7 @@ mod tests {
     use nix_compat::derivation::DerivationBuilder;
     use nix_compat::store_path::StoreDir;
     use tokio_util::sync::CancellationToken;
-    use tvix_store_api::tree::TreeScan;
+    use tvix_tree::TreeScan;
 
     use super::*;
     use crate::outputs::{OutputChecks, plan_outputs};

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar;
 use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 use tvix_store_api::{NarStream, StoreError};
 
-use super::engine::Scratch;
+use tvix_sandbox::Scratch;
 
 /// Capacity of the channel between the packing thread and the stream, in chunks.
 const CHUNKS_IN_FLIGHT: usize = 8;
@@ -22,7 +21,7 @@ pub(super) fn stream_tree(file: PathBuf, path: StorePath, scratch: Arc<Scratch>)
     let started = async move {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let packing = tokio::task::spawn_blocking(move || {
-            let result = nar::dump_path(&file, ChunkWriter(sender));
+            let result = tvix_tree::dump_path(&file, ChunkWriter(sender));
             drop(scratch);
             result.map_err(|error| StoreError::Source {
                 file,

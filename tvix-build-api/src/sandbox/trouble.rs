@@ -4,9 +4,9 @@ use std::io;
 
 use tvix_store_api::{BoxError, StoreError};
 
-use super::engine::EngineError;
 use crate::translate::TranslateError;
 use crate::{BuilderError, FailureKind};
+use tvix_sandbox::EngineError;
 
 /// The reason for the early end of a build.
 #[derive(Debug)]

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::NarError;
 use nix_compat::store_path::StorePath;
 use tempfile::TempDir;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::StoreExt;
 use crate::blocking::{Abandoned, blocking, consume};

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError};
+use nix_compat::nar::NarError;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
@@ -13,7 +13,7 @@ use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_a
 
 use crate::blocking::{blocking, produce};
 use crate::object::ChangedError;
-use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject, tree};
+use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject};
 
 pub(super) async fn add_text<S: Store + ?Sized>(
     store: &S,
@@ -70,7 +70,9 @@ pub(crate) async fn add_tree<S: Store + ?Sized>(
     expect(&file, &becomes, &path)?;
     let nar = produce(store.uri().clone(), {
         let (file, path) = (file.clone(), path.clone());
-        move |chunks| nar::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
+        move |chunks| {
+            tvix_tree::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
+        }
     });
     match store.add(info, nar).await {
         Ok(()) => Ok(path),
@@ -114,10 +116,10 @@ async fn hash_tree<S: Store + ?Sized>(
         // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let failed = |error| unreadable(&file, &unknown, error);
-        let scan = tree::scan(&file, none).map_err(failed)?;
+        let scan = tvix_tree::scan(&file, none).map_err(failed)?;
         let hash = match method {
             ContentAddressMethod::NixArchive => NixHash::Sha256(scan.nar_hash),
-            method => tree::hash(&file, method, HashAlgo::Sha256).map_err(failed)?,
+            method => tvix_tree::hash(&file, method, HashAlgo::Sha256).map_err(failed)?,
         };
         let address = ContentAddress { method, hash };
         let path_references = PathReferences::others(references.clone());

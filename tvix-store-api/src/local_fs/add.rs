@@ -6,9 +6,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
-use nix_compat::nar::{Event, NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::{Event, NarError};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::Inner;
 use super::db::Registration;

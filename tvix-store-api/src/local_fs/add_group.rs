@@ -8,10 +8,11 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use nix_compat::nar::{Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::Parser;
 use nix_compat::store_path::StorePath;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::Inner;
 use super::add::Tree;

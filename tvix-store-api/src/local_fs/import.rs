@@ -8,20 +8,21 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::add::{NewPath, Tree};
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
 use crate::ext::expect;
 use crate::object::derivation_outputs;
-use crate::tree::hash as hash_file;
 use crate::verify::sha256;
 use crate::{Becomes, SourceTree, StoreError};
+use tvix_tree::hash as hash_file;
 
 /// Size limit, in bytes, of objects that are hashed and written by one thread.
 const INLINE: usize = 1 << 20;
@@ -121,7 +122,7 @@ impl Inner {
             size: 0,
             failure: None,
         };
-        let dumped = nar::dump_path(file, &mut copy);
+        let dumped = tvix_tree::dump_path(file, &mut copy);
         if let Some(error) = copy.failure.take() {
             return Err(unpacking(error));
         }

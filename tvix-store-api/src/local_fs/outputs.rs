@@ -19,8 +19,8 @@ use super::{LocalStore, OutputLocks, Scratch};
 use crate::StoreError;
 use crate::blocking::blocking;
 use crate::object::derivation_outputs;
-use crate::tree::{TreeError, TreeScan, canonicalise};
 use crate::verify::check_address;
+use tvix_tree::{TreeError, TreeScan, canonicalise};
 
 /// An output of a build, not scanned yet.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::{self, NarError};
+use nix_compat::nar::NarError;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tokio::sync::Semaphore;
@@ -29,7 +29,7 @@ pub(super) fn stream_nar(
         let permit = permits.acquire_owned().await;
         produce(uri.clone(), move |chunks| {
             let _held = permit;
-            nar::dump_path(&file, chunks).map_err(|error| failed(&uri, &path, error))
+            tvix_tree::dump_path(&file, chunks).map_err(|error| failed(&uri, &path, error))
         })
     };
     stream::once(started).flatten().boxed()

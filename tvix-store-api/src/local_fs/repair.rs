@@ -4,12 +4,13 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use nix_compat::nar::{NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::NarError;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::files::move_tree;
 use super::scratch::Scratch;

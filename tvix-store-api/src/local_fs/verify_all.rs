@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::{self, NarError, Parser};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
@@ -254,9 +254,8 @@ impl Inner {
         }
         let address = AddressVerifier::new(info);
         let hashed = match address {
-            None => {
-                nar::hash_path(&file, HashAlgo::Sha256).map(|(hash, size)| (hash, size, Ok(())))
-            }
+            None => tvix_tree::hash_path(&file, HashAlgo::Sha256)
+                .map(|(hash, size)| (hash, size, Ok(()))),
             Some(address) => hash_with_address(&file, address),
         };
         let (hash, size, address) = match hashed {
@@ -330,7 +329,7 @@ fn hash_with_address(
         parser: Parser::new(),
         address,
     };
-    nar::dump_path(file, &mut sink)?;
+    tvix_tree::dump_path(file, &mut sink)?;
     Ok((sink.hasher.finish(), sink.size, sink.address.finish()))
 }
 
@@ -363,7 +362,7 @@ impl io::Write for AddressSink {
 }
 
 fn is_good_link(path: &Path) -> bool {
-    match nar::hash_path(path, HashAlgo::Sha256) {
+    match tvix_tree::hash_path(path, HashAlgo::Sha256) {
         Ok((hash, _)) => path
             .file_name()
             .is_some_and(|name| *name == *link_name(&hash)),
