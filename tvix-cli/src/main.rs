@@ -3,7 +3,6 @@
 mod args;
 mod build;
 mod caches;
-mod check;
 mod display;
 mod dry_run;
 mod error;
@@ -19,7 +18,6 @@ mod logs;
 mod out_link;
 mod output;
 mod repl;
-mod resolved;
 mod session;
 mod settings;
 mod several;
