@@ -91,6 +91,7 @@ mod error;
 mod evaluator;
 mod event;
 mod failure;
+pub mod fetch;
 mod forward;
 pub mod memory;
 mod request;
