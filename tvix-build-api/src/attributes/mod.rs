@@ -1,5 +1,5 @@
-//! What a derivation says to whoever builds it, rather than to its program: in its environment, or,
-//! with `__structuredAttrs`, in the JSON object that its variable `__json` holds.
+//! Attributes of a derivation that control its build. They are in its environment or, with
+//! `__structuredAttrs`, in the JSON object of the variable `__json`.
 
 mod graph;
 mod json;
@@ -20,18 +20,18 @@ const STRUCTURED: &str = "__json";
 /// A derivation's attributes.
 #[derive(Debug)]
 pub(crate) enum Attributes<'d> {
-    /// Each is a variable of the environment.
+    /// Each attribute is an environment variable.
     Plain(&'d Derivation),
-    /// They are a JSON object, and nothing of them is in the environment.
+    /// The attributes are a JSON object, and none of them is in the environment.
     Structured(Map<String, Value>),
 }
 
 impl<'d> Attributes<'d> {
-    /// Reads them.
+    /// Reads the attributes.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::InvalidDerivation`] if they are structured and no JSON object.
+    /// [`FailureKind::InvalidDerivation`] if they are structured and not a JSON object.
     pub fn of(derivation: &'d Derivation) -> Result<Self, FailureKind> {
         let Some(text) = derivation.env_var(STRUCTURED) else {
             return Ok(Self::Plain(derivation));
@@ -55,7 +55,7 @@ impl<'d> Attributes<'d> {
         }
     }
 
-    /// The words of an attribute, if it is there: in an environment they are separated by spaces.
+    /// The words of an attribute, if it exists: in an environment they are separated by spaces.
     pub fn words(&self, name: &str) -> Result<Option<Vec<BString>>, FailureKind> {
         match self {
             Self::Plain(derivation) => {
@@ -70,8 +70,8 @@ impl<'d> Attributes<'d> {
     }
 }
 
-/// The features that a derivation requires. Looks at nothing else, as this is asked of every
-/// derivation; attributes that cannot be read require nothing, and are a failure once it is built.
+/// The features that a derivation requires. Cheap, because it is called for every derivation.
+/// Malformed attributes require no features; they are an error of the build.
 pub(crate) fn required_features(derivation: &Derivation) -> Vec<String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -110,14 +110,14 @@ pub(crate) fn invalid(message: impl Into<String>) -> FailureKind {
     }
 }
 
-/// The files in which a program finds structured attributes, as JSON and as bash declarations.
+/// The files with structured attributes for the builder program, as JSON and as bash declarations.
 pub(crate) struct AttributeFiles {
     pub json: String,
     pub shell: String,
 }
 
-/// Writes structured attributes for a program: `outputs` is added, and the graphs that
-/// `exportReferencesGraph` asks for.
+/// Writes structured attributes for the builder program, with the addition of `outputs` and of the
+/// graphs in `exportReferencesGraph`.
 pub(crate) fn files(
     attributes: &Map<String, Value>,
     outputs: Map<String, Value>,

@@ -1,4 +1,4 @@
-//! What a world is made of: a graph, an evaluation, fates of builds, options.
+//! The plan of a world: a graph, an evaluation, the results of builds, options.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,31 +13,31 @@ use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, Options, RetryPolic
 
 use crate::random::Random;
 
-/// What becomes of the builds of a derivation.
+/// The result of the builds of a derivation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Builds,
     Fails,
-    /// The builder itself fails so many times before it builds.
+    /// The builder returns this number of errors before it builds.
     Troubled(u32),
 }
 
-/// A step of the evaluation. Steps of one thread come in order.
+/// A step of the evaluation. Steps of one thread are sequential.
 #[derive(Debug, Clone)]
 pub enum Step {
     Derivation(usize),
     Source(usize),
-    /// The thread goes on once these are built.
+    /// The thread continues once these outputs are built.
     Import(Vec<(usize, Vec<String>)>),
     Root(usize, Vec<String>),
     Fail,
 }
 
-/// A substituter: paths, and what it says that they refer to.
+/// A substituter: its paths, with the references that it reports.
 #[derive(Debug, Default)]
 pub struct Substituter {
     pub has: BTreeMap<StorePath, Vec<StorePath>>,
-    /// Per cent of what it is asked that goes wrong.
+    /// Percentage of queries that fail.
     pub trouble: u64,
 }
 
@@ -45,35 +45,35 @@ pub struct Substituter {
 pub struct Plan {
     pub dir: StoreDir,
     pub derivations: Vec<Instantiated>,
-    /// For each derivation its inputs, with the outputs used.
+    /// For each derivation, its inputs with the used outputs.
     pub inputs: Vec<Vec<(usize, String)>>,
     pub input_sources: Vec<Vec<usize>>,
-    /// For each derivation those whose `.drv` files it reads.
+    /// For each derivation, the derivations with `.drv` files that it reads.
     pub reads: Vec<Vec<usize>>,
-    /// Derivations of one class differ in inputs alone, and resolve to the same.
+    /// Derivations of one class differ only in their inputs, and resolve to the same derivation.
     pub classes: Vec<usize>,
-    /// What becomes of builds, by class.
+    /// The results of builds, by class.
     pub fates: Vec<Fate>,
-    /// For floating derivations, which of a few contents they make, by class.
+    /// For floating derivations, one of a few contents, by class.
     pub contents: Vec<u8>,
     pub sources: Vec<StorePath>,
-    /// Paths that are in the store from the start.
+    /// Paths that are in the store from the beginning.
     pub present: BTreeSet<StorePath>,
-    /// What may be fetched in place of being built.
+    /// The substituters.
     pub substituters: Vec<Substituter>,
-    /// By which hash realisations of floating derivations are known.
+    /// The hashes that identify realisations of floating derivations.
     pub modulos: BTreeMap<StorePath, [u8; 32]>,
-    /// What substituters say of floating outputs.
+    /// The realisations that substituters report.
     pub offered_realisations: BTreeMap<DrvOutput, StorePath>,
-    /// Substituters say nonsense of what paths refer to.
+    /// Substituters report wrong references.
     pub lies: bool,
     /// Attributes under evaluation.
     pub threads: Vec<Vec<Step>>,
     pub builders: Vec<BuilderProfile>,
     pub options: Options,
-    /// Per cent of the store's answers that are trouble.
+    /// Percentage of store operations that fail.
     pub store_trouble: u64,
-    /// Per cent of the builds whose locks another process has.
+    /// Percentage of builds with locks held by another process.
     pub locked: u64,
     pub fatal_store_trouble: bool,
     pub duplicate_answers: bool,
@@ -170,7 +170,7 @@ impl Plan {
         let mut inputs: Vec<(usize, String)> = Vec::new();
         let fan_in = random.below(4).min(index);
         for _ in 0..fan_in {
-            // Mostly near ones, so that graphs are deep as well as wide.
+            // Mostly near inputs, so that graphs are deep as well as wide.
             let reach = if random.percent(60) {
                 index.min(4)
             } else {
@@ -235,8 +235,8 @@ impl Plan {
         index
     }
 
-    /// Two floating derivations that make the same, and two users of one each that therefore
-    /// resolve to the same.
+    /// Two floating derivations with the same output, and one dependent of each; the dependents
+    /// resolve to the same derivation.
     fn twins(&mut self, random: &mut Random) {
         let floating = random.percent(50);
         let mut users: Vec<usize> = Vec::new();
@@ -315,7 +315,7 @@ impl Plan {
                         references.push(path.clone());
                     }
                     if random.percent(10) {
-                        // Known to the substituter alone, which may have forgotten it.
+                        // Known only to the substituter, which may have lost the path.
                         let text = format!("extra-{number}-{index}-{name}");
                         let extra = StorePath::new([index as u8 + 100; 20], text.parse().unwrap());
                         if random.percent(80) {
@@ -338,8 +338,8 @@ impl Plan {
         }
     }
 
-    /// Tells the machine by which hashes floating derivations are known, and substituters what others
-    /// have made of some. Of some of these only a part is known, or the path is gone.
+    /// Tells the machine the hashes of floating derivations, and substituters the realisations of
+    /// some of them. Some realisations are incomplete, or their path is gone.
     fn realise(&mut self, random: &mut Random) {
         let made = self.derivations.iter();
         let hashes: BTreeMap<_, _> = made.map(|made| (made.path.clone(), made.modulo)).collect();
@@ -370,7 +370,7 @@ impl Plan {
                     let has = &mut self.substituters[at].has;
                     has.insert(path.clone(), references);
                 }
-                // It may have come from somewhere else before.
+                // The path may have been fetched from somewhere else before.
                 if random.percent(10) {
                     self.present.insert(path.clone());
                 }
@@ -381,18 +381,18 @@ impl Plan {
         }
     }
 
-    /// Whether substituters say that this is a floating output.
+    /// Whether substituters report this path as a floating output.
     pub fn is_offered(&self, path: &StorePath) -> bool {
         self.offered_realisations.values().any(|it| it == path)
     }
 
-    /// By which name a realisation of an output is known.
+    /// The key of an output's realisation.
     pub fn drv_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<DrvOutput> {
         let drv_hash = *self.modulos.get(drv_path)?;
         Some(DrvOutput::by_hash(drv_hash, output.clone()))
     }
 
-    /// What substituters say of an output, which the hash of its derivation names or the path.
+    /// The path of an output that substituters report, by either key.
     pub fn offered(&self, id: &DrvOutput) -> Option<&StorePath> {
         match &id.drv {
             DrvKey::HashModulo(_) => self.offered_realisations.get(id),
@@ -403,7 +403,7 @@ impl Plan {
         }
     }
 
-    /// Whether substituters say of all outputs of a floating derivation where they are.
+    /// Whether substituters report the realisations of all outputs of a floating derivation.
     pub fn is_realised(&self, index: usize) -> bool {
         let made = &self.derivations[index];
         let Some(&drv_hash) = self.modulos.get(&made.path) else {
@@ -440,7 +440,8 @@ impl Plan {
         let import_percent = [0, 0, 5, 15][random.below(4)];
         let mut yielded = vec![BTreeSet::new(); threads];
         let mut steps: Vec<Vec<Step>> = vec![Vec::new(); threads];
-        // Each attribute instantiates what it needs itself, so some are yielded twice.
+        // Each attribute instantiates everything that it needs, so some derivations are yielded
+        // twice.
         for thread in 0..threads {
             let mut missing_sources: BTreeSet<usize> = (0..self.sources.len()).collect();
             for index in 0..self.derivations.len() {
@@ -486,12 +487,12 @@ impl Plan {
         self.threads = steps;
     }
 
-    /// A derivation and all that it needs, inputs first.
+    /// A derivation and its input closure, inputs first.
     pub fn closure(&self, index: usize) -> BTreeSet<usize> {
         self.reachable(index, |_| &[])
     }
 
-    /// A derivation and all that is instantiated before it.
+    /// A derivation and all derivations that are instantiated before it.
     fn instantiated(&self, index: usize) -> BTreeSet<usize> {
         self.reachable(index, |index| &self.reads[index])
     }

@@ -1,4 +1,4 @@
-//! A simulated evaluator, store and builders, and what must hold of the machine among them.
+//! A simulated evaluator, store and builders, and the invariants of the machine.
 
 mod builds;
 mod checks;
@@ -22,12 +22,12 @@ use crate::Tally;
 use crate::plan::{Fate, Plan, Step};
 use crate::random::Random;
 
-/// More steps than any plan can need: who takes longer does not finish.
+/// More steps than any plan needs: a longer run does not terminate.
 const MOST_STEPS: usize = 50_000;
-/// Fewer than the tries that the options allow.
+/// Fewer than the number of attempts in the options.
 const MOST_TROUBLES: u32 = 3;
 
-/// Something under way, to be answered at some point.
+/// An operation in progress that has yet to be answered.
 #[derive(Debug, Clone)]
 enum Pending {
     Paths(BatchId, Vec<StorePath>),
@@ -35,7 +35,7 @@ enum Pending {
     Source(StorePath),
     Record(BatchId),
     Build(StartBuild),
-    /// A build that finds that another process has its lock, and what becomes of it then.
+    /// A build that waits for a lock of another process, and its result.
     Held(StartBuild),
     Released(StartBuild),
     Push(BuildId),
@@ -70,33 +70,33 @@ pub struct World {
     evaluation_failed: bool,
     stop_decided: bool,
     mended_twin: bool,
-    /// What is needed for something that was asked for so far.
+    /// The derivations that the requests so far need.
     needed: BTreeSet<usize>,
     roots: Vec<Root>,
     open_imports: BTreeMap<ImportId, Vec<WantedOutputs>>,
     imports: u64,
-    /// Resolved derivations that are being built or were, by path.
+    /// Resolved derivations that are being or have been built, by path.
     building: BTreeMap<StorePath, BuildId>,
     built: BTreeSet<StorePath>,
     running: BTreeMap<BuildId, StartBuild>,
-    /// Builds that wait for another process or for a slot, and have none.
+    /// Builds without a slot that wait for another process or for a slot.
     waiting: BTreeMap<BuildId, StartBuild>,
-    /// Of those, the ones that could go on.
+    /// Of those, the builds that could continue.
     ready: BTreeSet<BuildId>,
-    /// Builds that streamed, with what is to be pushed.
     checking: checks::Checking,
     substituting: substituters::Substituting,
+    /// Builds that have streamed outputs, with the outputs to push.
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
-    /// Builds of which an event told that they started and not yet that they ended.
+    /// Builds with an event for their start but not for their end.
     open_builds: BTreeSet<u64>,
-    /// The same of those that wait.
+    /// The same for waiting builds.
     open_waits: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
-    /// Substituters of which an event told that their realisations are refused.
+    /// Substituters with an event that their realisations are refused.
     refused: BTreeSet<String>,
-    /// The derivations that the machine was told of, in order, and how many are recorded.
+    /// The derivations that the machine was told of, in order, and the number of recorded ones.
     told: Vec<StorePath>,
     told_paths: BTreeSet<StorePath>,
     recorded: usize,
@@ -329,7 +329,7 @@ impl World {
         self.needed.extend(self.plan.closure(index));
     }
 
-    /// Whether the store or a builder is in trouble this time.
+    /// Whether the store or a builder fails this time.
     fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
             return Some(Trouble {
@@ -426,10 +426,10 @@ impl World {
                     0 => Decision::Stop,
                     1 => Decision::Retry,
                     2 if !self.stopped => {
-                        // Somebody mended it.
+                        // Simulates a repair.
                         let class = self.plan.classes[self.by_path[&drv_path]];
                         self.plan.fates[class] = Fate::Builds;
-                        // Its twin may have failed for good before.
+                        // Its twin may have failed permanently before.
                         self.mended_twin |=
                             self.plan.classes.iter().filter(|it| **it == class).count() > 1;
                         Decision::Retry

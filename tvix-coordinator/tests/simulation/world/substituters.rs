@@ -1,4 +1,4 @@
-//! Simulated substituters: each has some outputs, may lie, be in trouble or be dead.
+//! Simulated substituters: each has some outputs, and may be wrong, fail or be down.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use tvix_coordinator::machine::{Input, ProbeId, Probed, SubstitutionId, Trouble}
 
 use super::{Pending, World};
 
-/// What the world knows of what is under way.
+/// Substitutions in progress.
 #[derive(Debug, Default)]
 pub(super) struct Substituting {
-    /// Paths on their way.
+    /// Paths being fetched.
     fetching: BTreeMap<SubstitutionId, StorePath>,
-    /// From which substituters each was fetched.
+    /// The substituters that each path was fetched from.
     tried: BTreeSet<(usize, StorePath)>,
 }
 
@@ -61,9 +61,9 @@ impl World {
         self.pending.push(Pending::Fetch(id, substituter, path));
     }
 
-    /// Something that is asked for or fetched belongs to something that is.
+    /// A queried or fetched path must belong to a needed derivation.
     fn expect_a_reason(&self, path: &StorePath) {
-        // References that no derivation knows of may be of anything.
+        // References that no derivation accounts for may belong to anything.
         let Some(owner) = self.plan.owner(path).filter(|_| !self.plan.lies) else {
             return;
         };
@@ -76,7 +76,7 @@ impl World {
         }
     }
 
-    /// Floating twins resolve to the same derivation, which is known by either.
+    /// Floating twins resolve to the same derivation, so either may be reported.
     fn is_twin_of_needed(&self, owner: usize) -> bool {
         let class = self.plan.classes[owner];
         let mut needed = self.needed.iter();
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Whether outputs may come from a substituter, if all goes well.
+    /// Whether outputs may come from a substituter, if nothing fails.
     pub(super) fn may_be_substituted(&self, path: &StorePath) -> bool {
         let mut substituters = self.plan.substituters.iter();
         substituters.any(|it| it.has.contains_key(path))
