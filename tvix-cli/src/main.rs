@@ -3,7 +3,6 @@
 mod args;
 mod build;
 mod caches;
-mod check;
 mod command;
 mod display;
 mod dry_run;
@@ -20,7 +19,6 @@ mod logs;
 mod out_link;
 mod output;
 mod repl;
-mod resolved;
 mod session;
 mod settings;
 mod several;
