@@ -22,8 +22,7 @@ struct World {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = StoreDir::default();
-    let library =
-        DerivationBuilder::new("library", "x86_64-linux", "/bin/sh").instantiate(&dir)?;
+    let library = DerivationBuilder::new("library", "x86_64-linux", "/bin/sh").instantiate(&dir)?;
     let program = DerivationBuilder::new("program", "x86_64-linux", "/bin/sh")
         .input_env("library", &library, "out")
         .instantiate(&dir)?;
@@ -65,7 +64,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     assert!(report.is_success());
-    println!("after {now:?}: {:?}", report.output_paths().collect::<Vec<_>>());
+    println!(
+        "after {now:?}: {:?}",
+        report.output_paths().collect::<Vec<_>>()
+    );
     Ok(())
 }
 
@@ -88,15 +90,22 @@ impl World {
                 let result = Ok(valid);
                 self.inputs.push_back(Input::PathsQueried { batch, result });
             }
-            Action::StartBuild(StartBuild { build, derivation, .. }) => {
+            Action::StartBuild(StartBuild {
+                build, derivation, ..
+            }) => {
                 println!("build {}", derivation.name);
                 let outputs = derivation.output_paths(&StoreDir::default());
                 let outputs = outputs.filter_map(|(name, path)| Some((name.clone(), path?)));
                 let outputs: Vec<_> = outputs.collect();
-                self.valid.extend(outputs.iter().map(|(_, path)| path.clone()));
+                self.valid
+                    .extend(outputs.iter().map(|(_, path)| path.clone()));
                 let result = BuildResult::Pushed(outputs);
                 let usage = None;
-                self.inputs.push_back(Input::BuildEnded { build, result, usage });
+                self.inputs.push_back(Input::BuildEnded {
+                    build,
+                    result,
+                    usage,
+                });
             }
             Action::Finish(report) => return Some((*report).clone()),
             // Sources, substituters, imports and checks, which this session does not have.

@@ -39,10 +39,16 @@
 //! A [`Session`] is also a stream: take [`EventRecord`]s from it while it works, then await
 //! [`Session::report`].
 //!
+//! # Without tokio
+//!
+//! With the feature `driver` off (it is on by default) the crate has the [`machine`], events and reports,
+//! and depends on no runtime. `examples/drive_machine.rs` drives the machine by hand.
+//!
 //! # Decide about failures
 //!
 //! [`Options::on_failure`] stops or goes on; [`Coordinator::on_failure`] asks a callback each time.
 
+#[cfg(feature = "driver")]
 mod driver;
 pub mod event;
 pub mod machine;
@@ -55,6 +61,7 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+#[cfg(feature = "driver")]
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
 pub use options::{

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bstr::BString;
 use nix_compat::derivation::Derivation;
 use rustc_hash::FxHashMap;
-use tvix_build_api::BuilderProfile;
+use tvix_build_api::{BuilderProfile, Requirements};
 
 use super::graph::{Graph, NodeId, State};
 use super::ready::ReadyQueue;
@@ -138,9 +138,10 @@ impl Scheduler {
     }
 
     fn supporting(&self, derivation: &Derivation) -> BuilderMask {
+        let requirements = Requirements::of(derivation);
         let builders = self.builders.iter().take(64).enumerate();
         builders.fold(0, |mask, (index, slots)| {
-            mask | (u64::from(slots.profile.supports(derivation)) << index)
+            mask | (u64::from(slots.profile.meets(&requirements)) << index)
         })
     }
 

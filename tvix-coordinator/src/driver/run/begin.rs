@@ -92,16 +92,13 @@ impl Driver {
         let cancel = CancellationToken::new();
         self.cancels.insert(build, cancel.clone());
         let options = &self.parts.options;
+        let mut request = BuildRequest::new(start.drv_path, start.derivation);
+        request.limits = options.limits;
+        request.cores = options.cores;
+        request.store = Some(self.store.uri().clone());
         let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
-            request: BuildRequest {
-                drv_path: start.drv_path,
-                derivation: start.derivation,
-                inputs: Vec::new(),
-                limits: options.limits,
-                cores: options.cores,
-                store: Some(self.store.uri().clone()),
-            },
+            request,
             context: BuildContext {
                 inputs: self.store.clone(),
                 log: self.log.tagged(build.0),
