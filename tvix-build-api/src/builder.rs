@@ -1,4 +1,4 @@
-//! The trait.
+//! The trait [`Builder`].
 
 use std::fmt::Debug;
 
@@ -10,24 +10,24 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError, BuilderProfi
 ///
 /// # Contract
 ///
-/// - **The outcome is a value.** Whatever the derivation is to blame for is a
-///   [`BuildOutcome::Failure`]; an `Err` is the builder's own trouble, and the same request may
-///   succeed elsewhere or later if [`BuilderError::is_retryable`].
-/// - **All or nothing.** A success holds every output of the derivation. After a failure none of
-///   its outputs was pushed.
-/// - **Delivery.** If the request names a store that this builder knows, outputs are pushed there
-///   in an order in which references come first, are valid when `build` returns, and are
-///   delivered as [`Delivery::Pushed`]. Else they come as [`Delivery::Streamed`]; their streams
-///   outlive the build and may be read in any order or dropped.
-/// - **Isolation.** The build sees the inputs of the request and nothing else of the store.
-/// - **Cancellation.** When the token is cancelled the build ends soon with
-///   [`FailureKind::Cancelled`]; when the future is dropped it ends too. Either way no process,
-///   file or half-pushed output of it stays behind.
-/// - **Concurrency.** `build` may be called many times at once; the builder does not queue, who
-///   calls it keeps to [`BuilderProfile::max_jobs`].
-/// - **Waiting.** A build that waits for something that another process does, such as a lock that it
-///   holds, gives up its [slot](BuildContext::slot) meanwhile, and takes one again before it goes on.
-/// - **Logs** are sent line by line, in order, all of them before `build` returns.
+/// - **The outcome is a value.** A fault of the derivation is a [`BuildOutcome::Failure`]. An `Err`
+///   is a fault of the builder itself; if [`BuilderError::is_retryable`] returns true, the same
+///   request may succeed later or on another builder.
+/// - **All or nothing.** A success has every output of the derivation. After a failure, none of the
+///   outputs was pushed.
+/// - **Delivery.** If the request names a store that this builder knows, outputs are pushed to it,
+///   references first, are valid when `build` returns, and are delivered as [`Delivery::Pushed`].
+///   Otherwise they are delivered as [`Delivery::Streamed`]; the streams outlive the build and may
+///   be read in any order or dropped.
+/// - **Isolation.** A build sees the inputs of the request and no other path of the store.
+/// - **Cancellation.** When the token is cancelled, the build ends soon with
+///   [`FailureKind::Cancelled`]. Dropping the future ends the build too. In both cases no process,
+///   file or partially pushed output of the build remains.
+/// - **Concurrency.** `build` may be called concurrently. The builder does not queue; the caller
+///   respects [`BuilderProfile::max_jobs`].
+/// - **Waiting.** A build that waits for another process, such as for a lock that it holds, gives
+///   up its [slot](BuildContext::slot) meanwhile, and takes one again before it continues.
+/// - **Logs** are sent line by line, in order, completely before `build` returns.
 ///
 /// [`Delivery::Pushed`]: crate::Delivery::Pushed
 /// [`Delivery::Streamed`]: crate::Delivery::Streamed
@@ -35,7 +35,7 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError, BuilderProfi
 /// [`BuilderError::is_retryable`]: crate::BuilderError::is_retryable
 #[async_trait]
 pub trait Builder: Send + Sync + Debug {
-    /// What this builder can build, and how much at once. Does not change.
+    /// The capabilities of this builder. Constant over its lifetime.
     fn profile(&self) -> &BuilderProfile;
 
     /// Builds `request`.

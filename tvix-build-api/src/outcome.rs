@@ -1,4 +1,4 @@
-//! How a build ended.
+//! Outcomes of builds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use tvix_store_api::NarStream;
 
 use crate::{BuildFailure, ResourceUsage};
 
-/// How a build ended.
+/// The outcome of a build.
 #[derive(Debug)]
 pub enum BuildOutcome {
-    /// Every output is there.
+    /// All outputs were built.
     Success(BuildSuccess),
-    /// The derivation is to blame.
+    /// The derivation is at fault.
     Failure(BuildFailure),
 }
 
-/// A build that made all its outputs.
+/// A successful build.
 #[derive(Debug)]
 pub struct BuildSuccess {
     /// The outputs.
     pub delivery: Delivery,
-    /// How long it took, inputs to outputs.
+    /// The duration, from the inputs to the outputs.
     pub duration: Duration,
-    /// What its processes used, if the builder knows.
+    /// Resource usage of its processes, if the builder measures it.
     pub usage: Option<ResourceUsage>,
 }
 
-/// How outputs are handed over.
+/// The way in which outputs are delivered.
 #[derive(Debug)]
 pub enum Delivery {
-    /// They are valid in the store that the request named.
+    /// The outputs are valid in the store that the request names.
     Pushed(Vec<PushedOutput>),
-    /// They have to be added to a store, in this order: references come first.
+    /// The caller must add the outputs to a store, in this order: references first.
     Streamed(Vec<StreamedOutput>),
 }
 
@@ -44,15 +44,15 @@ pub enum Delivery {
 pub struct PushedOutput {
     /// Its name.
     pub name: OutputName,
-    /// What the store knows of it.
+    /// Its info in the store.
     pub info: Arc<PathInfo>,
 }
 
-/// An output that is still to be added to a store.
+/// An output that has yet to be added to a store.
 pub struct StreamedOutput {
     /// Its name.
     pub name: OutputName,
-    /// What the store is to know of it.
+    /// Its info.
     pub info: PathInfo,
     /// Its contents.
     pub nar: NarStream,
@@ -68,7 +68,7 @@ impl fmt::Debug for StreamedOutput {
 }
 
 impl Delivery {
-    /// The outputs with their infos, whichever way they come.
+    /// The names and infos of the outputs, for either kind of delivery.
     pub fn outputs(&self) -> Vec<(&OutputName, &PathInfo)> {
         match self {
             Self::Pushed(outputs) => outputs

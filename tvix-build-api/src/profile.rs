@@ -6,21 +6,23 @@ use bstr::{BStr, BString, ByteSlice as _};
 use nix_compat::derivation::Derivation;
 use serde::{Deserialize, Serialize};
 
-/// The systems and features of a builder, and how much it builds at once.
+/// The capabilities and capacity of a builder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuilderProfile {
-    /// A name for people, as in events and errors.
+    /// The display name, for events and errors.
     pub name: String,
-    /// The systems it builds for, such as `x86_64-linux`. `builtin` derivations are for any.
+    /// The supported systems, such as `x86_64-linux`. Derivations for `builtin` are supported on
+    /// any system.
     pub systems: BTreeSet<String>,
-    /// The features it has, such as `kvm`, for `requiredSystemFeatures`.
+    /// The supported features, such as `kvm`, for `requiredSystemFeatures`.
     pub features: BTreeSet<String>,
-    /// How many builds it wants at once, at least 1.
+    /// The maximum number of concurrent builds, at least 1.
     pub max_jobs: usize,
 }
 
 impl BuilderProfile {
-    /// A builder for one system without features that builds `max_jobs` at once.
+    /// The profile of a builder for one system, without features, that runs up to `max_jobs` builds
+    /// concurrently.
     pub fn new(name: impl Into<String>, system: impl Into<String>, max_jobs: usize) -> Self {
         Self {
             name: name.into(),
@@ -30,7 +32,7 @@ impl BuilderProfile {
         }
     }
 
-    /// Whether the builder can build `derivation`: it has the system and all required features.
+    /// Whether the builder supports the system of `derivation` and all its required features.
     pub fn supports(&self, derivation: &Derivation) -> bool {
         self.meets(&Requirements::of(derivation))
     }
@@ -40,8 +42,8 @@ impl BuilderProfile {
         self.has_system(requirements.system.as_bstr()) && self.lacks_feature(requirements).is_none()
     }
 
-    /// The system or feature that `derivation` requires and the builder does not have, as a message
-    /// that also names those it has; `None` if the builder [supports](Self::supports) it.
+    /// The missing system or feature that `derivation` requires, and the supported ones, as a
+    /// message; `None` if the builder [supports](Self::supports) the derivation.
     pub fn unsupported(&self, derivation: &Derivation) -> Option<String> {
         self.unmet(&Requirements::of(derivation))
     }
@@ -132,8 +134,8 @@ fn quoted(words: &BTreeSet<String>) -> String {
     words.join(", ")
 }
 
-/// The further systems that this machine can build for, as Nix detects them: the levels of the
-/// x86-64 instruction set that its processor has, such as `x86_64-v3-linux`, and `i686-linux`.
+/// The further systems that this machine can build for, detected as by Nix: the levels of the
+/// x86-64 instruction set that its processor supports, such as `x86_64-v3-linux`, and `i686-linux`.
 pub fn further_systems() -> BTreeSet<String> {
     let mut systems = BTreeSet::new();
     if this_system() == "x86_64-linux" {
@@ -180,8 +182,8 @@ fn x86_64_level() -> u8 {
     0
 }
 
-/// The features that this machine has, as Nix detects them: `kvm` if this process can use virtual
-/// machines of the kernel.
+/// The features of this machine, detected as by Nix: `kvm` if this process can use the kernel's
+/// virtual machines.
 pub fn detected_features() -> BTreeSet<String> {
     let kvm = has_kvm().then(|| "kvm".to_owned());
     kvm.into_iter().collect()
@@ -198,7 +200,7 @@ const fn has_kvm() -> bool {
     false
 }
 
-/// The system of this machine, as Nix names it.
+/// The system of this machine, in Nix's form.
 pub const fn this_system() -> &'static str {
     if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         "x86_64-linux"
@@ -221,7 +223,7 @@ pub const fn this_system() -> &'static str {
 mod tests {
     use super::*;
 
-    /// C++ Nix 2.34.8 on a processor of the fourth level says: `extra-platforms = i686-linux
+    /// C++ Nix 2.34.8 on a processor of level 4 reports: `extra-platforms = i686-linux
     /// x86_64-v1-linux x86_64-v2-linux x86_64-v3-linux x86_64-v4-linux`.
     #[test]
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -1,4 +1,4 @@
-//! Work that blocks, on threads beside the evaluation's own.
+//! Blocking work, on threads beside the evaluation's own.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -6,30 +6,30 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// So much is done at once: fetches wait for the network, not for processors.
-const MOST_WORKERS: usize = 16;
+/// Maximum number of threads. Fetches wait for the network, not for processors.
+const MAX_WORKERS: usize = 16;
 
-/// Work that blocks; it leaves its result where whoever wants it will look.
+/// Blocking work. It stores its result in a place that it shares with the evaluation.
 pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
 
-/// Whether what is being done is still wanted. Long work asks often.
+/// Whether work is cancelled. Long-running work checks it often.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Vec<Arc<AtomicBool>>);
 
 impl Cancel {
-    /// Cancelled as soon as one of these is `true`.
+    /// Cancelled as soon as one of these flags is `true`.
     pub fn new(flags: impl IntoIterator<Item = Arc<AtomicBool>>) -> Self {
         Self(flags.into_iter().collect())
     }
 
-    /// Whether nobody wants the result any more.
+    /// Whether the result is no longer needed.
     pub fn is_cancelled(&self) -> bool {
         self.0.iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
-/// Threads that end when there is nothing to do. Dropping it forgets what was not begun; what was
-/// begun goes on until it notices that it was cancelled.
+/// A pool of threads, which exit when there is no work. Dropping the pool discards queued work;
+/// running work continues until it checks for cancellation.
 #[derive(Default)]
 pub(crate) struct Pool(Arc<Mutex<State>>);
 
@@ -42,8 +42,7 @@ struct State {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Pool {
-    /// Has work done as soon as a thread is free, and then calls `done`, also when the work has
-    /// panicked.
+    /// Queues work for the next free thread. `done` is called afterwards, even if the work panics.
     pub(crate) fn submit(
         &self,
         work: Work,
@@ -56,13 +55,13 @@ impl Pool {
             done();
         });
         let mut state = lock(&self.0);
-        if state.workers < MOST_WORKERS {
+        if state.workers < MAX_WORKERS {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("nix-fetch".to_owned());
             match thread.spawn(move || run(&shared)) {
                 Ok(_) => state.workers += 1,
                 Err(error) if state.workers == 0 => return Err(error),
-                // Those that there are will come to it.
+                // The existing threads will take it.
                 Err(_) => {}
             }
         }
@@ -103,15 +102,15 @@ mod tests {
     fn panics_are_answered_and_no_more_threads_than_allowed() {
         let pool = Pool::default();
         let (sender, receiver) = mpsc::channel();
-        for number in 0..3 * MOST_WORKERS {
+        for number in 0..3 * MAX_WORKERS {
             let sender = sender.clone();
             let work = move |_: &Cancel| assert!(number != 1, "a test panics on purpose");
             let done = move || sender.send(number).unwrap();
             pool.submit(Box::new(work), Cancel::default(), done)
                 .unwrap();
-            assert!(lock(&pool.0).workers <= MOST_WORKERS);
+            assert!(lock(&pool.0).workers <= MAX_WORKERS);
         }
         drop(sender);
-        assert_eq!(receiver.iter().count(), 3 * MOST_WORKERS);
+        assert_eq!(receiver.iter().count(), 3 * MAX_WORKERS);
     }
 }

@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix_compat::nar;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 
 use super::archive::{self, ArchiveError};
@@ -251,7 +250,7 @@ pub(super) fn keep_tree(
     let made = scratch.join("tree");
     tree.write(&made)
         .map_err(|error| FetchError::local(format!("unpacking '{url}'"), error))?;
-    let (sha256, _) = nar::hash_path(&made, HashAlgo::Sha256)
+    let (sha256, _) = tvix_tree::hash_path(&made, HashAlgo::Sha256)
         .map_err(|error| FetchError::local(format!("hashing what '{url}' holds"), error))?;
     let path = cache.keep(Kind::Tree, &sha256, &made)?;
     Ok((sha256, path))
