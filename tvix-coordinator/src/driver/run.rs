@@ -20,17 +20,19 @@ use tvix_build_api::{
     BuildOutcome, BuildSlot, CheckOutcome, Delivery, LogReceiver, LogSender, SlotMessage,
     SlotReceiver, StreamedOutput, log_channel, slot_channel,
 };
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
+use tvix_eval_api::{
+    EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput, SourceAddition,
+};
 use tvix_store_api::{LocalPath, Store};
 
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::sources::{Added, Offered};
+use super::sources::Added;
 use super::tasks::{self, describe};
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, CheckResult, ImportId, Input, Machine, ProbeId, Probed,
-    QuestionId, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, BuildResult, CheckResult, FoundRealisation, ImportId, Input, Machine,
+    ProbeId, Probed, QuestionId, SubstitutionId, Trouble,
 };
 use crate::options::{Decision, OnVanished};
 use crate::report::Report;
@@ -46,7 +48,7 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
-    Realised(ProbeId, tasks::FoundRealisations),
+    Realised(ProbeId, Vec<FoundRealisation>),
     Probed(ProbeId, Result<Vec<Probed>, Trouble>),
     Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
@@ -94,7 +96,8 @@ pub(super) struct Driver {
     waiting: FxHashMap<BuildId, oneshot::Sender<()>>,
     last_import: u64,
     replies: FxHashMap<ImportId, RealiseReply>,
-    sources: FxHashMap<StorePath, Offered>,
+    /// Sources that evaluation yielded and that were not added.
+    sources: FxHashMap<StorePath, Arc<SourceAddition>>,
     cancels: FxHashMap<BuildId, CancellationToken>,
     streamed: FxHashMap<BuildId, Vec<StreamedOutput>>,
     closures: Arc<Closures>,
@@ -359,12 +362,9 @@ impl Driver {
             }
             Some(Ok(EvalEvent::AddSource(source))) => {
                 let path = source.path.clone();
-                let offered = Offered {
-                    source: Arc::new(source),
-                    tried: CancellationToken::new(),
-                };
-                self.sources.insert(path.clone(), offered);
-                Input::Source { path }
+                let references = source.references.iter().cloned().collect();
+                self.sources.insert(path.clone(), Arc::new(source));
+                Input::Source { path, references }
             }
             Some(Ok(EvalEvent::Root(root))) => Input::Root(root),
             Some(Ok(EvalEvent::Diagnostic(diagnostic))) => Input::Diagnostic(diagnostic),
@@ -377,11 +377,7 @@ impl Driver {
     fn done(&mut self, done: Done) {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
-            Done::Realised(probe, found) => Input::RealisationsFound {
-                probe,
-                paths: found.paths,
-                refused: found.refused,
-            },
+            Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
                 large.into_iter().for_each(|path| self.add_source(path));
@@ -498,12 +494,21 @@ impl Driver {
                 let query = tasks::query_substituter(substituter, paths);
                 self.spawn(query.map(move |result| Done::Probed(probe, result)));
             }
-            Action::FindRealisations { probe, outputs } => {
-                let substituters = self.parts.substituters.iter();
-                let substituters = substituters.map(|(_, store)| store.clone()).collect();
-                let found = tasks::find_realisations(store, substituters, outputs);
-                self.spawn(found.map(move |found| Done::Realised(probe, found)));
-            }
+            Action::FindRealisations {
+                probe,
+                substituter,
+                outputs,
+            } => match substituter {
+                None => {
+                    let found = tasks::find_recorded(store, outputs);
+                    self.spawn(found.map(move |found| Done::Realised(probe, found)));
+                }
+                Some(substituter) => {
+                    let substituter = self.parts.substituters[substituter].1.clone();
+                    let found = tasks::find_realisations(store, substituter, outputs);
+                    self.spawn(found.map(move |found| Done::Realised(probe, found)));
+                }
+            },
             Action::Substitute {
                 substitution,
                 substituter,

@@ -47,13 +47,15 @@ pub enum Action {
         /// The paths.
         paths: Vec<StorePath>,
     },
-    /// Ask all substituters, in order, where these floating outputs are: [`Input::RealisationsFound`].
-    /// Those that fail know nothing.
+    /// Ask a substituter, or the store, for realisations of these floating outputs, whether their paths
+    /// are valid or not: [`Input::RealisationsFound`].
     ///
     /// [`Input::RealisationsFound`]: super::Input::RealisationsFound
     FindRealisations {
         /// Name of the question.
         probe: ProbeId,
+        /// The substituter, as an index into those that the machine was given; `None` for the store.
+        substituter: Option<usize>,
         /// The outputs.
         outputs: Vec<OutputKeys>,
     },

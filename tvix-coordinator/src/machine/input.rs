@@ -1,9 +1,11 @@
 //! What happens to the machine.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
@@ -40,6 +42,8 @@ pub enum Input {
     Source {
         /// The path it will have.
         path: StorePath,
+        /// Paths that it refers to. Sources among them are added before.
+        references: Vec<StorePath>,
     },
     /// The evaluator found out what the user asked for.
     Root(Root),
@@ -85,10 +89,8 @@ pub enum Input {
     RealisationsFound {
         /// Which question.
         probe: ProbeId,
-        /// For each output, in order, its path, if a substituter knows it and is believed.
-        paths: Vec<Option<StorePath>>,
-        /// What substituters said that is not believed.
-        refused: Vec<RefusedRealisation>,
+        /// The answer for each output, in order.
+        answers: Vec<FoundRealisation>,
     },
     /// Answers [`Action::Substitute`].
     ///
@@ -203,13 +205,39 @@ pub enum Probed {
     },
 }
 
-/// Realisations that a substituter has and that are not believed.
+/// The realisation that a substituter has of an output. Of several keys, the first with a usable
+/// realisation counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRealisation {
-    /// The substituter, as an index into those that the machine was given.
-    pub substituter: usize,
-    /// Why, and what to do about it.
-    pub message: String,
+pub enum FoundRealisation {
+    /// It has none.
+    Absent,
+    /// It has one.
+    Known {
+        /// The path of the output.
+        path: StorePath,
+        /// Inputs that it was built with, of which the store knows other paths.
+        conflicts: Vec<RealisationConflict>,
+    },
+    /// It has one that must not be used.
+    Refused {
+        /// The reason, and what to do about it.
+        message: String,
+    },
+    /// It could not be asked.
+    Failed(Trouble),
+}
+
+/// An input of a realisation that the store knows under another path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealisationConflict {
+    /// The realisation.
+    pub realisation: DrvOutput,
+    /// The input.
+    pub input: DrvOutput,
+    /// Its path according to the realisation.
+    pub claimed: StorePath,
+    /// Its path according to the store.
+    pub known: StorePath,
 }
 
 /// Trouble with a store, a substituter or a builder.
@@ -258,4 +286,19 @@ pub enum BuildResult {
         /// Which, and how the build failed.
         message: String,
     },
+}
+
+impl fmt::Display for RealisationConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            realisation,
+            input,
+            claimed,
+            known,
+        } = self;
+        write!(
+            f,
+            "that of '{realisation}' was made with '{claimed}' as '{input}', which is '{known}' here"
+        )
+    }
 }

@@ -62,7 +62,9 @@ use checks::Checks;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, CheckResult, Input, Probed, RefusedRealisation, Trouble};
+pub use input::{
+    BuildResult, CheckResult, FoundRealisation, Input, Probed, RealisationConflict, Trouble,
+};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -256,7 +258,7 @@ impl Machine {
                 modulo,
             } => self.derivation_yielded(path, derivation, modulo),
             Input::Import { import, wanted } => self.import_requested(import, wanted),
-            Input::Source { path } => self.source_offered(&path),
+            Input::Source { path, references } => self.source_offered(&path, &references),
             Input::Root(root) => self.root_found(root),
             Input::Diagnostic(diagnostic) => self.emit(BuildEvent::Diagnostic { diagnostic }),
             Input::EvaluationFailed { message } => self.evaluation_failed(message),
@@ -268,11 +270,7 @@ impl Machine {
             Input::SubstituterQueried { probe, result } => {
                 self.substituter_queried(probe, result);
             }
-            Input::RealisationsFound {
-                probe,
-                paths,
-                refused,
-            } => self.realisations_found(probe, paths, refused),
+            Input::RealisationsFound { probe, answers } => self.realisations_found(probe, answers),
             Input::Substituted {
                 substitution,
                 result,

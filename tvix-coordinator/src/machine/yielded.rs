@@ -140,8 +140,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn source_offered(&mut self, path: &StorePath) {
+    pub(super) fn source_offered(&mut self, path: &StorePath, references: &[StorePath]) {
         let id = self.sources.intern(path);
+        self.sources.set_references(id, references);
         let source = &mut self.sources[id];
         source.offered = true;
         match source.state {

@@ -45,6 +45,8 @@ pub struct Tally {
     checks: u64,
     check_problems: u64,
     skipped_checks: u64,
+    searches: u64,
+    source_references: u64,
 }
 
 impl Tally {
@@ -69,6 +71,8 @@ impl Tally {
         self.checks += other.checks;
         self.check_problems += other.check_problems;
         self.skipped_checks += other.skipped_checks;
+        self.searches += other.searches;
+        self.source_references += other.source_references;
     }
 }
 
@@ -148,6 +152,8 @@ fn ten_thousand_worlds() {
             checks,
             check_problems,
             skipped_checks,
+            searches,
+            source_references,
             ..
         } = total;
         for (what, count) in [
@@ -168,6 +174,8 @@ fn ten_thousand_worlds() {
             ("waits for locks", waits),
             ("builds that went on", resumed),
             ("checks", checks),
+            ("searches at a further substituter", searches),
+            ("sources that refer to others", source_references),
             ("checks with a problem", check_problems),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");

@@ -57,6 +57,8 @@ pub struct Plan {
     /// For floating derivations, which of a few contents they make, by class.
     pub contents: Vec<u8>,
     pub sources: Vec<StorePath>,
+    /// For each source, those that it refers to, which have lower numbers.
+    pub source_references: Vec<Vec<usize>>,
     /// Paths that are in the store from the start.
     pub present: BTreeSet<StorePath>,
     /// What may be fetched in place of being built.
@@ -65,6 +67,8 @@ pub struct Plan {
     pub modulos: BTreeMap<StorePath, [u8; 32]>,
     /// What substituters say of floating outputs.
     pub offered_realisations: BTreeMap<DrvOutput, StorePath>,
+    /// Which of them say so.
+    pub realised_at: BTreeMap<DrvOutput, BTreeSet<usize>>,
     /// Substituters say nonsense of what paths refer to.
     pub lies: bool,
     /// Attributes under evaluation.
@@ -100,6 +104,12 @@ impl Plan {
                 )
             })
             .collect();
+        let mut references = Vec::new();
+        for source in 0..source_count {
+            let mut of_source: Vec<usize> = (0..source).collect();
+            of_source.retain(|_| random.percent(40));
+            references.push(of_source);
+        }
         let mut plan = Self {
             dir: dir.clone(),
             derivations: Vec::new(),
@@ -110,10 +120,12 @@ impl Plan {
             fates: Vec::new(),
             contents: Vec::new(),
             sources,
+            source_references: references,
             present: BTreeSet::new(),
             substituters: Vec::new(),
             modulos: BTreeMap::new(),
             offered_realisations: BTreeMap::new(),
+            realised_at: BTreeMap::new(),
             lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
@@ -376,6 +388,10 @@ impl Plan {
                 }
                 let output = output.clone();
                 let id = DrvOutput::by_hash(drv_hash, output);
+                let mut places: BTreeSet<usize> = (0..self.substituters.len()).collect();
+                places.retain(|_| random.percent(60));
+                places.insert(random.below(self.substituters.len()));
+                self.realised_at.insert(id.clone(), places);
                 self.offered_realisations.insert(id, path);
             }
         }
@@ -401,6 +417,17 @@ impl Plan {
                 self.offered_realisations.get(&id)
             }
         }
+    }
+
+    /// What one of the substituters says of an output.
+    pub fn offered_by(&self, substituter: usize, id: &DrvOutput) -> Option<&StorePath> {
+        let id = match &id.drv {
+            DrvKey::HashModulo(_) => id.clone(),
+            DrvKey::Path(path) => self.drv_output(path, &id.output)?,
+        };
+        let places = self.realised_at.get(&id)?;
+        let path = self.offered_realisations.get(&id)?;
+        places.contains(&substituter).then_some(path)
     }
 
     /// Whether substituters say of all outputs of a floating derivation where they are.
@@ -449,9 +476,9 @@ impl Plan {
                     continue;
                 }
                 for needed in self.instantiated(index) {
-                    for source in &self.input_sources[needed] {
-                        if missing_sources.remove(source) {
-                            steps[thread].push(Step::Source(*source));
+                    for source in self.with_references(&self.input_sources[needed]) {
+                        if missing_sources.remove(&source) {
+                            steps[thread].push(Step::Source(source));
                         }
                     }
                     if yielded[thread].insert(needed) {
@@ -494,6 +521,18 @@ impl Plan {
     /// A derivation and all that is instantiated before it.
     fn instantiated(&self, index: usize) -> BTreeSet<usize> {
         self.reachable(index, |index| &self.reads[index])
+    }
+
+    /// Sources and all that they refer to, which come first.
+    fn with_references(&self, sources: &[usize]) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut open = sources.to_vec();
+        while let Some(source) = open.pop() {
+            if all.insert(source) {
+                open.extend(&self.source_references[source]);
+            }
+        }
+        all
     }
 
     fn reachable<'p>(

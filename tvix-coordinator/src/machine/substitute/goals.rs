@@ -67,6 +67,29 @@ pub(in crate::machine) struct Goal {
     pub nodes: Vec<NodeId>,
 }
 
+/// A search for the outputs of a floating derivation.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub node: NodeId,
+    /// Its outputs, and the paths that were found so far.
+    pub outputs: Vec<(OutputKeys, Option<StorePath>)>,
+}
+
+impl Search {
+    /// The outputs that were not found yet.
+    fn open(&self) -> impl Iterator<Item = &OutputKeys> {
+        let open = self.outputs.iter().filter(|(_, path)| path.is_none());
+        open.map(|(output, _)| output)
+    }
+
+    /// All outputs with their paths, if all were found.
+    pub(super) fn complete(&self) -> Option<Vec<(OutputName, StorePath)>> {
+        let outputs = self.outputs.iter();
+        let known = outputs.map(|(output, path)| Some((output.output.clone(), path.clone()?)));
+        known.collect()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub goal: GoalId,
@@ -94,9 +117,9 @@ pub(in crate::machine) struct Substitutions {
     /// Which derivation makes a path.
     pub(super) outputs: FxHashMap<StorePath, NodeId>,
     probes: BTreeMap<ProbeId, (usize, Vec<GoalId>)>,
-    /// Floating derivations whose outputs are to be asked for.
-    to_realise: VecDeque<NodeId>,
-    realisation_probes: BTreeMap<ProbeId, Vec<NodeId>>,
+    /// Floating derivations whose outputs are to be asked for, by the place that is asked next.
+    searches: BTreeMap<usize, VecDeque<Search>>,
+    search_probes: BTreeMap<ProbeId, (usize, Vec<Search>)>,
     fetches: BTreeMap<SubstitutionId, Fetch>,
     queue: VecDeque<GoalId>,
     urgent_queue: VecDeque<GoalId>,
@@ -261,28 +284,46 @@ impl Substitutions {
         }
     }
 
-    /// Has substituters asked where the outputs of a floating derivation are.
-    pub(super) fn realise(&mut self, id: NodeId) {
-        self.to_realise.push_back(id);
+    /// Has the outputs of a floating derivation searched for, from `place` on: first in the store, which
+    /// has the number 0, then at the substituters in their order. Gives the search back if there is no
+    /// further place.
+    pub(super) fn search(&mut self, place: usize, search: Search) -> Option<Search> {
+        let mut rest = place..=self.substituters.len();
+        let in_use = |place: &usize| match place.checked_sub(1) {
+            None => true,
+            Some(substituter) => self.substituters[substituter].troubles < PATIENCE,
+        };
+        match rest.find(in_use) {
+            Some(place) => {
+                self.searches.entry(place).or_default().push_back(search);
+                None
+            }
+            None => Some(search),
+        }
     }
 
-    /// The next question about floating outputs that can go out.
-    pub(super) fn next_realisations(&mut self) -> Option<(ProbeId, Vec<NodeId>)> {
-        let full = self.realisation_probes.len() >= REALISATION_PROBES;
-        if full || self.to_realise.is_empty() {
+    /// The next question about floating outputs that can go out: the place, and the outputs.
+    pub(super) fn next_search(&mut self) -> Option<(ProbeId, usize, Vec<OutputKeys>)> {
+        if self.search_probes.len() >= REALISATION_PROBES {
             return None;
         }
-        let size = self.to_realise.len().min(BATCH);
-        let nodes: Vec<NodeId> = self.to_realise.drain(..size).collect();
+        let mut waiting = self.searches.first_entry()?;
+        let place = *waiting.key();
+        let size = waiting.get().len().min(BATCH);
+        let searches: Vec<Search> = waiting.get_mut().drain(..size).collect();
+        if waiting.get().is_empty() {
+            waiting.remove();
+        }
+        let outputs = searches.iter().flat_map(Search::open).cloned().collect();
         self.last_probe += 1;
         let probe = ProbeId(self.last_probe);
-        self.realisation_probes.insert(probe, nodes.clone());
-        Some((probe, nodes))
+        self.search_probes.insert(probe, (place, searches));
+        Some((probe, place, outputs))
     }
 
     /// Takes out a question about floating outputs that was answered.
-    pub(super) fn realisations_found(&mut self, id: ProbeId) -> Option<Vec<NodeId>> {
-        self.realisation_probes.remove(&id)
+    pub(super) fn searched(&mut self, id: ProbeId) -> Option<(usize, Vec<Search>)> {
+        self.search_probes.remove(&id)
     }
 
     /// Has a path fetched.
@@ -327,8 +368,8 @@ impl Substitutions {
     pub(in crate::machine) fn is_asking(&self) -> bool {
         let asks = |it: &Substituter| it.probes > 0 || !it.to_ask.is_empty();
         self.looking > 0
-            || !self.to_realise.is_empty()
-            || !self.realisation_probes.is_empty()
+            || !self.searches.is_empty()
+            || !self.search_probes.is_empty()
             || self.substituters.iter().any(asks)
     }
 
@@ -388,8 +429,8 @@ impl Substitutions {
             substituter.probes = 0;
         }
         self.probes.clear();
-        self.to_realise.clear();
-        self.realisation_probes.clear();
+        self.searches.clear();
+        self.search_probes.clear();
         self.fetches.clear();
         self.queue.clear();
         self.urgent_queue.clear();

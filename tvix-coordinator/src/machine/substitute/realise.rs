@@ -8,10 +8,11 @@ use nix_compat::derivation::{Output, OutputName};
 use nix_compat::realisation::DrvKey;
 use nix_compat::store_path::StorePath;
 
+use super::goals::Search;
 use super::{Machine, NodeId, ProbeId};
 use crate::event::BuildEvent;
 use crate::machine::graph::{OutputMask, State, bit};
-use crate::machine::{Action, OutputKeys, RefusedRealisation, Work};
+use crate::machine::{Action, FoundRealisation, OutputKeys, Work};
 
 /// What caches say of the outputs of a floating derivation.
 #[derive(Debug)]
@@ -69,7 +70,10 @@ impl Machine {
             Some(Realised::Asked) => false,
             None => {
                 self.realised.insert(id, Realised::Asked);
-                self.substitutions.realise(id);
+                let outputs = self.drv_outputs(id).into_iter();
+                let outputs = outputs.map(|output| (output, None)).collect();
+                // The store is always asked.
+                self.substitutions.search(0, Search { node: id, outputs });
                 false
             }
         }
@@ -89,64 +93,73 @@ impl Machine {
 
     /// The next question about floating outputs.
     pub(super) fn next_realisations(&mut self) -> Option<Action> {
-        loop {
-            let (probe, nodes) = self.substitutions.next_realisations()?;
-            let outputs: Vec<_> = nodes.iter().flat_map(|id| self.drv_outputs(*id)).collect();
-            if !outputs.is_empty() {
-                return Some(Action::FindRealisations { probe, outputs });
-            }
-            // Their derivations are gone: they were built meanwhile.
-            self.realisations_found(probe, Vec::new(), Vec::new());
-            self.do_work();
-        }
+        let (probe, place, outputs) = self.substitutions.next_search()?;
+        Some(Action::FindRealisations {
+            probe,
+            substituter: place.checked_sub(1),
+            outputs,
+        })
     }
 
     pub(in crate::machine) fn realisations_found(
         &mut self,
         probe: ProbeId,
-        paths: Vec<Option<StorePath>>,
-        refused: Vec<RefusedRealisation>,
+        answers: Vec<FoundRealisation>,
     ) {
-        let Some(nodes) = self.substitutions.realisations_found(probe) else {
+        let Some((place, searches)) = self.substitutions.searched(probe) else {
             return;
         };
         if self.stop.is_some() {
             return;
         }
-        for RefusedRealisation {
-            substituter,
-            message,
-        } in refused
-        {
-            // What is wrong with one is wrong with most: it is said once.
-            if self.substitutions.first_refusal(substituter) {
-                self.emit(BuildEvent::RealisationRefused {
-                    substituter: self.substitutions.name(substituter),
-                    message,
-                });
-            }
-        }
-        let mut paths = paths.into_iter();
-        for id in nodes {
-            // The same ones as when the question was asked, unless it was built since.
-            let outputs = self.drv_outputs(id);
-            let found: Vec<_> = paths.by_ref().take(outputs.len()).collect();
-            let outputs = outputs.into_iter().zip(found);
-            let known: Option<Vec<_>> = outputs
-                .map(|(output, path)| Some((output.output, path?)))
-                .collect();
-            match known {
-                Some(known) if known.len() == self.graph[id].output_count() => {
-                    self.realised.insert(id, Realised::Known(known));
-                    self.work.push(Work::Build(id));
+        let mut answers = answers.into_iter();
+        for mut search in searches {
+            for (_, found) in search.outputs.iter_mut().filter(|(_, it)| it.is_none()) {
+                match answers.next() {
+                    Some(FoundRealisation::Known { path, conflicts }) => match conflicts.first() {
+                        None => *found = Some(path),
+                        Some(conflict) => self.realisation_refused(place, conflict.to_string()),
+                    },
+                    Some(FoundRealisation::Refused { message }) => {
+                        self.realisation_refused(place, message);
+                    }
+                    // If it is in trouble, asking it for paths will tell.
+                    Some(FoundRealisation::Absent | FoundRealisation::Failed(_)) | None => {}
                 }
-                _ => {
-                    self.realised.remove(&id);
-                    if self.graph[id].state == State::Asking {
-                        self.refuse(id);
+            }
+            match search.complete() {
+                Some(known) => {
+                    self.realised.insert(search.node, Realised::Known(known));
+                    self.work.push(Work::Build(search.node));
+                }
+                None => {
+                    if let Some(search) = self.substitutions.search(place + 1, search) {
+                        self.not_realised(search.node);
                     }
                 }
             }
+        }
+    }
+
+    /// Not all outputs of a floating derivation are known anywhere.
+    fn not_realised(&mut self, id: NodeId) {
+        self.realised.remove(&id);
+        if self.graph[id].state == State::Asking {
+            self.refuse(id);
+        }
+    }
+
+    /// A realisation must not be used. Others of the same substituter are likely to have the same fault:
+    /// it is told once.
+    fn realisation_refused(&mut self, place: usize, message: String) {
+        let Some(substituter) = place.checked_sub(1) else {
+            return;
+        };
+        if self.substitutions.first_refusal(substituter) {
+            self.emit(BuildEvent::RealisationRefused {
+                substituter: self.substitutions.name(substituter),
+                message,
+            });
         }
     }
 
