@@ -2,7 +2,6 @@
 
 mod begin;
 mod end;
-mod vanished;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,8 +16,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildOutcome, BuildSlot, CheckOutcome, Delivery, LogReceiver, LogSender, SlotMessage,
-    SlotReceiver, StreamedOutput, log_channel, slot_channel,
+    BuildOutcome, BuildSlot, Delivery, LogReceiver, LogSender, SlotMessage, SlotReceiver,
+    StreamedOutput, log_channel, slot_channel,
 };
 use tvix_eval_api::{
     EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput, SourceAddition,
@@ -34,7 +33,7 @@ use crate::machine::{
     Action, BatchId, BuildId, BuildResult, CheckResult, FoundRealisation, ImportId, Input, Machine,
     ProbeId, Probed, QuestionId, SubstitutionId, Trouble,
 };
-use crate::options::{Decision, OnVanished};
+use crate::options::Decision;
 use crate::report::Report;
 
 /// Log lines on their way from builders.
@@ -56,18 +55,18 @@ enum Done {
     Recorded(BatchId, Result<(), Trouble>),
     Built(BuildId, Result<BuildOutcome, Trouble>),
     Checked(BuildId, CheckResult),
-    /// A build or check that did not succeed, and its inputs that are not valid any more.
-    InputsQueried(Ended, Vec<StorePath>),
+    Inputs(BuildId, Result<Vec<bool>, Trouble>),
     Pushed(BuildId, Result<(), Trouble>),
     Decided(QuestionId, Decision),
     Located(Answer),
     EvaluationStarted(Result<EvalStream, EvalError>),
 }
 
-/// A build or check that did not succeed.
-enum Ended {
-    Build(BuildId, Result<BuildOutcome, Trouble>),
-    Check(BuildId, CheckResult),
+/// How a machine ended.
+enum End {
+    Finished(Arc<Report>),
+    /// The session begins anew, with an event of this number.
+    Restart(u64),
 }
 
 /// An import and what it is answered with.
@@ -105,10 +104,6 @@ pub(super) struct Driver {
     locating: usize,
     /// What was unpacked for imports: evaluation may read it until it ends.
     unpacked: Vec<LocalPath>,
-    /// Whether the session may begin anew when inputs vanish.
-    may_restart: bool,
-    /// The number of its first event, if it does.
-    restart: Option<u64>,
 }
 
 /// What woke the driver.
@@ -136,7 +131,6 @@ impl Driver {
             .with_substituters(substituters);
         let (log, log_lines) = log_channel(LOG_LINES);
         let (slot, slot_messages) = slot_channel(SLOT_MESSAGES);
-        let may_restart = parts.options.on_vanished == OnVanished::Restart;
         Self {
             store,
             parts,
@@ -161,39 +155,34 @@ impl Driver {
             closures: Arc::default(),
             locating: 0,
             unpacked: Vec::new(),
-            may_restart,
-            restart: None,
         }
     }
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
-        let report = self.session(request.clone()).await;
-        match self.restart {
-            None => {
-                self.send_rest().await;
-                report
-            }
-            Some(seq) => {
-                let began = self.began;
-                let mut again = Self::new(self.parts, self.outbox, self.cancel);
-                again.machine = again.machine.with_first_event(seq);
-                again.began = began;
-                again.may_restart = false;
-                let report = again.session(request).await;
-                again.send_rest().await;
-                report
+        loop {
+            match self.session(request.clone()).await {
+                End::Finished(report) => {
+                    self.send_rest().await;
+                    return Arc::unwrap_or_clone(report);
+                }
+                End::Restart(first_event) => {
+                    let began = self.began;
+                    self = Self::new(self.parts, self.outbox, self.cancel);
+                    self.machine = self.machine.again(first_event);
+                    self.began = began;
+                }
             }
         }
     }
 
-    async fn session(&mut self, request: EvalRequest) -> Report {
+    async fn session(&mut self, request: EvalRequest) -> End {
         let evaluator = self.parts.evaluator.clone();
         self.spawn(async move { Done::EvaluationStarted(evaluator.evaluate(request).await) });
         loop {
             while let Some(action) = self.machine.poll_action() {
-                if let Some(report) = self.perform(action) {
+                if let Some(end) = self.perform(action) {
                     self.send_answers().await;
-                    return Arc::unwrap_or_clone(report);
+                    return end;
                 }
             }
             self.outbox.send_full();
@@ -392,18 +381,12 @@ impl Driver {
                 result,
             },
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
-            Done::Built(build, result) if !matches!(result, Ok(BuildOutcome::Success(_))) => {
-                return self.query_inputs(build, Ended::Build(build, result));
-            }
-            Done::Checked(build, result) if !is_conclusive(&result) => {
-                return self.query_inputs(build, Ended::Check(build, result));
-            }
-            Done::InputsQueried(ended, gone) if !gone.is_empty() => self.vanished(&gone[0], ended),
-            Done::Checked(build, result) | Done::InputsQueried(Ended::Check(build, result), _) => {
+            Done::Inputs(build, result) => Input::InputsQueried { build, result },
+            Done::Checked(build, result) => {
                 self.forget(build);
                 Input::CheckEnded { build, result }
             }
-            Done::Built(build, result) | Done::InputsQueried(Ended::Build(build, result), _) => {
+            Done::Built(build, result) => {
                 self.forget(build);
                 let usage = match &result {
                     Ok(BuildOutcome::Success(success)) => success.usage,
@@ -470,13 +453,10 @@ impl Driver {
     }
 
     /// Does what the machine wants; the report if that was the last.
-    fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
+    fn perform(&mut self, action: Action) -> Option<End> {
         let store = self.store.clone();
         match action {
-            Action::Emit(record) => {
-                let record = self.restarted(record);
-                self.outbox.push(record);
-            }
+            Action::Emit(record) => self.outbox.push(record),
             Action::QueryPaths { batch, paths } => {
                 let query = tasks::query_paths(store, paths);
                 self.spawn(query.map(move |result| Done::Paths(batch, result)));
@@ -562,16 +542,15 @@ impl Driver {
                 None => self.spawn(async move { Done::Decided(question, Decision::Stop) }),
             },
             Action::StopEvaluation => self.evaluation = None,
-            Action::Finish(report) => return Some(report),
+            Action::QueryInputs { build, paths } => {
+                let query = tasks::query_paths(store, paths);
+                self.spawn(query.map(move |result| Done::Inputs(build, result)));
+            }
+            Action::Restart { first_event } => return Some(End::Restart(first_event)),
+            Action::Finish(report) => return Some(End::Finished(report)),
         }
         None
     }
-}
-
-/// Whether a rebuild succeeded, so that its inputs were there.
-fn is_conclusive(result: &CheckResult) -> bool {
-    use CheckOutcome::{Differs, Same};
-    matches!(result, CheckResult::Ended(Same | Differs(_)))
 }
 
 /// The next thing that is done. Loses none when dropped.

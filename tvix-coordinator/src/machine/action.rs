@@ -105,6 +105,15 @@ pub enum Action {
         /// All outputs of the derivation with their valid store paths.
         outputs: Vec<(OutputName, StorePath)>,
     },
+    /// Ask the store which of the inputs of a build are valid that did not succeed: [`Input::InputsQueried`].
+    ///
+    /// [`Input::InputsQueried`]: super::Input::InputsQueried
+    QueryInputs {
+        /// The build.
+        build: BuildId,
+        /// Its inputs.
+        paths: Vec<StorePath>,
+    },
     /// Let a build go on that was [waiting](super::Input::BuildWaiting): it has a slot again. Nothing
     /// to answer.
     ResumeBuild(BuildId),
@@ -134,6 +143,14 @@ pub enum Action {
     },
     /// Take nothing more from the evaluator, and end it. Nothing to answer.
     StopEvaluation,
+    /// Begin the session anew with a machine made by [`Machine::again`], as inputs vanished from the store:
+    /// evaluate the same request. The last action of this machine.
+    ///
+    /// [`Machine::again`]: super::Machine::again
+    Restart {
+        /// The number of the next event.
+        first_event: u64,
+    },
     /// The session is over: drop whatever still runs. The last action.
     Finish(Arc<Report>),
 }

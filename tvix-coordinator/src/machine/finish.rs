@@ -113,6 +113,12 @@ impl Machine {
         }
         self.finished = true;
         let report = Arc::new(self.report());
+        if let Some(message) = self.restarts(&report) {
+            self.emit(BuildEvent::Restarted { message });
+            let first_event = self.next_event;
+            self.actions.push_back(Action::Restart { first_event });
+            return false;
+        }
         self.emit(BuildEvent::Finished {
             report: report.clone(),
         });

@@ -153,6 +153,15 @@ pub enum Input {
         /// What it used, if it succeeded and the builder knows. A failure says so itself.
         usage: Option<ResourceUsage>,
     },
+    /// Answers [`Action::QueryInputs`].
+    ///
+    /// [`Action::QueryInputs`]: super::Action::QueryInputs
+    InputsQueried {
+        /// The build.
+        build: BuildId,
+        /// For each input, in order, whether it is valid.
+        result: Result<Vec<bool>, Trouble>,
+    },
     /// Answers [`Action::StartCheck`].
     ///
     /// [`Action::StartCheck`]: super::Action::StartCheck
@@ -261,11 +270,6 @@ pub enum CheckResult {
         /// The reason.
         message: String,
     },
-    /// Inputs that were valid when it was started are not valid any more.
-    InputsGone {
-        /// The inputs, and how the build failed.
-        message: String,
-    },
 }
 
 /// How a build ended.
@@ -281,11 +285,6 @@ pub enum BuildResult {
     Failed(BuildFailure),
     /// The builder is to blame.
     Trouble(Trouble),
-    /// Inputs that were valid when it was started are not valid any more.
-    InputsGone {
-        /// Which, and how the build failed.
-        message: String,
-    },
 }
 
 impl fmt::Display for RealisationConflict {

@@ -45,6 +45,7 @@ mod schedule;
 mod settle;
 mod sources;
 mod substitute;
+mod vanished;
 mod yielded;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -73,7 +74,7 @@ use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
 use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
-use crate::options::Options;
+use crate::options::{OnVanished, Options};
 use crate::report::{Counts, Failure};
 
 macro_rules! id {
@@ -186,6 +187,8 @@ pub struct Machine {
     pruned: bool,
     stop: Option<Stop>,
     finished: bool,
+    /// Whether the session begins anew if inputs vanish.
+    may_restart: bool,
 }
 
 impl Machine {
@@ -193,6 +196,7 @@ impl Machine {
     /// this directory.
     pub fn new(dir: StoreDir, builders: Vec<BuilderProfile>, mut options: Options) -> Self {
         let estimates = std::mem::take(&mut options.estimates);
+        let may_restart = options.on_vanished == OnVanished::Restart;
         let scheduler = Scheduler::new(builders, options.max_jobs, estimates);
         Self {
             dir,
@@ -226,6 +230,7 @@ impl Machine {
             pruned: false,
             stop: None,
             finished: false,
+            may_restart,
         }
     }
 
@@ -237,10 +242,12 @@ impl Machine {
         self
     }
 
-    /// Counts events on from that of another machine. To be called before anything else.
+    /// Makes this the machine of a session that began anew ([`Action::Restart`]): its events have numbers from
+    /// `first_event` on, and it does not restart again. To be called before anything else.
     #[must_use]
-    pub fn with_first_event(mut self, seq: u64) -> Self {
-        self.next_event = seq;
+    pub fn again(mut self, first_event: u64) -> Self {
+        self.next_event = first_event;
+        self.may_restart = false;
         self
     }
 
@@ -285,6 +292,7 @@ impl Machine {
                 result,
                 usage,
             } => self.build_ended(build, result, usage),
+            Input::InputsQueried { build, result } => self.inputs_queried(build, result),
             Input::CheckEnded { build, result } => self.check_ended(build, result),
             Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
             Input::FailureDecided { question, decision } => self.decided(question, decision),
@@ -371,7 +379,7 @@ impl Machine {
         self.evaluating && self.stop.is_none() && !self.look_ups.has_backlog()
     }
 
-    /// Whether [`Action::Finish`] was given out.
+    /// Whether [`Action::Finish`] or [`Action::Restart`] was given out.
     pub fn is_finished(&self) -> bool {
         self.finished
     }

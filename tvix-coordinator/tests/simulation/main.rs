@@ -47,6 +47,8 @@ pub struct Tally {
     skipped_checks: u64,
     searches: u64,
     source_references: u64,
+    restarts: u64,
+    vanished: u64,
 }
 
 impl Tally {
@@ -73,6 +75,8 @@ impl Tally {
         self.skipped_checks += other.skipped_checks;
         self.searches += other.searches;
         self.source_references += other.source_references;
+        self.restarts += other.restarts;
+        self.vanished += other.vanished;
     }
 }
 
@@ -154,6 +158,8 @@ fn ten_thousand_worlds() {
             skipped_checks,
             searches,
             source_references,
+            restarts,
+            vanished,
             ..
         } = total;
         for (what, count) in [
@@ -174,6 +180,8 @@ fn ten_thousand_worlds() {
             ("waits for locks", waits),
             ("builds that went on", resumed),
             ("checks", checks),
+            ("restarts", restarts),
+            ("vanished inputs", vanished),
             ("searches at a further substituter", searches),
             ("sources that refer to others", source_references),
             ("checks with a problem", check_problems),

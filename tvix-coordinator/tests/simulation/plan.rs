@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
-use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, Options, RetryPolicy};
+use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, OnVanished, Options, RetryPolicy};
 
 use crate::random::Random;
 
@@ -34,14 +34,14 @@ pub enum Step {
 }
 
 /// A substituter: paths, and what it says that they refer to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Substituter {
     pub has: BTreeMap<StorePath, Vec<StorePath>>,
     /// Per cent of what it is asked that goes wrong.
     pub trouble: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub dir: StoreDir,
     pub derivations: Vec<Instantiated>,
@@ -80,6 +80,8 @@ pub struct Plan {
     /// Per cent of the builds whose locks another process has.
     pub locked: u64,
     pub fatal_store_trouble: bool,
+    /// Per cent of the failed builds of which an input vanished.
+    pub vanishing: u64,
     pub duplicate_answers: bool,
     pub cancel_after: Option<usize>,
 }
@@ -133,6 +135,7 @@ impl Plan {
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
             locked: [0, 0, 10, 50, 100][random.below(5)],
             fatal_store_trouble: random.percent(3),
+            vanishing: [0, 0, 50][random.below(3)],
             duplicate_answers: random.percent(30),
             cancel_after: random.percent(10).then(|| random.below(200)),
         };
@@ -577,6 +580,10 @@ impl Plan {
                 ..RetryPolicy::default()
             },
             ..std::mem::take(&mut self.options)
+        };
+        self.options.on_vanished = match random.percent(80) {
+            true => OnVanished::Restart,
+            false => OnVanished::Fail,
         };
         self.options.check = random.percent(30).then(CheckOptions::default);
     }

@@ -4,6 +4,7 @@ mod builds;
 mod checks;
 mod end;
 mod substituters;
+mod vanished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,6 +40,7 @@ enum Pending {
     Held(StartBuild),
     Released(StartBuild),
     Push(BuildId),
+    Inputs(BuildId, Vec<StorePath>),
     Probe(ProbeId, usize, Vec<StorePath>),
     Find(ProbeId, Option<usize>, Vec<OutputKeys>),
     Fetch(SubstitutionId, usize, StorePath),
@@ -107,6 +109,7 @@ pub struct World {
     resolved_to: BTreeSet<StorePath>,
     tally: Tally,
     report: Option<Report>,
+    vanishing: vanished::Vanishing,
 }
 
 impl World {
@@ -171,6 +174,7 @@ impl World {
             resolved_to: BTreeSet::new(),
             tally: Tally::default(),
             report: None,
+            vanishing: vanished::Vanishing::default(),
             plan,
             random,
             verbose,
@@ -403,6 +407,7 @@ impl World {
             Pending::Held(start) => self.wait_for_lock(start),
             Pending::Released(start) => self.lock_released(start),
             Pending::Push(build) => self.end_push(build),
+            Pending::Inputs(build, paths) => self.answer_inputs(build, paths),
             Pending::Probe(probe, substituter, paths) => {
                 self.answer_probe(probe, substituter, paths);
             }
@@ -492,6 +497,11 @@ impl World {
                 path,
             } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
+            Action::QueryInputs { build, paths } => {
+                assert!(!paths.is_empty());
+                self.pending.push(Pending::Inputs(build, paths));
+            }
+            Action::Restart { first_event } => self.restart(first_event),
             Action::StartCheck { start, outputs } => self.start_check(start, &outputs),
             Action::ResumeBuild(build) => self.resume(build),
             Action::CancelBuild(build) => {
@@ -528,7 +538,7 @@ impl World {
                         assert_eq!(outputs.len(), wanted, "an import gets all that it wants");
                         for output in outputs {
                             assert!(
-                                self.valid.contains(&output.path),
+                                self.is_valid_or_vanished(&output.path),
                                 "{} is not valid",
                                 output.path
                             );
@@ -638,7 +648,7 @@ impl World {
             Recording::Realisations(realisations) => {
                 for realisation in realisations {
                     let path = realisation.out_path;
-                    assert!(self.valid.contains(&path), "{path} is not valid");
+                    assert!(self.is_valid_or_vanished(&path), "{path} is not valid");
                     if self.plan.is_offered(&path) {
                         let offered = self.plan.offered(&realisation.id);
                         assert_eq!(offered, Some(&path), "{}", realisation.id);

@@ -44,7 +44,7 @@ impl World {
         let references = has.get(&path).expect("it is not there");
         for reference in references.iter().filter(|it| **it != path) {
             assert!(
-                self.valid.contains(reference),
+                self.is_valid_or_vanished(reference),
                 "{path}: fetched before {reference} is valid"
             );
         }
