@@ -1,6 +1,6 @@
-//! The coordinator of the Tvix build flow: it takes derivations from an evaluator while that still
-//! evaluates, checks the store, has builders build what is missing, and sees to it that outputs
-//! reach the store.
+//! The coordinator of the Tvix build flow. It takes derivations from an evaluator while evaluation
+//! is still running, checks the store, has builders build the missing outputs, and sees to it that
+//! they reach the store.
 //!
 //! The logic is a state machine without I/O ([`machine`]); [`Coordinator`] runs it with tokio on
 //! the three traits. A [`Session`] is a stream of events and a future of the report.

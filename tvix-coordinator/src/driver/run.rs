@@ -1,4 +1,4 @@
-//! The loop: take actions from the machine, do them, tell the machine what happened.
+//! The loop: perform actions of the machine, and tell it the results.
 
 mod begin;
 mod end;
@@ -43,7 +43,7 @@ const SLOT_MESSAGES: usize = 64;
 /// Things that are taken from one place before the others get their turn.
 const AT_A_STRETCH: usize = 64;
 
-/// Something that the driver has done.
+/// The result of a task of the driver.
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
@@ -69,7 +69,7 @@ enum End {
     Restart(u64),
 }
 
-/// An import and what it is answered with.
+/// An import and its answer.
 type Answer = (
     RealiseReply,
     Result<(Vec<RealisedOutput>, Vec<LocalPath>), tvix_eval_api::RealiseError>,
@@ -84,7 +84,7 @@ pub(super) struct Driver {
     cancelling: bool,
     outbox: Outbox,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// What was done as soon as it was begun.
+    /// Results of tasks that finished at once.
     at_once: VecDeque<Done>,
     evaluation: Option<EvalStream>,
     log: LogSender,
@@ -102,11 +102,11 @@ pub(super) struct Driver {
     closures: Arc<Closures>,
     /// Answers to imports that are on their way.
     locating: usize,
-    /// What was unpacked for imports: evaluation may read it until it ends.
+    /// Paths unpacked for imports: evaluation may read them until it ends.
     unpacked: Vec<LocalPath>,
 }
 
-/// What woke the driver.
+/// The event that woke the driver.
 enum Woken {
     Cancelled,
     Sent,
@@ -186,7 +186,7 @@ impl Driver {
                 }
             }
             self.outbox.send_full();
-            // What is always ready is not to keep the thread from others.
+            // Sources that are always ready must not keep the thread.
             tokio::task::coop::consume_budget().await;
             if !self.take_what_is_ready() {
                 let woken = self.wait().await;
@@ -197,7 +197,7 @@ impl Driver {
 
     fn spawn(&mut self, future: impl Future<Output = Done> + Send + 'static) {
         let mut future = future.boxed();
-        // What needs not wait for anything needs not be managed either.
+        // A future that is ready at once is not queued.
         match (&mut future).now_or_never() {
             Some(done) => self.at_once.push_back(done),
             None => self.running.push(future),
@@ -225,7 +225,7 @@ impl Driver {
             ..
         } = self;
         let cancelling = self.cancelling;
-        // Who listens and is slow slows everything down, but does not keep it from ending.
+        // A slow listener applies back-pressure, but cannot keep the session from ending.
         let open = cancelling || !outbox.is_full();
         let wants_evaluation = open && machine.wants_evaluation();
         let evaluation = evaluation.as_mut().filter(|_| wants_evaluation);
@@ -258,8 +258,8 @@ impl Driver {
         }
     }
 
-    /// Takes something of whatever is ready, from each place in turn, without waiting. False if
-    /// nothing was.
+    /// Takes a batch of ready events from each source in turn, without waiting. False if nothing
+    /// was ready.
     fn take_what_is_ready(&mut self) -> bool {
         if self.cancelling || self.cancel.is_cancelled() || self.outbox.is_full() {
             return false;
@@ -308,7 +308,7 @@ impl Driver {
         });
     }
 
-    /// Lets go of what a build needed while it was under way.
+    /// Drops the state of a build that ended.
     fn forget(&mut self, build: BuildId) {
         self.drain_log();
         self.cancels.remove(&build);
@@ -452,7 +452,7 @@ impl Driver {
         }
     }
 
-    /// Does what the machine wants; the report if that was the last.
+    /// Performs an action. The report, if it was the last one.
     fn perform(&mut self, action: Action) -> Option<End> {
         let store = self.store.clone();
         match action {
@@ -538,7 +538,7 @@ impl Driver {
                     let decision = ask(*failure);
                     self.spawn(decision.map(move |decision| Done::Decided(question, decision)));
                 }
-                // Nobody to ask: what Options say by default.
+                // No callback: as the options say by default.
                 None => self.spawn(async move { Done::Decided(question, Decision::Stop) }),
             },
             Action::StopEvaluation => self.evaluation = None,

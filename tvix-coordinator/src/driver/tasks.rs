@@ -1,4 +1,4 @@
-//! What the machine wants done, as futures.
+//! The actions of the machine as futures.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const REALISATIONS_AT_ONCE: usize = 32;
 /// Paths that a substituter is asked for at once; it may do less at once.
 const PROBED_AT_ONCE: usize = 64;
 
-/// An error and what it comes from, in one line.
+/// An error with its sources, in one line.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -70,7 +70,7 @@ pub(super) async fn query_paths(
     Ok(paths.iter().map(|path| valid.contains(path)).collect())
 }
 
-/// What a substituter has of `paths`.
+/// The answer of a substituter for `paths`.
 pub(super) async fn query_substituter(
     substituter: Arc<dyn Store>,
     paths: Vec<StorePath>,
@@ -83,7 +83,7 @@ pub(super) async fn query_substituter(
                     references: info.references.iter().cloned().collect(),
                 }),
                 Ok(None) => Ok(Probed::Absent),
-                // That is said of one path, and says nothing of others.
+                // The error concerns one path only.
                 Err(error @ (StoreError::Untrusted { .. } | StoreError::BadInfo { .. })) => {
                     Ok(Probed::Refused {
                         message: describe(&error),
@@ -140,7 +140,7 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
-/// Whether a store has something that it does not believe itself.
+/// Whether a store rejects a realisation that it has.
 fn is_refused(error: &StoreError) -> bool {
     matches!(
         error,
@@ -285,7 +285,7 @@ async fn record_derivations(
     })?;
     for added in store.add_many(objects).await {
         match added {
-            // A source that could not be added is told of where it is needed.
+            // A failure of the source is reported with the derivations that need it.
             Ok(()) | Err(StoreError::InvalidReference { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -306,14 +306,14 @@ pub(super) async fn push_outputs(
     Ok(())
 }
 
-/// A build and who does it.
+/// A build and its builder.
 pub(super) struct BuildParts {
     pub(super) builder: Arc<dyn Builder>,
     pub(super) request: BuildRequest,
     pub(super) context: BuildContext,
 }
 
-/// Looks up what is missing of the closure, and builds.
+/// Looks up the rest of the closure, and builds.
 pub(super) async fn build_with(
     mut parts: BuildParts,
     closures: Arc<Closures>,
@@ -381,8 +381,8 @@ pub(super) async fn check(
     }
 }
 
-/// Imported outputs, with where to read them on this file system. What was unpacked for it is
-/// there as long as what holds it.
+/// Imported outputs, with their places on this file system. Unpacked copies exist as long as the
+/// returned guards.
 pub(super) async fn local_outputs(
     store: Arc<dyn Store>,
     outputs: Vec<ImportedOutput>,

@@ -1,4 +1,4 @@
-//! What the machine wants done.
+//! Actions: the machine's requests to the code that runs it.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, Substitu
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
-/// Something that the machine wants done. Whoever runs the machine does it and tells the machine
-/// how it went, in any order and whenever it likes.
+/// A request of the machine. The code that runs the machine performs it and tells the machine the
+/// result, in any order and at any time.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action {
-    /// Tell whoever listens. Nothing to answer.
+    /// Pass an event to the listeners. No answer.
     Emit(EventRecord),
     /// Ask the store which of these are valid: [`Input::PathsQueried`].
     ///
@@ -95,7 +95,7 @@ pub enum Action {
     /// [`Input::LogLine`]: super::Input::LogLine
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
     StartBuild(StartBuild),
-    /// Start a build whose outputs are compared with those that are valid, and not added to the store:
+    /// Start a build, to compare its outputs with the valid ones and not to add them to the store:
     /// log lines and waiting as for [`Action::StartBuild`], then [`Input::CheckEnded`].
     ///
     /// [`Input::CheckEnded`]: super::Input::CheckEnded
@@ -132,7 +132,7 @@ pub enum Action {
         /// Where its outputs are, or why they are not.
         answer: Result<Vec<ImportedOutput>, RealiseError>,
     },
-    /// Ask somebody what to do about a failure: [`Input::FailureDecided`].
+    /// Ask the front end what to do about a failure: [`Input::FailureDecided`].
     ///
     /// [`Input::FailureDecided`]: super::Input::FailureDecided
     AskAboutFailure {
@@ -151,14 +151,14 @@ pub enum Action {
         /// The number of the next event.
         first_event: u64,
     },
-    /// The session is over: drop whatever still runs. The last action.
+    /// The session is over: drop everything that is still running. The last action.
     Finish(Arc<Report>),
 }
 
 /// An output of a floating derivation, and the keys by which its realisation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputKeys {
-    /// Names of the derivation, the best first. What is known by any of them is the answer.
+    /// Names of the derivation, the best first. A realisation under any of them is the answer.
     pub keys: Vec<DrvKey>,
     /// The output.
     pub output: OutputName,

@@ -112,8 +112,8 @@ impl Machine {
 
     pub(super) fn inputs_used(&self, id: NodeId, derivation: &Derivation) -> Vec<StorePath> {
         let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
-        // By name unless there is but one: masks are coarse where there are many outputs, and a
-        // build is to see no more than it uses.
+        // By name unless there is only one: masks are coarse for many outputs, and a build must not
+        // see outputs that it does not use.
         for (edge, (_, used)) in self
             .graph
             .inputs(id)
@@ -161,8 +161,8 @@ impl Machine {
         }
     }
 
-    /// Gives free slots to builds that have waited for another process, the first one first: others wait
-    /// for what they hold.
+    /// Gives free slots to builds that have waited for another process, in the order in which they
+    /// waited: other builds may wait for the locks that they hold.
     pub(super) fn resume_build(&mut self) -> bool {
         for index in 0..self.resumable.len() {
             let id = self.resumable[index];
@@ -280,7 +280,7 @@ impl Machine {
         build.cancelled
     }
 
-    /// A builder that says that it succeeded has to have every output, where it belongs.
+    /// Checks that a builder that reports success has delivered every output under its path.
     fn checked_outputs(
         &self,
         id: BuildId,
@@ -398,7 +398,7 @@ impl Machine {
         self.fail(build.node, FailureCause::Build { failure });
     }
 
-    /// Building it again is of no use: something has to make its inputs first.
+    /// Fails a build after its inputs vanished. A retry is of no use: the inputs have to be made first.
     pub(super) fn inputs_gone(&mut self, id: BuildId, message: String) {
         let Some(build) = self.builds.remove(&id) else {
             return;
@@ -430,7 +430,7 @@ impl Machine {
         }
     }
 
-    /// The builder or the store failed, not the derivation.
+    /// Retries a build after a failure of the builder or the store.
     pub(super) fn try_again(&mut self, id: BuildId, trouble: Trouble) {
         let Some(build) = self.builds.remove(&id) else {
             return;

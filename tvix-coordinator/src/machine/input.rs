@@ -1,4 +1,4 @@
-//! What happens to the machine.
+//! Inputs: events that the machine is told of.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::options::Decision;
 
-/// Something that happened, told to the machine.
+/// An event that the machine is told of.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -32,7 +32,7 @@ pub enum Input {
     Import {
         /// The caller's name for it, new each time.
         import: ImportId,
-        /// What is needed.
+        /// The outputs that it needs.
         wanted: Vec<WantedOutputs>,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
@@ -45,7 +45,7 @@ pub enum Input {
         /// Paths that it refers to. Sources among them are added before.
         references: Vec<StorePath>,
     },
-    /// The evaluator found out what the user asked for.
+    /// The evaluator resolved something that the user asked for.
     Root(Root),
     /// The evaluator has something to tell.
     Diagnostic(Diagnostic),
@@ -80,7 +80,7 @@ pub enum Input {
     SubstituterQueried {
         /// Which question.
         probe: ProbeId,
-        /// What there is of each path, in order.
+        /// The answer for each path, in order.
         result: Result<Vec<Probed>, Trouble>,
     },
     /// Answers [`Action::FindRealisations`].
@@ -150,7 +150,8 @@ pub enum Input {
         build: BuildId,
         /// How it ended.
         result: BuildResult,
-        /// What it used, if it succeeded and the builder knows. A failure says so itself.
+        /// The resources of a successful build, if the builder measures them. A failure has its own
+        /// field for them.
         usage: Option<ResourceUsage>,
     },
     /// Answers [`Action::QueryInputs`].
@@ -197,17 +198,17 @@ pub enum Input {
     Cancel,
 }
 
-/// What a substituter has of a path.
+/// The answer of a substituter for a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probed {
-    /// It has it.
+    /// It has the path.
     Offered {
-        /// What the path refers to.
+        /// The references of the path.
         references: Vec<StorePath>,
     },
-    /// It does not have it.
+    /// It does not have the path.
     Absent,
-    /// What it has is not to be taken.
+    /// It has it, and it must not be used.
     Refused {
         /// Why.
         message: String,
@@ -252,7 +253,7 @@ pub struct RealisationConflict {
 /// Trouble with a store, a substituter or a builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// What, with its causes.
+    /// The error with its causes.
     pub message: String,
     /// Whether the same may well succeed later.
     pub retryable: bool,

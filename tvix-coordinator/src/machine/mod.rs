@@ -1,9 +1,9 @@
 //! The coordinator's logic as a state machine: no I/O, no clock, no task.
 //!
-//! Tell it what happened with [`Machine::handle`], then take what is to be done with
-//! [`Machine::poll_action`] until there is no more; [`Machine::poll_timeout`] says when to call
-//! again if nothing happens. The same inputs give the same actions. The driver of this crate runs
-//! it with tokio; another runtime, or a simulation, can run it as well.
+//! Tell it of each event with [`Machine::handle`], then take actions with [`Machine::poll_action`]
+//! until there are no more; [`Machine::poll_timeout`] says when to call again if nothing happens.
+//! The same inputs give the same actions. The driver of this crate runs the machine with tokio;
+//! another runtime, or a simulation, can run it as well.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,12 +22,12 @@
 //!
 //! # How a derivation gets built
 //!
-//! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something
-//! needs it, looked up (`lookup.rs`). If outputs that are wanted are not valid, it waits for its
-//! inputs (`demand.rs`), unless a substituter has them (`substitute/`), is resolved if it has to be (`resolve.rs`), queued (`schedule.rs`) and built
-//! (`builds.rs`). What became valid or failed spreads to dependents and imports (`settle.rs`).
-//! Whatever follows from one thing goes through a work list, never through recursion: a graph may
-//! be a chain of a million.
+//! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something needs
+//! it, looked up (`lookup.rs`). If wanted outputs are not valid and no substituter has them
+//! (`substitute/`), it waits for its inputs (`demand.rs`), is resolved if it has to be
+//! (`resolve.rs`), queued (`schedule.rs`) and built (`builds.rs`). Validity and failures spread to
+//! dependents and imports (`settle.rs`). Consequences go through a work list, never through
+//! recursion: a graph may be a chain of a million.
 
 mod action;
 mod builds;
@@ -119,7 +119,7 @@ enum Stop {
     Cancelled,
 }
 
-/// Something that follows from what happened and is still to be seen to.
+/// A pending consequence of an event.
 #[derive(Debug)]
 enum Work {
     Want(Want),
@@ -127,7 +127,7 @@ enum Work {
     Build(NodeId),
     /// All inputs are valid.
     Ready(NodeId),
-    /// What resolved to this may be valid with it.
+    /// Derivations that resolved to this one may be valid with it.
     Satisfy(NodeId),
     /// Something needs a path that is to be substituted.
     WantGoal {
@@ -136,11 +136,11 @@ enum Work {
     },
     /// A substituter has a path that something needs.
     Fetch(GoalId),
-    /// Whoever waits to hear of a path hears of it.
+    /// Substitutions that wait for a path go on.
     GoalSettled(GoalId),
-    /// So does the derivation whose output it is.
+    /// A derivation learns that one of its outputs is valid.
     OutputValid(GoalId),
-    /// A failure reaches whatever needs this.
+    /// A failure spreads to dependents and imports.
     Spread {
         id: NodeId,
         failure: FailureId,
@@ -159,18 +159,18 @@ pub struct Machine {
     substitutions: Substitutions,
     scheduler: Scheduler,
     builds: FxHashMap<BuildId, Build>,
-    /// Builds that have waited for another process, and for a slot now.
+    /// Builds that have waited for another process, and wait for a slot now.
     resumable: VecDeque<BuildId>,
     checks: Checks,
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
-    /// By which hash realisations of floating derivations are known, where the evaluator knows.
+    /// The hashes that name realisations of floating derivations, where the evaluator knows them.
     modulos: FxHashMap<NodeId, [u8; 32]>,
-    /// What caches say of floating derivations.
+    /// The realisations of floating derivations that caches have.
     realised: FxHashMap<NodeId, Realised>,
     roots: Vec<(Root, NodeId)>,
-    /// What failed, and which node it is of. `None` for what was tried again.
+    /// Failures, each with its node. `None` for failures that were retried.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
     errors: Vec<String>,
@@ -234,8 +234,8 @@ impl Machine {
         }
     }
 
-    /// Has outputs substituted that one of these has, which are asked in this order and shown
-    /// under these names. To be called before anything else.
+    /// Sets the substituters, in the order in which they are asked. Events name them so. To be
+    /// called before anything else.
     #[must_use]
     pub fn with_substituters(mut self, names: Vec<String>) -> Self {
         self.substitutions = Substitutions::new(names, self.options.max_substitutions);
@@ -251,8 +251,8 @@ impl Machine {
         self
     }
 
-    /// Takes note of something that happened `now`, as time since the session began. After
-    /// [`Action::Finish`] nothing matters any more.
+    /// Handles an event at the time `now`, as time since the session began. After
+    /// [`Action::Finish`] events have no effect.
     pub fn handle(&mut self, now: Duration, input: Input) {
         self.now = self.now.max(now);
         if self.finished {
@@ -307,7 +307,7 @@ impl Machine {
         }
     }
 
-    /// Whether an import of which the machine was told after the end is still answered.
+    /// Refuses an import that comes after the end.
     fn handle_late(&mut self, input: Input) {
         if let Input::Import { import, .. } = input {
             self.refuse_import(import);
@@ -411,7 +411,7 @@ impl Machine {
         }
     }
 
-    /// What was put off until now.
+    /// Wakes work that was delayed until now.
     fn wake_due(&mut self) {
         while let Some(id) = self.scheduler.due(self.now) {
             if !self.retry_check(id) {

@@ -59,11 +59,11 @@ pub(super) struct Source {
 pub(super) struct Sources {
     sources: Vec<Source>,
     index: FxHashMap<StorePath, SourceId>,
-    /// Those that are to be added again later.
+    /// Sources to be added again later.
     delayed: BTreeMap<(Duration, SourceId), ()>,
     /// How many are being added.
     pub(super) adding: usize,
-    /// Those whose addition is to go out: all that are found missing at once go together.
+    /// Sources to add next: all that are found missing at the same time go together.
     to_add: Vec<StorePath>,
 }
 
@@ -92,7 +92,7 @@ impl Sources {
         self.delayed.insert((until, id), ());
     }
 
-    /// The sources whose time has come.
+    /// The next source that is due.
     pub(super) fn due(&mut self, now: Duration) -> Option<SourceId> {
         let (at, id) = *self.delayed.first_key_value()?.0;
         (at <= now).then(|| {

@@ -1,4 +1,4 @@
-//! Beginning what takes a while: sources and builds, and builds that wait.
+//! Starting sources and builds, and builds that wait.
 
 use futures::FutureExt as _;
 use nix_compat::derivation::OutputName;

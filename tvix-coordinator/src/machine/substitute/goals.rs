@@ -1,4 +1,4 @@
-//! Paths to be had from substituters: what is known of each, and what is to be asked and fetched.
+//! The state of each path that substituters are asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -57,13 +57,13 @@ pub(in crate::machine) struct Goal {
     pub wanted: bool,
     /// A stalled evaluation does.
     pub urgent: bool,
-    /// What it refers to, itself excepted, if a substituter has it.
+    /// Its references except for itself, if a substituter has it.
     pub references: Vec<StorePath>,
-    /// Counts how often it began to wait: who is told of what it waited for before must not count.
+    /// Counts how often it began to wait. Notices that belong to an earlier wait are ignored.
     pub epoch: u32,
     /// Those that wait for it, since their epoch.
     pub referrers: Vec<(GoalId, u32)>,
-    /// Derivations whose output it is, and which wait to hear of it.
+    /// Derivations that wait for this output.
     pub nodes: Vec<NodeId>,
 }
 
@@ -102,13 +102,13 @@ struct Substituter {
     name: Arc<str>,
     to_ask: VecDeque<GoalId>,
     probes: usize,
-    /// Questions that went wrong one after the other.
+    /// Failed questions since the last answer.
     troubles: u32,
     /// Whether a realisation of it was refused before.
     refused: bool,
 }
 
-/// What is known of substituters and of what they have. Empty where there are none.
+/// Substituters and the paths that they are asked for. Empty without substituters.
 #[derive(Debug, Default)]
 pub(in crate::machine) struct Substitutions {
     substituters: Vec<Substituter>,
@@ -117,7 +117,7 @@ pub(in crate::machine) struct Substitutions {
     /// Which derivation makes a path.
     pub(super) outputs: FxHashMap<StorePath, NodeId>,
     probes: BTreeMap<ProbeId, (usize, Vec<GoalId>)>,
-    /// Floating derivations whose outputs are to be asked for, by the place that is asked next.
+    /// Floating derivations to search for, by the place that is asked next.
     searches: BTreeMap<usize, VecDeque<Search>>,
     search_probes: BTreeMap<ProbeId, (usize, Vec<Search>)>,
     fetches: BTreeMap<SubstitutionId, Fetch>,
@@ -215,8 +215,8 @@ impl Substitutions {
         self.waiting = self.waiting + waits(state) - waits(before);
     }
 
-    /// Has the next substituter asked that answers, beginning with the goal's own. False if there
-    /// is none.
+    /// Asks the next substituter that is in use, from the current one of the goal on. False if
+    /// there is none.
     pub(super) fn ask(&mut self, id: GoalId) -> bool {
         let from = self[id].at;
         let mut rest = from..self.substituters.len();
@@ -270,12 +270,12 @@ impl Substitutions {
         Some((index, goals))
     }
 
-    /// Questions to a substituter that went wrong since it last answered.
+    /// Failed questions to a substituter since its last answer.
     pub(super) fn troubles(&self, substituter: usize) -> u32 {
         self.substituters[substituter].troubles
     }
 
-    /// Takes back what was to be asked of a substituter that is not asked any more.
+    /// Takes back the questions to a substituter that is not used any more.
     pub(super) fn given_up(&mut self, substituter: usize) -> Vec<GoalId> {
         let substituter = &mut self.substituters[substituter];
         match substituter.troubles < PATIENCE {
@@ -364,7 +364,7 @@ impl Substitutions {
         self.fetches.remove(&id)
     }
 
-    /// Whether it is still being found out what can be had.
+    /// Whether questions about available paths are under way.
     pub(in crate::machine) fn is_asking(&self) -> bool {
         let asks = |it: &Substituter| it.probes > 0 || !it.to_ask.is_empty();
         self.looking > 0
@@ -396,8 +396,8 @@ impl Substitutions {
         self.waiting > 0
     }
 
-    /// Nothing needs anything any more; whoever still does says so again. `asked_by` tells whether
-    /// a derivation still wants to know who has its outputs.
+    /// Forgets all wants; those that remain are repeated. `asked_by` tells whether a derivation
+    /// still waits for an answer about its outputs.
     pub(super) fn forget_wants(&mut self, asked_by: impl Fn(NodeId) -> bool) {
         for goal in &mut self.goals {
             (goal.wanted, goal.urgent) = (false, false);
@@ -422,7 +422,7 @@ impl Substitutions {
         self.urgent_queue.clear();
     }
 
-    /// Everything ends: nothing more is asked or fetched, and nobody waits for what is under way.
+    /// Drops all questions and fetches.
     pub(in crate::machine) fn clear(&mut self) {
         for substituter in &mut self.substituters {
             substituter.to_ask.clear();

@@ -1,8 +1,9 @@
 //! Floating outputs that others have built.
 //!
-//! Caches know them by the derivation, and what they lead to is a path as any other. Nix up to 2.34
-//! names it by the hash of the derivation as it was instantiated, or of what it resolved to, which has
-//! no inputs and needs nobody else to tell it; Nix since 2.35 by the path of the latter.
+//! Caches know them by the derivation; the path in a realisation is fetched like any other. Nix up
+//! to 2.34 names the derivation by its hash, either as instantiated or as resolved. A resolved one
+//! has no inputs, so that its hash can be computed here. Nix since 2.35 uses the path of the
+//! resolved derivation.
 
 use nix_compat::derivation::{Output, OutputName};
 use nix_compat::realisation::DrvKey;
@@ -14,7 +15,7 @@ use crate::event::BuildEvent;
 use crate::machine::graph::{OutputMask, State, bit};
 use crate::machine::{Action, FoundRealisation, OutputKeys, Work};
 
-/// What caches say of the outputs of a floating derivation.
+/// The realisations of a floating derivation that caches have.
 #[derive(Debug)]
 pub(in crate::machine) enum Realised {
     /// They are asked.
@@ -27,8 +28,8 @@ impl Machine {
     /// The keys by which realisations of a floating derivation are known, the best first; none if
     /// nobody can know any.
     ///
-    /// The path of a derivation is one if it is resolved. Its hash may be known by what evaluated it
-    /// even if it is not.
+    /// The path of a derivation is a key if it is resolved. Its hash is one too if the evaluator
+    /// knows it.
     fn drv_keys(&self, id: NodeId) -> Vec<DrvKey> {
         let Some(derivation) = self.graph[id].derivation() else {
             return Vec::new();
