@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
-use crate::machine::{NodeId, ProbeId, SubstitutionId};
+use crate::machine::{NodeId, OutputKeys, ProbeId, SubstitutionId};
 
 /// Questions to one substituter at once.
 const PROBES: usize = 2;
