@@ -3,6 +3,7 @@
 mod args;
 mod build;
 mod caches;
+mod command;
 mod display;
 mod dry_run;
 mod error;
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-use args::{Args, Command};
+use command::{Args, Command};
 use error::CliError;
 use output::say;
 use settings::{Configure as _, Effect};
