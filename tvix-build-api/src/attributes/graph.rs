@@ -30,7 +30,7 @@ impl<'r> ReferenceGraphs<'r> {
     pub fn of(
         dir: &'r StoreDir,
         request: &'r BuildRequest,
-        attributes: &Attributes<'_>,
+        attributes: &Attributes,
         made_by: &'r HashMap<StorePath, Vec<StorePath>>,
     ) -> Result<Self, FailureKind> {
         let wanted = wanted(dir, attributes)?;
@@ -149,7 +149,7 @@ pub fn derivations_in_graphs(
     if derivations.peek().is_none() || !asks(&request.derivation) {
         return Ok(Vec::new());
     }
-    let attributes = Attributes::of(&request.derivation)?;
+    let attributes = request.attributes()?;
     let nothing = HashMap::new();
     let graphs = ReferenceGraphs::of(dir, request, &attributes, &nothing)?;
     let mut found = BTreeSet::new();
@@ -167,7 +167,7 @@ fn asks(derivation: &Derivation) -> bool {
 /// The store paths of each graph, by name.
 fn wanted(
     dir: &StoreDir,
-    attributes: &Attributes<'_>,
+    attributes: &Attributes,
 ) -> Result<BTreeMap<String, BTreeSet<StorePath>>, FailureKind> {
     let path = |text: &[u8]| {
         let parsed = dir.parse_below(text).map(|(path, _)| path);

@@ -50,6 +50,10 @@ pub struct Tally {
     checks: u64,
     check_problems: u64,
     skipped_checks: u64,
+    searches: u64,
+    source_references: u64,
+    restarts: u64,
+    vanished: u64,
 }
 
 impl Tally {
@@ -74,6 +78,10 @@ impl Tally {
         self.checks += other.checks;
         self.check_problems += other.check_problems;
         self.skipped_checks += other.skipped_checks;
+        self.searches += other.searches;
+        self.source_references += other.source_references;
+        self.restarts += other.restarts;
+        self.vanished += other.vanished;
     }
 }
 
@@ -153,6 +161,10 @@ fn ten_thousand_worlds() {
             checks,
             check_problems,
             skipped_checks,
+            searches,
+            source_references,
+            restarts,
+            vanished,
             ..
         } = total;
         for (what, count) in [
@@ -173,6 +185,10 @@ fn ten_thousand_worlds() {
             ("waits for locks", waits),
             ("builds that went on", resumed),
             ("checks", checks),
+            ("restarts", restarts),
+            ("vanished inputs", vanished),
+            ("searches at a further substituter", searches),
+            ("sources that refer to others", source_references),
             ("checks with a problem", check_problems),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");

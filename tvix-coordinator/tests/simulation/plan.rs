@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
-use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, Options, RetryPolicy};
+use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, OnVanished, Options, RetryPolicy};
 
 use crate::random::Random;
 
@@ -34,14 +34,14 @@ pub enum Step {
 }
 
 /// A substituter: its paths, with the references that it reports.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Substituter {
     pub has: BTreeMap<StorePath, Vec<StorePath>>,
     /// Percentage of queries that fail.
     pub trouble: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub dir: StoreDir,
     pub derivations: Vec<Instantiated>,
@@ -57,7 +57,9 @@ pub struct Plan {
     /// For floating derivations, one of a few contents, by class.
     pub contents: Vec<u8>,
     pub sources: Vec<StorePath>,
-    /// Paths that are in the store from the beginning.
+    /// For each source, the sources that it refers to, which have lower numbers.
+    pub source_references: Vec<Vec<usize>>,
+    /// Paths that are in the store from the start.
     pub present: BTreeSet<StorePath>,
     /// The substituters.
     pub substituters: Vec<Substituter>,
@@ -65,6 +67,8 @@ pub struct Plan {
     pub modulos: BTreeMap<StorePath, [u8; 32]>,
     /// The realisations that substituters report.
     pub offered_realisations: BTreeMap<DrvOutput, StorePath>,
+    /// The substituters that report each of them.
+    pub realised_at: BTreeMap<DrvOutput, BTreeSet<usize>>,
     /// Substituters report wrong references.
     pub lies: bool,
     /// Attributes under evaluation.
@@ -76,6 +80,8 @@ pub struct Plan {
     /// Percentage of builds with locks held by another process.
     pub locked: u64,
     pub fatal_store_trouble: bool,
+    /// Per cent of the failed builds of which an input vanished.
+    pub vanishing: u64,
     pub duplicate_answers: bool,
     pub cancel_after: Option<usize>,
 }
@@ -100,6 +106,12 @@ impl Plan {
                 )
             })
             .collect();
+        let mut references = Vec::new();
+        for source in 0..source_count {
+            let mut of_source: Vec<usize> = (0..source).collect();
+            of_source.retain(|_| random.percent(40));
+            references.push(of_source);
+        }
         let mut plan = Self {
             dir: dir.clone(),
             derivations: Vec::new(),
@@ -110,10 +122,12 @@ impl Plan {
             fates: Vec::new(),
             contents: Vec::new(),
             sources,
+            source_references: references,
             present: BTreeSet::new(),
             substituters: Vec::new(),
             modulos: BTreeMap::new(),
             offered_realisations: BTreeMap::new(),
+            realised_at: BTreeMap::new(),
             lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
@@ -121,6 +135,7 @@ impl Plan {
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
             locked: [0, 0, 10, 50, 100][random.below(5)],
             fatal_store_trouble: random.percent(3),
+            vanishing: [0, 0, 50][random.below(3)],
             duplicate_answers: random.percent(30),
             cancel_after: random.percent(10).then(|| random.below(200)),
         };
@@ -376,6 +391,10 @@ impl Plan {
                 }
                 let output = output.clone();
                 let id = DrvOutput::by_hash(drv_hash, output);
+                let mut places: BTreeSet<usize> = (0..self.substituters.len()).collect();
+                places.retain(|_| random.percent(60));
+                places.insert(random.below(self.substituters.len()));
+                self.realised_at.insert(id.clone(), places);
                 self.offered_realisations.insert(id, path);
             }
         }
@@ -401,6 +420,17 @@ impl Plan {
                 self.offered_realisations.get(&id)
             }
         }
+    }
+
+    /// The path that a substituter reports for an output.
+    pub fn offered_by(&self, substituter: usize, id: &DrvOutput) -> Option<&StorePath> {
+        let id = match &id.drv {
+            DrvKey::HashModulo(_) => id.clone(),
+            DrvKey::Path(path) => self.drv_output(path, &id.output)?,
+        };
+        let places = self.realised_at.get(&id)?;
+        let path = self.offered_realisations.get(&id)?;
+        places.contains(&substituter).then_some(path)
     }
 
     /// Whether substituters report the realisations of all outputs of a floating derivation.
@@ -450,9 +480,9 @@ impl Plan {
                     continue;
                 }
                 for needed in self.instantiated(index) {
-                    for source in &self.input_sources[needed] {
-                        if missing_sources.remove(source) {
-                            steps[thread].push(Step::Source(*source));
+                    for source in self.with_references(&self.input_sources[needed]) {
+                        if missing_sources.remove(&source) {
+                            steps[thread].push(Step::Source(source));
                         }
                     }
                     if yielded[thread].insert(needed) {
@@ -497,6 +527,18 @@ impl Plan {
         self.reachable(index, |index| &self.reads[index])
     }
 
+    /// Sources and all that they refer to, which come first.
+    fn with_references(&self, sources: &[usize]) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut open = sources.to_vec();
+        while let Some(source) = open.pop() {
+            if all.insert(source) {
+                open.extend(&self.source_references[source]);
+            }
+        }
+        all
+    }
+
     fn reachable<'p>(
         &'p self,
         index: usize,
@@ -539,6 +581,10 @@ impl Plan {
                 ..RetryPolicy::default()
             },
             ..std::mem::take(&mut self.options)
+        };
+        self.options.on_vanished = match random.percent(80) {
+            true => OnVanished::Restart,
+            false => OnVanished::Fail,
         };
         self.options.check = random.percent(30).then(CheckOptions::default);
     }

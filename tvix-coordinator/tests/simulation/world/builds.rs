@@ -42,6 +42,7 @@ impl World {
         }
         let index = self.by_path[&start.drv_path];
         let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        self.vanishing.started = Some(start.clone());
         self.running.remove(&build);
         self.waiting.remove(&build);
         self.building.remove(&resolved);
@@ -96,6 +97,7 @@ impl World {
                 }
             }
         };
+        let result = self.maybe_vanishes(build, result);
         let again = result.clone();
         self.tell(Input::BuildEnded {
             build,
@@ -199,7 +201,7 @@ impl World {
         );
         for input in &used {
             assert!(
-                self.valid.contains(input),
+                self.is_valid_or_vanished(input),
                 "{name}: built before its input {input} is valid"
             );
         }

@@ -24,7 +24,7 @@ impl World {
             return;
         }
         self.tally.failures += report.failures.len() as u64;
-        if self.plan.fatal_store_trouble || self.mended_twin {
+        if self.plan.fatal_store_trouble || self.mended_twin || self.vanishing.any() {
             return;
         }
         for failure in &report.failures {

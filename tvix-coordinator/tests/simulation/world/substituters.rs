@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::BuildPolicy;
-use tvix_coordinator::machine::{Input, ProbeId, Probed, SubstitutionId, Trouble};
+use tvix_coordinator::machine::{
+    FoundRealisation, Input, OutputKeys, ProbeId, Probed, RealisationConflict, SubstitutionId,
+    Trouble,
+};
 
 use super::{Pending, World};
 
@@ -15,6 +19,8 @@ pub(super) struct Substituting {
     fetching: BTreeMap<SubstitutionId, StorePath>,
     /// The substituters that each path was fetched from.
     tried: BTreeSet<(usize, StorePath)>,
+    /// For each floating output, the place that was asked last: the store, then each substituter.
+    searched: BTreeMap<DrvOutput, Option<usize>>,
 }
 
 impl World {
@@ -38,7 +44,7 @@ impl World {
         let references = has.get(&path).expect("it is not there");
         for reference in references.iter().filter(|it| **it != path) {
             assert!(
-                self.valid.contains(reference),
+                self.is_valid_or_vanished(reference),
                 "{path}: fetched before {reference} is valid"
             );
         }
@@ -59,6 +65,77 @@ impl World {
         assert!(first, "{path}: fetched from {substituter} again");
         self.expect_a_reason(&path);
         self.pending.push(Pending::Fetch(id, substituter, path));
+    }
+
+    /// The store is asked for realisations first, then the substituters in order.
+    pub(super) fn find(&mut self, probe: ProbeId, place: Option<usize>, outputs: Vec<OutputKeys>) {
+        assert!(!self.stopped, "a question after everything ended");
+        assert!(place.is_none_or(|it| it < self.plan.substituters.len()));
+        assert!(!outputs.is_empty());
+        for id in outputs.iter().flat_map(OutputKeys::ids) {
+            let last = self.substituting.searched.insert(id.clone(), place);
+            match last {
+                // A search may begin anew.
+                None => assert_eq!(place, None, "{id}: the store was not asked"),
+                Some(last) => assert!(place.is_none() || last < place, "{id}: asked in disorder"),
+            }
+        }
+        self.pending.push(Pending::Find(probe, place, outputs));
+    }
+
+    pub(super) fn answer_find(
+        &mut self,
+        probe: ProbeId,
+        place: Option<usize>,
+        outputs: Vec<OutputKeys>,
+    ) {
+        let mut answers = Vec::new();
+        for output in &outputs {
+            let path = output.ids().find_map(|id| match place {
+                None => self.realisations.get(&id).cloned(),
+                Some(place) => self.plan.offered_by(place, &id).cloned(),
+            });
+            let refused = place.is_some() && self.random.percent(10);
+            answers.push(match path {
+                _ if refused => match self.random.below(3) {
+                    0 => FoundRealisation::Refused {
+                        message: "not signed".to_owned(),
+                    },
+                    1 => FoundRealisation::Failed(Trouble {
+                        message: "no answer".to_owned(),
+                        retryable: true,
+                    }),
+                    _ => self.conflicting(output),
+                },
+                Some(path) => FoundRealisation::Known {
+                    path,
+                    conflicts: Vec::new(),
+                },
+                None => FoundRealisation::Absent,
+            });
+        }
+        self.tally.searches += u64::from(place > Some(0));
+        let again = answers.clone();
+        self.tell(Input::RealisationsFound { probe, answers });
+        if self.duplicate() {
+            let answers = again;
+            self.tell(Input::RealisationsFound { probe, answers });
+        }
+    }
+
+    /// A realisation made with other inputs, which nothing may use.
+    fn conflicting(&self, output: &OutputKeys) -> FoundRealisation {
+        let id = output.ids().next().unwrap();
+        let path = |digest| StorePath::new([digest; 20], "conflicting".parse().unwrap());
+        FoundRealisation::Known {
+            path: path(250),
+            conflicts: vec![RealisationConflict {
+                realisation: id.clone(),
+                input: id,
+                claimed: path(251),
+                known: path(252),
+            }],
+        }
     }
 
     /// A queried or fetched path must belong to a needed derivation.
