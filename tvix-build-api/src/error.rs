@@ -1,23 +1,9 @@
 //! Errors of builders.
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tvix_store_api::{BoxError, StoreError};
 
-/// What kind of error a [`BuilderError`] is, as a value that can be kept and sent. Errors of
-/// stores have a kind of their own: see [`BuilderError::store_error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum BuilderErrorKind {
-    /// The builder does not support the derivation; another one may.
-    Unsupported,
-    /// The machine cannot sandbox builds.
-    SandboxUnavailable,
-    /// The builder failed.
-    Failed,
-}
+use crate::BuilderErrorKind;
 
 /// A fault of the builder, after which the outcome of the build is unknown.
 #[derive(Debug, Error)]

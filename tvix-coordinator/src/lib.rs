@@ -1,6 +1,6 @@
-//! The coordinator of the Tvix build flow: it takes derivations from an evaluator while that still
-//! evaluates, checks the store, has builders build what is missing, and sees to it that outputs
-//! reach the store.
+//! The coordinator of the Tvix build flow. It takes derivations from an evaluator while evaluation
+//! is still running, checks the store, has builders build the missing outputs, and sees to it that
+//! they reach the store.
 //!
 //! The logic is a state machine without I/O ([`machine`]); [`Coordinator`] runs it with tokio on
 //! the three traits. A [`Session`] is a stream of events and a future of the report.
@@ -39,10 +39,16 @@
 //! A [`Session`] is also a stream: take [`EventRecord`]s from it while it works, then await
 //! [`Session::report`].
 //!
+//! # Without tokio
+//!
+//! With the feature `driver` off (it is on by default) the crate has the [`machine`], events and reports,
+//! and depends on no runtime. `examples/drive_machine.rs` drives the machine by hand.
+//!
 //! # Decide about failures
 //!
 //! [`Options::on_failure`] stops or goes on; [`Coordinator::on_failure`] asks a callback each time.
 
+#[cfg(feature = "driver")]
 mod driver;
 pub mod event;
 pub mod machine;
@@ -56,8 +62,10 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
-pub use driver::{Coordinator, MAX_BUILDERS, Session, SessionEvents, SessionReport, SetupError};
+#[cfg(feature = "driver")]
+pub use driver::{Coordinator, Session, SessionEvents, SessionReport, SetupError};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord, LogText};
+pub use machine::MAX_BUILDERS;
 pub use options::{
     BuildPolicy, CheckOptions, Decision, OnFailure, OnVanished, Options, RetryPolicy,
 };
@@ -65,4 +73,4 @@ pub use report::{
     CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, SessionError,
     Skipped, Status,
 };
-pub use trouble::{Trouble, TroubleKind};
+pub use trouble::{StoreErrorKind, Trouble, TroubleKind};

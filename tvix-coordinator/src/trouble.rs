@@ -1,11 +1,15 @@
 //! Errors of stores, substituters and builders as plain values, for events and reports.
 
+#[cfg(feature = "driver")]
 use std::error::Error;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tvix_build_api::{BuilderError, BuilderErrorKind, CheckError};
-use tvix_store_api::{StoreError, StoreErrorKind};
+use tvix_build_api::BuilderErrorKind;
+#[cfg(feature = "driver")]
+use tvix_build_api::{BuilderError, CheckError};
+#[cfg(feature = "driver")]
+use tvix_store_api::StoreError;
 
 /// An error of a store, a substituter or a builder, as opposed to a build that fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,53 @@ pub enum TroubleKind {
     Builder(BuilderErrorKind),
     /// The coordinator failed: a bug.
     Coordinator,
+}
+
+/// The kind of an error of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// A path is not valid in the store.
+    NotFound,
+    /// Contents do not match their description.
+    Corrupt,
+    /// The store refuses the request, which no store could grant.
+    Rejected,
+    /// A signature of a trusted key is missing.
+    Untrusted,
+    /// The store can only be read.
+    ReadOnly,
+    /// The store does not answer.
+    Unreachable,
+    /// There is no space left, or no quota.
+    NoSpace,
+    /// The system does not permit it.
+    PermissionDenied,
+    /// The store failed in another way.
+    Failed,
+    /// A bug in the store.
+    Bug,
+}
+
+#[cfg(feature = "driver")]
+impl From<tvix_store_api::StoreErrorKind> for StoreErrorKind {
+    fn from(kind: tvix_store_api::StoreErrorKind) -> Self {
+        use tvix_store_api::StoreErrorKind as Kind;
+        match kind {
+            Kind::NotFound => Self::NotFound,
+            Kind::Corrupt => Self::Corrupt,
+            Kind::Rejected => Self::Rejected,
+            Kind::Untrusted => Self::Untrusted,
+            Kind::ReadOnly => Self::ReadOnly,
+            Kind::Unreachable => Self::Unreachable,
+            Kind::NoSpace => Self::NoSpace,
+            Kind::PermissionDenied => Self::PermissionDenied,
+            Kind::Bug => Self::Bug,
+            _ => Self::Failed,
+        }
+    }
 }
 
 impl Trouble {
@@ -72,6 +123,7 @@ impl Trouble {
         matches!(self.kind, TroubleKind::Store(_))
     }
 
+    #[cfg(feature = "driver")]
     fn of(kind: TroubleKind, error: &dyn Error, retryable: bool) -> Self {
         let (mut message, mut causes) = (String::new(), Vec::new());
         let mut error = Some(error);
@@ -96,23 +148,26 @@ impl Trouble {
     }
 }
 
+#[cfg(feature = "driver")]
 impl From<&StoreError> for Trouble {
     fn from(error: &StoreError) -> Self {
-        let kind = TroubleKind::Store(error.kind());
+        let kind = TroubleKind::Store(error.kind().into());
         Self::of(kind, error, error.is_retryable())
     }
 }
 
+#[cfg(feature = "driver")]
 impl From<&BuilderError> for Trouble {
     fn from(error: &BuilderError) -> Self {
         let kind = match error.store_error() {
-            Some(store) => TroubleKind::Store(store.kind()),
+            Some(store) => TroubleKind::Store(store.kind().into()),
             None => TroubleKind::Builder(error.kind()),
         };
         Self::of(kind, error, error.is_retryable())
     }
 }
 
+#[cfg(feature = "driver")]
 impl From<&CheckError> for Trouble {
     fn from(error: &CheckError) -> Self {
         match error {
@@ -129,7 +184,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "driver"))]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use tvix_store_api::StoreUri;

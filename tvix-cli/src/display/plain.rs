@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use nix_compat::store_path::StoreDir;
+use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::{BuildEvent, TroubleKind};
-use tvix_store_api::StoreErrorKind;
 
 use super::line::shown;
 use super::{restarted, short_name, waiting};

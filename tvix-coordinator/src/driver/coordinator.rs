@@ -11,11 +11,9 @@ use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::{Store, StoreUri};
 
 use super::session::Session;
+use crate::machine::MAX_BUILDERS;
 use crate::options::{Decision, OnFailure, Options};
 use crate::report::Failure;
-
-/// The most builders of a coordinator.
-pub const MAX_BUILDERS: usize = 64;
 
 /// Why a coordinator cannot be put together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -39,7 +37,7 @@ pub enum SetupError {
     },
 }
 
-/// Decides what becomes of a failure.
+/// Decides about a failure.
 pub(super) type AskFailure = Arc<dyn Fn(Failure) -> BoxFuture<'static, Decision> + Send + Sync>;
 
 /// An evaluator, a store and builders that work together. Cheap to clone; any number of sessions
@@ -55,7 +53,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator without builders: it can find things in the store, and nothing more.
+    /// A coordinator without builders: it can look things up in the store, and nothing more.
     ///
     /// `store` is where everything is looked up and where outputs go; a
     /// [`TieredStore`](tvix_store_api::TieredStore) joins several.
@@ -143,8 +141,8 @@ impl Coordinator {
         self
     }
 
-    /// Has `decide` asked about each failure of something that is needed, in place of
-    /// [`Options::on_failure`]. Whatever does not need it goes on meanwhile.
+    /// Calls `decide` for each failure of something that is needed, in place of
+    /// [`Options::on_failure`]. Work that does not depend on the failure goes on meanwhile.
     #[must_use]
     pub fn on_failure<F, R>(mut self, decide: F) -> Self
     where
@@ -156,7 +154,8 @@ impl Coordinator {
         self
     }
 
-    /// Starts to evaluate `request` and to build what it yields, on a task of its own.
+    /// Starts to evaluate `request` and to build the derivations that it yields, on a task of its
+    /// own.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
-//! Runs the state machine with tokio on the three traits. No policy is here: what to do is the
-//! machine's to say, and this does it and tells the machine how it went.
+//! Runs the state machine with tokio on the three traits: performs its actions, and tells it the
+//! results.
 
 mod closures;
 mod coordinator;
@@ -9,5 +9,5 @@ mod session;
 mod sources;
 mod tasks;
 
-pub use coordinator::{Coordinator, MAX_BUILDERS, SetupError};
+pub use coordinator::{Coordinator, SetupError};
 pub use session::{Session, SessionEvents, SessionReport};

@@ -9,6 +9,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{BuildFailure, BuilderErrorKind, Difference, FailureKind, ResourceUsage};
+use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::{
     BuildEvent, CheckProblem, CheckReport, EventRecord, Failure, FailureCause, Report, RootReport,
     SessionError, Skipped, Status, Trouble, TroubleKind,
@@ -17,7 +18,6 @@ use tvix_eval_api::{
     Diagnostic, EvalError, EvalErrorKind, EvalFailure, Position, Root, RootOrder, Severity,
     WantedOutputs,
 };
-use tvix_store_api::StoreErrorKind;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/events/golden.jsonl");
 

@@ -6,9 +6,9 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, Difference, FailureKind};
+use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{BuildId, CheckResult, Input, StartBuild};
 use tvix_coordinator::{CheckProblem, FailureCause, Report, Trouble, TroubleKind};
-use tvix_store_api::StoreErrorKind;
 
 use super::World;
 
@@ -57,7 +57,7 @@ impl World {
         assert_eq!(names, expected, "{name}: its outputs");
         for (output, path) in outputs {
             assert!(
-                self.valid.contains(path),
+                self.is_valid_or_vanished(path),
                 "{name}: {path} is not valid, so there is nothing to compare with"
             );
             self.expect_output(&start.drv_path, output, path);
@@ -134,7 +134,10 @@ impl World {
             let path = &check.drv_path;
             assert!(seen.insert(path), "{path}: reported twice");
             assert!(
-                report.roots.iter().any(|root| root.drv_path == *path),
+                report
+                    .roots
+                    .iter()
+                    .any(|root| root.drv_path.as_ref() == Some(path)),
                 "{path}: not a root"
             );
             let ended = self.checking.ended.get(path);
@@ -183,9 +186,11 @@ impl World {
         let checks = self.plan.options.check.is_some();
         for root in report.roots.iter().filter(|root| checks && root.success) {
             assert!(
-                report.checks.iter().any(|it| it.drv_path == root.drv_path),
-                "{} was not checked",
-                root.drv_path
+                report
+                    .checks
+                    .iter()
+                    .any(|it| Some(&it.drv_path) == root.drv_path.as_ref()),
+                "{root:?} was not checked"
             );
         }
     }
