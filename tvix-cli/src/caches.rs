@@ -1,4 +1,4 @@
-//! Stores of any kind that the command line names, and substituters.
+//! Opening stores of any kind, and substituters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,27 +7,26 @@ use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::StoreDir;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
-use tvix_store_api::{Store, StoreError, StoreUri};
+use tvix_store_api::{Store, StoreUri};
 
 use crate::args::{Network, SubstituteArgs, TransferOptions};
 use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
 
-/// What a store is opened for.
+/// The purpose of opening a store.
 pub enum Access {
-    /// To be read. Of a cache, only what one of these keys signed is taken, unless that is not
-    /// checked.
+    /// Reading. With `check`, paths of a cache must be signed by one of the keys.
     Read {
         keys: Vec<VerifyingKey>,
         check: bool,
     },
-    /// To be added to. A cache that is none yet becomes one with this directory.
+    /// Adding paths. A cache that does not exist is created with this store directory.
     Write { dir: StoreDir },
 }
 
 impl Access {
-    /// To be read, by somebody who knows better what to believe.
+    /// Reading without signatures, for callers that verify contents otherwise.
     pub const ANYTHING: Self = Self::Read {
         keys: Vec::new(),
         check: false,
@@ -54,8 +53,8 @@ fn tuning(transfer: &TransferOptions) -> Tuning {
     tuning
 }
 
-/// Opens a store of any kind, or the usual one. One on this file system that is only read may belong
-/// to somebody else.
+/// Opens a store of any kind; without a URI the default one. A local store that is only read may belong to another
+/// user.
 pub async fn open(
     uri: Option<StoreUri>,
     access: Access,
@@ -93,23 +92,13 @@ pub async fn open_cache(
             Access::Write { dir } => options.require_signatures(false).create(dir),
         };
         let opened = BinaryCache::open(options).await;
-        opened.map_err(|source| open_failed(&uri, source))
+        opened.map_err(|error| CliError::open_store(uri, error))
     };
     opened.await
 }
 
-fn open_failed(uri: &StoreUri, source: StoreError) -> CliError {
-    if matches!(source, StoreError::Unreachable { .. }) {
-        return CliError::store(source);
-    }
-    CliError::OpenStore {
-        uri: uri.clone(),
-        source: Box::new(source),
-    }
-}
-
-/// The substituters that were asked for and answer, with their priorities. Of those that do not,
-/// a warning tells: what they might have is had from others, or built.
+/// The requested substituters that can be opened, with their priorities. Each of the others causes a warning;
+/// its paths are fetched from another one, or built.
 pub async fn substituters(
     args: &SubstituteArgs,
     dir: &StoreDir,
@@ -130,10 +119,10 @@ pub async fn substituters(
         match substituter {
             Ok((_, store)) if store.store_dir() != dir => {
                 let other = store.store_dir();
-                say!("warning: substituter '{uri}' is for '{other}', and is not used");
+                say!("warning: substituter '{uri}' is not used: its store directory is '{other}'");
             }
             Ok(substituter) => opened.push(substituter),
-            // It names the substituter, and says all there is to say.
+            // It names the substituter.
             Err(CliError::Store(error)) => say!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);

@@ -1,4 +1,4 @@
-//! Which store a URI on the command line means.
+//! Local stores on the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,7 @@ use tvix_store_api::local_fs::{Durability, LocalStore, LocalStoreOptions};
 
 use crate::error::CliError;
 
-/// Parameters of stores on this file system: their root, how writes reach the disk, and those of Nix
-/// that change nothing here.
+/// Parameters of local stores: root, durability, and those of Nix without an effect here.
 const PARAMETERS: [&str; 8] = [
     "durability",
     "path-info-cache-size",
@@ -20,13 +19,12 @@ const PARAMETERS: [&str; 8] = [
     "want-mass-query",
 ];
 
-/// Opens the store that was asked for, or the usual one.
+/// Opens a local store for writing; without a URI the default one.
 pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     open_as(uri, false).await
 }
 
-/// Opens it for those who change nothing: it may belong to somebody else, or be on a file system that
-/// cannot be written to.
+/// Opens it for reading: it may belong to another user, or be on a read-only file system.
 pub async fn open_to_read(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     open_as(uri, true).await
 }
@@ -57,19 +55,19 @@ async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, C
         None | Some("relaxed") => {}
         Some("full") => options = options.durability(Durability::Full),
         Some(other) => {
-            let source = format!("durability '{other}' is neither 'relaxed' nor 'full'").into();
+            let source = format!(
+                "parameter 'durability' has invalid value '{other}', expected 'relaxed' or 'full'"
+            )
+            .into();
             return Err(CliError::CacheOption { uri, source });
         }
     }
     LocalStore::open(options)
         .await
-        .map_err(|source| CliError::OpenStore {
-            uri,
-            source: Box::new(source),
-        })
+        .map_err(|error| CliError::open_store(uri, error))
 }
 
-/// The system's store for its owner, and else one in the home directory, as Nix has it.
+/// The default store: the system's for its owner, otherwise one in the home directory, as in Nix.
 pub fn usual() -> StoreUri {
     let system = Path::new("/nix/var/nix/db");
     let writable = std::fs::metadata(system).map_or(is_root(), |metadata| {

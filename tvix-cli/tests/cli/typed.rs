@@ -1,4 +1,4 @@
-//! The command line as people who know Nix type it.
+//! The command line as users of Nix type it.
 
 use std::fs;
 use std::io::Write as _;
@@ -76,9 +76,11 @@ async fn sources() {
     eval(&world, &["-E"])
         .expect(1)
         .says(&["needs an expression"]);
-    eval(&world, &["flake:nixpkgs"])
-        .expect(1)
-        .says(&["flakes are not supported"]);
+    for flake in ["flake:nixpkgs", ".#hello", "nixpkgs#hello"] {
+        eval(&world, &[flake])
+            .expect(1)
+            .says(&[flake, "flakes are not supported", "--attr"]);
+    }
 }
 
 #[tokio::test]
