@@ -1,8 +1,7 @@
-//! Drives the coordinator's state machine by hand: without a runtime, threads or a clock. Another
+//! Drives the coordinator's state machine by hand, without a runtime, threads or a clock. Another
 //! runtime can be built around the same loop: perform each action, and tell the machine the result.
 //!
-//! `cargo run --example drive_machine`. The crate `tvix-coordinator` does not need its default
-//! features for this.
+//! `cargo run --example drive_machine`. `tvix-coordinator` needs no default feature for this.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,11 +9,12 @@ use std::time::Duration;
 use nix_compat::derivation::{DerivationBuilder, Instantiated, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
-use tvix_coordinator::machine::{Action, BuildResult, Input, Machine, StartBuild};
+use tvix_coordinator::machine::{Action, BuildResult, Input, Machine};
 use tvix_coordinator::{Options, Report};
 use tvix_eval_api::{Root, WantedOutputs};
 
 /// A store that knows the names of its paths only, and the inputs that the machine is still to be told.
+#[derive(Default)]
 struct World {
     valid: BTreeSet<StorePath>,
     inputs: VecDeque<Input>,
@@ -22,8 +22,7 @@ struct World {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = StoreDir::default();
-    let library =
-        DerivationBuilder::new("library", "x86_64-linux", "/bin/sh").instantiate(&dir)?;
+    let library = DerivationBuilder::new("library", "x86_64-linux", "/bin/sh").instantiate(&dir)?;
     let program = DerivationBuilder::new("program", "x86_64-linux", "/bin/sh")
         .input_env("library", &library, "out")
         .instantiate(&dir)?;
@@ -33,15 +32,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     // An evaluation that yields two derivations, says which one was asked for, and ends.
-    let mut world = World {
-        valid: BTreeSet::new(),
-        inputs: VecDeque::from([
-            yielded(&library),
-            yielded(&program),
-            Input::Root(Root::new("program", wanted)),
-            Input::EvaluationEnded,
-        ]),
-    };
+    let mut world = World::default();
+    let root = Input::Root(Root::new("program", wanted));
+    world
+        .inputs
+        .extend([yielded(&library), yielded(&program), root]);
+    world.inputs.push_back(Input::EvaluationEnded);
     let builders = vec![BuilderProfile::new("this machine", "x86_64-linux", 1)];
     let mut machine = Machine::new(dir, builders, Options::default());
 
@@ -65,7 +61,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     assert!(report.is_success());
-    println!("after {now:?}: {:?}", report.output_paths().collect::<Vec<_>>());
+    println!(
+        "after {now:?}: {:?}",
+        report.output_paths().collect::<Vec<_>>()
+    );
     Ok(())
 }
 
@@ -84,19 +83,22 @@ impl World {
             Action::Emit(record) => println!("event {}: {:?}", record.seq, record.event),
             Action::QueryPaths { batch, paths } => {
                 println!("look up {} paths", paths.len());
-                let valid = paths.iter().map(|path| self.valid.contains(path)).collect();
-                let result = Ok(valid);
+                let result = Ok(paths.iter().map(|it| self.valid.contains(it)).collect());
                 self.inputs.push_back(Input::PathsQueried { batch, result });
             }
-            Action::StartBuild(StartBuild { build, derivation, .. }) => {
-                println!("build {}", derivation.name);
-                let outputs = derivation.output_paths(&StoreDir::default());
+            Action::StartBuild(start) => {
+                println!("build {}", start.derivation.name);
+                let dir = StoreDir::default();
+                let outputs = start.derivation.output_paths(&dir);
                 let outputs = outputs.filter_map(|(name, path)| Some((name.clone(), path?)));
                 let outputs: Vec<_> = outputs.collect();
-                self.valid.extend(outputs.iter().map(|(_, path)| path.clone()));
-                let result = BuildResult::Pushed(outputs);
-                let usage = None;
-                self.inputs.push_back(Input::BuildEnded { build, result, usage });
+                let paths = outputs.iter().map(|(_, path)| path.clone());
+                self.valid.extend(paths);
+                self.inputs.push_back(Input::BuildEnded {
+                    build: start.build,
+                    result: BuildResult::Pushed(outputs),
+                    usage: None,
+                });
             }
             Action::Finish(report) => return Some((*report).clone()),
             // Sources, substituters, imports and checks, which this session does not have.

@@ -11,45 +11,15 @@ use nix_compat::nar::NarError;
 use nix_compat::nixhash::{NixHash, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tvix_store_api::{Store, StoreError, StoreExt as _};
 use tvix_tree::RestoreOptions;
 
 use crate::{
-    BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, BuilderError, Delivery,
-    StreamedOutput,
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, CheckOutcome, Delivery,
+    Difference, StreamedOutput,
 };
-
-/// The result of a rebuild.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CheckOutcome {
-    /// All outputs are identical to the valid ones.
-    Same,
-    /// These outputs differ: the build is not deterministic.
-    Differs(Vec<Difference>),
-    /// The rebuild failed.
-    Failed(BuildFailure),
-}
-
-/// An output that differs from the valid one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Difference {
-    /// The output.
-    pub output: OutputName,
-    /// Its valid store path.
-    pub path: StorePath,
-    /// SHA-256 of the NAR of the valid output.
-    pub expected: NixHash,
-    /// SHA-256 of the NAR of the rebuilt output.
-    pub actual: NixHash,
-    /// Where the rebuilt output was unpacked, if it was kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<PathBuf>,
-}
 
 /// Why a check has no result.
 #[derive(Debug, Error)]

@@ -14,33 +14,57 @@
 //! [`translate`] computes the arguments, environment and files of a builder program, for back ends
 //! that start one.
 
+#[cfg(feature = "builder")]
 mod attributes;
+#[cfg(feature = "builder")]
 mod builder;
+#[cfg(feature = "builder")]
 mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod difference;
+#[cfg(feature = "builder")]
 mod error;
+mod failure;
+#[cfg(feature = "builder")]
 mod forward;
+mod limits;
+#[cfg(feature = "builder")]
 mod log;
+#[cfg(feature = "builder")]
 pub mod memory;
+#[cfg(feature = "builder")]
 mod outcome;
+#[cfg(feature = "builder")]
 mod outputs;
+mod profile;
+#[cfg(feature = "builder")]
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+#[cfg(feature = "builder")]
 mod slot;
 mod structured_log;
 pub mod terminal;
+#[cfg(feature = "builder")]
 pub mod translate;
 
-pub use builder::{Builder, BuilderProfile, detected_features, further_systems, this_system};
-pub use check::{CheckError, CheckOutcome, Difference, check, check_against};
+#[cfg(feature = "builder")]
+pub use builder::Builder;
+#[cfg(feature = "builder")]
+pub use check::{CheckError, check, check_against};
+pub use difference::{CheckOutcome, Difference};
+#[cfg(feature = "builder")]
 pub use error::BuilderError;
+pub use failure::{BuildFailure, FailureKind, ResourceUsage};
+pub use limits::BuildLimits;
+#[cfg(feature = "builder")]
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};
-pub use outcome::{
-    BuildFailure, BuildOutcome, BuildSuccess, Delivery, FailureKind, PushedOutput, ResourceUsage,
-    StreamedOutput,
-};
-pub use request::{BuildContext, BuildLimits, BuildRequest};
+#[cfg(feature = "builder")]
+pub use outcome::{BuildOutcome, BuildSuccess, Delivery, PushedOutput, StreamedOutput};
+pub use profile::{BuilderProfile, Requirements, detected_features, further_systems, this_system};
+#[cfg(feature = "builder")]
+pub use request::{BuildContext, BuildRequest};
+#[cfg(feature = "builder")]
 pub use slot::{BuildSlot, SlotMessage, SlotReceiver, slot_channel};
 pub use structured_log::StructuredLog;

@@ -1,17 +1,16 @@
 //! Requests to builders.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
+use bstr::ByteSlice as _;
 use nix_compat::derivation::Derivation;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tvix_store_api::{Store, StoreUri};
 
 use crate::attributes::Attributes;
-use crate::{BuildSlot, LogSender};
+use crate::{BuildLimits, BuildSlot, FailureKind, LogSender, Requirements};
 
 /// A request to build a derivation.
 #[derive(Debug, Clone)]
@@ -30,6 +29,8 @@ pub struct BuildRequest {
     pub cores: usize,
     /// The destination of the outputs, if the builder can push to it.
     pub store: Option<StoreUri>,
+    /// A derivation and its attributes: those of `derivation`, unless it was replaced since.
+    parsed: OnceLock<(Arc<Derivation>, Result<Attributes, FailureKind>)>,
 }
 
 impl BuildRequest {
@@ -42,6 +43,29 @@ impl BuildRequest {
             limits: BuildLimits::default(),
             cores: 0,
             store: None,
+            parsed: OnceLock::new(),
+        }
+    }
+
+    /// The attributes of the derivation, which are parsed the first time. Clones of a request share them.
+    pub(crate) fn attributes(&self) -> Result<Attributes, FailureKind> {
+        let parse = || (self.derivation.clone(), Attributes::of(&self.derivation));
+        let (derivation, attributes) = self.parsed.get_or_init(parse);
+        match Arc::ptr_eq(derivation, &self.derivation) {
+            true => attributes.clone(),
+            false => Attributes::of(&self.derivation),
+        }
+    }
+
+    /// What the derivation requires of a builder, as [`Requirements::of`] tells.
+    pub fn requirements(&self) -> Requirements {
+        let attributes = self.attributes();
+        let words = attributes.and_then(|it| it.words("requiredSystemFeatures"));
+        let words = words.ok().flatten().unwrap_or_default();
+        let features = words.iter().map(|word| word.to_str_lossy().into_owned());
+        Requirements {
+            system: self.derivation.system.clone(),
+            features: features.collect(),
         }
     }
 
@@ -49,20 +73,9 @@ impl BuildRequest {
     /// elsewhere costs more than building it. A hint for choosing a builder.
     pub fn prefers_local_build(&self) -> bool {
         // Malformed attributes are an error of the build.
-        let attributes = Attributes::of(&self.derivation);
+        let attributes = self.attributes();
         attributes.is_ok_and(|attributes| attributes.flag("preferLocalBuild").unwrap_or(false))
     }
-}
-
-/// The limits of a build. `None` means no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BuildLimits {
-    /// Maximum duration (`timeout`).
-    pub wall_time: Option<Duration>,
-    /// Maximum duration without log output (`max-silent-time`).
-    pub silence: Option<Duration>,
-    /// Maximum size of the log in bytes (`max-log-size`).
-    pub log_bytes: Option<u64>,
 }
 
 /// The environment of a build on the caller's side.

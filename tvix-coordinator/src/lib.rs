@@ -1,6 +1,6 @@
-//! The coordinator of the Tvix build flow: it takes derivations from an evaluator while that still
-//! evaluates, checks the store, has builders build what is missing, and sees to it that outputs
-//! reach the store.
+//! The coordinator of the Tvix build flow. It takes derivations from an evaluator while evaluation
+//! is still running, checks the store, has builders build the missing outputs, and sees to it that
+//! they reach the store.
 //!
 //! The logic is a state machine without I/O ([`machine`]); [`Coordinator`] runs it with tokio on
 //! the three traits. A [`Session`] is a stream of events and a future of the report.
@@ -39,12 +39,18 @@
 //! A [`Session`] is also a stream: take [`EventRecord`]s from it while it works, then await
 //! [`Session::report`].
 //!
+//! # Without tokio
+//!
+//! With the feature `driver` off (it is on by default) the crate has the [`machine`], events and reports,
+//! and depends on no runtime. `examples/drive_machine.rs` drives the machine by hand.
+//!
 //! # Decide about failures
 //!
 //! [`Options::on_failure`] stops or goes on; [`Coordinator::on_failure`] asks a callback each time.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "driver")]
 mod driver;
 pub mod event;
 pub mod machine;
@@ -57,6 +63,7 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+#[cfg(feature = "driver")]
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
 pub use options::{

@@ -1,4 +1,4 @@
-//! How a session goes about its work.
+//! Options of a session.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,46 +7,46 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tvix_build_api::BuildLimits;
 
-/// Which derivations are built.
+/// The derivations to build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum BuildPolicy {
-    /// Whatever is instantiated, as soon as its inputs are valid and while evaluation still runs.
-    /// When evaluation ends, what nothing needs is cancelled.
+    /// Everything that is instantiated, as soon as its inputs are valid and while evaluation still
+    /// runs. Builds that turn out not to be needed are cancelled when evaluation ends.
     #[default]
     Eager,
-    /// Only what something that was asked for, or an import, is known to need.
+    /// Only the known dependencies of roots and imports.
     Demand,
-    /// Only what an import needs. What was asked for is found, and not built.
+    /// Only the dependencies of imports. Roots are found and not built.
     Imports,
 }
 
-/// What happens when a derivation that is needed fails.
+/// The reaction to the failure of a needed derivation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnFailure {
-    /// Everything ends.
+    /// End the session.
     #[default]
     Stop,
-    /// Whatever does not need it goes on.
+    /// Go on with everything that does not depend on it.
     Continue,
-    /// Somebody is asked, each time.
+    /// Ask the front end, each time.
     Ask,
 }
 
-/// What somebody who was asked wants.
+/// The answer of the front end to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Decision {
-    /// End everything.
+    /// End the session.
     Stop,
-    /// Go on with whatever does not need it.
+    /// Go on with everything that does not depend on it.
     Continue,
-    /// Build it once more.
+    /// Build it again.
     Retry,
 }
 
-/// How often and when what failed for no fault of the derivation is tried again.
+/// The retries after failures of builders and stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryPolicy {
@@ -69,7 +69,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The pause after this many failed tries.
+    /// The pause after a number of failed attempts.
     pub(crate) fn delay(&self, failed: u32) -> Duration {
         let factor = 1u32
             .checked_shl(failed.saturating_sub(1))
@@ -80,19 +80,19 @@ impl RetryPolicy {
     }
 }
 
-/// What happens when inputs of builds vanish from the store, as collectors of other programs may remove
-/// them in spite of this process's roots.
+/// The reaction to inputs of builds that vanish from the store, as garbage collectors of other
+/// programs may remove them in spite of this process's roots.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnVanished {
-    /// Everything is evaluated, looked up and, where it is missing, built again, once.
+    /// Evaluate, look up and build everything again, once.
     #[default]
     Restart,
-    /// The builds fail, for evaluators that cannot evaluate the same again.
+    /// Fail the builds, for evaluators that cannot evaluate the same request again.
     Fail,
 }
 
-/// Rebuilding what was asked for (`--check` in Nix).
+/// Options of checks: rebuilding the roots (`--check` in Nix).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -111,33 +111,34 @@ impl CheckOptions {
     }
 }
 
-/// How a session goes about its work.
+/// Options of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Options {
-    /// Which derivations are built.
+    /// The derivations to build.
     pub policy: BuildPolicy,
-    /// What happens when one fails.
+    /// The reaction to failures.
     pub on_failure: OnFailure,
-    /// The most builds at once, over all builders; `None` for as many as they want.
+    /// The most builds at once, over all builders; `None` for the sum of their own limits.
     pub max_jobs: Option<usize>,
     /// The most paths that are fetched from substituters at once; `None` for 32.
     pub max_substitutions: Option<usize>,
-    /// When to try again.
+    /// The retries.
     pub retry: RetryPolicy,
-    /// What happens when inputs of builds vanish.
+    /// The reaction to vanished inputs.
     pub on_vanished: OnVanished,
-    /// When to give up on a build.
+    /// Limits of each build.
     pub limits: BuildLimits,
     /// Cores for each build; 0 for all.
     pub cores: usize,
-    /// Whether the `.drv` files of what was instantiated are added to the store. Derivations that read
-    /// such files (`builtins.unsafeDiscardOutputDependency x.drvPath`) cannot be built without.
+    /// Whether the `.drv` files of instantiated derivations are added to the store. Derivations
+    /// that read such files (`builtins.unsafeDiscardOutputDependency x.drvPath`) cannot be built
+    /// without them.
     pub record_derivations: bool,
     /// Whether each derivation that was asked for is built once more after all outputs are valid, and
     /// compared with them. Checks obey the same limits, slots and cancellation as builds. A failed
     /// check does not end the session; [`Report::checks`](crate::Report::checks) has the results.
     pub check: Option<CheckOptions>,
-    /// How long builds took before, by derivation name: what takes long begins early.
+    /// Durations of earlier builds, by derivation name: long builds start early.
     pub estimates: BTreeMap<String, Duration>,
 }

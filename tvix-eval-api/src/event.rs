@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::channel::oneshot;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 /// Something that an evaluation yields.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `exportReferencesGraph`: what a program is told of the closures of some inputs.
+//! `exportReferencesGraph`: the closures of some inputs, for the builder program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -15,22 +15,22 @@ use crate::{BuildRequest, FailureKind};
 
 const ATTRIBUTE: &str = "exportReferencesGraph";
 
-/// The inputs of a build, to walk along their references.
+/// The inputs of a build, with their references.
 pub(crate) struct ReferenceGraphs<'r> {
     dir: &'r StoreDir,
     infos: HashMap<&'r StorePath, &'r Arc<PathInfo>>,
-    /// What derivations among the inputs make.
+    /// The outputs of derivations among the inputs.
     made_by: &'r HashMap<StorePath, Vec<StorePath>>,
     wanted: BTreeMap<String, BTreeSet<StorePath>>,
 }
 
 impl<'r> ReferenceGraphs<'r> {
-    /// What `attributes` ask for. `made_by` tells the outputs of
-    /// [the derivations that are asked for](derivations_in_graphs).
+    /// The graphs that `attributes` request. `made_by` has the outputs of [the derivations in the
+    /// graphs](derivations_in_graphs).
     pub fn of(
         dir: &'r StoreDir,
         request: &'r BuildRequest,
-        attributes: &Attributes<'_>,
+        attributes: &Attributes,
         made_by: &'r HashMap<StorePath, Vec<StorePath>>,
     ) -> Result<Self, FailureKind> {
         let wanted = wanted(dir, attributes)?;
@@ -46,7 +46,8 @@ impl<'r> ReferenceGraphs<'r> {
         })
     }
 
-    /// For each name a text as `nix-store --register-validity` reads it, without derivers.
+    /// For each graph, its name and a text in the format of `nix-store --register-validity`,
+    /// without derivers.
     pub fn registrations(&self) -> Result<Vec<(String, BString)>, FailureKind> {
         let each = self.wanted.iter().map(|(name, roots)| {
             let mut text = String::new();
@@ -62,7 +63,7 @@ impl<'r> ReferenceGraphs<'r> {
         each.collect()
     }
 
-    /// For each name a list of what is known of each path.
+    /// For each graph, its name and the list of path infos.
     pub fn infos(&self) -> Result<Vec<(String, Value)>, FailureKind> {
         let each = self.wanted.iter().map(|(name, roots)| {
             let infos = self.export(roots)?;
@@ -93,8 +94,8 @@ impl<'r> ReferenceGraphs<'r> {
         Ok(entries.into())
     }
 
-    /// The closure of `roots`, with the closures of what the derivations in it make: whoever wants
-    /// everything that something was built from asks for a derivation.
+    /// The closure of `roots`. It includes the closures of the outputs of derivations in it: a
+    /// graph of a derivation stands for everything that is needed to build it.
     fn export(&self, roots: &BTreeSet<StorePath>) -> Result<Vec<&'r Arc<PathInfo>>, FailureKind> {
         let closure = self.closure(roots)?;
         let derivations = closure.keys().filter(|path| path.is_derivation());
@@ -123,7 +124,7 @@ impl<'r> ReferenceGraphs<'r> {
             if found.insert(&info.path, info).is_some() {
                 continue;
             }
-            // The inputs are a closure, so that none is missing.
+            // The inputs are a closure, so no reference is missing.
             let references = info.references.iter();
             queue.extend(references.filter_map(|path| self.infos.get(path)));
         }
@@ -131,12 +132,12 @@ impl<'r> ReferenceGraphs<'r> {
     }
 }
 
-/// The derivations among the inputs of `request` whose outputs belong to a graph that it asks for:
-/// they have to be read, for [`TranslateOptions::derivation_outputs`]. Usually none.
+/// The derivations among the inputs of `request` with outputs that belong to a requested graph.
+/// They must be read for [`TranslateOptions::derivation_outputs`]. Usually there are none.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if what it asks for cannot be understood.
+/// [`FailureKind::InvalidDerivation`] if the attribute is malformed.
 ///
 /// [`TranslateOptions::derivation_outputs`]: crate::translate::TranslateOptions::derivation_outputs
 pub fn derivations_in_graphs(
@@ -148,7 +149,7 @@ pub fn derivations_in_graphs(
     if derivations.peek().is_none() || !asks(&request.derivation) {
         return Ok(Vec::new());
     }
-    let attributes = Attributes::of(&request.derivation)?;
+    let attributes = request.attributes()?;
     let nothing = HashMap::new();
     let graphs = ReferenceGraphs::of(dir, request, &attributes, &nothing)?;
     let mut found = BTreeSet::new();
@@ -163,10 +164,10 @@ fn asks(derivation: &Derivation) -> bool {
     derivation.env_var(ATTRIBUTE).is_some() || derivation.env_var(super::STRUCTURED).is_some()
 }
 
-/// The store paths of each graph by its name.
+/// The store paths of each graph, by name.
 fn wanted(
     dir: &StoreDir,
-    attributes: &Attributes<'_>,
+    attributes: &Attributes,
 ) -> Result<BTreeMap<String, BTreeSet<StorePath>>, FailureKind> {
     let path = |text: &[u8]| {
         let parsed = dir.parse_below(text).map(|(path, _)| path);
@@ -194,7 +195,7 @@ fn wanted(
             }
         }
         Attributes::Structured(attributes) => {
-            // Nix warns of what is no object, and leaves it.
+            // Nix warns about a value that is not an object, and ignores it.
             let Some(Value::Object(named)) = attributes.get(ATTRIBUTE) else {
                 return Ok(graphs);
             };
@@ -209,7 +210,7 @@ fn wanted(
     Ok(graphs)
 }
 
-/// The texts in arrays of arrays.
+/// The strings in nested arrays.
 fn flatten<'v>(value: &'v Value, texts: &mut Vec<&'v str>) -> Result<(), FailureKind> {
     match value {
         Value::String(text) => texts.push(text),
@@ -223,7 +224,7 @@ fn flatten<'v>(value: &'v Value, texts: &mut Vec<&'v str>) -> Result<(), Failure
     Ok(())
 }
 
-/// A name under which a graph can lie in the build directory.
+/// Checks that the name of a graph is a valid file name in the build directory.
 fn file_name(name: &[u8]) -> Result<String, FailureKind> {
     let first = name.first().copied().unwrap_or_default();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);

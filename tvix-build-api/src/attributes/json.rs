@@ -1,18 +1,18 @@
-//! JSON as Nix writes it: keys in the order of their bytes, no spaces, floating-point numbers with
-//! a point or an exponent of at least two digits (nlohmann's `dump`).
+//! JSON in the format of Nix: keys sorted by bytes, no spaces, floating-point numbers with a point
+//! or an exponent of at least two digits (nlohmann's `dump`).
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
-/// The entries of an object in the order in which Nix keeps them.
+/// The entries of an object in Nix's order.
 pub(super) fn sorted(object: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut entries: Vec<_> = object.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| *key);
     entries
 }
 
-/// A value as text. Its depth is bounded, as it was read by `serde_json`.
+/// A value as text. The recursion is bounded, because `serde_json` has a depth limit.
 pub(super) fn write(value: &Value) -> String {
     let mut out = String::new();
     write_to(&mut out, value);
@@ -74,8 +74,8 @@ fn write_number(out: &mut String, number: &Number) {
     }
 }
 
-/// The shortest digits that give `value` back, which is finite. With an exponent if the point would
-/// stand more than 15 places after the first digit or more than 3 zeros before it.
+/// The shortest representation of the finite number `value`. It has an exponent if the point would
+/// be more than 15 places after the first digit or if more than 3 zeros would precede it.
 fn write_float(out: &mut String, value: f64) {
     if value.is_sign_negative() {
         out.push('-');
@@ -85,7 +85,7 @@ fn write_float(out: &mut String, value: f64) {
     let digits: String = digits.chars().filter(|digit| *digit != '.').collect();
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let length = digits.len() as i32;
-    // Where the point stands, counted from before the first digit.
+    // The position of the point, relative to the first digit.
     let point = exponent + 1;
     if length <= point && point <= 15 {
         out.push_str(&digits);
@@ -117,7 +117,7 @@ mod tests {
         write(&serde_json::from_str(text).unwrap())
     }
 
-    /// As `builtins.toJSON` and `nix-build` of Nix 2.8 write them.
+    /// The format of `builtins.toJSON` and `nix-build` of Nix 2.8.
     #[test]
     fn numbers() {
         for (text, wanted) in [

@@ -1,5 +1,5 @@
-//! What a derivation says to whoever builds it, rather than to its program: in its environment, or,
-//! with `__structuredAttrs`, in the JSON object that its variable `__json` holds.
+//! Attributes of a derivation that control its build. They are in its environment or, with
+//! `__structuredAttrs`, in the JSON object of the variable `__json`.
 
 mod graph;
 mod json;
@@ -8,38 +8,60 @@ mod shell;
 pub(crate) use graph::ReferenceGraphs;
 pub use graph::derivations_in_graphs;
 
+use std::sync::Arc;
+
 use bstr::{BString, ByteSlice as _};
 use nix_compat::derivation::Derivation;
 use serde_json::{Map, Value};
 
 use crate::FailureKind;
+use crate::profile::STRUCTURED;
 
-/// The variable that holds structured attributes.
-const STRUCTURED: &str = "__json";
-
-/// A derivation's attributes.
-#[derive(Debug)]
-pub(crate) enum Attributes<'d> {
-    /// Each is a variable of the environment.
-    Plain(&'d Derivation),
-    /// They are a JSON object, and nothing of them is in the environment.
-    Structured(Map<String, Value>),
+/// A derivation's attributes. Cheap to clone.
+///
+/// A build reads them through [`BuildRequest::attributes`](crate::BuildRequest::attributes), which parses
+/// once.
+#[derive(Debug, Clone)]
+pub(crate) enum Attributes {
+    /// Each attribute is an environment variable.
+    Plain(Arc<Derivation>),
+    /// The attributes are a JSON object, and none of them is in the environment.
+    Structured(Arc<Map<String, Value>>),
 }
 
-impl<'d> Attributes<'d> {
-    /// Reads them.
+#[cfg(test)]
+thread_local! {
+    /// How often structured attributes were parsed on this thread.
+    pub(crate) static PARSED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Attributes {
+    /// Parses the attributes of a derivation.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::InvalidDerivation`] if they are structured and no JSON object.
-    pub fn of(derivation: &'d Derivation) -> Result<Self, FailureKind> {
+    /// [`FailureKind::InvalidDerivation`] if they are structured and not a JSON object.
+    pub fn of(derivation: &Arc<Derivation>) -> Result<Self, FailureKind> {
         let Some(text) = derivation.env_var(STRUCTURED) else {
-            return Ok(Self::Plain(derivation));
+            return Ok(Self::Plain(derivation.clone()));
         };
+        #[cfg(test)]
+        PARSED.set(PARSED.get() + 1);
         match serde_json::from_slice(text) {
-            Ok(Value::Object(attributes)) => Ok(Self::Structured(attributes)),
+            Ok(Value::Object(attributes)) => Ok(Self::Structured(Arc::new(attributes))),
             Ok(_) => Err(invalid("its structured attributes are no JSON object")),
             Err(error) => Err(invalid(format!("its structured attributes: {error}"))),
+        }
+    }
+
+    /// The attributes of `derivation`, which is the derivation of these with `rewrites` applied.
+    pub fn rewritten(self, derivation: &Arc<Derivation>, rewrites: &[(String, String)]) -> Self {
+        match self {
+            Self::Plain(_) => Self::Plain(derivation.clone()),
+            Self::Structured(attributes) => {
+                let attributes = Arc::unwrap_or_clone(attributes);
+                Self::Structured(Arc::new(rewrite_object(attributes, rewrites)))
+            }
         }
     }
 
@@ -55,7 +77,7 @@ impl<'d> Attributes<'d> {
         }
     }
 
-    /// The words of an attribute, if it is there: in an environment they are separated by spaces.
+    /// The words of an attribute, if it exists: in an environment they are separated by spaces.
     pub fn words(&self, name: &str) -> Result<Option<Vec<BString>>, FailureKind> {
         match self {
             Self::Plain(derivation) => {
@@ -70,24 +92,35 @@ impl<'d> Attributes<'d> {
     }
 }
 
-/// The features that a derivation requires. Looks at nothing else, as this is asked of every
-/// derivation; attributes that cannot be read require nothing, and are a failure once it is built.
-pub(crate) fn required_features(derivation: &Derivation) -> Vec<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Required {
-        #[serde(default)]
-        required_system_features: Vec<String>,
-    }
-    match derivation.env_var(STRUCTURED) {
-        Some(text) => serde_json::from_slice::<Required>(text)
-            .map_or_else(|_| Vec::new(), |required| required.required_system_features),
-        None => {
-            let text = derivation.env_var("requiredSystemFeatures");
-            let words = text.into_iter().flat_map(|text| text.fields());
-            words.map(|word| word.to_str_lossy().into_owned()).collect()
+fn rewrite_object(object: Map<String, Value>, rewrites: &[(String, String)]) -> Map<String, Value> {
+    let entries = object.into_iter();
+    let entries = entries.map(|(name, value)| {
+        let name = rewrite_text(name, rewrites);
+        (name, rewrite_value(value, rewrites))
+    });
+    entries.collect()
+}
+
+/// `serde_json` parses 128 levels at most, so recursion is safe.
+fn rewrite_value(value: Value, rewrites: &[(String, String)]) -> Value {
+    match value {
+        Value::String(text) => Value::String(rewrite_text(text, rewrites)),
+        Value::Array(elements) => {
+            let elements = elements.into_iter();
+            elements.map(|it| rewrite_value(it, rewrites)).collect()
         }
+        Value::Object(object) => Value::Object(rewrite_object(object, rewrites)),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other,
     }
+}
+
+fn rewrite_text(text: String, rewrites: &[(String, String)]) -> String {
+    rewrites.iter().fold(text, |text, (from, to)| {
+        match text.contains(from.as_str()) {
+            true => text.replace(from.as_str(), to),
+            false => text,
+        }
+    })
 }
 
 /// The strings of a JSON array.
@@ -110,14 +143,14 @@ pub(crate) fn invalid(message: impl Into<String>) -> FailureKind {
     }
 }
 
-/// The files in which a program finds structured attributes, as JSON and as bash declarations.
+/// The files with structured attributes for the builder program, as JSON and as bash declarations.
 pub(crate) struct AttributeFiles {
     pub json: String,
     pub shell: String,
 }
 
-/// Writes structured attributes for a program: `outputs` is added, and the graphs that
-/// `exportReferencesGraph` asks for.
+/// Writes structured attributes for the builder program, with the addition of `outputs` and of the
+/// graphs in `exportReferencesGraph`.
 pub(crate) fn files(
     attributes: &Map<String, Value>,
     outputs: Map<String, Value>,
@@ -135,10 +168,11 @@ pub(crate) fn files(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Requirements;
     use nix_compat::derivation::DerivationBuilder;
     use nix_compat::store_path::StoreDir;
 
-    fn with(name: &str, value: &str) -> std::sync::Arc<Derivation> {
+    fn with(name: &str, value: &str) -> Arc<Derivation> {
         let builder = DerivationBuilder::new("x", "x86_64-linux", "/bin/sh").env(name, value);
         builder
             .instantiate(&StoreDir::default())
@@ -154,7 +188,8 @@ mod tests {
             r#"{"requiredSystemFeatures":["kvm","big-parallel"],"__noChroot":true,"n":1}"#,
         );
         for derivation in [&plain, &structured] {
-            assert_eq!(required_features(derivation), ["kvm", "big-parallel"]);
+            let required = Requirements::of(derivation);
+            assert_eq!(required.features, ["kvm", "big-parallel"]);
             let attributes = Attributes::of(derivation).unwrap();
             let words = attributes.words("requiredSystemFeatures").unwrap().unwrap();
             assert_eq!(words, ["kvm", "big-parallel"]);
@@ -177,5 +212,47 @@ mod tests {
         for text in ["", "[]", "{", "{\"a\":\"\u{1}\"}", &deep] {
             assert!(Attributes::of(&with("__json", text)).is_err(), "{text:.20}");
         }
+    }
+
+    /// Everything that a build reads from structured attributes parses them once.
+    #[test]
+    fn a_build_parses_once() {
+        use crate::outputs::{OutputChecks, plan_outputs};
+        use crate::translate::{TranslateOptions, asks_for_no_sandbox, translate};
+        let dir = StoreDir::default();
+        let derivation = with(
+            "__json",
+            r#"{"requiredSystemFeatures":["kvm"],"preferLocalBuild":true,"outputChecks":{"out":{"maxSize":1}}}"#,
+        );
+        let drv_path = derivation.path(&dir).unwrap();
+        let request = crate::BuildRequest::new(drv_path, derivation);
+        PARSED.set(0);
+        assert!(request.prefers_local_build());
+        assert_eq!(request.requirements().features, ["kvm"]);
+        assert!(!asks_for_no_sandbox(&request).unwrap());
+        assert!(derivations_in_graphs(&dir, &request).unwrap().is_empty());
+        translate(&dir, &request, &TranslateOptions::default()).unwrap();
+        let outputs = plan_outputs(&dir, &request).unwrap();
+        OutputChecks::of(&dir, &request.attributes().unwrap(), &outputs).unwrap();
+        translate(&dir, &request.clone(), &TranslateOptions::default()).unwrap();
+        assert_eq!(PARSED.get(), 1);
+        // Another derivation in the same request has attributes of its own.
+        let mut other = request;
+        other.derivation = with("__json", "{}");
+        assert!(!other.prefers_local_build());
+        assert_eq!(PARSED.get(), 2);
+    }
+
+    #[test]
+    fn placeholders_are_replaced_everywhere() {
+        let text = r#"{"a-P":"x P y PP","b":[{"P":["P"]},1,null,true]}"#;
+        let derivation = with("__json", text);
+        let attributes = Attributes::of(&derivation).unwrap();
+        let rewrites = [("P".to_owned(), "/q".to_owned())];
+        let Attributes::Structured(rewritten) = attributes.rewritten(&derivation, &rewrites) else {
+            panic!("they are structured")
+        };
+        let rewritten = Value::Object((*rewritten).clone());
+        assert_eq!(rewritten.to_string(), text.replace('P', "/q"));
     }
 }

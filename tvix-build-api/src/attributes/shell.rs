@@ -1,5 +1,5 @@
-//! Structured attributes as bash declarations: those that bash can hold, which are texts, whole
-//! numbers, nothing, booleans, and lists and objects of these.
+//! Structured attributes as bash declarations. Only values that bash can represent are declared:
+//! strings, integers, null, booleans, and lists and objects of these.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::json::sorted;
 
-/// One line for each attribute that can be declared, in the order of their names.
+/// One line for each attribute that can be declared, sorted by name.
 pub(super) fn declarations(attributes: &Map<String, Value>) -> String {
     let mut out = String::new();
     for (name, value) in sorted(attributes) {
@@ -47,7 +47,7 @@ fn declaration(name: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// A value that is one word of bash.
+/// A value that is a single word in bash.
 fn word(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(quoted(text)),
@@ -59,8 +59,8 @@ fn word(value: &Value) -> Option<String> {
     }
 }
 
-/// A number as Nix declares it: if it is whole in single precision, then as a C `int`. Builders
-/// get to see the same wrong digits of a number beyond 32 bits.
+/// A number in Nix's format: an integral number in single precision is converted to a C `int`. For
+/// numbers beyond 32 bits, builder programs see the same wrong digits.
 fn whole(number: &Number) -> Option<i32> {
     if let Some(value) = number.as_i64() {
         return Some(value as i32);
@@ -73,12 +73,12 @@ fn whole(number: &Number) -> Option<i32> {
     if single.ceil() != single {
         return None;
     }
-    // What x86 makes of a number that is too large.
+    // The result of the conversion on x86 for a number that is too large.
     let fits = value > f64::from(i32::MIN) - 1.0 && value < f64::from(i32::MAX) + 1.0;
     Some(if fits { value as i32 } else { i32::MIN })
 }
 
-/// Quoted for a POSIX shell, needed or not.
+/// Quotes a text for a POSIX shell, unconditionally.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -1,8 +1,8 @@
-//! Every case of the contract of [`Builder`], to run against a back end: one call runs them all,
-//! so that a back end cannot forget one.
+//! The conformance suite of [`Builder`]: tests a back end against every rule of the contract. One
+//! call runs all cases, so that none can be left out.
 //!
-//! A back end provides a [`Subject`] for each case: itself, a store that it knows, and a way to
-//! make derivations that do what a [`Script`] says.
+//! A back end provides a [`Subject`] for each case: itself, a store that it knows, and a function
+//! that creates derivations with the actions of a [`Script`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -38,16 +38,17 @@ pub use subject::Subject;
 #[cfg(doc)]
 use crate::Builder;
 
-/// No case should take nearly as long: a back end that hangs is reported like one that fails.
+/// Time limit of a case. No case should take nearly as long: a back end that hangs is reported as
+/// failed.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a back end can do of what it need not be able to do.
+/// The optional capabilities of a back end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// It builds derivations whose outputs' paths follow from their contents.
+    /// It builds floating content-addressed derivations.
     pub floating: bool,
-    /// It ends builds that write nothing to their log for too long, or too much.
+    /// It enforces the limits on the size of the log and on the time without log output.
     pub log_limits: bool,
 }
 
@@ -67,10 +68,10 @@ impl Capabilities {
     }
 }
 
-/// Runs every case, each on a subject of its own from `factory`, one after the other.
+/// Runs all cases one by one, each on a subject of its own from `factory`.
 ///
-/// A case that panics or takes a minute has failed. It needs a tokio runtime with all enabled that
-/// the back end needs, and time.
+/// A case fails if it panics or takes a minute. Needs a tokio runtime with time enabled, and with
+/// everything else that the back end needs.
 pub async fn run_all<F>(factory: impl Fn() -> F, capabilities: Capabilities) -> Report
 where
     F: Future<Output = Subject>,
@@ -81,7 +82,7 @@ where
             continue;
         }
         let subject = factory().await;
-        // As a task of its own, so that its panic is its own, too.
+        // Runs as a separate task, so that a panic affects only this case.
         let running = tokio::spawn((case.run)(subject));
         let abort = running.abort_handle();
         let result = match tokio::time::timeout(TIME_LIMIT, running).await {
@@ -100,35 +101,35 @@ where
     Report { outcomes }
 }
 
-/// The names of all cases, in the order in which they run.
+/// The names of all cases, in the order of execution.
 pub fn case_names() -> impl Iterator<Item = &'static str> {
     all_cases().map(|case| case.name)
 }
 
-/// How all cases ended.
+/// The results of all cases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// One for each case that applies, in the order in which they ran.
+    /// One outcome for each applicable case, in the order of execution.
     pub outcomes: Vec<Outcome>,
 }
 
-/// How a case ended.
+/// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,
-    /// What the back end did wrong; `None` if nothing.
+    /// The violation of the contract; `None` if the case passed.
     pub failure: Option<String>,
 }
 
 impl Report {
-    /// The cases that failed, and why.
+    /// The names of the failed cases, with the violations.
     pub fn failures(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let outcomes = self.outcomes.iter();
         outcomes.filter_map(|outcome| Some((outcome.case, outcome.failure.as_deref()?)))
     }
 
-    /// Panics with all failures if there is one.
+    /// Panics with all failures if there are any.
     ///
     /// # Panics
     ///
@@ -150,7 +151,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a back end did wrong.
+/// A violation of the contract.
 struct Failure(String);
 
 type CaseResult = Result<(), Failure>;
@@ -185,7 +186,8 @@ fn all_cases() -> impl Iterator<Item = &'static Case> {
     .flatten()
 }
 
-/// The table of a module's cases, each an async function of a [`Subject`], and what it takes.
+/// The table of a module's cases, each an async function of a [`Subject`], with the capabilities
+/// that it requires.
 macro_rules! cases {
     ($($name:ident $(if $capability:ident)?),* $(,)?) => {
         pub(super) const CASES: &[super::Case] = &[

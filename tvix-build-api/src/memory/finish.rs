@@ -52,7 +52,7 @@ pub(super) fn finish(
 ) -> Result<Vec<Finished>, FailureKind> {
     let dir = build.store_dir();
     let request = build.request();
-    let checks = OutputChecks::of(dir, &request.derivation, &build.outputs)?;
+    let checks = OutputChecks::of(dir, &request.attributes()?, &build.outputs)?;
     let inputs = request.inputs.iter().map(|info| &info.path);
     let own = build.outputs.iter().map(|output| &output.path);
     let scanner = ReferenceScanner::new(inputs.chain(own));

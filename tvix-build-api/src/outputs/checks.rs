@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bstr::{BString, ByteSlice as _};
-use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::derivation::OutputName;
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -52,7 +52,7 @@ impl OutputChecks {
     /// [`FailureKind::InvalidDerivation`] for a word that is neither.
     pub fn of(
         dir: &StoreDir,
-        derivation: &Derivation,
+        attributes: &Attributes,
         outputs: &[PlannedOutput],
     ) -> Result<Self, FailureKind> {
         let names = Names {
@@ -60,8 +60,8 @@ impl OutputChecks {
             outputs,
             placeholders: placeholder_rewrites(dir, outputs),
         };
-        match Attributes::of(derivation)? {
-            attributes @ Attributes::Plain(_) => {
+        match attributes {
+            Attributes::Plain(_) => {
                 let get = |attribute: &str| attributes.words(attribute);
                 let mut checks = Checks::references(&names, get)?;
                 checks.ignore_self = true;
@@ -74,7 +74,7 @@ impl OutputChecks {
                 })
             }
             Attributes::Structured(attributes) => {
-                let of_each = object(&attributes, "outputChecks")?;
+                let of_each = object(attributes, "outputChecks")?;
                 let each = outputs.iter().map(|output| match of_each {
                     Some(of_each) => Checks::structured(&names, of_each, &output.name),
                     None => Ok(Checks::default()),
@@ -85,7 +85,7 @@ impl OutputChecks {
                         true => Vec::new(),
                         false => checks,
                     },
-                    discarding: discarding(&attributes, outputs)?,
+                    discarding: discarding(attributes, outputs)?,
                 })
             }
         }
@@ -366,7 +366,8 @@ mod tests {
             })
             .collect();
         let inputs = [info("a", &["b"]), info("b", &[])];
-        OutputChecks::of(&dir, &made.derivation, &outputs)?.check(&made_outputs, &inputs)
+        let attributes = Attributes::of(&made.derivation)?;
+        OutputChecks::of(&dir, &attributes, &outputs)?.check(&made_outputs, &inputs)
     }
 
     fn forbidden(name: &str, value: &str) -> Vec<String> {

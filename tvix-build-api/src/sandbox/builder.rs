@@ -24,7 +24,6 @@ use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
-use crate::attributes::required_features;
 use crate::log::Tail;
 use crate::outputs::{OutputChecks, PlannedOutput};
 use crate::translate::{
@@ -171,15 +170,16 @@ impl SandboxBuilder {
         tail: &mut Tail,
         usage: &mut Option<ResourceUsage>,
     ) -> Result<Delivery, Trouble> {
-        if let Some(message) = self.profile.unsupported(&request.derivation) {
+        let requirements = request.requirements();
+        if let Some(message) = self.profile.unmet(&requirements) {
             return Err(self.blame.unsupported(message));
         }
-        check_features(&self.blame, &request.derivation, self.options.sandbox)?;
+        check_features(&self.blame, &requirements, self.options.sandbox)?;
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
-        let confined = self.options.sandbox
-            && !(self.options.relaxed && asks_for_no_sandbox(&request.derivation)?);
+        let confined =
+            self.options.sandbox && !(self.options.relaxed && asks_for_no_sandbox(&request)?);
         let claimed =
             match unless_cancelled(context, claim(&self.blame, store, &request, &context.slot))
                 .await?
@@ -284,9 +284,7 @@ impl SandboxBuilder {
                 dir: &dir,
                 inputs: &inputs.files,
                 options: &options,
-                kvm: required_features(&request.derivation)
-                    .iter()
-                    .any(|name| name == "kvm"),
+                kvm: request.requirements().requires("kvm"),
             };
             let limits = &request.limits;
             let prepared =
@@ -452,7 +450,7 @@ impl Started {
         held: Held,
     ) -> Result<Self, Trouble> {
         let outputs = translation.outputs;
-        let checks = OutputChecks::of(dir, &request.derivation, &outputs)?;
+        let checks = OutputChecks::of(dir, &request.attributes()?, &outputs)?;
         let Prepared { spec, scratch } = prepared;
         let starting = engine.start(spec, (held, scratch.clone()));
         Ok(Self {

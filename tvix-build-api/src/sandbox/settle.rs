@@ -336,7 +336,7 @@ mod tests {
                 .unwrap();
             let request = BuildRequest::new(made.path, made.derivation);
             let outputs = plan_outputs(&dir, &request).unwrap();
-            let checks = OutputChecks::of(&dir, &request.derivation, &outputs).unwrap();
+            let checks = OutputChecks::of(&dir, &request.attributes().unwrap(), &outputs).unwrap();
             let output = outputs[0].clone();
             let file = directory.path().join(output.path.to_string());
             let sparse = std::fs::File::create(&file).unwrap();

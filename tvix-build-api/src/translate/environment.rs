@@ -13,17 +13,32 @@ use crate::attributes::{self, Attributes, ReferenceGraphs};
 use crate::outputs::PlannedOutput;
 use crate::{BuildRequest, FailureKind};
 
+/// The origins of an environment.
+pub(super) struct Sources<'s> {
+    pub(super) dir: &'s StoreDir,
+    pub(super) request: &'s BuildRequest,
+    /// The derivation of the request, with placeholders replaced.
+    pub(super) derivation: &'s Derivation,
+    /// Its attributes.
+    pub(super) attributes: &'s Attributes,
+    pub(super) outputs: &'s [PlannedOutput],
+}
+
 /// The environment, and the files with the attributes that are passed as files.
 ///
 /// The derivation can override the variables that are set before its own, but not those that are
 /// set after them (`initEnv` of C++ Nix).
 pub(super) fn environment(
-    dir: &StoreDir,
-    request: &BuildRequest,
-    derivation: &Derivation,
-    outputs: &[PlannedOutput],
+    sources: &Sources<'_>,
     options: &TranslateOptions,
 ) -> Result<(SortedMap<BString, BString>, Vec<BuildFile>), FailureKind> {
+    let Sources {
+        dir,
+        request,
+        derivation,
+        attributes,
+        outputs,
+    } = *sources;
     let mut env: SortedMap<BString, BString> = SortedMap::new_vec();
     let cores = match request.cores {
         0 => options.default_cores,
@@ -35,10 +50,9 @@ pub(super) fn environment(
     env.insert("NIX_STORE".into(), dir.as_str().into());
     env.insert("NIX_BUILD_CORES".into(), cores.to_string().into());
 
-    let attributes = Attributes::of(derivation)?;
     let made_by = &options.derivation_outputs;
-    let graphs = ReferenceGraphs::of(dir, request, &attributes, made_by)?;
-    let files = match &attributes {
+    let graphs = ReferenceGraphs::of(dir, request, attributes, made_by)?;
+    let files = match attributes {
         Attributes::Plain(_) => {
             let mut files = variables(&mut env, derivation, options)?;
             for (name, contents) in graphs.registrations()? {

@@ -24,6 +24,7 @@ mod environment;
 pub mod etc;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice as _};
 use nix_compat::derivation::{Derivation, Output, OutputName};
@@ -31,7 +32,6 @@ use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::{StoreDir, StorePath};
 use thiserror::Error;
 
-use crate::attributes::Attributes;
 pub use crate::attributes::derivations_in_graphs;
 use crate::outputs::{PlannedOutput, placeholder_rewrites, plan_outputs};
 use crate::{BuildRequest, FailureKind};
@@ -151,11 +151,11 @@ pub fn translate(
     request: &BuildRequest,
     options: &TranslateOptions,
 ) -> Result<Translation, TranslateError> {
-    let derivation = &*request.derivation;
-    if let Some(message) = unsupported_attribute(derivation)? {
+    let derivation = &request.derivation;
+    if let Some(message) = unsupported_attribute(request)? {
         return Err(TranslateError::Unsupported(message));
     }
-    if asks_for_no_sandbox(derivation)? && !options.unconfined {
+    if asks_for_no_sandbox(request)? && !options.unconfined {
         let message = "it has '__noChroot' set, which is not allowed here".to_owned();
         return Err(TranslateError::Unsupported(message));
     }
@@ -168,14 +168,24 @@ pub fn translate(
     }
     let outputs = plan_outputs(dir, request)?;
     let rewrites = placeholder_rewrites(dir, &outputs);
-    let derivation = if mentions(derivation, &rewrites) {
-        let mut rewritten = derivation.clone();
+    let attributes = request.attributes()?;
+    let (derivation, attributes) = if mentions(derivation, &rewrites) {
+        let mut rewritten = Derivation::clone(derivation);
         rewritten.rewrite(&rewrites);
-        std::borrow::Cow::Owned(rewritten)
+        let rewritten = Arc::new(rewritten);
+        let attributes = attributes.rewritten(&rewritten, &rewrites);
+        (rewritten, attributes)
     } else {
-        std::borrow::Cow::Borrowed(derivation)
+        (derivation.clone(), attributes)
     };
-    let (env, files) = environment::environment(dir, request, &derivation, &outputs, options)?;
+    let sources = environment::Sources {
+        dir,
+        request,
+        derivation: &derivation,
+        attributes: &attributes,
+        outputs: &outputs,
+    };
+    let (env, files) = environment::environment(&sources, options)?;
     let name = match derivation.builder.rfind_byte(b'/') {
         Some(slash) => &derivation.builder[slash + 1..],
         None => &derivation.builder,
@@ -196,15 +206,14 @@ pub fn translate(
     })
 }
 
-/// The unsupported attribute of `derivation`, as a message; `None` if there is none. Such
-/// attributes change the environment of the builder program, so ignoring them would build something
-/// else.
+/// The attribute of the derivation of `request` that is not supported yet, as a message. Such
+/// attributes change the surroundings of a builder program; to ignore them would build something else.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if the structured attributes are malformed.
-pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, FailureKind> {
-    let attributes = Attributes::of(derivation)?;
+/// [`FailureKind::InvalidDerivation`] if its structured attributes are malformed.
+pub fn unsupported_attribute(request: &BuildRequest) -> Result<Option<String>, FailureKind> {
+    let attributes = request.attributes()?;
     let attribute = if attributes
         .words("__impureHostDeps")?
         .is_some_and(|paths| !paths.is_empty())
@@ -218,13 +227,13 @@ pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, 
     )))
 }
 
-/// Whether a derivation requests a build without a sandbox (`__noChroot`).
+/// Whether the derivation of `request` requests a build without a sandbox (`__noChroot`).
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if the structured attributes are malformed.
-pub fn asks_for_no_sandbox(derivation: &Derivation) -> Result<bool, FailureKind> {
-    Attributes::of(derivation)?.flag("__noChroot")
+/// [`FailureKind::InvalidDerivation`] if its structured attributes are malformed.
+pub fn asks_for_no_sandbox(request: &BuildRequest) -> Result<bool, FailureKind> {
+    request.attributes()?.flag("__noChroot")
 }
 
 fn has_network(derivation: &Derivation) -> bool {

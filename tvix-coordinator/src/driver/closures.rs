@@ -16,9 +16,9 @@ const HALF: usize = 8192;
 /// Look-ups at once for one build.
 const LOOK_UPS_AT_ONCE: usize = 16;
 
-/// What is known of paths that were used lately, so that the closures of builds that share inputs
-/// cost the store one look-up each. What is valid stays valid during a session, so nothing in it
-/// goes stale.
+/// A cache of infos of recently used paths, so that the closures of builds that share inputs cost
+/// the store one look-up for each path. Valid paths stay valid during a session, so no entry goes
+/// stale.
 #[derive(Debug, Default)]
 pub(super) struct Closures {
     halves: Mutex<[HashTable<Arc<PathInfo>>; 2]>,
@@ -44,7 +44,7 @@ impl Closures {
         }
     }
 
-    /// Adds what is known of `paths` to `infos`, and leaves in `paths` what is not.
+    /// Adds the cached infos of `paths` to `infos`, and leaves the other paths in `paths`.
     fn take_known(&self, paths: &mut Vec<StorePath>, infos: &mut Vec<Arc<PathInfo>>) {
         if paths.is_empty() {
             return;
@@ -59,8 +59,7 @@ impl Closures {
         });
     }
 
-    /// All that `paths`, which are different ones, refer to, directly or not, and they themselves,
-    /// as far as it is known.
+    /// The closure of `paths`, which are distinct, as far as it is cached.
     pub(super) fn of(&self, paths: Vec<StorePath>) -> Closure {
         let mut closure = Closure {
             infos: Vec::with_capacity(paths.len()),
@@ -80,7 +79,7 @@ impl Closures {
         }
     }
 
-    /// The same with the rest looked up in `store`.
+    /// Completes a closure with look-ups in `store`.
     pub(super) async fn complete(
         &self,
         store: &dyn Store,
@@ -109,9 +108,9 @@ pub(super) struct Closure {
     /// All of `infos` and `open`. Filled once something refers to something else, which in many
     /// graphs nothing does.
     seen: FxHashSet<StorePath>,
-    /// So many of `infos` were looked at for what they refer to.
+    /// The number of `infos` with followed references.
     followed: usize,
-    /// What belongs to it and is not among `infos` yet.
+    /// Members without an info in `infos` yet.
     open: Vec<StorePath>,
 }
 
@@ -125,7 +124,7 @@ impl Closure {
         }
     }
 
-    /// Opens what the infos refer to. Nothing else is open.
+    /// Opens the references of the infos. Nothing else is open.
     fn follow(&mut self) {
         while let Some(info) = self.infos.get(self.followed) {
             self.followed += 1;

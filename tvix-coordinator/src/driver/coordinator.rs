@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::options::{Decision, OnFailure, Options};
 use crate::report::Failure;
 
-/// Decides what becomes of a failure.
+/// Decides about a failure.
 pub(super) type AskFailure = Arc<dyn Fn(Failure) -> BoxFuture<'static, Decision> + Send + Sync>;
 
 /// An evaluator, a store and builders that work together. Cheap to clone; any number of sessions
@@ -28,7 +28,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator without builders: it can find things in the store, and nothing more.
+    /// A coordinator without builders: it can look things up in the store, and nothing more.
     ///
     /// `store` is where everything is looked up and where outputs go; a
     /// [`TieredStore`](tvix_store_api::TieredStore) joins several.
@@ -43,10 +43,10 @@ impl Coordinator {
         }
     }
 
-    /// Adds a store that outputs are fetched from, if it has them and something needs them. Those
-    /// with a lower number are asked first, and among equals those that were added first. What
-    /// is trusted of what it says is its own to decide. One whose paths are in another directory
-    /// has nothing that could be used, and is not asked.
+    /// Adds a store that outputs are fetched from, if it has them and something needs them.
+    /// Substituters with a lower number are asked first; equal ones in the order in which they were
+    /// added. Signature policy belongs to the store. A substituter with another store directory has
+    /// no usable paths, and is ignored.
     #[must_use]
     pub fn with_substituter(mut self, substituter: Arc<dyn Store>, priority: i32) -> Self {
         if substituter.store_dir() == self.store.store_dir() {
@@ -56,7 +56,7 @@ impl Coordinator {
         self
     }
 
-    /// Adds a builder. Of those that can build a derivation the least busy one does. At most 64
+    /// Adds a builder. Of those that can build a derivation the least busy one is used. At most 64
     /// are used.
     #[must_use]
     pub fn with_builder(mut self, builder: Arc<dyn Builder>) -> Self {
@@ -71,8 +71,8 @@ impl Coordinator {
         self
     }
 
-    /// Has `decide` asked about each failure of something that is needed, in place of
-    /// [`Options::on_failure`]. Whatever does not need it goes on meanwhile.
+    /// Calls `decide` for each failure of something that is needed, in place of
+    /// [`Options::on_failure`]. Work that does not depend on the failure goes on meanwhile.
     #[must_use]
     pub fn on_failure<F, R>(mut self, decide: F) -> Self
     where
@@ -84,7 +84,8 @@ impl Coordinator {
         self
     }
 
-    /// Starts to evaluate `request` and to build what it yields, on a task of its own.
+    /// Starts to evaluate `request` and to build the derivations that it yields, on a task of its
+    /// own.
     ///
     /// # Panics
     ///

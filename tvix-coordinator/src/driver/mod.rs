@@ -1,5 +1,5 @@
-//! Runs the state machine with tokio on the three traits. No policy is here: what to do is the
-//! machine's to say, and this does it and tells the machine how it went.
+//! Runs the state machine with tokio on the three traits: performs its actions, and tells it the
+//! results.
 
 mod closures;
 mod coordinator;

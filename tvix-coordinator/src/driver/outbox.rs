@@ -1,4 +1,4 @@
-//! Events on their way to whoever listens.
+//! The channel of events from the driver to the listener.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::event::EventRecord;
 const CHUNK: usize = 512;
 /// Chunks on their way.
 const CHUNKS: usize = 4;
-/// Events that wait for whoever listens before nothing more is taken from anywhere.
+/// Events that may wait for the listener before the driver takes nothing more.
 const WAITING_EVENTS: usize = 2 * CHUNK;
 
 type Chunk = VecDeque<EventRecord>;
@@ -57,7 +57,7 @@ pub(super) fn outbox() -> (Outbox, Inbox) {
 }
 
 impl Outbox {
-    /// Adds an event, if anybody listens.
+    /// Adds an event, unless the listener is gone.
     pub(super) fn push(&mut self, event: EventRecord) {
         if self.sender.is_closed() {
             return;
@@ -76,12 +76,12 @@ impl Outbox {
         self.full.is_empty() && self.last.is_empty()
     }
 
-    /// Whether whoever listens is to catch up first.
+    /// Whether the listener has to catch up first.
     pub(super) fn is_full(&self) -> bool {
         self.full.len() * CHUNK >= WAITING_EVENTS
     }
 
-    /// Sends events that are worth it already, as far as there is room.
+    /// Sends full chunks, as far as there is room.
     pub(super) fn send_full(&mut self) {
         while !self.full.is_empty() {
             let Ok(permit) = self.sender.try_reserve() else {
@@ -93,7 +93,7 @@ impl Outbox {
         }
     }
 
-    /// Sends the oldest events, or drops them all if nobody listens. Loses none when dropped.
+    /// Sends the oldest events, or drops them all if nothing listens. Loses none when dropped.
     pub(super) async fn send(&mut self) {
         match self.sender.reserve().await {
             Ok(permit) => {

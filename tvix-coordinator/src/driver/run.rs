@@ -1,8 +1,7 @@
-//! The loop: take actions from the machine, do them, tell the machine what happened.
+//! The loop: perform actions of the machine, and tell it the results.
 
 mod begin;
 mod end;
-mod vanished;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,22 +16,24 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildOutcome, BuildSlot, CheckOutcome, Delivery, LogReceiver, LogSender, SlotMessage,
-    SlotReceiver, StreamedOutput, log_channel, slot_channel,
+    BuildOutcome, BuildSlot, Delivery, LogReceiver, LogSender, SlotMessage, SlotReceiver,
+    StreamedOutput, log_channel, slot_channel,
 };
-use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
+use tvix_eval_api::{
+    EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput, SourceAddition,
+};
 use tvix_store_api::{LocalPath, Store};
 
 use super::Coordinator;
 use super::closures::Closures;
 use super::outbox::Outbox;
-use super::sources::{Added, Offered};
+use super::sources::Added;
 use super::tasks::{self, describe};
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, CheckResult, ImportId, Input, Machine, ProbeId, Probed,
-    QuestionId, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, BuildResult, CheckResult, FoundRealisation, ImportId, Input, Machine,
+    ProbeId, Probed, QuestionId, SubstitutionId, Trouble,
 };
-use crate::options::{Decision, OnVanished};
+use crate::options::Decision;
 use crate::report::Report;
 
 /// Log lines on their way from builders.
@@ -42,11 +43,11 @@ const SLOT_MESSAGES: usize = 64;
 /// Things that are taken from one place before the others get their turn.
 const AT_A_STRETCH: usize = 64;
 
-/// Something that the driver has done.
+/// The result of a task of the driver.
 enum Done {
     Paths(BatchId, Result<Vec<bool>, Trouble>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
-    Realised(ProbeId, tasks::FoundRealisations),
+    Realised(ProbeId, Vec<FoundRealisation>),
     Probed(ProbeId, Result<Vec<Probed>, Trouble>),
     Substituted(SubstitutionId, Result<(), Trouble>),
     /// How adding these went, and which are to be added by themselves.
@@ -54,21 +55,21 @@ enum Done {
     Recorded(BatchId, Result<(), Trouble>),
     Built(BuildId, Result<BuildOutcome, Trouble>),
     Checked(BuildId, CheckResult),
-    /// A build or check that did not succeed, and its inputs that are not valid any more.
-    InputsQueried(Ended, Vec<StorePath>),
+    Inputs(BuildId, Result<Vec<bool>, Trouble>),
     Pushed(BuildId, Result<(), Trouble>),
     Decided(QuestionId, Decision),
     Located(Answer),
     EvaluationStarted(Result<EvalStream, EvalError>),
 }
 
-/// A build or check that did not succeed.
-enum Ended {
-    Build(BuildId, Result<BuildOutcome, Trouble>),
-    Check(BuildId, CheckResult),
+/// How a machine ended.
+enum End {
+    Finished(Arc<Report>),
+    /// The session begins anew, with an event of this number.
+    Restart(u64),
 }
 
-/// An import and what it is answered with.
+/// An import and its answer.
 type Answer = (
     RealiseReply,
     Result<(Vec<RealisedOutput>, Vec<LocalPath>), tvix_eval_api::RealiseError>,
@@ -83,7 +84,7 @@ pub(super) struct Driver {
     cancelling: bool,
     outbox: Outbox,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// What was done as soon as it was begun.
+    /// Results of tasks that finished at once.
     at_once: VecDeque<Done>,
     evaluation: Option<EvalStream>,
     log: LogSender,
@@ -94,21 +95,18 @@ pub(super) struct Driver {
     waiting: FxHashMap<BuildId, oneshot::Sender<()>>,
     last_import: u64,
     replies: FxHashMap<ImportId, RealiseReply>,
-    sources: FxHashMap<StorePath, Offered>,
+    /// Sources that evaluation yielded and that were not added.
+    sources: FxHashMap<StorePath, Arc<SourceAddition>>,
     cancels: FxHashMap<BuildId, CancellationToken>,
     streamed: FxHashMap<BuildId, Vec<StreamedOutput>>,
     closures: Arc<Closures>,
     /// Answers to imports that are on their way.
     locating: usize,
-    /// What was unpacked for imports: evaluation may read it until it ends.
+    /// Paths unpacked for imports: evaluation may read them until it ends.
     unpacked: Vec<LocalPath>,
-    /// Whether the session may begin anew when inputs vanish.
-    may_restart: bool,
-    /// The number of its first event, if it does.
-    restart: Option<u64>,
 }
 
-/// What woke the driver.
+/// The event that woke the driver.
 enum Woken {
     Cancelled,
     Sent,
@@ -133,7 +131,6 @@ impl Driver {
             .with_substituters(substituters);
         let (log, log_lines) = log_channel(LOG_LINES);
         let (slot, slot_messages) = slot_channel(SLOT_MESSAGES);
-        let may_restart = parts.options.on_vanished == OnVanished::Restart;
         Self {
             store,
             parts,
@@ -158,43 +155,38 @@ impl Driver {
             closures: Arc::default(),
             locating: 0,
             unpacked: Vec::new(),
-            may_restart,
-            restart: None,
         }
     }
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
-        let report = self.session(request.clone()).await;
-        match self.restart {
-            None => {
-                self.send_rest().await;
-                report
-            }
-            Some(seq) => {
-                let began = self.began;
-                let mut again = Self::new(self.parts, self.outbox, self.cancel);
-                again.machine = again.machine.with_first_event(seq);
-                again.began = began;
-                again.may_restart = false;
-                let report = again.session(request).await;
-                again.send_rest().await;
-                report
+        loop {
+            match self.session(request.clone()).await {
+                End::Finished(report) => {
+                    self.send_rest().await;
+                    return Arc::unwrap_or_clone(report);
+                }
+                End::Restart(first_event) => {
+                    let began = self.began;
+                    self = Self::new(self.parts, self.outbox, self.cancel);
+                    self.machine = self.machine.again(first_event);
+                    self.began = began;
+                }
             }
         }
     }
 
-    async fn session(&mut self, request: EvalRequest) -> Report {
+    async fn session(&mut self, request: EvalRequest) -> End {
         let evaluator = self.parts.evaluator.clone();
         self.spawn(async move { Done::EvaluationStarted(evaluator.evaluate(request).await) });
         loop {
             while let Some(action) = self.machine.poll_action() {
-                if let Some(report) = self.perform(action) {
+                if let Some(end) = self.perform(action) {
                     self.send_answers().await;
-                    return Arc::unwrap_or_clone(report);
+                    return end;
                 }
             }
             self.outbox.send_full();
-            // What is always ready is not to keep the thread from others.
+            // Sources that are always ready must not keep the thread.
             tokio::task::coop::consume_budget().await;
             if !self.take_what_is_ready() {
                 let woken = self.wait().await;
@@ -205,7 +197,7 @@ impl Driver {
 
     fn spawn(&mut self, future: impl Future<Output = Done> + Send + 'static) {
         let mut future = future.boxed();
-        // What needs not wait for anything needs not be managed either.
+        // A future that is ready at once is not queued.
         match (&mut future).now_or_never() {
             Some(done) => self.at_once.push_back(done),
             None => self.running.push(future),
@@ -233,7 +225,7 @@ impl Driver {
             ..
         } = self;
         let cancelling = self.cancelling;
-        // Who listens and is slow slows everything down, but does not keep it from ending.
+        // A slow listener applies back-pressure, but cannot keep the session from ending.
         let open = cancelling || !outbox.is_full();
         let wants_evaluation = open && machine.wants_evaluation();
         let evaluation = evaluation.as_mut().filter(|_| wants_evaluation);
@@ -266,8 +258,8 @@ impl Driver {
         }
     }
 
-    /// Takes something of whatever is ready, from each place in turn, without waiting. False if
-    /// nothing was.
+    /// Takes a batch of ready events from each source in turn, without waiting. False if nothing
+    /// was ready.
     fn take_what_is_ready(&mut self) -> bool {
         if self.cancelling || self.cancel.is_cancelled() || self.outbox.is_full() {
             return false;
@@ -316,7 +308,7 @@ impl Driver {
         });
     }
 
-    /// Lets go of what a build needed while it was under way.
+    /// Drops the state of a build that ended.
     fn forget(&mut self, build: BuildId) {
         self.drain_log();
         self.cancels.remove(&build);
@@ -359,12 +351,9 @@ impl Driver {
             }
             Some(Ok(EvalEvent::AddSource(source))) => {
                 let path = source.path.clone();
-                let offered = Offered {
-                    source: Arc::new(source),
-                    tried: CancellationToken::new(),
-                };
-                self.sources.insert(path.clone(), offered);
-                Input::Source { path }
+                let references = source.references.iter().cloned().collect();
+                self.sources.insert(path.clone(), Arc::new(source));
+                Input::Source { path, references }
             }
             Some(Ok(EvalEvent::Root(root))) => Input::Root(root),
             Some(Ok(EvalEvent::Diagnostic(diagnostic))) => Input::Diagnostic(diagnostic),
@@ -377,11 +366,7 @@ impl Driver {
     fn done(&mut self, done: Done) {
         let input = match done {
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
-            Done::Realised(probe, found) => Input::RealisationsFound {
-                probe,
-                paths: found.paths,
-                refused: found.refused,
-            },
+            Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
                 large.into_iter().for_each(|path| self.add_source(path));
@@ -396,18 +381,12 @@ impl Driver {
                 result,
             },
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
-            Done::Built(build, result) if !matches!(result, Ok(BuildOutcome::Success(_))) => {
-                return self.query_inputs(build, Ended::Build(build, result));
-            }
-            Done::Checked(build, result) if !is_conclusive(&result) => {
-                return self.query_inputs(build, Ended::Check(build, result));
-            }
-            Done::InputsQueried(ended, gone) if !gone.is_empty() => self.vanished(&gone[0], ended),
-            Done::Checked(build, result) | Done::InputsQueried(Ended::Check(build, result), _) => {
+            Done::Inputs(build, result) => Input::InputsQueried { build, result },
+            Done::Checked(build, result) => {
                 self.forget(build);
                 Input::CheckEnded { build, result }
             }
-            Done::Built(build, result) | Done::InputsQueried(Ended::Build(build, result), _) => {
+            Done::Built(build, result) => {
                 self.forget(build);
                 let usage = match &result {
                     Ok(BuildOutcome::Success(success)) => success.usage,
@@ -473,14 +452,11 @@ impl Driver {
         }
     }
 
-    /// Does what the machine wants; the report if that was the last.
-    fn perform(&mut self, action: Action) -> Option<Arc<Report>> {
+    /// Performs an action. The report, if it was the last one.
+    fn perform(&mut self, action: Action) -> Option<End> {
         let store = self.store.clone();
         match action {
-            Action::Emit(record) => {
-                let record = self.restarted(record);
-                self.outbox.push(record);
-            }
+            Action::Emit(record) => self.outbox.push(record),
             Action::QueryPaths { batch, paths } => {
                 let query = tasks::query_paths(store, paths);
                 self.spawn(query.map(move |result| Done::Paths(batch, result)));
@@ -498,12 +474,21 @@ impl Driver {
                 let query = tasks::query_substituter(substituter, paths);
                 self.spawn(query.map(move |result| Done::Probed(probe, result)));
             }
-            Action::FindRealisations { probe, outputs } => {
-                let substituters = self.parts.substituters.iter();
-                let substituters = substituters.map(|(_, store)| store.clone()).collect();
-                let found = tasks::find_realisations(store, substituters, outputs);
-                self.spawn(found.map(move |found| Done::Realised(probe, found)));
-            }
+            Action::FindRealisations {
+                probe,
+                substituter,
+                outputs,
+            } => match substituter {
+                None => {
+                    let found = tasks::find_recorded(store, outputs);
+                    self.spawn(found.map(move |found| Done::Realised(probe, found)));
+                }
+                Some(substituter) => {
+                    let substituter = self.parts.substituters[substituter].1.clone();
+                    let found = tasks::find_realisations(store, substituter, outputs);
+                    self.spawn(found.map(move |found| Done::Realised(probe, found)));
+                }
+            },
             Action::Substitute {
                 substitution,
                 substituter,
@@ -553,20 +538,19 @@ impl Driver {
                     let decision = ask(*failure);
                     self.spawn(decision.map(move |decision| Done::Decided(question, decision)));
                 }
-                // Nobody to ask: what Options say by default.
+                // No callback: as the options say by default.
                 None => self.spawn(async move { Done::Decided(question, Decision::Stop) }),
             },
             Action::StopEvaluation => self.evaluation = None,
-            Action::Finish(report) => return Some(report),
+            Action::QueryInputs { build, paths } => {
+                let query = tasks::query_paths(store, paths);
+                self.spawn(query.map(move |result| Done::Inputs(build, result)));
+            }
+            Action::Restart { first_event } => return Some(End::Restart(first_event)),
+            Action::Finish(report) => return Some(End::Finished(report)),
         }
         None
     }
-}
-
-/// Whether a rebuild succeeded, so that its inputs were there.
-fn is_conclusive(result: &CheckResult) -> bool {
-    use CheckOutcome::{Differs, Same};
-    matches!(result, CheckResult::Ended(Same | Differs(_)))
 }
 
 /// The next thing that is done. Loses none when dropped.

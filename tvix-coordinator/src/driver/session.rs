@@ -16,10 +16,10 @@ use crate::report::{Counts, Report, Status};
 
 /// A session: a stream of [`EventRecord`]s, and a future of the [`Report`].
 ///
-/// Take events as long as they come, or call [`Session::report`], which lets go of the rest of
-/// them. Whoever holds the stream and does not read it stops the session before long.
-/// Dropping the session ends everything that it runs, at once; [`Session::cancel`] ends it in
-/// order, with a report.
+/// Take events as long as they come, or call [`Session::report`], which drops the rest of them. A
+/// listener that holds the stream and does not read it stops the session before long. Dropping the
+/// session ends everything that it runs, at once; [`Session::cancel`] ends it in order, with a
+/// report.
 #[derive(Debug)]
 pub struct Session {
     events: SessionEvents,
@@ -61,14 +61,14 @@ impl Session {
         self.events.next().await
     }
 
-    /// How it ended. Events that were not taken are let go.
+    /// The report. Events that were not taken are dropped.
     pub async fn report(self) -> Report {
         let Self { events, report } = self;
         drop(events);
         report.await
     }
 
-    /// Ends what runs, and then the session, with [`Status::Cancelled`].
+    /// Ends running builds, and then the session, with [`Status::Cancelled`].
     pub fn cancel(&self) {
         self.report.cancel.cancel();
     }

@@ -1,32 +1,20 @@
 //! Local trees and texts on their way into the store.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::store_path::{StoreDir, StorePath};
-use tokio_util::sync::CancellationToken;
 use tvix_eval_api::{SourceAddition, SourceContent};
 use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
 use super::tasks::store_trouble;
 use crate::machine::Trouble;
 
-/// How often a source looks whether what it refers to is there.
-const REFERENCE_POLL: Duration = Duration::from_millis(50);
-
 /// Bytes of a NAR that may be read into memory, to be added together with others.
 const SMALL: usize = 128 * 1024;
 
 /// Bytes that are in memory for that at most.
 const SMALL_TOGETHER: usize = 8 << 20;
-
-/// A source that is to be added, and when that was tried.
-#[derive(Debug, Clone)]
-pub(super) struct Offered {
-    pub(super) source: Arc<SourceAddition>,
-    pub(super) tried: CancellationToken,
-}
 
 /// How the addition of each went.
 pub(super) type Added = Vec<(StorePath, Result<(), Trouble>)>;
@@ -86,33 +74,12 @@ fn small_object(
     }
 }
 
-/// Waits until those that a source refers to are there, or were tried in vain.
-async fn references_added(
-    store: &dyn Store,
-    mut references: Vec<Offered>,
-) -> Result<(), StoreError> {
-    while !references.is_empty() {
-        let paths: Vec<_> = references.iter().map(|it| it.source.path.clone()).collect();
-        let valid = store.valid_paths(&paths).await?;
-        references.retain(|it| !valid.contains(&it.source.path) && !it.tried.is_cancelled());
-        if let Some(first) = references.first() {
-            // Somebody else may add it.
-            let _ = tokio::time::timeout(REFERENCE_POLL, first.tried.cancelled()).await;
-        }
-    }
-    Ok(())
-}
-
-/// Adds one, of any size, once what it refers to is there.
+/// Adds a source of any size.
 pub(super) async fn add_source(
     store: Arc<dyn Store>,
     source: Arc<SourceAddition>,
-    references: Vec<Offered>,
 ) -> Result<(), Trouble> {
     let path = &source.path;
-    references_added(&*store, references)
-        .await
-        .map_err(|error| store_trouble(&error))?;
     let added = match &source.content {
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
             store.add_file_as(text.clone(), path).await.map(|()| None)

@@ -1,4 +1,4 @@
-//! What the machine wants done, as futures.
+//! The actions of the machine as futures.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject
 
 use super::closures::{Closure, Closures};
 use crate::machine::{
-    CheckResult, ImportedOutput, OutputKeys, Probed, Recording, RefusedRealisation, Trouble,
+    CheckResult, FoundRealisation, ImportedOutput, OutputKeys, Probed, RealisationConflict,
+    Recording, Trouble,
 };
 use crate::options::CheckOptions;
 
@@ -28,7 +29,7 @@ const REALISATIONS_AT_ONCE: usize = 32;
 /// Paths that a substituter is asked for at once; it may do less at once.
 const PROBED_AT_ONCE: usize = 64;
 
-/// An error and what it comes from, in one line.
+/// An error with its sources, in one line.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -69,7 +70,7 @@ pub(super) async fn query_paths(
     Ok(paths.iter().map(|path| valid.contains(path)).collect())
 }
 
-/// What a substituter has of `paths`.
+/// The answer of a substituter for `paths`.
 pub(super) async fn query_substituter(
     substituter: Arc<dyn Store>,
     paths: Vec<StorePath>,
@@ -82,7 +83,7 @@ pub(super) async fn query_substituter(
                     references: info.references.iter().cloned().collect(),
                 }),
                 Ok(None) => Ok(Probed::Absent),
-                // That is said of one path, and says nothing of others.
+                // The error concerns one path only.
                 Err(error @ (StoreError::Untrusted { .. } | StoreError::BadInfo { .. })) => {
                     Ok(Probed::Refused {
                         message: describe(&error),
@@ -139,7 +140,7 @@ pub(super) async fn query_realisations(
         .map_err(|error: StoreError| store_trouble(&error))
 }
 
-/// Whether a store has something that it does not believe itself.
+/// Whether a store rejects a realisation that it has.
 fn is_refused(error: &StoreError) -> bool {
     matches!(
         error,
@@ -147,93 +148,97 @@ fn is_refused(error: &StoreError) -> bool {
     )
 }
 
-/// What substituters say of outputs.
-pub(super) struct FoundRealisations {
-    /// For each output its path, if it is known.
-    pub(super) paths: Vec<Option<StorePath>>,
-    /// What is not believed.
-    pub(super) refused: Vec<RefusedRealisation>,
-}
-
-/// What the store itself, or the first substituter that knows and answers, says of each output. It is
-/// believed as far as the substituter believes it, and does not contradict the store.
-pub(super) async fn find_realisations(
+/// The realisations that the store has of outputs, whether their paths are valid or not.
+pub(super) async fn find_recorded(
     store: Arc<dyn Store>,
-    substituters: Vec<Arc<dyn Store>>,
     outputs: Vec<OutputKeys>,
-) -> FoundRealisations {
+) -> Vec<FoundRealisation> {
     let look_up = |output: OutputKeys| {
-        let (store, substituters) = (store.clone(), substituters.clone());
+        let store = store.clone();
         async move {
-            // It may remember a path that was collected since.
-            let known = store.realisation_of(output.keys.clone(), &output.output);
-            if let Ok(Some(known)) = known.await {
-                return (Some(known.out_path), Vec::new());
+            match store.realisation_of(output.keys, &output.output).await {
+                Ok(Some(known)) => FoundRealisation::Known {
+                    path: known.out_path,
+                    conflicts: Vec::new(),
+                },
+                Ok(None) => FoundRealisation::Absent,
+                Err(error) => FoundRealisation::Failed(store_trouble(&error)),
             }
-            let mut refused = Vec::new();
-            for (index, substituter) in substituters.iter().enumerate() {
-                match find_at(&*store, &**substituter, &output).await {
-                    Ok(Some(path)) => return (Some(path), refused),
-                    Ok(None) => {}
-                    Err(message) => refused.push(RefusedRealisation {
-                        substituter: index,
-                        message,
-                    }),
-                }
-            }
-            (None, refused)
         }
     };
-    let found = stream::iter(outputs)
-        .map(look_up)
-        .buffered(REALISATIONS_AT_ONCE);
-    let (paths, refused): (Vec<_>, Vec<_>) = found.unzip().await;
-    FoundRealisations {
-        paths,
-        refused: refused.into_iter().flatten().collect(),
-    }
+    let found = stream::iter(outputs).map(look_up);
+    found.buffered(REALISATIONS_AT_ONCE).collect().await
 }
 
-/// What a substituter says of an output, or why that is not believed.
+/// The realisations that a substituter has of outputs.
+pub(super) async fn find_realisations(
+    store: Arc<dyn Store>,
+    substituter: Arc<dyn Store>,
+    outputs: Vec<OutputKeys>,
+) -> Vec<FoundRealisation> {
+    let look_up = |output: OutputKeys| {
+        let (store, substituter) = (store.clone(), substituter.clone());
+        async move { find_at(&*store, &*substituter, &output).await }
+    };
+    let found = stream::iter(outputs).map(look_up);
+    found.buffered(REALISATIONS_AT_ONCE).collect().await
+}
+
+/// The first realisation of an output, by its keys, that can be used; else the first that cannot.
 async fn find_at(
     store: &dyn Store,
     substituter: &dyn Store,
     output: &OutputKeys,
-) -> Result<Option<StorePath>, String> {
-    let mut refused = None;
+) -> FoundRealisation {
+    let mut unusable = None;
     for id in output.ids() {
-        let why = match substituter.realisation(&id).await {
+        let found = match substituter.realisation(&id).await {
             Ok(None) => continue,
-            Ok(Some(found)) => match contradiction(store, &found).await {
-                None => return Ok(Some(found.out_path)),
-                Some(why) => why,
+            Ok(Some(found)) => {
+                let conflicts = conflicts(store, &found).await;
+                let usable = conflicts.is_empty();
+                let path = found.out_path;
+                let found = FoundRealisation::Known { path, conflicts };
+                if usable {
+                    return found;
+                }
+                found
+            }
+            Err(StoreError::UntrustedRealisation { .. }) => FoundRealisation::Refused {
+                message: format!(
+                    "that of '{id}' has no signature of a trusted key: add the public key of the \
+                     cache to the trusted keys, or have the cache signed"
+                ),
             },
-            Err(StoreError::UntrustedRealisation { .. }) => format!(
-                "that of '{id}' has no signature of a trusted key: add the public key of the cache \
-                 to the trusted keys, or have the cache signed"
-            ),
-            // One that may pass is seen where paths are asked for.
-            Err(error) if error.is_retryable() => continue,
-            Err(error) => describe(&error),
+            Err(error) if error.is_retryable() => FoundRealisation::Failed(store_trouble(&error)),
+            Err(error) => FoundRealisation::Refused {
+                message: describe(&error),
+            },
         };
-        refused = refused.or(Some(why));
+        let told = matches!(unusable, None | Some(FoundRealisation::Failed(_)));
+        if told {
+            unusable = Some(found);
+        }
     }
-    refused.map_or(Ok(None), Err)
+    unusable.unwrap_or(FoundRealisation::Absent)
 }
 
-/// How a realisation contradicts what the store knows of the inputs that it was made with.
-async fn contradiction(store: &dyn Store, found: &Realisation) -> Option<String> {
+/// Inputs of a realisation of which the store knows other paths.
+async fn conflicts(store: &dyn Store, found: &Realisation) -> Vec<RealisationConflict> {
+    let mut conflicts = Vec::new();
     for (input, path) in &found.dependent_realisations {
         if let Ok(Some(known)) = store.realisation(input).await
             && known.out_path != *path
         {
-            let (id, known) = (&found.id, known.out_path);
-            return Some(format!(
-                "that of '{id}' was made with '{path}' as '{input}', which is '{known}' here"
-            ));
+            conflicts.push(RealisationConflict {
+                realisation: found.id.clone(),
+                input: input.clone(),
+                claimed: path.clone(),
+                known: known.out_path,
+            });
         }
     }
-    None
+    conflicts
 }
 
 pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {
@@ -280,7 +285,7 @@ async fn record_derivations(
     })?;
     for added in store.add_many(objects).await {
         match added {
-            // A source that could not be added is told of where it is needed.
+            // A failure of the source is reported with the derivations that need it.
             Ok(()) | Err(StoreError::InvalidReference { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -301,14 +306,14 @@ pub(super) async fn push_outputs(
     Ok(())
 }
 
-/// A build and who does it.
+/// A build and its builder.
 pub(super) struct BuildParts {
     pub(super) builder: Arc<dyn Builder>,
     pub(super) request: BuildRequest,
     pub(super) context: BuildContext,
 }
 
-/// Looks up what is missing of the closure, and builds.
+/// Looks up the rest of the closure, and builds.
 pub(super) async fn build_with(
     mut parts: BuildParts,
     closures: Arc<Closures>,
@@ -376,8 +381,8 @@ pub(super) async fn check(
     }
 }
 
-/// Imported outputs, with where to read them on this file system. What was unpacked for it is
-/// there as long as what holds it.
+/// Imported outputs, with their places on this file system. Unpacked copies exist as long as the
+/// returned guards.
 pub(super) async fn local_outputs(
     store: Arc<dyn Store>,
     outputs: Vec<ImportedOutput>,

@@ -1,4 +1,4 @@
-//! What the machine wants done.
+//! Actions: the machine's requests to the code that runs it.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, Substitu
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
-/// Something that the machine wants done. Whoever runs the machine does it and tells the machine
-/// how it went, in any order and whenever it likes.
+/// A request of the machine. The code that runs the machine performs it and tells the machine the
+/// result, in any order and at any time.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action {
-    /// Tell whoever listens. Nothing to answer.
+    /// Pass an event to the listeners. No answer.
     Emit(EventRecord),
     /// Ask the store which of these are valid: [`Input::PathsQueried`].
     ///
@@ -47,13 +47,15 @@ pub enum Action {
         /// The paths.
         paths: Vec<StorePath>,
     },
-    /// Ask all substituters, in order, where these floating outputs are: [`Input::RealisationsFound`].
-    /// Those that fail know nothing.
+    /// Ask a substituter, or the store, for realisations of these floating outputs, whether their paths
+    /// are valid or not: [`Input::RealisationsFound`].
     ///
     /// [`Input::RealisationsFound`]: super::Input::RealisationsFound
     FindRealisations {
         /// Name of the question.
         probe: ProbeId,
+        /// The substituter, as an index into those that the machine was given; `None` for the store.
+        substituter: Option<usize>,
         /// The outputs.
         outputs: Vec<OutputKeys>,
     },
@@ -93,7 +95,7 @@ pub enum Action {
     /// [`Input::LogLine`]: super::Input::LogLine
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
     StartBuild(StartBuild),
-    /// Start a build whose outputs are compared with those that are valid, and not added to the store:
+    /// Start a build, to compare its outputs with the valid ones and not to add them to the store:
     /// log lines and waiting as for [`Action::StartBuild`], then [`Input::CheckEnded`].
     ///
     /// [`Input::CheckEnded`]: super::Input::CheckEnded
@@ -102,6 +104,15 @@ pub enum Action {
         start: StartBuild,
         /// All outputs of the derivation with their valid store paths.
         outputs: Vec<(OutputName, StorePath)>,
+    },
+    /// Ask the store which of the inputs of a build are valid that did not succeed: [`Input::InputsQueried`].
+    ///
+    /// [`Input::InputsQueried`]: super::Input::InputsQueried
+    QueryInputs {
+        /// The build.
+        build: BuildId,
+        /// Its inputs.
+        paths: Vec<StorePath>,
     },
     /// Let a build go on that was [waiting](super::Input::BuildWaiting): it has a slot again. Nothing
     /// to answer.
@@ -121,7 +132,7 @@ pub enum Action {
         /// Where its outputs are, or why they are not.
         answer: Result<Vec<ImportedOutput>, RealiseError>,
     },
-    /// Ask somebody what to do about a failure: [`Input::FailureDecided`].
+    /// Ask the front end what to do about a failure: [`Input::FailureDecided`].
     ///
     /// [`Input::FailureDecided`]: super::Input::FailureDecided
     AskAboutFailure {
@@ -132,14 +143,22 @@ pub enum Action {
     },
     /// Take nothing more from the evaluator, and end it. Nothing to answer.
     StopEvaluation,
-    /// The session is over: drop whatever still runs. The last action.
+    /// Begin the session anew with a machine made by [`Machine::again`], as inputs vanished from the store:
+    /// evaluate the same request. The last action of this machine.
+    ///
+    /// [`Machine::again`]: super::Machine::again
+    Restart {
+        /// The number of the next event.
+        first_event: u64,
+    },
+    /// The session is over: drop everything that is still running. The last action.
     Finish(Arc<Report>),
 }
 
 /// An output of a floating derivation, and the keys by which its realisation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputKeys {
-    /// Names of the derivation, the best first. What is known by any of them is the answer.
+    /// Names of the derivation, the best first. A realisation under any of them is the answer.
     pub keys: Vec<DrvKey>,
     /// The output.
     pub output: OutputName,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{BuildFailure, CheckOutcome, FailureKind, ResourceUsage};
+use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 
 use super::graph::{NodeId, State};
+use super::vanished::Failed;
 use super::{Action, BuildId, BuildResult, CheckResult, Machine, StartBuild, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
@@ -28,9 +29,19 @@ pub(super) struct Build {
     /// The outputs, once the builder is done and while they are pushed.
     pushing: Option<Vec<(OutputName, StorePath)>>,
     usage: Option<ResourceUsage>,
+    /// Its result, while the store is asked for its inputs.
+    pub(super) failed: Option<Failed>,
 }
 
 impl Build {
+    pub(super) const fn is_check(&self) -> bool {
+        self.check
+    }
+
+    pub(super) const fn is_cancelled(&self) -> bool {
+        self.cancelled
+    }
+
     pub(super) fn is_pushing(&self) -> bool {
         self.pushing.is_some()
     }
@@ -76,13 +87,14 @@ impl Machine {
             waiting: false,
             pushing: None,
             usage: None,
+            failed: None,
         };
         self.builds.insert(build, running);
         build
     }
 
     /// The outputs and sources that a build that was started uses directly.
-    pub fn inputs_of_build(&self, build: BuildId) -> Vec<StorePath> {
+    pub(super) fn inputs_of_build(&self, build: BuildId) -> Vec<StorePath> {
         let used = self.builds.get(&build).and_then(|build| {
             let derivation = self.derivation_of(build)?;
             Some(self.inputs_used(build.node, derivation))
@@ -100,8 +112,8 @@ impl Machine {
 
     pub(super) fn inputs_used(&self, id: NodeId, derivation: &Derivation) -> Vec<StorePath> {
         let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
-        // By name unless there is but one: masks are coarse where there are many outputs, and a
-        // build is to see no more than it uses.
+        // By name unless there is only one: masks are coarse for many outputs, and a build must not
+        // see outputs that it does not use.
         for (edge, (_, used)) in self
             .graph
             .inputs(id)
@@ -149,15 +161,15 @@ impl Machine {
         }
     }
 
-    /// Gives free slots to builds that have waited for another process, the first one first: others wait
-    /// for what they hold.
+    /// Gives free slots to builds that have waited for another process, in the order in which they
+    /// waited: other builds may wait for the locks that they hold.
     pub(super) fn resume_build(&mut self) -> bool {
         for index in 0..self.resumable.len() {
             let id = self.resumable[index];
             let Some(build) = self.builds.get_mut(&id) else {
                 continue;
             };
-            if !self.scheduler.occupy(build.builder) {
+            if build.failed.is_some() || !self.scheduler.occupy(build.builder) {
                 continue;
             }
             build.waiting = false;
@@ -195,10 +207,15 @@ impl Machine {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
         };
-        if build.is_pushing() || build.check {
+        if build.is_pushing() || build.check || build.failed.is_some() {
             return;
         }
         build.usage = usage;
+        let result = match result {
+            BuildResult::Failed(failure) => return self.failed(id, failure.into()),
+            BuildResult::Trouble(trouble) => return self.failed(id, Failed::Builder(trouble)),
+            succeeded => succeeded,
+        };
         let cancelled = self.give_up_slot(id);
         match result {
             BuildResult::Pushed(outputs) => match self.checked_outputs(id, outputs) {
@@ -217,40 +234,31 @@ impl Machine {
                 }
                 Err(message) => self.build_fell_short(id, message),
             },
-            BuildResult::Failed(_) | BuildResult::Trouble(_) | BuildResult::InputsGone { .. }
-                if cancelled =>
-            {
-                self.build_cancelled(id);
-            }
-            BuildResult::InputsGone { message } => self.inputs_gone(id, message),
-            BuildResult::Failed(BuildFailure {
-                kind: FailureKind::Cancelled,
-                ..
-            }) => {
-                self.try_again(id, unasked_cancellation());
-            }
-            BuildResult::Failed(failure) => self.build_failed(id, failure),
-            BuildResult::Trouble(trouble) => self.try_again(id, trouble),
+            BuildResult::Failed(_) | BuildResult::Trouble(_) => {}
         }
     }
 
     /// The result of a check, see [`super::checks`].
     pub(super) fn check_ended(&mut self, id: BuildId, result: CheckResult) {
-        if self.builds.get(&id).is_none_or(|build| !build.check) {
+        let build = self.builds.get(&id);
+        if build.is_none_or(|build| !build.check || build.failed.is_some()) {
             return;
         }
-        let cancelled = self.give_up_slot(id);
         let outcome = match result {
-            _ if cancelled => return self.build_cancelled(id),
-            CheckResult::Trouble(trouble) => return self.try_again(id, trouble),
-            CheckResult::Ended(CheckOutcome::Failed(BuildFailure {
-                kind: FailureKind::Cancelled,
-                ..
-            })) => return self.try_again(id, unasked_cancellation()),
+            CheckResult::Trouble(trouble) => return self.failed(id, Failed::Builder(trouble)),
+            CheckResult::Ended(CheckOutcome::Failed(failure)) => {
+                return self.failed(id, failure.into());
+            }
             CheckResult::Ended(outcome) => Ok(outcome),
             CheckResult::Impossible { message } => Err(FailureCause::Store { message }),
-            CheckResult::InputsGone { message } => Err(FailureCause::InputsGone { message }),
         };
+        match self.give_up_slot(id) {
+            true => self.build_cancelled(id),
+            false => self.end_check(id, outcome),
+        }
+    }
+
+    pub(super) fn end_check(&mut self, id: BuildId, outcome: Result<CheckOutcome, FailureCause>) {
         if let Some(build) = self.builds.remove(&id) {
             self.scheduler.forget_attempts(build.node);
             let duration = self.now.saturating_sub(build.started);
@@ -259,7 +267,7 @@ impl Machine {
     }
 
     /// Frees the slot of a build that ended. Returns whether the build was cancelled.
-    fn give_up_slot(&mut self, id: BuildId) -> bool {
+    pub(super) fn give_up_slot(&mut self, id: BuildId) -> bool {
         let Some(build) = self.builds.get_mut(&id) else {
             return false;
         };
@@ -272,7 +280,7 @@ impl Machine {
         build.cancelled
     }
 
-    /// A builder that says that it succeeded has to have every output, where it belongs.
+    /// Checks that a builder that reports success has delivered every output under its path.
     fn checked_outputs(
         &self,
         id: BuildId,
@@ -378,7 +386,7 @@ impl Machine {
         self.built_outputs_valid(build.node);
     }
 
-    fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {
+    pub(super) fn build_failed(&mut self, id: BuildId, failure: BuildFailure) {
         let Some(build) = self.builds.remove(&id) else {
             return;
         };
@@ -390,8 +398,8 @@ impl Machine {
         self.fail(build.node, FailureCause::Build { failure });
     }
 
-    /// Building it again is of no use: something has to make its inputs first.
-    fn inputs_gone(&mut self, id: BuildId, message: String) {
+    /// Fails a build after its inputs vanished. A retry is of no use: the inputs have to be made first.
+    pub(super) fn inputs_gone(&mut self, id: BuildId, message: String) {
         let Some(build) = self.builds.remove(&id) else {
             return;
         };
@@ -402,7 +410,7 @@ impl Machine {
         self.fail(build.node, FailureCause::InputsGone { message });
     }
 
-    fn build_cancelled(&mut self, id: BuildId) {
+    pub(super) fn build_cancelled(&mut self, id: BuildId) {
         let Some(build) = self.builds.remove(&id) else {
             return;
         };
@@ -422,8 +430,8 @@ impl Machine {
         }
     }
 
-    /// The builder or the store failed, not the derivation.
-    fn try_again(&mut self, id: BuildId, trouble: Trouble) {
+    /// Retries a build after a failure of the builder or the store.
+    pub(super) fn try_again(&mut self, id: BuildId, trouble: Trouble) {
         let Some(build) = self.builds.remove(&id) else {
             return;
         };
@@ -473,20 +481,15 @@ impl Machine {
             if build.cancelled || build.is_pushing() || !which(self, build.node) {
                 continue;
             }
+            let ended = build.failed.is_some();
             if let Some(build) = self.builds.get_mut(&id) {
                 build.cancelled = true;
             }
             // It needs no slot to end.
             self.resumable.retain(|it| *it != id);
-            self.actions.push_back(Action::CancelBuild(id));
+            if !ended {
+                self.actions.push_back(Action::CancelBuild(id));
+            }
         }
-    }
-}
-
-/// A builder may report a cancellation only if it was asked for one.
-fn unasked_cancellation() -> Trouble {
-    Trouble {
-        message: "the builder cancelled a build without having been asked to".to_owned(),
-        retryable: true,
     }
 }

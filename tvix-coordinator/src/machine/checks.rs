@@ -1,9 +1,9 @@
 //! Checks: rebuilding valid outputs and comparing the results ([`Options::check`]).
 //!
-//! Checks begin when evaluation has ended and everything that was asked for was obtained, as far as it
-//! could be. A check waits until the inputs of its derivation are valid, which may take builds and
-//! substitutions of their own, then for a slot of a builder. It never changes the state of its node:
-//! the outputs stay valid whatever the rebuild gives.
+//! Checks begin when evaluation has ended and everything that was asked for was obtained, as far as
+//! it could be. A check waits until the inputs of its derivation are valid, which may take builds
+//! and substitutions of their own, then for a slot of a builder. It never changes the state of its
+//! node: the outputs stay valid.
 //!
 //! [`Options::check`]: crate::Options::check
 
@@ -168,7 +168,7 @@ impl Machine {
         missing.map(|(name, _)| name.clone()).collect()
     }
 
-    /// One more input of a derivation is valid, which may be what its check waits for.
+    /// Counts an input of a derivation that became valid, for a check that waits for it.
     pub(super) fn check_input_met(&mut self, id: NodeId) {
         let Some(check) = self.checks.open.get_mut(&id) else {
             return;
@@ -221,7 +221,8 @@ impl Machine {
         }
     }
 
-    /// Has a check tried again whose builder failed. False if there is none.
+    /// Retries a check after a failure of its builder. False if no check of this derivation is
+    /// open.
     pub(super) fn retry_check(&mut self, id: NodeId) -> bool {
         let is_open = self.checks.open.contains_key(&id);
         if is_open {

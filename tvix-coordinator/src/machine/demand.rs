@@ -10,7 +10,7 @@ use crate::event::BuildEvent;
 use crate::options::BuildPolicy;
 use crate::report::FailureCause;
 
-/// That outputs of a derivation should become valid.
+/// A request for outputs of a derivation to become valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Want {
     pub(super) id: NodeId,
@@ -67,7 +67,7 @@ impl Machine {
         }));
     }
 
-    /// Hands down to the inputs what a waiting derivation has come to be.
+    /// Marks the inputs of a waiting derivation as needed or urgent, like the derivation itself.
     fn want_inputs(&mut self, id: NodeId) {
         let (needed, urgent) = (self.graph[id].needed, self.graph[id].urgent);
         if let Some(cause) = self.hopeless(id) {
@@ -86,8 +86,9 @@ impl Machine {
         }
     }
 
-    /// Why a derivation that evaluation waits for can never be built: what it needs should have
-    /// been yielded before, and while evaluation waits for it nothing else may come.
+    /// The reason why a derivation that evaluation waits for can never be built: an input is
+    /// missing that should have been yielded before, and nothing else is yielded while evaluation
+    /// waits.
     fn hopeless(&self, id: NodeId) -> Option<FailureCause> {
         if !self.graph[id].urgent {
             return None;
@@ -249,7 +250,7 @@ impl Machine {
         }
     }
 
-    /// Has a derivation wait until all its inputs are valid.
+    /// Makes a derivation wait until all its inputs are valid.
     pub(super) fn wait_for_inputs(&mut self, id: NodeId) {
         let node = &self.graph[id];
         // It may have been found twice that it has to be built.

@@ -1,4 +1,4 @@
-//! The end: of what nothing needs, of everything at once, and of the session.
+//! The ends: of work that nothing needs, of everything at once, and of the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::options::BuildPolicy;
 use crate::report::{FailureCause, Report, RootReport, Skipped, Status};
 
 impl Machine {
-    /// Evaluation has ended and everything is looked up, so what is needed is known: whatever
-    /// else was begun ends.
+    /// Cancels everything that is not needed. Evaluation has ended and all look-ups are done, so it
+    /// is known which derivations are needed.
     pub(super) fn prune(&mut self) {
         self.pruned = true;
         for id in self.graph.ids() {
@@ -23,8 +23,8 @@ impl Machine {
             if node.needed {
                 continue;
             }
-            // What was never looked up still has to be, should something that cannot be substituted
-            // after all need it.
+            // A node that was never looked up is kept: a derivation that cannot be substituted
+            // after all, or a check, may need it.
             let may_be_needed = self.substitutions.any() || self.options.check.is_some();
             if node.state == State::Idle && may_be_needed {
                 continue;
@@ -113,6 +113,12 @@ impl Machine {
         }
         self.finished = true;
         let report = Arc::new(self.report());
+        if let Some(message) = self.restarts(&report) {
+            self.emit(BuildEvent::Restarted { message });
+            let first_event = self.next_event;
+            self.actions.push_back(Action::Restart { first_event });
+            return false;
+        }
         self.emit(BuildEvent::Finished {
             report: report.clone(),
         });
@@ -140,8 +146,8 @@ impl Machine {
         }
     }
 
-    /// Nothing is under way, so whatever is needed and not there waits for something that will
-    /// never come: an input that was never yielded, or itself.
+    /// Fails derivations that are needed and not valid while nothing is under way: they wait for an
+    /// input that was never yielded, or for themselves.
     fn fail_what_is_stuck(&mut self) {
         let wanted = self
             .roots

@@ -1,10 +1,10 @@
 //! The graph of derivations: nodes, and edges from each to its inputs.
 //!
 //! It holds a million derivations and more, so nodes are small, edges are threaded through one
-//! array, and a derivation's body is let go as soon as its outputs are known. What a step touches
-//! is anywhere in memory: a node takes one line of the processor's cache, and its path, which is
-//! seldom needed, is kept apart. So is the path of the output `out` where that is the only one, as
-//! it mostly is: queries and dependents read it there, and need neither the node nor the derivation.
+//! array, and the body of a derivation is dropped as soon as its outputs are known. Each access may
+//! miss the processor's caches: a node takes one cache line, and its path, which is seldom needed,
+//! is kept apart. So is the path of the output `out` where it is the only one, as is usual: queries
+//! and dependents read it there, and need neither the node nor the derivation.
 
 use std::sync::Arc;
 
@@ -62,14 +62,14 @@ pub(super) enum State {
     Unneeded,
 }
 
-/// What is kept of a derivation.
+/// The part of a derivation that is kept.
 #[derive(Debug)]
 pub(super) enum Body {
     Unknown,
     Full(Arc<Derivation>),
-    /// Only where its outputs are: all that others still need.
+    /// The paths of its outputs only: dependents need no more.
     Outputs(Box<[(OutputName, Option<StorePath>)]>),
-    /// The same of one whose only output is `out`, which the graph keeps.
+    /// As `Outputs`, for a derivation with the only output `out`; its path is in the graph.
     Out,
 }
 
@@ -88,13 +88,13 @@ pub(super) struct Node {
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
     pub(super) only_out: bool,
-    /// Substituters do not have what is wanted of it.
+    /// No substituter has the wanted outputs.
     pub(super) refused: bool,
     /// It uses sources.
     pub(super) has_sources: bool,
-    /// What the scheduler knows of who can build it.
+    /// The class of builders that can build it, for the scheduler.
     pub(super) kind: Kind,
-    /// Estimated milliseconds from its start to the end of whatever is known to need it.
+    /// Estimated milliseconds from its start to the end of the longest known chain of dependents.
     pub(super) height: u32,
     first_edge: u32,
     edge_count: u32,
@@ -113,7 +113,7 @@ pub(super) struct Edge {
 pub(super) struct Graph {
     nodes: Vec<Node>,
     paths: Vec<StorePath>,
-    /// Of nodes whose only output is `out`, its path, once it is known.
+    /// For each node with the only output `out`, its path, once it is known.
     outs: Vec<Option<StorePath>>,
     out: OutputName,
     any_floating: bool,
@@ -277,12 +277,12 @@ impl Graph {
         }
     }
 
-    /// Whether there is any node whose output paths follow from a build.
+    /// Whether any node has output paths that follow from a build.
     pub(super) fn any_floating(&self) -> bool {
         self.any_floating
     }
 
-    /// Adds an input to a node, all of whose inputs are added one after the other.
+    /// Adds an input to a node. All inputs of a node are added in one sequence.
     pub(super) fn add_input(&mut self, dependent: NodeId, input: NodeId, outputs: OutputMask) {
         let edge = self.edges.len() as u32;
         let next_dependent = std::mem::replace(&mut self[input].first_dependent, edge);
@@ -397,7 +397,7 @@ pub(super) const fn bit(index: usize) -> OutputMask {
     1 << if index < 31 { index } else { 31 }
 }
 
-/// Folds a list of what holds for each output into a mask.
+/// Folds one flag for each output into a mask.
 pub(super) fn mask_of_all(holds: impl Iterator<Item = bool>) -> OutputMask {
     let mut mask = 0;
     let mut spoiled = 0;

@@ -20,7 +20,7 @@ pub(super) struct Imports {
 }
 
 impl Imports {
-    /// Those that wait, with what they wait for.
+    /// Open imports, with the outputs that they wait for.
     pub(super) fn wants(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.open.values().flatten().map(|(id, _)| *id)
     }

@@ -1,9 +1,11 @@
-//! What happens to the machine.
+//! Inputs: events that the machine is told of.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
@@ -11,7 +13,7 @@ use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::options::Decision;
 
-/// Something that happened, told to the machine.
+/// An event that the machine is told of.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Input {
@@ -30,7 +32,7 @@ pub enum Input {
     Import {
         /// The caller's name for it, new each time.
         import: ImportId,
-        /// What is needed.
+        /// The outputs that it needs.
         wanted: Vec<WantedOutputs>,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
@@ -40,8 +42,10 @@ pub enum Input {
     Source {
         /// The path it will have.
         path: StorePath,
+        /// Paths that it refers to. Sources among them are added before.
+        references: Vec<StorePath>,
     },
-    /// The evaluator found out what the user asked for.
+    /// The evaluator resolved something that the user asked for.
     Root(Root),
     /// The evaluator has something to tell.
     Diagnostic(Diagnostic),
@@ -76,7 +80,7 @@ pub enum Input {
     SubstituterQueried {
         /// Which question.
         probe: ProbeId,
-        /// What there is of each path, in order.
+        /// The answer for each path, in order.
         result: Result<Vec<Probed>, Trouble>,
     },
     /// Answers [`Action::FindRealisations`].
@@ -85,10 +89,8 @@ pub enum Input {
     RealisationsFound {
         /// Which question.
         probe: ProbeId,
-        /// For each output, in order, its path, if a substituter knows it and is believed.
-        paths: Vec<Option<StorePath>>,
-        /// What substituters said that is not believed.
-        refused: Vec<RefusedRealisation>,
+        /// The answer for each output, in order.
+        answers: Vec<FoundRealisation>,
     },
     /// Answers [`Action::Substitute`].
     ///
@@ -148,8 +150,18 @@ pub enum Input {
         build: BuildId,
         /// How it ended.
         result: BuildResult,
-        /// What it used, if it succeeded and the builder knows. A failure says so itself.
+        /// The resources of a successful build, if the builder measures them. A failure has its own
+        /// field for them.
         usage: Option<ResourceUsage>,
+    },
+    /// Answers [`Action::QueryInputs`].
+    ///
+    /// [`Action::QueryInputs`]: super::Action::QueryInputs
+    InputsQueried {
+        /// The build.
+        build: BuildId,
+        /// For each input, in order, whether it is valid.
+        result: Result<Vec<bool>, Trouble>,
     },
     /// Answers [`Action::StartCheck`].
     ///
@@ -186,36 +198,62 @@ pub enum Input {
     Cancel,
 }
 
-/// What a substituter has of a path.
+/// The answer of a substituter for a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probed {
-    /// It has it.
+    /// It has the path.
     Offered {
-        /// What the path refers to.
+        /// The references of the path.
         references: Vec<StorePath>,
     },
-    /// It does not have it.
+    /// It does not have the path.
     Absent,
-    /// What it has is not to be taken.
+    /// It has it, and it must not be used.
     Refused {
         /// Why.
         message: String,
     },
 }
 
-/// Realisations that a substituter has and that are not believed.
+/// The realisation that a substituter has of an output. Of several keys, the first with a usable
+/// realisation counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRealisation {
-    /// The substituter, as an index into those that the machine was given.
-    pub substituter: usize,
-    /// Why, and what to do about it.
-    pub message: String,
+pub enum FoundRealisation {
+    /// It has none.
+    Absent,
+    /// It has one.
+    Known {
+        /// The path of the output.
+        path: StorePath,
+        /// Inputs that it was built with, of which the store knows other paths.
+        conflicts: Vec<RealisationConflict>,
+    },
+    /// It has one that must not be used.
+    Refused {
+        /// The reason, and what to do about it.
+        message: String,
+    },
+    /// It could not be asked.
+    Failed(Trouble),
+}
+
+/// An input of a realisation that the store knows under another path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealisationConflict {
+    /// The realisation.
+    pub realisation: DrvOutput,
+    /// The input.
+    pub input: DrvOutput,
+    /// Its path according to the realisation.
+    pub claimed: StorePath,
+    /// Its path according to the store.
+    pub known: StorePath,
 }
 
 /// Trouble with a store, a substituter or a builder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
-    /// What, with its causes.
+    /// The error with its causes.
     pub message: String,
     /// Whether the same may well succeed later.
     pub retryable: bool,
@@ -233,11 +271,6 @@ pub enum CheckResult {
         /// The reason.
         message: String,
     },
-    /// Inputs that were valid when it was started are not valid any more.
-    InputsGone {
-        /// The inputs, and how the build failed.
-        message: String,
-    },
 }
 
 /// How a build ended.
@@ -253,9 +286,19 @@ pub enum BuildResult {
     Failed(BuildFailure),
     /// The builder is to blame.
     Trouble(Trouble),
-    /// Inputs that were valid when it was started are not valid any more.
-    InputsGone {
-        /// Which, and how the build failed.
-        message: String,
-    },
+}
+
+impl fmt::Display for RealisationConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            realisation,
+            input,
+            claimed,
+            known,
+        } = self;
+        write!(
+            f,
+            "that of '{realisation}' was made with '{claimed}' as '{input}', which is '{known}' here"
+        )
+    }
 }

@@ -1,7 +1,6 @@
 //! Batching of store look-ups.
 //!
-//! The first look-up goes out at once; what comes while it is under way goes out together when a
-//! place is free. So a slow store gets few large queries, and a fast one waits for nothing.
+//! The first look-up goes out at once. Those that come while it is under way go out together when a
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +15,7 @@ const BATCH: usize = 1024;
 /// Things that wait for a query before the evaluator should be made to wait.
 const BACKLOG: usize = 8 * BATCH;
 
-/// Something whose validity is to be found out.
+/// A subject of a query.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject {
     /// All outputs of a derivation.

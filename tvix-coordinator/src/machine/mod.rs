@@ -1,9 +1,9 @@
 //! The coordinator's logic as a state machine: no I/O, no clock, no task.
 //!
-//! Tell it what happened with [`Machine::handle`], then take what is to be done with
-//! [`Machine::poll_action`] until there is no more; [`Machine::poll_timeout`] says when to call
-//! again if nothing happens. The same inputs give the same actions. The driver of this crate runs
-//! it with tokio; another runtime, or a simulation, can run it as well.
+//! Tell it of each event with [`Machine::handle`], then take actions with [`Machine::poll_action`]
+//! until there are no more; [`Machine::poll_timeout`] says when to call again if nothing happens.
+//! The same inputs give the same actions. The driver of this crate runs the machine with tokio;
+//! another runtime, or a simulation, can run it as well.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,12 +22,12 @@
 //!
 //! # How a derivation gets built
 //!
-//! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something
-//! needs it, looked up (`lookup.rs`). If outputs that are wanted are not valid, it waits for its
-//! inputs (`demand.rs`), unless a substituter has them (`substitute/`), is resolved if it has to be (`resolve.rs`), queued (`schedule.rs`) and built
-//! (`builds.rs`). What became valid or failed spreads to dependents and imports (`settle.rs`).
-//! Whatever follows from one thing goes through a work list, never through recursion: a graph may
-//! be a chain of a million.
+//! It is interned as a node of the graph (`graph.rs`) and, if the policy says so or something needs
+//! it, looked up (`lookup.rs`). If wanted outputs are not valid and no substituter has them
+//! (`substitute/`), it waits for its inputs (`demand.rs`), is resolved if it has to be
+//! (`resolve.rs`), queued (`schedule.rs`) and built (`builds.rs`). Validity and failures spread to
+//! dependents and imports (`settle.rs`). Consequences go through a work list, never through
+//! recursion: a graph may be a chain of a million.
 
 mod action;
 mod builds;
@@ -45,6 +45,7 @@ mod schedule;
 mod settle;
 mod sources;
 mod substitute;
+mod vanished;
 mod yielded;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -62,7 +63,9 @@ use checks::Checks;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, CheckResult, Input, Probed, RefusedRealisation, Trouble};
+pub use input::{
+    BuildResult, CheckResult, FoundRealisation, Input, Probed, RealisationConflict, Trouble,
+};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -71,7 +74,7 @@ use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
 use crate::event::{BuildEvent, EVENT_VERSION, EventRecord};
-use crate::options::Options;
+use crate::options::{OnVanished, Options};
 use crate::report::{Counts, Failure};
 
 macro_rules! id {
@@ -116,7 +119,7 @@ enum Stop {
     Cancelled,
 }
 
-/// Something that follows from what happened and is still to be seen to.
+/// A pending consequence of an event.
 #[derive(Debug)]
 enum Work {
     Want(Want),
@@ -124,7 +127,7 @@ enum Work {
     Build(NodeId),
     /// All inputs are valid.
     Ready(NodeId),
-    /// What resolved to this may be valid with it.
+    /// Derivations that resolved to this one may be valid with it.
     Satisfy(NodeId),
     /// Something needs a path that is to be substituted.
     WantGoal {
@@ -133,11 +136,11 @@ enum Work {
     },
     /// A substituter has a path that something needs.
     Fetch(GoalId),
-    /// Whoever waits to hear of a path hears of it.
+    /// Substitutions that wait for a path go on.
     GoalSettled(GoalId),
-    /// So does the derivation whose output it is.
+    /// A derivation learns that one of its outputs is valid.
     OutputValid(GoalId),
-    /// A failure reaches whatever needs this.
+    /// A failure spreads to dependents and imports.
     Spread {
         id: NodeId,
         failure: FailureId,
@@ -156,18 +159,18 @@ pub struct Machine {
     substitutions: Substitutions,
     scheduler: Scheduler,
     builds: FxHashMap<BuildId, Build>,
-    /// Builds that have waited for another process, and for a slot now.
+    /// Builds that have waited for another process, and wait for a slot now.
     resumable: VecDeque<BuildId>,
     checks: Checks,
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
-    /// By which hash realisations of floating derivations are known, where the evaluator knows.
+    /// The hashes that name realisations of floating derivations, where the evaluator knows them.
     modulos: FxHashMap<NodeId, [u8; 32]>,
-    /// What caches say of floating derivations.
+    /// The realisations of floating derivations that caches have.
     realised: FxHashMap<NodeId, Realised>,
     roots: Vec<(Root, NodeId)>,
-    /// What failed, and which node it is of. `None` for what was tried again.
+    /// Failures, each with its node. `None` for failures that were retried.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
     errors: Vec<String>,
@@ -184,6 +187,8 @@ pub struct Machine {
     pruned: bool,
     stop: Option<Stop>,
     finished: bool,
+    /// Whether the session begins anew if inputs vanish.
+    may_restart: bool,
 }
 
 impl Machine {
@@ -191,6 +196,7 @@ impl Machine {
     /// this directory.
     pub fn new(dir: StoreDir, builders: Vec<BuilderProfile>, mut options: Options) -> Self {
         let estimates = std::mem::take(&mut options.estimates);
+        let may_restart = options.on_vanished == OnVanished::Restart;
         let scheduler = Scheduler::new(builders, options.max_jobs, estimates);
         Self {
             dir,
@@ -224,26 +230,29 @@ impl Machine {
             pruned: false,
             stop: None,
             finished: false,
+            may_restart,
         }
     }
 
-    /// Has outputs substituted that one of these has, which are asked in this order and shown
-    /// under these names. To be called before anything else.
+    /// Sets the substituters, in the order in which they are asked. Events name them so. To be
+    /// called before anything else.
     #[must_use]
     pub fn with_substituters(mut self, names: Vec<String>) -> Self {
         self.substitutions = Substitutions::new(names, self.options.max_substitutions);
         self
     }
 
-    /// Counts events on from that of another machine. To be called before anything else.
+    /// Makes this the machine of a session that began anew ([`Action::Restart`]): its events have numbers from
+    /// `first_event` on, and it does not restart again. To be called before anything else.
     #[must_use]
-    pub fn with_first_event(mut self, seq: u64) -> Self {
-        self.next_event = seq;
+    pub fn again(mut self, first_event: u64) -> Self {
+        self.next_event = first_event;
+        self.may_restart = false;
         self
     }
 
-    /// Takes note of something that happened `now`, as time since the session began. After
-    /// [`Action::Finish`] nothing matters any more.
+    /// Handles an event at the time `now`, as time since the session began. After
+    /// [`Action::Finish`] events have no effect.
     pub fn handle(&mut self, now: Duration, input: Input) {
         self.now = self.now.max(now);
         if self.finished {
@@ -256,7 +265,7 @@ impl Machine {
                 modulo,
             } => self.derivation_yielded(path, derivation, modulo),
             Input::Import { import, wanted } => self.import_requested(import, wanted),
-            Input::Source { path } => self.source_offered(&path),
+            Input::Source { path, references } => self.source_offered(&path, &references),
             Input::Root(root) => self.root_found(root),
             Input::Diagnostic(diagnostic) => self.emit(BuildEvent::Diagnostic { diagnostic }),
             Input::EvaluationFailed { message } => self.evaluation_failed(message),
@@ -268,11 +277,7 @@ impl Machine {
             Input::SubstituterQueried { probe, result } => {
                 self.substituter_queried(probe, result);
             }
-            Input::RealisationsFound {
-                probe,
-                paths,
-                refused,
-            } => self.realisations_found(probe, paths, refused),
+            Input::RealisationsFound { probe, answers } => self.realisations_found(probe, answers),
             Input::Substituted {
                 substitution,
                 result,
@@ -287,6 +292,7 @@ impl Machine {
                 result,
                 usage,
             } => self.build_ended(build, result, usage),
+            Input::InputsQueried { build, result } => self.inputs_queried(build, result),
             Input::CheckEnded { build, result } => self.check_ended(build, result),
             Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
             Input::FailureDecided { question, decision } => self.decided(question, decision),
@@ -301,7 +307,7 @@ impl Machine {
         }
     }
 
-    /// Whether an import of which the machine was told after the end is still answered.
+    /// Refuses an import that comes after the end.
     fn handle_late(&mut self, input: Input) {
         if let Input::Import { import, .. } = input {
             self.refuse_import(import);
@@ -373,7 +379,7 @@ impl Machine {
         self.evaluating && self.stop.is_none() && !self.look_ups.has_backlog()
     }
 
-    /// Whether [`Action::Finish`] was given out.
+    /// Whether [`Action::Finish`] or [`Action::Restart`] was given out.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
@@ -405,7 +411,7 @@ impl Machine {
         }
     }
 
-    /// What was put off until now.
+    /// Wakes work that was delayed until now.
     fn wake_due(&mut self) {
         while let Some(id) = self.scheduler.due(self.now) {
             if !self.retry_check(id) {

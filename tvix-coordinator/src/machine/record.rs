@@ -1,4 +1,4 @@
-//! What the store is to keep beside outputs: `.drv` files and realisations.
+//! Recording `.drv` files and realisations in the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,11 +42,11 @@ impl Recordings {
         self.realisations.extend(realisations);
     }
 
-    /// The next thing to record. One goes out at a time, so that order is kept, and so that what
-    /// comes meanwhile goes together.
+    /// The next recording. One is under way at a time, so that order is kept and later entries are
+    /// batched.
     ///
-    /// A `.drv` file refers to the sources of its derivation, so it and those after it wait until
-    /// it is `ready`: none of its sources is on its way.
+    /// A `.drv` file refers to the sources of its derivation. It waits until it is `ready`, that
+    /// is, none of its sources is on its way, and later ones wait behind it.
     pub(super) fn next(
         &mut self,
         now: Duration,
@@ -92,7 +92,7 @@ impl Recordings {
 }
 
 impl Machine {
-    /// Whatever reads these `.drv` files has them now.
+    /// Derivations that read these `.drv` files have them now.
     fn files_recorded(&mut self, derivations: &[(StorePath, Arc<Derivation>)]) {
         if self.stop.is_some() {
             return;

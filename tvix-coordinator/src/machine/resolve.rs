@@ -1,4 +1,4 @@
-//! Floating derivations: what they resolve to, and where their outputs turned out to be.
+//! Floating derivations: resolving them, and the paths that their outputs turned out to have.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::event::BuildEvent;
 use crate::report::FailureCause;
 
 impl Machine {
-    /// Replaces a derivation whose inputs are all built by one that names what was built. Others
-    /// may have resolved to the same one: it is built once.
+    /// Replaces a derivation by one that names the outputs of its inputs, all of which are built. Others may
+    /// have resolved to the same one: it is built once.
     pub(super) fn resolve(&mut self, id: NodeId) {
         let Some(derivation) = self.graph[id].derivation().cloned() else {
             return;
@@ -77,8 +77,8 @@ impl Machine {
         Ok((resolved, used))
     }
 
-    /// The derivation that the user knows a node by: a resolved one is known by what resolved to
-    /// it, and best by something that is needed.
+    /// The derivation that the user knows a node by. A resolved derivation is known by one that
+    /// resolved to it, preferably one that is needed.
     pub(super) fn known_path(&self, id: NodeId) -> &StorePath {
         let origins = self
             .delegates
@@ -89,7 +89,7 @@ impl Machine {
         self.graph.path(*needed.or(origins.first()).unwrap_or(&id))
     }
 
-    /// Outputs of a resolved derivation are valid: so are those of what resolved to it.
+    /// Makes the outputs of derivations valid that resolved to this one.
     pub(super) fn satisfy_delegates(&mut self, resolved: NodeId) {
         let valid = self.graph[resolved].valid;
         if valid != self.graph[resolved].all_outputs() || valid == 0 {
@@ -150,7 +150,7 @@ impl Machine {
         }
     }
 
-    /// Has the store remember where the outputs of a floating derivation are.
+    /// Records the output paths of a floating derivation in the store.
     pub(super) fn record_realisations(&mut self, id: NodeId, outputs: &[(OutputName, StorePath)]) {
         let mut realisations = Vec::new();
         for known_as in self.drv_outputs(id) {

@@ -1,8 +1,8 @@
-//! Which derivation is built next, and by whom.
+//! The order of builds, and the choice of builders.
 //!
-//! What a stalled evaluation needs comes first, then what is needed at all, then whatever has the
-//! longest way to go to the end of the graph as far as it is known, weighted by how long such
-//! builds took before.
+//! Derivations that a stalled evaluation needs come first, then other needed ones, then those with
+//! the longest path to the end of the graph as far as it is known, weighted by the durations of
+//! earlier builds.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use std::time::Duration;
 use bstr::BString;
 use nix_compat::derivation::Derivation;
 use rustc_hash::FxHashMap;
-use tvix_build_api::BuilderProfile;
+use tvix_build_api::{BuilderProfile, Requirements};
 
 use super::graph::{Graph, NodeId, State};
 use super::ready::ReadyQueue;
 
-/// What a derivation of which nothing is known is taken to last, in milliseconds.
+/// The estimate for a derivation without history, in milliseconds.
 const DEFAULT_ESTIMATE: u32 = 1000;
 
 /// Systems that are remembered. There are but a few.
 const SYSTEMS: usize = 8;
 
-/// Derivations for one system that ask for no feature, by number; `None` for any other. Kept with
-/// a derivation when it is new, so that nobody has to read its environment again.
+/// The number of the system of derivations that require no feature; `None` for any other. Kept with
+/// a new derivation, so that its environment is read once.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Kind(Option<NonZeroU8>);
 
@@ -39,7 +39,7 @@ struct Slots {
     running: usize,
 }
 
-/// What has been tried for a derivation.
+/// Earlier attempts to build a derivation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Attempts {
     pub(super) count: u32,
@@ -53,11 +53,11 @@ pub(super) struct Scheduler {
     builders: Vec<Slots>,
     max_jobs: usize,
     running: usize,
-    /// Ready derivations, by who can build them.
+    /// Ready derivations, by the builders that can build them.
     ready: Vec<(BuilderMask, ReadyQueue)>,
     delayed: BTreeMap<(Duration, NodeId), ()>,
     attempts: FxHashMap<NodeId, Attempts>,
-    /// Who can build what asks for no feature, by system.
+    /// The builders for derivations that require no feature, by system.
     by_system: Vec<(BString, BuilderMask)>,
     estimates: BTreeMap<String, Duration>,
     /// Nodes since heights were last computed.
@@ -111,7 +111,7 @@ impl Scheduler {
         Kind(number.and_then(NonZeroU8::new))
     }
 
-    /// Who can build `derivation`, less those that said they cannot.
+    /// The builders that can build `derivation`, except for those that refused it.
     pub(super) fn suitable(&self, id: NodeId, kind: Kind, derivation: &Derivation) -> BuilderMask {
         let unsuitable = self
             .attempts
@@ -124,7 +124,7 @@ impl Scheduler {
         can & !unsuitable
     }
 
-    /// What the builders lack for `derivation`.
+    /// The systems and features that builders lack for `derivation`, as a message.
     pub(super) fn why_unsuitable(&self, derivation: &Derivation) -> String {
         let reasons = self.builders.iter().map(|slots| {
             let lacks = slots.profile.unsupported(derivation);
@@ -138,13 +138,14 @@ impl Scheduler {
     }
 
     fn supporting(&self, derivation: &Derivation) -> BuilderMask {
+        let requirements = Requirements::of(derivation);
         let builders = self.builders.iter().take(64).enumerate();
         builders.fold(0, |mask, (index, slots)| {
-            mask | (u64::from(slots.profile.supports(derivation)) << index)
+            mask | (u64::from(slots.profile.meets(&requirements)) << index)
         })
     }
 
-    /// Has a ready derivation wait for a place. Calling it again when its priority grew is right.
+    /// Queues a ready derivation. It may be queued again when its priority grew.
     pub(super) fn push(&mut self, graph: &Graph, id: NodeId, suitable: BuilderMask) {
         let node = &graph[id];
         // Urgent before needed before anything else, and among equals by height.
@@ -160,12 +161,12 @@ impl Scheduler {
         }
     }
 
-    /// Has a derivation become ready again at a time.
+    /// Delays a derivation that is to become ready again.
     pub(super) fn delay(&mut self, id: NodeId, until: Duration) {
         self.delayed.insert((until, id), ());
     }
 
-    /// The derivations whose time has come.
+    /// The next derivation that is due.
     pub(super) fn due(&mut self, now: Duration) -> Option<NodeId> {
         let ((at, id), ()) = self.delayed.first_key_value()?;
         let (at, id) = (*at, *id);
@@ -189,7 +190,7 @@ impl Scheduler {
         !self.delayed.is_empty()
     }
 
-    /// The next derivation to build, and who builds it.
+    /// The next derivation to build, and its builder.
     pub(super) fn next(&mut self, graph: &Graph) -> Option<(NodeId, usize)> {
         if self.running >= self.max_jobs {
             return None;
@@ -287,7 +288,7 @@ impl Scheduler {
         })
     }
 
-    /// Takes note of a new derivation. Its inputs have at least its own way to go and theirs.
+    /// Adds a new derivation. The height of its inputs is at least its own plus theirs.
     ///
     /// Heights further down are computed anew when the graph has doubled and something waits for a
     /// builder, so that all that costs a constant for each derivation.
@@ -308,8 +309,8 @@ impl Scheduler {
         self.estimate(name.strip_suffix(".drv").unwrap_or(name))
     }
 
-    /// Computes how far it is from each pending derivation to the end, and orders the ready ones
-    /// anew. Inputs come before their dependents, so one pass from the back does.
+    /// Computes the heights of pending derivations, and orders the ready ones anew. Inputs come
+    /// before their dependents, so one backward pass is enough.
     pub(super) fn refresh_heights(&mut self, graph: &mut Graph) {
         self.fresh = 0;
         for id in graph.ids().rev() {

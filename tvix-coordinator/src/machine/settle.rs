@@ -1,4 +1,4 @@
-//! What becomes of dependents and imports when outputs become valid or derivations fail.
+//! Spreading validity and failures to dependents and imports.
 
 use super::graph::{FailureId, NodeId, OutputMask, State};
 use super::{Action, Machine, QuestionId, Stop, Work};
@@ -7,8 +7,8 @@ use crate::options::{Decision, OnFailure};
 use crate::report::{Failure, FailureCause};
 
 impl Machine {
-    /// More outputs of a derivation are valid. Dependents hear of it at the same moment, so that
-    /// none counts an input twice.
+    /// Marks more outputs of a derivation as valid. Dependents are counted in the same step, so
+    /// that none counts an input twice.
     pub(super) fn now_valid(&mut self, id: NodeId, outputs: OutputMask) {
         let node = &mut self.graph[id];
         let before = node.valid;
@@ -65,7 +65,7 @@ impl Machine {
         Some(&self.failures.get(failure.0 as usize)?.as_ref()?.1)
     }
 
-    /// Something that was asked for needs what failed.
+    /// A failed derivation turns out to be needed.
     pub(super) fn failure_needed(&mut self, failure: FailureId) {
         let Some(Some((id, entry))) = self.failures.get(failure.0 as usize) else {
             return;
@@ -106,7 +106,7 @@ impl Machine {
         self.stop(Stop::Failure);
     }
 
-    /// Whether what becomes of a failure is not decided yet.
+    /// Whether a decision about a failure is pending.
     pub(super) fn is_asked(&self, failure: FailureId) -> bool {
         self.questions.values().any(|asked| *asked == failure)
     }
@@ -138,7 +138,7 @@ impl Machine {
         }
     }
 
-    /// Forgets a failure that nothing has heard of yet.
+    /// Drops a failure that did not spread.
     fn retry(&mut self, id: NodeId, failure: FailureId) {
         self.failures[failure.0 as usize] = None;
         self.counts.failed -= 1;
@@ -153,7 +153,7 @@ impl Machine {
         self.work.push(Work::Build(id));
     }
 
-    /// A failure reaches whatever waits for this derivation.
+    /// Spreads a failure to everything that waits for this derivation.
     pub(super) fn spread_failure(&mut self, id: NodeId, failure: FailureId) {
         let origins = self.delegates.get(&id).cloned().unwrap_or_default();
         for origin in origins {

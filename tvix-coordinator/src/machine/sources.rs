@@ -30,6 +30,14 @@ pub(super) enum SourceState {
     Failed(String),
 }
 
+impl SourceState {
+    /// Whether it is not on its way into the store, so that paths that refer to it may be added, or never
+    /// can.
+    fn is_settled(&self) -> bool {
+        !matches!(self, Self::Looking | Self::Adding | Self::Awaited)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) path: StorePath,
@@ -37,6 +45,12 @@ pub(super) struct Source {
     /// Whether evaluation has its contents.
     pub(super) offered: bool,
     pub(super) attempts: u32,
+    /// Other sources that it refers to.
+    references: Vec<SourceId>,
+    /// Sources that are to be added once this one is settled.
+    referrers: Vec<SourceId>,
+    /// References that are on their way into the store, while it waits for them to be added.
+    unsettled: usize,
     /// Derivations that wait for it.
     pub(super) waiting: Vec<NodeId>,
 }
@@ -45,11 +59,11 @@ pub(super) struct Source {
 pub(super) struct Sources {
     sources: Vec<Source>,
     index: FxHashMap<StorePath, SourceId>,
-    /// Those that are to be added again later.
+    /// Sources to be added again later.
     delayed: BTreeMap<(Duration, SourceId), ()>,
     /// How many are being added.
     pub(super) adding: usize,
-    /// Those whose addition is to go out: all that are found missing at once go together.
+    /// Sources to add next: all that are found missing at the same time go together.
     to_add: Vec<StorePath>,
 }
 
@@ -64,6 +78,9 @@ impl Sources {
             state: SourceState::Unknown,
             offered: false,
             attempts: 0,
+            references: Vec::new(),
+            referrers: Vec::new(),
+            unsettled: 0,
             waiting: Vec::new(),
         });
         self.index.insert(path.clone(), id);
@@ -75,7 +92,7 @@ impl Sources {
         self.delayed.insert((until, id), ());
     }
 
-    /// The sources whose time has come.
+    /// The next source that is due.
     pub(super) fn due(&mut self, now: Duration) -> Option<SourceId> {
         let (at, id) = *self.delayed.first_key_value()?.0;
         (at <= now).then(|| {
@@ -88,33 +105,57 @@ impl Sources {
         self.delayed.first_key_value().map(|((at, _), ())| *at)
     }
 
-    /// Changes what is known of one.
+    /// Changes the state of a source. Sources that refer to it and waited for it are added once all
+    /// that they refer to is settled.
     pub(super) fn set(&mut self, id: SourceId, state: SourceState) {
         self[id].state = state;
+        if !self[id].state.is_settled() {
+            return;
+        }
+        for referrer in std::mem::take(&mut self[id].referrers) {
+            let source = &mut self[referrer];
+            source.unsettled -= 1;
+            if source.unsettled == 0 && source.state == SourceState::Adding {
+                let path = source.path.clone();
+                self.to_add.push(path);
+            }
+        }
     }
 
-    /// Has a source be added.
+    /// Takes note of the paths that a source refers to.
+    pub(super) fn set_references(&mut self, id: SourceId, references: &[StorePath]) {
+        let references = references.iter().filter_map(|path| self.find(path));
+        let references = references.filter(|reference| *reference != id);
+        self[id].references = references.collect();
+    }
+
+    /// Has a source added, after those that it refers to.
     pub(super) fn add(&mut self, id: SourceId) {
         self.set(id, SourceState::Adding);
-        let path = self[id].path.clone();
         self.adding += 1;
-        self.to_add.push(path);
+        let references = self[id].references.clone();
+        let unsettled = references
+            .into_iter()
+            .filter(|reference| !self[*reference].state.is_settled());
+        let unsettled: Vec<SourceId> = unsettled.collect();
+        for reference in &unsettled {
+            self[*reference].referrers.push(id);
+        }
+        self[id].unsettled = unsettled.len();
+        if unsettled.is_empty() {
+            let path = self[id].path.clone();
+            self.to_add.push(path);
+        }
     }
 
-    /// The sources to add next.
+    /// The sources to add next, none of which refers to another of them.
     pub(super) fn next_to_add(&mut self) -> Option<Vec<StorePath>> {
         (!self.to_add.is_empty()).then(|| std::mem::take(&mut self.to_add))
     }
 
-    /// Whether it is not on its way into the store, so that what refers to it may be added, or
-    /// never can.
+    /// Whether a path is not a source that is on its way into the store.
     pub(super) fn is_settled(&self, path: &StorePath) -> bool {
-        self.find(path).is_none_or(|id| {
-            !matches!(
-                self[id].state,
-                SourceState::Looking | SourceState::Adding | SourceState::Awaited
-            )
-        })
+        self.find(path).is_none_or(|id| self[id].state.is_settled())
     }
 
     pub(super) fn is_idle(&self) -> bool {

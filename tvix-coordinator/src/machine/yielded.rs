@@ -1,4 +1,4 @@
-//! What evaluation yields.
+//! Derivations, sources, roots and errors that evaluation yields.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ impl Machine {
         if node.state == State::Unknown {
             node.state = State::Idle;
         }
-        // What wanted it before it was known could not tell which outputs there are.
+        // Before it was known, requests could not tell its outputs.
         let all = node.all_outputs();
         node.wanted &= all;
         self.graph.limit_dependents(id, all);
@@ -140,8 +140,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn source_offered(&mut self, path: &StorePath) {
+    pub(super) fn source_offered(&mut self, path: &StorePath, references: &[StorePath]) {
         let id = self.sources.intern(path);
+        self.sources.set_references(id, references);
         let source = &mut self.sources[id];
         source.offered = true;
         match source.state {

@@ -1,13 +1,18 @@
-//! The state machine against a simulated world: random graphs, event orders and faults.
+//! The state machine in a simulated world: random graphs, event orders and faults.
 //!
-//! Every run follows from its seed. `TVIX_SIM_SEED=<n>` replays one and prints what happens;
-//! `TVIX_SIM_SEEDS=<n>` runs that many instead of the usual ones.
+//! Every run is determined by its seed. `TVIX_SIM_SEED=<n>` replays one and prints its events;
+//! `TVIX_SIM_SEEDS=<n>` sets the number of seeds.
 //!
-//! What must hold in each (checked in `world.rs`): nothing is built twice, nothing before its
-//! inputs are valid, no builder gets more than it wants; every import is answered once and with
-//! valid paths, the ones of these outputs; a failure stops just what needs it; and when nothing is under way any more, the
-//! session is over, with everything there that can be. With checks, each root
-//! that is valid is rebuilt once, when its outputs and its inputs are valid, and reported (`world/checks.rs`).
+//! Invariants (checked in `world.rs`):
+//!
+//! - Nothing is built twice, and nothing before its inputs are valid.
+//! - No builder receives more builds than its limit.
+//! - Every import is answered once, with valid paths of the requested outputs.
+//! - A failure stops exactly the derivations that depend on it.
+//! - When nothing is in progress any more, the session has ended, and everything that can be built
+//!   exists.
+//! - With checks, each valid root is rebuilt once, when its outputs and its inputs are valid, and
+//!   reported (`world/checks.rs`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +27,7 @@ use plan::Plan;
 use random::Random;
 use world::World;
 
-/// What a run had in it, to see that the simulation reaches what it is for.
+/// The situations that occurred in a run, to verify the coverage of the simulation.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     builds: u64,
@@ -45,6 +50,10 @@ pub struct Tally {
     checks: u64,
     check_problems: u64,
     skipped_checks: u64,
+    searches: u64,
+    source_references: u64,
+    restarts: u64,
+    vanished: u64,
 }
 
 impl Tally {
@@ -69,6 +78,10 @@ impl Tally {
         self.checks += other.checks;
         self.check_problems += other.check_problems;
         self.skipped_checks += other.skipped_checks;
+        self.searches += other.searches;
+        self.source_references += other.source_references;
+        self.restarts += other.restarts;
+        self.vanished += other.vanished;
     }
 }
 
@@ -123,7 +136,7 @@ fn ten_thousand_worlds() {
         "failing seeds (replay with TVIX_SIM_SEED): {failed:?}"
     );
     println!("{seeds} worlds: {total:?}");
-    // A simulation that never meets what it is for proves nothing.
+    // A simulation that never reaches a situation does not test it.
     if seeds >= 1000 {
         let Tally {
             failures,
@@ -148,6 +161,10 @@ fn ten_thousand_worlds() {
             checks,
             check_problems,
             skipped_checks,
+            searches,
+            source_references,
+            restarts,
+            vanished,
             ..
         } = total;
         for (what, count) in [
@@ -168,6 +185,10 @@ fn ten_thousand_worlds() {
             ("waits for locks", waits),
             ("builds that went on", resumed),
             ("checks", checks),
+            ("restarts", restarts),
+            ("vanished inputs", vanished),
+            ("searches at a further substituter", searches),
+            ("sources that refer to others", source_references),
             ("checks with a problem", check_problems),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");

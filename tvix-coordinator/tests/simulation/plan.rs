@@ -1,4 +1,4 @@
-//! What a world is made of: a graph, an evaluation, fates of builds, options.
+//! The plan of a world: a graph, an evaluation, the results of builds, options.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,73 +9,79 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
-use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, Options, RetryPolicy};
+use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, OnVanished, Options, RetryPolicy};
 
 use crate::random::Random;
 
-/// What becomes of the builds of a derivation.
+/// The result of the builds of a derivation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Builds,
     Fails,
-    /// The builder itself fails so many times before it builds.
+    /// The builder returns this number of errors before it builds.
     Troubled(u32),
 }
 
-/// A step of the evaluation. Steps of one thread come in order.
+/// A step of the evaluation. Steps of one thread are sequential.
 #[derive(Debug, Clone)]
 pub enum Step {
     Derivation(usize),
     Source(usize),
-    /// The thread goes on once these are built.
+    /// The thread continues once these outputs are built.
     Import(Vec<(usize, Vec<String>)>),
     Root(usize, Vec<String>),
     Fail,
 }
 
-/// A substituter: paths, and what it says that they refer to.
-#[derive(Debug, Default)]
+/// A substituter: its paths, with the references that it reports.
+#[derive(Debug, Clone, Default)]
 pub struct Substituter {
     pub has: BTreeMap<StorePath, Vec<StorePath>>,
-    /// Per cent of what it is asked that goes wrong.
+    /// Percentage of queries that fail.
     pub trouble: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     pub dir: StoreDir,
     pub derivations: Vec<Instantiated>,
-    /// For each derivation its inputs, with the outputs used.
+    /// For each derivation, its inputs with the used outputs.
     pub inputs: Vec<Vec<(usize, String)>>,
     pub input_sources: Vec<Vec<usize>>,
-    /// For each derivation those whose `.drv` files it reads.
+    /// For each derivation, the derivations with `.drv` files that it reads.
     pub reads: Vec<Vec<usize>>,
-    /// Derivations of one class differ in inputs alone, and resolve to the same.
+    /// Derivations of one class differ only in their inputs, and resolve to the same derivation.
     pub classes: Vec<usize>,
-    /// What becomes of builds, by class.
+    /// The results of builds, by class.
     pub fates: Vec<Fate>,
-    /// For floating derivations, which of a few contents they make, by class.
+    /// For floating derivations, one of a few contents, by class.
     pub contents: Vec<u8>,
     pub sources: Vec<StorePath>,
+    /// For each source, the sources that it refers to, which have lower numbers.
+    pub source_references: Vec<Vec<usize>>,
     /// Paths that are in the store from the start.
     pub present: BTreeSet<StorePath>,
-    /// What may be fetched in place of being built.
+    /// The substituters.
     pub substituters: Vec<Substituter>,
-    /// By which hash realisations of floating derivations are known.
+    /// The hashes that identify realisations of floating derivations.
     pub modulos: BTreeMap<StorePath, [u8; 32]>,
-    /// What substituters say of floating outputs.
+    /// The realisations that substituters report.
     pub offered_realisations: BTreeMap<DrvOutput, StorePath>,
-    /// Substituters say nonsense of what paths refer to.
+    /// The substituters that report each of them.
+    pub realised_at: BTreeMap<DrvOutput, BTreeSet<usize>>,
+    /// Substituters report wrong references.
     pub lies: bool,
     /// Attributes under evaluation.
     pub threads: Vec<Vec<Step>>,
     pub builders: Vec<BuilderProfile>,
     pub options: Options,
-    /// Per cent of the store's answers that are trouble.
+    /// Percentage of store operations that fail.
     pub store_trouble: u64,
-    /// Per cent of the builds whose locks another process has.
+    /// Percentage of builds with locks held by another process.
     pub locked: u64,
     pub fatal_store_trouble: bool,
+    /// Per cent of the failed builds of which an input vanished.
+    pub vanishing: u64,
     pub duplicate_answers: bool,
     pub cancel_after: Option<usize>,
 }
@@ -100,6 +106,12 @@ impl Plan {
                 )
             })
             .collect();
+        let mut references = Vec::new();
+        for source in 0..source_count {
+            let mut of_source: Vec<usize> = (0..source).collect();
+            of_source.retain(|_| random.percent(40));
+            references.push(of_source);
+        }
         let mut plan = Self {
             dir: dir.clone(),
             derivations: Vec::new(),
@@ -110,10 +122,12 @@ impl Plan {
             fates: Vec::new(),
             contents: Vec::new(),
             sources,
+            source_references: references,
             present: BTreeSet::new(),
             substituters: Vec::new(),
             modulos: BTreeMap::new(),
             offered_realisations: BTreeMap::new(),
+            realised_at: BTreeMap::new(),
             lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
@@ -121,6 +135,7 @@ impl Plan {
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
             locked: [0, 0, 10, 50, 100][random.below(5)],
             fatal_store_trouble: random.percent(3),
+            vanishing: [0, 0, 50][random.below(3)],
             duplicate_answers: random.percent(30),
             cancel_after: random.percent(10).then(|| random.below(200)),
         };
@@ -170,7 +185,7 @@ impl Plan {
         let mut inputs: Vec<(usize, String)> = Vec::new();
         let fan_in = random.below(4).min(index);
         for _ in 0..fan_in {
-            // Mostly near ones, so that graphs are deep as well as wide.
+            // Mostly near inputs, so that graphs are deep as well as wide.
             let reach = if random.percent(60) {
                 index.min(4)
             } else {
@@ -235,8 +250,8 @@ impl Plan {
         index
     }
 
-    /// Two floating derivations that make the same, and two users of one each that therefore
-    /// resolve to the same.
+    /// Two floating derivations with the same output, and one dependent of each; the dependents
+    /// resolve to the same derivation.
     fn twins(&mut self, random: &mut Random) {
         let floating = random.percent(50);
         let mut users: Vec<usize> = Vec::new();
@@ -315,7 +330,7 @@ impl Plan {
                         references.push(path.clone());
                     }
                     if random.percent(10) {
-                        // Known to the substituter alone, which may have forgotten it.
+                        // Known only to the substituter, which may have lost the path.
                         let text = format!("extra-{number}-{index}-{name}");
                         let extra = StorePath::new([index as u8 + 100; 20], text.parse().unwrap());
                         if random.percent(80) {
@@ -338,8 +353,8 @@ impl Plan {
         }
     }
 
-    /// Tells the machine by which hashes floating derivations are known, and substituters what others
-    /// have made of some. Of some of these only a part is known, or the path is gone.
+    /// Tells the machine the hashes of floating derivations, and substituters the realisations of
+    /// some of them. Some realisations are incomplete, or their path is gone.
     fn realise(&mut self, random: &mut Random) {
         let made = self.derivations.iter();
         let hashes: BTreeMap<_, _> = made.map(|made| (made.path.clone(), made.modulo)).collect();
@@ -370,29 +385,33 @@ impl Plan {
                     let has = &mut self.substituters[at].has;
                     has.insert(path.clone(), references);
                 }
-                // It may have come from somewhere else before.
+                // The path may have been fetched from somewhere else before.
                 if random.percent(10) {
                     self.present.insert(path.clone());
                 }
                 let output = output.clone();
                 let id = DrvOutput::by_hash(drv_hash, output);
+                let mut places: BTreeSet<usize> = (0..self.substituters.len()).collect();
+                places.retain(|_| random.percent(60));
+                places.insert(random.below(self.substituters.len()));
+                self.realised_at.insert(id.clone(), places);
                 self.offered_realisations.insert(id, path);
             }
         }
     }
 
-    /// Whether substituters say that this is a floating output.
+    /// Whether substituters report this path as a floating output.
     pub fn is_offered(&self, path: &StorePath) -> bool {
         self.offered_realisations.values().any(|it| it == path)
     }
 
-    /// By which name a realisation of an output is known.
+    /// The key of an output's realisation.
     pub fn drv_output(&self, drv_path: &StorePath, output: &OutputName) -> Option<DrvOutput> {
         let drv_hash = *self.modulos.get(drv_path)?;
         Some(DrvOutput::by_hash(drv_hash, output.clone()))
     }
 
-    /// What substituters say of an output, which the hash of its derivation names or the path.
+    /// The path of an output that substituters report, by either key.
     pub fn offered(&self, id: &DrvOutput) -> Option<&StorePath> {
         match &id.drv {
             DrvKey::HashModulo(_) => self.offered_realisations.get(id),
@@ -403,7 +422,18 @@ impl Plan {
         }
     }
 
-    /// Whether substituters say of all outputs of a floating derivation where they are.
+    /// The path that a substituter reports for an output.
+    pub fn offered_by(&self, substituter: usize, id: &DrvOutput) -> Option<&StorePath> {
+        let id = match &id.drv {
+            DrvKey::HashModulo(_) => id.clone(),
+            DrvKey::Path(path) => self.drv_output(path, &id.output)?,
+        };
+        let places = self.realised_at.get(&id)?;
+        let path = self.offered_realisations.get(&id)?;
+        places.contains(&substituter).then_some(path)
+    }
+
+    /// Whether substituters report the realisations of all outputs of a floating derivation.
     pub fn is_realised(&self, index: usize) -> bool {
         let made = &self.derivations[index];
         let Some(&drv_hash) = self.modulos.get(&made.path) else {
@@ -440,7 +470,8 @@ impl Plan {
         let import_percent = [0, 0, 5, 15][random.below(4)];
         let mut yielded = vec![BTreeSet::new(); threads];
         let mut steps: Vec<Vec<Step>> = vec![Vec::new(); threads];
-        // Each attribute instantiates what it needs itself, so some are yielded twice.
+        // Each attribute instantiates everything that it needs, so some derivations are yielded
+        // twice.
         for thread in 0..threads {
             let mut missing_sources: BTreeSet<usize> = (0..self.sources.len()).collect();
             for index in 0..self.derivations.len() {
@@ -449,9 +480,9 @@ impl Plan {
                     continue;
                 }
                 for needed in self.instantiated(index) {
-                    for source in &self.input_sources[needed] {
-                        if missing_sources.remove(source) {
-                            steps[thread].push(Step::Source(*source));
+                    for source in self.with_references(&self.input_sources[needed]) {
+                        if missing_sources.remove(&source) {
+                            steps[thread].push(Step::Source(source));
                         }
                     }
                     if yielded[thread].insert(needed) {
@@ -486,14 +517,26 @@ impl Plan {
         self.threads = steps;
     }
 
-    /// A derivation and all that it needs, inputs first.
+    /// A derivation and its input closure, inputs first.
     pub fn closure(&self, index: usize) -> BTreeSet<usize> {
         self.reachable(index, |_| &[])
     }
 
-    /// A derivation and all that is instantiated before it.
+    /// A derivation and all derivations that are instantiated before it.
     fn instantiated(&self, index: usize) -> BTreeSet<usize> {
         self.reachable(index, |index| &self.reads[index])
+    }
+
+    /// Sources and all that they refer to, which come first.
+    fn with_references(&self, sources: &[usize]) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut open = sources.to_vec();
+        while let Some(source) = open.pop() {
+            if all.insert(source) {
+                open.extend(&self.source_references[source]);
+            }
+        }
+        all
     }
 
     fn reachable<'p>(
@@ -538,6 +581,10 @@ impl Plan {
                 ..RetryPolicy::default()
             },
             ..std::mem::take(&mut self.options)
+        };
+        self.options.on_vanished = match random.percent(80) {
+            true => OnVanished::Restart,
+            false => OnVanished::Fail,
         };
         self.options.check = random.percent(30).then(CheckOptions::default);
     }

@@ -1,4 +1,4 @@
-//! SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+//! SplitMix64 (Steele, Lea, Flood 2014): small, and the same on all platforms.
 
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -21,7 +21,7 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    /// True in `percent` of a hundred cases.
+    /// True with a probability of `percent` per cent.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }

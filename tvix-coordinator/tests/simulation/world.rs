@@ -1,9 +1,10 @@
-//! A simulated evaluator, store and builders, and what must hold of the machine among them.
+//! A simulated evaluator, store and builders, and the invariants of the machine.
 
 mod builds;
 mod checks;
 mod end;
 mod substituters;
+mod vanished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::machine::{
     Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
-    RefusedRealisation, StartBuild, SubstitutionId, Trouble,
+    StartBuild, SubstitutionId, Trouble,
 };
 use tvix_coordinator::{BuildEvent, CheckProblem, Decision, OnFailure, Report};
 use tvix_eval_api::{Root, WantedOutputs};
@@ -22,12 +23,12 @@ use crate::Tally;
 use crate::plan::{Fate, Plan, Step};
 use crate::random::Random;
 
-/// More steps than any plan can need: who takes longer does not finish.
+/// More steps than any plan needs: a longer run does not terminate.
 const MOST_STEPS: usize = 50_000;
-/// Fewer than the tries that the options allow.
+/// Fewer than the number of attempts in the options.
 const MOST_TROUBLES: u32 = 3;
 
-/// Something under way, to be answered at some point.
+/// An operation in progress that has yet to be answered.
 #[derive(Debug, Clone)]
 enum Pending {
     Paths(BatchId, Vec<StorePath>),
@@ -35,12 +36,13 @@ enum Pending {
     Source(StorePath),
     Record(BatchId),
     Build(StartBuild),
-    /// A build that finds that another process has its lock, and what becomes of it then.
+    /// A build that waits for a lock of another process, and its result.
     Held(StartBuild),
     Released(StartBuild),
     Push(BuildId),
+    Inputs(BuildId, Vec<StorePath>),
     Probe(ProbeId, usize, Vec<StorePath>),
-    Find(ProbeId, Vec<OutputKeys>),
+    Find(ProbeId, Option<usize>, Vec<OutputKeys>),
     Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
 }
@@ -70,35 +72,36 @@ pub struct World {
     evaluation_failed: bool,
     stop_decided: bool,
     mended_twin: bool,
-    /// What is needed for something that was asked for so far.
+    /// The derivations that the requests so far need.
     needed: BTreeSet<usize>,
     roots: Vec<Root>,
     open_imports: BTreeMap<ImportId, Vec<WantedOutputs>>,
     imports: u64,
-    /// Resolved derivations that are being built or were, by path.
+    /// Resolved derivations that are being or have been built, by path.
     building: BTreeMap<StorePath, BuildId>,
     built: BTreeSet<StorePath>,
     running: BTreeMap<BuildId, StartBuild>,
-    /// Builds that wait for another process or for a slot, and have none.
+    /// Builds without a slot that wait for another process or for a slot.
     waiting: BTreeMap<BuildId, StartBuild>,
-    /// Of those, the ones that could go on.
+    /// Of those, the builds that could continue.
     ready: BTreeSet<BuildId>,
-    /// Builds that streamed, with what is to be pushed.
     checking: checks::Checking,
     substituting: substituters::Substituting,
+    /// Builds that have streamed outputs, with the outputs to push.
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
-    /// Builds of which an event told that they started and not yet that they ended.
+    /// Builds with an event for their start but not for their end.
     open_builds: BTreeSet<u64>,
-    /// The same of those that wait.
+    /// The same for waiting builds.
     open_waits: BTreeSet<u64>,
     troubles: BTreeMap<String, u32>,
     next_event: u64,
-    /// Substituters of which an event told that their realisations are refused.
+    /// Substituters with an event that their realisations are refused.
     refused: BTreeSet<String>,
-    /// The derivations that the machine was told of, in order, and how many are recorded.
+    /// The derivations that the machine was told of, in order, and the number of recorded ones.
     told: Vec<StorePath>,
     told_paths: BTreeSet<StorePath>,
+    told_sources: BTreeSet<StorePath>,
     recorded: usize,
     last_recording: Option<BatchId>,
     /// The `.drv` files that are being recorded.
@@ -106,6 +109,7 @@ pub struct World {
     resolved_to: BTreeSet<StorePath>,
     tally: Tally,
     report: Option<Report>,
+    vanishing: vanished::Vanishing,
 }
 
 impl World {
@@ -163,12 +167,14 @@ impl World {
             refused: BTreeSet::new(),
             told: Vec::new(),
             told_paths: BTreeSet::new(),
+            told_sources: BTreeSet::new(),
             recorded: 0,
             last_recording: None,
             recording: Vec::new(),
             resolved_to: BTreeSet::new(),
             tally: Tally::default(),
             report: None,
+            vanishing: vanished::Vanishing::default(),
             plan,
             random,
             verbose,
@@ -281,9 +287,12 @@ impl World {
                 });
             }
             Step::Source(source) => {
-                self.tell(Input::Source {
-                    path: self.plan.sources[source].clone(),
-                });
+                let references = self.plan.source_references[source].iter();
+                let references = references.map(|other| self.plan.sources[*other].clone());
+                let references = references.collect();
+                let path = self.plan.sources[source].clone();
+                self.told_sources.insert(path.clone());
+                self.tell(Input::Source { path, references });
             }
             Step::Import(wanted) => {
                 self.imports += 1;
@@ -329,7 +338,7 @@ impl World {
         self.needed.extend(self.plan.closure(index));
     }
 
-    /// Whether the store or a builder is in trouble this time.
+    /// Whether the store or a builder fails this time.
     fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
             return Some(Trouble {
@@ -398,27 +407,11 @@ impl World {
             Pending::Held(start) => self.wait_for_lock(start),
             Pending::Released(start) => self.lock_released(start),
             Pending::Push(build) => self.end_push(build),
+            Pending::Inputs(build, paths) => self.answer_inputs(build, paths),
             Pending::Probe(probe, substituter, paths) => {
                 self.answer_probe(probe, substituter, paths);
             }
-            Pending::Find(probe, outputs) => {
-                let paths = outputs
-                    .iter()
-                    .map(|output| output.ids().find_map(|id| self.plan.offered(&id).cloned()));
-                let paths: Vec<_> = paths.collect();
-                let substituters = 0..self.plan.substituters.len();
-                let refused = substituters.filter(|_| self.random.percent(10));
-                let refused = refused.map(|substituter| RefusedRealisation {
-                    substituter,
-                    message: "not signed".to_owned(),
-                });
-                let refused = refused.collect();
-                self.tell(Input::RealisationsFound {
-                    probe,
-                    paths,
-                    refused,
-                });
-            }
+            Pending::Find(probe, place, outputs) => self.answer_find(probe, place, outputs),
             Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
             Pending::Question(question, drv_path) => {
                 self.tally.questions += 1;
@@ -426,10 +419,10 @@ impl World {
                     0 => Decision::Stop,
                     1 => Decision::Retry,
                     2 if !self.stopped => {
-                        // Somebody mended it.
+                        // Simulates a repair.
                         let class = self.plan.classes[self.by_path[&drv_path]];
                         self.plan.fates[class] = Fate::Builds;
-                        // Its twin may have failed for good before.
+                        // Its twin may have failed permanently before.
                         self.mended_twin |=
                             self.plan.classes.iter().filter(|it| **it == class).count() > 1;
                         Decision::Retry
@@ -444,6 +437,24 @@ impl World {
 
     fn duplicate(&mut self) -> bool {
         self.plan.duplicate_answers && self.random.percent(20)
+    }
+
+    /// A source is added after those that it refers to.
+    fn expect_references(&mut self, path: &StorePath) {
+        let mut sources = self.plan.sources.iter();
+        let Some(source) = sources.position(|source| source == path) else {
+            return;
+        };
+        for other in &self.plan.source_references[source] {
+            let other = &self.plan.sources[*other];
+            self.tally.source_references += 1;
+            assert!(
+                self.valid.contains(other)
+                    || !self.told_sources.contains(other)
+                    || self.plan.fatal_store_trouble,
+                "{path} is added before {other}, which it refers to"
+            );
+        }
     }
 
     fn make_valid(&mut self, _derivation: &Derivation, outputs: &[(OutputName, StorePath)]) {
@@ -463,6 +474,7 @@ impl World {
                 self.pending.push(Pending::Realisations(batch, outputs));
             }
             Action::AddSources { paths } => {
+                paths.iter().for_each(|path| self.expect_references(path));
                 self.pending.extend(paths.into_iter().map(Pending::Source));
             }
             Action::Record { batch, recording } => {
@@ -474,15 +486,22 @@ impl World {
                 substituter,
                 paths,
             } => self.probe(probe, substituter, paths),
-            Action::FindRealisations { probe, outputs } => {
-                self.pending.push(Pending::Find(probe, outputs));
-            }
+            Action::FindRealisations {
+                probe,
+                substituter,
+                outputs,
+            } => self.find(probe, substituter, outputs),
             Action::Substitute {
                 substitution,
                 substituter,
                 path,
             } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
+            Action::QueryInputs { build, paths } => {
+                assert!(!paths.is_empty());
+                self.pending.push(Pending::Inputs(build, paths));
+            }
+            Action::Restart { first_event } => self.restart(first_event),
             Action::StartCheck { start, outputs } => self.start_check(start, &outputs),
             Action::ResumeBuild(build) => self.resume(build),
             Action::CancelBuild(build) => {
@@ -519,7 +538,7 @@ impl World {
                         assert_eq!(outputs.len(), wanted, "an import gets all that it wants");
                         for output in outputs {
                             assert!(
-                                self.valid.contains(&output.path),
+                                self.is_valid_or_vanished(&output.path),
                                 "{} is not valid",
                                 output.path
                             );
@@ -629,7 +648,7 @@ impl World {
             Recording::Realisations(realisations) => {
                 for realisation in realisations {
                     let path = realisation.out_path;
-                    assert!(self.valid.contains(&path), "{path} is not valid");
+                    assert!(self.is_valid_or_vanished(&path), "{path} is not valid");
                     if self.plan.is_offered(&path) {
                         let offered = self.plan.offered(&realisation.id);
                         assert_eq!(offered, Some(&path), "{}", realisation.id);

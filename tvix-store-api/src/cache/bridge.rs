@@ -1,4 +1,4 @@
-//! Decoders, which block, between streams, which do not.
+//! Runs blocking decoders on asynchronous streams.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +10,12 @@ use tvix_http::decode::{Coding, DecodeError, Limits, decode_all};
 
 use super::transport::{Body, TransportError};
 
-/// Bytes that are received before a thread is taken for them.
+/// Number of bytes that are received before a blocking thread is used.
 const SMALL: usize = 64 * 1024;
 const CHUNK: usize = 128 * 1024;
 const CHUNKS_IN_FLIGHT: usize = 8;
 
-/// Why decoding ended early.
+/// The reason that decoding ended early.
 pub(super) enum Failure {
     Transport(TransportError),
     Decode(DecodeError),
@@ -23,8 +23,8 @@ pub(super) enum Failure {
     Lost(tokio::task::JoinError),
 }
 
-/// The contents of `body`, to which `codings` were applied in this order. After an error nothing
-/// more comes.
+/// The contents of `body`, to which `codings` were applied in this order. The stream ends after an
+/// error.
 pub(super) fn decode(
     codings: Vec<Coding>,
     body: Body,
@@ -36,7 +36,7 @@ pub(super) fn decode(
     stream::once(start(codings, body, limits)).flatten().boxed()
 }
 
-/// An error of the transport on its way around the decoder, which knows of `io::Error` only.
+/// Passes an error of the transport around the decoder, which only supports `io::Error`.
 type Detour = Arc<Mutex<Option<TransportError>>>;
 
 async fn start(
@@ -73,13 +73,13 @@ async fn start(
                 Some(error) => Failure::Transport(error),
                 None => Failure::Decode(error),
             };
-            // Nobody wants to know if it fails.
+            // A dropped receiver does not need the error.
             let _ = sender.blocking_send(Err(error));
         }
     });
     let feeding = stream::once(async move {
         loop {
-            // What has ended must not be asked for more.
+            // A stream that has ended must not be polled again.
             let next = if whole { None } else { body.next().await };
             let message = match next {
                 Some(Ok(chunk)) => Piece::Chunk(chunk),
@@ -108,7 +108,8 @@ async fn start(
 
 enum Piece {
     Chunk(Bytes),
-    /// All has come. Without it, the transfer has failed or nobody is interested any more.
+    /// The transfer is complete. A channel that closes without this piece means that the transfer
+    /// failed or that the reader was dropped.
     End,
 }
 
@@ -147,7 +148,8 @@ fn run(
     let mut decoder = decode_all(codings, source, limits)?;
     let mut produced = 0;
     loop {
-        // Small contents take small buffers. One byte more lets the decoder see its limit.
+        // Small contents use small buffers. One extra byte lets the decoder detect that the limit
+        // is exceeded.
         let left = limits.output.map(|limit| limit.saturating_sub(produced));
         let room = left.map_or(CHUNK as u64, |left| left.saturating_add(1));
         let mut chunk = Vec::with_capacity(usize::try_from(room).unwrap_or(CHUNK).min(CHUNK));

@@ -9,10 +9,10 @@ use tvix_http::decode::{Coding, DecodeError, Limits, UnknownCoding, decode_all};
 
 const BUFFER: usize = 64 * 1024;
 
-/// Small files are decoded at once, for which no large dictionary is needed.
+/// Memory limit for decoding small files, in bytes; they need no large dictionary.
 const SMALL_MEMORY: u64 = 64 * 1024 * 1024;
 
-/// How contents with this compression are decoded; `None` is not at all.
+/// The decoder of a compression; `None` if there is no compression.
 pub(super) fn coding(compression: &Compression) -> Result<Option<Coding>, UnknownCoding> {
     match compression {
         Compression::None => Ok(None),
@@ -20,7 +20,7 @@ pub(super) fn coding(compression: &Compression) -> Result<Option<Coding>, Unknow
     }
 }
 
-/// Whether contents can be written with this compression.
+/// Whether this compression is supported for writing.
 pub(super) fn can_encode(compression: &Compression) -> bool {
     match coding(compression) {
         Ok(coding) => coding != Some(Coding::Lzip),
@@ -28,9 +28,9 @@ pub(super) fn can_encode(compression: &Compression) -> bool {
     }
 }
 
-/// Compresses what is written to it.
+/// Compresses the bytes that are written to it.
 pub(super) trait Encoder: Write + Send {
-    /// Writes what is left, and gives back where it went.
+    /// Writes the remaining bytes and releases the target.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
@@ -53,7 +53,7 @@ impl<W: Write + Send, F: FnOnce(W) -> io::Result<()> + Send> Encoder for Finish<
     }
 }
 
-/// An encoder into `target`, of `size` bytes if that is known.
+/// An encoder that writes to `target`. `size` is the size of the input in bytes, if it is known.
 pub(super) fn encoder<'a, W: Write + Send + 'a>(
     compression: &Compression,
     level: Option<u32>,
@@ -91,7 +91,7 @@ pub(super) fn encoder<'a, W: Write + Send + 'a>(
         Coding::Zstd => {
             let level = i32::try_from(level.unwrap_or(3)).unwrap_or(i32::MAX);
             let mut encoder = zstd::stream::write::Encoder::new(target, level)?;
-            // What is small takes small tables.
+            // Small inputs use small tables.
             encoder.set_pledged_src_size(size)?;
             Box::new(Finish(
                 encoder,
@@ -130,7 +130,7 @@ pub(super) fn decode_small(
     bytes: Bytes,
     limit: usize,
 ) -> Result<Bytes, DecodeError> {
-    // Without contents there is nothing that a coding was applied to.
+    // An empty body has no coding.
     if codings.is_empty() || bytes.is_empty() {
         return Ok(bytes);
     }
@@ -206,7 +206,7 @@ mod tests {
         for name in ["none", "identity"] {
             assert_eq!(coding(&name.into()), Ok(None), "{name}");
         }
-        // Nothing is what caches had before there was a choice.
+        // An empty name stands for the compression of caches from before there was a choice.
         assert_eq!(coding(&"".into()), Ok(Some(Coding::Bzip2)));
     }
 }

@@ -1,5 +1,5 @@
-//! Every case of the contract of [`Store`], to run against a back end: one call runs them all, so
-//! that a back end cannot forget one.
+//! The conformance suite of [`Store`]: tests a back end against every rule of the contract. One
+//! call runs all cases, so that none can be left out.
 //!
 //! ```
 //! use nix_compat::store_path::StoreDir;
@@ -34,19 +34,20 @@ use futures::future::{BoxFuture, FutureExt as _};
 
 use crate::Store;
 
-/// No case should take nearly as long: a back end that hangs is reported like one that fails.
+/// Time limit of a case. No case should take nearly as long: a back end that hangs is reported as
+/// failed.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// What a back end can do of what it need not be able to do.
+/// The optional capabilities of a back end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// It remembers realisations.
     pub realisations: bool,
-    /// It keeps what is only its own to know: when a path was registered, and whether it was built
-    /// there. Binary caches do not, as others take paths from them.
+    /// It keeps the fields that are meaningful only in one store: the registration time, and
+    /// whether the path was built there. Binary caches do not, because other stores copy from them.
     pub registration: bool,
-    /// It keeps files on this file system: [`Store::on_disk`] answers.
+    /// It keeps files on this file system: [`Store::on_disk`] returns paths.
     pub on_disk: bool,
 }
 
@@ -70,10 +71,10 @@ impl Capabilities {
     }
 }
 
-/// Runs every case, each on a store of its own from `factory`, one after the other.
+/// Runs all cases one by one, each on a store of its own from `factory`.
 ///
-/// A store need not be empty: every path that is used is a new one. A case that panics or takes
-/// two minutes has failed. It needs a tokio runtime with time enabled.
+/// A store need not be empty: all paths that are used are new. A case fails if it panics or takes
+/// two minutes. Needs a tokio runtime with time enabled.
 pub async fn run_all<S, F>(factory: impl Fn() -> F, capabilities: Capabilities) -> Report
 where
     S: Store + 'static,
@@ -86,7 +87,7 @@ where
             store,
             capabilities,
         };
-        // As a task of its own, so that its panic is its own, too.
+        // Runs as a separate task, so that a panic affects only this case.
         let running = tokio::spawn((case.run)(context));
         let abort = running.abort_handle();
         let result = match tokio::time::timeout(TIME_LIMIT, running).await {
@@ -105,35 +106,35 @@ where
     Report { outcomes }
 }
 
-/// The names of all cases, in the order in which they run.
+/// The names of all cases, in the order of execution.
 pub fn case_names() -> impl Iterator<Item = &'static str> {
     all_cases().map(|case| case.name)
 }
 
-/// How all cases ended.
+/// The results of all cases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// One for each case, in the order in which they ran.
+    /// One outcome for each case, in the order of execution.
     pub outcomes: Vec<Outcome>,
 }
 
-/// How a case ended.
+/// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,
-    /// What the back end did wrong; `None` if nothing.
+    /// The violation of the contract; `None` if the case passed.
     pub failure: Option<String>,
 }
 
 impl Report {
-    /// The cases that failed, and why.
+    /// The names of the failed cases, with the violations.
     pub fn failures(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let outcomes = self.outcomes.iter();
         outcomes.filter_map(|outcome| Some((outcome.case, outcome.failure.as_deref()?)))
     }
 
-    /// Panics with all failures if there is one.
+    /// Panics with all failures if there are any.
     ///
     /// # Panics
     ///
@@ -155,13 +156,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a case works with.
+/// The arguments of a case.
 struct Context {
     store: Arc<dyn Store>,
     capabilities: Capabilities,
 }
 
-/// What a back end did wrong.
+/// A violation of the contract.
 struct Failure(String);
 
 type CaseResult = Result<(), Failure>;

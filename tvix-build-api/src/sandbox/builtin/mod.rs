@@ -1,11 +1,11 @@
 //! Nix's built-in builders: `builtin:fetchurl`, `builtin:unpack-channel` and `builtin:buildenv`.
 //!
-//! They do what derivations ask for, and talk to servers, so they run where any builder runs: in a
-//! process of their own, in a sandbox, as nobody. There is no program to execute for that but the
-//! one that is running: it is mounted into the sandbox with the libraries that it has loaded, and
-//! started there under a name of its own, by which [`entry`] recognises it before `main` begins.
-//! A copy made by `fork` would not do: other threads may hold any lock at that moment, and neither
-//! a TLS library nor an allocator may be used after it.
+//! Built-in builders execute the instructions of derivations and talk to servers, so they are
+//! isolated like any builder: in a process of their own, in a sandbox, as an unprivileged user. The
+//! only executable available for that is the running program. It is mounted into the sandbox
+//! together with its loaded libraries, and started there under a special name, by which [`entry`]
+//! recognises it before `main` begins. A plain `fork` is not enough: at that moment other threads
+//! may hold any lock, so a child could use neither a TLS library nor an allocator.
 
 mod buildenv;
 mod entry;
@@ -22,17 +22,17 @@ use crate::translate::Translation;
 use task::Task;
 use tvix_sandbox::{Access, Isolation, Mount, SandboxSpec, Scratch};
 
-/// The builders that there are.
+/// The names of the built-in builders.
 const NAMES: [&str; 3] = [
     "builtin:fetchurl",
     "builtin:unpack-channel",
     "builtin:buildenv",
 ];
 
-/// Where certificate authorities are found in the sandbox.
+/// The location of the CA bundle in the sandbox.
 const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Variables that name a proxy, of which Nix's own fetcher takes notice.
+/// The proxy variables that Nix's fetcher supports.
 const PROXIES: [&str; 8] = [
     "http_proxy",
     "https_proxy",
@@ -44,33 +44,34 @@ const PROXIES: [&str; 8] = [
     "NO_PROXY",
 ];
 
-/// What of the host `builtin:fetchurl` is given.
+/// Files of the host for `builtin:fetchurl`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FetchFiles {
-    /// Whom TLS servers have to be vouched for by.
+    /// CA bundle used to verify TLS servers.
     pub ca: Option<PathBuf>,
     /// The user's passwords.
     pub netrc: Option<PathBuf>,
 }
 
-/// What runs in place of a builder program.
+/// A built-in builder, with the files to execute it.
 #[derive(Debug)]
 pub(super) struct Builtin {
     task: Task,
     /// The running program.
     program: PathBuf,
-    /// The libraries that it needs to run.
+    /// The shared libraries of the program.
     libraries: Vec<PathBuf>,
     environment: Vec<(&'static str, std::ffi::OsString)>,
     ca: Option<PathBuf>,
 }
 
 impl Builtin {
-    /// The built-in builder that `translation` asks for, if it asks for one.
+    /// The built-in builder of `translation`, if it names one.
     ///
     /// # Errors
     ///
-    /// A message if there is none of that name, or none can be run by this program.
+    /// A message if there is no builder of that name, or if this program cannot run built-in
+    /// builders.
     pub fn of(translation: &Translation, files: &FetchFiles) -> Result<Option<Self>, String> {
         let builder = translation.program.to_string();
         if !builder.starts_with("builtin:") {
@@ -105,8 +106,8 @@ impl Builtin {
         }))
     }
 
-    /// Those of the libraries that are in the store, as they would be if Nix made this program:
-    /// they come into the sandbox as inputs do.
+    /// The libraries that are in the store, as in a program that was built by Nix: they are mounted
+    /// into the sandbox like inputs.
     pub fn store_paths(&self, store: &Path) -> Vec<PathBuf> {
         let below = self.libraries.iter().filter_map(|library| {
             let rest = library.strip_prefix(store).ok()?;
@@ -115,7 +116,7 @@ impl Builtin {
         below.collect()
     }
 
-    /// Has `spec` run it. Blocks.
+    /// Makes `spec` run the built-in builder. Blocks.
     pub fn start(self, spec: &mut SandboxSpec, scratch: &Scratch, store: &Path) -> io::Result<()> {
         let (program, task) = match spec.isolation {
             Isolation::Sandbox => {
@@ -129,7 +130,7 @@ impl Builtin {
                 if let Some(ca) = self.ca.as_ref().filter(|_| !visible(Path::new(CA_FILE))) {
                     mounts.push(bind(&ca.canonicalize()?, Path::new(CA_FILE)));
                 }
-                // Before what is mounted on them, after what they are mounted on.
+                // Mounts are ordered: parents first.
                 spec.mounts.extend(mounts);
                 (program, PathBuf::from("/tmp").join(task::FILE))
             }
@@ -150,7 +151,8 @@ impl Builtin {
             Isolation::Sandbox => self.ca.map(|_| PathBuf::from(CA_FILE)),
             Isolation::None => self.ca,
         };
-        // Nothing of the derivation: what the dynamic linker would heed must not come from there.
+        // Without the derivation's environment, which could contain variables for the dynamic
+        // linker.
         spec.env = environment;
         spec.args = vec![entry::NAME.into(), task.into_os_string()];
         spec.program = program;
@@ -160,12 +162,12 @@ impl Builtin {
     }
 }
 
-/// Whether something is there in the sandbox already.
+/// Whether a mount of the sandbox covers the path.
 fn covers(mount: &Mount, path: &Path) -> bool {
     matches!(mount, Mount::Bind { target, .. } if path.starts_with(target))
 }
 
-/// Not in the build directory, which may be kept: there may be passwords in it.
+/// Outside the build directory, which may be kept: the task may contain passwords.
 fn write_private(scratch: &Scratch, task: &Task) -> io::Result<()> {
     let path = scratch.tmp_dir().join(task::FILE);
     let mut options = std::fs::OpenOptions::new();

@@ -1,4 +1,4 @@
-//! Beginning what takes a while: sources and builds, and builds that wait.
+//! Starting sources and builds, and builds that wait.
 
 use futures::FutureExt as _;
 use nix_compat::derivation::OutputName;
@@ -13,14 +13,12 @@ use crate::driver::tasks::{self, BuildParts};
 use crate::machine::{BuildId, Input, StartBuild, Trouble};
 
 impl Driver {
-    /// Adds what refers to nothing together, as far as it is small.
+    /// Adds sources without references together, as far as they are small.
     pub(super) fn add_sources(&mut self, paths: Vec<StorePath>) {
         let mut together = Vec::with_capacity(paths.len());
         for path in paths {
             match self.sources.get(&path) {
-                Some(offered) if offered.source.references.is_empty() => {
-                    together.push(offered.source.clone());
-                }
+                Some(source) if source.references.is_empty() => together.push(source.clone()),
                 _ => self.add_source(path),
             }
         }
@@ -32,14 +30,10 @@ impl Driver {
 
     pub(super) fn add_source(&mut self, path: StorePath) {
         let store = self.store.clone();
-        let offered = self.sources.get(&path).cloned();
-        let references = offered.iter().flat_map(|it| it.source.references.iter());
-        let references = references.filter(|reference| **reference != path);
-        let references = references.filter_map(|reference| self.sources.get(reference));
-        let references = references.cloned().collect();
+        let source = self.sources.get(&path).cloned();
         self.spawn(async move {
-            let result = match offered {
-                Some(offered) => sources::add_source(store, offered.source, references).await,
+            let result = match source {
+                Some(source) => sources::add_source(store, source).await,
                 None => {
                     let message = format!("the contents of '{path}' are gone (a bug)");
                     Err(Trouble {
@@ -53,9 +47,6 @@ impl Driver {
     }
 
     pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
-        if let Some(offered) = self.sources.get(&path) {
-            offered.tried.cancel();
-        }
         if result.is_ok() {
             self.sources.remove(&path);
         }
@@ -92,16 +83,13 @@ impl Driver {
         let cancel = CancellationToken::new();
         self.cancels.insert(build, cancel.clone());
         let options = &self.parts.options;
+        let mut request = BuildRequest::new(start.drv_path, start.derivation);
+        request.limits = options.limits;
+        request.cores = options.cores;
+        request.store = Some(self.store.uri().clone());
         let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
-            request: BuildRequest {
-                drv_path: start.drv_path,
-                derivation: start.derivation,
-                inputs: Vec::new(),
-                limits: options.limits,
-                cores: options.cores,
-                store: Some(self.store.uri().clone()),
-            },
+            request,
             context: BuildContext {
                 inputs: self.store.clone(),
                 log: self.log.tagged(build.0),

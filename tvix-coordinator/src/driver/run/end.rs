@@ -1,9 +1,9 @@
-//! The end of a session: what is still to be sent.
+//! The end of a session: the remaining answers and events.
 
 use super::{Done, Driver, next_done};
 
 impl Driver {
-    /// Answers the imports whose outputs are being located. The stream that asked may have ended.
+    /// Answers imports that wait for their outputs to be located. The asking stream may have ended.
     pub(super) async fn send_answers(&mut self) {
         let cancel = self.cancel.clone();
         while self.locating > 0 {
@@ -20,7 +20,7 @@ impl Driver {
         }
     }
 
-    /// Sends what is left for whoever still listens.
+    /// Sends the remaining events to the listener, if there is one.
     pub(super) async fn send_rest(&mut self) {
         while !self.outbox.is_empty() {
             self.outbox.send().await;

@@ -1,13 +1,14 @@
-//! Paths to be had from substituters: what is known of each, and what is to be asked and fetched.
+//! The state of each path that substituters are asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
-use crate::machine::{NodeId, ProbeId, SubstitutionId};
+use crate::machine::{NodeId, OutputKeys, ProbeId, SubstitutionId};
 
 /// Questions to one substituter at once.
 const PROBES: usize = 2;
@@ -57,14 +58,37 @@ pub(in crate::machine) struct Goal {
     pub wanted: bool,
     /// A stalled evaluation does.
     pub urgent: bool,
-    /// What it refers to, itself excepted, if a substituter has it.
+    /// Its references except for itself, if a substituter has it.
     pub references: Vec<StorePath>,
-    /// Counts how often it began to wait: who is told of what it waited for before must not count.
+    /// Counts how often it began to wait. Notices that belong to an earlier wait are ignored.
     pub epoch: u32,
     /// Those that wait for it, since their epoch.
     pub referrers: Vec<(GoalId, u32)>,
-    /// Derivations whose output it is, and which wait to hear of it.
+    /// Derivations that wait for this output.
     pub nodes: Vec<NodeId>,
+}
+
+/// A search for the outputs of a floating derivation.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub node: NodeId,
+    /// Its outputs, and the paths that were found so far.
+    pub outputs: Vec<(OutputKeys, Option<StorePath>)>,
+}
+
+impl Search {
+    /// The outputs that were not found yet.
+    fn open(&self) -> impl Iterator<Item = &OutputKeys> {
+        let open = self.outputs.iter().filter(|(_, path)| path.is_none());
+        open.map(|(output, _)| output)
+    }
+
+    /// All outputs with their paths, if all were found.
+    pub(super) fn complete(&self) -> Option<Vec<(OutputName, StorePath)>> {
+        let outputs = self.outputs.iter();
+        let known = outputs.map(|(output, path)| Some((output.output.clone(), path.clone()?)));
+        known.collect()
+    }
 }
 
 #[derive(Debug)]
@@ -79,13 +103,13 @@ struct Substituter {
     name: Arc<str>,
     to_ask: VecDeque<GoalId>,
     probes: usize,
-    /// Questions that went wrong one after the other.
+    /// Failed questions since the last answer.
     troubles: u32,
     /// Whether a realisation of it was refused before.
     refused: bool,
 }
 
-/// What is known of substituters and of what they have. Empty where there are none.
+/// Substituters and the paths that they are asked for. Empty without substituters.
 #[derive(Debug, Default)]
 pub(in crate::machine) struct Substitutions {
     substituters: Vec<Substituter>,
@@ -94,9 +118,9 @@ pub(in crate::machine) struct Substitutions {
     /// Which derivation makes a path.
     pub(super) outputs: FxHashMap<StorePath, NodeId>,
     probes: BTreeMap<ProbeId, (usize, Vec<GoalId>)>,
-    /// Floating derivations whose outputs are to be asked for.
-    to_realise: VecDeque<NodeId>,
-    realisation_probes: BTreeMap<ProbeId, Vec<NodeId>>,
+    /// Floating derivations to search for, by the place that is asked next.
+    searches: BTreeMap<usize, VecDeque<Search>>,
+    search_probes: BTreeMap<ProbeId, (usize, Vec<Search>)>,
     fetches: BTreeMap<SubstitutionId, Fetch>,
     queue: VecDeque<GoalId>,
     urgent_queue: VecDeque<GoalId>,
@@ -192,8 +216,8 @@ impl Substitutions {
         self.waiting = self.waiting + waits(state) - waits(before);
     }
 
-    /// Has the next substituter asked that answers, beginning with the goal's own. False if there
-    /// is none.
+    /// Asks the next substituter that is in use, from the current one of the goal on. False if
+    /// there is none.
     pub(super) fn ask(&mut self, id: GoalId) -> bool {
         let from = self[id].at;
         let mut rest = from..self.substituters.len();
@@ -247,12 +271,12 @@ impl Substitutions {
         Some((index, goals))
     }
 
-    /// Questions to a substituter that went wrong since it last answered.
+    /// Failed questions to a substituter since its last answer.
     pub(super) fn troubles(&self, substituter: usize) -> u32 {
         self.substituters[substituter].troubles
     }
 
-    /// Takes back what was to be asked of a substituter that is not asked any more.
+    /// Takes back the questions to a substituter that is not used any more.
     pub(super) fn given_up(&mut self, substituter: usize) -> Vec<GoalId> {
         let substituter = &mut self.substituters[substituter];
         match substituter.troubles < PATIENCE {
@@ -261,28 +285,46 @@ impl Substitutions {
         }
     }
 
-    /// Has substituters asked where the outputs of a floating derivation are.
-    pub(super) fn realise(&mut self, id: NodeId) {
-        self.to_realise.push_back(id);
+    /// Has the outputs of a floating derivation searched for, from `place` on: first in the store, which
+    /// has the number 0, then at the substituters in their order. Gives the search back if there is no
+    /// further place.
+    pub(super) fn search(&mut self, place: usize, search: Search) -> Option<Search> {
+        let mut rest = place..=self.substituters.len();
+        let in_use = |place: &usize| match place.checked_sub(1) {
+            None => true,
+            Some(substituter) => self.substituters[substituter].troubles < PATIENCE,
+        };
+        match rest.find(in_use) {
+            Some(place) => {
+                self.searches.entry(place).or_default().push_back(search);
+                None
+            }
+            None => Some(search),
+        }
     }
 
-    /// The next question about floating outputs that can go out.
-    pub(super) fn next_realisations(&mut self) -> Option<(ProbeId, Vec<NodeId>)> {
-        let full = self.realisation_probes.len() >= REALISATION_PROBES;
-        if full || self.to_realise.is_empty() {
+    /// The next question about floating outputs that can go out: the place, and the outputs.
+    pub(super) fn next_search(&mut self) -> Option<(ProbeId, usize, Vec<OutputKeys>)> {
+        if self.search_probes.len() >= REALISATION_PROBES {
             return None;
         }
-        let size = self.to_realise.len().min(BATCH);
-        let nodes: Vec<NodeId> = self.to_realise.drain(..size).collect();
+        let mut waiting = self.searches.first_entry()?;
+        let place = *waiting.key();
+        let size = waiting.get().len().min(BATCH);
+        let searches: Vec<Search> = waiting.get_mut().drain(..size).collect();
+        if waiting.get().is_empty() {
+            waiting.remove();
+        }
+        let outputs = searches.iter().flat_map(Search::open).cloned().collect();
         self.last_probe += 1;
         let probe = ProbeId(self.last_probe);
-        self.realisation_probes.insert(probe, nodes.clone());
-        Some((probe, nodes))
+        self.search_probes.insert(probe, (place, searches));
+        Some((probe, place, outputs))
     }
 
     /// Takes out a question about floating outputs that was answered.
-    pub(super) fn realisations_found(&mut self, id: ProbeId) -> Option<Vec<NodeId>> {
-        self.realisation_probes.remove(&id)
+    pub(super) fn searched(&mut self, id: ProbeId) -> Option<(usize, Vec<Search>)> {
+        self.search_probes.remove(&id)
     }
 
     /// Has a path fetched.
@@ -323,12 +365,12 @@ impl Substitutions {
         self.fetches.remove(&id)
     }
 
-    /// Whether it is still being found out what can be had.
+    /// Whether questions about available paths are under way.
     pub(in crate::machine) fn is_asking(&self) -> bool {
         let asks = |it: &Substituter| it.probes > 0 || !it.to_ask.is_empty();
         self.looking > 0
-            || !self.to_realise.is_empty()
-            || !self.realisation_probes.is_empty()
+            || !self.searches.is_empty()
+            || !self.search_probes.is_empty()
             || self.substituters.iter().any(asks)
     }
 
@@ -355,8 +397,8 @@ impl Substitutions {
         self.waiting > 0
     }
 
-    /// Nothing needs anything any more; whoever still does says so again. `asked_by` tells whether
-    /// a derivation still wants to know who has its outputs.
+    /// Forgets all wants; those that remain are repeated. `asked_by` tells whether a derivation
+    /// still waits for an answer about its outputs.
     pub(super) fn forget_wants(&mut self, asked_by: impl Fn(NodeId) -> bool) {
         for goal in &mut self.goals {
             (goal.wanted, goal.urgent) = (false, false);
@@ -381,15 +423,15 @@ impl Substitutions {
         self.urgent_queue.clear();
     }
 
-    /// Everything ends: nothing more is asked or fetched, and nobody waits for what is under way.
+    /// Drops all questions and fetches.
     pub(in crate::machine) fn clear(&mut self) {
         for substituter in &mut self.substituters {
             substituter.to_ask.clear();
             substituter.probes = 0;
         }
         self.probes.clear();
-        self.to_realise.clear();
-        self.realisation_probes.clear();
+        self.searches.clear();
+        self.search_probes.clear();
         self.fetches.clear();
         self.queue.clear();
         self.urgent_queue.clear();

@@ -1,14 +1,14 @@
 //! Outputs that substituters have.
 //!
-//! When outputs are missing in the store, substituters are asked for them, in order and many paths
-//! together, before anything else is done for it (`nodes.rs`). What one has is fetched once
-//! something needs it; until then it is known to be there, and is not built on the chance either.
-//! To fetch a path, all that it refers to must be valid: what is not is looked up in the store,
-//! asked for and fetched in the same way, level by level (`goals.rs` has the state of each path).
-//! What cannot be had so is built.
+//! When outputs are missing in the store, substituters are asked for them, in order and in batches,
+//! before anything else is done (`nodes.rs`). A path that one has is fetched once something needs
+//! it; until then it counts as available, and is not built eagerly either. To fetch a path, all its
+//! references must be valid: others are looked up in the store, asked for and fetched in the same
+//! way, level by level (`goals.rs` has the state of each path). Outputs that no substituter has are
+//! built.
 //!
-//! Substituters never make a session fail. One that is in trouble is passed over, and after a few
-//! times not asked any more; a path that cannot be fetched is asked of the next one.
+//! Substituters never make a session fail. A substituter that fails is passed over, and after a few
+//! failures not used any more; the next one is asked for a path that cannot be fetched.
 
 mod goals;
 mod nodes;
@@ -84,7 +84,7 @@ impl Machine {
         let answers = match result {
             Ok(answers) => answers,
             Err(trouble) => {
-                // Further questions that fail one after the other say the same.
+                // Further failures in a row have the same cause.
                 if self.substitutions.troubles(substituter) == 1 {
                     self.emit(BuildEvent::SubstituterFailed {
                         substituter: self.substitutions.name(substituter),
@@ -165,7 +165,7 @@ impl Machine {
         }
         match is_valid {
             true => self.goal_valid(id),
-            // Nobody wants to know any more.
+            // Nothing waits for the answer any more.
             false if !self.substitutions[id].wanted && self.substitutions[id].nodes.is_empty() => {
                 self.substitutions.set(id, GoalState::Idle);
             }
@@ -283,7 +283,7 @@ impl Machine {
         }
     }
 
-    /// A path is valid, whoever made it so.
+    /// A path is valid.
     pub(super) fn goal_valid(&mut self, id: GoalId) {
         if self.substitutions[id].state != GoalState::Valid {
             self.substitutions.set(id, GoalState::Valid);
@@ -292,7 +292,7 @@ impl Machine {
         }
     }
 
-    /// It is known of a path that it can be had, that it is valid, or that it cannot be had.
+    /// A path is known to be available, valid or unavailable.
     pub(super) fn goal_settled(&mut self, id: GoalId) {
         let state = self.substitutions[id].state;
         if matches!(state, GoalState::Valid | GoalState::Impossible) {

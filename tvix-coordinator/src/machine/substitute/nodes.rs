@@ -1,4 +1,4 @@
-//! Derivations whose outputs substituters may have.
+//! Derivations with outputs that may be substituted.
 
 use nix_compat::store_path::StorePath;
 
@@ -6,7 +6,7 @@ use super::goals::GoalState;
 use super::{GoalId, Machine, Work};
 use crate::machine::graph::{NodeId, OutputMask, State, bit};
 
-/// What outputs have whose bit is not theirs alone.
+/// The bit that outputs from the 32nd on share.
 const SHARED: OutputMask = bit(31);
 
 impl Machine {
@@ -67,7 +67,7 @@ impl Machine {
         if node.floating && self.drv_outputs(id).is_empty() {
             return false;
         }
-        // What a derivation wants built here (Nix manual, "Advanced attributes").
+        // Derivations that opt out (Nix manual, "Advanced attributes").
         let wants_build = |it: &nix_compat::derivation::Derivation| {
             it.env_var("allowSubstitutes")
                 .is_some_and(|it| it.is_empty())
@@ -152,7 +152,7 @@ impl Machine {
         }
     }
 
-    /// Substituters do not have what is wanted.
+    /// No substituter has the wanted outputs.
     pub(super) fn refuse(&mut self, id: NodeId) {
         self.graph[id].refused = true;
         self.graph[id].state = State::Present;
@@ -225,7 +225,7 @@ impl Machine {
         }
     }
 
-    /// Evaluation has ended: what nothing needs is not fetched.
+    /// Evaluation has ended: paths that nothing needs are not fetched.
     pub(in crate::machine) fn prune_substitutions(&mut self) {
         if !self.substitutions.any() {
             return;

@@ -1,19 +1,21 @@
 //! Floating outputs that others have built.
 //!
-//! Caches know them by the derivation, and what they lead to is a path as any other. Nix up to 2.34
-//! names it by the hash of the derivation as it was instantiated, or of what it resolved to, which has
-//! no inputs and needs nobody else to tell it; Nix since 2.35 by the path of the latter.
+//! Caches know them by the derivation; the path in a realisation is fetched like any other. Nix up
+//! to 2.34 names the derivation by its hash, either as instantiated or as resolved. A resolved one
+//! has no inputs, so that its hash can be computed here. Nix since 2.35 uses the path of the
+//! resolved derivation.
 
 use nix_compat::derivation::{Output, OutputName};
 use nix_compat::realisation::DrvKey;
 use nix_compat::store_path::StorePath;
 
+use super::goals::Search;
 use super::{Machine, NodeId, ProbeId};
 use crate::event::BuildEvent;
 use crate::machine::graph::{OutputMask, State, bit};
-use crate::machine::{Action, OutputKeys, RefusedRealisation, Work};
+use crate::machine::{Action, FoundRealisation, OutputKeys, Work};
 
-/// What caches say of the outputs of a floating derivation.
+/// The realisations of a floating derivation that caches have.
 #[derive(Debug)]
 pub(in crate::machine) enum Realised {
     /// They are asked.
@@ -26,8 +28,8 @@ impl Machine {
     /// The keys by which realisations of a floating derivation are known, the best first; none if
     /// nobody can know any.
     ///
-    /// The path of a derivation is one if it is resolved. Its hash may be known by what evaluated it
-    /// even if it is not.
+    /// The path of a derivation is a key if it is resolved. Its hash is one too if the evaluator
+    /// knows it.
     fn drv_keys(&self, id: NodeId) -> Vec<DrvKey> {
         let Some(derivation) = self.graph[id].derivation() else {
             return Vec::new();
@@ -69,7 +71,10 @@ impl Machine {
             Some(Realised::Asked) => false,
             None => {
                 self.realised.insert(id, Realised::Asked);
-                self.substitutions.realise(id);
+                let outputs = self.drv_outputs(id).into_iter();
+                let outputs = outputs.map(|output| (output, None)).collect();
+                // The store is always asked.
+                self.substitutions.search(0, Search { node: id, outputs });
                 false
             }
         }
@@ -89,64 +94,73 @@ impl Machine {
 
     /// The next question about floating outputs.
     pub(super) fn next_realisations(&mut self) -> Option<Action> {
-        loop {
-            let (probe, nodes) = self.substitutions.next_realisations()?;
-            let outputs: Vec<_> = nodes.iter().flat_map(|id| self.drv_outputs(*id)).collect();
-            if !outputs.is_empty() {
-                return Some(Action::FindRealisations { probe, outputs });
-            }
-            // Their derivations are gone: they were built meanwhile.
-            self.realisations_found(probe, Vec::new(), Vec::new());
-            self.do_work();
-        }
+        let (probe, place, outputs) = self.substitutions.next_search()?;
+        Some(Action::FindRealisations {
+            probe,
+            substituter: place.checked_sub(1),
+            outputs,
+        })
     }
 
     pub(in crate::machine) fn realisations_found(
         &mut self,
         probe: ProbeId,
-        paths: Vec<Option<StorePath>>,
-        refused: Vec<RefusedRealisation>,
+        answers: Vec<FoundRealisation>,
     ) {
-        let Some(nodes) = self.substitutions.realisations_found(probe) else {
+        let Some((place, searches)) = self.substitutions.searched(probe) else {
             return;
         };
         if self.stop.is_some() {
             return;
         }
-        for RefusedRealisation {
-            substituter,
-            message,
-        } in refused
-        {
-            // What is wrong with one is wrong with most: it is said once.
-            if self.substitutions.first_refusal(substituter) {
-                self.emit(BuildEvent::RealisationRefused {
-                    substituter: self.substitutions.name(substituter),
-                    message,
-                });
-            }
-        }
-        let mut paths = paths.into_iter();
-        for id in nodes {
-            // The same ones as when the question was asked, unless it was built since.
-            let outputs = self.drv_outputs(id);
-            let found: Vec<_> = paths.by_ref().take(outputs.len()).collect();
-            let outputs = outputs.into_iter().zip(found);
-            let known: Option<Vec<_>> = outputs
-                .map(|(output, path)| Some((output.output, path?)))
-                .collect();
-            match known {
-                Some(known) if known.len() == self.graph[id].output_count() => {
-                    self.realised.insert(id, Realised::Known(known));
-                    self.work.push(Work::Build(id));
+        let mut answers = answers.into_iter();
+        for mut search in searches {
+            for (_, found) in search.outputs.iter_mut().filter(|(_, it)| it.is_none()) {
+                match answers.next() {
+                    Some(FoundRealisation::Known { path, conflicts }) => match conflicts.first() {
+                        None => *found = Some(path),
+                        Some(conflict) => self.realisation_refused(place, conflict.to_string()),
+                    },
+                    Some(FoundRealisation::Refused { message }) => {
+                        self.realisation_refused(place, message);
+                    }
+                    // If it is in trouble, asking it for paths will tell.
+                    Some(FoundRealisation::Absent | FoundRealisation::Failed(_)) | None => {}
                 }
-                _ => {
-                    self.realised.remove(&id);
-                    if self.graph[id].state == State::Asking {
-                        self.refuse(id);
+            }
+            match search.complete() {
+                Some(known) => {
+                    self.realised.insert(search.node, Realised::Known(known));
+                    self.work.push(Work::Build(search.node));
+                }
+                None => {
+                    if let Some(search) = self.substitutions.search(place + 1, search) {
+                        self.not_realised(search.node);
                     }
                 }
             }
+        }
+    }
+
+    /// Not all outputs of a floating derivation are known anywhere.
+    fn not_realised(&mut self, id: NodeId) {
+        self.realised.remove(&id);
+        if self.graph[id].state == State::Asking {
+            self.refuse(id);
+        }
+    }
+
+    /// A realisation must not be used. Others of the same substituter are likely to have the same fault:
+    /// it is told once.
+    fn realisation_refused(&mut self, place: usize, message: String) {
+        let Some(substituter) = place.checked_sub(1) else {
+            return;
+        };
+        if self.substitutions.first_refusal(substituter) {
+            self.emit(BuildEvent::RealisationRefused {
+                substituter: self.substitutions.name(substituter),
+                message,
+            });
         }
     }
 

@@ -1,4 +1,4 @@
-//! Simulated builders: what they are asked to do is checked, what becomes of it is chance.
+//! Simulated builders: requests are checked, results are random.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::{Pending, World};
 use crate::plan::Fate;
 
 impl World {
-    /// Where the outputs of a build end up. Floating ones depend on name and contents alone.
+    /// The output paths of a build. Floating ones depend only on name and contents.
     pub(super) fn made(&self, start: &StartBuild) -> Vec<(OutputName, StorePath)> {
         let index = self.by_path[&start.drv_path];
         let derivation = &start.derivation;
@@ -42,6 +42,7 @@ impl World {
         }
         let index = self.by_path[&start.drv_path];
         let resolved = start.derivation.path(&self.plan.dir).unwrap();
+        self.vanishing.started = Some(start.clone());
         self.running.remove(&build);
         self.waiting.remove(&build);
         self.building.remove(&resolved);
@@ -96,6 +97,7 @@ impl World {
                 }
             }
         };
+        let result = self.maybe_vanishes(build, result);
         let again = result.clone();
         self.tell(Input::BuildEnded {
             build,
@@ -115,7 +117,7 @@ impl World {
         self.tally.pushes += 1;
         let (start, outputs) = self.streamed.remove(&build).unwrap();
         let class = self.plan.classes[self.by_path[&start.drv_path]];
-        // A failed push costs a build: troubles of both count together.
+        // A failed push counts as an attempt of the build: errors of both count together.
         let percent = self.plan.store_trouble;
         let result = self
             .trouble(format!("class {class}"), percent)
@@ -166,7 +168,7 @@ impl World {
         assert!(!all_there, "{name}: built although it is in the store");
         self.expect_inputs(&start);
         self.expect_slot(start.builder);
-        // On demand, only what is needed.
+        // With the policy "demand", only needed derivations are built.
         if self.plan.options.policy == BuildPolicy::Demand {
             assert!(self.needed.contains(&index), "{name}: nothing needs it");
         }
@@ -199,13 +201,13 @@ impl World {
         );
         for input in &used {
             assert!(
-                self.valid.contains(input),
+                self.is_valid_or_vanished(input),
                 "{name}: built before its input {input} is valid"
             );
         }
     }
 
-    /// One more build is within the limits.
+    /// Checks that one more build is within the limits.
     pub(super) fn expect_slot(&self, builder: usize) {
         let on_it = self.running.values().filter(|it| it.builder == builder);
         assert!(
@@ -229,7 +231,7 @@ impl World {
         self.pending.push(Pending::Released(start));
     }
 
-    /// The other process has built it, or not.
+    /// The other process has built the derivation, or not.
     pub(super) fn lock_released(&mut self, start: StartBuild) {
         let build = start.build;
         if self.cancelled_builds.contains(&build) {

@@ -1,4 +1,4 @@
-//! What must hold when nothing is under way any more.
+//! Invariants at the end of a session.
 
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::{StorePath, output_path_name};
@@ -24,7 +24,7 @@ impl World {
             return;
         }
         self.tally.failures += report.failures.len() as u64;
-        if self.plan.fatal_store_trouble || self.mended_twin {
+        if self.plan.fatal_store_trouble || self.mended_twin || self.vanishing.any() {
             return;
         }
         for failure in &report.failures {
@@ -77,7 +77,7 @@ impl World {
         }
         self.expect_realisations(&report);
         self.expect_all_checked(&report);
-        // Everything is there that can be.
+        // Everything that can be built exists.
         assert_eq!(report.roots.len(), self.roots.len());
         for (reported, root) in report.roots.iter().zip(&self.roots) {
             let index = self.by_path[&root.wanted.drv_path];
@@ -87,7 +87,8 @@ impl World {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            // What does not build may be had from a substituter, or not, as luck will have it.
+            // A derivation that does not build may be available from a substituter, depending on
+            // chance.
             match reported.success {
                 true => assert!(self.can_be_had(index, &wanted, true), "{reported:?}"),
                 false => assert!(!self.can_be_had(index, &wanted, false), "{reported:?}"),
@@ -95,7 +96,8 @@ impl World {
         }
     }
 
-    /// Whether outputs were there from the start or can be built, or substituted with luck.
+    /// Whether outputs were present from the beginning, can be built, or, with `luck`, can be
+    /// substituted.
     pub(super) fn can_be_had(&self, index: usize, outputs: &[String], luck: bool) -> bool {
         let derivation = &self.plan.derivations[index].derivation;
         let present = outputs.iter().all(|output| {
@@ -112,8 +114,8 @@ impl World {
                 }))
     }
 
-    /// A path is that of this output: where a substituter said that it would be, or one that it is called
-    /// like.
+    /// Checks that a path belongs to this output: it was reported by a substituter, or has the
+    /// right name.
     pub(super) fn expect_output(
         &self,
         drv_path: &StorePath,
@@ -131,7 +133,7 @@ impl World {
         }
     }
 
-    /// Whatever floating outputs are reported, the store knows where they are.
+    /// The store knows the realisations of all reported floating outputs.
     pub(super) fn expect_realisations(&self, report: &Report) {
         for root in &report.roots {
             for (output, path) in &root.outputs {

@@ -1,20 +1,26 @@
-//! Simulated substituters: each has some outputs, may lie, be in trouble or be dead.
+//! Simulated substituters: each has some outputs, and may be wrong, fail or be down.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::BuildPolicy;
-use tvix_coordinator::machine::{Input, ProbeId, Probed, SubstitutionId, Trouble};
+use tvix_coordinator::machine::{
+    FoundRealisation, Input, OutputKeys, ProbeId, Probed, RealisationConflict, SubstitutionId,
+    Trouble,
+};
 
 use super::{Pending, World};
 
-/// What the world knows of what is under way.
+/// Substitutions in progress.
 #[derive(Debug, Default)]
 pub(super) struct Substituting {
-    /// Paths on their way.
+    /// Paths being fetched.
     fetching: BTreeMap<SubstitutionId, StorePath>,
-    /// From which substituters each was fetched.
+    /// The substituters that each path was fetched from.
     tried: BTreeSet<(usize, StorePath)>,
+    /// For each floating output, the place that was asked last: the store, then each substituter.
+    searched: BTreeMap<DrvOutput, Option<usize>>,
 }
 
 impl World {
@@ -38,7 +44,7 @@ impl World {
         let references = has.get(&path).expect("it is not there");
         for reference in references.iter().filter(|it| **it != path) {
             assert!(
-                self.valid.contains(reference),
+                self.is_valid_or_vanished(reference),
                 "{path}: fetched before {reference} is valid"
             );
         }
@@ -61,9 +67,80 @@ impl World {
         self.pending.push(Pending::Fetch(id, substituter, path));
     }
 
-    /// Something that is asked for or fetched belongs to something that is.
+    /// The store is asked for realisations first, then the substituters in order.
+    pub(super) fn find(&mut self, probe: ProbeId, place: Option<usize>, outputs: Vec<OutputKeys>) {
+        assert!(!self.stopped, "a question after everything ended");
+        assert!(place.is_none_or(|it| it < self.plan.substituters.len()));
+        assert!(!outputs.is_empty());
+        for id in outputs.iter().flat_map(OutputKeys::ids) {
+            let last = self.substituting.searched.insert(id.clone(), place);
+            match last {
+                // A search may begin anew.
+                None => assert_eq!(place, None, "{id}: the store was not asked"),
+                Some(last) => assert!(place.is_none() || last < place, "{id}: asked in disorder"),
+            }
+        }
+        self.pending.push(Pending::Find(probe, place, outputs));
+    }
+
+    pub(super) fn answer_find(
+        &mut self,
+        probe: ProbeId,
+        place: Option<usize>,
+        outputs: Vec<OutputKeys>,
+    ) {
+        let mut answers = Vec::new();
+        for output in &outputs {
+            let path = output.ids().find_map(|id| match place {
+                None => self.realisations.get(&id).cloned(),
+                Some(place) => self.plan.offered_by(place, &id).cloned(),
+            });
+            let refused = place.is_some() && self.random.percent(10);
+            answers.push(match path {
+                _ if refused => match self.random.below(3) {
+                    0 => FoundRealisation::Refused {
+                        message: "not signed".to_owned(),
+                    },
+                    1 => FoundRealisation::Failed(Trouble {
+                        message: "no answer".to_owned(),
+                        retryable: true,
+                    }),
+                    _ => self.conflicting(output),
+                },
+                Some(path) => FoundRealisation::Known {
+                    path,
+                    conflicts: Vec::new(),
+                },
+                None => FoundRealisation::Absent,
+            });
+        }
+        self.tally.searches += u64::from(place > Some(0));
+        let again = answers.clone();
+        self.tell(Input::RealisationsFound { probe, answers });
+        if self.duplicate() {
+            let answers = again;
+            self.tell(Input::RealisationsFound { probe, answers });
+        }
+    }
+
+    /// A realisation made with other inputs, which nothing may use.
+    fn conflicting(&self, output: &OutputKeys) -> FoundRealisation {
+        let id = output.ids().next().unwrap();
+        let path = |digest| StorePath::new([digest; 20], "conflicting".parse().unwrap());
+        FoundRealisation::Known {
+            path: path(250),
+            conflicts: vec![RealisationConflict {
+                realisation: id.clone(),
+                input: id,
+                claimed: path(251),
+                known: path(252),
+            }],
+        }
+    }
+
+    /// A queried or fetched path must belong to a needed derivation.
     fn expect_a_reason(&self, path: &StorePath) {
-        // References that no derivation knows of may be of anything.
+        // References that no derivation accounts for may belong to anything.
         let Some(owner) = self.plan.owner(path).filter(|_| !self.plan.lies) else {
             return;
         };
@@ -76,7 +153,7 @@ impl World {
         }
     }
 
-    /// Floating twins resolve to the same derivation, which is known by either.
+    /// Floating twins resolve to the same derivation, so either may be reported.
     fn is_twin_of_needed(&self, owner: usize) -> bool {
         let class = self.plan.classes[owner];
         let mut needed = self.needed.iter();
@@ -150,7 +227,7 @@ impl World {
         }
     }
 
-    /// Whether outputs may come from a substituter, if all goes well.
+    /// Whether outputs may come from a substituter, if nothing fails.
     pub(super) fn may_be_substituted(&self, path: &StorePath) -> bool {
         let mut substituters = self.plan.substituters.iter();
         substituters.any(|it| it.has.contains_key(path))

@@ -30,7 +30,7 @@ pub(super) const ALL: Pos = at(43, 7);
 pub(super) const DRV_ATTRS: Pos = at(44, 15);
 /// The name of an output.
 pub(super) const OUTPUT: Pos = at(48, 5);
-/// The attribute whose value is the set of an output.
+/// The attribute that holds the set of an output.
 pub(super) const VALUE: Pos = at(49, 5);
 /// The set of an output.
 pub(super) const OUTPUT_SET: Pos = at(49, 13);
