@@ -97,7 +97,7 @@ async fn standard_input() {
     let from_stdin = with(&["--arg-from-stdin", "x", "-E", "{ x }: x"], "hi");
     assert_eq!(from_stdin.expect(0).out, ["\"hi\""]);
     with(&["-"], "4 +\n").expect(1).says(&["at «stdin»:2:1"]);
-    with(&["-", "-"], "1").expect(1).says(&["once only"]);
+    with(&["-", "-"], "1").expect(1).says(&["only once"]);
     let text = "derivation { name = \"x\"; system = builtins.currentSystem; builder = \"/bin/sh\"; args = [ \"-c\" \"echo > $out\" ]; }";
     let mut command = tvix(&world, &["instantiate", "--store"]);
     command.arg(world.root()).arg("-");
