@@ -121,7 +121,7 @@ async fn what_is_added_can_be_looked_at() {
     make_writable(&root);
 }
 
-/// What can be told of a local store can be told of a cache.
+/// Queries of a local store also work on a cache.
 #[tokio::test]
 async fn caches_are_looked_at_as_stores_are() {
     let world = world().await;
@@ -271,7 +271,7 @@ async fn links_to_store_paths() {
     make_writable(&root);
 }
 
-/// Whatever is wrong is named, and nothing is made of it.
+/// Errors name their cause, and nothing is created.
 #[tokio::test]
 async fn errors_name_the_culprit() {
     let world = world().await;

@@ -1,4 +1,4 @@
-//! The command line as people who know Nix type it.
+//! The command line as users of Nix type it.
 
 use std::fs;
 use std::io::Write as _;
