@@ -1,8 +1,8 @@
-//! Evaluates a small package set (`packages/`) and builds its `hello` in a sandbox into a store on
-//! this disk, beginning while it is still evaluated, and runs what came of it. One package is
-//! known only once another is built. Run it twice: the second time everything is in the store.
+//! Evaluates a small package set (`packages/`), builds its `hello` in a sandbox into a local store, and runs the
+//! result. Builds start during evaluation; one package is known only once another is built (IFD). In a second run
+//! everything is in the store.
 //!
-//! `cargo run --example build_hello`. Takes Linux and a C compiler.
+//! `cargo run -p tvix-examples --example build_hello`. Requires Linux and a C compiler.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! A front end of one's own: it decides about each failure, and counts and shows events.
+//! A custom front end: a failure policy, an event counter and a display.
 //! Nothing is run here; builds are closures.
 //!
-//! `cargo run --example custom_frontend`
+//! `cargo run -p tvix-examples --example custom_frontend`
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Imports from derivations: what to build next is known only once something was built. While one
 //! attribute waits for that, the other goes on, and both imports are in flight at once.
 //!
-//! `cargo run --example import_from_derivation`
+//! `cargo run -p tvix-examples --example import_from_derivation`
 
 use std::sync::Arc;
 use std::time::Duration;

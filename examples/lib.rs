@@ -1,1 +1,1 @@
-//! Examples of the Tvix build flow: see the files beside this one, and `cargo run --example`.
+//! Examples of the Tvix build flow: see the files beside this one, and `cargo run -p tvix-examples --example`.

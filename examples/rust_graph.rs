@@ -1,8 +1,7 @@
-//! Builds a small graph of derivations that are made in Rust, without the language, in a sandbox
-//! into a store on this disk, and runs what came of it. Run it twice: the second time everything
-//! is in the store.
+//! Builds a graph of derivations made in Rust, without the Nix language, in a sandbox into a local store, and runs
+//! the result. In a second run everything is in the store.
 //!
-//! `cargo run --example rust_graph`. Takes Linux and a C compiler.
+//! `cargo run -p tvix-examples --example rust_graph`. Requires Linux and a C compiler.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Stores of any kind that the command line names, and substituters.
+//! Opening stores of any kind, and substituters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,20 +14,19 @@ use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
 
-/// What a store is opened for.
+/// The purpose of opening a store.
 pub enum Access {
-    /// To be read. Of a cache, only what one of these keys signed is taken, unless that is not
-    /// checked.
+    /// Reading. With `check`, paths of a cache must be signed by one of the keys.
     Read {
         keys: Vec<VerifyingKey>,
         check: bool,
     },
-    /// To be added to. A cache that is none yet becomes one with this directory.
+    /// Adding paths. A cache that does not exist is created with this store directory.
     Write { dir: StoreDir },
 }
 
 impl Access {
-    /// To be read, by somebody who knows better what to believe.
+    /// Reading without signatures, for callers that verify contents otherwise.
     pub const ANYTHING: Self = Self::Read {
         keys: Vec::new(),
         check: false,
@@ -54,8 +53,8 @@ fn tuning(transfer: &TransferOptions) -> Tuning {
     tuning
 }
 
-/// Opens a store of any kind, or the usual one. One on this file system that is only read may belong
-/// to somebody else.
+/// Opens a store of any kind; without a URI the default one. A local store that is only read may belong to another
+/// user.
 pub async fn open(
     uri: Option<StoreUri>,
     access: Access,
@@ -87,8 +86,8 @@ pub async fn open_cache(
     }
 }
 
-/// The substituters that were asked for and answer, with their priorities. Of those that do not,
-/// a warning tells: what they might have is had from others, or built.
+/// The requested substituters that can be opened, with their priorities. Each of the others causes a warning;
+/// its paths are fetched from another one, or built.
 pub async fn substituters(
     args: &SubstituteArgs,
     dir: &StoreDir,
@@ -109,10 +108,10 @@ pub async fn substituters(
         match substituter {
             Ok((_, store)) if store.store_dir() != dir => {
                 let other = store.store_dir();
-                say!("warning: substituter '{uri}' is for '{other}', and is not used");
+                say!("warning: substituter '{uri}' is not used: its store directory is '{other}'");
             }
             Ok(substituter) => opened.push(substituter),
-            // It names the substituter, and says all there is to say.
+            // It names the substituter.
             Err(CliError::Store(error)) => say!("warning: {error}"),
             Err(error) => {
                 let why = describe(&error);

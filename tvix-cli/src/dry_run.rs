@@ -1,4 +1,4 @@
-//! `tvix build --dry-run`: what would be built and fetched.
+//! `tvix build --dry-run`: the derivations to build and the paths to fetch.
 
 use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use crate::error::CliError;
 use crate::output::say;
 use crate::{caches, exit, session};
 
-/// Evaluates, and shows on standard error what is missing. What evaluation imports is built.
+/// Evaluates, and shows missing paths on standard error. Imports from derivations are built.
 pub async fn run(
     building: &BuildingArgs,
     store: &Arc<LocalStore>,
@@ -67,19 +67,19 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What evaluation has found.
+/// The derivations and roots of an evaluation.
 #[derive(Debug, Default)]
 struct Graph {
     derivations: HashMap<StorePath, Arc<Derivation>>,
     roots: Vec<WantedOutputs>,
 }
 
-/// What is not in the store.
+/// Paths that are not in the store.
 #[derive(Debug, Default)]
 struct Missing {
     /// Derivations to build, inputs first.
     built: Vec<StorePath>,
-    /// Paths to fetch, without what they refer to.
+    /// Paths to fetch, without their references.
     fetched: Vec<StorePath>,
 }
 
@@ -148,7 +148,7 @@ async fn offered(substituters: &[Arc<dyn Store>], path: &StorePath) -> bool {
     false
 }
 
-/// An evaluator that takes note of what it finds.
+/// An evaluator that records derivations and roots.
 #[derive(Debug)]
 struct Noting {
     evaluator: Arc<dyn Evaluator>,

@@ -1,4 +1,4 @@
-//! What the command line can stumble over, apart from builds that fail.
+//! Errors of the command line, other than failed builds.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use tvix_store_api::{OpenError, StoreError, StoreUri};
 
 #[derive(Debug, Error)]
 pub enum CliError {
-    #[error("cannot start")]
+    #[error("cannot start the asynchronous runtime")]
     Runtime(#[source] io::Error),
     #[error("{message}")]
     Limit { message: String },
@@ -18,11 +18,20 @@ pub enum CliError {
         uri: StoreUri,
         source: Box<StoreError>,
     },
-    #[error("store '{0}' is of a kind that is not supported; give an absolute path or 'local'")]
+    /// The store's own error, without the name of the store: that is said already.
+    #[error("cannot open store '{uri}': {action} failed{}", advice(source))]
+    OpenLocalStore {
+        uri: StoreUri,
+        action: String,
+        source: tvix_store_api::BoxError,
+    },
+    #[error(
+        "cannot use store '{0}' here: only stores on this file system are supported; specify an absolute path or 'local'"
+    )]
     UnsupportedStore(StoreUri),
     #[error(transparent)]
     UnknownStore(OpenError),
-    #[error("binary cache '{0}' cannot say what all it has; name store paths")]
+    #[error("cannot list the paths of '{0}': binary caches have no index; specify store paths")]
     CannotList(StoreUri),
     #[error("cannot add '{file}' to the store")]
     Add {
@@ -50,13 +59,13 @@ pub enum CliError {
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
-    #[error("cannot make the link to what was built")]
+    #[error("cannot create a link to a build output")]
     OutLink(#[source] Box<StoreError>),
     #[error("'{text}' is not in store '{store}'")]
     NotInStore { text: String, store: StoreUri },
-    #[error("'{text}' is below the store path '{path}', which is what is to be named here")]
+    #[error("'{text}' is below a store path; specify '{path}' itself")]
     BelowStorePath { text: String, path: String },
-    #[error("cannot read the archive")]
+    #[error("cannot read the NAR")]
     Nar(#[source] Box<nix_compat::nar::NarError>),
     #[error("cannot {action} '{file}'")]
     File {
@@ -64,18 +73,22 @@ pub enum CliError {
         file: PathBuf,
         source: io::Error,
     },
-    #[error("'{file}' cannot be the name of a store path; give another one with --name")]
+    #[error(
+        "cannot add '{file}': its name is not a valid store path name; specify another one with --name"
+    )]
     Name {
         file: PathBuf,
         source: nix_compat::store_path::NameError,
     },
-    #[error("--expr needs an expression as an argument")]
+    #[error("--expr needs an expression as a positional argument")]
     NoExpression,
-    #[error("standard input ('-') can be read once only")]
+    #[error("standard input ('-') can be read only once")]
     StdinTwice,
     #[error("cannot read standard input")]
     Input(#[source] io::Error),
-    #[error("flakes are not supported: cannot evaluate '{0}'")]
+    #[error(
+        "cannot evaluate '{0}': flakes are not supported; name a file with --file and an attribute with --attr"
+    )]
     Flake(String),
     #[error("cannot {action}: use {instead}")]
     Instead {
@@ -88,7 +101,7 @@ pub enum CliError {
     NoLog { derivation: String },
     #[error("cannot parse '{what}': {message}")]
     Option { what: String, message: String },
-    #[error("derivations have no attributes: '{0}' cannot be built with --attr")]
+    #[error("cannot select an attribute of '{0}': it is a derivation; omit --attr")]
     AttributesOfDerivations(String),
     #[error("cannot read from the terminal")]
     Terminal(#[source] rustyline::error::ReadlineError),
@@ -104,26 +117,46 @@ impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Parameter { uri, source } => Self::CacheOption { uri, source },
-            // It names the store.
-            OpenError::Store { source, .. }
-                if matches!(*source, StoreError::Unreachable { .. }) =>
-            {
-                Self::Store(source)
-            }
-            OpenError::Store { uri, source } => Self::OpenStore { uri, source },
+            OpenError::Store { uri, source } => Self::open_store(uri, *source),
             other => Self::UnknownStore(other),
         }
     }
 }
 
+/// A remedy, if the cause of an error is known to have one.
+fn advice(source: &tvix_store_api::BoxError) -> &'static str {
+    match source.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            " (run this as the owner of the store, or select another store with --store)"
+        }
+        _ => "",
+    }
+}
+
 impl CliError {
-    /// What a store says.
+    /// A store that cannot be opened.
+    pub fn open_store(uri: StoreUri, error: StoreError) -> Self {
+        match error {
+            StoreError::Unreachable { .. } => Self::store(error),
+            StoreError::Backend { action, source, .. } => Self::OpenLocalStore {
+                uri,
+                action,
+                source,
+            },
+            error => Self::OpenStore {
+                uri,
+                source: Box::new(error),
+            },
+        }
+    }
+
+    /// An error of a store.
     pub fn store(error: StoreError) -> Self {
         Self::Store(Box::new(error))
     }
 }
 
-/// An error with what it comes from.
+/// An error with its sources, each said once.
 pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -137,7 +170,7 @@ pub fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What is said after a colon; traces begin with a line of their own.
+/// Text and more text after a colon; traces begin with a line of their own.
 pub fn after(text: &str, more: &str) -> String {
     let space = if more.starts_with('\n') { "" } else { " " };
     format!("{text}:{space}{more}")

@@ -99,7 +99,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     }
 }
 
-/// What is to be printed.
+/// The requested output.
 enum Wanted {
     Values {
         requests: Vec<EvalRequest>,

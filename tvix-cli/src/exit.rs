@@ -8,7 +8,7 @@ use tvix_coordinator::{CheckProblem, FailureCause, Report, Status};
 /// The exit code of an error.
 pub const ERROR: u8 = 1;
 
-/// What kinds of build failures there were.
+/// The kinds of build failures of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Failures {
     /// A builder failed, or no builder takes the derivation.

@@ -1,4 +1,4 @@
-//! Building what an evaluation imports, where its value is what is wanted.
+//! Import from derivation for commands that print values.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,9 +14,8 @@ use crate::exit::Failures;
 use crate::output::say;
 use crate::{session, stores};
 
-/// Follows an evaluation to its end, and builds what it imports; which kinds of failures there were.
-/// `record` adds its derivations and sources to the store; where nothing is imported either, no store is
-/// opened.
+/// Follows an evaluation to its end, builds its imports and returns the kinds of failures. With `record`, derivations
+/// and sources are added to the store. Without it, a store is opened only for an import.
 pub async fn follow(
     events: EvalStream,
     building: &BuildingArgs,
@@ -34,7 +33,7 @@ pub async fn follow(
 
 type Events = BoxStream<'static, Result<EvalEvent, EvalError>>;
 
-/// Follows an evaluation for as long as it needs no store. What it said until then, and will say.
+/// Follows an evaluation until it needs a store. Returns its events so far and those to come.
 async fn listen(mut events: EvalStream) -> Option<Events> {
     let mut held = Vec::new();
     loop {

@@ -115,7 +115,7 @@ fn belongs(name: &str, asked: &str) -> bool {
     rest.is_some_and(|rest| asked.is_empty() || rest.is_empty() || rest.starts_with('.'))
 }
 
-/// What an evaluation yielded.
+/// The roots of an evaluation.
 #[derive(Debug, Default)]
 struct Noted {
     /// With the outputs that were wanted.
@@ -124,7 +124,7 @@ struct Noted {
     failed: Vec<usize>,
 }
 
-/// An evaluator that takes note of what is found.
+/// An evaluator that records roots and failures.
 #[derive(Debug)]
 struct Noting {
     evaluator: Arc<dyn Evaluator>,

@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM and SIGHUP: all of them end a command in order, as in Nix.
 //!
 //! A command that has to end something by itself (a session, a server) takes [`Orderly`] and watches
-//! [`token`]. Any other command is dropped at its next wait, which removes what is temporary.
+//! [`token`]. Any other command is dropped at its next wait, which removes its temporary files.
 //!
 //! A prompt takes SIGINT for itself ([`take_interrupts`]): there it ends a line, not the command.
 
@@ -38,7 +38,7 @@ pub fn take_interrupts() -> watch::Receiver<usize> {
     INTERRUPTS.subscribe()
 }
 
-/// Waits for the next signal that ends what is under way: the command, or the line of a prompt.
+/// Waits for the next signal that ends the command, or the line of a prompt.
 pub async fn interrupted() {
     let mut interrupts = INTERRUPTS.subscribe();
     tokio::select! {
@@ -48,8 +48,8 @@ pub async fn interrupted() {
     }
 }
 
-/// As long as this is held, a signal drops nothing: whoever holds it ends by itself, soon after
-/// [`token`] is cancelled.
+/// While this is held, a signal drops nothing: the holder ends by itself soon after [`token`] is
+/// cancelled.
 pub struct Orderly(());
 
 impl Orderly {
@@ -161,7 +161,7 @@ pub fn save_terminal() {
     LazyLock::force(&MODE);
 }
 
-/// Undoes what reading lines has changed, where that was given up halfway.
+/// Restores the terminal's mode if reading a line was interrupted.
 pub fn restore_terminal() {
     use rustix::termios::{OptionalActions, tcsetattr};
     if let Some(mode) = &*MODE {

@@ -8,10 +8,10 @@ use rustix::process::{Resource, getrlimit};
 use crate::error::CliError;
 use crate::output::say;
 
-/// How many open files a build of a single derivation takes, with its store.
+/// The number of open files that a build of a single derivation needs, with its store.
 const OPEN_FILES: u64 = 64;
 
-/// The size of the main thread's stack, whatever `ulimit -s` says.
+/// The size of the main thread's stack, independent of `ulimit -s`.
 const STACK: usize = 8 << 20;
 
 /// Runs `work` on a thread with a stack of the usual size.
@@ -44,7 +44,7 @@ pub fn with_room(work: impl FnOnce() -> ExitCode + Send + 'static) -> Result<Exi
     }
 }
 
-/// Libraries panic if they get no thread or descriptor: that becomes an error that says so.
+/// Turns panics of libraries that cannot get a thread or descriptor into an error.
 fn say_what_lacks() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -72,7 +72,7 @@ fn os_error(text: &str) -> Option<i32> {
     digits.into_iter().next()?.parse().ok()
 }
 
-/// What a process has too little of, if that is what the error means, and what to do.
+/// The exhausted resource and its remedy, if the error means that one is exhausted.
 fn lack(error: Option<i32>) -> Option<String> {
     let error = io::Error::from_raw_os_error(error?);
     let (what, option) = match rustix::io::Errno::from_io_error(&error)? {

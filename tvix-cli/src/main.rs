@@ -1,5 +1,7 @@
 //! `tvix`: evaluates Nix expressions and builds derivations. A thin front end on the coordinator.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod build;
 mod caches;
@@ -134,8 +136,7 @@ fn spelled_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     all
 }
 
-/// Tells what is wrong with the arguments, or what was asked about them. The exit code is that of any
-/// error.
+/// Prints a usage error, help or the version. The exit code of a usage error is that of any other.
 fn refuse(error: &clap::Error) -> ExitCode {
     // Help and the version are the program's own text.
     if !error.use_stderr() {

@@ -1,4 +1,4 @@
-//! Links to what was built.
+//! Links to build outputs.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::error::CliError;
 
 /// Links every output that was asked for: `result` to the first derivation's `out`,
 /// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
-/// The links keep what they lead to from being collected.
+/// The links are garbage collector roots.
 pub async fn link_outputs(
     report: &Report,
     link: &Path,
@@ -40,8 +40,8 @@ fn derivations(report: &Report) -> impl Iterator<Item = (&RootReport, &StorePath
 }
 
 /// The number of each root's derivation: derivations are counted in the order of the roots, each once.
-/// If evaluation failed, what was asked for and has no root counts as well, so that numbers stay
-/// those of the command line.
+/// If evaluation failed, requested attributes without a root count as well, so that numbers match the command
+/// line.
 fn numbers(report: &Report) -> Vec<usize> {
     let mut known: HashMap<&StorePath, usize> = HashMap::new();
     let mut next = 0;

@@ -1,8 +1,8 @@
 //! The only way to standard output and standard error.
 //!
-//! Most of what is printed contains text of others: logs, names, messages of caches. On a terminal, and on
-//! standard error anywhere, nothing of it but text and colours is printed. Standard output that is a file or
-//! a pipe gets the exact bytes. `clippy.toml` refuses other ways to print.
+//! Most output contains foreign text: logs, names, messages of caches. A terminal, and standard error in any case,
+//! receives only its text and colours. Standard output receives the exact bytes if it is a file or a pipe.
+//! `clippy.toml` rejects other ways to print.
 
 use std::fmt::{self, Display};
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};

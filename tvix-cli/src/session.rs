@@ -1,4 +1,4 @@
-//! Running a session of the coordinator: shown, logged, cancelled by signals.
+//! Running a session of the coordinator: display, logs, cancellation by signals.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::interrupt::{self, Orderly};
 use crate::logs::{self, BuildLogs};
 use crate::output::say;
 
-/// Runs a session to its end, and says what failed. Limits of builds are added to `options`.
+/// Runs a session to its end and prints failures. Limits of builds are added to `options`.
 pub async fn run(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
@@ -37,7 +37,7 @@ pub async fn run(
     Ok(report)
 }
 
-/// The same for what an evaluation imports, which reports failures itself. Returns their kinds.
+/// The same for imports of an evaluation that reports failures itself. Returns their kinds.
 pub async fn run_imports(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
@@ -69,7 +69,7 @@ fn interrupted(report: &Report) -> Result<(), CliError> {
     }
 }
 
-/// Runs a session to its end. The report, and whether the logs of builds were shown.
+/// Runs a session to its end. Returns the report, and whether build logs were shown.
 async fn run_quietly(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
@@ -136,7 +136,7 @@ fn shows_logs(args: &BuildingArgs) -> Result<bool, CliError> {
         }),
         Some(other) => Err(CliError::Option {
             what: "--log-format".to_owned(),
-            message: format!("there is no format '{other}'"),
+            message: format!("unknown format '{other}', expected 'raw', 'bar' or 'bar-with-logs'"),
         }),
     }
 }

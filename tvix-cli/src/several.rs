@@ -9,8 +9,8 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalSource, EvalStream, E
 
 /// Evaluates requests one after the other.
 ///
-/// Names of what was found begin with the number of the request, from 0 on, as if the requests were
-/// elements of a list; where there is only one, they are its own. Roots are in the order of requests.
+/// Names of roots begin with the number of the request, from 0 on, as if the requests were elements of a list; a
+/// single request has no number. Roots are in the order of requests.
 #[derive(Debug)]
 pub struct Several {
     requests: Vec<Part>,
@@ -25,7 +25,7 @@ impl Several {
     }
 }
 
-/// How many things a request asks for: places of roots of the next one begin behind them.
+/// The number of roots that a request asks for; the places of the next request follow them.
 pub fn asked_for(request: &EvalRequest) -> usize {
     match &request.source {
         EvalSource::Derivations(derivations) => derivations.len(),

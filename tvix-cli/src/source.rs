@@ -1,4 +1,4 @@
-//! What the command line says is to be evaluated.
+//! From arguments to the sources and settings of an evaluation.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -16,8 +16,7 @@ use crate::error::CliError;
 use crate::valid_paths::StorePaths;
 use crate::{home, stores};
 
-/// The sources that arguments name, in order: files, or expressions. Standard input is read if one
-/// of them is `-`.
+/// The sources of the arguments, in order: files or expressions. Reads standard input for `-`.
 pub fn sources(args: &SourceArgs, inputs: &[String]) -> Result<Vec<EvalSource>, CliError> {
     let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     if args.expr && inputs.is_empty() {
@@ -48,9 +47,11 @@ pub fn sources(args: &SourceArgs, inputs: &[String]) -> Result<Vec<EvalSource>, 
     Ok(sources)
 }
 
-/// The source that a file argument names.
+/// The source of a file argument.
 pub fn file_source(file: &str) -> Result<EvalSource, CliError> {
-    if file.starts_with("flake:") {
+    // `.#hello`, `nixpkgs#hello`: a flake and an attribute, unless there is such a file.
+    let names_flake = file.starts_with("flake:") || file.contains('#') && !file.contains("://");
+    if names_flake && !Path::new(file).exists() {
         return Err(CliError::Flake(file.to_owned()));
     }
     let entry = file.strip_prefix('<').and_then(|it| it.strip_suffix('>'));
@@ -67,7 +68,7 @@ fn read_stdin() -> Result<Vec<u8>, CliError> {
     Ok(text)
 }
 
-/// The requests for sources that the arguments make.
+/// The evaluation requests for sources.
 pub fn requests(args: &SourceArgs, sources: Vec<EvalSource>) -> Result<Vec<EvalRequest>, CliError> {
     let arguments = arguments(args)?;
     let requests = sources.into_iter().map(|source| {
@@ -109,7 +110,7 @@ fn string_literal(text: &[u8]) -> String {
     String::from_utf8_lossy(&literal).into_owned()
 }
 
-/// The evaluator for a store; `writes` says whether derivations and sources are added to it.
+/// The evaluator for a store. `writes`: derivations and sources are added to the store.
 pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> NixEvaluator {
     let mut settings = Settings::default();
     settings.home = home::directory();
@@ -155,8 +156,8 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
         .valid_paths(StorePaths::new(building.store.clone()))
 }
 
-/// The entries that were given, those of NIX_PATH and the channels, which restricted evaluation
-/// does not see. The setting `nix-path` replaces NIX_PATH and the channels.
+/// The search path: `-I`, NIX_PATH, and the channels unless evaluation is restricted. The setting `nix-path`
+/// replaces NIX_PATH and the channels.
 fn search_path(args: &SearchArgs, home: Option<&Path>) -> Vec<search_path::Entry> {
     let given = args.include.iter().map(|text| search_path::entry(text));
     if let Some(entries) = &args.more.nix_path {

@@ -1,4 +1,4 @@
-//! Which store a URI on the command line means.
+//! Local stores on the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,12 @@ use tvix_store_api::{OpenOptions, OpenedStore, StoreUri};
 
 use crate::error::CliError;
 
-/// Opens the store that was asked for, or the usual one.
+/// Opens a local store for writing; without a URI the default one.
 pub async fn open(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     open_as(uri, false).await
 }
 
-/// Opens it for those who change nothing: it may belong to somebody else, or be on a file system that
-/// cannot be written to.
+/// Opens it for reading: it may belong to another user, or be on a read-only file system.
 pub async fn open_to_read(uri: Option<StoreUri>) -> Result<LocalStore, CliError> {
     open_as(uri, true).await
 }
@@ -30,7 +29,7 @@ async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, C
     }
 }
 
-/// The system's store for its owner, and else one in the home directory, as Nix has it.
+/// The default store: the system's for its owner, otherwise one in the home directory, as in Nix.
 pub fn usual() -> StoreUri {
     let system = Path::new("/nix/var/nix/db");
     let writable = std::fs::metadata(system).map_or(is_root(), |metadata| {

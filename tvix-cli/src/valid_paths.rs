@@ -1,4 +1,4 @@
-//! What evaluation asks the store.
+//! Queries of evaluation to the store.
 
 use std::io;
 use std::sync::{Arc, OnceLock};

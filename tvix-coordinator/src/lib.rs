@@ -48,6 +48,8 @@
 //!
 //! [`Options::on_failure`] stops or goes on; [`Coordinator::on_failure`] asks a callback each time.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "driver")]
 mod driver;
 pub mod event;

@@ -144,7 +144,7 @@ impl OpenedStore {
 #[non_exhaustive]
 pub enum OpenError {
     /// No kind of store that was compiled in has such URIs.
-    #[error("unknown kind of store '{uri}': supported are {}", SUPPORTED.join(", "))]
+    #[error("cannot open store '{uri}': unknown type; supported are {}", SUPPORTED.join(", "))]
     Unsupported {
         /// The URI.
         uri: StoreUri,

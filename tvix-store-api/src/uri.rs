@@ -32,7 +32,7 @@ struct Parts {
 #[non_exhaustive]
 pub enum StoreUriError {
     /// Neither a scheme nor an absolute path.
-    #[error("'{0}' is not a store URI: it should be an absolute path, 'local', or 'scheme://…'")]
+    #[error("'{0}' is not a store URI, expected an absolute path, 'local' or 'scheme://…'")]
     UnknownForm(String),
     /// A parameter without `=`.
     #[error("the parameter '{parameter}' of store '{uri}' has no value")]

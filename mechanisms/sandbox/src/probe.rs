@@ -160,7 +160,34 @@ pub(super) fn sandbox(obstacle: Option<Obstacle>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// What stands in the way of a kind of namespace.
+/// Reports mounts over parts of `/proc`: with them, the kernel refuses an ordinary user a new `/proc` in a
+/// sandbox.
+pub(super) fn proc_is_uncovered() -> Result<(), EngineError> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let covered = covered_below_proc(&mounts);
+    if covered.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Unavailable {
+        missing: format!("other mounts cover parts of /proc: {}", covered.join(", ")),
+        advice: "in a container, allow an unmasked /proc, or build as root or without a sandbox \
+                 (--no-sandbox)"
+            .into(),
+        source: from_errno(libc::EPERM),
+    })
+}
+
+/// Mount points below `/proc` in the text of a `mountinfo` file. `binfmt_misc` is mounted on a directory that is
+/// always empty, and covers nothing.
+fn covered_below_proc(mounts: &str) -> Vec<&str> {
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = points.filter(|point| point.starts_with("/proc/"));
+    below
+        .filter(|point| *point != "/proc/sys/fs/binfmt_misc")
+        .collect()
+}
+
+/// Remedies if a kind of namespace is refused.
 fn advice(kind: c_int) -> String {
     let setting = |name: &str| {
         fs::read_to_string(format!("/proc/sys/{name}"))

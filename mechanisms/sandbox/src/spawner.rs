@@ -247,7 +247,10 @@ impl Spawner {
     fn blame_machine(&self, sandboxed: bool, error: EngineError) -> EngineError {
         let unproven = sandboxed && !self.shared.proven.load(Ordering::Relaxed);
         match error {
-            EngineError::Setup { .. } if unproven => probe::sandbox(None).err().unwrap_or(error),
+            EngineError::Setup { .. } if unproven => probe::sandbox(None)
+                .and_then(|()| probe::proc_is_uncovered())
+                .err()
+                .unwrap_or(error),
             error => error,
         }
     }

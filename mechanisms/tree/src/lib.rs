@@ -5,6 +5,7 @@
 //! looks at what it learns (is the hash of a fixed output right, are all references allowed?),
 //! and then registers the tree where it is, or streams it to a store elsewhere.
 
+#![forbid(unsafe_code)]
 #![cfg(unix)]
 
 mod attributes;

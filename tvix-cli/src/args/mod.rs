@@ -177,7 +177,7 @@ pub struct PrintArgs {
 /// line, and echoed.
 #[derive(Debug, Parser)]
 pub struct ReplArgs {
-    /// Files, or expressions if `--expr` is given, whose attributes become variables.
+    /// Files, or expressions if `--expr` is given. Their attributes become variables.
     #[arg(value_name = "FILE|EXPR")]
     pub inputs: Vec<String>,
 

@@ -1,4 +1,4 @@
-//! Arguments that select the expressions to evaluate, and limit what evaluation may access.
+//! Arguments that select the expressions to evaluate, and limit the access of evaluation.
 
 use clap::{ArgAction, Parser};
 

@@ -6,9 +6,9 @@ use tvix_build_api::StructuredLog;
 use tvix_build_api::terminal::after_carriage_return;
 
 pub enum Shown<'l> {
-    /// A line, or what a line for programs has to say to people.
+    /// A line, or the text of a structured line.
     Log(Cow<'l, str>),
-    /// What a build is doing, for where there is one place for that.
+    /// The activity of a build, for displays with one line per build.
     Phase(String),
     Nothing,
 }
@@ -33,7 +33,7 @@ impl Shown<'_> {
         lines.map(after_carriage_return)
     }
 
-    /// What a display with one line for a build shows in it.
+    /// The text that a display with one line per build shows.
     pub fn status(&self) -> Option<&str> {
         let text = match self {
             Self::Log(text) => text,

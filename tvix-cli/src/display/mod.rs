@@ -1,4 +1,4 @@
-//! Showing what happens, on standard error.
+//! The display of events on standard error.
 
 mod line;
 mod plain;
@@ -50,7 +50,7 @@ impl Display {
         }
     }
 
-    /// Clears what is not to stay.
+    /// Removes the progress bars.
     pub fn finish(self) {
         if let Self::Progress(progress) = self {
             progress.finish();
@@ -64,12 +64,12 @@ pub fn short_name(drv_path: &StorePath) -> &str {
     name.strip_suffix(".drv").unwrap_or(name)
 }
 
-/// What is said of a build that waits for another process.
+/// The message for a build that waits for another process.
 fn waiting(lock: &str) -> String {
     format!("waiting for the lock on '{lock}'...")
 }
 
-/// What is said when everything is looked up again.
+/// The message for a session that starts again.
 fn restarted(message: &str) -> String {
     format!("warning: starting again, as garbage was collected meanwhile: {message}")
 }

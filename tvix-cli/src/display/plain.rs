@@ -10,7 +10,7 @@ use super::line::shown;
 use super::{restarted, short_name, waiting};
 use crate::output::say;
 
-/// Writes a line for whatever a reader of a log would want to know.
+/// Writes a line for each event that matters in a log.
 pub struct Plain {
     dir: StoreDir,
     /// Names of the builds that run.

@@ -15,7 +15,7 @@ use crate::output::{end_progress, say, start_progress};
 const LINES: usize = 12;
 const TICK: Duration = Duration::from_millis(120);
 
-/// The display and what it counts.
+/// The display and its counters.
 pub struct Progress {
     bars: MultiProgress,
     whole: ProgressBar,

@@ -6,7 +6,7 @@ pub struct Command {
     pub names: &'static [&'static str],
     /// What follows it.
     argument: &'static str,
-    /// What it does, line by line.
+    /// The description, line by line.
     help: &'static [&'static str],
 }
 
@@ -112,7 +112,7 @@ pub fn help() -> String {
     text
 }
 
-/// A command and its argument; `None` for what is no command.
+/// A command and its argument; `None` if it is not a command.
 pub fn split(text: &str) -> Option<(&str, &str)> {
     if !text.starts_with(':') {
         return None;

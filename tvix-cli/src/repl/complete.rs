@@ -17,7 +17,7 @@ use super::prompt::State;
 /// How long a set may take to be evaluated for its names.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What ends a word.
+/// Characters that end a word.
 const DELIMITERS: &[char] = &[
     ' ', '\n', '\r', '\t', '(', ')', '{', '}', '[', ']', ';', '=',
 ];
@@ -46,7 +46,7 @@ impl Completer for Names<'_, '_, '_> {
     }
 }
 
-/// What a word may become, sorted.
+/// The completions of a word, sorted.
 pub fn candidates(state: &State<'_, '_>, word: &str, first: bool) -> Vec<String> {
     let mut found = if first && word.starts_with(':') {
         let names = COMMANDS.iter().flat_map(|command| command.names);

@@ -9,16 +9,16 @@ use rustyline::{Config, Editor};
 
 use super::complete::Names;
 
-/// What is shown before a line.
+/// The prompt of a line.
 pub const PROMPT: &str = "tvix-repl> ";
-/// What is shown before a line that continues another.
+/// The prompt of a continuation line.
 const CONTINUED: &str = "         > ";
 
 /// A line, or why there is none.
 pub enum Line {
     /// One, without its end.
     Text(String),
-    /// What was typed so far is given up.
+    /// The input so far is discarded.
     Interrupted,
     /// There are no more.
     End,
@@ -30,7 +30,7 @@ pub enum Input<'r, 'i, 'h> {
         editor: Box<Editor<Names<'r, 'i, 'h>, DefaultHistory>>,
         history: Option<PathBuf>,
     },
-    /// Lines are echoed, as C++ Nix does, so that the output shows what they were.
+    /// Lines are echoed, as in C++ Nix, so that the output includes them.
     Stream(io::StdinLock<'static>),
 }
 
@@ -78,7 +78,7 @@ impl<'r, 'i, 'h> Input<'r, 'i, 'h> {
         }
     }
 
-    /// Adds to the history what was typed, all lines of it as one entry.
+    /// Adds the input to the history, with all of its lines as one entry.
     pub fn remember(&mut self, text: &str) {
         if let Self::Terminal { editor, .. } = self {
             let _ = editor.add_history_entry(text.trim_end());

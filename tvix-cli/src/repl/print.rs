@@ -1,4 +1,4 @@
-//! What the prompt prints: values on standard output, all else on standard error.
+//! Output of the prompt: values on standard output, everything else on standard error.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! The prompt: reads lines, and does what they say.
+//! The prompt: reads and executes lines.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ const LISTED: usize = 20;
 const SHELL: &str =
     "drv: (import <nixpkgs> {}).runCommand \"shell\" { buildInputs = [ drv ]; } \"\"";
 
-/// What lines are evaluated with.
+/// The state that lines are evaluated with.
 pub struct State<'i, 'h> {
     pub interp: &'i Interp<'h>,
     pub scope: Scope<'h>,
@@ -41,7 +41,7 @@ pub struct State<'i, 'h> {
     pub names: BTreeSet<String>,
     /// The directory that relative paths are relative to.
     pub base: Vec<u8>,
-    /// Ends what is being evaluated.
+    /// Ends the current evaluation.
     pub interrupted: Arc<AtomicBool>,
 }
 
@@ -60,7 +60,7 @@ impl<'i, 'h> State<'i, 'h> {
 
 /// Why a line was not done.
 enum Stop {
-    /// It goes on on the next line; what is missing.
+    /// The input continues on the next line; the missing token.
     Unfinished(Box<Error>),
     /// Evaluation failed.
     Error(Box<Error>),
@@ -116,7 +116,7 @@ struct Prompt<'r, 'i, 'h> {
     state: &'r RefCell<State<'i, 'h>>,
     asking: Asking,
     selector: Selector<'h>,
-    /// What the command line has to be loaded.
+    /// Loads the sources of the command line.
     loaded: &'r [EvalRequest],
     /// Files that were loaded later, as they were named.
     files: Vec<String>,
@@ -179,7 +179,7 @@ impl<'h> Prompt<'_, '_, 'h> {
         say!("{text}");
     }
 
-    /// Does what a text says; false if it was to leave.
+    /// Executes an input; false to leave the prompt.
     fn line(&mut self, text: &str) -> Done<bool> {
         if text.is_empty() {
             return Ok(true);

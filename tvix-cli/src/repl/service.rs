@@ -1,4 +1,4 @@
-//! What the prompt needs of stores and builders.
+//! Access of the prompt to stores and builders.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,9 @@ use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::{interrupt, logs, session, stores};
 
-/// What the prompt asks for.
+/// A request of the prompt.
 pub enum Task {
-    /// Add what was instantiated to the store.
+    /// Add the instantiated derivations to the store.
     Record,
     /// Make a link to a path of the store, which keeps it from being collected.
     Root { link: PathBuf, path: StorePath },
@@ -53,7 +53,7 @@ impl Asking {
     }
 }
 
-/// Does what the prompt and evaluation ask for.
+/// Serves the requests of the prompt and of evaluation.
 pub struct Service<'a> {
     building: &'a BuildingArgs,
     interrupted: Arc<AtomicBool>,
@@ -154,7 +154,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Runs a session that knows what evaluation has said, and what it asks for now.
+    /// Runs a session on the events of the evaluation so far and the present request.
     async fn session(&mut self, asks: Option<EvalEvent>, record: bool) -> Result<(), CliError> {
         let store = self.store().await?;
         let known = self.known.iter().filter_map(again).chain(asks);

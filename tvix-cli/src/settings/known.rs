@@ -7,17 +7,17 @@
 pub struct Setting {
     /// Its name.
     pub name: &'static str,
-    /// What values it has.
+    /// Its type.
     pub kind: Kind,
     /// Older names.
     pub aliases: &'static [&'static str],
-    /// What it does here.
+    /// Its effect in this program.
     pub effect: Effect,
     /// The arguments of ours that say the same, by their ids.
     pub options: &'static [&'static str],
 }
 
-/// What values a setting has.
+/// The type of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `true` or `false`.
@@ -34,13 +34,13 @@ pub enum Kind {
     Jobs,
 }
 
-/// What a setting does here.
+/// The effect of a setting in this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// It is followed.
     Used,
-    /// There is nothing to be set, and nothing to be said about that: the setting enables what is
-    /// always enabled, or is about what does not exist here.
+    /// None, without a warning: the setting enables a feature that is always enabled, or concerns one that does
+    /// not exist here.
     Settled,
     /// None: a warning says so.
     None,

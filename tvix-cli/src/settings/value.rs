@@ -78,7 +78,7 @@ pub fn parse_jobs(text: &str) -> Result<u16, String> {
         return Ok(processors.map_or(1, |count| u16::try_from(count.get()).unwrap_or(u16::MAX)));
     }
     let number = parse_number(text).and_then(|number| u16::try_from(number).ok());
-    number.ok_or_else(|| "it should be a number or 'auto'".to_owned())
+    number.ok_or_else(|| "expected a number or 'auto'".to_owned())
 }
 
 #[cfg(test)]

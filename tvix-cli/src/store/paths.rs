@@ -14,7 +14,7 @@ use crate::caches::{self, Access};
 use crate::error::CliError;
 use crate::stores;
 
-/// A store path, and what is meant below it.
+/// A store path, and a path below it.
 #[derive(Debug)]
 pub struct Named {
     pub path: StorePath,
@@ -29,7 +29,7 @@ pub struct Readable {
 }
 
 impl Readable {
-    /// Opens it. What a cache says need not be signed: it is only shown.
+    /// Opens it. Caches need no signatures: their contents are only displayed.
     pub async fn open(option: AnyStoreOption) -> Result<Self, CliError> {
         let uri = option.store.unwrap_or_else(stores::usual);
         if uri.local_root().is_some() {
@@ -50,12 +50,12 @@ impl Readable {
         PathNames::new(&*self.store).with_files(self.files.as_deref())
     }
 
-    /// What a text names in it: see [`PathNames::parse`].
+    /// Resolves a text: see [`PathNames::parse`].
     pub fn parse(&self, text: &str) -> Result<Named, CliError> {
         self.names().parse(text)
     }
 
-    /// As [`Readable::parse`], of what may not be below a store path.
+    /// As [`Readable::parse`], but rejects paths below a store path.
     pub fn parse_whole(&self, text: &str) -> Result<StorePath, CliError> {
         self.names().parse_whole(text)
     }
@@ -107,7 +107,7 @@ impl<'a> PathNames<'a> {
         })
     }
 
-    /// As [`PathNames::parse`], of what may not be below a store path.
+    /// As [`PathNames::parse`], but rejects paths below a store path.
     pub fn parse_whole(&self, text: &str) -> Result<StorePath, CliError> {
         let named = self.parse(text)?;
         match named.below.as_os_str().is_empty() {
@@ -136,7 +136,7 @@ impl<'a> PathNames<'a> {
         None
     }
 
-    /// What a path names if it is in the store, by its text alone.
+    /// Resolves a path inside the store by its text alone.
     fn inside(&self, path: &Path) -> Option<Named> {
         if let Ok((path, below)) = self
             .store
@@ -208,8 +208,8 @@ pub fn derivation_of_link(store: &LocalStore, text: &str) -> String {
     }
 }
 
-/// The file on this machine that is meant, and what keeps it there. No link on the way is followed:
-/// it could lead out of the store.
+/// The local file, and a guard that keeps it. No link on the way is followed, as it could lead out of the
+/// store.
 pub async fn file(store: &dyn Store, named: &Named) -> Result<(PathBuf, LocalPath), CliError> {
     store.require(&named.path).await.map_err(CliError::store)?;
     let root = store

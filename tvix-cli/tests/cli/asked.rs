@@ -1,5 +1,5 @@
-//! Attribute paths on the command line, and the order of what they lead to: as C++ Nix 2.34.8 has it.
-//! tests/asked holds the cases, and beside them what that printed (see record.py there).
+//! Attribute paths on the command line, and the order of their results, as in C++ Nix 2.34.8.
+//! tests/asked holds the cases and the recorded output (see record.py there).
 
 use std::fs;
 use std::path::Path;

@@ -107,7 +107,7 @@ async fn signatures_of_a_local_store_go_with_the_paths() {
     store_command(&["sign", "--store", &root, "--key-file", &key_file, nothing]).expect(1);
 }
 
-/// What floating outputs turned out to be goes with them, signed by whoever uploads.
+/// Realisations of floating outputs are copied with them, signed by the uploader.
 #[tokio::test]
 async fn floating_outputs_are_fetched_by_what_they_turned_out_to_be() {
     let method = nix_compat::content_address::ContentAddressMethod::NixArchive;

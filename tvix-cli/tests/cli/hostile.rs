@@ -1,4 +1,4 @@
-//! Programs that would take all memory there is, each evaluated by a process of its own, whose peak is measured.
+//! Programs that would exhaust memory, each evaluated in a process of its own with its peak measured.
 //!
 //! `--nocapture` prints the figures. Each of these programs takes more than the gibibyte, or is killed, without the limit that its line names.
 
@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 const GIB: i64 = 1 << 30;
 
-/// Programs, and what they fail with.
+/// Programs and their errors.
 const PROGRAMS: &[(&str, &str)] = &[
     // `Limits::depth`.
     ("(x: x x) (x: x x)", "stack overflow"),
@@ -76,7 +76,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How a process ended, what it said, and its peak memory in bytes and processor time in seconds.
+/// The end of a process, its output, its peak memory in bytes and processor time in seconds.
 #[expect(
     clippy::zombie_processes,
     reason = "wait4 waits for it, and tells what it used"

@@ -1,4 +1,4 @@
-//! What is fetched over HTTPS comes from a server that somebody vouches for.
+//! HTTPS servers need a certificate of a trusted authority.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -187,7 +187,7 @@ async fn a_server_ends_with_success() {
     }
 }
 
-/// Whoever asked for a signal to be ignored meant it.
+/// Signals that are ignored by the parent stay ignored.
 #[tokio::test]
 async fn sighup_is_ignored_below_nohup() {
     let world = LocalWorld::new().await;
@@ -207,7 +207,7 @@ async fn sighup_is_ignored_below_nohup() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Events and logs are in their files as soon as they happened, whatever ends the command.
+/// Events and logs are in their files as soon as they happened, however the command ends.
 #[tokio::test]
 async fn a_command_that_is_killed_leaves_events_and_logs() {
     for number in ["-TERM", "-KILL"] {

@@ -85,7 +85,7 @@ async fn expressions_are_built() {
     world.expect_clean().await;
 }
 
-/// With and without what they would make.
+/// With and without their outputs.
 #[tokio::test]
 async fn files_of_derivations_are_read() {
     let world = LocalWorld::new().await;

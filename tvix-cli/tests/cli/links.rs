@@ -1,4 +1,4 @@
-//! Links to what was built.
+//! Links to build outputs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn two_outputs(name: &str) -> Instantiated {
     instantiate(shell(name, "echo > $out; echo > $dev").outputs(["out", "dev"]))
 }
 
-/// The links and what they lead to.
+/// The links and their targets.
 fn links(world: &LocalWorld) -> Vec<(String, PathBuf)> {
     let folder = world.beside("work");
     let names = names_in(&folder).into_iter();
@@ -64,7 +64,7 @@ async fn links_are_numbered_as_on_the_command_line() {
     assert_eq!(links(&world), expected);
 }
 
-/// A link to a derivation is built as the derivation, whatever the link is called.
+/// A link to a derivation is built as the derivation, under any name.
 #[tokio::test]
 async fn links_to_derivations_are_built() {
     let world = LocalWorld::new().await;

@@ -1,4 +1,4 @@
-//! What is printed where, and options that change how builds run.
+//! Standard output and standard error, and options that change builds.
 
 use std::fs;
 use std::process::Command;
@@ -355,7 +355,7 @@ async fn what_is_there_can_be_checked() {
     assert_ne!(now, world.read(&path));
 }
 
-/// What has no path before it is built is checked as well, and what is made of it, deep down too.
+/// Derivations with floating outputs are checked as well, and so are their dependents.
 #[tokio::test]
 async fn what_floats_can_be_checked() {
     use nix_compat::content_address::ContentAddressMethod;

@@ -1,4 +1,4 @@
-//! Paths on the command line: links, channels, and what is copied from the store.
+//! Paths on the command line: links, channels, and copies from the store.
 
 use std::fs;
 use std::os::unix::fs::symlink;

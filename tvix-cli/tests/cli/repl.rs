@@ -10,7 +10,7 @@ use tvix_tests::program::Ended;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/repl_cases");
 
-/// What is said to these lines, in a directory of its own.
+/// The output for these lines, in a directory of its own.
 fn repl(world: &LocalWorld, lines: &str, args: &[&str]) -> Ended {
     let directory = world.beside("repl");
     fs::create_dir_all(&directory).unwrap();
@@ -110,7 +110,7 @@ async fn what_is_given_is_loaded() {
     assert_eq!(values(&loaded), ["7"], "{loaded:#?}");
 }
 
-/// What a value holds is shown, and not done.
+/// Control sequences in values are displayed, not executed.
 #[tokio::test]
 async fn values_do_not_control_the_terminal() {
     let world = LocalWorld::new().await;

@@ -121,7 +121,7 @@ async fn what_is_added_can_be_looked_at() {
     make_writable(&root);
 }
 
-/// What can be told of a local store can be told of a cache.
+/// Queries of a local store also work on a cache.
 #[tokio::test]
 async fn caches_are_looked_at_as_stores_are() {
     let world = world().await;
@@ -263,7 +263,7 @@ async fn links_to_store_paths() {
     let below = at("result") + "/sub";
     store(&root, &["verify", &below])
         .expect(1)
-        .says(&["below the store path"]);
+        .says(&["below a store path"]);
     symlink("loop", at("loop")).unwrap();
     store(&root, &["path-info", &at("loop")])
         .expect(1)
@@ -271,7 +271,7 @@ async fn links_to_store_paths() {
     make_writable(&root);
 }
 
-/// Whatever is wrong is named, and nothing is made of it.
+/// Errors name their cause, and nothing is created.
 #[tokio::test]
 async fn errors_name_the_culprit() {
     let world = world().await;
@@ -297,9 +297,9 @@ async fn errors_name_the_culprit() {
         (&["ls", &unknown], &[&unknown[11..], "not valid"]),
         (&["cat", &sub], &[&sub, "not a file"]),
         (&["cat", &gone], &[&gone, "No such file"]),
-        (&["dump", &sub], &[&sub, "below the store path"]),
+        (&["dump", &sub], &[&sub, "below a store path"]),
         (&["dump", &unknown], &[&unknown[11..]]),
-        (&["verify", &sub], &[&sub, "below the store path"]),
+        (&["verify", &sub], &[&sub, "below a store path"]),
         (&["add", &nowhere], &[&nowhere, "No such file"]),
         (&["repair", &path, "--from", &nowhere], &[&nowhere]),
         (
@@ -335,7 +335,7 @@ async fn errors_name_the_culprit() {
     }
     let cache = Path::new("file:///nonexistent/cache");
     let listed = store(cache, &["path-info"]).expect(1);
-    listed.says(&["/nonexistent/cache", "name store paths"]);
+    listed.says(&["/nonexistent/cache", "specify store paths"]);
     assert_eq!(store(&root, &["path-info"]).expect(0).out, [path]);
     make_writable(&root);
 }

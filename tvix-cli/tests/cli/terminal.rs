@@ -1,4 +1,4 @@
-//! What reaches terminals, files and pipes: text and colours, and each failure once.
+//! Output to terminals, files and pipes: text and colours, and each failure once.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -28,7 +28,7 @@ const HOSTILE: &[&str] = &[
     "\x1b[6n",
 ];
 
-/// Runs a command with standard output and error on a terminal, and returns what reached it and the exit code.
+/// Runs a command with standard output and error on a terminal; returns its output and exit code.
 pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
     let (mut main, mut other) = (0, 0);
     // SAFETY: both pointers are to variables that live until the call returns; the others may be null.
@@ -75,7 +75,7 @@ pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
     (reader.join().unwrap(), code)
 }
 
-/// Removes what the progress display itself does: moving the cursor, erasing lines, colours.
+/// Removes the sequences of the progress display: cursor movement, erased lines, colours.
 pub fn without_display(bytes: &[u8]) -> String {
     let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
     let mut left = String::new();
@@ -111,7 +111,7 @@ fn expect_text(text: &str) {
     );
 }
 
-/// A derivation whose log has all of these in every way that a builder can write.
+/// A derivation with all of these in its log, in every way that a builder can write.
 async fn hostile(world: &LocalWorld) -> String {
     let all = HOSTILE.concat();
     let folder = world.beside("hostile");

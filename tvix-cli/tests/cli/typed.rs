@@ -1,4 +1,4 @@
-//! The command line as people who know Nix type it.
+//! The command line as users of Nix type it.
 
 use std::fs;
 use std::io::Write as _;
@@ -76,9 +76,11 @@ async fn sources() {
     eval(&world, &["-E"])
         .expect(1)
         .says(&["needs an expression"]);
-    eval(&world, &["flake:nixpkgs"])
-        .expect(1)
-        .says(&["flakes are not supported"]);
+    for flake in ["flake:nixpkgs", ".#hello", "nixpkgs#hello"] {
+        eval(&world, &[flake])
+            .expect(1)
+            .says(&[flake, "flakes are not supported", "--attr"]);
+    }
 }
 
 #[tokio::test]
@@ -95,7 +97,7 @@ async fn standard_input() {
     let from_stdin = with(&["--arg-from-stdin", "x", "-E", "{ x }: x"], "hi");
     assert_eq!(from_stdin.expect(0).out, ["\"hi\""]);
     with(&["-"], "4 +\n").expect(1).says(&["at «stdin»:2:1"]);
-    with(&["-", "-"], "1").expect(1).says(&["once only"]);
+    with(&["-", "-"], "1").expect(1).says(&["only once"]);
     let text = "derivation { name = \"x\"; system = builtins.currentSystem; builder = \"/bin/sh\"; args = [ \"-c\" \"echo > $out\" ]; }";
     let mut command = tvix(&world, &["instantiate", "--store"]);
     command.arg(world.root()).arg("-");

@@ -89,3 +89,18 @@ fn a_missing_proc_is_named() {
     let said = said_by(&["unshare", "--mount", "sh", "-c", script, "sh"]);
     assert!(said.contains("/proc"), "{said}");
 }
+
+/// A mount over a part of `/proc`, as in containers. Fails without `proc_is_uncovered`.
+#[test]
+fn a_covered_proc_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let script = "mount -t tmpfs none /proc/fs && \
+                  exec unshare --user --map-user=1000 --map-group=1000 \"$@\"";
+    let said = said_by(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    assert!(
+        said.contains("cover parts of /proc: /proc/fs (") && said.contains("--no-sandbox"),
+        "{said}"
+    );
+}
