@@ -3,7 +3,7 @@
 //! They do what derivations ask for, and talk to servers, so they run where any builder runs: in a
 //! process of their own, in a sandbox, as nobody. There is no program to execute for that but the
 //! one that is running: it is mounted into the sandbox with the libraries that it has loaded, and
-//! started there under a name of its own, by which [`entry`] recognises it before `main` begins.
+//! started there under a name of its own, by which [`init`] recognises it.
 //! A copy made by `fork` would not do: other threads may hold any lock at that moment, and neither
 //! a TLS library nor an allocator may be used after it.
 
@@ -19,6 +19,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::translate::Translation;
+pub use entry::init;
 use task::Task;
 use tvix_sandbox::{Access, Isolation, Mount, SandboxSpec, Scratch};
 
@@ -83,6 +84,12 @@ impl Builtin {
             return Err(format!(
                 "the built-in builder '{builder}' needs the library to be a part of the program, \
                  and it was loaded by it"
+            ));
+        }
+        if !entry::is_initialised() {
+            return Err(format!(
+                "cannot run the built-in builder '{builder}': this program does not call \
+                 tvix_build_api::sandbox::init() at the start of its main function"
             ));
         }
         let fetches = builder == "builtin:fetchurl";
