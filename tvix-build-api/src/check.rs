@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tvix_store_api::{Store, StoreError, StoreExt as _};
-use tvix_tree::RestoreOptions;
+use tvix_tree::{RestoreOptions, TreeError};
 
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, BuilderError, Delivery,
@@ -73,7 +73,7 @@ pub enum CheckError {
         /// Where it should have been unpacked.
         path: PathBuf,
         /// Why it was not.
-        source: NarError,
+        source: TreeError,
     },
 }
 
@@ -251,7 +251,7 @@ async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckEr
     drop(sender);
     let unpacked = match unpacking.await {
         Ok(unpacked) => unpacked,
-        Err(lost) => Err(NarError::Io(io::Error::other(lost))),
+        Err(lost) => Err(NarError::Io(io::Error::other(lost)).into()),
     };
     if let Some(error) = failed {
         return Err(error.into());

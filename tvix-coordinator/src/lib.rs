@@ -43,6 +43,8 @@
 //!
 //! [`Options::on_failure`] stops or goes on; [`Coordinator::on_failure`] asks a callback each time.
 
+#![forbid(unsafe_code)]
+
 mod driver;
 pub mod event;
 pub mod machine;

@@ -83,6 +83,8 @@
 //! [`memory::StreamEvaluator`] makes an evaluator of a function; implementing [`Evaluator`] takes
 //! one method. The module `conformance` (feature `conformance`) tests either against the contract.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "drv-files")]

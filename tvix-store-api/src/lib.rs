@@ -5,6 +5,8 @@
 //! are in [`StoreExt`]. The guarantees of every back end are in the `# Contract` section of
 //! [`Store`]; the module `conformance` (feature `conformance`) tests them.
 
+#![forbid(unsafe_code)]
+
 mod blocking;
 #[cfg(all(unix, feature = "binary-cache"))]
 pub mod cache;
