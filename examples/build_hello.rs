@@ -18,6 +18,9 @@ use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Built-in builders (`builtin:fetchurl`) are this program, started again.
+    tvix_build_api::sandbox::init();
+
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
 
     // The store: where paths are looked up and where outputs go.

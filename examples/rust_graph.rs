@@ -26,6 +26,9 @@ const HELLO: &str = r#"
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Built-in builders (`builtin:fetchurl`) are this program, started again.
+    tvix_build_api::sandbox::init();
+
     // The store: where paths are looked up and where outputs go.
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/graph-store");
     let store = LocalStore::open(LocalStoreOptions::new(root)).await?;

@@ -122,7 +122,7 @@ impl FromStr for ContentAddress {
 
 serde_as_text!(ContentAddress);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hash"))]
 mod tests {
     use super::*;
 

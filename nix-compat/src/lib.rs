@@ -23,7 +23,21 @@
 //! assert!(dir.display(&shout.path).to_string().ends_with("-shout.drv"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//!
+//! All are on by default. Without any of them the crate reads and writes derivations, store paths,
+//! NARs and narinfo, computes store paths, needs 12 other crates and no C compiler.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `async` | `nar::async`: NAR reader and writer over `tokio::io` |
+//! | `hash` | `NixHasher`: all hash algorithms of Nix; store paths by a SHA-256 in assembly |
+//! | `json` | Nix's JSON of derivations, path infos, realisations and NAR listings |
+//! | `serde` | `Serialize` and `Deserialize` for the types |
+//! | `signing` | Ed25519 keys: signing, verifying |
 
+#![forbid(unsafe_code)]
 #![forbid(unsafe_code)]
 
 mod serde_text;

@@ -1,49 +1,67 @@
 //! The metadata of a valid path.
 
+#[cfg(feature = "json")]
 mod json;
 
 use std::fmt::Write;
 
-use serde::{Deserialize, Serialize};
-
 use crate::content_address::ContentAddress;
 use crate::nixhash::NixHash;
-use crate::signature::{Signature, SigningKey, VerifyingKey};
+use crate::signature::Signature;
+#[cfg(feature = "signing")]
+use crate::signature::{SigningKey, VerifyingKey};
 use crate::sorted::SortedSet;
 use crate::store_path::{PathReferences, StoreDir, StorePath, content_addressed_path};
 
+#[cfg(feature = "json")]
 pub use json::JsonError;
 
 /// The metadata of a valid path (Nix manual, "Store object info").
 ///
 /// The serde form has store paths without the store directory. [`to_nix_json`](Self::to_nix_json)
 /// returns the form of `nix path-info --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "camelCase")
+)]
 pub struct PathInfo {
     /// The store path.
     pub path: StorePath,
     /// SHA-256 of its NAR.
-    #[serde(with = "sha256_sri")]
+    #[cfg_attr(feature = "serde", serde(with = "sha256_sri"))]
     pub nar_hash: [u8; 32],
     /// Size of its NAR in bytes.
     pub nar_size: u64,
     /// The store paths that its contents refer to, including itself if there is a self-reference.
     pub references: SortedSet<StorePath>,
     /// The derivation that produced it, if known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
     pub deriver: Option<StorePath>,
     /// Its content address, if the path was computed from its contents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
     pub ca: Option<ContentAddress>,
     /// Signatures of its [`fingerprint`](Self::fingerprint). Unverified.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Vec::is_empty")
+    )]
     pub signatures: Vec<Signature>,
     /// When it was registered, in seconds since 1970; `None` before registration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
     pub registration_time: Option<u64>,
     /// Whether it was built locally, and so is trusted without a signature.
-    #[serde(default)]
+    #[cfg_attr(feature = "serde", serde(default))]
     pub ultimate: bool,
 }
 
@@ -87,6 +105,7 @@ impl PathInfo {
     }
 
     /// Adds a signature of this key, unless there is one.
+    #[cfg(feature = "signing")]
     pub fn sign(&mut self, dir: &StoreDir, key: &SigningKey) {
         let signature = key.sign(self.fingerprint(dir));
         if !self.signatures.contains(&signature) {
@@ -96,6 +115,7 @@ impl PathInfo {
 
     /// The keys in `keys` with a valid signature, in the order of `keys`. A key that occurs twice
     /// is returned twice.
+    #[cfg(feature = "signing")]
     pub fn signed_by<'k>(
         &self,
         dir: &StoreDir,
@@ -124,6 +144,7 @@ impl PathInfo {
     }
 }
 
+#[cfg(feature = "serde")]
 mod sha256_sri {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -10,6 +10,7 @@
 //! | in caches | `realisations/<key>.doi` | `build-trace-v2/<path>.drv/<output>.doi` |
 //! | JSON | flat, with an `id` | `key` and `value`; in caches the value alone |
 
+#[cfg(feature = "json")]
 mod json;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,14 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+#[cfg(feature = "json")]
 pub use self::json::RealisationJsonError;
 use crate::derivation::{OutputName, OutputNameError};
 use crate::nixhash::{HashAlgo, HashError, NixHash};
 use crate::serde_text::serde_as_text;
-use crate::signature::{Signature, SigningKey, VerifyingKey};
+use crate::signature::Signature;
+#[cfg(all(feature = "json", feature = "signing"))]
+use crate::signature::{SigningKey, VerifyingKey};
 use crate::store_path::{StorePath, StorePathError};
 
 /// The key of a derivation in realisations.
@@ -83,7 +87,11 @@ impl Realisation {
             dependent_realisations: BTreeMap::new(),
         }
     }
+}
 
+/// Signatures cover the JSON form.
+#[cfg(all(feature = "json", feature = "signing"))]
+impl Realisation {
     /// Adds a signature of this key, unless there is one.
     pub fn sign(&mut self, key: &SigningKey) {
         let signature = key.sign(self.fingerprint());

@@ -14,7 +14,7 @@ use nix_compat::store_path::StorePath;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tvix_store_api::{Store, StoreError, StoreExt as _};
-use tvix_tree::RestoreOptions;
+use tvix_tree::{RestoreOptions, TreeError};
 
 use crate::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, CheckOutcome, Delivery,
@@ -43,7 +43,7 @@ pub enum CheckError {
         /// Where it should have been unpacked.
         path: PathBuf,
         /// Why it was not.
-        source: NarError,
+        source: TreeError,
     },
 }
 
@@ -221,7 +221,7 @@ async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckEr
     drop(sender);
     let unpacked = match unpacking.await {
         Ok(unpacked) => unpacked,
-        Err(lost) => Err(NarError::Io(io::Error::other(lost))),
+        Err(lost) => Err(NarError::Io(io::Error::other(lost)).into()),
     };
     if let Some(error) = failed {
         return Err(error.into());

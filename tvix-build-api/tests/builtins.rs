@@ -4,6 +4,8 @@
 
 mod common;
 
+tvix_build_api::sandbox::init_before_main!();
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};

@@ -558,3 +558,18 @@ async fn structured_lines_are_not_for_people() {
     assert_eq!(phases, ["unpackPhase", "buildPhase"]);
     assert_eq!(count, 4);
 }
+
+/// This program never calls `sandbox::init`, so it cannot be started as a built-in builder.
+#[cfg(feature = "builtins")]
+#[tokio::test]
+async fn built_in_builders_need_init() {
+    let fixture = Fixture::new();
+    let builder = DerivationBuilder::new("x", this_system(), "builtin:buildenv");
+    let made = fixture.instantiate(builder);
+    let error = fixture.build(&made, &[]).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("call tvix_build_api::sandbox::init()"),
+        "{text}"
+    );
+}

@@ -40,6 +40,8 @@ use output::say;
 use settings::{Configure as _, Effect};
 
 fn main() -> ExitCode {
+    // In a process that is started as a built-in builder, this does not return.
+    tvix_build_api::sandbox::init();
     limits::with_room(work).unwrap_or_else(|error| {
         say!("error: {error}");
         ExitCode::from(exit::ERROR)

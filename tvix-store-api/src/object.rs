@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::nar::{self, Event, NarError, Parser};
+use nix_compat::nar::{self, Event, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
@@ -17,6 +17,7 @@ use nix_compat::store_path::{
 };
 use rustix::fs::{FileType, Mode, OFlags};
 use thiserror::Error;
+use tvix_tree::{TreeError, dump_path};
 
 use crate::StoreError;
 use crate::verify::{NarVerifier, check_address, digest, path_references};
@@ -363,8 +364,8 @@ fn single_file(nar: &[u8]) -> Option<(bool, &[u8])> {
 }
 
 /// The NAR of a file or tree; `None` if it exceeds `limit` bytes.
-pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarError> {
-    if let Some(nar) = small_file(file, limit).map_err(|source| NarError::File {
+pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, TreeError> {
+    if let Some(nar) = small_file(file, limit).map_err(|source| TreeError::File {
         action: "read",
         path: file.to_owned(),
         source,
@@ -376,7 +377,7 @@ pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarE
         limit,
         exceeded: false,
     };
-    match tvix_tree::dump_path(file, &mut limited) {
+    match dump_path(file, &mut limited) {
         Ok(()) => Ok(Some(limited.written.into())),
         Err(_) if limited.exceeded => Ok(None),
         Err(error) => Err(error),

@@ -31,6 +31,7 @@ const INDEPENDENT: usize = 200;
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    tvix_build_api::sandbox::init();
     let mut arguments = std::env::args().skip(1);
     let rounds: usize = arguments.next().map_or(Ok(11), |text| text.parse())?;
     let program = match arguments.next() {

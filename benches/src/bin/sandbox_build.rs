@@ -27,6 +27,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    tvix_build_api::sandbox::init();
     let mut arguments = std::env::args().skip(1);
     let program = match arguments.next() {
         Some(path) => PathBuf::from(path),

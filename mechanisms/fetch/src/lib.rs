@@ -12,6 +12,8 @@
 //! # let _ = fetcher;
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod archive;
 mod cache;
 mod caching;

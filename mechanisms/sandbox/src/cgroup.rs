@@ -121,7 +121,7 @@ impl Group {
         fs::read_to_string(self.path.join(file)).ok()
     }
 
-    /// Puts a process into it, and what it starts from then on.
+    /// Adds a process; its later children belong to the group too.
     pub(super) fn add(&self, pid: rustix::process::Pid) -> io::Result<()> {
         self.write("cgroup.procs", &pid.as_raw_nonzero().to_string())
     }

@@ -1,4 +1,4 @@
-//! What runs between `clone` and `execve`, in the memory of the embedding program.
+//! The code between `clone` and `execve`, in the memory of the embedding program.
 //!
 //! The child shares the parent's address space (copying the page tables of a large program
 //! would cost more than the whole sandbox) but has its own stack and its own copy of the
@@ -24,7 +24,7 @@ pub(super) const IDENTITY_FAILED: u32 = 2;
 /// The step number under which a failed `execve` is reported.
 pub(super) const EXEC: u32 = u32::MAX;
 
-/// What parent and child share.
+/// Data shared by parent and child.
 pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     /// `/dev/null`.

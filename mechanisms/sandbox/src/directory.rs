@@ -14,8 +14,8 @@ use super::remove::{remove_contents, unlock};
 
 const PREFIX: &str = "sandbox-";
 
-/// A private directory for one engine, removed with it. What engines of dead processes left
-/// behind is removed when the next one starts.
+/// A private directory for one engine, removed with it. A new engine removes the directories of
+/// dead processes.
 #[derive(Debug)]
 pub(super) struct EngineDirectory {
     path: PathBuf,
@@ -63,10 +63,10 @@ impl EngineDirectory {
     }
 }
 
-/// Whoever can rename an ancestor of a directory can put another in its place while root makes
-/// directories there and gives them away (CVE-2025-52991). So each must belong to root or to
-/// ourselves, and be writable by nobody else, unless it is sticky: then nobody else can rename what
-/// is ours in it.
+/// A user that can rename an ancestor of a directory can put another directory in its place while
+/// root creates directories there and changes their owner (CVE-2025-52991). Each ancestor must
+/// therefore belong to root or to the caller and be writable by no other user, unless it is sticky:
+/// entries of a sticky directory can only be renamed by their owner.
 fn check_ancestors(directory: &Path) -> Result<(), EngineError> {
     let own = rustix::process::geteuid().as_raw();
     let own_group = rustix::process::getegid().as_raw();
@@ -99,8 +99,8 @@ fn check_ancestors(directory: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// As whom the files of users appear that the user namespace we are in does not know, among them
-/// the root outside of it; none if it knows all.
+/// The user id shown for files of users that are not mapped in the current user namespace (such as
+/// the root outside of it). `None` if all users are mapped.
 fn unmapped_user() -> Option<u32> {
     let map = fs::read_to_string("/proc/self/uid_map").ok()?;
     let all = map.split_whitespace().eq(["0", "0", "4294967295"]);

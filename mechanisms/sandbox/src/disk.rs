@@ -1,19 +1,19 @@
-//! How much room a process's files take.
+//! Disk usage of a process's files.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 
-/// What an entry takes at least: else there could be any number of empty files.
+/// Minimum size counted per entry; without it the number of empty files would be unlimited.
 const ENTRY: u64 = 4096;
 
-/// No directory is looked into that lies deeper; its own entry counts.
+/// Deeper directories are counted as one entry each and not read.
 const DEPTH: usize = 256;
 
-/// The bytes that these directories and all in them take, up to about `enough`: nothing is looked at
-/// beyond that. Files change meanwhile, and what cannot be looked at is left out. A file with several
-/// names counts for each.
+/// Size in bytes of these directories with all their entries. The walk stops at about `enough`.
+/// Files may change meanwhile; unreadable ones are skipped. A file with several hard links counts
+/// once per link.
 pub(super) fn used(directories: &[PathBuf], enough: u64) -> u64 {
     let mut used = 0;
     for directory in directories {

@@ -1,63 +1,63 @@
-//! What can go wrong before a process runs.
+//! Errors of the engine.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a process was not started, or why the engine cannot start any.
+/// An error before the process runs, or a failure of the engine itself.
 ///
-/// How a process ended once it ran is not an error but an [`Ending`](super::Ending).
+/// The end of a process that ran is not an error but an [`Ending`](super::Ending).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// This machine, or the environment the caller runs in, lacks what a sandbox needs.
+    /// The machine, or the container that the caller runs in, does not allow sandboxes.
     #[error("this machine cannot sandbox builds: {missing} ({advice})")]
     Unavailable {
-        /// What was tried and refused.
+        /// The refused feature.
         missing: String,
-        /// What to do about it.
+        /// How to allow it.
         advice: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// Other users could put something else in the place of directories that builds write to.
+    /// Other users could replace directories that processes write to.
     #[error(
         "builds cannot write to {}: {} {why}",
         directory.display(),
         ancestor.display()
     )]
     Exposed {
-        /// Where builds were to write.
+        /// The scratch directory.
         directory: PathBuf,
-        /// It, or a directory above it.
+        /// The directory itself or one of its ancestors.
         ancestor: PathBuf,
-        /// What is wrong with that.
+        /// The reason, with the ancestor as subject.
         why: &'static str,
     },
-    /// The specification makes no sense. The caller's mistake.
+    /// The specification is invalid.
     #[error("sandbox specification: {0}")]
     InvalidSpec(String),
-    /// Preparing the sandbox failed. Trouble of this machine, not of the program.
+    /// Preparing the sandbox failed: a problem of the machine, not of the program.
     #[error("{step}")]
     Setup {
-        /// What was being done, with the paths concerned.
+        /// The failed step, with the paths concerned.
         step: String,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// The sandbox stood, but the program could not be executed in it.
+    /// The sandbox is ready, but the program cannot be executed in it.
     #[error("executing {}", program.display())]
     Execute {
-        /// The program, as a path inside.
+        /// The program, as a path inside the sandbox.
         program: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// The engine's threads are gone: one of them panicked. Our bug.
+    /// A thread of the engine panicked. A bug of this crate.
     #[error("the sandbox engine has stopped")]
     Stopped,
 }

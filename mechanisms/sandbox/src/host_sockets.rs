@@ -9,14 +9,14 @@
 //! the host's namespace. Bytes go their usual way, at their usual speed. All else, Unix sockets
 //! above all, is made by the builder in its own namespace, and meets nobody there.
 //!
-//! What is answered is what was read, so nothing is gained by changing it meanwhile, and whatever
-//! is not answered with a socket goes on in the builder's own namespace: the worst that a mistake
-//! can do is a builder without network.
+//! The answer depends only on the copy of the arguments that was read, so changing them meanwhile has
+//! no effect. Every other call continues in the builder's own namespace: the worst result of a
+//! mistake here is a builder without network.
 //!
 //! One thread starts all builders with network and has this filter, one more answers. Both are
-//! started with the first such builder. The kernel allows for one such filter on top of another only
-//! if that does not ask as well, so inside a container whose manager answers system calls itself
-//! there are no builds with network.
+//! started with the first such builder. The kernel allows only one notifying filter per process, so
+//! builds with network are not available inside a container with a manager that answers system calls
+//! itself.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -36,7 +36,7 @@ const SOCKETCALL_SOCKET: u32 = 1;
 struct Abi {
     arch: u32,
     socket: u32,
-    /// The number of `socketcall`, whose arguments are in memory.
+    /// The number of `socketcall`, which takes its arguments in memory.
     socketcall: Option<u32>,
 }
 
@@ -111,8 +111,8 @@ fn program() -> Vec<sock_filter> {
     code
 }
 
-/// Installs the filter on the calling thread, on top of that of all builders. What it asks comes
-/// to the descriptor.
+/// Installs the filter on the calling thread, on top of the filter of all builders. Notifications
+/// arrive at the returned descriptor.
 pub(super) fn install_on_this_thread() -> Result<OwnedFd, Errno> {
     let mut code = program();
     let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
@@ -127,7 +127,7 @@ pub(super) fn install_on_this_thread() -> Result<OwnedFd, Errno> {
     installed.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
-/// Answers what comes to `listener` until nobody has its filter any more. `root` says that builders
+/// Answers the notifications of `listener` until no process has its filter any more. `root`: builders
 /// run as other users than the calling thread.
 ///
 /// New sockets are in the network namespace of the calling thread, which must not have the filter.
@@ -181,7 +181,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Whether the host's namespace has a socket for this. What takes privileges is not among it.
+    /// Whether the builder gets such a socket of the host's namespace. Privileged kinds are excluded.
     fn is_given(&self) -> bool {
         let kind = self.kind & 0xf;
         match self.family {
@@ -201,7 +201,7 @@ impl Wanted {
     }
 }
 
-/// What a request asks for, if it is given the host's.
+/// The socket that a request asks for, if it gets one of the host.
 fn wanted(listener: &OwnedFd, request: &libc::seccomp_notif) -> Option<Wanted> {
     let data = &request.data;
     let by_memory = data.arch == X86_32 && data.nr == 102;
@@ -282,7 +282,7 @@ fn user_of(pid: u32) -> Option<u32> {
     users.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Gives the caller a copy of `socket`, whose number is what its call returns.
+/// Installs a copy of `socket` in the calling process and returns its number from the call.
 fn hand_over(
     listener: &OwnedFd,
     request: &libc::seccomp_notif,

@@ -1,8 +1,8 @@
 //! The session keyring of builders.
 //!
-//! Kernel keyrings know no namespaces but user namespaces, and session keyrings not even these: they
-//! are inherited. The system call filter refuses all calls to do with keys; what is left are uses
-//! that the kernel makes of them on behalf of a process, such as opening an encrypted file.
+//! Kernel keyrings are separated by user namespaces only, and session keyrings not at all: they are
+//! inherited. The system call filter refuses all calls that deal with keys. The kernel still uses
+//! keys on behalf of a process, for instance to open an encrypted file.
 
 use super::sys::Errno;
 

@@ -1,21 +1,61 @@
-//! Starting processes in Linux namespaces.
+//! Starts processes in Linux namespaces, as root or as an ordinary user, without a daemon or a helper
+//! program.
 //!
-//! [`Engine::spawn`] turns a [`SandboxSpec`] into a [`Running`] process that is the first of its
-//! own PID namespace and sees only what the specification names. There is no helper program and
-//! no daemon, and it works for root and for ordinary users alike.
+//! [`Engine::spawn`] turns a [`SandboxSpec`] into a [`Running`] process. The process is the first of
+//! its own PID namespace and sees only the files, network and environment that the specification
+//! names. [`Running`] reports its log, its [`Ending`] and its [`Usage`].
 //!
-//! A sandbox costs little more than the `execve` in it, because what is the same for many
-//! builds is prepared once: the root directory, the directories a build writes to
-//! ([`Scratch`]), the system call filter, and, for root, the network namespace. The child shares
-//! the program's memory until it executes, so the program's size does not matter.
+//! ```
+//! use std::path::Path;
+//! use tvix_sandbox::{Access, Ending, Engine, EngineOptions, Mount, SandboxSpec};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let directory = directory.path();
+//! // One engine for many processes; it works below a directory of yours.
+//! let engine = Engine::new(EngineOptions::new(directory))?;
+//! if let Err(error) = engine.probe() {
+//!     eprintln!("{error}"); // the missing feature, and how to allow it
+//!     return Ok(());
+//! }
+//!
+//! // The shell and its libraries, and nothing else of the host.
+//! let mut spec = SandboxSpec::new("/bin/sh");
+//! spec.args = ["sh", "-c", "echo hello > /build/greeting"].map(Into::into).to_vec();
+//! for path in ["/bin", "/lib", "/lib64", "/usr"] {
+//!     if Path::new(path).exists() {
+//!         spec.mounts.push(Mount::bind(path, path, Access::ReadOnly));
+//!     }
+//! }
+//!
+//! // Writable directories: /build, /tmp and a store directory without inputs.
+//! let mut scratch = engine.scratch()?;
+//! spec.host_ids = scratch.host_ids();
+//! spec.mounts.extend(scratch.mounts(Path::new("/nix/store"), &[])?);
+//!
+//! let running = engine.spawn(spec).await?;
+//! let (ending, log) = running.output().await?;
+//! assert_eq!(ending, Ending::Exited(0), "{}", String::from_utf8_lossy(&log));
+//! assert_eq!(std::fs::read(scratch.build_dir().join("greeting"))?, b"hello\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A sandbox costs little more than the `execve` in it, because everything that processes share is
+//! prepared once: the root directory, the writable directories ([`Scratch`]), the system call
+//! filter, and, for root, the network namespace. The child shares the memory of the program until it
+//! executes, so the size of the program does not matter.
 //!
 //! # Processes
 //!
-//! A process dies with all its descendants when it ends, when its [`Running`] is dropped, or when
-//! the embedding program dies, be it by `SIGKILL`. Only its own processes are waited for.
+//! A process dies with all its descendants when it ends, when its [`Running`] is dropped, or when the
+//! embedding program dies, even by `SIGKILL`. The engine waits for its own children only.
 //!
 //! Until a started process has executed its program it shares memory with the embedding program;
 //! the program must not `fork` and then modify the engine from the copy.
+//!
+//! The crate is empty on systems other than Linux.
 
 #![cfg(target_os = "linux")]
 
@@ -68,25 +108,25 @@ use scratch::Slots;
 use spawner::{Job, Shared, Spawn, Started};
 use template::Templates;
 
-/// The first of the host users that builders run as when the engine runs as root. The range is
-/// far from what accounts and containers use; Nix's `auto-allocate-uids` starts at the same place.
+/// The first host user of sandboxed processes when the engine runs as root. Accounts and containers do
+/// not use this range; Nix's `auto-allocate-uids` starts at the same number.
 pub const DEFAULT_FIRST_ID: u32 = 872_415_232;
 
-/// How an [`Engine`] works.
+/// Settings of an [`Engine`].
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Where builds write, best on the file system of the store that takes the outputs: moving
-    /// them there is then a rename. The engine makes a private directory in it, and removes those
-    /// that earlier engines left when they were killed.
+    /// The directory that processes write below. On the file system of the store, outputs can be moved
+    /// there by a rename. The engine creates a private directory in it, and removes those of engines
+    /// that were killed.
     pub scratch: PathBuf,
-    /// How many processes may be in the making at the same time.
+    /// Number of threads that start processes [default: the number of processors, at most 8].
     pub spawners: usize,
-    /// The first host user for builders, when running as root.
+    /// The first host user of processes, when running as root [default: [`DEFAULT_FIRST_ID`]].
     pub first_id: u32,
 }
 
 impl EngineOptions {
-    /// The defaults, with this scratch directory.
+    /// Default settings with this scratch directory.
     pub fn new(scratch: impl Into<PathBuf>) -> Self {
         EngineOptions {
             scratch: scratch.into(),
@@ -96,10 +136,10 @@ impl EngineOptions {
     }
 }
 
-/// Starts processes in sandboxes. Cheap to clone; the clones are one engine.
+/// Starts processes in sandboxes. Cheap to clone; clones share one engine.
 ///
-/// Dropping the last clone waits for the clean-up after processes that have ended. Processes that
-/// still run are not affected.
+/// Dropping the last clone waits for the clean-up after processes that have ended. Running processes
+/// are not affected.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -107,7 +147,7 @@ pub struct Engine {
 
 struct Inner {
     jobs: mpsc::Sender<Job>,
-    /// For the thread whose children get sockets of the host, once there is one.
+    /// Jobs of the thread that starts processes with sockets of the host, once it exists.
     network_jobs: Mutex<Option<mpsc::Sender<Job>>>,
     janitor: Janitor,
     templates: Templates,
@@ -118,12 +158,12 @@ struct Inner {
 }
 
 impl Engine {
-    /// Makes an engine. Whether the machine can sandbox is found out by the first
-    /// [`Engine::spawn`] of a sandbox, or by [`Engine::probe`].
+    /// Creates an engine. It does not check whether the machine allows sandboxes: the first
+    /// [`Engine::spawn`] does, or [`Engine::probe`].
     ///
     /// # Errors
     ///
-    /// When the scratch directory cannot be used or threads cannot be started.
+    /// If the scratch directory cannot be used or threads cannot be started.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let directory = Arc::new(EngineDirectory::create(&options.scratch)?);
         let subdirectory = |name: &str| {
@@ -163,11 +203,11 @@ impl Engine {
         })
     }
 
-    /// Finds out whether this machine can sandbox, by trying.
+    /// Checks whether this machine allows sandboxes, by creating the namespaces of one.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unavailable`] says what is missing and what to do about it.
+    /// [`EngineError::Unavailable`] names the missing feature and how to allow it.
     pub fn probe(&self) -> Result<(), EngineError> {
         let proven = &self.inner.shared.proven;
         if !proven.load(Ordering::Relaxed) {
@@ -177,13 +217,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes what the first process of a kind would have to wait for: the root for the mounts of
-    /// `spec`, and a network namespace if it is to have one of its own. The latter goes on after
-    /// the return. Blocks shortly.
+    /// Prepares the first process of a kind in advance: the root directory for the mounts of `spec`, and
+    /// its network namespace if it has one. The namespace is created in the background. Blocks
+    /// briefly.
     ///
     /// # Errors
     ///
-    /// As [`Engine::spawn`], as far as they show so early.
+    /// A subset of those of [`Engine::spawn`].
     pub fn make_ready(&self, spec: &SandboxSpec) -> Result<(), EngineError> {
         if self.inner.privileges.root
             && spec.isolation == Isolation::Sandbox
@@ -195,30 +235,30 @@ impl Engine {
         Plan::new(spec, &self.inner.templates, self.inner.privileges).map(drop)
     }
 
-    /// Directories for a build.
+    /// Writable directories for one process.
     ///
     /// # Errors
     ///
-    /// When they cannot be created.
+    /// If they cannot be created.
     pub fn scratch(&self) -> Result<Scratch, EngineError> {
         self.inner.slots.take(&self.inner.janitor)
     }
 
-    /// Starts a process; returns once it executes its program.
+    /// Starts a process. Returns once it executes its program.
     ///
-    /// Dropping the future ends the process if it has been started already. Must be called on a
-    /// tokio runtime with I/O and time enabled.
+    /// Dropping the future kills the process if it has been started. Must be called on a tokio runtime
+    /// with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Unavailable`] when the machine cannot sandbox (there is no fallback),
-    /// [`EngineError::InvalidSpec`] and [`EngineError::Execute`] when the caller asked for
-    /// something impossible, [`EngineError::Setup`] for trouble on this machine.
+    /// [`EngineError::Unavailable`] if the machine does not allow sandboxes (there is no fallback);
+    /// [`EngineError::InvalidSpec`] and [`EngineError::Execute`] if the specification cannot be
+    /// carried out; [`EngineError::Setup`] if the machine fails.
     pub async fn spawn(&self, spec: SandboxSpec) -> Result<Running, EngineError> {
         self.spawn_holding(spec, ()).await
     }
 
-    /// Like [`Engine::spawn`], and drops `held` only when the process is dead.
+    /// Like [`Engine::spawn`], but keeps `held` until the process is dead.
     ///
     /// # Errors
     ///
@@ -231,8 +271,8 @@ impl Engine {
         self.start(spec, held)?.running().await
     }
 
-    /// The part of [`Engine::spawn_holding`] that looks at the host's files, for callers who are
-    /// on a thread that may block anyway. Dropping what it returns ends the process.
+    /// The blocking part of [`Engine::spawn_holding`], which reads files of the host, for callers on a
+    /// thread that may block. Dropping the result kills the process.
     ///
     /// # Errors
     ///
@@ -281,7 +321,7 @@ impl Inner {
     }
 }
 
-/// A process on its way, as [`Engine::start`] returns it. Dropping it ends the process.
+/// A process that is being started, returned by [`Engine::start`]. Dropping it kills the process.
 #[must_use = "dropping it ends the process"]
 pub struct Starting {
     answer: oneshot::Receiver<Result<Started, EngineError>>,
@@ -318,11 +358,11 @@ impl std::fmt::Debug for Starting {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // A program that ends now would otherwise leave its last scratch directories behind, also of
-        // what was just being started.
+        // A program that ends now would otherwise leave its last scratch directories behind, including
+        // those of processes that are being started.
         self.shared.under_way.finish();
         self.janitor.finish();
-        // What ended processes held is for the janitor, too.
+        // Dropping the resources of ended processes gives the janitor more chores.
         self.janitor.finish();
     }
 }

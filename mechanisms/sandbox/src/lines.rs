@@ -1,18 +1,18 @@
-//! A log as lines.
+//! Splitting a log into lines.
 
 use bytes::{Bytes, BytesMut};
 
-/// Cuts a log into lines without growing with a line that never ends.
+/// Splits a log into lines, with a limit on the length of a line.
 #[derive(Debug)]
 pub struct LineBuffer {
     buffer: BytesMut,
-    /// How much of the buffer is known to hold no line break.
+    /// Length of the prefix that is known to hold no line break.
     searched: usize,
     limit: usize,
 }
 
 impl LineBuffer {
-    /// Lines longer than `limit` bytes are handed out in pieces of that size.
+    /// Lines longer than `limit` bytes are returned in pieces of that size.
     pub fn new(limit: usize) -> Self {
         LineBuffer {
             buffer: BytesMut::new(),
@@ -21,7 +21,7 @@ impl LineBuffer {
         }
     }
 
-    /// Adds a piece of log. Take the lines out before adding the next.
+    /// Appends bytes of the log. Take the lines out before appending more.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -44,7 +44,7 @@ impl LineBuffer {
         None
     }
 
-    /// What follows the last line break, once the log has ended.
+    /// The bytes after the last line break, once the log has ended.
     pub fn finish(&mut self) -> Option<Bytes> {
         self.searched = 0;
         let rest = self.buffer.split().freeze();

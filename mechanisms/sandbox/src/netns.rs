@@ -28,7 +28,7 @@ struct Namespace {
     handle: OwnedFd,
     sockets: File,
     interfaces: File,
-    /// What the two files said when the namespace was new.
+    /// Contents of the two files when the namespace was new.
     unused: State,
 }
 
@@ -91,8 +91,8 @@ pub(super) struct NetPool {
 }
 
 impl NetPool {
-    /// Makes a namespace for later, unless there is one. The calling thread is in some unused
-    /// namespace afterwards. Whoever wants to enter one meanwhile waits for this one.
+    /// Creates a namespace in advance, unless one is idle. Afterwards the calling thread is in some
+    /// unused namespace. Other threads that enter a namespace meanwhile wait for this one.
     pub(super) fn make_ready(&self) -> Result<(), EngineError> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.is_empty() {

@@ -109,7 +109,7 @@ pub(super) struct IdMap {
 /// The network namespace of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetPlan {
-    /// The host's, for what has no sandbox.
+    /// That of the host, for processes without sandbox.
     Host,
     /// One that the spawner made and entered before `clone`.
     FromPool,
@@ -117,7 +117,7 @@ pub(super) enum NetPlan {
     Fresh,
 }
 
-/// What the engine may do on this machine.
+/// Capabilities of the engine on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Privileges {
     /// Whether users of the host can be chosen freely, and namespaces made outside a user
@@ -128,11 +128,11 @@ pub(super) struct Privileges {
     /// Whether there are control groups for memory.
     pub(super) groups: bool,
     pub(super) caller: HostIds,
-    /// What stands in the way of a sandbox, if that is known already.
+    /// The obstacle to sandboxing, if one is known already.
     pub(super) obstacle: Option<Obstacle>,
 }
 
-/// A list as `execve` wants it.
+/// An argument list in the form of `execve`.
 #[derive(Debug)]
 pub(super) struct CStringArray {
     pointers: Vec<*const c_char>,
@@ -162,7 +162,7 @@ impl CStringArray {
     }
 }
 
-/// Everything a spawner needs, ready-made.
+/// Everything that a spawner needs, prepared in advance.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) program: CString,
@@ -175,13 +175,13 @@ pub(super) struct Plan {
     pub(super) namespaces: c_int,
     pub(super) id_map: Option<IdMap>,
     pub(super) network: NetPlan,
-    /// Whether a spawner has to start it whose children get sockets of the host.
+    /// Whether the spawner with sockets of the host has to start the process.
     pub(super) host_sockets: bool,
     /// Whether it gets a control group.
     pub(super) grouped: bool,
     /// The most memory of all processes together, if control groups can be made.
     pub(super) memory: Option<u64>,
-    /// The host user to whom the log is given, when it is not the caller.
+    /// The host user that owns the log, if that is not the caller.
     pub(super) log_owner: Option<HostIds>,
 }
 
@@ -329,7 +329,7 @@ impl Plan {
         }
     }
 
-    /// What is done in any case, after the file system stands.
+    /// Appends the steps that follow the file system, for every kind of process.
     fn finish(&mut self, spec: &SandboxSpec) -> Result<(), EngineError> {
         let mut persona = libc::ADDR_NO_RANDOMIZE as libc::c_ulong;
         if spec.linux32 {
@@ -502,7 +502,7 @@ fn tmpfs(target: &Path, size: &str) -> Result<Step, EngineError> {
     })
 }
 
-/// Targets so far that are bind mounts: what lies below them is not the engine's to create.
+/// Targets of bind mounts so far. The engine creates nothing below them.
 #[derive(Default)]
 struct Covered(BTreeSet<PathBuf>);
 

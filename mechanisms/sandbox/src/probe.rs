@@ -1,4 +1,4 @@
-//! Finding out what this machine allows.
+//! Detecting the sandboxing features of the machine.
 
 use std::ffi::c_int;
 use std::fs;
@@ -11,10 +11,10 @@ use super::plan::Privileges;
 use super::spec::HostIds;
 use super::sys;
 
-/// As many host users as an engine may hand out.
+/// Number of host users that an engine may use.
 const ID_COUNT: u64 = 65_536;
 
-/// Something about the caller that no sandbox can be made with.
+/// A property of the caller that makes sandboxes impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// `/proc` is not there.
@@ -75,7 +75,7 @@ impl Obstacle {
     }
 }
 
-/// What the caller may do.
+/// The privileges of the caller.
 pub(super) fn privileges(first_id: u32, groups: bool) -> Privileges {
     let caller = HostIds {
         uid: rustix::process::geteuid().as_raw(),
@@ -127,7 +127,7 @@ fn maps(first_id: u32) -> bool {
     covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
 }
 
-/// Creates every namespace a sandbox has, once; then `obstacle` is what is left to say.
+/// Creates every namespace of a sandbox once. If all succeed, the result is `obstacle`.
 pub(super) fn sandbox(obstacle: Option<Obstacle>) -> Result<(), EngineError> {
     let kinds = [
         (libc::CLONE_NEWUSER, "user namespaces"),

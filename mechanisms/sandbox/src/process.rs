@@ -1,4 +1,4 @@
-//! A started process, and the thread that sees dropped ones to their end.
+//! A started process, and the thread that kills and reaps dropped ones.
 
 use std::any::Any;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -13,7 +13,7 @@ use super::netns::NetLease;
 use super::scratch::{Slot, Slots};
 use super::sys::{self, Errno, Exit};
 
-/// What must stay as it is until the process is dead, and is dropped then.
+/// Resources that must live until the process is dead.
 pub(super) struct Held {
     pub(super) group: Option<Group>,
     pub(super) _network: Option<NetLease>,
@@ -26,7 +26,7 @@ pub(super) struct Held {
 pub(super) struct Process {
     pub(super) pidfd: OwnedFd,
     pub(super) pid: Pid,
-    /// Whether the process is the first of a PID namespace, whose end is the end of all in it.
+    /// Whether the process is the first of a PID namespace: all processes of the namespace end with it.
     pub(super) owns_namespace: bool,
     pub(super) held: Held,
 }
@@ -93,15 +93,15 @@ fn kill_session(leader: Pid) {
 
 /// Work for the janitor.
 pub(super) enum Chore {
-    /// Kill, reap, then let go of what was held.
+    /// Kill and reap the process, then drop its resources.
     End(Process),
     /// Empty a scratch directory and make it available again.
     Clean(Slot, Arc<Slots>),
-    /// Say when everything before is done.
+    /// Report that all earlier chores are done.
     Report(mpsc::Sender<()>),
 }
 
-/// Hands chores to the janitor's thread.
+/// A handle on the janitor thread.
 #[derive(Clone)]
 pub(super) struct Janitor {
     chores: mpsc::Sender<Chore>,

@@ -1,4 +1,4 @@
-//! Removing what a builder left behind.
+//! Removing the files that a builder left behind.
 //!
 //! The content is hostile: it may be nested a hundred thousand levels deep, lie in directories
 //! without permissions, or be marked as immutable. Nothing follows a symbolic link, no path is looked up twice,
@@ -133,7 +133,7 @@ struct Level {
     directory: OwnedFd,
     /// Its name in the level above.
     name: CString,
-    /// What is still to be removed from it.
+    /// Entries still to be removed.
     left: Vec<(CString, FileType)>,
 }
 

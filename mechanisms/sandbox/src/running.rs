@@ -1,4 +1,4 @@
-//! The handle on a running process: its log, its end, its limits.
+//! The handle on a running process: log, end, limits.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,12 +29,12 @@ const CHUNK: usize = 16 * 1024;
 /// process can have written before it died.
 const PIPE_LIMIT: usize = 1 << 20;
 
-/// What a running process did.
+/// An event of a running process.
 #[derive(Debug)]
 pub enum Event {
-    /// It wrote to standard output or standard error, which are the same pipe.
+    /// Output of the process. Standard output and standard error are one pipe.
     Log(Bytes),
-    /// It is dead and so is every process it started. Nothing comes after this.
+    /// The process and all its descendants are dead. The last event.
     Ended(Ending),
 }
 
@@ -69,9 +69,9 @@ impl Ending {
 
 /// A process started by [`Engine::spawn`](super::Engine::spawn).
 ///
-/// Dropping it kills the process and all its descendants; a thread of the engine reaps it, so
-/// that nothing is left behind, and no other child of the program is waited for. What was passed
-/// to [`Engine::spawn_holding`](super::Engine::spawn_holding) is dropped after that.
+/// Dropping it kills the process and all its descendants. A thread of the engine then reaps the
+/// process (and waits for no other child of the program), and drops the value that was passed to
+/// [`Engine::spawn_holding`](super::Engine::spawn_holding).
 pub struct Running {
     process: Option<AsyncFd<Process>>,
     janitor: Janitor,
@@ -134,7 +134,7 @@ impl Running {
         })
     }
 
-    /// The process's number, as the embedding program sees it.
+    /// The process id in the namespace of the embedding program.
     pub fn pid(&self) -> Option<i32> {
         self.process
             .as_ref()
@@ -147,7 +147,7 @@ impl Running {
         self.end(Ending::Killed);
     }
 
-    /// What happens next. After [`Event::Ended`], the same again.
+    /// Waits for the next event. After [`Event::Ended`] it returns the same event again.
     ///
     /// Cancel safe: dropping the future loses nothing.
     ///
@@ -202,12 +202,12 @@ impl Running {
         }
     }
 
-    /// What it used, once it has ended.
+    /// Resources used by the process, once it has ended.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
-    /// Waits for the end and returns it with the whole log. For logs that are known to be small.
+    /// Waits for the end and returns it with the whole log, which is kept in memory.
     pub async fn output(mut self) -> Result<(Ending, Vec<u8>), EngineError> {
         let mut log = Vec::new();
         loop {
@@ -264,7 +264,7 @@ impl Running {
         });
     }
 
-    /// Reads what is there, without waiting.
+    /// Reads available bytes without waiting.
     fn read(&mut self) -> Option<Bytes> {
         let log = self.log.as_ref()?;
         self.buffer.reserve(CHUNK);
@@ -282,8 +282,8 @@ impl Running {
         }
     }
 
-    /// What the dead process left in the pipe. Waiting for the end of the pipe instead would hang
-    /// if a descriptor of it had been passed to a process outside.
+    /// Reads the rest of the log of the dead process. Waiting for the end of the pipe instead would
+    /// hang if its descriptor had been passed to a process outside the sandbox.
     fn drain(&mut self) -> Option<Bytes> {
         if self.drained >= PIPE_LIMIT {
             self.log = None;
@@ -355,7 +355,7 @@ async fn has_exited(process: &Option<AsyncFd<Process>>) -> io::Result<Exit> {
     }
 }
 
-/// Looks now and then at how much room files take, on a thread that may block.
+/// Measures the disk usage periodically, on a thread that may block.
 struct DiskWatch {
     directories: Vec<PathBuf>,
     limit: u64,
@@ -367,7 +367,7 @@ enum Watching {
     Looking(JoinHandle<u64>),
 }
 
-/// How long it takes to look again.
+/// The pause before the next measurement.
 const DISK_PAUSE: Duration = Duration::from_millis(250);
 
 impl DiskWatch {
@@ -386,7 +386,7 @@ impl Watching {
     }
 }
 
-/// Returns once there is too much. Cancel safe: it goes on where it was.
+/// Returns once the limit is exceeded. Cancel safe.
 async fn too_large(watch: &mut Option<DiskWatch>) {
     let Some(watch) = watch else {
         return std::future::pending().await;

@@ -1,8 +1,8 @@
-//! The directories a build writes to.
+//! The directories that a process writes to.
 //!
-//! Creating and removing directories is the slowest thing a file system does (a `rmdir` takes as
-//! long as a dozen mounts), so scratch directories are used again: after a build what it left is
-//! removed, and of the store directory's mount points those stay that the next build needs too.
+//! Creating and removing directories is slow (a `rmdir` takes as long as a dozen mounts), so scratch
+//! directories are reused: after a process their contents are removed, and mount points in the store
+//! directory that the next process needs too stay.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -22,7 +22,7 @@ use super::process::{Chore, Janitor};
 use super::remove::remove_contents;
 use super::spec::{Access, HostIds, Mount};
 
-/// What a mount point in the store directory is.
+/// The kind of a mount point in the store directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Point {
     Directory,
@@ -42,7 +42,7 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     directory: PathBuf,
     _engine_directory: Arc<EngineDirectory>,
-    /// Where host users start, when the engine may choose them.
+    /// The first host user, if the engine may choose users.
     first_id: Option<u32>,
     state: Mutex<SlotsState>,
 }
@@ -98,7 +98,7 @@ impl Slots {
         Ok(scratch(slot))
     }
 
-    /// Removes what a build left in a slot and makes it available again.
+    /// Empties a slot and makes it available again.
     pub(super) fn clean(&self, mut slot: Slot) {
         // What cannot be cleaned now is removed with the engine; nobody else gets it.
         if slot.clean().is_ok() {
@@ -133,7 +133,7 @@ impl Slot {
         self.reset()
     }
 
-    /// Gives the directories the owner and mode that a build is to find.
+    /// Sets the owner and mode of the directories.
     fn reset(&self) -> io::Result<()> {
         let reset = |path: PathBuf, mode, owned| {
             let directory = File::open(path)?;
@@ -172,7 +172,7 @@ impl Slot {
     }
 }
 
-/// Opens a directory of ours whose mode a builder may have changed.
+/// Opens a directory of the engine after a builder may have changed its mode.
 fn open_regardless(path: &Path) -> io::Result<File> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -184,12 +184,11 @@ fn open_regardless(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The directories of one build, on the file system that the engine was given: a place to build
-/// in, one for temporary files, and a store directory that receives the outputs.
+/// The directories of one process, below [`EngineOptions::scratch`](super::EngineOptions::scratch):
+/// a build directory, one for temporary files, and a store directory for the outputs.
 ///
-/// Dropping it removes what is in them. Keep it until the process that uses it is dead (pass a
-/// clone of an `Arc` of it to [`Engine::spawn_holding`](super::Engine::spawn_holding)) and what is
-/// wanted has been moved away.
+/// Dropping it removes their contents. Keep it until the process is dead (pass a clone of an `Arc` of
+/// it to [`Engine::spawn_holding`](super::Engine::spawn_holding)) and the outputs have been moved.
 pub struct Scratch {
     slot: Option<Slot>,
     slots: Arc<Slots>,
@@ -201,14 +200,14 @@ impl Scratch {
         self.slot.as_ref().expect("present until dropped")
     }
 
-    /// Gives back directories that nothing has used, as they are.
+    /// Returns directories that no process has used, without emptying them.
     pub fn put_back(mut self) {
         if let Some(slot) = self.slot.take() {
             self.slots.lock().idle.push(slot);
         }
     }
 
-    /// The host's user and group that own these directories, when the engine runs as root.
+    /// The user and group of the host that own these directories, if the engine runs as root.
     pub fn host_ids(&self) -> Option<HostIds> {
         self.slot().host_ids
     }
@@ -223,13 +222,13 @@ impl Scratch {
         self.slot().tmp()
     }
 
-    /// The directory on the host that holds the outputs once they are built.
+    /// The directory of the outputs on the host.
     pub fn store_dir(&self) -> PathBuf {
         self.slot().store()
     }
 
-    /// Gives the directories the permissions again that their owner needs, after a process that has
-    /// changed them. To be called once it is dead, before anything is looked for in them.
+    /// Restores the permissions of the directories that a process may have changed. Call it after the
+    /// process is dead, before reading outputs.
     pub fn reclaim(&self) -> io::Result<()> {
         for path in self.directories() {
             let mode = fs::symlink_metadata(&path)?.permissions().mode();
@@ -246,7 +245,7 @@ impl Scratch {
         vec![self.build_dir(), self.tmp_dir(), self.store_dir()]
     }
 
-    /// Makes a file or directory in [`Scratch::build_dir`] the builder's own.
+    /// Changes the owner of a file or directory to the user of the process.
     pub fn give_to_builder(&self, path: &Path) -> io::Result<()> {
         match self.host_ids() {
             Some(ids) => std::os::unix::fs::lchown(path, Some(ids.uid), Some(ids.gid)),
@@ -254,8 +253,8 @@ impl Scratch {
         }
     }
 
-    /// Mounts for a build: `/build` and `/tmp`, and the store directory `store` (a path inside)
-    /// with exactly these inputs in it (paths on the host, each visible under its own name).
+    /// Mounts of a build: `/build`, `/tmp`, and the store directory `store` (a path inside the sandbox)
+    /// with exactly these inputs (paths on the host, each visible under its own name).
     pub fn mounts(&mut self, store: &Path, inputs: &[PathBuf]) -> Result<Vec<Mount>, EngineError> {
         let slot = self.slot.as_mut().expect("present until dropped");
         let mut mounts = Vec::with_capacity(inputs.len() + 3);

@@ -1,9 +1,8 @@
 //! The system call filter of builders.
 //!
-//! Refused are what would let an output carry more than contents and an executable bit
-//! (set-user-ID and set-group-ID modes, extended attributes, file flags), kernel interfaces that go
-//! around such a filter (`io_uring`) or around the missing terminal (`TIOCSTI`), and kernel keyrings,
-//! which know no namespace of their own.
+//! It refuses metadata that an output must not have (set-user-ID and set-group-ID modes, extended
+//! attributes, file flags), kernel interfaces that bypass such a filter (`io_uring`) or the missing
+//! terminal (`TIOCSTI`), and kernel keyrings, which have no namespace.
 //!
 //! The kernel compiles a filter anew for each thread it is installed on, which costs more than
 //! all mounts of a sandbox together. It is therefore installed once, on the spawner threads,
@@ -25,7 +24,7 @@ const SET_ID_BITS: u32 = 0o6000;
 /// `O_CREAT`, and the bit of `O_TMPFILE` that is not `O_DIRECTORY`.
 const CREATES: u32 = 0o100 | 0o20000000;
 
-/// What happens to a system call.
+/// The treatment of a system call.
 #[derive(Clone, Copy)]
 enum Rule {
     /// It fails with this error.
@@ -40,7 +39,7 @@ enum Rule {
 
 use Rule::{Ioctl, Mode, ModeIfCreating, Refuse};
 
-/// One system call interface: its audit number and what it calls the refused calls.
+/// One system call interface: its audit number and its numbers of the refused calls.
 struct Abi {
     arch: u32,
     rules: &'static [(u32, Rule)],
@@ -215,7 +214,7 @@ fn load(offset: u32) -> sock_filter {
 }
 
 /// Loads the low half of an argument. Modes, flags and ioctl requests are 32 bits wide for the
-/// kernel too, so ignoring the high half is what makes the check tight.
+/// kernel too; a check of the high half could be bypassed.
 pub(super) fn load_argument(index: u32) -> sock_filter {
     let low_half = if cfg!(target_endian = "big") { 4 } else { 0 };
     load(OFFSET_ARGS + 8 * index + low_half)
@@ -229,7 +228,7 @@ fn fail(errno: i32) -> sock_filter {
     statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errno as u32)
 }
 
-/// What is done once the number has matched. Always ends in a return.
+/// The instructions after a matching number. They end in a return.
 fn body(rule: Rule) -> Vec<sock_filter> {
     match rule {
         Refuse(errno) => vec![fail(errno)],
@@ -288,8 +287,8 @@ pub(super) fn install_on_this_thread() -> Result<(), Errno> {
     install(&mut program(), 0).map(drop)
 }
 
-/// Installs a filter on the calling thread, which has `no_new_privs`. Returns what the kernel does:
-/// the number of a descriptor if `flags` ask for one.
+/// Installs a filter on the calling thread, which has `no_new_privs`. Returns the result of the system
+/// call: the number of a descriptor if `flags` ask for one.
 pub(super) fn install(code: &mut [sock_filter], flags: libc::c_ulong) -> Result<i64, Errno> {
     let filter = sock_fprog {
         len: code.len() as u16,

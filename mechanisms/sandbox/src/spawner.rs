@@ -1,7 +1,7 @@
 //! The threads that start processes.
 //!
-//! A builder inherits from the thread that clones it, so what is the same for all builders is
-//! set up once per thread: the system call filter, an empty list of supplementary groups, an empty
+//! A builder inherits the state of the thread that clones it, so everything that all builders share
+//! is set up once per thread: the system call filter, an empty list of supplementary groups, an empty
 //! session keyring, blocked signals. The threads live as long as the engine, because the kernel kills a builder
 //! (`PR_SET_PDEATHSIG`) when the *thread* that started it ends, which threads of an
 //! asynchronous runtime may do at any time.
@@ -38,8 +38,7 @@ pub(super) struct Started {
     pub(super) log: OwnedFd,
 }
 
-/// A process that goes to the janitor unless somebody takes it: whoever asked for it may have
-/// stopped waiting.
+/// A process that goes to the janitor unless it is claimed: the caller may have stopped waiting.
 pub(super) struct Unclaimed {
     process: Option<Process>,
     janitor: Janitor,
@@ -73,11 +72,11 @@ pub(super) struct Spawn {
     pub(super) held: Box<dyn Any + Send + Sync>,
     pub(super) directory: Arc<EngineDirectory>,
     pub(super) reply: oneshot::Sender<Result<Started, EngineError>>,
-    /// Last, as what is in the others is to be with the janitor by then.
+    /// The last field: the other fields must have reached the janitor when it is dropped.
     pub(super) ticket: Ticket,
 }
 
-/// What the threads share.
+/// State shared by the threads.
 pub(super) struct Shared {
     pub(super) root: bool,
     pub(super) network: Arc<NetPool>,
@@ -85,7 +84,7 @@ pub(super) struct Shared {
     pub(super) groups: Option<Groups>,
     pub(super) janitor: Janitor,
     pub(super) under_way: Arc<UnderWay>,
-    /// Whether a sandbox has stood on this machine.
+    /// Whether a sandbox has been created on this machine.
     pub(super) proven: AtomicBool,
 }
 
@@ -242,8 +241,8 @@ impl Spawner {
         }
     }
 
-    /// Where no sandbox has stood yet, perhaps none can: then what is missing is a better answer
-    /// than the step that failed for want of it.
+    /// If no sandbox has been created yet, the machine may not allow any: then the missing feature is
+    /// a better error than the failed step.
     fn blame_machine(&self, sandboxed: bool, error: EngineError) -> EngineError {
         let unproven = sandboxed && !self.shared.proven.load(Ordering::Relaxed);
         match error {
@@ -501,7 +500,7 @@ mod tests {
         if std::env::var_os(KILLED).is_some() {
             be_killed();
         }
-        let name = "sandbox::engine::spawner::tests::who_waits_for_a_parent_that_is_killed_ends";
+        let name = "spawner::tests::who_waits_for_a_parent_that_is_killed_ends";
         let mut parent = Command::new(std::env::current_exe().unwrap());
         let output = parent
             .args(["--exact", name, "--nocapture"])

@@ -1,45 +1,44 @@
-//! What to run and what it sees: the input of the engine.
+//! The input of the engine: a program and its environment.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The user a builder runs as, inside the sandbox.
+/// The user id of the process inside the sandbox.
 pub const SANDBOX_UID: u32 = 1000;
-/// The group a builder runs as, inside the sandbox.
+/// The group id of the process inside the sandbox.
 pub const SANDBOX_GID: u32 = 100;
 
-/// A process to start, and the world it is to see.
+/// A process to start: program, environment, visible files, network, limits.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
     /// The program, as a path inside the sandbox.
     pub program: PathBuf,
     /// The argument vector, `argv[0]` included.
     pub args: Vec<OsString>,
-    /// The whole environment: nothing is inherited and nothing added.
+    /// The whole environment. Nothing is inherited or added.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, inside the sandbox.
     pub cwd: PathBuf,
-    /// How far the process is kept apart.
+    /// Whether the process is sandboxed.
     pub isolation: Isolation,
-    /// What is visible, in order: a mount may lie inside an earlier one. Ignored unless
+    /// The visible files, in order: a mount may lie inside an earlier one. Only used with
     /// [`Isolation::Sandbox`].
     pub mounts: Vec<Mount>,
-    /// The network the process sees. Ignored unless [`Isolation::Sandbox`].
+    /// The network of the process. Only used with [`Isolation::Sandbox`].
     pub network: Network,
-    /// The user and group on the host, for an engine that runs as root: take it from
-    /// [`Scratch::host_ids`](super::Scratch::host_ids). `None` means those of the caller.
+    /// The user and group on the host, for an engine that runs as root; take them from
+    /// [`Scratch::host_ids`](super::Scratch::host_ids). `None`: those of the caller.
     pub host_ids: Option<HostIds>,
-    /// Whether the process sees itself on a 32-bit machine (`uname -m`), as `i686-linux`
-    /// derivations on `x86_64` do.
+    /// Whether `uname -m` reports a 32-bit machine, as `i686` programs on `x86_64` expect.
     pub linux32: bool,
-    /// When to end it.
+    /// Limits of the process.
     pub limits: Limits,
-    /// The directories of the host that count for [`Limits::disk`]: take them from
+    /// The directories of the host that count towards [`Limits::disk`]; take them from
     /// [`Scratch::directories`](super::Scratch::directories).
     pub counted: Vec<PathBuf>,
-    /// Whether it gets a control group, where such can be made, though no limit of memory takes one:
-    /// then the memory that it is said to have used is that of all its processes together.
+    /// Whether the process gets a control group (where possible) even without a memory limit, so that
+    /// [`Usage::peak_memory`](super::Usage::peak_memory) covers all its processes together.
     pub grouped: bool,
 }
 
@@ -64,24 +63,23 @@ impl SandboxSpec {
     }
 }
 
-/// How far a process is kept apart from the host.
+/// The isolation of a process from the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// User, mount, PID, IPC, UTS and (see [`Network`]) network namespaces of its own.
     Sandbox,
-    /// The host's file system and network. Only what is needed to end the process with all its
-    /// descendants is set up: a PID namespace where the machine allows it, else a session.
+    /// None: the process uses the host's file system and network. To end it with all its descendants
+    /// it gets a PID namespace where the machine allows one, else a session.
     None,
 }
 
 /// The network of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// A loopback interface that leads nowhere else.
+    /// Only a loopback interface.
     None,
-    /// The host's addresses and whatever it reaches, by TCP and UDP. Unix sockets with abstract
-    /// names, of the host or of other sandboxes, are still not there: through them descriptors
-    /// could get in and out.
+    /// TCP and UDP with the host's addresses and routes. Abstract Unix sockets of the host and of
+    /// other sandboxes stay invisible: they could pass descriptors in and out.
     Host,
 }
 
@@ -94,51 +92,51 @@ pub struct HostIds {
     pub gid: u32,
 }
 
-/// Something visible inside the sandbox. Every target is an absolute path inside.
+/// A file or directory visible inside the sandbox. Every target is an absolute path inside.
 ///
-/// Targets that lie in no other mount are created by the engine. A target inside a
-/// [`Mount::Bind`] must exist in that bind's source.
+/// The engine creates targets that lie in no other mount. A target inside a [`Mount::Bind`] must
+/// exist in the source of that bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mount {
-    /// A file or directory of the host, with whatever is mounted below it.
+    /// A file or directory of the host, including mounts below it.
     Bind {
-        /// Where it is on the host.
+        /// The path on the host.
         source: PathBuf,
-        /// Where it appears.
+        /// The path inside the sandbox.
         target: PathBuf,
-        /// Whether it may be written to, file modes permitting.
+        /// Whether it is writable, file modes permitting.
         access: Access,
-        /// Whether a missing source is left out instead of being an error.
+        /// Whether a missing source is skipped instead of being an error.
         optional: bool,
     },
     /// A symbolic link.
     Symlink {
-        /// Where the link is.
+        /// The path of the link.
         target: PathBuf,
-        /// What it points to.
+        /// The text of the link.
         to: PathBuf,
     },
     /// A small read-only file, such as `/etc/passwd`.
     File {
-        /// Where it appears.
+        /// The path inside the sandbox.
         target: PathBuf,
-        /// What is in it.
+        /// The contents.
         contents: Vec<u8>,
     },
     /// An empty directory in memory, writable, mode 1777.
     Tmpfs {
-        /// Where it appears.
+        /// The path inside the sandbox.
         target: PathBuf,
         /// The kernel's `size=` option: bytes with a suffix, or a percentage of memory.
         size: String,
     },
-    /// A device of the host, under its own path in `/dev`. Who may use it is the host's affair.
+    /// A device of the host, under the same path in `/dev`, with the permissions of the host.
     Device {
-        /// Where it is, there and here.
+        /// The path, on the host and inside.
         path: PathBuf,
     },
-    /// `/dev` with the devices that a builder may count on, `/dev/pts` and `/dev/shm`.
+    /// `/dev` with the usual devices (`null`, `zero`, `random`, ...), `/dev/pts` and `/dev/shm`.
     Dev,
     /// `/proc`, of the sandbox's own PID namespace.
     Proc,
@@ -155,7 +153,7 @@ impl Mount {
         }
     }
 
-    /// A written file.
+    /// A small file with these contents.
     pub fn file(target: impl Into<PathBuf>, contents: impl Into<Vec<u8>>) -> Self {
         Mount::File {
             target: target.into(),
@@ -164,30 +162,30 @@ impl Mount {
     }
 }
 
-/// Whether a bind mount may be written to.
+/// Access to a bind mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It may not.
+    /// Read only.
     ReadOnly,
-    /// It may, as far as file modes allow.
+    /// Read and write, file modes permitting.
     ReadWrite,
 }
 
-/// When a process is ended before it ends by itself. `None` is no limit.
+/// Limits of a process. A process that exceeds one is killed. `None`: no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Time since the start.
+    /// Maximum run time.
     pub wall_time: Option<Duration>,
-    /// Time since it last wrote to its log.
+    /// Maximum time without output.
     pub silence: Option<Duration>,
-    /// Bytes of log.
+    /// Maximum size of the log, in bytes.
     pub log_bytes: Option<u64>,
-    /// Processes and threads at once; one more cannot be started. Only of a sandbox.
+    /// Maximum number of processes and threads of a sandbox; starting one more fails.
     pub processes: Option<u64>,
-    /// Bytes of memory, its own and that of files in memory, of all processes together where
-    /// control groups can be made; else of address space, of each process by itself.
+    /// Maximum memory in bytes. With control groups: of all processes together, files in memory
+    /// included. Without: the address space of each process.
     pub memory: Option<u64>,
-    /// Bytes on disk in [`SandboxSpec::counted`], looked at four times a second. No file can be larger.
-    /// Files that no longer have a name are not seen.
+    /// Maximum disk usage of [`SandboxSpec::counted`] in bytes, measured four times a second, and the
+    /// maximum size of a file. Deleted files that are still open are not counted.
     pub disk: Option<u64>,
 }

@@ -171,8 +171,8 @@ pub(super) fn socket(family: c_int, kind: c_int, protocol: c_int) -> Result<c_in
     unsafe { raw!(libc::SYS_socket, family, kind, protocol) }.map(|fd| fd as c_int)
 }
 
-/// Sets the user, and its group of the same number, as whom the calling thread makes files and
-/// sockets. The call reports no failure, and cannot fail for root.
+/// Sets the user, and the group of the same number, of files and sockets that the calling thread
+/// creates. The call reports no failure, and cannot fail for root.
 pub(super) fn set_thread_fs_user(id: u32) {
     // SAFETY: plain integers; only this thread is concerned.
     unsafe {
@@ -187,7 +187,7 @@ pub(super) fn new_session() -> Result<(), Errno> {
     unsafe { raw!(libc::SYS_setsid) }.map(drop)
 }
 
-/// `getsid(2)`; none for kernel threads, whose session has the number 0.
+/// `getsid(2)`. `None` for kernel threads, which have session 0.
 pub(super) fn session_of(process: Pid) -> Option<Pid> {
     // SAFETY: a plain integer.
     let session = unsafe { raw!(libc::SYS_getsid, process.as_raw_nonzero().get()) };
@@ -202,8 +202,8 @@ pub(super) fn prctl(option: c_int, value: libc::c_ulong) -> Result<c_long, Errno
 
 /// Empties the capability sets of this task.
 ///
-/// The bounding set stays: it limits what `execve` can add, which `no_new_privs` forbids
-/// altogether, and each of its 41 members would cost a microsecond to drop.
+/// The bounding set stays: it limits the capabilities that `execve` can add, which `no_new_privs`
+/// forbids altogether, and each of its 41 members would cost a microsecond to drop.
 pub(super) fn drop_capabilities() -> Result<(), Errno> {
     // `_LINUX_CAPABILITY_VERSION_3`, this task; two words of three sets.
     let header: [u32; 2] = [0x2008_0522, 0];
@@ -294,7 +294,7 @@ pub(super) fn umask(mask: libc::mode_t) {
 
 /// Resets every signal to its default action and unblocks all.
 ///
-/// The Rust runtime ignores `SIGPIPE`, and what is ignored stays ignored over `execve`.
+/// The Rust runtime ignores `SIGPIPE`, and ignored signals stay ignored after `execve`.
 pub(super) fn reset_signals() -> Result<(), Errno> {
     // The kernel's `struct sigaction`, all zero: default action, no flags, empty mask.
     let default = [0u64; 4];
@@ -442,7 +442,7 @@ pub(super) fn exit(code: c_int) -> ! {
 pub(super) struct Exit {
     /// Its exit code, or else the signal that ended it.
     pub(super) code: Result<c_int, c_int>,
-    /// What it used, and those of its descendants that were waited for.
+    /// Resources used by the child and by its descendants that were waited for.
     pub(super) usage: libc::rusage,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Creating and removing two dozen directory entries on disk costs more than everything else
 //! about a sandbox. All builds with the same set of mount points therefore share one directory,
-//! mounted read-only as their root; what differs between builds is only what is mounted there.
+//! mounted read-only as their root; only the mounts in it differ between builds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -70,7 +70,7 @@ impl Layout {
         }
     }
 
-    /// Adds what `/dev` consists of.
+    /// Adds the entries of `/dev`.
     pub(super) fn insert_dev(&mut self) -> Result<(), EngineError> {
         let dev = Path::new("dev");
         for device in DEVICES {

@@ -1,23 +1,24 @@
-//! What was handed to the spawners, and is not yet with whoever asked for it or with the janitor.
+//! Processes that are being started: requested from the spawners, but not yet delivered to the caller
+//! or to the janitor.
 
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many processes were asked for that nobody has got yet.
+/// The number of processes that are being started.
 #[derive(Default)]
 pub(super) struct UnderWay {
     count: Mutex<usize>,
     none: Condvar,
 }
 
-/// One of these, until it is dropped.
+/// Counts as one process that is being started, until it is dropped.
 pub(super) struct Ticket(Arc<UnderWay>);
 
 thread_local! {
     static IS_SPAWNER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that the calling thread is a spawner, which never waits for itself.
+/// Marks the calling thread as a spawner, which never waits for itself.
 pub(super) fn this_thread_spawns() {
     IS_SPAWNER.set(true);
 }
@@ -28,7 +29,7 @@ impl UnderWay {
         Ticket(self.clone())
     }
 
-    /// Waits until each has been handed over, or to the janitor if nobody wants it any more.
+    /// Waits until each has been delivered to its caller, or to the janitor if the caller is gone.
     pub(super) fn finish(&self) {
         // What was held for a process can own the engine, and is dropped here if it fails.
         if IS_SPAWNER.get() {

@@ -1,4 +1,4 @@
-//! What the file system keeps of a file beside its contents and its mode.
+//! Extended attributes and flags of files.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,11 +6,11 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-/// Attributes that stay, as with Nix (`ignored-acls`): a security module or a server labels every
-/// file with them, and they are the machine's.
+/// Attributes that stay, as with Nix (`ignored-acls`): labels that a security module or a file server
+/// sets on every file.
 const LABELS: [&[u8]; 3] = [b"security.selinux", b"security.csm", b"system.nfs4_acl"];
 
-/// Removes the extended attributes of a file or directory of ours, whose mode this may change.
+/// Removes the extended attributes of a file or directory of this user. May change its mode.
 pub(super) fn remove_attributes(file: BorrowedFd<'_>) -> io::Result<()> {
     // Not `flistxattr` with an empty buffer, which says that there is nothing in it.
     let len = match rustix::fs::flistxattr_query(file) {
@@ -24,7 +24,7 @@ pub(super) fn remove_attributes(file: BorrowedFd<'_>) -> io::Result<()> {
     let Some(first) = names.next() else {
         return Ok(());
     };
-    // Who is not root can change those of files alone that can be written to.
+    // An ordinary user can change attributes only of writable files.
     let mode = Mode::from_raw_mode(rustix::fs::fstat(file)?.st_mode & 0o7777);
     rustix::fs::fchmod(file, mode | Mode::RUSR | Mode::WUSR)?;
     for name in std::iter::once(first).chain(names) {
@@ -33,10 +33,10 @@ pub(super) fn remove_attributes(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Clears the flags that a build may have set (see `chattr`), above all those that keep a file from
-/// being changed. Others, such as "no copy on write", files inherit from directories of the host's.
+/// Clears flags (see `chattr`) that a build can set, such as "immutable". Other flags, such as "no copy
+/// on write", are inherited from directories of the host.
 ///
-/// A flag that cannot be cleared stays: if it is in the way, the next change of the file says so.
+/// A flag that cannot be cleared stays. If it prevents a change of the file, that change fails.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn clear_flags(file: BorrowedFd<'_>) {
     use rustix::fs::IFlags;
@@ -56,6 +56,6 @@ pub(super) fn clear_flags(file: BorrowedFd<'_>) {
     }
 }
 
-/// There are none here that a build could set.
+/// No flags on this system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn clear_flags(_: BorrowedFd<'_>) {}

@@ -1,29 +1,75 @@
-//! The pass that makes a tree canonical.
+//! Canonical metadata, NAR hash and references of a tree in one pass.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{self, BUFFER_SIZE, NarError};
+use nix_compat::nar::{self, BUFFER_SIZE};
+use nix_compat::store_path::StorePath;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::attributes::{clear_flags, remove_attributes};
 use super::copy::copy_sparse;
-use super::{Bounds, NODE, ScanSink, TreeError};
+use super::scan::ScanSink;
+use super::{Bounds, NODE, TreeError, TreeScan};
 
-/// How many names of a directory are read before the pass may be interrupted.
+/// Gives the tree at `path` the metadata of a store object, hashes it as NAR, and finds the
+/// `candidates` that it refers to, in one pass. Include the path that the tree will have, to find
+/// references to itself.
+///
+/// Afterwards files have mode 0444 or 0555, directories 0555, no set-user-ID bit, no extended
+/// attributes except labels of the machine, and no flags such as "immutable". All files belong to the
+/// user of this process and have second 1 of 1970 as modification time. A file with several hard links
+/// is replaced by a copy that is linked only inside the tree, so a link elsewhere cannot be used to
+/// change the store object.
+///
+/// No other process may change the tree meanwhile. It blocks. `owner` is the user that all files must
+/// belong to.
+///
+/// # Errors
+///
+/// [`TreeError::UnsupportedType`] for sockets, fifos and devices, [`TreeError::ForeignOwner`],
+/// [`TreeError::File`]. The tree is then partly canonical.
+pub fn canonicalise<'a>(
+    path: &Path,
+    owner: u32,
+    candidates: impl IntoIterator<Item = &'a StorePath>,
+) -> Result<TreeScan, TreeError> {
+    canonicalise_within(path, owner, candidates, Bounds::default())
+}
+
+/// Like [`canonicalise`], within `bounds`.
+///
+/// # Errors
+///
+/// Those of [`canonicalise`], [`TreeError::Interrupted`] and [`TreeError::TooLarge`].
+pub fn canonicalise_within<'a>(
+    path: &Path,
+    owner: u32,
+    candidates: impl IntoIterator<Item = &'a StorePath>,
+    bounds: Bounds<'_>,
+) -> Result<TreeScan, TreeError> {
+    let name = CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| TreeError::file("open", path, error))?;
+    let sink = ScanSink::new(candidates);
+    let mut walk = Walk::new(path.as_os_str().as_bytes(), owner, sink, bounds);
+    walk.node(CWD, &name)?;
+    Ok(walk.writer.finish()?.finish())
+}
+
+/// Number of names of a directory that are read between two checks for an interruption.
 const NAMES: usize = 1024;
 
-pub(super) struct Walk<'a> {
-    pub(super) writer: nar::Writer<ScanSink>,
+struct Walk<'a> {
+    writer: nar::Writer<ScanSink>,
     buffer: Vec<u8>,
     bounds: Bounds<'a>,
-    /// Bytes of the NAR so far, about, with those of the file that is read.
+    /// Approximate size of the NAR so far, including the current file.
     packed: u64,
     /// Of the current node, for messages only: files are opened relative to their directory.
     path: Vec<u8>,
@@ -34,7 +80,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(path: &[u8], owner: u32, sink: ScanSink, bounds: Bounds<'a>) -> Self {
+    fn new(path: &[u8], owner: u32, sink: ScanSink, bounds: Bounds<'a>) -> Self {
         Walk {
             writer: nar::Writer::new(sink),
             buffer: vec![0; BUFFER_SIZE],
@@ -57,7 +103,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Accounts for what is about to be packed, before it is read.
+    /// Adds the size of a node before it is read.
     fn pack(&mut self, bytes: u64) -> Result<(), TreeError> {
         self.packed = self.packed.saturating_add(bytes);
         match self.packed > self.bounds.nar_size {
@@ -69,7 +115,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), TreeError> {
+    fn node(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), TreeError> {
         self.check()?;
         self.pack(NODE)?;
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -93,7 +139,7 @@ impl<'a> Walk<'a> {
             FileType::Unknown => "file of unknown type",
         };
         let path = self.current();
-        Err(NarError::UnsupportedType { path, kind }.into())
+        Err(TreeError::UnsupportedType { path, kind })
     }
 
     fn directory(
@@ -163,7 +209,7 @@ impl<'a> Walk<'a> {
             };
             if len == 0 {
                 let path = self.current();
-                return Err(NarError::Changed { path }.into());
+                return Err(TreeError::Changed { path });
             }
             remaining -= len as u64;
             self.writer.contents(&self.buffer[..len])?;
@@ -253,8 +299,8 @@ impl<'a> Walk<'a> {
             .map_err(|error| self.error("set the time of", error))
     }
 
-    /// Owner first: changing it clears bits of the mode, and whoever is not the owner must not be
-    /// able to change the mode afterwards.
+    /// Sets the owner first: that clears bits of the mode, and afterwards only the new owner can change
+    /// the mode.
     fn finish_node(&self, fd: BorrowedFd<'_>, mode: u32, stat: &Stat) -> Result<(), TreeError> {
         if stat.st_uid != self.ourselves.0 {
             let (uid, gid) = self.ids();
@@ -275,7 +321,7 @@ impl<'a> Walk<'a> {
         )
     }
 
-    /// Opens what was found to be `stat`, and nothing else.
+    /// Opens the file that `stat` describes. Fails if another file has taken its place.
     fn open(
         &self,
         parent: BorrowedFd<'_>,
@@ -304,11 +350,11 @@ impl<'a> Walk<'a> {
             return Ok(fd);
         }
         let path = self.current();
-        Err(NarError::Changed { path }.into())
+        Err(TreeError::Changed { path })
     }
 
-    /// Changes the mode of what its owner may not even open. The detour over a descriptor that
-    /// only names the file keeps symlinks from being followed.
+    /// Changes the mode of a file that its owner cannot open. An `O_PATH` descriptor ensures that no
+    /// symlink is followed.
     fn chmod_unopened(
         &self,
         parent: BorrowedFd<'_>,
@@ -339,15 +385,15 @@ impl<'a> Walk<'a> {
     }
 
     fn error(&self, action: &'static str, source: impl Into<io::Error>) -> TreeError {
-        TreeError::Nar(NarError::File {
+        TreeError::File {
             action,
             path: self.current(),
             source: source.into(),
-        })
+        }
     }
 }
 
-/// Second 1 for the modification, as everything in a store has; the access time stays.
+/// Modification time 1, as all store objects have; the access time stays.
 fn canonical_times() -> Timestamps {
     Timestamps {
         last_access: Timespec {

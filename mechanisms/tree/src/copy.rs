@@ -1,12 +1,12 @@
-//! Copying a file with its holes.
+//! Copying sparse files.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-/// Copies the `size` bytes of a file to an empty one. Holes stay holes: copied as zeros, a sparse
-/// file could fill the disk. Returns false if it was interrupted, which is asked before each chunk.
+/// Copies the `size` bytes of a file to an empty one. Holes stay holes: written as zeros, a sparse file
+/// could fill the disk. Returns false if `interrupted`, which is called before each chunk.
 pub(super) fn copy_sparse(
     from: &OwnedFd,
     to: &OwnedFd,
@@ -47,7 +47,7 @@ pub(super) fn copy_sparse(
     Ok(true)
 }
 
-/// Where the next data are at or after `offset`, up to the next hole.
+/// The range of the next data at or after `offset`, up to the next hole.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn next_data(file: &OwnedFd, offset: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     use rustix::fs::SeekFrom;

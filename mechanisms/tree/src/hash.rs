@@ -1,4 +1,4 @@
-//! Hashing the archive of a tree while it is made.
+//! Hashing the archive of a tree while it is written.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,36 +8,37 @@ use std::thread::{Scope, ScopedJoinHandle};
 use nix_compat::nar::{BUFFER_SIZE, NarError};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 
-use super::dump_path;
+use super::{TreeError, dump_path};
 
-/// Chunks that wait to be hashed, at most. Two would do; more ride out small files.
+/// Maximum number of chunks that wait to be hashed. Two suffice; more bridge runs of small files.
 const AHEAD: usize = 6;
-/// Bytes below which a thread is not worth its start.
+/// Archives up to this size, in bytes, are hashed without a thread.
 const ALONE: usize = 4 * BUFFER_SIZE;
 
-/// The hash and the length in bytes of the archive of the tree at `path`.
+/// The hash and the size in bytes of the archive of the tree at `path`.
 ///
-/// Of all but small trees the hash is computed on a thread of its own, beside the one that reads
-/// files: a tree takes as long as the slower of the two takes.
+/// Except for small trees, a second thread computes the hash while this one reads files, so the time
+/// is that of the slower of the two.
 ///
 /// # Errors
 ///
-/// As [`dump_path`].
-pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), NarError> {
+/// Those of [`dump_path`].
+pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), TreeError> {
     hash_path_while(path, algo, || Ok(()))
 }
 
-/// As [`hash_path`], while `check` has no objection: it is called before each chunk.
+/// Like [`hash_path`], but ends with an error as soon as `check`, which is called before each chunk,
+/// returns one.
 ///
 /// # Errors
 ///
-/// As [`hash_path`], and [`NarError::Io`] with what `check` returns. That must not be
-/// [`io::ErrorKind::Interrupted`], after which it is called again.
+/// Those of [`hash_path`], and [`NarError::Io`] with the error of `check`. It must not be
+/// [`io::ErrorKind::Interrupted`], after which `check` is called again.
 pub fn hash_path_while(
     path: &Path,
     algo: HashAlgo,
     check: impl FnMut() -> io::Result<()>,
-) -> Result<(NixHash, u64), NarError> {
+) -> Result<(NixHash, u64), TreeError> {
     std::thread::scope(|scope| {
         let mut sink = Sink {
             check,
@@ -46,7 +47,7 @@ pub fn hash_path_while(
             len: 0,
         };
         dump_path(path, &mut sink)?;
-        sink.finish().map_err(NarError::Io)
+        Ok(sink.finish().map_err(NarError::Io)?)
     })
 }
 

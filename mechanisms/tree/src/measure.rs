@@ -1,24 +1,24 @@
-//! How large the NAR of a tree will be, without reading its files.
+//! The size of the NAR of a tree, without reading its files.
 
 use std::ffi::CStr;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{MAX_DEPTH, NarError};
+use nix_compat::nar::MAX_DEPTH;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Bounds, NODE, TreeError};
 
-/// Adds up the apparent sizes of the files of a tree, until there is more than `bounds` allow: the
-/// size of its NAR, about. A directory that its owner may not read becomes readable to him.
+/// Adds up the apparent sizes of the files of a tree: approximately the size of its NAR. Directories
+/// that their owner cannot read are made readable.
 ///
-/// Nobody else may change the tree meanwhile. It blocks.
+/// No other process may change the tree meanwhile. It blocks.
 ///
 /// # Errors
 ///
-/// [`TreeError::TooLarge`], [`TreeError::Interrupted`]; [`NarError::File`].
+/// [`TreeError::TooLarge`] as soon as the sum exceeds [`Bounds::nar_size`],
+/// [`TreeError::Interrupted`], [`TreeError::File`].
 pub fn measure(path: &Path, bounds: Bounds<'_>) -> Result<u64, TreeError> {
     let mut measured = Measured {
         bounds,
@@ -26,11 +26,8 @@ pub fn measure(path: &Path, bounds: Bounds<'_>) -> Result<u64, TreeError> {
         path: path.to_owned(),
     };
     let name = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-    let name = std::ffi::CString::new(name).map_err(|error| NarError::File {
-        action: "open",
-        path: path.to_owned(),
-        source: error.into(),
-    })?;
+    let name =
+        std::ffi::CString::new(name).map_err(|error| TreeError::file("open", path, error))?;
     measured.node(CWD, &name, 0)?;
     Ok(measured.size)
 }
@@ -80,11 +77,7 @@ impl Measured<'_> {
     }
 
     fn error(&self, action: &'static str, error: Errno) -> TreeError {
-        TreeError::Nar(NarError::File {
-            action,
-            path: self.path.clone(),
-            source: io::Error::from(error),
-        })
+        TreeError::file(action, &self.path, error)
     }
 }
 

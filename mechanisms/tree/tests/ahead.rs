@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix_compat::nar::{MAX_DEPTH, NarError, Problem, Writer};
 use nix_compat::nixhash::{HashAlgo, NixHash};
-use tvix_tree::{dump_path, hash_path};
+use tvix_tree::{TreeError, dump_path, hash_path};
 
 /// Directories with files of all sizes, links, programs and nested directories.
 fn forest(folder: &Path) {
@@ -112,7 +112,7 @@ fn the_first_that_cannot_be_archived_is_named() {
     for _ in 0..20 {
         let error = dump_path(folder.path(), io::sink()).unwrap_err();
         assert!(
-            matches!(&error, NarError::UnsupportedType { path, kind: "socket" } if *path == first),
+            matches!(&error, TreeError::UnsupportedType { path, kind: "socket" } if *path == first),
             "{error:?}"
         );
     }
@@ -140,8 +140,8 @@ fn errors_name_files_that_vanish_or_change() {
         // meantime.
         fs::write(folder.path().join("0/0/f2"), vec![0; 10_000_000]).unwrap();
         match dump_path(folder.path(), meddle) {
-            Err(NarError::File { path, .. }) => assert!(remove && path == file),
-            Err(NarError::Changed { path }) => assert!(!remove && path == file),
+            Err(TreeError::File { path, .. }) => assert!(remove && path == file),
+            Err(TreeError::Changed { path }) => assert!(!remove && path == file),
             // The file was read already, or its directory was not listed yet.
             Ok(()) => {}
             Err(error) => panic!("{error:?}"),
@@ -156,7 +156,10 @@ fn a_writer_that_fails_or_panics_ends_it() {
     for bytes in [1, 300_000, 1_000_000] {
         let broken = At(bytes, Some(|| Err(io::ErrorKind::ConnectionReset.into())));
         let error = dump_path(folder.path(), broken).unwrap_err();
-        assert!(matches!(error, NarError::Io(_)), "{error:?}");
+        assert!(
+            matches!(error, TreeError::Nar(NarError::Io(_))),
+            "{error:?}"
+        );
         let panics = At(bytes, Some(|| panic!("on purpose")));
         let dumped = catch_unwind(AssertUnwindSafe(|| dump_path(folder.path(), panics)));
         assert!(dumped.is_err());

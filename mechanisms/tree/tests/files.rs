@@ -12,9 +12,9 @@ use std::path::Path;
 
 use nar_common::{Raw, Tree, decode};
 use nix_compat::nar::{Event, MAX_DEPTH, NarError, Problem, Reader, Writer};
-use tvix_tree::{RestoreOptions, Unpacker, dump_node, dump_path, restore, restore_node};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker, dump_node, dump_path, restore, restore_node};
 
-fn dump(path: &Path) -> Result<Vec<u8>, NarError> {
+fn dump(path: &Path) -> Result<Vec<u8>, TreeError> {
     let mut nar = Vec::new();
     dump_path(path, &mut nar).map(|()| nar)
 }
@@ -68,7 +68,7 @@ fn errors_name_files_that_cannot_be_packed() {
     let socket = tree.join("a/socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     match dump(&tree).unwrap_err() {
-        NarError::UnsupportedType { path, kind } => {
+        TreeError::UnsupportedType { path, kind } => {
             assert_eq!((path, kind), (socket.clone(), "socket"));
         }
         other => panic!("{other:?}"),
@@ -81,7 +81,7 @@ fn errors_name_files_that_cannot_be_packed() {
     for path in [&tree, &fifo] {
         let error = dump(path).unwrap_err();
         assert!(
-            matches!(&error, NarError::UnsupportedType { path, kind: "fifo" } if *path == fifo),
+            matches!(&error, TreeError::UnsupportedType { path, kind: "fifo" } if *path == fifo),
             "{error:?}"
         );
     }
@@ -97,7 +97,7 @@ fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nothing");
     match dump(&path).unwrap_err() {
-        NarError::File {
+        TreeError::File {
             path: named,
             source,
             ..
@@ -137,7 +137,7 @@ fn files_that_grow_or_shrink_are_named() {
         };
         let error = dump_path(folder.path(), Meddler(Some(resize))).unwrap_err();
         assert!(
-            matches!(&error, NarError::Changed { path: named } if *named == path),
+            matches!(&error, TreeError::Changed { path: named } if *named == path),
             "{len}: {error:?}"
         );
     }
@@ -156,7 +156,10 @@ fn write_errors_differ_from_file_errors() {
     }
     let folder = tempfile::tempdir().unwrap();
     let error = dump_path(folder.path(), Broken).unwrap_err();
-    assert!(matches!(error, NarError::Io(_)), "{error:?}");
+    assert!(
+        matches!(error, TreeError::Nar(NarError::Io(_))),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -199,7 +202,7 @@ fn an_existing_destination_is_left_alone() {
     let dest = folder.path().join("dest");
     let refused = || {
         let error = restore(&file_nar()[..], &dest, plain()).unwrap_err();
-        assert!(matches!(&error, NarError::DestinationExists { path } if *path == dest));
+        assert!(matches!(&error, TreeError::DestinationExists { path } if *path == dest));
     };
     fs::write(&dest, "mine").unwrap();
     refused();
@@ -230,7 +233,7 @@ fn a_destination_that_appears_meanwhile_is_left_alone() {
         fs::write(&dest, "mine").unwrap();
         let error = unpacker.event(event).unwrap_err();
         assert!(
-            matches!(error, NarError::DestinationExists { .. }),
+            matches!(error, TreeError::DestinationExists { .. }),
             "{error:?}"
         );
         drop(unpacker);
@@ -263,7 +266,7 @@ fn names_that_the_file_system_takes_for_one() {
         unpacker.event(Event::Entry { name: "a".into() }).unwrap();
         let error = unpacker.event(second).unwrap_err();
         assert!(
-            matches!(&error, NarError::Collision { path } if *path == dest.join("a")),
+            matches!(&error, TreeError::Collision { path } if *path == dest.join("a")),
             "{error:?}"
         );
         drop(unpacker);
@@ -275,7 +278,7 @@ fn names_that_the_file_system_takes_for_one() {
 fn a_destination_needs_a_name() {
     for dest in ["/", "..", "a/..", ""] {
         let error = restore(&file_nar()[..], Path::new(dest), plain()).unwrap_err();
-        assert!(matches!(error, NarError::File { .. }), "{dest}: {error:?}");
+        assert!(matches!(error, TreeError::File { .. }), "{dest}: {error:?}");
     }
 }
 

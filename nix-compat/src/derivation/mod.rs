@@ -10,6 +10,7 @@ pub mod aterm;
 mod builder;
 mod check;
 mod complete;
+#[cfg(feature = "json")]
 pub mod json;
 mod modulo;
 mod output;

@@ -1,7 +1,6 @@
 //! Errors of NAR readers and writers.
 
 use std::io;
-use std::path::PathBuf;
 
 use bstr::{BStr, BString};
 
@@ -74,11 +73,10 @@ pub enum Problem {
     OutOfPlace(&'static str),
 }
 
-/// Why an archive cannot be read, written, packed or unpacked.
+/// Why an archive cannot be read or written.
 ///
 /// [`Malformed`](Self::Malformed) is an error in the data, which a retry does not fix.
-/// [`Io`](Self::Io) and [`File`](Self::File) may be temporary. The other variants concern the file
-/// system tree.
+/// [`Io`](Self::Io) may be temporary.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NarError {
@@ -104,44 +102,6 @@ pub enum NarError {
     /// The stream that carries the archive failed.
     #[error("NAR stream: {0}")]
     Io(#[source] io::Error),
-    /// The file system treats the name of an entry as the name of another one, although the names
-    /// differ in the archive: the file system ignores case, or another process has created a file
-    /// of this name.
-    #[error("{} is there already: on a file system that does not tell upper from lower case, some names are the same", path.display())]
-    Collision {
-        /// The path that cannot be created.
-        path: PathBuf,
-    },
-    /// An operation on a file of the tree failed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// The operation, a verb.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// A file is not a regular file, a directory or a symlink.
-    #[error("{} is a {kind}, which a NAR cannot hold", path.display())]
-    UnsupportedType {
-        /// The file.
-        path: PathBuf,
-        /// Its type.
-        kind: &'static str,
-    },
-    /// A file changed while it was being packed. The archive so far is unusable.
-    #[error("{} changed while it was read", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The destination of an unpacked archive already exists, even if only as a dangling symlink.
-    #[error("{} already exists", path.display())]
-    DestinationExists {
-        /// The destination.
-        path: PathBuf,
-    },
 }
 
 impl NarError {
@@ -167,11 +127,6 @@ impl From<NarError> for io::Error {
             } => io::ErrorKind::UnexpectedEof,
             NarError::Malformed { .. } => io::ErrorKind::InvalidData,
             NarError::Unwritable { .. } => io::ErrorKind::InvalidInput,
-            NarError::File { ref source, .. } => source.kind(),
-            NarError::DestinationExists { .. } | NarError::Collision { .. } => {
-                io::ErrorKind::AlreadyExists
-            }
-            NarError::UnsupportedType { .. } | NarError::Changed { .. } => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

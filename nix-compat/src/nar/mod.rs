@@ -40,6 +40,7 @@
 pub mod r#async;
 mod encoder;
 mod error;
+#[cfg(feature = "json")]
 mod listing;
 mod parser;
 mod reader;
@@ -48,6 +49,7 @@ mod writer;
 
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
+#[cfg(feature = "json")]
 pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};

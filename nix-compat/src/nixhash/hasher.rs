@@ -66,21 +66,3 @@ impl io::Write for NixHasher {
         Ok(())
     }
 }
-
-/// The SHA-256 of the concatenation of `pieces`.
-pub(crate) fn sha256_of(pieces: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = digest::Context::new(&digest::SHA256);
-    for piece in pieces {
-        hasher.update(piece);
-    }
-    bytes_of(hasher.finish())
-}
-
-/// The SHA-256 of `bytes`.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    bytes_of(digest::digest(&digest::SHA256, bytes))
-}
-
-fn bytes_of(digest: digest::Digest) -> [u8; 32] {
-    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
-}

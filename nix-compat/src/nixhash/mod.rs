@@ -1,8 +1,11 @@
 //! Hashes and their textual forms (Nix manual, `nix hash`).
 
 mod algo;
+#[cfg(feature = "hash")]
 mod hasher;
+#[cfg(feature = "hash")]
 mod self_reference;
+mod sha256;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +14,11 @@ use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use thiserror::Error;
 
 pub use algo::HashAlgo;
+#[cfg(feature = "hash")]
 pub use hasher::NixHasher;
-pub(crate) use hasher::{sha256, sha256_of};
+#[cfg(feature = "hash")]
 pub use self_reference::{SelfReferenceHasher, SelfReferenceHashes};
+pub(crate) use sha256::{sha256, sha256_of};
 
 use crate::nixbase32;
 use crate::serde_text::serde_as_text;
@@ -90,6 +95,7 @@ pub enum HashError {
 
 impl NixHash {
     /// Hashes `bytes`.
+    #[cfg(feature = "hash")]
     pub fn digest(algo: HashAlgo, bytes: impl AsRef<[u8]>) -> Self {
         let mut hasher = NixHasher::new(algo);
         hasher.update(bytes.as_ref());
@@ -296,7 +302,7 @@ impl FromStr for NixHash {
 
 serde_as_text!(NixHash);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "hash"))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

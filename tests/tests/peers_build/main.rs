@@ -6,6 +6,8 @@
 #![cfg(feature = "peers")]
 #![allow(clippy::unwrap_used)]
 
+tvix_build_api::sandbox::init_before_main!();
+
 mod attributes;
 mod builtins;
 mod outputs;

@@ -155,11 +155,10 @@ impl Field {
         self.store.join(output.path.to_string())
     }
 
-    /// The error for an output with a file that a store cannot hold, or for a failure to read it.
+    /// The outcome of an error in an output: the build's failure if its files are at fault, else trouble
+    /// of the builder.
     pub fn tree_error(&self, output: &PlannedOutput, error: TreeError) -> Trouble {
         match error {
-            TreeError::Nar(error) => self.nar_error(output, error),
-            // The canceller of the harvest knows the reason.
             TreeError::Interrupted => FailureKind::Cancelled.into(),
             TreeError::TooLarge { path, .. } => FailureKind::OutputsExceedDisk {
                 output: output.name.clone(),
@@ -167,25 +166,17 @@ impl Field {
                 limit: self.disk.unwrap_or(u64::MAX),
             }
             .into(),
-            error => self.invalid(output, &error),
-        }
-    }
-
-    /// As [`tree_error`](Self::tree_error).
-    pub fn nar_error(&self, output: &PlannedOutput, error: NarError) -> Trouble {
-        if self.stop.is_cancelled() {
-            return FailureKind::Cancelled.into();
-        }
-        match error {
-            // A fault of the derivation: its builder program has chosen the permissions in its
-            // outputs.
-            NarError::File { ref source, .. }
+            error @ TreeError::ForeignOwner { .. } => self.invalid(output, &error),
+            // The error may be a consequence of the interruption.
+            _ if self.stop.is_cancelled() => FailureKind::Cancelled.into(),
+            // The build has chosen the permissions of the files in its outputs.
+            TreeError::File { ref source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied
                     && source.raw_os_error() == Some(libc::EACCES) =>
             {
                 self.invalid(output, &error)
             }
-            NarError::File {
+            TreeError::File {
                 action,
                 path,
                 source,
@@ -194,7 +185,7 @@ impl Field {
                 self.blame
                     .io(format!("{action} '{path}' in an output"), source)
             }
-            NarError::Io(source) => self.blame.io("read an output", source),
+            TreeError::Nar(NarError::Io(source)) => self.blame.io("read an output", source),
             error => self.invalid(output, &error),
         }
     }

@@ -15,6 +15,7 @@ mod builtin;
 mod deliver;
 mod features;
 mod harvest;
+mod init;
 mod inputs;
 mod keep;
 mod options;
@@ -27,7 +28,10 @@ mod stream;
 mod timers;
 mod trouble;
 
+#[doc(inline)]
+pub use crate::__sandbox_init_before_main as init_before_main;
 pub use builder::SandboxBuilder;
+pub use init::init;
 pub use options::SandboxOptions;
 pub use paths::{SandboxPath, SandboxPathError};
 pub use tvix_sandbox::EngineError;

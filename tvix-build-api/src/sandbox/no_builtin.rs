@@ -14,6 +14,8 @@ pub(super) struct FetchFiles {
     pub netrc: Option<PathBuf>,
 }
 
+pub fn init() {}
+
 #[derive(Debug)]
 pub(super) struct Builtin(Infallible);
 

@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
-use tvix_tree::{Interruptible, RestoreOptions, Unpacker};
+use tvix_tree::{Interruptible, RestoreOptions, TreeError, Unpacker};
 
 use super::harvest::{Field, Found, Harvested};
 use super::trouble::Trouble;
@@ -159,7 +159,7 @@ impl<'f> Settler<'f> {
         let interrupted = || self.field.stop.is_cancelled();
         tvix_tree::hash_until(&found.file, method, algo, &interrupted).map_err(
             |error| match error {
-                NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
+                TreeError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
                     output: found.output.name.clone(),
                     message: format!(
                         "its content address requires a file that is not executable, and it is a \
@@ -167,7 +167,7 @@ impl<'f> Settler<'f> {
                     ),
                 }
                 .into(),
-                error => self.field.nar_error(&found.output, error),
+                error => self.field.tree_error(&found.output, error),
             },
         )
     }
@@ -184,7 +184,7 @@ impl<'f> Settler<'f> {
         let interrupted = || self.field.stop.is_cancelled();
         tvix_tree::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
             .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
-            .map_err(|error| self.field.nar_error(&found.output, error))
+            .map_err(|error| self.field.tree_error(&found.output, error))
     }
 
     /// The hash of a single file after `rewrites`.
@@ -203,9 +203,10 @@ impl<'f> Settler<'f> {
         let copied = std::fs::File::open(&found.file)
             .and_then(|mut file| io::copy(&mut file, &mut checked))
             .and_then(|_| writer.finish());
-        copied
-            .map(NixHasher::finish)
-            .map_err(|error| self.field.nar_error(&found.output, NarError::Io(error)))
+        copied.map(NixHasher::finish).map_err(|error| {
+            self.field
+                .tree_error(&found.output, NarError::Io(error).into())
+        })
     }
 
     /// Unpacks a rewritten copy beside the tree, and updates `info`.
@@ -219,7 +220,7 @@ impl<'f> Settler<'f> {
         // No output has such a name, and a file that the builder program leaves there makes it
         // fail.
         let copy = self.field.store.join(format!(".rewritten-{}", output.name));
-        let write = || -> Result<(NixHash, u64), NarError> {
+        let write = || -> Result<(NixHash, u64), TreeError> {
             let sink = UnpackSink {
                 parser: Parser::new(),
                 unpacker: Unpacker::new(&copy, RestoreOptions::default().canonical(true))?,
@@ -235,14 +236,14 @@ impl<'f> Settler<'f> {
         };
         let (hash, size) = write().map_err(|error| match error {
             // The first error is wrapped in this one.
-            NarError::Io(error) => match error.downcast::<NarError>() {
-                Ok(inner) => self.field.nar_error(output, inner),
+            TreeError::Nar(NarError::Io(error)) => match error.downcast::<TreeError>() {
+                Ok(inner) => self.field.tree_error(output, inner),
                 Err(error) if self.field.stop.is_cancelled() => {
-                    self.field.nar_error(output, NarError::Io(error))
+                    self.field.tree_error(output, NarError::Io(error).into())
                 }
                 Err(error) => self.field.blame.io("rewrite an output", error),
             },
-            error => self.field.nar_error(output, error),
+            error => self.field.tree_error(output, error),
         })?;
         if let NixHash::Sha256(hash) = hash {
             info.nar_hash = hash;
@@ -274,7 +275,7 @@ struct UnpackSink {
 }
 
 impl UnpackSink {
-    fn finish(mut self) -> Result<(NixHash, u64), NarError> {
+    fn finish(mut self) -> Result<(NixHash, u64), TreeError> {
         self.parser.finish()?;
         self.unpacker.finish()?;
         Ok((self.hasher.finish(), self.size))
@@ -287,11 +288,11 @@ impl Write for UnpackSink {
         self.size += bytes.len() as u64;
         let mut rest = bytes;
         loop {
-            let step = self.parser.feed(rest).map_err(io::Error::other)?;
+            let step = self.parser.feed(rest).map_err(as_tree_error)?;
             let Some(event) = step.event else {
                 break;
             };
-            self.unpacker.event(event).map_err(io::Error::other)?;
+            self.unpacker.event(event).map_err(as_tree_error)?;
             rest = &rest[step.consumed..];
         }
         Ok(bytes.len())
@@ -300,6 +301,11 @@ impl Write for UnpackSink {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// For [`Settler`], which looks for a [`TreeError`] in the errors of a writer.
+fn as_tree_error(error: impl Into<TreeError>) -> io::Error {
+    io::Error::other(error.into())
 }
 
 #[cfg(test)]

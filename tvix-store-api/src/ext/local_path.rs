@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix_compat::nar::NarError;
 use nix_compat::store_path::StorePath;
 use tempfile::TempDir;
-use tvix_tree::{RestoreOptions, Unpacker};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker};
 
 use super::StoreExt;
 use crate::blocking::{Abandoned, blocking, consume};
@@ -105,8 +105,8 @@ pub(super) async fn local_path<S: Store + ?Sized>(
     let uri = store.uri().clone();
     consume(store.uri(), nar, move |mut chunks| {
         let path = temporary.path().join(info.path.to_string());
-        let failed = |error: NarError| match error {
-            NarError::Malformed { .. } => malformed(&info.path, error),
+        let failed = |error: TreeError| match error {
+            TreeError::Nar(error @ NarError::Malformed { .. }) => malformed(&info.path, error),
             error => StoreError::Backend {
                 store: uri.clone(),
                 action: format!("unpack '{}' to '{}'", info.path, path.display()),
@@ -126,7 +126,7 @@ pub(super) async fn local_path<S: Store + ?Sized>(
                 }
                 Err(Abandoned) => {
                     let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    return Err(failed(NarError::Io(error)));
+                    return Err(failed(NarError::Io(error).into()));
                 }
             }
         }

@@ -5,11 +5,11 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::NarError;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
+use tvix_tree::TreeError;
 
 use crate::blocking::{blocking, produce};
 use crate::object::ChangedError;
@@ -136,7 +136,7 @@ async fn hash_tree<S: Store + ?Sized>(
     .await
 }
 
-fn unreadable(file: &Path, path: &StorePath, error: NarError) -> StoreError {
+fn unreadable(file: &Path, path: &StorePath, error: TreeError) -> StoreError {
     StoreError::Source {
         file: file.to_owned(),
         path: path.clone(),

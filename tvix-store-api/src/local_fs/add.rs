@@ -9,7 +9,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::nar::{Event, NarError};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
-use tvix_tree::{RestoreOptions, Unpacker};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker};
 
 use super::Inner;
 use super::db::Registration;
@@ -178,9 +178,11 @@ impl Inner {
     }
 
     /// Tells errors in the NAR from errors of the file system.
-    fn unpack_error(&self, path: &StorePath, error: NarError) -> StoreError {
+    fn unpack_error(&self, path: &StorePath, error: TreeError) -> StoreError {
         match error {
-            NarError::Malformed { .. } | NarError::Unwritable { .. } => malformed(path, error),
+            TreeError::Nar(error @ (NarError::Malformed { .. } | NarError::Unwritable { .. })) => {
+                malformed(path, error)
+            }
             error => StoreError::Backend {
                 store: self.uri.clone(),
                 action: format!("unpack '{path}'"),

@@ -13,7 +13,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
-use tvix_tree::{RestoreOptions, Unpacker};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker};
 
 use super::add::{NewPath, Tree};
 use super::{Inner, LocalStore};
@@ -89,12 +89,12 @@ impl Inner {
         let (file, name) = (file.as_path(), becomes.name());
         // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
-        let source = |error: NarError| StoreError::Source {
+        let source = |error: TreeError| StoreError::Source {
             file: file.to_owned(),
             path: unknown.clone(),
             source: error.into(),
         };
-        let unpacking = |error: NarError| StoreError::Backend {
+        let unpacking = |error: TreeError| StoreError::Backend {
             store: self.uri.clone(),
             action: format!("write the contents of '{name}'"),
             retryable: false,
@@ -131,7 +131,7 @@ impl Inner {
         let nar_hash = sha256(
             copy.hashing
                 .finish()
-                .map_err(|error| unpacking(NarError::Io(error)))?,
+                .map_err(|error| unpacking(NarError::Io(error).into()))?,
         );
         let hash = match method {
             ContentAddressMethod::NixArchive => NixHash::Sha256(nar_hash),
@@ -175,11 +175,11 @@ struct Copy {
     hashing: Hashing,
     size: u64,
     /// An error of writing, as opposed to one of reading.
-    failure: Option<NarError>,
+    failure: Option<TreeError>,
 }
 
 impl Copy {
-    fn take(&mut self, bytes: &[u8]) -> Result<(), NarError> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), TreeError> {
         let mut rest = bytes;
         loop {
             let step = self.parser.feed(rest)?;

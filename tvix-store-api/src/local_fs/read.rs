@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::NarError;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tokio::sync::Semaphore;
 
 use super::add_group::again;
 use super::{Inner, LocalStore};
+use tvix_tree::TreeError;
+
 use crate::blocking::{blocking, produce};
 use crate::local_fs::stop::StopOnDrop;
 use crate::object::small_nar;
@@ -35,7 +36,7 @@ pub(super) fn stream_nar(
     stream::once(started).flatten().boxed()
 }
 
-fn failed(uri: &StoreUri, path: &StorePath, error: NarError) -> StoreError {
+fn failed(uri: &StoreUri, path: &StorePath, error: TreeError) -> StoreError {
     StoreError::Backend {
         store: uri.clone(),
         action: format!("read '{path}'"),

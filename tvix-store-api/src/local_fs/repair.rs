@@ -4,13 +4,12 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use nix_compat::nar::NarError;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
-use tvix_tree::{RestoreOptions, Unpacker};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker};
 
 use super::files::move_tree;
 use super::scratch::Scratch;
@@ -66,7 +65,7 @@ impl LocalStore {
 impl Inner {
     fn unpack_and_replace(&self, info: &PathInfo, mut chunks: Chunks) -> Result<(), StoreError> {
         let path = &info.path;
-        let failed = |error: NarError| StoreError::Backend {
+        let failed = |error: TreeError| StoreError::Backend {
             store: self.uri.clone(),
             action: format!("unpack '{path}'"),
             retryable: false,

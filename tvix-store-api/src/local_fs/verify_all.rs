@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::{NarError, Parser};
+use nix_compat::nar::Parser;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 
 use super::optimise::link_name;
 use super::{Inner, LocalStore};
+use tvix_tree::TreeError;
+
 use crate::blocking::blocking;
 use crate::verify::{AddressVerifier, check_address};
 use crate::{Store, StoreError};
@@ -322,7 +324,7 @@ impl Inner {
 fn hash_with_address(
     file: &Path,
     address: AddressVerifier,
-) -> Result<(NixHash, u64, Result<(), StoreError>), NarError> {
+) -> Result<(NixHash, u64, Result<(), StoreError>), TreeError> {
     let mut sink = AddressSink {
         hasher: NixHasher::new(HashAlgo::Sha256),
         size: 0,

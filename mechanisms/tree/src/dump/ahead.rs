@@ -1,8 +1,8 @@
-//! Several threads read a tree, one of which writes its archive.
+//! Reading ahead: several threads read a tree, one of them writes its archive.
 //!
-//! All do the same: whoever has nothing better to do lists the next batch of the tree, or reads
-//! the small files of a batch that nobody reads yet. Only the thread that writes takes batches
-//! out again, in their order, and it, too, reads rather than waits.
+//! All threads take work from one window of batches: list the next batch of the tree, or read the small
+//! files of a listed batch. Only the writing thread removes batches, in order; it reads ahead too
+//! instead of waiting.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -11,14 +11,15 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::Dumper;
 use super::fetch::Fetched;
 use super::walk::{Batch, Walk};
+use crate::TreeError;
 use nix_compat::nar::NarError;
 
-/// Batches that are read, or waited for, at a time.
+/// Maximum number of batches in the window.
 const WINDOW: usize = 12;
-/// Threads beside the one that writes. Two read as fast as one hashes.
+/// Threads besides the writing one. Two read as fast as one hashes.
 const HELPERS: usize = 2;
 
-/// A batch with what has been read of it.
+/// A batch with the files read so far.
 #[derive(Debug, Default)]
 struct Portion {
     batch: Batch,
@@ -27,25 +28,25 @@ struct Portion {
 
 #[derive(Debug)]
 enum Slot {
-    /// Nobody reads it yet.
+    /// Not read yet.
     Listed(Box<Portion>),
-    /// Somebody does.
+    /// Being read.
     Taken,
     Read(Box<Portion>),
 }
 
 #[derive(Debug)]
 struct State {
-    /// While nobody lists.
+    /// The walk, unless a thread is listing.
     walk: Option<Walk>,
     /// Everything has been listed.
     listed: bool,
     window: VecDeque<Slot>,
     /// The number of the first batch of the window.
     first: usize,
-    /// To be used again.
+    /// Portions to reuse.
     spare: Vec<Portion>,
-    /// There is no use in going on.
+    /// A thread has failed; the others stop.
     given_up: bool,
 }
 
@@ -54,19 +55,19 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What a thread can do.
+/// A piece of work for a thread.
 enum Work {
-    /// Write it, with what has been read of it, if anything.
+    /// Write it. The flag tells whether its files have been read.
     Write(Box<Portion>, bool),
     /// Read the batch of this number.
     Read(Box<Portion>, usize),
     List(Walk, Box<Portion>),
-    /// Everything is done.
+    /// No work is left.
     Nothing,
 }
 
-/// Writes the rest of a tree.
-pub(super) fn dump<W: Write>(walk: Walk, dumper: &mut Dumper<'_, W>) -> Result<(), NarError> {
+/// Writes the rest of a tree, with helper threads.
+pub(super) fn dump<W: Write>(walk: Walk, dumper: &mut Dumper<'_, W>) -> Result<(), TreeError> {
     let shared = Shared {
         state: Mutex::new(State {
             walk: Some(walk),
@@ -95,7 +96,7 @@ pub(super) fn dump<W: Write>(walk: Walk, dumper: &mut Dumper<'_, W>) -> Result<(
     })
 }
 
-/// As many as there are other processors.
+/// The number of helper threads: at most one per other processor.
 fn helpers() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
@@ -108,8 +109,8 @@ impl Shared {
     fn work(
         &self,
         writes: bool,
-        mut write: impl FnMut(&mut Portion, bool) -> Result<(), NarError>,
-    ) -> Result<(), NarError> {
+        mut write: impl FnMut(&mut Portion, bool) -> Result<(), TreeError>,
+    ) -> Result<(), TreeError> {
         let mut state = self.lock();
         loop {
             let work = loop {
@@ -127,7 +128,8 @@ impl Shared {
                 Work::Nothing if lost && writes => {
                     return Err(NarError::Io(io::Error::other(
                         "a thread that reads ahead ended before its time",
-                    )));
+                    ))
+                    .into());
                 }
                 Work::Nothing => return Ok(()),
                 Work::Write(mut portion, read) => {
@@ -160,7 +162,7 @@ impl Shared {
 }
 
 impl State {
-    /// What is to be done next; `None` if others have to do something first.
+    /// The next piece of work; `None` if other threads have to finish theirs first.
     fn work(&mut self, writes: bool) -> Option<Work> {
         if self.given_up || (self.listed && self.window.is_empty()) {
             return Some(Work::Nothing);
@@ -191,7 +193,7 @@ impl State {
     }
 }
 
-/// Tells all others to leave, if this thread leaves in the given case.
+/// On drop, tells the other threads to stop if the condition holds.
 struct Leaving<'a, F: Fn() -> bool>(&'a Shared, F);
 
 impl<F: Fn() -> bool> Drop for Leaving<'_, F> {

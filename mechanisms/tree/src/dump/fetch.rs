@@ -1,4 +1,4 @@
-//! Reading the small files of a batch before they are wanted.
+//! Reading the small files of a batch in advance.
 
 use std::ffi::CStr;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::walk::{Batch, Folder, Node};
-use nix_compat::nar::NarError;
+use crate::TreeError;
 
-/// Files of this many bytes or more are left to whoever writes the archive: of these, opening is
-/// the smaller part.
+/// Files of this size in bytes or more are read by the writing thread: for large files opening costs
+/// little.
 const SMALL: u64 = 48 * 1024;
-/// Bytes that are read of a batch, at most.
+/// Maximum number of bytes read of a batch.
 const ROOM: usize = 192 * 1024;
-/// Large files that are kept open for a batch, at most.
+/// Maximum number of large files of a batch that are kept open.
 const OPEN: usize = 4;
 
 /// An open file.
@@ -26,7 +26,7 @@ pub(super) struct Opened {
     pub(super) size: u64,
 }
 
-/// What was found of a file.
+/// The result of reading a file in advance.
 #[derive(Debug)]
 pub(super) enum File {
     /// Its contents, in [`Fetched::data`].
@@ -34,21 +34,21 @@ pub(super) enum File {
         executable: bool,
         range: Range<usize>,
     },
-    /// It is large, but need not be opened again.
+    /// A large file, already open.
     Open(Opened),
-    Failed(NarError),
+    Failed(TreeError),
 }
 
-/// What was found of the files of a batch, by the nodes' places in it.
+/// The files of a batch that were read in advance, by the index of the node.
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     files: Vec<Option<File>>,
-    /// Longer than what is in it, so that it is not cleared for each batch.
+    /// Contents of files. Longer than needed, so that it is not cleared for each batch.
     data: Vec<u8>,
 }
 
 impl Fetched {
-    /// What was found of the file at this place, once. `None`: it has to be opened.
+    /// Takes the file at this index. `None`: it was not read and has to be opened.
     pub(super) fn take(&mut self, index: usize) -> Option<File> {
         self.files.get_mut(index)?.take()
     }
@@ -57,7 +57,7 @@ impl Fetched {
         &self.data[range]
     }
 
-    /// Reads the files of `batch`, as far as there is room.
+    /// Reads files of `batch` until the buffer is full.
     pub(super) fn fetch(&mut self, batch: &Batch) {
         self.files.clear();
         self.data.resize(ROOM, 0);
@@ -97,7 +97,7 @@ enum Read {
     Large(Opened),
 }
 
-fn read_small(folder: &Folder, name: &CStr, room: &mut [u8]) -> Result<Read, NarError> {
+fn read_small(folder: &Folder, name: &CStr, room: &mut [u8]) -> Result<Read, TreeError> {
     let opened = open(folder, name)?;
     // One byte more than is expected: a file that has grown is noticed.
     let len = usize::try_from(opened.size).unwrap_or(usize::MAX);
@@ -125,8 +125,8 @@ fn read_small(folder: &Folder, name: &CStr, room: &mut [u8]) -> Result<Read, Nar
     }
 }
 
-/// Opens what was listed as a file.
-pub(super) fn open(folder: &Folder, name: &CStr) -> Result<Opened, NarError> {
+/// Opens a regular file.
+pub(super) fn open(folder: &Folder, name: &CStr) -> Result<Opened, TreeError> {
     // Non-blocking, should a fifo have taken the file's place; it is found out below.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = folder.open(name, flags)?;

@@ -1,4 +1,4 @@
-//! Packs a tree of the file system.
+//! Packing a tree.
 
 mod ahead;
 mod fetch;
@@ -9,46 +9,47 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use nix_compat::nar::{BUFFER_SIZE, MAX_TARGET_LEN, NarError, Writer};
+use nix_compat::nar::{BUFFER_SIZE, MAX_TARGET_LEN, Writer};
 
+use crate::TreeError;
 use fetch::{Fetched, Opened};
 use walk::{Batch, Folder, Node, Walk};
 
-/// Batches of a tree that the calling thread reads alone: threads are not worth their start for
-/// less.
+/// Number of batches that the calling thread reads alone. Threads cost more than they save on smaller
+/// trees.
 const ALONE: usize = 4;
 
 /// Writes the archive of the tree at `path` to `writer`.
 ///
-/// `path` may be a file, a directory or a symlink; symlinks are archived, never followed, the
-/// last component of `path` included. A file is executable if its owner may execute it.
+/// `path` may be a file, a directory or a symlink. Symlinks are archived, never followed, including the
+/// last component of `path`. A file is executable if its owner may execute it.
 ///
-/// Opening a small file takes longer than hashing it, so in trees of more than about a hundred
-/// files one or two threads read small files ahead, a few megabytes at most, while `writer` is
-/// written to. It is only ever written to from the calling thread.
+/// Opening a small file takes longer than hashing it, so in trees of more than about a hundred files
+/// one or two threads read small files ahead (a few megabytes at most). Only the calling thread uses
+/// `writer`.
 ///
-/// The tree must not change meanwhile: a file that grows, shrinks, vanishes or becomes
-/// something else is an error, but one that is overwritten in place with as many bytes is not
-/// noticed.
+/// The tree must not change meanwhile. A file that grows, shrinks, vanishes or changes its type is an
+/// error; one that is overwritten in place with the same number of bytes is not detected.
 ///
 /// # Errors
 ///
-/// [`NarError::File`] if a file cannot be read, [`NarError::UnsupportedType`] for sockets,
-/// fifos and devices, [`NarError::Changed`], each with the file's path;
-/// [`NarError::Unwritable`] if the tree is deeper than [`MAX_DEPTH`](nix_compat::nar::MAX_DEPTH);
-/// [`NarError::Io`] if `writer` fails. What has been written is then worthless.
-pub fn dump_path(path: &Path, writer: impl Write) -> Result<(), NarError> {
+/// [`TreeError::File`] if a file cannot be read, [`TreeError::UnsupportedType`] for sockets, fifos and
+/// devices, [`TreeError::Changed`], each with the path of the file;
+/// [`NarError::Unwritable`](nix_compat::nar::NarError::Unwritable) if the tree is deeper than
+/// [`MAX_DEPTH`](nix_compat::nar::MAX_DEPTH); [`NarError::Io`](nix_compat::nar::NarError::Io) if
+/// `writer` fails. The output is then incomplete.
+pub fn dump_path(path: &Path, writer: impl Write) -> Result<(), TreeError> {
     let mut writer = Writer::new(writer);
     dump_node(path, &mut writer)?;
     writer.finish()?;
     Ok(())
 }
 
-/// Writes the tree at `path` as the next node of an archive under way: for archives that are
-/// put together from several trees, or from parts of one.
+/// Writes the tree at `path` as the next node of `writer`, for archives that combine several trees or
+/// parts of one.
 ///
-/// Otherwise as [`dump_path`].
-pub fn dump_node<W: Write>(path: &Path, writer: &mut Writer<W>) -> Result<(), NarError> {
+/// Otherwise like [`dump_path`].
+pub fn dump_node<W: Write>(path: &Path, writer: &mut Writer<W>) -> Result<(), TreeError> {
     let mut walk = Walk::new(path)?;
     let mut dumper = Dumper {
         writer,
@@ -75,12 +76,12 @@ struct Dumper<'a, W> {
 }
 
 impl<W: Write> Dumper<'_, W> {
-    /// Writes the nodes of a batch, with what has been fetched of it already, if anything.
+    /// Writes the nodes of a batch, using the files that were read in advance, if any.
     fn batch(
         &mut self,
         batch: &mut Batch,
         mut fetched: Option<&mut Fetched>,
-    ) -> Result<(), NarError> {
+    ) -> Result<(), TreeError> {
         for (index, node) in batch.nodes.iter().enumerate() {
             match node {
                 Node::Enter { name } => {
@@ -126,7 +127,7 @@ impl<W: Write> Dumper<'_, W> {
         Err(error)
     }
 
-    fn regular(&mut self, folder: &Folder, name: &CStr, opened: Opened) -> Result<(), NarError> {
+    fn regular(&mut self, folder: &Folder, name: &CStr, opened: Opened) -> Result<(), TreeError> {
         let Opened {
             fd,
             executable,
@@ -153,12 +154,12 @@ impl<W: Write> Dumper<'_, W> {
             remaining -= len as u64;
             self.writer.contents(&self.buffer[..len])?;
             if remaining == 0 && len < want {
-                return self.writer.regular_end();
+                return Ok(self.writer.regular_end()?);
             }
         }
     }
 
-    fn symlink(&mut self, folder: &Folder, name: &CStr) -> Result<(), NarError> {
+    fn symlink(&mut self, folder: &Folder, name: &CStr) -> Result<(), TreeError> {
         let mut target = std::mem::take(&mut self.target);
         target.clear();
         target.reserve(MAX_TARGET_LEN + 1);

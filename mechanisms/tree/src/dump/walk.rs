@@ -11,23 +11,23 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::file_error;
+use crate::TreeError;
 
-use nix_compat::nar::{MAX_DEPTH, NarError};
+use nix_compat::nar::MAX_DEPTH;
 
-/// Nodes of a batch, about. Opening a file and handing a batch to another thread cost about the
-/// same, so a batch has many; but what is read of it should still be in the processor's cache
-/// when it is hashed.
+/// Approximate number of nodes of a batch. Passing a batch to another thread costs about as much as
+/// opening a file, so a batch has many; but its files should still be in the processor's cache when
+/// they are hashed.
 const NODES: usize = 32;
-/// Directories that a batch may have files of: each is a descriptor for as long as it is used.
+/// Maximum number of directories of a batch. Each takes a descriptor while it is used.
 const FOLDERS: usize = 8;
 
-/// Where a node is.
+/// The directory of a node.
 #[derive(Debug)]
 pub(super) struct Folder {
-    /// `None` for the root of the tree, whose name is a whole path.
+    /// `None` for the root of the tree, which is named by a whole path.
     fd: Option<OwnedFd>,
-    /// For messages only: files are opened relative to their directory.
+    /// For errors only: files are opened relative to their directory.
     path: Vec<u8>,
 }
 
@@ -37,7 +37,7 @@ impl Folder {
     }
 
     /// Opens a file or directory of this one, never through a symlink.
-    pub(super) fn open(&self, name: &CStr, flags: OFlags) -> Result<OwnedFd, NarError> {
+    pub(super) fn open(&self, name: &CStr, flags: OFlags) -> Result<OwnedFd, TreeError> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(self.fd(), name, flags, Mode::empty()) {
             Ok(fd) => Ok(fd),
@@ -48,7 +48,7 @@ impl Folder {
     }
 
     /// The target of a symlink; `space` is reused for it.
-    pub(super) fn read_link(&self, name: &CStr, space: Vec<u8>) -> Result<CString, NarError> {
+    pub(super) fn read_link(&self, name: &CStr, space: Vec<u8>) -> Result<CString, TreeError> {
         rustix::fs::readlinkat(self.fd(), name, space)
             .map_err(|error| self.error("read symlink", name, error))
     }
@@ -58,13 +58,13 @@ impl Folder {
         action: &'static str,
         name: &CStr,
         source: impl Into<io::Error>,
-    ) -> NarError {
-        file_error(action, &self.path_of(name), source)
+    ) -> TreeError {
+        TreeError::file(action, &self.path_of(name), source)
     }
 
-    pub(super) fn changed(&self, name: &CStr) -> NarError {
+    pub(super) fn changed(&self, name: &CStr) -> TreeError {
         let path = self.path_of(name);
-        NarError::Changed { path }
+        TreeError::Changed { path }
     }
 
     fn path_of(&self, name: &CStr) -> PathBuf {
@@ -81,34 +81,34 @@ impl Folder {
     }
 }
 
-/// What comes next in the archive. Names are those of directory entries; the root has none.
+/// The next part of the archive. Names are those of directory entries; the root has none.
 #[derive(Debug)]
 pub(super) enum Node {
-    /// A directory begins.
+    /// Start of a directory.
     Enter { name: Option<Name> },
-    /// The innermost directory ends.
+    /// End of the innermost directory.
     Leave,
     /// A file, or a symlink.
     Leaf {
-        /// Which of the batch's folders it is in.
+        /// The index of its directory in the batch.
         folder: usize,
         name: Name,
-        /// Whether it is an entry, and not the root.
+        /// Whether it is an entry of a directory rather than the root.
         entry: bool,
         symlink: bool,
     },
 }
 
-/// Where a name lies in its batch, NUL included.
+/// The range of a name in its batch, including NUL.
 pub(super) type Name = Range<usize>;
 
-/// Some nodes that follow each other.
+/// Consecutive nodes of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) nodes: Vec<Node>,
     pub(super) folders: Vec<Arc<Folder>>,
-    /// What comes after the nodes and cannot be archived, and why.
-    pub(super) fault: Option<(Option<Name>, NarError)>,
+    /// The error that ends the walk after these nodes, with the name of the faulty entry.
+    pub(super) fault: Option<(Option<Name>, TreeError)>,
     names: Vec<u8>,
 }
 
@@ -136,10 +136,10 @@ impl Batch {
     }
 }
 
-/// A walk over a tree that is under way.
+/// The state of a walk over a tree.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// The root, until it has been looked at.
+    /// The root, until it is visited.
     root: Option<CString>,
     /// The open directories.
     levels: Vec<Level>,
@@ -157,7 +157,7 @@ struct Level {
 struct Listing {
     /// The names, each with its NUL, one after the other.
     names: Vec<u8>,
-    /// Where each name lies, NUL included, and what the file is, as far as the directory says.
+    /// The range of each name, including NUL, and the file type if the directory tells it.
     entries: Vec<(Name, FileType)>,
 }
 
@@ -186,16 +186,16 @@ impl Listing {
 }
 
 impl Walk {
-    pub(super) fn new(path: &Path) -> Result<Self, NarError> {
+    pub(super) fn new(path: &Path) -> Result<Self, TreeError> {
         let name = CString::new(path.as_os_str().as_bytes())
-            .map_err(|error| file_error("open", path, io::Error::from(error)))?;
+            .map_err(|error| TreeError::file("open", path, io::Error::from(error)))?;
         Ok(Self {
             root: Some(name),
             levels: Vec::new(),
         })
     }
 
-    /// Puts the next nodes into `batch`, which is empty; whether there may be more. After a
+    /// Puts the next nodes into `batch`, which is empty. Returns whether there may be more; after a
     /// fault there are none.
     pub(super) fn next(&mut self, batch: &mut Batch) -> bool {
         if let Some(root) = self.root.take() {
@@ -257,7 +257,7 @@ fn visit(
     name: &CStr,
     kind: FileType,
     depth: usize,
-) -> Result<Visited, NarError> {
+) -> Result<Visited, TreeError> {
     let kind = match kind {
         // Not every file system says; and the root's kind nobody has said.
         FileType::Unknown => {
@@ -314,7 +314,7 @@ fn visit(
         FileType::BlockDevice => "block device",
         FileType::Unknown => "file of unknown type",
     };
-    Err(NarError::UnsupportedType {
+    Err(TreeError::UnsupportedType {
         path: parent.path_of(name),
         kind: unsupported,
     })

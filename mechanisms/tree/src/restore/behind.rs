@@ -1,4 +1,4 @@
-//! Small files are filled by another thread, while the one that unpacks makes the next ones.
+//! Writing small files on another thread, while the unpacking one creates the next files.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,19 +12,19 @@ use rustix::io::Errno;
 use super::canonical_mode;
 use super::canonicalise;
 
-/// The largest file that is filled by the thread: its contents are in memory meanwhile.
+/// Maximum size of files that the thread writes, in bytes: their contents are in memory meanwhile.
 pub(super) const SMALL: u64 = 32 * 1024;
 
-/// Files that are made before there is a thread: a small tree is done by then.
+/// Number of files that are written without a thread: enough for small trees.
 const ALONE: usize = 64;
 
-/// How many files go to the thread at once.
+/// Number of files that are sent to the thread together.
 const BATCH: usize = 16;
 
-/// Batches that may wait for the thread.
+/// Maximum number of batches that wait for the thread.
 const WAITING: usize = 4;
 
-/// A file that has been made and is to be filled.
+/// A file that has been created, and its contents.
 #[derive(Debug)]
 pub(super) struct Filling {
     pub file: File,
@@ -33,7 +33,7 @@ pub(super) struct Filling {
     pub path: BString,
 }
 
-/// A file that could not be filled.
+/// A file that could not be written.
 #[derive(Debug)]
 pub(super) struct Unfilled {
     pub action: &'static str,
@@ -42,7 +42,7 @@ pub(super) struct Unfilled {
 }
 
 impl Filling {
-    /// Does it.
+    /// Writes the file.
     pub(super) fn fill(mut self, canonical: bool) -> Result<(), Unfilled> {
         let (action, error) = match self.file.write_all(&self.contents) {
             Err(error) => ("write", Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -60,7 +60,7 @@ impl Filling {
     }
 }
 
-/// What fills files.
+/// Writes files, from the 65th on with a thread.
 #[derive(Debug)]
 pub(super) struct Behind {
     canonical: bool,
@@ -85,7 +85,7 @@ impl Behind {
         }
     }
 
-    /// Fills a file, now or later. An error may be that of an earlier one; nothing may follow then.
+    /// Writes a file, now or later. An error may be that of an earlier file; no call may follow it.
     pub(super) fn fill(&mut self, filling: Filling) -> Result<(), Unfilled> {
         self.made += 1;
         if self.made <= ALONE {
@@ -98,13 +98,13 @@ impl Behind {
         }
     }
 
-    /// Waits until all files are filled.
+    /// Waits until all files are written.
     pub(super) fn finish(&mut self) -> Result<(), Unfilled> {
         let sent = self.send();
         sent.and_then(|()| self.join())
     }
 
-    /// Waits until nobody writes any more, whatever became of it.
+    /// Waits until the thread has ended, and ignores errors.
     pub(super) fn give_up(&mut self) {
         self.batch.clear();
         let _ = self.join();

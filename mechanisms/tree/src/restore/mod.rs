@@ -1,4 +1,4 @@
-//! Unpacks an archive into the file system.
+//! Unpacking an archive.
 
 mod behind;
 
@@ -13,19 +13,18 @@ use bstr::BString;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use crate::error::file_error;
+use crate::TreeError;
 
 use self::behind::{Behind, Filling, SMALL, Unfilled};
 use nix_compat::nar::{Encoder, Event, MAX_DEPTH, NarError, Reader};
 
-/// How [`restore`] sets what an archive does not say.
+/// Settings of [`restore`]: metadata that archives do not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RestoreOptions {
-    /// Give everything the metadata of a store path: mode 0444 for files, 0555 for
-    /// executables and directories, and second 1 of 1970 as the time of modification, symlinks
-    /// included. Otherwise the modes are 0644 and 0755, less the umask, and times are the
-    /// present.
+    /// Whether to set the metadata of store objects: mode 0444 for files, 0555 for executables and
+    /// directories, and second 1 of 1970 as modification time, also of symlinks. Otherwise modes are
+    /// 0644 and 0755, less the umask, and times are the present [default: false].
     pub canonical: bool,
 }
 
@@ -37,21 +36,19 @@ impl RestoreOptions {
     }
 }
 
-/// Unpacks the archive that `reader` holds, and holds alone, to `dest`.
+/// Unpacks the archive in `reader`, which contains nothing else, to `dest`.
 ///
-/// `dest` must not exist, its parent must. Nothing outside `dest` is written, whatever the
-/// archive says: every file is made anew, by its name, in a directory that was itself made
-/// just before and is held open. When it fails, `dest` is removed again. See [`Unpacker`] for
-/// what that takes.
+/// `dest` must not exist, its parent must. Nothing outside `dest` is written, even by a malicious
+/// archive: every file is created by name in a directory that was created just before and is held
+/// open. If unpacking fails, `dest` is removed (see [`Unpacker`]).
 ///
 /// It does not sync to disk.
 ///
 /// # Errors
 ///
-/// [`NarError::DestinationExists`]; [`NarError::Malformed`], also for input after the end of
-/// the archive; [`NarError::File`] if a file cannot be made; [`NarError::Io`] if `reader`
-/// fails.
-pub fn restore(reader: impl Read, dest: &Path, options: RestoreOptions) -> Result<(), NarError> {
+/// [`TreeError::DestinationExists`]; [`NarError::Malformed`], also for input after the end of the
+/// archive; [`TreeError::File`] if a file cannot be created; [`NarError::Io`] if `reader` fails.
+pub fn restore(reader: impl Read, dest: &Path, options: RestoreOptions) -> Result<(), TreeError> {
     let mut reader = Reader::buffered(reader);
     let mut unpacker = Unpacker::new(dest, options)?;
     unpack(&mut reader, &mut unpacker)?;
@@ -60,76 +57,74 @@ pub fn restore(reader: impl Read, dest: &Path, options: RestoreOptions) -> Resul
     unpacker.finish()
 }
 
-/// As [`restore`], for an archive inside a longer stream: the reader is left behind the
-/// archive's end, and what follows is not looked at.
+/// Like [`restore`], for an archive inside a longer stream: the reader stops at the end of the
+/// archive.
 pub fn restore_node<R: BufRead>(
     reader: &mut Reader<R>,
     dest: &Path,
     options: RestoreOptions,
-) -> Result<(), NarError> {
+) -> Result<(), TreeError> {
     let mut unpacker = Unpacker::new(dest, options)?;
     unpack(reader, &mut unpacker)?;
     unpacker.finish()
 }
 
-fn unpack<R: BufRead>(reader: &mut Reader<R>, unpacker: &mut Unpacker) -> Result<(), NarError> {
+fn unpack<R: BufRead>(reader: &mut Reader<R>, unpacker: &mut Unpacker) -> Result<(), TreeError> {
     while let Some(event) = reader.next_event()? {
         unpacker.event(event)?;
     }
     Ok(())
 }
 
-/// Unpacks an archive that comes as [`Event`]s: for events of [`Parser`](nix_compat::nar::Parser) or
-/// `async::Reader`, or of a caller's own making. It blocks on the
-/// file system.
+/// Unpacks an archive from [`Event`]s: of [`Parser`](nix_compat::nar::Parser), of `async::Reader`, or
+/// made by the caller. It blocks on the file system.
 ///
-/// It checks names and order itself, so it is safe with any events. All names are resolved
-/// relative to open directories and without following symlinks, so a process that swaps a
-/// directory for a symlink meanwhile cannot lead it astray, unless it can rename entries of
-/// the destination's parent.
+/// It checks names and order, so any events are safe. All names are resolved relative to open
+/// directories and without following symlinks, so another process cannot redirect it by replacing a
+/// directory with a symlink, unless it can rename entries of the destination's parent.
 ///
-/// A dropped unpacker removes what it has made, unless [`finish`](Self::finish) was called;
-/// errors in that go unnoticed, use [`abort`](Self::abort) to hear of them.
+/// Dropping an unpacker removes the files it has created, unless [`finish`](Self::finish) was called,
+/// and ignores errors; [`abort`](Self::abort) reports them.
 #[derive(Debug)]
 pub struct Unpacker {
     options: RestoreOptions,
-    /// The directory that `dest` is in.
+    /// The parent directory of `dest`.
     parent: OwnedFd,
     /// The last component of `dest`.
     root: CString,
     dest: PathBuf,
-    /// Whether the root has been made, by us.
+    /// Whether the root has been created.
     made: bool,
     directories: Vec<OwnedFd>,
-    /// The entry whose node comes next; unused at the root.
+    /// The name of the next node; unused at the root.
     name: CString,
     file: Option<Open>,
     behind: Behind,
-    /// Checks that the events are an archive's. Its framing is thrown away.
+    /// Checks that the events form an archive. Its output is discarded.
     checker: Encoder,
     scratch: Vec<u8>,
 }
 
-/// A file that has been made.
+/// A file that has been created.
 #[derive(Debug)]
 struct Open {
     file: File,
     executable: bool,
-    /// What has come of a small one. It is filled when all has.
+    /// Contents of a small file so far. It is written once they are complete.
     contents: Option<Vec<u8>>,
 }
 
 impl Unpacker {
-    /// Prepares to unpack to `dest`; makes nothing yet.
+    /// Prepares to unpack to `dest`. Creates nothing yet.
     ///
     /// # Errors
     ///
-    /// [`NarError::DestinationExists`] if anything is there, if only a dangling symlink;
-    /// [`NarError::File`] if `dest` has no name or its parent cannot be opened.
-    pub fn new(dest: &Path, options: RestoreOptions) -> Result<Self, NarError> {
+    /// [`TreeError::DestinationExists`] if there is a file, even a dangling symlink;
+    /// [`TreeError::File`] if `dest` has no name or its parent cannot be opened.
+    pub fn new(dest: &Path, options: RestoreOptions) -> Result<Self, TreeError> {
         let invalid = || {
             let kind = io::ErrorKind::InvalidInput;
-            file_error("unpack to", dest, io::Error::from(kind))
+            TreeError::file("unpack to", dest, io::Error::from(kind))
         };
         // `Path` would ignore a trailing `/.`.
         let Some(Component::Normal(name)) = dest.components().next_back() else {
@@ -142,15 +137,15 @@ impl Unpacker {
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = rustix::fs::openat(CWD, parent_path, flags, Mode::empty())
-            .map_err(|error| file_error("open", parent_path, error))?;
+            .map_err(|error| TreeError::file("open", parent_path, error))?;
         // Making it says so too, but only after a part of the archive has been read.
         match rustix::fs::statat(&parent, &root, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
             Ok(_) => {
                 let path = dest.to_owned();
-                return Err(NarError::DestinationExists { path });
+                return Err(TreeError::DestinationExists { path });
             }
-            Err(error) => return Err(file_error("stat", dest, error)),
+            Err(error) => return Err(TreeError::file("stat", dest, error)),
         }
         Ok(Self {
             options,
@@ -167,18 +162,18 @@ impl Unpacker {
         })
     }
 
-    /// Does what `event` says.
+    /// Carries out `event`.
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the event cannot come here, [`NarError::File`] and
-    /// [`NarError::DestinationExists`]. Then it must not be used further: drop or
-    /// [`abort`](Self::abort) it.
-    pub fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
+    /// [`NarError::Unwritable`] if the event is not allowed at this point, [`TreeError::File`],
+    /// [`TreeError::Collision`] and [`TreeError::DestinationExists`]. After an error drop or
+    /// [`abort`](Self::abort) the unpacker.
+    pub fn event(&mut self, event: Event<'_>) -> Result<(), TreeError> {
         let path = self.checker.path();
         let result = self.check_and_apply(event, &path);
         result.map_err(|(action, error)| match error {
-            Failure::Rule(error) => error,
+            Failure::Rule(error) => error.into(),
             Failure::File(error) => self.explain(action, path, error),
             Failure::Unfilled(Unfilled {
                 action,
@@ -188,9 +183,9 @@ impl Unpacker {
         })
     }
 
-    fn explain(&self, action: &'static str, path: BString, error: Errno) -> NarError {
+    fn explain(&self, action: &'static str, path: BString, error: Errno) -> TreeError {
         if path.is_empty() && error == Errno::EXIST {
-            return NarError::DestinationExists {
+            return TreeError::DestinationExists {
                 path: self.dest.clone(),
             };
         }
@@ -199,18 +194,18 @@ impl Unpacker {
             false => self.dest.join(OsString::from_vec(path.into())),
         };
         match error {
-            Errno::EXIST => NarError::Collision { path: full },
-            error => file_error(action, &full, error),
+            Errno::EXIST => TreeError::Collision { path: full },
+            error => TreeError::file(action, &full, error),
         }
     }
 
-    /// Declares the tree complete: it stays.
+    /// Completes the tree, which then stays.
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the events were not a whole archive, [`NarError::File`] if a file
+    /// [`NarError::Unwritable`] if the events were not a whole archive, [`TreeError::File`] if a file
     /// could not be written; then it is removed.
-    pub fn finish(mut self) -> Result<(), NarError> {
+    pub fn finish(mut self) -> Result<(), TreeError> {
         self.checker.finish()?;
         let filled = self.behind.finish();
         filled.map_err(
@@ -224,14 +219,14 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Removes what has been made so far.
+    /// Removes the files created so far.
     ///
     /// # Errors
     ///
-    /// [`NarError::File`] if something cannot be removed; it is left.
-    pub fn abort(mut self) -> Result<(), NarError> {
+    /// [`TreeError::File`] if something cannot be removed; it is left.
+    pub fn abort(mut self) -> Result<(), TreeError> {
         self.remove()
-            .map_err(|error| file_error("remove", &self.dest, error))
+            .map_err(|error| TreeError::file("remove", &self.dest, error))
     }
 
     fn check_and_apply(
@@ -265,7 +260,7 @@ impl Unpacker {
         }
     }
 
-    /// Where the node at hand goes, and its name there.
+    /// The directory of the current node, and its name in it.
     fn place(&self) -> (BorrowedFd<'_>, &CStr) {
         match self.directories.last() {
             Some(directory) => (directory.as_fd(), &self.name),
@@ -389,11 +384,11 @@ impl Drop for Unpacker {
     }
 }
 
-/// Why an event could not be carried out.
+/// The error of an event.
 enum Failure {
     Rule(NarError),
     File(Errno),
-    /// Of a file that came before, perhaps.
+    /// Possibly of an earlier file.
     Unfilled(Unfilled),
 }
 
@@ -434,7 +429,7 @@ fn canonical_times() -> Timestamps {
     }
 }
 
-/// Removes what an archive can have made: it goes no deeper, and follows no symlink.
+/// Removes a tree that is no deeper than archives are. Follows no symlinks.
 fn remove_tree(parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
     // For a directory Linux says EISDIR, POSIX EPERM.
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {

@@ -1,21 +1,22 @@
-//! Where a program that was started as a built-in builder becomes one, before its `main`.
+//! The entry point of built-in builders in the running program.
 
 use std::ffi::{CStr, OsStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::task;
 
 /// The name of the file that is executed. No other program is called so.
 pub(super) const NAME: &str = "tvix-builtin-builder-q7v1";
 
-/// Runs before `main`, as every such entry does, in any program that this library is a part of.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static ENTRY: extern "C" fn() = enter;
+/// Whether [`init`] was called: then this program can be started as a built-in builder.
+static INITIALISED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn enter() {
-    // SAFETY: this only reads what the kernel has handed to the program.
+/// Runs the built-in builder and ends the process, if this process was started as one.
+pub fn init() {
+    INITIALISED.store(true, Ordering::Relaxed);
+    // SAFETY: this only reads the auxiliary vector.
     let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
     if name.is_null() {
         return;
@@ -29,13 +30,18 @@ extern "C" fn enter() {
         return;
     }
     let run = std::panic::catch_unwind(task::run);
-    // Nothing of the program that this is a copy of is to run, not even at its exit.
+    // Nothing else of the program is to run, its exit handlers included.
     // SAFETY: it ends the process.
     unsafe { libc::_exit(run.unwrap_or(101)) }
 }
 
-/// Whether [`ENTRY`] is a part of the program, and not of a library that it has loaded: then the
-/// program alone does not become a built-in builder.
+/// Whether [`init`] was called.
+pub(super) fn is_initialised() -> bool {
+    INITIALISED.load(Ordering::Relaxed)
+}
+
+/// Whether [`init`] is code of the program, and not of a library that it has loaded: only then does
+/// the program become a built-in builder when it is started again.
 pub(super) fn is_in_program() -> bool {
     struct Search {
         address: usize,
@@ -60,7 +66,7 @@ pub(super) fn is_in_program() -> bool {
         1
     }
     let mut search = Search {
-        address: std::ptr::from_ref(&ENTRY) as usize,
+        address: init as fn() as usize,
         found: false,
     };
     // SAFETY: `visit` gets the `Search` that it expects, which outlives the call.

@@ -3,9 +3,9 @@
 //! Built-in builders execute the instructions of derivations and talk to servers, so they are
 //! isolated like any builder: in a process of their own, in a sandbox, as an unprivileged user. The
 //! only executable available for that is the running program. It is mounted into the sandbox
-//! together with its loaded libraries, and started there under a special name, by which [`entry`]
-//! recognises it before `main` begins. A plain `fork` is not enough: at that moment other threads
-//! may hold any lock, so a child could use neither a TLS library nor an allocator.
+//! together with its loaded libraries, and started there under a special name, by which [`init`]
+//! recognises it. A plain `fork` is not enough: at that moment other threads may hold any lock, so a
+//! child could use neither a TLS library nor an allocator.
 
 mod buildenv;
 mod entry;
@@ -19,6 +19,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::translate::Translation;
+pub use entry::init;
 use task::Task;
 use tvix_sandbox::{Access, Isolation, Mount, SandboxSpec, Scratch};
 
@@ -84,6 +85,12 @@ impl Builtin {
             return Err(format!(
                 "the built-in builder '{builder}' needs the library to be a part of the program, \
                  and it was loaded by it"
+            ));
+        }
+        if !entry::is_initialised() {
+            return Err(format!(
+                "cannot run the built-in builder '{builder}': this program does not call \
+                 tvix_build_api::sandbox::init() at the start of its main function"
             ));
         }
         let fetches = builder == "builtin:fetchurl";

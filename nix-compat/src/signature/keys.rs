@@ -1,0 +1,227 @@
+//! Ed25519 keys with names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE64;
+use ed25519_dalek::Signer;
+
+use super::{Signature, SignatureError, check_name, decode, split};
+
+/// A public key with its name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VerifyingKey {
+    name: String,
+    key: ed25519_dalek::VerifyingKey,
+}
+
+impl VerifyingKey {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether `signature` names this key and is a valid signature of `message`.
+    ///
+    /// Keys and signatures of small order are rejected, as by libsodium in C++ Nix.
+    pub fn verify(&self, message: impl AsRef<[u8]>, signature: &Signature) -> bool {
+        if signature.name() != self.name {
+            return false;
+        }
+        let Some(bytes) = signature.bytes() else {
+            return false;
+        };
+        let signature = ed25519_dalek::Signature::from_bytes(&bytes);
+        self.key.verify_strict(message.as_ref(), &signature).is_ok()
+    }
+}
+
+impl FromStr for VerifyingKey {
+    type Err = SignatureError;
+
+    fn from_str(text: &str) -> Result<Self, SignatureError> {
+        let (name, base64) = split(text)?;
+        let name = name.to_owned();
+        match ed25519_dalek::VerifyingKey::from_bytes(&decode(&name, base64)?) {
+            Ok(key) => Ok(Self { name, key }),
+            Err(_) => Err(SignatureError::NotOnCurve { name }),
+        }
+    }
+}
+
+impl fmt::Display for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, BASE64.encode(self.key.as_bytes()))
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey({self})")
+    }
+}
+
+/// A secret key and its name. `Debug` shows the name only. The key is wiped from memory on drop.
+#[derive(Clone)]
+pub struct SigningKey {
+    name: String,
+    key: ed25519_dalek::SigningKey,
+}
+
+impl SigningKey {
+    /// Generates a key from the system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`SignatureError::BadName`], [`SignatureError::Random`].
+    pub fn generate(name: &str) -> Result<Self, SignatureError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(SignatureError::Random)?;
+        Self::from_seed(name, &seed)
+    }
+
+    /// The key derived from `seed`: 32 bytes of unpredictable data.
+    ///
+    /// # Errors
+    ///
+    /// [`SignatureError::BadName`].
+    pub fn from_seed(name: &str, seed: &[u8; 32]) -> Result<Self, SignatureError> {
+        check_name(name)?;
+        Ok(Self {
+            name: name.to_owned(),
+            key: ed25519_dalek::SigningKey::from_bytes(seed),
+        })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The public key that verifies signatures of this key.
+    pub fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey {
+            name: self.name.clone(),
+            key: self.key.verifying_key(),
+        }
+    }
+
+    /// Signs `message`. Deterministic: equal messages have equal signatures.
+    pub fn sign(&self, message: impl AsRef<[u8]>) -> Signature {
+        let bytes = self.key.sign(message.as_ref()).to_bytes();
+        Signature {
+            text: format!("{}:{}", self.name, BASE64.encode(&bytes)).into(),
+            colon: self.name.len(),
+        }
+    }
+
+    /// The secret key in the textual form of `nix-store --generate-binary-cache-key`: name, and
+    /// base-64 of seed and public key.
+    pub fn to_secret_text(&self) -> String {
+        format!(
+            "{}:{}",
+            self.name,
+            BASE64.encode(&self.key.to_keypair_bytes())
+        )
+    }
+}
+
+impl FromStr for SigningKey {
+    type Err = SignatureError;
+
+    fn from_str(text: &str) -> Result<Self, SignatureError> {
+        let (name, base64) = split(text)?;
+        let name = name.to_owned();
+        match ed25519_dalek::SigningKey::from_keypair_bytes(&decode(&name, base64)?) {
+            Ok(key) => Ok(Self { name, key }),
+            Err(_) => Err(SignatureError::NotOnCurve { name }),
+        }
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({}:<secret>)", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_and_verifies_under_its_name_only() {
+        let key = SigningKey::generate("cache-1").unwrap();
+        let signature = key.sign("message");
+        let public = key.verifying_key();
+        assert!(public.verify("message", &signature));
+        assert!(!public.verify("massage", &signature));
+        let renamed = Signature::new("cache-2", &signature.bytes().unwrap()).unwrap();
+        assert!(!public.verify("message", &renamed));
+        let other = SigningKey::generate("cache-1").unwrap();
+        assert!(!other.verifying_key().verify("message", &signature));
+    }
+
+    #[test]
+    fn texts_round_trip() {
+        let key = SigningKey::generate("a.b-1").unwrap();
+        let again: SigningKey = key.to_secret_text().parse().unwrap();
+        assert_eq!(again.verifying_key(), key.verifying_key());
+        let public = key.verifying_key();
+        assert_eq!(public.to_string().parse(), Ok(public));
+        let signature = key.sign("x");
+        assert_eq!(signature.to_string().parse(), Ok(signature));
+    }
+
+    #[test]
+    fn a_secret_key_does_not_show_its_secret() {
+        let key = SigningKey::from_seed("k", &[7; 32]).unwrap();
+        assert_eq!(format!("{key:?}"), "SigningKey(k:<secret>)");
+    }
+
+    #[test]
+    fn invalid_keys_and_signatures_are_rejected() {
+        let short = BASE64.encode(&[1; 31]);
+        for (text, error) in [
+            ("", SignatureError::MissingColon),
+            ("name", SignatureError::MissingColon),
+            (":AAAA", SignatureError::BadName),
+            ("a b:AAAA", SignatureError::BadName),
+        ] {
+            assert_eq!(text.parse::<Signature>(), Err(error.clone()), "{text}");
+            assert_eq!(text.parse::<VerifyingKey>(), Err(error.clone()), "{text}");
+            assert_eq!(text.parse::<SigningKey>().unwrap_err(), error, "{text}");
+        }
+        for bad in ["n:", "n:a b", "n:a\n"] {
+            let error = bad.parse::<Signature>().unwrap_err();
+            assert!(
+                matches!(error, SignatureError::BadSignature { .. }),
+                "{bad}"
+            );
+        }
+        let error = format!("n:{short}").parse::<VerifyingKey>().unwrap_err();
+        assert!(matches!(error, SignatureError::BadKey { expected: 32, .. }));
+        let error = format!("n:{short}").parse::<SigningKey>().unwrap_err();
+        assert!(matches!(error, SignatureError::BadKey { expected: 64, .. }));
+        // The halves belong to two different keys.
+        let mut mixed = SigningKey::from_seed("n", &[1; 32])
+            .unwrap()
+            .key
+            .to_keypair_bytes();
+        mixed[63] ^= 1;
+        let error = format!("n:{}", BASE64.encode(&mixed)).parse::<SigningKey>();
+        assert!(matches!(error, Err(SignatureError::NotOnCurve { .. })));
+    }
+
+    #[test]
+    fn a_signature_of_another_kind_is_kept_and_never_verifies() {
+        let signature: Signature = "n:v2:not-base-64".parse().unwrap();
+        assert_eq!(signature.as_str(), "n:v2:not-base-64");
+        assert_eq!(signature.name(), "n");
+        assert_eq!(signature.bytes(), None);
+        let key = SigningKey::from_seed("n", &[1; 32])
+            .unwrap()
+            .verifying_key();
+        assert!(!key.verify("", &signature));
+    }
+}
