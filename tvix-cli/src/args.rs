@@ -461,7 +461,8 @@ pub struct BuildingArgs {
     #[arg(long = "extra-platform", value_name = "SYSTEM")]
     pub extra_platforms: Vec<String>,
 
-    /// Credentials per host, for `builtin:fetchurl` and substituters. The file may be missing.
+    /// Credentials per host, for substituters, `builtin:fetchurl` and fetches of the evaluator. The
+    /// file may be missing.
     #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
     pub netrc_file: PathBuf,
 

@@ -7,6 +7,7 @@ use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::StoreDir;
+use tvix_http::TransferSettings;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
@@ -36,25 +37,26 @@ impl Access {
 }
 
 /// Time limits and retries of transfers, under Nix's names. A parameter of that name in the URI of a
-/// cache comes before them.
+/// cache takes precedence.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TransferOptions {
-    /// How long a connection to a cache may take to be made; 0 is no limit [default: 5]
+    /// Time limit of a connection attempt; 0 is no limit [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub connect_timeout: Option<u32>,
 
-    /// How long a transfer from a cache may receive nothing; 0 is no limit [default: 300]
+    /// Time after which a transfer that receives nothing is aborted; 0 is no limit [default: 300]
     #[arg(long, value_name = "SECONDS")]
     pub stalled_download_timeout: Option<u32>,
 
-    /// How often a transfer from a cache is attempted in all [default: 5]
+    /// Number of attempts of a transfer [default: 5]
     #[arg(long, value_name = "COUNT")]
     pub download_attempts: Option<u32>,
 }
 
 impl TransferOptions {
-    fn tuning(&self) -> Tuning {
-        let mut tuning = Tuning::default();
+    /// The settings of transfers: the defaults, changed by the options.
+    pub fn settings(&self) -> TransferSettings {
+        let mut settings = TransferSettings::default();
         for (name, value) in [
             ("connect-timeout", self.connect_timeout),
             ("stalled-download-timeout", self.stalled_download_timeout),
@@ -62,9 +64,15 @@ impl TransferOptions {
         ] {
             if let Some(value) = value {
                 // The names are known, and any number is valid.
-                let _ = tuning.set(name, &value.to_string());
+                let _ = settings.set(name, &value.to_string());
             }
         }
+        settings
+    }
+
+    fn tuning(&self) -> Tuning {
+        let mut tuning = Tuning::default();
+        tuning.transfer = self.settings();
         tuning
     }
 }

@@ -34,8 +34,11 @@ pub struct SandboxOptions {
     /// The certificate authorities, as PEM, that vouch for the servers that `builtin:fetchurl`
     /// talks to. None: none does, and `https` URLs fail.
     pub ca_file: Option<PathBuf>,
-    /// The user's passwords for `builtin:fetchurl`, in the form of `.netrc`. It may be missing.
+    /// Credentials per host for `builtin:fetchurl`, in a file like `.netrc`. It may be missing.
     pub netrc_file: Option<PathBuf>,
+    /// Time limits and retries of `builtin:fetchurl`.
+    #[cfg(feature = "builtins")]
+    pub transfer: tvix_http::TransferSettings,
     /// The most processes and threads of a build at once. `None` of these three is no limit.
     pub max_processes: Option<u64>,
     /// The most bytes of memory of a build: of all its processes together where the machine has
@@ -76,6 +79,8 @@ impl SandboxOptions {
             keep_failed: None,
             ca_file: usual_ca_file(),
             netrc_file: None,
+            #[cfg(feature = "builtins")]
+            transfer: tvix_http::TransferSettings::default(),
             max_processes: None,
             max_memory: None,
             max_disk: None,
@@ -164,6 +169,14 @@ impl SandboxOptions {
         self
     }
 
+    /// Sets [`transfer`](Self::transfer).
+    #[cfg(feature = "builtins")]
+    #[must_use]
+    pub fn transfer(mut self, transfer: tvix_http::TransferSettings) -> Self {
+        self.transfer = transfer;
+        self
+    }
+
     /// Sets [`keep_failed`](Self::keep_failed).
     #[must_use]
     pub fn keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -175,6 +188,8 @@ impl SandboxOptions {
         FetchFiles {
             ca: self.ca_file.clone(),
             netrc: self.netrc_file.clone(),
+            #[cfg(feature = "builtins")]
+            transfer: self.transfer.clone(),
         }
     }
 
@@ -188,18 +203,14 @@ impl SandboxOptions {
     }
 }
 
-/// Where certificate authorities usually are, if they are.
+/// The certificate authorities of this machine.
+#[cfg(feature = "builtins")]
 fn usual_ca_file() -> Option<PathBuf> {
-    let named = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
-        .into_iter()
-        .filter_map(std::env::var_os)
-        .map(PathBuf::from);
-    let usual = [
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/ssl/certs/ca-bundle.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt",
-    ];
-    let mut files = named.chain(usual.map(PathBuf::from));
-    files.find(|file| file.is_file())
+    tvix_http::client::roots_file()
+}
+
+/// Nothing is fetched without built-in builders.
+#[cfg(not(feature = "builtins"))]
+fn usual_ca_file() -> Option<PathBuf> {
+    None
 }

@@ -18,6 +18,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use tvix_http::TransferSettings;
+
 use super::engine::{Access, Isolation, Mount, SandboxSpec, Scratch};
 use crate::translate::Translation;
 use task::Task;
@@ -44,13 +46,15 @@ const PROXIES: [&str; 8] = [
     "NO_PROXY",
 ];
 
-/// What of the host `builtin:fetchurl` is given.
+/// Files and settings of the host that `builtin:fetchurl` uses.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FetchFiles {
-    /// Whom TLS servers have to be vouched for by.
+    /// CA bundle used to verify TLS servers.
     pub ca: Option<PathBuf>,
-    /// The user's passwords.
+    /// The user's netrc file.
     pub netrc: Option<PathBuf>,
+    /// Time limits and retries.
+    pub transfer: TransferSettings,
 }
 
 /// What runs in place of a builder program.
@@ -97,7 +101,7 @@ impl Builtin {
         let proxies = PROXIES.into_iter().filter(|_| fetches);
         let own = |name| Some((name, std::env::var_os(name)?));
         Ok(Some(Self {
-            task: Task::new(builder, translation, netrc),
+            task: Task::new(builder, translation, netrc, &files.transfer),
             program,
             libraries: entry::libraries(),
             environment: proxies.filter_map(own).collect(),
