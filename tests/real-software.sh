@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Real software from Debian's source archives, configured and compiled in the sandbox with this machine's
-# compiler, by `tvix build` and by `nix-build`: the same derivations must come out as the same archives.
+# compiler, by `tvix build` and by `nix-build`: the outputs must be equal.
 #
 #     tests/real-software.sh [TVIX [PACKAGE...]]       default: target/release/tvix, hello sed bash
 #
-# It needs Nix, apt with package sources of this machine, gcc, make, xz. Sources come from wherever
-# this machine's packages come from. Run it as root and as an ordinary user.
+# Requires Nix, apt with package sources of this machine, gcc, make, xz. Sources come from the package
+# sources of this machine. Run it as root and as an ordinary user.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tvix=$(realpath "${1:-target/release/tvix}")
@@ -16,7 +16,7 @@ packages=("$@")
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
-# A configuration of apt's own, with the sources of this machine for source packages.
+# A separate configuration of apt, with the sources of this machine for source packages.
 mkdir -p "$work"/apt/{lists/partial,cache/archives/partial,parts} "$work/sources"
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
     [ -f "$file" ] && sed -n 's/^deb\s/deb-src /p' "$file" >> "$work/apt/parts/own.list"
@@ -29,7 +29,7 @@ apt=(apt-get -q -q -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$
 "${apt[@]}" update
 (cd "$work/sources" && "${apt[@]}" source --download-only "${packages[@]}")
 
-# The host's compiler, under one name inside for both.
+# The host's compiler, at the same path in both sandboxes.
 host_paths=()
 for path in /usr /bin /lib /lib64 /etc/alternatives; do
     [ -e "$path" ] && host_paths+=("$path")
@@ -49,10 +49,10 @@ done
     args = [ "-e" "-c" ''
       tar -xf \$source
       cd */
-      # Bash's archive holds another.
+      # The archive of bash contains another archive.
       for inner in *.tar.?z; do if [ -f "\$inner" ]; then tar -xf "\$inner"; cd "\$(ls -d */ | head -n 1)"; fi; done
       ./configure --prefix=\$out --disable-nls > /dev/null
-      # One after the other: bash's files do not say all that they need.
+      # Without parallelism, because the makefiles of bash lack dependencies.
       make -s > /dev/null 2>&1
       make -s install > /dev/null
     '' ];
@@ -62,7 +62,7 @@ NIX
     echo '}'
 } > "$work/software.nix"
 
-# Debian's names hold characters that a store path may not.
+# Names of Debian contain characters that are not valid in store paths.
 sandbox=("${host_paths[@]/#/--sandbox-path=}")
 echo "== tvix"
 time "$tvix" build --store "$work/ours" -f "$work/software.nix" --no-out-link "${sandbox[@]}" > "$work/ours.paths"

@@ -1,1 +1,1 @@
-//! Unpublished: benches of the Tvix build flow.
+//! Benchmarks of the Tvix build flow (unpublished).

@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/aterm.rs` says.
+//! See `tests/tests/fuzz/checks/aterm.rs`.
 
 #![no_main]
 

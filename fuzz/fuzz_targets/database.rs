@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/database.rs` says.
+//! See `tests/tests/fuzz/checks/database.rs`.
 
 #![no_main]
 

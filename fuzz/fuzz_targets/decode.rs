@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/decode.rs` says.
+//! See `tests/tests/fuzz/checks/decode.rs`.
 
 #![no_main]
 

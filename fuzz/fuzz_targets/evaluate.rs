@@ -1,7 +1,6 @@
-//! The evaluator on any text: an end within its limits, and no panic.
+//! The evaluator on any text: it ends within its limits and does not panic.
 //!
-//!     fuzz/seeds.sh
-//!     cargo +nightly fuzz run evaluate -- -dict=fuzz/nix.dict -timeout=10 -rss_limit_mb=1024
+//!     fuzz/seeds.sh cargo +nightly fuzz run evaluate -- -dict=fuzz/nix.dict -timeout=10 -rss_limit_mb=1024
 
 #![no_main]
 

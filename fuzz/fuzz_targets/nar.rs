@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/nar.rs` says.
+//! See `tests/tests/fuzz/checks/nar.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/narinfo.rs` says.
+//! See `tests/tests/fuzz/checks/narinfo.rs`.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The Nix parser on any input: it never panics, and printing and resolving what it accepts does
-//! not either.
+//! The Nix parser on any input: neither parsing, nor printing and resolving a valid expression,
+//! panics.
 //!
 //!     cargo +nightly fuzz run parse corpus/parse ../tvix-eval/tests/corpus/parse
 

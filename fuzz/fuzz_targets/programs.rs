@@ -1,5 +1,5 @@
-//! The evaluator on programs that are nearly right, each made of the bytes: an end within its limits, and no panic. `TVIX_SHOW=1`
-//! prints them.
+//! The evaluator on nearly correct programs that are generated from the input: it ends within its
+//! limits and does not panic. `TVIX_SHOW=1` prints the programs.
 //!
 //!     cargo +nightly fuzz run programs -- -timeout=10 -rss_limit_mb=1024
 

@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/signature.rs` says.
+//! See `tests/tests/fuzz/checks/signature.rs`.
 
 #![no_main]
 

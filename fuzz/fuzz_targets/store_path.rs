@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/store_path.rs` says.
+//! See `tests/tests/fuzz/checks/store_path.rs`.
 
 #![no_main]
 

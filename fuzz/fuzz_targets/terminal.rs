@@ -1,4 +1,4 @@
-//! What `tests/tests/fuzz/checks/terminal.rs` says.
+//! See `tests/tests/fuzz/checks/terminal.rs`.
 
 #![no_main]
 

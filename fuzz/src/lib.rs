@@ -1,4 +1,5 @@
-//! What fuzz targets share: evaluating a program with tight limits, without a host and without files but those in memory.
+//! Shared code of fuzz targets: evaluation with tight limits, without a host and with files in
+//! memory only.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tvix_eval::{Job, Limits};
 mod program;
 mod random;
 
-/// What a program may use. Whatever goes far beyond is a failure of the fuzzer's own limits.
+/// The limits of a program. Far higher usage exceeds the fuzzer's own limits and is a failure.
 fn limits() -> Limits {
     let limits = Limits::default();
     limits.time(Duration::from_secs(1)).memory(64 << 20).depth(200)
@@ -35,8 +36,8 @@ fn files() -> MemoryFiles {
     ])
 }
 
-/// Evaluates a text, all of it, and writes it in each of the ways there are. That it fails is
-/// expected, and that the error can be shown.
+/// Evaluates a text deeply and prints the value in all formats. Evaluation errors are expected;
+/// they must be printable.
 pub fn evaluate(text: &[u8]) {
     let mut settings = Settings::default();
     settings.limits = limits();
@@ -77,7 +78,7 @@ fn written(interp: &Interp<'_>, text: &[u8]) -> Result<(), Box<Error>> {
     printed.and(json).and(xml.map(drop))
 }
 
-/// A program of which nearly everything is bound and of the right type, made of bytes: see
+/// A program generated from bytes, with nearly all variables bound and types correct: see
 /// `tvix-eval/tests/peers_language`.
 pub fn program(bytes: &[u8]) -> String {
     program::program(&mut random::Random::new(bytes), true)

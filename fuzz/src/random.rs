@@ -1,6 +1,6 @@
-//! Choices that the fuzzer makes.
+//! The choices of the fuzzer.
 
-/// Takes its choices from bytes; the first of each when there are no more.
+/// Takes choices from bytes; the first alternative once the bytes are used up.
 pub struct Random(std::vec::IntoIter<u8>);
 
 impl Random {

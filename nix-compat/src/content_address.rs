@@ -1,4 +1,4 @@
-//! Content addresses: how the contents of a store path were hashed, and the hash.
+//! Content addresses: a hash, and the method by which a store object is hashed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,19 +8,19 @@ use thiserror::Error;
 use crate::nixhash::{HashAlgo, HashError, NixHash};
 use crate::serde_text::serde_as_text;
 
-/// What of a file system object is hashed to address it.
+/// The serialisation of a file system object that a content address hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ContentAddressMethod {
-    /// The bytes of a single, not executable file that may refer to other paths (`text`).
+    /// The bytes of a single non-executable file, which may refer to store paths (`text`).
     Text,
-    /// The bytes of a single, not executable file (`flat`).
+    /// The bytes of a single non-executable file (`flat`).
     Flat,
     /// The NAR of any object (`nar`, formerly `recursive`).
     NixArchive,
 }
 
 impl ContentAddressMethod {
-    /// What stands before the algorithm in a `.drv` file: `text:`, nothing, `r:`.
+    /// The prefix of the algorithm in a `.drv` file: `text:`, nothing or `r:`.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Text => "text:",
@@ -38,7 +38,11 @@ impl ContentAddressMethod {
         }
     }
 
-    /// Splits `r:sha256` and its like as they stand in a `.drv` file.
+    /// Splits the output type of a `.drv` file, such as `r:sha256`, into method and algorithm.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError::UnknownAlgo`].
     pub fn split_prefixed(text: &str) -> Result<(Self, HashAlgo), HashError> {
         let (method, algo) = if let Some(algo) = text.strip_prefix("r:") {
             (Self::NixArchive, algo)
@@ -51,11 +55,13 @@ impl ContentAddressMethod {
     }
 }
 
-/// A content address. Prints as in `.narinfo` files and in Nix's database: `text:sha256:<base-32>`,
+/// A content address.
+///
+/// Displays as in `.narinfo` files and in Nix's database: `text:sha256:<base-32>`,
 /// `fixed:sha256:…`, `fixed:r:sha256:…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentAddress {
-    /// What was hashed.
+    /// The serialisation that is hashed.
     pub method: ContentAddressMethod,
     /// The hash.
     pub hash: NixHash,
@@ -65,18 +71,18 @@ pub struct ContentAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ContentAddressError {
-    /// Neither `text:` nor `fixed:` stands at the beginning.
+    /// The text starts with neither `text:` nor `fixed:`.
     #[error("'{0}' begins with neither 'text:' nor 'fixed:'")]
     UnknownMethod(String),
     /// The hash does not parse.
     #[error("'{text}' is no content address")]
     Hash {
-        /// The text as given.
+        /// The text.
         text: String,
-        /// What is wrong with its hash.
+        /// The reason.
         source: HashError,
     },
-    /// A text is addressed by SHA-256 alone.
+    /// An algorithm other than SHA-256 with the method `text`.
     #[error("a text is addressed by sha256, not by {0}")]
     TextAlgo(HashAlgo),
 }

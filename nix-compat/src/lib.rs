@@ -1,16 +1,17 @@
-//! Nix data formats: store paths, hashes, derivations, NAR, narinfo. Pure: no policy, no runtime.
+//! Nix data formats: store paths, hashes, derivations, NAR, narinfo. Pure: no policy, no async
+//! runtime.
 //!
-//! Every type here is a value that was checked when it was made: a [`store_path::StorePath`] has
-//! a valid hash part and name, a [`derivation::Derivation`] that was parsed writes the very bytes
-//! it came from. Nothing here touches a store, and only [`nar`] touches a file system.
+//! Every value is checked when it is made: a [`store_path::StorePath`] has a valid hash part and
+//! name, and a [`derivation::Derivation`] that was parsed serialises to the same bytes. Nothing
+//! here accesses a store or a file system, or starts a thread.
 //!
-//! # Compute where a derivation's output will be
+//! # Compute the output path of a derivation
 //!
 //! ```
 //! use nix_compat::derivation::DerivationBuilder;
 //! use nix_compat::store_path::StoreDir;
 //!
-//! let dir = StoreDir::default(); // /nix/store; any absolute directory will do
+//! let dir = StoreDir::default(); // /nix/store; any absolute directory is possible
 //! let greeting = DerivationBuilder::new("greeting", "x86_64-linux", "/bin/sh")
 //!     .args(["-c", "echo hello > $out"])
 //!     .instantiate(&dir)?;

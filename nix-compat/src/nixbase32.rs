@@ -1,9 +1,9 @@
-//! Nix's own base-32: the alphabet leaves out `e`, `o`, `t` and `u`, and the least significant
-//! bits come last, so that the text reads backwards (Nix manual, "Nix32 encoding").
+//! Nix's base-32 encoding. Its alphabet lacks `e`, `o`, `t` and `u`, and the least significant bits
+//! come last, so that the text reads backwards (Nix manual, "Nix32 encoding").
 
 use thiserror::Error;
 
-/// The 32 digits, in order of value.
+/// The 32 digits in ascending order of value.
 pub const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
 const INVALID: u8 = 0xff;
@@ -22,28 +22,28 @@ const VALUES: [u8; 256] = {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// A byte outside of [`ALPHABET`].
+    /// A byte outside [`ALPHABET`].
     #[error("'{}' at position {position} is not a base-32 digit of Nix", byte.escape_ascii())]
     InvalidDigit {
         /// The offending byte.
         byte: u8,
-        /// Its index in the input.
+        /// Its index in the text.
         position: usize,
     },
-    /// The text is not as long as the number of bytes wanted needs.
+    /// The length of the text does not match the number of bytes to decode.
     #[error("{found} base-32 digits where {expected} are needed")]
     WrongLength {
-        /// Digits needed.
+        /// Expected number of digits.
         expected: usize,
-        /// Digits found.
+        /// Actual number of digits.
         found: usize,
     },
-    /// Bits beyond the last byte are set, so another text would decode to the same bytes.
+    /// Padding bits after the last byte are set, so that another text decodes to the same bytes.
     #[error("the unused bits of the first digit are not zero")]
     NonZeroPadding,
 }
 
-/// The number of digits that `bytes` bytes take.
+/// The number of digits that encode `bytes` bytes.
 pub const fn encoded_len(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }
@@ -67,7 +67,7 @@ pub fn encode_into(input: &[u8], text: &mut String) {
     text.extend(digits.iter().copied().chain(groups).map(char::from));
 }
 
-/// The encoding of 20 bytes, which is what store paths have.
+/// Encodes 20 bytes, the length of a digest in a store path.
 pub(crate) fn encode_20(input: &[u8; 20]) -> [u8; 32] {
     let mut text = [0; 32];
     let (groups, _) = input.as_chunks::<GROUP>();
@@ -78,7 +78,7 @@ pub(crate) fn encode_20(input: &[u8; 20]) -> [u8; 32] {
     text
 }
 
-/// So many bytes make whole digits.
+/// The number of bytes that a whole number of digits encodes.
 const GROUP: usize = 5;
 const GROUP_DIGITS: usize = 8;
 
@@ -92,6 +92,10 @@ fn encode_group(group: &[u8; GROUP]) -> [u8; GROUP_DIGITS] {
 }
 
 /// Decodes exactly `N` bytes.
+///
+/// # Errors
+///
+/// [`DecodeError`], if the text is not the encoding of `N` bytes.
 pub fn decode<const N: usize>(text: impl AsRef<[u8]>) -> Result<[u8; N], DecodeError> {
     let text = text.as_ref();
     if text.len() != encoded_len(N) {
@@ -166,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_encodes_to_itself(text in "[0-9a-z]{13}") {
+        fn decoded_text_encodes_to_itself(text in "[0-9a-z]{13}") {
             if let Ok(bytes) = decode::<8>(&text) {
                 prop_assert_eq!(encode(&bytes), text);
             }

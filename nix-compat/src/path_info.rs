@@ -1,4 +1,4 @@
-//! What a store knows about a valid path.
+//! The metadata of a valid path.
 
 mod json;
 
@@ -14,41 +14,41 @@ use crate::store_path::{PathReferences, StoreDir, StorePath, content_addressed_p
 
 pub use json::JsonError;
 
-/// What a store knows about a valid path (Nix manual, "Store object info").
+/// The metadata of a valid path (Nix manual, "Store object info").
 ///
-/// Its serde form names store paths without the store directory. For the form of
-/// `nix path-info --json` see [`to_nix_json`](Self::to_nix_json).
+/// The serde form has store paths without the store directory. [`to_nix_json`](Self::to_nix_json)
+/// returns the form of `nix path-info --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PathInfo {
-    /// The path.
+    /// The store path.
     pub path: StorePath,
-    /// SHA-256 of the NAR.
+    /// SHA-256 of its NAR.
     #[serde(with = "sha256_sri")]
     pub nar_hash: [u8; 32],
-    /// Bytes of the NAR.
+    /// Size of its NAR in bytes.
     pub nar_size: u64,
-    /// The store paths that the contents refer to, itself included if it does.
+    /// The store paths that its contents refer to, including itself if there is a self-reference.
     pub references: SortedSet<StorePath>,
-    /// The derivation whose build made it, if one did.
+    /// The derivation that produced it, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deriver: Option<StorePath>,
-    /// Its content address, if the path was computed from contents.
+    /// Its content address, if the path was computed from its contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<ContentAddress>,
-    /// Signatures of its [`fingerprint`](Self::fingerprint), not yet verified.
+    /// Signatures of its [`fingerprint`](Self::fingerprint). Unverified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
-    /// When it was registered, in seconds since 1970. `None` before that.
+    /// When it was registered, in seconds since 1970; `None` before registration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration_time: Option<u64>,
-    /// Whether it was built here, and so is trusted without a signature.
+    /// Whether it was built locally, and so is trusted without a signature.
     #[serde(default)]
     pub ultimate: bool,
 }
 
 impl PathInfo {
-    /// A path with this NAR, and nothing else known.
+    /// The metadata of a path with this NAR; all optional fields are empty.
     pub fn new(path: StorePath, nar_hash: [u8; 32], nar_size: u64) -> Self {
         Self {
             path,
@@ -63,14 +63,14 @@ impl PathInfo {
         }
     }
 
-    /// The NAR hash with its algorithm, for printing.
+    /// The NAR hash with its algorithm, for display.
     pub fn nix_hash(&self) -> NixHash {
         NixHash::Sha256(self.nar_hash)
     }
 
-    /// What is signed: `1;<path>;sha256:<nixbase32>;<size>;<references, comma separated>`, with
-    /// absolute paths, in bytes. It binds path, contents and references; not the deriver, nor
-    /// where a cache has the NAR.
+    /// The text that is signed: `1;<path>;sha256:<nixbase32>;<size>;<references, comma separated>`,
+    /// with absolute paths and the size in bytes. Signatures cover path, contents and references,
+    /// but neither the deriver nor the location of the NAR in a cache.
     pub fn fingerprint(&self, dir: &StoreDir) -> String {
         let mut text = format!(
             "1;{};{};{};",
@@ -86,7 +86,7 @@ impl PathInfo {
         text
     }
 
-    /// Adds this key's signature, unless it is there.
+    /// Adds a signature of this key, unless there is one.
     pub fn sign(&mut self, dir: &StoreDir, key: &SigningKey) {
         let signature = key.sign(self.fingerprint(dir));
         if !self.signatures.contains(&signature) {
@@ -94,8 +94,8 @@ impl PathInfo {
         }
     }
 
-    /// Those of `keys` that have signed it, in their order. One key that is there twice counts
-    /// twice.
+    /// The keys in `keys` with a valid signature, in the order of `keys`. A key that occurs twice
+    /// is returned twice.
     pub fn signed_by<'k>(
         &self,
         dir: &StoreDir,
@@ -108,8 +108,8 @@ impl PathInfo {
         })
     }
 
-    /// Whether the path follows from its content address and references, so that it can be
-    /// trusted without a signature once the contents have been compared with the address.
+    /// Whether the path follows from its content address and references. Such a path is trusted
+    /// without a signature once its contents are verified against the address.
     pub fn is_content_addressed(&self, dir: &StoreDir) -> bool {
         let Some(address) = &self.ca else {
             return false;

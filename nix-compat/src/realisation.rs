@@ -1,13 +1,12 @@
-//! Realisations: which store path an output of a derivation turned out to have (Nix manual, "Build
+//! Realisations: the store paths of outputs that are known only after a build (Nix manual, "Build
 //! trace").
 //!
-//! Only outputs whose paths are not known before the build need them. There are two forms, with
-//! different keys, JSON and signatures:
+//! There are two forms, with different keys, JSON and signatures:
 //!
 //! | | Nix up to 2.34 | Nix since 2.35 |
 //! |---|---|---|
-//! | key | hash modulo fixed outputs: `sha256:<base 16>!out` | path of the derivation: `<path>.drv^out` |
-//! | of | any derivation; of one with inputs it is *deep* | resolved derivations only |
+//! | identified by | hash modulo fixed outputs: `sha256:<base 16>!out` | path of the derivation: `<path>.drv^out` |
+//! | derivations | any; with input derivations it is *deep* | resolved derivations only |
 //! | in caches | `realisations/<key>.doi` | `build-trace-v2/<path>.drv/<output>.doi` |
 //! | JSON | flat, with an `id` | `key` and `value`; in caches the value alone |
 
@@ -26,18 +25,18 @@ use crate::serde_text::serde_as_text;
 use crate::signature::{Signature, SigningKey, VerifyingKey};
 use crate::store_path::{StorePath, StorePathError};
 
-/// How a realisation names a derivation.
+/// The key of a derivation in realisations.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DrvKey {
-    /// Its masked hash modulo fixed outputs, in Nix up to 2.34, so that derivations that differ only
-    /// in how their inputs are fetched share it:
+    /// The masked hash modulo fixed outputs, in Nix up to 2.34. Derivations that differ only in the
+    /// way their inputs are fetched share this key. See
     /// [`Derivation::masked_hash_modulo`](crate::derivation::Derivation::masked_hash_modulo).
     HashModulo([u8; 32]),
-    /// The path of its `.drv` file, in Nix since 2.35. It has to be resolved.
+    /// The path of the `.drv` file, in Nix since 2.35. The derivation must be resolved.
     Path(StorePath),
 }
 
-/// An output of a derivation. Prints as `sha256:<base 16>!<output>` or `<path>.drv^<output>`.
+/// An output of a derivation. Displays as `sha256:<base 16>!<output>` or `<path>.drv^<output>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DrvOutput {
     /// The derivation.
@@ -47,35 +46,35 @@ pub struct DrvOutput {
 }
 
 impl DrvOutput {
-    /// An output of the derivation with this masked hash modulo fixed outputs.
+    /// An output of the derivation with the masked hash modulo fixed outputs `hash`.
     pub fn by_hash(hash: [u8; 32], output: OutputName) -> Self {
         let drv = DrvKey::HashModulo(hash);
         Self { drv, output }
     }
 
-    /// An output of the resolved derivation at this path.
+    /// An output of the resolved derivation at `path`.
     pub fn by_path(path: StorePath, output: OutputName) -> Self {
         let drv = DrvKey::Path(path);
         Self { drv, output }
     }
 }
 
-/// Which path an output turned out to have. Its serde form is [`to_nix_json`](Self::to_nix_json).
+/// The store path of an output. The serde form is [`to_nix_json`](Self::to_nix_json).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Realisation {
     /// The output.
     pub id: DrvOutput,
     /// Its store path.
     pub out_path: StorePath,
-    /// Signatures of its [`fingerprint`](Self::fingerprint), not yet verified.
+    /// Signatures of its [`fingerprint`](Self::fingerprint). Unverified.
     pub signatures: Vec<Signature>,
-    /// The outputs of inputs that a deep realisation was made with. Always empty where the key is a
-    /// path, and mostly otherwise.
+    /// The outputs of inputs that a deep realisation depends on. Always empty for a key that is a
+    /// path, and mostly empty for a hash.
     pub dependent_realisations: BTreeMap<DrvOutput, StorePath>,
 }
 
 impl Realisation {
-    /// A realisation that nobody has signed.
+    /// A realisation without signatures.
     pub fn new(id: DrvOutput, out_path: StorePath) -> Self {
         Self {
             id,
@@ -85,7 +84,7 @@ impl Realisation {
         }
     }
 
-    /// Adds this key's signature, unless it is there.
+    /// Adds a signature of this key, unless there is one.
     pub fn sign(&mut self, key: &SigningKey) {
         let signature = key.sign(self.fingerprint());
         if !self.signatures.contains(&signature) {
@@ -93,7 +92,7 @@ impl Realisation {
         }
     }
 
-    /// Whether one of `keys` has signed it.
+    /// Whether it has a valid signature of one of `keys`.
     pub fn is_signed_by(&self, keys: &[VerifyingKey]) -> bool {
         let fingerprint = self.fingerprint();
         keys.iter().any(|key| {
@@ -103,33 +102,33 @@ impl Realisation {
     }
 }
 
-/// Why a text does not name an output of a derivation.
+/// Why a text does not identify an output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DrvOutputError {
-    /// There is neither `!` nor `^`.
+    /// The text has neither `!` nor `^`.
     #[error("'{0}' has neither '!' nor '^' between derivation and output")]
     MissingSeparator(String),
-    /// The hash does not parse.
+    /// The hash is invalid.
     #[error("'{text}' does not begin with a SHA-256 hash")]
     Hash {
-        /// The text as given.
+        /// The text.
         text: String,
-        /// What is wrong.
+        /// The reason.
         source: HashError,
     },
-    /// The path of the derivation does not parse.
+    /// The path of the derivation is invalid.
     #[error("'{text}' does not begin with a store path")]
     Path {
-        /// The text as given.
+        /// The text.
         text: String,
-        /// What is wrong.
+        /// The reason.
         source: StorePathError,
     },
-    /// The path is not that of a derivation.
+    /// The path does not name a derivation.
     #[error("'{0}' is not the path of a derivation")]
     NotADerivation(StorePath),
-    /// The output's name does not parse.
+    /// The output name is invalid.
     #[error(transparent)]
     Output(#[from] OutputNameError),
 }
@@ -177,7 +176,7 @@ impl FromStr for DrvOutput {
     }
 }
 
-/// A path that names a derivation.
+/// Checks that a path names a derivation.
 fn derivation_path(path: StorePath) -> Result<StorePath, DrvOutputError> {
     match path.is_derivation() {
         true => Ok(path),

@@ -1,19 +1,19 @@
-//! Finding references: which store paths' hash parts occur in contents.
+//! Reference scanning: finds the store paths with a hash part that occurs in contents.
 //!
-//! That is how Nix knows what an output needs at run time (Dolstra's thesis, section 5.4.1): a
-//! hash part is so improbable that where it stands, the path is meant.
+//! This is how Nix determines run-time dependencies (Dolstra's thesis, section 5.4.1): a hash part
+//! is too long to occur by chance.
 
 use crate::nixbase32;
 use crate::sorted::SortedSet;
 use crate::store_path::{HASH_PART_LEN, StorePath};
 
-/// Bits of the filter in front of the look-up.
+/// Number of index bits of the filter that precedes the look-up.
 const FILTER_BITS: u32 = 15;
 
-/// Finds which of a set of candidates a stream of bytes refers to.
+/// Finds the references of a byte stream to a set of candidate paths.
 ///
-/// Fast enough to run beside a hash function: a window of the length of a hash part is looked at
-/// from its end, and a byte there that is no base-32 digit rules out every window that holds it.
+/// Fast enough to run beside a hash function. A window as long as a hash part is examined from its
+/// end, and a byte that is not a base-32 digit excludes every window that contains it.
 ///
 /// ```
 /// use nix_compat::refscan::ReferenceScanner;
@@ -29,10 +29,10 @@ const FILTER_BITS: u32 = 15;
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReferenceScanner {
-    /// By hash part as text.
+    /// Sorted by the text of the hash part.
     candidates: Vec<Candidate>,
     filter: Box<[u64]>,
-    /// The last bytes, where a hash part may have begun.
+    /// The last bytes of the stream, in which a hash part may begin.
     tail: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ struct Candidate {
 }
 
 impl ReferenceScanner {
-    /// A scanner for these paths that has seen nothing yet.
+    /// A scanner for `candidates`, without input.
     pub fn new<'a>(candidates: impl IntoIterator<Item = &'a StorePath>) -> Self {
         let mut candidates: Vec<Candidate> = candidates
             .into_iter()
@@ -72,7 +72,7 @@ impl ReferenceScanner {
         }
     }
 
-    /// Takes more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         if self.candidates.is_empty() {
             return;
@@ -103,7 +103,7 @@ impl ReferenceScanner {
         found.map(|candidate| &candidate.path)
     }
 
-    /// The candidates that were found.
+    /// The candidates found.
     pub fn finish(self) -> SortedSet<StorePath> {
         let found = self.candidates.into_iter().filter(|c| c.found);
         found.map(|candidate| candidate.path).collect()
@@ -120,7 +120,7 @@ impl ReferenceScanner {
             }
             self.look_up(window);
             start += 1;
-            // As long as digits follow, each of them completes one more window.
+            // Each digit that follows completes one more window.
             while let Some(byte) = bytes.get(start + HASH_PART_LEN - 1) {
                 if !nixbase32::is_digit(*byte) {
                     start += HASH_PART_LEN;
@@ -161,7 +161,7 @@ impl std::io::Write for ReferenceScanner {
     }
 }
 
-/// The word of the filter and the bit in it that stand for a hash part.
+/// The word and the bit of the filter that represent a hash part.
 #[inline]
 fn filter_slot(window: &[u8]) -> (usize, u64) {
     let mut head = [0; 8];

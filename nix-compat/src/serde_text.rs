@@ -1,6 +1,6 @@
-//! Serde forms of types that are written as text.
+//! Serde forms of types that serialise as text.
 
-/// Serialises a type as it is displayed, and deserialises it as it is parsed.
+/// Serialises a type by `Display` and deserialises it by `FromStr`.
 macro_rules! serde_as_text {
     ($type:ty) => {
         impl serde::Serialize for $type {

@@ -1,8 +1,8 @@
-//! Ed25519 keys and signatures in the form in which Nix writes them: `<key name>:<base-64>`.
+//! Ed25519 keys and signatures in the textual form of Nix: `<key name>:<base-64>`.
 //!
-//! As in `trusted-public-keys`, in the files that `nix-store --generate-binary-cache-key`
-//! makes, and in the `Sig` lines of [`narinfo`](crate::narinfo). Any number of keys may have a
-//! name; a signature says only which name its key has.
+//! This form occurs in `trusted-public-keys`, in the key files of `nix-store
+//! --generate-binary-cache-key`, and in the `Sig` lines of [`narinfo`](crate::narinfo). Key names
+//! need not be unique; a signature holds the name of its key only.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,42 +12,43 @@ use ed25519_dalek::Signer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-/// Why a text is no key or signature. The text itself is not repeated: it may be secret.
+/// Why a text is not a key or signature. Errors do not repeat the text, which may be secret.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// There is no colon.
+    /// The text has no colon.
     #[error("no ':' between key name and base-64")]
     MissingColon,
-    /// The name before the colon is empty or has whitespace or control characters.
+    /// The name before the colon is empty, or contains whitespace or control characters.
     #[error("the key name is empty or has whitespace in it")]
     BadName,
-    /// What follows the colon is empty or has whitespace or control characters.
+    /// The part after the colon is empty, or contains whitespace or control characters.
     #[error("the signature after '{name}:' is empty or has whitespace in it")]
     BadSignature {
-        /// The key's name.
+        /// Name of the key.
         name: String,
     },
-    /// What follows the colon is not base-64 of a key.
+    /// The part after the colon is not the base-64 encoding of a key.
     #[error("what follows '{name}:' is not {expected} bytes in base-64")]
     BadKey {
-        /// The key's name.
+        /// Name of the key.
         name: String,
-        /// How many bytes such a key has.
+        /// Expected number of bytes.
         expected: usize,
     },
-    /// The bytes are not a key: no point of the curve, or halves that do not belong together.
+    /// The bytes are not a key: not a point on the curve, or a public key that does not match the
+    /// seed.
     #[error("what follows '{name}:' is not an Ed25519 key")]
     NotOnCurve {
-        /// The key's name.
+        /// Name of the key.
         name: String,
     },
-    /// The system has no random numbers to make a key of.
+    /// The system's random number generator failed.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
 }
 
-/// Splits `name:rest`, neither of which may have whitespace.
+/// Splits `name:rest`. Neither part may contain whitespace.
 fn split(text: &str) -> Result<(&str, &str), SignatureError> {
     let (name, rest) = text.split_once(':').ok_or(SignatureError::MissingColon)?;
     check_name(name)?;
@@ -59,7 +60,7 @@ fn is_word(text: &str) -> bool {
 }
 
 fn check_name(name: &str) -> Result<(), SignatureError> {
-    // The colon would end the name when it is read again.
+    // A colon would end the name when the key is parsed again.
     if is_word(name) && !name.contains(':') {
         return Ok(());
     }
@@ -76,20 +77,19 @@ fn decode<const N: usize>(name: &str, base64: &str) -> Result<[u8; N], Signature
         })
 }
 
-/// A signature with its key's name.
+/// A signature and the name of its key.
 ///
-/// What follows the name is kept as it was written, and is looked at only when it is verified:
-/// C++ Nix passes signatures on that it cannot read, and so a cache may have some of a kind
-/// that is yet to come. They verify against no key.
+/// The part after the name is kept as text and decoded only for verification. Like C++ Nix, this
+/// keeps signatures of unknown kinds, which caches may contain; they verify against no key.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signature {
     text: Box<str>,
-    /// Where the name ends.
+    /// Index of the colon.
     colon: usize,
 }
 
 impl Signature {
-    /// A signature of these bytes by the key of this name.
+    /// A signature with the bytes `bytes` by the key `name`.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Signature {
         &self.text
     }
 
-    /// The signature itself; `None` if it is not one of Ed25519.
+    /// The bytes of the signature; `None` if it is not an Ed25519 signature.
     pub fn bytes(&self) -> Option<[u8; 64]> {
         decode(self.name(), &self.text[self.colon + 1..]).ok()
     }
@@ -172,9 +172,9 @@ impl VerifyingKey {
         &self.name
     }
 
-    /// Whether `signature` names this key and is its signature of `message`.
+    /// Whether `signature` names this key and is a valid signature of `message`.
     ///
-    /// Keys and signatures of small order are refused, as libsodium does for C++ Nix.
+    /// Keys and signatures of small order are rejected, as by libsodium in C++ Nix.
     pub fn verify(&self, message: impl AsRef<[u8]>, signature: &Signature) -> bool {
         if signature.name() != self.name {
             return false;
@@ -212,7 +212,7 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-/// A secret key with its name. It shows its name alone, and is wiped from memory when dropped.
+/// A secret key and its name. `Debug` shows the name only. The key is wiped from memory on drop.
 #[derive(Clone)]
 pub struct SigningKey {
     name: String,
@@ -220,7 +220,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// A new key from the system's random numbers.
+    /// Generates a key from the system's random numbers.
     ///
     /// # Errors
     ///
@@ -231,7 +231,7 @@ impl SigningKey {
         Self::from_seed(name, &seed)
     }
 
-    /// The key that this seed gives: 32 bytes that nobody can guess.
+    /// The key derived from `seed`: 32 bytes of unpredictable data.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl SigningKey {
         &self.name
     }
 
-    /// The public key that verifies what this one signs.
+    /// The public key that verifies signatures of this key.
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey {
             name: self.name.clone(),
@@ -257,7 +257,7 @@ impl SigningKey {
         }
     }
 
-    /// Signs `message`. The same message always gets the same signature.
+    /// Signs `message`. Deterministic: equal messages have equal signatures.
     pub fn sign(&self, message: impl AsRef<[u8]>) -> Signature {
         let bytes = self.key.sign(message.as_ref()).to_bytes();
         Signature {
@@ -266,8 +266,8 @@ impl SigningKey {
         }
     }
 
-    /// The secret, as in a file of `nix-store --generate-binary-cache-key`: name, and base-64
-    /// of seed and public key.
+    /// The secret key in the textual form of `nix-store --generate-binary-cache-key`: name, and
+    /// base-64 of seed and public key.
     pub fn to_secret_text(&self) -> String {
         format!(
             "{}:{}",
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_or_signature() {
+    fn invalid_keys_and_signatures_are_rejected() {
         let short = BASE64.encode(&[1; 31]);
         for (text, error) in [
             ("", SignatureError::MissingColon),
@@ -354,7 +354,7 @@ mod tests {
         assert!(matches!(error, SignatureError::BadKey { expected: 32, .. }));
         let error = format!("n:{short}").parse::<SigningKey>().unwrap_err();
         assert!(matches!(error, SignatureError::BadKey { expected: 64, .. }));
-        // Halves of two keys.
+        // The halves belong to two different keys.
         let mut mixed = SigningKey::from_seed("n", &[1; 32])
             .unwrap()
             .key

@@ -1,6 +1,6 @@
-//! Derivations that real Nix made: see `goldens/make-derivations.sh`.
+//! Derivations made by C++ Nix: see `goldens/make-derivations.sh`.
 
-// Helpers too are tests here, which clippy cannot see.
+// Helpers are test code too, which clippy does not detect.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn a_claim_to_the_output_of_another_is_rejected() {
     assert!(error.to_string().contains("'plain'"), "{error}");
 }
 
-/// Each of these claims something that its hash does not show: that masks what is claimed.
+/// Each derivation makes a claim that is not part of its hash, because the claim is masked there.
 #[test]
 fn claims_that_no_hash_shows_are_rejected() {
     let goldens = Goldens::read();
@@ -120,7 +120,7 @@ fn claims_that_no_hash_shows_are_rejected() {
     let (_, plain) = goldens.attr("plain");
     let (_, uses) = goldens.attr("uses");
     let claimed = plain.output_path(&goldens.dir, &out).unwrap();
-    // The builder is told of another's path.
+    // The builder receives the output path of another derivation.
     let path = |of: &Derivation| of.env_var("out").unwrap().clone();
     for (told, other) in [(&plain, &uses), (&uses, &plain)] {
         let mut liar = told.clone();
@@ -135,7 +135,7 @@ fn claims_that_no_hash_shows_are_rejected() {
     let error = check(&liar);
     let is_right = matches!(error, OutputPathError::Environment { .. });
     assert!(is_right, "{error}");
-    // A path that nobody can know yet, and none although it is known.
+    // A path that cannot be known yet, and a missing path that is known.
     let (_, deferred) = goldens.attr("deferred");
     let mut liar = deferred.clone();
     let early = Output::InputAddressed(claimed);
@@ -148,8 +148,8 @@ fn claims_that_no_hash_shows_are_rejected() {
     let error = check(&liar);
     let is_right = matches!(error, OutputPathError::MissingPath { .. });
     assert!(is_right, "{error}");
-    // Kinds that do not go together: with a fixed output, whose path does not depend on the rest, another
-    // one; a fixed one that is not called `out`; none at all.
+    // Invalid combinations: a fixed output, whose path does not depend on the rest, with a second
+    // output; a fixed output that is not called `out`; no output.
     let kind = |of: &Derivation| of.outputs.values().next().unwrap().clone();
     let other: nix_compat::derivation::OutputName = "other".parse().unwrap();
     let (_, floating) = goldens.attr("floating");
@@ -187,7 +187,7 @@ fn every_truncation_and_most_changes_are_errors() {
         let mut longer = contents.clone();
         longer.push(b' ');
         assert!(Derivation::from_aterm(&goldens.dir, name.clone(), &longer).is_err());
-        // Whatever one changed byte makes of it: if it parses, it is canonical.
+        // With any byte changed: if the result parses, it is canonical.
         for position in 0..contents.len() {
             for byte in [b'"', b'\\', b'\n', b'z', b'0', b',', 0xff] {
                 let mut changed = contents.clone();
@@ -256,7 +256,7 @@ fn the_builder_makes_the_same_derivations() {
     );
     let mut md5 = builder("fixed-md5").fixed(flat, NixHash::digest(HashAlgo::Md5, b""));
     md5 = {
-        // The golden leaves the mode out.
+        // The golden omits the mode.
         let mut made = md5.clone().instantiate(dir).unwrap();
         let mut derivation = (*made.derivation).clone();
         derivation.env.remove(bstr::BStr::new("outputHashMode"));
@@ -345,7 +345,7 @@ fn json_is_what_real_nix_shows() {
         let golden = std::fs::read_to_string(folder.join(file)).unwrap();
         let shown = derivations.iter().map(|(path, drv)| (path, drv));
         let shown = json::show(shown, dir, form).unwrap();
-        // In the same order too.
+        // In the same order.
         let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
         assert_eq!(
             serde_json::to_string_pretty(&shown).unwrap(),
@@ -356,7 +356,7 @@ fn json_is_what_real_nix_shows() {
 }
 
 #[test]
-fn what_json_cannot_say_is_an_error() {
+fn derivations_without_a_json_form() {
     let dir = StoreDir::default();
     let latin1 = builder("latin1").env("umlaut", &b"\xfc"[..]);
     let latin1 = latin1.instantiate(&dir).unwrap();

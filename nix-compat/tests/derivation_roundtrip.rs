@@ -1,4 +1,4 @@
-//! Any derivation survives being written: as ATerm, and as JSON if it is UTF-8.
+//! Any derivation round-trips through ATerm, and through JSON if it is UTF-8.
 
 #![allow(clippy::unwrap_used)]
 

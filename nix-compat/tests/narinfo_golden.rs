@@ -1,4 +1,5 @@
-//! What real Nix wrote (`goldens/make-narinfo.sh`) is read, printed, verified and signed alike.
+//! Narinfo files written by C++ Nix (`goldens/make-narinfo.sh`) are parsed, displayed, verified and
+//! signed alike.
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ const COMPRESSIONS: [Compression; 4] = [
     Compression::Bzip2,
 ];
 
-/// The files of the cache that has this compression.
+/// The files of the cache with this compression.
 fn cache(compression: &Compression) -> Vec<String> {
     let files = std::fs::read_dir(folder().join(compression.as_str())).unwrap();
     let texts: Vec<_> = files
@@ -69,7 +70,7 @@ fn narinfos_say_what_path_info_says() {
     let dir = StoreDir::default();
     let (_, mut infos) = infos();
     for info in infos.values_mut() {
-        // A cache does not say when.
+        // A cache does not hold the registration time.
         assert!(info.registration_time.take().is_some());
     }
     for compression in COMPRESSIONS {
@@ -131,13 +132,13 @@ fn our_signatures_are_those_of_nix() {
     unsigned.signatures.clear();
     for key in &secret {
         unsigned.sign(&dir, key);
-        unsigned.sign(&dir, key); // once is enough
+        unsigned.sign(&dir, key); // a second call has no effect
     }
     assert_eq!(unsigned, infos["top-1.0+x"]);
 }
 
 #[test]
-fn whatever_is_signed_cannot_be_changed() {
+fn changes_of_signed_fields_are_detected() {
     let dir = StoreDir::default();
     let (_, public) = keys();
     let (_, infos) = infos();
@@ -162,7 +163,7 @@ fn whatever_is_signed_cannot_be_changed() {
     }
     let elsewhere = StoreDir::new("/other/store").unwrap();
     assert_eq!(top.signed_by(&elsewhere, &public).count(), 0);
-    // What is not signed makes no difference.
+    // A field that is not signed does not affect signatures.
     let mut changed = top.clone();
     changed.deriver = None;
     changed.registration_time = None;

@@ -1,5 +1,5 @@
-//! Every class of malformed narinfo is refused, with line and field, and any narinfo survives
-//! the way to text and back.
+//! Every class of malformed narinfo is rejected with line and field, and any narinfo round-trips
+//! through text.
 #![allow(clippy::unwrap_used, reason = "helpers fail the test too")]
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
@@ -45,7 +45,7 @@ fn parse(text: &str) -> Result<NarInfo, NarInfoError> {
     NarInfo::parse(text, &StoreDir::default())
 }
 
-/// The good one with another value for this field.
+/// The valid narinfo with another value of this field.
 fn with(field: &str, value: &str) -> String {
     let lines = GOOD.lines().map(|line| match line.split_once(": ") {
         Some((name, _)) if name == field => format!("{name}: {value}\n"),
@@ -62,7 +62,7 @@ fn without(field: &str) -> String {
     lines.filter(|line| !line.starts_with(&prefix)).collect()
 }
 
-/// What is wrong with this value of this field.
+/// The error for this value of this field.
 #[track_caller]
 fn wrong(name: &str, value: &str) -> FieldError {
     match parse(&with(name, value)).unwrap_err() {
@@ -101,7 +101,7 @@ fn missing_fields() {
 }
 
 #[test]
-fn what_is_not_said() {
+fn absent_fields() {
     let narinfo = parse(&without("Compression")).unwrap();
     assert_eq!(narinfo.compression, Compression::Bzip2);
     let narinfo = parse(&with("Deriver", "unknown-deriver")).unwrap();
@@ -136,7 +136,7 @@ fn duplicates() {
             assert_eq!(result.unwrap_err(), NarInfoError::Duplicate { line, field });
         }
     }
-    // Also if the first one was empty.
+    // Also if the first one is empty.
     for field in ["References", "CA"] {
         let text = format!("{}{field}: \n", with(field, ""));
         let error = parse(&text).unwrap_err();
@@ -240,7 +240,7 @@ fn the_rest() {
     );
     let unknown = parse(&with("Compression", "snappy")).unwrap();
     assert_eq!(unknown.compression, Compression::Other("snappy".into()));
-    // Fields of versions to come.
+    // Fields of future versions.
     parse(&format!("{GOOD}Provenance: something: else\n")).unwrap();
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Four processes on one store for some time: random builds by tvix and by nix-build, of the same
-# derivations, additions by both, and collections by both. Whatever fails or is not what it should be
-# is a violation; so is whatever `nix-store --verify --check-contents` says in the end.
+# Four processes on one store: random builds of the same derivations by tvix and by nix-build,
+# additions by both, and garbage collections by both. Failed commands, wrong contents and errors of a
+# final `nix-store --verify --check-contents` are violations.
 #
 #     tests/long/four-processes.sh [SECONDS]
 #
-# Takes tvix (TVIX=..., default: the debug binary, built if it is missing), Nix 2.8 or later and a
+# Requires tvix (TVIX=..., default: the debug binary, built if it is missing), Nix 2.8 or later and a
 # static busybox. Exits with 1 if there was a violation.
 set -euo pipefail
 
@@ -29,7 +29,7 @@ violations=$work/violations
 : > "$violations"
 end=$((SECONDS + seconds))
 
-# A chain of derivations, each of which reads what the one before it wrote.
+# A chain of derivations, each of which reads the output of the one before it.
 cat > "$work/chain.nix" <<'NIX'
 { seed, length }: builtins.foldl' (before: n: derivation {
   name = "chain-${toString n}"; system = builtins.currentSystem; builder = "/bin/sh"; inherit seed;
@@ -41,12 +41,12 @@ NIX
 
 violation() { echo "$*" | tee -a "$violations" >&2; }
 
-# BUILDER NUMBER: builds, and reads what it has got.
+# BUILDER NUMBER: builds, and reads the outputs.
 build() {
     local by=$1 number=$2 count=0 seed length log expected n
     log=$work/build-$number.log
     while [ $SECONDS -lt $end ]; do
-        # What was built before may be collected from now on.
+        # Earlier outputs may be collected from now on.
         rm -f "$work/result-$number"*
         seed=s$((RANDOM % 12)) length=$((RANDOM % 5 + 1))
         expected=$seed
@@ -60,7 +60,7 @@ build() {
                 --arg length "$length" -o "$work/result-$number" > /dev/null 2> "$log" \
                 || violation "nix-build: $(tail -3 "$log")"
         fi
-        # Links to /nix/store are Nix's.
+        # Links to /nix/store are made by Nix.
         local target
         target=$(readlink "$work/result-$number" || true)
         target=$root/nix/store/$(basename "$target")

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Full disks: a store on a tmpfs of one size after the other, too small at first, on which `tvix` adds,
-# builds and collects. Whatever fails must say that the disk is full; what is valid afterwards must be
-# whole, as real Nix sees it; and a collection must run.
+# Full disks: a store on a tmpfs of increasing size, too small at first, on which `tvix` adds, builds
+# and collects. Failures must report a full disk; `nix-store` must find all valid paths intact; and a
+# garbage collection must run.
 #
 #     tests/long/full-disk.sh [STEP]
 #
-# Sizes go from 200 KiB to 12 MiB by STEP (64) KiB. Must run as root. Takes tvix (TVIX=..., default: the
+# Sizes go from 200 KiB to 12 MiB by STEP (64) KiB. Must run as root. Requires tvix (TVIX=..., default: the
 # debug binary), nix-store and a static busybox. Exits with 1 if there was a violation.
 set -euo pipefail
 
@@ -28,7 +28,7 @@ NIX
 
 bad=0 failed=0 fine=0
 violation() { echo "$*"; bad=$((bad + 1)); }
-# What it is, and the command.
+# Name of the operation, and its command.
 try() {
     local what=$1
     shift
@@ -36,7 +36,7 @@ try() {
         fine=$((fine + 1))
     else
         failed=$((failed + 1))
-        # "I/O error" is how busybox says it in a builder, and SQLite of its index in shared memory.
+        # busybox in a builder, and SQLite for its index in shared memory, report "I/O error".
         grep -qE 'No space left|disk is full|I/O error|os error 28' "$work/log" \
             || violation "$size KiB, $what: $(tail -3 "$work/log")"
     fi
@@ -48,13 +48,13 @@ for ((size = 200; size <= 12288; size += step)); do
     try build "$tvix" build --store "$root" --sandbox-path "/bin/sh=$busybox" --no-out-link -f "$work/build.nix"
     if [ -e "$root/nix/var/nix/db/schema" ]; then
         "$tvix" store verify --store "$root" 2> "$work/log" || violation "$size KiB, verify: $(tail -3 "$work/log")"
-        # Nix needs room to look.
+        # Nix needs free space to verify.
         mount -o "remount,size=$((size + 20000))k" "$work/disk"
         log=$(nix-store --store "$root" --verify --check-contents 2>&1) || violation "$size KiB, Nix: $log"
         if grep -E 'error|disappeared|modified' <<< "$log"; then violation "$size KiB, Nix complains"; fi
         rm -f "$root/nix/var/nix/db/reserved"
         mount -o "remount,size=${size}k" "$work/disk" 2> /dev/null || true
-        # Full to the last byte.
+        # Fill the disk completely.
         cat /dev/zero > "$work/disk/filler" 2> /dev/null || true
         try collect "$tvix" store gc --store "$root"
         rm "$work/disk/filler"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Power failures: a store on a loop-mounted ext4 that writes back late, the image copied at random
-# points while all that writes is stopped, the copy mounted and verified. What was in the kernel's
+# Power failures: a store on a loop-mounted ext4 with delayed write-back. The image is copied at random
+# points while all writers are stopped, and the copy is mounted and verified. Data in the kernel's
 # memory is not in the copy, as after a power failure.
 #
 #     tests/long/power-loss.sh [ROUNDS]
 #
-# Must run as root. Takes tvix (TVIX=..., default: the debug binary) and nix-store. DURABILITY (full)
-# is how the store is opened: `full` must never lose contents of what is valid; `relaxed` may.
+# Must run as root. Requires tvix (TVIX=..., default: the debug binary) and nix-store. DURABILITY (full)
+# is the durability option of the store: `full` must never lose contents of valid paths; `relaxed` may.
 # Exits with 1 if a copy had a violation.
 set -euo pipefail
 
@@ -61,8 +61,8 @@ for ((round = 1; round <= rounds; round++)); do
     sleep "1.$((RANDOM % 900 + 100))"
     kill -STOP -- "-$worker"
     last=$(tail -n 1 "$work/added")
-    # A file of its own: a mount namespace that somebody else has made meanwhile may keep the last one
-    # mounted, and then its loop device would be used again, with what it remembers.
+    # A separate file: a mount namespace created meanwhile by another process may keep the last one
+    # mounted, and its loop device with cached data would be reused.
     cp --sparse=always "$work/image" "$work/copied-$round"
     kill -CONT -- "-$worker"
     mount -o loop "$work/copied-$round" "$work/copy"
@@ -74,12 +74,12 @@ for ((round = 1; round <= rounds; round++)); do
             echo "round $round: $(grep -E 'error|warning|disappeared|modified' <<< "$log" | head -3)"
         fi
         "$tvix" store verify --store "$copy" 2> /dev/null || { bad=$((bad + 1)); echo "round $round: tvix"; }
-        # What was added, as its command said, is there. Collections take the oldest first.
+        # Paths of successful additions are there. Collections delete the oldest first.
         if [ "$durability" = full ] && [ -n "$last" ]; then
             "$tvix" store path-info --store "$copy" "$last" > /dev/null \
                 || { bad=$((bad + 1)); echo "round $round: $last is forgotten"; }
         fi
-        # It can be written to.
+        # The store is writable.
         "$tvix" store add --store "$copy" "$0" > /dev/null || { bad=$((bad + 1)); echo "round $round: add"; }
         echo "round $round: $("$tvix" store path-info --store "$copy" | wc -l) paths of $(wc -l < "$work/added")"
     fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # `tvix store optimise --reflink` on Btrfs and XFS, each in a loop-mounted image: equal files share
-# their blocks afterwards, have inodes of their own, and are what they were.
+# their blocks afterwards, keep separate inodes, and have unchanged contents.
 #
 #     tests/long/reflinks.sh
 #
-# Must run as root. Takes mkfs.btrfs, mkfs.xfs, filefrag and tvix (TVIX=..., default: the debug
-# binary). Exits with 1 if a file shares nothing, or is another.
+# Must run as root. Requires mkfs.btrfs, mkfs.xfs, filefrag and tvix (TVIX=..., default: the debug
+# binary). Exits with 1 if a file shares no blocks, or has changed.
 set -euo pipefail
 
 workspace=$(cd "$(dirname "$0")/../.." && pwd)
@@ -39,7 +39,7 @@ for system in btrfs xfs; do
     "$tvix" store verify --store "$mount/store" 2>&1 | sed "s/^/$system: /"
     mapfile -t files < <(find "$mount/store/nix/store" -name one -o -name other)
     [ "$(stat -c %i "${files[@]}" | sort -u | wc -l)" = 6 ] || { echo "$system: links, not copies"; failed=1; }
-    # Where the blocks of a file are, without its name.
+    # The extents of a file, without its name.
     blocks() { filefrag -v "$1" | awk '/^ *[0-9]+:/ { print $4, $5 }'; }
     for file in "${files[@]}"; do
         [ "$(blocks "$file")" = "$(blocks "${files[0]}")" ] || { echo "$system: $file has blocks of its own"; failed=1; }

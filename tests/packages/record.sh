@@ -1,6 +1,6 @@
 #!/bin/sh
-# Records what C++ Nix 2.34 makes of release.nix: the store paths of all derivations that it needs, which change with any byte of any of
-# them, and a few of them whole. Run it again after a change to these packages.
+# Records the derivations of release.nix with C++ Nix 2.34: the store paths of all of them, which change with any byte of any derivation,
+# and a few complete ones. Run it again after a change to these packages.
 set -eu
 cd "$(dirname "$0")"
 nix-instantiate --version | grep -q ' 2\.34' || { echo "this needs nix-instantiate of C++ Nix 2.34" >&2; exit 1; }

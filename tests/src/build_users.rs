@@ -1,5 +1,6 @@
-//! Real Nix with build users, without touching the users of this machine: the test program is run again
-//! in a mount namespace of its own, in which `/etc/passwd` and `/etc/group` have a few more.
+//! Runs Nix with build users without changing the users of this machine: the test program runs
+//! again in a mount namespace of its own, in which `/etc/passwd` and `/etc/group` have additional
+//! entries.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,31 +8,32 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// Set in the program that runs again: the group of the build users.
+/// Set for the second run: the group of the build users.
 const GROUP: &str = "PEERS_BUILD_USERS_GROUP";
 
-/// Set there too: where Nix keeps the locks of its build users. All that run at once have to share them.
+/// Set for the second run: the directory in which Nix keeps the locks of its build users.
+/// Concurrent runs must share it.
 const STATE: &str = "PEERS_BUILD_USERS_STATE";
 
-/// Far from what accounts use, and Nix kills all processes of these users.
+/// Far from the range of real accounts, because Nix kills all processes of these users.
 const FIRST_ID: u32 = 799_990_000;
 
-/// How many builds at once.
+/// Maximum number of concurrent builds.
 const USERS: u32 = 8;
 
-/// The group of the build users that Nix is to use, if this program was run for that.
+/// The group of the build users for Nix, in the second run.
 pub fn group() -> Option<String> {
     std::env::var(GROUP).ok()
 }
 
-/// Has a program of Nix use them, if this program was run for that.
+/// Configures a program of Nix to use the build users, in the second run.
 pub fn configure(command: &mut Command) {
     if let Some(directory) = std::env::var_os(STATE) {
         command.env("NIX_STATE_DIR", directory);
     }
 }
 
-/// Runs this test program once more with build users for Nix, if it runs as root. It needs `unshare`.
+/// Runs this test program again with build users for Nix, if it runs as root. Requires `unshare`.
 pub fn again_with_build_users() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 || group().is_some() {
         return;

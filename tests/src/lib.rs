@@ -1,7 +1,7 @@
-//! What tests of the whole flow share: stores with room beside them, parts that write down what
-//! they are asked, and the programs that are tested.
+//! Shared parts of the whole-flow tests: stores in temporary directories, recording wrappers, and
+//! the programs under test.
 
-// All of this is test code: what cannot go on panics.
+// All of this is test code, which panics on failure.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 #[cfg(feature = "peers")]

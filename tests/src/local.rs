@@ -1,4 +1,4 @@
-//! A local store in a temporary directory, and builds that run there.
+//! A local store in a temporary directory, and builders for it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ use tvix_build_api::this_system;
 use tvix_store_api::StoreExt as _;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 
-/// A local store, and room beside it. All of it goes away when this is dropped.
+/// A local store, and a temporary directory for further files. Dropping it removes both.
 #[derive(Debug)]
 pub struct LocalWorld {
     directory: TempDir,
@@ -24,7 +24,7 @@ pub struct LocalWorld {
 }
 
 impl LocalWorld {
-    /// An empty store.
+    /// A world with an empty store.
     pub async fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let options = LocalStoreOptions::new(directory.path().join("root"));
@@ -34,22 +34,22 @@ impl LocalWorld {
         }
     }
 
-    /// A place beside the store.
+    /// A path next to the store.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// What to call the store on a command line.
+    /// The root of the store, for command lines.
     pub fn root(&self) -> PathBuf {
         self.beside("root")
     }
 
-    /// A sandbox with a shell that pushes to the store.
+    /// A sandbox builder with a shell, which pushes outputs to the store.
     pub fn builder(&self) -> SandboxBuilder {
         self.streaming_builder().knows(&self.store)
     }
 
-    /// A sandbox with a shell that knows no store.
+    /// A sandbox builder with a shell, which knows no store and streams outputs.
     pub fn streaming_builder(&self) -> SandboxBuilder {
         let options = SandboxOptions::new("sandbox")
             .scratch(self.store.state_dir().join("tvix-builds"))
@@ -57,7 +57,7 @@ impl LocalWorld {
         SandboxBuilder::new(options).unwrap()
     }
 
-    /// Adds the `.drv` file, as an evaluator would have, and returns its path as text.
+    /// Adds the `.drv` file to the store, as an evaluator does, and returns its path as text.
     pub async fn write(&self, made: &Instantiated) -> String {
         let contents = made.derivation.to_aterm(&made.store_dir);
         let name = made.path.name().clone();
@@ -67,7 +67,7 @@ impl LocalWorld {
         absolute(&made.path)
     }
 
-    /// What is valid.
+    /// All valid paths.
     pub async fn valid(&self) -> Vec<StorePath> {
         self.store.all_valid_paths().await.unwrap()
     }
@@ -77,26 +77,26 @@ impl LocalWorld {
         fs::read_to_string(self.store.real_path(path)).unwrap()
     }
 
-    /// Checks the contents of all that is valid, and that nothing else is in the store directory
-    /// or where builds write.
+    /// Checks the contents of all valid paths, and that there are no other files in the store
+    /// directory or in the builders' directories.
     pub async fn expect_clean(&self) {
         let valid: BTreeSet<String> = self.valid().await.iter().map(ToString::to_string).collect();
         for path in self.valid().await {
             self.store.verify(&path).await.unwrap();
         }
         for name in names_in(self.store.real_store_dir()) {
-            // What begins with a dot is no store object: `.links` is Nix's, for one.
+            // Names that start with a dot are not store objects; `.links` belongs to Nix.
             assert!(
                 name.starts_with('.') || valid.contains(&name),
                 "'{name}' is left in the store"
             );
         }
-        // A build's scratch directory is emptied beside whoever goes on, so soon, and not at once.
+        // The scratch directory of a build is removed in the background, and so a little later.
         let state = self.store.state_dir();
         let left = || -> Vec<PathBuf> {
             let folders = ["tvix-builds", "tmp-tvix"].into_iter();
             let files = folders.flat_map(|folder| files_below(&state.join(folder)));
-            // What sandboxes look like, which a builder that still lives keeps ready.
+            // Root directories of sandboxes, which a live builder keeps ready.
             files
                 .filter(|file| !file.components().any(|part| part.as_os_str() == "roots"))
                 .collect()
@@ -117,25 +117,25 @@ impl Drop for LocalWorld {
     }
 }
 
-/// A derivation that runs a shell script, which stops at its first error.
+/// A derivation that runs a shell script, which stops at the first error.
 pub fn shell(name: &str, script: &str) -> DerivationBuilder {
     DerivationBuilder::new(name, this_system(), "/bin/sh")
         .args(["-e", "-c", script])
         .env("PATH", "/usr/bin:/bin")
 }
 
-/// Its paths in `/nix/store`.
+/// The derivation with paths in `/nix/store`.
 pub fn instantiate(builder: DerivationBuilder) -> Instantiated {
     builder.instantiate(&StoreDir::default()).unwrap()
 }
 
-/// The path as text, in `/nix/store`.
+/// The absolute path in `/nix/store`.
 pub fn absolute(path: &StorePath) -> String {
     StoreDir::default().display(path).to_string()
 }
 
-/// What sandboxes need for `/bin/sh`: a static busybox if there is one, for it brings all its
-/// tools and no libraries; else the programs and libraries of this machine.
+/// The paths that sandboxes need for `/bin/sh`: a static busybox if there is one, because it
+/// includes all tools and needs no libraries; otherwise the programs and libraries of this machine.
 pub fn sandbox_paths() -> Vec<SandboxPath> {
     match find_in_path("busybox") {
         Some(busybox) => vec![SandboxPath::new(busybox, "/bin/sh")],
@@ -143,7 +143,7 @@ pub fn sandbox_paths() -> Vec<SandboxPath> {
     }
 }
 
-/// The program of this name.
+/// The path of a program in `PATH`.
 pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -151,7 +151,7 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What is in a directory; nothing if it is not there.
+/// The names in a directory; empty if the directory does not exist.
 pub fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries
@@ -161,8 +161,8 @@ pub fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Files with contents, at any depth: empty ones are locks, and directories are kept to be used
-/// again.
+/// All non-empty files below a directory. Empty files are locks, and directories are kept for
+/// reuse.
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for name in names_in(directory) {
@@ -179,7 +179,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// So that it can be removed by an ordinary user.
+/// Makes a directory removable by an ordinary user.
 pub fn make_writable(directory: &Path) {
     let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -189,7 +189,7 @@ pub fn make_writable(directory: &Path) {
     }
 }
 
-/// Runs this test program once more as a user without privileges, if it runs as root.
+/// Runs this test program again as an unprivileged user, if it runs as root.
 pub fn again_as_an_ordinary_user() {
     use std::os::unix::process::CommandExt as _;
     const NOBODY: u32 = 65534;
@@ -198,8 +198,8 @@ pub fn again_as_an_ordinary_user() {
     }
     let directory = TempDir::new().unwrap();
     let program = directory.path().join("suite");
-    // Not by ourselves: a process started by another test at this moment would have the copy open
-    // for writing, and it could not be executed.
+    // Copied by another process: a process started by another test at this moment would inherit the
+    // copy opened for writing, and the copy could not be executed.
     let copied = Command::new("cp")
         .arg(std::env::current_exe().unwrap())
         .arg(&program)

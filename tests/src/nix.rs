@@ -1,12 +1,12 @@
-//! Real Nix, on a store of ours. It must be there: who asks for these tests wants them run.
+//! Runs Nix on a store of this project. Nix must be installed: a missing Nix fails these tests.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::local::find_in_path;
 
-/// A program of Nix that works on the store at `root`, and reads no configuration of the user's.
-/// Builds are sandboxed, with a static shell.
+/// A program of Nix that works on the store at `root`, without the user's configuration. Builds are
+/// sandboxed, with a static shell.
 pub fn command(program: &str, root: &Path) -> Command {
     let busybox = find_in_path("busybox").expect("these tests need busybox in PATH");
     let home = root.parent().unwrap();
@@ -28,7 +28,8 @@ pub fn command(program: &str, root: &Path) -> Command {
     command
 }
 
-/// What it prints to standard output, line by line, and to standard error. It must succeed.
+/// Runs a command, which must succeed. Returns the lines of its standard output, and its standard
+/// error.
 #[track_caller]
 pub fn run(command: &mut Command) -> (Vec<String>, String) {
     let output = match command.output() {

@@ -1,4 +1,4 @@
-//! The program `tvix`, run as a user would.
+//! The program `tvix`, run as by a user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use crate::local::{LocalWorld, sandbox_paths};
 
-/// The program `tvix`, of the same profile as the test. Cargo builds it if it is not up to date:
-/// it does not for tests of another package.
+/// Path of the program `tvix`, built in the profile of the test. Cargo builds it if it is out of
+/// date, which it does not do automatically for tests of another package.
 pub fn tvix() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -28,7 +28,7 @@ pub fn tvix() -> &'static Path {
     })
 }
 
-/// `tvix build` of a program on the world's store, in a folder beside it.
+/// `tvix build` on the world's store, in a directory next to it.
 pub fn build(program: &Path, world: &LocalWorld) -> Command {
     let mut command = bare_build(program, world);
     command.arg("--store").arg(world.root());
@@ -38,7 +38,7 @@ pub fn build(program: &Path, world: &LocalWorld) -> Command {
     command
 }
 
-/// The same, without any option.
+/// The same, without options.
 pub fn bare_build(program: &Path, world: &LocalWorld) -> Command {
     let folder = world.beside("work");
     std::fs::create_dir_all(&folder).unwrap();
@@ -51,12 +51,12 @@ pub fn bare_build(program: &Path, world: &LocalWorld) -> Command {
     command
 }
 
-/// What a program printed and how it ended.
+/// The output and exit status of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code; `None` if a signal ended it.
+    /// The exit code; `None` if a signal ended the program.
     pub code: Option<i32>,
-    /// The lines on standard output.
+    /// The lines of standard output.
     pub out: Vec<String>,
     /// Standard error.
     pub err: String,
@@ -74,14 +74,14 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// Fails the test if it ended otherwise.
+    /// Fails the test unless the exit code is `code`.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
-    /// Fails the test if one of these is not in what was written to standard error.
+    /// Fails the test unless standard error contains all of these texts.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
         for word in words {

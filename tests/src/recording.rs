@@ -1,4 +1,4 @@
-//! Parts that do what another does and write down what they are asked.
+//! Wrappers that record calls.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -13,30 +13,30 @@ use tvix_build_api::{
 };
 use tvix_store_api::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
-/// A store that writes down look-ups and additions.
+/// A store that records look-ups and additions.
 #[derive(Debug)]
 pub struct RecordingStore<S> {
     inner: S,
     calls: Mutex<Vec<StoreCall>>,
 }
 
-/// What a [`RecordingStore`] was asked.
+/// A call of a [`RecordingStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCall {
-    /// Which of these are valid.
+    /// A look-up of these paths.
     ValidPaths(Vec<StorePath>),
-    /// To add this.
+    /// An addition of this path.
     Add(StorePath),
 }
 
 impl<S: Store> RecordingStore<S> {
-    /// A store that does what `inner` does.
+    /// Wraps `inner`.
     pub fn new(inner: S) -> Arc<Self> {
         let calls = Mutex::default();
         Arc::new(Self { inner, calls })
     }
 
-    /// What was looked up, batch by batch.
+    /// The looked-up paths, by batch.
     pub fn lookups(&self) -> Vec<Vec<StorePath>> {
         let calls = self.calls.lock().unwrap();
         let lookups = calls.iter().filter_map(|call| match call {
@@ -46,7 +46,7 @@ impl<S: Store> RecordingStore<S> {
         lookups.collect()
     }
 
-    /// What was added through this store, in order.
+    /// The paths added through this store, in order.
     pub fn additions(&self) -> Vec<StorePath> {
         let calls = self.calls.lock().unwrap();
         let additions = calls.iter().filter_map(|call| match call {
@@ -135,7 +135,7 @@ impl<S: Store> Store for RecordingStore<S> {
     }
 }
 
-/// A builder that writes down requests and how their outputs are delivered.
+/// A builder that records requests and deliveries of outputs.
 #[derive(Debug)]
 pub struct RecordingBuilder<B> {
     inner: B,
@@ -145,33 +145,33 @@ pub struct RecordingBuilder<B> {
 /// A build of a [`RecordingBuilder`].
 #[derive(Debug, Clone)]
 pub struct RecordedBuild {
-    /// What was asked for.
+    /// The request.
     pub request: BuildRequest,
-    /// How it ended, if it did.
+    /// The end of the build, if it has ended.
     pub end: Option<RecordedEnd>,
 }
 
-/// How a build ended.
+/// The end of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordedEnd {
-    /// It says that these are in the store.
+    /// It succeeded, and reports these paths as pushed.
     Pushed(Vec<StorePath>),
-    /// It hands out these.
+    /// It succeeded, and streams these outputs.
     Streamed(Vec<StorePath>),
     /// It failed.
     Failed,
-    /// The builder failed.
+    /// The builder returned an error.
     Error,
 }
 
 impl<B: Builder> RecordingBuilder<B> {
-    /// A builder that does what `inner` does.
+    /// Wraps `inner`.
     pub fn new(inner: B) -> Arc<Self> {
         let builds = Mutex::default();
         Arc::new(Self { inner, builds })
     }
 
-    /// The builds, in the order in which they were asked for.
+    /// The builds, in the order of their requests.
     pub fn builds(&self) -> Vec<RecordedBuild> {
         self.builds.lock().unwrap().clone()
     }

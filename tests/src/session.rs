@@ -1,4 +1,4 @@
-//! Sessions of the coordinator, run to their end.
+//! Runs sessions of the coordinator to their end.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use nix_compat::derivation::Instantiated;
 use tvix_coordinator::{BuildEvent, Coordinator, Report};
 use tvix_eval_api::{EvalEvent, EvalRequest, Root, WantedOutputs};
 
-/// Awaits something that comes sooner or later. No test depends on how soon; this only turns one
-/// that would hang into one that fails.
+/// Awaits a future with a generous time limit, so that a test fails instead of hanging. No test
+/// depends on the limit.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(Duration::from_secs(120), future).await {
         Ok(output) => output,
@@ -16,7 +16,7 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
-/// Runs a session, and returns all that happened and how it ended.
+/// Runs a session. Returns its events and its report.
 pub async fn run(coordinator: &Coordinator, request: EvalRequest) -> (Vec<BuildEvent>, Report) {
     let mut session = coordinator.start(request);
     let events = within("the session ends", async {
@@ -29,13 +29,13 @@ pub async fn run(coordinator: &Coordinator, request: EvalRequest) -> (Vec<BuildE
     (events.await, session.report().await)
 }
 
-/// Where the first event is of which this holds.
+/// The index of the first event that fulfils a condition.
 pub fn position(events: &[BuildEvent], holds: impl Fn(&BuildEvent) -> bool) -> usize {
     let found = events.iter().position(holds);
     found.unwrap_or_else(|| panic!("no such event in {events:#?}"))
 }
 
-/// What an evaluator yields for a derivation.
+/// The event of a derivation.
 pub fn derivation(made: &Instantiated) -> EvalEvent {
     EvalEvent::Derivation {
         path: made.path.clone(),
@@ -44,7 +44,7 @@ pub fn derivation(made: &Instantiated) -> EvalEvent {
     }
 }
 
-/// What an evaluator yields for something that the user asked for.
+/// The event of a root.
 pub fn root(name: &str, made: &Instantiated) -> EvalEvent {
     EvalEvent::Root(Root::new(name, wanted(made)))
 }

@@ -1,8 +1,8 @@
-//! The whole flow with the Nix language: what is asked for is an expression, and builds begin,
-//! end and fail while it is evaluated.
+//! The whole flow with the Nix language: requests are expressions, and builds start, end and fail
+//! during evaluation.
 //!
-//! As in `flow`, order is told by handshakes: were something not as it should be, two parts would
-//! wait for each other for ever.
+//! As in `flow`, tests of order use handshakes: with a wrong order, two parts would wait for each
+//! other forever.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex, mpsc};
@@ -19,7 +19,7 @@ use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::MemoryStore;
 use tvix_tests::session::{position, run, within};
 
-/// Expressions begin with this: a derivation of a name that is known by its name.
+/// The start of every expression: a function that makes a derivation from a name.
 const PRELUDE: &str = r#"
 let
   drv = name: derivation { inherit name; system = builtins.currentSystem; builder = "/bin/sh"; };
@@ -45,7 +45,7 @@ fn evaluator() -> NixEvaluator {
     NixEvaluator::new(Settings::default())
 }
 
-/// Makes files that hold the name of their derivation.
+/// Makes files that contain the name of their derivation.
 fn builder() -> InMemoryBuilder {
     InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).otherwise(|build| {
         let name = &build.request().derivation.name;
@@ -83,7 +83,7 @@ fn traces(events: &[BuildEvent]) -> Vec<String> {
 async fn builds_begin_while_evaluation_goes_on() {
     let (begun, waits) = mpsc::channel();
     let waits = Mutex::new(waits);
-    // Evaluation gets no further before the first derivation is being built.
+    // The evaluation waits until the build of the first derivation has started.
     let wait = Native::of("wait", move |value: String| {
         let waits = waits.lock().unwrap();
         let waited = waits.recv_timeout(Duration::from_secs(120));
@@ -95,7 +95,8 @@ async fn builds_begin_while_evaluation_goes_on() {
     });
     let coordinator = coordinator(evaluator().builtin(wait), builder);
     let text = r#"after "last" (after (builtins.wait "second") (drv "first"))"#;
-    // The name of the second is needed before the first is instantiated, so it comes after it.
+    // Names are evaluated before derivations are instantiated, so `seq` moves the wait behind the
+    // instantiation of the first derivation.
     let text = text.replace(
         "(after (builtins.wait \"second\") (drv \"first\"))",
         "(let f = drv \"first\"; in after (builtins.seq f.drvPath (builtins.wait \"second\")) f)",
@@ -127,7 +128,7 @@ in {
 
 #[tokio::test]
 async fn imports_are_in_flight_side_by_side_and_nothing_is_evaluated_twice() {
-    // All three have to be under way at once for any of them to end.
+    // Builds end only when all three are running concurrently.
     let meeting = Arc::new(Barrier::new(3));
     let mut builder = builder();
     for name in ["import-a", "import-b", "other"] {
@@ -248,7 +249,7 @@ async fn a_failed_import_is_an_error_where_it_was_needed() {
     );
 }
 
-/// Roots are in the order of a depth-first search, whatever was found first.
+/// Roots are in the order of a depth-first search, regardless of the order in which they are found.
 #[tokio::test]
 async fn roots_come_in_the_order_of_the_expression() {
     let text = r#"
@@ -277,7 +278,7 @@ async fn roots_come_in_the_order_of_the_expression() {
     ];
     assert_eq!(roots(&report), whole);
 
-    // Each attribute path has its own, in the order in which they were asked for.
+    // Each attribute path has roots of its own, in the order of the request.
     let (_, report) = run(&coordinator, request(text, &["f", "c", "e", "d", "a"])).await;
     assert!(report.is_success(), "{report:#?}");
     let asked = [
@@ -311,7 +312,8 @@ async fn a_cycle_across_attributes_is_found() {
     }
 }
 
-/// An evaluator, and what is held by its evaluations only as long as their threads live.
+/// An evaluator, and a reference-counted value that its evaluations hold as long as their threads
+/// live.
 fn watched(settings: Settings) -> (NixEvaluator, Arc<()>) {
     let held = Arc::new(());
     let holds = held.clone();
@@ -387,7 +389,7 @@ async fn limits_end_an_evaluation() {
     );
 }
 
-/// A tree of which a file is left out reaches the store as it is.
+/// A filtered tree is added to the store without the excluded file.
 #[tokio::test]
 async fn filtered_sources_are_added() {
     let folder = tempfile::tempdir().unwrap();
@@ -408,8 +410,8 @@ async fn filtered_sources_are_added() {
     assert_eq!(report.counts.sources_added, 3);
 }
 
-/// Texts that refer to texts, and `.drv` files that refer to them: each comes when what it refers
-/// to is there, and nothing is built.
+/// Texts that refer to texts, and `.drv` files that refer to them: each is added after its
+/// references, and nothing is built.
 #[tokio::test]
 async fn derivations_are_recorded_without_being_built() {
     let world = tvix_tests::local::LocalWorld::new().await;

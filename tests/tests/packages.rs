@@ -1,5 +1,6 @@
-//! The package set of `packages/`, which is made as large ones are (fixpoints, overlays, overrides, modules, stages, other systems), comes
-//! to the derivations that C++ Nix comes to: see record.sh there.
+//! The package set in `packages/`, with the machinery of large ones (fixpoints, overlays,
+//! overrides, modules, stages, other systems), has the same derivations as with C++ Nix: see
+//! record.sh there.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ fn folder() -> PathBuf {
 
 const ATTRS: [&str; 5] = ["native", "cross", "changed", "machine", "other"];
 
-/// The derivations that are instantiated, by name, as they are written. None comes twice, or before one that it needs.
+/// The instantiated derivations by name, serialised. Checks that none is yielded twice, or before
+/// its inputs.
 async fn derivations() -> BTreeMap<String, Vec<u8>> {
     let mut request = EvalRequest::new(EvalSource::File(folder().join("release.nix")));
     request.attr_paths = ATTRS.map(str::to_owned).to_vec();
@@ -51,7 +53,8 @@ async fn every_derivation_is_that_of_nix() {
     let goldens = folder().join("goldens");
     let recorded = std::fs::read_to_string(goldens.join("derivations.txt")).unwrap();
     let recorded: Vec<&str> = recorded.lines().collect();
-    // The few that were recorded whole first: of these it can be seen what differs.
+    // The few derivations that were recorded completely come first, because their differences can
+    // be displayed.
     for name in &recorded {
         if let Ok(whole) = std::fs::read(goldens.join(name)) {
             let ours = found.iter().filter(|(path, _)| path[33..] == name[33..]);
@@ -77,7 +80,7 @@ async fn every_derivation_is_that_of_nix() {
     assert_eq!(found.len(), 480);
 }
 
-/// The same beside the Nix that is installed.
+/// The same comparison with the installed Nix.
 #[cfg(feature = "peers")]
 #[tokio::test]
 async fn every_derivation_is_that_of_the_installed_nix() {

@@ -1,5 +1,5 @@
-//! Binary caches and real Nix: each substitutes from what the other wrote, over files and HTTP; and
-//! an S3 server of other people.
+//! Binary caches and C++ Nix: each substitutes from caches that the other wrote, from files and
+//! over HTTP; and a third-party S3 server.
 //!
 //! `cargo test -p tvix-tests --features peers --test peers_cache`; needs `nix`, `nix-store` and
 //! `moto_server` (`pip install 'moto[server]'`), in PATH or as MOTO_SERVER.
@@ -25,7 +25,7 @@ use tvix_store_api::{MemoryStore, PathInfo, Store, StoreError, StoreExt as _};
 use tvix_tests::local::{LocalWorld, absolute};
 use tvix_tests::nix;
 
-// Not `lzma`: Nix 2.8 ends without a message on some small archives of it.
+// Without `lzma`: Nix 2.8 exits without a message on some small archives.
 const COMPRESSIONS: [&str; 7] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4"];
 
 fn key() -> SigningKey {
@@ -68,7 +68,7 @@ async fn fill(world: &LocalWorld) -> StorePath {
     paths.pop().unwrap()
 }
 
-/// Nix on an empty store beside the world's.
+/// A program of Nix on an empty store next to the world's.
 fn nix_command(program: &str, root: &Path, trusted: &str, substituters: &str) -> Command {
     let mut command = nix::command(program, root);
     command.env(
@@ -82,7 +82,7 @@ fn nix_command(program: &str, root: &Path, trusted: &str, substituters: &str) ->
     command
 }
 
-/// Both of Nix's ways take the closure from `uri`, and only with the key.
+/// Both substitution commands of Nix copy the closure from `uri`, and only with the key.
 async fn expect_nix_substitutes(world: &LocalWorld, uri: &str, path: &StorePath) {
     let trusted = key().verifying_key().to_string();
     let other = SigningKey::from_seed("other-1", &[4; 32]).unwrap();
@@ -203,7 +203,8 @@ async fn we_substitute_from_what_nix_wrote() {
         let distrusting = BinaryCache::open(options(&uri)).await.unwrap();
         let error = distrusting.path_info(&path).await.unwrap_err();
         assert!(matches!(error, StoreError::Untrusted { .. }), "{error:?}");
-        // What Nix reads of ours it wrote is what we write of its.
+        // The narinfo that Nix wrote, read by this project, equals the narinfo that this project
+        // wrote.
         let file = world
             .beside(compression)
             .join(format!("{}.narinfo", path.hash_part()));
@@ -212,7 +213,7 @@ async fn we_substitute_from_what_nix_wrote() {
     }
 }
 
-/// The listings that we write are those that Nix writes.
+/// Listings are equal to those of Nix.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings() {
     let world = LocalWorld::new().await;
@@ -233,12 +234,13 @@ async fn listings() {
         let text = fs::read(world.beside(cache).join(&name)).unwrap();
         serde_json::from_slice(&text).unwrap()
     };
-    // Fields may be in another order: 2.8 does not sort them.
+    // The order of fields may differ: 2.8 does not sort them.
     assert_eq!(read("ours"), read("theirs"));
 }
 
-/// What Nix has found out of content-addressed derivations it writes to caches, and we build by it.
-/// The hash is that of the derivation before its inputs are known, so nothing is needed of these.
+/// Nix writes realisations of content-addressed derivations to caches, and this project substitutes
+/// by them. The key is the hash of the derivation before its inputs are resolved, so the inputs are
+/// not needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floating_outputs_that_nix_built() {
     let world = LocalWorld::new().await;
@@ -279,7 +281,7 @@ async fn floating_outputs_that_nix_built() {
         tvix_tests::program::run(&mut command).expect(0)
     };
     let other = SigningKey::from_seed("other-1", &[4; 32]).unwrap();
-    // Nobody whom we trust says what it turned out to be.
+    // No trusted key has signed the realisation.
     let ended = build(
         &world.beside("distrusting"),
         &other.verifying_key().to_string(),
@@ -291,14 +293,15 @@ async fn floating_outputs_that_nix_built() {
     let ended = build(&root, &key().verifying_key().to_string());
     assert_eq!(ended.out, built);
     assert!(ended.err.contains("fetching"), "{}", ended.err);
-    // Its input may be begun on the chance.
+    // The build of its input may start speculatively.
     assert!(!ended.err.contains("-top.drv"), "{}", ended.err);
-    // What is not believed is mentioned once, and which cache it is of.
+    // An untrusted realisation is reported once, with its cache.
     let mentioned = |err: &str| err.matches("realisations of").count();
     assert_eq!(mentioned(&distrusted), 1, "{distrusted}");
     assert!(distrusted.contains(&uri), "{distrusted}");
     assert_eq!(mentioned(&ended.err), 0, "{}", ended.err);
-    // What we copy to a cache has both forms, and Nix builds by that of its version.
+    // A cache written by this project has both forms, and Nix substitutes by the form of its
+    // version.
     let ours = world.beside("ours");
     let copy = format!("file://{}?secret-key={}", ours.display(), secret.display());
     let mut command = Command::new(tvix_tests::program::tvix());
@@ -320,12 +323,12 @@ async fn floating_outputs_that_nix_built() {
     let (fetched, log) = nix::run(&mut command);
     assert_eq!(fetched, built);
     assert!(!log.contains("building '"), "{log}");
-    // A store of ours, used by Nix: it finds what we remember.
+    // Nix uses a store of this project, and finds the realisations in it.
     let mut command = nix::command("nix-build", &root);
     let (found, log) = nix::run(command.args(experimental).arg("--no-out-link").arg(&file));
     assert_eq!(found, built);
     assert!(!log.contains("building '"), "{log}");
-    // It is remembered: neither the cache nor the input is needed any more.
+    // The realisation is stored: neither the cache nor the input is needed any more.
     fs::remove_dir_all(world.beside("cache")).unwrap();
     let again = build(&root, &key().verifying_key().to_string());
     assert_eq!(again.out, built);
@@ -335,7 +338,7 @@ async fn floating_outputs_that_nix_built() {
     }
 }
 
-/// An S3 server, ended with this.
+/// An S3 server. Dropping it ends the server.
 struct S3 {
     child: Child,
     address: String,
@@ -391,8 +394,8 @@ impl Drop for S3 {
     }
 }
 
-/// Credentials come from the environment, which only a new process can be given: this one again, with
-/// the server's address.
+/// Credentials come from the environment, which can only be set for a new process: this program
+/// runs again, with the address of the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_in_s3() {
     if let Ok(address) = std::env::var("S3_ADDRESS") {
@@ -436,7 +439,7 @@ async fn s3_with_credentials(address: &str) {
             .len(),
         3
     );
-    // More than fits in a part of an upload.
+    // Larger than a part of a multipart upload.
     let large = world.beside("large");
     let mut state = 1u64;
     let noise = std::iter::repeat_with(|| {
@@ -459,7 +462,7 @@ async fn s3_with_credentials(address: &str) {
     let reader = BinaryCache::open(trusting).await.unwrap();
     let store = MemoryStore::new(StoreDir::default());
     assert_eq!(reader.copy_closure(&store, &paths).await.unwrap().len(), 3);
-    // It is content-addressed, and needs no signature.
+    // It is content-addressed, so it needs no signature.
     reader
         .copy_closure(&store, std::slice::from_ref(&large))
         .await

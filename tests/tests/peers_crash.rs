@@ -1,9 +1,9 @@
-//! `tvix` is killed, or a system call fails, at every point of what it does to a store; and then the
-//! store is what it should be, real Nix says so, and doing it again does it.
+//! Kills `tvix`, or fails a system call, at every point of its operations on a store. Afterwards
+//! the store is intact, Nix verifies it, and a repetition of the operation succeeds.
 //!
-//! `cargo test -p tvix-tests --features peers --test peers_crash`; needs `strace`, `nix-store` and a
-//! static busybox. By default the points are ever further apart. `TVIX_SWEEP=all` takes every one,
-//! until there is none left.
+//! `cargo test -p tvix-tests --features peers --test peers_crash`; needs `strace`, `nix-store` and
+//! a static busybox. By default the distance between points grows. `TVIX_SWEEP=all` tests every
+//! point.
 #![cfg(feature = "peers")]
 #![allow(clippy::unwrap_used)]
 
@@ -15,15 +15,16 @@ use tvix_tests::local::{LocalWorld, find_in_path, instantiate, make_writable, na
 use tvix_tests::nix;
 use tvix_tests::program::{Ended, run, tvix};
 
-/// What changes something on the disk, or orders such changes.
+/// System calls that change files, or that order such changes.
 const CHANGES: &str = "rename,renameat,renameat2,unlink,unlinkat,link,linkat,symlink,symlinkat,mkdir,\
     mkdirat,write,pwrite64,fsync,fdatasync,syncfs,ftruncate,fallocate,fchmod,utimensat,flock,fcntl";
 
-/// What a full or broken disk fails; not `write`, or the program could not even say so.
+/// System calls that fail on a full or broken disk. Without `write`, because the program needs it
+/// to report errors.
 const FAILURES: &str =
     "rename,renameat2,linkat,symlinkat,mkdirat,pwrite64,fsync,fdatasync,ftruncate";
 
-/// A store with something in it, and what is to be done to it.
+/// A store with contents, and an operation on it.
 struct Scene {
     name: &'static str,
     world: LocalWorld,
@@ -50,7 +51,8 @@ impl Scene {
         self
     }
 
-    /// Runs `tvix` on a copy of the store, with a fault at the `point`th system call of `calls`.
+    /// Runs `tvix` on a copy of the store, with a fault at the system call number `point` among
+    /// `calls`.
     fn with_fault(&self, fault: &str, calls: &str, point: usize) -> Ended {
         let copy = self.copy();
         let _ = fs::remove_dir_all(&copy);
@@ -60,7 +62,7 @@ impl Scene {
             .arg(&copy)
             .status();
         assert!(copied.unwrap().success());
-        // Who is traced and does not end, as he waits for one that was killed, is a failure.
+        // A traced process that waits for a killed one and does not end counts as a failure.
         let mut command = Command::new("timeout");
         command
             .args([
@@ -105,7 +107,7 @@ impl Scene {
         self.world.beside("copy")
     }
 
-    /// Nothing that is valid is other than it should be.
+    /// Checks the contents of all valid paths.
     fn check(&self, when: &str) {
         let mut command = nix::command("nix-store", &self.copy());
         let output = command
@@ -121,15 +123,16 @@ impl Scene {
         );
     }
 
-    /// Does it with a fault at one point after the other, and again each time.
+    /// Runs the operation with a fault at one point after the other, and repeats it without a fault
+    /// each time.
     fn sweep(&self, fault: &str, calls: &str) {
         let all = std::env::var("TVIX_SWEEP").is_ok_and(|sweep| sweep == "all");
         if !all {
             self.sweep_of(fault, calls, false);
             return;
         }
-        // Calls are counted for each thread: one kind at a time, hardly any is hidden by another
-        // thread that gets as far earlier.
+        // Calls are counted per thread. Testing one kind of call at a time covers nearly all
+        // points, although threads run at different speeds.
         for call in calls.split(',') {
             self.sweep_of(fault, call.trim(), true);
         }
@@ -153,11 +156,12 @@ impl Scene {
                 self.name
             );
             self.check(&format!("{when}, again"));
-            // Not every call that fails matters, but once there are none left to fail none will.
+            // Some failures of calls have no effect; after several successful runs there is no call
+            // left to fail.
             fine = match ended.code {
                 Some(0) => fine + 1,
                 Some(2 | 1) | None => 0,
-                // The tracer says so of what it traces.
+                // The exit code of the tracer for a killed process.
                 Some(code) if code > 128 && killed => 0,
                 code => panic!("{} {when}: {code:?}: {ended:#?}", self.name),
             };
@@ -176,7 +180,7 @@ impl Scene {
         self.expect_nothing_left();
     }
 
-    /// What dead processes have left goes away with the next collection.
+    /// Checks that garbage collection removes the files of killed processes.
     fn expect_nothing_left(&self) {
         let gc = Command::new(tvix())
             .args(["store", "gc", "--store"])
@@ -215,7 +219,7 @@ async fn adding() -> Scene {
     scene.arguments(&["store", "add", tree.to_str().unwrap()])
 }
 
-/// More than a group, so that one is registered while another is written.
+/// More paths than a group, so that one group is registered while the next one is written.
 async fn adding_many() -> Scene {
     let scene = Scene::new("add many").await;
     let files: Vec<String> = (0..300)
@@ -297,7 +301,7 @@ async fn killed_while_registering() {
 async fn killed_while_building() {
     let scene = building().await;
     scene.sweep(KILL, CHANGES);
-    // A builder is started in steps, and waits for some of them.
+    // A builder is started in several steps, and some of them are waited for.
     scene.sweep_of(KILL, "write", true);
 }
 

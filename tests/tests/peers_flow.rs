@@ -1,5 +1,5 @@
-//! The whole flow beside real Nix: it instantiates a package set into a store, `tvix build` builds
-//! that, and Nix reads what came of it; and what `nix-build` makes of the same is the same.
+//! The whole flow compared with C++ Nix: Nix instantiates a package set into a store, `tvix build`
+//! builds it, and Nix reads the result. `nix-build` has the same result.
 //!
 //! `cargo test -p tvix-tests --features peers --test peers_flow`; needs Nix and a statically
 //! linked `busybox`, and fails without.
@@ -17,8 +17,8 @@ use tvix_tests::local::{LocalWorld, absolute};
 use tvix_tests::nix::{command, run};
 use tvix_tests::program::{self, tvix};
 
-/// Several outputs, a fixed one, sources, references to others and to oneself, and a diamond:
-/// `site` needs `left` and `right`, which both need `base`.
+/// Several outputs, a fixed one, sources, references to others and to itself, and a diamond: `site`
+/// needs `left` and `right`, which both need `base`.
 const PACKAGES: &str = r#"
 let
   make = name: attrs: script: derivation ({
@@ -50,7 +50,7 @@ in rec {
 }
 "#;
 
-/// The store in which Nix has instantiated the packages, and the paths of those asked for.
+/// The store into which Nix has instantiated the packages, and the paths of the requested ones.
 async fn instantiated() -> (LocalWorld, Vec<String>) {
     let world = LocalWorld::new().await;
     let file = packages(&world);
@@ -68,7 +68,7 @@ fn packages(world: &LocalWorld) -> PathBuf {
     let folder = world.beside("fetched");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("file"), "fetched").unwrap();
-    // What is fetched is known beforehand, from Nix.
+    // The hash of the fetched file is computed in advance, by Nix.
     let hash = std::process::Command::new("nix-hash")
         .args(["--type", "sha256"])
         .arg(&folder)
@@ -126,7 +126,8 @@ async fn nix_reads_what_was_built() {
         }
     }
     assert_eq!(built, 9);
-    // The tree of the site: it refers to itself, to what it was copied from, and to their needs.
+    // The tree of the site refers to itself, to the source that it was copied from, and to their
+    // dependencies.
     let requisites = nix_store(&root, &["-q", "--requisites", &printed[0]]);
     for name in ["-base", "-base-dev", "-right", "-site"] {
         assert!(
@@ -169,7 +170,7 @@ async fn nix_build_makes_the_same() {
         .args(["--no-out-link", "-A", "site", "-A", "base.doc"])
         .arg(file);
     let (theirs, _) = run(&mut nix_build);
-    // The paths that both print for the same arguments: those of `site` come first.
+    // The output paths of the same arguments, those of `site` first.
     assert_eq!(ours[0], theirs[0]);
 
     let other = LocalStore::open(LocalStoreOptions::new(other))
@@ -185,7 +186,7 @@ async fn nix_build_makes_the_same() {
     }
 }
 
-/// What is known of each path, except for when and by whom it came.
+/// The metadata of each path, except the time and the origin of its registration.
 async fn infos(store: &LocalStore) -> BTreeMap<String, PathInfo> {
     let mut infos = BTreeMap::new();
     for path in store.all_valid_paths().await.unwrap() {
@@ -201,7 +202,7 @@ async fn infos(store: &LocalStore) -> BTreeMap<String, PathInfo> {
     infos
 }
 
-/// What Nix builds and what we build may depend on each other in one store.
+/// Paths built by Nix and by this project may depend on each other in one store.
 #[tokio::test]
 async fn they_take_turns() {
     let (world, drvs) = instantiated().await;
@@ -210,13 +211,13 @@ async fn they_take_turns() {
     run(nix_build.args(["--no-out-link", "-A", "left"]).arg(&file));
     let before = world.valid().await.len();
     let printed = tvix_build(&world, &drvs);
-    // What `left` does not need: the rest was there.
+    // The paths that `left` does not need; the others were valid already.
     assert_eq!(world.valid().await.len(), before + 4);
     let mut nix_build = command("nix-build", &world.root());
     let (out, _) = run(nix_build.args(["--no-out-link", "-A", "site"]).arg(&file));
     assert_eq!(out, printed[..1]);
     world.expect_clean().await;
-    // And one that Nix builds again comes out the same. It leaves a lock file then.
+    // A path that Nix rebuilds is equal. Nix leaves a lock file then.
     let site = drvs.iter().find(|drv| drv.contains("-site.drv")).unwrap();
     run(command("nix-store", &world.root()).args(["--realise", "--check", site]));
 }

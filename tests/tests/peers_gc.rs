@@ -1,4 +1,5 @@
-//! Our collector and Nix's on one store, and what each keeps for the other.
+//! The garbage collectors of this project and of Nix on one store, and the roots that each
+//! respects.
 //!
 //! `cargo test -p tvix-tests --features peers --test peers_gc`; needs `nix-store`, `nix-build`,
 //! `mkfifo` and a static busybox.
@@ -41,13 +42,13 @@ async fn add(store: &LocalStore, name: &str) -> StorePath {
     added.unwrap()
 }
 
-/// What another process would find valid: it is no root by that.
+/// The valid paths as another process sees them: asking for them does not make them roots.
 async fn valid(world: &LocalWorld) -> Vec<StorePath> {
     world.store.all_valid_paths().await.unwrap()
 }
 
-/// The same store with nothing looked up. It has to be closed before another one is opened, as all
-/// handles of a process share their roots.
+/// The same store without temporary roots. All handles of a process share their roots, so it is
+/// closed before it is opened again.
 async fn reopened(world: &mut LocalWorld) {
     let other = LocalStore::open(LocalStoreOptions::new(world.beside("other")));
     drop(std::mem::replace(&mut world.store, other.await.unwrap()));
@@ -67,7 +68,7 @@ fn fifo(world: &LocalWorld, name: &str) -> std::path::PathBuf {
     path
 }
 
-/// Lets whoever reads from it go on.
+/// Resumes the process that reads from the pipe.
 fn release(fifo: &Path) {
     fs::OpenOptions::new()
         .write(true)
@@ -113,7 +114,7 @@ async fn nix_that_collects_is_told_of_what_we_rely_on() {
     );
     reopened(&mut world).await;
     let sync = fifo(&world, "sync");
-    // It has read all roots when it comes to that.
+    // The collector has read all roots at this point.
     let collector = nix::command("nix-store", &world.root())
         .arg("--gc")
         .env("_NIX_TEST_GC_SYNC", &sync)
@@ -122,7 +123,7 @@ async fn nix_that_collects_is_told_of_what_we_rely_on() {
         .unwrap();
     let socket = world.store.state_dir().join("gc-socket/socket");
     wait_for("the collector's socket", || socket.exists());
-    // What is valid by then is a root by then, old or new.
+    // A path that is valid now is a root now, old or new.
     assert!(world.store.is_valid(&asked).await.unwrap());
     let new = add(&world.store, "new").await;
     release(&sync);
@@ -179,7 +180,7 @@ async fn we_keep_what_nix_builds() {
         ended.is_some() || began.is_finished()
     });
     if ended.is_some() {
-        // Let the thread go.
+        // Resumes the thread.
         release(&begun);
         let output = building.wait_with_output().unwrap();
         panic!("{}", String::from_utf8_lossy(&output.stderr));
@@ -219,7 +220,7 @@ async fn both_find_the_same_dead_and_alive() {
         assert_eq!(found, nix);
         assert_eq!(found.len(), 2);
     }
-    // Links to what was built are roots to both.
+    // Both respect links to outputs as roots.
     collect_with_nix(&world);
     let output = kept.output_path("out").unwrap();
     assert!(valid(&world).await.contains(&output));
@@ -237,7 +238,7 @@ async fn both_find_the_same_dead_and_alive() {
     assert_eq!(names_in(world.store.real_store_dir()), [".links"]);
 }
 
-/// What roots Nix makes we keep.
+/// Roots made by Nix are respected.
 #[tokio::test]
 async fn we_keep_nix_roots() {
     let mut world = LocalWorld::new().await;
@@ -296,7 +297,8 @@ async fn both_share_equal_files_in_the_same_way() {
     world.store.verify(&added.unwrap()).await.unwrap();
 }
 
-/// Nix's collector may remove an output between our look-up and its use. That build is done once more.
+/// The collector of Nix may remove an output between its look-up and its use. The build is then
+/// retried once.
 #[tokio::test]
 async fn builds_succeed_while_nix_collects() {
     let world = LocalWorld::new().await;
@@ -321,7 +323,7 @@ async fn builds_succeed_while_nix_collects() {
         }
         over.store(true, Ordering::Relaxed);
         collecting.join().unwrap();
-        // It may happen twice to one build, which then says so; `STORE.md` has figures.
+        // A build may be hit twice, and then reports it; `STORE.md` has figures.
         assert!(failed.len() <= 2, "{failed:#?}");
         assert!(
             failed.iter().all(|err| err.contains("vanished")),

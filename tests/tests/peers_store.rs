@@ -1,4 +1,4 @@
-//! The local store and real Nix on the same root: each reads what the other wrote.
+//! The local store and C++ Nix on the same root: each reads paths that the other wrote.
 //!
 //! `cargo test -p tvix-tests --features peers --test peers_store`; needs `nix-store`.
 #![cfg(feature = "peers")]
@@ -20,7 +20,7 @@ use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::{MemoryStore, PathInfo, Store, StoreExt as _};
 use tvix_tests::local::make_writable;
 
-/// A store that both have open, and room beside it.
+/// A store that both have opened, and a directory next to it.
 struct Shared {
     directory: TempDir,
     store: LocalStore,
@@ -36,9 +36,9 @@ impl Shared {
         }
     }
 
-    /// Opens the store anew, with nothing that it relies on yet.
+    /// Reopens the store without temporary roots.
     async fn reopen(&mut self) {
-        // All handles of a process share that.
+        // All handles of a process share their roots.
         let other = LocalStore::open(LocalStoreOptions::new(self.beside("other")));
         self.store = other.await.unwrap();
         let again = LocalStore::open(LocalStoreOptions::new(self.beside("root")));
@@ -64,7 +64,7 @@ impl Shared {
         command
     }
 
-    /// What Nix prints; it must succeed.
+    /// The output of a program of Nix, which must succeed.
     fn nix_store(&self, args: &[&str]) -> String {
         run(self.command("nix-store").args(args))
     }
@@ -90,7 +90,7 @@ impl Shared {
         assert!(!log.contains("warning") && !log.contains("error"), "{log}");
     }
 
-    /// Everything that Nix says of the path is what our info says.
+    /// Checks that Nix reports the same metadata of a path.
     async fn expect_agreement(&self, path: &StorePath) {
         let info = self.store.require(path).await.unwrap();
         let hash = self.query("--hash", path);
@@ -174,7 +174,7 @@ async fn nix_reads_what_we_add() {
     for path in [&tree, &text, &flat] {
         shared.expect_agreement(path).await;
     }
-    // Nix comes to the same path by itself, and finds it there.
+    // Nix computes the same path, and finds it in the store.
     assert_eq!(shared.add_with_nix(&source), tree);
     assert_eq!(shared.query("--referrers", &tree), [absolute(&text)]);
     shared.verify_all();
@@ -183,7 +183,7 @@ async fn nix_reads_what_we_add() {
 #[tokio::test]
 async fn we_read_what_nix_adds() {
     let shared = Shared::new().await;
-    // A store that Nix has made itself.
+    // A store that Nix has created.
     fs::remove_dir_all(shared.beside("root")).unwrap();
     let source = shared.beside("tree");
     make_tree(&source);
@@ -205,7 +205,7 @@ async fn we_read_what_nix_adds() {
     assert_eq!(without_time(&info), without_time(&expected));
     assert!(info.registration_time.is_some());
     store.verify(&tree).await.unwrap();
-    // And add to it.
+    // Add to it.
     let text = store
         .add_text("t".parse().unwrap(), b"t", [tree.clone()].into())
         .await
@@ -245,7 +245,7 @@ async fn both_add_at_the_same_time() {
                     .block_on(shared.store.add_tree(file, name.parse().unwrap(), method))
                     .unwrap()
             };
-            // The other way round, so that they meet.
+            // In reverse order, so that the two meet.
             files.iter().rev().map(add).collect::<Vec<_>>()
         });
         (theirs.join().unwrap(), ours.join().unwrap())
@@ -311,7 +311,8 @@ async fn derivations_and_their_outputs() {
     let requisites = shared.query("--requisites", &out);
     assert_eq!(requisites, [absolute(&dev), absolute(&out)]);
     shared.verify_all();
-    // What we rely on Nix does not delete. What nothing needs it does; then we do not have it any more.
+    // Nix does not delete paths in use here. It deletes unused ones, which are then invalid here
+    // too.
     let delete = ["--delete", &absolute(&out)];
     let refused = shared.command("nix-store").args(delete).output();
     assert!(!refused.unwrap().status.success());
@@ -320,7 +321,7 @@ async fn derivations_and_their_outputs() {
     shared.nix_store(&delete);
     let valid = store.all_valid_paths().await.unwrap();
     assert!(!valid.contains(&out) && valid.contains(&dev));
-    // Collecting garbage beside us spares the place where things are made.
+    // A concurrent garbage collection keeps the directory in which paths are created.
     shared.nix_store(&["--gc"]);
     assert!(store.all_valid_paths().await.unwrap().is_empty());
     store
@@ -370,7 +371,7 @@ async fn realisations_are_where_nix_has_them() {
         ])
         .args(["realisation", "info", "--json"])
         .arg(absolute(&out_path));
-    // That a path has none is no error; that the tables are not as they should be is one.
+    // A path without realisations is not an error; wrong tables are.
     run(&mut command);
     let version = shared.store.state_dir().join("db/ca-schema");
     assert_eq!(fs::read_to_string(version).unwrap(), "3");
@@ -379,7 +380,7 @@ async fn realisations_are_where_nix_has_them() {
     shared.verify_all();
 }
 
-/// The content address of what refers to itself: Nix's and ours are the same.
+/// The content addresses of contents that refer to themselves are equal.
 #[tokio::test]
 async fn contents_that_refer_to_themselves() {
     let shared = Shared::new().await;
@@ -411,7 +412,7 @@ async fn contents_that_refer_to_themselves() {
     let info = store.require(&rewritten).await.unwrap();
     assert!(info.references.contains(&rewritten));
     assert_eq!(info.ca.as_ref().unwrap().hash.algo(), HashAlgo::Sha256);
-    // Adding verifies the address anew.
+    // Adding verifies the address.
     let ours = MemoryStore::new(StoreDir::default());
     store
         .copy_closure(&ours, std::slice::from_ref(&rewritten))

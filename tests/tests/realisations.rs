@@ -1,5 +1,5 @@
-//! Floating outputs that caches have: which of their realisations are used, and in which form they are
-//! kept.
+//! Floating outputs in binary caches: the realisations that are accepted, and the forms in which
+//! they are stored.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -67,7 +67,7 @@ async fn output(world: &LocalWorld, made: &Instantiated) -> StorePath {
     found.await.unwrap().unwrap().out_path
 }
 
-/// A cache beside a world that is to be written, with the outputs of these.
+/// A writable cache next to a world, with the outputs of these derivations.
 async fn cache(world: &LocalWorld, all: &[Instantiated], keys: Vec<SigningKey>) -> BinaryCache {
     let uri = format!("file://{}", world.beside("cache").display());
     fs::create_dir_all(world.beside("cache")).unwrap();
@@ -132,7 +132,7 @@ async fn unsigned_realisations_are_mentioned_once() {
             assert!(message.contains("signature of a trusted key"), "{message}");
             assert_eq!((report.counts.built, report.counts.substituted), (3, 0));
         }
-        // Either version of Nix finds them, however they came here.
+        // Both versions of Nix find them, regardless of their origin.
         for made in &all {
             for drv in keys_of_both_forms(made) {
                 let id = DrvOutput {
@@ -153,8 +153,8 @@ fn keys_of_both_forms(made: &Instantiated) -> Vec<DrvKey> {
     keys
 }
 
-/// A realisation of what has inputs says which outputs of these it was made with. One that says
-/// something else than the store knows is not used.
+/// A realisation of a derivation with inputs lists the outputs of these inputs. It is rejected if
+/// it contradicts the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deep_realisations_that_lie() {
     let all = [floating("one")];
@@ -192,8 +192,8 @@ async fn deep_realisations_that_lie() {
     }
 }
 
-/// The form of Nix since 2.35 alone, of what has inputs: it leads from one resolved derivation to the
-/// next.
+/// Only the form of Nix since 2.35, for derivations with inputs: it leads from one resolved
+/// derivation to the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn traces_of_resolved_derivations() {
     let input = floating("input");
@@ -229,7 +229,8 @@ async fn traces_of_resolved_derivations() {
     assert_eq!(found.out_path, top.out_path);
 }
 
-/// What Nix 2.17 to 2.34 make of a NAR that refers to itself: another path than we do.
+/// The path that Nix 2.17 to 2.34 compute for a NAR with self-references, which differs from the
+/// path here.
 async fn as_nix_2_34_has_it(
     origin: &LocalWorld,
     made: &Instantiated,
@@ -239,7 +240,7 @@ async fn as_nix_2_34_has_it(
     let mut info = PathInfo::clone(&*origin.store.require(&path).await.unwrap());
     let chunks = origin.store.nar(&path).await.unwrap();
     let chunks: Vec<Bytes> = chunks.try_collect().await.unwrap();
-    // Its numbers are small: all of it is text.
+    // Its numbers are small, so that all of it is UTF-8.
     let mut nar = String::from_utf8(chunks.concat()).unwrap();
     change(&mut nar);
     let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path);
@@ -288,7 +289,7 @@ async fn checking_what_nix_2_34_has_built() {
             let realisation = Realisation::new(id, path.clone());
             world.store.add_realisation(&realisation).await.unwrap();
         }
-        // It is found, and not built.
+        // It is substituted, not built.
         let (_, report) = build(&world, std::slice::from_ref(&made), &[]).await;
         assert_eq!(report.counts.built, 0);
         let request = BuildRequest::new(made.path.clone(), made.derivation.clone());

@@ -1,5 +1,5 @@
-//! Outputs that a binary cache has are fetched rather than built, and only those that something
-//! needs; whatever is wrong with a cache, the build goes on.
+//! Outputs in a binary cache are fetched instead of built, if something needs them. No fault of a
+//! cache fails the build.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -23,8 +23,8 @@ fn key() -> SigningKey {
     SigningKey::from_seed("ours-1", &[3; 32]).unwrap()
 }
 
-/// A library of two outputs, a tool that is needed to build alone, and a program that refers to
-/// the library and nothing else.
+/// A library with two outputs, a tool that is only needed at build time, and a program that refers
+/// to the library only.
 struct Packages {
     library: Instantiated,
     tool: Instantiated,
@@ -61,7 +61,7 @@ impl Packages {
     }
 }
 
-/// A session on an empty store, and what came of it.
+/// A session on an empty store, and its results.
 struct Built {
     world: LocalWorld,
     events: Vec<BuildEvent>,
@@ -126,7 +126,7 @@ async fn open(uri: &str) -> BinaryCache {
     BinaryCache::open(options).await.unwrap()
 }
 
-/// Builds the packages, and writes the closures of these to a cache beside the store.
+/// Builds the packages, and writes the closures of these to a cache next to the store.
 async fn cache_of(
     packages: &Packages,
     paths: &[StorePath],
@@ -155,8 +155,8 @@ async fn what_a_cache_has_is_not_built() {
     for policy in POLICIES {
         let built = build(&packages, policy, vec![Arc::new(open(&uri).await)]).await;
         assert_eq!(built.report.counts.built, 0, "{policy:?}");
-        // Not the tool, which the program does not refer to, nor what was not asked for of the
-        // library.
+        // Neither the tool, to which the program does not refer, nor outputs of the library that
+        // were not requested.
         assert_eq!(
             built.fetched(),
             [&packages.program, &packages.library]
@@ -228,7 +228,7 @@ async fn a_cache_that_lies_is_passed_over() {
             "{complaints:?}"
         );
     }
-    // One that does not, behind it.
+    // A working cache after it.
     let (_origin, good) = cache_of(&packages, &program, key()).await;
     let both: Vec<Arc<dyn Store>> = vec![Arc::new(open(&uri).await), Arc::new(open(&good).await)];
     let built = build(&packages, BuildPolicy::Demand, both).await;

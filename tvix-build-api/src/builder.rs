@@ -1,4 +1,4 @@
-//! The trait.
+//! The trait [`Builder`].
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -15,24 +15,24 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError};
 ///
 /// # Contract
 ///
-/// - **The outcome is a value.** Whatever the derivation is to blame for is a
-///   [`BuildOutcome::Failure`]; an `Err` is the builder's own trouble, and the same request may
-///   succeed elsewhere or later if [`BuilderError::is_retryable`].
-/// - **All or nothing.** A success holds every output of the derivation. After a failure none of
-///   its outputs was pushed.
-/// - **Delivery.** If the request names a store that this builder knows, outputs are pushed there
-///   in an order in which references come first, are valid when `build` returns, and are
-///   delivered as [`Delivery::Pushed`]. Else they come as [`Delivery::Streamed`]; their streams
-///   outlive the build and may be read in any order or dropped.
-/// - **Isolation.** The build sees the inputs of the request and nothing else of the store.
-/// - **Cancellation.** When the token is cancelled the build ends soon with
-///   [`FailureKind::Cancelled`]; when the future is dropped it ends too. Either way no process,
-///   file or half-pushed output of it stays behind.
-/// - **Concurrency.** `build` may be called many times at once; the builder does not queue, who
-///   calls it keeps to [`BuilderProfile::max_jobs`].
-/// - **Waiting.** A build that waits for something that another process does, such as a lock that it
-///   holds, gives up its [slot](BuildContext::slot) meanwhile, and takes one again before it goes on.
-/// - **Logs** are sent line by line, in order, all of them before `build` returns.
+/// - **The outcome is a value.** A fault of the derivation is a [`BuildOutcome::Failure`]. An `Err`
+///   is a fault of the builder itself; if [`BuilderError::is_retryable`] returns true, the same
+///   request may succeed later or on another builder.
+/// - **All or nothing.** A success has every output of the derivation. After a failure, none of the
+///   outputs was pushed.
+/// - **Delivery.** If the request names a store that this builder knows, outputs are pushed to it,
+///   references first, are valid when `build` returns, and are delivered as [`Delivery::Pushed`].
+///   Otherwise they are delivered as [`Delivery::Streamed`]; the streams outlive the build and may
+///   be read in any order or dropped.
+/// - **Isolation.** A build sees the inputs of the request and no other path of the store.
+/// - **Cancellation.** When the token is cancelled, the build ends soon with
+///   [`FailureKind::Cancelled`]. Dropping the future ends the build too. In both cases no process,
+///   file or partially pushed output of the build remains.
+/// - **Concurrency.** `build` may be called concurrently. The builder does not queue; the caller
+///   respects [`BuilderProfile::max_jobs`].
+/// - **Waiting.** A build that waits for another process, such as for a lock that it holds, gives
+///   up its [slot](BuildContext::slot) meanwhile, and takes one again before it continues.
+/// - **Logs** are sent line by line, in order, completely before `build` returns.
 ///
 /// [`Delivery::Pushed`]: crate::Delivery::Pushed
 /// [`Delivery::Streamed`]: crate::Delivery::Streamed
@@ -40,7 +40,7 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, BuilderError};
 /// [`BuilderError::is_retryable`]: crate::BuilderError::is_retryable
 #[async_trait]
 pub trait Builder: Send + Sync + Debug {
-    /// What this builder can build, and how much at once. Does not change.
+    /// The capabilities of this builder. Constant over its lifetime.
     fn profile(&self) -> &BuilderProfile;
 
     /// Builds `request`.
@@ -51,21 +51,23 @@ pub trait Builder: Send + Sync + Debug {
     ) -> Result<BuildOutcome, BuilderError>;
 }
 
-/// What a builder can build, and how much at once.
+/// The capabilities and capacity of a builder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuilderProfile {
-    /// A name for people, as in events and errors.
+    /// The display name, for events and errors.
     pub name: String,
-    /// The systems it builds for, such as `x86_64-linux`. `builtin` derivations are for any.
+    /// The supported systems, such as `x86_64-linux`. Derivations for `builtin` are supported on
+    /// any system.
     pub systems: BTreeSet<String>,
-    /// The features it has, such as `kvm`, for `requiredSystemFeatures`.
+    /// The supported features, such as `kvm`, for `requiredSystemFeatures`.
     pub features: BTreeSet<String>,
-    /// How many builds it wants at once, at least 1.
+    /// The maximum number of concurrent builds, at least 1.
     pub max_jobs: usize,
 }
 
 impl BuilderProfile {
-    /// A builder for one system without features that builds `max_jobs` at once.
+    /// The profile of a builder for one system, without features, that runs up to `max_jobs` builds
+    /// concurrently.
     pub fn new(name: impl Into<String>, system: impl Into<String>, max_jobs: usize) -> Self {
         Self {
             name: name.into(),
@@ -75,14 +77,13 @@ impl BuilderProfile {
         }
     }
 
-    /// Whether the builder can build `derivation`: it is for one of its systems and requires no
-    /// feature that is not there.
+    /// Whether the builder supports the system of `derivation` and all its required features.
     pub fn supports(&self, derivation: &Derivation) -> bool {
         self.lacks_system(derivation).is_none() && self.lacks_feature(derivation).is_none()
     }
 
-    /// Which system or feature is not there that `derivation` requires, and what there is instead;
-    /// `None` if the builder [supports](Self::supports) it.
+    /// The missing system or feature that `derivation` requires, and the supported ones, as a
+    /// message; `None` if the builder [supports](Self::supports) the derivation.
     pub fn unsupported(&self, derivation: &Derivation) -> Option<String> {
         if let Some(system) = self.lacks_system(derivation) {
             return Some(format!(
@@ -121,8 +122,8 @@ fn quoted(words: &BTreeSet<String>) -> String {
     words.join(", ")
 }
 
-/// The further systems that this machine can build for, as Nix detects them: the levels of the
-/// x86-64 instruction set that its processor has, such as `x86_64-v3-linux`, and `i686-linux`.
+/// The further systems that this machine can build for, detected as by Nix: the levels of the
+/// x86-64 instruction set that its processor supports, such as `x86_64-v3-linux`, and `i686-linux`.
 pub fn further_systems() -> BTreeSet<String> {
     let mut systems = BTreeSet::new();
     if this_system() == "x86_64-linux" {
@@ -169,8 +170,8 @@ fn x86_64_level() -> u8 {
     0
 }
 
-/// The features that this machine has, as Nix detects them: `kvm` if this process can use virtual
-/// machines of the kernel.
+/// The features of this machine, detected as by Nix: `kvm` if this process can use the kernel's
+/// virtual machines.
 pub fn detected_features() -> BTreeSet<String> {
     let kvm = has_kvm().then(|| "kvm".to_owned());
     kvm.into_iter().collect()
@@ -187,7 +188,7 @@ const fn has_kvm() -> bool {
     false
 }
 
-/// The system of this machine, as Nix names it.
+/// The system of this machine, in Nix's form.
 pub const fn this_system() -> &'static str {
     if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         "x86_64-linux"
@@ -210,7 +211,7 @@ pub const fn this_system() -> &'static str {
 mod tests {
     use super::*;
 
-    /// C++ Nix 2.34.8 on a processor of the fourth level says: `extra-platforms = i686-linux
+    /// C++ Nix 2.34.8 on a processor of level 4 reports: `extra-platforms = i686-linux
     /// x86_64-v1-linux x86_64-v2-linux x86_64-v3-linux x86_64-v4-linux`.
     #[test]
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -7,13 +7,14 @@ use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::OutputName;
-use nix_compat::nar::{self, NarError, RestoreOptions};
+use nix_compat::nar::NarError;
 use nix_compat::nixhash::SelfReferenceHasher;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tvix_store_api::{Store, StoreError, StoreExt as _};
+use tvix_tree::RestoreOptions;
 
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, BuilderError, Delivery,
@@ -205,7 +206,7 @@ async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckEr
             receiver,
             current: Bytes::new(),
         };
-        nar::restore(io::BufReader::new(reader), &to, RestoreOptions::default())
+        tvix_tree::restore(io::BufReader::new(reader), &to, RestoreOptions::default())
     });
     let mut stream = made.nar;
     let mut failed = None;

@@ -1,18 +1,18 @@
-//! What can go wrong in a builder itself.
+//! Errors of builders.
 
 use thiserror::Error;
 use tvix_store_api::{BoxError, StoreError};
 
-/// Why a builder could not even tell whether the derivation builds.
+/// A fault of the builder, after which the outcome of the build is unknown.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BuilderError {
-    /// This builder cannot build such a derivation at all; another might.
+    /// This builder does not support the derivation; another one may.
     #[error("builder '{builder}' cannot build this: {message}")]
     Unsupported {
         /// The builder.
         builder: String,
-        /// The system or feature that it lacks.
+        /// The missing system or feature.
         message: String,
     },
     /// The machine cannot sandbox builds.
@@ -20,9 +20,9 @@ pub enum BuilderError {
     SandboxUnavailable {
         /// The builder.
         builder: String,
-        /// What is missing, and what to do about it.
+        /// The missing capability of the machine, and its remedy.
         message: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: Option<BoxError>,
     },
     /// The inputs cannot be read.
@@ -30,15 +30,15 @@ pub enum BuilderError {
     Inputs {
         /// The builder.
         builder: String,
-        /// What the store said.
+        /// The error of the store.
         source: StoreError,
     },
-    /// The outputs cannot be pushed to the store that was asked for.
+    /// The outputs cannot be pushed to the requested store.
     #[error("builder '{builder}' cannot push its outputs")]
     Push {
         /// The builder.
         builder: String,
-        /// What the store said.
+        /// The error of the store.
         source: StoreError,
     },
     /// The builder failed.
@@ -46,17 +46,17 @@ pub enum BuilderError {
     Backend {
         /// The builder.
         builder: String,
-        /// What it was doing.
+        /// The operation that failed.
         action: String,
-        /// Whether the same request may well succeed later.
+        /// Whether a retry may succeed.
         retryable: bool,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
 }
 
 impl BuilderError {
-    /// Whether the same request may well succeed later, here or elsewhere.
+    /// Whether a retry may succeed, on this builder or another one.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unsupported { .. } | Self::SandboxUnavailable { .. } => false,

@@ -1,4 +1,4 @@
-//! Builders behind pointers are builders.
+//! `Builder` for pointers to builders.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, Bui
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         #[async_trait]
-        // A method that gets a default some day must not be forgotten here.
+        // Every method is forwarded, including those with a default; clippy rejects a missing one.
         #[deny(clippy::missing_trait_methods)]
         impl<B: Builder + ?Sized> Builder for $pointer {
             fn profile(&self) -> &BuilderProfile {

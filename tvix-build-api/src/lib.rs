@@ -1,17 +1,18 @@
 //! The [`Builder`] trait of the Tvix build flow and its back ends.
 //!
-//! A builder takes a [`BuildRequest`] (a derivation whose inputs are all known and valid) and a
-//! [`BuildContext`] (where to read the inputs, where log lines go, how to stop) and answers with a
-//! [`BuildOutcome`]: a failed build is an outcome, an `Err` is the builder's own trouble. What
-//! every back end promises is the `# Contract` section of [`Builder`], and the module
-//! `conformance` (feature `conformance`) checks it.
+//! A builder takes a [`BuildRequest`] (a derivation with inputs that are all known and valid) and a
+//! [`BuildContext`] (the store to read the inputs from, the log channel, the cancellation token)
+//! and returns a [`BuildOutcome`]. A failed build is an outcome; an `Err` is a fault of the builder
+//! itself. The guarantees of every back end are in the `# Contract` section of [`Builder`]; the
+//! module `conformance` (feature `conformance`) tests them.
 //!
-//! | back end | is for |
+//! | back end | purpose |
 //! |---|---|
 //! | [`memory`] | tests and embedders: closures in place of builder programs |
 //! | `sandbox` (feature `sandbox`) | building on this machine, in Linux namespaces |
 //!
-//! [`translate`] says what a builder program is started with, for back ends that start one.
+//! [`translate`] computes the arguments, environment and files of a builder program, for back ends
+//! that start one.
 
 mod attributes;
 mod builder;

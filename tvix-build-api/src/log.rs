@@ -1,31 +1,31 @@
-//! Log lines on their way from a builder to whoever shows or keeps them.
+//! Channels for the log lines of builds.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// A line of a build's log, without the newline. Not always UTF-8.
+/// A line of a build log, without the newline. Not necessarily UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Which build it is of: the tag of the [`LogSender`].
+    /// The build: the tag of its [`LogSender`].
     pub build: u64,
     /// The line.
     pub text: Bytes,
 }
 
-/// Where the lines of several builds arrive.
+/// Receives the lines of several builds.
 pub type LogReceiver = mpsc::Receiver<LogLine>;
 
-/// Where a build sends its log lines. Bounded: who does not read slows the build down; who
-/// dropped the receiver does not.
+/// Sends the log lines of a build. Bounded: a slow reader applies back-pressure; a dropped receiver
+/// does not.
 #[derive(Debug, Clone)]
 pub struct LogSender {
     sender: Option<mpsc::Sender<LogLine>>,
     build: u64,
 }
 
-/// A channel for log lines that holds at most `capacity` of them.
+/// A channel for log lines with room for `capacity` lines.
 pub fn log_channel(capacity: usize) -> (LogSender, LogReceiver) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
     (
@@ -38,7 +38,7 @@ pub fn log_channel(capacity: usize) -> (LogSender, LogReceiver) {
 }
 
 impl LogSender {
-    /// A sender whose lines go nowhere.
+    /// A sender that discards all lines.
     pub const fn discard() -> Self {
         Self {
             sender: None,
@@ -54,10 +54,11 @@ impl LogSender {
         }
     }
 
-    /// Sends a line, and waits while the channel is full. Dropping the future sends nothing.
+    /// Sends a line; waits while the channel is full. If the future is dropped before it completes,
+    /// the line is not sent.
     pub async fn send(&self, text: impl Into<Bytes>) {
         if let Some(sender) = &self.sender {
-            // Nobody reads any more: the line is not needed.
+            // A dropped receiver discards the line.
             let _ = sender
                 .send(LogLine {
                     build: self.build,
@@ -68,10 +69,10 @@ impl LogSender {
     }
 }
 
-/// How many lines of log a failure keeps.
+/// Number of log lines that a failure keeps.
 const TAIL_LINES: usize = 25;
 
-/// No line of the tail is longer, in bytes.
+/// Length limit of a line in the tail, in bytes.
 const TAIL_LINE_LIMIT: usize = 4096;
 
 /// The last lines of a log.
@@ -79,7 +80,7 @@ const TAIL_LINE_LIMIT: usize = 4096;
 pub(crate) struct Tail(VecDeque<Bytes>);
 
 impl Tail {
-    /// One more line.
+    /// Adds a line.
     pub fn push(&mut self, line: &Bytes) {
         if self.0.len() == TAIL_LINES {
             self.0.pop_front();

@@ -1,4 +1,4 @@
-//! How a build ended.
+//! Outcomes of builds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,45 +12,46 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tvix_store_api::NarStream;
 
-/// How a build ended.
+/// The outcome of a build.
 #[derive(Debug)]
 pub enum BuildOutcome {
-    /// Every output is there.
+    /// All outputs were built.
     Success(BuildSuccess),
-    /// The derivation is to blame.
+    /// The derivation is at fault.
     Failure(BuildFailure),
 }
 
-/// A build that made all its outputs.
+/// A successful build.
 #[derive(Debug)]
 pub struct BuildSuccess {
     /// The outputs.
     pub delivery: Delivery,
-    /// How long it took, inputs to outputs.
+    /// The duration, from the inputs to the outputs.
     pub duration: Duration,
-    /// What its processes used, if the builder knows.
+    /// Resource usage of its processes, if the builder measures it.
     pub usage: Option<ResourceUsage>,
 }
 
-/// What the processes of a build used.
+/// Resource usage of the processes of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceUsage {
-    /// Processor time in the programs.
+    /// Processor time in user mode.
     pub user: Duration,
-    /// Processor time in the kernel.
+    /// Processor time in kernel mode.
     pub system: Duration,
-    /// The most bytes of memory that were in use at once: of all processes together if a limit was
-    /// set or that was asked for, and the machine has control groups, else of the largest of them.
+    /// Peak memory usage in bytes. If the builder counts memory (`SandboxOptions::count_memory`, or a
+    /// memory limit) and the machine has control groups, it is that of all processes together;
+    /// otherwise it is that of the largest process.
     pub peak_memory: u64,
 }
 
-/// How outputs are handed over.
+/// The way in which outputs are delivered.
 #[derive(Debug)]
 pub enum Delivery {
-    /// They are valid in the store that the request named.
+    /// The outputs are valid in the store that the request names.
     Pushed(Vec<PushedOutput>),
-    /// They have to be added to a store, in this order: references come first.
+    /// The caller must add the outputs to a store, in this order: references first.
     Streamed(Vec<StreamedOutput>),
 }
 
@@ -59,15 +60,15 @@ pub enum Delivery {
 pub struct PushedOutput {
     /// Its name.
     pub name: OutputName,
-    /// What the store knows of it.
+    /// Its info in the store.
     pub info: Arc<PathInfo>,
 }
 
-/// An output that is still to be added to a store.
+/// An output that has yet to be added to a store.
 pub struct StreamedOutput {
     /// Its name.
     pub name: OutputName,
-    /// What the store is to know of it.
+    /// Its info.
     pub info: PathInfo,
     /// Its contents.
     pub nar: NarStream,
@@ -83,7 +84,7 @@ impl fmt::Debug for StreamedOutput {
 }
 
 impl Delivery {
-    /// The outputs with their infos, whichever way they come.
+    /// The names and infos of the outputs, for either kind of delivery.
     pub fn outputs(&self) -> Vec<(&OutputName, &PathInfo)> {
         match self {
             Self::Pushed(outputs) => outputs
@@ -98,21 +99,21 @@ impl Delivery {
     }
 }
 
-/// A build that the derivation is to blame for.
+/// A build that failed because of the derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildFailure {
-    /// What went wrong.
+    /// The cause.
     pub kind: FailureKind,
     /// The last lines of the log, oldest first.
     pub log_tail: Vec<String>,
     /// How long it took.
     pub duration: Duration,
-    /// What its processes used, if it came to that and the builder knows.
+    /// Resource usage of its processes, if any ran and the builder measures it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<ResourceUsage>,
 }
 
-/// What went wrong in a build.
+/// The cause of a failed build.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[serde(
     tag = "type",
@@ -121,51 +122,51 @@ pub struct BuildFailure {
 )]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The builder program ended with another exit code than 0.
+    /// The builder program ended with a nonzero exit code.
     #[error("builder failed with exit code {code}")]
     ExitCode {
         /// The exit code.
         code: i32,
     },
-    /// A signal ended the builder program.
+    /// The builder program was killed by a signal.
     #[error("builder was killed by signal {signal}")]
     Signal {
         /// The signal's number.
         signal: i32,
     },
-    /// The builder program cannot be run.
+    /// The builder program cannot be started.
     #[error("cannot run the builder '{program}': {message}")]
     CannotRun {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         message: String,
     },
-    /// It ran for too long.
+    /// The build exceeded its time limit.
     #[error("timed out after {} s", limit.as_secs_f64())]
     TimedOut {
         /// The limit.
         limit: Duration,
     },
-    /// It wrote nothing to its log for too long.
+    /// The build exceeded its limit of time without log output.
     #[error("timed out after {} s of silence", limit.as_secs_f64())]
     Silent {
         /// The limit.
         limit: Duration,
     },
-    /// It wrote too much to its log.
+    /// The build exceeded its log size limit.
     #[error("wrote more than {limit} bytes of log")]
     LogLimit {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Its files took too much room.
+    /// The build exceeded its disk space limit.
     #[error("took more than {limit} bytes on disk")]
     DiskLimit {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Its outputs are larger than what it may take on disk.
+    /// The outputs are larger than the disk space limit.
     #[error(
         "output '{output}' is too large: with '{path}' the outputs have more than {limit} bytes, the \
          limit of disk space (sparse files count with their full size)"
@@ -173,44 +174,44 @@ pub enum FailureKind {
     OutputsExceedDisk {
         /// The output.
         output: OutputName,
-        /// The file that is too much. It was not read.
+        /// The file that exceeds the limit. It was not read.
         path: String,
         /// The limit in bytes.
         limit: u64,
     },
-    /// Its processes wanted too much memory.
+    /// The build exceeded its memory limit.
     #[error("wanted more than {limit} bytes of memory")]
     MemoryLimit {
         /// The limit in bytes.
         limit: u64,
     },
-    /// An output is not there.
+    /// An output is missing.
     #[error("builder failed to produce the output path for output '{output}' at '{path}'")]
     MissingOutput {
         /// The output.
         output: OutputName,
-        /// Where it should be.
+        /// Its expected location.
         path: String,
     },
-    /// A fixed output has other contents than were declared.
+    /// The contents of a fixed output do not have the declared hash.
     #[error(
         "hash mismatch in fixed-output derivation:\n  specified: {expected}\n     got:    {actual}"
     )]
     HashMismatch {
-        /// What the derivation declares.
+        /// The hash that the derivation declares.
         expected: NixHash,
-        /// What was made.
+        /// The hash of the contents.
         actual: NixHash,
     },
-    /// An output refers to something that it must not refer to.
+    /// An output has a forbidden reference.
     #[error("output '{output}' is not allowed to refer to {}", quoted(references))]
     ForbiddenReference {
         /// The output.
         output: OutputName,
-        /// All of what it refers to and must not.
+        /// All its forbidden references.
         references: Vec<StorePath>,
     },
-    /// An output, or it with all that it refers to, is larger than the derivation allows.
+    /// An output or its closure is larger than the derivation allows.
     #[error(
         "{}output '{output}' is too large at {size} bytes; limit is {limit} bytes",
         if *closure { "closure of " } else { "" }
@@ -218,25 +219,25 @@ pub enum FailureKind {
     TooLarge {
         /// The output.
         output: OutputName,
-        /// The size of its NAR in bytes, or of all NARs of its closure.
+        /// The size in bytes of its NAR, or of all NARs of its closure.
         size: u64,
         /// The limit in bytes.
         limit: u64,
-        /// Whether it is the closure that is too large.
+        /// Whether the limit is that of the closure.
         closure: bool,
     },
-    /// An output holds something that a store cannot hold.
+    /// An output contains a file that a store cannot hold.
     #[error("output '{output}' cannot be stored: {message}")]
     InvalidOutput {
         /// The output.
         output: OutputName,
-        /// What and where.
+        /// The cause and the file.
         message: String,
     },
-    /// The derivation asks for something that cannot be.
+    /// The derivation is invalid.
     #[error("invalid derivation: {message}")]
     InvalidDerivation {
-        /// What.
+        /// The cause.
         message: String,
     },
     /// The build was cancelled.

@@ -1,4 +1,4 @@
-//! What a builder is asked for.
+//! Requests to builders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use tvix_store_api::{Store, StoreUri};
 use crate::attributes::Attributes;
 use crate::{BuildSlot, LogSender};
 
-/// What to build.
+/// A request to build a derivation.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
-    /// The path of the derivation that the user knows this by: the deriver of the outputs.
+    /// The path of the unresolved derivation: the deriver of the outputs.
     pub drv_path: StorePath,
-    /// The derivation, resolved: no placeholder of an input is left in it. Inputs that are
-    /// derivations may still be named; all that is needed of them is in `inputs`.
+    /// The resolved derivation, without placeholders of inputs. It may still name input
+    /// derivations; all required paths are in `inputs`.
     pub derivation: Arc<Derivation>,
     /// The closure of the inputs: the input sources, the used outputs of input derivations, and
-    /// all that these refer to. Every one is valid in [`BuildContext::inputs`].
+    /// their references, transitively. All of them are valid in [`BuildContext::inputs`].
     pub inputs: Vec<Arc<PathInfo>>,
-    /// When to give up.
+    /// The limits of the build.
     pub limits: BuildLimits,
-    /// How many cores the build may use, as `NIX_BUILD_CORES`; 0 for all.
+    /// Number of cores that the build may use (`NIX_BUILD_CORES`); 0 for all.
     pub cores: usize,
-    /// Where the outputs should go, if the builder can push there.
+    /// The destination of the outputs, if the builder can push to it.
     pub store: Option<StoreUri>,
 }
 
 impl BuildRequest {
-    /// A build without inputs and limits whose outputs are streamed.
+    /// A request without inputs and limits, with streamed outputs.
     pub fn new(drv_path: StorePath, derivation: Arc<Derivation>) -> Self {
         Self {
             drv_path,
@@ -45,32 +45,32 @@ impl BuildRequest {
         }
     }
 
-    /// Whether the derivation says that sending it elsewhere costs more than building it
-    /// (`preferLocalBuild`): a hint for who chooses among builders.
+    /// Whether the derivation prefers a local build (`preferLocalBuild`), because sending it
+    /// elsewhere costs more than building it. A hint for choosing a builder.
     pub fn prefers_local_build(&self) -> bool {
-        // What cannot be read fails when it is built.
+        // Malformed attributes are an error of the build.
         let attributes = Attributes::of(&self.derivation);
         attributes.is_ok_and(|attributes| attributes.flag("preferLocalBuild").unwrap_or(false))
     }
 }
 
-/// When to give up on a build. `None` is never.
+/// The limits of a build. `None` means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildLimits {
-    /// The longest that it may run (`timeout`).
+    /// Maximum duration (`timeout`).
     pub wall_time: Option<Duration>,
-    /// The longest that it may write nothing to its log (`max-silent-time`).
+    /// Maximum duration without log output (`max-silent-time`).
     pub silence: Option<Duration>,
-    /// The most bytes that it may write to its log (`max-log-size`).
+    /// Maximum size of the log in bytes (`max-log-size`).
     pub log_bytes: Option<u64>,
 }
 
-/// What a build is given to work with.
+/// The environment of a build on the caller's side.
 #[derive(Debug, Clone)]
 pub struct BuildContext {
-    /// Where to read inputs.
+    /// The store to read inputs from.
     pub inputs: Arc<dyn Store>,
-    /// Where log lines go.
+    /// The channel for log lines.
     pub log: LogSender,
     /// Ends the build when cancelled.
     pub cancel: CancellationToken,
@@ -79,7 +79,7 @@ pub struct BuildContext {
 }
 
 impl BuildContext {
-    /// A context without log that nothing cancels.
+    /// A context that discards the log and is never cancelled.
     pub fn new(inputs: Arc<dyn Store>) -> Self {
         Self {
             inputs,

@@ -1,38 +1,38 @@
-//! A build's slot: its place among the builds that run at once.
+//! Build slots: places among the concurrent builds.
 
 use tokio::sync::{mpsc, oneshot};
 
-/// What a build tells of its slot.
+/// A message from a build about its slot.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SlotMessage {
-    /// The build waits for something that another process does, and uses no slot meanwhile.
+    /// The build waits for another process, and needs no slot meanwhile.
     Waiting {
-        /// Which build: the tag of its [`BuildSlot`].
+        /// The build: the tag of its [`BuildSlot`].
         build: u64,
-        /// The lock that it waits for, for people.
+        /// The lock that it waits for, for display.
         lock: String,
     },
-    /// The build could go on, and wants a slot again.
+    /// The build can continue, and needs a slot again.
     Ready {
-        /// Which build.
+        /// The build.
         build: u64,
-        /// Answered, or dropped, to let it go on.
+        /// A reply or a drop lets the build continue.
         go: oneshot::Sender<()>,
     },
 }
 
-/// Where messages of several builds arrive.
+/// Receives the messages of several builds.
 pub type SlotReceiver = mpsc::Receiver<SlotMessage>;
 
-/// A build's slot, which the build gives up while it waits for another process.
+/// The slot of a build. The build gives it up while it waits for another process.
 #[derive(Debug, Clone)]
 pub struct BuildSlot {
     sender: Option<mpsc::Sender<SlotMessage>>,
     build: u64,
 }
 
-/// A channel for messages about slots that holds at most `capacity` of them.
+/// A channel for slot messages with room for `capacity` messages.
 pub fn slot_channel(capacity: usize) -> (BuildSlot, SlotReceiver) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
     let slot = BuildSlot {
@@ -43,7 +43,7 @@ pub fn slot_channel(capacity: usize) -> (BuildSlot, SlotReceiver) {
 }
 
 impl BuildSlot {
-    /// A slot that nobody else wants: giving it up changes nothing.
+    /// A slot without a scheduler: giving it up has no effect.
     pub const fn unshared() -> Self {
         Self {
             sender: None,
@@ -63,7 +63,7 @@ impl BuildSlot {
     pub async fn give_up(&self, lock: String) {
         if let Some(sender) = &self.sender {
             let build = self.build;
-            // Nobody schedules builds any more: nobody wants the slot.
+            // A dropped receiver means that there is no scheduler any more.
             let _ = sender.send(SlotMessage::Waiting { build, lock }).await;
         }
     }

@@ -1,11 +1,12 @@
-//! Lines of a log that are for programs.
+//! Structured log lines.
 
 use bstr::ByteSlice as _;
 use serde::Deserialize;
 
-/// A line of the form `@nix { … }`, which builder programs write to the descriptor that `NIX_LOG_FD` names:
-/// the standard environment of nixpkgs says so which phase begins. Builders hand such lines on like any
-/// other, and leave them out of a failure's last lines; who shows logs to people shows what is meant.
+/// A log line of the form `@nix { … }`. Builder programs write such lines to the file descriptor in
+/// `NIX_LOG_FD`; the standard environment of nixpkgs announces its phases that way. Builders
+/// forward them like other lines, but leave them out of the log tail of a failure. A front end
+/// shows their meaning rather than their text.
 ///
 /// ```
 /// use tvix_build_api::StructuredLog;
@@ -20,16 +21,16 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StructuredLog {
-    /// A phase of the build begins.
+    /// The start of a build phase.
     Phase(String),
-    /// A message for people.
+    /// A message for display.
     Message {
-        /// How important it is: 0 for errors, 1 for warnings, more for less.
+        /// The level: 0 for errors, 1 for warnings, higher for less important messages.
         level: u64,
-        /// What it says.
+        /// The text.
         text: String,
     },
-    /// Something that a program does within the build begins, has got on, or is over.
+    /// The start, progress or end of an activity within the build.
     Activity,
 }
 
@@ -45,8 +46,8 @@ struct Line {
 }
 
 impl StructuredLog {
-    /// Reads a line. `None` for those that are for people, and for what is not understood: that is shown
-    /// as it is, as by Nix.
+    /// Parses a line. `None` for ordinary lines, and for lines that are not understood, which Nix
+    /// also shows unchanged.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let json = line.strip_prefix(b"@nix ")?;
         let line: Line = serde_json::from_slice(json.trim()).ok()?;

@@ -1,4 +1,4 @@
-//! Built-in builders: what they make, whom they trust, and that they run as any builder does.
+//! Built-in builders: their outputs, the servers that they trust, and their isolation.
 #![cfg(all(feature = "builtins", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -27,12 +27,12 @@ use tvix_build_api::{
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
 
-/// A request that a server has read.
+/// A request, as received by a server.
 #[derive(Debug, Clone)]
 struct Seen {
     path: String,
     authorization: Option<String>,
-    /// Whom the socket at the other end belongs to.
+    /// The user that owns the socket of the client.
     user: Option<u32>,
 }
 
@@ -40,12 +40,12 @@ struct Seen {
 struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// The certificate, for those that it is to vouch for.
+    /// The certificate, for clients that should trust it.
     certificate: Option<String>,
 }
 
 impl Server {
-    /// Serves these paths; what begins with `->` is where a path leads to.
+    /// Serves these paths; contents that begin with `->` are the target of a redirect.
     fn new(files: &[(&str, &[u8])], tls: bool) -> Self {
         let files: HashMap<String, Vec<u8>> = files
             .iter()
@@ -65,7 +65,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let user = owner_of(stream.peer_addr().unwrap());
-                // Whoever does not like us hangs up.
+                // A client may close the connection.
                 let _ = match &config {
                     None => serve(stream, &files, user, &shared),
                     Some(config) => {
@@ -153,7 +153,7 @@ fn serve(
     stream.flush()
 }
 
-/// The user that the kernel knows a socket of this machine by.
+/// The user that owns a socket of this machine, according to the kernel.
 fn owner_of(address: SocketAddr) -> Option<u32> {
     let SocketAddr::V4(address) = address else {
         return None;
@@ -286,7 +286,8 @@ async fn files_come_from_servers() {
     assert!(sri(b"x").starts_with("sha256-"));
 }
 
-/// CVE-2024-51481. The server sees whom its clients run as: without the sandbox, as us.
+/// CVE-2024-51481. The server sees the user of its clients: without the sandbox, that would be the
+/// user of the test.
 #[tokio::test]
 async fn built_in_builders_run_as_any_other() {
     let fixture = Fixture::new(|options, directory| {
@@ -301,14 +302,11 @@ async fn built_in_builders_run_as_any_other() {
         .unwrap();
     let user = server.seen()[0].user.unwrap();
     if rustix::process::geteuid().is_root() {
-        assert!(
-            user >= tvix_build_api::sandbox::engine::DEFAULT_FIRST_ID,
-            "{user}"
-        );
+        assert!(user >= tvix_sandbox::DEFAULT_FIRST_ID, "{user}");
     } else {
         assert_eq!(user, rustix::process::geteuid().as_raw());
     }
-    // And files are those of the sandbox.
+    // File access is that of the sandbox.
     let canary = fixture.directory.path().join("canary");
     let url = format!("file://{}", canary.display());
     let failure = fixture
@@ -329,9 +327,10 @@ async fn built_in_builders_run_as_any_other() {
     assert_eq!(fs::read(out).unwrap(), b"text");
 }
 
-/// The hole of Guix in 2025: what a derivation says to a built-in builder is data, and no part of it runs
-/// or changes what does. Its like here is a library that the dynamic linker is to load. It needs `cc`.
-/// Fails if `Builtin::start` hands on the derivation's environment.
+/// Command injection through derivation attributes, as in Guix in 2025: attributes are data, and
+/// must neither be executed nor change the program. The attribute here names a library for the
+/// dynamic linker to load. Needs `cc`. Fails if `Builtin::start` passes the environment of the
+/// derivation on.
 #[tokio::test]
 async fn attributes_are_never_executed() {
     let fixture = Fixture::new(|options, _| options);
@@ -348,7 +347,7 @@ async fn attributes_are_never_executed() {
         .args([folder.join("run.so"), build.join("run.c")])
         .status();
     assert!(compiled.expect("this test needs cc in PATH").success());
-    // It does run where it is let.
+    // The library is executed if it is loaded.
     let output = std::process::Command::new("true")
         .env("LD_PRELOAD", folder.join("run.so"))
         .output();
@@ -410,7 +409,8 @@ async fn attributes_are_never_executed() {
     }
 }
 
-/// CVE-2024-47174: a server that nobody vouches for gets no password, and no request at all.
+/// CVE-2024-47174: a server without a trusted certificate receives no password, and no request at
+/// all.
 #[tokio::test]
 async fn servers_have_to_be_vouched_for() {
     let server = Server::new(&[("/file", b"contents")], true);
@@ -443,7 +443,7 @@ async fn servers_have_to_be_vouched_for() {
     assert_eq!(seen[0].authorization.as_deref(), Some("Basic bWU6czNjcmV0"));
 }
 
-/// Passwords are for one host, not for where it sends one.
+/// A password is not sent to another host after a redirect.
 #[tokio::test]
 async fn passwords_do_not_follow_redirects() {
     let other = Server::new(&[("/file", b"contents")], false);
@@ -522,7 +522,7 @@ async fn channels_and_profiles() {
     );
 }
 
-/// A server that never answers does not keep a build from being cancelled.
+/// A build can be cancelled while a server does not respond.
 #[tokio::test]
 async fn fetching_can_be_cancelled() {
     let fixture = Fixture::new(|options, _| options);

@@ -1,4 +1,4 @@
-//! The builders here keep the contract of `Builder`, through pointers, too.
+//! The builders of this crate keep the contract of `Builder`, also through pointers.
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 
@@ -40,7 +40,7 @@ mod sandbox {
     use super::*;
     use crate::common::{Directory, again_as_an_ordinary_user, busybox};
 
-    /// Whether a word stands in the arguments of a process.
+    /// The processes with this word in their arguments.
     fn processes_with(word: &str) -> Vec<String> {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let arguments = processes
@@ -57,7 +57,7 @@ mod sandbox {
         let dir = store.store_dir().clone();
         let builder: Arc<dyn Builder> = Arc::new(builder);
         Subject::new(builder, store, move |name, script| {
-            // The name stands in the arguments, to be found in the process list.
+            // The name is in the arguments, so that the process can be found.
             let script = format!(": {name}\n{}", script.to_shell(&dir));
             DerivationBuilder::new(name, this_system(), "/bin/sh").args(["-c", &script])
         })

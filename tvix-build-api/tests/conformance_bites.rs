@@ -1,4 +1,4 @@
-//! Builders that are wrong on purpose fail the cases for it.
+//! The conformance suite detects faults of deliberately broken builders.
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use tvix_build_api::{
 };
 use tvix_store_api::{MemoryStore, Store};
 
-/// What is wrong with a builder.
+/// The fault of a builder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wrong {
     Order,
@@ -93,7 +93,7 @@ async fn wrong_builders_fail() {
     }
 }
 
-/// These fail by hanging, so the clock is turned forward while all wait.
+/// These fail by hanging, so the clock is advanced while all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn wrong_builders_hang() {
     for (wrong, case) in [

@@ -1,5 +1,6 @@
-//! Builder programs that want out, or want in where they do not belong. Each has a canary on the host,
-//! and each comment says what it fails without. All of it runs as root, and again as an ordinary user.
+//! Builder programs that try to escape from the sandbox or to intrude elsewhere. Each test has a
+//! canary on the host, and each comment names the defence without which the test fails. All tests
+//! run as root, and again as an ordinary user.
 #![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +29,7 @@ fn as_an_ordinary_user() {
     again_as_an_ordinary_user();
 }
 
-/// A directory with a file in it that is everybody's to change, and must not be changed.
+/// A world-writable directory and file, which must stay unchanged.
 struct Canary {
     directory: Directory,
     before: (Vec<u8>, [u64; 5]),
@@ -79,13 +80,13 @@ fn state(directory: &Path) -> (Vec<u8>, [u64; 5]) {
     (fs::read(file).unwrap(), numbers)
 }
 
-/// What a successful build wrote to its output.
+/// The contents of the output of a successful build.
 async fn said(fixture: &Fixture, script: &str) -> String {
     let made = fixture.succeeded_once(script).await;
     fs::read_to_string(fixture.output(&made)).unwrap()
 }
 
-/// A sandbox that sees `paths` beside its shell.
+/// A sandbox with access to `paths` in addition to its shell.
 fn lent(paths: &[(&Path, &str)]) -> Fixture {
     let paths = paths
         .iter()
@@ -95,7 +96,7 @@ fn lent(paths: &[(&Path, &str)]) -> Fixture {
     Fixture::with("/nix/store", |options| options.sandbox_paths(all))
 }
 
-/// What is lent is read-only to the root of a user namespace inside, too. Fails without
+/// Paths of the host are read-only also for the root of a nested user namespace. Fails without
 /// `MOUNT_ATTR_RDONLY` in `Step::Bind`.
 #[tokio::test]
 async fn user_namespaces_inside_open_no_door() {
@@ -124,11 +125,11 @@ END
     canary.expect_untouched();
 }
 
-/// Fails without the PID namespace's own `/proc`, or as root without a user of its own.
+/// Fails without the PID namespace's own `/proc`, or, as root, without a separate user.
 #[tokio::test]
 async fn no_setting_of_the_kernel_can_be_written() {
     let fixture = Fixture::new();
-    // What is there is written again, and one that anybody would notice.
+    // Existing settings are rewritten, and one with a visible effect.
     let script = r#"
         echo start > $out
         find /proc/sys -type f > files; test -s files
@@ -145,8 +146,8 @@ async fn no_setting_of_the_kernel_can_be_written() {
     assert_eq!(said(&fixture, script).await, "start\n");
 }
 
-/// The way out of runc (CVE-2019-5736): a program is opened for writing through `/proc`, when nobody
-/// executes it any more. Fails without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
+/// The escape from runc (CVE-2019-5736): a program is opened for writing through `/proc` when it is
+/// no longer being executed. Fails without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
 #[tokio::test]
 async fn programs_are_not_written_through_proc() {
     let canary = Canary::new();
@@ -170,7 +171,7 @@ async fn programs_are_not_written_through_proc() {
     assert_eq!(state(canary.path()), before);
 }
 
-/// What a lent path leads to by links and `..` is looked for in the sandbox. Fails if the root is not
+/// Symlinks and `..` in paths of the host are resolved in the sandbox. Fails if the root is not
 /// changed (`Step::PivotRoot`).
 #[tokio::test]
 async fn links_in_lent_paths_lead_nowhere() {
@@ -204,7 +205,7 @@ async fn links_in_lent_paths_lead_nowhere() {
     canary.expect_untouched();
 }
 
-/// A process of whoever runs the tests.
+/// A process of the user that runs the tests.
 struct Sleeper(Child);
 
 impl Sleeper {
@@ -220,7 +221,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// Fails without `CLONE_NEWPID`, for an ordinary user, whose processes have the same user.
+/// Fails without `CLONE_NEWPID` for an ordinary user, because its builds run as the same user.
 #[tokio::test]
 async fn signals_do_not_reach_the_host() {
     let mut sleeper = Sleeper::new();
@@ -238,8 +239,9 @@ async fn signals_do_not_reach_the_host() {
     assert!(sleeper.0.try_wait().unwrap().is_none());
 }
 
-/// CVE-2024-27297's end: who still has the output open when it is registered can write to it. Fails
-/// without `CLONE_NEWPID` (then what has a session of its own outlives the build).
+/// The consequence of CVE-2024-27297: a process that still has an output open when it is registered
+/// can write to it. Fails without `CLONE_NEWPID` (a process with its own session would outlive the
+/// build).
 #[tokio::test]
 async fn nobody_writes_to_what_is_registered() {
     let fixture = Fixture::new();
@@ -258,8 +260,8 @@ async fn nobody_writes_to_what_is_registered() {
     }
 }
 
-/// CVE-2024-52867: nobody ever sees an output that can be written to, or that belongs to a builder.
-/// Fails if outputs are moved into the store before they are made canonical.
+/// CVE-2024-52867: an output in the store is never writable and never belongs to a builder. Fails
+/// if outputs are moved into the store before they are made canonical.
 #[tokio::test]
 async fn outputs_are_canonical_as_soon_as_they_can_be_seen() {
     let fixture = Fixture::new();
@@ -296,8 +298,8 @@ async fn outputs_are_canonical_as_soon_as_they_can_be_seen() {
     assert!(watch.join().unwrap() > 0);
 }
 
-/// CVE-2026-39860: the names of temporary copies can be known before. Fails if `Settler::rewrite`
-/// removes what is in its way, or writes through it.
+/// CVE-2026-39860: the names of temporary copies are predictable. Fails if `Settler::rewrite`
+/// removes existing files of that name, or writes through them.
 #[tokio::test]
 async fn temporary_copies_are_not_made_through_links() {
     let canary = Canary::new();
@@ -317,13 +319,13 @@ async fn temporary_copies_are_not_made_through_links() {
             ))
             .floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256),
         );
-        // Whether it fails is its own affair.
+        // The build may fail or not.
         let _ = fixture.build(&made, &[]).await;
         canary.expect_untouched();
     }
 }
 
-/// Links that clean-up, canonicalisation and copying meet. Fails if `tree::canonicalise` or
+/// Symlinks met by clean-up, canonicalisation and copying. Fails if `tree::canonicalise` or
 /// `remove_contents` follow them.
 #[tokio::test]
 async fn links_to_the_host_stay_links() {
@@ -340,7 +342,7 @@ async fn links_to_the_host_stay_links() {
     assert_eq!(fs::read_link(out.join("dir")).unwrap(), canary.path());
     let made = fixture.succeeded_once(&format!("ln -s {path} $out")).await;
     assert_eq!(fs::read_link(fixture.output(&made)).unwrap(), canary.path());
-    // The scratch directories are clean once the builder is gone.
+    // The scratch directories are clean once the builder is dropped.
     let store = fixture.store.clone();
     drop(fixture.builder);
     canary.expect_untouched();
@@ -348,7 +350,7 @@ async fn links_to_the_host_stay_links() {
     assert_eq!(fs::read_dir(scratch).unwrap().count(), 0);
 }
 
-/// A setting of the machine, put back afterwards. Only root can.
+/// A setting of the machine, restored on drop. Only root can change it.
 struct Setting(&'static str, String);
 
 impl Setting {
@@ -365,9 +367,10 @@ impl Drop for Setting {
     }
 }
 
-/// The holes of 2013 (Nix) and CVE-2021-27851 (Guix), on a machine that lets everybody make hard links to everything:
-/// a file of the host in an output, or in the directory of a failed build that is kept, whose mode or
-/// owner is changed there. Fails if what is lent were on the mount of `/build` or the store.
+/// The vulnerabilities of Nix in 2013 and of Guix (CVE-2021-27851), on a machine where every user
+/// may create hard links to every file: a hard link to a file of the host in an output, or in the
+/// kept directory of a failed build, would let its mode or owner be changed. Fails if paths of the
+/// host are on the mount of `/build` or the store.
 #[tokio::test]
 async fn no_hard_link_leads_out() {
     let _setting = Setting::set("/proc/sys/fs/protected_hardlinks", "0");
@@ -415,9 +418,9 @@ async fn no_hard_link_leads_out() {
     }
 }
 
-/// CVE-2025-52992: a failed build leaves nothing in the store, and what is valid stays what it is. Fails
-/// if what is in scratch directories of failed builds gets into the store, and for an ordinary user, whose own
-/// the files of the store are, without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
+/// CVE-2025-52992: a failed build leaves nothing in the store and changes no valid path. Fails if
+/// files in scratch directories of failed builds enter the store. For an ordinary user, who owns
+/// the files of the store, it also fails without `MOUNT_ATTR_RDONLY` in `Step::Bind`.
 #[tokio::test]
 async fn failed_builds_leave_nothing_and_harm_nothing() {
     let fixture = Fixture::new();
@@ -461,8 +464,8 @@ async fn failed_builds_leave_nothing_and_harm_nothing() {
     }
 }
 
-/// Fixed outputs: with network, they may not bring along what their hash does not vouch for. Fails
-/// without `check_fixed`, or if all that is in a scratch store is taken.
+/// Fixed outputs: with network access, they may not contain anything that their hash does not
+/// cover. Fails without `check_fixed`, or if everything in a scratch store is taken.
 #[tokio::test]
 async fn fixed_outputs_are_what_their_hash_says_and_nothing_more() {
     use nix_compat::nixhash::NixHash;
@@ -497,7 +500,7 @@ async fn fixed_outputs_are_what_their_hash_says_and_nothing_more() {
             "{script}: {outcome:?}"
         );
     }
-    // References would make the closure of something that its hash does not tell.
+    // References would add to the closure without being covered by the hash.
     let (method, with_reference) = flat(&format!("{text}\n"));
     let outcome_ = outcome(builds("echo $text > $out", method, &with_reference)).await;
     assert!(matches!(outcome_, BuildOutcome::Failure(_)), "{outcome_:?}");
@@ -521,7 +524,7 @@ async fn fixed_outputs_are_what_their_hash_says_and_nothing_more() {
     assert_eq!(after, before + 1);
 }
 
-/// A limit that a build runs into is named.
+/// The error names the limit that a build exceeds.
 #[tokio::test]
 async fn greedy_builds_are_told_what_they_lack() {
     let limited = |change: fn(&mut tvix_build_api::sandbox::SandboxOptions)| {

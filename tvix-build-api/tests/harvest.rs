@@ -1,5 +1,5 @@
-//! Outputs on their way from a dead process to a store: what ends reading them, and what of them does
-//! not get into the store. All of it runs as root, and again as an ordinary user.
+//! Harvesting of outputs: limits on reading them, and attributes that do not enter the store. All
+//! tests run as root, and again as an ordinary user.
 #![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ fn as_an_ordinary_user() {
     again_as_an_ordinary_user();
 }
 
-/// Runs a test that would take hours if nothing ended it: it fails after a minute.
+/// Runs a test that would take hours without a limit: it fails after a minute.
 fn within_a_minute<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let (done, wait) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -39,7 +39,7 @@ fn within_a_minute<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'st
             .build()
             .unwrap();
         runtime.block_on(test());
-        // Waits for the threads that read, too.
+        // Also waits for the reading threads.
         drop(runtime);
         let _ = done.send(());
     });
@@ -47,7 +47,7 @@ fn within_a_minute<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'st
         .expect("it is still reading");
 }
 
-/// Outputs that take hours to read: by the name of what reads them first.
+/// Outputs that take hours to read, by the name of the first reader.
 fn endless() -> Vec<(&'static str, DerivationBuilder)> {
     let sparse = "truncate -s 8000000000000";
     vec![
@@ -58,7 +58,7 @@ fn endless() -> Vec<(&'static str, DerivationBuilder)> {
                 "mkdir $out; for i in 1 2 3; do {sparse} $out/$i; done"
             )),
         ),
-        // Links are copied; their holes are not filled.
+        // Hard links are copied; holes in files are not filled.
         (
             "with several links",
             shell(&format!("mkdir $out; {sparse} $out/a; ln $out/a $out/b")),
@@ -98,7 +98,7 @@ async fn build(
     }
 }
 
-/// Fails without `Bounds::interrupted` in `Walk`, one case without it in `copy_sparse`.
+/// Fails without `Bounds::interrupted` in `Walk`, and one case without it in `copy_sparse`.
 #[test]
 fn time_limits_hold_while_outputs_are_read() {
     within_a_minute(|| async {
@@ -124,7 +124,7 @@ fn time_limits_hold_while_outputs_are_read() {
     });
 }
 
-/// As above, for builders that are told to stop, and for those that nobody waits for any more.
+/// As above, for cancelled builds, and for dropped ones.
 #[test]
 fn reading_outputs_ends_with_the_build() {
     within_a_minute(|| async {
@@ -144,7 +144,7 @@ fn reading_outputs_ends_with_the_build() {
             let ended = tokio::time::timeout(Duration::from_millis(700), building).await;
             assert!(ended.is_err(), "{what}");
         }
-        // Nothing stays, as soon as the builder is gone.
+        // Nothing remains once the builder is dropped.
         let (store, directory) = (fixture.store.clone(), fixture.directory);
         drop(fixture.builder);
         let scratch = store.state_dir().join("tvix-builds");
@@ -159,7 +159,7 @@ fn reading_outputs_ends_with_the_build() {
     });
 }
 
-/// Outputs that go to a store elsewhere, or to nobody that the builder knows.
+/// Outputs for a store on another file system, or for a store that the builder does not know.
 #[test]
 fn limits_hold_wherever_outputs_go() {
     within_a_minute(|| async {
@@ -204,7 +204,7 @@ fn sparse_outputs_count_with_their_full_size() {
                 shell("truncate -s 1000000000000 $out $dev").outputs(["out", "dev"]),
             ),
         ] {
-            // Small ones are read, and come first.
+            // Small outputs are read, and are delivered first.
             let made = fixture.instantiate(builder);
             let kind = fixture.fail(&made).await.kind;
             let FailureKind::OutputsExceedDisk {
@@ -261,8 +261,8 @@ fn all(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// An overlay's upper directory gets extended attributes that no system call sets. Fails without
-/// `remove_attributes`; for an ordinary user without its change of mode, too.
+/// The upper directory of an overlay gets extended attributes that no system call sets. Fails
+/// without `remove_attributes`; for an ordinary user also without its change of mode.
 #[tokio::test]
 async fn extended_attributes_of_overlays_do_not_reach_outputs() {
     let fixture = Fixture::new();
@@ -291,7 +291,7 @@ END
     fixture.store.verify(&path).await.unwrap();
 }
 
-/// As Nix 2.34.8: `suspicious ownership or permission on ...; rejecting this build output`.
+/// As in Nix 2.34.8: `suspicious ownership or permission on ...; rejecting this build output`.
 #[tokio::test]
 async fn outputs_that_others_can_write_to_are_refused() {
     let fixture = Fixture::new();
@@ -307,7 +307,7 @@ async fn outputs_that_others_can_write_to_are_refused() {
             assert!(text.contains("suspicious") && text.contains(mode), "{text}");
         }
     }
-    // It is the top that counts, and a link has no mode of its own.
+    // Only the top level counts, and a symlink has no mode of its own.
     for script in [
         "mkdir $out; echo x > $out/file; chmod 666 $out/file; mkdir -m 777 $out/dir",
         "ln -s /nowhere $out",
@@ -317,8 +317,8 @@ async fn outputs_that_others_can_write_to_are_refused() {
     }
 }
 
-/// Whatever a builder does to the modes of what it was given or has made is no trouble of the
-/// machine's: with Nix these builds succeed, or fail for want of their output.
+/// A change to the modes of given or created directories is not an error of the builder: with Nix
+/// these builds succeed, or fail because their output is missing.
 #[tokio::test]
 async fn changed_modes_are_no_trouble_of_the_machine() {
     let fixture = Fixture::new();
@@ -341,7 +341,7 @@ async fn changed_modes_are_no_trouble_of_the_machine() {
         ("chmod 000 /build /tmp $NIX_STORE 2>/dev/null; exit 3".into(), false),
         ("mkdir -p /build/a/b /tmp/a/b $NIX_STORE/a/b; chmod -R 000 /build/a /tmp/a $NIX_STORE/a; exit 3".into(), false),
     ];
-    // Twice, so that the second finds the scratch directory that the first has left.
+    // Twice, so that the second build reuses the scratch directory of the first.
     for (script, good) in scripts.iter().chain(&scripts) {
         let made = fixture.derivation(&format!("{script}\n# {}", scripts.len()));
         let outcome = fixture.build(&made, &[]).await;
@@ -357,14 +357,14 @@ async fn changed_modes_are_no_trouble_of_the_machine() {
     let out = fixture.output(&made);
     let inode = |name: &str| fs::metadata(out.join(name)).unwrap().ino();
     assert_eq!(inode("a"), inode("b"));
-    // The scratch directories are clean once the builder is gone.
+    // The scratch directories are clean once the builder is dropped.
     let store = fixture.store.clone();
     drop(fixture.builder);
     let scratch = store.state_dir().join("tvix-builds");
     assert_eq!(fs::read_dir(scratch).unwrap().count(), 0);
 }
 
-/// Directories of failed builds are kept whatever their mode is, and can be entered.
+/// Directories of failed builds are kept regardless of their mode, and can be entered.
 #[tokio::test]
 async fn locked_build_directories_can_be_kept() {
     let kept = common::Directory::new();
@@ -379,7 +379,7 @@ async fn locked_build_directories_can_be_kept() {
     assert_eq!(fs::read_to_string(directory.join("file")).unwrap(), "x\n");
 }
 
-/// As Nix: no core dumps unless a program wants them.
+/// As in Nix: no core dumps unless a program enables them.
 #[tokio::test]
 async fn core_dumps_are_off_and_can_be_turned_on() {
     let fixture = Fixture::new();

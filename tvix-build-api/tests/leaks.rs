@@ -1,5 +1,6 @@
-//! Five hundred builds in a row leave nothing: no mount, process (and with them no namespace), control
-//! group, descriptor or file. In a program of its own, as these are counted for the whole of it.
+//! Five hundred builds in a row leak nothing: no mount, process (and therefore no namespace),
+//! control group, file descriptor or file. In a test program of its own, because resources are
+//! counted per program.
 #![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -17,14 +18,14 @@ use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use tvix_build_api::sandbox::SandboxPath;
 
-/// What a program and its builds have of the machine.
+/// Resources of this program and its builds.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     mounts: usize,
     descriptors: usize,
     children: usize,
     groups: usize,
-    /// Left in scratch directories.
+    /// Files in scratch directories.
     files: usize,
 }
 
@@ -39,7 +40,8 @@ impl Held {
             descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
             children: children(),
             groups: groups(Path::new("/sys/fs/cgroup"), 6),
-            // Of the temporary directory, whose other files are not ours, the run as another user knows.
+            // In the temporary directory, only the files of the scratch directories count: the run
+            // as another user has files there too.
             files: slots(&scratch)
                 .iter()
                 .map(|slot| in_slot(slot))
@@ -49,12 +51,12 @@ impl Held {
     }
 }
 
-/// A word in the arguments of what builds leave running.
+/// A word in the arguments of processes that builds leave running.
 fn marker() -> String {
     format!("left-by-{}-x", std::process::id())
 }
 
-/// Children of this program, and processes with [`marker`], whoever they are children of by now.
+/// Children of this program, and processes with [`marker`], with any parent.
 fn children() -> usize {
     let (own, marker) = (std::process::id().to_string(), marker());
     let processes = fs::read_dir("/proc").unwrap().flatten();
@@ -85,8 +87,8 @@ fn groups(directory: &Path, depth: usize) -> usize {
     count
 }
 
-/// The scratch directories, which are used again. There are as many as were in use at once, the clean-up
-/// after a build included.
+/// The scratch directories, which are reused. There are as many as were in use at a time, including
+/// the clean-up after builds.
 fn slots(scratch: &Path) -> Vec<PathBuf> {
     let entries = |directory: &Path| {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -99,7 +101,7 @@ fn slots(scratch: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is in a slot beside the three directories that it consists of.
+/// The entries of a slot in addition to its three directories.
 fn in_slot(slot: &Path) -> usize {
     below(slot) - 3
 }
@@ -115,7 +117,7 @@ fn below(directory: &Path) -> usize {
     count
 }
 
-/// Fails if a slot is not cleaned, a control group not removed, and without `CLONE_NEWPID`.
+/// Fails if a slot is not cleaned or a control group not removed, and without `CLONE_NEWPID`.
 #[tokio::test]
 async fn five_hundred_builds_leave_nothing() {
     let fixture = Fixture::with("/nix/store", |mut options| {
@@ -126,7 +128,7 @@ async fn five_hundred_builds_leave_nothing() {
     });
     let before = tokio::sync::OnceCell::new();
     for round in 0..520 {
-        // The first ones make what is kept for the next.
+        // The first builds create the resources that are reused.
         if round == 20 {
             before.set(settled(&fixture).await).unwrap();
         }
@@ -157,7 +159,7 @@ async fn five_hundred_builds_leave_nothing() {
     again_as_an_ordinary_user();
 }
 
-/// What is held once clean-up is done with, or after ten seconds.
+/// The resources after the clean-up, or after ten seconds.
 async fn settled(fixture: &Fixture) -> Held {
     let mut held = Held::now(fixture);
     for _ in 0..100 {

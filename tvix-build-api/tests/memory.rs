@@ -1,4 +1,4 @@
-//! The builder in memory.
+//! The in-memory builder.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ fn request(instantiated: &Instantiated, store: &MemoryStore) -> BuildRequest {
     request
 }
 
-/// Outputs that refer to each other and to themselves come out under paths that a store, which
-/// computes them again, takes.
+/// Outputs that refer to each other and to themselves have paths that a store accepts; the store
+/// computes them again.
 #[tokio::test]
 async fn floating_outputs_are_addressed_by_what_they_hold() {
     let store = MemoryStore::new(StoreDir::new("/other/store").unwrap());
@@ -105,7 +105,8 @@ async fn faults_come_as_asked() {
     ));
 }
 
-/// For the eye: `cargo test --release -p tvix-build-api --test memory -- --nocapture trivial`.
+/// A manual benchmark: `cargo test --release -p tvix-build-api --test memory -- --nocapture
+/// trivial`.
 #[tokio::test]
 async fn trivial_builds_cost_little() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreDir::default()));

@@ -1,5 +1,4 @@
-//! The sandbox builder beyond the contract of every builder: hostile outputs, what the host lends,
-//! what stays behind.
+//! The sandbox builder beyond the contract: malicious outputs, paths of the host, leftovers.
 #![cfg(all(feature = "sandbox", feature = "local-fs", target_os = "linux"))]
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +48,8 @@ async fn outputs_that_no_store_holds_are_refused_by_name() {
     }
 }
 
-/// A hard link to an input would make the input's file part of the output, or be its way out.
+/// A hard link to an input would make the input's file a part of the output, or let the output be
+/// changed through it.
 #[tokio::test]
 async fn links_to_inputs_do_not_get_into_outputs() {
     let fixture = Fixture::new();
@@ -117,7 +117,7 @@ async fn what_is_not_supported_is_told_apart_from_failing() {
     }
 }
 
-/// A graph with a derivation in it holds what that derivation makes.
+/// A graph that contains a derivation also contains the outputs of that derivation.
 #[tokio::test]
 async fn graphs_of_derivations_hold_their_outputs() {
     let fixture = Fixture::new();
@@ -153,7 +153,8 @@ async fn graphs_of_derivations_hold_their_outputs() {
     );
 }
 
-/// What discards its references has none, though its own path in it is still rewritten.
+/// An output with discarded references has none, but its own path in its contents is still
+/// rewritten.
 #[tokio::test]
 async fn references_can_be_discarded() {
     let fixture = Fixture::new();
@@ -231,10 +232,10 @@ async fn build_directories_of_failed_builds_can_be_kept() {
         .collect();
     found.sort();
     assert_eq!(found, ["one\n", "two\n"]);
-    // They are the builder's, who may have opened them to all: nobody gets there.
+    // Files of builds may have any mode; the parent directory gives nobody access.
     let above = fs::metadata(kept.path().join("kept")).unwrap();
     assert_eq!(above.mode() & 0o7777, 0o700);
-    // The log says where.
+    // The log names the directory.
     let failure = fixture
         .fail(&fixture.derivation("echo three > why; exit 1"))
         .await;
@@ -246,7 +247,7 @@ async fn build_directories_of_failed_builds_can_be_kept() {
     assert_eq!(fs::read_to_string(path.join("why")).unwrap(), "three\n");
 }
 
-/// Whatever was built, the scratch directory is empty but for what is used again.
+/// After any build, the scratch directory only contains reusable files.
 #[tokio::test]
 async fn nothing_of_a_build_stays_behind() {
     let fixture = Fixture::new();
@@ -279,8 +280,8 @@ fn find_secrets(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Without a sandbox a build finds and leaves everything where it is on the host.
-/// What asks for no sandbox has none only where that was allowed, and nothing else loses its own.
+/// Without a sandbox, a build reads and writes files at their paths on the host. A derivation that
+/// requests no sandbox runs without one only if that is allowed; all others run in a sandbox.
 #[tokio::test]
 async fn only_what_asks_for_it_has_no_sandbox() {
     for relaxed in [true, false] {
@@ -343,7 +344,7 @@ async fn without_a_sandbox() {
     let text = fs::read_to_string(out).unwrap();
     assert!(text.starts_with("an input, /homeless-shelter, "), "{text}");
 
-    // To build it again would take it out of the store, and others may be using it.
+    // A rebuild would remove a valid path from the store that may be in use.
     let again = fixture.succeeded_once("echo once > $out").await;
     let path = again.output_path("out").unwrap();
     let file = |path| fs::metadata(fixture.store.real_path(path)).unwrap();
@@ -362,7 +363,7 @@ async fn without_a_sandbox() {
 
 const ROLE: &str = "SANDBOX_BUILDER_TEST_ROLE";
 
-/// Plays a program that may make no namespaces, when this program was started for it.
+/// Plays a program that may not create namespaces, if this program was started for that.
 #[tokio::test]
 async fn role() {
     if std::env::var_os(ROLE).is_none() {
@@ -398,7 +399,7 @@ fn as_an_ordinary_user() {
     again_as_an_ordinary_user();
 }
 
-/// What is made ahead of the first build goes when there never is one.
+/// Resources that are prepared in advance are removed if there is no build.
 #[test]
 fn a_builder_that_never_builds_leaves_nothing() {
     for wait in [0, 1, 30] {
@@ -411,8 +412,8 @@ fn a_builder_that_never_builds_leaves_nothing() {
     }
 }
 
-/// `--check`: what is not determined by its derivation comes out differently, and is kept. A fixed output is
-/// made again, whatever is valid (CVE-2024-36050).
+/// `--check`: the output of an impure derivation differs, and is kept. A fixed output is built
+/// again even if it is valid (CVE-2024-36050).
 #[tokio::test]
 async fn a_check_builds_again_and_compares() {
     let lent = Directory::outside_of_tmp();
@@ -439,7 +440,7 @@ async fn a_check_builds_again_and_compares() {
     let random = fixture.instantiate(shell(script).outputs(["out", "dev"]));
     fixture.succeed(&random).await;
     let before = fs::read(fixture.output(&random).join("uuid")).unwrap();
-    // Twice: what an earlier one kept is in the way.
+    // Twice: the second run replaces the kept output of the first.
     for _ in 0..2 {
         let CheckOutcome::Differs(differences) = check(&random).await.unwrap() else {
             panic!("the same uuid");
@@ -464,7 +465,7 @@ async fn a_check_builds_again_and_compares() {
     let floating = fixture.instantiate(
         shell("echo $out > $out").floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256),
     );
-    // Nothing has recorded where it is.
+    // The path of a floating output is not recorded.
     assert!(matches!(
         check(&floating).await,
         Err(CheckError::NotValid { .. })
@@ -485,11 +486,12 @@ async fn a_check_builds_again_and_compares() {
         matches!(failure.kind, FailureKind::HashMismatch { .. }),
         "{words}"
     );
-    // Both, as SRI.
+    // Both hashes, in SRI form.
     assert_eq!(words.matches("sha256-").count(), 2, "{words}");
 }
 
-/// The device is there where it is required, and what a machine does not have is said.
+/// The device exists in builds that require it, and an error names a feature that the machine does
+/// not have.
 #[tokio::test]
 async fn kvm_and_uid_range() {
     let fixture = Fixture::with("/nix/store", |options| {
@@ -511,7 +513,7 @@ async fn kvm_and_uid_range() {
     let error = fixture.build(&made, &[]).await.unwrap_err();
     assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("'uid-range'"), "{error}");
-    // And without the words of a user who says it has it.
+    // Without advice about configured features that are missing.
     let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "apple-virt"));
     let error = fixture.build(&made, &[]).await.unwrap_err();
     assert!(error.to_string().contains("'apple-virt'"), "{error}");
@@ -528,7 +530,7 @@ async fn preferring_a_local_build_is_a_hint() {
     }
 }
 
-/// Lines for programs reach whoever reads the log, and not the last lines that are shown of a failure.
+/// Structured lines are sent to the reader of the log, but are not part of the tail of a failure.
 #[tokio::test]
 async fn structured_lines_are_not_for_people() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! Connections, and how long anything may take on them.
+//! Connections and their time-outs.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::ServerOptions;
 use crate::table::{Busy, Entry, Table};
 
-/// Headers of a request, in number and in bytes.
+/// Limits of the headers of a request: number, and size in bytes.
 const MOST_HEADERS: usize = 64;
 const MOST_HEADER_BYTES: usize = 16 * 1024;
 
-/// How long requests may go on after the end.
+/// How long requests may continue after the shutdown signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Pauses when no connection can be accepted, mostly because there are too many open files.
+/// Pause after a failure to accept a connection, mostly because of too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn serve(
@@ -42,13 +42,13 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(all));
     let table = Arc::new(Table::new(options.connections_per_address));
     let ending = CancellationToken::new();
-    // Dropped with the future, it ends them.
+    // Dropping the set with the future ends the connections.
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            // Those that are over are let go.
+            // Reaps finished connections.
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        // Closed at once if the address has too many.
+        // Closed immediately if the address has too many connections.
         let Some(entry) = table.enter(peer.ip()) else {
             continue;
         };
@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     drop(listener);
     ending.cancel();
     let ended = async { while connections.join_next().await.is_some() {} };
-    // Those that take longer are dropped.
+    // Requests that take longer are dropped.
     let _ = tokio::time::timeout(GRACE, ended).await;
 }
 
@@ -87,7 +87,7 @@ fn connection(
     entry: Entry,
     ending: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
-    // Answers are written as a whole or in large chunks.
+    // Responses are written as a whole or in large chunks.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(options.write_timeout));
@@ -116,7 +116,7 @@ fn connection(
             .max_buf_size(MOST_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        // What goes wrong on a connection is the client's to notice.
+        // Errors of a connection are visible to the client only.
         tokio::select! {
             _ = connection.as_mut() => {}
             () = entry.closed.cancelled() => {}
@@ -128,7 +128,7 @@ fn connection(
     }
 }
 
-/// The body of an answer; its request is under way until it is dropped.
+/// The body of a response; its request is in progress until it is dropped.
 struct Guarded {
     body: Body,
     _guard: Busy,

@@ -1,10 +1,10 @@
-//! Serves any [`Store`] as a binary cache over HTTP, from which Nix substitutes.
+//! Serves any [`Store`] as a binary cache over HTTP, as a substituter for Nix.
 //!
-//! Files are named by hashes alone, which are looked up in the store's own records: no name that
-//! a client sends is ever a path of a file system, so none leads out of the store, and what a
-//! symlink of a store path points to is never read. NARs are served as they are, without
-//! compression, with ranges. Descriptions are signed with the server's keys. Listings (`<hash>.ls`)
-//! are made from the NARs, and logs of builds (`log/<name>.drv`) are served from a directory.
+//! Requests name files by hashes, which are looked up in the store's own records. A name from a
+//! client is never used as a file system path, so it cannot lead out of the store, and the targets
+//! of symlinks are never read. NARs are served uncompressed, with range requests. Narinfos are
+//! signed with the server's keys. Listings (`<hash>.ls`) are generated from the NARs, and build
+//! logs (`log/<name>.drv`) are served from a directory.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -40,26 +40,27 @@ use nix_compat::signature::SigningKey;
 use tokio::net::TcpListener;
 use tvix_store_api::Store;
 
-/// How a store is served.
+/// Options of the server.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Keys that sign the descriptions that are sent. Signatures in the store are sent too.
+    /// Keys that sign the narinfos. Signatures in the store are sent too.
     pub signing_keys: Vec<SigningKey>,
-    /// Of several caches, clients ask that with the least number first. 50.
+    /// The advertised priority; clients query caches with lower numbers first. Default: 50.
     pub priority: i32,
-    /// Connections at once. Beyond that the connection that has been idle longest is closed; if
-    /// none is idle, new ones wait. 1024.
+    /// Maximum number of connections. At the limit, the connection that has been idle longest is
+    /// closed; if none is idle, new connections wait. Default: 1024.
     pub connections: usize,
-    /// Connections at once of one address (of a /64 network with IPv6); more are closed at once.
-    /// 256.
+    /// Maximum number of connections of one address (with IPv6, of one /64 network); further ones
+    /// are closed immediately. Default: 256.
     pub connections_per_address: usize,
-    /// How long the header of a request may take to come, and a connection may be idle. 30 seconds.
+    /// Time limit for receiving the header of a request, and for an idle connection. Default: 30
+    /// seconds.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what is sent. 30 seconds.
+    /// How long a client may accept no data of a response. Default: 30 seconds.
     pub write_timeout: Duration,
-    /// Where Nix keeps the logs of builds, such as `/nix/var/log/nix/drvs`; they are served as
-    /// `log/<name>.drv` to whoever asks. None.
+    /// Nix's directory of build logs, such as `/nix/var/log/nix/drvs`, served as `log/<name>.drv`
+    /// to every client. Default: none.
     pub log_directory: Option<PathBuf>,
 }
 
@@ -115,7 +116,7 @@ impl ServerOptions {
     }
 }
 
-/// A store that is served. Cheap to clone.
+/// A server for a store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CacheServer {
     store: Arc<dyn Store>,
@@ -123,7 +124,7 @@ pub struct CacheServer {
 }
 
 impl CacheServer {
-    /// A server of `store`.
+    /// Creates a server for `store`.
     pub fn new(store: Arc<dyn Store>, options: ServerOptions) -> Self {
         Self {
             store,
@@ -131,13 +132,13 @@ impl CacheServer {
         }
     }
 
-    /// What answers requests, to be part of another server, which then has to see to time limits.
+    /// The request handler, for use in another server. That server is responsible for time-outs.
     pub fn router(&self) -> axum::Router {
         routes::router(self.clone())
     }
 
-    /// Serves until `shutdown`, after which requests under way are answered, for 10 seconds at
-    /// most. Dropping the future ends it at once.
+    /// Serves until `shutdown` completes. Requests in progress may then continue for up to 10
+    /// seconds. Dropping the future ends all connections immediately.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
         connections::serve(self.router(), &self.options, listener, shutdown).await;
     }

@@ -1,4 +1,4 @@
-//! Listings of store paths (`<hash>.ls`), made from their NARs.
+//! Listings of store paths (`<hash>.ls`), generated from their NARs.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use nix_compat::nar::r#async::Reader;
 use tokio_util::io::StreamReader;
 use tvix_store_api::NarStream;
 
-/// How much of a listing is made before it is sent.
+/// Size of the chunks that are sent, in bytes.
 const CHUNK: usize = 1 << 16;
 
-/// What the listing has written and was not sent yet.
+/// The bytes of the listing that are not sent yet.
 #[derive(Clone, Default)]
 struct Pending(Arc<Mutex<Vec<u8>>>);
 
@@ -37,7 +37,7 @@ impl Write for Pending {
     }
 }
 
-/// The listing of a NAR as JSON, in chunks. A NAR that is malformed or ends early is an error.
+/// The listing of a NAR as JSON, in chunks. A NAR that is malformed or incomplete is an error.
 pub(crate) fn of_nar(nar: NarStream) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let pending = Pending::default();
     let listing = Listing::new(pending.clone());

@@ -1,4 +1,4 @@
-//! Logs of builds (`log/<name>.drv`), from the directory in which Nix keeps them.
+//! Build logs (`log/<name>.drv`), from Nix's log directory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,17 +11,17 @@ use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 use tvix_http::decode::{Coding, Decoder, Limits};
 
-/// How much is read at once.
+/// Size of a read, in bytes.
 const CHUNK: usize = 1 << 16;
-/// Chunks that wait for a slow client.
+/// Number of chunks that are queued for a slow client.
 const WAITING: usize = 4;
-/// The most of a log that is served, decompressed.
+/// Size limit of a served log after decompression, in bytes.
 const MOST_LOG: u64 = 1 << 30;
 
-/// A log that can be read.
+/// An open log.
 pub(crate) struct Log(Decoder<File>);
 
-/// Opens the log of a derivation, which is compressed if Nix has written it. Blocks.
+/// Opens the log of a derivation, decompressing it if Nix has compressed it. Blocks.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub(crate) fn open(directory: &Path, drv_path: &StorePath) -> io::Result<Log> {
 }
 
 fn open_file(path: PathBuf) -> io::Result<File> {
-    // Neither links nor pipes.
+    // Rejects symlinks, and does not wait for pipes.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new()
         .read(true)
@@ -56,7 +56,7 @@ fn open_file(path: PathBuf) -> io::Result<File> {
 }
 
 impl Log {
-    /// The contents, read on a thread for blocking work, which ends when the stream is dropped.
+    /// The contents, read on a blocking thread, which ends when the stream is dropped.
     pub(crate) fn stream(mut self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::task::spawn_blocking(move || {

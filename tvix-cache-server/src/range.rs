@@ -1,17 +1,17 @@
-//! Ranges of bytes (RFC 9110, section 14), as far as they are one range.
+//! Byte ranges (RFC 9110, section 14). Only single ranges are supported.
 
-/// The part of a file that a request asks for.
+/// The requested part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// All of it: there is no range, or one of a form that a server may ignore.
+    /// The whole file: there is no range, or one of a form that a server may ignore.
     Whole,
-    /// From the first byte to the second, which is included.
+    /// From the first byte to the last, inclusive.
     Part(u64, u64),
-    /// Nothing of what there is.
+    /// A range that is not satisfiable.
     Nothing,
 }
 
-/// What the header `Range` asks for, of a file of `size` bytes.
+/// Parses the header `Range`, for a file of `size` bytes.
 pub(crate) fn asked(header: Option<&str>, size: u64) -> Asked {
     let Some(range) = header.and_then(|header| header.trim().strip_prefix("bytes=")) else {
         return Asked::Whole;

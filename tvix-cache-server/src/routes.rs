@@ -1,4 +1,4 @@
-//! What is served under which name.
+//! The routes of the server.
 
 use std::io;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn not_found() -> Answer {
     answer(StatusCode::NOT_FOUND, "text/plain", "404\n")
 }
 
-/// What went wrong is for whoever runs the server, not for its clients.
+/// The operator of the server sees the error; clients do not.
 fn failed(error: &StoreError) -> Answer {
     match error {
         StoreError::NotFound { .. } => not_found(),
@@ -67,7 +67,7 @@ async fn cache_info(State(server): State<CacheServer>) -> Answer {
     answer(StatusCode::OK, "text/x-nix-cache-info", text)
 }
 
-/// The path whose hash part a name begins with, which is all of the name but `rest`.
+/// The hash part at the beginning of a name that ends with `rest`.
 fn digest_in(name: &str, rest: &str) -> Option<[u8; 20]> {
     nixbase32::decode(name.strip_suffix(rest)?).ok()
 }
@@ -87,7 +87,7 @@ async fn top(
     }
 }
 
-/// The body for HEAD where GET has one whose length is not known: no length is sent.
+/// The body of a HEAD response where the length is unknown, so that no length is sent.
 fn of_unknown_length() -> Body {
     Body::from_stream(stream::empty::<io::Result<Bytes>>())
 }
@@ -115,7 +115,7 @@ async fn log(
     Path(file): Path<String>,
     method: Method,
 ) -> Answer {
-    // The name of a store path is never `..` and has no slash.
+    // The name of a store path is never `..` and contains no slash.
     let drv_path = StorePath::from_base_name(&file).ok();
     let drv_path = drv_path.filter(|path| path.name().as_str().ends_with(".drv"));
     let (Some(drv_path), Some(directory)) = (drv_path, server.options.log_directory.clone()) else {
@@ -144,7 +144,7 @@ async fn narinfo(server: &CacheServer, digest: [u8; 20]) -> Answer {
     }
     let hash = nixbase32::encode(&info.nar_hash);
     let narinfo = NarInfo {
-        // The hash of the contents is in the name: what is kept under it never changes.
+        // The name contains the hash of the contents, so the contents under this URL never change.
         url: format!("nar/{}-{hash}.nar", info.path.hash_part()),
         compression: Compression::None,
         file_hash: Some(info.nix_hash()),
@@ -169,7 +169,7 @@ async fn nar(
     };
     let size = info.nar_size;
     let range = headers.get(header::RANGE);
-    // A client that has something else already wants all of this.
+    // A client with an outdated version receives the whole file.
     let tag = format!("\"{}\"", nixbase32::encode(&info.nar_hash));
     let if_range = headers.get(header::IF_RANGE);
     let same = if_range.is_none_or(|value| value.as_bytes() == tag.as_bytes());
@@ -213,7 +213,7 @@ fn set(answer: &mut Answer, name: header::HeaderName, value: String) {
     }
 }
 
-/// What `<hash part>-<hash of the NAR>.nar` is.
+/// The info for the file name `<hash part>-<NAR hash>.nar`.
 async fn find_nar(server: &CacheServer, file: &str) -> Result<Option<Arc<PathInfo>>, StoreError> {
     let names = file.strip_suffix(".nar").and_then(|it| it.split_once('-'));
     let Some((digest, hash)) = names else {
@@ -229,8 +229,8 @@ async fn find_nar(server: &CacheServer, file: &str) -> Result<Option<Arc<PathInf
     Ok(info.filter(|info| info.nar_hash == hash))
 }
 
-/// So many bytes of a NAR from one on. It is made from its beginning, and what comes before is
-/// left out.
+/// A range of a NAR. The NAR is generated from its beginning, and the preceding bytes are
+/// discarded.
 fn part(
     nar: NarStream,
     first: u64,

@@ -1,4 +1,4 @@
-//! The connections that are open: how many each address has, and which are idle.
+//! The table of open connections: their number per address, and the idle ones.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// No connection is closed for being idle before this.
+/// Minimum idle time before a connection is closed to make room.
 const IDLE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Table {
@@ -24,13 +24,13 @@ struct State {
     open: HashMap<u64, (Arc<Activity>, CancellationToken)>,
 }
 
-/// A connection in the table, until it is dropped.
+/// A connection in the table; dropping it removes the connection.
 pub(crate) struct Entry {
     table: Arc<Table>,
     number: u64,
     address: IpAddr,
     pub(crate) activity: Arc<Activity>,
-    /// Cancelled when the connection is closed for being idle.
+    /// Cancelled when the idle connection is closed to make room.
     pub(crate) closed: CancellationToken,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 pub(crate) struct Activity(Mutex<(usize, Instant)>);
 
 impl Activity {
-    /// A request begins; it is under way until the result is dropped.
+    /// Starts a request; it is in progress until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.change(|requests| requests + 1);
         Busy(self.clone())
@@ -49,14 +49,14 @@ impl Activity {
         *state = (change(state.0), Instant::now());
     }
 
-    /// Since when there has been no request.
+    /// The time since when there has been no request; `None` during a request.
     fn idle_since(&self) -> Option<Instant> {
         let (requests, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (requests == 0).then_some(since)
     }
 }
 
-/// A request that is under way.
+/// A request in progress.
 pub(crate) struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
@@ -77,7 +77,7 @@ impl Table {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a connection; `None` if its address has as many as it may have.
+    /// Adds a connection; `None` if its address has reached its limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entry> {
         let address = network(address);
         let mut state = self.state();
@@ -103,7 +103,7 @@ impl Table {
         })
     }
 
-    /// Closes the connection that has been idle longest, if any has been for a while.
+    /// Closes the connection that has been idle longest, if that is longer than [`IDLE`].
     pub(crate) fn close_idle(&self) {
         let state = self.state();
         let now = Instant::now();
@@ -116,12 +116,12 @@ impl Table {
         }
     }
 
-    /// Waits for a place, and closes idle connections to have one.
+    /// Waits for a free place, and closes idle connections to get one.
     pub(crate) async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         loop {
             let place = places.clone().acquire_owned();
             match tokio::time::timeout(IDLE / 4, place).await {
-                // It is never closed.
+                // The semaphore is never closed.
                 Ok(place) => return place.ok(),
                 Err(_) => self.close_idle(),
             }
@@ -142,7 +142,7 @@ impl Drop for Entry {
     }
 }
 
-/// An address, or the /64 network that one host has to itself with IPv6.
+/// The address, or the /64 network with IPv6, which usually belongs to a single host.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,4 +1,4 @@
-//! The server as clients see it, friendly ones and others. Requests are written by hand, as no
+//! The server with regular and malicious clients. Requests are written by hand, because no HTTP
 //! client would send some of them.
 #![allow(clippy::unwrap_used)]
 
@@ -53,17 +53,17 @@ async fn add(store: &dyn Store, name: &str, contents: &[u8]) -> StorePath {
         .unwrap()
 }
 
-/// Sends bytes, and returns all that comes until the server hangs up.
+/// Sends bytes, and returns all bytes received until the server closes the connection.
 async fn raw(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // It may hang up before it has read all.
+    // The server may close the connection before it has read all.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     answer
 }
 
-/// Status, headers and body.
+/// The status, headers and body.
 async fn request(address: &str, line: &str, headers: &str) -> (u16, String, Vec<u8>) {
     let text = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
     let answer = raw(address, text.as_bytes()).await;
@@ -211,7 +211,7 @@ async fn nothing_outside_of_the_store_is_served() {
     let store: Arc<dyn Store> = Arc::new(store);
     let served = serve(store.clone(), ServerOptions::default()).await;
     let address = &served.address;
-    // A symlink is served as one.
+    // A symlink is served as a symlink.
     let info = store.require(&path).await.unwrap();
     let hash = nix_compat::nixbase32::encode(&info.nar_hash);
     let (status, _, body) = get(address, &format!("/nar/{}-{hash}.nar", path.hash_part())).await;
@@ -289,13 +289,13 @@ async fn headers_have_limits() {
         ),
     ] {
         let answer = raw(&served.address, text.as_bytes()).await;
-        // It may be gone before it has said so.
+        // The connection may be closed before the response arrives.
         let fine = answer.is_empty()
             || answer.starts_with(b"HTTP/1.1 431")
             || answer.starts_with(b"HTTP/1.1 414");
         assert!(fine, "{what}: {}", String::from_utf8_lossy(&answer));
     }
-    // What is allowed is; two headers are there already.
+    // Up to the limit, headers are accepted; the request has two already.
     let (get, many) = ("GET /nix-cache-info", |count| "X: y\r\n".repeat(count));
     let large = |size| format!("X: {}\r\n", "x".repeat(size));
     for (headers, expected) in [
@@ -313,7 +313,8 @@ fn impatient() -> ServerOptions {
     ServerOptions::default().timeouts(Duration::from_millis(100), Duration::from_millis(100))
 }
 
-/// The read ends: the server has hung up. Without its limits, this would wait forever.
+/// The read ends because the server closes the connection. Without its time-outs, this would wait
+/// forever.
 #[tokio::test]
 async fn slow_senders_are_hung_up_on() {
     let served = serve(memory(), impatient()).await;
@@ -330,7 +331,7 @@ async fn slow_senders_are_hung_up_on() {
 #[tokio::test]
 async fn slow_receivers_are_hung_up_on() {
     let store = memory();
-    // More than buffers on the way can take.
+    // More than the buffers on the way can hold.
     let path = add(&*store, "large", &vec![b'x'; 50_000_000]).await;
     let info = store.require(&path).await.unwrap();
     let hash = nix_compat::nixbase32::encode(&info.nar_hash);
@@ -343,7 +344,7 @@ async fn slow_receivers_are_hung_up_on() {
     slow.write_all(text.as_bytes()).await.unwrap();
     let mut some = [0; 100];
     slow.read_exact(&mut some).await.unwrap();
-    // There is only one place, which this one takes until the server gives up on it.
+    // There is only one place, which this connection takes until its time-out.
     assert_eq!(get(&served.address, "/nix-cache-info").await.0, 200);
     let mut rest = Vec::new();
     let _ = slow.read_to_end(&mut rest).await;
@@ -404,7 +405,7 @@ async fn connect_from(source: &str, target: &str) -> TcpStream {
     socket.connect(target.parse().unwrap()).await.unwrap()
 }
 
-/// What the server answers to a client of this address.
+/// The response to a client of this address.
 async fn answer_from(source: &str, target: &str) -> String {
     let mut stream = connect_from(source, target).await;
     let request = b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -414,7 +415,7 @@ async fn answer_from(source: &str, target: &str) -> String {
     answer
 }
 
-/// Time-outs that do not end before the test.
+/// Time-outs that are longer than the test.
 fn patient() -> ServerOptions {
     let hour = Duration::from_secs(3600);
     ServerOptions::default().timeouts(hour, hour)
@@ -427,13 +428,13 @@ async fn one_address_does_not_lock_out_others() {
     for _ in 0..32 {
         idle.push(connect_from("127.0.0.1", &served.address).await);
     }
-    // Accepted in this order: those after the fourth are closed at once.
+    // Accepted in this order: those after the fourth are closed immediately.
     for stream in &mut idle[4..] {
         assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
     }
     let answer = answer_from("127.0.0.2", &served.address).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // The four are open, and one that goes makes room for one more of its address.
+    // The four are open; closing one makes room for another one of its address.
     let request = b"GET /nix-cache-info HTTP/1.1\r\nHost: x\r\n\r\n";
     for stream in &mut idle[..4] {
         stream.write_all(request).await.unwrap();
@@ -442,7 +443,7 @@ async fn one_address_does_not_lock_out_others() {
     drop(idle);
     loop {
         let mut stream = connect_from("127.0.0.1", &served.address).await;
-        // It is noticed a moment later that they are gone.
+        // The server notices closed connections after a moment.
         if stream.write_all(request).await.is_ok()
             && stream.read(&mut [0]).await.is_ok_and(|it| it > 0)
         {
@@ -454,7 +455,7 @@ async fn one_address_does_not_lock_out_others() {
 #[tokio::test]
 async fn idle_connections_make_room() {
     let served = serve(memory(), patient().connections(8, 8)).await;
-    // One sends half a header, one has had an answer, the others send nothing.
+    // One sends half a header, one has received a response, the others send nothing.
     let mut idle = Vec::new();
     for _ in 0..8 {
         idle.push(connect_from("127.0.0.1", &served.address).await);
@@ -518,7 +519,7 @@ async fn listings() {
     let (status, head, body) = get(&served.address, &name).await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/json"), "{head}");
-    // The body comes in chunks, with their lengths around them.
+    // The body has the chunked transfer encoding.
     let body = String::from_utf8(body).unwrap();
     let json = &body[body.find('{').unwrap()..=body.rfind('}').unwrap()];
     let json: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -1,4 +1,4 @@
-//! Keeping everything that happens as lines of JSON.
+//! `--events`: the events of a session as a file of JSON lines, described in `docs/EVENTS.md`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -8,7 +8,7 @@ use tvix_coordinator::EventRecord;
 
 use crate::error::CliError;
 
-/// A file of events, one JSON object a line.
+/// A file of events, one JSON object per line. Lines are buffered until [`EventFile::flush`].
 pub struct EventFile {
     path: PathBuf,
     file: BufWriter<File>,

@@ -82,14 +82,16 @@ pub async fn watch(
     }
 }
 
+/// The signals that end a command. SIGHUP is left alone below `nohup`, which ignores it on purpose.
+fn kinds() -> impl Iterator<Item = SignalKind> {
+    let hangup = Some(SignalKind::hangup()).filter(|kind| !is_ignored(*kind));
+    [SignalKind::interrupt(), SignalKind::terminate()]
+        .into_iter()
+        .chain(hangup)
+}
+
 fn listen() {
-    let kinds = [
-        (SignalKind::interrupt(), true),
-        (SignalKind::terminate(), true),
-        // Ignored by `nohup`, whose purpose that is.
-        (SignalKind::hangup(), !is_ignored(SignalKind::hangup())),
-    ];
-    for (kind, _) in kinds.into_iter().filter(|(_, wanted)| *wanted) {
+    for kind in kinds() {
         // Where it cannot be caught it ends the process all the same.
         if let Ok(signal) = signal(kind) {
             tokio::spawn(on_signal(signal, kind.as_raw_value()));
@@ -111,6 +113,30 @@ async fn on_signal(mut signal: Signal, number: i32) {
         SIGNAL.store(number, Ordering::Relaxed);
         TOKEN.cancel();
     }
+}
+
+/// Ends the process at the next signal, while the runtime that heard the first one shuts down and runs
+/// no task any more.
+pub fn exit_on_next_signal() {
+    let wait = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let Ok(runtime) = builder.enable_io().build() else {
+            return;
+        };
+        let next = async {
+            let signals = kinds().filter_map(|kind| Some((kind, signal(kind).ok()?)));
+            let received = signals.map(|(kind, mut signal)| {
+                Box::pin(async move { signal.recv().await.map(|()| kind.as_raw_value()) })
+            });
+            futures::future::select_all(received).await.0
+        };
+        if let Some(number) = runtime.block_on(next) {
+            restore_terminal();
+            std::process::exit(128 + number);
+        }
+    };
+    // Without the thread the process still ends after the grace period.
+    let _ = std::thread::Builder::new().spawn(wait);
 }
 
 /// Whether a signal has come.

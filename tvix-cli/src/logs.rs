@@ -1,4 +1,4 @@
-//! Keeping the logs of builds where Nix keeps them, so that `nix-store --read-log` finds them:
+//! Log files of builds, where Nix keeps them, so that `nix-store --read-log` finds them:
 //! `<state>/log/nix/drvs/<first two characters>/<the rest of the name of the .drv file>`.
 
 use std::collections::HashMap;
@@ -16,17 +16,19 @@ pub fn folder(store: &LocalStore) -> PathBuf {
     var.join("log/nix/drvs")
 }
 
-/// The logs of the builds of a session. What cannot be written is not kept: a log is no reason
-/// for a build to fail.
+/// The log files of a session. Write errors are ignored: a log is no reason for a build to fail.
 pub struct BuildLogs {
     folder: PathBuf,
     open: HashMap<u64, Log>,
+    /// Builds with lines that were not flushed.
+    dirty: Vec<u64>,
 }
 
 struct Log {
     path: PathBuf,
-    /// Made with the first line.
+    /// Created by the first line.
     file: Option<BufWriter<File>>,
+    dirty: bool,
 }
 
 impl BuildLogs {
@@ -35,6 +37,7 @@ impl BuildLogs {
         Self {
             folder,
             open: HashMap::new(),
+            dirty: Vec::new(),
         }
     }
 
@@ -52,12 +55,16 @@ impl BuildLogs {
                 let log = Log {
                     path: self.path(drv_path),
                     file: None,
+                    dirty: false,
                 };
                 self.open.insert(*build, log);
             }
             BuildEvent::LogLine { build, text, bytes } => {
                 if let Some(log) = self.open.get_mut(build) {
                     log.line(bytes.as_deref().unwrap_or(text.as_bytes()));
+                    if !std::mem::replace(&mut log.dirty, true) {
+                        self.dirty.push(*build);
+                    }
                 }
             }
             BuildEvent::BuildSucceeded { build, .. }
@@ -73,6 +80,18 @@ impl BuildLogs {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Writes the lines so far to their files.
+    pub fn flush(&mut self) {
+        for build in self.dirty.drain(..) {
+            if let Some(log) = self.open.get_mut(&build) {
+                log.dirty = false;
+                if let Some(file) = &mut log.file {
+                    let _ = file.flush();
+                }
+            }
         }
     }
 }

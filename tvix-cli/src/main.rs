@@ -75,6 +75,7 @@ fn run(command: Command) -> Result<ExitCode, CliError> {
     let outcome = runtime.block_on(interrupt::watch(perform(command)));
     if interrupt::has_come() {
         interrupt::restore_terminal();
+        interrupt::exit_on_next_signal();
         runtime.shutdown_timeout(interrupt::GRACE);
     }
     outcome

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
@@ -96,7 +96,19 @@ async fn run_quietly(
     let _cancelling = cancel_when_interrupted(&session);
     let mut display = Display::new(dir.clone(), shows_logs(args)?);
     let log_shown = display.shows_logs();
-    while let Some(event) = session.next().await {
+    loop {
+        let event = match session.next().now_or_never() {
+            Some(event) => event,
+            // Nothing more has happened so far: the files hold all of it while this waits.
+            None => {
+                logs.flush();
+                events.as_mut().map_or(Ok(()), EventFile::flush)?;
+                session.next().await
+            }
+        };
+        let Some(event) = event else {
+            break;
+        };
         if is_shown(&event.event, args) {
             display.event(&event.event);
         }
@@ -107,9 +119,7 @@ async fn run_quietly(
     }
     let report = session.report().await;
     display.finish();
-    if let Some(events) = &mut events {
-        events.flush()?;
-    }
+    events.as_mut().map_or(Ok(()), EventFile::flush)?;
     Ok((report, log_shown))
 }
 

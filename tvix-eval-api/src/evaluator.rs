@@ -1,4 +1,4 @@
-//! The trait.
+//! The trait `Evaluator`.
 
 use std::fmt::Debug;
 
@@ -7,36 +7,43 @@ use futures::stream::BoxStream;
 
 use crate::{EvalError, EvalEvent, EvalRequest};
 
-/// What an evaluation yields. It ends after the last event or after an error that ends it all;
-/// errors of one attribute among several are items, and others go on.
+/// The events of an evaluation.
+///
+/// The stream ends after the last event, or after an error that ends the evaluation. An error of
+/// one attribute among several is an item of the stream, and the other attributes continue.
 pub type EvalStream = BoxStream<'static, Result<EvalEvent, EvalError>>;
 
-/// Turns a request into derivations.
+/// Evaluates a request to derivations.
 ///
 /// # Contract
 ///
-/// - **Order.** Whatever a derivation needs comes before it: its input derivations as
-///   [`EvalEvent::Derivation`], its sources as [`EvalEvent::AddSource`] (unless the store is
-///   known to have them). A [`EvalEvent::Root`] and a [`EvalEvent::Realise`] come after the
-///   derivations that they name.
-/// - **At once.** A derivation is sent as soon as it is instantiated, not when evaluation ends.
-///   Sending one twice is allowed.
-/// - **Imports.** [`EvalEvent::Realise`] suspends only what needs the answer. Several may be in
-///   flight, answers come in any order, and nothing is evaluated twice. A reply that is dropped
-///   counts as [`RealiseError::Cancelled`].
-/// - **Back-pressure.** Whoever does not poll the stream stops the evaluation before long.
+/// - **Order.** The inputs of a derivation precede it: its input derivations as
+///   [`EvalEvent::Derivation`], its sources as [`EvalEvent::AddSource`] (unless the store is known
+///   to have them). [`EvalEvent::Root`] and [`EvalEvent::Realise`] follow the derivations that they
+///   name.
+/// - **Immediacy.** A derivation is sent as soon as it is instantiated, not at the end of
+///   evaluation. Duplicates are allowed.
+/// - **Imports.** [`EvalEvent::Realise`] suspends only the part of the evaluation that needs the
+///   reply. Several imports may be in flight, replies may arrive in any order, and nothing is
+///   evaluated twice. A dropped reply counts as [`RealiseError::Cancelled`].
+/// - **Back-pressure.** Evaluation stops soon after the stream is no longer polled.
 /// - **Cancellation.** Dropping the stream, or the future of `evaluate`, ends the evaluation and
-///   whatever it runs.
-/// - **Concurrency.** `evaluate` may be called many times at once.
-/// - **Errors.** What is wrong with one of several attributes is an item of which
-///   [`EvalError::attr_path`] says which it is; the others go on. An attribute whose import
-///   fails ends with [`EvalError::Import`].
+///   its tasks and processes.
+/// - **Concurrency.** `evaluate` may be called concurrently.
+/// - **Errors.** An error of one attribute among several is an item of the stream.
+///   [`EvalError::attr_path`] names the attribute; the other attributes continue. An attribute with
+///   a failed import ends with [`EvalError::Import`].
 ///
-/// The module `conformance` (feature of that name) tests all of this.
+/// The module `conformance` (feature `conformance`) tests this contract.
 ///
 /// [`RealiseError::Cancelled`]: crate::RealiseError::Cancelled
 #[async_trait]
 pub trait Evaluator: Send + Sync + Debug {
-    /// Starts to evaluate `request`.
+    /// Starts the evaluation of `request`.
+    ///
+    /// # Errors
+    ///
+    /// Errors in the request itself, such as an unsupported kind of source. Errors of the
+    /// evaluation are items of the stream.
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError>;
 }

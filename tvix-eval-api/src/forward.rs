@@ -1,4 +1,4 @@
-//! Evaluators behind pointers are evaluators.
+//! Implements `Evaluator` for pointers to evaluators.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{EvalError, EvalRequest, EvalStream, Evaluator};
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         #[async_trait]
-        // A method that gets a default some day must not be forgotten here.
+        // A method that gets a default implementation later must be forwarded here too.
         #[deny(clippy::missing_trait_methods)]
         impl<E: Evaluator + ?Sized> Evaluator for $pointer {
             async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {

@@ -1,13 +1,14 @@
-//! The [`Evaluator`] trait of the Tvix build flow, its events, and two evaluators that need no
-//! language: one of a graph made in Rust, one of `.drv` files.
+//! The trait [`Evaluator`] of the Tvix build flow, its events, and two evaluators that need no
+//! language: one for graphs made in Rust, one for `.drv` files.
 //!
-//! An evaluator knows no store. It turns a request into a stream of [`EvalEvent`]s: derivations
-//! the moment they are instantiated, so that they can be built while evaluation goes on, and
-//! [`Realise`] requests where evaluation itself needs something built (import from derivation).
+//! An evaluator has no access to a store. It turns a request into a stream of [`EvalEvent`]s:
+//! derivations as soon as they are instantiated, so that builds start during evaluation, and
+//! [`Realise`] requests where evaluation itself needs build outputs (import from derivation).
 //!
 //! # From a graph to its events
 //!
-//! A graph made in Rust. Only what the attributes need is yielded, inputs first:
+//! This example evaluates a graph made in Rust. Only derivations that the attributes need are
+//! yielded, inputs first:
 //!
 //! ```
 //! use futures::StreamExt;
@@ -40,8 +41,8 @@
 //!
 //! # Imports
 //!
-//! An attribute may need something built before it is known. It alone waits for the answer; who
-//! does not want to build drops the request, and the attribute fails:
+//! An attribute may depend on the output of a build. Only this attribute waits for the reply. A
+//! caller that does not build drops the request, and the attribute fails:
 //!
 //! ```
 //! # use futures::StreamExt;
@@ -59,14 +60,14 @@
 //!     .import("packages", [(&lock, ["out"])], |outputs| {
 //!         let path = outputs[0].local_path.clone();
 //!         let _ = std::fs::read(&path).map_err(|source| EvalError::Read { path, source })?;
-//!         Ok(Evaluated::new()) // what the file says
+//!         Ok(Evaluated::new()) // depends on the contents of the file
 //!     });
 //!
 //! let mut events = evaluator.evaluate(EvalRequest::attrs(["packages", "hello"])).await?;
 //! let (mut roots, mut failed) = (Vec::new(), Vec::new());
 //! while let Some(event) = events.next().await {
 //!     match event {
-//!         Ok(EvalEvent::Realise(realise)) => drop(realise), // or build, then realise.reply.answer(..)
+//!         Ok(EvalEvent::Realise(realise)) => drop(realise), // or build, and call realise.reply.answer(..)
 //!         Ok(EvalEvent::Root(root)) => roots.push(root.name),
 //!         Ok(_) => {}
 //!         Err(error) => failed.push(error.attr_path().unwrap_or_default().to_owned()),
@@ -77,10 +78,10 @@
 //! # }
 //! ```
 //!
-//! # Evaluators of one's own
+//! # Implementing an evaluator
 //!
-//! [`memory::StreamEvaluator`] makes one of a function; implementing [`Evaluator`] takes one
-//! method. The module `conformance` (feature of that name) tests either against the contract.
+//! [`memory::StreamEvaluator`] makes an evaluator of a function; implementing [`Evaluator`] takes
+//! one method. The module `conformance` (feature `conformance`) tests either against the contract.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

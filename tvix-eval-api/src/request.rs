@@ -1,56 +1,55 @@
-//! What to evaluate.
+//! Evaluation requests.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What to evaluate, and for what.
+/// A request to evaluate a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvalRequest {
-    /// Where to begin.
+    /// The source.
     pub source: EvalSource,
-    /// Which attributes, as `hello` or `packages.x86_64-linux.hello`. Empty for the whole: what
-    /// that is, is the evaluator's to say.
+    /// Attribute paths, such as `hello` or `packages.x86_64-linux.hello`. If empty, the evaluator
+    /// selects the roots of the complete source.
     pub attr_paths: Vec<String>,
-    /// Arguments for the function that the source evaluates to, as expressions.
+    /// Arguments of the function that the source evaluates to, as expressions.
     pub args: BTreeMap<String, String>,
-    /// Entries of the search path (`<name>`): prefix, perhaps empty, and path.
+    /// Search path entries (`<name>`): prefix, which may be empty, and path.
     pub search_path: Vec<(String, PathBuf)>,
-    /// The system to evaluate for; `None` for this machine's.
+    /// The system to evaluate for; `None` for the system of this machine.
     pub system: Option<String>,
 }
 
-/// Where evaluation begins. Paths are those of the local file system.
+/// The source of an evaluation. Paths are paths of the local file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EvalSource {
-    /// A file or folder.
+    /// A file or directory.
     File(PathBuf),
-    /// An entry of the search path, as `nixpkgs` for `<nixpkgs>`.
+    /// A search path entry, such as `nixpkgs` for `<nixpkgs>`.
     SearchPath(String),
-    /// An expression, and the folder that its relative paths are relative to.
+    /// An expression.
     Expression {
-        /// The expression.
+        /// The text of the expression.
         text: String,
-        /// The folder.
+        /// The directory to which its relative paths are relative.
         base: PathBuf,
     },
-    /// An expression that was read from standard input, and the folder that its relative paths
-    /// are relative to.
+    /// An expression from standard input.
     Stdin {
-        /// The expression.
+        /// The text of the expression.
         text: Vec<u8>,
-        /// The folder.
+        /// The directory to which its relative paths are relative.
         base: PathBuf,
     },
-    /// `.drv` files, with the outputs wanted of each after a `!` and separated by commas; all of
-    /// them if there is none.
+    /// `.drv` files, each optionally followed by `!` and comma-separated outputs. The default is
+    /// all outputs.
     Derivations(Vec<String>),
-    /// What the evaluator was made with.
+    /// The evaluator's own contents.
     BuiltIn,
 }
 
 impl EvalSource {
-    /// What kind of source this is, for messages.
+    /// The kind of source, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "a file",
@@ -64,7 +63,7 @@ impl EvalSource {
 }
 
 impl EvalRequest {
-    /// A request for all of `source`.
+    /// A request for all roots of `source`.
     pub fn new(source: EvalSource) -> Self {
         Self {
             source,
@@ -75,7 +74,7 @@ impl EvalRequest {
         }
     }
 
-    /// A request for attributes of what the evaluator was made with.
+    /// A request for attributes of the evaluator's own contents.
     pub fn attrs<A: Into<String>>(attr_paths: impl IntoIterator<Item = A>) -> Self {
         Self {
             attr_paths: attr_paths.into_iter().map(Into::into).collect(),

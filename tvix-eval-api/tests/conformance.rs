@@ -1,4 +1,5 @@
-//! Both evaluators, and pointers to them, in the suite; and broken ones, which it has to notice.
+//! Runs the suite on both evaluators and on pointers to them, and on broken evaluators, which must
+//! fail.
 
 #![allow(clippy::unwrap_used)]
 
@@ -117,7 +118,7 @@ async fn the_evaluator_of_drv_files() {
     assert_eq!(report.passed.len(), 8, "{report}");
 }
 
-/// Evaluates properly, and reorders what comes of it.
+/// Evaluates correctly, then reorders the events.
 fn reordered(
     graph: TestGraph,
     order: impl Fn(&mut Vec<EvalEvent>) + Send + Sync + Copy + 'static,

@@ -1,4 +1,4 @@
-//! `.drv` files that real Nix made, and some that nobody should believe.
+//! `.drv` files made by C++ Nix, and invalid ones.
 
 #![cfg(feature = "drv-files")]
 #![allow(clippy::unwrap_used)]
@@ -57,7 +57,7 @@ fn store_path(derivation: &Instantiated) -> String {
 }
 
 #[tokio::test]
-async fn what_real_nix_made_comes_inputs_first() {
+async fn derivations_of_cpp_nix_are_yielded_inputs_first() {
     let folder =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../nix-compat/tests/goldens/derivations");
     let names = std::fs::read_dir(&folder)
@@ -110,7 +110,7 @@ async fn outputs_may_be_chosen() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named() {
+async fn errors_name_missing_derivations() {
     let folder = tempfile::tempdir().unwrap();
     let lost = made(builder("lost"));
     let user = made(builder("user").input(&lost, "out"));
@@ -145,7 +145,7 @@ async fn what_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn nothing_is_believed() {
+async fn invalid_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let evaluator = DrvEvaluator::new(StoreDir::default(), vec![folder.path().into()]);
     let honest = made(builder("honest"));
@@ -155,7 +155,7 @@ async fn nothing_is_believed() {
     let error = only_error(&evaluator, store_path(&honest)).await;
     assert!(matches!(reason(&error), DrvFileError::Aterm(_)));
 
-    // Contents of another derivation under its name.
+    // The contents of another derivation.
     let other = made(builder("honest").args(["other"]));
     let contents = other.derivation.to_aterm(&StoreDir::default());
     std::fs::write(&place, contents).unwrap();
@@ -164,7 +164,7 @@ async fn nothing_is_believed() {
         matches!(reason(&error), DrvFileError::OtherContents { computed } if *computed == other.path)
     );
 
-    // A derivation that claims the output of another.
+    // A derivation with the output path of another one.
     let mut claim = (*other.derivation).clone();
     claim.args.clear();
     claim.args.push("evil".into());

@@ -1,4 +1,4 @@
-//! The in-memory evaluator, beyond what the conformance suite asks of every evaluator.
+//! Tests of the in-memory evaluator beyond the conformance suite.
 
 #![allow(clippy::unwrap_used)]
 
@@ -104,7 +104,7 @@ async fn sources_come_before_their_users() {
 }
 
 #[tokio::test]
-async fn a_missing_input_fails_whatever_needs_it_and_nothing_else() {
+async fn a_missing_input_fails_its_dependents_only() {
     let lost = made(builder("lost"));
     let user = made(builder("user").input(&lost, "out"));
     let above = made(builder("above").input(&user, "out"));
@@ -127,7 +127,7 @@ async fn a_missing_input_fails_whatever_needs_it_and_nothing_else() {
     }
 }
 
-/// A derivation at `path` that needs the one at `input`, whatever its contents say.
+/// A derivation at `path` that depends on the one at `input`, regardless of its contents.
 fn forged(template: &Instantiated, path: StorePath, input: &StorePath) -> Instantiated {
     let mut derivation: Derivation = (*template.derivation).clone();
     derivation

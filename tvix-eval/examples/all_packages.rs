@@ -1,5 +1,5 @@
-//! Every derivation of a set of packages: the name of each attribute and its `.drv`, or why there
-//! is none. One attribute's failure does not stop the others.
+//! Lists every derivation of a package set: each attribute's name with its `.drv` path, or with an
+//! error. An error in one attribute does not stop the others.
 //!
 //! `cargo run --release -p tvix-eval --example all_packages -- FILE`
 

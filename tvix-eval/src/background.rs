@@ -1,4 +1,4 @@
-//! Work that blocks, on threads beside the evaluation's own.
+//! Blocking work, on threads beside the evaluation's own.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tvix_eval_api::fetch::Cancel;
 
-/// So much is done at once: fetches wait for the network, not for processors.
-const MOST_WORKERS: usize = 16;
+/// Maximum number of threads. Fetches wait for the network, not for processors.
+const MAX_WORKERS: usize = 16;
 
-/// Work that blocks; it leaves its result where whoever wants it will look.
+/// Blocking work. It stores its result in a place that it shares with the evaluation.
 pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
 
-/// Threads that end when there is nothing to do. Dropping it forgets what was not begun; what was
-/// begun goes on until it notices that it was cancelled.
+/// A pool of threads, which exit when there is no work. Dropping the pool discards queued work;
+/// running work continues until it checks for cancellation.
 #[derive(Default)]
 pub(crate) struct Pool(Arc<Mutex<State>>);
 
@@ -27,8 +27,7 @@ struct State {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Pool {
-    /// Has work done as soon as a thread is free, and then calls `done`, also when the work has
-    /// panicked.
+    /// Queues work for the next free thread. `done` is called afterwards, even if the work panics.
     pub(crate) fn submit(
         &self,
         work: Work,
@@ -41,13 +40,13 @@ impl Pool {
             done();
         });
         let mut state = lock(&self.0);
-        if state.workers < MOST_WORKERS {
+        if state.workers < MAX_WORKERS {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("nix-fetch".to_owned());
             match thread.spawn(move || run(&shared)) {
                 Ok(_) => state.workers += 1,
                 Err(error) if state.workers == 0 => return Err(error),
-                // Those that there are will come to it.
+                // The existing threads will take it.
                 Err(_) => {}
             }
         }
@@ -88,15 +87,15 @@ mod tests {
     fn panics_are_answered_and_no_more_threads_than_allowed() {
         let pool = Pool::default();
         let (sender, receiver) = mpsc::channel();
-        for number in 0..3 * MOST_WORKERS {
+        for number in 0..3 * MAX_WORKERS {
             let sender = sender.clone();
             let work = move |_: &Cancel| assert!(number != 1, "a test panics on purpose");
             let done = move || sender.send(number).unwrap();
             pool.submit(Box::new(work), Cancel::default(), done)
                 .unwrap();
-            assert!(lock(&pool.0).workers <= MOST_WORKERS);
+            assert!(lock(&pool.0).workers <= MAX_WORKERS);
         }
         drop(sender);
-        assert_eq!(receiver.iter().count(), 3 * MOST_WORKERS);
+        assert_eq!(receiver.iter().count(), 3 * MAX_WORKERS);
     }
 }

@@ -1,4 +1,4 @@
-//! Why an evaluation failed, and on the way to what.
+//! Evaluation errors and their traces.
 
 use std::borrow::Cow;
 
@@ -6,81 +6,83 @@ use tvix_eval_api::RealiseError;
 
 use crate::source::Pos;
 
-/// The result of evaluating something.
+/// The result of an evaluation.
 pub type Result<T> = std::result::Result<T, Box<Error>>;
 
-/// What kind of failure it is.
+/// The kind of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// `throw`, or a search path without the entry. `tryEval` catches it.
+    /// `throw`, or a missing search path entry. `tryEval` catches it.
     Thrown,
-    /// An assertion that does not hold. `tryEval` catches it.
+    /// A failed assertion. `tryEval` catches it.
     Assertion,
     /// `abort`.
     Abort,
     /// A value of the wrong type.
     Type,
-    /// A variable or attribute that is not there.
+    /// An undefined variable or a missing attribute.
     Missing,
-    /// A value that needs itself.
+    /// A value that depends on itself.
     InfiniteRecursion,
-    /// Too many calls within calls, or too deep a structure.
+    /// Calls or data structures that are nested too deeply.
     Depth,
-    /// Text that is not Nix.
+    /// A syntax error.
     Syntax,
-    /// A file that cannot be read, or is not what it should be.
+    /// A file that cannot be read or has unexpected contents.
     Io,
-    /// Something that restricted or pure evaluation forbids.
+    /// An access that restricted or pure evaluation forbids.
     Forbidden,
-    /// Something that could not be built or fetched.
+    /// A failed build or fetch.
     Build,
-    /// Something that this evaluator does not do.
+    /// A feature that this evaluator does not support.
     Unsupported,
-    /// A limit that the embedder set.
+    /// A limit set by the embedder was exceeded.
     Limit,
-    /// The embedder wants no result any more.
+    /// The embedder cancelled the evaluation.
     Cancelled,
-    /// Anything else that is wrong with the program.
+    /// Any other error in the program.
     Other,
 }
 
-/// Why an evaluation failed.
+/// An evaluation error.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// What kind of failure it is.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// What is wrong; may hold bytes that are not UTF-8, replaced.
+    /// The message. Bytes that are not UTF-8 are replaced.
     pub message: String,
-    /// Where.
+    /// Position of the error.
     pub pos: Pos,
-    /// On the way to what, innermost first.
+    /// The trace, innermost frame first.
     pub trace: Vec<Frame>,
-    /// Names that were perhaps meant.
+    /// Similar names that exist.
     pub suggestions: Vec<String>,
-    /// Why something could not be built, if that is it.
+    /// The cause of a failed import from derivation.
     pub import: Option<Box<RealiseError>>,
 }
 
-/// What was being evaluated when it failed.
+/// A frame of a trace: an operation that was under way when the error occurred.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Where.
+    /// Position of the operation.
     pub pos: Pos,
-    /// What, as in "while calling the 'throw' builtin".
+    /// The operation, such as "while calling the 'throw' builtin".
     pub text: Cow<'static, str>,
-    /// Whether it is shown however long the trace is.
+    /// Whether the frame is shown regardless of the length of the trace.
     pub always: bool,
 }
 
-/// Traces keep this many frames, half of them at each end: many cells may remember one error.
+/// Maximum number of frames in a trace, half of them at each end. Many cells may cache the same
+/// error.
 const FRAMES_KEPT: usize = 200;
 
-/// No cell remembers that calls were nested too deeply: such a trace is kept whole.
+/// The same limit for errors of nesting depth. Cells do not cache these errors, so the trace is
+/// kept in full.
 const DEEP_FRAMES_KEPT: usize = 100_000;
 
 impl Error {
-    /// An error without a place.
+    /// An error without a position.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Box<Self> {
         Box::new(Self {
@@ -93,7 +95,7 @@ impl Error {
         })
     }
 
-    /// With a place, unless it has one.
+    /// Sets the position, unless there is one.
     #[cold]
     pub fn at(mut self: Box<Self>, pos: Pos) -> Box<Self> {
         if !self.pos.is_some() && self.trace.is_empty() {
@@ -102,7 +104,7 @@ impl Error {
         self
     }
 
-    /// With a place, if what was found there is of the wrong type.
+    /// Sets the position, if the error is a value of the wrong type.
     #[cold]
     pub(crate) fn of_type_at(mut self: Box<Self>, pos: Pos) -> Box<Self> {
         let of_type = self.message.starts_with("expected ");
@@ -112,14 +114,14 @@ impl Error {
         self
     }
 
-    /// With names that were perhaps meant.
+    /// Sets the suggested names.
     #[cold]
     pub fn suggesting(mut self: Box<Self>, names: Vec<String>) -> Box<Self> {
         self.suggestions = names;
         self
     }
 
-    /// With what was being evaluated; nothing is added if that is empty.
+    /// Adds a frame to the trace, unless its text is empty.
     #[cold]
     pub fn within(mut self: Box<Self>, pos: Pos, text: impl Into<Cow<'static, str>>) -> Box<Self> {
         let text = text.into();
@@ -141,7 +143,7 @@ impl Error {
         self
     }
 
-    /// With what was being evaluated, which is shown however long the trace is.
+    /// Adds a frame that is shown regardless of the length of the trace.
     #[cold]
     pub fn within_always(
         self: Box<Self>,
@@ -155,19 +157,19 @@ impl Error {
         error
     }
 
-    /// Whether `tryEval` makes a value of it.
+    /// Whether `tryEval` catches it.
     pub fn is_catchable(&self) -> bool {
         matches!(self.kind, ErrorKind::Thrown | ErrorKind::Assertion)
     }
 }
 
-/// Says on the way to what it failed.
+/// Adds context to errors.
 pub trait ResultExt<T> {
     /// Adds a frame to the trace.
     fn within(self, pos: Pos, text: &'static str) -> Result<T>;
-    /// Adds a frame to the trace, whose text is computed only on failure.
+    /// Adds a frame to the trace. Its text is computed only on failure.
     fn within_with(self, pos: Pos, text: impl FnOnce() -> String) -> Result<T>;
-    /// Gives the error a place.
+    /// Sets the position of the error.
     fn at(self, pos: Pos) -> Result<T>;
 }
 

@@ -1,7 +1,7 @@
-//! Evaluations that wait for each other or for a build, on stacks of their own.
+//! Fibers: evaluations on stacks of their own, which wait for each other or for builds.
 //!
-//! A fiber that needs what is not built yet, or what another fiber is evaluating, is suspended
-//! where it stands; others run meanwhile, on the same thread and the same heap.
+//! A fiber that needs a build, or a value that another fiber is evaluating, is suspended. Meanwhile
+//! other fibers run on the same thread and the same heap.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,33 +17,32 @@ use crate::interp::Interp;
 use crate::limits::cancelled;
 use crate::value::Ref;
 
-/// What a fiber does.
+/// The work of a fiber.
 pub type Job<'h, 'i> = Box<dyn FnOnce(&Interp<'h>) + 'i>;
 
-/// Address space for a fiber's stack, for each call that it may be deep; pages are used as they
-/// are touched.
+/// Address space of a fiber's stack per allowed call depth, in bytes. Pages are allocated on use.
 const STACK_PER_CALL: usize = 26 << 10;
 
-/// No fiber's stack is larger, however deep it may go.
+/// Maximum size of a fiber's stack in bytes, regardless of the call depth.
 const STACK_MAX: usize = 256 << 20;
 
-/// What must be left of a stack for code that does not check it.
+/// Stack space in bytes that is reserved for code without stack checks.
 const STACK_RESERVE: usize = 256 << 10;
 
-/// More suspended fibers than this would come near the kernel's limit of mappings.
-const MOST_FIBERS: usize = 16_000;
+/// Maximum number of suspended fibers. More would approach the kernel's limit of memory mappings.
+const MAX_FIBERS: usize = 16_000;
 
 type Fiber = Coroutine<(), (), (), DefaultStack>;
 
-/// Which fibers there are and what they wait for.
+/// All fibers and their waiting relations.
 #[derive(Default)]
 pub(crate) struct Fibers {
-    /// The running fiber's way out.
+    /// Suspends the running fiber.
     yielder: Cell<Option<NonNull<Yielder<(), ()>>>>,
-    /// By the address of the cell that is waited for.
+    /// Waiting fibers, by the address of the cell that they wait for.
     waiting: RefCell<FxHashMap<usize, Vec<u32>>>,
     waiters: Cell<usize>,
-    /// Which fiber a waiting one waits for.
+    /// For each waiting fiber, the fiber that evaluates its cell.
     waits_for: RefCell<FxHashMap<u32, u32>>,
     answers: RefCell<FxHashMap<u32, Answer>>,
     ready: RefCell<VecDeque<u32>>,
@@ -56,7 +55,7 @@ impl Fibers {
         self.waiters.get() != 0
     }
 
-    /// Lets go on whoever waits for a cell.
+    /// Resumes the fibers that wait for a cell.
     #[cold]
     pub(crate) fn wake(&self, cell: Ref<'_>) {
         let address = std::ptr::from_ref(cell).addr();
@@ -70,8 +69,8 @@ impl Fibers {
         }
     }
 
-    /// Waits until a cell, which fiber `owner` evaluates, is evaluated; `false` if that would be
-    /// for ever.
+    /// Waits until the fiber `owner` has evaluated a cell. Returns `false` if the fibers wait for
+    /// each other in a circle.
     pub(crate) fn park(&self, interp: &Interp<'_>, cell: Ref<'_>, owner: u32) -> bool {
         let me = interp.fiber.get();
         let mut other = Some(owner);
@@ -116,8 +115,8 @@ impl Fibers {
         let fiber = interp.fiber.get();
         let depth = interp.depth.get();
         let limit = interp.stack_limit.get();
-        // SAFETY: `run` sets the pointer from the reference that the running coroutine was
-        // given, which lives as long as its stack, and we are on that stack.
+        // SAFETY: `run` sets the pointer from the reference that the running coroutine was given,
+        // which lives as long as its stack, and this code runs on that stack.
         unsafe { yielder.as_ref() }.suspend(());
         self.yielder.set(Some(yielder));
         interp.fiber.set(fiber);
@@ -128,12 +127,12 @@ impl Fibers {
 }
 
 impl<'h> Interp<'h> {
-    /// Runs jobs, each as a fiber, until all have ended. A job is begun when all before it have
+    /// Runs each job on a fiber, until all have ended. A job is started when all earlier jobs have
     /// ended or wait.
     ///
     /// # Errors
     ///
-    /// If no stack can be had, or the host answers no more while a job waits for it.
+    /// If a stack cannot be allocated, or if the host has no answer left while a job waits for one.
     pub fn run<'i>(&'i self, jobs: impl IntoIterator<Item = Job<'h, 'i>>) -> Result<()> {
         let mut jobs = jobs.into_iter();
         let mut live: FxHashMap<u32, Fiber> = FxHashMap::default();
@@ -145,7 +144,7 @@ impl<'h> Interp<'h> {
             let number = match ready {
                 Some(number) => number,
                 None => {
-                    let job = if live.len() < MOST_FIBERS {
+                    let job = if live.len() < MAX_FIBERS {
                         jobs.next()
                     } else {
                         None
@@ -197,9 +196,9 @@ impl<'h> Interp<'h> {
             self.stack_limit.set(limit);
             job(self);
         };
-        // SAFETY: the coroutine borrows `self` and what the job borrows. `run` holds it in a local
-        // that is dropped before it returns, while both are still borrowed, and dropping a
-        // suspended coroutine unwinds its stack.
+        // SAFETY: the coroutine borrows `self` and the borrows of the job. `run` holds it in a
+        // local variable that is dropped before `run` returns, while both are still borrowed.
+        // Dropping a suspended coroutine unwinds its stack.
         unsafe { Coroutine::with_stack_unchecked(stack, body) }
     }
 
@@ -219,7 +218,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Who waited goes on before what was not begun.
+    /// Takes available answers. Their fibers resume before new jobs are started.
     fn take_ready_answers(&self) {
         let fibers = &self.world.fibers;
         while fibers.importing.get() > 0

@@ -1,4 +1,4 @@
-//! What evaluation reads of file systems.
+//! The file system that evaluation reads.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What kind of file it is.
+/// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {
-    /// An ordinary file.
+    /// A regular file.
     Regular {
-        /// Whether its owner may execute it.
+        /// Whether the owner may execute it.
         executable: bool,
     },
     /// A directory.
@@ -24,7 +24,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The kind as `builtins.readDir` says it.
+    /// The type as returned by `builtins.readDir`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Regular { .. } => "regular",
@@ -35,26 +35,27 @@ impl FileKind {
     }
 }
 
-/// Where evaluation reads files. Paths are absolute and canonical; no method follows a symbolic
-/// link in the last part of a path, and evaluation resolves those before it itself.
+/// The file system of an evaluation. Paths are absolute and canonical. No method follows a symbolic
+/// link in the last component; evaluation resolves links in other components itself.
 ///
 /// # Contract
 ///
-/// What is read must not change while an evaluation runs: files are parsed once. Methods are
-/// called on the evaluation's own thread and may block.
+/// Files must not change during an evaluation, because each is parsed once. Methods are called on
+/// the evaluation's own thread and may block. Their errors become errors of the evaluation, of kind
+/// [`ErrorKind::Io`](crate::error::ErrorKind::Io).
 pub trait Files {
-    /// The bytes of an ordinary file.
+    /// The bytes of a regular file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// What kind of file it is; `None` if there is none.
+    /// The type of a file; `None` if it does not exist.
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>>;
-    /// How many bytes an ordinary file has, or an estimate; 0 if it cannot be told.
+    /// The size of a regular file in bytes, or an estimate; 0 if the size is unknown.
     fn len(&self, path: &Path) -> u64;
     /// The entries of a directory, in any order.
     fn entries(&self, path: &Path) -> io::Result<Vec<(Vec<u8>, FileKind)>>;
     /// The target of a symbolic link.
     fn target(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Where the operating system finds a path, so that a source can be added to the store from
-    /// there; `None` if it is nowhere but in memory.
+    /// The path of a file for the operating system, from which a source can be added to the store;
+    /// `None` if the file exists only in memory.
     fn on_disk(&self, path: &Path) -> Option<PathBuf>;
 }
 
@@ -91,12 +92,12 @@ macro_rules! forward {
 
 forward!(Arc<F>, Box<F>, &F);
 
-/// Files that are only in memory.
+/// A file system in memory.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryFiles(BTreeMap<PathBuf, Vec<u8>>);
 
 impl MemoryFiles {
-    /// Files by their absolute paths. Directories are there when something is in them.
+    /// Files by their absolute paths. A directory exists if there is a file below it.
     pub fn new<P: Into<PathBuf>, C: Into<Vec<u8>>>(
         files: impl IntoIterator<Item = (P, C)>,
     ) -> Self {
@@ -110,7 +111,7 @@ impl MemoryFiles {
 
     fn is_directory(&self, path: &Path) -> bool {
         let mut below = self.0.range(path.to_owned()..).map(|(file, _)| file);
-        // What is in a directory comes right after it.
+        // The files of a directory directly follow its path in the map.
         let next = below.find(|file| *file != path);
         path == Path::new("/") || next.is_some_and(|file| file.starts_with(path))
     }
@@ -182,8 +183,8 @@ fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
 impl Files for HostFiles {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         use std::io::Read as _;
-        // As C++ Nix: so much as the file says that it has, which of a device without an end is
-        // nothing. A pipe is not even opened, as nobody may ever write to it.
+        // As in C++ Nix: reads as many bytes as the file's size, which is 0 for an endless device.
+        // A pipe is not opened, because opening blocks until a writer appears.
         let metadata = path.metadata()?;
         let mut contents = Vec::new();
         if metadata.is_dir() || metadata.len() > 0 {

@@ -1,4 +1,4 @@
-//! What evaluation tells and asks of whoever runs it.
+//! The interface between an evaluation and its host program.
 
 use std::sync::Arc;
 
@@ -9,53 +9,53 @@ use tvix_eval_api::{Diagnostic, RealiseError, RealisedOutput, SourceAddition, Wa
 pub use crate::background::Work;
 pub use tvix_eval_api::fetch::Cancel;
 
-/// What a fiber waited for.
+/// An answer to a fiber.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Answer {
-    /// The outputs that it asked for, or why they do not come.
+    /// The requested outputs, or the reason why they are not available.
     Realised(Result<Vec<RealisedOutput>, RealiseError>),
-    /// What it had done in the background is done.
+    /// The fiber's background work is done.
     Done,
 }
 
-/// What evaluation tells and asks of whoever runs it. All methods are called on the evaluation's
-/// thread and may block it, which is how back-pressure is exerted.
+/// The host of an evaluation: receives events and answers requests. All methods are called on the
+/// evaluation's thread. Blocking it applies back-pressure.
 pub trait Host {
-    /// A derivation was instantiated; those it needs came before it. `false` if nobody listens
-    /// any more: the evaluation then ends.
-    /// `modulo` is what [`EvalEvent::Derivation`](tvix_eval_api::EvalEvent::Derivation) has.
+    /// A derivation was instantiated. Its inputs were reported earlier. Returns `false` to end the
+    /// evaluation. `modulo` is the field of
+    /// [`EvalEvent::Derivation`](tvix_eval_api::EvalEvent::Derivation).
     fn derivation(
         &self,
         path: &StorePath,
         derivation: &Arc<Derivation>,
         modulo: Option<[u8; 32]>,
     ) -> bool;
-    /// A source becomes a store path. `false` as above.
+    /// A source was added to the store. Returns `false` to end the evaluation.
     fn source(&self, source: SourceAddition) -> bool;
-    /// Something to tell the user.
+    /// A message for the user.
     fn diagnostic(&self, diagnostic: Diagnostic);
-    /// Outputs are needed by a fiber. [`Host::next_answer`] will say its number.
+    /// A fiber needs outputs. [`Host::next_answer`] returns the fiber's number with the answer.
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
-    /// Does work for a fiber on another thread. [`Host::next_answer`] will say its number and
-    /// [`Answer::Done`]. A host that has no threads for it gives the work back, and it is done at
-    /// once, while all else waits.
+    /// Runs work for a fiber on another thread. [`Host::next_answer`] returns the fiber's number
+    /// with [`Answer::Done`]. A host without threads returns the work, which then runs at once and
+    /// blocks the evaluation.
     fn background(&self, fiber: u32, work: Work) -> Option<Work> {
         let _ = fiber;
         Some(work)
     }
-    /// Waits for the next answer; `None` if there will be none.
+    /// Waits for the next answer; `None` if there will not be one.
     fn next_answer(&self) -> Option<(u32, Answer)>;
-    /// The next answer if it is there already; `None` leaves it to [`Host::next_answer`]. Who waited
-    /// for it then goes on before anything new is begun.
+    /// The next answer if it is available. `None` defers it to [`Host::next_answer`]. A fiber with
+    /// an available answer resumes before new work is started.
     fn ready_answer(&self) -> Option<(u32, Answer)> {
         None
     }
-    /// Whether nobody wants the result any more. Asked often.
+    /// Whether the evaluation is cancelled. Called often.
     fn is_cancelled(&self) -> bool;
 }
 
-/// A host that does nothing: evaluation of what needs no build.
+/// A host that does nothing, for evaluations without builds.
 #[derive(Debug, Default)]
 pub struct NoHost;
 

@@ -1,5 +1,5 @@
-//! Evaluating what people type: a line is an expression or definitions, or goes on on the next
-//! line.
+//! Interactive evaluation. A line is an expression, definitions, or the start of either that
+//! continues on the next line.
 
 use tvix_eval_api::EvalSource;
 
@@ -14,44 +14,44 @@ use crate::source::{Origin, Place, Pos, Source};
 use crate::syntax::{self, Scope, SyntaxError, SyntaxErrorKind};
 use crate::value::{Ref, Value};
 
-/// What a typed text is.
+/// A parsed input.
 pub enum Typed<'h> {
     /// An expression.
     Expression(&'h Expr<'h>),
-    /// Definitions, as the body of a set has them: `a = 1; b.c = 2; inherit (d) e`. The last
-    /// semicolon may be missing.
+    /// Definitions, in the syntax of a set's body: `a = 1; b.c = 2; inherit (d) e`. The last
+    /// semicolon is optional.
     Definitions(&'h Expr<'h>),
-    /// The beginning of one of these. The error says what is missing.
+    /// The start of an expression or of definitions. The error says which part is missing.
     Unfinished(Box<Error>),
 }
 
 /// Documentation of a value.
 pub struct Documentation<'h> {
-    /// The name of the function or attribute, if it has one.
+    /// Name of the function or attribute, if there is one.
     pub name: Option<String>,
-    /// Whether it is an attribute's, because the value itself has none.
+    /// Whether this is the documentation of an attribute, because the value itself has none.
     pub of_attribute: bool,
-    /// Where it is defined.
+    /// Place of the definition.
     pub place: Option<Place<'h>>,
-    /// The text of the comment (`/** … */`), without its indentation.
+    /// Text of the comment (`/** … */`), without its indentation.
     pub text: Option<String>,
 }
 
-/// What [`Interp::documentation`] finds.
+/// The result of [`Interp::documentation`].
 pub enum Documented<'h> {
     /// A builtin.
     Builtin {
-        /// Its name.
+        /// Name of the builtin.
         name: String,
-        /// How many arguments it takes.
+        /// Number of its arguments.
         arity: u8,
     },
-    /// Something of the language.
+    /// A value defined in the language.
     Here(Documentation<'h>),
 }
 
 impl<'h> Interp<'h> {
-    /// Parses a typed text. Variables are those of `scope`, relative paths are relative to `base`.
+    /// Parses an input. Variables are looked up in `scope`; relative paths are relative to `base`.
     pub fn parse_typed(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Typed<'h>> {
         let text = self.heap.alloc_slice_copy(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
@@ -64,7 +64,7 @@ impl<'h> Interp<'h> {
             Ok(set) => return Ok(Typed::Definitions(set)),
             Err(error) => error,
         };
-        // The line break ends a comment. Places are those of the text as it was typed.
+        // The line break ends a comment. Positions refer to the text without the suffix.
         let closed = self.heap.alloc_slice_copy(&[&*text, b"\n;"].concat());
         let closed = Source {
             text: closed,
@@ -100,7 +100,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Parses a typed expression; an error in its place says what is missing of it.
+    /// Parses an expression. The error for an incomplete expression says which part is missing.
     pub fn parse_typed_expression(
         &self,
         text: &[u8],
@@ -121,7 +121,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The syntax tree of a source, as `nix-instantiate --parse` prints it.
+    /// The syntax tree of a source, as printed by `nix-instantiate --parse`.
     pub fn syntax_tree(&self, source: &EvalSource) -> Result<Vec<u8>> {
         let (origin, text, base) = match source {
             EvalSource::Expression { text, base } => {
@@ -146,7 +146,7 @@ impl<'h> Interp<'h> {
         let parsed = syntax::parse_unresolved(&cx, source);
         let expr = parsed.map_err(|error| self.syntax_error(&error))?;
         let printed = syntax::print(&self.symbols, expr);
-        // Variables are looked up, though they are printed by name.
+        // Variables are resolved to report undefined ones, although the tree holds names.
         syntax::resolve(&cx, expr).map_err(|error| self.syntax_error(&error))?;
         Ok(printed)
     }
@@ -163,7 +163,7 @@ impl<'h> Interp<'h> {
         self.imported_file(&path)
     }
 
-    /// Where an entry of the search path is: what `<name>` stands for.
+    /// The path of a search path entry: the value of `<name>`.
     pub fn search(&self, name: &str) -> Result<Vec<u8>> {
         let entries = &self.world.settings.search_path;
         let entries: Vec<_> = entries
@@ -173,12 +173,12 @@ impl<'h> Interp<'h> {
         self.find_file(&entries, name.as_bytes())
     }
 
-    /// Evaluates what [`Interp::parse_typed`] gave.
+    /// Evaluates the result of [`Interp::parse_typed`].
     pub fn eval_typed(&self, expr: &'h Expr<'h>) -> Result<Value<'h>> {
         self.eval(expr, self.root_env())
     }
 
-    /// The names and values of definitions; the values are not evaluated yet.
+    /// Names and values of definitions. The values are not evaluated.
     pub fn define_typed(&self, definitions: &'h Expr<'h>) -> Result<Vec<(String, Ref<'h>)>> {
         match self.eval_typed(definitions)? {
             Value::Attrs(attrs) => Ok(self.named(attrs)),
@@ -194,7 +194,7 @@ impl<'h> Interp<'h> {
         named.collect()
     }
 
-    /// Forgets the files that were read, so that they are read again.
+    /// Discards cached files, so that they are read again.
     pub fn forget_files(&self) {
         let world = &self.world;
         world.imports.borrow_mut().clear();
@@ -203,18 +203,18 @@ impl<'h> Interp<'h> {
         world.kinds.borrow_mut().clear();
     }
 
-    /// Whether errors tell all that was being evaluated.
+    /// Whether errors show complete traces.
     pub fn shows_traces(&self) -> bool {
         self.show_trace.get()
     }
 
-    /// Sets whether errors tell all that was being evaluated.
+    /// Sets whether errors show complete traces.
     pub fn show_traces(&self, show: bool) {
         self.show_trace.set(show);
     }
 
-    /// The file in which a value is found, and the line: that of a path, of a function, or what
-    /// `meta.position` of a derivation says. `what` is how people call the value.
+    /// The file of a value, and the line: of a path, of a function, or of a derivation's
+    /// `meta.position`. Errors refer to the value as `what`.
     pub fn file_of(&self, value: Value<'h>, what: &str) -> Result<(Vec<u8>, Option<u32>)> {
         match value {
             Value::Path(_) | Value::String(_) => {
@@ -260,8 +260,8 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The documentation of what an expression evaluates to: of a function, or else of the
-    /// attribute that the expression selects; `None` if there is none.
+    /// The documentation of an expression's value: of the function, or else of the attribute that
+    /// the expression selects. `None` if there is none.
     pub fn documentation(&self, expr: &'h Expr<'h>) -> Result<Option<Documented<'h>>> {
         let attr = self.selected(expr)?;
         let value = self.eval_typed(expr)?;
@@ -306,7 +306,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The attribute that an expression selects, and where it is defined.
+    /// The attribute that an expression selects, and the position of its definition.
     fn selected(&self, expr: &'h Expr<'h>) -> Result<Option<(String, Pos)>> {
         let Expr::Select(select) = expr else {
             return Ok(None);
@@ -331,14 +331,14 @@ impl<'h> Interp<'h> {
         Ok(attr.map(|attr| (self.display(*name), attr.pos)))
     }
 
-    /// The text of the documentation comment right before a position, or, `named`, before the
-    /// name of the definition that begins there.
+    /// The text of the documentation comment directly before a position or, with `named`, before
+    /// the name of the definition that has its value there.
     fn comment_before(&self, pos: Pos, named: bool) -> Option<String> {
         let place = self.sources.place(pos)?;
         let rest = self.sources.rest(pos)?;
         let before = &place.text[..place.text.len() - rest.len()];
         let text = String::from_utf8_lossy(before);
-        // The body of `x: y: …` has the comment of the whole.
+        // The body of `x: y: …` has the comment of the outer function.
         comment_at_end(&text).or_else(|| {
             let text = if named {
                 before_name(&text)?
@@ -354,7 +354,7 @@ fn is_unbound(error: &SyntaxError) -> bool {
     matches!(error.kind, SyntaxErrorKind::UndefinedVariable(_))
 }
 
-/// Whether an error is that a comment does not end.
+/// Whether the error is an unterminated comment.
 fn in_comment(error: &SyntaxError, source: Source<'_>) -> bool {
     let at = error.pos.0.saturating_sub(source.base) as usize;
     let opened = [at, at.wrapping_sub(1)].into_iter().find_map(|at| {
@@ -364,14 +364,14 @@ fn in_comment(error: &SyntaxError, source: Source<'_>) -> bool {
     opened.is_some_and(|rest| memchr::memmem::find(rest, b"*/").is_none())
 }
 
-/// Whether an error is not in a text but in what was added to its end.
+/// Whether the error is in the suffix that was appended to the text.
 fn is_after(error: &SyntaxError, source: Source<'_>) -> bool {
     error.pos.0.saturating_sub(source.base) as usize >= source.text.len()
 }
 
-/// What is before `name =` at the end of a text.
+/// The part of a text before `name =` at its end.
 fn before_name(text: &str) -> Option<&str> {
-    // Of several arguments, the comment is before the first.
+    // With several arguments, the comment precedes the first one.
     let mut text = text.trim_end();
     while let Some(before) = text.strip_suffix(':') {
         let before = before.trim_end();
@@ -389,7 +389,7 @@ fn before_name(text: &str) -> Option<&str> {
     Some(text.trim_end_matches(is_name))
 }
 
-/// The documentation comment that a text ends with.
+/// The documentation comment at the end of a text.
 fn comment_at_end(text: &str) -> Option<String> {
     let body = text.trim_end().strip_suffix("*/")?;
     let begin = body.rfind("*/").map_or(0, |at| at + 2);
@@ -399,7 +399,8 @@ fn comment_at_end(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A text without the spaces that all of its lines begin with, and without empty lines around it.
+/// A text without the common indentation of its lines, and without leading and trailing empty
+/// lines.
 fn unindented(text: &str) -> String {
     let is_empty = |line: &&str| line.trim().is_empty();
     let lines = || text.lines().filter(|line| !is_empty(line));
@@ -424,7 +425,7 @@ mod tests {
     use crate::world::{Settings, World};
 
     #[test]
-    fn what_a_text_is() {
+    fn kinds_of_input() {
         let heap = Bump::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));

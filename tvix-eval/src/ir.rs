@@ -1,19 +1,19 @@
-//! What is evaluated: expressions whose variables are resolved to slots.
+//! The intermediate representation: expressions with variables resolved to slots.
 //!
-//! An expression is 16 bytes and sits in the node that it is part of; leaves need no node of their
-//! own. The parser makes the tree, the resolver replaces every [`Expr::Name`] in place, and from
-//! then on nothing but the [`Cell`]s changes.
+//! An expression has 16 bytes and is stored in its parent node; leaves need no node of their own.
+//! The parser builds the tree, and the resolver replaces every [`Expr::Name`] in place. After that,
+//! only [`Cell`]s change.
 //!
 //! # Environments
 //!
-//! A scope is an environment of slots: level 0 is the innermost. These make one, in this order of
-//! slots:
+//! A scope is an environment of slots; level 0 is the innermost. These nodes create one, with slots
+//! in this order:
 //!
-//! - a [`Lambda`]: the argument if it has a name, then the formals in the order of their symbols;
-//! - [`Let`] and a recursive [`AttrSet`]: the definitions in the order of their symbols (attributes with computed names
-//!   have no slot), then [`AttrSet::from`];
-//! - a set that is not recursive, but has [`AttrSet::from`]: an environment of those alone, in
-//!   which only definitions of [`AttrKind::From`] are evaluated;
+//! - a [`Lambda`]: the argument if it has a name, then the formals by symbol;
+//! - [`Let`] and a recursive [`AttrSet`]: the definitions by symbol (dynamic attributes have no
+//!   slot), then [`AttrSet::from`];
+//! - a non-recursive set with [`AttrSet::from`]: an environment of [`AttrSet::from`] alone, for
+//!   definitions of kind [`AttrKind::From`];
 //! - [`With`]: one slot, the set.
 
 use std::cell::Cell;
@@ -24,31 +24,31 @@ use crate::value::Ref;
 
 /// An expression.
 pub enum Expr<'h> {
-    /// A literal: a number, a string or an absolute path without interpolation. Never a thunk.
+    /// A constant: a number, or a string or absolute path without interpolation. Never a thunk.
     Const(Ref<'h>),
-    /// A variable, not resolved yet. There is none after the resolver.
+    /// A variable before resolution. The resolver leaves none.
     Name {
-        /// Its name.
+        /// Name.
         name: Symbol,
-        /// Where.
+        /// Position.
         pos: Pos,
     },
-    /// A variable that the scope of the file binds, such as a builtin. May be a thunk.
+    /// A variable bound by the scope of the file, such as a builtin. May be a thunk.
     Global(Ref<'h>),
     /// A variable of the innermost scope.
     Local {
-        /// Which slot.
+        /// Slot.
         slot: u32,
-        /// Where.
+        /// Position.
         pos: Pos,
     },
     /// A variable of an outer scope.
     Outer {
-        /// How many scopes out; never 0.
+        /// Number of scopes between the variable and its binding; never 0.
         level: u16,
-        /// Which slot.
+        /// Slot.
         slot: u32,
-        /// Where.
+        /// Position.
         pos: Pos,
     },
     /// A variable that only a `with` can bind.
@@ -75,7 +75,7 @@ pub enum Expr<'h> {
     Assert(&'h mut Assert<'h>),
     /// `! e`.
     Not(&'h mut Not<'h>),
-    /// An operator with two sides.
+    /// A binary operation.
     Binary(&'h mut Binary<'h>),
     /// A string or path with interpolations.
     Concat(&'h mut Concat<'h>),
@@ -84,8 +84,8 @@ pub enum Expr<'h> {
 }
 
 impl Expr<'_> {
-    /// Where messages say that the expression is: literals and `let` are nowhere, as in C++ Nix, and of
-    /// constants such as `null` it is not known any more.
+    /// The position of the expression in messages. As in C++ Nix, literals and `let` have none.
+    /// Constants such as `null` have lost theirs.
     pub fn pos(&self) -> Pos {
         match self {
             Self::Const(_) | Self::Global(_) | Self::Let(_) => Pos::NONE,
@@ -110,16 +110,16 @@ impl Expr<'_> {
     }
 }
 
-/// An expression that is evaluated only when it is needed.
+/// An expression that is evaluated on demand.
 pub struct Delayed<'h> {
     /// The expression.
     pub expr: Expr<'h>,
-    /// The number under which thunks know it, once there was one; before, 0.
+    /// The number by which thunks refer to it; 0 before the first thunk.
     pub code: Cell<u32>,
 }
 
 impl<'h> Delayed<'h> {
-    /// An expression that no thunk was made of yet.
+    /// An expression without thunks.
     pub fn new(expr: Expr<'h>) -> Self {
         Self {
             expr,
@@ -130,56 +130,56 @@ impl<'h> Delayed<'h> {
 
 /// A variable that only a `with` can bind.
 pub struct WithName<'h> {
-    /// Its name.
+    /// Name.
     pub name: Symbol,
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// How many scopes there are around it in its file.
+    /// Number of enclosing scopes in its file.
     pub depth: u32,
-    /// The innermost `with` around it.
+    /// The innermost enclosing `with`.
     pub scope: &'h WithScope<'h>,
-    /// The index at which the name was found last time.
+    /// Index in the set at which the last look-up found the name.
     pub cache: Cell<u32>,
 }
 
-/// A `with`, as the variables in it see it.
+/// A `with`, as seen by the variables in its body.
 pub struct WithScope<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// How many scopes there are around its body: `depth - scope.depth` of a variable is the level
-    /// of the environment whose only slot is the set.
+    /// Number of enclosing scopes of its body. For a variable, `depth - scope.depth` is the level
+    /// of the environment that has the set as its only slot.
     pub depth: u32,
-    /// The next `with` around it.
+    /// The next enclosing `with`.
     pub outer: Option<&'h WithScope<'h>>,
 }
 
-/// The name of an attribute in a path.
+/// A name in an attribute path.
 pub enum AttrName<'h> {
-    /// Known.
+    /// A static name.
     Static(Symbol),
-    /// Computed.
+    /// A dynamic name, which is evaluated.
     Dynamic(Expr<'h>),
 }
 
 /// `base.path`, `base.path or default`.
 pub struct Select<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The index at which the name was found last time, if the path has one.
+    /// Index in the set at which the last look-up found the name, for a path with one name.
     pub cache: Cell<u32>,
-    /// What is selected from.
+    /// The set.
     pub base: Expr<'h>,
     /// The path; not empty.
     pub path: &'h mut [AttrName<'h>],
-    /// What follows `or`.
+    /// The default after `or`.
     pub default: Option<Expr<'h>>,
 }
 
 /// `base ? path`.
 pub struct HasAttr<'h> {
-    /// Where the operator is.
+    /// Position of the operator.
     pub pos: Pos,
-    /// What is looked into.
+    /// The set.
     pub base: Expr<'h>,
     /// The path; not empty.
     pub path: &'h mut [AttrName<'h>],
@@ -187,90 +187,91 @@ pub struct HasAttr<'h> {
 
 /// `{ … }`, `rec { … }`, and the definitions of a `let`.
 pub struct AttrSet<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// Whether the definitions see each other.
+    /// Whether definitions can refer to each other.
     pub recursive: bool,
-    /// The definitions with known names, by symbol.
+    /// Definitions with static names, by symbol.
     pub defs: &'h mut [AttrDef<'h>],
     /// The sets of `inherit (set) …`.
     pub from: &'h mut [Delayed<'h>],
-    /// The definitions with computed names, in the order of the text.
+    /// Definitions with dynamic names, in the order of the text.
     pub dynamic: &'h mut [DynamicAttr<'h>],
-    /// The index of `__overrides` in `defs`, in a recursive set that has it.
+    /// Index of `__overrides` in `defs`, for a recursive set that has it.
     pub overrides: Option<u32>,
 }
 
-/// A definition with a known name.
+/// A definition with a static name.
 pub struct AttrDef<'h> {
-    /// The name.
+    /// Name.
     pub name: Symbol,
-    /// Where the name is.
+    /// Position of the name.
     pub pos: Pos,
-    /// In which scope the value is evaluated.
+    /// Scope of the value.
     pub kind: AttrKind,
-    /// The value.
+    /// Value.
     pub value: Delayed<'h>,
 }
 
-/// In which scope the value of a definition is evaluated.
+/// The scope in which the value of a definition is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttrKind {
-    /// `name = value;`: that of the set if it is recursive, else that around it.
+    /// `name = value;`: the scope of the set if it is recursive, else the enclosing scope.
     Plain,
-    /// `inherit name;`: that around the set. The value is the variable.
+    /// `inherit name;`: the enclosing scope. The value is the variable.
     Inherited,
     /// `inherit (set) name;`: the value is a [`Select`] from an [`Expr::Local`], in the scope of
-    /// the set if it is recursive, else in that of [`AttrSet::from`].
+    /// the set if it is recursive, else in the scope of [`AttrSet::from`].
     From,
 }
 
-/// A definition with a computed name.
+/// A definition with a dynamic name.
 pub struct DynamicAttr<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The name.
+    /// Name.
     pub name: Expr<'h>,
-    /// The value.
+    /// Value.
     pub value: Delayed<'h>,
 }
 
 /// `[ … ]`.
 pub struct ListExpr<'h> {
-    /// The elements.
+    /// Elements.
     pub items: &'h mut [Delayed<'h>],
 }
 
 /// A function.
 pub struct Lambda<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The name of the definition whose value it is.
+    /// Name of the definition that has the function as its value.
     pub name: Cell<Option<Symbol>>,
-    /// The name of the argument: `x: …`, `x@{ … }: …`.
+    /// Name of the argument: `x: …`, `x@{ … }: …`.
     pub arg: Option<Symbol>,
-    /// The attributes that the argument must have.
+    /// The formals, if the argument is a set pattern.
     pub formals: Option<Formals<'h>>,
-    /// The body.
+    /// Body.
     pub body: Expr<'h>,
-    /// The number under which functions know it, once there was one; before, 0.
+    /// The number by which function values refer to it; 0 before the first one.
     pub code: Cell<u32>,
-    /// How many functions right around it, one being the body of the other, have their arguments
-    /// in the same scope, in front of its own: of `x: y: …` there is one scope with two slots.
+    /// Number of directly enclosing functions, each the body of the next, with arguments in the
+    /// same scope before this one's. `x: y: …` has one scope of two slots.
     pub before: u16,
-    /// How many functions, one being the body of the other, follow in that scope.
+    /// Number of directly nested functions, each the body of the previous one, with arguments in
+    /// the same scope after this one's.
     pub more: u16,
 }
 
 impl<'h> Lambda<'h> {
-    /// How many of so many arguments the function, which has no formals, and those that follow in
-    /// its scope take at once.
+    /// The number of arguments, up to `args`, that this function (without formals) and those nested
+    /// in its scope take at once.
     #[inline]
     pub(crate) fn takes(&self, args: usize) -> usize {
         args.min(usize::from(self.more) + 1)
     }
 
-    /// The body that is evaluated once so many arguments are given, as [`Lambda::takes`] says.
+    /// The body to evaluate after `args` arguments, as counted by [`Lambda::takes`].
     #[inline]
     pub(crate) fn body_after(&'h self, args: usize) -> &'h Expr<'h> {
         let mut body = &self.body;
@@ -282,8 +283,8 @@ impl<'h> Lambda<'h> {
         body
     }
 
-    /// This function or that of those in its body whose own body this is.
-    pub(crate) fn whose_body(&self, body: &Expr<'h>) -> &Self {
+    /// The function with the body `body`: this one or one nested in its scope.
+    pub(crate) fn function_with_body(&self, body: &Expr<'h>) -> &Self {
         let mut lambda = self;
         while !std::ptr::eq(&lambda.body, body)
             && let Expr::Lambda(next) = &lambda.body
@@ -296,96 +297,97 @@ impl<'h> Lambda<'h> {
 
 /// `{ a, b ? default, … }`.
 pub struct Formals<'h> {
-    /// The formals, by symbol.
+    /// Formals, by symbol.
     pub items: &'h mut [Formal<'h>],
     /// Whether other attributes are allowed.
     pub ellipsis: bool,
 }
 
-/// One attribute that an argument must have.
+/// A formal: an attribute of a set pattern.
 pub struct Formal<'h> {
-    /// Its name.
+    /// Name.
     pub name: Symbol,
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// What it is if the argument has it not; evaluated in the scope of the function.
+    /// Default value, evaluated in the scope of the function.
     pub default: Option<Delayed<'h>>,
 }
 
 /// `f a b`.
 pub struct Call<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The function.
+    /// Function.
     pub func: Expr<'h>,
-    /// The arguments; not empty.
+    /// Arguments; not empty.
     pub args: &'h mut [Delayed<'h>],
 }
 
 /// `let … in body`.
 pub struct Let<'h> {
-    /// The definitions: recursive, none with a computed name.
+    /// Definitions: recursive, with static names only.
     pub attrs: AttrSet<'h>,
-    /// The body.
+    /// Body.
     pub body: Expr<'h>,
 }
 
 /// `with attrs; body`.
 pub struct With<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
     /// The set.
     pub attrs: Delayed<'h>,
-    /// The body, one scope further in.
+    /// Body, one scope deeper.
     pub body: Expr<'h>,
 }
 
 /// `if cond then yes else no`.
 pub struct If<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The condition.
+    /// Condition.
     pub cond: Expr<'h>,
-    /// If it holds.
+    /// The value if the condition is true.
     pub yes: Expr<'h>,
-    /// If it does not.
+    /// The value if the condition is false.
     pub no: Expr<'h>,
 }
 
 /// `assert cond; body`.
 pub struct Assert<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The condition.
+    /// Condition.
     pub cond: Expr<'h>,
-    /// What it is if it holds.
+    /// The value if the condition is true.
     pub body: Expr<'h>,
 }
 
 /// `! e`.
 pub struct Not<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// The operand.
+    /// Operand.
     pub operand: Expr<'h>,
 }
 
-/// An operator with two sides.
+/// A binary operation.
 pub struct Binary<'h> {
-    /// Which.
+    /// Operator.
     pub op: BinaryOp,
-    /// So many bytes before the operator its left side begins; the largest number if it are more.
+    /// Distance in bytes from the start of the left operand to the operator; the maximum number
+    /// stands for any longer distance.
     pub left_length: u16,
-    /// Where the operator is.
+    /// Position of the operator.
     pub pos: Pos,
-    /// The left side.
+    /// Left operand.
     pub left: Expr<'h>,
-    /// The right side.
+    /// Right operand.
     pub right: Expr<'h>,
 }
 
 impl Binary<'_> {
-    /// Where the left side begins, or the operator is if that is too far away.
+    /// Position of the left operand, or of the operator if the operand's start is too far away.
     pub fn left_pos(&self) -> Pos {
         match self.left_length {
             u16::MAX => self.pos,
@@ -394,7 +396,7 @@ impl Binary<'_> {
     }
 }
 
-/// Which operator.
+/// A binary operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BinaryOp {
     /// `==`
@@ -413,7 +415,7 @@ pub enum BinaryOp {
     Concat,
     /// `+`
     Add,
-    /// `-`; a call of `__sub` where that is not the builtin. A negation subtracts from 0.
+    /// `-`; a call of `__sub` if that is not the builtin. A negation subtracts from 0.
     Sub,
     /// `*`, or `__mul`
     Mul,
@@ -421,27 +423,27 @@ pub enum BinaryOp {
     Div,
     /// `<`, or `__lessThan`
     Less,
-    /// `>`: `__lessThan` with the sides swapped
+    /// `>`: `__lessThan` with swapped operands
     Greater,
-    /// `<=`: not `__lessThan` with the sides swapped
+    /// `<=`: negated `__lessThan` with swapped operands
     LessOrEqual,
-    /// `>=`: not `__lessThan`
+    /// `>=`: negated `__lessThan`
     GreaterOrEqual,
 }
 
 /// A string or path with interpolations.
 pub struct Concat<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
-    /// Whether it is a string; else it is a path, and the first part is one.
+    /// Whether it is a string; otherwise it is a path, and so is the first part.
     pub string: bool,
-    /// The parts.
+    /// Parts.
     pub parts: &'h mut [ConcatPart<'h>],
 }
 
-/// A part of a string.
+/// A part of a string or path.
 pub struct ConcatPart<'h> {
-    /// Where.
+    /// Position.
     pub pos: Pos,
     /// The part.
     pub expr: Expr<'h>,

@@ -1,9 +1,9 @@
-//! The Nix language, for the Tvix build flow and for whoever embeds it: what C++ Nix 2.34 evaluates
-//! to, with derivations as a stream.
+//! An implementation of the Nix language, for the Tvix build flow and for embedding. Expressions
+//! evaluate as in C++ Nix 2.34, and derivations are yielded as a stream.
 //!
-//! # A value
+//! # Evaluate an expression
 //!
-//! An expression is evaluated on a thread of its own, and becomes whatever Serde can make of it:
+//! An expression is evaluated on a thread of its own, and deserialised with Serde:
 //!
 //! ```
 //! use tvix_eval::NixEvaluator;
@@ -24,11 +24,11 @@
 //! # }
 //! ```
 //!
-//! [`NixEvaluator::eval_to_async`] does it where futures are polled.
+//! [`NixEvaluator::eval_to_async`] is the variant for async code.
 //!
-//! # What is wrong
+//! # Errors
 //!
-//! A [`Failure`] has a kind to act on, and a text for people:
+//! A [`Failure`] has a kind for programs, and a text for users:
 //!
 //! ```
 //! # use tvix_eval::NixEvaluator;
@@ -42,7 +42,8 @@
 //!
 //! # Limits
 //!
-//! What foreign expressions may use is limited; [`NixEvaluator::cancelled_by`] ends them by hand.
+//! Set limits to evaluate untrusted expressions. [`NixEvaluator::cancelled_by`] takes a flag that
+//! cancels evaluations.
 //!
 //! ```
 //! # use tvix_eval::{Limits, NixEvaluator};
@@ -54,7 +55,7 @@
 //! assert!(matches!(failure.kind, ErrorKind::Limit | ErrorKind::Depth));
 //! ```
 //!
-//! # Builtins and files of one's own
+//! # Custom builtins and files
 //!
 //! ```
 //! # use tvix_eval::NixEvaluator;
@@ -75,13 +76,14 @@
 //! # }
 //! ```
 //!
-//! [`native::Native::new`] makes builtins that work with values as they are, unevaluated too.
+//! [`native::Native::new`] makes builtins that work with values of the language, including
+//! unevaluated ones.
 //!
 //! # Derivations
 //!
-//! As an [`Evaluator`](tvix_eval_api::Evaluator) it yields derivations the moment they are
-//! instantiated, and asks for what it has to have built. A coordinator takes it from there: see
-//! the example `build_hello`.
+//! As an [`Evaluator`](tvix_eval_api::Evaluator), it yields each derivation as soon as it is
+//! instantiated, and requests builds that evaluation needs. A coordinator handles both: see the
+//! example `build_hello`.
 //!
 //! ```
 //! # use tvix_eval::NixEvaluator;
@@ -107,7 +109,7 @@
 //! # Fetching
 //!
 //! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
-//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] takes. The crate `tvix-fetch` has one
+//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] sets. The crate `tvix-fetch` has one
 //! that speaks HTTP and Git and keeps a cache on disk:
 //!
 //! ```
@@ -117,11 +119,11 @@
 //! let nix = NixEvaluator::default().fetcher(CachingFetcher::new(FetchOptions::default()));
 //! ```
 //!
-//! # Values as they are
+//! # Access to values
 //!
-//! [`NixEvaluator::work`] hands out the [interpreter](interp::Interp) on its thread;
-//! [`NixEvaluator::start`] does so with the events of what is needed built. Values borrow from the
-//! evaluation's heap and cannot leave it.
+//! [`NixEvaluator::work`] provides the [interpreter](interp::Interp) on its thread;
+//! [`NixEvaluator::start`] does so with a stream of events, through which builds are requested.
+//! Values borrow from the evaluation's heap and cannot leave it.
 
 mod access;
 mod background;

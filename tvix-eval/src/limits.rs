@@ -1,24 +1,25 @@
-//! What an evaluation may use, and noticing that nobody wants it any more.
+//! Limits and cancellation of evaluations.
 
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::{Interp, MAX_CALL_DEPTH};
 
-/// What an evaluation may use. It ends with [`ErrorKind::Limit`] or [`ErrorKind::Depth`] soon
-/// after it has used more; `tryEval` does not catch that.
+/// The limits of an evaluation. An evaluation ends with [`ErrorKind::Limit`] or
+/// [`ErrorKind::Depth`] soon after it exceeds one; `tryEval` does not catch these errors.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How long it may take, with the time in which it waits for builds.
+    /// Maximum duration, including the time in which it waits for builds (default: none).
     pub time: Option<Duration>,
-    /// How many bytes its heap may have; 4 GiB unless told. There is no garbage collection: all
-    /// of a nixpkgs of 2016 takes 0.7 GiB.
+    /// Maximum size of the heap in bytes (default: 4 GiB). There is no garbage collection: a
+    /// complete nixpkgs of 2016 takes 0.7 GiB.
     pub memory: Option<usize>,
-    /// How many bytes a single string, list or set may have, with what must be allocated for it;
-    /// 256 MiB unless told. What doubles itself ends here, long before memory does.
+    /// Maximum size of a string, list or set in bytes, including the memory allocated for it
+    /// (default: 256 MiB). Values that double in a loop exceed this limit long before the limit of
+    /// the heap.
     pub value: Option<usize>,
-    /// How deep calls may be nested.
+    /// Maximum nesting depth of calls (default: 10,000).
     pub depth: u32,
 }
 
@@ -34,28 +35,28 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Limits the time.
+    /// Sets the maximum duration.
     #[must_use]
     pub fn time(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
     }
 
-    /// Limits the bytes of the heap.
+    /// Sets the maximum size of the heap in bytes.
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
     }
 
-    /// Limits the bytes of a single value.
+    /// Sets the maximum size of a value in bytes.
     #[must_use]
     pub fn value(mut self, bytes: usize) -> Self {
         self.value = Some(bytes);
         self
     }
 
-    /// Limits how deep calls may be nested.
+    /// Sets the maximum nesting depth of calls.
     #[must_use]
     pub fn depth(mut self, calls: u32) -> Self {
         self.depth = calls;
@@ -63,18 +64,19 @@ impl Limits {
     }
 }
 
-/// What is smaller needs no room made for it: it is noticed at the next look.
+/// Values below this size in bytes are not checked when they are made, but by the next periodic
+/// check.
 const LARGE: usize = 64 << 10;
 
-/// So many calls are made between one look at the limits and the next.
-pub(crate) const CALLS_PER_LOOK: u32 = 1000;
+/// Number of calls between two periodic checks of the limits.
+pub(crate) const CALLS_PER_CHECK: u32 = 1000;
 
 impl Interp<'_> {
-    /// Fails if a limit was passed or nobody wants a result any more.
+    /// Fails if a limit is exceeded or the evaluation is cancelled.
     #[cold]
     #[inline(never)]
-    pub(crate) fn look_around(&self) -> Result<()> {
-        self.calls_left.set(CALLS_PER_LOOK);
+    pub(crate) fn check_limits(&self) -> Result<()> {
+        self.calls_left.set(CALLS_PER_CHECK);
         if self.world.host.is_cancelled() {
             return Err(self.again(cancelled()));
         }
@@ -88,7 +90,7 @@ impl Interp<'_> {
         self.heap_has_room(0)
     }
 
-    /// Fails if so many bytes for a single value, in the heap or on their way to it, are too many.
+    /// Fails if a value of `bytes` bytes would exceed the limit of values or the limit of the heap.
     #[inline]
     pub(crate) fn make_room(&self, bytes: usize) -> Result<()> {
         if bytes < LARGE {
@@ -104,7 +106,7 @@ impl Interp<'_> {
         self.heap_has_room(bytes)
     }
 
-    /// As [`Interp::make_room`], for so many things.
+    /// Like [`Interp::make_room`], for `count` elements.
     #[inline]
     pub(crate) fn make_room_for<T>(&self, count: usize) -> Result<()> {
         self.make_room(count.saturating_mul(size_of::<T>()))
@@ -120,7 +122,7 @@ impl Interp<'_> {
         Ok(())
     }
 
-    /// What is over stays over: the very next call looks again.
+    /// Makes the next call check the limits again, so that an exceeded limit stays an error.
     fn again(&self, error: Box<Error>) -> Box<Error> {
         self.calls_left.set(0);
         error
@@ -143,7 +145,8 @@ mod tests {
     use crate::host::NoHost;
     use crate::world::{Settings, World};
 
-    /// What kind of error a text comes to, if any, and how many bytes the heap has then.
+    /// The kind of error, if any, that a text evaluates to, and the size of the heap in bytes
+    /// afterwards.
     fn outcome(text: &str) -> (Option<ErrorKind>, usize) {
         let heap = Bump::new();
         let files = Rc::new(MemoryFiles::default());
@@ -172,7 +175,7 @@ mod tests {
             "builtins.stringLength (builtins.foldl' (a: b: \"${a}ten bytes.\") \"\" (builtins.genList (x: x) 20000))",
             "builtins.foldl' (a: b: a // { \"k${toString b}\" = b; }) { } (builtins.genList (x: x) 20000)",
         ] {
-            // The square of 20,000 is 400 million.
+            // 20,000 squared is 400 million.
             let (kind, bytes) = outcome(text);
             assert_eq!(kind, None);
             assert!(bytes < 64 << 20, "{bytes}: {text}");

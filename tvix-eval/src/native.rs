@@ -13,13 +13,13 @@ use crate::interp::Interp;
 use crate::source::Pos;
 use crate::value::{ContextId, Ref, Value};
 
-/// What a [`Native`] does, given its arguments, which are not evaluated yet, and the place of the
-/// call.
+/// The function of a [`Native`]. Takes the unevaluated arguments and the position of the call.
 pub type NativeFunction =
     dyn for<'i, 'h, 'a> Fn(&'i Interp<'h>, &'a [Ref<'h>], Pos) -> Result<Value<'h>> + Send + Sync;
 
-/// A builtin of the embedder: `builtins.name`, and `__name` everywhere. It may be called by many
-/// evaluations at once, and must not block for long: nothing else is evaluated meanwhile.
+/// A builtin of the embedder: `builtins.name`, and `__name` in the global scope. Several
+/// evaluations may call it concurrently. It must not block for long, because it blocks its
+/// evaluation.
 #[derive(Clone)]
 pub struct Native {
     name: Arc<str>,
@@ -32,7 +32,7 @@ impl Native {
     ///
     /// # Panics
     ///
-    /// If `arity` is not 1 to 6.
+    /// If `arity` is not in 1 to 6.
     pub fn new<F>(name: impl Into<Arc<str>>, arity: u8, function: F) -> Self
     where
         F: for<'i, 'h, 'a> Fn(&'i Interp<'h>, &'a [Ref<'h>], Pos) -> Result<Value<'h>>
@@ -48,8 +48,9 @@ impl Native {
         }
     }
 
-    /// A builtin of one argument, which is evaluated wholly and handed over as `toJSON` would
-    /// write it; the result becomes a value as `fromJSON` would read it.
+    /// A builtin with one argument, which is evaluated deeply and deserialised from the form of
+    /// `toJSON`. The result is converted to a value as by `fromJSON`. An `Err` is the message of an
+    /// evaluation error.
     pub fn of<A, R, F>(name: impl Into<Arc<str>>, function: F) -> Self
     where
         A: DeserializeOwned,
@@ -67,14 +68,14 @@ impl Native {
         })
     }
 
-    /// What it is called.
+    /// The name of the builtin.
     pub fn name(&self) -> &str {
         &self.name
     }
 
     pub(crate) fn builtin<'h>(&'h self, heap: &'h Bump) -> &'h Builtin<'h> {
         let function = &*self.function;
-        // The heap drops nothing: what it holds only borrows.
+        // The heap runs no destructors, so its contents must only borrow.
         let function: &'h Function<'h> =
             heap.alloc(move |interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos| {
                 function(interp, args, pos)

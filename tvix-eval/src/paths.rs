@@ -1,11 +1,11 @@
-//! Paths as bytes: absolute, canonical, never resolved against the file system.
+//! Paths as bytes: absolute and canonical, by text alone. The file system is not accessed.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// An absolute path without `.`, `..`, doubled slashes and trailing slash. `..` removes what is
-/// before it without looking at symbolic links.
+/// An absolute path without `.`, `..`, repeated slashes and trailing slash. `..` removes the
+/// component before it, even if that is a symbolic link.
 pub fn canonical(path: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(path.len());
     for part in path.split(|byte| *byte == b'/') {
@@ -27,11 +27,11 @@ pub fn canonical(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The last part of a path, without trailing slashes.
+/// The last component of a path, without trailing slashes.
 pub fn base_name(path: &[u8]) -> &[u8] {
     let end = match path.iter().rposition(|byte| *byte != b'/') {
         None => return b"",
-        // C++ Nix forgives one trailing slash only.
+        // C++ Nix ignores one trailing slash only.
         Some(_) if path.last() == Some(&b'/') && path.len() > 1 => path.len() - 1,
         Some(_) => path.len(),
     };
@@ -40,7 +40,7 @@ pub fn base_name(path: &[u8]) -> &[u8] {
     &path[start..]
 }
 
-/// What is before the last part of a path.
+/// The part of a path before its last component.
 pub fn dir_name(path: &[u8]) -> &[u8] {
     match memchr::memrchr(b'/', path) {
         None => b".",

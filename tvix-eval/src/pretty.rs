@@ -1,4 +1,4 @@
-//! Values for people, as the prompt of C++ Nix prints them: evaluated, indented, in colours.
+//! Values for display, as in the REPL of C++ Nix: evaluated, indented, coloured.
 
 use std::collections::HashSet;
 
@@ -16,16 +16,16 @@ const BLUE: &str = "\u{1b}[34;1m";
 const MAGENTA: &str = "\u{1b}[35;1m";
 const CYAN: &str = "\u{1b}[36;1m";
 
-/// Columns by which each level is indented.
+/// Columns of indentation per level.
 const INDENT: usize = 2;
 
-/// How a value is printed for people.
+/// Options for displaying a value.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PrettyOptions {
-    /// Levels of sets and lists that are printed; deeper ones become `{ ... }` and `[ ... ]`.
+    /// Maximum depth of sets and lists; deeper ones are displayed as `{ ... }` and `[ ... ]`.
     pub depth: u32,
-    /// Whether kinds of values have colours (ANSI escape sequences).
+    /// Whether values are coloured by type (ANSI escape sequences).
     pub colours: bool,
 }
 
@@ -39,14 +39,14 @@ impl Default for PrettyOptions {
 }
 
 impl PrettyOptions {
-    /// Limits the levels.
+    /// Sets the maximum depth.
     #[must_use]
     pub fn depth(mut self, levels: u32) -> Self {
         self.depth = levels;
         self
     }
 
-    /// Turns colours on or off.
+    /// Enables or disables colours.
     #[must_use]
     pub fn colours(mut self, on: bool) -> Self {
         self.colours = on;
@@ -54,7 +54,7 @@ impl PrettyOptions {
     }
 }
 
-/// A value that is being printed.
+/// The state of printing a value.
 struct Printer<'o> {
     out: &'o mut Vec<u8>,
     options: &'o PrettyOptions,
@@ -86,7 +86,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Whether this set or list is met for the first time.
+    /// Whether a set or list has not been printed before.
     fn is_new(&mut self, identity: usize) -> bool {
         let new = self.seen.insert(identity);
         if !new {
@@ -97,13 +97,13 @@ impl Printer<'_> {
 }
 
 impl<'h> Interp<'h> {
-    /// Prints a value as the prompt of C++ Nix does, evaluating what is printed. An element that
-    /// fails becomes `«error: …»`.
+    /// Prints a value as the REPL of C++ Nix does, evaluating its parts. A part that fails is
+    /// printed as `«error: …»`.
     ///
     /// # Errors
     ///
-    /// If the value itself cannot be evaluated, or evaluation was cancelled or went beyond a
-    /// limit. What was printed until then is in `out`.
+    /// If the value itself cannot be evaluated, or if evaluation is cancelled or exceeds a limit.
+    /// `out` holds the output up to that point.
     pub fn pretty(&self, cell: Ref<'h>, options: &PrettyOptions, out: &mut Vec<u8>) -> Result<()> {
         let mut printer = Printer {
             out,
@@ -238,7 +238,8 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// Whether elements have lines of their own: several do, and one that has elements itself.
+    /// Whether elements are printed on lines of their own: several elements, or one that has
+    /// elements itself.
     fn takes_lines(&self, cells: &[Ref<'h>]) -> Result<bool> {
         match cells {
             [] => Ok(false),
@@ -261,7 +262,7 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// Whether printing goes on after this error.
+/// Whether printing continues after this error.
 fn may_be_shown(error: &Error) -> bool {
     !matches!(
         error.kind,
@@ -293,7 +294,7 @@ mod tests {
         String::from_utf8(out).expect(text)
     }
 
-    /// From C++ Nix 2.34.8.
+    /// Expected values are from C++ Nix 2.34.8.
     #[test]
     fn values() {
         let all = PrettyOptions::default();

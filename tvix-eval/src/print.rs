@@ -11,59 +11,59 @@ use crate::text::number;
 use crate::text::print as literal;
 use crate::value::{ContextElement, Ref, Value};
 
-/// How much of a value is shown.
+/// How much of a value to show.
 #[derive(Clone, Copy)]
-struct Most {
+struct ShowLimits {
     depth: u32,
     items: usize,
     string: usize,
 }
 
 /// In errors.
-const IN_ERRORS: Most = Most {
+const IN_ERRORS: ShowLimits = ShowLimits {
     depth: 10,
     items: 10,
     string: 1024,
 };
 
-/// By `builtins.trace`: everything.
-const IN_TRACES: Most = Most {
+/// In `builtins.trace`: everything.
+const IN_TRACES: ShowLimits = ShowLimits {
     depth: u32::MAX,
     items: usize::MAX,
     string: usize::MAX,
 };
 
-/// A value that is being shown.
+/// The state of showing a value.
 struct Shown {
     out: Vec<u8>,
-    most: Most,
+    most: ShowLimits,
     seen: HashSet<usize>,
-    /// How many items of lists there are so far.
+    /// Number of list items shown so far.
     items: usize,
-    /// How many attributes there are so far.
+    /// Number of attributes shown so far.
     attrs: usize,
 }
 
 impl<'h> Interp<'h> {
-    /// A value for a message: shortened, and nothing is evaluated for it.
+    /// A value for a message: shortened, without evaluating anything.
     pub fn show(&self, value: Value<'h>) -> String {
         self.shown(value, 0, IN_ERRORS).unwrap_or_default()
     }
 
-    /// The same for what is in a cell, which a list may hold again.
+    /// The same for a cell, which a list inside may contain again.
     pub(crate) fn show_cell(&self, cell: Ref<'h>) -> String {
         let identity = std::ptr::from_ref(cell).addr();
         self.shown(cell.get(), identity, IN_ERRORS)
             .unwrap_or_default()
     }
 
-    /// All of a value, as far as it is evaluated.
+    /// A complete value, as far as it is evaluated.
     pub(crate) fn show_whole(&self, cell: Ref<'h>) -> Result<String> {
         let identity = std::ptr::from_ref(cell).addr();
         self.shown(cell.get(), identity, IN_TRACES)
     }
 
-    fn shown(&self, value: Value<'h>, identity: usize, most: Most) -> Result<String> {
+    fn shown(&self, value: Value<'h>, identity: usize, most: ShowLimits) -> Result<String> {
         let mut shown = Shown {
             out: Vec::new(),
             most,
@@ -132,7 +132,8 @@ impl<'h> Interp<'h> {
                 }
                 out.extend_from_slice(b"{ ");
                 let mut entries = self.by_name(attrs);
-                // What says of what kind a set is comes first, lest it be left out.
+                // The attributes that tell the kind of a set come first, so that shortening keeps
+                // them.
                 if most.items != usize::MAX {
                     entries.sort_by_key(|(name, _)| !matches!(*name, b"type" | b"_type"));
                 }
@@ -197,7 +198,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A value as `nix-instantiate --eval` prints it. What is not evaluated is `<CODE>`.
+    /// A value as printed by `nix-instantiate --eval`. Unevaluated parts are `<CODE>`.
     pub fn print(&self, value: Value<'h>, out: &mut Vec<u8>) -> Result<()> {
         self.print_into(value, None, &mut HashSet::new(), out)
     }
@@ -212,7 +213,8 @@ impl<'h> Interp<'h> {
         self.check_stack()?;
         match value {
             Value::List(list) if !list.items.is_empty() => {
-                // C++ Nix has lists in their cells; that of a variable differs from that of the whole.
+                // In C++ Nix the identity of a list is its cell, which differs between a variable
+                // and the complete value.
                 let identity = cell.map_or(0, |cell| std::ptr::from_ref(cell).addr());
                 if !seen.insert(identity) {
                     out.extend_from_slice("«repeated»".as_bytes());
@@ -260,7 +262,7 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// A place as messages write it.
+    /// A place as printed in messages.
     pub(crate) fn place_text(&self, pos: Pos) -> String {
         match self.sources.place(pos) {
             None => "«none»".to_owned(),
@@ -268,7 +270,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// An element of a context as the language writes it.
+    /// An element of a string context, in the form of the language.
     pub(crate) fn context_text(&self, element: &ContextElement) -> String {
         let dir = &self.world.settings.store_dir;
         match element {
@@ -280,7 +282,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Names like one that is not there, best first.
+    /// Names similar to a missing one, best first.
     pub(crate) fn suggest(
         &self,
         wanted: Symbol,
@@ -308,7 +310,7 @@ fn elided(out: &mut Vec<u8>, count: usize, what: &str) {
     out.extend_from_slice(format!("«{count} {what}{plural} elided» ").as_bytes());
 }
 
-/// What a source is called.
+/// The name of a source.
 pub(crate) fn origin(origin: Origin<'_>) -> String {
     match origin {
         Origin::File(path) => String::from_utf8_lossy(path).into_owned(),
@@ -318,7 +320,7 @@ pub(crate) fn origin(origin: Origin<'_>) -> String {
     }
 }
 
-/// How many letters must be changed, added or removed.
+/// The edit distance of two names.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {

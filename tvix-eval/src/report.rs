@@ -1,4 +1,4 @@
-//! Errors as text, with places and the lines around them, as C++ Nix prints them.
+//! Errors as text, with places and source lines, as printed by C++ Nix.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -8,14 +8,14 @@ use crate::interp::Interp;
 use crate::print::origin;
 use crate::source::{Origin, Pos, lines};
 
-/// A trace is cut off after so many frames; those with a place count twice.
-const MOST_SHOWN: usize = 4;
+/// Maximum number of frames in a shortened trace; frames with a position count twice.
+const MAX_SHOWN: usize = 4;
 
-/// So many repetitions of frames are shown, not counted.
-const MOST_REPEATED: usize = 5;
+/// Maximum number of repeated frames that are shown; further ones are only counted.
+const MAX_REPEATED: usize = 5;
 
 impl Interp<'_> {
-    /// An error as C++ Nix prints it, without colours and without a final newline.
+    /// An error as printed by C++ Nix, without colours and without final newline.
     pub fn render(&self, error: &Error) -> String {
         let mut out = String::from("error:");
         if error.trace.is_empty() {
@@ -40,19 +40,19 @@ impl Interp<'_> {
             }
             out.push('?');
         }
-        // C++ Nix indents the whole, line by line, and leaves no spaces at their ends.
+        // C++ Nix indents all lines, and removes trailing spaces.
         let lines: Vec<&str> = out.trim_end().split('\n').map(str::trim_end).collect();
         lines.join("\n")
     }
 
-    /// What was being evaluated, outermost first: not twice the same, and not too much of it.
+    /// The trace, outermost frame first, without duplicates, and shortened.
     fn render_trace(&self, out: &mut String, error: &Error) {
         let mut seen: HashSet<(Pos, &str)> = HashSet::new();
         let mut again: Vec<&Frame> = Vec::new();
         let mut shown = 0;
         let mut truncated = false;
         for frame in error.trace.iter().rev() {
-            truncated |= shown >= MOST_SHOWN && !self.show_trace.get();
+            truncated |= shown >= MAX_SHOWN && !self.show_trace.get();
             if truncated && !frame.always {
                 continue;
             }
@@ -76,13 +76,13 @@ impl Interp<'_> {
         again: &mut Vec<&'e Frame>,
         seen: &mut HashSet<(Pos, &'e str)>,
     ) {
-        if again.len() <= MOST_REPEATED {
+        if again.len() <= MAX_REPEATED {
             for frame in again.iter() {
                 self.render_frame(out, frame);
             }
         } else {
             let _ = writeln!(out, "\n       ({} duplicate frames omitted)", again.len());
-            // What comes after is shown again.
+            // Frames after this one are shown again.
             seen.clear();
         }
         again.clear();
@@ -106,7 +106,7 @@ impl Interp<'_> {
             place.line,
             place.column
         );
-        // There is no text of this source: see `builtins::derivation::internal`.
+        // This source has no text: see `builtins::derivation::internal`.
         if place.origin == Origin::Internal {
             return;
         }

@@ -1,13 +1,13 @@
-//! The search path: what `<name>` is looked up in.
+//! The search path: resolves `<name>`.
 
 use std::path::{Path, PathBuf};
 
 use crate::fetch::is_pseudo_url;
 
-/// An entry of the search path: its prefix, perhaps empty, and its path or URL.
+/// A search path entry: prefix, which may be empty, and path or URL.
 pub type Entry = (String, String);
 
-/// An entry as it is written: `PREFIX=PATH`, or a path alone.
+/// Parses an entry: `PREFIX=PATH`, or a path alone.
 pub fn entry(text: &str) -> Entry {
     match text.split_once('=') {
         Some((prefix, path)) => (prefix.to_owned(), path.to_owned()),
@@ -15,8 +15,8 @@ pub fn entry(text: &str) -> Entry {
     }
 }
 
-/// The entries of `NIX_PATH`, separated by colons. As in C++ Nix, a URL ends at its second colon,
-/// so none can have a port, and white space separates entries as well.
+/// Parses `NIX_PATH`: entries are separated by colons. As in C++ Nix, a URL ends at its second
+/// colon, so it cannot have a port, and white space separates entries too.
 pub fn entries(text: &str) -> Vec<Entry> {
     split(text)
         .into_iter()
@@ -25,12 +25,12 @@ pub fn entries(text: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// Entries that follow all others, unless evaluation is pure or restricted: the channels of the
-/// user and those of root, as far as there are any.
+/// The default entries at the end of the search path: the channels of the user and of root, as far
+/// as they exist. Pure and restricted evaluation do not have them.
 ///
-/// `user_channels` is `~/.nix-defexpr/channels`, or `$XDG_STATE_HOME/nix/defexpr/channels` where
-/// Nix is set to use XDG base directories. `state` is Nix's state directory: `$NIX_STATE_DIR`, or
-/// `/nix/var/nix`.
+/// `user_channels` is `~/.nix-defexpr/channels`, or `$XDG_STATE_HOME/nix/defexpr/channels` if Nix
+/// is configured to use XDG base directories. `state` is Nix's state directory: `$NIX_STATE_DIR`,
+/// or `/nix/var/nix`.
 pub fn channels(user_channels: Option<&Path>, state: &Path) -> Vec<Entry> {
     let root = state.join("profiles/per-user/root/channels");
     let nixpkgs = root.join("nixpkgs");
@@ -99,7 +99,7 @@ mod tests {
         std::fs::create_dir(&home)?;
         let root = state.join("profiles/per-user/root");
         std::fs::create_dir_all(&root)?;
-        // A link, as channels are; what it leads to is not part of the entry.
+        // A symbolic link, as channels are. The entry keeps the path of the link.
         std::os::unix::fs::symlink("channels-1-link", root.join("channels"))?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let own = (String::new(), text(&home));

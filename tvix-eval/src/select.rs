@@ -1,4 +1,4 @@
-//! What a user asked for: sources, arguments, attribute paths.
+//! Selection of values: sources, arguments, attribute paths.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,32 +16,32 @@ use crate::paths;
 use crate::source::Pos;
 use crate::value::{Apply, Attrs, Ref, Value};
 
-/// How an attribute path did not lead to a value.
-pub(crate) enum Unselected {
-    /// There is no such attribute or element.
+/// Why an attribute path does not lead to a value.
+pub(crate) enum SelectError {
+    /// The attribute or element does not exist.
     NotFound(Box<Error>),
-    /// Something on the way failed.
+    /// Evaluation failed on the way.
     Failed(Box<Error>),
 }
 
-impl From<Box<Error>> for Unselected {
+impl From<Box<Error>> for SelectError {
     fn from(error: Box<Error>) -> Self {
         Self::Failed(error)
     }
 }
 
-/// Follows attribute paths as `nix-build -A` does: functions on the way are called with the
-/// arguments that the user gave, each once however many paths lead through it.
+/// Follows attribute paths as `nix-build -A` does: functions on the path are called with the user's
+/// arguments, and each function is called once even if several paths lead through it.
 pub struct Selector<'h> {
     args: &'h Attrs<'h>,
     caller: Ref<'h>,
-    /// What calling the function in a cell gives, by the address of the cell.
+    /// Results of calls, by the address of the function's cell.
     called: RefCell<FxHashMap<usize, Ref<'h>>>,
 }
 
 impl<'h> Selector<'h> {
-    /// A selector with arguments: names and expressions, which are relative to the current
-    /// folder.
+    /// A selector with arguments: names and expressions. Relative paths in them are relative to the
+    /// current directory.
     pub fn new(interp: &Interp<'h>, args: &BTreeMap<String, String>) -> Self {
         let base: &'h [u8] = interp.heap.alloc_slice_copy(&current_folder());
         let entries = args.iter().map(|(name, text)| {
@@ -71,8 +71,8 @@ impl<'h> Selector<'h> {
         !self.args.entries.is_empty()
     }
 
-    /// The cell of what calling a function with the arguments gives; of a value that is not to be
-    /// called, its own.
+    /// The cell of a function's result, called with the arguments. For a value that is not called,
+    /// its own cell.
     pub fn called(&self, interp: &Interp<'h>, cell: Ref<'h>) -> Result<Ref<'h>> {
         let callable = match interp.force(cell)? {
             Value::Lambda { code, .. } => interp.lambdas.get(code).formals.is_some(),
@@ -94,11 +94,11 @@ impl<'h> Selector<'h> {
         Ok(called)
     }
 
-    /// The cell that an attribute path leads to. Its value is evaluated, and not called.
+    /// The cell at an attribute path. Its value is evaluated, but not called.
     pub fn select(&self, interp: &Interp<'h>, start: Ref<'h>, path: &str) -> Result<Ref<'h>> {
         self.try_select(interp, start, path)
             .map_err(|error| match error {
-                Unselected::NotFound(error) | Unselected::Failed(error) => error,
+                SelectError::NotFound(error) | SelectError::Failed(error) => error,
             })
     }
 
@@ -107,7 +107,7 @@ impl<'h> Selector<'h> {
         interp: &Interp<'h>,
         start: Ref<'h>,
         path: &str,
-    ) -> std::result::Result<Ref<'h>, Unselected> {
+    ) -> std::result::Result<Ref<'h>, SelectError> {
         let mut cell = start;
         for part in parts(path)? {
             cell = self.called(interp, cell)?;
@@ -117,7 +117,7 @@ impl<'h> Selector<'h> {
                 let message = format!(
                     "the expression selected by the selection path '{path}' should be {wanted} but is {shown}"
                 );
-                Unselected::Failed(Error::new(ErrorKind::Type, message))
+                SelectError::Failed(Error::new(ErrorKind::Type, message))
             };
             cell = match (part.parse::<u32>(), value) {
                 (Ok(index), Value::List(list)) => match list.items.get(index as usize) {
@@ -126,7 +126,7 @@ impl<'h> Selector<'h> {
                         let message = format!(
                             "list index {index} in selection path '{path}' is out of range"
                         );
-                        return Err(Unselected::NotFound(Error::new(
+                        return Err(SelectError::NotFound(Error::new(
                             ErrorKind::Missing,
                             message,
                         )));
@@ -145,7 +145,7 @@ impl<'h> Selector<'h> {
                             let message =
                                 format!("attribute '{part}' in selection path '{path}' not found");
                             let known = attrs.entries.iter().map(|attr| attr.name);
-                            return Err(Unselected::NotFound(
+                            return Err(SelectError::NotFound(
                                 Error::new(ErrorKind::Missing, message)
                                     .suggesting(interp.suggest(name, known)),
                             ));
@@ -160,8 +160,8 @@ impl<'h> Selector<'h> {
     }
 }
 
-/// The parts of an attribute path: separated by dots that are not in double quotes. As in C++ Nix, an
-/// empty last part is left out, quoted or not.
+/// The components of an attribute path, separated by dots outside double quotes. As in C++ Nix, an
+/// empty last component is ignored, quoted or not.
 fn parts(path: &str) -> Result<Vec<String>> {
     let mut parts = Vec::new();
     let mut part = String::new();
@@ -188,7 +188,7 @@ fn parts(path: &str) -> Result<Vec<String>> {
     Ok(parts)
 }
 
-/// The current folder, as a place for relative paths.
+/// The current directory, as the base of relative paths.
 pub(crate) fn current_folder() -> Vec<u8> {
     match std::env::current_dir() {
         Ok(folder) => folder.as_os_str().as_bytes().to_vec(),
@@ -196,7 +196,7 @@ pub(crate) fn current_folder() -> Vec<u8> {
     }
 }
 
-/// A path from the root.
+/// A path made absolute.
 pub(crate) fn absolute(path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     match path.first() {
@@ -206,8 +206,7 @@ pub(crate) fn absolute(path: &Path) -> Vec<u8> {
 }
 
 impl<'h> Interp<'h> {
-    /// The cell of a source's value, which is not evaluated yet; `None` for sources that are not
-    /// of the language.
+    /// The unevaluated cell of a source; `None` for sources that are not in the Nix language.
     pub fn source(&self, source: &EvalSource) -> Option<Ref<'h>> {
         Some(match source {
             EvalSource::File(path) => {
@@ -245,8 +244,8 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// What a function gives with those arguments that it takes; of anything else, itself. What
-    /// is missing must have a default.
+    /// The result of a function, called with the arguments that it accepts; any other value
+    /// unchanged. Formals without an argument must have a default.
     pub fn auto_call(&self, value: Value<'h>, args: &'h Attrs<'h>) -> Result<Value<'h>> {
         match value {
             Value::Attrs(attrs) => match attrs.get(self.known.functor) {
@@ -291,7 +290,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A function of Rust as a value. What it holds is never dropped, so it had better borrow.
+    /// A Rust function as a value. Its captures are never dropped, so it should only borrow.
     fn closure(&self, work: impl Fn(&Self, Ref<'h>) -> Result<Value<'h>> + 'h) -> Value<'h> {
         let function: &'h Function<'h> = self
             .heap
@@ -305,7 +304,7 @@ impl<'h> Interp<'h> {
         }))
     }
 
-    /// The cell of what a function of Rust gives when it is needed.
+    /// The cell of a Rust function's result, which is computed on demand.
     fn later(&self, work: impl Fn(&Self) -> Result<Value<'h>> + 'h) -> Ref<'h> {
         let func = self.cell(self.closure(move |interp, _| work(interp)));
         self.cell(Value::Apply(self.heap.alloc(Apply {

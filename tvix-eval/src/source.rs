@@ -1,39 +1,39 @@
-//! Where text came from: positions are numbers, lines are counted only for messages.
+//! Source texts and positions. A position is a number; lines are counted only for messages.
 
 use std::cell::RefCell;
 
-/// A place in one of the sources: 0 for no place, else 1 plus the source's base plus the offset
-/// in bytes.
+/// A position in one of the sources: 0 for none, else 1 plus the source's base plus the offset in
+/// bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Pos(pub u32);
 
 impl Pos {
-    /// No place.
+    /// No position.
     pub const NONE: Self = Self(0);
 
-    /// Whether this is a place at all.
+    /// Whether this is a position.
     pub fn is_some(self) -> bool {
         self.0 != 0
     }
 }
 
-/// What a source is called.
+/// The origin of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'h> {
-    /// A file of this absolute path.
+    /// A file at this absolute path.
     File(&'h [u8]),
     /// Text given to the evaluator, such as that of `--expr`.
     Text,
-    /// Text read from standard input.
+    /// Text from standard input.
     Stdin,
     /// The file in which C++ Nix defines `derivation`. Its lines are blank, and are not shown.
     Internal,
 }
 
-/// A text that was parsed.
+/// A parsed text.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'h> {
-    /// What it is called.
+    /// Its origin.
     pub origin: Origin<'h>,
     /// The text.
     pub text: &'h [u8],
@@ -41,27 +41,27 @@ pub struct Source<'h> {
     pub base: u32,
 }
 
-/// A place in words: line and column count from 1, in bytes.
+/// A place by line and column, both counted from 1. Columns are bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'h> {
-    /// Where.
+    /// Origin of the source.
     pub origin: Origin<'h>,
-    /// The whole text of the source.
+    /// Complete text of the source.
     pub text: &'h [u8],
-    /// The line.
+    /// Line.
     pub line: u32,
-    /// The column.
+    /// Column.
     pub column: u32,
 }
 
-/// All texts that were parsed.
+/// All parsed texts.
 #[derive(Debug, Default)]
 pub struct Sources<'h> {
     sources: RefCell<Vec<Source<'h>>>,
 }
 
 impl<'h> Sources<'h> {
-    /// Adds a text; `None` if all texts together have more than 4 GiB.
+    /// Adds a text; `None` if the total size of all texts exceeds 4 GiB.
     pub fn add(&self, origin: Origin<'h>, text: &'h [u8]) -> Option<Source<'h>> {
         let mut sources = self.sources.borrow_mut();
         let base = match sources.last() {
@@ -96,7 +96,7 @@ impl<'h> Sources<'h> {
         let offset = ((pos.0 - source.base) as usize).min(source.text.len());
         let before = &source.text[..offset];
         let (mut line, mut line_start) = (1, 0);
-        // A carriage return ends a line too, by itself or with a newline.
+        // A carriage return ends a line too, alone or before a newline.
         for end in memchr::memchr2_iter(b'\n', b'\r', before) {
             if before[end] == b'\r' && source.text.get(end + 1) == Some(&b'\n') {
                 continue;
@@ -113,7 +113,7 @@ impl<'h> Sources<'h> {
     }
 }
 
-/// The lines of a text, which end with a newline, a carriage return, or both.
+/// The lines of a text. A line ends with a newline, a carriage return, or both.
 pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

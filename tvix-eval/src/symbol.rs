@@ -1,4 +1,4 @@
-//! Interned names: attribute and variable names are numbers while evaluating.
+//! Interned names: during evaluation, the names of attributes and variables are numbers.
 
 use std::cell::Cell;
 use std::hash::Hasher;
@@ -6,28 +6,28 @@ use std::hash::Hasher;
 use bumpalo::Bump;
 use rustc_hash::FxHasher;
 
-/// An interned name. Equal names have equal symbols; their order is that of first use, not that
-/// of the alphabet.
+/// An interned name. Equal names have equal symbols. Symbols are ordered by first use, not
+/// alphabetically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(pub(crate) u32);
 
-/// The names interned so far.
+/// The table of interned names.
 ///
-/// Every name of every text goes through this table, most of them for the hundredth time, so it is
-/// made for names that are known: open addressing at less than half full, in which nearly every
-/// first look is at the right place; names are compared without a call; and both tables are cells in the
-/// heap, which need no guard to be read. When one is full, twice as much takes its place.
+/// Every name of every text is looked up here, and most look-ups are of known names, for which the
+/// table is optimised. It uses open addressing with a load factor below one half, so that most
+/// first probes hit; names are compared without a call; and both tables are cells in the heap,
+/// which are read without a guard. A full table is replaced by one of twice the size.
 #[derive(Debug)]
 pub struct Symbols<'h> {
     heap: &'h Bump,
-    /// A power of two of places: a hash, and 1 more than the symbol or 0 if nothing is here.
+    /// A power of two of entries: a hash, and the symbol plus 1, or 0 for an empty entry.
     table: Cell<&'h [Cell<(u32, u32)>]>,
-    /// The names by symbol, then empty ones.
+    /// Names by symbol, followed by empty ones.
     names: Cell<&'h [Cell<&'h [u8]>]>,
     len: Cell<usize>,
 }
 
-/// The hash that [`Symbols::intern_hashed`] wants of a name.
+/// The hash that [`Symbols::intern_hashed`] takes.
 #[inline]
 pub fn hash_name(name: &[u8]) -> u32 {
     let mut hasher = FxHasher::default();
@@ -36,7 +36,7 @@ pub fn hash_name(name: &[u8]) -> u32 {
     (hash ^ (hash >> 32)) as u32
 }
 
-/// Whether two names are the same. Most have 4 to 16 bytes, which are two words that overlap.
+/// Whether two names are equal. Most have 4 to 16 bytes and are compared as two overlapping words.
 #[inline]
 fn same(a: &[u8], b: &[u8]) -> bool {
     fn words<const N: usize>(a: &[u8], b: &[u8]) -> bool {
@@ -51,7 +51,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 impl<'h> Symbols<'h> {
-    /// A table without names.
+    /// An empty table.
     pub fn new(heap: &'h Bump) -> Self {
         Self {
             heap,
@@ -67,7 +67,7 @@ impl<'h> Symbols<'h> {
         self.intern_hashed(name, hash_name(name))
     }
 
-    /// The symbol of a name whose [`hash_name`] is known.
+    /// The symbol of a name with a known [`hash_name`].
     pub fn intern_hashed(&self, name: &[u8], hash: u32) -> Symbol {
         match self.look(name, hash) {
             Ok(symbol) => symbol,
@@ -75,12 +75,12 @@ impl<'h> Symbols<'h> {
         }
     }
 
-    /// The symbol of a name, if it is known already.
+    /// The symbol of a name, if the name is interned.
     pub fn find(&self, name: &[u8]) -> Option<Symbol> {
         self.look(name, hash_name(name)).ok()
     }
 
-    /// The symbol of a name, or the place that it would have in the table.
+    /// The symbol of a name, or the index in the table for a new entry.
     #[inline(always)]
     fn look(&self, name: &[u8], hash: u32) -> Result<Symbol, usize> {
         let table = self.table.get();
@@ -130,12 +130,12 @@ impl<'h> Symbols<'h> {
         self.names.get()[symbol.0 as usize].get()
     }
 
-    /// How many names there are: symbols are smaller than this.
+    /// Number of interned names. Symbols are smaller than this number.
     pub fn len(&self) -> usize {
         self.len.get()
     }
 
-    /// Whether there is no name yet.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -145,7 +145,7 @@ fn cells<T: Copy>(heap: &Bump, len: usize, value: T) -> &[Cell<T>] {
     heap.alloc_slice_fill_with(len, |_| Cell::new(value))
 }
 
-/// The same places in a table of twice the size.
+/// The same entries in a table of twice the size.
 fn larger<'h>(heap: &'h Bump, table: &[Cell<(u32, u32)>]) -> &'h [Cell<(u32, u32)>] {
     let larger = cells(heap, table.len() * 2, (0, 0));
     let mask = larger.len() - 1;

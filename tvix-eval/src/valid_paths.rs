@@ -1,4 +1,4 @@
-//! Which paths are valid in the store, and what they refer to.
+//! Validity and references of paths in the store.
 
 use std::fmt;
 use std::io;
@@ -7,23 +7,23 @@ use std::sync::Arc;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
 
-/// Looks up paths of the store that an evaluation works for.
+/// Looks up valid paths in the store of an evaluation.
 ///
-/// Copies of what is in the store keep its references, a string that is read from there has those
-/// that occur in it as its context, and `import` of a valid `.drv` file gives the derivation. The
-/// evaluator knows the references of what it made or had built itself; of everything else it asks
-/// here. Without an implementation such paths have none.
+/// This preserves references: copies of a store path keep its references, a string read from it has
+/// those that occur in the string as its context, and `import` of a valid `.drv` file evaluates to
+/// the derivation. The evaluator knows the references of paths that it made or had built; for all
+/// other paths it calls this trait. Without an implementation such paths have no references.
 ///
 /// # Contract
 ///
-/// Methods are called on the evaluation's own thread and may block it.
+/// Methods are called on the evaluation's own thread and may block.
 pub trait ValidPaths: Send + Sync {
-    /// The store paths that a valid path refers to, itself among them if it does; `None` if the
+    /// The references of a valid path, including itself if there is a self-reference; `None` if the
     /// path is not valid.
     ///
     /// # Errors
     ///
-    /// The store cannot be queried.
+    /// If the store cannot be queried.
     fn references(&self, path: &StorePath) -> io::Result<Option<SortedSet<StorePath>>>;
 }
 

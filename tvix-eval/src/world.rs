@@ -1,4 +1,4 @@
-//! What an evaluation knows of the world outside.
+//! The environment of an evaluation.
 
 use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
@@ -22,46 +22,46 @@ use crate::text::regex::Regex;
 use crate::valid_paths::ValidPaths;
 use crate::value::{NixString, Ref};
 
-/// What an evaluation may see and where the store is.
+/// Settings of an evaluation: the store, and the accessible parts of the environment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where store paths are.
+    /// The store directory.
     pub store_dir: StoreDir,
-    /// Where store paths are found on this file system, if not at [`Settings::store_dir`]: the
-    /// store's root, below which `store_dir` is looked up.
+    /// Root of the local store, below which `store_dir` is read, if store paths are not at
+    /// [`Settings::store_dir`] on this file system.
     pub store_root: Option<PathBuf>,
-    /// `builtins.currentSystem`.
+    /// `builtins.currentSystem` (default: the system of this machine).
     pub system: String,
-    /// Entries of the search path: prefix, perhaps empty, and path or URL.
+    /// Search path entries: prefix, which may be empty, and path or URL.
     pub search_path: Vec<(String, String)>,
-    /// Whether the environment, the time, the search path and all files are hidden, but for what
-    /// evaluation itself has copied, fetched or had built; and nothing is fetched that is not
-    /// named by its hash or commit.
+    /// Pure evaluation: hides the environment, the time, the search path, and all files except
+    /// those that evaluation itself has copied, fetched or had built. Fetches must be locked by a
+    /// hash or commit (default: false).
     pub pure: bool,
-    /// If not `None`, only these folders, the search path, and what evaluation has copied, fetched
-    /// or had built may be read; the environment is hidden, and only what `allowed_uris` allows is
-    /// fetched.
+    /// Restricted evaluation, if not `None`: only these directories, the search path, and paths
+    /// that evaluation itself has copied, fetched or had built are readable. The environment is
+    /// hidden, and only `allowed_uris` may be fetched.
     pub allowed_paths: Option<Vec<PathBuf>>,
-    /// With `allowed_paths`: what may be fetched, as URIs or prefixes of them.
+    /// URIs that may be fetched, or prefixes of them, if `allowed_paths` is set.
     pub allowed_uris: Vec<String>,
-    /// Whether nothing is to be added to the store: `builtins.storePath` then takes paths that are
-    /// not valid.
+    /// Whether the store is read-only (default: true). `builtins.storePath` then accepts paths that
+    /// are not valid.
     pub read_only: bool,
-    /// Whether expressions may need something to be built.
+    /// Whether import from derivation is allowed (default: true).
     pub import_from_derivation: bool,
-    /// `~`.
+    /// Home directory, for paths that start with `~` (default: the user's).
     pub home: Option<PathBuf>,
-    /// `builtins.currentTime`, in seconds since 1970.
+    /// `builtins.currentTime`, in seconds since 1970 (default: the current time).
     pub time: i64,
-    /// Whether `traceVerbose` traces.
+    /// Whether `traceVerbose` prints (default: false).
     pub trace_verbose: bool,
-    /// Whether `warn` is an error.
+    /// Whether `warn` is an error (default: false).
     pub abort_on_warn: bool,
-    /// Whether errors tell all that was being evaluated, with every call of a function. Calls in
-    /// tail position take memory then.
+    /// Whether errors show complete traces, including every function call (default: false). Calls
+    /// in tail position then take memory.
     pub show_trace: bool,
-    /// What the evaluation may use.
+    /// Limits of the evaluation.
     pub limits: Limits,
 }
 
@@ -90,10 +90,10 @@ impl Default for Settings {
     }
 }
 
-/// An imported file, and its path.
+/// The cell of an imported file, and the file's path.
 type Imported<'h> = (Ref<'h>, &'h [u8]);
 
-/// What an evaluation knows of the world outside.
+/// The environment of an evaluation, and its caches.
 pub struct World<'h> {
     pub(crate) settings: Settings,
     pub(crate) files: Rc<dyn Files>,
@@ -101,48 +101,48 @@ pub struct World<'h> {
     pub(crate) fibers: Fibers,
     /// Builtins of the embedder.
     pub(crate) natives: &'h [Native],
-    /// Files that were imported and their paths, by these and by what they were imported as.
+    /// Imported files and their paths, by these paths and by the paths given to `import`.
     pub(crate) imports: RefCell<FxHashMap<&'h [u8], Imported<'h>>>,
-    /// Imported files whose paths lead through links.
+    /// Imported files with symbolic links in their paths.
     pub(crate) behind_links: RefCell<FxHashSet<&'h [u8]>>,
     /// Paths that were copied to the store.
     pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
     /// Derivations that were instantiated.
     pub(crate) derivations: Derivations,
-    /// Where store paths that were built are read, if it is elsewhere.
+    /// Locations of built store paths that are not read from the store directory.
     pub(crate) realised: RefCell<FxHashMap<String, PathBuf>>,
     /// Outputs that were built for this evaluation, and their store paths.
     pub(crate) outputs: RefCell<FxHashMap<(StorePath, OutputName), String>>,
-    /// Where store paths were copied from.
+    /// Original locations of copied store paths.
     pub(crate) copied_from: RefCell<FxHashMap<Vec<u8>, Vec<u8>>>,
-    /// What is not in store objects, though it is where they were copied from.
-    pub(crate) left_out: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
-    /// Sources that the host was told of.
+    /// For each store object, files at its original location that a filter has excluded.
+    pub(crate) excluded: RefCell<FxHashMap<Vec<u8>, FxHashSet<Vec<u8>>>>,
+    /// Sources that were reported to the host.
     pub(crate) offered: RefCell<FxHashSet<StorePath>>,
-    /// Looks up other paths of the store.
+    /// Looks up other store paths.
     pub(crate) valid_paths: Option<Arc<dyn ValidPaths>>,
-    /// What store paths refer to.
+    /// References of store paths.
     pub(crate) references: RefCell<FxHashMap<StorePath, SortedSet<StorePath>>>,
-    /// What `toFile` made.
+    /// Texts made by `toFile`.
     pub(crate) texts: RefCell<FxHashMap<StorePath, &'h [u8]>>,
-    /// Regular expressions that were compiled.
+    /// Compiled regular expressions.
     pub(crate) regexes: RefCell<FxHashMap<&'h [u8], Rc<Regex>>>,
-    /// Who fetches what is not here.
+    /// Fetches files and trees.
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
-    /// What was fetched, so that one evaluation sees it once.
+    /// Results of fetches, so that each is fetched at most once per evaluation.
     pub(crate) fetched: RefCell<FxHashMap<FetchRequest, Rc<Fetched>>>,
-    /// Folders that may be read beside the store.
+    /// Readable directories outside the store.
     pub(crate) allowed: OnceCell<Vec<Vec<u8>>>,
-    /// Store objects that may be read, as paths, when not all may be.
+    /// Readable store objects, as paths, in pure and restricted mode.
     pub(crate) allowed_objects: RefCell<FxHashSet<Vec<u8>>>,
-    /// Where entries of the search path are, if they are anywhere.
+    /// Locations of search path entries; `None` for missing ones.
     pub(crate) looked_up: RefCell<FxHashMap<Vec<u8>, Option<Vec<u8>>>>,
-    /// Directories and links that were looked at.
+    /// Kinds of directories and links.
     pub(crate) kinds: RefCell<FxHashMap<Box<[u8]>, FileKind>>,
 }
 
 impl<'h> World<'h> {
-    /// A world.
+    /// An environment without builtins of the embedder.
     pub fn new(mut settings: Settings, files: Rc<dyn Files>, host: Rc<dyn Host>) -> Self {
         if settings.pure {
             settings.search_path.clear();
@@ -160,7 +160,7 @@ impl<'h> World<'h> {
             realised: RefCell::default(),
             outputs: RefCell::default(),
             copied_from: RefCell::default(),
-            left_out: RefCell::default(),
+            excluded: RefCell::default(),
             offered: RefCell::default(),
             valid_paths: None,
             references: RefCell::default(),
@@ -175,14 +175,14 @@ impl<'h> World<'h> {
         }
     }
 
-    /// With builtins of the embedder. They replace those of the same name.
+    /// Adds builtins of the embedder. They replace existing ones of the same name.
     #[must_use]
     pub fn with_natives(mut self, natives: &'h [Native]) -> Self {
         self.natives = natives;
         self
     }
 
-    /// Looks up paths of the store that evaluation did not make itself.
+    /// Sets the look-up of store paths that evaluation did not make itself.
     #[must_use]
     pub fn with_valid_paths(mut self, valid_paths: Arc<dyn ValidPaths>) -> Self {
         self.valid_paths = Some(valid_paths);

@@ -1,4 +1,4 @@
-//! The language in the suite of evaluators: graphs written down as Nix expressions.
+//! Runs the evaluators' conformance suite on the language: graphs are written as Nix expressions.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,17 +15,17 @@ use tvix_eval::{Limits, NixEvaluator};
 use tvix_eval_api::conformance::{Capabilities, Counter, Subject, TestGraph, TestValue, run_all};
 use tvix_eval_api::{EvalRequest, EvalSource, Evaluator, SourceContent};
 
-/// Expressions for graphs.
+/// Generates expressions for graphs.
 #[derive(Default)]
 struct Text {
     text: String,
-    /// What derivations and sources are called.
+    /// The names of derivations and sources.
     names: HashMap<StorePath, String>,
     counters: Vec<Counter>,
 }
 
 impl Text {
-    /// A string that mentions store paths, and is empty.
+    /// An empty string with store paths as its context.
     fn mentions<'a>(&self, names: impl Iterator<Item = (&'a StorePath, String)>) -> String {
         let mut text = String::new();
         for (path, part) in names {
@@ -84,7 +84,7 @@ impl Text {
                 self.count(counter, &name)
             }
             TestValue::Import(import) => {
-                // What an import leads to may have for inputs what it imports from.
+                // The result of an import may have the imported derivations as inputs.
                 for (made, _) in &import.wanted {
                     self.name(made);
                 }

@@ -1,4 +1,4 @@
-//! Sources of which a filter leaves something out, read by the evaluation that made them.
+//! Filtered sources, read by the evaluation that made them.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -6,8 +6,8 @@ use std::fs;
 use serde_json::{Value, json};
 use tvix_eval::NixEvaluator;
 
-/// A folder `tree` with `kept`, `gone`, `some/kept`, `some/gone` and `none/x`; a filter, and what
-/// it makes of the tree.
+/// Evaluates an expression with a directory `tree` (with `kept`, `gone`, `some/kept`, `some/gone`
+/// and `none/x`), a filter, and the filtered source in scope.
 fn eval(text: &str) -> Result<Value, String> {
     let folder = tempfile::tempdir().unwrap();
     for file in ["kept", "gone", "some/kept", "some/gone", "none/x"] {
@@ -29,7 +29,7 @@ fn eval(text: &str) -> Result<Value, String> {
 }
 
 #[test]
-fn what_is_left_out_is_not_seen() {
+fn excluded_files_are_not_visible() {
     let seen = eval(
         "{
           whole = builtins.readDir filtered;
@@ -53,14 +53,15 @@ fn what_is_left_out_is_not_seen() {
         let message = eval(gone).unwrap_err();
         assert!(message.contains("does not exist"), "{message}");
     }
-    // The tree itself is seen as it is.
+    // The tree itself is not filtered.
     let whole = eval("builtins.attrNames (builtins.readDir tree)");
     assert_eq!(whole.unwrap(), json!(["gone", "kept", "none", "some"]));
 }
 
-/// A part of a source is the same source as it would be from a store that has only what was kept.
+/// A copy of a filtered source, or of a part of it, equals a copy from a store without the excluded
+/// files.
 #[test]
-fn what_is_left_out_is_not_copied_on() {
+fn excluded_files_are_not_copied() {
     let same = eval(
         "let
           again = path: filter: builtins.path { inherit path filter; name = \"x\"; };
@@ -76,7 +77,7 @@ fn what_is_left_out_is_not_copied_on() {
     assert_eq!(same.unwrap(), json!([true, true, true, true]));
 }
 
-/// The same object, whatever it was made from, has the same in it.
+/// Equal store objects have the same contents, whichever tree they were made from.
 #[test]
 fn an_object_from_two_trees_is_one() {
     let seen = eval(

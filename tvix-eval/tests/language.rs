@@ -1,5 +1,6 @@
-//! The language, case by case, as C++ Nix 2.34.8 has it: tests/language/ holds the cases by topic, and beside them what that made of them
-//! (see record.sh there). Every difference is printed; `TVIX_CASES` names one topic to be tested alone.
+//! The recorded cases of the language, compared with C++ Nix 2.34.8. The directory tests/language/
+//! holds the cases by topic, with the recorded results (see record.sh there). All differences are
+//! printed; `TVIX_CASES` selects a single topic.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +16,8 @@ use std::collections::HashSet;
 
 use cases::{Case, Outcome};
 
-/// Cases in which we differ, by what differs (`results` or `messages`) and why: see tests/language/differences.txt.
+/// The known differences of a kind (`results` or `messages`), with reasons: see
+/// tests/language/differences.txt.
 fn differences(what: &str) -> HashSet<String> {
     let text = std::fs::read_to_string(cases::folder().join("differences.txt")).unwrap();
     let prefix = format!("{what} ");
@@ -24,7 +26,7 @@ fn differences(what: &str) -> HashSet<String> {
         .collect()
 }
 
-/// A case in one line.
+/// A case on one line.
 fn key(topic: &str, case: &Case) -> String {
     format!(
         "{topic}, {}: {}",
@@ -49,15 +51,15 @@ fn recorded() -> Vec<(String, Case, Outcome)> {
     all
 }
 
-/// The lines of the file in which C++ Nix defines `derivation` are not copied, neither here nor there.
+/// The lines of the file in which C++ Nix defines `derivation` are neither recorded nor printed.
 #[test]
-fn lines_of_internal_files_are_left_out() {
+fn lines_of_internal_files_are_omitted() {
     let shown = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n            2| a\n            3| b\n             | ^\n            4| c\n\n       at «string»:1:1:\n            1| d";
     let kept = "error:\n       … while x\n         at «nix-internal»/f.nix:3:1:\n\n       at «string»:1:1:\n            1| d";
     assert_eq!(cases::without_internal_lines(shown), kept);
     for (topic, case, theirs) in recorded() {
-        let kept = cases::without_internal_lines(&theirs.told);
-        assert_eq!(theirs.told, kept, "{}", key(&topic, &case));
+        let kept = cases::without_internal_lines(&theirs.messages);
+        assert_eq!(theirs.messages, kept, "{}", key(&topic, &case));
     }
 }
 
@@ -67,8 +69,8 @@ fn compare(what: &str, view: fn(&Outcome) -> String) {
     let known = differences(what);
     for (topic, case, theirs) in &all {
         let ours = ours::evaluate(case);
-        // C++ Nix did not come to an end: that we do is all there is to test.
-        if theirs.value.is_none() && theirs.told.is_empty() {
+        // C++ Nix did not terminate; the test is that this evaluator does.
+        if theirs.value.is_none() && theirs.messages.is_empty() {
             continue;
         }
         let key = key(topic, case);
@@ -90,20 +92,20 @@ fn compare(what: &str, view: fn(&Outcome) -> String) {
     );
 }
 
-/// Values; messages of errors and their places.
+/// Values, and error messages with positions.
 #[test]
 fn results() {
     compare("results", |outcome| {
         match (&outcome.value, outcome.failure()) {
             (Some(value), _) => value.clone(),
             (None, Some(failure)) => failure,
-            (None, None) => outcome.told.clone(),
+            (None, None) => outcome.messages.clone(),
         }
     });
 }
 
-/// All that is printed: traces and warnings, and errors with the way to them.
+/// All output: traces and warnings, and errors with traces.
 #[test]
 fn printed() {
-    compare("messages", |outcome| outcome.told.clone());
+    compare("messages", |outcome| outcome.messages.clone());
 }

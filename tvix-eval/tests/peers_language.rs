@@ -1,6 +1,8 @@
-//! Random programs beside `nix-instantiate`: the values, what strings mention, store paths of derivations, and which errors can be caught.
+//! Random programs, compared with `nix-instantiate`: values, string contexts, store paths of
+//! derivations, and whether errors can be caught.
 //!
-//! `TVIX_PEER_CASES` sets how many programs, `TVIX_PEER_SEED` where they begin, `TVIX_PEER_NIX` which program is asked.
+//! `TVIX_PEER_CASES` sets the number of programs, `TVIX_PEER_SEED` the first seed, `TVIX_PEER_NIX`
+//! the program to compare with.
 
 #![cfg(feature = "peers")]
 #![allow(clippy::unwrap_used)]
@@ -26,13 +28,14 @@ use tvix_eval::source::Pos;
 use tvix_eval::value::ContextId;
 use tvix_eval::world::{Settings, World};
 
-/// So many programs are asked for at once.
+/// Number of programs per batch.
 const BATCH: usize = 200;
 
-/// Errors that cannot be caught end a batch, so fewer of them are asked for.
+/// Maximum number of errors that cannot be caught. Each ends its batch.
 const FATAL: usize = 10;
 
-/// A value with what its strings mention, as JSON; `null` if evaluation fails in a way that can be caught.
+/// A value with the contexts of its strings, as JSON; `null` if evaluation fails with an error that
+/// can be caught.
 const OBSERVE: &str = r#"let
   seen = depth: v:
     if builtins.isString v then { s = builtins.unsafeDiscardStringContext v; c = builtins.getContext v; }
@@ -80,7 +83,7 @@ fn nix() -> String {
     std::env::var("TVIX_PEER_NIX").unwrap_or_else(|_| "nix-instantiate".into())
 }
 
-/// What is not compared must not pass for the same.
+/// Fails if Nix is missing, because a skipped comparison must not pass.
 fn must_be_installed() {
     let asked = Command::new(nix()).arg("--version").output();
     asked.unwrap_or_else(|error| panic!("real Nix is needed, as '{}': {error}", nix()));
@@ -108,7 +111,8 @@ fn evaluate(expression: &str) -> Result<serde_json::Value, String> {
     }
 }
 
-/// What real Nix makes of programs. A batch with an error that cannot be caught is halved until that is alone.
+/// The results of C++ Nix. A batch with an error that cannot be caught is halved until the error is
+/// alone.
 fn theirs(programs: &[&str]) -> Vec<Result<String, String>> {
     let items: Vec<_> = programs
         .iter()
@@ -129,7 +133,7 @@ fn theirs(programs: &[&str]) -> Vec<Result<String, String>> {
     }
 }
 
-/// The message of an error, without what is named in it.
+/// The message of an error, without the names in it.
 fn kind(message: &str) -> String {
     let last = message
         .rsplit("\n       error: ")
@@ -158,7 +162,7 @@ fn programs() {
     must_be_installed();
     let version = Command::new(nix()).arg("--version").output().unwrap();
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    // Older versions word errors in another way, among others.
+    // Older versions word some errors differently.
     let modern = version.contains(" 2.34");
     let mut random = Random::new();
     let (mut good, mut fatal) = (Vec::new(), Vec::new());
@@ -176,8 +180,8 @@ fn programs() {
     for batch in good.chunks(BATCH).chain(fatal.chunks(1)) {
         let programs: Vec<_> = batch.iter().map(|(program, _)| program.as_str()).collect();
         for ((program, ours), theirs) in batch.iter().zip(theirs(&programs)) {
-            // Rounding a large integer is an error there, because it was wrong before; and derivations are not written, so that
-            // what needs their closure fails.
+            // C++ Nix reports an error where rounding of large integers used to be wrong. It also
+            // writes no derivations here, so that their closures are missing.
             let known = matches!(&theirs, Err(theirs) if theirs.contains("issues/12899")
                 || theirs.contains(".drv' is not valid"));
             let same = known
@@ -201,7 +205,7 @@ fn programs() {
     assert_eq!(wrong, 0);
 }
 
-/// Programs whose values are the texts that a generator makes: none of them fails.
+/// Compares programs that evaluate to generated texts. None of them fails.
 fn values_agree(make: fn(&mut Random) -> String) {
     must_be_installed();
     let mut random = Random::new();

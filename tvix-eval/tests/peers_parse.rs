@@ -1,6 +1,6 @@
-//! The parser beside `nix-instantiate --parse`.
+//! The parser, compared with `nix-instantiate --parse`.
 //!
-//! `PARSE_TREES` may name files and folders to be compared as well.
+//! `PARSE_TREES` may name further files and directories to compare.
 #![cfg(feature = "peers")]
 
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
 use tvix_eval::syntax::{Context, Home, Scope, parse_unresolved, print_older};
 
-/// What we make of a file.
+/// The result of this parser.
 fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
     let heap = Bump::new();
     let symbols = Symbols::new(&heap);
@@ -41,7 +41,7 @@ fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
     }
 }
 
-/// What real Nix makes of it.
+/// The result of C++ Nix.
 fn theirs(file: &Path) -> Result<BString, String> {
     let output = Command::new("nix-instantiate")
         .arg("--parse")
@@ -57,9 +57,10 @@ fn theirs(file: &Path) -> Result<BString, String> {
     }
 }
 
-/// The installed Nix may be older than the one we follow: 2.8 orders names by address, does not
-/// print `inherit (set)`, and keeps empty strings. What is printed is a text with parentheses
-/// around everything, so both are read again; empty strings are left out.
+/// Normalises printed trees, because the installed Nix may be older than the one that this parser
+/// follows: 2.8 orders names by address, does not print `inherit (set)`, and keeps empty strings.
+/// Printed trees are texts with parentheses around everything, so both are parsed again; empty
+/// strings are omitted.
 fn normal(printed: &[u8], base: &Path) -> BString {
     let mut text = Vec::new();
     let mut rest = printed;
@@ -74,7 +75,7 @@ fn normal(printed: &[u8], base: &Path) -> BString {
     }
     match ours(&text, base) {
         Ok(text) => text,
-        // Assertions are printed without parentheses: some cannot be read again.
+        // Assertions are printed without parentheses, so that some cannot be parsed again.
         Err(_) => {
             text.sort_unstable();
             text.into()
@@ -82,7 +83,7 @@ fn normal(printed: &[u8], base: &Path) -> BString {
     }
 }
 
-/// Compares a file; what differs, if anything does.
+/// Compares a file. Returns the difference, if there is one.
 fn compare(file: &Path) -> Option<String> {
     let text = std::fs::read(file).expect("the file is there");
     let base = file.parent().expect("files are in folders");
@@ -135,7 +136,7 @@ fn check(files: &[PathBuf]) {
     );
 }
 
-/// Wrong texts, but for formals, whose grammar is another one in 2.8.
+/// Invalid texts, without formals, because their grammar differs in 2.8.
 const WRONG: &[&str] = &[
     r#"{ a ; }"#,
     r#"{ a 1; }"#,
@@ -230,7 +231,8 @@ fn messages() {
         for (old, new) in TOKENS {
             theirs = theirs.replace(old, new);
         }
-        // 2.34 says what it expects in more places; the recorded cases of the language have that.
+        // 2.34 lists the expected tokens in more cases; the recorded cases of the language cover
+        // this.
         let whole = ours.starts_with(&format!("{theirs} at "));
         let unexpected =
             !theirs.contains(", expecting") && ours.starts_with(&format!("{theirs}, expecting "));

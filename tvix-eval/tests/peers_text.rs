@@ -1,8 +1,9 @@
-//! The text modules against `nix-instantiate` and libstdc++, on seeded random cases.
+//! The text modules, compared with `nix-instantiate` and libstdc++ on seeded random cases.
 //!
-//! `TVIX_PEER_CASES` sets how many cases each test runs, `TVIX_PEER_SEED` where they begin, `TVIX_PEER_KIND` asks questions of one kind
-//! only, and `TVIX_PEER_RECORD` names a file to add the answers to (see tests/record_text.sh). Tests whose peer is not installed say so
-//! and pass.
+//! `TVIX_PEER_CASES` sets the number of cases per test, `TVIX_PEER_SEED` the first seed,
+//! `TVIX_PEER_KIND` selects one kind of question, and `TVIX_PEER_RECORD` names a file to which
+//! answers are appended (see tests/record_text.sh). Tests without their peer print a message and
+//! pass.
 
 #![cfg(feature = "peers")]
 #![allow(clippy::unwrap_used)]
@@ -22,10 +23,10 @@ use std::io::Write as _;
 
 use random::Random;
 
-/// Errors cannot be asked for in batches, so there are fewer of them.
+/// Number of error cases. Errors cannot be batched, so there are fewer of them.
 const ERRORS: usize = 8;
 
-/// What older versions answer in another way.
+/// Kinds of questions that older versions answer differently.
 const CHANGED: [&str; 5] = ["float-json", "json", "json-string", "toml", "printed"];
 
 #[test]

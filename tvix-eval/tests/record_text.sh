@@ -1,6 +1,6 @@
 #!/bin/sh
-# Records what nix-instantiate answers, for tests/recorded_text.rs. The file here is from C++ Nix 2.34.8; TVIX_PEER_NIX names another
-# program to ask.
+# Records the answers of nix-instantiate for tests/recorded_text.rs. The committed file is from C++ Nix 2.34.8; TVIX_PEER_NIX names
+# another program.
 set -eu
 cd "$(dirname "$0")/.."
 rm -f tests/recorded_text.jsonl

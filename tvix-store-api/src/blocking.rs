@@ -1,4 +1,4 @@
-//! Between asynchronous streams and work that blocks.
+//! Bridges between asynchronous streams and blocking work.
 
 use std::io::{self, Write};
 
@@ -8,13 +8,14 @@ use tokio::sync::mpsc;
 
 use crate::{NarStream, StoreError, StoreUri};
 
-/// Streams up to this size are received before any thread is busy with them.
+/// A NAR up to this size, in bytes, is received completely before a thread of the blocking pool
+/// starts on it.
 const SMALL: usize = 64 * 1024;
 
-/// How many chunks may wait for whoever takes them.
+/// Capacity of the channel between a stream and a blocking thread, in chunks.
 const CHUNKS_IN_FLIGHT: usize = 8;
 
-/// Runs `work` on a thread that may block. It goes on if the future is dropped.
+/// Runs `work` on a thread that may block. The work continues if the future is dropped.
 pub(crate) fn blocking<T, W>(
     uri: &StoreUri,
     work: W,
@@ -35,20 +36,21 @@ where
     }
 }
 
-/// A NAR as it comes to a thread that may block.
+/// A NAR stream, as seen from a thread that may block.
 pub(crate) struct Chunks {
     head: std::vec::IntoIter<Bytes>,
-    /// `None` if `head` is all.
+    /// `None` if `head` is the whole NAR.
     rest: Option<mpsc::Receiver<Piece>>,
 }
 
 enum Piece {
     Chunk(Bytes),
-    /// All has come. Without it, the stream has failed or nobody is interested any more.
+    /// The stream is complete. A channel that closes without this piece means that the stream
+    /// failed or that the future of `consume` was dropped.
     End,
 }
 
-/// The stream has failed, or whoever wanted what is made of it has gone. Nobody sees this error.
+/// The stream failed, or the future of `consume` was dropped. This error never reaches a caller.
 pub(crate) struct Abandoned;
 
 impl Chunks {
@@ -71,10 +73,11 @@ impl Chunks {
     }
 }
 
-/// Has `consumer` take `nar` on a thread that may block.
+/// Runs `consumer` on `nar` on a thread that may block.
 ///
-/// If the stream fails, its error is returned, and the consumer finds it abandoned. So it does if
-/// the future is dropped, unless all had come: then it goes on to its end.
+/// If the stream fails, its error is returned and the consumer sees [`Abandoned`]. The consumer
+/// also sees it if the future is dropped before the end of the stream has been sent; a consumer
+/// that has the whole stream runs to its end.
 pub(crate) async fn consume<T: Send + 'static>(
     uri: &StoreUri,
     mut nar: NarStream,
@@ -106,7 +109,8 @@ pub(crate) async fn consume<T: Send + 'static>(
                 Some(chunk) => Piece::Chunk(chunk),
             };
             let last = matches!(piece, Piece::End);
-            // The receiver is gone once the consumer has failed, and says so itself.
+            // The receiver is dropped once the consumer fails; the consumer's own error is
+            // returned.
             if sender.send(piece).await.is_err() || last {
                 return Ok(());
             }
@@ -116,8 +120,9 @@ pub(crate) async fn consume<T: Send + 'static>(
     fed.and(consumed)
 }
 
-/// What `produce` writes, as a stream: made on a thread that may block, not before the stream is
-/// polled, and not further ahead than a few chunks. Once the stream is dropped writing fails.
+/// A stream of the bytes that `produce` writes. `produce` runs on a thread that may block, starts
+/// when the stream is first polled, and runs at most a few chunks ahead. Once the stream is
+/// dropped, writing fails.
 pub(crate) fn produce(
     uri: StoreUri,
     produce: impl FnOnce(ChunkWriter) -> Result<(), StoreError> + Send + 'static,
@@ -125,7 +130,7 @@ pub(crate) fn produce(
     let started = async move {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let producing = blocking(&uri, move || produce(ChunkWriter(sender)));
-        // What has been made comes first, then how it ended.
+        // The chunks, then the result of `produce`.
         let chunks = stream::unfold(receiver, |mut receiver| async move {
             let chunk = receiver.recv().await?;
             Some((Ok(chunk), receiver))
@@ -136,7 +141,7 @@ pub(crate) fn produce(
     stream::once(started).flatten().boxed()
 }
 
-/// Sends what is written to it as chunks, and fails once nobody receives.
+/// Sends the bytes that are written to it as chunks. Writing fails once the receiver is dropped.
 pub(crate) struct ChunkWriter(mpsc::Sender<Bytes>);
 
 impl Write for ChunkWriter {

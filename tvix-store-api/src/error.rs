@@ -1,4 +1,4 @@
-//! What can go wrong in a store.
+//! Errors of stores.
 
 use nix_compat::nixhash::NixHash;
 use nix_compat::realisation::DrvOutput;
@@ -7,10 +7,10 @@ use thiserror::Error;
 
 use crate::StoreUri;
 
-/// An error of a back end, whatever its type.
+/// A back end's own error, of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a store could not do what was asked.
+/// The reason that a store operation failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -22,90 +22,90 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
-    /// The contents do not have the hash that was announced.
+    /// The contents do not have the announced hash.
     #[error("the contents of '{path}' have hash {actual}, but {expected} was announced")]
     HashMismatch {
         /// The path.
         path: StorePath,
-        /// What its info says.
+        /// The hash in the path's info.
         expected: NixHash,
-        /// What came.
+        /// The hash of the contents.
         actual: NixHash,
     },
-    /// The contents do not have the size that was announced.
+    /// The contents do not have the announced size.
     #[error("the contents of '{path}' have {actual} bytes as NAR, but {expected} were announced")]
     SizeMismatch {
         /// The path.
         path: StorePath,
-        /// What its info says, in bytes.
+        /// The size in the path's info, in bytes.
         expected: u64,
-        /// What came, in bytes, as far as it was read.
+        /// The size of the contents in bytes, as far as they were read.
         actual: u64,
     },
-    /// A path to be added refers to one that is not valid.
+    /// A path to be added refers to a path that is not valid.
     #[error("'{path}' refers to '{reference}', which is not valid in store '{store}'")]
     InvalidReference {
         /// The store.
         store: StoreUri,
         /// The path to be added.
         path: StorePath,
-        /// What it refers to.
+        /// The reference that is not valid.
         reference: StorePath,
     },
-    /// The path is not the one that its content address gives.
+    /// The path does not follow from its content address.
     #[error("'{path}' is not the path of its content address '{address}'")]
     AddressMismatch {
         /// The path.
         path: StorePath,
-        /// The address.
+        /// The content address.
         address: Box<nix_compat::content_address::ContentAddress>,
     },
-    /// The contents are not a NAR.
+    /// The contents are not a well-formed NAR.
     #[error("the contents of '{path}' are not a well-formed NAR")]
     MalformedNar {
         /// The path.
         path: StorePath,
-        /// What is wrong.
+        /// The syntax error.
         source: BoxError,
     },
-    /// The content address is that of a single file that cannot be executed, and the contents are
+    /// The content address is one of a single file that is not executable, and the contents are
     /// something else.
     #[error("'{path}' should be a single file that is not executable, as its content address says")]
     NotAFile {
         /// The path.
         path: StorePath,
     },
-    /// Paths that would be registered together refer to each other in a circle, so that none of
-    /// them could ever be deleted (Nix refuses that too).
+    /// Paths that are to be registered together refer to each other in a cycle. Such paths could
+    /// never be deleted; Nix refuses them too.
     #[error("'{path}' and '{other}' refer to each other in a cycle")]
     Cycle {
-        /// One of them.
+        /// A path of the cycle.
         path: StorePath,
-        /// The next one.
+        /// The next path of the cycle.
         other: StorePath,
     },
-    /// A local file or tree to be added cannot be read or is not what it was.
+    /// A local file or tree to be added cannot be read, or has changed.
     #[error("cannot add '{file}' to the store as '{path}'")]
     Source {
-        /// The file or folder.
+        /// The file or directory.
         file: std::path::PathBuf,
-        /// The store path it should become.
+        /// The store path that was expected.
         path: StorePath,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
-    /// Two stores keep their paths in different directories, so that neither can have the other's.
+    /// Two stores have different store directories, so neither can hold paths of the other.
     #[error("store '{store}' has paths in '{actual}', and not in '{expected}'")]
     OtherStoreDir {
-        /// The store that cannot have such paths.
+        /// The store that cannot hold the paths.
         store: StoreUri,
-        /// Where it has its paths.
+        /// Its store directory.
         actual: nix_compat::store_path::StoreDir,
-        /// Where the paths are.
+        /// The store directory of the paths.
         expected: nix_compat::store_path::StoreDir,
     },
-    /// The store has the path without a signature of a key that is trusted, and its contents do
-    /// not speak for themselves, as those of content-addressed paths do.
+    /// The path has no signature of a trusted key, and it is not content-addressed, so its contents
+    /// cannot be verified either.
     #[error("store '{store}' has '{path}' without a signature of a trusted key")]
     Untrusted {
         /// The store.
@@ -113,8 +113,8 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
-    /// The store has the path without a signature of a trusted key, and its content address has
-    /// the form of Nix 2.17 to 2.34, which contents with fewer references to themselves share.
+    /// The path has no signature of a trusted key, and its content address has the form of Nix 2.17
+    /// to 2.34. Contents with fewer references to themselves have the same address in that form.
     #[error(
         "store '{store}' has '{path}' without a signature of a trusted key, and its content \
          address does not say where it refers to itself (a path of Nix 2.17 to 2.34): sign it"
@@ -125,7 +125,8 @@ pub enum StoreError {
         /// The path.
         path: StorePath,
     },
-    /// The store has a realisation that no trusted key has signed: nothing else vouches for it.
+    /// A realisation has no signature of a trusted key. A realisation can be verified in no other
+    /// way.
     #[error("store '{store}' has a realisation of '{id}' without a signature of a trusted key")]
     UntrustedRealisation {
         /// The store.
@@ -133,37 +134,37 @@ pub enum StoreError {
         /// The output.
         id: Box<DrvOutput>,
     },
-    /// What the store has as the realisation of an output is none, or is that of another output.
+    /// The store's entry for the realisation of an output is malformed, or is about another output.
     #[error("store '{store}' has a bad realisation of '{id}'")]
     BadRealisation {
         /// The store.
         store: StoreUri,
         /// The output.
         id: Box<DrvOutput>,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
-    /// What the store says of a path makes no sense, or is said of another path.
+    /// The store's info of a path is malformed, or is about another path.
     #[error("store '{store}' has a bad description of '{path}'")]
     BadInfo {
         /// The store.
         store: StoreUri,
         /// The path.
         path: StorePath,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
-    /// What the store has as a path is not what it says of it.
+    /// The contents of a path in the store do not match the store's own info of it.
     #[error("what store '{store}' has as '{path}' is not what it says of it")]
     Lie {
-        /// The store that it came from.
+        /// The store that the contents came from.
         store: StoreUri,
         /// The path.
         path: StorePath,
-        /// What is wrong.
+        /// The mismatch.
         source: Box<StoreError>,
     },
-    /// The store can only be read.
+    /// The store is read-only.
     #[error("store '{store}' is read-only")]
     ReadOnly {
         /// The store.
@@ -174,7 +175,7 @@ pub enum StoreError {
     Unreachable {
         /// The store.
         store: StoreUri,
-        /// Why not, as in "name or service not known".
+        /// The cause, such as "name or service not known".
         reason: String,
     },
     /// The back end failed.
@@ -182,11 +183,11 @@ pub enum StoreError {
     Backend {
         /// The store.
         store: StoreUri,
-        /// What it was doing, as in "reading the database '/nix/var/nix/db/db.sqlite'".
+        /// The operation, such as "reading the database '/nix/var/nix/db/db.sqlite'".
         action: String,
-        /// Whether the same call may well succeed later.
+        /// Whether a retry may succeed.
         retryable: bool,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
     /// A bug in the store itself.
@@ -194,27 +195,27 @@ pub enum StoreError {
     Bug {
         /// The store.
         store: StoreUri,
-        /// What should never be.
+        /// The invariant that does not hold.
         message: String,
     },
 }
 
-/// Whose fault an error is.
+/// The party responsible for an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller asked for something that cannot be.
+    /// The caller's request is invalid.
     Caller,
-    /// The back end, or what it stands on, failed.
+    /// The back end failed, or something that it depends on.
     Backend {
-        /// Whether the same call may well succeed later.
+        /// Whether a retry may succeed.
         retryable: bool,
     },
-    /// The code is wrong.
+    /// The code has a bug.
     Bug,
 }
 
 impl StoreError {
-    /// Whose fault it is.
+    /// The party responsible for this error.
     pub const fn fault(&self) -> Fault {
         match self {
             Self::Backend { retryable, .. } => Fault::Backend {
@@ -232,7 +233,8 @@ impl StoreError {
         }
     }
 
-    /// Says that contents that are not what was said of them came from `store`.
+    /// Turns a mismatch of contents into an error about `store`, the store that the contents came
+    /// from.
     pub(crate) fn blame(self, store: &StoreUri) -> Self {
         match &self {
             Self::HashMismatch { path, .. }
@@ -248,7 +250,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same call may well succeed later.
+    /// Whether a retry may succeed.
     pub const fn is_retryable(&self) -> bool {
         matches!(self.fault(), Fault::Backend { retryable: true })
     }

@@ -1,4 +1,4 @@
-//! Stores behind pointers are stores.
+//! `Store` for pointers to stores.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::{NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 macro_rules! forward {
     ($($pointer:ty),*) => {$(
         #[async_trait]
-        // A method that gets a default some day must not be forgotten here.
+        // Every method is forwarded, including those with a default; clippy rejects a missing one.
         #[deny(clippy::missing_trait_methods)]
         impl<S: Store + ?Sized> Store for $pointer {
             fn uri(&self) -> &StoreUri {

@@ -1,9 +1,9 @@
 //! The [`Store`] trait of the Tvix build flow and its back ends.
 //!
-//! A store holds store objects (file system trees, exchanged as NAR) under store paths, with what
-//! is known of each: a [`PathInfo`]. Few methods are required of a back end; what can be made
-//! from them is in [`StoreExt`]. What every back end promises is the `# Contract` section of
-//! [`Store`], and the module `conformance` (feature `conformance`) checks it.
+//! A store holds store objects (file system trees, exchanged as NAR) under store paths, with a
+//! [`PathInfo`] for each. The trait has few required methods; operations that are derived from them
+//! are in [`StoreExt`]. The guarantees of every back end are in the `# Contract` section of
+//! [`Store`]; the module `conformance` (feature `conformance`) tests them.
 
 mod blocking;
 #[cfg(all(unix, feature = "binary-cache"))]
@@ -19,8 +19,7 @@ mod memory;
 mod object;
 mod store;
 mod tiered;
-#[cfg(unix)]
-pub mod tree;
+
 mod uri;
 pub mod verify;
 

@@ -1,4 +1,4 @@
-//! The store in memory.
+//! The in-memory store.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -18,13 +18,14 @@ use crate::ext::many::receive;
 use crate::verify::check_address;
 use crate::{NarStream, Store, StoreError, StoreUri};
 
-/// So that readers and writers on other cores seldom meet. A power of two.
+/// Number of shards, so that readers and writers on different cores seldom contend. A power of two.
 const SHARDS: usize = 16;
 
-/// A store in memory: for tests, for building without a trace, and as the fast tier of another.
+/// A store in memory: for tests, for builds that leave nothing on disk, and as the fast tier of a
+/// [`TieredStore`](crate::TieredStore).
 ///
-/// It keeps every promise of [`Store`]'s contract, verification included. Clones are handles on
-/// the same store. Nothing is ever deleted.
+/// It keeps the whole contract of [`Store`], verification included. Clones are handles on the same
+/// store. Objects are never deleted.
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Inner>);
 
@@ -43,18 +44,18 @@ struct Object {
 }
 
 impl MemoryStore {
-    /// An empty store with a name that no other store of this process has.
+    /// An empty store with a name that is unique in this process.
     pub fn new(store_dir: StoreDir) -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // The process is part of it: the URI may be shown to another one.
+        // The name includes the process id, because the URI may reach another process.
         let name = format!("{}-{number}", std::process::id());
         Self::with_name(store_dir, name)
     }
 
     /// An empty store with the URI `memory://<name>`.
     ///
-    /// It is for the caller to see that no two stores have the same name.
+    /// The caller ensures that names are unique.
     pub fn with_name(store_dir: StoreDir, name: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             uri: StoreUri::memory(name),
@@ -65,19 +66,19 @@ impl MemoryStore {
         }))
     }
 
-    /// How many paths are valid.
+    /// The number of valid paths.
     pub fn len(&self) -> usize {
         let shards = self.0.shards.iter();
         shards.map(|shard| read(shard).len()).sum()
     }
 
-    /// Whether no path is valid.
+    /// Whether the store has no valid path.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn shard(&self, digest: &[u8; 20]) -> &RwLock<HashMap<StorePath, Object>> {
-        // Not the bits that the map in the shard uses first.
+        // Different bits than those that the map in the shard uses first.
         let hash = self.0.hash.hash_one(digest);
         &self.0.shards[(hash >> 32) as usize % SHARDS]
     }
@@ -110,7 +111,8 @@ impl MemoryStore {
     }
 }
 
-// A panic while a lock is held cannot leave a map half changed.
+// A panic while the lock is held cannot leave the map in an inconsistent state, so poisoning is
+// ignored.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -170,7 +172,7 @@ impl Store for MemoryStore {
         let nar = receive(&info, nar).await?;
         info.registration_time = Some(now());
         let mut shard = write(self.shard(info.path.digest()));
-        // The first of two that came at once stays.
+        // Of two concurrent additions, the first stays.
         shard.entry(info.path.clone()).or_insert_with(|| Object {
             info: Arc::new(info),
             nar,

@@ -1,4 +1,4 @@
-//! Store objects in memory that need not be checked again.
+//! Verified store objects in memory.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
@@ -21,7 +21,7 @@ use thiserror::Error;
 use crate::StoreError;
 use crate::verify::{NarVerifier, check_address, digest, path_references};
 
-/// Why a tree did not become the store path that it should.
+/// The reason that a tree did not become the expected store path.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum ChangedError {
     #[error("it changed while it was added")]
@@ -30,10 +30,10 @@ pub(crate) enum ChangedError {
     Since(StorePath),
 }
 
-/// A store object in memory whose contents are what its info says: either they were checked, or
-/// the info was computed of them. What is left to a store is whether the references are valid.
+/// A store object in memory with contents that match its info: either the contents were verified,
+/// or the info was computed from them. A store only checks that the references are valid.
 ///
-/// For what is small. It is what [`Store::add_many`](crate::Store::add_many) takes.
+/// Meant for small objects; the argument of [`Store::add_many`](crate::Store::add_many).
 #[derive(Debug, Clone)]
 pub struct VerifiedObject {
     dir: StoreDir,
@@ -43,7 +43,7 @@ pub struct VerifiedObject {
 }
 
 impl VerifiedObject {
-    /// Checks `nar` against `info`, as [`Store::add`](crate::Store::add) does.
+    /// Verifies `nar` against `info`, as [`Store::add`](crate::Store::add) does.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl VerifiedObject {
         Ok(Self::checked(dir, info, nar))
     }
 
-    /// What was checked already, its address too.
+    /// An object with contents and an address that were verified by the caller.
     pub(crate) fn checked(dir: &StoreDir, info: PathInfo, nar: Bytes) -> Self {
         let mut object = Self {
             dir: dir.clone(),
@@ -72,7 +72,7 @@ impl VerifiedObject {
         object
     }
 
-    /// A text, under the path that follows from its contents and what it refers to.
+    /// A text, under the path that follows from its contents and references.
     pub fn text(
         dir: &StoreDir,
         name: StorePathName,
@@ -88,11 +88,11 @@ impl VerifiedObject {
         object
     }
 
-    /// The `.drv` file of a derivation, under a path that was computed of it before.
+    /// The `.drv` file of a derivation, under a path that was computed earlier.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AddressMismatch`] if it is not that path.
+    /// [`StoreError::AddressMismatch`] if the path does not follow from the derivation.
     pub fn derivation_as(
         dir: &StoreDir,
         path: &StorePath,
@@ -105,12 +105,12 @@ impl VerifiedObject {
         Ok(Self { outputs, ..object })
     }
 
-    /// A file with these contents, under a path that was computed of them before, by `method`:
+    /// A file with these contents, under a path that was computed earlier by `method`:
     /// [`ContentAddressMethod::Flat`] or [`ContentAddressMethod::Text`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::AddressMismatch`] if it is not that path.
+    /// [`StoreError::AddressMismatch`] if the path does not follow from the contents.
     pub fn file_as(
         dir: &StoreDir,
         path: &StorePath,
@@ -124,11 +124,12 @@ impl VerifiedObject {
         Ok(object)
     }
 
-    /// A tree that is a NAR already, under a path that was computed of it before.
+    /// A tree as a NAR, under a path that was computed earlier.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AddressMismatch`] if it is not that path, [`StoreError::MalformedNar`].
+    /// [`StoreError::AddressMismatch`] if the path does not follow from the NAR,
+    /// [`StoreError::MalformedNar`].
     pub fn archive_as(
         dir: &StoreDir,
         path: &StorePath,
@@ -145,12 +146,12 @@ impl VerifiedObject {
         Self::verify(dir, info, nar)
     }
 
-    /// The file or tree at `file`, under a path that was computed of it before; `None` if its
-    /// NAR has more than `limit` bytes. Blocks.
+    /// The file or tree at `file`, under a path that was computed earlier; `None` if its NAR
+    /// exceeds `limit` bytes. Blocks.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] if it cannot be read, or is not that path any more.
+    /// [`StoreError::Source`] if the tree cannot be read, or its path is no longer `path`.
     pub fn tree_as(
         file: &Path,
         dir: &StoreDir,
@@ -199,11 +200,12 @@ impl VerifiedObject {
     }
 
     /// The file or tree at `file`, under the path that follows from its contents and `name`; `None`
-    /// if its NAR has more than `limit` bytes. Blocks.
+    /// if its NAR exceeds `limit` bytes. Blocks.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] if it cannot be read, or is no plain file though `method` wants one.
+    /// [`StoreError::Source`] if the tree cannot be read, or is not a regular file although
+    /// `method` requires one.
     pub fn tree(
         file: &Path,
         dir: &StoreDir,
@@ -211,7 +213,7 @@ impl VerifiedObject {
         method: ContentAddressMethod,
         limit: usize,
     ) -> Result<Option<Self>, StoreError> {
-        // The path is not known yet, so errors name one that has the right name.
+        // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let failed = |source: crate::BoxError| StoreError::Source {
             file: file.to_owned(),
@@ -252,42 +254,43 @@ impl VerifiedObject {
         }))
     }
 
-    /// What is known of it.
+    /// The info of the object.
     pub fn info(&self) -> &PathInfo {
         &self.info
     }
 
-    /// Its store path.
+    /// The store path of the object.
     pub fn path(&self) -> &StorePath {
         &self.info.path
     }
 
-    /// Its contents.
+    /// The contents of the object, as a NAR.
     pub fn nar(&self) -> &Bytes {
         &self.nar
     }
 
-    /// The directory that its path was computed for.
+    /// The store directory that the path was computed for.
     pub fn store_dir(&self) -> &StoreDir {
         &self.dir
     }
 
-    /// If it is a derivation that could be read: its outputs whose paths are known.
+    /// The outputs with known paths, if the object is a derivation that could be parsed. Empty
+    /// otherwise.
     pub fn outputs(&self) -> &[(OutputName, StorePath)] {
         &self.outputs
     }
 
-    /// If it is a single file: whether it can be executed, and its contents.
+    /// If the object is a single file: whether it is executable, and its contents.
     pub fn single_file(&self) -> Option<(bool, &[u8])> {
         single_file(&self.nar)
     }
 
-    /// What is known of it, and its contents.
+    /// The info and the contents of the object.
     pub fn into_parts(self) -> (PathInfo, Bytes) {
         (self.info, self.nar)
     }
 
-    /// A file with these contents and their address under `path`, whatever that is.
+    /// A file with these contents and their content address under `path`, without checking `path`.
     fn addressed(
         dir: &StoreDir,
         path: StorePath,
@@ -310,7 +313,8 @@ impl VerifiedObject {
     }
 }
 
-/// The outputs whose paths a derivation tells, as Nix keeps them in its database.
+/// The outputs of a derivation with paths known from the derivation itself, as Nix keeps them in
+/// its database.
 fn known_outputs(dir: &StoreDir, derivation: &Derivation) -> Vec<(OutputName, StorePath)> {
     let outputs = derivation.output_paths(dir);
     outputs
@@ -318,8 +322,8 @@ fn known_outputs(dir: &StoreDir, derivation: &Derivation) -> Vec<(OutputName, St
         .collect()
 }
 
-/// The same of a `.drv` file's contents. What does not parse (a later version of the format, a
-/// file that is called so) is stored like any file.
+/// The same for the contents of a `.drv` file. A file that does not parse (a later version of the
+/// format, or another file with that suffix) is stored like any other file.
 pub(crate) fn derivation_outputs(
     dir: &StoreDir,
     path: &StorePath,
@@ -346,7 +350,7 @@ fn nar_of_file(executable: bool, contents: &[u8]) -> Bytes {
     }
 }
 
-/// The file that `nar` is, if it is nothing else.
+/// The file in `nar`, if the NAR is a single file.
 fn single_file(nar: &[u8]) -> Option<(bool, &[u8])> {
     let mut parser = Parser::new();
     let step = parser.feed(nar).ok()?;
@@ -354,11 +358,11 @@ fn single_file(nar: &[u8]) -> Option<(bool, &[u8])> {
         return None;
     };
     let rest = nar.get(step.consumed..)?;
-    // All of it was well-formed when the object was made.
+    // The archive was verified as well-formed when the object was created.
     Some((executable, rest.get(..usize::try_from(size).ok()?)?))
 }
 
-/// The NAR of a file or tree; `None` if it has more than `limit` bytes.
+/// The NAR of a file or tree; `None` if it exceeds `limit` bytes.
 pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarError> {
     if let Some(nar) = small_file(file, limit).map_err(|source| NarError::File {
         action: "read",
@@ -372,14 +376,14 @@ pub(crate) fn small_nar(file: &Path, limit: usize) -> Result<Option<Bytes>, NarE
         limit,
         exceeded: false,
     };
-    match nar::dump_path(file, &mut limited) {
+    match tvix_tree::dump_path(file, &mut limited) {
         Ok(()) => Ok(Some(limited.written.into())),
         Err(_) if limited.exceeded => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The NAR of a small regular file; `None` if it is anything else, or changes.
+/// The NAR of a small regular file; `None` for anything else and for a file that changes meanwhile.
 fn small_file(file: &Path, limit: usize) -> io::Result<Option<Bytes>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match rustix::fs::open(file, flags, Mode::empty()) {
@@ -391,7 +395,8 @@ fn small_file(file: &Path, limit: usize) -> io::Result<Option<Bytes>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || size > limit {
         return Ok(None);
     }
-    // One more, as what is longer by now has changed; who gets fewer than he asked for is at the end.
+    // One byte more: a read that fills it shows that the file has grown, and a short read is the
+    // end of the file.
     let mut contents = vec![0; size + 1];
     let (mut file, mut len) = (File::from(opened), 0);
     loop {

@@ -1,4 +1,4 @@
-//! The trait.
+//! The trait [`Store`].
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -17,33 +17,33 @@ use nix_compat::store_path::{StoreDir, StorePath, StorePathName};
 use crate::ext::{add_tree, many};
 use crate::{StoreError, StoreUri, VerifiedObject};
 
-/// A NAR as it comes, in chunks of any size. After an error nothing more comes.
+/// A NAR, in chunks of any size. The stream ends after an error.
 pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
-/// A file or tree of this machine that is to be added, and hashed with SHA-256 for that.
+/// A file or tree of this machine to be added to a store. It is hashed with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceTree {
-    /// Where it is. A symlink is not followed.
+    /// The file or directory. A symlink is added as such, not followed.
     pub file: PathBuf,
-    /// What it is to become.
+    /// The expected store path, or its name.
     pub becomes: Becomes,
-    /// How it is hashed.
+    /// The hashing method.
     pub method: ContentAddressMethod,
-    /// What it refers to, as only texts do.
+    /// The references. Only texts have any.
     pub references: SortedSet<StorePath>,
 }
 
-/// What a [`SourceTree`] becomes.
+/// The store path of a [`SourceTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Becomes {
-    /// The path that follows from its contents and this name.
+    /// The path that follows from the contents and this name.
     Name(StorePathName),
-    /// This path, which was computed of its contents before.
+    /// This path, which was computed from the contents earlier.
     Path(StorePath),
 }
 
 impl Becomes {
-    /// The name of its path.
+    /// The name of the path.
     pub fn name(&self) -> &StorePathName {
         match self {
             Self::Name(name) => name,
@@ -52,44 +52,45 @@ impl Becomes {
     }
 }
 
-/// Store objects under store paths, and what is known of them.
+/// A collection of store objects under store paths, with a [`PathInfo`] for each.
 ///
 /// # Contract
 ///
-/// - **Valid** means: [`Store::path_info`] answers. A valid path has contents that match its
-///   info, and all its references are valid, itself excepted.
-/// - **Atomic.** [`Store::add`] makes a path valid as a whole or not at all. No reader ever sees
-///   a part of it, and a failed or abandoned `add` leaves nothing that a reader could see.
-/// - **Idempotent.** Adding a path that is valid succeeds and changes nothing; the NAR need not
-///   be read. Two `add`s of one path at once both succeed.
-/// - **Cancellation.** Every future may be dropped at any point. A dropped `add` happens as a
-///   whole, perhaps a moment later, or not at all; not if its NAR had not come to its end.
-/// - **Concurrency.** All methods may be called at once from many tasks.
-/// - **No blocking.** Nothing blocks the thread that polls; back ends that do blocking work move
-///   it elsewhere.
-/// - Realisations may be forgotten: a store that keeps none answers `None`, and what depends on
-///   it is built again.
+/// - **Valid** means that [`Store::path_info`] returns an info. The contents of a valid path match
+///   its info, and all its references are valid; a reference to itself counts as valid.
+/// - **Atomic.** [`Store::add`] makes a path valid as a whole or not at all. A reader never sees a
+///   part of it. An `add` that fails or is abandoned leaves nothing visible to readers.
+/// - **Idempotent.** Adding a valid path succeeds and changes nothing; the NAR need not be read.
+///   Two concurrent `add`s of one path both succeed.
+/// - **Cancellation.** Every future may be dropped at any point. A dropped `add` completes as a
+///   whole, perhaps a moment later, or has no effect. It has no effect if its NAR stream had not
+///   ended.
+/// - **Concurrency.** All methods may be called concurrently from many tasks.
+/// - **No blocking.** No method blocks the thread that polls it; a back end moves blocking work to
+///   other threads.
+/// - **Realisations** may be forgotten. A store that keeps none returns `None`, and builds that
+///   depend on them are repeated.
 #[async_trait]
 pub trait Store: Send + Sync + Debug {
-    /// Which store this is. Whoever is given it can tell whether it knows how to reach the store.
+    /// The URI of this store. A builder decides by it whether it can reach the store itself.
     fn uri(&self) -> &StoreUri;
 
-    /// The directory that the store's paths are in, logically.
+    /// The store directory: the logical prefix of the store's paths, such as `/nix/store`.
     fn store_dir(&self) -> &StoreDir;
 
-    /// What is known of `path`; `None` if it is not valid.
+    /// The info of `path`; `None` if the path is not valid.
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError>;
 
-    /// What is known of the path whose hash part these 20 bytes are; `None` if none such is valid.
+    /// The info of the path with this hash part (20 bytes); `None` if no such path is valid.
     ///
-    /// That is how binary caches are asked. No two valid paths have the same hash part.
+    /// Binary caches are queried by hash part. No two valid paths have the same hash part.
     async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError>;
 
-    /// Which of `paths` are valid, in one round trip as far as the back end can.
+    /// The subset of `paths` that is valid, in one round trip if the back end can.
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError>;
 
-    /// As [`path_info`](Self::path_info) for each of `paths`, in their order, in one round trip as far
-    /// as the back end can. Fails if that would fail for one of them.
+    /// The result of [`path_info`](Self::path_info) for each of `paths`, in order, in one round
+    /// trip if the back end can. Fails if the look-up of any path fails.
     async fn path_infos(
         &self,
         paths: &[StorePath],
@@ -99,17 +100,19 @@ pub trait Store: Send + Sync + Debug {
 
     /// The NAR of `path`.
     ///
-    /// Fails with [`StoreError::NotFound`] if it is not valid, at once or in the stream.
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if the path is not valid, from the call or in the stream.
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError>;
 
-    /// The paths that `infos` are about, with contents that were checked against these, in their order;
-    /// the counterpart of [`add_many`](Self::add_many). All of them are in memory at once: for what is
-    /// small.
+    /// The objects of `infos`, in order, with contents that are verified against them; the
+    /// counterpart of [`add_many`](Self::add_many). Meant for small objects: all contents are in
+    /// memory at once.
     ///
     /// # Errors
     ///
-    /// Of each, alone: [`StoreError::NotFound`]; what [`VerifiedObject::verify`] fails with if it is not
-    /// what its info says; those of reading.
+    /// One result for each info: [`StoreError::NotFound`], the errors of
+    /// [`VerifiedObject::verify`], or those of reading.
     async fn read_many(
         &self,
         infos: Vec<Arc<PathInfo>>,
@@ -119,20 +122,26 @@ pub trait Store: Send + Sync + Debug {
 
     /// Makes `info.path` valid with the contents of `nar`.
     ///
-    /// Checks that the NAR is well-formed and has the hash and size of `info`, that the
-    /// references are valid ([`StoreError::InvalidReference`]), and that the path is the one its
-    /// content address gives, if it has one ([`StoreError::AddressMismatch`]), and that the address
-    /// is that of the contents ([`StoreError::HashMismatch`]). What is checked of contents alone is
-    /// in [`crate::verify`]. An error of the stream is passed on. `info.registration_time` is the
-    /// store's to set.
+    /// The store sets `info.registration_time`. The checks on the contents alone are in
+    /// [`crate::verify`].
+    ///
+    /// # Errors
+    ///
+    /// - [`StoreError::MalformedNar`], [`StoreError::SizeMismatch`] or [`StoreError::HashMismatch`]
+    ///   if the NAR is not well-formed, or does not have the size and hash of `info`.
+    /// - [`StoreError::InvalidReference`] if a reference is not valid.
+    /// - [`StoreError::AddressMismatch`] if the path does not follow from the content address, and
+    ///   [`StoreError::HashMismatch`] if the content address is not that of the contents, for paths
+    ///   that have one.
+    /// - An error of the stream is returned unchanged.
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError>;
 
-    /// As [`add`](Self::add) for each of `objects` in turn, and the result of each: one may refer
-    /// to those before it, and one that is refused does not keep others from being added. Each
-    /// path is added as a whole or not at all; that holds for no group of them.
+    /// The results of [`add`](Self::add) for each of `objects`, in order. An object may refer to
+    /// earlier ones, and the refusal of one object does not prevent the addition of others. Each
+    /// path is added as a whole or not at all; a batch is not atomic.
     ///
-    /// For many small objects: a back end sees to it that they cost far less together than each
-    /// alone. Their contents are not verified again.
+    /// Meant for many small objects: a back end makes a batch much cheaper than single additions.
+    /// The contents are not verified again.
     async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
         let mut results = Vec::with_capacity(objects.len());
         for object in objects {
@@ -151,41 +160,48 @@ pub trait Store: Send + Sync + Debug {
         results
     }
 
-    /// Adds a file or tree of this machine, and returns its path. Nothing of it but a few pieces is
-    /// ever in memory.
+    /// Adds a file or tree of this machine, and returns its path. Only a few chunks of it are in
+    /// memory at a time.
     ///
-    /// It is read twice, once to find its path out. A back end that finds the path out while it takes
-    /// the contents reads it once.
+    /// The default implementation reads the tree twice, first to compute its path. A back end that
+    /// computes the path while it receives the contents reads the tree once.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] if it cannot be read, holds what a store cannot, is not a plain file
-    /// though the method wants one, changes meanwhile, or would not become the path that it should.
-    /// [`StoreError::InvalidReference`]. Nothing is added then.
+    /// - [`StoreError::Source`] if the tree cannot be read, contains a file type that a store
+    ///   cannot hold, is not a regular file although the method requires one, changes while it is
+    ///   read, or has another path than the expected one.
+    /// - [`StoreError::InvalidReference`].
+    ///
+    /// Nothing is added in any of these cases.
     async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
         add_tree(self, tree).await
     }
 
-    /// Where `path` can be read on this file system, if the store keeps it there as files.
-    /// `None` if it does not or the path is not valid; [`StoreExt::local_path`] unpacks then.
+    /// The location of `path` on this file system, if the store keeps it there as files. `None`
+    /// otherwise, and if the path is not valid; [`StoreExt::local_path`] unpacks such a path.
     ///
     /// [`StoreExt::local_path`]: crate::StoreExt::local_path
     async fn on_disk(&self, path: &StorePath) -> Result<Option<PathBuf>, StoreError>;
 
-    /// Which path an output turned out to have, if this store remembers. The path need not be valid
+    /// The path of an output, if this store remembers its realisation. The path need not be valid
     /// any more.
     ///
-    /// What is known by one of the keys of an output ([`DrvKey`]) need not be known by the other.
-    ///
-    /// [`DrvKey`]: nix_compat::realisation::DrvKey
+    /// An output has a realisation for each of its keys ([`DrvKey`]); one may be known without the
+    /// other.
     ///
     /// # Errors
     ///
-    /// [`StoreError::UntrustedRealisation`], [`StoreError::BadRealisation`]; those of reading.
+    /// [`StoreError::UntrustedRealisation`], [`StoreError::BadRealisation`], and those of reading.
+    ///
+    /// [`DrvKey`]: nix_compat::realisation::DrvKey
     async fn realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError>;
 
-    /// Remembers which path an output turned out to have, as far as this store remembers such
-    /// things. The path must be valid ([`StoreError::NotFound`]). What is remembered of the output
-    /// already stays.
+    /// Remembers the path of an output, if this store keeps realisations. An existing realisation
+    /// of the output stays.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] if the path of the output is not valid, and those of writing.
     async fn add_realisation(&self, realisation: &Realisation) -> Result<(), StoreError>;
 }

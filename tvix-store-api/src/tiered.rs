@@ -13,16 +13,17 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use crate::ext::many;
 use crate::{NarStream, SourceTree, Store, StoreError, StoreExt as _, StoreUri, VerifiedObject};
 
-/// Several stores as one: a local store before binary caches, memory before a local store.
+/// Several stores as one, such as a local store before binary caches, or memory before a local
+/// store.
 ///
-/// - **Reads** ask one tier after the other. What an earlier one has hides what later ones have.
-/// - **Writes** go to the first tier, which is the one that the URI names. Since there everything
-///   that a path refers to must be valid too, what is only valid further down is copied up first,
-///   with its closure.
-/// - **A tier that fails** is passed over as long as a later one has what is asked for: a cache
-///   that is down does not stop what another has. If none has it, the first failure is returned
-///   rather than the answer that it is nowhere, which nobody knows. So, too, if it fails before the
-///   first chunk of a NAR; afterwards the failure is passed on.
+/// - **Reads** query the tiers in order. An entry of an earlier tier hides those of later ones.
+/// - **Writes** go to the first tier, which gives the URI. All references of a path must be valid
+///   in it, so references that are only valid in later tiers are copied to it first, with their
+///   closures.
+/// - **A failing tier** is skipped as long as a later one has the requested object: a cache that is
+///   down does not prevent the use of the others. If no later tier has it, the first failure is
+///   returned rather than "not found", because the failing tier may have it. The same holds for a
+///   failure before the first chunk of a NAR; a later failure is returned in the stream.
 #[derive(Debug, Clone)]
 pub struct TieredStore {
     first: Arc<dyn Store>,
@@ -30,11 +31,11 @@ pub struct TieredStore {
 }
 
 impl TieredStore {
-    /// The stores `first` and `others` as one.
+    /// Combines `first` and `others`.
     ///
     /// # Errors
     ///
-    /// [`StoreError::OtherStoreDir`] if they do not all have their paths in the same directory.
+    /// [`StoreError::OtherStoreDir`] if the store directories differ.
     pub fn new(
         first: Arc<dyn Store>,
         others: impl IntoIterator<Item = Arc<dyn Store>>,
@@ -56,7 +57,7 @@ impl TieredStore {
         std::iter::once(&self.first).chain(self.others.iter())
     }
 
-    /// The first answer of a tier that has one.
+    /// The first result of a tier that has one.
     async fn first_some<T>(&self, ask: impl AsyncTierQuery<T>) -> Result<Option<T>, StoreError> {
         let mut failure = None;
         for tier in self.tiers() {
@@ -69,7 +70,7 @@ impl TieredStore {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Makes valid in the first tier what of `paths` is valid in a later one.
+    /// Copies those of `paths` to the first tier that are only valid in a later one.
     async fn bring_up(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         if self.others.is_empty() || paths.is_empty() {
             return Ok(());
@@ -83,14 +84,14 @@ impl TieredStore {
         if missing.is_empty() {
             return Ok(());
         }
-        // What is nowhere is left for the first tier to refuse.
+        // Paths that are valid nowhere are left for the first tier to refuse.
         let valid: Vec<StorePath> = self.valid_paths(&missing).await?.into_iter().collect();
         self.copy_closure(&*self.first, &valid).await?;
         Ok(())
     }
 }
 
-/// A question to one tier, as a trait because a closure cannot say that its future is `Send`.
+/// A query to one tier. A trait, because a closure cannot declare that its future is `Send`.
 #[async_trait]
 trait AsyncTierQuery<T>: Send + Sync {
     async fn ask(&self, tier: &dyn Store) -> Result<Option<T>, StoreError>;
@@ -136,7 +137,7 @@ struct NarOf<'a>(&'a StorePath);
 
 #[async_trait]
 impl AsyncTierQuery<NarStream> for NarOf<'_> {
-    /// Reads up to the first chunk: only then is it known that the tier has it.
+    /// Reads up to the first chunk: only a chunk shows that the tier has the NAR.
     async fn ask(&self, tier: &dyn Store) -> Result<Option<NarStream>, StoreError> {
         let begun = async {
             let mut nar = tier.nar(self.0).await?;
@@ -204,7 +205,7 @@ impl Store for TieredStore {
             }
             let asked: Vec<StorePath> = left.iter().map(|&index| paths[index].clone()).collect();
             let Ok(found) = tier.path_infos(&asked).await else {
-                // Each for itself: it may be one of them that the tier fails for.
+                // One by one: the tier may fail for only one of the paths.
                 return many::path_infos(self, paths).await;
             };
             for (index, info) in left.iter().zip(found) {
@@ -239,7 +240,7 @@ impl Store for TieredStore {
             }
             let wanted = left.iter().map(|&index| infos[index].clone()).collect();
             for (&index, result) in left.iter().zip(tier.read_many(wanted).await) {
-                // The first failure is told, unless a later tier has it.
+                // The first failure is reported, unless a later tier has the path.
                 if result.is_ok() || matches!(results[index], Err(StoreError::NotFound { .. })) {
                     results[index] = result;
                 }
@@ -257,7 +258,7 @@ impl Store for TieredStore {
     }
 
     async fn add_many(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
-        // What they refer to among themselves is nowhere yet.
+        // References between the objects are not valid anywhere yet.
         let own: HashSet<&StorePath> = objects.iter().map(VerifiedObject::path).collect();
         let references = objects.iter().flat_map(|it| it.info().references.iter());
         let references: HashSet<&StorePath> =
@@ -265,7 +266,7 @@ impl Store for TieredStore {
         let references: Vec<StorePath> = references.into_iter().cloned().collect();
         match self.bring_up(&references).await {
             Ok(()) => self.first.add_many(objects).await,
-            // Each for itself: it may be one reference that cannot be had.
+            // One by one: perhaps only one reference is unavailable.
             Err(_) => {
                 let mut results = Vec::with_capacity(objects.len());
                 for object in objects {

@@ -1,4 +1,4 @@
-//! Names of stores.
+//! Store URIs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,25 +9,25 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-/// Which store: `memory://name`, `local?root=/some/where`, `https://cache.example.org`.
+/// The URI of a store: `memory://name`, `local?root=/some/where`, `https://cache.example.org`.
 ///
-/// Two handles on the same store have equal URIs, and the URI is all that a builder needs to
-/// tell whether it knows how to push there. Cheap to clone.
+/// Two handles on the same store have equal URIs. A builder decides by the URI alone whether it can
+/// push to the store. Cheap to clone.
 ///
 /// The forms are those of the Nix manual ("Store URL format"): an absolute path stands for the
-/// local store with that root, and `local` for the one at `/`.
+/// local store with that root, and `local` for the local store at `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreUri(Arc<Parts>);
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Parts {
     scheme: String,
-    /// What follows `://`; empty for `local` and `daemon`.
+    /// The part after `://`; empty for `local` and `daemon`.
     location: String,
     parameters: BTreeMap<String, String>,
 }
 
-/// Why a text is not the URI of a store.
+/// The reason that a text is not a store URI.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreUriError {
@@ -37,29 +37,29 @@ pub enum StoreUriError {
     /// A parameter without `=`.
     #[error("the parameter '{parameter}' of store '{uri}' has no value")]
     ParameterWithoutValue {
-        /// The text as given.
+        /// The text.
         uri: String,
         /// The parameter.
         parameter: String,
     },
-    /// A parameter that stores of this kind do not have.
+    /// A parameter that stores of this scheme do not have.
     #[error("unknown parameter '{parameter}' for a store of the kind '{scheme}'")]
     UnknownParameter {
-        /// The kind of store, as in `https`.
+        /// The scheme, such as `https`.
         scheme: String,
         /// The parameter.
         parameter: String,
     },
-    /// A percent escape that is none.
+    /// An invalid percent escape.
     #[error("store '{uri}' holds an invalid percent escape")]
     InvalidEscape {
-        /// The text as given.
+        /// The text.
         uri: String,
     },
 }
 
 impl StoreUri {
-    /// The store whose files are below `root`: `<root>/nix/store`, `<root>/nix/var/nix/db`.
+    /// The store with its files below `root`: `<root>/nix/store`, `<root>/nix/var/nix/db`.
     pub fn local(root: impl AsRef<Path>) -> Self {
         let root = root.as_ref().to_string_lossy().into_owned();
         let parameters = match root.as_str() {
@@ -73,7 +73,7 @@ impl StoreUri {
         }))
     }
 
-    /// A store in memory. The name tells apart those of one process.
+    /// A store in memory. The name distinguishes the stores of a process.
     pub fn memory(name: impl Into<String>) -> Self {
         let parts = Parts {
             scheme: "memory".to_owned(),
@@ -83,28 +83,28 @@ impl StoreUri {
         Self(Arc::new(parts))
     }
 
-    /// `local`, `memory`, `https`, …
+    /// The scheme: `local`, `memory`, `https`, …
     pub fn scheme(&self) -> &str {
         &self.0.scheme
     }
 
-    /// What follows `://`, without parameters.
+    /// The part after `://`, without parameters.
     pub fn location(&self) -> &str {
         &self.0.location
     }
 
-    /// A parameter.
+    /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.0.parameters.get(name).map(String::as_str)
     }
 
-    /// The parameters, by name.
+    /// The names and values of the parameters, sorted by name.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let parameters = self.0.parameters.iter();
         parameters.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The error for a parameter that stores of this kind do not have.
+    /// The error for a parameter that stores of this scheme do not have.
     pub fn unknown_parameter(&self, parameter: &str) -> StoreUriError {
         StoreUriError::UnknownParameter {
             scheme: self.0.scheme.clone(),
@@ -112,11 +112,11 @@ impl StoreUri {
         }
     }
 
-    /// Refuses parameters that are not among `known`.
+    /// Rejects parameters that are not in `known`.
     ///
     /// # Errors
     ///
-    /// [`StoreUriError::UnknownParameter`] for the first one.
+    /// [`StoreUriError::UnknownParameter`] for the first of them.
     pub fn expect_parameters(&self, known: &[&str]) -> Result<(), StoreUriError> {
         match self.parameters().find(|(name, _)| !known.contains(name)) {
             Some((name, _)) => Err(self.unknown_parameter(name)),
@@ -124,7 +124,7 @@ impl StoreUri {
         }
     }
 
-    /// The URI without parameters and without a password, as messages show it.
+    /// The URI without parameters and without a password, for messages.
     pub fn place(&self) -> String {
         let location = self.location();
         let (host, path) = match location.find('/') {

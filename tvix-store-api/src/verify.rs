@@ -1,4 +1,4 @@
-//! Checking contents against what is announced of them: what every back end's `add` has to do.
+//! Verification of contents against their info: the checks that `add` of every back end does.
 //!
 //! ```
 //! use nix_compat::nar::Writer;
@@ -36,7 +36,7 @@ pub fn digest(bytes: &[u8]) -> [u8; 32] {
     sha256(hasher)
 }
 
-/// Finishes a hasher that was made for SHA-256.
+/// Finishes a SHA-256 hasher.
 pub(crate) fn sha256(hasher: NixHasher) -> [u8; 32] {
     match hasher.finish() {
         NixHash::Sha256(hash) => hash,
@@ -44,7 +44,7 @@ pub(crate) fn sha256(hasher: NixHasher) -> [u8; 32] {
     }
 }
 
-/// What `info` refers to, as its path is computed from it.
+/// The references of `info`, in the form that the path is computed from.
 pub fn path_references(info: &PathInfo) -> PathReferences {
     let others = info.references.iter().filter(|path| **path != info.path);
     PathReferences {
@@ -53,7 +53,7 @@ pub fn path_references(info: &PathInfo) -> PathReferences {
     }
 }
 
-/// Checks that `info.path` is the one that its content address gives, if it has one.
+/// Checks that `info.path` follows from its content address, if it has one.
 ///
 /// # Errors
 ///
@@ -72,16 +72,17 @@ pub fn check_address(dir: &StoreDir, info: &PathInfo) -> Result<(), StoreError> 
     }
 }
 
-/// Checks a NAR, as it comes, against what its [`PathInfo`] announces: that it is well-formed,
-/// its size, its hash, and the hash of its content address. Never holds more than a name.
+/// Verifies a NAR stream against its [`PathInfo`]: syntax, size, hash, and the hash of the content
+/// address. Never holds more of the NAR than a name.
 ///
 /// The content address of a NAR that refers to itself may have either form of
-/// [`SelfReferenceHashes`], as paths of Nix 2.17 to 2.34 have the second one. That form fixes the
-/// contents only together with the NAR hash; where nothing else vouches for the NAR hash,
-/// [`BinaryCache`](crate::cache::BinaryCache) accepts the first form alone.
+/// [`SelfReferenceHashes`]; paths of Nix 2.17 to 2.34 have the second one. The second form
+/// identifies the contents only together with the NAR hash.
+/// [`BinaryCache`](crate::cache::BinaryCache) accepts only the first form where nothing else
+/// authenticates the NAR hash.
 ///
-/// What it does not check: that the path follows from the content address
-/// ([`check_address`]), and that the references are valid.
+/// Not verified here: that the path follows from the content address ([`check_address`]), and that
+/// the references are valid.
 pub struct NarVerifier {
     path: StorePath,
     nar_hash: [u8; 32],
@@ -100,16 +101,16 @@ pub(crate) struct AddressVerifier {
 }
 
 enum Hashed {
-    /// The contents of the one file; `None` if it turned out to be something else.
+    /// A hash of the contents of the single file; `None` if the NAR is something else.
     File(Option<NixHasher>),
-    /// The NAR, by another algorithm.
+    /// A hash of the NAR, by another algorithm.
     Nar(NixHasher),
-    /// The NAR without the references to itself.
+    /// A hash of the NAR without its references to itself.
     Modulo(Box<SelfReferenceHasher>),
 }
 
 impl AddressVerifier {
-    /// `None` if there is no address, or one that follows from the NAR's hash.
+    /// `None` if there is no content address, or it follows from the NAR hash.
     pub(crate) fn new(info: &PathInfo) -> Option<Self> {
         let ContentAddress { method, hash } = info.ca.as_ref()?;
         let algo = hash.algo();
@@ -132,7 +133,7 @@ impl AddressVerifier {
         })
     }
 
-    /// Takes an event of the archive: of a single file, its contents are hashed.
+    /// Takes an event of the archive. The contents of a single file are hashed.
     pub(crate) fn event(&mut self, event: Event<'_>) {
         let Hashed::File(file) = &mut self.hashed else {
             return;
@@ -143,7 +144,7 @@ impl AddressVerifier {
                     hasher.update(bytes);
                 }
             }
-            // Only a single file that cannot be executed has such an address.
+            // Only a single file that is not executable has such an address.
             Event::DirectoryStart
             | Event::Symlink { .. }
             | Event::RegularStart {
@@ -162,7 +163,7 @@ impl AddressVerifier {
         }
     }
 
-    /// Says that the archive has ended.
+    /// Takes the end of the archive.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         let Self {
             path,
@@ -201,7 +202,7 @@ impl std::fmt::Debug for NarVerifier {
 }
 
 impl NarVerifier {
-    /// A verifier at the start of the NAR that `info` announces.
+    /// A verifier for the NAR of `info`, before its first byte.
     pub fn new(info: &PathInfo) -> Self {
         Self {
             path: info.path.clone(),
@@ -214,15 +215,15 @@ impl NarVerifier {
         }
     }
 
-    /// Takes more of the NAR, in chunks of any size, and hands what it means to `on_event`.
+    /// Takes more of the NAR, in chunks of any size, and passes its events to `on_event`.
     ///
-    /// The events are those of a prefix of a well-formed archive, but nothing else of it has
-    /// been verified before [`finish`](Self::finish) returns.
+    /// The events are those of a prefix of a well-formed archive. Nothing else is verified before
+    /// [`finish`](Self::finish) returns.
     ///
     /// # Errors
     ///
-    /// [`StoreError::MalformedNar`], [`StoreError::SizeMismatch`] as soon as there is more than
-    /// announced, and what `on_event` fails with. Nothing may follow then.
+    /// [`StoreError::MalformedNar`]; [`StoreError::SizeMismatch`] as soon as there are more bytes
+    /// than announced; and errors of `on_event`. The verifier must not be used after an error.
     pub fn update(
         &mut self,
         bytes: &[u8],
@@ -262,12 +263,12 @@ impl NarVerifier {
         Err(malformed(&self.path, error))
     }
 
-    /// Says that the NAR has ended.
+    /// Takes the end of the NAR.
     ///
     /// # Errors
     ///
-    /// [`StoreError::MalformedNar`] if it has not, [`StoreError::SizeMismatch`],
-    /// [`StoreError::HashMismatch`] also if it is not what the content address says.
+    /// [`StoreError::MalformedNar`] if the NAR is incomplete, [`StoreError::SizeMismatch`], and
+    /// [`StoreError::HashMismatch`], also for the content address.
     pub fn finish(mut self) -> Result<(), StoreError> {
         self.parser
             .finish()
@@ -352,7 +353,8 @@ mod tests {
         assert!(matches!(error, StoreError::NotAFile { .. }), "{error}");
     }
 
-    /// A NAR that refers to itself, under the path of its address in the form that `form` picks.
+    /// A NAR that refers to itself, under the path of its content address in the form that `form`
+    /// selects.
     fn addressed_to_itself(
         form: impl Fn(SelfReferenceHashes) -> NixHash,
         contents: impl Fn(&str) -> String,
@@ -388,7 +390,7 @@ mod tests {
         for form in forms {
             let (info, made) = addressed_to_itself(form, contents);
             verify(&info, &made).unwrap();
-            // Either is a hash of all contents.
+            // Either form is a hash of all contents.
             let mut info = info;
             let own = info.path.hash_part();
             let changed = nar(false, format!("{own} or  {own}").as_bytes());
@@ -398,7 +400,7 @@ mod tests {
             paths.push(info.path);
         }
         assert_ne!(paths[0], paths[1]);
-        // Neither form.
+        // Neither of the forms.
         let other = |_| NixHash::digest(HashAlgo::Sha256, b"something else");
         let (info, made) = addressed_to_itself(other, contents);
         let error = verify(&info, &made).unwrap_err();

@@ -1,4 +1,4 @@
-//! Every back end of this crate keeps the contract.
+//! Runs the conformance suite on every back end of this crate.
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 

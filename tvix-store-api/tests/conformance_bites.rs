@@ -1,4 +1,4 @@
-//! The conformance suite finds what is wrong with stores that are wrong on purpose.
+//! The conformance suite detects faults of deliberately broken stores.
 #![cfg(feature = "conformance")]
 #![allow(clippy::unwrap_used)]
 
@@ -20,33 +20,33 @@ use tvix_store_api::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Takes any contents for what was announced.
+    /// Does not check the hash of the contents.
     ChecksNoHash,
-    /// Shows a path as soon as its first chunk is there.
+    /// Shows a path once its first chunk is received.
     ShowsParts,
-    /// Says what is known of a path but what it refers to.
+    /// Omits the references from infos.
     ForgetsReferences,
-    /// The last addition wins.
+    /// The last addition replaces earlier ones.
     Overwrites,
-    /// Takes any path for that of its content address.
+    /// Does not check that the path follows from the content address.
     ChecksNoAddress,
-    /// Keeps contents, not modes.
+    /// Loses the modes of files.
     LosesModes,
-    /// Refuses what is valid.
+    /// Refuses to add a valid path again.
     RefusesAgain,
-    /// Says that what is not there is empty.
+    /// Returns an empty NAR for a missing path.
     FindsNothingEmpty,
-    /// Refuses all of a batch for what is wrong with one of it.
+    /// Refuses a whole batch because of one bad object.
     RefusesBatches,
-    /// Tells of many paths in an order of its own.
+    /// Returns infos in another order.
     InfosInAnyOrder,
-    /// Reads nothing of many of which it cannot read one.
+    /// Fails for all paths if one of them cannot be read.
     ReadsAllOrNothing,
-    /// Says that what it has read is as it should be.
+    /// Does not verify the contents that it reads.
     ReadsUnchecked,
-    /// Takes a tree for whatever it should become.
+    /// Adds a tree under any expected path.
     TakesAnyTree,
-    /// Panics when asked for a realisation.
+    /// Panics on a look-up of a realisation.
     Panics,
 }
 
@@ -55,7 +55,7 @@ enum Fault {
 struct Broken {
     fault: Fault,
     inner: MemoryStore,
-    /// What is told of paths instead of what the store knows.
+    /// Infos that replace those of the store.
     infos: Mutex<HashMap<StorePath, Arc<PathInfo>>>,
 }
 

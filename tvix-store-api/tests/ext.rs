@@ -1,4 +1,4 @@
-//! What is made from the methods of any store, and stores made of stores.
+//! `StoreExt`, and stores made of stores.
 #![cfg(all(feature = "local-fs", feature = "conformance"))]
 #![allow(clippy::unwrap_used)]
 
@@ -59,7 +59,7 @@ async fn closures_are_copied_references_first_and_once() {
     assert!(matches!(error, StoreError::OtherStoreDir { .. }), "{error}");
 }
 
-/// Groups of small paths, and large ones, that refer to each other; and one that was damaged.
+/// Groups of small paths, and large ones, that refer to each other; and a damaged one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
     let root = Root::new();
@@ -68,7 +68,7 @@ async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
         .unwrap();
     let mut paths: Vec<StorePath> = Vec::new();
     for number in 0..400 {
-        // What came just before, and long ago, so that groups depend on each other.
+        // References to a recent path and to an early one, so that groups depend on each other.
         let references = [number - 1, number - 150_i32].into_iter();
         let references = references.filter_map(|it| paths.get(usize::try_from(it).ok()?));
         let size = if number % 90 == 89 { 300_000 } else { 10 };
@@ -173,7 +173,7 @@ async fn unpacked_trees_look_as_on_disk_and_are_removed_again() {
         assert_eq!(metadata.mtime(), 1, "{name}");
     }
     let place = local.path().parent().unwrap().to_owned();
-    // Not on a thread of the runtime: it is gone when this returns.
+    // Not on a thread of the runtime, so that the removal is synchronous.
     std::thread::spawn(move || drop(local)).join().unwrap();
     assert!(!place.exists(), "'{}' is still there", place.display());
 }
@@ -265,7 +265,7 @@ async fn a_tier_that_is_down_hides_only_what_nobody_else_has() {
             .await
             .is_err_and(|error| error.is_retryable())
     );
-    // What a new path refers to comes up with it.
+    // The references of a new path are copied with it.
     assert!(first.is_empty());
     let new = text(&tiers, "new", &[&there]).await;
     assert!(first.is_valid(&new).await.unwrap() && first.is_valid(&there).await.unwrap());

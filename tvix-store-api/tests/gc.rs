@@ -1,4 +1,4 @@
-//! What is collected, and what is not.
+//! Garbage collection: dead and live paths.
 #![cfg(all(feature = "local-fs", feature = "conformance"))]
 #![allow(clippy::unwrap_used)]
 
@@ -41,7 +41,7 @@ async fn add(store: &LocalStore, path: &StorePath, references: &[&StorePath]) {
     store.add(info, nar).await.unwrap();
 }
 
-/// A folder with a file of that size and a link to `target`.
+/// A directory with a file of that size and a symlink to `target`.
 async fn add_folder(store: &LocalStore, path: &StorePath, size: usize, target: &str) {
     let mut writer = Writer::new(Vec::new());
     writer.directory_start().unwrap();
@@ -54,7 +54,7 @@ async fn add_folder(store: &LocalStore, path: &StorePath, size: usize, target: &
     store.add(info, nar).await.unwrap();
 }
 
-/// Collects in a process's life in which nothing was looked up before.
+/// Collects with a new handle, without temporary roots.
 async fn collect(root: &Root, options: GcOptions) -> GcReport {
     open(root).collect_garbage(options).await.unwrap()
 }
@@ -117,7 +117,7 @@ async fn what_roots_need_stays_and_all_else_goes() {
     let link = state(&root, "gcroots/per-user/someone/x");
     symlink(logical(per_user) + "/bin/x", link).unwrap();
     fs::write(state(&root, "gcroots").join(file.to_string()), "").unwrap();
-    // Leads nowhere, and is no root.
+    // A dangling link, which is no root.
     symlink("/nowhere/at/all", state(&root, "gcroots/auto/stale")).unwrap();
 
     let found = open(&root).roots().await.unwrap();
@@ -140,7 +140,7 @@ async fn what_roots_need_stays_and_all_else_goes() {
     assert_eq!(alive.paths.len(), 6);
 
     let report = collect(&root, GcOptions::default()).await;
-    // Who refers goes first.
+    // Referrers are removed first.
     assert_eq!(report.paths, [dead.clone(), dead_in.clone()]);
     assert!(
         report.bytes_freed > 0 && report.failures.is_empty(),
@@ -151,7 +151,7 @@ async fn what_roots_need_stays_and_all_else_goes() {
     assert_eq!(in_store(&root), left.map(ToString::to_string));
     assert!(!state(&root, "gcroots/auto/stale").is_symlink());
 
-    // A link that is gone keeps nothing, and neither does what stood for it.
+    // A removed link keeps nothing alive, and its mirror is removed.
     fs::remove_file(&outside).unwrap();
     let report = collect(&root, GcOptions::default()).await;
     assert_eq!(report.paths, vec![indirect.clone()]);
@@ -212,7 +212,7 @@ async fn what_was_found_valid_stays_until_the_store_is_closed() {
     assert_eq!(store.valid_paths(&asked).await.unwrap().len(), 1);
     let report = store.collect_garbage(GcOptions::default()).await.unwrap();
     assert_eq!(report.paths, vec![other.clone()]);
-    // As Nix names and writes them.
+    // The name and format of Nix.
     let file = state(&root, "temproots").join(std::process::id().to_string());
     let expected = asked.map(|path| format!("/nix/store/{path}\0"));
     assert_eq!(fs::read_to_string(&file).unwrap(), expected.concat());
@@ -258,7 +258,7 @@ async fn what_is_not_valid_goes_unless_somebody_makes_it() {
     let making = path(1, "making");
     let store = open(&root);
     let real = store.real_store_dir().to_owned();
-    // A root, though it is not valid yet; so is whatever has its hash part.
+    // A root, although it is not valid yet; so is everything with its hash part.
     store
         .valid_paths(std::slice::from_ref(&making))
         .await
@@ -279,7 +279,7 @@ async fn what_is_not_valid_goes_unless_somebody_makes_it() {
     fs::create_dir(real.join(&stay[3])).unwrap();
     let used = File::open(real.join(&stay[3])).unwrap();
     used.lock().unwrap();
-    // A dead process's, half a tree, and what nobody knows.
+    // Leftovers of a dead process: an incomplete tree, and unknown entries.
     let stray = path(3, "half").to_string();
     fs::create_dir_all(real.join(&stray).join("folder")).unwrap();
     symlink(&canary, real.join(&stray).join("folder/link")).unwrap();
@@ -362,7 +362,7 @@ async fn outputs_and_derivations_are_kept_as_asked() {
 async fn roots_that_cannot_be_read_end_it() {
     let root = Root::new();
     add(&open(&root), &path(1, "x"), &[]).await;
-    // A folder where a file should be: what it would have said nobody knows.
+    // A directory in the place of a file: its roots cannot be read.
     fs::create_dir(state(&root, "temproots/1")).unwrap();
     let collected = open(&root).collect_garbage(GcOptions::default()).await;
     let error = collected.unwrap_err();
@@ -381,7 +381,8 @@ async fn a_store_that_is_only_read_is_not_collected() {
     assert_eq!(store.roots().await.unwrap(), []);
 }
 
-/// Looking up, adding and collecting at once: whoever has found something valid finds its files.
+/// Look-ups, additions and collections run concurrently: a path that was found valid keeps its
+/// files.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn collecting_beside_everything_else() {
     let root = Root::new();
@@ -398,7 +399,7 @@ async fn collecting_beside_everything_else() {
         let store = store.clone();
         tokio::spawn(async move {
             for round in 0..60u8 {
-                // Others use the same.
+                // Other threads use the same input.
                 let input = path(round, "input");
                 let mine = path(round, &format!("user-{user}"));
                 add(&store, &input, &[]).await;

@@ -1,4 +1,4 @@
-//! Many trees of this machine come into a local store, in groups that are on their way together.
+//! Adding many local trees to a local store, in concurrent groups.
 #![cfg(feature = "local-fs")]
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ fn named(file: PathBuf) -> (PathBuf, StorePathName) {
     (file, "source".parse().unwrap())
 }
 
-/// Files of which each third has a contents that others have too.
+/// Files, a third of which have contents in common with others.
 fn files(folder: &Path, count: usize) -> Vec<(PathBuf, StorePathName)> {
     let write = |number| {
         let file = folder.join(format!("{number}"));
@@ -97,7 +97,7 @@ async fn groups_of_the_same_files_do_not_wait_in_a_circle() {
     let sources = files(&folder, 1000);
     let mut tasks = Vec::new();
     for turn in 0..4 {
-        // Each has locks of its own, as if it were a process of its own.
+        // Each has its own locks, like a separate process.
         let (store, mut sources) = (open(root.path()), sources.clone());
         match turn {
             0 => {}
@@ -130,7 +130,7 @@ async fn a_store_that_cannot_be_written_says_so_of_each() {
     let added = store.import_trees(sources, METHOD).await;
     for (index, added) in added.into_iter().enumerate() {
         match added {
-            // Files 0, 1 and 2, and those that are equal to the first.
+            // Files 0, 1 and 2, and those equal to the first.
             Ok(_) => assert!(index < 3 || index % 30 == 0, "{index} is valid"),
             Err(StoreError::ReadOnly { .. }) => {}
             Err(error) => panic!("{index}: {error}"),

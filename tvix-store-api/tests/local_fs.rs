@@ -1,4 +1,4 @@
-//! What the local store promises beyond the contract of every store.
+//! Guarantees of the local store beyond the contract.
 #![cfg(all(feature = "local-fs", feature = "conformance"))]
 #![allow(clippy::unwrap_used)]
 
@@ -12,12 +12,12 @@ use bytes::Bytes;
 use common::Root;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::DerivationBuilder;
-use nix_compat::nar::dump_path;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tempfile::TempDir;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{Fault, NarStream, PathInfo, Store, StoreError, StoreExt as _};
+use tvix_tree::dump_path;
 
 fn open(root: &Path) -> LocalStore {
     LocalStore::open_blocking(LocalStoreOptions::new(root)).unwrap()
@@ -27,7 +27,7 @@ fn path(seed: u8, name: &str) -> StorePath {
     StorePath::new([seed; 20], name.parse().unwrap())
 }
 
-/// A text under a path of one's choice.
+/// A text under a given path.
 fn object(path: &StorePath, text: &str, references: &[StorePath]) -> (PathInfo, NarStream) {
     let mut writer = nix_compat::nar::Writer::new(Vec::new());
     writer.regular(false, text.as_bytes()).unwrap();
@@ -109,13 +109,13 @@ async fn what_a_killed_process_left_is_replaced_and_removed() {
     fs::write(&canary, "alive").unwrap();
     let store = open(root.path());
     let path = path(1, "left");
-    // Moved into place, but never registered; with a way out of the store.
+    // Moved into place but never registered, with a symlink out of the store.
     let leftover = store.real_path(&path);
     fs::create_dir_all(leftover.join("sub")).unwrap();
     symlink(root.path(), leftover.join("sub/link")).unwrap();
     fs::set_permissions(leftover.join("sub"), fs::Permissions::from_mode(0o555)).unwrap();
     assert!(!store.is_valid(&path).await.unwrap());
-    // The scratch place of a process that is dead: nobody holds its lock.
+    // The scratch place of a dead process: its lock is free.
     let stale = store.state_dir().join("tmp-tvix/1-0");
     fs::create_dir_all(stale.join("0/deep")).unwrap();
     let other = open(root.path());
@@ -123,7 +123,7 @@ async fn what_a_killed_process_left_is_replaced_and_removed() {
     add(&other, &path, "right").await;
     assert_eq!(fs::read_to_string(&leftover).unwrap().len(), 5);
     assert_eq!(fs::read_to_string(&canary).unwrap(), "alive");
-    // The first one's place is not stale.
+    // The scratch place of the first handle is not stale.
     add(&store, &self::path(2, "still"), "works").await;
 }
 
@@ -176,8 +176,8 @@ async fn read_only_stores_read() {
     assert!(matches!(store.scratch(), Err(StoreError::ReadOnly { .. })));
 }
 
-/// A database is given up that takes no end, but a question about many paths is many questions.
-/// Fails if only the first look-up begins anew.
+/// Reading an endless database is aborted, but the limit holds for each of many look-ups. Fails if
+/// only the first look-up resets the step count.
 #[tokio::test]
 async fn any_number_of_paths_is_looked_up() {
     let root = tempfile::tempdir().unwrap();
@@ -345,7 +345,7 @@ async fn outputs_are_imported_together_where_they_are() {
     symlink(format!("/nix/store/{out}/file"), place("out/self")).unwrap();
     fs::write(place("dev"), "refers to nothing").unwrap();
     let outputs = vec![output(&place("out"), &out), output(&place("dev"), &dev)];
-    // The one that is referred to comes last.
+    // The reference comes last.
     let infos = store
         .import_outputs(outputs, vec![input.clone(), unused])
         .await
@@ -384,7 +384,7 @@ async fn outputs_that_cannot_be_registered_leave_nothing() {
     assert!(matches!(error, StoreError::Cycle { .. }), "{error}");
     let listed = entries(store.real_store_dir());
     assert_eq!(listed, [".links"]);
-    // A path that is valid stays, and the tree goes.
+    // A valid path stays, and the tree is removed.
     add(&store, &out, "there before").await;
     fs::write(place("out"), "another one").unwrap();
     let outputs = vec![output(&place("out"), &out)];

@@ -1,4 +1,5 @@
-//! Realisations in the database of a local store: the table of Nix up to 2.34, that of 2.35, or both.
+//! Realisations in the database of a local store: the table of Nix up to 2.34, that of 2.35, or
+//! both.
 #![cfg(feature = "local-fs")]
 #![allow(clippy::unwrap_used)]
 
@@ -35,7 +36,7 @@ fn drv(name: &str) -> StorePath {
         .unwrap()
 }
 
-/// An output by its hash and by its path.
+/// The keys of an output: by hash and by derivation path.
 fn ids(seed: u8) -> [DrvOutput; 2] {
     [
         DrvOutput::by_hash([seed; 32], OutputName::out()),
@@ -96,7 +97,7 @@ async fn rows_are_where_nix_has_them() {
         new,
         (drv("7").to_string(), "out".into(), absolute, signatures)
     );
-    // What each version would add to an older store is there and said to be.
+    // The migrations of each version are done and recorded.
     let migrations: i64 = connection
         .query_row(
             "select count(*) from SchemaMigrations where migration in
@@ -151,7 +152,7 @@ async fn a_database_with_one_of_the_tables() {
             before,
             "reading changes nothing"
         );
-        // Opened to be written, it gets the table of 2.35 and keeps what it has.
+        // Opening for writing adds the table of 2.35 and keeps the existing one.
         let store = open(root.path());
         for id in ids(2) {
             store
@@ -199,7 +200,7 @@ async fn a_store_of_nix_2_34() {
     }
     let found = store.realisations_of(vec![path]).await.unwrap();
     assert_eq!(found.len(), 2);
-    // It is what a new store of ours has too, but for the index that 2.35 drops.
+    // A new store of this crate has the same schema, except for the index that 2.35 drops.
     let ours = Root::new();
     drop(open(ours.path()));
     let names = |connection: &Connection| -> Vec<String> {
@@ -224,7 +225,7 @@ async fn a_trace_outlives_its_path_until_there_is_another() {
             .add_realisation(&signed(id.clone(), &path))
             .await
             .unwrap();
-        // What is known stays.
+        // The existing realisation stays.
         store
             .add_realisation(&signed(id.clone(), &other))
             .await
@@ -289,7 +290,7 @@ async fn what_one_version_knows_is_told_to_the_other() {
             drv: drv.clone(),
             output: OutputName::out(),
         };
-        // A deep one has the hash of another derivation, and no path.
+        // An unresolved derivation has another hash, and no key by path.
         for id in [id(key), ids(9)[0].clone()] {
             store
                 .add_realisation(&Realisation::new(id, path.clone()))
@@ -321,7 +322,7 @@ async fn rows_that_make_no_sense() {
     };
     let absolute = format!("/nix/store/{path}");
     let [_, id] = ids(1);
-    // Of another path, whatever that is.
+    // A row of an unrelated path with an invalid value.
     insert(&drv("2").to_string(), "out", "/etc/passwd");
     insert("nonsense", "..", "nonsense");
     assert!(
@@ -348,7 +349,7 @@ async fn rows_that_make_no_sense() {
         connection.execute("delete from BuildTraceV3", []).unwrap();
     }
     drop(store);
-    // Columns that are computed, and a view, are no table.
+    // Tables with computed columns, and views, are rejected.
     for made in [
         "create table BuildTraceV3 (drvPath text, outputName text, signatures text,
          outputPath text generated always as ('/nix/store/' || drvPath))",

@@ -1,4 +1,4 @@
-//! Verifying, repairing and optimising; stores that cannot be changed; sources that cannot be added.
+//! Verification, repair and deduplication; read-only stores; trees that cannot be added.
 #![cfg(all(feature = "local-fs", feature = "conformance"))]
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ async fn add(store: &LocalStore, folder: &Path, name: &str) -> Result<StorePath,
     store.add_tree(folder, name.parse().unwrap(), method).await
 }
 
-/// A folder with two equal files and another one, in a store and in a second one.
+/// A directory with two equal files and another one, in two stores.
 struct Two {
     root: Root,
     store: LocalStore,
@@ -94,7 +94,7 @@ async fn damage_is_found_and_repaired() {
     let report = two.store.verify_all(repair).await.unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(two.read("a"), "equal contents");
-    // Nothing stays of what was there.
+    // The old files are gone.
     let places = two.store.state_dir().join("tmp-tvix");
     let ours = fs::read_dir(places).unwrap().map(|it| it.unwrap().path());
     assert!(
@@ -193,7 +193,7 @@ async fn equal_files_become_one() {
     let metadata = fs::metadata(folder).unwrap();
     assert_eq!((metadata.mode() & 0o777, metadata.mtime()), (0o555, 1));
     two.store.verify(&two.path).await.unwrap();
-    // What is shared already is left alone.
+    // Files that share their space already are left alone.
     let again = two
         .store
         .optimise(OptimiseOptions::default())
@@ -206,8 +206,8 @@ async fn equal_files_become_one() {
     assert_eq!((report.paths.len(), report.unused_links), (1, 2));
 }
 
-/// Empty files and symbolic links are linked as well, as `nix-store --optimise` of 2.8 and 2.34.8
-/// does: what is equal has one inode, and `.links` a name of it.
+/// Empty files and symlinks are linked as well, as by `nix-store --optimise` of 2.8 and 2.34.8:
+/// equal files have one inode, and one name in `.links`.
 #[tokio::test]
 async fn empty_files_and_symbolic_links_share() {
     use std::collections::BTreeMap;
@@ -243,7 +243,7 @@ async fn empty_files_and_symbolic_links_share() {
         let name = entry.file_name().into_string().unwrap();
         found.insert(metadata.ino(), (name, metadata.nlink()));
     }
-    // Names and numbers of links are those of Nix.
+    // The names and link counts are those of Nix.
     let mut names: Vec<_> = found.values().cloned().collect();
     names.sort();
     let expected = [
@@ -285,7 +285,7 @@ async fn empty_files_and_symbolic_links_share() {
     assert_eq!((report.paths.len(), report.unused_links), (3, 7));
 }
 
-/// A damaged link does not spread: who would be linked to it is looked at first.
+/// Damage does not spread: a link is verified before a file is linked to it.
 #[tokio::test]
 async fn damage_does_not_spread() {
     let two = Two::new().await;
@@ -361,7 +361,7 @@ async fn a_store_that_is_only_read_is_not_changed() {
             .await
             .map(drop),
     );
-    // Adding what is there is no change.
+    // Adding a valid path changes nothing.
     assert_eq!(
         add(&store, &two.root.path().join("folder"), "x")
             .await
@@ -390,8 +390,8 @@ async fn what_no_store_holds_is_named() {
     assert_eq!(store.all_valid_paths().await.unwrap(), []);
 }
 
-/// Contents are compared with their content address too, as whoever copies them does, not with the
-/// hash of the archive alone.
+/// Contents are verified against their content address, as by a receiver, not only against the NAR
+/// hash.
 #[tokio::test]
 async fn contents_that_are_not_those_of_their_address() {
     use nix_compat::content_address::ContentAddress;

@@ -1,18 +1,17 @@
-//! What the coordinator costs: time and memory a derivation, on graphs of several shapes and
-//! sizes, with back ends in memory.
+//! The cost of the coordinator: time and memory per derivation, on graphs of several shapes and
+//! sizes, with in-memory back ends.
 //!
-//! `cargo run --release -p tvix-benches --bin coordinator_rate [SIZE…]`, with `SHAPE=wide`,
-//! `chain` or `nixpkgs` for one shape only, and `POLICY=eager` or `demand` for one policy.
+//! `cargo run --release -p tvix-benches --bin coordinator_rate [SIZE…]`, with `SHAPE=wide`, `chain`
+//! or `nixpkgs` for a single shape, and `POLICY=eager` or `demand` for a single policy.
 //!
 //! "whole" is a session from evaluation to report. "back ends" is the same builds and look-ups
-//! called one after the other without a coordinator, on a thread of the runtime as well. The
-//! difference is the coordinator's, but for what back ends alone find in the caches of the
-//! processor because nothing comes in between. "machine" is the state machine alone, without
-//! driver, tasks and back ends: every answer is made up on the spot. Memory is the peak of what is
-//! allocated during the session, less what the store holds in the end and what the graph took
-//! before it began.
+//! called one by one without a coordinator, also on a thread of the runtime. The difference is the
+//! cost of the coordinator, apart from processor cache effects: back ends that run alone find their
+//! data in the cache. "machine" is the state machine alone, without driver, tasks and back ends;
+//! its inputs are made up. Memory is the peak allocation during the session, minus the final size
+//! of the store and the size of the graph before the session.
 //!
-//! `ONLY=machine` runs nothing but that, on one thread and the same each time: for profilers.
+//! `ONLY=machine` runs nothing but that, on one thread and deterministically: for profilers.
 //!
 //! Each figure is the median of `RUNS` runs, 1 by default.
 
@@ -44,24 +43,24 @@ fn grew(bytes: usize) {
     PEAK.fetch_max(live, Ordering::Relaxed);
 }
 
-// SAFETY: every call is handed on to the system's allocator unchanged.
+// SAFETY: every call is forwarded to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grew(layout.size());
-        // SAFETY: the caller keeps what `alloc` asks for.
+        // SAFETY: the caller fulfils the requirements of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps what `dealloc` asks for.
+        // SAFETY: the caller fulfils the requirements of `dealloc`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         grew(size);
-        // SAFETY: the caller keeps what `realloc` asks for.
+        // SAFETY: the caller fulfils the requirements of `realloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -98,7 +97,7 @@ fn digest(index: usize, kind: u8) -> [u8; 20] {
 
 type Graph = Vec<(StorePath, Arc<Derivation>)>;
 
-/// Derivations with made-up hashes: nothing here checks them, and hashing is not what is measured.
+/// Derivations with made-up hashes: nothing here checks them, and hashing is not measured.
 fn graph(shape: Shape, size: usize) -> Graph {
     let mut random = Random(42);
     let out = OutputName::out();
@@ -108,7 +107,7 @@ fn graph(shape: Shape, size: usize) -> Graph {
         let inputs: Vec<usize> = match shape {
             Shape::Wide => vec![],
             Shape::Chain => index.checked_sub(1).into_iter().collect(),
-            // A few that everything uses, some near ones, some from anywhere.
+            // A few common inputs, some near ones, some from anywhere.
             Shape::Nixpkgs => (0..random.below(9).min(index))
                 .map(|which| match which {
                     0..3 => random.below(index.min(40)),
@@ -150,7 +149,7 @@ fn graph(shape: Shape, size: usize) -> Graph {
     graph
 }
 
-/// Every derivation that no other uses.
+/// All derivations without dependents.
 fn roots(graph: &Graph) -> Vec<Root> {
     let used: HashSet<&StorePath> = graph
         .iter()
@@ -170,7 +169,7 @@ struct Figures {
     bytes: f64,
 }
 
-/// Of all threads.
+/// Processor time of all threads, in seconds.
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -230,7 +229,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     }
 }
 
-/// Microseconds a derivation.
+/// Microseconds per derivation.
 async fn back_ends(graph: Arc<Graph>) -> f64 {
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
@@ -259,7 +258,7 @@ async fn back_ends(graph: Arc<Graph>) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / graph.len() as f64
 }
 
-/// Microseconds a derivation.
+/// Microseconds per derivation.
 fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
     let options = Options {

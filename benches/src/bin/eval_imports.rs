@@ -1,4 +1,5 @@
-//! Attributes that each import from a derivation, all suspended at once: time and memory for each.
+//! Imports from derivations in many attributes, all suspended at the same time: time and memory per
+//! attribute.
 //!
 //! `cargo run --release -p tvix-benches --bin eval_imports [COUNT…]`
 
@@ -21,7 +22,7 @@ use tvix_eval::value::Value;
 use tvix_eval::world::{Settings, World};
 use tvix_eval_api::{Diagnostic, RealisedOutput, SourceAddition, WantedOutputs};
 
-/// Says that everything was built, once everybody waits.
+/// Reports all builds as done once all attributes wait.
 struct Builds {
     file: PathBuf,
     asked: RefCell<VecDeque<(u32, Vec<WantedOutputs>)>>,
@@ -83,7 +84,7 @@ impl Host for Builds {
     }
 }
 
-/// Bytes of memory that are in use.
+/// Resident memory in bytes.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm

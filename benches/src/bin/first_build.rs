@@ -1,10 +1,10 @@
-//! How soon the first build begins: from the first instantiation of an evaluation, and from the
-//! request. Each build takes 100 ms, on eight builders' places, and a local store is asked.
+//! Time to the first build, from the first instantiation of an evaluation and from the request.
+//! Each build takes 100 ms, there are eight build slots, and a local store is queried.
 //!
 //!     cargo run --release -p tvix-benches --bin first_build NIXPKGS [ATTRIBUTE [ROUNDS]]
 //!
-//! A round has a store of its own and ends with evaluation: what counts is the beginning, and
-//! sources that are downloaded could not be made up anyhow.
+//! Each round has a fresh store and ends with the evaluation: only the beginning is measured, and
+//! downloaded sources could not be simulated.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Times are since the request.
+/// Times since the request.
 struct Round {
     instantiated: Duration,
     built: Duration,
@@ -81,7 +81,7 @@ impl Round {
     }
 }
 
-/// An evaluator that takes the time when its first derivation leaves it.
+/// An evaluator that records the time of its first derivation.
 #[derive(Debug)]
 struct Timed {
     evaluator: NixEvaluator,

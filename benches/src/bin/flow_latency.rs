@@ -1,14 +1,14 @@
-//! What the whole flow costs a derivation, in this process: from the request of a session until
-//! every output is registered in a local store and the report is there. A chain, where nothing
-//! can overlap, and independent ones.
+//! The cost of the whole flow per derivation, in this process: from the request of a session until
+//! every output is registered in a local store and the report exists. For a chain, where nothing
+//! can overlap, and for independent derivations.
 //!
 //!     cargo run --release -p tvix-benches --bin flow_latency [ROUNDS [PROGRAM]]
 //!
 //! PROGRAM is a statically linked shell (default: the first `busybox` in PATH). Every round has a
-//! fresh store; builder and store are opened before the clock starts. The last lines are a session
-//! of one derivation, which pays for everything that others share: once with a builder that has
-//! made ready ahead, as while a program evaluates, once right after the builder was made, and once
-//! with one that makes nothing ready.
+//! fresh store; builder and store are opened before the clock starts. The last lines are sessions
+//! of one derivation, which bears all fixed costs: with a builder that has prepared its resources
+//! in advance, as during an evaluation; directly after the builder was created; and with a builder
+//! that prepares nothing.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
         ("one alone, cold", &independent[..1], 1, Start::Cold),
     ] {
         let mut times = Vec::new();
-        // The short ones are disturbed most.
+        // Short sessions have the most noise.
         let rounds = if graph.len() == 1 { 5 * rounds } else { rounds };
         for _ in 0..rounds.max(1) {
             times.push(round(graph, jobs, start, &program).await?);
@@ -67,14 +67,14 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// What the builder has been doing when the session starts.
+/// The state of the builder at the start of the session.
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
-    /// It has made everything ready.
+    /// Its resources are prepared.
     Ready,
-    /// It has just begun to.
+    /// It has just started to prepare them.
     AtOnce,
-    /// Nothing.
+    /// It prepares nothing.
     Cold,
 }
 
@@ -88,8 +88,8 @@ async fn round(
     let directory = tempfile::tempdir()?;
     let store = LocalStore::open(LocalStoreOptions::new(directory.path())).await?;
     if graph.len() == 1 {
-        // The kernel takes a while to be rid of the round before: what makes a network namespace
-        // waits for those that are being removed.
+        // The kernel takes a while to clean up after the previous round: creating a network
+        // namespace waits for those that are being removed.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let options = SandboxOptions::new("sandbox")

@@ -1,10 +1,10 @@
-//! How fast trees are packed and hashed, against how fast their bytes can be hashed at all.
+//! Throughput of packing and hashing trees, compared with hashing alone.
 //!
 //!     cargo run --release -p tvix-benches --bin nar_rate
 //!
-//! With arguments these trees are measured. Without, two trees are made in the temporary directory: one of large files, one of 20,000 small ones.
-//! For each the best of several rounds is printed, alternating, as other work on the machine
-//! disturbs single ones.
+//! The arguments are the trees to measure. Without arguments, two trees are created in the
+//! temporary directory: one of large files, one of 20,000 small ones. Prints the best of several
+//! alternating rounds for each, because other load on the machine disturbs single rounds.
 
 use std::fs;
 use std::hint::black_box;
@@ -12,9 +12,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use nix_compat::nar::{RestoreOptions, dump_path, hash_path, restore};
 use nix_compat::nixhash::HashAlgo;
 use ring::digest::{Context, SHA256, digest};
+use tvix_tree::{RestoreOptions, dump_path, hash_path, restore};
 
 const ROUNDS: usize = 7;
 
@@ -113,7 +113,7 @@ fn measure(
     Ok(())
 }
 
-/// Bytes that look random, so that no file system compresses them.
+/// Pseudorandom bytes, so that no file system compresses them.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = u64::from(seed) * 2 + 1;
     let mut next = || {

@@ -1,9 +1,9 @@
-//! How fast Nix texts are parsed and resolved, and how large the expressions are.
+//! Throughput of parsing and resolving Nix texts, and the size of the expressions.
 //!
 //! `cargo run --release -p tvix-benches --bin parse_rate -- [--rounds N] FILE_OR_FOLDER…`
 //!
-//! All texts are read first. Each round parses all of them, each into a heap of its own round;
-//! the best round is printed. Texts that are wrong are counted, and named with `--errors`.
+//! All texts are read first. Each round parses all of them into a heap of its own; the best round
+//! is printed. Invalid texts are counted, and listed with `--errors`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,7 +16,7 @@ use tvix_eval::symbol::Symbols;
 use tvix_eval::syntax::{Context, Home, Scope, parse};
 use tvix_eval::value::{Slot, Value};
 
-/// The builtins that are variables by their own names; the others start with two underscores.
+/// The builtins that are global variables; the others have names with two leading underscores.
 const GLOBAL: &str = "abort baseNameOf break builtins derivation derivationStrict dirOf false \
     fetchGit fetchMercurial fetchTarball fetchTree fromTOML import isNull map null placeholder \
     removeAttrs scopedImport throw toString true";

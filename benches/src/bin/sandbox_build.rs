@@ -1,10 +1,10 @@
-//! What a build costs from the call of `Builder::build` until its output is valid in a local
-//! store: a shell that makes one small file.
+//! The cost of a build from the call of `Builder::build` until its output is valid in a local
+//! store: a shell that creates one small file.
 //!
 //!     cargo run --release -p tvix-benches --bin sandbox_build [PROGRAM [ROUNDS]]
 //!
-//! PROGRAM is a statically linked shell (default: the first `busybox` in PATH). The lines below
-//! the total repeat its parts by themselves: the process alone, and the registration alone.
+//! PROGRAM is a statically linked shell (default: the first `busybox` in PATH). The lines below the
+//! total measure its parts separately: the process alone, and the registration alone.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::memory::InMemoryBuilder;
-use tvix_build_api::sandbox::engine::{Access, Ending, Mount, SandboxSpec};
-use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath, engine};
+use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderProfile, this_system,
 };
+use tvix_sandbox::{Access, Ending, Engine, EngineOptions, Mount, SandboxSpec};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions, OutputTree};
 use tvix_store_api::{MemoryStore, Store, StoreExt as _};
 
@@ -63,7 +63,7 @@ async fn main() -> Result<()> {
 
     let mut times = Vec::new();
     let scratch = store.state_dir().join("tvix-builds");
-    let engine = engine::Engine::new(engine::EngineOptions::new(scratch))?;
+    let engine = Engine::new(EngineOptions::new(scratch))?;
     for _ in 0..rounds {
         let begin = Instant::now();
         process(&engine, &program).await?;
@@ -110,7 +110,7 @@ async fn main() -> Result<()> {
     in_memory(200_000).await
 }
 
-/// What the builder in memory costs, for which nothing runs.
+/// The cost of the in-memory builder, which runs no process.
 async fn in_memory(rounds: u32) -> Result<()> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Default::default()));
     let profile = BuilderProfile::new("memory", this_system(), 1);
@@ -154,7 +154,7 @@ fn derivation(store: &LocalStore, name: &str) -> Result<Instantiated> {
     Ok(builder.instantiate(store.store_dir())?)
 }
 
-async fn process(engine: &engine::Engine, program: &Path) -> Result<()> {
+async fn process(engine: &Engine, program: &Path) -> Result<()> {
     let mut scratch = engine.scratch()?;
     let mut spec = SandboxSpec::new("/bin/sh");
     spec.args = ["sh", "-c", "echo hello > /build/out"]

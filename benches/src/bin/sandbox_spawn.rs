@@ -1,9 +1,9 @@
-//! What a sandbox costs: a program that does nothing, plainly spawned and in sandboxes.
+//! The cost of a sandbox: a program that does nothing, started plainly and in sandboxes.
 //!
 //!     cargo run --release -p tvix-benches --bin sandbox_spawn [PROGRAM [ROUNDS]]
 //!
 //! PROGRAM is a statically linked executable (default: the first `busybox` in PATH); it is called
-//! as `sh -c :`. Run it as root and as an ordinary user: they take different ways. Each line is
+//! as `sh -c :`. Run it as root and as an ordinary user: the implementations differ. Each line is
 //! in microseconds, from the request until the process is reaped and its log is read.
 
 use std::error::Error;
@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tvix_build_api::sandbox::engine::{
-    Access, Ending, Engine, EngineOptions, Isolation, Mount, Network, SandboxSpec,
-};
+use tvix_sandbox::{Access, Ending, Engine, EngineOptions, Isolation, Mount, Network, SandboxSpec};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -117,7 +115,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Time until the program executes, and until all is over.
+    /// The time until the program is executed, and the total time.
     async fn run(&self) -> Result<(Duration, Duration)> {
         let begin = Instant::now();
         let mut scratch = self.engine.scratch()?;
@@ -128,7 +126,7 @@ impl Case<'_> {
         spec.host_ids = scratch.host_ids();
         if self.isolation == Isolation::None {
             spec.program = self.program.into();
-            // A builder that has another user needs a directory of its own.
+            // A build with another user needs its own directory.
             spec.cwd = "/".into();
         } else {
             spec.cwd = "/build".into();

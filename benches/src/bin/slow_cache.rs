@@ -1,4 +1,4 @@
-//! A server of the files in a folder that lets each request wait: a binary cache far away.
+//! A server for the files in a directory that delays each request: a distant binary cache.
 //!
 //!     cargo run --release -p tvix-benches --bin slow_cache -- FOLDER MILLISECONDS
 //!

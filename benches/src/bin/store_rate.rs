@@ -1,5 +1,5 @@
-//! How fast the local store is: small additions one at a time and many at once, outputs imported
-//! where they are, look-ups, and a large file against hashing alone.
+//! Throughput of the local store: small additions one by one and concurrently, outputs imported in
+//! place, look-ups, and a large file compared with hashing alone.
 //!
 //! `cargo run --release -p tvix-benches --bin store_rate [paths] [MiB]`
 
@@ -127,7 +127,7 @@ async fn look_up(store: &LocalStore) -> Result<()> {
     Ok(())
 }
 
-/// One file, hashed alone, hashed and scanned, then through the store in every way.
+/// One file: hashed, hashed and scanned, then through all ways into and out of the store.
 async fn large(directory: &std::path::Path, mebibytes: usize) -> Result<()> {
     let rate = |what: &str, elapsed: Duration| {
         println!(

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix_compat::nar;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use tvix_http::TransferSettings;
 use tvix_http::client::blocking::{Client, Downloaded};
@@ -264,7 +263,7 @@ pub(super) fn keep_tree(
     let made = scratch.join("tree");
     tree.write(&made)
         .map_err(|error| FetchError::local(format!("unpacking '{url}'"), error))?;
-    let (sha256, _) = nar::hash_path(&made, HashAlgo::Sha256)
+    let (sha256, _) = tvix_tree::hash_path(&made, HashAlgo::Sha256)
         .map_err(|error| FetchError::local(format!("hashing what '{url}' holds"), error))?;
     let path = cache.keep(Kind::Tree, &sha256, &made)?;
     Ok((sha256, path))

@@ -1,4 +1,4 @@
-//! Making derivations in Rust.
+//! Builds derivations in Rust.
 
 use std::sync::Arc;
 
@@ -14,8 +14,10 @@ use crate::nixhash::{HashAlgo, NixHash};
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath};
 
-/// Makes a derivation and computes its store paths, as `derivation { … }` does in the Nix
-/// language. Mistakes are reported by [`DerivationBuilder::instantiate`].
+/// Builds a derivation and computes its store paths, as `derivation { … }` does in the Nix
+/// language.
+///
+/// Invalid arguments are reported by [`DerivationBuilder::instantiate`].
 #[derive(Debug, Clone)]
 pub struct DerivationBuilder {
     name: String,
@@ -43,40 +45,41 @@ enum Kind {
     },
 }
 
-/// A derivation together with the path of its `.drv` file and what others need to use it.
+/// A derivation with the path of its `.drv` file and its hash modulo fixed outputs, which
+/// dependents need.
 #[derive(Debug, Clone)]
 pub struct Instantiated {
-    /// Where its `.drv` file is.
+    /// Path of the `.drv` file.
     pub path: StorePath,
     /// The derivation.
     pub derivation: Arc<Derivation>,
-    /// The store directory that its paths were computed for.
+    /// The store directory of its paths.
     pub store_dir: StoreDir,
-    /// Its hash in those that use it.
+    /// Its hash as an input of other derivations.
     pub modulo: HashModulo,
 }
 
-/// Why a derivation cannot be made.
+/// Why a derivation cannot be instantiated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InstantiateError {
-    /// The name of the derivation cannot stand in a store path.
+    /// The derivation name is not valid in a store path.
     #[error("invalid derivation name '{name}'")]
     Name {
-        /// The name as given, or with the output's name appended.
+        /// The name, with the output's name appended for an output.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         source: NameError,
     },
-    /// The name ends in `.drv`, as only the file of a derivation may.
+    /// The name ends in `.drv`, which is reserved for the files of derivations.
     #[error("derivation name '{0}' ends in '.drv'")]
     DrvName(String),
-    /// Not the name of an output.
+    /// An invalid output name.
     #[error("derivation '{derivation}' has an invalid output")]
     OutputName {
         /// The derivation's name.
         derivation: String,
-        /// What is wrong.
+        /// The reason.
         source: OutputNameError,
     },
     /// An output is declared twice.
@@ -87,34 +90,34 @@ pub enum InstantiateError {
         /// The output.
         output: String,
     },
-    /// A fixed-output derivation has one output, `out`.
+    /// A fixed-output derivation has an output other than `out`.
     #[error("fixed-output derivation '{0}' can have no output but 'out'")]
     FixedOutputs(String),
-    /// The fixed output can have no path.
+    /// No store path exists for the fixed output.
     #[error("derivation '{derivation}' has an invalid fixed output")]
     Fixed {
         /// The derivation's name.
         derivation: String,
-        /// What is wrong.
+        /// The reason.
         source: OutputOptionError,
     },
-    /// An input has no such output.
+    /// The input derivation does not have this output.
     #[error("derivation '{derivation}' has no output '{output}'")]
     NoSuchOutput {
         /// The input derivation.
         derivation: StorePath,
-        /// What was asked for.
+        /// The missing output.
         output: String,
     },
-    /// The inputs' paths are in another store directory.
+    /// The paths of the inputs are in another store directory.
     #[error("the inputs are for the store directory '{input}', not for '{wanted}'")]
     OtherStoreDir {
-        /// That of the inputs.
+        /// The store directory of the inputs.
         input: StoreDir,
-        /// That of the derivation.
+        /// The store directory of the derivation.
         wanted: StoreDir,
     },
-    /// An input is not known.
+    /// The hash of an input derivation is not known.
     #[error(transparent)]
     MissingInput(#[from] MissingInput),
 }
@@ -129,8 +132,8 @@ impl From<CompleteError> for InstantiateError {
 }
 
 impl Instantiated {
-    /// How users of this derivation refer to its output: by path if it is known, else by a
-    /// placeholder that is replaced once it was built. `None` if there is no such output.
+    /// The text by which dependents refer to an output: its path if it is known, else a placeholder
+    /// that is replaced after the build. `None` if the derivation does not have this output.
     pub fn output_reference(&self, output: &str) -> Option<String> {
         let (name, kind) = self
             .derivation
@@ -143,7 +146,8 @@ impl Instantiated {
         }
     }
 
-    /// The path of an output, if there is such an output and its path is known before the build.
+    /// The path of an output. `None` if the derivation does not have this output, or if its path is
+    /// unknown before the build.
     pub fn output_path(&self, output: &str) -> Option<StorePath> {
         self.derivation
             .output_path(&self.store_dir, &output.parse().ok()?)
@@ -151,7 +155,7 @@ impl Instantiated {
 }
 
 impl DerivationBuilder {
-    /// A derivation with the one output `out`.
+    /// A derivation with a single output, `out`.
     pub fn new(
         name: impl Into<String>,
         system: impl Into<BString>,
@@ -173,23 +177,22 @@ impl DerivationBuilder {
         }
     }
 
-    /// Appends arguments for the builder.
+    /// Appends arguments of the builder.
     #[must_use]
     pub fn args<A: Into<BString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Sets an environment variable. Those named after outputs, and `name`, `system` and
-    /// `builder`, are set anyway.
+    /// Sets an environment variable. `name`, `system`, `builder` and the variables named after
+    /// outputs are set automatically.
     #[must_use]
     pub fn env(mut self, name: impl Into<BString>, value: impl Into<BString>) -> Self {
         self.env.insert(name.into(), value.into());
         self
     }
 
-    /// Declares the outputs, in place of the one `out`. The first is what a user gets who names
-    /// none.
+    /// Sets the outputs, which default to `out` alone. The first output is the default output.
     #[must_use]
     pub fn outputs<O: Into<String>>(mut self, outputs: impl IntoIterator<Item = O>) -> Self {
         self.outputs = outputs.into_iter().map(Into::into).collect();
@@ -197,8 +200,8 @@ impl DerivationBuilder {
         self.env("outputs", names)
     }
 
-    /// Makes this a fixed-output derivation: its contents are known by hash, and it may use the
-    /// network to get them.
+    /// Makes this a fixed-output derivation: the hash of its contents is declared in advance, and
+    /// its builder may use the network.
     #[must_use]
     pub fn fixed(mut self, method: ContentAddressMethod, hash: NixHash) -> Self {
         self = self
@@ -212,7 +215,8 @@ impl DerivationBuilder {
         self
     }
 
-    /// Makes the outputs floating: their paths follow from what the build makes.
+    /// Makes the outputs floating: their paths are computed from the contents that a build
+    /// produces.
     #[must_use]
     pub fn floating(mut self, method: ContentAddressMethod, algo: HashAlgo) -> Self {
         self = self
@@ -222,14 +226,14 @@ impl DerivationBuilder {
         self
     }
 
-    /// Uses a store path that no derivation makes.
+    /// Adds a source, a store path without a derivation, to the inputs.
     #[must_use]
     pub fn source(mut self, path: &StorePath) -> Self {
         self.input_srcs.insert(path.clone());
         self
     }
 
-    /// Uses an output of another derivation.
+    /// Adds an output of another derivation to the inputs.
     #[must_use]
     pub fn input(mut self, input: &Instantiated, output: &str) -> Self {
         let found = input
@@ -259,16 +263,20 @@ impl DerivationBuilder {
         self
     }
 
-    /// Uses an output of another derivation and sets an environment variable to its path, or to
-    /// what stands for the path until it is known.
+    /// Adds an output of another derivation to the inputs, and sets an environment variable to its
+    /// path or, while the path is unknown, to its placeholder.
     #[must_use]
     pub fn input_env(self, name: impl Into<BString>, input: &Instantiated, output: &str) -> Self {
         let reference = input.output_reference(output).unwrap_or_default();
         self.input(input, output).env(name, reference)
     }
 
-    /// Computes the paths. The derivation is that which C++ Nix instantiates from the same
+    /// Computes the paths. The result equals the derivation that C++ Nix instantiates from the same
     /// attributes.
+    ///
+    /// # Errors
+    ///
+    /// [`InstantiateError`], also for invalid arguments of earlier calls.
     pub fn instantiate(mut self, dir: &StoreDir) -> Result<Instantiated, InstantiateError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -342,7 +350,7 @@ impl DerivationBuilder {
         })
     }
 
-    /// An output before paths are computed, and what its environment variable holds.
+    /// An output before paths are computed, and the value of its environment variable.
     fn output(
         &self,
         dir: &StoreDir,

@@ -1,7 +1,7 @@
-//! Checking that the output paths that a derivation claims are its own.
+//! Verification of the output paths in a derivation.
 
-// The error is as large as the two paths it names. It is made once, at the end of everything;
-// a box would make every caller's pattern worse.
+// The error holds two store paths. It occurs at most once, at the end of a check; boxing it would
+// complicate the patterns of every caller.
 #![allow(clippy::result_large_err)]
 
 use thiserror::Error;
@@ -9,11 +9,11 @@ use thiserror::Error;
 use super::{Derivation, HashModulo, MissingInput, Output, OutputName};
 use crate::store_path::{NameError, StoreDir, StorePath, StorePathName, output_path};
 
-/// Why the output paths of a derivation are not to be believed.
+/// Why the output paths of a derivation are rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OutputPathError {
-    /// An output claims a path that is not the one its derivation gives.
+    /// The path of an output differs from the path that the derivation determines.
     #[error(
         "derivation '{derivation}' claims the path '{claimed}' for its output '{output}', \
          which should be '{expected}'"
@@ -23,12 +23,12 @@ pub enum OutputPathError {
         derivation: StorePathName,
         /// The output.
         output: OutputName,
-        /// What the `.drv` says.
+        /// The path in the `.drv` file.
         claimed: StorePath,
-        /// What its contents give.
+        /// The path that the derivation determines.
         expected: StorePath,
     },
-    /// An output claims a path although it depends on something whose path is not known.
+    /// An output has a path although it depends on a path that is not known yet.
     #[error(
         "output '{output}' of derivation '{derivation}' has a path, but depends on a \
          content-addressed input whose path is not known yet"
@@ -39,7 +39,7 @@ pub enum OutputPathError {
         /// The output.
         output: OutputName,
     },
-    /// An output could have a path and has none.
+    /// An output lacks a path that can be computed.
     #[error("output '{output}' of derivation '{derivation}' lacks its path")]
     MissingPath {
         /// The derivation's name.
@@ -47,7 +47,7 @@ pub enum OutputPathError {
         /// The output.
         output: OutputName,
     },
-    /// The environment variable named after an output does not hold its path.
+    /// The environment variable named after an output differs from the path of the output.
     #[error(
         "environment variable '{output}' of derivation '{derivation}' should hold the path of \
          that output"
@@ -58,26 +58,33 @@ pub enum OutputPathError {
         /// The output.
         output: OutputName,
     },
-    /// Fixed outputs stand alone and are called `out`; kinds of outputs do not mix.
+    /// The derivation mixes kinds of outputs, or it has a fixed output that is not its only output
+    /// `out`.
     #[error("derivation '{0}' mixes kinds of outputs that do not go together")]
     MixedOutputs(StorePathName),
-    /// An input is not known.
+    /// The hash of an input derivation is not known.
     #[error(transparent)]
     MissingInput(#[from] MissingInput),
-    /// An output has no valid path.
+    /// The name of an output is not valid in a store path.
     #[error("an output of derivation '{derivation}' has no valid path")]
     Name {
         /// The derivation's name.
         derivation: StorePathName,
-        /// What is wrong.
+        /// The reason.
         source: NameError,
     },
 }
 
 impl Derivation {
-    /// Checks that every output path is the one that this derivation gives, so that nobody can
-    /// pass off something as the output of another derivation. `input` gives the hash modulo of
-    /// each input. Structured attributes exempt a derivation from the check of its environment.
+    /// Checks that every output path is the path that this derivation determines. This keeps anyone
+    /// from passing off other contents as an output of another derivation.
+    ///
+    /// The environment variables named after outputs must hold their paths. With structured
+    /// attributes they may be absent. `input` returns the hash modulo fixed outputs of each input.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputPathError`] for the first violation.
     pub fn check_output_paths(
         &self,
         dir: &StoreDir,

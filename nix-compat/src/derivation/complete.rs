@@ -1,4 +1,4 @@
-//! The paths and hashes of a derivation whose attributes are all known.
+//! Paths and hashes of a derivation with all of its attributes set.
 
 use thiserror::Error;
 
@@ -6,14 +6,14 @@ use super::aterm::Sections;
 use super::{Derivation, HashModulo, MissingInput, Output};
 use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, output_path, text_path};
 
-/// What follows from a derivation that is complete.
+/// Everything computed from a complete derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completed {
-    /// Where its `.drv` file is.
+    /// Path of the `.drv` file.
     pub path: StorePath,
-    /// The hash by which it stands in those that use it.
+    /// Its hash as an input of other derivations.
     pub modulo: HashModulo,
-    /// The paths of its outputs, in their order; `None` for what only a build tells.
+    /// The paths of its outputs, in order; `None` for a path that only a build determines.
     pub outputs: Vec<Option<StorePath>>,
 }
 
@@ -21,12 +21,12 @@ pub struct Completed {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CompleteError {
-    /// The name of the derivation, or that of an output appended to it, is none of a store path.
+    /// The derivation name, with or without an output name appended, is not valid in a store path.
     #[error("'{name}' cannot be the name of a store path")]
     Name {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         source: NameError,
     },
     /// The hash of an input derivation is not known.
@@ -35,12 +35,17 @@ pub enum CompleteError {
 }
 
 impl Derivation {
-    /// Computes the paths of the outputs that are [`Output::Deferred`], unless an input's are not
-    /// known either, sets them here and in the environment, and gives what follows from it all.
-    /// `input` gives the hash modulo fixed outputs of each input.
+    /// Computes the paths of [`Output::Deferred`] outputs, unless the path of an input is unknown
+    /// too, and stores them in the outputs and in the environment. Returns the paths and hashes of
+    /// the completed derivation.
     ///
-    /// What is needed more than once is written and hashed once, which is why this is cheaper than
-    /// [`Derivation::path`] and [`Derivation::hash_modulo`] one after the other.
+    /// `input` returns the hash modulo fixed outputs of each input. Each serialised section is
+    /// written and hashed once, so this is cheaper than [`Derivation::path`] followed by
+    /// [`Derivation::hash_modulo`].
+    ///
+    /// # Errors
+    ///
+    /// [`CompleteError`]. The derivation may have been changed partially then.
     pub fn complete(
         &mut self,
         dir: &StoreDir,

@@ -1,9 +1,10 @@
-//! Derivations: what to build, from what, and where it will be (Nix manual, "Derivation").
+//! Derivations: build instructions with their inputs and outputs (Nix manual, "Derivation").
 //!
-//! [`Derivation`] is the contents of a `.drv` file, which [`aterm`] reads and writes byte for
-//! byte. [`DerivationBuilder`] makes one and computes its paths; [`HashModulo`] is what
-//! input-addressed paths are computed from; [`Derivation::resolve`] replaces inputs whose paths
-//! were unknown by what was built.
+//! - [`Derivation`] is the contents of a `.drv` file, which [`aterm`] parses and serialises byte
+//!   for byte.
+//! - [`DerivationBuilder`] builds a derivation and computes its paths.
+//! - [`HashModulo`] is the hash from which input-addressed paths are computed.
+//! - [`Derivation::resolve`] replaces inputs of unknown path by the paths that were built.
 
 pub mod aterm;
 mod builder;
@@ -32,31 +33,40 @@ pub use resolve::ResolveError;
 /// A derivation: the contents of a `.drv` file, and its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Derivation {
-    /// The name: that of its store path without `.drv`, and of the output `out`.
+    /// The name, which is also the name of the output `out`. The store path of the `.drv` file
+    /// appends `.drv`.
     pub name: StorePathName,
-    /// What it makes. Never empty.
+    /// Its outputs. Never empty.
     pub outputs: SortedMap<OutputName, Output>,
-    /// The derivations whose outputs it needs, and which of them.
+    /// Input derivations, each with the outputs that are used.
     pub input_drvs: SortedMap<StorePath, SortedSet<OutputName>>,
-    /// The store paths it needs that no derivation makes.
+    /// Input store paths that are not outputs of a derivation.
     pub input_srcs: SortedSet<StorePath>,
-    /// The kind of machine that can build it, such as `x86_64-linux`.
+    /// The system that can build it, such as `x86_64-linux`.
     pub system: BString,
-    /// The program to run.
+    /// The program that builds it.
     pub builder: BString,
-    /// The arguments of the program, without its name.
+    /// Arguments of the program, without `argv[0]`.
     pub args: Vec<BString>,
-    /// The environment of the program.
+    /// Environment of the program.
     pub env: SortedMap<BString, BString>,
 }
 
 impl Derivation {
-    /// The path of the `.drv` file: that of a text that refers to all inputs.
+    /// The store path of the `.drv` file: the path of a text that refers to all inputs.
+    ///
+    /// # Errors
+    ///
+    /// If the name with `.drv` appended is not valid in a store path.
     pub fn path(&self, dir: &StoreDir) -> Result<StorePath, NameError> {
         Ok(self.path_and_aterm(dir)?.0)
     }
 
-    /// The path of the `.drv` file and its contents, serialised once.
+    /// The store path of the `.drv` file and its contents. Serialises the derivation once.
+    ///
+    /// # Errors
+    ///
+    /// If the name with `.drv` appended is not valid in a store path.
     pub fn path_and_aterm(&self, dir: &StoreDir) -> Result<(StorePath, Vec<u8>), NameError> {
         let name: StorePathName = format!("{}{DRV_SUFFIX}", self.name).parse()?;
         let contents = self.to_aterm(dir);
@@ -64,19 +74,19 @@ impl Derivation {
         Ok((path, contents))
     }
 
-    /// What the `.drv` file refers to: all its inputs.
+    /// The references of the `.drv` file: all of its inputs.
     pub fn references(&self) -> SortedSet<StorePath> {
         let drvs = self.input_drvs.iter().map(|(path, _)| path);
         drvs.chain(self.input_srcs.iter()).cloned().collect()
     }
 
-    /// An environment variable.
+    /// The value of an environment variable.
     pub fn env_var(&self, name: &str) -> Option<&BString> {
         self.env.get(bstr::BStr::new(name))
     }
 
-    /// Whether this is a fixed-output derivation: what it makes is known by hash before it runs,
-    /// so that it may use the network.
+    /// Whether this is a fixed-output derivation. The hash of its output is declared in advance, so
+    /// its builder may use the network.
     pub fn is_fixed_output(&self) -> bool {
         self.outputs
             .iter()
@@ -88,7 +98,7 @@ impl Derivation {
         self.outputs.get(output)?.path(dir, &self.name, output)
     }
 
-    /// All outputs with their paths, `None` for those that only a build tells.
+    /// All outputs with their paths; `None` for a path that only a build determines.
     pub fn output_paths<'a>(
         &'a self,
         dir: &'a StoreDir,

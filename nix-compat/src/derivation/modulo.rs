@@ -1,8 +1,9 @@
-//! The hash of a derivation modulo fixed outputs, from which input-addressed paths follow
+//! The hash of a derivation modulo fixed outputs, from which input-addressed paths are computed
 //! (Nix manual, "Input-addressing derivation outputs").
 //!
-//! Every input derivation stands in it by its own such hash, and a fixed-output derivation by
-//! what it makes, so that how something is fetched changes no path.
+//! In this hash, each input derivation is represented by its own hash modulo, and a fixed-output
+//! derivation by the hash of its contents. A change of the way in which a file is fetched therefore
+//! changes no path.
 
 use thiserror::Error;
 
@@ -17,19 +18,23 @@ use crate::store_path::{StoreDir, StorePath};
 pub struct HashModulo {
     /// The hash.
     pub hash: [u8; 32],
-    /// Whether it hangs on a floating output, directly or through inputs, so that output paths
-    /// cannot be computed from it.
+    /// Whether it depends on a floating output, directly or through inputs. Output paths cannot be
+    /// computed from a deferred hash.
     pub deferred: bool,
 }
 
-/// The hash of an input derivation was asked for and is not known.
+/// The hash of an input derivation is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the input derivation '{0}' is not known")]
 pub struct MissingInput(pub StorePath);
 
 impl Derivation {
-    /// The hash by which this derivation stands in those that use it. `input` gives that of each
-    /// of its own inputs.
+    /// The hash of this derivation as an input of others. `input` returns the hash of each of its
+    /// own inputs.
+    ///
+    /// # Errors
+    ///
+    /// If `input` returns `None` for an input derivation.
     pub fn hash_modulo(
         &self,
         dir: &StoreDir,
@@ -38,8 +43,12 @@ impl Derivation {
         self.modulo(dir, Masked::No, input)
     }
 
-    /// The hash from which this derivation's own output paths are computed, and by which its
-    /// realisations are known: as [`Derivation::hash_modulo`], with the paths left out.
+    /// The hash from which the output paths of this derivation are computed, and which identifies
+    /// its realisations: [`Derivation::hash_modulo`] with the output paths blanked out.
+    ///
+    /// # Errors
+    ///
+    /// If `input` returns `None` for an input derivation.
     pub fn masked_hash_modulo(
         &self,
         dir: &StoreDir,
@@ -48,8 +57,8 @@ impl Derivation {
         self.modulo(dir, Masked::Yes, input)
     }
 
-    /// The hash by which realisations of this derivation are known, if its outputs are floating and
-    /// `input` knows the hashes of all its inputs.
+    /// The hash that identifies realisations of this derivation. `None` unless its outputs are
+    /// floating and `input` knows the hashes of all of its inputs.
     pub fn realisation_hash(
         &self,
         dir: &StoreDir,
@@ -61,9 +70,11 @@ impl Derivation {
         Some(hash.hash)
     }
 
-    /// The keys by which realisations of this derivation are known, whose `.drv` file is `path`, if
-    /// its outputs are floating and it is resolved: those that need nothing but the derivation. That
-    /// of Nix since 2.35 comes first.
+    /// The keys that identify realisations of this derivation, with the path of its `.drv` file in
+    /// `path`. The key of Nix 2.35 and later comes first.
+    ///
+    /// Empty unless the outputs are floating and the derivation is resolved, because these keys are
+    /// computed from the derivation alone.
     pub fn realisation_keys(&self, dir: &StoreDir, path: &StorePath) -> Vec<DrvKey> {
         if !self.input_drvs.is_empty() {
             return Vec::new();
@@ -88,7 +99,8 @@ impl Derivation {
         })
     }
 
-    /// The hash of a derivation whose output is not fixed: `hash` makes it of the inputs' hashes.
+    /// The hash of a derivation without a fixed output. `hash` computes it from the hashes of the
+    /// inputs.
     pub(super) fn modulo_with(
         &self,
         mut input: impl FnMut(&StorePath) -> Option<HashModulo>,

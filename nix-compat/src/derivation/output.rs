@@ -13,28 +13,28 @@ use crate::serde_text::serde_as_text;
 use crate::store_path::{NameError, StoreDir, StorePath, StorePathName};
 use crate::store_path::{fixed_output_path, output_path_name};
 
-/// The name of an output, such as `out` or `dev`. As the name of a store path.
+/// The name of an output, such as `out` or `dev`. The rules for names of store paths apply.
 ///
-/// Cheap to clone; names up to 23 bytes take no allocation.
+/// Cheap to clone; names of up to 23 bytes are stored inline.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutputName(SmolStr);
 
-/// Why a text is not the name of an output.
+/// Why a text is not an output name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OutputNameError {
-    /// It could not stand in a store path.
+    /// The name is not valid in a store path.
     #[error("'{name}' cannot be the name of an output")]
     Invalid {
-        /// The name as given.
+        /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         source: NameError,
     },
 }
 
 impl OutputName {
-    /// `out`, the output that everything has unless it says otherwise.
+    /// `out`, the default output.
     pub const fn out() -> Self {
         Self(SmolStr::new_static("out"))
     }
@@ -77,46 +77,46 @@ impl Borrow<str> for OutputName {
 
 serde_as_text!(OutputName);
 
-/// What is known of an output before the build (Nix manual, "Derivation output").
+/// An output as declared before the build (Nix manual, "Derivation output").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Output {
-    /// Its path follows from the derivation's inputs.
+    /// The path is computed from the derivation's inputs.
     InputAddressed(StorePath),
-    /// Its path follows from contents that are declared in advance.
+    /// The path is computed from a content address that is declared in advance.
     Fixed(ContentAddress),
-    /// Its path will follow from whatever contents the build makes.
+    /// The path is computed from the contents that a build produces.
     Floating {
-        /// What will be hashed.
+        /// The serialisation to hash.
         method: ContentAddressMethod,
-        /// How it will be hashed.
+        /// The hash algorithm.
         algo: HashAlgo,
     },
-    /// Its path follows from inputs whose own paths are not known yet.
+    /// The path will be computed from inputs of which the paths are not known yet.
     Deferred,
-    /// As [`Output::Floating`], but built anew every time.
+    /// Like [`Output::Floating`], but rebuilt every time.
     Impure {
-        /// What will be hashed.
+        /// The serialisation to hash.
         method: ContentAddressMethod,
-        /// How it will be hashed.
+        /// The hash algorithm.
         algo: HashAlgo,
     },
 }
 
-/// Why the fields of an output do not go together.
+/// Why no store path exists for an output.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OutputOptionError {
-    /// The address allows no path.
+    /// No store path exists for this content address.
     #[error("no store path can have the content address '{0}'")]
     Unaddressable(ContentAddress),
-    /// The output's name makes no path.
+    /// The output name is not valid in a store path.
     #[error("the output '{output}' of '{derivation}' has no valid store path")]
     Name {
         /// The derivation's name.
         derivation: StorePathName,
         /// The output.
         output: OutputName,
-        /// What is wrong.
+        /// The reason.
         source: NameError,
     },
 }
@@ -138,7 +138,7 @@ impl Output {
         }
     }
 
-    /// The path of a fixed output, or why it has none.
+    /// The path of a fixed output, or an error if none exists.
     pub(crate) fn fixed_path(
         address: &ContentAddress,
         dir: &StoreDir,

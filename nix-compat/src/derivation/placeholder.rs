@@ -1,21 +1,21 @@
-//! Placeholders: what stands for a path that is not known yet.
+//! Placeholders, which stand for store paths that are not known yet.
 //!
-//! Both are `/` and a hash in base 32, as long as any other and without a store directory, so
-//! that they stand out and are easy to replace (Nix manual, "Placeholders").
+//! A placeholder is `/` and a hash in base 32: of fixed length and without a store directory, so it
+//! is easy to find and to replace (Nix manual, "Placeholders").
 
 use super::OutputName;
 use crate::nixbase32;
 use crate::nixhash::sha256;
 use crate::store_path::{DRV_SUFFIX, NameError, StorePath, StorePathName, output_path_name};
 
-/// What stands for a derivation's own output inside of it: `builtins.placeholder`.
+/// The placeholder of a derivation's own output: `builtins.placeholder`.
 pub fn output_placeholder(output: &OutputName) -> String {
     placeholder(&sha256(format!("nix-output:{output}").as_bytes()))
 }
 
-/// What stands for another derivation's output whose path is not known yet.
+/// The placeholder of another derivation's output, while its path is not known.
 ///
-/// Fails if `derivation` and `output` make no name of a store path.
+/// Fails if the names of `derivation` and `output` together are not valid in a store path.
 pub fn upstream_placeholder(
     derivation: &StorePath,
     output: &OutputName,

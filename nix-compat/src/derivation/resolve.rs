@@ -1,4 +1,4 @@
-//! Resolving: replacing input derivations by what they made.
+//! Resolution: input derivations are replaced by the store paths that were built.
 
 use bstr::{BString, ByteSlice};
 use thiserror::Error;
@@ -16,26 +16,29 @@ pub enum ResolveError {
     MissingOutput {
         /// The input derivation.
         derivation: StorePath,
-        /// Its output.
+        /// The output.
         output: OutputName,
     },
-    /// A name makes no store path.
+    /// A name that is not valid in a store path.
     #[error("derivation '{derivation}' has no valid output path")]
     Name {
         /// The derivation.
         derivation: String,
-        /// What is wrong.
+        /// The reason.
         source: NameError,
     },
 }
 
 impl Derivation {
-    /// The same derivation without input derivations: what they made, as `built` tells, becomes
-    /// input sources, and the placeholders that stood for it are replaced. Deferred outputs get
-    /// their paths.
+    /// This derivation without input derivations. The outputs of inputs, as returned by `built`,
+    /// become input sources, and their placeholders are replaced. Deferred outputs get their paths.
     ///
-    /// Two derivations that differ only in how their inputs came about resolve to the same one,
-    /// which is what cuts rebuilds off early (Nix RFC 62).
+    /// Derivations that differ only in the way their inputs were built resolve to the same
+    /// derivation. This is the early cutoff of rebuilds (Nix RFC 62).
+    ///
+    /// # Errors
+    ///
+    /// If `built` returns `None` for an output, or if a name is not valid in a store path.
     pub fn resolve(
         &self,
         dir: &StoreDir,
@@ -73,7 +76,7 @@ impl Derivation {
         Ok(resolved)
     }
 
-    /// Replaces every occurrence of each text in the builder, arguments and environment.
+    /// Replaces every occurrence of each text in the builder, the arguments and the environment.
     pub fn rewrite(&mut self, rewrites: &[(String, String)]) {
         rewrite(&mut self.builder, rewrites);
         for arg in &mut self.args {
@@ -95,7 +98,7 @@ impl Derivation {
     }
 
     fn fill_deferred(&mut self, dir: &StoreDir) -> Result<(), NameError> {
-        // Without input derivations nothing can be missing.
+        // Without input derivations no hash can be missing.
         let Ok(modulo) = self.masked_hash_modulo(dir, |_| None) else {
             return Ok(());
         };

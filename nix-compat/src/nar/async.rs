@@ -1,6 +1,7 @@
-//! The reader and writer over [`tokio::io`]. They need no runtime.
+//! Reader and writer over [`tokio::io`]. They need no runtime.
 //!
-//! The rules are those of the blocking ones: both drive the same [`Parser`] and [`Encoder`].
+//! They follow the same rules as the blocking ones, because they drive the same [`Parser`] and
+//! [`Encoder`].
 
 use std::future::poll_fn;
 use std::io;
@@ -17,13 +18,13 @@ use super::{BUFFER_SIZE, Encoder};
 
 /// Reads an archive from an asynchronous stream, event by event.
 ///
-/// The counterpart of [`nar::Reader`](super::Reader), which see.
+/// This is the counterpart of [`nar::Reader`](super::Reader), which documents the details.
 ///
 /// # Cancellation
 ///
-/// Every method may be cancelled (its future dropped) at any time and called again: what has
-/// been read is in the reader, and an event is taken from it only when it is returned.
-/// [`finish`](Self::finish) alone takes the reader with it.
+/// Every method except [`finish`](Self::finish) is safe to cancel (to drop its future) and to call
+/// again: bytes that were read are kept in the reader, and an event is removed only when it is
+/// returned. `finish` takes the reader by value.
 #[derive(Debug)]
 pub struct Reader<R> {
     inner: R,
@@ -33,15 +34,15 @@ pub struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<BufReader<R>> {
-    /// Reads from a stream that has no buffer, with one of [`BUFFER_SIZE`]. It reads ahead:
-    /// what follows the archive may be lost.
+    /// Reads from an unbuffered stream through a buffer of [`BUFFER_SIZE`] bytes. It reads ahead,
+    /// so bytes after the archive may be lost.
     pub fn buffered(inner: R) -> Self {
         Self::new(BufReader::with_capacity(BUFFER_SIZE, inner))
     }
 }
 
 impl<R: AsyncBufRead + Unpin> Reader<R> {
-    /// Reads an archive that starts at the stream's current position.
+    /// Reads an archive from the stream's current position.
     pub fn new(inner: R) -> Self {
         Self {
             inner,
@@ -54,24 +55,25 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`NarError::Malformed`], for ever; [`NarError::Io`] if the stream failed.
+    /// [`NarError::Malformed`], which every later call repeats; [`NarError::Io`] if the stream
+    /// fails.
     pub async fn next_event(&mut self) -> Result<Option<Event<'_>>, NarError> {
         let Some(raw) = self.next_raw().await? else {
             return Ok(None);
         };
         let input = match raw {
-            // Not cancelled here: the buffer is not empty, so this is ready at once.
+            // Not cancelled here: the buffer is not empty, so this future is ready at once.
             RawEvent::Contents(_) => self.inner.fill_buf().await.map_err(NarError::Io)?,
             _ => &[],
         };
         Ok(Some(self.parser.resolve(raw, input)))
     }
 
-    /// Reads and checks whatever is left of the innermost open thing; as
+    /// Reads and checks the remainder of the innermost open node or directory, like
     /// [`nar::Reader::skip`](super::Reader::skip).
     ///
-    /// If it was cancelled, what is left is no longer what it was: go on with
-    /// [`next_event`](Self::next_event).
+    /// After a cancelled call, continue with [`next_event`](Self::next_event): another call of
+    /// `skip` may skip a different remainder.
     pub async fn skip(&mut self) -> Result<(), NarError> {
         let skip = self.parser.skip();
         while let Some(raw) = self.next_raw().await? {
@@ -82,19 +84,19 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// The contents of the file whose [`Event::RegularStart`] came last; as
+    /// The contents of the file of the latest [`Event::RegularStart`], like
     /// [`nar::Reader::contents`](super::Reader::contents).
     pub fn contents(&mut self) -> Contents<'_, R> {
         Contents { reader: self }
     }
 
-    /// Reads what is left of the archive, checks that the stream ends with it, and returns the
-    /// stream.
+    /// Reads and checks the remainder of the archive, checks that the stream ends there, and
+    /// returns the stream.
     ///
     /// # Errors
     ///
-    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream goes on, and
-    /// whatever [`next_event`](Self::next_event) returns.
+    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream continues, and the
+    /// errors of [`next_event`](Self::next_event).
     pub async fn finish(mut self) -> Result<R, NarError> {
         while self.next_raw().await?.is_some() {}
         if self
@@ -109,25 +111,23 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         Err(self.parser.trailing())
     }
 
-    /// Returns the stream: after [`Event::End`], positioned at the first byte behind the
-    /// archive.
+    /// Returns the stream. After [`Event::End`] its position is the first byte after the archive.
     pub fn into_inner(mut self) -> R {
         Pin::new(&mut self.inner).consume(self.pending);
         self.inner
     }
 
-    /// How many bytes of the archive have been read.
+    /// Number of bytes of the archive that have been read.
     pub fn offset(&self) -> u64 {
         self.parser.offset()
     }
 
-    /// How many directories are open.
+    /// Number of open directories.
     pub fn depth(&self) -> usize {
         self.parser.depth()
     }
 
-    /// The path of the node being read, relative to the root and `/`-separated; empty for the
-    /// root itself.
+    /// Path of the current node, relative to the root and `/`-separated; empty for the root itself.
     pub fn path(&self) -> bstr::BString {
         self.parser.path()
     }
@@ -136,8 +136,8 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         poll_fn(|cx| self.poll_raw(cx)).await
     }
 
-    /// The whole of the reading. Between two calls the state is in `self` alone, which is what
-    /// makes every method safe to cancel.
+    /// Reads the next event. Between two calls all state is in `self`, which makes every method
+    /// safe to cancel.
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<RawEvent>, NarError>> {
         Pin::new(&mut self.inner).consume(std::mem::take(&mut self.pending));
         if let (_, Some(raw)) = self.parser.advance(&[])? {
@@ -165,14 +165,14 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     }
 }
 
-/// One file's contents as a stream; see [`Reader::contents`].
+/// The contents of a file as a stream; see [`Reader::contents`].
 #[derive(Debug)]
 pub struct Contents<'a, R> {
     reader: &'a mut Reader<R>,
 }
 
 impl<R> Contents<'_, R> {
-    /// How many bytes are still to come.
+    /// Number of bytes that have not been read yet.
     pub fn remaining(&self) -> u64 {
         self.reader.parser.contents_remaining()
     }
@@ -206,25 +206,25 @@ impl<R: AsyncBufRead + Unpin> AsyncRead for Contents<'_, R> {
 
 /// Writes an archive to an asynchronous stream.
 ///
-/// The counterpart of [`nar::Writer`](super::Writer), which see.
+/// This is the counterpart of [`nar::Writer`](super::Writer), which documents the details.
 ///
 /// # Cancellation
 ///
-/// A call that was cancelled (its future dropped) has had no effect on the archive and may be
-/// made again, except [`contents`](Self::contents), [`regular`](Self::regular) and
-/// [`event`](Self::event) with contents: of those an unknown part has been written, and the
-/// archive is worthless.
+/// A cancelled call (its future dropped) has no effect on the archive and may be repeated. The
+/// exceptions are [`contents`](Self::contents), [`regular`](Self::regular), and
+/// [`event`](Self::event) with contents: these may have written a part of their bytes, after which
+/// the archive is unusable.
 #[derive(Debug)]
 pub struct Writer<W> {
     inner: W,
     encoder: Encoder,
     buffer: Vec<u8>,
-    /// How much of `buffer` has been written.
+    /// Number of bytes of `buffer` that have been written.
     written: usize,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    /// Writes an archive at the stream's current position.
+    /// Writes an archive from the stream's current position.
     pub fn new(inner: W) -> Self {
         Self {
             inner,
@@ -234,14 +234,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
     }
 
-    /// Begins a directory.
+    /// Starts a directory.
     pub async fn directory_start(&mut self) -> Result<(), NarError> {
         self.make_room().await?;
         self.encoder.directory_start(&mut self.buffer)
     }
 
-    /// Begins an entry of the innermost directory; its node must follow. Names ascend strictly
-    /// by their bytes.
+    /// Starts an entry of the innermost directory. Its node must follow. Names must be in strictly
+    /// ascending order of their bytes.
     pub async fn entry(&mut self, name: &[u8]) -> Result<(), NarError> {
         self.make_room().await?;
         self.encoder.entry(name, &mut self.buffer)
@@ -259,7 +259,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.encoder.symlink(target, &mut self.buffer)
     }
 
-    /// Writes a file that is in memory.
+    /// Writes a file with these contents.
     pub async fn regular(&mut self, executable: bool, contents: &[u8]) -> Result<(), NarError> {
         self.regular_start(executable, contents.len() as u64)
             .await?;
@@ -267,14 +267,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.regular_end().await
     }
 
-    /// Begins a file of `size` bytes.
+    /// Starts a file of `size` bytes.
     pub async fn regular_start(&mut self, executable: bool, size: u64) -> Result<(), NarError> {
         self.make_room().await?;
         self.encoder
             .regular_start(executable, size, &mut self.buffer)
     }
 
-    /// Writes the next piece of the file's contents, of any length. Not safe to cancel.
+    /// Writes a piece, of any length, of the file's contents. Not safe to cancel.
     pub async fn contents(&mut self, bytes: &[u8]) -> Result<(), NarError> {
         if bytes.len() < BUFFER_SIZE / 8 {
             self.make_room().await?;
@@ -287,13 +287,13 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.inner.write_all(bytes).await.map_err(NarError::Io)
     }
 
-    /// Ends a file, all of whose bytes must have been written.
+    /// Ends a file, after all of its bytes have been written.
     pub async fn regular_end(&mut self) -> Result<(), NarError> {
         self.make_room().await?;
         self.encoder.regular_end(&mut self.buffer)
     }
 
-    /// Writes what `event` says.
+    /// Writes an event.
     pub async fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
         if let Event::Contents(bytes) = event {
             return self.contents(bytes).await;
@@ -302,8 +302,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.encoder.event(event, &mut self.buffer)
     }
 
-    /// Checks that the archive is complete, flushes it and returns the stream. The stream is
-    /// not shut down.
+    /// Checks that the archive is complete, flushes the stream and returns it. The stream is not
+    /// shut down.
     ///
     /// # Errors
     ///
@@ -315,7 +315,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         Ok(self.inner)
     }
 
-    /// Called before the buffer grows, never after, so that a cancelled call has done nothing.
+    /// Makes room in the buffer. Called before the buffer grows, never afterwards, so that a
+    /// cancelled call has no effect.
     async fn make_room(&mut self) -> Result<(), NarError> {
         if self.buffer.len() < BUFFER_SIZE / 2 {
             return Ok(());
@@ -325,7 +326,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     async fn flush_buffer(&mut self) -> Result<(), NarError> {
         while self.written < self.buffer.len() {
-            // Not `write_all`: it would forget what it has written when it is cancelled.
+            // Not `write_all`, which loses the number of bytes written when it is cancelled.
             let rest = &self.buffer[self.written..];
             match self.inner.write(rest).await.map_err(NarError::Io)? {
                 0 => return Err(NarError::Io(io::ErrorKind::WriteZero.into())),

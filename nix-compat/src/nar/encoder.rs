@@ -1,4 +1,4 @@
-//! The writing side as a state machine without I/O.
+//! The writing side, as a state machine without I/O.
 
 use bstr::BString;
 
@@ -6,10 +6,12 @@ use super::error::{NarError, Problem};
 use super::parser::Event;
 use super::rules::{self, Trail};
 
-/// Produces the bytes around files' contents, and refuses what is not an archive.
+/// Produces the framing around the contents of files, and rejects calls that do not form an
+/// archive.
 ///
-/// Every writer of this crate drives one. A call appends framing to `out`, which the caller
-/// writes; contents are not passed through it, only counted, so that they are never copied:
+/// Every writer of this crate drives an encoder. A call appends framing to `out`, which the caller
+/// writes. Contents do not pass through the encoder, which only counts them, so that they are never
+/// copied:
 ///
 /// ```
 /// use nix_compat::nar::Encoder;
@@ -25,7 +27,8 @@ use super::rules::{self, Trail};
 /// # Ok::<(), nix_compat::nar::NarError>(())
 /// ```
 ///
-/// A call that fails appends nothing and changes nothing: it may be made again, rightly.
+/// Calls fail with [`NarError::Unwritable`] if they do not follow the grammar of [`Event`]. A
+/// failed call appends nothing and changes nothing: the caller may continue with a valid call.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     trail: Trail,
@@ -34,13 +37,13 @@ pub struct Encoder {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The root node comes next, after the magic string.
+    /// The root node is next, after the magic string.
     Root,
-    /// A directory's entry or end comes next.
+    /// An entry or the end of a directory is next.
     Directory,
-    /// An entry's node comes next.
+    /// The node of an entry is next.
     Node,
-    /// A file's contents come next: what was announced, what is missing.
+    /// The contents of a file are next: the declared size and the number of missing bytes.
     Contents { size: u64, remaining: u64 },
     /// The archive is complete.
     Done,
@@ -61,24 +64,24 @@ impl Encoder {
         }
     }
 
-    /// Begins a directory.
+    /// Starts a directory.
     pub fn directory_start(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
         self.check_node("a directory")?;
         if let Err(problem) = self.trail.open_directory() {
             return Err(self.refuse(problem));
         }
-        // The magic string comes before the first directory only.
+        // The magic string precedes the root directory only.
         self.node_start(b"directory", out);
         self.state = State::Directory;
         Ok(())
     }
 
-    /// Begins an entry of the innermost directory; its node must follow.
+    /// Starts an entry of the innermost directory. Its node must follow.
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the name is no file name, or not greater than the entry's
-    /// before, by its bytes.
+    /// [`NarError::Unwritable`] if the name is not a file name, or if it does not follow the
+    /// previous entry's name in the order of their bytes.
     pub fn entry(&mut self, name: &[u8], out: &mut Vec<u8>) -> Result<(), NarError> {
         if self.state != State::Directory {
             return Err(self.refuse(Problem::OutOfPlace("an entry")));
@@ -122,7 +125,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Begins a file of `size` bytes.
+    /// Starts a file of `size` bytes.
     pub fn regular_start(
         &mut self,
         executable: bool,
@@ -147,13 +150,13 @@ impl Encoder {
         Ok(())
     }
 
-    /// Says that `len` bytes of contents follow what has been appended so far. The caller
-    /// writes them.
+    /// Declares that `len` bytes of contents follow the bytes appended so far. The caller writes
+    /// them.
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if that is more than was announced. They must not be written
-    /// then.
+    /// [`NarError::Unwritable`] if the file would exceed its declared size. The caller must not
+    /// write the bytes then.
     pub fn contents(&mut self, len: u64) -> Result<(), NarError> {
         let State::Contents { size, remaining } = self.state else {
             return Err(self.refuse(Problem::OutOfPlace("contents")));
@@ -172,7 +175,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if fewer bytes were given than announced.
+    /// [`NarError::Unwritable`] if the file has fewer bytes than declared.
     pub fn regular_end(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
         let State::Contents { size, remaining } = self.state else {
             return Err(self.refuse(Problem::OutOfPlace("a file's end")));
@@ -188,7 +191,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Does what `event` says, and appends its contents, if it has any.
+    /// Encodes an event, including contents, which are appended to `out`.
     pub fn event(&mut self, event: Event<'_>, out: &mut Vec<u8>) -> Result<(), NarError> {
         match event {
             Event::DirectoryStart => self.directory_start(out),
@@ -219,13 +222,12 @@ impl Encoder {
         self.state == State::Done
     }
 
-    /// How many directories are open; at most [`MAX_DEPTH`](super::MAX_DEPTH).
+    /// Number of open directories; at most [`MAX_DEPTH`](super::MAX_DEPTH).
     pub fn depth(&self) -> usize {
         self.trail.depth()
     }
 
-    /// The path of the node being written, relative to the root and `/`-separated; empty for
-    /// the root itself.
+    /// Path of the current node, relative to the root and `/`-separated; empty for the root itself.
     pub fn path(&self) -> BString {
         self.trail.path()
     }
@@ -357,7 +359,7 @@ mod tests {
             encoder.entry(b"d", &mut out).unwrap();
         }
         assert_eq!(problem(encoder.directory_start(&mut out)), Problem::TooDeep);
-        // A leaf may still be this deep.
+        // A leaf is still allowed at this depth.
         encoder.symlink(b"t", &mut out).unwrap();
     }
 }

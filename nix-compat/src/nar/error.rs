@@ -1,36 +1,36 @@
-//! What can go wrong with an archive.
+//! Errors of NAR readers and writers.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bstr::{BStr, BString};
 
 use super::rules::{MAX_DEPTH, MAX_FILE_SIZE};
 
-/// A rule of the format that an archive, or a caller of a writer, has broken.
+/// The rule of the format that an archive, or a call of a writer, violates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// The input ended inside the archive.
     #[error("the archive is truncated")]
     Truncated,
-    /// There is input after the end of the archive.
+    /// Bytes follow the end of the archive.
     #[error("there are bytes after the end of the archive")]
     TrailingBytes,
-    /// Another keyword was due.
+    /// A keyword other than the expected one.
     #[error("expected {expected}, found `{found}`")]
     UnexpectedTag {
-        /// What was due.
+        /// The expected keyword.
         expected: &'static str,
-        /// What was there instead.
+        /// The actual keyword.
         found: BString,
     },
-    /// A string is longer than its place allows. It has not been read.
+    /// A string is longer than its limit. It is not read.
     #[error("{what} of {len} bytes, of which at most {limit} are allowed")]
     TooLong {
-        /// What the string is.
+        /// The kind of string.
         what: &'static str,
-        /// Its length in bytes, as the archive states it.
+        /// Its declared length in bytes.
         len: u64,
         /// The limit in bytes.
         limit: usize,
@@ -47,7 +47,7 @@ pub enum Problem {
     /// The entries of a directory are not in ascending order of their bytes.
     #[error("entry `{name}` after `{previous}`: not in ascending order")]
     Unordered {
-        /// The entry that comes too late.
+        /// The entry that is out of order.
         name: BString,
         /// The entry before it.
         previous: BString,
@@ -58,102 +58,94 @@ pub enum Problem {
     /// Directories are nested deeper than [`MAX_DEPTH`].
     #[error("directories are nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// A file is larger than [`MAX_FILE_SIZE`], in bytes.
+    /// A file is larger than [`MAX_FILE_SIZE`]; its size in bytes.
     #[error("file of {0} bytes, of which at most {MAX_FILE_SIZE} are allowed")]
     FileTooLarge(u64),
-    /// A writer was given more or fewer bytes than it was told a file has.
+    /// A writer received more or fewer bytes than the declared size of a file.
     #[error("file declared with {declared} bytes was given {given}")]
     WrongSize {
-        /// What was announced, in bytes.
+        /// Declared size in bytes.
         declared: u64,
-        /// What was given, in bytes.
+        /// Number of bytes received.
         given: u64,
     },
-    /// A writer was asked for something that cannot come at this place.
+    /// A call of a writer that is not allowed at this position.
     #[error("{0} cannot come here")]
     OutOfPlace(&'static str),
 }
 
-/// Why an archive could not be read, written, made or unpacked.
+/// Why an archive cannot be read, written, packed or unpacked.
 ///
-/// What the caller can act on: [`Malformed`](Self::Malformed) is the peer's or the cache's
-/// fault and does not go away by trying again; [`Io`](Self::Io) and
-/// [`File`](Self::File) may; the others are about the file system tree at hand.
+/// [`Malformed`](Self::Malformed) is an error in the data, which a retry does not fix.
+/// [`Io`](Self::Io) and [`File`](Self::File) may be temporary. The other variants concern the file
+/// system tree.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NarError {
     /// The input is not a well-formed archive.
     #[error("malformed NAR at byte {offset}{}: {problem}", At(path))]
     Malformed {
-        /// Where the offending token starts, in bytes from the start of the archive. Where
-        /// bytes themselves are at fault (padding, truncation): where they are.
+        /// Offset of the offending token, in bytes from the start of the archive. For padding and
+        /// truncation it is the offset of the offending bytes.
         offset: u64,
-        /// The node being read, relative to the root and `/`-separated; empty at the root.
+        /// Path of the current node, relative to the root and `/`-separated; empty for the root.
         path: BString,
-        /// The rule that was broken.
+        /// The violated rule.
         problem: Problem,
     },
-    /// A writer was asked for something that is not a well-formed archive: the caller's bug.
+    /// The calls of a writer do not form a well-formed archive: a bug in the caller.
     #[error("cannot write NAR{}: {problem}", At(path))]
     Unwritable {
-        /// The node being written, relative to the root and `/`-separated; empty at the root.
+        /// Path of the current node, relative to the root and `/`-separated; empty for the root.
         path: BString,
-        /// The rule that would be broken.
+        /// The rule that would be violated.
         problem: Problem,
     },
     /// The stream that carries the archive failed.
     #[error("NAR stream: {0}")]
     Io(#[source] io::Error),
-    /// The file system has taken the name of an entry for that of another one, which it is not in the
-    /// archive: it does not tell upper from lower case, or somebody else has put something there.
+    /// The file system treats the name of an entry as the name of another one, although the names
+    /// differ in the archive: the file system ignores case, or another process has created a file
+    /// of this name.
     #[error("{} is there already: on a file system that does not tell upper from lower case, some names are the same", path.display())]
     Collision {
-        /// What could not be made.
+        /// The path that cannot be created.
         path: PathBuf,
     },
-    /// A file of the tree that is packed or unpacked failed.
+    /// An operation on a file of the tree failed.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried, a verb.
+        /// The operation, a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is neither regular, nor a directory, nor a symlink.
+    /// A file is not a regular file, a directory or a symlink.
     #[error("{} is a {kind}, which a NAR cannot hold", path.display())]
     UnsupportedType {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its type.
         kind: &'static str,
     },
-    /// A file changed while it was packed. The archive so far is worthless.
+    /// A file changed while it was being packed. The archive so far is unusable.
     #[error("{} changed while it was read", path.display())]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// Something, if only a dangling symlink, is already where the archive is to be unpacked.
+    /// The destination of an unpacked archive already exists, even if only as a dangling symlink.
     #[error("{} already exists", path.display())]
     DestinationExists {
-        /// Where.
+        /// The destination.
         path: PathBuf,
     },
 }
 
 impl NarError {
-    #[cfg(unix)]
-    pub(super) fn file(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::File {
-            action,
-            path: path.to_owned(),
-            source: source.into(),
-        }
-    }
-
-    /// The rule that was broken, if this is about a rule of the format.
+    /// The violated rule, if the error concerns a rule of the format.
     pub fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Malformed { problem, .. } | Self::Unwritable { problem, .. } => Some(problem),
@@ -162,9 +154,9 @@ impl NarError {
     }
 }
 
-/// For views that have to be [`io::Read`]: a malformed archive becomes
+/// For code that needs [`io::Read`]: a malformed archive becomes
 /// [`InvalidData`](io::ErrorKind::InvalidData), a truncated one
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), both with the [`NarError`] inside.
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). Both wrap the [`NarError`].
 impl From<NarError> for io::Error {
     fn from(error: NarError) -> Self {
         let kind = match error {
@@ -185,7 +177,7 @@ impl From<NarError> for io::Error {
     }
 }
 
-/// Prints ` in `path`` unless the path is the root's.
+/// Displays ` in `path``, or nothing for the root.
 struct At<'a>(&'a BString);
 
 impl std::fmt::Display for At<'_> {

@@ -1,14 +1,14 @@
-//! Listings of archives, as Nix keeps them beside those in binary caches (`<hash>.ls`).
+//! NAR listings, which Nix keeps next to the NARs in binary caches (`<hash>.ls`).
 
 use std::io::{self, Write};
 
 use super::parser::Event;
 
-/// Writes the listing of an archive from its [`Event`]s, as they come: what is in it, and where the
-/// contents of each file begin. It holds nothing but which directories are open.
+/// Writes the listing of an archive from a stream of [`Event`]s: its files, and the offset of each
+/// file's contents. Memory use depends only on the number of open directories.
 ///
-/// The bytes are those that C++ Nix 2.34 writes; names and targets that are not UTF-8, of which Nix
-/// writes no listing, have replacement characters.
+/// The output equals that of C++ Nix 2.34, byte for byte. Names and targets that are not UTF-8, for
+/// which Nix writes no listing, have replacement characters.
 ///
 /// ```
 /// use nix_compat::nar::{Event, Listing};
@@ -24,18 +24,18 @@ use super::parser::Event;
 #[derive(Debug)]
 pub struct Listing<W> {
     out: W,
-    /// Where in the archive the next event begins, in bytes.
+    /// Offset of the next event in the archive, in bytes.
     position: u64,
-    /// For each open directory, whether it has entries already.
+    /// For each open directory, whether it has entries.
     open: Vec<bool>,
 }
 
-/// What a string of `len` bytes takes in an archive.
+/// Size of a string of `len` bytes in an archive.
 const fn string(len: u64) -> u64 {
     8 + len.next_multiple_of(8)
 }
 
-/// What is around a node: parentheses, and `type` with the type.
+/// Size of the framing at the start of a node: parenthesis, and `type` with the type.
 const fn begun(kind: &str) -> u64 {
     string(1) + string(4) + string(kind.len() as u64)
 }
@@ -43,7 +43,7 @@ const fn begun(kind: &str) -> u64 {
 const CLOSED: u64 = string(1);
 
 impl<W: Write> Listing<W> {
-    /// A listing that is written to `out`.
+    /// A listing written to `out`.
     pub fn new(out: W) -> Self {
         Self {
             out,
@@ -52,16 +52,16 @@ impl<W: Write> Listing<W> {
         }
     }
 
-    /// What was written to.
+    /// Returns the underlying writer.
     pub fn into_inner(self) -> W {
         self.out
     }
 
-    /// Takes the next event of an archive. Those that no archive has are not found out.
+    /// Adds the next event of an archive. Invalid sequences of events are not detected.
     ///
     /// # Errors
     ///
-    /// Those of the writer.
+    /// Those of the underlying writer.
     pub fn event(&mut self, event: Event<'_>) -> io::Result<()> {
         let top = self.position == string(13);
         if top {
@@ -124,7 +124,7 @@ impl<W: Write> Listing<W> {
         }
     }
 
-    /// A node is complete, and with it the entry that it is.
+    /// Completes a node, and with it the entry that it belongs to.
     fn closed(&mut self) {
         self.position += CLOSED;
         if !self.open.is_empty() {

@@ -1,20 +1,20 @@
-//! NAR, Nix's archive of one file system node: a directory, a file or a symlink.
+//! NAR, the archive format of Nix for a file system node: a directory, a file or a symlink.
 //!
-//! The format is the one of the Nix manual ("Nix Archive (NAR) format") and of Dolstra's
-//! thesis, section 5.2: a tree has exactly one serialisation, so that hashing the archive
-//! hashes the tree. A string is its length as 64-bit little endian, its bytes, and zero bytes
-//! up to a multiple of eight; a node is a parenthesised sequence of strings. What is kept of a
-//! file is its contents and whether its owner may execute it: no times, no owners, no modes.
+//! The format is defined in the Nix manual ("Nix Archive (NAR) format") and in Dolstra's thesis,
+//! section 5.2. A tree has exactly one serialisation, so hashing the archive hashes the tree. A
+//! string is encoded as its length (64-bit little endian), its bytes, and zero bytes up to a
+//! multiple of eight; a node is a parenthesised sequence of strings. Of a file, the archive holds
+//! the contents and whether the owner may execute it, but no times, owners or modes.
 //!
-//! | to | use |
+//! | task | use |
 //! |---|---|
-//! | hash or send a tree of files | [`dump_path`], or [`dump_node`] inside an archive under way |
-//! | unpack | [`restore`], or [`Unpacker`] for events from elsewhere |
 //! | read | [`Reader`], `async::Reader`, or [`Parser`] for chunks |
 //! | write | [`Writer`], `async::Writer`, or [`Encoder`] for chunks |
 //!
-//! No part of it holds a file in memory. Readers are strict: what they accept, a writer gives
-//! back byte for byte.
+//! The crate `tvix-tree` packs and unpacks trees of the file system.
+//!
+//! No part of this module holds a complete file in memory. Readers are strict: a writer reproduces
+//! every accepted archive byte for byte.
 //!
 //! ```
 //! use nix_compat::nar::{Event, Reader, Writer};
@@ -32,42 +32,30 @@
 //!         assert_eq!(name, "greeting");
 //!     }
 //! }
-//! reader.finish()?; // nothing may follow
+//! reader.finish()?; // fails if bytes follow the archive
 //! # Ok::<(), nix_compat::nar::NarError>(())
 //! ```
 
 #[cfg(feature = "async")]
 pub mod r#async;
-#[cfg(unix)]
-mod dump;
 mod encoder;
 mod error;
-#[cfg(unix)]
-mod hash;
 mod listing;
 mod parser;
 mod reader;
-#[cfg(unix)]
-mod restore;
 mod rules;
 mod writer;
 
-#[cfg(unix)]
-pub use dump::{dump_node, dump_path};
 pub use encoder::Encoder;
 pub use error::{NarError, Problem};
-#[cfg(unix)]
-pub use hash::{hash_path, hash_path_while};
 pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};
-#[cfg(unix)]
-pub use restore::{RestoreOptions, Unpacker, restore, restore_node};
 pub use rules::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 pub use writer::Writer;
 
-/// How many bytes readers and writers of this module buffer, where they do.
+/// Buffer size of readers and writers, in bytes.
 ///
-/// Large enough that a system call costs little for each byte, small enough that what was
-/// just read is still in the processor's cache when it is hashed.
+/// Large enough to amortise system calls, and small enough that data is still in the processor's
+/// cache when it is hashed.
 pub const BUFFER_SIZE: usize = 128 * 1024;

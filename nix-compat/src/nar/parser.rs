@@ -1,8 +1,8 @@
-//! The reading side as a state machine without I/O.
+//! The reading side, as a state machine without I/O.
 //!
-//! Every reader of this crate, blocking or not, is a loop around [`Parser::feed`], so each
-//! rule of the format is written once, here. It suits callers that receive chunks (a network
-//! stream, a decompressor) just as well.
+//! Every reader of this crate, blocking or not, is a loop around [`Parser::feed`], so each rule of
+//! the format is implemented once. The parser also suits callers that receive chunks, from a
+//! network stream or a decompressor.
 
 use std::ops::Range;
 
@@ -11,57 +11,59 @@ use bstr::{BStr, BString};
 use super::error::{NarError, Problem};
 use super::rules::{self, MAX_NAME_LEN, MAX_TAG_LEN, MAX_TARGET_LEN, Trail};
 
-/// What an archive consists of, in the order of its bytes.
+/// An element of an archive. Events are in the order of the archive's bytes.
 ///
-/// A whole archive is `node End`, where `node` is one of
+/// A complete archive is `node End`, where `node` is one of
 ///
 /// - `DirectoryStart (Entry node)* DirectoryEnd`
 /// - `RegularStart Contents* RegularEnd`
 /// - `Symlink`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A directory begins.
+    /// Start of a directory.
     DirectoryStart,
-    /// An entry of the directory; its node follows. Names ascend strictly within a directory.
+    /// An entry of the directory. Its node follows. Names are in strictly ascending order within a
+    /// directory.
     Entry {
-        /// The entry's name, which is a valid file name of at most 255 bytes.
+        /// Name of the entry: a valid file name of at most 255 bytes.
         name: &'a BStr,
     },
-    /// The innermost directory has no more entries.
+    /// End of the innermost directory.
     DirectoryEnd,
-    /// A regular file begins.
+    /// Start of a regular file.
     RegularStart {
-        /// Whether its owner may execute it.
+        /// Whether the owner may execute it.
         executable: bool,
-        /// How many bytes it has: exactly as many come as [`Event::Contents`].
+        /// Size in bytes: the total length of the [`Event::Contents`] that follow.
         size: u64,
     },
-    /// A further, never empty, piece of the file's contents. Where one piece ends and the next
-    /// begins means nothing.
+    /// The next piece of the file's contents, never empty. The boundaries between pieces have no
+    /// meaning.
     Contents(&'a [u8]),
-    /// The file's contents and padding have been read.
+    /// End of a regular file: contents and padding have been read.
     RegularEnd,
     /// A symbolic link.
     Symlink {
-        /// Where it points: 1 to 4095 bytes, none of them NUL. It may point anywhere.
+        /// Target of the link: 1 to 4095 bytes without NUL. Any target is allowed, including
+        /// absolute paths and `..`.
         target: &'a BStr,
     },
-    /// The archive is complete.
+    /// End of the archive.
     End,
 }
 
-/// What [`Parser::feed`] has done.
+/// The result of [`Parser::feed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step<'a> {
-    /// How many bytes of the input have been read. Feed the rest again.
+    /// Number of bytes of the input that were read. Pass the remainder to the next call.
     pub consumed: usize,
-    /// What they amounted to. `None`: the input is used up (or the archive has ended before),
-    /// and more is needed.
+    /// The event, if there is one. `None` if the complete input was read without reaching an event,
+    /// or if the archive has ended.
     pub event: Option<Event<'a>>,
 }
 
-/// An [`Event`] that borrows nothing: contents are a range of the input, a name or target is
-/// the parser's token. Readers that own both the parser and the input need this form.
+/// An [`Event`] without borrows: contents are a range of the input, a name or target is the
+/// parser's token. Readers that own both parser and input need this form.
 #[derive(Debug, Clone)]
 pub(super) enum RawEvent {
     DirectoryStart,
@@ -74,10 +76,10 @@ pub(super) enum RawEvent {
     End,
 }
 
-/// A push parser: takes input in chunks of any size and yields [`Event`]s.
+/// A push parser, which takes input in chunks of any size and yields [`Event`]s.
 ///
-/// It holds at most one name or symlink target, never a file. Contents are slices of the
-/// input. Once it has failed it fails in the same way for ever.
+/// It holds at most one name or symlink target, never a file; contents are slices of the input.
+/// After an error every call returns the same error.
 ///
 /// ```
 /// use nix_compat::nar::{Event, Parser};
@@ -107,24 +109,24 @@ pub struct Parser {
     state: State,
     trail: Trail,
     token: Token,
-    /// How many bytes have been read.
+    /// Number of bytes read.
     offset: u64,
     executable: bool,
     failure: Option<Box<(u64, BString, Problem)>>,
 }
 
-/// When skipping ends. What it means is documented at [`Reader::skip`](super::Reader::skip).
+/// The end condition of a skip, as documented at [`Reader::skip`](super::Reader::skip).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Skip {
-    /// How many directories were open at the start.
+    /// Number of directories that were open at the start.
     depth: usize,
-    /// Whether it is one node, or the rest of one, that is skipped; otherwise the rest of the
-    /// innermost directory.
+    /// Whether to skip one node, or the remainder of one; otherwise the remainder of the innermost
+    /// directory.
     one_node: bool,
 }
 
 impl Skip {
-    /// Whether `event`, which `parser` has just yielded, is the last one to skip.
+    /// Whether `event`, the latest event of `parser`, is the last one to skip.
     pub(super) fn is_over(&self, event: &RawEvent, parser: &Parser) -> bool {
         let depth = parser.depth();
         match event {
@@ -137,24 +139,24 @@ impl Skip {
     }
 }
 
-/// What comes next in the input.
+/// The next element of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A string; what it has to be.
+    /// A string of this kind.
     Token(Expect),
     /// The length that precedes a file's contents.
     Size,
-    /// The rest of a file's contents, then this many bytes of padding.
+    /// The remainder of a file's contents, followed by this number of bytes of padding.
     Contents { remaining: u64, padding: usize },
     /// The padding after a file's contents.
     Padding(usize),
-    /// Nothing: the archive is complete, which has yet to be said.
+    /// None: the archive is complete, but [`Event::End`] has not been yielded.
     AtEnd,
-    /// Nothing: the archive is complete.
+    /// None: the archive is complete.
     Done,
 }
 
-/// Which string is due.
+/// The expected string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     Magic,
@@ -178,7 +180,7 @@ enum Expect {
 }
 
 impl Expect {
-    /// What is due, for messages.
+    /// The expected string, for messages.
     fn describe(self) -> &'static str {
         match self {
             Self::Magic => "`nix-archive-1`",
@@ -198,7 +200,7 @@ impl Expect {
         }
     }
 
-    /// What the string is called and how long it may be.
+    /// The kind of string, for messages, and its maximum length in bytes.
     fn limit(self) -> (&'static str, usize) {
         match self {
             Self::Name => ("name", MAX_NAME_LEN),
@@ -208,15 +210,15 @@ impl Expect {
     }
 }
 
-/// The string being read: its length, its bytes, its padding.
+/// The current string: its length, bytes and padding.
 #[derive(Debug, Clone, Default)]
 struct Token {
-    /// How many of the length's eight bytes have been read.
+    /// Number of bytes of the length, of eight, that have been read.
     header_len: usize,
     header: [u8; 8],
-    /// The bytes so far, padding included; bounded by the limit for what is due.
+    /// The bytes read so far, including padding; at most the limit of the expected string.
     bytes: Vec<u8>,
-    /// Where the string starts.
+    /// Offset of the string.
     start: u64,
 }
 
@@ -226,7 +228,7 @@ impl Token {
         self.bytes.clear();
     }
 
-    /// Takes from `input` what the length still lacks. Returns it once it is complete.
+    /// Reads missing bytes of the length from `input`. Returns the length once it is complete.
     fn length(&mut self, input: &[u8]) -> (usize, Option<u64>) {
         let missing = 8 - self.header_len;
         let taken = missing.min(input.len());
@@ -256,14 +258,14 @@ impl Parser {
         }
     }
 
-    /// Reads from `input` until something can be said or the input is used up.
+    /// Reads from `input` up to the next event or to the end of the input.
     ///
-    /// Nothing past the end of the archive is ever consumed; after [`Event::End`] every call
-    /// consumes nothing and yields nothing.
+    /// Bytes after the end of the archive are never consumed. After [`Event::End`] a call consumes
+    /// and yields nothing.
     ///
     /// # Errors
     ///
-    /// [`NarError::Malformed`], and the same again for every later call.
+    /// [`NarError::Malformed`], which every later call repeats.
     pub fn feed<'a>(&'a mut self, input: &'a [u8]) -> Result<Step<'a>, NarError> {
         let (consumed, raw) = self.advance(input)?;
         Ok(Step {
@@ -272,12 +274,11 @@ impl Parser {
         })
     }
 
-    /// Says that there is no more input.
+    /// Declares the end of the input.
     ///
     /// # Errors
     ///
-    /// [`NarError::Malformed`] with [`Problem::Truncated`] if the archive is not complete, or
-    /// with the problem that the parser has failed for before.
+    /// [`NarError::Malformed`]: with [`Problem::Truncated`] if the archive is incomplete, or the earlier error of the parser.
     pub fn finish(&mut self) -> Result<(), NarError> {
         self.check_failure()?;
         if matches!(self.state, State::AtEnd | State::Done) {
@@ -292,23 +293,22 @@ impl Parser {
         self.state == State::Done
     }
 
-    /// How many bytes of the archive have been read.
+    /// Number of bytes of the archive that have been read.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// How many directories are open; at most [`MAX_DEPTH`](super::MAX_DEPTH).
+    /// Number of open directories; at most [`MAX_DEPTH`](super::MAX_DEPTH).
     pub fn depth(&self) -> usize {
         self.trail.depth()
     }
 
-    /// The path of the node being read, relative to the root and `/`-separated; empty for the
-    /// root itself.
+    /// Path of the current node, relative to the root and `/`-separated; empty for the root itself.
     pub fn path(&self) -> BString {
         self.trail.path()
     }
 
-    /// How many bytes of the current file's contents are still to come; 0 outside a file.
+    /// Number of bytes of the current file's contents that have not been read; 0 outside a file.
     pub(super) fn contents_remaining(&self) -> u64 {
         match self.state {
             State::Contents { remaining, .. } => remaining,
@@ -316,7 +316,7 @@ impl Parser {
         }
     }
 
-    /// Begins to skip the innermost open thing.
+    /// Starts to skip the innermost open node or directory.
     pub(super) fn skip(&self) -> Skip {
         let in_file = matches!(self.state, State::Contents { .. } | State::Padding(_));
         let at_node = self.state == State::Token(Expect::NodeTag);
@@ -332,7 +332,8 @@ impl Parser {
         self.fail(offset, Problem::TrailingBytes)
     }
 
-    /// Gives a raw event its borrows. `input` is what [`advance`](Self::advance) was given.
+    /// Converts a raw event into an [`Event`] that borrows from the parser and from `input`, the
+    /// input of [`advance`](Self::advance).
     pub(super) fn resolve<'a>(&'a self, raw: RawEvent, input: &'a [u8]) -> Event<'a> {
         match raw {
             RawEvent::DirectoryStart => Event::DirectoryStart,
@@ -344,7 +345,7 @@ impl Parser {
             RawEvent::Contents(range) => Event::Contents(&input[range]),
             RawEvent::RegularEnd => Event::RegularEnd,
             RawEvent::Symlink => Event::Symlink {
-                // The token is cleared when the next call begins, not before.
+                // The token stays valid until the next call.
                 target: BStr::new(&self.token.bytes),
             },
             RawEvent::End => Event::End,
@@ -363,7 +364,7 @@ impl Parser {
                     return Ok((used, Some(RawEvent::End)));
                 }
                 State::Done => return Ok((used, None)),
-                // These need no input to go on.
+                // These states need no input.
                 State::Contents {
                     remaining: 0,
                     padding,
@@ -440,7 +441,7 @@ impl Parser {
         }
     }
 
-    /// Reads (a part of) a string, and acts on it once it is complete.
+    /// Reads a string, or a part of it, and processes it once it is complete.
     fn token(
         &mut self,
         expect: Expect,
@@ -458,7 +459,7 @@ impl Parser {
             let Some(len) = len else {
                 return Ok((used, None));
             };
-            // Checked before a byte is stored, so a length is never trusted with memory.
+            // Checked before any byte is stored, so that a declared length never allocates memory.
             let (what, limit) = expect.limit();
             if len > limit as u64 {
                 let problem = Problem::TooLong { what, len, limit };
@@ -491,7 +492,7 @@ impl Parser {
         Ok((used, event))
     }
 
-    /// Acts on a complete string.
+    /// Processes a complete string.
     fn accept(&mut self, expect: Expect) -> Result<Option<RawEvent>, Problem> {
         let token = &self.token.bytes[..];
         let next = match (expect, token) {
@@ -556,7 +557,7 @@ impl Parser {
         Ok(None)
     }
 
-    /// What comes after a node's closing parenthesis.
+    /// Enters the state that follows a node's closing parenthesis.
     fn after_node(&mut self) {
         if self.trail.depth() == 0 {
             self.state = State::AtEnd;
@@ -565,7 +566,7 @@ impl Parser {
         }
     }
 
-    /// Reads (a part of) the length of a file's contents.
+    /// Reads the length of a file's contents, or a part of it.
     fn size(&mut self, input: &[u8]) -> Result<(usize, Option<RawEvent>), NarError> {
         if self.token.header_len == 0 {
             self.token.start = self.offset;

@@ -8,32 +8,32 @@ use super::parser::{Event, Parser, RawEvent};
 
 /// Reads an archive from a blocking stream, event by event.
 ///
-/// It asks for [`BufRead`] so that contents are slices of the stream's own buffer, and so that
-/// it takes not one byte more than the archive has: what follows it (in a protocol, an export)
-/// is still in the stream. [`Reader::buffered`] is for streams that hold nothing else.
+/// It takes a [`BufRead`], so that contents are slices of the stream's own buffer, and so that the
+/// bytes after the archive (in a protocol, an export) stay in the stream. [`Reader::buffered`] is
+/// for streams that hold nothing but the archive.
 ///
-/// After [`Event::RegularStart`] a caller may go on with
-/// [`next_event`](Self::next_event), read the file through [`contents`](Self::contents), or
-/// [`skip`](Self::skip) it; all three make the same checks.
+/// After [`Event::RegularStart`] a caller may continue with [`next_event`](Self::next_event), read
+/// the file through [`contents`](Self::contents), or [`skip`](Self::skip) it. All three perform the
+/// same checks.
 #[derive(Debug)]
 pub struct Reader<R> {
     inner: R,
     parser: Parser,
-    /// How many bytes of the stream's buffer the latest event has used. They are consumed when
-    /// the next one is asked for, as the event may still borrow them.
+    /// Number of bytes in the stream's buffer that the latest event uses. They are consumed by the
+    /// next call, because the event may borrow them.
     pending: usize,
 }
 
 impl<R: Read> Reader<BufReader<R>> {
-    /// Reads from a stream that has no buffer, with one of [`BUFFER_SIZE`]. It reads ahead:
-    /// what follows the archive may be lost.
+    /// Reads from an unbuffered stream through a buffer of [`BUFFER_SIZE`] bytes. It reads ahead,
+    /// so bytes after the archive may be lost.
     pub fn buffered(inner: R) -> Self {
         Self::new(BufReader::with_capacity(BUFFER_SIZE, inner))
     }
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads an archive that starts at the stream's current position.
+    /// Reads an archive from the stream's current position.
     pub fn new(inner: R) -> Self {
         Self {
             inner,
@@ -46,30 +46,29 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`NarError::Malformed`], for ever; [`NarError::Io`] if the stream failed, after which
-    /// it may be called again.
+    /// [`NarError::Malformed`], which every later call repeats; [`NarError::Io`] if the stream
+    /// fails, after which the call may be repeated.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, NarError> {
         let Some(raw) = self.next_raw()? else {
             return Ok(None);
         };
         let input = match raw {
-            // The buffer is not empty, so this only looks at it.
+            // The buffer is not empty, so this does not read.
             RawEvent::Contents(_) => self.inner.fill_buf().map_err(NarError::Io)?,
             _ => &[],
         };
         Ok(Some(self.parser.resolve(raw, input)))
     }
 
-    /// Reads and checks whatever is left of the innermost open thing, and leaves the reader
-    /// behind it:
+    /// Reads and checks the remainder of the innermost open node or directory. The position
+    /// afterwards is
     ///
-    /// - after [`Event::RegularStart`] or [`Event::Contents`], up to and with
-    ///   [`Event::RegularEnd`];
+    /// - after [`Event::RegularStart`] or [`Event::Contents`]: behind [`Event::RegularEnd`];
     /// - after [`Event::DirectoryStart`], [`Event::DirectoryEnd`], [`Event::RegularEnd`] or
-    ///   [`Event::Symlink`], up to and with the [`Event::DirectoryEnd`] of the innermost open
-    ///   directory, or [`Event::End`] if there is none;
-    /// - after [`Event::Entry`], the entry's whole node;
-    /// - at the start, the whole archive with [`Event::End`].
+    ///   [`Event::Symlink`]: behind the [`Event::DirectoryEnd`] of the innermost open directory, or
+    ///   behind [`Event::End`] if no directory is open;
+    /// - after [`Event::Entry`]: behind the entry's node;
+    /// - at the start: behind [`Event::End`].
     pub fn skip(&mut self) -> Result<(), NarError> {
         let skip = self.parser.skip();
         while let Some(raw) = self.next_raw()? {
@@ -80,22 +79,22 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// The contents of the file whose [`Event::RegularStart`] came last, from where they have
-    /// been read to; empty outside a file.
+    /// The contents of the file of the latest [`Event::RegularStart`] that have not been read yet;
+    /// empty outside a file.
     ///
-    /// It ends at the end of the contents. [`Event::RegularEnd`] is left for
-    /// [`next_event`](Self::next_event), as is what the view has not read when it is dropped.
+    /// The stream ends with the contents. [`Event::RegularEnd`], and contents that are unread when
+    /// the stream is dropped, are left for [`next_event`](Self::next_event).
     pub fn contents(&mut self) -> Contents<'_, R> {
         Contents { reader: self }
     }
 
-    /// Reads what is left of the archive, checks that the stream ends with it, and returns the
-    /// stream.
+    /// Reads and checks the remainder of the archive, checks that the stream ends there, and
+    /// returns the stream.
     ///
     /// # Errors
     ///
-    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream goes on, and
-    /// whatever [`next_event`](Self::next_event) returns.
+    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream continues, and the
+    /// errors of [`next_event`](Self::next_event).
     pub fn finish(mut self) -> Result<R, NarError> {
         while self.next_raw()?.is_some() {}
         if self.fill()?.is_empty() {
@@ -104,25 +103,23 @@ impl<R: BufRead> Reader<R> {
         Err(self.parser.trailing())
     }
 
-    /// Returns the stream: after [`Event::End`], positioned at the first byte behind the
-    /// archive.
+    /// Returns the stream. After [`Event::End`] its position is the first byte after the archive.
     pub fn into_inner(mut self) -> R {
         self.inner.consume(self.pending);
         self.inner
     }
 
-    /// How many bytes of the archive have been read.
+    /// Number of bytes of the archive that have been read.
     pub fn offset(&self) -> u64 {
         self.parser.offset()
     }
 
-    /// How many directories are open.
+    /// Number of open directories.
     pub fn depth(&self) -> usize {
         self.parser.depth()
     }
 
-    /// The path of the node being read, relative to the root and `/`-separated; empty for the
-    /// root itself.
+    /// Path of the current node, relative to the root and `/`-separated; empty for the root itself.
     pub fn path(&self) -> bstr::BString {
         self.parser.path()
     }
@@ -135,14 +132,14 @@ impl<R: BufRead> Reader<R> {
                 Err(error) => return Err(NarError::Io(error)),
             }
         }
-        // Asked twice because of what the borrow checker cannot see; this only looks.
+        // Called a second time for the borrow checker. This call does not read.
         self.inner.fill_buf().map_err(NarError::Io)
     }
 
     fn next_raw(&mut self) -> Result<Option<RawEvent>, NarError> {
         self.inner.consume(std::mem::take(&mut self.pending));
-        // Ask for input only when it is needed: the stream may be a connection that has
-        // nothing more to give until it is answered.
+        // Read input only when it is needed: the stream may be a connection whose peer sends
+        // nothing more before it receives an answer.
         if let (_, Some(raw)) = self.parser.advance(&[])? {
             return Ok(Some(raw));
         }
@@ -176,18 +173,18 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// One file's contents as a stream; see [`Reader::contents`].
+/// The contents of a file as a stream; see [`Reader::contents`].
 ///
-/// Errors are [`NarError`]s inside an [`io::Error`].
+/// Errors are [`io::Error`]s that wrap a [`NarError`].
 #[derive(Debug)]
 pub struct Contents<'a, R> {
     reader: &'a mut Reader<R>,
 }
 
 impl<R: BufRead> Contents<'_, R> {
-    /// How many bytes are still to come.
+    /// Number of bytes that have not been read yet.
     pub fn remaining(&self) -> u64 {
-        // What is pending has been handed out by an event, so it counts as read.
+        // Pending bytes belong to an event that was returned, so they count as read.
         self.reader.parser.contents_remaining()
     }
 }
@@ -202,7 +199,7 @@ impl<R: BufRead> Read for Contents<'_, R> {
         reader.inner.consume(std::mem::take(&mut reader.pending));
         let limit = usize::try_from(remaining).unwrap_or(usize::MAX);
         let limit = limit.min(buf.len());
-        // Straight into the caller's memory: a buffered stream does not copy twice.
+        // Read directly into the caller's buffer, without a second copy.
         let read = reader.inner.read(&mut buf[..limit])?;
         if read == 0 {
             reader.parser.finish()?;

@@ -1,24 +1,24 @@
-//! The rules that reader and writer share: names, targets, order, depth, padding.
+//! Rules shared by readers and writers: names, targets, order, depth, padding.
 
 use bstr::BString;
 
 use super::error::Problem;
 
-/// Longest name of a directory entry, in bytes (`NAME_MAX` on Linux).
+/// Maximum length of an entry's name in bytes (`NAME_MAX` on Linux).
 pub const MAX_NAME_LEN: usize = 255;
-/// Longest symlink target, in bytes (`PATH_MAX` on Linux, without its NUL).
+/// Maximum length of a symlink target in bytes (`PATH_MAX` on Linux, without its NUL).
 pub const MAX_TARGET_LEN: usize = 4095;
-/// How many directories may be open at once: a path has at most this many components.
+/// Maximum number of open directories, and so of components of a path.
 ///
-/// The format itself has no limit. A reader that follows nesting on its stack, or opens one
-/// file descriptor for each level, needs one, and so must refuse what it could not unpack.
+/// The format itself has no such limit. Readers that recurse or that open a file descriptor per
+/// level need one, and must reject archives that they cannot unpack.
 pub const MAX_DEPTH: usize = 64;
-/// Largest file, in bytes: what a signed 64-bit file offset can address.
+/// Maximum size of a file in bytes: the largest signed 64-bit file offset.
 pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
-/// Longest keyword of the format that is read at all; the longest that exists has 13 bytes.
+/// Maximum length of a keyword that is read at all. The longest keyword of the format has 13 bytes.
 pub(super) const MAX_TAG_LEN: usize = 32;
 
-/// How many zero bytes follow a string of `len` bytes.
+/// Number of zero bytes after a string of `len` bytes.
 pub(super) fn padding(len: u64) -> usize {
     (len.wrapping_neg() % 8) as usize
 }
@@ -66,26 +66,27 @@ pub(super) fn check_size(size: u64) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Where in the tree a reader or writer is: for each open directory, its latest entry's name.
+/// The position of a reader or writer in the tree: for each open directory, the name of its latest
+/// entry.
 ///
-/// The names lie one after the other in one buffer, so that an archive of any size costs no
-/// allocation per entry.
+/// The names are stored one after the other in a single buffer, so entries need no allocation of
+/// their own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
     names: Vec<u8>,
-    /// For each open directory, where its latest name starts in `names`.
+    /// For each open directory, the index in `names` of its latest name.
     starts: Vec<usize>,
-    /// Whether the innermost directory's latest entry is still open.
+    /// Whether the latest entry of the innermost directory is open.
     in_entry: bool,
 }
 
 impl Trail {
-    /// How many directories are open.
+    /// Number of open directories.
     pub(super) fn depth(&self) -> usize {
         self.starts.len()
     }
 
-    /// The name of the innermost directory's latest entry; empty if there was none.
+    /// The name of the latest entry of the innermost directory; empty if it has no entry yet.
     pub(super) fn name(&self) -> &[u8] {
         self.starts
             .last()
@@ -101,7 +102,7 @@ impl Trail {
         Ok(())
     }
 
-    /// Leaves the innermost directory; the entry that holds it is open again.
+    /// Closes the innermost directory, and reopens the entry that holds it.
     pub(super) fn close_directory(&mut self) {
         if let Some(start) = self.starts.pop() {
             self.names.truncate(start);
@@ -109,12 +110,12 @@ impl Trail {
         self.in_entry = self.depth() > 0;
     }
 
-    /// Opens the next entry of the innermost directory: its name must be good, and greater
-    /// than the one before.
+    /// Opens the next entry of the innermost directory. Its name must be valid and greater than the
+    /// previous name.
     pub(super) fn open_entry(&mut self, name: &[u8]) -> Result<(), Problem> {
         check_name(name)?;
         let previous = self.name();
-        // A name is never empty, so an empty one stands for "none yet".
+        // Names are never empty, so an empty name stands for "no entry yet".
         if !previous.is_empty() {
             match name.cmp(previous) {
                 std::cmp::Ordering::Greater => {}
@@ -139,8 +140,7 @@ impl Trail {
         self.in_entry = false;
     }
 
-    /// The path of the node that is open, relative to the root and `/`-separated; empty for
-    /// the root itself.
+    /// Path of the open node, relative to the root and `/`-separated; empty for the root itself.
     pub(super) fn path(&self) -> BString {
         let open = if self.in_entry {
             self.depth()

@@ -7,18 +7,18 @@ use super::encoder::Encoder;
 use super::error::NarError;
 use super::parser::Event;
 
-/// Contents of at least this many bytes are written as they are, not copied into the buffer.
+/// Contents of at least this size in bytes bypass the buffer.
 const DIRECT: usize = 16 * 1024;
 
 /// Writes an archive to a blocking stream.
 ///
-/// The calls follow the grammar of [`Event`]; what does not is refused with
-/// [`NarError::Unwritable`], and so are bad names, a wrong order and a wrong size. A refused
-/// call writes nothing and may be made again.
+/// Calls must follow the grammar of [`Event`]. Calls that do not, invalid names, names out of order
+/// and wrong sizes are rejected with [`NarError::Unwritable`]. A rejected call writes nothing; the
+/// caller may continue with a valid one.
 ///
-/// It collects small pieces itself, so the stream needs no buffer. [`finish`](Self::finish)
-/// writes the last of them: a writer that is dropped leaves an incomplete archive. After
-/// [`NarError::Io`] the archive is worthless.
+/// Small pieces are collected in a buffer, so the stream needs none. [`finish`](Self::finish)
+/// writes the buffer: a writer that is dropped leaves an incomplete archive. After [`NarError::Io`]
+/// the archive is unusable.
 #[derive(Debug)]
 pub struct Writer<W> {
     inner: W,
@@ -27,7 +27,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes an archive at the stream's current position.
+    /// Writes an archive from the stream's current position.
     pub fn new(inner: W) -> Self {
         Self {
             inner,
@@ -36,14 +36,14 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Begins a directory.
+    /// Starts a directory.
     pub fn directory_start(&mut self) -> Result<(), NarError> {
         self.encoder.directory_start(&mut self.buffer)?;
         self.drain()
     }
 
-    /// Begins an entry of the innermost directory; its node must follow. Names ascend strictly
-    /// by their bytes.
+    /// Starts an entry of the innermost directory. Its node must follow. Names must be in strictly
+    /// ascending order of their bytes.
     pub fn entry(&mut self, name: &[u8]) -> Result<(), NarError> {
         self.encoder.entry(name, &mut self.buffer)?;
         self.drain()
@@ -61,19 +61,19 @@ impl<W: Write> Writer<W> {
         self.drain()
     }
 
-    /// Writes a file that is in memory.
+    /// Writes a file with these contents.
     pub fn regular(&mut self, executable: bool, contents: &[u8]) -> Result<(), NarError> {
         self.regular_start(executable, contents.len() as u64)?;
         self.contents(contents)?;
         self.regular_end()
     }
 
-    /// Writes a file of `size` bytes from a stream, which must have exactly that many.
+    /// Writes a file of `size` bytes from a stream of exactly this length.
     ///
     /// # Errors
     ///
-    /// [`Problem::WrongSize`](super::Problem::WrongSize) if it has fewer or more, [`NarError::Io`] if it fails; the
-    /// archive is worthless then.
+    /// [`Problem::WrongSize`](super::Problem::WrongSize) if the stream is shorter or longer,
+    /// [`NarError::Io`] if it fails. The archive is unusable then.
     pub fn regular_from(
         &mut self,
         executable: bool,
@@ -93,14 +93,14 @@ impl<W: Write> Writer<W> {
         self.regular_end()
     }
 
-    /// Begins a file of `size` bytes.
+    /// Starts a file of `size` bytes.
     pub fn regular_start(&mut self, executable: bool, size: u64) -> Result<(), NarError> {
         self.encoder
             .regular_start(executable, size, &mut self.buffer)?;
         self.drain()
     }
 
-    /// Writes the next piece of the file's contents, of any length.
+    /// Writes a piece, of any length, of the file's contents.
     pub fn contents(&mut self, bytes: &[u8]) -> Result<(), NarError> {
         self.encoder.contents(bytes.len() as u64)?;
         if bytes.len() < DIRECT {
@@ -111,13 +111,13 @@ impl<W: Write> Writer<W> {
         self.inner.write_all(bytes).map_err(NarError::Io)
     }
 
-    /// Ends a file, all of whose bytes must have been written.
+    /// Ends a file, after all of its bytes have been written.
     pub fn regular_end(&mut self) -> Result<(), NarError> {
         self.encoder.regular_end(&mut self.buffer)?;
         self.drain()
     }
 
-    /// Writes what `event` says.
+    /// Writes an event.
     pub fn event(&mut self, event: Event<'_>) -> Result<(), NarError> {
         match event {
             Event::Contents(bytes) => self.contents(bytes),
@@ -128,7 +128,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Checks that the archive is complete, flushes it and returns the stream.
+    /// Checks that the archive is complete, flushes the stream and returns it.
     ///
     /// # Errors
     ///
@@ -140,18 +140,17 @@ impl<W: Write> Writer<W> {
         Ok(self.inner)
     }
 
-    /// How many directories are open.
+    /// Number of open directories.
     pub fn depth(&self) -> usize {
         self.encoder.depth()
     }
 
-    /// The path of the node being written, relative to the root and `/`-separated; empty for
-    /// the root itself.
+    /// Path of the current node, relative to the root and `/`-separated; empty for the root itself.
     pub fn path(&self) -> bstr::BString {
         self.encoder.path()
     }
 
-    /// Writes the buffer once it is worth it.
+    /// Writes the buffer if it is large enough.
     fn drain(&mut self) -> Result<(), NarError> {
         if self.buffer.len() < BUFFER_SIZE / 2 {
             return Ok(());

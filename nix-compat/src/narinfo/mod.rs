@@ -1,12 +1,12 @@
-//! `.narinfo` files: what a binary cache says of a store path, and where it has its NAR.
+//! `.narinfo` files: the metadata of a store path in a binary cache, and the location of its NAR.
 //!
-//! A file is lines of `Name: value`, as `nix copy --to file://…` writes them. Parsing is as
-//! strict as C++ Nix is, and stricter in that no field but `Sig` may come twice; unknown
-//! fields are ignored by both.
+//! A file consists of lines `Name: value`, as `nix copy --to file://…` writes them. The parser is
+//! as strict as C++ Nix, and additionally rejects duplicates of all fields but `Sig`. Both ignore
+//! unknown fields.
 //!
-//! A narinfo is a claim. [`PathInfo::signed_by`] tells who made it; `URL`, `Compression`,
-//! `FileHash`, `FileSize`, `Deriver` and `System` are signed by nobody, and `URL` may be any
-//! text: resolve it below the cache, and check the NAR that comes against `NarHash`.
+//! The contents of a narinfo are unverified. [`PathInfo::signed_by`] checks signatures, which do
+//! not cover `URL`, `Compression`, `FileHash`, `FileSize`, `Deriver` and `System`. `URL` may be any
+//! text: resolve it below the cache, and verify the downloaded NAR against `NarHash`.
 //!
 //! ```
 //! use nix_compat::narinfo::NarInfo;
@@ -47,7 +47,7 @@ pub enum Compression {
     None,
     /// `xz`.
     Xz,
-    /// `bzip2`, which also holds where a file says nothing.
+    /// `bzip2`, which is also the default for a narinfo without this field.
     #[default]
     Bzip2,
     /// `gzip`.
@@ -58,7 +58,7 @@ pub enum Compression {
     Brotli,
     /// `lz4`.
     Lz4,
-    /// Another one. It is no error to know of such a NAR, only to read it.
+    /// Any other name. Such a narinfo can be read, but its NAR cannot.
     Other(String),
 }
 
@@ -83,7 +83,7 @@ impl From<&str> for Compression {
         match name {
             "none" => Self::None,
             "xz" => Self::Xz,
-            // As C++ Nix has it: nothing is what caches had before there was a choice.
+            // As in C++ Nix: caches used bzip2 before there was a choice.
             "bzip2" | "" => Self::Bzip2,
             "gzip" => Self::Gzip,
             "zstd" => Self::Zstd,
@@ -100,36 +100,37 @@ impl fmt::Display for Compression {
     }
 }
 
-/// What a `.narinfo` file says.
+/// The contents of a `.narinfo` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NarInfo {
-    /// The path: `StorePath`, `NarHash`, `NarSize`, `References`, `Deriver`, `Sig`, `CA`.
+    /// The path's metadata: `StorePath`, `NarHash`, `NarSize`, `References`, `Deriver`, `Sig`,
+    /// `CA`.
     pub info: PathInfo,
-    /// Where the NAR is: usually relative to the cache, not checked.
+    /// Location of the NAR, usually relative to the cache. Unverified.
     pub url: String,
-    /// How what is there is compressed.
+    /// Compression of the file at `url`.
     pub compression: Compression,
-    /// Hash of what is there, compressed as it is.
+    /// Hash of the compressed file.
     pub file_hash: Option<NixHash>,
-    /// Size of what is there, in bytes, compressed as it is.
+    /// Size of the compressed file in bytes.
     pub file_size: Option<u64>,
-    /// For which system it was built, where that is said.
+    /// The system that the path was built for, if given.
     pub system: Option<String>,
 }
 
 impl NarInfo {
-    /// Parses a whole file.
+    /// Parses a complete `.narinfo` file.
     ///
     /// # Errors
     ///
-    /// [`NarInfoError`], which names line and field.
+    /// [`NarInfoError`], which names the line and the field.
     pub fn parse(text: &str, dir: &StoreDir) -> Result<Self, NarInfoError> {
         parse::parse(text, dir)
     }
 
-    /// Shows the file, byte for byte as C++ Nix would write it.
+    /// Displays the file, byte for byte as C++ Nix writes it.
     ///
-    /// Texts in it must have no line breaks, which for those that were parsed is so.
+    /// Texts in a narinfo must not contain line breaks. This always holds for parsed texts.
     pub fn display<'a>(&'a self, dir: &'a StoreDir) -> impl fmt::Display + 'a {
         Shown { narinfo: self, dir }
     }
@@ -147,7 +148,7 @@ impl NarInfo {
         }
         writeln!(f, "NarHash: {}", info.nix_hash().base32())?;
         writeln!(f, "NarSize: {}", info.nar_size)?;
-        // The space is there even if nothing follows.
+        // The space is written even without references.
         f.write_str("References: ")?;
         for (index, reference) in info.references.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };

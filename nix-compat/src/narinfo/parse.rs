@@ -1,4 +1,4 @@
-//! Parses `.narinfo` files.
+//! The parser of `.narinfo` files.
 
 use thiserror::Error;
 
@@ -10,74 +10,74 @@ use crate::signature::{Signature, SignatureError};
 use crate::sorted::SortedSet;
 use crate::store_path::{StoreDir, StorePath, StorePathError};
 
-/// Why a text is no narinfo. Lines count from 1.
+/// Why a text is not a narinfo. Line numbers start at 1.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NarInfoError {
     /// A line is not `Name: value`.
     #[error("line {line} is not 'Name: value'")]
     NoColon {
-        /// Which.
+        /// Line number.
         line: usize,
     },
-    /// The last line does not end: the file is probably truncated.
+    /// The last line lacks its newline: the file is probably truncated.
     #[error("line {line} does not end in a newline")]
     NoNewline {
-        /// Which.
+        /// Line number.
         line: usize,
     },
-    /// A field comes a second time.
+    /// A duplicate field.
     #[error("line {line}: a second {field}")]
     Duplicate {
-        /// The second one's.
+        /// Line number of the duplicate.
         line: usize,
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
     },
-    /// A field's value does not parse.
+    /// The value of a field is invalid.
     #[error("line {line}: bad {field}")]
     Invalid {
-        /// Which line.
+        /// Line number.
         line: usize,
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         source: FieldError,
     },
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("no {field}")]
     Missing {
-        /// Which.
+        /// Name of the field.
         field: &'static str,
     },
 }
 
-/// What is wrong with a field's value.
+/// Why the value of a field is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FieldError {
-    /// It is no store path, or not one of this store directory.
+    /// An invalid store path, or a path in another store directory.
     #[error(transparent)]
     StorePath(#[from] StorePathError),
-    /// It is no hash.
+    /// An invalid hash.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// It is no SHA-256, as a NAR's hash must be.
+    /// The hash of the NAR is not SHA-256.
     #[error("'{0}' is not a SHA-256")]
     NotSha256(String),
-    /// It is no content address.
+    /// An invalid content address.
     #[error(transparent)]
     ContentAddress(#[from] ContentAddressError),
-    /// It is no signature.
+    /// An invalid signature.
     #[error(transparent)]
     Signature(#[from] SignatureError),
-    /// It is no decimal number of bytes below 2^64.
+    /// Not a decimal number of bytes below 2^64.
     #[error("'{0}' is not a number of bytes")]
     Number(String),
-    /// It is zero, which no NAR's size is.
+    /// The size is zero, which no NAR has.
     #[error("it is zero")]
     Zero,
-    /// It is empty.
+    /// The value is empty.
     #[error("it is empty")]
     Empty,
 }
@@ -92,7 +92,7 @@ struct Fields {
     nar_hash: Option<[u8; 32]>,
     nar_size: Option<u64>,
     references: Option<SortedSet<StorePath>>,
-    /// The inner one is `None` for what a file says if it does not know.
+    /// The inner `None` stands for a narinfo that declares its deriver unknown.
     deriver: Option<Option<StorePath>>,
     system: Option<String>,
     signatures: Vec<Signature>,
@@ -195,7 +195,7 @@ impl Fields {
     }
 }
 
-/// Fills a field that may come only once.
+/// Sets a field that must not occur twice.
 fn once<T>(
     slot: &mut Option<T>,
     field: &'static str,
@@ -222,7 +222,7 @@ fn nonempty(value: &str) -> Result<String, FieldError> {
 }
 
 fn number(value: &str) -> Result<u64, FieldError> {
-    // `parse` alone would take a plus sign.
+    // `parse` alone accepts a plus sign.
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     let number = value.parse().ok().filter(|_| digits);
     number.ok_or_else(|| FieldError::Number(value.to_owned()))

@@ -1,4 +1,4 @@
-//! The hash algorithms that Nix knows.
+//! Hash algorithms of Nix.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! Hashing bytes as they come.
+//! Incremental hashing.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use ring::digest;
 
 use super::{HashAlgo, NixHash};
 
-/// Hashes bytes as they come, by whichever algorithm. Also a sink for [`io::Write`].
+/// Hashes a stream of bytes with any of the algorithms. Implements [`io::Write`].
 #[derive(Clone)]
 pub struct NixHasher(State);
 
@@ -20,7 +20,7 @@ enum State {
 }
 
 impl NixHasher {
-    /// A hasher that has seen nothing yet.
+    /// A hasher without input.
     pub fn new(algo: HashAlgo) -> Self {
         Self(match algo {
             HashAlgo::Md5 => State::Md5(md5::Md5::new()),
@@ -30,7 +30,7 @@ impl NixHasher {
         })
     }
 
-    /// Takes more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Md5(state) => state.update(bytes),
@@ -39,7 +39,7 @@ impl NixHasher {
         }
     }
 
-    /// The hash of all that came.
+    /// The hash of all bytes added.
     pub fn finish(self) -> NixHash {
         match self.0 {
             State::Md5(state) => NixHash::Md5(state.finalize().into()),
@@ -67,7 +67,7 @@ impl io::Write for NixHasher {
     }
 }
 
-/// The SHA-256 of several pieces one after the other.
+/// The SHA-256 of the concatenation of `pieces`.
 pub(crate) fn sha256_of(pieces: &[&[u8]]) -> [u8; 32] {
     let mut hasher = digest::Context::new(&digest::SHA256);
     for piece in pieces {
@@ -76,7 +76,7 @@ pub(crate) fn sha256_of(pieces: &[&[u8]]) -> [u8; 32] {
     bytes_of(hasher.finish())
 }
 
-/// The SHA-256 of some bytes.
+/// The SHA-256 of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     bytes_of(digest::digest(&digest::SHA256, bytes))
 }

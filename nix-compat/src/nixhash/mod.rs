@@ -1,4 +1,4 @@
-//! Hashes and the ways in which Nix writes them (Nix manual, `nix hash`).
+//! Hashes and their textual forms (Nix manual, `nix hash`).
 
 mod algo;
 mod hasher;
@@ -18,23 +18,23 @@ pub use self_reference::{SelfReferenceHasher, SelfReferenceHashes};
 use crate::nixbase32;
 use crate::serde_text::serde_as_text;
 
-/// A digest with its algorithm.
+/// A digest and its algorithm.
 ///
-/// Shows as SRI (`sha256-<base-64>`), which is also its serde form; parses any of the forms that
-/// name the algorithm.
+/// Displays as SRI (`sha256-<base-64>`), which is also its serde form. Parses any form that names
+/// the algorithm.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NixHash {
-    /// 16 bytes of MD5. Broken: for old fixed outputs only.
+    /// 16 bytes of MD5. Broken: only for old fixed outputs.
     Md5([u8; 16]),
-    /// 20 bytes of SHA-1. Broken: for old fixed outputs only.
+    /// 20 bytes of SHA-1. Broken: only for old fixed outputs.
     Sha1([u8; 20]),
-    /// 32 bytes of SHA-256, which Nix uses for all of its own.
+    /// 32 bytes of SHA-256, the algorithm of store paths.
     Sha256([u8; 32]),
     /// 64 bytes of SHA-512.
     Sha512(Box<[u8; 64]>),
 }
 
-/// How a digest is written.
+/// Textual encodings of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashEncoding {
     /// Lower-case hexadecimal.
@@ -49,41 +49,41 @@ pub enum HashEncoding {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HashError {
-    /// The algorithm is none of md5, sha1, sha256, sha512.
+    /// The algorithm is not one of md5, sha1, sha256 and sha512.
     #[error("'{0}' is not a hash algorithm (known are md5, sha1, sha256, sha512)")]
     UnknownAlgo(String),
-    /// Neither the text nor the caller says which algorithm it is.
+    /// Neither the text nor the caller names the algorithm.
     #[error("'{0}' does not name its hash algorithm")]
     MissingAlgo(String),
-    /// The text names another algorithm than the caller wanted.
+    /// The text names another algorithm than the expected one.
     #[error("'{text}' should be a {expected} hash")]
     OtherAlgo {
-        /// The text as given.
+        /// The text.
         text: String,
-        /// What was wanted.
+        /// The expected algorithm.
         expected: HashAlgo,
     },
-    /// The length fits none of the encodings.
+    /// The length matches none of the encodings.
     #[error("'{text}' has the wrong length for a {algo} hash")]
     WrongLength {
-        /// The text as given, without the algorithm.
+        /// The text without the algorithm.
         text: String,
-        /// The algorithm that decides the length.
+        /// The algorithm, which determines the length.
         algo: HashAlgo,
     },
-    /// A character that the encoding has not, or another number of bytes.
+    /// A character outside of the encoding's alphabet, or a wrong number of bytes.
     #[error(
         "invalid {encoding} hash '{text}', length {length} != expected length {}",
         algo.digest_len()
     )]
     InvalidDigits {
-        /// The text as given, without the algorithm.
+        /// The text without the algorithm.
         text: String,
         /// The algorithm.
         algo: HashAlgo,
-        /// The encoding that it was taken for, as C++ Nix calls it.
+        /// The assumed encoding, as named by C++ Nix.
         encoding: &'static str,
-        /// How many bytes it is, or 0 if there are characters that the encoding has not.
+        /// Number of decoded bytes, or 0 if a character is outside of the alphabet.
         length: usize,
     },
 }
@@ -96,7 +96,7 @@ impl NixHash {
         hasher.finish()
     }
 
-    /// A hash from its raw digest; `None` if the length is not that of the algorithm.
+    /// A hash with the raw digest `digest`; `None` if its length does not match the algorithm.
     pub fn from_digest(algo: HashAlgo, digest: &[u8]) -> Option<Self> {
         Some(match algo {
             HashAlgo::Md5 => Self::Md5(digest.try_into().ok()?),
@@ -151,6 +151,10 @@ impl NixHash {
     }
 
     /// Parses `sha256:…` in any encoding.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`], if the text does not name an algorithm, or if its digits are invalid.
     pub fn parse_prefixed(text: &str) -> Result<Self, HashError> {
         let (algo, digits) = text
             .split_once(':')
@@ -158,8 +162,13 @@ impl NixHash {
         Self::parse_digits(digits, algo.parse()?)
     }
 
-    /// Parses every form that Nix takes where a derivation says `outputHash`: SRI, `algo:digits`
-    /// or, if `algo` is given, digits alone.
+    /// Parses every form that Nix accepts for `outputHash`: SRI, `algo:digits` or, if `algo` is
+    /// given, digits alone.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`], if neither the text nor `algo` names an algorithm, if they disagree, or if
+    /// the digits are invalid.
     pub fn parse_any(text: &str, algo: Option<HashAlgo>) -> Result<Self, HashError> {
         let split = text.split_once(':').or_else(|| text.split_once('-'));
         let Some((name, digits)) = split else {
@@ -177,8 +186,12 @@ impl NixHash {
         }
     }
 
-    /// Parses SRI: `sha256-<base-64>`, and nothing else. Padding may be left out, as in many a
-    /// nixpkgs, and whatever follows it is ignored, as C++ Nix does.
+    /// Parses SRI, `sha256-<base-64>`, and no other form. As in C++ Nix, padding is optional (many
+    /// nixpkgs omit it), and text after the padding is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`].
     pub fn parse_sri(text: &str) -> Result<Self, HashError> {
         let (algo, digits) = text
             .split_once('-')
@@ -187,7 +200,7 @@ impl NixHash {
         Self::decoded(decode_base64(digits), digits, algo, "SRI")
     }
 
-    /// What was decoded, if it was and is as long as it must be.
+    /// The decoded digest, if decoding succeeded and its length is right.
     fn decoded(
         bytes: Option<Vec<u8>>,
         digits: &str,
@@ -203,7 +216,11 @@ impl NixHash {
         })
     }
 
-    /// Parses the digits alone; their number tells the encoding.
+    /// Parses digits without an algorithm; their number determines the encoding.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError::WrongLength`] and [`HashError::InvalidDigits`].
     pub fn parse_digits(digits: &str, algo: HashAlgo) -> Result<Self, HashError> {
         let len = algo.digest_len();
         let base64_len = BASE64.encode_len(len);
@@ -223,8 +240,8 @@ impl NixHash {
     }
 }
 
-/// Base-64 as C++ Nix reads it: it ends at the first `=` or where the text does, line breaks are
-/// skipped, and bits that make no byte are ignored.
+/// Decodes base-64 as C++ Nix does: up to the first `=` or the end of the text, skipping line
+/// breaks and ignoring leftover bits that do not fill a byte.
 fn decode_base64(digits: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
     let (mut bits, mut count) = (0_u32, 0);

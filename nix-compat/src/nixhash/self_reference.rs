@@ -1,40 +1,41 @@
-//! Hashing contents that refer to themselves.
+//! Hashes of contents that refer to themselves.
 
 use memchr::memmem::Finder;
 
 use super::{HashAlgo, NixHash, NixHasher};
 use crate::store_path::{HASH_PART_LEN, StorePath};
 
-/// Hashes bytes as they come, with every occurrence of a path's hash part replaced by zeroes, so
-/// that the hash does not depend on what it will decide: the content address of a NAR that refers
-/// to itself.
+/// Hashes a stream of bytes with every occurrence of a path's hash part replaced by zeroes. This
+/// makes the content address of a NAR with self-references independent of the path that it
+/// determines.
 ///
-/// The offset of each occurrence is hashed too, after the bytes, as `|<offset>`, so that contents
-/// that hold zeroes there already have another hash. Nix 2.17 to 2.34 leave the offsets out
-/// (NixOS/nix issue 15837): [`finish_both`](Self::finish_both) returns that form as well.
+/// After the bytes, the offset of each occurrence is hashed as `|<offset>`, so that contents with
+/// zeroes in these places have another hash. Nix 2.17 to 2.34 omit the offsets (NixOS/nix issue
+/// 15837); [`finish_both`](Self::finish_both) returns that form as well.
 #[derive(Debug, Clone)]
 pub struct SelfReferenceHasher {
     hasher: NixHasher,
     finder: Finder<'static>,
-    /// The end of what came, too short to tell whether a hash part begins in it.
+    /// The last bytes added, too few to tell whether a hash part begins in them.
     pending: Vec<u8>,
-    /// Where `pending` begins.
+    /// Offset of `pending`.
     offset: u64,
     matches: Vec<u64>,
 }
 
-/// The two hashes of contents that refer to themselves. Without self-references they are equal.
+/// The two hashes of contents with self-references. They are equal if there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelfReferenceHashes {
-    /// With the offsets of self-references: Nix up to 2.16 and since 2.35. It fixes the contents.
+    /// With the offsets of self-references: Nix up to 2.16 and since 2.35. This hash determines the
+    /// contents.
     pub with_offsets: NixHash,
-    /// Without them: Nix 2.17 to 2.34. Contents in which some self-references are replaced by
-    /// zeroes have the same hash, so it does not identify them on its own.
+    /// Without the offsets: Nix 2.17 to 2.34. Contents with some self-references replaced by zeroes
+    /// have the same hash, so this hash alone does not determine the contents.
     pub without_offsets: NixHash,
 }
 
 impl SelfReferenceHashes {
-    /// Whether `hash` is either of them.
+    /// Whether `hash` is one of the two.
     pub fn contains(&self, hash: &NixHash) -> bool {
         self.with_offsets == *hash || self.without_offsets == *hash
     }
@@ -43,7 +44,7 @@ impl SelfReferenceHashes {
 const ZEROES: [u8; HASH_PART_LEN] = [0; HASH_PART_LEN];
 
 impl SelfReferenceHasher {
-    /// A hasher that has seen nothing yet, for the contents of `path`.
+    /// A hasher without input, for the contents of `path`.
     pub fn new(algo: HashAlgo, path: &StorePath) -> Self {
         Self {
             hasher: NixHasher::new(algo),
@@ -54,9 +55,9 @@ impl SelfReferenceHasher {
         }
     }
 
-    /// Takes more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        // What straddles two chunks lies within 31 bytes on either side of the border.
+        // An occurrence across the border of two chunks lies within 31 bytes on either side of it.
         let mut rest = bytes;
         if !self.pending.is_empty() {
             let taken = bytes.len().min(HASH_PART_LEN - 1);
@@ -67,18 +68,18 @@ impl SelfReferenceHasher {
                 self.pending = kept.to_vec();
                 return;
             }
-            // All that was kept is of `bytes` then.
+            // Here `kept` is a part of `bytes`.
             rest = &bytes[taken - kept.len()..];
         }
         self.pending = self.replace(rest, false).to_vec();
     }
 
-    /// The hash of all that came, with the offsets of self-references.
+    /// The hash of all bytes added, with the offsets of self-references.
     pub fn finish(self) -> NixHash {
         self.finish_both().with_offsets
     }
 
-    /// The hash of all that came, in both forms.
+    /// The hash of all bytes added, in both forms.
     pub fn finish_both(mut self) -> SelfReferenceHashes {
         let pending = std::mem::take(&mut self.pending);
         self.replace(&pending, true);
@@ -92,8 +93,8 @@ impl SelfReferenceHasher {
         }
     }
 
-    /// Hashes `bytes`, which begin at `self.offset`, except for an end that may turn out to be
-    /// the beginning of a hash part, which is returned.
+    /// Hashes `bytes`, which begin at offset `self.offset`. Returns the bytes at the end, if any,
+    /// in which a hash part may begin; these are not hashed.
     fn replace<'b>(&mut self, bytes: &'b [u8], all: bool) -> &'b [u8] {
         let mut rest = bytes;
         while let Some(at) = self.finder.find(rest) {

@@ -1,5 +1,5 @@
-//! The JSON of `nix path-info --json`, as C++ Nix up to 2.18 writes it and all versions since
-//! still name the fields: absolute store paths, no nested content address.
+//! The JSON of `nix path-info --json` as C++ Nix up to 2.18 writes it: absolute store paths, no
+//! nested content address. Later versions keep the names of the fields.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,21 +14,21 @@ use crate::store_path::{StoreDir, StorePath, StorePathError};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// It is no JSON of this shape.
+    /// The JSON value has another structure.
     #[error("not a path info")]
     Shape(#[from] serde_json::Error),
-    /// A field holds no store path.
+    /// A field holds an invalid store path.
     #[error("{field} is not a store path")]
     StorePath {
         /// The field's name.
         field: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         source: StorePathError,
     },
-    /// `narHash` holds no SHA-256.
+    /// `narHash` is not a SHA-256 hash.
     #[error("narHash is not a SHA-256")]
     NarHash(#[from] HashError),
-    /// `ca` holds no content address.
+    /// `ca` is not a content address.
     #[error("ca is not a content address")]
     Ca(#[from] ContentAddressError),
 }
@@ -55,7 +55,7 @@ struct Json {
 }
 
 impl PathInfo {
-    /// One element of what `nix path-info --json` prints.
+    /// An element of the output of `nix path-info --json`.
     pub fn to_nix_json(&self, dir: &StoreDir) -> serde_json::Value {
         let absolute = |path: &StorePath| dir.display(path).to_string();
         let json = Json {
@@ -69,14 +69,14 @@ impl PathInfo {
             ultimate: self.ultimate,
             signatures: self.signatures.clone(),
         };
-        // Strings and numbers under string keys: there is nothing to fail.
+        // Strings and numbers under string keys cannot fail to serialise.
         serde_json::to_value(json).unwrap_or_default()
     }
 
-    /// Reads one element of what `nix path-info --json` prints. Unknown fields are ignored, and
-    /// signatures are read, not verified: [`PathInfo::signed_by`] does.
+    /// Parses an element of the output of `nix path-info --json`. Unknown fields are ignored.
+    /// Signatures are parsed, but verified only by [`PathInfo::signed_by`].
     ///
-    /// Fails if it has another shape, or if a path is not in `dir`.
+    /// Fails if the value has another structure, or if a path is not in `dir`.
     pub fn from_nix_json(value: &serde_json::Value, dir: &StoreDir) -> Result<Self, JsonError> {
         let json = Json::deserialize(value)?;
         let parse = |field, text: &String| {
@@ -96,7 +96,7 @@ impl PathInfo {
         };
         info.nar_hash = match NixHash::parse_any(&json.nar_hash, Some(HashAlgo::Sha256))? {
             NixHash::Sha256(hash) => hash,
-            // It would have been refused.
+            // Any other algorithm is rejected.
             other => return Err(HashError::MissingAlgo(other.to_string()).into()),
         };
         for reference in &json.references {

@@ -1,4 +1,4 @@
-//! The JSON of realisations, in both forms, and what is signed of them.
+//! The JSON of realisations, in both forms, and their fingerprints.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,25 @@ use crate::derivation::OutputName;
 use crate::signature::{Signature, SignatureError};
 use crate::store_path::StorePath;
 
-/// Why a JSON value is no realisation.
+/// Why a JSON value is not a realisation.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RealisationJsonError {
-    /// It is no JSON of this shape.
+    /// The JSON value has another structure.
     #[error("not a realisation")]
     Shape(#[from] serde_json::Error),
-    /// It is about another output than the one asked for.
+    /// The realisation is for another output than the expected one.
     #[error("it is about '{actual}', not '{expected}'")]
     OtherKey {
-        /// The output asked for.
+        /// The expected output.
         expected: DrvOutput,
-        /// The output that it is about.
+        /// The output in the JSON value.
         actual: DrvOutput,
     },
-    /// An `id`, or one that it depends on, is not a hash modulo.
+    /// An `id`, of the realisation or of a dependent one, is not a hash modulo.
     #[error("'{0}' is not a hash with an output")]
     NotAHash(DrvOutput),
-    /// Its key is not that of an output of a derivation.
+    /// An invalid key.
     #[error(transparent)]
     Key(#[from] DrvOutputError),
 }
@@ -61,7 +61,7 @@ struct Key {
     output_name: OutputName,
 }
 
-/// The value alone, as caches have it.
+/// The value alone, the form in caches.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Unkeyed {
@@ -106,17 +106,17 @@ fn read_all(signatures: Option<Vec<TextOrObject>>) -> Result<Vec<Signature>, ser
 }
 
 impl Realisation {
-    /// What is signed: its compact JSON without signatures.
+    /// The text that is signed: compact JSON without signatures.
     pub fn fingerprint(&self) -> String {
         let text = match self.keyed(None) {
             Some(keyed) => serde_json::to_string(&keyed),
             None => serde_json::to_string(&self.flat(None)),
         };
-        // Strings under string keys: there is nothing to fail.
+        // Strings under string keys cannot fail to serialise.
         text.unwrap_or_default()
     }
 
-    /// The JSON of the form that the key has: `{"id": …}`, or `{"key": …, "value": …}`.
+    /// The JSON of the form that the key belongs to: `{"id": …}`, or `{"key": …, "value": …}`.
     pub fn to_nix_json(&self) -> Value {
         let json = match self.keyed(self.objects()) {
             Some(keyed) => serde_json::to_value(keyed),
@@ -128,8 +128,8 @@ impl Realisation {
         json.unwrap_or_default()
     }
 
-    /// Where to find an output's realisation says which one it is: its JSON as caches have it. That
-    /// is all of it in the form of Nix up to 2.34, and the value alone since 2.35.
+    /// The JSON in a cache, where the file name identifies the output: the complete realisation for
+    /// Nix up to 2.34, the value alone since 2.35.
     pub fn to_cache_json(&self) -> Value {
         match self.keyed(self.objects()) {
             Some(keyed) => serde_json::to_value(keyed.value).unwrap_or_default(),
@@ -137,11 +137,12 @@ impl Realisation {
         }
     }
 
-    /// Reads either form. Signatures are read, not verified.
+    /// Parses either form. Signatures are parsed, not verified.
     ///
     /// # Errors
     ///
-    /// Those of [`RealisationJsonError`] but [`OtherKey`](RealisationJsonError::OtherKey).
+    /// The variants of [`RealisationJsonError`] except
+    /// [`OtherKey`](RealisationJsonError::OtherKey).
     pub fn from_nix_json(value: &Value) -> Result<Self, RealisationJsonError> {
         if value.get("key").is_none() {
             return Flat::deserialize(value)?.read();
@@ -151,11 +152,11 @@ impl Realisation {
         value.read(DrvOutput::by_path(path, key.output_name))
     }
 
-    /// Reads what a cache has of the output `id`, with its key or without.
+    /// Parses the JSON of the output `id` in a cache, with or without its key.
     ///
     /// # Errors
     ///
-    /// Those of [`RealisationJsonError`].
+    /// All variants of [`RealisationJsonError`].
     pub fn from_cache_json(id: &DrvOutput, value: &Value) -> Result<Self, RealisationJsonError> {
         let keyless = value.get("key").is_none() && value.get("id").is_none();
         if keyless && matches!(id.drv, DrvKey::Path(_)) {
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed() {
+    fn signed_text() {
         assert_eq!(
             by_path().fingerprint(),
             format!(
@@ -281,7 +282,7 @@ mod tests {
             realisation.sign(&key);
             assert_eq!(realisation.signatures.len(), 1);
             assert!(realisation.is_signed_by(&[key.verifying_key()]));
-            // A signature is of one form.
+            // A signature is valid for one form only.
             let mut other = by_hash();
             if realisation.id == other.id {
                 other = by_path();
@@ -307,7 +308,7 @@ mod tests {
             let json = realisation.to_cache_json();
             let read = Realisation::from_cache_json(&realisation.id, &json).unwrap();
             assert_eq!(read, realisation);
-            // With its key too.
+            // The form with the key is accepted too.
             let json = realisation.to_nix_json();
             let read = Realisation::from_cache_json(&realisation.id, &json).unwrap();
             assert_eq!(read, realisation);
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_realisation_of_an_output() {
+    fn invalid_realisations_are_rejected() {
         let (path, hash) = (by_path(), by_hash());
         let key = |drv: &str| json!({ "drvPath": drv, "outputName": "foo" });
         let value = json!({ "outPath": OUT });

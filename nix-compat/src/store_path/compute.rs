@@ -1,4 +1,4 @@
-//! Computing store paths (Nix manual, "Complete store path calculation").
+//! Computation of store paths (Nix manual, "Complete store path calculation").
 
 use super::{DIGEST_LEN, NameError, StoreDir, StorePath, StorePathName};
 use crate::content_address::{ContentAddress, ContentAddressMethod};
@@ -6,18 +6,18 @@ use crate::derivation::OutputName;
 use crate::nixhash::{NixHash, sha256};
 use crate::sorted::SortedSet;
 
-/// What a content-addressed store path refers to. Part of what the path is computed from.
+/// The references of a content-addressed store path, from which the path is computed too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathReferences {
     /// References to other store paths.
     pub others: SortedSet<StorePath>,
-    /// Whether the path refers to itself. Its hash is then that of the contents with the own
-    /// hash part replaced by zeroes.
+    /// Whether the path refers to itself. Its hash is then computed with its own hash part replaced
+    /// by zeroes in the contents.
     pub to_self: bool,
 }
 
 impl PathReferences {
-    /// References to other paths only.
+    /// References to other store paths only.
     pub fn others(others: SortedSet<StorePath>) -> Self {
         Self {
             others,
@@ -25,13 +25,13 @@ impl PathReferences {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no references.
     pub fn is_empty(&self) -> bool {
         self.others.is_empty() && !self.to_self
     }
 }
 
-/// Folds a hash down to `N` bytes by XOR, as store paths do with SHA-256.
+/// Folds a hash to `N` bytes by XOR, as store paths do with SHA-256.
 pub fn compress_hash<const N: usize>(hash: &[u8]) -> [u8; N] {
     let mut folded = [0; N];
     for (index, byte) in hash.iter().enumerate() {
@@ -40,7 +40,7 @@ pub fn compress_hash<const N: usize>(hash: &[u8]) -> [u8; N] {
     folded
 }
 
-/// `type:sha256:<hex>:<store directory>:<name>`, hashed and folded to the hash part.
+/// The digest of a store path: `type:sha256:<hex>:<store directory>:<name>`, hashed and folded.
 fn store_path(dir: &StoreDir, path_type: &str, inner: &[u8; 32], name: StorePathName) -> StorePath {
     let hex = data_encoding::HEXLOWER.encode(inner);
     let parts = [
@@ -73,7 +73,7 @@ fn path_type_with_references(
     text
 }
 
-/// The path of a text with these contents, such as a `.drv` file or what `toFile` makes.
+/// The store path of a text, such as a `.drv` file or the result of `builtins.toFile`.
 pub fn text_path(
     dir: &StoreDir,
     name: StorePathName,
@@ -85,10 +85,10 @@ pub fn text_path(
     store_path(dir, &path_type, &hash, name)
 }
 
-/// The path of content whose address is `address`.
+/// The store path of contents with the content address `address`.
 ///
-/// `None` when that address can have no such references: a text none to itself, and anything
-/// but a NAR hashed with SHA-256 none at all.
+/// `None` if the address does not allow these references: a text may not refer to itself, and only
+/// a text or a NAR hashed with SHA-256 may have references.
 pub fn content_addressed_path(
     dir: &StoreDir,
     name: StorePathName,
@@ -117,7 +117,7 @@ pub fn content_addressed_path(
     }
 }
 
-/// The path of a fixed output without references.
+/// The store path of a fixed output without references.
 pub fn fixed_output_path(
     dir: &StoreDir,
     name: StorePathName,
@@ -126,7 +126,12 @@ pub fn fixed_output_path(
     content_addressed_path(dir, name, address, &PathReferences::default())
 }
 
-/// The name of an output's store path: the derivation's, with `-<output>` unless it is `out`.
+/// The name of an output's store path: the derivation's name, with `-<output>` appended unless the
+/// output is `out`.
+///
+/// # Errors
+///
+/// If the resulting name is too long.
 pub fn output_path_name(
     derivation: &StorePathName,
     output: &OutputName,
@@ -137,7 +142,12 @@ pub fn output_path_name(
     format!("{derivation}-{output}").parse()
 }
 
-/// The path of an input-addressed output, given the derivation's hash modulo fixed outputs.
+/// The store path of an input-addressed output. `hash_modulo` is the derivation's hash modulo fixed
+/// outputs.
+///
+/// # Errors
+///
+/// If the resulting name is too long.
 pub fn output_path(
     dir: &StoreDir,
     derivation: &StorePathName,

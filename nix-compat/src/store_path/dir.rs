@@ -1,4 +1,4 @@
-//! The directory that store paths are in.
+//! The directory of store paths.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,14 @@ use thiserror::Error;
 use super::{HASH_PART_LEN, StorePath, StorePathError};
 use crate::serde_text::serde_as_text;
 
-/// The store directory, `/nix/store` unless told otherwise: an absolute path without `.`, `..`,
-/// empty components or a slash at its end. It is part of what store paths are computed from, so
-/// stores can exchange paths only when it is the same.
+/// The store directory, `/nix/store` by default: an absolute path without `.`, `..`, empty
+/// components or a trailing slash.
 ///
-/// It is a *logical* directory: where on this file system a store keeps the files is the store's
-/// own matter. Cheap to clone.
+/// Store paths are computed from it too, so stores exchange paths only with stores of the same
+/// directory.
+///
+/// The directory is *logical*: each store determines where its files are on the file system. Cheap
+/// to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreDir(Arc<str>);
 
@@ -25,7 +27,11 @@ pub struct StoreDir(Arc<str>);
 pub struct StoreDirError(String);
 
 impl StoreDir {
-    /// Checks and keeps `dir`.
+    /// Validates `dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreDirError`], if `dir` is not such a path.
     pub fn new(dir: &str) -> Result<Self, StoreDirError> {
         let canonical = dir.strip_prefix('/').is_some_and(|components| {
             components
@@ -49,7 +55,7 @@ impl StoreDir {
         Path::new(&*self.0)
     }
 
-    /// Parses `<store directory>/<hash part>-<name>`, with nothing below it.
+    /// Parses `<store directory>/<hash part>-<name>`. A path below a store path is an error.
     pub fn parse(&self, path: impl AsRef<[u8]>) -> Result<StorePath, StorePathError> {
         let (store_path, below) = self.split(path.as_ref())?;
         if below.is_some() {
@@ -58,8 +64,12 @@ impl StoreDir {
         Ok(store_path)
     }
 
-    /// Parses a store path or something below one, and returns the store path with the rest
-    /// after its slash.
+    /// Parses a store path or a path below one. Returns the store path and the remainder after its
+    /// slash.
+    ///
+    /// # Errors
+    ///
+    /// [`StorePathError`], if the path is not below a valid store path of this directory.
     pub fn parse_below<'p>(
         &self,
         path: &'p (impl AsRef<[u8]> + ?Sized),
@@ -85,12 +95,12 @@ impl StoreDir {
         }
     }
 
-    /// Shows the absolute path of `path`.
+    /// Displays the absolute path of `path`.
     pub fn display<'a>(&'a self, path: &'a StorePath) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| write!(f, "{}/{path}", self.0))
     }
 
-    /// The absolute path of `path` as text: what [`StoreDir::display`] shows, made faster.
+    /// The absolute path of `path` as text. Faster than [`StoreDir::display`].
     pub fn path_text(&self, path: &StorePath) -> String {
         let len = self.0.len() + 2 + HASH_PART_LEN + path.name().as_str().len();
         let mut text = String::with_capacity(len);

@@ -1,8 +1,8 @@
 //! Store paths: `<store directory>/<hash part>-<name>`.
 //!
-//! A [`StorePath`] is the part below the store directory and so is independent of where the
-//! store is; a [`StoreDir`] turns it into an absolute path and back. Paths are computed from
-//! contents by [`content_addressed_path`], [`text_path`] and [`output_path`].
+//! A [`StorePath`] is the part below the store directory, and does not depend on it. A [`StoreDir`]
+//! converts between store paths and absolute paths. Paths are computed by
+//! [`content_addressed_path`], [`text_path`] and [`output_path`].
 
 mod compute;
 mod dir;
@@ -25,14 +25,14 @@ pub use name::{MAX_NAME_LEN, NameError, StorePathName};
 use crate::nixbase32;
 use crate::serde_text::serde_as_text;
 
-/// Bytes in the hash part.
+/// Number of bytes of a digest.
 pub const DIGEST_LEN: usize = 20;
-/// Characters that the hash part takes.
+/// Number of characters of a hash part.
 pub const HASH_PART_LEN: usize = nixbase32::encoded_len(DIGEST_LEN);
 
-/// The part of a store path below the store directory: 20 bytes of hash and a name.
+/// The base name of a store path: a digest of 20 bytes and a name.
 ///
-/// Orders as its text does, which is the order that ATerm, NAR info and fingerprints use.
+/// Ordered by its text, the order of ATerm, narinfo and fingerprints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StorePath {
     digest: [u8; DIGEST_LEN],
@@ -43,45 +43,49 @@ pub struct StorePath {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StorePathError {
-    /// The absolute path is not below the store directory.
+    /// The path is not in the store directory.
     #[error("'{path}' is not in the store directory '{store_dir}'")]
     NotInStore {
-        /// The path as given.
+        /// The path.
         path: String,
-        /// The store directory it should be in.
+        /// The expected store directory.
         store_dir: StoreDir,
     },
-    /// There is more below a store path, or a slash at its end, where only the store path is wanted.
+    /// The path goes below a store path or ends in a slash, where a store path is expected.
     #[error("'{0}' goes below a store path or ends in a slash")]
     NotTopLevel(String),
     /// The hash part is not 32 digits of nixbase32.
     #[error("'{path}' has no valid hash part")]
     InvalidHashPart {
-        /// The base name as given.
+        /// The base name.
         path: String,
-        /// What is wrong with its first 32 characters.
+        /// The reason.
         source: nixbase32::DecodeError,
     },
-    /// What follows the hash part is not a dash.
+    /// The hash part is not followed by a dash.
     #[error("'{0}' has no dash after its hash part")]
     MissingDash(String),
-    /// The name is not allowed.
+    /// The name is invalid.
     #[error("'{path}' has an invalid name")]
     InvalidName {
-        /// The base name as given.
+        /// The base name.
         path: String,
-        /// What is wrong with the name.
+        /// The reason.
         source: NameError,
     },
 }
 
 impl StorePath {
-    /// A path from its two parts.
+    /// A path of a digest and a name.
     pub fn new(digest: [u8; DIGEST_LEN], name: StorePathName) -> Self {
         Self { digest, name }
     }
 
     /// Parses `<hash part>-<name>`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorePathError`].
     pub fn from_base_name(text: impl AsRef<[u8]>) -> Result<Self, StorePathError> {
         let text = text.as_ref();
         let shown = || String::from_utf8_lossy(text).into_owned();
@@ -107,7 +111,7 @@ impl StorePath {
         &self.digest
     }
 
-    /// The hash part as text: what a reference scan looks for.
+    /// The hash part as text, for which reference scans search.
     pub fn hash_part(&self) -> String {
         nixbase32::encode(&self.digest)
     }
@@ -141,7 +145,7 @@ impl StorePath {
     }
 }
 
-/// What the name of a derivation's file ends in.
+/// Suffix of the name of a derivation's file.
 pub const DRV_SUFFIX: &str = ".drv";
 
 impl fmt::Display for StorePath {
@@ -168,16 +172,16 @@ impl FromStr for StorePath {
 
 impl Hash for StorePath {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // The digest covers the name already, so paths with equal digests are equal unless one is
-        // forged: hashing the name would cost more than it tells. No length either, as a slice
-        // would write: all digests are as long.
+        // The digest covers the name, so hashing the name too would only cost time: paths with
+        // equal digests are equal unless one is forged. All digests have the same length, so the
+        // length prefix of a slice is omitted.
         state.write(&self.digest);
     }
 }
 
 impl Ord for StorePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // The text starts with the most significant bits of the last byte.
+        // The first digits of the text encode the most significant bits of the last byte.
         let by_digest = self.digest.iter().rev().cmp(other.digest.iter().rev());
         by_digest.then_with(|| self.name.cmp(&other.name))
     }

@@ -1,4 +1,4 @@
-//! The name part of a store path.
+//! The name in a store path.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,31 +8,31 @@ use thiserror::Error;
 
 use crate::serde_text::serde_as_text;
 
-/// The longest name that is allowed, in bytes.
+/// Maximum length of a name in bytes.
 ///
-/// A base name of 255 bytes, the limit of most file systems, less the hash part, the dash and
-/// eleven bytes for what Nix appends to names (`.lock`, `.drv.chroot`).
+/// This is 255 bytes, the limit of most file systems for a base name, minus the hash part, the
+/// dash, and eleven bytes for suffixes that Nix appends (`.lock`, `.drv.chroot`).
 pub const MAX_NAME_LEN: usize = 211;
 
-/// A name that may stand in a store path: 1 to 211 bytes of `[0-9A-Za-z+._?=-]`, not `.` or
-/// `..` nor beginning with either and a dash (Nix manual, "Store path", and `libstore/path.cc`
-/// of 2.34 for the rule on dots).
+/// A valid name of a store path: 1 to 211 bytes of `[0-9A-Za-z+._?=-]`, except `.`, `..`, and names
+/// that start with `.-` or `..-` (Nix manual, "Store path", and `libstore/path.cc` of 2.34 for the
+/// rule on dots).
 ///
-/// Cheap to clone; names up to 23 bytes take no allocation.
+/// Cheap to clone; names of up to 23 bytes are stored inline.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorePathName(SmolStr);
 
-/// Why a text may not be the name of a store path.
+/// Why a text is not a valid name of a store path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name has no character.
+    /// The name is empty.
     #[error("the name is empty")]
     Empty,
-    /// The name is over [`MAX_NAME_LEN`].
+    /// The name is longer than [`MAX_NAME_LEN`]; its length in bytes.
     #[error("the name has {0} bytes, which is more than {MAX_NAME_LEN}")]
     TooLong(usize),
-    /// A byte that a name may not have.
+    /// A byte that is not allowed in a name.
     #[error("the name holds '{}' at position {position}, which is not allowed", byte.escape_ascii())]
     InvalidByte {
         /// The offending byte.
@@ -40,13 +40,17 @@ pub enum NameError {
         /// Its index in the name.
         position: usize,
     },
-    /// The name is `.` or `..`, or one of these followed by a dash.
+    /// The name is `.` or `..`, or starts with one of them and a dash.
     #[error("the name is '.' or '..', or begins with one of them and a dash")]
     Dots,
 }
 
 impl StorePathName {
-    /// Checks and keeps `name`.
+    /// Validates `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`] for the first violation.
     pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -66,7 +70,7 @@ impl StorePathName {
                 return Err(NameError::Dots);
             }
         }
-        // Every allowed byte is ASCII.
+        // All allowed bytes are ASCII.
         match std::str::from_utf8(name) {
             Ok(text) => Ok(Self(SmolStr::new(text))),
             Err(error) => Err(NameError::InvalidByte {

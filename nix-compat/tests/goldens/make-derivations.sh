@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes goldens/derivations from derivations.nix with real Nix (made with 2.8.0): each .drv file
-# under its store path's name, index.txt with attribute and path, and show-derivation.json.
+# Makes goldens/derivations from derivations.nix with C++ Nix (recorded with 2.8.0): each .drv file
+# under the base name of its store path, index.txt with attributes and paths, and
+# show-derivation.json.
 #
-# derivation-show.json is what a newer one says of the same derivations (made with 2.34.8). Such a
-# one makes it in place of the rest, for instance in a chroot made with debootstrap from Debian sid
-# with its package nix-bin: `make-derivations.sh show > derivation-show.json`.
+# derivation-show.json is the output of a newer version for the same derivations (recorded with
+# 2.34.8). Make it on its own with such a version, for instance in a chroot made by debootstrap from
+# Debian sid with the package nix-bin: `make-derivations.sh show > derivation-show.json`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(mktemp -d)
@@ -20,7 +21,7 @@ if [ "${1-}" = show ]; then
     exit
 fi
 out="$here/derivations"
-# Not derivation-show.json, which another version makes.
+# Except derivation-show.json, which a newer version makes.
 mkdir -p "$out" && rm -f "$out"/*.drv "$out/index.txt" "$out/show-derivation.json"
 drvs=()
 for attr in $attrs; do

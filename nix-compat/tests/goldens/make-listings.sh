@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the listings in `listing/` beside this script with real Nix (made with 2.34.8), of archives in
-# `nar/`:
+# Makes the listings in `listing/` next to this script with C++ Nix (recorded with 2.34.8), from the
+# archives in `nar/`:
 #
 #     ./make-listings.sh
 set -euo pipefail

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the archives in `nar/` beside this script with real Nix (made with 2.8.0):
+# Makes the archives in `nar/` next to this script with C++ Nix (recorded with 2.8.0):
 #
 #     ./make-nar.sh
 #
-# needs `nix-store` in PATH, and nothing else: it builds the trees it packs.
+# Requires `nix-store` in PATH. The script creates the trees to pack.
 set -euo pipefail
 cd "$(dirname "$0")"
 out=$PWD/nar
@@ -14,7 +14,7 @@ cd "$trees"
 umask 022
 export NIX_REMOTE='' NIX_STATE_DIR=$trees/.state NIX_STORE_DIR=$trees/.store
 
-# One node each.
+# A single node each.
 : > empty-file
 printf 'hello\n' > file
 printf '12345678' > file-of-eight
@@ -23,14 +23,14 @@ chmod 755 executable
 ln -s ../some/where symlink
 mkdir empty-dir
 
-# Executable is what the owner may execute, whatever others may.
+# A file is executable if its owner may execute it, regardless of other users.
 mkdir modes
 for mode in 000 044 100 111 400 444 555 600 644 655 700 755; do
     printf '%s' "$mode" > "modes/$mode"
     chmod "$mode" "modes/$mode"
 done
 
-# Order is by bytes, not by letters; and names that need not be UTF-8.
+# Names are sorted by bytes, and need not be UTF-8.
 mkdir order
 for name in B a a.b a-b ab A '~' ' ' $'\xff' $'\xc3\xa4' 'a b' a0 '...' '.x' 'case' 'CASE' $'new\nline'; do
     printf x > "order/$name"
@@ -44,7 +44,7 @@ for len in 1 2 3 4 5 6 7 8 9; do
     ln -s "$text" "padding/l$text"
 done
 
-# A little of everything, nested.
+# All kinds of nodes, nested.
 mkdir -p tree/bin tree/lib/deep/er tree/share/empty
 printf '#!/bin/sh\necho hi\n' > tree/bin/run
 chmod 755 tree/bin/run
@@ -55,12 +55,12 @@ printf 'x' > tree/lib/deep/er/one
 printf 'a\0b' > tree/lib/nul
 ln -s ../../share tree/lib/deep/up
 
-# As long as names and targets get: 255 and 4095 bytes.
+# Names and targets of maximum length: 255 and 4095 bytes.
 mkdir long
 printf y > "long/$(printf '%255s' '' | tr ' ' n)"
 ln -s "$(printf '%4095s' '' | tr ' ' t)" long/link
 
-# 64 directories in one another, the most that we read.
+# 64 nested directories, the maximum that readers accept.
 mkdir -p "deep/$(printf 'd/%.0s' $(seq 63))"
 printf z > "deep/$(printf 'd/%.0s' $(seq 63))leaf"
 

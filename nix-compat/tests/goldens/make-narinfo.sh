@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes `narinfo/` beside this script with real Nix (made with 2.8.0): keys, what
-# `nix path-info --json` says, and binary caches of the same paths.
+# Makes `narinfo/` next to this script with C++ Nix (recorded with 2.8.0): keys, the output of
+# `nix path-info --json`, and binary caches of the same paths.
 #
 #     ./make-narinfo.sh
 #
-# needs `nix` and `nix-store` in PATH. Each run makes new keys, and so new signatures. The keys
-# sign nothing but what is here: that the secret ones are public harms nobody.
+# Requires `nix` and `nix-store` in PATH. Each run makes new keys, and so new signatures. The keys
+# sign only these files, so it is harmless that the secret keys are public.
 set -euo pipefail
 cd "$(dirname "$0")"
 out=$PWD/narinfo
@@ -16,14 +16,14 @@ trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 cd "$work"
 export NIX_REMOTE=$work/root NIX_CONF_DIR=$work
 printf '%s\n' 'experimental-features = nix-command' 'substituters =' > nix.conf
-# Once, so that the store exists.
+# The first call creates the store.
 mkdir tree
 echo content > tree/file
 added=$(nix-store --add tree)
 store=$work/root/nix/store
 
-# Two paths as a build would leave them, without building: the one refers to the other, to
-# itself, and has a deriver.
+# Two paths like the outputs of a build, without a build: one refers to the other and to itself, and
+# has a deriver.
 leaf=/nix/store/0c6mj4x7b8p2bcqkrzk1lfn5zzbr4nyl-leaf
 top=/nix/store/z0r3h1vxbdmfg1ffj8ghzkarmd4lbwsx-top-1.0+x
 drv=/nix/store/1ycv1kzmv5vzrzj1kkkk0p9n2hx1bzl7-top-1.0+x.drv
@@ -50,7 +50,7 @@ paths=("$added" "$leaf" "$top" "$text" "$flat")
 for name in first.example.org-1 second; do
     nix-store --generate-binary-cache-key "$name" "$out/$name.secret" "$out/$name.public"
 done
-# The top has two signatures, one has one, the others none.
+# The top has two signatures, another path has one, the others have none.
 nix store sign --key-file "$out/second.secret" "$top" "$leaf"
 nix store sign --key-file "$out/first.example.org-1.secret" "$top"
 

@@ -1,4 +1,4 @@
-//! A model of what an archive holds, and ways between it, bytes and events.
+//! A model of the contents of an archive, and conversions between it, bytes and events.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub enum Tree {
     Directory(BTreeMap<BString, Tree>),
 }
 
-/// An [`Event`] that owns, with neighbouring contents joined.
+/// An owned [`Event`], with adjacent contents joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owned {
     DirectoryStart,
@@ -73,7 +73,7 @@ pub fn encode(tree: &Tree) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Everything a reader says, and then its error if it ends with one.
+/// All events of a reader, and its error if it fails.
 pub fn read(nar: &[u8]) -> (Vec<Owned>, Option<NarError>) {
     let mut reader = Reader::new(nar);
     let mut events = Vec::new();
@@ -86,7 +86,7 @@ pub fn read(nar: &[u8]) -> (Vec<Owned>, Option<NarError>) {
     }
 }
 
-/// As [`read`], with a parser that is fed chunks as long as `sizes` says, over and over.
+/// Like [`read`], with a parser that receives chunks of the lengths in `sizes`, in a cycle.
 pub fn feed(nar: &[u8], sizes: &[usize]) -> (Vec<Owned>, Option<NarError>) {
     let mut parser = Parser::new();
     let mut events = Vec::new();
@@ -121,7 +121,7 @@ pub fn feed(nar: &[u8], sizes: &[usize]) -> (Vec<Owned>, Option<NarError>) {
     }
 }
 
-/// Through the view of contents, as [`read`] otherwise.
+/// Like [`read`], but contents are read through [`Reader::contents`].
 pub fn read_views(nar: &[u8]) -> (Vec<Owned>, Option<NarError>) {
     let mut reader = Reader::buffered(nar);
     let mut events = Vec::new();
@@ -189,7 +189,7 @@ fn node(events: &mut std::iter::Peekable<impl Iterator<Item = Owned>>) -> Tree {
     }
 }
 
-/// Any tree that is allowed.
+/// Any valid tree.
 pub fn tree() -> impl Strategy<Value = Tree> {
     let name = prop_oneof![
         4 => "[a-c]{1,3}".prop_map(String::into_bytes),
@@ -213,7 +213,7 @@ pub fn tree() -> impl Strategy<Value = Tree> {
     })
 }
 
-/// Puts an archive together string by string, so that it can be a wrong one.
+/// Builds an archive string by string, so that it can be malformed.
 #[derive(Default, Clone)]
 pub struct Raw(pub Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! Databases that somebody has made on purpose. They are the corpus of the fuzz target `database`
+//! Malicious databases. They are also the corpus of the fuzz target `database`
 //! (`tests/fuzz/corpus/make.py`).
 
 use std::fs;
@@ -9,10 +9,10 @@ use tvix_tests::local::LocalWorld;
 use tvix_tests::program::{Ended, run, tvix};
 
 const ONE: &str = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-one";
-/// Not in any of them.
+/// A path that none of them contains.
 const MISSING: &str = "/nix/store/02bgd045z0d4icpbc2yyz4gx48ak44la-missing";
 
-/// A store with this database, to be looked at.
+/// A store with a malicious database, which is only read.
 struct Hostile(LocalWorld);
 
 impl Hostile {
@@ -24,7 +24,7 @@ impl Hostile {
         fs::write(database.join("schema"), "10").unwrap();
         fs::write(database.join("ca-schema"), "3").unwrap();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/database");
-        // The first byte says that the rest is a whole file.
+        // A first byte of this value means that a complete file follows.
         let file = fs::read(corpus.join(name)).unwrap();
         fs::write(database.join("db.sqlite"), &file[1..]).unwrap();
         Self(world)
@@ -39,7 +39,7 @@ impl Hostile {
     }
 }
 
-/// Each way to read all of it, and to look a path up.
+/// All commands that read the complete database or look up a path.
 const COMMANDS: [&[&str]; 5] = [
     &["path-info"],
     &["path-info", ONE],
@@ -48,8 +48,8 @@ const COMMANDS: [&[&str]; 5] = [
     &["roots"],
 ];
 
-/// Without `distrust::check` another limit ends it (of views, of what a row has, `distrust::Room`), or what
-/// was computed is the answer.
+/// Without `distrust::check`, another limit ends the query (of views, or of the size of rows in
+/// `distrust::Room`), or a computed value is returned.
 #[tokio::test]
 async fn that_are_computed() {
     for name in ["computed-for-ever", "computed-large", "computed-elsewhere"] {
@@ -61,8 +61,8 @@ async fn that_are_computed() {
     }
 }
 
-/// Without `distrust::Reader` looking for what is not there takes no end, and without `distrust::Room`
-/// rows are kept until `Reader` has had enough.
+/// Without `distrust::Reader`, a look-up of a missing path does not terminate. Without
+/// `distrust::Room`, rows accumulate until `Reader` reaches its limit.
 #[tokio::test]
 async fn whose_pages_lead_to_the_same_pages() {
     let hostile = Hostile::new("same-pages-again").await;
@@ -77,7 +77,7 @@ async fn whose_pages_lead_to_the_same_pages() {
     }
 }
 
-/// Without the limit in `distrust::restrict` it is read, however long it is.
+/// Without the limit in `distrust::restrict`, rows of any length are read.
 #[tokio::test]
 async fn whose_rows_are_long() {
     let hostile = Hostile::new("good").await;

@@ -1,4 +1,4 @@
-//! `.drv` files that are not what they should be.
+//! Invalid `.drv` files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tvix_tests::local::{absolute, instantiate, shell};
 
 use super::{Before, good};
 
-/// A file of this name beside the store, with these contents.
+/// Creates a file with this name and these contents next to the store.
 fn file(before: &Before, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
     let folder = before.world.beside("drvs");
     fs::create_dir_all(&folder).unwrap();
@@ -30,7 +30,7 @@ fn text(made: &Instantiated) -> String {
 #[tokio::test]
 async fn unreadable() {
     let before = Before::new().await;
-    // Not even root can read a folder as a file.
+    // Not even root can read a directory as a file.
     let made = other();
     let folder = before.world.beside("drvs").join(made.path.to_string());
     fs::create_dir_all(&folder).unwrap();
@@ -69,7 +69,7 @@ async fn malformed() {
 async fn not_a_name() {
     let before = Before::new().await;
     let contents = text(&other());
-    // What does not end in `.drv` is an expression.
+    // A file that does not end in `.drv` is an expression.
     for name in ["other.drv", "0000-other.drv"] {
         let file = file(&before, name, &contents);
         let path = file.to_str().unwrap();
@@ -94,7 +94,7 @@ async fn contents_of_another() {
         .await;
 }
 
-/// The name fits the contents, and still they lie.
+/// The name matches the contents, but an output path is wrong.
 #[tokio::test]
 async fn output_path_of_another() {
     let before = Before::new().await;
@@ -112,8 +112,9 @@ async fn output_path_of_another() {
         .await;
 }
 
-/// The same in the store, from where an expression has it built. Without `check_output_paths` in
-/// `tvix-eval/src/access/realise.rs` the thief's output is valid as the victim's.
+/// The same in the store, built by an expression. Without `check_output_paths` in
+/// `tvix-eval/src/access/realise.rs`, the output of this derivation would become the valid output
+/// of the other one.
 #[tokio::test]
 async fn output_path_of_another_by_an_expression() {
     let mut before = Before::new().await;

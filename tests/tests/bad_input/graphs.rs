@@ -1,4 +1,4 @@
-//! Graphs and archives that cannot be, from parts that hand them out all the same.
+//! Impossible graphs and archives, from evaluators and builders that do not check them.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use tvix_eval_api::{EvalEvent, EvalRequest};
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 use tvix_tests::session::{derivation, root, run};
 
-/// The same with one more input, which no real derivation could have: its name depends on it.
+/// The same derivation with an additional input. No real derivation can have it, because the name
+/// of the input depends on the derivation.
 fn with_input(made: &Instantiated, input: &Instantiated) -> Instantiated {
     let mut derivation = Derivation::clone(&made.derivation);
     let outputs = SortedSet::from([OutputName::out()]);
@@ -31,7 +32,7 @@ fn with_input(made: &Instantiated, input: &Instantiated) -> Instantiated {
     }
 }
 
-/// Three that need each other in a circle.
+/// Three derivations that depend on each other in a circle.
 fn cycle() -> [Instantiated; 3] {
     let [a, b, c] = ["cycle-a", "cycle-b", "cycle-c"].map(|name| instantiate(shell(name, "")));
     [with_input(&a, &b), with_input(&b, &c), with_input(&c, &a)]
@@ -63,7 +64,7 @@ async fn a_cycle_that_the_evaluator_finds() {
     }
 }
 
-/// An evaluator that does not look leaves it to the coordinator.
+/// An evaluator without a check leaves the detection to the coordinator.
 #[tokio::test]
 async fn a_cycle_that_the_coordinator_finds() {
     let world = LocalWorld::new().await;
@@ -91,7 +92,7 @@ async fn a_cycle_that_the_coordinator_finds() {
     }
 }
 
-/// A builder that streams something else than it announces.
+/// A builder that streams other outputs than it announces.
 #[derive(Debug)]
 struct LyingBuilder {
     profile: BuilderProfile,
@@ -149,7 +150,7 @@ fn archive() -> Vec<u8> {
 async fn archives_that_builders_stream() {
     let good = archive();
     let mut flipped = good.clone();
-    // A byte of the contents, after which it is still an archive.
+    // A byte of the contents, so that the archive stays valid.
     let at = good.windows(8).position(|it| it == b"of a fil").unwrap();
     flipped[at] ^= 1;
     let longer = [&good[..], b"more"].concat();

@@ -1,4 +1,4 @@
-//! Machines that cannot sandbox.
+//! Machines that cannot run sandboxes.
 
 use std::process::Command;
 
@@ -7,7 +7,8 @@ use tvix_tests::program::{run, tvix};
 
 use super::Before;
 
-/// In a namespace in which no more of them may be made. Not even root can sandbox there.
+/// In a user namespace in which no further namespace can be created. Not even root can run
+/// sandboxes there.
 #[tokio::test]
 async fn without_namespaces() {
     let mut before = Before::new().await;
@@ -27,7 +28,7 @@ async fn without_namespaces() {
     }
     let ended = run(command.arg(&drv)).expect(1);
     assert_eq!(ended.out, [""; 0]);
-    // What is missing, what to do about it, and how to go on without.
+    // The error names the missing feature, the remedy, and the option to build without a sandbox.
     ended.says(&[
         "cannot sandbox builds",
         "user namespaces",

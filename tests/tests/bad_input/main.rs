@@ -1,5 +1,5 @@
-//! Bad input and bad machines: each is a clear error that names the culprit, with nothing lost and
-//! nothing half registered.
+//! Invalid input and unsuitable machines: each is a clear error that names the culprit, without
+//! loss of data and without partial registrations.
 #![allow(clippy::unwrap_used)]
 
 mod databases;
@@ -19,7 +19,7 @@ use nix_compat::store_path::StorePath;
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 use tvix_tests::program::{self, Ended, run, tvix};
 
-/// A world in which one good derivation was built, for anything bad to spoil.
+/// A world with one valid derivation that has been built, which invalid input must not affect.
 struct Before {
     world: LocalWorld,
     valid: Vec<StorePath>,
@@ -35,15 +35,15 @@ impl Before {
         Self { world, valid }
     }
 
-    /// Derivations that are put there on purpose are not news.
+    /// Adds a derivation, which then counts as valid from the start.
     async fn write(&mut self, made: &Instantiated) -> String {
         let path = self.world.write(made).await;
         self.valid = self.world.valid().await;
         path
     }
 
-    /// `tvix build` of these, which is to fail like this. Nothing is valid that was not before,
-    /// nothing was lost, and nothing lies about.
+    /// Runs `tvix build`, which must fail with this code and these messages. Afterwards the same
+    /// paths are valid as before, and no files are left over.
     async fn expect(&self, args: &[&str], code: i32, words: &[&str]) -> Ended {
         let mut command = program::build(tvix(), &self.world);
         let ended = run(command.arg("--no-out-link").args(args)).expect(code);
@@ -65,11 +65,11 @@ fn good() -> Instantiated {
     instantiate(shell("good", "echo good > $out"))
 }
 
-/// An ordinary user who can reach a world and the program: another one where we are root, else
-/// ourselves.
+/// An ordinary user with access to a world and to the program: another user if the test runs as
+/// root, else the current user.
 struct Nobody {
     program: PathBuf,
-    /// What he may write to.
+    /// A directory in which the user may write.
     home: PathBuf,
     is_other: bool,
 }
@@ -81,8 +81,8 @@ impl Nobody {
         let folder = world.beside("");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let program = world.beside("tvix");
-        // Not by ourselves: a process that another test starts at this moment would have the copy
-        // open for writing, and it could not be executed.
+        // Copied by another process: a process started by another test at this moment would inherit
+        // the copy opened for writing, and the copy could not be executed.
         let copied = Command::new("cp").arg(tvix()).arg(&program).status();
         assert!(copied.unwrap().success());
         let home = world.beside("nobody");
@@ -96,7 +96,7 @@ impl Nobody {
         }
     }
 
-    /// The program as he runs it.
+    /// The program, run as this user.
     fn command(&self) -> Command {
         let mut command = match self.is_other {
             true => {

@@ -1,5 +1,5 @@
-//! What cannot be added to a store, and stores to which nothing can be added: an error that names the
-//! file or the store, and nothing half added.
+//! Files that cannot be added to a store, and stores to which nothing can be added: errors name the
+//! file or the store, and nothing is added partially.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -26,7 +26,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Nothing is valid, and nothing lies about.
+/// Checks that nothing is valid and that no files are left over.
 fn expect_empty(root: &Path) {
     let left = fs::read_dir(root.join("nix/store")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
@@ -47,7 +47,7 @@ async fn that_are_no_files() {
     refused.says(&[text(&odd), "socket"]);
     drop(listener);
     fs::remove_file(&odd).unwrap();
-    // Opening one would wait for somebody at the other end.
+    // Opening a pipe would wait for its other end.
     assert!(Command::new("mkfifo").arg(&odd).status().unwrap().success());
     for file in [&folder, &odd] {
         let refused = store(&root, &["add", text(file)]).expect(1);
@@ -59,7 +59,7 @@ async fn that_are_no_files() {
         let refused = store(&root, &["add", text(&missing)]).expect(1);
         refused.says(&[text(&missing)]);
     }
-    // One that is fine does not get in with others that are not.
+    // A valid file is not added together with invalid ones.
     let fine = folder.join("fine");
     store(&root, &["add", "--name", "..", text(&fine)])
         .expect(1)
@@ -67,7 +67,7 @@ async fn that_are_no_files() {
     expect_empty(&root);
 }
 
-/// Root may read everything, so this is tried as an ordinary user.
+/// Root can read everything, so this test runs as an ordinary user.
 #[tokio::test]
 async fn that_an_ordinary_user_cannot_read() {
     let world = LocalWorld::new().await;
@@ -94,7 +94,7 @@ async fn that_an_ordinary_user_cannot_read() {
     make_writable(&nobody.home);
 }
 
-/// It can be read by anybody, and changed by nobody else; the error says whose it is.
+/// Any user can read the store, and only its owner can change it. The error names the owner.
 #[tokio::test]
 async fn for_a_store_that_belongs_to_another_user() {
     let world = LocalWorld::new().await;
@@ -121,8 +121,7 @@ async fn for_a_store_that_belongs_to_another_user() {
     make_writable(&root);
 }
 
-/// On a file system that cannot be written to, what is there is read, and nothing is tried to be
-/// changed.
+/// On a read-only file system, existing paths can be read, and no change is attempted.
 #[tokio::test]
 async fn for_a_store_on_a_read_only_file_system() {
     let world = LocalWorld::new().await;
@@ -143,7 +142,8 @@ async fn for_a_store_on_a_read_only_file_system() {
         assert_eq!(sealed(&["path-info"]).expect(0).out, [path.as_str()]);
     };
     expect_readable();
-    // When the last one closes it, SQLite removes its log, and no other can be made there.
+    // When the last connection closes the database, SQLite removes its log, and cannot create a new
+    // one there.
     let database = root.join("nix/var/nix/db/db.sqlite");
     let connection = rusqlite::Connection::open(&database).unwrap();
     let pragma = "pragma wal_checkpoint(truncate)";
@@ -158,7 +158,7 @@ async fn for_a_store_on_a_read_only_file_system() {
     make_writable(&root);
 }
 
-/// The first addition that does not fit fails as a whole, and what was there stays.
+/// The first addition that does not fit fails as a whole, and existing paths stay.
 #[tokio::test]
 async fn for_a_full_disk() {
     let world = LocalWorld::new().await;
@@ -188,7 +188,7 @@ async fn for_a_full_disk() {
     ]);
 }
 
-/// What follows runs where a shell has mounted something for itself.
+/// A command that runs in a mount namespace of its own, after `mount`.
 fn mounting(mount: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);

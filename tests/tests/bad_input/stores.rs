@@ -1,4 +1,4 @@
-//! Stores that cannot be used.
+//! Unusable stores.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ fn build_in(world: &LocalWorld, store: &str, drv: &Path) -> Ended {
     ended
 }
 
-/// The good derivation as a local file, for a store that has nothing yet.
+/// The valid derivation as a local file, for an empty store.
 fn drv_file(world: &LocalWorld) -> std::path::PathBuf {
     let made = good();
     let file = world.beside(&made.path.to_string());
@@ -39,7 +39,7 @@ async fn of_a_kind_that_is_not_supported() {
     }
 }
 
-/// Holds for root, too, whom no permission stops.
+/// This error occurs for root too, although root has all permissions.
 #[tokio::test]
 async fn a_file_in_place_of_a_directory() {
     let world = LocalWorld::new().await;
@@ -63,10 +63,10 @@ async fn that_an_ordinary_user_cannot_write() {
     let before = Before::new().await;
     let world = &before.world;
     let drv = drv_file(world);
-    // He can go there and read, and nothing more.
+    // The user can read the store, but not write.
     let nobody = Nobody::new(world);
     if !nobody.is_other {
-        // Of what is our own we have to take the right from ourselves.
+        // The tests own these directories, so they remove their own write permission.
         let read_only = fs::Permissions::from_mode(0o555);
         for part in ["nix/store", "nix/var/nix/db", "nix/var/nix"] {
             fs::set_permissions(world.root().join(part), read_only.clone()).unwrap();
@@ -99,7 +99,7 @@ async fn whose_database_is_garbage() {
     let root = root.to_str().unwrap();
     let ended = build_in(&world, root, &drv).expect(1);
     ended.says(&["cannot open store", root, "db.sqlite", "not a database"]);
-    // It may be all that somebody has, so it is left as it is.
+    // The file may be the user's only copy, so it stays unchanged.
     assert_eq!(fs::read_to_string(&file).unwrap(), garbage);
     let names = names_in(&Path::new(root).join("nix/store"));
     assert!(names.iter().all(|name| name.starts_with('.')), "{names:?}");

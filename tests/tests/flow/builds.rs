@@ -1,4 +1,4 @@
-//! Between coordinator, builder and store.
+//! The arrows between coordinator, builder and store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use tvix_tests::local::{LocalWorld, absolute, instantiate, shell};
 use tvix_tests::recording::{RecordedBuild, RecordedEnd, RecordingBuilder, RecordingStore};
 use tvix_tests::session::{position, run};
 
-/// Two derivations, built one after the other by a sandbox, and all that was written down.
+/// Two derivations, built one after the other in a sandbox, with all recorded calls.
 struct Built {
     world: LocalWorld,
     store: Arc<RecordingStore<LocalStore>>,
@@ -80,7 +80,7 @@ impl Built {
             .collect()
     }
 
-    /// What the store knows of the outputs is right, whoever put them there.
+    /// Checks the metadata of the outputs in the store, whichever way they were added.
     async fn expect_outputs_in_store(&self) {
         let out = &self.report.roots[0].outputs.values().next().unwrap();
         let library = self.library.output_path("out").unwrap();
@@ -97,7 +97,7 @@ impl Built {
         assert_eq!(info.references.iter().collect::<Vec<_>>(), [&library]);
     }
 
-    /// The delivery that the coordinator tells of each build.
+    /// For each build, whether the coordinator reports its outputs as pushed.
     fn pushed(&self) -> Vec<bool> {
         let pushed = self.events.iter().filter_map(|event| match event {
             BuildEvent::BuildSucceeded { pushed, .. } => Some(*pushed),
@@ -119,7 +119,7 @@ async fn coordinator_requests_derivation_to_be_built() {
         // The desired store.
         assert_eq!(build.request.store.as_ref(), Some(built.world.store.uri()));
     }
-    // The closure of what it needs, and no more: not the other output of the library.
+    // The closure of its inputs and nothing else: not the other output of the library.
     let needed: Vec<_> = program
         .request
         .inputs
@@ -141,7 +141,7 @@ async fn coordinator_requests_derivation_to_be_built() {
 async fn builder_pushes_outputs_to_known_store() {
     let built = Built::new(LocalWorld::builder).await;
     built.expect_outputs_in_store().await;
-    // None of them came from the coordinator.
+    // The coordinator added none of them.
     assert_eq!(built.store.additions(), []);
 }
 
@@ -163,7 +163,7 @@ async fn success_and_pushed_response() {
 #[tokio::test]
 async fn success_and_not_pushed_response() {
     let built = Built::new(LocalWorld::streaming_builder).await;
-    // It was told of a store, which it does not know.
+    // The requests name a store, which this builder does not know.
     for build in &built.builds {
         assert_eq!(build.request.store.as_ref(), Some(built.world.store.uri()));
         assert!(matches!(build.end, Some(RecordedEnd::Streamed(_))));
@@ -177,7 +177,7 @@ async fn builder_streams_outputs() {
     let Some(RecordedEnd::Streamed(paths)) = built.builds[0].end.clone() else {
         panic!("{:?}", built.builds[0].end);
     };
-    // All of them, references first: `dev` refers to `out`.
+    // All outputs, references first: `dev` refers to `out`.
     let path = |output| built.library.output_path(output).unwrap();
     assert_eq!(paths, [path("out"), path("dev")]);
     let started = position(&built.events, |event| {
@@ -201,7 +201,7 @@ async fn coordinator_pushes_outputs_to_store() {
         streamed.collect::<Vec<_>>().concat()
     );
     built.expect_outputs_in_store().await;
-    // Who needs them is not built before they are valid.
+    // Dependents are not built before the outputs are valid.
     let succeeded = position(
         &built.events,
         |event| matches!(event, BuildEvent::BuildSucceeded { drv_path, .. } if *drv_path == built.library.path),
@@ -213,7 +213,7 @@ async fn coordinator_pushes_outputs_to_store() {
     assert!(succeeded < dependent, "{:#?}", built.events);
 }
 
-/// Whether to go on is up to the coordinator, and so to its user: it stops, goes on, or asks.
+/// The coordinator's policy determines whether to continue after a failure: stop, continue, or ask.
 #[tokio::test]
 async fn build_failure_fail_response() {
     let world = LocalWorld::new().await;
@@ -242,7 +242,7 @@ async fn build_failure_fail_response() {
         assert_eq!(failure.log_tail, ["about to fail"]);
     };
 
-    // It stops: one at a time, and what fails is the first.
+    // Stop: with one job at a time, the first build is the one that fails.
     let options = Options {
         max_jobs: Some(1),
         ..Options::default()
@@ -264,7 +264,7 @@ async fn build_failure_fail_response() {
     );
     assert_eq!(world.valid().await, []);
 
-    // It goes on with what does not need it.
+    // Continue with everything that does not depend on it.
     let going_on = coordinator.clone().with_options(Options {
         on_failure: OnFailure::Continue,
         ..options
@@ -281,7 +281,7 @@ async fn build_failure_fail_response() {
         (&dependent.path, &broken.path)
     );
 
-    // It asks: once more, and then stop.
+    // Ask: retry once, then stop.
     let asked = Arc::new(Mutex::new(0));
     let before = builder.builds().len();
     let asking = coordinator.on_failure({
@@ -305,15 +305,15 @@ async fn build_failure_fail_response() {
     world.expect_clean().await;
 }
 
-/// Removes a path from the store behind everybody's back before a build of `of` begins, as another
-/// program's collector may.
+/// Removes a path from the store, like a garbage collector of another program, before a build of
+/// `of` starts.
 #[derive(Debug)]
 struct Vanishing {
     builder: SandboxBuilder,
     of: String,
     path: StorePath,
     root: std::path::PathBuf,
-    /// How often it does that.
+    /// Number of remaining removals.
     times: AtomicUsize,
     builds: AtomicUsize,
 }
@@ -350,7 +350,7 @@ impl Builder for Vanishing {
     }
 }
 
-/// Builds a program whose library vanishes so many times.
+/// Builds a program with a library that vanishes `times` times.
 async fn vanishing(times: usize, options: Options) -> (Vec<BuildEvent>, Report, usize) {
     let world = LocalWorld::new().await;
     let library = instantiate(shell("library", "echo library > $out"));

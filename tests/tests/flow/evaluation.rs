@@ -1,4 +1,4 @@
-//! Between coordinator and evaluator.
+//! The arrows between coordinator and evaluator.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn memory_store() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(Default::default()))
 }
 
-/// Makes files that hold the name of their derivation.
+/// Makes files that contain the name of their derivation.
 fn memory_builder() -> InMemoryBuilder {
     InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).otherwise(|build| {
         let name = &build.request().derivation.name;
@@ -52,7 +52,8 @@ async fn coordinator_starts_evaluation_with_path_lookup_and_attribute() {
         .with_builder(Arc::new(memory_builder()));
     let (events, report) = run(&coordinator, request.clone()).await;
 
-    // As it was given, once. The path is that of a local folder, which an evaluator can read.
+    // The request arrived unchanged, once. Its path is a local directory, which an evaluator can
+    // read.
     let received = received.lock().unwrap();
     assert_eq!(*received, [request]);
     assert!(received[0].search_path[0].1.is_dir());
@@ -70,7 +71,7 @@ async fn evaluator_yields_derivations_while_it_still_evaluates() {
         let (first, second, begun) = (first.clone(), second.clone(), begun.clone());
         StreamEvaluator::new(move |_| {
             let (second, begun) = (second.clone(), begun.clone());
-            // Evaluation gets no further before the first derivation is being built.
+            // The evaluation waits until the build of the first derivation has started.
             let rest = stream::once(async move {
                 begun.notified().await;
                 stream::iter([Ok(derivation(&second)), Ok(root("second", &second))])
@@ -111,7 +112,7 @@ async fn import_from_derivation_is_fed_back_into_the_evaluator() {
         StreamEvaluator::new(move |_| {
             let (request, answer) = realise(vec![wanted(&list)]);
             let read = read.clone();
-            // What comes after it depends on what was built.
+            // The rest of the evaluation depends on the output of a build.
             let rest = stream::once(async move {
                 let outputs = answer.await.unwrap();
                 read.lock().unwrap().push(outputs[0].local_path.clone());
@@ -143,7 +144,7 @@ async fn import_from_derivation_is_fed_back_into_the_evaluator() {
         names.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
         ["apple.drv", "pear.drv"]
     );
-    // It was read at a local path, although the store has no files.
+    // The output was read at a local path, although the store has no files.
     let read = read.lock().unwrap();
     assert!(read[0].is_absolute() && !read[0].starts_with("/nix/store"));
     let built = position(
@@ -204,7 +205,7 @@ async fn imports_wait_side_by_side() {
             Ok(Evaluated::new().root(&after_b))
         })
         .root("other", &other);
-    // All three have to be under way at once for any of them to end.
+    // Builds end only when all three are running concurrently.
     let meeting = Arc::new(Barrier::new(3));
     let mut builder = memory_builder();
     for name in [names[0], names[1], "other"] {

@@ -1,5 +1,5 @@
 //! The whole flow, arrow by arrow: each line of the diagram (`tvix-build-flow.puml`) has a test
-//! that is named after it.
+//! named after it.
 //!
 //! | arrow | test |
 //! |---|---|
@@ -22,10 +22,9 @@
 //! | `CLI<--Coord: Respond success/fail` | [`user::coordinator_responds_success_or_fail`] |
 //! | `User<--CLI: Exit success/fail` | [`user::user_gets_exit_code`] |
 //!
-//! What is about order and streaming is told by handshakes between evaluator and builders in
-//! memory: were something not as it should be, the two would wait for each other for ever. What
-//! is about outputs runs in real sandboxes, on a real store. No test depends on how long anything
-//! takes.
+//! Tests of order and streaming use handshakes between the evaluator and builders in memory: with a
+//! wrong order they would wait for each other forever. Tests of outputs run real sandboxes on a
+//! real store. No test depends on durations.
 #![allow(clippy::unwrap_used)]
 
 mod builds;

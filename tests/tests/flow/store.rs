@@ -1,4 +1,4 @@
-//! Between coordinator and store, before anything is built.
+//! The arrows between coordinator and store, before any build.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -50,17 +50,17 @@ async fn coordinator_checks_if_desired_paths_are_in_store() {
         .iter()
         .map(|made| made.output_path("out").unwrap())
         .collect();
-    // Every output, and each of them once.
+    // Every output is looked up exactly once.
     assert_eq!(looked_up.len(), outputs.len());
     assert_eq!(looked_up.into_iter().collect::<HashSet<_>>(), outputs);
-    // In batches: far fewer round trips than paths.
+    // Look-ups are batched: there are far fewer round trips than paths.
     assert!(
         lookups.len() * 4 <= outputs.len(),
         "{} look-ups of {} paths",
         lookups.len(),
         outputs.len()
     );
-    // Nothing is built that was not looked up: all of it was, and was missing.
+    // All outputs were looked up and missing, so all are built.
     assert_eq!(builder.builds().len(), graph.len());
 }
 
@@ -88,7 +88,7 @@ async fn store_has_path_success_response() {
     world.expect_clean().await;
 }
 
-/// Some are there and some are not; each is looked up and, if it has to be, built, to the last.
+/// Some paths are valid and some are missing; each is looked up and, if necessary, built.
 #[tokio::test]
 async fn has_more_derivations_loops() {
     let graph = independent(40);

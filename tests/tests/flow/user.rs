@@ -1,4 +1,4 @@
-//! Between the user, the command line and the coordinator: the program `tvix`, run as a user would.
+//! The arrows between user, command line and coordinator: the program `tvix`, run as by a user.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn greeting() -> Instantiated {
     instantiate(shell("greeting", "echo hello > $out"))
 }
 
-/// Builds `made`, with what happened.
+/// Builds `made`, and returns the events.
 async fn build_with_events(
     world: &LocalWorld,
     made: &[&Instantiated],
@@ -60,7 +60,7 @@ async fn cli_invokes_coordinator() {
     world.write(&greeting()).await;
     let (ended, events) = build_with_events(&world, &[&hello()]).await;
     let ended = ended.expect(0);
-    // One session of the coordinator, with what the user asked for.
+    // One session of the coordinator, with the user's request.
     assert!(events.iter().all(|record| record.v == EVENT_VERSION));
     let report = report_of(&events);
     let [root] = &report.roots[..] else {
@@ -85,7 +85,7 @@ async fn coordinator_responds_success_or_fail() {
     let report = report_of(&events);
     assert_eq!(report.status, Status::BuildFailed);
     assert_eq!(report.failures[0].drv_path, broken.path);
-    // And the command line passes it on.
+    // The command line prints it.
     let drv = absolute(&broken.path);
     let ended = ended.says(&[&drv, "exit code 9", "why it failed"]);
     assert_eq!(ended.out, [""; 0]);

@@ -1,8 +1,8 @@
-//! The checks of the fuzz targets for formats, on corpora and on inputs that are made of them by
-//! chance: the same ones each time, as many as TVIX_FUZZ_RUNS says (2,000 of each).
+//! The checks of the fuzz targets for formats, on corpora and on mutated inputs: deterministic,
+//! TVIX_FUZZ_RUNS runs per target (default: 2,000).
 //!
-//! `fuzz/` has the same checks with a fuzzer that looks for new ways through the code. What it finds
-//! goes to `corpus/<target>/` here, so that it stays mended.
+//! `fuzz/` runs the same checks with a coverage-guided fuzzer. Its findings are kept in
+//! `corpus/<target>/` here, as regression tests.
 #![allow(clippy::unwrap_used)]
 
 mod checks {
@@ -24,10 +24,10 @@ use std::path::Path;
 
 use mutate::{Chance, mutate};
 
-/// Goldens are good inputs, and there are some for most formats.
+/// Goldens are valid inputs, and exist for most formats.
 const GOLDENS: &str = "../nix-compat/tests/goldens";
 
-/// No single thing that is read or made of such inputs may take more.
+/// Maximum size of a single allocation while processing such inputs, in bytes.
 const MOST: usize = 64 << 20;
 
 fn corpus(name: &str, goldens: &[&str], extension: &str) -> Vec<Vec<u8>> {
@@ -49,7 +49,7 @@ fn corpus(name: &str, goldens: &[&str], extension: &str) -> Vec<Vec<u8>> {
     corpus
 }
 
-/// Runs a check on a corpus and on what becomes of it.
+/// Runs a check on a corpus and on mutations of it.
 fn fuzz(name: &str, corpus: &[Vec<u8>], factor: usize, check: fn(&[u8])) {
     let runs = std::env::var("TVIX_FUZZ_RUNS").map_or(2000, |text| text.parse().unwrap());
     let mut chance = Chance::new(0x7476_6978);
@@ -60,7 +60,7 @@ fn fuzz(name: &str, corpus: &[Vec<u8>], factor: usize, check: fn(&[u8])) {
             None => {
                 let (one, other) = (chance.below(made.len()), chance.below(made.len()));
                 let input = mutate(&made[one], &made[other], &mut chance);
-                // Some go further and further from where they began.
+                // Some inputs are mutated repeatedly.
                 if chance.below(8) == 0 && input.len() < 1 << 16 {
                     let at = corpus.len() + chance.below(256);
                     match made.get_mut(at) {
@@ -130,7 +130,7 @@ fn signature() {
     fuzz("signature", &corpus.concat(), 1, checks::signature::check);
 }
 
-/// Each is decoded several times.
+/// Each input is decoded several times.
 #[test]
 fn decode() {
     let corpus = corpus("decode", &[], "");
@@ -143,14 +143,14 @@ fn terminal() {
     fuzz("terminal", &corpus, 1, checks::terminal::check);
 }
 
-/// Each is a file on the disk.
+/// Each input is a file on disk.
 #[test]
 fn database() {
     let corpus = corpus("database", &[], "");
     fuzz("database", &corpus, 4, checks::database::check);
 }
 
-/// What says that nothing is wrong would say so if something were.
+/// Tests the checks themselves: a failed check and a large allocation are detected.
 #[test]
 fn a_check_that_fails_and_one_that_takes_memory_are_seen() {
     let corpus = vec![vec![1; 10], vec![2; 10], vec![3; 10]];

@@ -1,5 +1,4 @@
-//! The largest piece of memory that was asked for by a test, on its own thread or on those that work
-//! for it.
+//! The largest allocation of a test, on its own thread or on its worker threads.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,48 +10,48 @@ struct Watching;
 static ALLOCATOR: Watching = Watching;
 
 thread_local! {
-    /// Of a thread that a test runs on.
+    /// Of the thread of a test.
     static LARGEST: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
-/// Of all other threads, whichever test they work for.
+/// Of all other threads, regardless of their test.
 static ELSEWHERE: AtomicUsize = AtomicUsize::new(0);
 
 fn saw(size: usize) {
-    // Threads that end have no such thing any more.
+    // Threads that are ending no longer have the value.
     match LARGEST.try_with(Cell::get) {
         Ok(Some(largest)) => LARGEST.set(Some(largest.max(size))),
         _ => drop(ELSEWHERE.fetch_max(size, Ordering::Relaxed)),
     }
 }
 
-// SAFETY: everything is passed on to the system's allocator as it is.
+// SAFETY: all calls are forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         saw(layout.size());
-        // SAFETY: the caller keeps the same promise.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         saw(layout.size());
-        // SAFETY: the caller keeps the same promise.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         saw(size);
-        // SAFETY: the caller keeps the same promise.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the same promise.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// From now on, this is the thread of a test.
+/// Marks the current thread as the thread of a test, and resets its value.
 pub fn forget() {
     LARGEST.set(Some(0));
 }

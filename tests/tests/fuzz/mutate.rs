@@ -1,6 +1,6 @@
-//! Changes of inputs, by chance but always the same ones.
+//! Deterministic pseudo-random mutations.
 
-/// Numbers that look like chance (xorshift64*).
+/// Pseudo-random numbers (xorshift64*).
 pub struct Chance(u64);
 
 impl Chance {
@@ -15,13 +15,13 @@ impl Chance {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `end`, which is not zero.
+    /// A number below `end`, which must not be zero.
     pub fn below(&mut self, end: usize) -> usize {
         (self.number() % end as u64) as usize
     }
 }
 
-/// Numbers that limits are at, and what formats are made of.
+/// Numbers close to limits, and keywords of formats.
 const PIECES: [&[u8]; 34] = [
     &[0; 8],
     &[255; 8],
@@ -59,7 +59,7 @@ const PIECES: [&[u8]; 34] = [
     b"\xe2\x80\xae",
 ];
 
-/// The input with one to four changes, of which some take a part of another one.
+/// The input with one to four mutations, some of which copy a part of another input.
 pub fn mutate(input: &[u8], other: &[u8], chance: &mut Chance) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..=chance.below(4) {

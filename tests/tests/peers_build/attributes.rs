@@ -1,5 +1,5 @@
-//! What derivations say to whoever builds them: graphs of references, structured attributes, checks
-//! of outputs.
+//! Attributes of derivations for builders: graphs of references, structured attributes, checks of
+//! outputs.
 
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::store_path::StoreDir;
@@ -8,7 +8,7 @@ use tvix_tests::build_users;
 
 use crate::{Peers, instantiate, shell};
 
-/// A chain of two with a reference of one to itself.
+/// A chain of two derivations, one of which refers to itself.
 async fn inputs(peers: &Peers) -> (Instantiated, Instantiated) {
     let library = instantiate(shell("library", "echo library > $out"));
     peers.expect_same(&library).await;
@@ -49,7 +49,7 @@ async fn graphs_of_references_are_the_same() {
     };
     let made = instantiate(with_graph("graphs", &graph));
     peers.expect_same(&made).await;
-    // Not an input, though it is valid.
+    // A valid path that is not an input.
     let stranger = peers.add_text("stranger", "strange").await;
     for wrong in [
         "odd",
@@ -66,7 +66,7 @@ async fn graphs_of_references_are_the_same() {
     }
 }
 
-/// Finds its output as Nix's own programs do, without a bash that could read `.attrs.sh`.
+/// Finds its output as the programs of Nix do, without a bash that could read `.attrs.sh`.
 const STRUCTURED: &str = r#"
     line=$(grep '^declare -A outputs=' .attrs.sh)
     out=${line#*"['out']='"}; out=${out%%"'"*}
@@ -182,9 +182,9 @@ impl Peers {
         self.build_theirs(made).await.unwrap_err();
     }
 
-    /// Builds with both, which are to agree, and on what is to blame if it fails.
+    /// Builds with both, and compares success and, for failures, the reported cause.
     async fn expect_same_verdict(&self, builder: &DerivationBuilder, about: &str) {
-        // Another derivation each time: what is built is not built again.
+        // A different derivation each time, because existing outputs are not built again.
         let made = instantiate(builder.clone().env("about", about));
         let theirs = self.build_theirs(&made).await;
         match (self.build_ours(&made).await, theirs) {

@@ -1,4 +1,4 @@
-//! What built-in builders make is the same.
+//! Built-in builders have the same results.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use tvix_build_api::{BuildOutcome, FailureKind};
 
 use crate::{Peers, instantiate, shell};
 
-/// Serves these files on the loopback interface as long as the test program runs.
+/// Serves these files on the loopback interface until the test program ends.
 fn server(files: Vec<(&'static str, Vec<u8>)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -72,7 +72,7 @@ async fn what_is_fetched_is_the_same() {
     ] {
         peers.expect_same(&instantiate(made)).await;
     }
-    // The words about a hash that is not right are the same.
+    // Errors of a hash mismatch have the same text.
     let made = instantiate(fetch("/file").fixed(flat, sha256(b"other")));
     let theirs = peers.build_theirs(&made).await.unwrap_err();
     let BuildOutcome::Failure(ours) = peers.build_ours(&made).await else {

@@ -1,5 +1,5 @@
-//! The same derivations, built by real Nix and by the sandbox builder: what comes out is the same,
-//! and so is what a builder program sees.
+//! The same derivations, built by C++ Nix and by the sandbox builder: the outputs are equal, and so
+//! is the environment that a builder program sees.
 //!
 //! `cargo test -p tvix-tests --features peers --test peers_build`; needs `nix-store` and a
 //! statically linked `busybox`.
@@ -27,7 +27,7 @@ use tvix_store_api::{Store as _, StoreExt as _};
 use tvix_tests::build_users;
 use tvix_tests::local::{again_as_an_ordinary_user, make_writable};
 
-/// Two stores with the same derivations and inputs: one for Nix and one for us.
+/// Two stores with the same derivations and inputs: one for Nix and one for this project.
 struct Peers {
     directory: TempDir,
     theirs: LocalStore,
@@ -64,7 +64,7 @@ impl Peers {
         named.next().unwrap()
     }
 
-    /// Builds with Nix; the log if it fails.
+    /// Builds with Nix. Returns the log of a failure.
     async fn build_theirs(&self, made: &Instantiated) -> Result<(), String> {
         let (path, contents) = made.derivation.path_and_aterm(&made.store_dir).unwrap();
         let added =
@@ -126,7 +126,7 @@ impl Peers {
         self.builder.build(request, context).await.unwrap()
     }
 
-    /// Builds with both and compares all outputs.
+    /// Builds with both, and compares all outputs.
     async fn expect_same(&self, made: &Instantiated) -> Vec<Arc<PathInfo>> {
         let outcome = self.build_ours(made).await;
         let BuildOutcome::Success(success) = outcome else {
@@ -187,8 +187,8 @@ fn instantiate(builder: DerivationBuilder) -> Instantiated {
     builder.instantiate(&StoreDir::default()).unwrap()
 }
 
-/// The same tests as a user without privileges, if this program runs as root: nobody's sandboxes are
-/// made in another way, by Nix as by us.
+/// Runs the same tests as an unprivileged user, if this program runs as root: both Nix and this
+/// project set up sandboxes differently then.
 #[test]
 fn as_an_ordinary_user() {
     if build_users::group().is_none() {
@@ -196,7 +196,8 @@ fn as_an_ordinary_user() {
     }
 }
 
-/// And once more as root, beside a Nix that has users to build as, as a system-wide one has.
+/// Runs the same tests as root, compared with a Nix that has build users, as a system-wide
+/// installation has.
 #[test]
 fn beside_nix_with_build_users() {
     build_users::again_with_build_users();

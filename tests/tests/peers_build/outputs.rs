@@ -1,4 +1,4 @@
-//! What comes out is the same.
+//! The outputs are equal.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -27,8 +27,8 @@ async fn outputs_are_the_same() {
              echo secret > data; chmod 000 data; touch -d @1000000 data; chmod 500 $out/empty",
         )))
         .await;
-    // Modes are no secret of the builder's, and nothing that it locks stays locked. An ordinary user's
-    // Nix cannot read what its builder has locked.
+    // Modes set by the builder do not keep files secret or locked. The Nix of an ordinary user
+    // cannot read files that its builder has locked.
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
         peers
             .expect_same(&instantiate(shell(
@@ -106,8 +106,9 @@ async fn floating_outputs_are_the_same() {
     }
 }
 
-/// `impureEnvVars`: of the environment of whoever builds, for fixed outputs only; what is not there is
-/// empty, and what the derivation sets itself gives way.
+/// `impureEnvVars`: variables of the environment of the building process, for fixed-output
+/// derivations only. Missing variables are empty, and these variables override those of the
+/// derivation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fixed_outputs_see_the_same_of_our_environment() {
     let peers = Peers::new().await;

@@ -1,4 +1,4 @@
-//! What a builder program sees is the same.
+//! A builder program sees the same environment.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,21 +10,21 @@ use tvix_tests::build_users;
 
 use crate::{Peers, instantiate, shell};
 
-/// Why a builder program finds something else than with Nix.
+/// Why the environment differs from that of Nix.
 enum Difference {
-    /// It does not.
+    /// It is equal.
     None,
-    /// Whoever builds.
+    /// It differs for all users.
     Always(&'static str),
-    /// Where root builds, and Nix has no build users.
+    /// It differs if root builds, and Nix has no build users.
     AsRoot(&'static str),
-    /// Where Nix has no build users, whoever builds.
+    /// It differs if Nix has no build users, for all users.
     NoBuildUsers(&'static str),
 }
 
 use Difference::{Always, AsRoot, NoBuildUsers, None};
 
-/// What a builder program can look at.
+/// The parts of the environment that a builder program can inspect.
 const WORLD: &[(&str, &str, Difference)] = &[
     ("environment", "env | sort > $out", None),
     (

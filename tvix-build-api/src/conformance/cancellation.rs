@@ -1,4 +1,4 @@
-//! Builds that are given up.
+//! Cases: cancelled builds.
 
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,7 @@ async fn dropped_while_it_runs(subject: Subject) -> CaseResult {
     subject.ensure_nothing_left(&made).await
 }
 
-/// At whatever point it is given up, what can be seen afterwards is all of it or nothing.
+/// After a drop at any point, either all outputs are visible or none.
 async fn dropped_at_any_time(subject: Subject) -> CaseResult {
     for step in 0..20u64 {
         let made = subject.instantiate(&[file("out", "x")], |drv| drv)?;
@@ -91,7 +91,7 @@ async fn dropped_at_any_time(subject: Subject) -> CaseResult {
         let building = subject.builder.build(subject.request(&made), context);
         let limit = Duration::from_micros(step * step * 25);
         let ended = tokio::time::timeout(limit, building).await.is_ok();
-        // It may just have happened.
+        // The build may just have completed.
         let again = subject.succeed(subject.request(&made)).await;
         ensure!(
             again.is_ok(),

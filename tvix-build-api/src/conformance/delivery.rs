@@ -1,4 +1,4 @@
-//! How outputs are handed over.
+//! Cases: delivery of outputs.
 
 use std::collections::HashSet;
 
@@ -50,7 +50,7 @@ async fn other_outputs_are_streamed(subject: Subject) -> CaseResult {
             return Err(Failure("the outputs are pushed".into()));
         };
         for output in outputs {
-            // Whoever adds them in this order never misses a reference.
+            // Adding the outputs in this order never misses a reference.
             let nar = collect(output.nar).await?;
             ensure!(
                 digest(&nar) == output.info.nar_hash && nar.len() as u64 == output.info.nar_size,
@@ -70,7 +70,7 @@ async fn streams_outlive_the_build(subject: Subject) -> CaseResult {
     let Delivery::Streamed(mut outputs) = success.delivery else {
         return Err(Failure("the outputs are pushed".into()));
     };
-    // Meanwhile others use what this build may have used.
+    // Meanwhile other builds use the resources that this build may have used.
     for _ in 0..3 {
         let other = subject.instantiate(&[file("out", "other")], |drv| drv)?;
         subject.succeed(subject.request(&other)).await?;
@@ -114,7 +114,7 @@ async fn builds_at_once(subject: Subject) -> CaseResult {
     for number in 0..16 {
         all.push(subject.instantiate(&[file("out", &number.to_string())], |drv| drv)?);
     }
-    // One of them twice.
+    // One of them occurs twice.
     all.push(all[0].clone());
     let builds = all
         .iter()

@@ -1,4 +1,4 @@
-//! Builds that fail.
+//! Cases: failing builds.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What the cases have in common.
+//! Helpers of the cases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use tvix_store_api::{NarStream, Store, StoreExt as _, StoreUri};
 use super::{Failure, Script, Step, Subject, Text, ensure};
 use crate::{BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder as _};
 
-/// A name that no other derivation has, here or in an earlier run on the same store.
+/// A unique derivation name, also across runs on the same store.
 pub fn unique(name: &str) -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +43,7 @@ pub fn refers(output: &str, to: &[Text]) -> Step {
 }
 
 impl Subject {
-    /// A derivation of the store's directory.
+    /// A derivation in the store directory of the subject.
     pub(super) fn instantiate(
         &self,
         script: &[Step],
@@ -61,7 +61,7 @@ impl Subject {
         request
     }
 
-    /// A request whose outputs are to go to a store that nobody knows.
+    /// A request with an unknown destination store.
     pub(super) fn foreign_request(&self, made: &Instantiated) -> BuildRequest {
         let mut request = self.request(made);
         request.store = Some(StoreUri::memory(unique("nobody-knows")));
@@ -93,8 +93,8 @@ impl Subject {
         }
     }
 
-    /// Fails the case if an output of the derivation is in the store, or anything is left of its
-    /// build after a while.
+    /// Fails the case if an output of the derivation is in the store, or if leftovers of the build
+    /// still exist after a while.
     pub(super) async fn ensure_nothing_left(&self, made: &Instantiated) -> Result<(), Failure> {
         for (name, path) in made.derivation.output_paths(self.store.store_dir()) {
             if let Some(path) = path {
@@ -114,7 +114,7 @@ impl Subject {
         Ok(())
     }
 
-    /// Adds a file to the store, under a path of no meaning.
+    /// Adds a file to the store, under an arbitrary path.
     pub(super) async fn add_file(
         &self,
         text: &str,
@@ -140,7 +140,7 @@ pub async fn collect(nar: NarStream) -> Result<Vec<u8>, Failure> {
     Ok(chunks.concat())
 }
 
-/// The NAR of a file that cannot be executed.
+/// The NAR of a file that is not executable.
 pub fn file_nar(text: &str) -> Result<Vec<u8>, Failure> {
     let mut writer = Writer::new(Vec::new());
     writer.regular(false, text.as_bytes())?;

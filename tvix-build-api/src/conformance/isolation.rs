@@ -1,4 +1,4 @@
-//! What builds see, and what is seen of them.
+//! Cases: visibility of inputs, and of builds.
 
 use super::fixtures::{file, file_nar};
 use super::{CaseResult, Failure, Step, Subject, cases, ensure};
@@ -64,7 +64,7 @@ async fn logs_are_complete_and_in_order(subject: Subject) -> CaseResult {
         file("out", "x"),
     ];
     let made = subject.instantiate(&script, |drv| drv)?;
-    // Smaller than the log: a slow reader slows the build down, and no line is lost.
+    // Smaller than the log: a slow reader applies back-pressure, and no line is lost.
     let (sender, mut receiver) = log_channel(16);
     let mut context = subject.context();
     context.log = sender.tagged(7);

@@ -1,4 +1,4 @@
-//! What builds make.
+//! Cases: outputs.
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, NixHash};

@@ -1,4 +1,4 @@
-//! What the builds of the cases do, in a form that every back end can translate.
+//! The actions of test builds, in a form that every back end can translate.
 
 use nix_compat::store_path::{StoreDir, StorePath};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::FailureKind;
 use crate::memory::{MemoryBuild, MemoryOutputs, MemoryResult, Tree};
 
-/// What a build does, step by step.
+/// The actions of a build, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Script(pub Vec<Step>);
 
@@ -16,13 +16,13 @@ pub struct Script(pub Vec<Step>);
 pub enum Step {
     /// Writes a line to the log.
     Log(String),
-    /// Writes so many lines, `line 0` and so on, to the log.
+    /// Writes this number of lines (`line 0`, `line 1`, …) to the log.
     LogLines(u32),
     /// Makes an output: a file with this text.
     File {
         /// The output.
         output: String,
-        /// What is in it.
+        /// Its contents.
         text: Vec<Text>,
     },
     /// Makes an output: a directory with an executable, a symlink to it and an empty directory.
@@ -42,30 +42,30 @@ pub enum Step {
         /// The output.
         output: String,
     },
-    /// Waits for ever.
+    /// Waits forever.
     Forever,
     /// Ends with this exit code.
     Exit(i32),
 }
 
-/// A piece of a text.
+/// A piece of text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Text {
-    /// These characters; none of them is special to a shell.
+    /// Literal characters, none of which is special in a shell.
     Plain(String),
-    /// The path of an output of the derivation itself, as the build knows it.
+    /// The path of an output of the derivation, as seen by the build.
     Output(String),
-    /// The path of something in the store.
+    /// A store path.
     Path(StorePath),
 }
 
-/// What the executable of [`Step::Tree`] holds.
+/// The contents of the executable in [`Step::Tree`].
 const EXECUTABLE: &str = "#!/bin/sh\n";
 
 impl Script {
-    /// The script for a POSIX shell that knows `cat`, `chmod`, `ls`, `ln`, `mkdir` and `sleep`.
-    /// Outputs are found by the environment variables that are called as they are.
+    /// The script for a POSIX shell with `cat`, `chmod`, `ls`, `ln`, `mkdir` and `sleep`. Paths of
+    /// outputs are in the environment variables of the same names.
     pub fn to_shell(&self, dir: &StoreDir) -> String {
         let mut shell = String::from("set -e\n");
         for step in &self.0 {
@@ -98,8 +98,7 @@ impl Script {
         shell
     }
 
-    /// Does what the script says, as a closure of
-    /// [`InMemoryBuilder`](crate::memory::InMemoryBuilder).
+    /// Executes the script as a closure of [`InMemoryBuilder`](crate::memory::InMemoryBuilder).
     pub async fn run_in_memory(self, build: MemoryBuild) -> MemoryResult {
         let mut outputs = MemoryOutputs::new();
         for step in self.0 {

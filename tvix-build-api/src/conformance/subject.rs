@@ -1,4 +1,4 @@
-//! What a case works with.
+//! The subject of a case.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{Builder, BuilderProfile, FailureKind};
 type MakeDerivation = dyn Fn(&str, &Script) -> DerivationBuilder + Send + Sync;
 type Leftovers = dyn Fn(&str) -> Vec<String> + Send + Sync;
 
-/// A back end and what it takes to try it.
+/// A back end under test, and its surroundings.
 #[derive(Clone)]
 pub struct Subject {
     pub(super) builder: Arc<dyn Builder>,
@@ -24,8 +24,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A builder, a store that it knows and from which it can read inputs, and a function that
-    /// makes a derivation of a given name which does what a script says.
+    /// A builder, a store that it knows and can read inputs from, and a function that creates a
+    /// derivation of a given name with the actions of a script.
     pub fn new(
         builder: impl Builder + 'static,
         store: Arc<dyn Store>,
@@ -39,8 +39,8 @@ impl Subject {
         }
     }
 
-    /// Sets how to find what builds have left behind outside of the store: processes, files. The
-    /// function is given the name of a derivation and lists what is still there of its build.
+    /// Sets the function that finds leftovers of a build outside the store, such as processes and
+    /// files. It receives the name of a derivation, and lists the leftovers of its build.
     #[must_use]
     pub fn leftovers(
         mut self,
@@ -50,13 +50,13 @@ impl Subject {
         self
     }
 
-    /// The builder in memory, with a store in memory.
+    /// The in-memory builder, with an in-memory store.
     pub fn in_memory() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(StoreDir::default()));
         Self::in_memory_with(store.clone(), |builder| builder)
     }
 
-    /// The builder in memory wrapped by another one, or by something that spoils it.
+    /// The in-memory builder, wrapped in another builder, such as one that injects faults.
     pub fn in_memory_with<B: Builder + 'static>(
         store: Arc<dyn Store>,
         wrap: impl FnOnce(InMemoryBuilder) -> B,

@@ -1,4 +1,4 @@
-//! How the builder in memory behaves for a derivation.
+//! The behaviour of the in-memory builder for a derivation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::job::Program;
 
-/// What happens when a derivation is to be built.
+/// The configured behaviour for a derivation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Behaviour {
-    /// How long nothing happens.
+    /// The delay before the build starts.
     pub delay: Option<Duration>,
-    /// How often the builder has trouble of its own.
+    /// The number of remaining builds that fail with a fault of the builder.
     pub trouble: Arc<AtomicU64>,
-    /// What then runs. `None`: what the default is.
+    /// The program; `None` for the default one.
     pub program: Option<Program>,
 }
 
@@ -25,7 +25,7 @@ impl Behaviour {
         }
     }
 
-    /// Whether this time the builder has trouble of its own.
+    /// Whether this build fails with a fault of the builder.
     pub fn takes_trouble(&self) -> bool {
         self.trouble
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {

@@ -1,4 +1,4 @@
-//! From trees to outputs with all that a store wants to know.
+//! Turns trees into outputs with complete infos.
 
 use bytes::Bytes;
 use nix_compat::content_address::ContentAddressMethod;
@@ -17,7 +17,7 @@ use crate::outputs::{
     references_first, rewrite_in_place,
 };
 
-/// An output that is ready to be handed over.
+/// An output that is ready for delivery.
 pub(super) struct Finished {
     pub output: PlannedOutput,
     pub info: PathInfo,
@@ -27,11 +27,11 @@ pub(super) struct Finished {
 struct Made {
     output: PlannedOutput,
     nar: Vec<u8>,
-    /// The paths that it mentions.
+    /// The paths that occur in its contents.
     mentions: SortedSet<StorePath>,
-    /// Those that it is known to refer to: none if the derivation says so.
+    /// The recorded references: empty if the derivation discards them.
     references: SortedSet<StorePath>,
-    /// The contents of a file that cannot be executed.
+    /// The contents, if the output is a file that is not executable.
     plain: Option<Bytes>,
 }
 
@@ -45,7 +45,7 @@ impl Made {
     }
 }
 
-/// Hashes, scans and checks what was made. The outputs come references first.
+/// Hashes, scans and checks the trees. The outputs are sorted, references first.
 pub(super) fn finish(
     build: &MemoryBuild,
     mut made: MemoryOutputs,
@@ -120,7 +120,8 @@ fn order(outputs: &[Made]) -> Result<Vec<usize>, FailureKind> {
     })
 }
 
-/// Finds the final path and contents. `moved` holds the outputs before that changed their path.
+/// Computes the final path and contents of an output. `moved` lists the earlier outputs with a
+/// changed path.
 fn settle(
     dir: &StoreDir,
     deriver: StorePath,
@@ -181,7 +182,7 @@ fn settle(
     })
 }
 
-/// The hash by which an output is addressed, without what it says of itself.
+/// The hash for the content address of an output, without its references to itself.
 fn hash(
     output: &PlannedOutput,
     method: ContentAddressMethod,

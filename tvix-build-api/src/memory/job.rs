@@ -1,4 +1,4 @@
-//! What a closure that stands for a builder program is given, and what it gives back.
+//! The arguments and results of the closures that stand for builder programs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::Tree;
 use crate::outputs::PlannedOutput;
 use crate::{BuildRequest, BuilderError, FailureKind, LogSender};
 
-/// A build under way, for the closure that does it. Cheap to clone.
+/// A build in progress, as seen by its closure. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryBuild {
     pub(super) request: Arc<BuildRequest>,
@@ -25,7 +25,7 @@ pub struct MemoryBuild {
     pub(super) attempt: u64,
 }
 
-/// Sends lines on and keeps the last.
+/// Forwards log lines and keeps the last ones.
 #[derive(Debug, Clone)]
 pub(super) struct LogRecorder {
     pub sender: LogSender,
@@ -33,33 +33,32 @@ pub(super) struct LogRecorder {
 }
 
 impl MemoryBuild {
-    /// What is to be built.
+    /// The request.
     pub fn request(&self) -> &BuildRequest {
         &self.request
     }
 
-    /// How often this derivation has been begun, this time included.
+    /// The number of this build among those of the same derivation, starting from 1.
     pub fn attempt(&self) -> u64 {
         self.attempt
     }
 
-    /// The directory that store paths are in.
+    /// The store directory.
     pub fn store_dir(&self) -> &StoreDir {
         self.inputs.store_dir()
     }
 
-    /// Where the inputs can be read.
+    /// The store to read the inputs from.
     pub fn inputs(&self) -> &Arc<dyn Store> {
         &self.inputs
     }
 
-    /// Cancelled when the build should end. A closure need not look: its future is dropped.
+    /// Cancelled when the build should end. A closure may ignore it: its future is dropped.
     pub fn cancel(&self) -> &CancellationToken {
         &self.cancel
     }
 
-    /// The path at which an output is being made, as the builder program would know it: what its
-    /// files are to contain if they refer to it.
+    /// The path of an output during the build. Files that refer to the output contain this path.
     pub fn output_path(&self, output: &str) -> Option<String> {
         let path = self.output(output)?;
         Some(self.store_dir().display(path).to_string())
@@ -71,7 +70,7 @@ impl MemoryBuild {
         Some(&output.path)
     }
 
-    /// Writes a line to the log; waits while the log is full.
+    /// Writes a line to the log; waits while the log channel is full.
     pub async fn log(&self, line: impl Into<Bytes>) {
         let line = line.into();
         if let Ok(mut tail) = self.log.tail.lock() {
@@ -81,29 +80,29 @@ impl MemoryBuild {
     }
 }
 
-/// The outputs that a closure makes, by name.
+/// The outputs of a closure, by name.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryOutputs(pub(super) BTreeMap<String, Tree>);
 
 impl MemoryOutputs {
-    /// None yet.
+    /// No outputs.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The output `out` alone.
+    /// Only the output `out`.
     pub fn out(tree: Tree) -> Self {
         Self::new().with("out", tree)
     }
 
-    /// One more output.
+    /// Adds an output.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, tree: Tree) -> Self {
         self.0.insert(name.into(), tree);
         self
     }
 
-    /// Every output of the request, each a file that holds `text` and the output's name.
+    /// Every output of the request, each a file that contains `text` and the name of the output.
     pub fn all(build: &MemoryBuild, text: &str) -> Self {
         let names = build.outputs.iter().map(|output| &output.name);
         let outputs = names
@@ -118,13 +117,13 @@ impl From<Tree> for MemoryOutputs {
     }
 }
 
-/// Why a closure made no outputs.
+/// The reason that a closure returns no outputs.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MemoryFault {
-    /// The derivation is to blame: the build fails.
+    /// A fault of the derivation: the build fails.
     Failure(FailureKind),
-    /// The builder is to blame.
+    /// A fault of the builder.
     Trouble(Box<BuilderError>),
 }
 
@@ -140,17 +139,17 @@ impl From<BuilderError> for MemoryFault {
     }
 }
 
-/// What a closure gives back.
+/// The result of a closure.
 pub type MemoryResult = Result<MemoryOutputs, MemoryFault>;
 
-/// What stands for a builder program.
+/// A closure that stands for a builder program.
 #[derive(Clone)]
 pub(super) enum Program {
-    /// Answers at once.
+    /// A synchronous closure.
     Sync(Arc<dyn Fn(&MemoryBuild) -> MemoryResult + Send + Sync>),
-    /// Takes its time.
+    /// An asynchronous closure.
     Async(Arc<dyn Fn(MemoryBuild) -> BoxFuture<'static, MemoryResult> + Send + Sync>),
-    /// Makes empty files, as cheaply as can be.
+    /// Makes empty files, as cheaply as possible.
     Trivial,
 }
 

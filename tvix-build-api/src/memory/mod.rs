@@ -1,4 +1,4 @@
-//! The builder in memory: closures in place of builder programs.
+//! The in-memory builder: closures in place of builder programs.
 //!
 //! ```
 //! use nix_compat::derivation::DerivationBuilder;
@@ -52,16 +52,18 @@ use crate::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, FailureKind,
 };
 
-/// A builder whose builder programs are closures: for tests, for embedders that make store paths
-/// without running anything, and for measuring what is around a builder.
+/// A builder with closures in place of builder programs: for tests, for embedders that make store
+/// paths without running a program, and for measuring the overhead of the code around a builder.
 ///
-/// It keeps every promise of [`Builder`]'s contract: outputs are hashed, scanned for references
-/// and checked as those of a real build. Closures are found by the path of the derivation
-/// (`<hash>-<name>.drv`), else by its name, else it is the default one, which fails the build.
+/// It keeps the whole contract of [`Builder`]: outputs are hashed, scanned for references and
+/// checked like those of a real build. A closure is found by the path of the derivation
+/// (`<hash>-<name>.drv`), then by its name; otherwise the default one is used, which fails the
+/// build.
 ///
-/// Of the limits of a request it keeps the time; logs of closures are not limited.
+/// Of the limits of a request only the time limit is enforced; the logs of closures are not
+/// limited.
 ///
-/// Clones share everything, the counters included.
+/// Clones share all state, including the counters.
 #[derive(Debug, Clone)]
 pub struct InMemoryBuilder {
     profile: BuilderProfile,
@@ -73,7 +75,7 @@ pub struct InMemoryBuilder {
 }
 
 impl InMemoryBuilder {
-    /// A builder that knows how to build nothing yet.
+    /// A builder without closures.
     pub fn new(profile: BuilderProfile) -> Self {
         Self {
             profile,
@@ -85,8 +87,8 @@ impl InMemoryBuilder {
         }
     }
 
-    /// A builder that makes an empty file of every output, in less than a microsecond. It counts
-    /// no derivation by itself, only the [`total`](Self::total).
+    /// A builder that makes an empty file for every output, in less than a microsecond. It does not
+    /// count builds by derivation, only the [`total`](Self::total).
     pub fn trivial(profile: BuilderProfile) -> Self {
         Self {
             counts: None,
@@ -95,7 +97,7 @@ impl InMemoryBuilder {
         }
     }
 
-    /// Builds the derivation of this name or path with `program`, which answers at once.
+    /// Builds the derivation of this name or path with the synchronous closure `program`.
     #[must_use]
     pub fn on(
         mut self,
@@ -106,7 +108,7 @@ impl InMemoryBuilder {
         self
     }
 
-    /// Builds the derivation of this name or path with `program`, which takes its time. Its
+    /// Builds the derivation of this name or path with the asynchronous closure `program`. Its
     /// future is dropped when the build is cancelled.
     #[must_use]
     pub fn on_async<F>(
@@ -124,7 +126,7 @@ impl InMemoryBuilder {
         self
     }
 
-    /// Builds everything else with `program`.
+    /// Builds all other derivations with `program`.
     #[must_use]
     pub fn otherwise(
         mut self,
@@ -134,7 +136,7 @@ impl InMemoryBuilder {
         self
     }
 
-    /// As [`otherwise`](Self::otherwise), with a program that takes its time.
+    /// As [`otherwise`](Self::otherwise), with an asynchronous closure.
     #[must_use]
     pub fn otherwise_async<F>(
         mut self,
@@ -149,34 +151,34 @@ impl InMemoryBuilder {
         self
     }
 
-    /// Fails the derivation of this name or path.
+    /// Builds of the derivation of this name or path fail.
     #[must_use]
     pub fn fail(self, derivation: impl Into<String>, kind: FailureKind) -> Self {
         self.on(derivation, move |_| Err(kind.clone().into()))
     }
 
-    /// Never ends building the derivation of this name or path, unless it is cancelled.
+    /// Builds of the derivation of this name or path run until they are cancelled.
     #[must_use]
     pub fn never(self, derivation: impl Into<String>) -> Self {
         self.on_async(derivation, |_| std::future::pending())
     }
 
-    /// Fails with trouble of its own, which may be retried, the first `times` that it is to build
-    /// the derivation of this name or path.
+    /// The first `times` builds of the derivation of this name or path return a retryable
+    /// [`BuilderError`](crate::BuilderError).
     #[must_use]
     pub fn trouble(mut self, derivation: impl Into<String>, times: u64) -> Self {
         self.behaviour(derivation).trouble = Arc::new(AtomicU64::new(times));
         self
     }
 
-    /// Takes this long for the derivation of this name or path before anything else happens.
+    /// Delays the builds of the derivation of this name or path.
     #[must_use]
     pub fn delay(mut self, derivation: impl Into<String>, delay: Duration) -> Self {
         self.behaviour(derivation).delay = Some(delay);
         self
     }
 
-    /// Takes this long for everything that has no delay of its own.
+    /// Delays the builds of all derivations without a delay of their own.
     #[must_use]
     pub fn delay_all(mut self, delay: Duration) -> Self {
         self.default.delay = Some(delay);
@@ -190,8 +192,8 @@ impl InMemoryBuilder {
         self
     }
 
-    /// How many builds were begun of the derivation of this name or path. 0 for builders that do
-    /// not count single derivations.
+    /// The number of started builds of the derivation of this name or path. 0 for builders that do
+    /// not count by derivation.
     pub fn count(&self, derivation: &str) -> u64 {
         let Some(counts) = &self.counts else {
             return 0;
@@ -203,7 +205,7 @@ impl InMemoryBuilder {
         matching.map(|(_, count)| count).sum()
     }
 
-    /// How many builds were begun.
+    /// The number of started builds.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -212,7 +214,7 @@ impl InMemoryBuilder {
         self.behaviours.entry(derivation.into()).or_default()
     }
 
-    /// Counts a build and tells how many there were of this derivation.
+    /// Counts a build, and returns the number of builds of this derivation.
     fn begin(&self, path: &StorePath) -> u64 {
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
         let Some(counts) = &self.counts else {

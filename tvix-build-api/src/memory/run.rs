@@ -1,4 +1,4 @@
-//! One build of the builder in memory.
+//! A build of the in-memory builder.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ impl InMemoryBuilder {
         let delay = behaviour.delay.or(self.default.delay);
         let program = behaviour.program.as_ref().or(self.default.program.as_ref());
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
-        // The way that costs next to nothing: no delay, no fault, no log.
+        // The fast path: no delay, no fault, no log.
         if delay.is_none()
             && matches!(program, Some(Program::Trivial))
             && !context.cancel.is_cancelled()
@@ -94,7 +94,7 @@ impl InMemoryBuilder {
             StreamedOutput { name, info, nar }
         });
         let delivered = self.deliver(outputs.collect(), store, began);
-        // What is half pushed is undone by the store when the future is dropped.
+        // When the future is dropped, the store discards partially pushed outputs.
         match future::select(
             std::pin::pin!(context.cancel.cancelled()),
             delivered.boxed(),
@@ -125,7 +125,7 @@ impl InMemoryBuilder {
         by_path.or_else(by_name).unwrap_or(&self.default)
     }
 
-    /// Everything between the request and the trees.
+    /// The steps from the request to the trees.
     async fn work(
         &self,
         behaviour: &Behaviour,
@@ -161,7 +161,7 @@ impl InMemoryBuilder {
         }
     }
 
-    /// Hands outputs over: pushes them if the store is known.
+    /// Delivers the outputs: pushes them if the store is known.
     async fn deliver(
         &self,
         outputs: Vec<StreamedOutput>,
@@ -204,7 +204,7 @@ fn failure(kind: FailureKind, tail: &Mutex<crate::log::Tail>, began: Instant) ->
     })
 }
 
-/// An empty file as NAR, and its hash.
+/// The NAR of an empty file, and its hash.
 fn empty_file() -> &'static (Bytes, [u8; 32]) {
     static EMPTY: OnceLock<(Bytes, [u8; 32])> = OnceLock::new();
     EMPTY.get_or_init(|| {
@@ -214,8 +214,8 @@ fn empty_file() -> &'static (Bytes, [u8; 32]) {
     })
 }
 
-/// An empty file for each output; `None` unless every path is known in advance and nothing has
-/// to be checked.
+/// An empty file for each output; `None` unless every path is known in advance and nothing has to
+/// be checked.
 fn trivial(request: &BuildRequest) -> Option<Vec<StreamedOutput>> {
     let (nar, hash) = empty_file();
     let outputs = request.derivation.outputs.iter();

@@ -6,7 +6,7 @@ use bstr::BString;
 use bytes::Bytes;
 use nix_compat::nar::{NarError, Writer};
 
-/// A file, symlink or directory in memory: what a build makes that takes no file system.
+/// A file, symlink or directory in memory: the output of a build without a file system.
 ///
 /// ```
 /// use tvix_build_api::memory::Tree;
@@ -28,7 +28,7 @@ enum Node {
 }
 
 impl Tree {
-    /// A file that cannot be executed.
+    /// A file that is not executable.
     pub fn file(contents: impl Into<Bytes>) -> Self {
         Self(Node::File {
             executable: false,
@@ -36,7 +36,7 @@ impl Tree {
         })
     }
 
-    /// A file that can be executed.
+    /// An executable file.
     pub fn executable(contents: impl Into<Bytes>) -> Self {
         Self(Node::File {
             executable: true,
@@ -54,8 +54,7 @@ impl Tree {
         Self(Node::Directory(BTreeMap::new()))
     }
 
-    /// The directory with one more entry, or another in place of the one of that name. What is
-    /// no directory becomes one.
+    /// Adds or replaces an entry of a directory. A tree that is not a directory is replaced by one.
     #[must_use]
     pub fn with(self, name: impl Into<BString>, entry: Tree) -> Self {
         let mut entries = match self.0 {
@@ -66,7 +65,7 @@ impl Tree {
         Self(Node::Directory(entries))
     }
 
-    /// The bytes of a file that cannot be executed; what `flat` and `text` addresses are of.
+    /// The contents of a file that is not executable, for `flat` and `text` addresses.
     pub(super) fn plain_contents(&self) -> Option<&Bytes> {
         match &self.0 {
             Node::File {

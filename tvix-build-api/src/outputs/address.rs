@@ -8,21 +8,21 @@ use nix_compat::store_path::{PathReferences, StoreDir, StorePath, content_addres
 use super::PlannedOutput;
 use crate::FailureKind;
 
-/// A floating output that has found its path.
+/// The path and address of a floating output.
 #[derive(Debug, Clone)]
 pub(crate) struct Addressed {
     pub path: StorePath,
     pub ca: ContentAddress,
-    /// What it refers to, itself included if it does.
+    /// Its references, including those to itself.
     pub references: SortedSet<StorePath>,
 }
 
-/// Checks a fixed output, of which `actual` is the hash by the method that `declared` names.
+/// Checks a fixed output. `actual` is its hash by the method of `declared`.
 ///
 /// # Errors
 ///
-/// [`FailureKind::HashMismatch`], and [`FailureKind::ForbiddenReference`]: what is known by its
-/// hash alone cannot refer to anything.
+/// [`FailureKind::HashMismatch`]; [`FailureKind::ForbiddenReference`], because an output that is
+/// addressed by its hash alone cannot have references.
 pub(crate) fn check_fixed(
     output: &PlannedOutput,
     declared: &ContentAddress,
@@ -44,12 +44,13 @@ pub(crate) fn check_fixed(
     })
 }
 
-/// The path of a floating output with this hash, which leaves out its references to itself.
-/// `references` are those at the place where it was made.
+/// The path of a floating output with this hash, which leaves out references to itself.
+/// `references` are those under the path where the output was made.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidOutput`] if something that is so addressed cannot have such references.
+/// [`FailureKind::InvalidOutput`] if an output with this method of addressing cannot have such
+/// references.
 pub(crate) fn floating_path(
     dir: &StoreDir,
     output: &PlannedOutput,

@@ -1,4 +1,4 @@
-//! What outputs may refer to and how large they may be: `allowedReferences` and its kin, and
+//! Checks of the references and sizes of outputs: `allowedReferences` and similar attributes, and
 //! `outputChecks` of structured attributes.
 
 use std::collections::{HashMap, HashSet};
@@ -15,19 +15,19 @@ use super::{PlannedOutput, placeholder_rewrites};
 use crate::FailureKind;
 use crate::attributes::{Attributes, invalid, strings, wrong_type};
 
-/// What a derivation demands of its outputs.
+/// The requirements of a derivation on its outputs.
 #[derive(Debug, Default)]
 pub(crate) struct OutputChecks {
-    /// Which each output has to pass, by its place; none at all if there are none.
+    /// The checks of each output, by index; empty if there are none.
     checks: Vec<Checks>,
-    /// What is not recorded as referring to anything (`unsafeDiscardReferences`).
+    /// Outputs with references that are not recorded (`unsafeDiscardReferences`).
     discarding: Vec<OutputName>,
 }
 
-/// What one output has to pass.
+/// The checks of one output.
 #[derive(Debug, Default, Clone)]
 struct Checks {
-    /// Whether a reference to itself is no business of the two that look at the closure.
+    /// Whether the two closure checks ignore references of the output to itself.
     ignore_self: bool,
     max_size: Option<u64>,
     max_closure_size: Option<u64>,
@@ -37,7 +37,7 @@ struct Checks {
     disallowed_closure: HashSet<StorePath>,
 }
 
-/// An output as it was made, by the paths at which outputs were made.
+/// An output, with references under the paths where the outputs were made.
 pub(crate) struct MadeOutput<'o> {
     pub output: &'o PlannedOutput,
     pub references: &'o SortedSet<StorePath>,
@@ -45,7 +45,7 @@ pub(crate) struct MadeOutput<'o> {
 }
 
 impl OutputChecks {
-    /// Reads the attributes. They name store paths and the derivation's own outputs.
+    /// Reads the attributes. They name store paths and outputs of the derivation.
     ///
     /// # Errors
     ///
@@ -91,17 +91,17 @@ impl OutputChecks {
         }
     }
 
-    /// Whether an output is recorded as referring to nothing, whatever is in it.
+    /// Whether the references of an output are discarded.
     pub fn discards_references(&self, output: &OutputName) -> bool {
         self.discarding.contains(output)
     }
 
-    /// Checks all outputs, in the order in which they were planned.
+    /// Checks all outputs, in planned order.
     ///
     /// # Errors
     ///
-    /// [`FailureKind::ForbiddenReference`] and [`FailureKind::TooLarge`] for the first that an
-    /// output does not pass.
+    /// [`FailureKind::ForbiddenReference`] and [`FailureKind::TooLarge`] for the first check that
+    /// fails.
     pub fn check(
         &self,
         outputs: &[MadeOutput<'_>],
@@ -233,10 +233,10 @@ impl Checks {
     }
 }
 
-/// What a path refers to, and its size.
+/// The references and size of each path.
 type Known<'k> = HashMap<&'k StorePath, (&'k SortedSet<StorePath>, u64)>;
 
-/// Those that break a rule, sorted.
+/// The paths that break a rule, sorted.
 fn bad(used: &[&StorePath], breaks: impl Fn(&StorePath) -> bool) -> Vec<StorePath> {
     let broken = used.iter().filter(|path| breaks(path));
     let mut broken: Vec<StorePath> = broken.map(|path| (*path).clone()).collect();
@@ -244,7 +244,7 @@ fn bad(used: &[&StorePath], breaks: impl Fn(&StorePath) -> bool) -> Vec<StorePat
     broken
 }
 
-/// What `root` refers to, directly or not, itself included.
+/// The closure of `root`, including `root`.
 fn closure<'k>(root: &'k StorePath, known: &Known<'k>) -> Vec<&'k StorePath> {
     let mut seen = HashSet::from([root]);
     let mut found = vec![root];
@@ -258,7 +258,7 @@ fn closure<'k>(root: &'k StorePath, known: &Known<'k>) -> Vec<&'k StorePath> {
     found
 }
 
-/// What the words in these attributes can name.
+/// Resolves the words in the attributes.
 struct Names<'n> {
     dir: &'n StoreDir,
     outputs: &'n [PlannedOutput],
@@ -331,8 +331,8 @@ mod tests {
         StoreDir::default().display(&path(name)).to_string()
     }
 
-    /// Checks `out`, which refers to itself, `lib` and the input `a`, which refers to `b`; `lib`
-    /// refers to nothing. Each is 100 bytes large.
+    /// Checks `out`, which refers to itself, `lib` and the input `a`; `a` refers to `b`, and `lib`
+    /// to nothing. Each has 100 bytes.
     fn check(name: &str, value: &str) -> Result<(), FailureKind> {
         let dir = StoreDir::default();
         let builder = DerivationBuilder::new("x", "x86_64-linux", "/bin/sh");
@@ -393,7 +393,7 @@ mod tests {
             ("disallowedRequisites", format!("{b} {a}"), &["a", "b"]),
             ("disallowedRequisites", "out".into(), &[]),
             ("disallowedReferences", "out".into(), &["x"]),
-            // Only structured attributes have limits of size.
+            // Only structured attributes support size limits.
             ("maxSize", "1".into(), &[]),
         ] {
             let mut found = forbidden(name, &value);
@@ -418,7 +418,7 @@ mod tests {
                 true,
             ),
             ("out", r#""allowedReferences":[]"#.to_owned(), false),
-            // Nothing is ignored here, not even a reference to itself.
+            // Structured checks do not ignore references to itself.
             (
                 "out",
                 format!(r#""allowedRequisites":["lib","{a}","{b}"]"#),
@@ -445,7 +445,7 @@ mod tests {
             error.to_string(),
             "closure of output 'out' is too large at 400 bytes; limit is 5 bytes"
         );
-        // What stands beside is for nobody.
+        // Attributes beside `outputChecks` have no effect.
         check("__json", r#"{"allowedReferences":[],"maxSize":1}"#).unwrap();
     }
 

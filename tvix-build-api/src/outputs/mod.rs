@@ -1,5 +1,5 @@
-//! What all builders do with outputs: where they are to be made, what they may refer to, in which
-//! order they are handed over.
+//! Handling of outputs for all builders: their planned paths, their checks, and their order of
+//! delivery.
 
 mod address;
 mod checks;

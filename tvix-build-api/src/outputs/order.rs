@@ -1,18 +1,19 @@
-//! The order in which outputs are handed over.
+//! The order of delivery.
 
 use nix_compat::store_path::StorePath;
 
-/// The indices of outputs so that each comes after the others that it refers to.
+/// The indices of outputs in an order with references first.
 ///
 /// # Errors
 ///
-/// Two indices of a circle, in which no order is right and which a store could never delete.
+/// Two indices of a cycle. Outputs in a cycle have no such order, and a store could never delete
+/// them.
 pub(crate) fn references_first<R>(outputs: &[(&StorePath, R)]) -> Result<Vec<usize>, (usize, usize)>
 where
     R: Fn(&StorePath) -> bool,
 {
     let mut order: Vec<usize> = Vec::with_capacity(outputs.len());
-    // A handful of outputs: repeated passes are quicker than a graph.
+    // There are few outputs, so repeated passes are faster than a graph.
     while order.len() < outputs.len() {
         let before = order.len();
         let mut waiting = None;

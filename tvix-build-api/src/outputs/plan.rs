@@ -1,4 +1,4 @@
-//! Where the outputs of a derivation are to be made.
+//! The planned paths of outputs.
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Derivation, Output, OutputName, output_placeholder};
@@ -7,33 +7,33 @@ use nix_compat::store_path::{DIGEST_LEN, StoreDir, StorePath, compress_hash, out
 
 use crate::{BuildRequest, FailureKind};
 
-/// An output that a build is to make.
+/// An output to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedOutput {
     /// Its name.
     pub name: OutputName,
-    /// Where the builder makes it. Its final path too, unless it is floating.
+    /// The path during the build. Also the final path, unless the output is floating.
     pub path: StorePath,
-    /// What becomes of it.
+    /// The way to the final path.
     pub destination: Destination,
 }
 
-/// What becomes of an output once it is made.
+/// The way from the path during the build to the final path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// It stays where it was made.
+    /// The paths are equal.
     Known,
-    /// It stays where it was made if it has this address.
+    /// The paths are equal if the output has this content address.
     Fixed(ContentAddress),
-    /// Its path follows from its contents.
+    /// The final path follows from the contents.
     Floating(ContentAddressMethod, HashAlgo),
 }
 
-/// Where the outputs of a request are to be made.
+/// The planned outputs of a request.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if that cannot be told.
+/// [`FailureKind::InvalidDerivation`] if a path cannot be computed.
 pub(crate) fn plan_outputs(
     dir: &StoreDir,
     request: &BuildRequest,
@@ -73,7 +73,7 @@ fn invalid(message: String) -> FailureKind {
     FailureKind::InvalidDerivation { message }
 }
 
-/// A path that no other output has, for one that has none before it is made.
+/// A unique path for an output with a final path that is unknown before the build.
 fn scratch_path(
     drv_path: &StorePath,
     derivation: &Derivation,
@@ -89,7 +89,7 @@ fn scratch_path(
     ))
 }
 
-/// Replaces the placeholders of a derivation's own outputs, as `builtins.placeholder` makes them.
+/// Rewrites of the placeholders of a derivation's own outputs, as made by `builtins.placeholder`.
 pub(crate) fn placeholder_rewrites(
     dir: &StoreDir,
     outputs: &[PlannedOutput],

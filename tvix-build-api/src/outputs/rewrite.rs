@@ -1,11 +1,11 @@
 //! Replacing hash parts in archives.
 //!
-//! A hash part is replaced by another of the same length, so that the archive stays one.
+//! The replacement has the same length, so the archive stays well-formed.
 
 use memchr::memmem::Finder;
 use nix_compat::store_path::{HASH_PART_LEN, StorePath};
 
-/// One path's hash part to be replaced by another's.
+/// The replacement of one path's hash part by another's.
 #[derive(Debug, Clone)]
 pub(crate) struct HashRewrite {
     finder: Finder<'static>,

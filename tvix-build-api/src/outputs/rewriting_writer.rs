@@ -1,4 +1,4 @@
-//! Replacing hash parts in archives that pass through.
+//! Replacing hash parts in a stream.
 
 use std::io::{self, Write};
 
@@ -6,15 +6,17 @@ use nix_compat::store_path::HASH_PART_LEN;
 
 use super::{HashRewrite, rewrite_in_place};
 
-/// Replaces in what passes through. [`finish`](Self::finish) writes the last bytes.
+/// Replaces hash parts in the bytes that are written through it. [`finish`](Self::finish) writes
+/// the last bytes.
 pub(crate) struct RewritingWriter<'a, W> {
     inner: W,
     rewrites: &'a [HashRewrite],
-    /// What came and was not passed on yet: at least the end, in which a hash part may begin.
+    /// Bytes that were not passed on yet: at least the end of the input, where a hash part may
+    /// begin.
     pending: Vec<u8>,
 }
 
-/// How much is collected before it is searched.
+/// Number of bytes that are collected before they are searched.
 const CHUNK: usize = 128 * 1024;
 
 impl<'a, W: Write> RewritingWriter<'a, W> {

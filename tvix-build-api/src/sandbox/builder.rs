@@ -1,4 +1,4 @@
-//! The builder.
+//! The sandbox builder.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +15,6 @@ use tvix_store_api::{Store, StoreUri};
 
 use super::SandboxOptions;
 use super::deliver::{Claim, KnownStore, claim, deliver};
-use super::engine::{Engine, Scratch, Starting};
 use super::features::check_features;
 use super::harvest::Field;
 use super::inputs::{self, Inputs};
@@ -35,20 +34,20 @@ use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, Builder, BuilderError,
     BuilderProfile, Delivery, FailureKind, ResourceUsage,
 };
+use tvix_sandbox::{Engine, Scratch, Starting};
 
-/// Builds on this machine, in Linux namespaces, without a daemon, as root or not.
+/// Builds on this machine, in Linux namespaces, without a daemon, as root or as an ordinary user.
 ///
-/// Builds see the closure of their inputs, what [`SandboxOptions::sandbox_paths`] names, and
-/// nothing else of the host; fixed-output derivations see its network. A machine that cannot
-/// sandbox is told by [`BuilderError::SandboxUnavailable`]: builds are never less apart than was
-/// asked for.
+/// Builds see the closure of their inputs and [`SandboxOptions::sandbox_paths`], and nothing else
+/// of the host; fixed-output derivations also see its network. On a machine that cannot sandbox,
+/// builds return [`BuilderError::SandboxUnavailable`]: isolation is never weaker than requested.
 ///
-/// Outputs are pushed to a store that it [knows](Self::knows_store), in one transaction if that is a
-/// [local store](Self::knows) on the file system that builds write to. In that store no other
-/// process, Nix included, builds the same meanwhile: a build waits for its outputs' locks, and if
-/// all are valid then nothing is built.
+/// Outputs are pushed to a [known](Self::knows_store) store, in one transaction if that is a [local
+/// store](Self::knows) on the file system that builds write to. In that case the builder takes the
+/// store's output locks, which exclude other processes, including Nix. If all outputs are valid
+/// once the locks are acquired, nothing is built.
 ///
-/// Clones share everything. `build` must be called on a tokio runtime with I/O and time enabled.
+/// Clones share all state. `build` must be called on a tokio runtime with I/O and time enabled.
 #[derive(Debug, Clone)]
 pub struct SandboxBuilder {
     profile: BuilderProfile,
@@ -60,17 +59,19 @@ pub struct SandboxBuilder {
 }
 
 impl SandboxBuilder {
-    /// Makes a builder. Whether the machine can sandbox is found out by the first build, or by
-    /// [`probe`](Self::probe). Blocks shortly if a [scratch directory](SandboxOptions::scratch) is
-    /// named.
+    /// Creates a builder. The first build, or [`probe`](Self::probe), finds out whether the machine
+    /// can sandbox. Blocks for a short time if a [scratch directory](SandboxOptions::scratch) is
+    /// given.
     ///
-    /// As soon as it is known where builds write, by such a directory or by
-    /// [`knows`](Self::knows), a thread makes what the first of them would have to wait for (see
-    /// [`SandboxOptions::ahead`]). Dropping the builder ends the thread and removes what was made.
+    /// Once the scratch directory is known, from the options or from [`knows`](Self::knows), a
+    /// thread prepares the resources that the first build would have to wait for (see
+    /// [`SandboxOptions::ahead`]). Dropping the builder ends the thread and removes these
+    /// resources.
     ///
     /// # Errors
     ///
-    /// [`BuilderError::Backend`] when that directory cannot be used or threads cannot be started.
+    /// [`BuilderError::Backend`] if the scratch directory cannot be used or threads cannot be
+    /// started.
     pub fn new(options: SandboxOptions) -> Result<Self, BuilderError> {
         let builder = Self {
             profile: options.profile(),
@@ -90,7 +91,7 @@ impl SandboxBuilder {
         Ok(builder)
     }
 
-    /// Starts making ready what the first build would have to wait for, if that is wanted.
+    /// Starts preparing resources for the first build, if that is enabled.
     fn make_ready(&self, dir: &StoreDir) {
         if !self.options.ahead || !self.options.sandbox {
             return;
@@ -100,13 +101,13 @@ impl SandboxBuilder {
             .make_ready(move |engine| prepare::ahead(engine, &dir, &options.sandbox_paths));
     }
 
-    /// Pushes outputs to `store` when a request names it. If it is on the file system that builds
-    /// write to, no file is copied and all outputs of a build become valid at once; else as
-    /// [`knows_store`](Self::knows_store). Inputs that are read from this store are found without
-    /// asking it.
+    /// Pushes outputs to `store` when a request names it. If the store is on the file system that
+    /// builds write to, no file is copied and all outputs of a build become valid at once;
+    /// otherwise it works as [`knows_store`](Self::knows_store). Inputs that are read from this
+    /// store are located without a query.
     ///
-    /// Builds write to the first store that it is told of, unless [`SandboxOptions::scratch`] says
-    /// otherwise.
+    /// The first store that is added determines the scratch directory, unless
+    /// [`SandboxOptions::scratch`] is set.
     #[cfg(feature = "local-fs")]
     #[must_use]
     pub fn knows(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
@@ -141,12 +142,12 @@ impl SandboxBuilder {
         self
     }
 
-    /// Finds out whether this machine can sandbox, by trying. Blocks shortly.
+    /// Tests whether this machine can sandbox, by starting a sandbox. Blocks for a short time.
     ///
     /// # Errors
     ///
-    /// [`BuilderError::SandboxUnavailable`] says what is missing and what to do about it;
-    /// [`BuilderError::Backend`] when the scratch directory cannot be used.
+    /// [`BuilderError::SandboxUnavailable`] with the missing capability and its remedy;
+    /// [`BuilderError::Backend`] if the scratch directory cannot be used.
     pub fn probe(&self) -> Result<(), BuilderError> {
         let engine = self.engine()?;
         if !self.options.sandbox {
@@ -215,7 +216,7 @@ impl SandboxBuilder {
             usage,
         );
         let ran = ran.await;
-        // A builder may have changed the modes of its own directories.
+        // The builder program may have changed the modes of its own directories.
         let reclaimed = scratch.reclaim();
         reclaimed.map_err(|error| {
             self.blame
@@ -239,13 +240,13 @@ impl SandboxBuilder {
             outputs,
             checks,
             disk: self.options.max_disk,
-            // The thread notices when this future is gone.
+            // Stops the thread when this future is dropped.
             stop: stop.clone(),
         };
         let harvested = self.blocking({
             let scratch = scratch.clone();
             move || {
-                // If nobody waits any more, nobody else may get the directory yet.
+                // Even if the future is dropped, the directory must not be reused yet.
                 let _held = scratch;
                 field.harvest()
             }
@@ -255,7 +256,7 @@ impl SandboxBuilder {
         deliver(blame, store, harvested, scratch, claimed, cancel, &timers).await
     }
 
-    /// Nothing that is built for one store directory is of use in another.
+    /// Store paths of one store directory are of no use in another.
     fn check_store_dir(&self, dir: &StoreDir, store: Option<&KnownStore>) -> Result<(), Trouble> {
         match store.map(|store| store.as_store()) {
             Some(store) if store.store_dir() != dir => Err(self.blame.unsupported(format!(
@@ -302,7 +303,8 @@ impl SandboxBuilder {
         .await
     }
 
-    /// How this request is translated: with what the derivations make that it asks about.
+    /// The options for translating this request, including the outputs of derivations that its
+    /// reference graphs name.
     async fn translate_options(
         &self,
         dir: &StoreDir,
@@ -327,15 +329,14 @@ impl SandboxBuilder {
     ) -> Result<Inputs, Trouble> {
         #[cfg(feature = "local-fs")]
         if let Some(KnownStore::Beside(store)) = self.stores.get(context.inputs.uri()) {
-            // They are valid there, as everybody who makes a request promises.
+            // The inputs are valid in the store, as the contract of a request requires.
             return Ok(Inputs::in_directory(store.real_store_dir(), request));
         }
         let located = Inputs::locate(&context.inputs, request).await;
         located.map_err(|error| self.blame.inputs(error))
     }
 
-    /// Without a sandbox the process has to find its inputs, and to leave its outputs, where
-    /// their paths say.
+    /// Without a sandbox, the process reads inputs and writes outputs at their store paths.
     async fn start_unconfined(
         &self,
         dir: &StoreDir,
@@ -354,7 +355,7 @@ impl SandboxBuilder {
                  on the file system that builds write to"
             )));
         }
-        // Whoever uses an output that is there already must not see it vanish.
+        // A path that is valid already may be in use, and must not be replaced.
         let outputs = request.derivation.output_paths(dir);
         let outputs: Vec<StorePath> = outputs.filter_map(|(_, path)| path).collect();
         let valid = context.inputs.valid_paths(&outputs).await;
@@ -395,7 +396,7 @@ impl SandboxBuilder {
                     .collect(),
                 scratch: prepared.scratch.clone(),
             };
-            // What is there already is not valid.
+            // Leftovers that are not valid.
             escaped.bring_back();
             let held = Held {
                 _inputs: Inputs::default(),
@@ -406,7 +407,7 @@ impl SandboxBuilder {
         .await
     }
 
-    /// Runs `work` on a thread that may block. It goes on if the future is dropped.
+    /// Runs `work` on a thread that may block. The work continues if the future is dropped.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
@@ -421,7 +422,7 @@ impl SandboxBuilder {
     }
 }
 
-/// Does a part of a build that may be given up at any point.
+/// Runs a part of a build that may be abandoned at any point.
 async fn unless_cancelled<T>(
     context: &BuildContext,
     part: impl Future<Output = Result<T, Trouble>>,
@@ -433,7 +434,7 @@ async fn unless_cancelled<T>(
     }
 }
 
-/// A process that an engine has been told to start, and what of it is needed afterwards.
+/// A process that an engine is starting, and the data needed after its end.
 struct Started {
     starting: Starting,
     scratch: Arc<Scratch>,
@@ -442,8 +443,8 @@ struct Started {
 }
 
 impl Started {
-    /// Tells the engine. On the thread that made everything ready: each change of threads is one
-    /// more wait for a processor.
+    /// Starts the process on the thread that prepared it: each change of threads would wait for a
+    /// processor.
     fn new(
         engine: &Engine,
         blame: &Blame,
@@ -466,7 +467,7 @@ impl Started {
     }
 }
 
-/// What a process needs until it is dead.
+/// Resources that must outlive the process.
 struct Held {
     _inputs: Inputs,
     escaped: Option<Escaped>,
@@ -480,7 +481,7 @@ impl Drop for Held {
     }
 }
 
-/// The outputs of a process that writes them to the store directory itself.
+/// The outputs of a process that writes to the store directory itself.
 struct Escaped {
     store: PathBuf,
     names: Vec<String>,
@@ -488,10 +489,10 @@ struct Escaped {
 }
 
 impl Escaped {
-    /// Moves them to the scratch directory, where they are harvested, or removed with it.
+    /// Moves the outputs to the scratch directory, where they are harvested or removed.
     fn bring_back(&self) {
         for name in &self.names {
-            // There may be none.
+            // An output may be missing.
             let to = self.scratch.store_dir().join(name);
             let _ = std::fs::rename(self.store.join(name), to);
         }

@@ -1,4 +1,4 @@
-//! Handing outputs over.
+//! Delivery of outputs.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use tvix_store_api::Store;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTree};
 
-use super::engine::Scratch;
 use super::harvest::Harvested;
 use super::stream::stream_tree;
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::{BuildRequest, BuildSlot, Delivery, FailureKind, PushedOutput, StreamedOutput};
+use tvix_sandbox::Scratch;
 
-/// A store that the builder knows.
+/// A store that the builder can push to.
 #[derive(Debug, Clone)]
 pub(super) enum KnownStore {
     /// On the file system that builds write to: outputs are renamed into it.
     #[cfg(feature = "local-fs")]
     Beside(LocalStore),
-    /// Anywhere.
+    /// Any other store.
     Any(Arc<dyn Store>),
 }
 
@@ -34,11 +34,11 @@ impl KnownStore {
     }
 }
 
-/// Whose turn it is to make the outputs of a build.
+/// The right to build the outputs.
 pub(super) enum Claim {
-    /// Ours. Nobody else makes them before this is dropped.
+    /// This build has the right. It excludes other processes until it is dropped.
     Ours(Claimed),
-    /// Nobody's: somebody else has made them meanwhile.
+    /// Another process has built the outputs meanwhile.
     #[cfg_attr(
         not(feature = "local-fs"),
         expect(dead_code, reason = "other stores have no such locks")
@@ -46,15 +46,15 @@ pub(super) enum Claim {
     Made(Delivery),
 }
 
-/// The locks of outputs, where there are such.
+/// The locks of the outputs, for stores that have such locks.
 #[derive(Default)]
 pub(super) struct Claimed {
     #[cfg(feature = "local-fs")]
     locks: OutputLocks,
 }
 
-/// Waits until nobody else builds or adds the same outputs, if they go to a store that other processes
-/// may use. Whoever waits for long uses no slot meanwhile. May be given up at any point.
+/// Waits until no other process builds or adds the same outputs, for stores that other processes
+/// may use. During a long wait the build gives up its slot. May be abandoned at any point.
 pub(super) async fn claim(
     blame: &Blame,
     store: Option<&KnownStore>,
@@ -97,7 +97,7 @@ pub(super) async fn claim(
     }
 }
 
-/// Pushes the outputs to `store`, or has them streamed. They lie in `scratch` and come references
+/// Pushes the outputs to `store`, or streams them. They are in `scratch`, sorted with references
 /// first.
 pub(super) async fn deliver(
     blame: &Blame,
@@ -148,7 +148,7 @@ pub(super) async fn deliver(
                 let adding = store.add(harvested.info, nar);
                 let added = tokio::select! {
                     added = adding => added,
-                    // Once an output is there the others have to follow.
+                    // Once one output is pushed, the others must be pushed too.
                     () = cancel.cancelled(), if pushed.is_empty() => {
                         return Err(FailureKind::Cancelled.into());
                     }

@@ -1,4 +1,4 @@
-//! Features that a user has said this machine has, and it has not.
+//! Features that are configured for this machine but missing.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! From what a process left to outputs with all that a store wants to know.
+//! Harvesting: turns the files that a process has left into outputs with complete infos.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +10,7 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
-use tvix_store_api::tree::{Bounds, TreeError, TreeScan, canonicalise_within, measure};
+use tvix_tree::{Bounds, TreeError, TreeScan, canonicalise_within, measure};
 
 use super::settle::Settler;
 use super::trouble::{Blame, Trouble};
@@ -21,42 +21,43 @@ use crate::{BuildRequest, FailureKind};
 #[derive(Debug)]
 pub(super) struct Harvested {
     pub output: PlannedOutput,
-    /// Where it is.
+    /// The location of the files.
     pub file: PathBuf,
-    /// What it is to become.
+    /// The info of the output.
     pub info: PathInfo,
 }
 
-/// What a dead process left.
+/// The results of a dead process, before the harvest.
 pub(super) struct Field {
     pub blame: Blame,
     pub dir: StoreDir,
-    /// The directory that was the store directory to the process.
+    /// The host directory that was the store directory of the process.
     pub store: PathBuf,
-    /// The user that it ran as.
+    /// The user id of the process.
     pub owner: u32,
     pub request: Arc<BuildRequest>,
     pub outputs: Vec<PlannedOutput>,
     pub checks: OutputChecks,
-    /// The most bytes that the outputs may have, sparse files counted with their full size.
+    /// The maximum size of all outputs in bytes; sparse files count with their full size.
     pub disk: Option<u64>,
-    /// Ends the harvest.
+    /// Stops the harvest.
     pub stop: CancellationToken,
 }
 
-/// An output of which is known what is in it.
+/// An output that was scanned.
 pub(super) struct Found {
     pub output: PlannedOutput,
     pub file: PathBuf,
     pub scan: TreeScan,
-    /// What it is known to refer to: what the scan found, or nothing if the derivation says so.
+    /// The recorded references: those that the scan found, or none if the derivation discards them.
     pub references: SortedSet<StorePath>,
 }
 
 impl Field {
-    /// Makes the outputs canonical, scans and checks them. They come references first. Blocks.
+    /// Makes the outputs canonical, scans and checks them. The result is sorted with references
+    /// first. Blocks.
     pub fn harvest(&self) -> Result<Vec<Harvested>, Trouble> {
-        // Nothing is worth reading if something is missing.
+        // A missing output fails the build before any output is read.
         for output in &self.outputs {
             match self.file(output).symlink_metadata() {
                 Ok(metadata) => self.check_mode(output, &metadata)?,
@@ -114,7 +115,7 @@ impl Field {
         Ok(harvested)
     }
 
-    /// Refuses outputs that have more than `disk` bytes together, before any of them is read.
+    /// Refuses outputs that have more than `disk` bytes in total, before any of them is read.
     fn measure(&self, disk: u64, interrupted: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let mut room = disk;
         for output in &self.outputs {
@@ -129,7 +130,7 @@ impl Field {
         Ok(())
     }
 
-    /// As Nix, refuses an output that somebody other than the builder could have written to.
+    /// Refuses an output that is writable by other users, as Nix does.
     fn check_mode(
         &self,
         output: &PlannedOutput,
@@ -154,11 +155,11 @@ impl Field {
         self.store.join(output.path.to_string())
     }
 
-    /// Something in an output that a store cannot hold, or trouble while reading it.
+    /// The error for an output with a file that a store cannot hold, or for a failure to read it.
     pub fn tree_error(&self, output: &PlannedOutput, error: TreeError) -> Trouble {
         match error {
             TreeError::Nar(error) => self.nar_error(output, error),
-            // Whoever stops the harvest knows why.
+            // The canceller of the harvest knows the reason.
             TreeError::Interrupted => FailureKind::Cancelled.into(),
             TreeError::TooLarge { path, .. } => FailureKind::OutputsExceedDisk {
                 output: output.name.clone(),
@@ -176,7 +177,8 @@ impl Field {
             return FailureKind::Cancelled.into();
         }
         match error {
-            // The builder's doing: it has chosen the permissions of all that is in its outputs.
+            // A fault of the derivation: its builder program has chosen the permissions in its
+            // outputs.
             NarError::File { ref source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied
                     && source.raw_os_error() == Some(libc::EACCES) =>
@@ -197,7 +199,7 @@ impl Field {
         }
     }
 
-    /// The message names the path as the process knew it.
+    /// The message has the path as the process saw it.
     pub fn invalid(&self, output: &PlannedOutput, error: &dyn std::error::Error) -> Trouble {
         let store = self.store.display().to_string();
         FailureKind::InvalidOutput {

@@ -1,4 +1,4 @@
-//! Where the inputs of a build are as files.
+//! The inputs of a build as files.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _};
 
 use crate::BuildRequest;
 
-/// How many inputs are located at once.
+/// Number of inputs that are located concurrently.
 const IN_FLIGHT: usize = 16;
 
-/// The inputs of a build as files, for as long as this is held.
+/// The inputs of a build as files, for the lifetime of this value.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
-    /// Each has the name of its store path.
+    /// The file of each input. Its name is that of the store path.
     pub files: Vec<PathBuf>,
-    /// Those that were unpacked for this build.
+    /// Copies that were unpacked for this build.
     _unpacked: Vec<LocalPath>,
 }
 
 impl Inputs {
-    /// Inputs in a directory that holds all of them.
+    /// The inputs, in a directory that contains all of them.
     #[cfg(feature = "local-fs")]
     pub fn in_directory(directory: &std::path::Path, request: &BuildRequest) -> Self {
         let inputs = request.inputs.iter();
@@ -35,7 +35,7 @@ impl Inputs {
         }
     }
 
-    /// Finds the inputs in any store; those that it does not keep as files are unpacked.
+    /// Locates the inputs in any store. Inputs that the store does not keep as files are unpacked.
     pub async fn locate(store: &dyn Store, request: &BuildRequest) -> Result<Self, StoreError> {
         let paths: Vec<StorePath> = request.inputs.iter().map(|i| i.path.clone()).collect();
         let located: Vec<LocalPath> = stream::iter(paths)
@@ -50,7 +50,7 @@ impl Inputs {
     }
 }
 
-/// What derivations among the inputs make, as far as that is known before they are built.
+/// The outputs of derivations among the inputs, as far as they are known before a build.
 pub(super) async fn outputs_of(
     store: &dyn Store,
     derivations: &[StorePath],

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 
 use super::SandboxBuilder;
-use super::engine::Scratch;
 use crate::log::Tail;
 use crate::{BuildContext, BuildRequest};
+use tvix_sandbox::Scratch;
 
-/// Moves the build directory of a failed build to where such are kept, as far as possible.
+/// Moves the build directory of a failed build to
+/// [`SandboxOptions::keep_failed`](super::SandboxOptions::keep_failed), if possible.
 pub(super) async fn keep_failed(
     builder: &SandboxBuilder,
     request: &BuildRequest,
@@ -22,7 +23,7 @@ pub(super) async fn keep_failed(
     let Some(directory) = builder.options.keep_failed.clone() else {
         return;
     };
-    // There is nothing to look at after a built-in builder, as in Nix.
+    // The directory of a built-in builder is not kept, as in Nix.
     if request.derivation.builder.starts_with(b"builtin:") {
         return;
     }
@@ -40,7 +41,7 @@ pub(super) async fn keep_failed(
         .blocking(move || {
             use std::os::unix::fs::DirBuilderExt as _;
             let build = scratch.build_dir();
-            // Private: what builders leave is not for other users.
+            // Private: files of builds are not for other users.
             let mut private = std::fs::DirBuilder::new();
             let _ = private.recursive(true).mode(0o700).create(&directory);
             let moved = std::fs::rename(&build, to);
@@ -57,6 +58,6 @@ pub(super) async fn keep_failed(
     };
     let line = Bytes::from(line);
     tail.push(&line);
-    // Whoever has cancelled the build does not wait for its log.
+    // Does not wait, because the reader of the log may have cancelled the build.
     let _ = context.log.send(line).now_or_never();
 }

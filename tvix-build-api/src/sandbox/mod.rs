@@ -1,10 +1,10 @@
 //! Building on this machine, in Linux namespaces.
 //!
-//! [`SandboxBuilder`] is the builder. It stands on [`engine`], which starts processes in sandboxes
-//! and knows nothing of derivations.
+//! [`SandboxBuilder`] is the builder. It is based on [`tvix_sandbox`], which starts processes in
+//! sandboxes and knows nothing of derivations.
 //!
-//! A build goes through the modules below in this order: inputs are located, a process is prepared
-//! and run, its outputs are harvested and delivered.
+//! A build passes through the modules below in this order: inputs are located, a process is
+//! prepared and run, its outputs are harvested and delivered.
 
 mod builder;
 #[cfg(feature = "builtins")]
@@ -13,7 +13,6 @@ mod builtin;
 #[path = "no_builtin.rs"]
 mod builtin;
 mod deliver;
-pub mod engine;
 mod features;
 mod harvest;
 mod inputs;
@@ -29,6 +28,6 @@ mod timers;
 mod trouble;
 
 pub use builder::SandboxBuilder;
-pub use engine::EngineError;
 pub use options::SandboxOptions;
 pub use paths::{SandboxPath, SandboxPathError};
+pub use tvix_sandbox::EngineError;

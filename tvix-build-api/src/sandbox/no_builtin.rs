@@ -1,11 +1,11 @@
-//! In place of built-in builders, where they are left out: there are none.
+//! Replaces the built-in builders if they are compiled out.
 
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::engine::{SandboxSpec, Scratch};
 use crate::translate::Translation;
+use tvix_sandbox::{SandboxSpec, Scratch};
 
 #[derive(Debug, Clone, Default)]
 #[expect(dead_code, reason = "nothing is fetched")]

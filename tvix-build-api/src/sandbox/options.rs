@@ -1,70 +1,72 @@
-//! How a sandbox builder works.
+//! Options of a sandbox builder.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::SandboxPath;
 use super::builtin::FetchFiles;
-use super::{SandboxPath, engine};
 use crate::BuilderProfile;
 
-/// How a [`SandboxBuilder`](super::SandboxBuilder) works.
+/// Options of a [`SandboxBuilder`](super::SandboxBuilder).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SandboxOptions {
-    /// A name for people, as in events and errors.
+    /// The display name, for events and errors.
     pub name: String,
-    /// The systems it builds for.
+    /// The supported systems.
     pub systems: BTreeSet<String>,
-    /// The features it has, for `requiredSystemFeatures`.
+    /// The supported features, for `requiredSystemFeatures`.
     pub features: BTreeSet<String>,
-    /// How many builds it wants at once.
+    /// The maximum number of concurrent builds.
     pub max_jobs: usize,
-    /// What of the host's file system is visible in every build.
+    /// Paths of the host that are visible in every build.
     pub sandbox_paths: Vec<SandboxPath>,
-    /// Whether builds are kept apart from the host (`--no-sandbox` if not): from its files and
-    /// its network. Without, only one kind of store will do: one whose files are where their
-    /// paths say. Nothing then keeps two builds of the same derivation at once apart.
+    /// Whether builds are isolated from the files and the network of the host (false for
+    /// `--no-sandbox`). Without a sandbox, the store must keep its files at their store paths, and
+    /// concurrent builds of the same derivation can disturb each other.
     pub sandbox: bool,
-    /// Whether derivations that ask for it (`__noChroot`) are built as if [`sandbox`](Self::sandbox)
-    /// were false. Else they are refused.
+    /// Whether derivations with `__noChroot` are built as if [`sandbox`](Self::sandbox) were false.
+    /// Otherwise they are refused.
     pub relaxed: bool,
-    /// Where build directories of failed builds are kept, if they are: on the file system that
-    /// builds write to. The last line of the log says under which name.
+    /// The directory that keeps the build directories of failed builds; `None` to remove them. It
+    /// must be on the file system that builds write to. The last line of the log names the kept
+    /// directory.
     pub keep_failed: Option<PathBuf>,
-    /// The certificate authorities, as PEM, that vouch for the servers that `builtin:fetchurl`
-    /// talks to. None: none does, and `https` URLs fail.
+    /// CA bundle (PEM) used by `builtin:fetchurl` to verify TLS servers. With `None`, `https` URLs
+    /// fail.
     pub ca_file: Option<PathBuf>,
-    /// Credentials per host for `builtin:fetchurl`, in a file like `.netrc`. It may be missing.
+    /// Credentials per host for `builtin:fetchurl`, in `.netrc` format. The file may be missing.
     pub netrc_file: Option<PathBuf>,
     /// Time limits and retries of `builtin:fetchurl`.
     #[cfg(feature = "builtins")]
     pub transfer: tvix_http::TransferSettings,
-    /// The most processes and threads of a build at once. `None` of these three is no limit.
+    /// Maximum number of processes and threads of a build. `None` for this and the next two limits
+    /// means no limit.
     pub max_processes: Option<u64>,
-    /// The most bytes of memory of a build: of all its processes together where the machine has
-    /// control groups that builds can be put in, else of each of them.
+    /// Memory limit of a build in bytes: of all its processes together if the machine supports
+    /// control groups for builds, otherwise of each process.
     pub max_memory: Option<u64>,
-    /// The most bytes on disk of a build, outputs included; looked at now and then.
+    /// Disk space limit of a build in bytes, outputs included. Usage is measured periodically.
     pub max_disk: Option<u64>,
-    /// Whether builds get a control group, where such can be made, though [`max_memory`](Self::max_memory)
-    /// is no limit: then the memory that they are said to have used is that of all their processes
-    /// together. It takes half a millisecond.
+    /// Whether builds run in a control group, if possible, even without
+    /// [`max_memory`](Self::max_memory). The reported memory usage is then that of all their
+    /// processes together. Costs half a millisecond.
     pub count_memory: bool,
-    /// Where builds write; made if it is missing. `None`: in the state directory of the local
-    /// store that the builder [knows](super::SandboxBuilder::knows), so that an output comes into
-    /// the store by being renamed, or else in a temporary directory.
+    /// The directory that builds write to; created if it is missing. With `None`, it is in the
+    /// state directory of the local store that the builder [knows](super::SandboxBuilder::knows),
+    /// so that outputs are renamed into the store; without such a store, it is a temporary
+    /// directory.
     pub scratch: Option<PathBuf>,
-    /// The first host user for builders, when running as root.
+    /// The first host user id for builds, when running as root.
     pub first_id: u32,
-    /// Whether a thread makes what the first build needs while nobody waits for it yet: for
-    /// builders of which it is likely that they will build. Without, the first build takes a few
-    /// milliseconds longer.
+    /// Whether a thread prepares the resources of the first build in advance, for builders that are
+    /// likely to build. Without it, the first build takes a few milliseconds longer.
     pub ahead: bool,
 }
 
 impl SandboxOptions {
-    /// A builder for this machine's systems, with the features that are
-    /// [detected](crate::detected_features), whose builds see nothing of the host.
+    /// A builder for this machine's systems, with the [detected](crate::detected_features) features
+    /// and no paths of the host.
     pub fn new(name: impl Into<String>) -> Self {
         let mut systems = crate::further_systems();
         systems.insert(crate::this_system().to_owned());
@@ -86,7 +88,7 @@ impl SandboxOptions {
             max_disk: None,
             count_memory: false,
             scratch: None,
-            first_id: engine::DEFAULT_FIRST_ID,
+            first_id: tvix_sandbox::DEFAULT_FIRST_ID,
             ahead: true,
         }
     }
@@ -119,7 +121,7 @@ impl SandboxOptions {
         self
     }
 
-    /// Adds one to [`sandbox_paths`](Self::sandbox_paths).
+    /// Adds one path to [`sandbox_paths`](Self::sandbox_paths).
     #[must_use]
     pub fn sandbox_path(mut self, path: SandboxPath) -> Self {
         self.sandbox_paths.push(path);
@@ -154,8 +156,8 @@ impl SandboxOptions {
         self
     }
 
-    /// Sets [`ca_file`](Self::ca_file). Without, it is the one that `NIX_SSL_CERT_FILE` or
-    /// `SSL_CERT_FILE` names, or else the system's.
+    /// Sets [`ca_file`](Self::ca_file). The default is the file in `NIX_SSL_CERT_FILE` or
+    /// `SSL_CERT_FILE`, or else the system's.
     #[must_use]
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(file.into());

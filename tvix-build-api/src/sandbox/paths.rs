@@ -1,4 +1,4 @@
-//! What of the host is visible in every build.
+//! Paths of the host that are visible in every build.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::engine::{Access, Mount};
+use tvix_sandbox::{Access, Mount};
 
-/// A file or directory of the host that builds see, read-only. As text, `<inside>=<host>` as in
-/// Nix's `sandbox-paths`, or one path that is the same on both sides; `?` at the end allows it to
-/// be missing on the host.
+/// A file or directory of the host that is visible to builds, read-only. In text form,
+/// `<inside>=<host>` as in Nix's `sandbox-paths`, or a single path that is the same on both sides.
+/// A `?` at the end means that the path may be missing on the host.
 ///
 /// ```
 /// use tvix_build_api::sandbox::SandboxPath;
@@ -26,7 +26,7 @@ pub struct SandboxPath {
     optional: bool,
 }
 
-/// Why a text is no [`SandboxPath`].
+/// The reason that a text is not a [`SandboxPath`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{text}' is not a sandbox path: '{part}' is not absolute, or holds '..'")]
 pub struct SandboxPathError {
@@ -35,7 +35,7 @@ pub struct SandboxPathError {
 }
 
 impl SandboxPath {
-    /// What is at `host` appears at `inside`. Both are to be absolute.
+    /// Shows the host's `host` at `inside`. Both must be absolute.
     pub fn new(host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
         Self {
             host: host.into(),
@@ -44,15 +44,15 @@ impl SandboxPath {
         }
     }
 
-    /// The same, and no error if it is missing on the host.
+    /// Allows the path to be missing on the host.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
-    /// What it takes to run the host's shell and C compiler: those that exist of the directories
-    /// that hold programs and libraries. Builds that see them depend on this host.
+    /// The paths needed to run the host's shell and C compiler: the existing directories among
+    /// those that contain programs and libraries. Builds that see them depend on this host.
     pub fn host_toolchain() -> Vec<Self> {
         let all = [
             "/usr",

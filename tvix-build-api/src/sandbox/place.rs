@@ -1,4 +1,4 @@
-//! Where builds write, and the engine that works there.
+//! The directory that builds write to, and its engine.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,31 +7,30 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
-use super::engine::{Engine, EngineError, EngineOptions};
+use tvix_sandbox::{Engine, EngineError, EngineOptions};
 
-/// An engine that is made when it is first needed, or ahead of need: where it is to work may be
-/// known only then.
+/// An engine that is created on first use or in advance. Its directory may be known only later.
 #[derive(Debug)]
 pub(super) struct Place {
     site: Arc<Site>,
-    /// What makes things ready, from when it was started until it is waited for.
+    /// The preparing thread, from its start until it is joined.
     ahead: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 struct Site {
-    /// `None`: in a temporary directory of its own.
+    /// `None` for a temporary directory.
     scratch: Option<PathBuf>,
     first_id: u32,
     working: Mutex<Option<Working>>,
-    /// Nobody will need the engine any more.
+    /// The engine is no longer needed.
     given_up: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Working {
     engine: Engine,
-    /// Removed after the engine.
+    /// Dropped after the engine.
     _temporary: Option<TempDir>,
 }
 
@@ -48,21 +47,21 @@ impl Place {
         }
     }
 
-    /// The directory that was asked for.
+    /// The configured directory.
     #[cfg(feature = "local-fs")]
     pub fn scratch(&self) -> Option<&std::path::Path> {
         self.site.scratch.as_deref()
     }
 
-    /// The engine. Blocks when it has to be made, or is being made.
+    /// The engine. Blocks while it is being created.
     pub fn engine(&self) -> Result<Engine, EngineError> {
         let mut working = self.site.lock();
         self.site.engine(&mut working)
     }
 
-    /// Makes the engine on a thread of its own, and has `prepare` do with it what the first build
-    /// would have to wait for. Whoever asks for the engine meanwhile gets it after that. Trouble
-    /// is left for builds to meet again, and to tell.
+    /// Creates the engine on a thread of its own, and runs `prepare` with it, which prepares the
+    /// resources of the first build. Callers of [`engine`](Self::engine) wait for the end of
+    /// `prepare`. Errors are ignored: builds encounter and report them.
     pub fn make_ready(
         &self,
         prepare: impl FnOnce(&Engine) -> Result<(), EngineError> + Send + 'static,
@@ -90,8 +89,8 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Waits for the thread, which notices soon: what it has made is removed with the engine, and
-    /// that has to happen while the program still runs.
+    /// Joins the thread, which ends soon. The prepared resources are removed with the engine, which
+    /// must happen before the program exits.
     fn drop(&mut self) {
         self.site.given_up.store(true, Ordering::Relaxed);
         let ahead = self
@@ -118,7 +117,10 @@ impl Site {
             Some(directory) => (directory.clone(), None),
             None => {
                 let made = TempDir::with_prefix("tvix-builds-");
-                let made = made.map_err(EngineError::setup("making a temporary directory"))?;
+                let made = made.map_err(|source| EngineError::Setup {
+                    step: "making a temporary directory".into(),
+                    source,
+                })?;
                 (made.path().to_owned(), Some(made))
             }
         };
@@ -151,7 +153,7 @@ mod tests {
         });
         begins.recv().unwrap();
         place.engine().unwrap();
-        // It waited for the rest.
+        // The call waited for `prepare`.
         begins.try_recv().unwrap();
     }
 
@@ -171,7 +173,7 @@ mod tests {
             drop(place);
             let left = std::fs::read_dir(directory.path()).unwrap().count();
             assert_eq!(left, 0, "{wait}");
-            // The thread has ended: what it held is gone.
+            // The thread has ended, and its resources are dropped.
             assert!(begins.recv().is_err());
         }
     }

@@ -1,4 +1,4 @@
-//! From a translated derivation to a process that can be started.
+//! Turns a translated derivation into a process that can be started.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -13,14 +13,14 @@ use bstr::BString;
 use nix_compat::store_path::StoreDir;
 
 use super::builtin::Builtin;
-use super::engine::{
-    Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
-    SandboxSpec, Scratch,
-};
 use super::trouble::{Blame, Trouble};
 use super::{SandboxOptions, SandboxPath};
 use crate::BuildLimits;
 use crate::translate::{BUILD_DIR, Translation, etc};
+use tvix_sandbox::{
+    Access, Engine, EngineError, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID,
+    SandboxSpec, Scratch,
+};
 
 /// A process that can be started.
 pub(super) struct Prepared {
@@ -28,20 +28,20 @@ pub(super) struct Prepared {
     pub scratch: Arc<Scratch>,
 }
 
-/// What is around a build.
+/// The surroundings of a build.
 pub(super) struct Surroundings<'a> {
     pub dir: &'a StoreDir,
-    /// Where the inputs are.
+    /// The files of the inputs.
     pub inputs: &'a [PathBuf],
     pub options: &'a SandboxOptions,
-    /// Whether it is to have [`KVM`].
+    /// Whether the build has access to [`KVM`].
     pub kvm: bool,
 }
 
-/// The device by which virtual machines are fast.
+/// The device for hardware virtualisation.
 pub(super) const KVM: &str = "/dev/kvm";
 
-/// Makes the directories and files of a build and says what it is to see. Blocks.
+/// Creates the directories and files of a build and describes its sandbox. Blocks.
 pub(super) fn sandboxed(
     engine: &Engine,
     blame: &Blame,
@@ -84,12 +84,12 @@ pub(super) fn sandboxed(
     })
 }
 
-/// Makes ahead of need what the first build of an engine would have to wait for, if it is one of
-/// the most common kind. Blocks.
+/// Prepares the resources that the first build of an engine would have to wait for, if it is of the
+/// most common kind. Blocks.
 ///
 /// # Errors
 ///
-/// Any build meets the same trouble.
+/// Every build would fail with the same error.
 pub(super) fn ahead(
     engine: &Engine,
     dir: &StoreDir,
@@ -103,7 +103,8 @@ pub(super) fn ahead(
     Ok(())
 }
 
-/// What a sandbox has around the process, be it the derivation's or not.
+/// The surroundings of the process in a sandbox, for the derivation's program and for built-in
+/// builders.
 fn surround(
     spec: &mut SandboxSpec,
     scratch: &mut Scratch,
@@ -125,7 +126,7 @@ fn surround(
     Ok(())
 }
 
-/// As [`sandboxed`], for a build that sees the host. Blocks.
+/// As [`sandboxed`], for a build without a sandbox. Blocks.
 pub(super) fn unconfined(
     blame: &Blame,
     scratch: Scratch,
@@ -182,7 +183,7 @@ fn etc_files(network: bool) -> Vec<Mount> {
     }
     files.push(Mount::file("/etc/nsswitch.conf", etc::NSSWITCH));
     files.extend(etc::HOST_FILES.into_iter().filter_map(|file| {
-        // Often a link to somewhere that builds do not see.
+        // Often a symlink to a file that builds do not see.
         let source = Path::new(file).canonicalize().ok()?;
         Some(Mount::bind(source, file, Access::ReadOnly))
     }));
@@ -192,7 +193,7 @@ fn etc_files(network: bool) -> Vec<Mount> {
 fn write_files(scratch: &Scratch, translation: &Translation) -> io::Result<()> {
     for file in &translation.files {
         let path = scratch.build_dir().join(&file.name);
-        // Nothing runs in the directory yet, so nothing can be in the way.
+        // No process runs in the directory yet, so no file can exist there.
         let mut created = fs::OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -1,4 +1,4 @@
-//! Running a prepared process: its log, its end.
+//! Running a prepared process: its log and its end.
 
 use std::collections::VecDeque;
 
@@ -6,26 +6,27 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Ending, Event, LineBuffer, Running};
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
 use crate::{FailureKind, LogSender, ResourceUsage, StructuredLog};
+use tvix_sandbox::{Ending, Event, LineBuffer, Running};
 
-/// Longer lines of a log come in pieces of so many bytes.
+/// Maximum length of a log line in bytes; longer lines are split.
 const LINE_LIMIT: usize = 64 * 1024;
 
-/// How many lines wait for whoever reads the log before the process has to.
+/// Number of lines that are queued for a slow reader before the process is blocked.
 const LINES_WAITING: usize = 256;
 
-/// Sends the log of a process, line by line, and waits for its end. What it used is left in `usage`.
+/// Sends the log of a process, line by line, and waits for its end. Stores its resource usage in
+/// `usage`.
 ///
-/// A reader that stands still stops the process, but neither its time limit nor its cancellation:
-/// from then on lines that cannot be sent at once are dropped.
+/// A reader that stops reading blocks the process, but not its time limit or its cancellation:
+/// after these, lines that cannot be sent immediately are dropped.
 ///
 /// # Errors
 ///
-/// The failure that the end means, unless it was a success.
+/// The failure that corresponds to the end of the process, unless it succeeded.
 pub(super) async fn run(
     mut running: Running,
     blame: &Blame,
@@ -72,12 +73,16 @@ pub(super) async fn run(
             let _ = log.send(line).now_or_never();
         }
     };
-    *usage = running.usage();
+    *usage = running.usage().map(|used| ResourceUsage {
+        user: used.user,
+        system: used.system,
+        peak_memory: used.peak_memory,
+    });
     if let Some(line) = lines.finish() {
         remember(tail, &line);
         waiting.push_back(line);
     }
-    // The process is dead, and what it wrote is all here.
+    // The process is dead and its output is complete.
     while let Some(line) = waiting.pop_front() {
         tokio::select! {
             biased;
@@ -100,7 +105,7 @@ pub(super) async fn run(
     Err(failure.into())
 }
 
-/// The tail is for people.
+/// The tail is for display, so it omits structured lines.
 fn remember(tail: &mut Tail, line: &Bytes) {
     if StructuredLog::parse(line).is_none() {
         tail.push(line);

@@ -1,15 +1,15 @@
-//! The final paths of outputs, and their contents with these paths in them.
+//! The final paths of outputs, and contents that refer to them.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
-use tvix_store_api::tree::{self, Interruptible};
+use tvix_tree::{Interruptible, RestoreOptions, Unpacker};
 
 use super::harvest::{Field, Found, Harvested};
 use super::trouble::Trouble;
@@ -17,10 +17,10 @@ use crate::outputs::{
     Addressed, Destination, HashRewrite, PlannedOutput, RewritingWriter, check_fixed, floating_path,
 };
 
-/// Settles the outputs of a build, one after the other, references first.
+/// Settles the outputs of a build one by one, references first.
 pub(super) struct Settler<'f> {
     field: &'f Field,
-    /// Outputs so far whose path changed.
+    /// The outputs so far with a changed path.
     moved: Vec<(StorePath, StorePath)>,
 }
 
@@ -32,8 +32,8 @@ impl<'f> Settler<'f> {
         }
     }
 
-    /// Checks a fixed output, finds the path of a floating one, and has references follow outputs
-    /// that changed their path. Blocks.
+    /// Checks a fixed output, computes the path of a floating one, and rewrites references to
+    /// outputs with a changed path. Blocks.
     pub fn settle(&mut self, found: Found) -> Result<Harvested, Trouble> {
         let moved = self.moved.iter();
         let rewrites: Vec<HashRewrite> = moved
@@ -117,8 +117,8 @@ impl<'f> Settler<'f> {
             ContentAddressMethod::NixArchive if !unchanged => {
                 self.hash_rewritten(&found, algo, &rewrites)?
             }
-            // A single file that refers to something is refused below, except for a text, which
-            // may refer to other outputs that changed their path.
+            // A single file with references is refused below, except for a text, which may refer to
+            // other outputs with a changed path.
             method if rewrites.is_empty() => self.hash(&found, method, algo)?,
             _ => self.hash_rewritten_file(&found, method, algo, &rewrites)?,
         };
@@ -157,17 +157,19 @@ impl<'f> Settler<'f> {
         algo: HashAlgo,
     ) -> Result<NixHash, Trouble> {
         let interrupted = || self.field.stop.is_cancelled();
-        tree::hash_until(&found.file, method, algo, &interrupted).map_err(|error| match error {
-            NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
-                output: found.output.name.clone(),
-                message: format!(
-                    "it should be a file that is not executable, as its content address says, \
+        tvix_tree::hash_until(&found.file, method, algo, &interrupted).map_err(
+            |error| match error {
+                NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
+                    output: found.output.name.clone(),
+                    message: format!(
+                        "it should be a file that is not executable, as its content address says, \
                      and is a {kind}"
-                ),
-            }
-            .into(),
-            error => self.field.nar_error(&found.output, error),
-        })
+                    ),
+                }
+                .into(),
+                error => self.field.nar_error(&found.output, error),
+            },
+        )
     }
 
     /// The hash of the archive after `rewrites`, without references to itself.
@@ -180,7 +182,7 @@ impl<'f> Settler<'f> {
         let hasher = HashSink(SelfReferenceHasher::new(algo, &found.output.path));
         let mut writer = RewritingWriter::new(hasher, rewrites);
         let interrupted = || self.field.stop.is_cancelled();
-        nar::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
+        tvix_tree::dump_path(&found.file, Interruptible::new(&mut writer, &interrupted))
             .and_then(|()| Ok(writer.finish().map_err(NarError::Io)?.0.finish()))
             .map_err(|error| self.field.nar_error(&found.output, error))
     }
@@ -193,7 +195,7 @@ impl<'f> Settler<'f> {
         algo: HashAlgo,
         rewrites: &[HashRewrite],
     ) -> Result<NixHash, Trouble> {
-        // For the check that it is one.
+        // Checks that the output is a single file.
         self.hash(found, method, algo)?;
         let mut writer = RewritingWriter::new(NixHasher::new(algo), rewrites);
         let interrupted = || self.field.stop.is_cancelled();
@@ -206,7 +208,7 @@ impl<'f> Settler<'f> {
             .map_err(|error| self.field.nar_error(&found.output, NarError::Io(error)))
     }
 
-    /// Unpacks a rewritten copy beside the tree, and says in `info` what it is.
+    /// Unpacks a rewritten copy beside the tree, and updates `info`.
     fn rewrite(
         &self,
         output: &PlannedOutput,
@@ -214,7 +216,8 @@ impl<'f> Settler<'f> {
         rewrites: &[HashRewrite],
         info: &mut PathInfo,
     ) -> Result<PathBuf, Trouble> {
-        // No output has such a name, and what a builder program leaves there makes it fail.
+        // No output has such a name, and a file that the builder program leaves there makes it
+        // fail.
         let copy = self.field.store.join(format!(".rewritten-{}", output.name));
         let write = || -> Result<(NixHash, u64), NarError> {
             let sink = UnpackSink {
@@ -225,13 +228,13 @@ impl<'f> Settler<'f> {
             };
             let mut writer = RewritingWriter::new(sink, rewrites);
             let interrupted = || self.field.stop.is_cancelled();
-            let dumped = nar::dump_path(file, Interruptible::new(&mut writer, &interrupted));
+            let dumped = tvix_tree::dump_path(file, Interruptible::new(&mut writer, &interrupted));
             let sink = writer.finish();
             dumped?;
             sink.map_err(NarError::Io)?.finish()
         };
         let (hash, size) = write().map_err(|error| match error {
-            // The first thing that went wrong is what counts, and it hides in there.
+            // The first error is wrapped in this one.
             NarError::Io(error) => match error.downcast::<NarError>() {
                 Ok(inner) => self.field.nar_error(output, inner),
                 Err(error) if self.field.stop.is_cancelled() => {
@@ -307,15 +310,15 @@ mod tests {
     use nix_compat::derivation::DerivationBuilder;
     use nix_compat::store_path::StoreDir;
     use tokio_util::sync::CancellationToken;
-    use tvix_store_api::tree::TreeScan;
+    use tvix_tree::TreeScan;
 
     use super::*;
     use crate::outputs::{OutputChecks, plan_outputs};
     use crate::sandbox::trouble::Blame;
     use crate::{BuildRequest, FailureKind};
 
-    /// Every way of settling that reads an output again ends when the harvest is stopped: 8 TB are
-    /// to be read. Fails (in a matter of hours) without `Interruptible`.
+    /// Every way of settling that reads an output again stops with the harvest: the output has 8
+    /// TB. Fails (after hours) without `Interruptible`.
     #[test]
     fn settling_can_be_stopped() {
         use ContentAddressMethod::{Flat, NixArchive};

@@ -6,23 +6,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar;
 use nix_compat::store_path::StorePath;
 use tokio::sync::mpsc;
 use tvix_store_api::{NarStream, StoreError};
 
-use super::engine::Scratch;
+use tvix_sandbox::Scratch;
 
-/// How many chunks may wait for whoever takes them.
+/// Capacity of the channel between the packing thread and the stream, in chunks.
 const CHUNKS_IN_FLIGHT: usize = 8;
 
-/// The tree at `file`, which becomes `path`, as NAR. It is packed on a thread that may block once
-/// the stream is polled. `scratch`, in which it lies, is kept as long as the stream.
+/// The tree at `file`, with the store path `path`, as a NAR. It is packed on a thread that may
+/// block, once the stream is polled. `scratch` contains the tree and lives as long as the stream.
 pub(super) fn stream_tree(file: PathBuf, path: StorePath, scratch: Arc<Scratch>) -> NarStream {
     let started = async move {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let packing = tokio::task::spawn_blocking(move || {
-            let result = nar::dump_path(&file, ChunkWriter(sender));
+            let result = tvix_tree::dump_path(&file, ChunkWriter(sender));
             drop(scratch);
             result.map_err(|error| StoreError::Source {
                 file,
@@ -34,7 +33,7 @@ pub(super) fn stream_tree(file: PathBuf, path: StorePath, scratch: Arc<Scratch>)
             let chunk = receiver.recv().await?;
             Some((Ok(chunk), receiver))
         });
-        // What has been packed comes first, then how it ended.
+        // The chunks, then the result of packing.
         let end = stream::once(packing).filter_map(|ended| async move {
             match ended {
                 Ok(result) => result.err().map(Err),
@@ -46,7 +45,7 @@ pub(super) fn stream_tree(file: PathBuf, path: StorePath, scratch: Arc<Scratch>)
     stream::once(started).flatten().boxed()
 }
 
-/// Sends what is written to it as chunks, and fails once nobody receives.
+/// Sends the bytes that are written to it as chunks. Writing fails once the receiver is dropped.
 struct ChunkWriter(mpsc::Sender<Bytes>);
 
 impl Write for ChunkWriter {

@@ -1,4 +1,4 @@
-//! The time limits of a build, which hold while its process runs and while its outputs are read.
+//! The time limits of a build, which apply while its process runs and while its outputs are read.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tokio_util::sync::CancellationToken;
 use super::trouble::Trouble;
 use crate::{BuildLimits, FailureKind};
 
-/// When a build that has started is to end.
+/// The deadline of a build.
 pub(super) struct Timers {
     wall: Option<(Instant, Duration)>,
     silence: Option<Duration>,
 }
 
 impl Timers {
-    /// The build starts now.
+    /// Starts the timers.
     pub fn start(limits: &BuildLimits) -> Self {
         let now = Instant::now();
         Self {
-            // A limit beyond the end of time is none.
+            // A deadline beyond the range of the clock means no limit.
             wall: limits
                 .wall_time
                 .and_then(|limit| Some((now.checked_add(limit)?, limit))),
@@ -27,7 +27,7 @@ impl Timers {
         }
     }
 
-    /// Waits until the build has taken too long; forever if it may.
+    /// Waits until the build exceeds its time limit; forever if there is none.
     pub async fn too_long(&self) -> FailureKind {
         match self.wall {
             Some((deadline, limit)) => {
@@ -38,8 +38,8 @@ impl Timers {
         }
     }
 
-    /// Does a part of the build that writes nothing to the log, unless the build is cancelled or
-    /// takes too long meanwhile.
+    /// Runs a part of the build that writes no log, unless the build is cancelled or exceeds its
+    /// time limit.
     pub async fn within<T>(
         &self,
         cancel: &CancellationToken,

@@ -1,19 +1,19 @@
-//! Why a build ends early: as an outcome or as the builder's own trouble.
+//! The reasons for the early end of a build: a failure, or an error of the builder.
 
 use std::io;
 
 use tvix_store_api::{BoxError, StoreError};
 
-use super::engine::EngineError;
 use crate::translate::TranslateError;
 use crate::{BuilderError, FailureKind};
+use tvix_sandbox::EngineError;
 
-/// Why a build ends early.
+/// The reason for the early end of a build.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The derivation is to blame.
+    /// The derivation is at fault.
     Failure(FailureKind),
-    /// The builder is.
+    /// The builder is at fault.
     Builder(Box<BuilderError>),
 }
 
@@ -29,7 +29,7 @@ impl From<BuilderError> for Trouble {
     }
 }
 
-/// Names this builder in errors.
+/// Adds the name of this builder to errors.
 #[derive(Debug, Clone)]
 pub(super) struct Blame(pub String);
 
@@ -85,7 +85,7 @@ impl Blame {
         .into()
     }
 
-    /// What the engine says before there is any process.
+    /// An error of the engine before any process exists.
     pub fn engine_itself(&self, error: EngineError) -> BuilderError {
         match self.engine(error) {
             Trouble::Builder(error) => *error,
@@ -98,7 +98,7 @@ impl Blame {
         }
     }
 
-    /// What the engine says of a process that it was to start or watch.
+    /// An error of the engine while it starts or watches a process.
     pub fn engine(&self, error: EngineError) -> Trouble {
         match error {
             EngineError::Execute { program, source } => FailureKind::CannotRun {
@@ -131,7 +131,7 @@ impl Blame {
     }
 }
 
-/// Which limit of this process an error may come from.
+/// The limit of this process that may have caused an error.
 fn limit(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
         libc::EAGAIN => Some("-u, or -v"),
@@ -141,7 +141,7 @@ fn limit(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether the same may well succeed later: the machine lacks something that others give back.
+/// Whether a retry may succeed: the error is a shortage that other processes may relieve.
 fn is_passing(error: &io::Error) -> bool {
     let passing = [
         libc::EAGAIN,

@@ -1,18 +1,19 @@
-//! Attributes of characters (SGR).
+//! Character attributes (SGR).
 
-/// Parameters of one sequence; terminals read 16 or 32.
+/// Number of parameters of a sequence; terminals read 16 or 32.
 const PARAMETERS: usize = 32;
 
-/// What a sequence sets, in its plain form.
+/// The attributes that a sequence sets, in plain form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Colours {
     text: String,
-    /// Whether anything is set at its end.
+    /// Whether an attribute is set after the sequence.
     coloured: bool,
 }
 
 impl Colours {
-    /// Reads the parameters of a sequence. `None` if they are none that terminals define or too many.
+    /// Parses the parameters of a sequence. `None` if they are not defined for terminals, or too
+    /// many.
     pub(super) fn parse(parameters: &str) -> Option<Self> {
         let valid = |byte| matches!(byte, b'0'..=b'9' | b';' | b':');
         if !parameters.bytes().all(valid) || parameters.split(';').count() > PARAMETERS {
@@ -24,7 +25,7 @@ impl Colours {
         };
         let mut parameters = parameters.split(';');
         while let Some(parameter) = parameters.next() {
-            // Parameters of its own, as in `4:3` and `38:2::1:2:3`.
+            // Subparameters, as in `4:3` and `38:2::1:2:3`.
             if let Some((code, _)) = parameter.split_once(':') {
                 if matches!(number(code)?, 4 | 38 | 48 | 58) {
                     colours.add(parameter);
@@ -64,7 +65,7 @@ impl Colours {
         self.coloured = true;
     }
 
-    /// Writes the sequence, and returns whether anything is set after it.
+    /// Writes the sequence, and returns whether an attribute is set after it.
     pub(super) fn push(self, out: &mut String) -> bool {
         out.push_str("\x1b[");
         out.push_str(&self.text);
@@ -80,7 +81,8 @@ fn number(text: &str) -> Option<u8> {
     }
 }
 
-/// Weight, slant, lines and colours: not what conceals text (8), blinks (5, 6) or selects fonts (10 to 20).
+/// Weight, slant, lines and colours are kept. Concealed text (8), blinking (5, 6) and fonts (10 to
+/// 20) are not.
 fn is_kept(code: u8) -> bool {
     matches!(
         code,

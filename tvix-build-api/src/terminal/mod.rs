@@ -1,9 +1,9 @@
-//! Text from builders, caches and file names, made safe to print on a terminal.
+//! Sanitising of text from builders, caches and file names for output on a terminal.
 //!
-//! Bytes that a terminal interprets can change its title, read its clipboard, erase the screen or make
-//! it type. [`printable`] removes everything but printable text, `\n`, `\t` and colours. Front ends pass
-//! whatever they print for people through it, in one place; log files and machine-readable output keep
-//! the original bytes.
+//! Control sequences can change the title of a terminal, read its clipboard, erase its screen or
+//! inject input. [`printable`] removes everything except printable text, `\n`, `\t` and colours.
+//! Front ends pass all displayed text through it, in one place; log files and machine-readable
+//! output keep the original bytes.
 //!
 //! ```
 //! use tvix_build_api::terminal::{after_carriage_return, printable};
@@ -23,18 +23,17 @@ pub use writer::PrintableWriter;
 
 const ESCAPE: char = '\x1b';
 
-/// `text` without anything that a terminal interprets, except `\n`, `\t` and colours.
+/// `text` without control characters and sequences, except `\n`, `\t` and colours.
 ///
 /// - Control characters of both sets (U+0000 to U+001F, U+007F to U+009F) are removed.
-/// - Escape sequences are removed as a whole. Of a sequence that its line does not complete only the
-///   introducer is removed, so that no text can hide what follows it.
-/// - Colours and other attributes of characters (SGR) are kept, except those that conceal text or make
-///   it blink. They are rewritten in their plain form, and reset at the end of each line.
-/// - Characters that change the direction or the lines of text (bidirectional embeddings, overrides and
-///   isolates, U+2028 and U+2029) are removed.
+/// - Complete escape sequences are removed. Of a sequence that is incomplete at the end of its line
+///   only the introducer is removed, so that no text can hide the text after it.
+/// - Colours and other character attributes (SGR) are kept, except concealed and blinking text.
+///   They are rewritten in plain form, and reset at the end of each line.
+/// - Characters that change the direction or the lines of text (bidirectional embeddings, overrides
+///   and isolates, U+2028 and U+2029) are removed.
 ///
-/// The result is safe to print after or before any other result: it never ends within a sequence.
-/// Doing it twice changes nothing more.
+/// Results can be concatenated safely: none ends within a sequence. The function is idempotent.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if is_plain(text.as_bytes()) {
         return Cow::Borrowed(text);
@@ -49,7 +48,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The same for bytes. What is not UTF-8 becomes U+FFFD.
+/// The same for bytes. Invalid UTF-8 becomes U+FFFD.
 pub fn printable_bytes(text: &[u8]) -> Cow<'_, str> {
     match String::from_utf8_lossy(text) {
         Cow::Borrowed(text) => printable(text),
@@ -57,14 +56,14 @@ pub fn printable_bytes(text: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The part of a line that stays visible on a terminal: what follows the last carriage return that is
-/// not at the end of the line.
+/// The part of a line that stays visible on a terminal: the text after the last carriage return
+/// that is not at the end of the line.
 pub fn after_carriage_return(line: &str) -> &str {
     let line = line.trim_end_matches('\r');
     line.rsplit('\r').next().unwrap_or(line)
 }
 
-/// Whether there is certainly nothing to remove. May be false though there is nothing.
+/// Whether there is certainly nothing to remove. May return false for plain text.
 fn is_plain(text: &[u8]) -> bool {
     // 0xc2 begins U+0080 to U+00BF, 0xe2 begins U+2000 to U+2FFF.
     let special = |byte: &u8| matches!(byte, 0..=8 | 0xb..=0x1f | 0x7f | 0xc2 | 0xe2);
@@ -76,7 +75,7 @@ fn is_special(char: char) -> bool {
     (char.is_control() && char != '\t') || is_layout(char)
 }
 
-/// Characters that change how the text around them is laid out.
+/// Characters that change the layout of the surrounding text.
 fn is_layout(char: char) -> bool {
     matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -100,11 +99,11 @@ fn push_line(out: &mut String, line: &str) {
     }
 }
 
-/// What begins with a special character.
+/// A special character, or the sequence that it begins.
 struct Sequence {
-    /// How many bytes belong to it.
+    /// Its length in bytes.
     len: usize,
-    /// If it sets colours, which.
+    /// The colours that it sets, if it does.
     colours: Option<Colours>,
 }
 
@@ -118,7 +117,7 @@ impl Sequence {
 fn sequence(text: &str) -> Sequence {
     let mut chars = text.chars();
     let first = chars.next().unwrap_or_default();
-    // The second set of control characters has one for each of these pairs.
+    // Each of these pairs is equivalent to a character of the second set of control characters.
     let introducer = match (first, chars.next()) {
         (ESCAPE, Some(second @ '@'..='_')) => Some((second, 2)),
         (ESCAPE, _) => return Sequence::removed(escape(text)),
@@ -138,7 +137,8 @@ fn sequence(text: &str) -> Sequence {
     }
 }
 
-/// The length of an escape sequence with intermediate characters (`ESC ( B`) or a private one (`ESC 7`).
+/// The length of an escape sequence with intermediate characters (`ESC ( B`) or a private one (`ESC
+/// 7`).
 fn escape(text: &str) -> usize {
     let body = text.as_bytes().get(1..).unwrap_or_default();
     let intermediates = body.iter().take_while(|byte| matches!(byte, b' '..=b'/'));
@@ -149,7 +149,7 @@ fn escape(text: &str) -> usize {
     }
 }
 
-/// A control sequence (CSI), whose introducer takes `start` bytes.
+/// A control sequence (CSI). Its introducer has `start` bytes.
 fn control_sequence(text: &str, start: usize) -> Sequence {
     let body = &text.as_bytes()[start..];
     let parameters = body.iter().take_while(|byte| matches!(byte, b'0'..=b'?'));
@@ -170,8 +170,8 @@ fn control_sequence(text: &str, start: usize) -> Sequence {
     }
 }
 
-/// The length of a control string (OSC, DCS, SOS, PM, APC) after its introducer, with its terminator.
-/// `None` if something else comes before one.
+/// The length of a control string (OSC, DCS, SOS, PM, APC) after its introducer, including its
+/// terminator. `None` if another special character comes before a terminator.
 fn control_string(body: &str) -> Option<usize> {
     let (at, end) = body
         .char_indices()
@@ -187,7 +187,7 @@ fn control_string(body: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Text as it arrives, and as it is printed.
+    /// Text before and after sanitising.
     const CASES: &[(&str, &str)] = &[
         ("plain text\twith a tab", "plain text\twith a tab"),
         ("two\nlines\n", "two\nlines\n"),
@@ -203,7 +203,7 @@ mod tests {
         ("\x1bP$q\"p\x1b\\a", "a"),
         ("\x1b_Gf=24;AAAA\x1b\\a", "a"),
         ("\x1b^private\x1b\\a\x1bXstart\x1b\\b", "ab"),
-        // A string that does not end hides nothing.
+        // An unterminated string hides nothing.
         ("'\x1b]0;name': no such file", "'0;name': no such file"),
         ("\x1b]0;one\ntwo\x07", "0;one\ntwo"),
         ("\x1b]0;a\x1b[31mb\x07", "0;a\x1b[31mb\x1b[0m"),
@@ -222,7 +222,7 @@ mod tests {
         ("\x1bc\x1b7\x1b(0\x1b#8a\x1b%Gb", "ab"),
         ("\x1b(\u{e9}", "(\u{e9}"),
         ("\x1bMa\u{85}b\u{8d}", "ab"),
-        // Control characters by themselves.
+        // Single control characters.
         ("a\x07\x08\x0b\x0c\x0e\x0f\x7fb\0", "ab"),
         ("10%\r20%\r\n", "10%20%\n"),
         // Colours.

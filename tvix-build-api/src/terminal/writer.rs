@@ -6,13 +6,13 @@ use memchr::memrchr;
 
 use super::printable_bytes;
 
-/// A line that is longer is written in pieces.
+/// A longer line is written in pieces of this size, in bytes.
 const LINE_LIMIT: usize = 64 * 1024;
 
-/// Writes what [`printable`](super::printable) leaves of what is written to it, line by line.
+/// Passes the lines that are written to it through [`printable`](super::printable).
 ///
-/// Incomplete lines are kept until they end, however they were split; [`flush`](Write::flush) writes
-/// them as they are. Dropping it writes nothing: flush it at the end.
+/// Incomplete lines are kept until they end; [`flush`](Write::flush) writes them as they are.
+/// Dropping the writer does not flush.
 #[derive(Debug)]
 pub struct PrintableWriter<W> {
     inner: W,
@@ -55,7 +55,7 @@ impl<W: Write> Write for PrintableWriter<W> {
     }
 }
 
-/// How many bytes there are up to a character that is cut off at the end.
+/// The number of bytes before a character that is incomplete at the end.
 fn whole_chars(bytes: &[u8]) -> usize {
     let start = bytes.len().saturating_sub(3);
     let last = bytes[start..].iter().rposition(|byte| *byte >= 0xc0);

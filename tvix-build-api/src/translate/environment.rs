@@ -13,10 +13,10 @@ use crate::attributes::{self, Attributes, ReferenceGraphs};
 use crate::outputs::PlannedOutput;
 use crate::{BuildRequest, FailureKind};
 
-/// The environment, and the files that hold what does not stand in it.
+/// The environment, and the files with the attributes that are passed as files.
 ///
-/// What comes first can be overridden by the derivation, what comes last cannot
-/// (`initEnv` of C++ Nix).
+/// The derivation can override the variables that are set before its own, but not those that are
+/// set after them (`initEnv` of C++ Nix).
 pub(super) fn environment(
     dir: &StoreDir,
     request: &BuildRequest,
@@ -29,7 +29,7 @@ pub(super) fn environment(
         0 => options.default_cores,
         cores => cores,
     };
-    // A program that looks there by itself should not find anything by chance.
+    // A program that searches `PATH` must not find anything by chance.
     env.insert("PATH".into(), "/path-not-set".into());
     env.insert("HOME".into(), "/homeless-shelter".into());
     env.insert("NIX_STORE".into(), dir.as_str().into());
@@ -68,13 +68,13 @@ pub(super) fn environment(
             env.insert(name, value.cloned().unwrap_or_default());
         }
     }
-    // Programs of nixpkgs' standard environment write structured messages there.
+    // The standard environment of nixpkgs writes structured messages to it.
     env.insert("NIX_LOG_FD".into(), "2".into());
     env.insert("TERM".into(), "xterm-256color".into());
     Ok((env, files))
 }
 
-/// The variables of a derivation, and the files for those that it wants to have in files.
+/// The variables of a derivation, and the files for those in `passAsFile`.
 fn variables(
     env: &mut SortedMap<BString, BString>,
     derivation: &Derivation,
@@ -108,7 +108,7 @@ fn variables(
     Ok(files)
 }
 
-/// The files that hold structured attributes, and the variables that say where they are.
+/// The files with structured attributes, and the variables that name them.
 fn structured(
     env: &mut SortedMap<BString, BString>,
     attributes: &Map<String, Value>,

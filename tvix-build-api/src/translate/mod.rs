@@ -1,5 +1,5 @@
-//! From a derivation to a process: arguments, environment, files. What Nix promises a builder
-//! program holds is written here once, for every back end that runs one.
+//! Translation from a derivation to a process: arguments, environment, files. Nix's guarantees to
+//! builder programs are implemented here once, for every back end that runs one.
 //!
 //! ```
 //! use nix_compat::derivation::DerivationBuilder;
@@ -36,26 +36,26 @@ pub use crate::attributes::derivations_in_graphs;
 use crate::outputs::{PlannedOutput, placeholder_rewrites, plan_outputs};
 use crate::{BuildRequest, FailureKind};
 
-/// The build directory inside a sandbox, which everybody who looks at it finds in every build.
+/// The build directory inside a sandbox, the same in every build.
 pub const BUILD_DIR: &str = "/build";
 
-/// What of a process the derivation alone does not tell.
+/// The properties of a process that do not follow from the derivation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TranslateOptions {
-    /// The build directory, as the process knows it.
+    /// The build directory, as seen by the process.
     pub build_dir: String,
     /// `NIX_BUILD_CORES` for requests that leave it open.
     pub default_cores: usize,
-    /// The environment that `impureEnvVars` of fixed-output derivations are taken from.
+    /// The source of the `impureEnvVars` of fixed-output derivations.
     pub impure_env: SortedMap<BString, BString>,
-    /// What derivations make that are themselves inputs, for `exportReferencesGraph`: of
-    /// [those that a request asks about](derivations_in_graphs).
+    /// The outputs of derivations that are themselves inputs, for `exportReferencesGraph`: of
+    /// [those that the request names](derivations_in_graphs).
     pub derivation_outputs: HashMap<StorePath, Vec<StorePath>>,
-    /// Whether who starts the process has built-in builders. Then the program of a translation may
-    /// be the name of one, such as `builtin:fetchurl`.
+    /// Whether the back end has built-in builders. If so, the program of a translation may be the
+    /// name of one, such as `builtin:fetchurl`.
     pub builtins: bool,
-    /// Whether the process has no sandbox, as `__noChroot` asks for.
+    /// Whether the process has no sandbox, as requested by `__noChroot`.
     pub unconfined: bool,
 }
 
@@ -89,38 +89,38 @@ impl TranslateOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Translation {
-    /// The program, as the process that runs it knows it.
+    /// The program, as seen by the process.
     pub program: BString,
     /// The argument vector, `argv[0]` included.
     pub args: Vec<BString>,
     /// The whole environment.
     pub env: SortedMap<BString, BString>,
-    /// Files in the build directory that belong to the builder.
+    /// Files in the build directory, owned by the build user.
     pub files: Vec<BuildFile>,
     /// Whether the process may use the host's network.
     pub network: bool,
-    /// Whether the process is to see a 32-bit machine.
+    /// Whether the process sees a 32-bit machine.
     pub linux32: bool,
     pub(crate) outputs: Vec<PlannedOutput>,
 }
 
-/// A file that a build finds in its build directory.
+/// A file in the build directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildFile {
     /// Its name.
     pub name: String,
-    /// What is in it.
+    /// Its contents.
     pub contents: BString,
 }
 
-/// Why a derivation is not translated.
+/// The reason that a derivation is not translated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TranslateError {
-    /// The derivation asks for something that cannot be: it fails wherever it is built.
+    /// The derivation is invalid: it fails on every builder.
     #[error(transparent)]
     Failure(#[from] FailureKind),
-    /// It asks for something that is not here; it might be elsewhere.
+    /// The derivation needs something that this back end does not have; another one may.
     #[error("{0}")]
     Unsupported(String),
 }
@@ -131,8 +131,7 @@ impl Translation {
         self.env.get(BStr::new(name))
     }
 
-    /// The outputs and where the process makes them. For floating outputs that is not where they
-    /// will be in the end.
+    /// The outputs and their paths during the build. A floating output has another path in the end.
     pub fn outputs(&self) -> impl Iterator<Item = (&OutputName, &StorePath)> {
         self.outputs
             .iter()
@@ -144,9 +143,9 @@ impl Translation {
 ///
 /// # Errors
 ///
-/// [`TranslateError::Failure`] for derivations that can be built nowhere,
-/// [`TranslateError::Unsupported`] for what is not translated: built-in builders unless there are any, and
-/// [the attributes that are not supported](unsupported_attribute).
+/// [`TranslateError::Failure`] for derivations that fail on every builder;
+/// [`TranslateError::Unsupported`] for built-in builders, unless the back end has them, and for
+/// [attributes that are not supported](unsupported_attribute).
 pub fn translate(
     dir: &StoreDir,
     request: &BuildRequest,
@@ -197,12 +196,13 @@ pub fn translate(
     })
 }
 
-/// The attribute of `derivation` that is not supported yet, as a message. These say what a
-/// builder program is to find; to leave them out would build something else.
+/// The unsupported attribute of `derivation`, as a message; `None` if there is none. Such
+/// attributes change the environment of the builder program, so ignoring them would build something
+/// else.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
+/// [`FailureKind::InvalidDerivation`] if the structured attributes are malformed.
 pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, FailureKind> {
     let attributes = Attributes::of(derivation)?;
     let attribute = if attributes
@@ -218,11 +218,11 @@ pub fn unsupported_attribute(derivation: &Derivation) -> Result<Option<String>, 
     )))
 }
 
-/// Whether a derivation asks to be built without a sandbox (`__noChroot`).
+/// Whether a derivation requests a build without a sandbox (`__noChroot`).
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if its structured attributes cannot be read.
+/// [`FailureKind::InvalidDerivation`] if the structured attributes are malformed.
 pub fn asks_for_no_sandbox(derivation: &Derivation) -> Result<bool, FailureKind> {
     Attributes::of(derivation)?.flag("__noChroot")
 }
@@ -243,7 +243,7 @@ fn mentions(derivation: &Derivation, rewrites: &[(String, String)]) -> bool {
     texts.any(|text| rewrites.iter().any(|(from, _)| text.contains_str(from)))
 }
 
-/// A process cannot be given such bytes.
+/// Arguments and variables of a process cannot contain NUL.
 fn check_nul<'a>(texts: impl IntoIterator<Item = &'a BString>) -> Result<(), FailureKind> {
     let mut texts = texts.into_iter();
     match texts.find(|text| text.contains(&0)) {

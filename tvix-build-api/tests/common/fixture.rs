@@ -1,4 +1,4 @@
-//! The sandbox builder beside a local store, as tests use it.
+//! A sandbox builder with a local store, for tests.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use tvix_store_api::{Store as _, StoreExt as _};
 
 use crate::common::{Directory, busybox};
 
-/// A sandbox builder beside a local store.
+/// A sandbox builder with a local store.
 pub struct Fixture {
     pub builder: SandboxBuilder,
     pub store: LocalStore,
@@ -93,7 +93,7 @@ impl Fixture {
         made
     }
 
-    /// Where its output `out` is.
+    /// The file of the output `out`.
     pub fn output(&self, made: &Instantiated) -> PathBuf {
         self.store.real_path(&made.output_path("out").unwrap())
     }

@@ -1,4 +1,4 @@
-//! What tests of the sandbox builder have in common.
+//! Helpers of the tests of the sandbox builder.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A temporary directory that is removed though directories in it are read-only, as in stores.
+/// A temporary directory, removed on drop even if it contains read-only directories, as stores do.
 #[derive(Debug)]
 pub struct Directory(TempDir);
 
@@ -19,7 +19,7 @@ impl Directory {
         Self(TempDir::new().unwrap())
     }
 
-    /// Not below `/tmp`, which sandboxes have one of their own of.
+    /// Outside `/tmp`, because each sandbox has its own.
     pub fn outside_of_tmp() -> Self {
         Self(TempDir::new_in("/var/tmp").unwrap())
     }
@@ -56,7 +56,7 @@ pub fn busybox() -> PathBuf {
         .expect("these tests need a statically linked busybox in PATH")
 }
 
-/// Runs this test program once more as a user without privileges, if it runs as root.
+/// Runs this test program once more as an unprivileged user, if it runs as root.
 pub fn again_as_an_ordinary_user() {
     const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
@@ -64,8 +64,8 @@ pub fn again_as_an_ordinary_user() {
     }
     let directory = Directory::new();
     let program = directory.path().join("suite");
-    // Not by ourselves: a process started by another test at this moment would have the copy open
-    // for writing, and it could not be executed.
+    // Copied by another program: a process that another test starts at this moment could inherit
+    // the copy open for writing, and then the copy could not be executed.
     let copied = Command::new("cp")
         .arg(std::env::current_exe().unwrap())
         .arg(&program)

@@ -1,8 +1,10 @@
 //! Signals.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tvix_tests::local::{LocalWorld, instantiate, shell};
 
@@ -124,6 +126,50 @@ async fn signals_end_commands_without_builds() {
     }
 }
 
+/// A read that blocks keeps the process alive for ten seconds after the first signal, not after the second.
+#[tokio::test]
+async fn the_second_signal_ends_the_process_at_once() {
+    let world = LocalWorld::new().await;
+    let fifo = world.beside("fifo");
+    let made_fifo = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made_fifo.unwrap().success());
+    let made = world
+        .write(&instantiate(shell("made", "echo > $out")))
+        .await;
+    for (number, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let mut command = hearing(&build(&world));
+        let mut child = command
+            .args([&made, "--substituter", "http://127.0.0.1:1", "--netrc-file"])
+            .arg(&fifo)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Opening succeeds once there is a reader, who then waits for what is never written.
+        let _writer = loop {
+            let mut options = OpenOptions::new();
+            options.write(true).custom_flags(libc::O_NONBLOCK);
+            match options.open(&fifo) {
+                Ok(writer) => break writer,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        // Each signal is sent until it was heard: two that arrive at once are one.
+        let begun = Instant::now();
+        let status = loop {
+            signal(number, &child);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(9),
+                "{number} is not heard"
+            );
+        };
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
 #[tokio::test]
 async fn a_server_ends_with_success() {
     let world = LocalWorld::new().await;
@@ -159,4 +205,37 @@ async fn sighup_is_ignored_below_nohup() {
     signal("-HUP", &child);
     signal("-TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Events and logs are in their files as soon as they happened, whatever ends the command.
+#[tokio::test]
+async fn a_command_that_is_killed_leaves_events_and_logs() {
+    for number in ["-TERM", "-KILL"] {
+        let world = LocalWorld::new().await;
+        let endless = instantiate(shell("endless", "echo one; sleep 1000; echo > $out"));
+        let drv = world.write(&endless).await;
+        let events = world.beside("events");
+        let mut command = build(&world);
+        command.arg("--events").arg(&events).arg(&drv);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut text = String::new();
+        for _ in 0..3000 {
+            text = std::fs::read_to_string(&events).unwrap_or_default();
+            if text.contains("logLine") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(text.contains("\"event\":\"buildStarted\""), "{text}");
+        assert!(text.contains("\"event\":\"logLine\""), "{text}");
+        assert!(text.ends_with('\n'), "{text}");
+        signal(number, &child);
+        child.wait().unwrap();
+        let name = drv.rsplit('/').next().unwrap();
+        let (folder, file) = name.split_at(2);
+        let log = world.root().join("nix/var/log/nix/drvs").join(folder);
+        assert_eq!(std::fs::read(log.join(file)).unwrap(), b"one\n", "{number}");
+        let after = std::fs::read_to_string(&events).unwrap();
+        assert_eq!(after.contains("\"event\":\"finished\""), number == "-TERM");
+    }
 }

@@ -36,6 +36,41 @@ async fn world() -> LocalWorld {
     world
 }
 
+/// A link is added itself, whatever it leads to; links among its parents are followed. The paths are those that
+/// `nix store add` of C++ Nix 2.34.8 printed for the same tree.
+#[tokio::test]
+async fn links_are_added_themselves() {
+    let world = LocalWorld::new().await;
+    let (root, folder) = (world.beside("new"), world.beside("folder"));
+    fs::create_dir_all(folder.join("real")).unwrap();
+    fs::write(folder.join("real/file"), "hi\n").unwrap();
+    for (link, target) in [
+        ("real/flink", "file"),
+        ("dlink", "real"),
+        ("tofile", "real/file"),
+        ("dangling", "nowhere"),
+        ("chain", "dlink"),
+    ] {
+        std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+    }
+    for (file, expected) in [
+        ("real", "6cgcfl2wg1azd091hp15x2629qirb6na-real"),
+        ("dlink", "jvs518p68qpagpac3if71h7n2wcb7syz-dlink"),
+        ("tofile", "kid7pm72i88blwsz06hyycswcidyi81c-tofile"),
+        ("dangling", "i9s602wqnwlz1rz6979x039a1snpz3wf-dangling"),
+        ("chain", "2pwz23bwf142yrcib1ixqbq3xdl7m1im-chain"),
+        ("real/flink", "drfrfsvvskqjgv48grac88ahfcgqcyfz-flink"),
+        ("dlink/file", "a5ninyv8g00ffl81x1qccsrj5xklh0wb-file"),
+        ("dlink/flink", "drfrfsvvskqjgv48grac88ahfcgqcyfz-flink"),
+        ("./dlink", "jvs518p68qpagpac3if71h7n2wcb7syz-dlink"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let command = command.args(["store", "add", file, "--store"]).arg(&root);
+        let added = run(command.current_dir(&folder)).expect(0);
+        assert_eq!(added.out, [format!("/nix/store/{expected}")], "{file}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_added_can_be_looked_at() {
     let world = world().await;

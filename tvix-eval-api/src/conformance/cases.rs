@@ -36,7 +36,7 @@ pub(super) const ALL: &[Case] = &{
         inputs_before_dependents,
         long_chains,
         all_outputs_or_those_asked_for,
-        what_was_asked_for_and_nothing_else,
+        only_requested_attributes_are_yielded,
         one_unknown_name_stops_no_other,
         evaluations_at_once,
         dropped_streams_end,
@@ -123,7 +123,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> Outcome {
         let mut watch = Watch::start(&subject, &[name], None).await?;
         watch.finish().await?;
         watch.no_errors()?;
-        // One root with all outputs, or one for each.
+        // One root with all outputs, or one root per output.
         let (paths, found): (Vec<_>, Vec<_>) = watch.wanted().into_iter().unzip();
         let mut found = found.concat();
         found.sort();
@@ -134,7 +134,7 @@ async fn all_outputs_or_those_asked_for(factory: Factory<'_>) -> Outcome {
     Ok(())
 }
 
-async fn what_was_asked_for_and_nothing_else(factory: Factory<'_>) -> Outcome {
+async fn only_requested_attributes_are_yielded(factory: Factory<'_>) -> Outcome {
     let graph = diamond()?;
     let left = graph.derivations[1].path.clone();
     let subject = factory(graph);
@@ -181,7 +181,7 @@ async fn dropped_streams_end(factory: Factory<'_>) -> Outcome {
             watch.next().await?;
         }
     }
-    // Nothing that was dropped is in the way.
+    // A dropped evaluation does not block a new one.
     let mut watch = Watch::start(&subject, &["top"], None).await?;
     watch.finish().await?;
     watch.no_errors()?;
@@ -216,7 +216,7 @@ async fn sources_before_users(factory: Factory<'_>) -> Outcome {
     same("derivations and sources", watch.seen.len(), 4)
 }
 
-/// Attributes that are computed when evaluation gets to them, and their names.
+/// Attributes that are computed on demand, and their names.
 fn lazy(count: usize) -> Result<(TestGraph, Vec<String>, Counter), String> {
     let computed = Counter::default();
     let names: Vec<_> = (0..count).map(|number| format!("lazy{number}")).collect();
@@ -248,7 +248,7 @@ async fn derivations_at_once(factory: Factory<'_>) -> Outcome {
     same("roots", watch.roots.len(), names.len())
 }
 
-/// How far an evaluation may go on when nobody polls it.
+/// How many attributes an evaluation may compute ahead of a stream that is not polled.
 const AHEAD: usize = 1024;
 
 async fn back_pressure(factory: Factory<'_>) -> Outcome {

@@ -1,4 +1,4 @@
-//! What evaluators are made of in the suite.
+//! The input of evaluators in the suite.
 
 use std::any::Any;
 use std::fmt;
@@ -11,63 +11,64 @@ use nix_compat::store_path::StorePath;
 
 use crate::{EvalRequest, Evaluator, SourceAddition};
 
-/// What an evaluator of the suite is to yield when it is asked. For [`StoreDir::default`].
+/// The contents of an evaluator under test. The store directory is [`StoreDir::default`].
 ///
 /// [`StoreDir::default`]: nix_compat::store_path::StoreDir
 #[derive(Debug, Clone, Default)]
 pub struct TestGraph {
-    /// All derivations that are known beforehand, inputs first.
+    /// Derivations that exist from the start, inputs first.
     pub derivations: Vec<Instantiated>,
     /// Sources of the derivations.
     pub sources: Vec<SourceAddition>,
-    /// What can be asked for.
+    /// Attributes that a request may name.
     pub attributes: Vec<TestAttribute>,
 }
 
-/// Something that can be asked for.
+/// An attribute that a request may name.
 #[derive(Debug, Clone)]
 pub struct TestAttribute {
-    /// Its name, a plain word.
+    /// Its name: letters and digits.
     pub name: String,
-    /// What it is.
+    /// Its value.
     pub value: TestValue,
 }
 
-/// What an attribute is.
+/// The value of an attribute.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum TestValue {
-    /// Outputs of one of [`TestGraph::derivations`]; `None` for all.
+    /// Outputs of one of [`TestGraph::derivations`]; `None` for all outputs.
     Root(Instantiated, Option<Vec<String>>),
-    /// All outputs of a derivation that is not among [`TestGraph::derivations`]: it is to be made
-    /// when evaluation gets to it, and counted then. Only with [`Capabilities::lazy`].
+    /// All outputs of a derivation that is not in [`TestGraph::derivations`]. The evaluator makes
+    /// it, and increments the counter, when it evaluates the attribute. Only with
+    /// [`Capabilities::lazy`].
     ///
     /// [`Capabilities::lazy`]: super::Capabilities
     Lazy(Instantiated, Counter),
-    /// Known only once something was built. Only with [`Capabilities::imports`].
+    /// A value that is known only after a build. Only with [`Capabilities::imports`].
     ///
     /// [`Capabilities::imports`]: super::Capabilities
     Import(Box<TestImport>),
 }
 
-/// An import: evaluation needs `wanted`, and counts when it goes on.
+/// An import from derivation: evaluation waits for `wanted`.
 #[derive(Debug, Clone)]
 pub struct TestImport {
-    /// Derivations with their outputs.
+    /// The imported derivations and outputs.
     pub wanted: Vec<(Instantiated, Vec<String>)>,
-    /// To be counted when evaluation goes on with what was built.
+    /// Incremented when evaluation resumes.
     pub resumed: Counter,
-    /// The attribute's value after that. Its derivations are not among
+    /// The value of the attribute after the import. Its derivations are not in
     /// [`TestGraph::derivations`].
     pub then: TestValue,
 }
 
-/// Counts how often something was evaluated.
+/// Counts evaluations.
 #[derive(Debug, Clone, Default)]
 pub struct Counter(Arc<AtomicUsize>);
 
 impl Counter {
-    /// Counts once.
+    /// Increments the counter.
     pub fn count(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
@@ -80,7 +81,7 @@ impl Counter {
 type Request = dyn Fn(&[&str]) -> EvalRequest + Send + Sync;
 type OutputFile = dyn Fn(&StorePath, &str) -> PathBuf + Send + Sync;
 
-/// An evaluator, and how to ask it.
+/// An evaluator under test, and the requests that it takes.
 pub struct Subject {
     pub(super) evaluator: Box<dyn Evaluator>,
     pub(super) request: Box<Request>,
@@ -89,7 +90,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// An evaluator that takes [`EvalRequest::attrs`] with the names of attributes.
+    /// An evaluator that takes the requests of [`EvalRequest::attrs`].
     pub fn new(evaluator: impl Evaluator + 'static) -> Self {
         Self {
             evaluator: Box::new(evaluator),
@@ -99,8 +100,8 @@ impl Subject {
         }
     }
 
-    /// How to ask for attributes. The name `unknown` is that of none, and has to become a request
-    /// for something that there is not.
+    /// Sets the function from names of attributes to requests. The name `unknown` is never an
+    /// attribute; its request must ask for an attribute that does not exist.
     #[must_use]
     pub fn with_request(
         mut self,
@@ -110,8 +111,8 @@ impl Subject {
         self
     }
 
-    /// What the suite is to answer as the local path of a derivation's output, for an evaluator
-    /// that reads it.
+    /// Sets the function that returns the local path of a derivation's output, for evaluators that
+    /// read imported files.
     #[must_use]
     pub fn with_outputs(
         mut self,
@@ -121,7 +122,7 @@ impl Subject {
         self
     }
 
-    /// Keeps something until the case ends, such as a temporary directory.
+    /// Keeps a value, such as a temporary directory, until the case ends.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send + Sync) -> Self {
         self._guard = Some(Box::new(guard));

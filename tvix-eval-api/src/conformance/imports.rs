@@ -25,7 +25,8 @@ pub(super) const ALL: &[Case] = &cases!(IMPORTS:
     streams_dropped_while_importing,
 );
 
-/// A graph of imports: each needs a derivation of its own, and becomes one.
+/// A graph of imports: each attribute imports a derivation of its own, and evaluates to another
+/// one.
 struct Imports {
     graph: TestGraph,
     resumed: Vec<Counter>,
@@ -40,7 +41,7 @@ fn import(wanted: &Instantiated, resumed: &Counter, then: TestValue) -> TestValu
     }))
 }
 
-/// Attributes `import0`, `import1` and so on, and one `plain`.
+/// Attributes `import0`, `import1` and so on, and an attribute `plain` without an import.
 fn imports(count: usize) -> Result<Imports, String> {
     let plain = made(builder("plain"))?;
     let mut imports = Imports {
@@ -94,7 +95,7 @@ async fn imports_answered_in_reverse_order(factory: Factory<'_>) -> Outcome {
     let subject = factory(imports.graph.clone());
     let names = names(&imports.graph.attributes);
     let mut watch = Watch::start(&subject, &names, None).await?;
-    // All in flight at once.
+    // All imports are in flight at once.
     let in_flight = watch.imports(5).await?;
     for realise in in_flight.into_iter().rev() {
         watch.answer(realise);

@@ -1,8 +1,8 @@
-//! A suite that any evaluator can be run in: what the `# Contract` of [`Evaluator`] asks.
+//! A conformance suite for evaluators: tests the `# Contract` of [`Evaluator`].
 //!
-//! [`run_all`] makes evaluators of [`TestGraph`]s by a factory, runs every case that the
-//! evaluator has the [`Capabilities`] for, and says in a [`Report`] which of them failed and why.
-//! Every event of every case is checked for order on the way.
+//! [`run_all`] runs every case for which the evaluator has the [`Capabilities`], and returns a
+//! [`Report`] with the failed cases and the reasons. A factory makes the evaluators from
+//! [`TestGraph`]s. All cases check the order of events.
 //!
 //! ```
 //! use tvix_eval_api::conformance::{self, Capabilities, Subject};
@@ -10,11 +10,11 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! // An evaluator that never says anything breaks the contract.
+//! // An evaluator without events violates the contract.
 //! let factory = |_graph| Subject::new(StreamEvaluator::new(|_| futures::stream::empty()));
 //! let report = conformance::run_all(factory, Capabilities::default()).await;
 //! assert!(!report.is_ok());
-//! // In a test of one's own: report.assert_all();
+//! // In a real test: report.assert_all();
 //! # }
 //! ```
 //!
@@ -35,20 +35,19 @@ use futures::future::BoxFuture;
 pub use graph::{Counter, Subject, TestAttribute, TestGraph, TestImport, TestValue};
 pub use report::{Failure, Report};
 
-/// What an evaluator can do beyond yielding derivations and roots. A case that needs what an
-/// evaluator cannot do is skipped.
+/// Optional features of an evaluator. Cases that need a missing capability are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {
-    /// [`TestGraph::sources`] are yielded.
+    /// Yields [`TestGraph::sources`].
     pub sources: bool,
-    /// [`TestValue::Lazy`] is computed when evaluation gets to it, and counted.
+    /// Computes a [`TestValue::Lazy`] on demand, and increments its counter.
     pub lazy: bool,
-    /// [`TestValue::Import`] becomes [`EvalEvent::Realise`](crate::EvalEvent::Realise).
+    /// Turns a [`TestValue::Import`] into [`EvalEvent::Realise`](crate::EvalEvent::Realise).
     pub imports: bool,
 }
 
 impl Capabilities {
-    /// All of them.
+    /// All capabilities.
     pub const ALL: Self = Self {
         sources: true,
         lazy: true,
@@ -56,7 +55,7 @@ impl Capabilities {
     };
 }
 
-/// How long a case may take before it counts as hanging.
+/// Time limit of a case. A case that takes longer counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Outcome = Result<(), String>;
@@ -68,10 +67,10 @@ struct Case {
     run: for<'a> fn(Factory<'a>) -> BoxFuture<'a, Outcome>,
 }
 
-/// Runs all cases that an evaluator with these capabilities has to pass, one after another.
-/// `factory` makes an evaluator of a graph; it is called once or more in each case.
+/// Runs all cases that these capabilities allow, one after another. `factory` makes an evaluator of
+/// a graph; each case calls it at least once.
 ///
-/// Needs a runtime of Tokio with time. A case that panics has failed.
+/// Requires a Tokio runtime with time enabled. A panic counts as a failure of its case.
 pub async fn run_all(
     factory: impl Fn(TestGraph) -> Subject + Sync,
     capabilities: Capabilities,

@@ -1,15 +1,15 @@
-//! What came of a run.
+//! The result of a run.
 
 use std::any::Any;
 use std::fmt;
 
-/// What came of a run of the suite, by the names of cases.
+/// The result of a run of the suite, by names of cases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a report says nothing unless it is looked at"]
 pub struct Report {
     /// Cases that passed.
     pub passed: Vec<&'static str>,
-    /// Cases that need what the evaluator cannot do.
+    /// Cases that were skipped because the evaluator lacks a capability.
     pub skipped: Vec<&'static str>,
     /// Cases that failed.
     pub failed: Vec<Failure>,
@@ -18,14 +18,14 @@ pub struct Report {
 /// A case that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The case.
+    /// Name of the case.
     pub case: &'static str,
-    /// Why it failed.
+    /// The reason.
     pub reason: String,
 }
 
 impl Report {
-    /// Whether no case failed.
+    /// Whether all cases passed or were skipped.
     pub fn is_ok(&self) -> bool {
         self.failed.is_empty()
     }
@@ -34,7 +34,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// With all that failed, and why.
+    /// If there are failed cases. The message lists them with their reasons.
     #[track_caller]
     pub fn assert_all(&self) {
         assert!(self.is_ok(), "{self}");

@@ -1,4 +1,4 @@
-//! Following a stream and checking each event on the way.
+//! Follows a stream and checks each event.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::{
 pub(super) struct Watch<'a> {
     subject: &'a Subject,
     events: EvalStream,
-    /// Names under which something was asked for.
+    /// Names of the requested attributes.
     names: Vec<String>,
-    /// Sources that have to come before whoever uses them.
+    /// Sources that must precede the derivations that refer to them.
     sources: HashSet<StorePath>,
     pub(super) seen: HashSet<StorePath>,
     pub(super) roots: Vec<Root>,
@@ -34,8 +34,8 @@ pub(super) enum Seen {
 }
 
 impl<'a> Watch<'a> {
-    /// Asks for attributes of an evaluator that was made of `graph`. With `sources`, those of the
-    /// graph have to be yielded.
+    /// Requests attributes of an evaluator made from `graph`. With `sources`, the graph's sources
+    /// must be yielded.
     pub(super) async fn start(
         subject: &'a Subject,
         attrs: &[&str],
@@ -59,7 +59,7 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// The next event; an error if it may not come now.
+    /// The next event, or an error if it violates the order.
     pub(super) async fn next(&mut self) -> Result<Option<Seen>, String> {
         let Some(event) = self.events.next().await else {
             return Ok(None);
@@ -140,7 +140,7 @@ impl<'a> Watch<'a> {
         Err(format!("{what} came before {path}, which it names"))
     }
 
-    /// Follows the stream to its end, answering all imports.
+    /// Follows the stream to its end, and answers all imports.
     pub(super) async fn finish(&mut self) -> Result<(), String> {
         while let Some(seen) = self.next().await? {
             if let Seen::Realise(realise) = seen {
@@ -150,7 +150,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Follows the stream until it has shown as many imports.
+    /// Follows the stream until it has yielded `count` imports.
     pub(super) async fn imports(&mut self, count: usize) -> Result<Vec<Realise>, String> {
         let mut imports = Vec::new();
         while imports.len() < count {
@@ -166,7 +166,7 @@ impl<'a> Watch<'a> {
         Ok(imports)
     }
 
-    /// Answers as if all had been built.
+    /// Answers an import as if all of its outputs had been built.
     pub(super) fn answer(&self, realise: Realise) {
         let dir = StoreDir::default();
         let mut outputs = Vec::new();
@@ -176,7 +176,7 @@ impl<'a> Watch<'a> {
                 outputs.push(RealisedOutput {
                     drv_path: wanted.drv_path.clone(),
                     output: output.clone(),
-                    // Which path it is does not matter to anybody here.
+                    // No case depends on which path this is.
                     store_path: dir
                         .parse(&local_path.to_string_lossy()[..])
                         .unwrap_or_else(|_| wanted.drv_path.clone()),
@@ -188,7 +188,7 @@ impl<'a> Watch<'a> {
         realise.reply.answer(Ok(outputs));
     }
 
-    /// What was found of the roots, sorted: derivation and outputs.
+    /// The derivations and outputs of all roots, sorted.
     pub(super) fn wanted(&self) -> Vec<(StorePath, Vec<String>)> {
         let mut wanted: Vec<_> = self
             .roots
@@ -211,7 +211,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// That there is one error, and that it is the failed import of `attr`.
+    /// Checks that the only error is the failed import of `attr`, and returns its cause.
     pub(super) fn import_failed(&self, attr: &str) -> Result<&RealiseError, String> {
         match &self.errors[..] {
             [

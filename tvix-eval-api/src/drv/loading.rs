@@ -1,8 +1,9 @@
-//! One evaluation of `.drv` files: reads from the top, yields from the bottom.
+//! An evaluation of `.drv` files. Files are read from the roots down; derivations are yielded from
+//! the leaves up.
 //!
-//! A derivation is known once its file was read, and can be verified and yielded once all its
-//! inputs have been. Counting the inputs that are still to come takes neither recursion nor a
-//! second pass, and whatever remains when all files are read depends on itself.
+//! A derivation is known once its file is read. It is verified and yielded once all of its inputs
+//! are. Counting the missing inputs of each derivation needs neither recursion nor a second pass.
+//! Derivations that remain when all files are read depend on themselves.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,9 +20,9 @@ use super::read::{Batch, DrvFile, DrvFileError, ReadError, Reader, invalid, read
 use super::request::Wanted;
 use crate::{EvalError, EvalEvent, SourceAddition};
 
-/// Files read by one task: enough to outweigh what a task costs.
+/// Number of files per read task: enough to outweigh the cost of a task.
 const BATCH: usize = 32;
-/// No more is read while so many derivations wait to be yielded.
+/// Maximum number of derivations that wait to be yielded. Above it no more files are read.
 const READY: usize = 256;
 
 type Item = Result<EvalEvent, EvalError>;
@@ -34,11 +35,11 @@ pub(super) struct Loading {
     parallel: usize,
     nodes: Vec<Node>,
     by_path: FxHashMap<StorePath, u32>,
-    /// What was asked for, by derivation.
+    /// The requested roots, by derivation.
     wanted: FxHashMap<u32, Vec<Wanted>>,
-    /// Newest first, to get to the bottom.
+    /// A stack: the latest file is read first, so that leaves are reached early.
     unread: Vec<u32>,
-    /// Aborts what has not begun when it is dropped.
+    /// Dropping it aborts tasks that have not started.
     reads: JoinSet<Batch>,
     ready: Vec<u32>,
     items: VecDeque<Item>,
@@ -47,13 +48,13 @@ pub(super) struct Loading {
 struct Node {
     path: StorePath,
     state: State,
-    /// Those that wait for it.
+    /// The derivations that wait for this one.
     dependents: Vec<u32>,
 }
 
 enum State {
     Unread,
-    /// For so many inputs.
+    /// The number of missing inputs.
     Waiting(usize, Box<DrvFile>),
     Yielded {
         modulo: HashModulo,
@@ -91,7 +92,7 @@ impl Loading {
                 Err(error) => this.items.push_back(Err(error)),
             }
         }
-        // The first that was asked for is read first.
+        // The first requested root is read first.
         this.unread.reverse();
         this
     }
@@ -155,11 +156,11 @@ impl Loading {
         }
     }
 
-    /// All inputs have been yielded.
+    /// Processes a derivation after all of its inputs were yielded.
     fn settle(&mut self, id: u32) {
         let state = std::mem::replace(&mut self.nodes[id as usize].state, State::Unread);
         let State::Waiting(_, file) = state else {
-            // It failed since: another of its inputs did.
+            // The derivation has failed already, because of another input.
             self.nodes[id as usize].state = state;
             return;
         };
@@ -237,7 +238,8 @@ impl Loading {
         modulo.map_err(|error| VerifyError::File(DrvFileError::OutputPath(Box::new(error.into()))))
     }
 
-    /// Sources that are known and used, those that they refer to first.
+    /// Yields the sources of a derivation, as far as they are known, in the order of their
+    /// references.
     fn yield_sources(&mut self, derivation: &Derivation) {
         if self.sources.is_empty() {
             return;
@@ -281,7 +283,7 @@ impl Loading {
         }
     }
 
-    /// Fails a derivation and all that need it.
+    /// Fails a derivation and all of its dependents.
     fn fail(&mut self, id: u32, error: Arc<EvalError>) {
         let mut failing = vec![id];
         while let Some(id) = failing.pop() {
@@ -298,8 +300,9 @@ impl Loading {
         }
     }
 
-    /// Nothing is left to read or to yield: what still waits, waits for itself. False if nothing
-    /// does. Files that have the contents of their paths cannot get here, short of a broken hash.
+    /// Fails derivations that depend on themselves; called when no file is left to read and no
+    /// derivation to yield. Returns false if there are none. As long as hashes hold, files that
+    /// match their paths cannot form a cycle.
     fn fail_cycle(&mut self) -> bool {
         let mut at = match self.wanted.keys().next() {
             Some(id) => *id,
@@ -367,7 +370,7 @@ impl Stream for Loading {
                 }
                 Poll::Ready(Some(Err(error))) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is going away, and nobody will read anything.
+                    // The runtime is shutting down; no further file can be read.
                     Err(_) => return Poll::Ready(None),
                 },
                 Poll::Ready(None) => {
@@ -389,7 +392,7 @@ mod tests {
     use nix_compat::store_path::StoreDir;
 
     #[tokio::test]
-    async fn what_depends_on_itself_ends() {
+    async fn dependency_cycles_are_errors() {
         let dir = StoreDir::default();
         let path = |digit: u8| StorePath::new([digit; 20], "forged.drv".parse().unwrap());
         let wanted = dir.display(&path(0)).to_string();
@@ -399,7 +402,7 @@ mod tests {
         let template = DerivationBuilder::new("forged", "x86_64-linux", "/bin/sh")
             .instantiate(&dir)
             .unwrap();
-        // As if their hashes had been broken: 0 -> 1 -> 2 -> 1.
+        // As if hashes were broken: 0 -> 1 -> 2 -> 1.
         for (from, to) in [(0, 1), (1, 2), (2, 1)] {
             let id = loading.node(&path(from));
             let mut derivation = (*template.derivation).clone();

@@ -1,4 +1,4 @@
-//! An evaluator of `.drv` files: what another evaluator has instantiated already.
+//! An evaluator of `.drv` files, which another evaluator has instantiated.
 
 mod loading;
 mod read;
@@ -20,25 +20,25 @@ use request::Wanted;
 
 pub use read::DrvFileError;
 
-/// An evaluator of `.drv` files and whatever they need.
+/// An evaluator of `.drv` files and their inputs.
 ///
-/// The only [`EvalSource`] is [`EvalSource::Derivations`]. Each of its elements is a path in the
-/// store directory (`/nix/store/<hash part>-<name>.drv`) or that of a local file with such a
-/// name, perhaps followed by `!` and outputs (`…-hello.drv!out,dev`). Every one becomes a
+/// The only supported [`EvalSource`] is [`EvalSource::Derivations`]. Each element is a path in the
+/// store directory (`/nix/store/<hash part>-<name>.drv`), or the path of a local file with such a
+/// name, optionally followed by `!` and outputs (`…-hello.drv!out,dev`). Each element becomes a
 /// [`Root`](crate::Root) of that name.
 ///
-/// The file of a store path is looked up by its base name in the directories that the evaluator
-/// was made with, and in those of the local files that were asked for. Nothing that is read is
-/// believed: a file must have the very contents from which its path follows, and claim no output
-/// paths but its own ([`EvalError::InvalidDerivation`]). One that fails takes with it what needs
-/// it; other requests go on.
+/// The file of a store path is looked up by its base name in the evaluator's search directories,
+/// and in the directories of requested local files. Files are not trusted: the contents of a file
+/// must match its path, and its output paths must be its own ([`EvalError::InvalidDerivation`]). A
+/// failed file fails its dependents; other requests continue.
 ///
-/// Sources that derivations refer to are taken to be in the store already. Where they are not,
-/// [`DrvEvaluator::source`] says what they are; files beside the `.drv` files are no sources.
+/// Sources that derivations refer to are assumed to be in the store already. Sources that are not
+/// must be declared by [`DrvEvaluator::source`]; other files in the search directories are never
+/// taken as sources.
 ///
-/// Files are read in batches where that may block ([`tokio::task::spawn_blocking`], so within a
-/// runtime of Tokio), only while the stream is polled. A stream that is dropped starts no more of
-/// them and waits for none.
+/// Files are read in batches on threads that may block ([`tokio::task::spawn_blocking`], which
+/// needs a Tokio runtime), and only while the stream is polled. Dropping the stream starts no
+/// further batch and waits for none.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -73,12 +73,13 @@ pub struct DrvEvaluator {
     parallel: usize,
 }
 
-/// How many batches of files are read at once unless told otherwise.
+/// Default number of batches that are read concurrently.
 const PARALLEL: usize = 8;
 
 impl DrvEvaluator {
-    /// An evaluator of derivations for `store_dir` whose files are looked up in `search`, in this
-    /// order: `<root>/nix/store` of a store, or any directory of files named as in one.
+    /// An evaluator of derivations of `store_dir`. Their files are looked up in the directories of
+    /// `search`, in this order: `<root>/nix/store` of a store, or any directory in which files have
+    /// the same names.
     pub fn new(store_dir: StoreDir, search: Vec<PathBuf>) -> Self {
         Self {
             store_dir,
@@ -88,14 +89,14 @@ impl DrvEvaluator {
         }
     }
 
-    /// Says what a source is. It is yielded before the first derivation that uses it.
+    /// Declares a source. It is yielded before the first derivation that uses it.
     #[must_use]
     pub fn source(mut self, source: SourceAddition) -> Self {
         Arc::make_mut(&mut self.sources).insert(source.path.clone(), Arc::new(source));
         self
     }
 
-    /// How many batches of files may be read at once; at least one.
+    /// Sets the number of batches that are read concurrently; at least one.
     #[must_use]
     pub fn parallel(mut self, batches: usize) -> Self {
         self.parallel = batches.max(1);
@@ -105,8 +106,8 @@ impl DrvEvaluator {
 
 #[async_trait]
 impl Evaluator for DrvEvaluator {
-    /// Fails if the source is another, and if the request names attributes: `.drv` files have
-    /// none.
+    /// Fails for any other kind of source, and for requests with attribute paths, because `.drv`
+    /// files have no attributes.
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
         let EvalSource::Derivations(texts) = request.source else {
             return Err(EvalError::UnsupportedSource {

@@ -1,4 +1,4 @@
-//! Reading one `.drv` file, believing nothing.
+//! Reads and verifies a `.drv` file.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -12,34 +12,34 @@ use thiserror::Error;
 
 use crate::EvalError;
 
-/// Why a `.drv` file is not what it should be: the source of [`EvalError::InvalidDerivation`].
+/// Why a `.drv` file is invalid: the source of [`EvalError::InvalidDerivation`].
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DrvFileError {
-    /// Its name is not that of a store path.
+    /// The file name is not the base name of a store path.
     #[error("the name of the file is not that of a store path")]
     Name(#[from] StorePathError),
-    /// Its name does not end in `.drv`.
+    /// The file name does not end in `.drv`.
     #[error("the name of the file does not end in '.drv'")]
     NotDerivation,
-    /// The derivation cannot be called so.
+    /// The derivation name is invalid.
     #[error("not a name for a derivation")]
     DerivationName(#[from] NameError),
-    /// It does not parse.
+    /// The contents do not parse.
     #[error("the contents are not a derivation")]
     Aterm(#[from] AtermError),
-    /// Its contents are those of another path.
+    /// The contents belong to another path.
     #[error("the contents are those of '{computed}'")]
     OtherContents {
-        /// The path that follows from the contents.
+        /// The path computed from the contents.
         computed: StorePath,
     },
-    /// It claims output paths that are not its own.
+    /// The derivation has output paths that are not its own.
     #[error("it has output paths that are not its own")]
     OutputPath(#[from] Box<OutputPathError>),
 }
 
-/// Reads files of derivations. Blocks.
+/// Reads the files of derivations. Blocking.
 pub(super) struct Reader {
     dir: StoreDir,
     search: Vec<PathBuf>,
@@ -52,7 +52,7 @@ pub(super) struct DrvFile {
 }
 
 pub(super) enum ReadError {
-    /// There is no such file.
+    /// The file does not exist.
     NotFound,
     Failed(EvalError),
 }
@@ -66,7 +66,7 @@ impl Reader {
         &self.dir
     }
 
-    /// Where files are looked up, in words.
+    /// The search directories, for messages.
     pub(super) fn searched(&self) -> String {
         let folders = self.search.iter().map(|dir| format!("'{}'", dir.display()));
         match self.search.is_empty() {
@@ -98,7 +98,7 @@ impl Reader {
         let name = path.name().as_str();
         let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name).parse()?;
         let derivation = Derivation::from_aterm(&self.dir, name, bytes)?;
-        // What parses is canonical, so these bytes are what it would be written as.
+        // Parsed derivations are canonical, so serialising this one returns these bytes.
         let references = derivation.references();
         let computed = text_path(&self.dir, path.name().clone(), bytes, &references);
         if computed == *path {
@@ -114,7 +114,7 @@ pub(super) fn invalid(path: PathBuf, error: DrvFileError) -> EvalError {
     EvalError::InvalidDerivation { path, source }
 }
 
-/// A batch as a task takes it and gives it back.
+/// The input and output of a read task.
 pub(super) type Batch = Vec<(u32, Result<DrvFile, ReadError>)>;
 
 pub(super) fn read_batch(reader: &Arc<Reader>, paths: Vec<(u32, StorePath)>) -> Batch {

@@ -1,4 +1,4 @@
-//! What the user asked for.
+//! Requested roots.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use super::DrvFileError;
 use crate::{EvalError, Root, RootOrder, WantedOutputs};
 
-/// A derivation that the user asked for.
+/// A requested derivation.
 pub(super) struct Wanted {
-    /// What the user wrote.
+    /// The text of the request.
     pub(super) text: String,
     pub(super) path: StorePath,
-    /// `None` for all of them.
+    /// `None` for all outputs.
     outputs: Option<Vec<String>>,
-    /// Where its file is, if it was given as a local file.
+    /// Directory of the file, if the request names a local file.
     folder: Option<PathBuf>,
     order: RootOrder,
 }
@@ -47,7 +47,7 @@ impl Wanted {
         dir: &StoreDir,
         text: &str,
     ) -> Result<(StorePath, Option<Vec<String>>, Option<PathBuf>), (PathBuf, DrvFileError)> {
-        // Neither store paths nor outputs hold a '!', folders may.
+        // Neither store paths nor outputs contain '!', but directories may.
         let (file, outputs) = match text.rsplit_once('!') {
             Some((file, outputs)) if !outputs.contains('/') => (file, Some(outputs)),
             _ => (text, None),
@@ -72,7 +72,7 @@ impl Wanted {
         self.folder.as_ref()
     }
 
-    /// The root, now that the derivation is known.
+    /// The root, once the derivation is known.
     pub(super) fn root(self, derivation: &Derivation) -> Result<Root, EvalError> {
         let all = || derivation.outputs.iter().map(|(name, _)| name);
         let outputs: Result<Vec<OutputName>, _> = match &self.outputs {

@@ -1,4 +1,4 @@
-//! What an attribute evaluates to.
+//! The result of evaluating an attribute.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use nix_compat::store_path::StorePath;
 use super::graph::Node;
 use crate::{EvalError, RealisedOutput, SourceAddition};
 
-/// What an attribute evaluates to: roots, and perhaps an import that will tell more.
+/// The result of evaluating an attribute: roots, and optionally an import from derivation that
+/// determines the rest.
 ///
-/// The derivations that roots need come along with [`Evaluated::derivation`], unless the
-/// evaluator was given them. Those that nothing needs are not yielded.
+/// Derivations that roots need are added by [`Evaluated::derivation`], unless the evaluator has
+/// them already. Derivations that nothing refers to are not yielded.
 #[derive(Clone, Default)]
 pub struct Evaluated {
     pub(super) nodes: Vec<Node>,
@@ -24,16 +25,16 @@ pub struct Evaluated {
 
 #[derive(Clone)]
 pub(super) struct RootSpec {
-    /// What follows the attribute's name.
+    /// The part of the attribute path after the attribute's name.
     pub(super) child: Option<String>,
     pub(super) wanted: WantedSpec,
 }
 
-/// Outputs as the user named them: whether the derivation has them is for the evaluation to say.
+/// Outputs by name. The evaluation checks whether the derivation has them.
 #[derive(Clone)]
 pub(super) struct WantedSpec {
     pub(super) drv_path: StorePath,
-    /// `None` for all of them.
+    /// `None` for all outputs.
     pub(super) outputs: Option<Vec<String>>,
 }
 
@@ -52,19 +53,19 @@ pub(super) enum Hook {
 }
 
 impl Evaluated {
-    /// Nothing yet.
+    /// An empty result.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a derivation that roots or imports need.
+    /// Adds a derivation on which roots or imports depend.
     #[must_use]
     pub fn derivation(mut self, derivation: &Instantiated) -> Self {
         self.nodes.push(node(derivation));
         self
     }
 
-    /// Adds derivations that roots or imports need, in any order.
+    /// Adds derivations on which roots or imports depend, in any order.
     #[must_use]
     pub fn derivations<'a>(
         mut self,
@@ -81,13 +82,13 @@ impl Evaluated {
         self
     }
 
-    /// The attribute is all outputs of `derivation`.
+    /// Adds all outputs of `derivation` as roots.
     #[must_use]
     pub fn root(self, derivation: &Instantiated) -> Self {
         self.with_root(None, derivation, None)
     }
 
-    /// The attribute is these outputs of `derivation`.
+    /// Adds these outputs of `derivation` as roots.
     #[must_use]
     pub fn root_outputs<O: AsRef<str>>(
         self,
@@ -97,18 +98,18 @@ impl Evaluated {
         self.with_root(None, derivation, Some(names(outputs)))
     }
 
-    /// The attribute is a set, in which `name` is all outputs of `derivation`.
+    /// Adds all outputs of `derivation` as roots at the attribute `name` of a set.
     #[must_use]
     pub fn child(self, name: impl Into<String>, derivation: &Instantiated) -> Self {
         self.with_root(Some(name.into()), derivation, None)
     }
 
-    /// The rest is known once these outputs have been built. `hook` is then called with them, in
-    /// the order in which they are named here, and may read them. It runs where it may block
-    /// ([`tokio::task::spawn_blocking`], so within a runtime of Tokio); a stream that is dropped
-    /// does not wait for one that runs.
+    /// Adds an import: `hook` is called when these outputs have been built, receives them in the
+    /// given order, may read them, and returns the rest of the result. It runs on a thread that may
+    /// block ([`tokio::task::spawn_blocking`], which needs a Tokio runtime). Dropping the stream
+    /// does not wait for a running hook.
     ///
-    /// A second call replaces the first: a further import is for the hook to return.
+    /// A second call replaces the first; the hook may return a further import.
     #[must_use]
     pub fn import<'a, O, N>(
         self,
@@ -122,7 +123,7 @@ impl Evaluated {
         self.with_import(wanted, Hook::Blocking(Arc::new(hook)))
     }
 
-    /// As [`Evaluated::import`], with a hook that does not block. Dropping the stream drops its
+    /// Like [`Evaluated::import`], with an asynchronous hook. Dropping the stream drops the hook's
     /// future.
     #[must_use]
     pub fn import_async<'a, O, N, F>(
@@ -192,7 +193,8 @@ pub(super) fn node(derivation: &Instantiated) -> Node {
     Node::Derivation {
         path: derivation.path.clone(),
         derivation: Arc::clone(&derivation.derivation),
-        // What its inputs are known by is known to nobody here: only one without inputs can tell.
+        // The hashes of its inputs are unknown here, so only a derivation without inputs has a
+        // hash.
         modulo: derivation
             .derivation
             .realisation_hash(&derivation.store_dir, |_| None)

@@ -1,4 +1,4 @@
-//! One evaluation of a graph in memory: a stream that does nothing unless it is polled.
+//! An evaluation of a graph in memory: a stream that works only while it is polled.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use super::evaluated::{Evaluated, Hook, Import, RootSpec, WantedSpec};
 use super::graph::{Layers, Step, Walk};
 use crate::{EvalError, EvalEvent, RealiseError, RealisedOutput, Root, WantedOutputs, realise};
 
-/// How many events may be yielded before imports are looked at again. Looking costs as much as a
-/// few events, and an import should not wait for all that does not need it.
+/// Maximum number of events between two checks for finished imports. A check costs as much as a few
+/// events, and an import should not wait for unrelated events.
 const EVENTS_BETWEEN_IMPORTS: u32 = 32;
 
 type Item = Result<EvalEvent, EvalError>;
@@ -25,7 +25,7 @@ pub(super) struct Evaluation {
     attributes: Arc<BTreeMap<String, Attribute>>,
     graph: Layers,
     walk: Walk,
-    /// What `walk` is on its way to.
+    /// The current goal of `walk`.
     current: Option<Goal>,
     queue: VecDeque<Goal>,
     imports: FuturesUnordered<BoxFuture<'static, Resumed>>,
@@ -42,7 +42,7 @@ enum Goal {
     Import {
         attr: Arc<str>,
         wanted: Vec<WantedOutputs>,
-        /// Those of `wanted` that are still to be yielded.
+        /// The elements of `wanted` that have not been yielded yet.
         ids: Vec<u32>,
         hook: Hook,
     },
@@ -78,7 +78,7 @@ impl Evaluation {
         self.current.is_none() && self.queue.is_empty()
     }
 
-    /// Does something that waits for nothing.
+    /// Performs the next step that does not wait.
     fn step(&mut self) -> Option<Item> {
         let goal = self.current.take().or_else(|| self.queue.pop_front())?;
         match goal {
@@ -135,7 +135,7 @@ impl Evaluation {
         None
     }
 
-    /// Puts what an attribute turned out to be before everything else that is to be done.
+    /// Queues the result of an attribute ahead of all other work.
     fn expand(&mut self, attr: &Arc<str>, evaluated: Evaluated) {
         for node in evaluated.nodes {
             if self.graph.find(node.path()).is_none() {
@@ -148,7 +148,7 @@ impl Evaluation {
             .into_iter()
             .map(|root| self.root(attr, root))
             .collect();
-        // An import that goes out early is answered early.
+        // Imports go first, so that they are answered early.
         for goal in roots.into_iter().rev().chain(import) {
             let goal = goal.unwrap_or_else(|error| {
                 Goal::Fail(Box::new(EvalError::in_attribute(attr, Arc::new(error))))
@@ -187,7 +187,7 @@ impl Evaluation {
             drv_path: drv_path.clone(),
             output: output.to_owned(),
         };
-        // Whoever names a root gives its derivation along with it.
+        // A root's derivation is part of the same result.
         let (id, derivation) = self
             .graph
             .derivation(&drv_path)
@@ -208,7 +208,7 @@ impl Evaluation {
     }
 }
 
-/// Waits for the outputs and calls the hook.
+/// Waits for the outputs, then calls the hook.
 async fn resume(
     attr: Arc<str>,
     answer: impl Future<Output = Result<Vec<RealisedOutput>, RealiseError>> + Send,
@@ -233,7 +233,7 @@ async fn resume(
             match task.await.map_err(tokio::task::JoinError::try_into_panic) {
                 Ok(result) => result,
                 Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                // The runtime is going away.
+                // The runtime is shutting down.
                 Err(Err(_)) => Err(failed(RealiseError::Cancelled)),
             }
         }

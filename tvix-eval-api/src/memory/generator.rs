@@ -1,4 +1,4 @@
-//! Evaluators that are one function.
+//! Evaluators made of a function.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator};
 
 /// An evaluator that is a function from requests to streams of events.
 ///
-/// Nothing is held, so the graph may be of any size: the stream makes derivations as it is
-/// polled. The contract of [`Evaluator`] is the function's to keep.
+/// The evaluator stores no graph, so graphs may have any size: the stream makes derivations while
+/// it is polled. The function must fulfil the contract of [`Evaluator`].
 ///
 /// ```
 /// use futures::{StreamExt, stream};
@@ -40,7 +40,7 @@ where
     F: Fn(EvalRequest) -> S + Send + Sync,
     S: Stream<Item = Result<EvalEvent, EvalError>> + Send + 'static,
 {
-    /// An evaluator that answers each request with what `factory` makes of it.
+    /// An evaluator that answers each request with the stream returned by `factory`.
     pub fn new(factory: F) -> Self {
         Self(factory)
     }

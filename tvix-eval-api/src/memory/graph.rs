@@ -1,4 +1,4 @@
-//! What can be yielded, by path, and the walk that yields inputs first.
+//! Nodes by path, and a walk that yields inputs first.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::{EvalError, EvalEvent, SourceAddition};
 
-/// Something to yield before whatever refers to it.
+/// A derivation or source, yielded before the nodes that refer to it.
 #[derive(Clone)]
 pub(super) enum Node {
     Derivation {
         path: StorePath,
         derivation: Arc<Derivation>,
-        /// Boxed, as most have none and a graph has many.
+        /// Boxed, because most nodes have none and a graph has many nodes.
         modulo: Option<Box<[u8; 32]>>,
     },
     Source(Arc<SourceAddition>),
@@ -45,8 +45,8 @@ impl Node {
         }
     }
 
-    /// The path at `index` among those that this refers to, and whether it has to be known:
-    /// sources need not, they may be in the store already.
+    /// The reference at `index`, and whether it must be in the graph: derivations must, sources may
+    /// be in the store already.
     fn reference(&self, index: usize) -> Option<(&StorePath, bool)> {
         match self {
             Self::Derivation { derivation, .. } => {
@@ -62,8 +62,8 @@ impl Node {
     }
 }
 
-/// Nodes by path. Numbers instead of paths where a walk remembers them: a graph of a million
-/// derivations is to fit in little more than its derivations.
+/// Nodes by path. Walks refer to nodes by index, so that a graph of a million derivations needs
+/// little more memory than its derivations.
 #[derive(Clone, Default)]
 pub(super) struct Graph {
     nodes: Vec<Node>,
@@ -71,7 +71,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Adds a node, unless there is one of that path: the path tells what it is.
+    /// Adds a node, unless there is one with the same path, which is equal then.
     pub(super) fn insert(&mut self, node: Node) {
         let (nodes, hash) = (&self.nodes, hash(node.path()));
         let entry = self.by_path.entry(
@@ -80,7 +80,7 @@ impl Graph {
             |id| self::hash(nodes[*id as usize].path()),
         );
         if let hashbrown::hash_table::Entry::Vacant(entry) = entry {
-            // Four billion derivations would not fit into memory.
+            // Memory does not suffice for four billion derivations.
             entry.insert(self.nodes.len() as u32);
             self.nodes.push(node);
         }
@@ -100,7 +100,7 @@ fn hash(path: &StorePath) -> u64 {
     FxBuildHasher.hash_one(path)
 }
 
-/// The graph that an evaluator was made with, and what imports of this evaluation added.
+/// The graph of the evaluator, and the nodes that imports have added during this evaluation.
 pub(super) struct Layers {
     pub(super) base: Arc<Graph>,
     pub(super) added: Graph,
@@ -144,28 +144,30 @@ enum State {
 
 struct Frame {
     id: u32,
-    /// How many of its references have been dealt with.
+    /// Number of references that have been visited.
     next: u32,
 }
 
-/// A walk that goes as deep as it likes: its stack is on the heap.
+/// A walk of unlimited depth, because its stack is on the heap.
 #[derive(Default)]
 pub(super) struct Walk {
     states: Vec<State>,
     stack: Vec<Frame>,
-    /// Why nodes failed, so that a second attribute that needs them is told the same at once.
+    /// Failed nodes and their errors. A second attribute that needs a failed node fails with the
+    /// same error.
     failures: FxHashMap<u32, Arc<EvalError>>,
 }
 
 pub(super) enum Step {
     Yield(EvalEvent),
-    /// The target and all that it needs have been yielded.
+    /// The target and its inputs have been yielded.
     Done,
     Failed(Arc<EvalError>),
 }
 
 impl Walk {
-    /// Goes on towards `target`. To be called with the same target until it is done or failed.
+    /// Advances towards `target`. Must be called with the same target until the result is `Done` or
+    /// `Failed`.
     pub(super) fn advance(&mut self, graph: &Layers, target: u32) -> Step {
         if self.stack.is_empty() {
             let len = graph.base.len() + graph.added.len();
@@ -224,7 +226,7 @@ impl Walk {
         }
     }
 
-    /// Fails what is on the stack because `input` failed.
+    /// Fails the nodes on the stack because `input` failed.
     fn fail(&mut self, input: u32) -> Arc<EvalError> {
         let error = Arc::clone(&self.failures[&input]);
         self.fail_stack(&error);

@@ -1,8 +1,8 @@
-//! Evaluators of graphs that are made in Rust.
+//! Evaluators of graphs made in Rust.
 //!
-//! [`InMemoryEvaluator`] has a graph, with hooks where the rest of it is known only once
-//! something was built. [`StreamEvaluator`] makes its events as it goes: for graphs too large to
-//! hold, and for front ends of one's own.
+//! [`InMemoryEvaluator`] holds a graph; hooks add parts of it that depend on build outputs.
+//! [`StreamEvaluator`] makes events while it is polled, for graphs that do not fit into memory and
+//! for custom front ends.
 
 mod evaluated;
 mod evaluation;
@@ -26,17 +26,17 @@ use graph::{Graph, Layers, Node};
 pub use evaluated::Evaluated;
 pub use generator::StreamEvaluator;
 
-/// An evaluator of a graph that was made in Rust.
+/// An evaluator of a graph made in Rust.
 ///
-/// Attributes are names that [`EvalRequest::attr_paths`] may ask for; if it asks for none, all
-/// are evaluated, in the order of their names. Of derivations and sources, only those are yielded
-/// that the attributes need, each once, inputs first. The only [`EvalSource`] is
-/// [`EvalSource::BuiltIn`]; arguments, search path and system have no meaning here.
+/// [`EvalRequest::attr_paths`] selects attributes by name; if it is empty, all attributes are
+/// evaluated in the order of their names. Only the derivations and sources that these attributes
+/// need are yielded, each once, inputs first. The only supported [`EvalSource`] is
+/// [`EvalSource::BuiltIn`]; arguments, search path and system are ignored.
 ///
-/// The stream works while it is polled, and runs no task but hooks that may block
-/// ([`InMemoryEvaluator::import`]). What is wrong with one attribute (an input that was not
-/// given, an output that there is not, derivations that need each other, a failed import) is an
-/// item that names it, and the others go on.
+/// The stream works while it is polled. The only tasks that it starts are blocking hooks
+/// ([`InMemoryEvaluator::import`]). An error of one attribute (a missing input, an unknown output,
+/// a dependency cycle, a failed import) is an item of the stream that names the attribute, and the
+/// other attributes continue.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -64,7 +64,7 @@ pub use generator::StreamEvaluator;
 /// let mut roots = Vec::new();
 /// while let Some(event) = events.next().await {
 ///     match event? {
-///         // Somebody has to build it.
+///         // The caller builds it.
 ///         EvalEvent::Realise(realise) => {
 ///             let file = tempfile::NamedTempFile::new()?;
 ///             std::fs::write(&file, "one two")?;
@@ -106,13 +106,13 @@ impl InMemoryEvaluator {
         Self::default()
     }
 
-    /// The attribute `name` is all outputs of `derivation`.
+    /// Sets the attribute `name` to all outputs of `derivation`.
     #[must_use]
     pub fn root(self, name: impl Into<String>, derivation: &Instantiated) -> Self {
         self.attribute(name, Evaluated::new().root(derivation))
     }
 
-    /// The attribute `name` is these outputs of `derivation`.
+    /// Sets the attribute `name` to these outputs of `derivation`.
     #[must_use]
     pub fn root_outputs<O: AsRef<str>>(
         self,
@@ -123,7 +123,7 @@ impl InMemoryEvaluator {
         self.attribute(name, Evaluated::new().root_outputs(derivation, outputs))
     }
 
-    /// The attribute `name` is this. It replaces an earlier one of that name.
+    /// Sets the attribute `name` to `evaluated`. Replaces an earlier attribute of this name.
     #[must_use]
     pub fn attribute(mut self, name: impl Into<String>, mut evaluated: Evaluated) -> Self {
         let nodes = std::mem::take(&mut evaluated.nodes);
@@ -131,9 +131,9 @@ impl InMemoryEvaluator {
         self.set(name.into(), Attribute::Known(evaluated))
     }
 
-    /// The attribute `name` is what `compute` says once an evaluation gets to it: the others'
-    /// derivations may be under way by then. It runs on the thread that polls the stream, so it
-    /// must not block.
+    /// Sets the attribute `name` to the result of `compute`, which is called when an evaluation
+    /// reaches the attribute. Derivations of other attributes may be building by then. `compute`
+    /// runs on the thread that polls the stream, so it must not block.
     #[must_use]
     pub fn lazy(
         self,
@@ -143,8 +143,8 @@ impl InMemoryEvaluator {
         self.set(name.into(), Attribute::Lazy(Arc::new(compute)))
     }
 
-    /// The attribute `name` is known once these outputs have been built: `hook` is called with
-    /// them, once in an evaluation, and says what it is. Other attributes go on meanwhile.
+    /// Sets the attribute `name` to the result of `hook`, which is called once per evaluation when
+    /// these outputs have been built. Other attributes continue meanwhile.
     ///
     /// The hook may block to read files; see [`Evaluated::import`].
     #[must_use]
@@ -161,7 +161,7 @@ impl InMemoryEvaluator {
         self.attribute(name, Evaluated::new().import(wanted, hook))
     }
 
-    /// As [`InMemoryEvaluator::import`], with a hook that does not block.
+    /// Like [`InMemoryEvaluator::import`], with an asynchronous hook.
     #[must_use]
     pub fn import_async<'a, O, N, F>(
         self,
@@ -177,13 +177,13 @@ impl InMemoryEvaluator {
         self.attribute(name, Evaluated::new().import_async(wanted, hook))
     }
 
-    /// Adds a derivation that attributes need.
+    /// Adds a derivation on which attributes depend.
     #[must_use]
     pub fn derivation(self, derivation: &Instantiated) -> Self {
         self.derivations([derivation])
     }
 
-    /// Adds derivations that attributes need, in any order.
+    /// Adds derivations on which attributes depend, in any order.
     #[must_use]
     pub fn derivations<'a>(
         mut self,
@@ -193,8 +193,8 @@ impl InMemoryEvaluator {
         self
     }
 
-    /// Adds a source. It is yielded before the first derivation that uses it; those that are not
-    /// given are taken to be in the store.
+    /// Adds a source. It is yielded before the first derivation that uses it. Sources that are not
+    /// added are assumed to be in the store.
     #[must_use]
     pub fn source(mut self, source: SourceAddition) -> Self {
         self.insert([Node::Source(Arc::new(source))]);

@@ -1,4 +1,4 @@
-//! What evaluation may look at: pure and restricted mode.
+//! Access checks of pure and restricted mode.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,7 +22,7 @@ impl<'h> Interp<'h> {
         settings.pure || settings.allowed_paths.is_some()
     }
 
-    /// Fails if evaluation may not read a path.
+    /// Fails if evaluation may not read `path`.
     pub(crate) fn check_access(&self, path: &[u8]) -> Result<()> {
         if !self.is_confined() || self.is_allowed(path) {
             return Ok(());
@@ -38,7 +38,8 @@ impl<'h> Interp<'h> {
         ))
     }
 
-    /// Whether evaluation may see a path: what it may read, and directories on the way there.
+    /// Whether evaluation may see a path. These are the readable paths and their parent
+    /// directories.
     pub(super) fn is_allowed(&self, path: &[u8]) -> bool {
         if self.may_read_all(path) {
             return true;
@@ -49,7 +50,7 @@ impl<'h> Interp<'h> {
             || (is_below(store, path) && !self.world.allowed_objects.borrow().is_empty())
     }
 
-    /// Whether evaluation may read a path and all below it.
+    /// Whether evaluation may read a path and everything below it.
     pub(super) fn may_read_all(&self, path: &[u8]) -> bool {
         let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
         allowed.iter().any(|root| is_below(path, root))
@@ -61,7 +62,7 @@ impl<'h> Interp<'h> {
             })
     }
 
-    /// Lets evaluation read a store object: one that it has made itself.
+    /// Allows reads of a store object that evaluation has made.
     pub(crate) fn allow(&self, path: &StorePath) {
         if self.is_confined() {
             let text = self.world.settings.store_dir.display(path).to_string();
@@ -70,8 +71,8 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Lets evaluation read what was built for it, and the closure of that. Where no store tells
-    /// what it refers to, that is whatever it was built from.
+    /// Allows reads of a store path that was built for this evaluation, and of its closure. If no
+    /// store can tell its references, the closure of the derivation's inputs is used instead.
     pub(super) fn allow_built(&self, built: &StorePath, drv_path: &StorePath) -> Result<()> {
         if !self.is_confined() {
             return Ok(());
@@ -109,14 +110,14 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// The folders that may be read beside the store.
+    /// The directories outside the store that may be read.
     fn allowed_paths(&self) -> Vec<Vec<u8>> {
         let settings = &self.world.settings;
         let given = settings.allowed_paths.iter().flatten();
         let mut allowed: Vec<Vec<u8>> = given
             .map(|path| paths::canonical(path.as_os_str().as_bytes()))
             .collect();
-        // There is no search path in pure mode.
+        // Pure mode has no search path.
         if !settings.pure {
             let entries = settings.search_path.iter();
             let entries = entries.filter(|(_, path)| !is_pseudo_url(path));
@@ -126,20 +127,20 @@ impl<'h> Interp<'h> {
         allowed
     }
 
-    /// Adds the closures of those paths that are in the store.
+    /// Adds the closures of paths in the store.
     fn allow_closures(&self, allowed: &mut Vec<Vec<u8>>) {
         let dir = &self.world.settings.store_dir;
         let objects = allowed.iter().filter_map(|path| dir.parse_below(path).ok());
         let objects: Vec<StorePath> = objects.map(|(object, _)| object).collect();
         for object in objects {
-            // What is not valid has no closure.
+            // An invalid path has no closure.
             let closure = self.closure_of(&object).unwrap_or_default();
             let others = closure.iter().filter(|path| **path != object);
             allowed.extend(others.map(|path| dir.path_text(path).into_bytes()));
         }
     }
 
-    /// Fails if evaluation may not fetch from somewhere.
+    /// Fails if evaluation may not fetch `uri`.
     pub(crate) fn check_uri(&self, uri: &str) -> Result<()> {
         let settings = &self.world.settings;
         if settings.allowed_paths.is_none() {
@@ -164,8 +165,8 @@ impl<'h> Interp<'h> {
         ))
     }
 
-    /// Fails if a path, or what it leads to, may not be read: whoever fetches follows links, and
-    /// `..` behind them.
+    /// Fails if a path, or its target after all links are resolved, may not be read. Fetchers
+    /// follow links and then `..`.
     fn check_real_path(&self, path: &[u8]) -> Result<()> {
         let canonical = paths::canonical(path);
         self.check_access(&canonical)?;
@@ -185,7 +186,7 @@ fn is_below(path: &[u8], root: &[u8]) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
-/// Whether a URI is one that a prefix allows: itself, what is below it, or all of a scheme.
+/// Whether a prefix allows a URI: the same URI, a URI below it, or any URI of its scheme.
 fn covers(prefix: &str, uri: &str) -> bool {
     let Some(rest) = uri.strip_prefix(prefix) else {
         return false;

@@ -23,22 +23,22 @@ use crate::value::{ContextElement, NixPath, NixString, Value};
 
 use super::{Links, io_error, join, lossy};
 
-/// Files of fewer bytes are read whole.
+/// Files below this size in bytes are read into memory.
 const SMALL: u64 = 1 << 20;
 
-/// Which files of a tree become part of a source: called with the path and the kind.
+/// The filter of a source tree: takes a path and its kind, returns whether to include it.
 pub(crate) type Keep<'a> = dyn FnMut(&[u8], FileKind) -> Result<bool> + 'a;
 
-/// A file or tree that becomes a source.
+/// A file or tree to add to the store as a source.
 pub(crate) struct Tree<'a> {
     /// The name of the store path.
     pub(crate) name: &'a [u8],
-    /// Where it is, resolved.
+    /// Its location, without symbolic links.
     pub(crate) path: &'a [u8],
     pub(crate) method: ContentAddressMethod,
-    /// What the store path is to refer to: the references of the one that it is copied from.
+    /// The references of the new store path: those of the store path that it is copied from.
     pub(crate) references: SortedSet<StorePath>,
-    /// What the store path must be, and the path that an error names.
+    /// The expected store path, and the path to name in an error.
     pub(crate) expected: Option<(&'a StorePath, &'a [u8])>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The name of the source that a path becomes unless another is given.
+/// The default name of the source at `path`.
 pub(crate) fn source_name(path: &[u8]) -> &[u8] {
     match paths::base_name(path) {
         b"" => b"source",
@@ -64,7 +64,7 @@ pub(crate) fn source_name(path: &[u8]) -> &[u8] {
 }
 
 impl<'h> Interp<'h> {
-    /// The store path that a path becomes in a string.
+    /// The store path of a path that is interpolated into a string.
     pub(crate) fn copy_to_store(&self, path: &NixPath<'h>) -> Result<&'h NixString<'h>> {
         if let Some(known) = self.world.copied.borrow().get(path.bytes) {
             return Ok(known);
@@ -83,7 +83,7 @@ impl<'h> Interp<'h> {
         Ok(text)
     }
 
-    /// A store path as a string that mentions itself.
+    /// A store path as a string, with itself as context.
     pub(crate) fn store_path_string(&self, path: &StorePath) -> &'h NixString<'h> {
         let text = self.world.settings.store_dir.display(path).to_string();
         let context = self.contexts.single(ContextElement::Opaque(path.clone()));
@@ -93,7 +93,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Makes a file or tree a source. `keep` leaves files out; the root is not asked about.
+    /// Adds a file or tree to the store as a source. `keep` filters the files below the root.
     pub(crate) fn add_tree(
         &self,
         tree: Tree<'_>,
@@ -109,13 +109,13 @@ impl<'h> Interp<'h> {
         self.kind(resolved)?;
         let local = self.local(resolved);
         let all = (!self.is_confined() || self.may_read_all(resolved))
-            && !self.is_partly_left_out(resolved);
+            && !self.has_excluded_files(resolved);
         let made = self.made(resolved);
         let on_disk = match made {
             None if all => self.world.files.on_disk(paths::to_os(&local)),
             _ => None,
         };
-        let mut left_out = Vec::new();
+        let mut excluded = Vec::new();
         let (hash, content) = match (method, keep, on_disk) {
             (ContentAddressMethod::Flat, _, disk) => {
                 let bytes = self.read_file(resolved)?;
@@ -126,17 +126,17 @@ impl<'h> Interp<'h> {
                 };
                 (hash, content)
             }
-            // A thread and buffers of its own would be a waste on what is mostly a patch.
+            // Such a file is mostly a patch, for which a thread and buffers would be wasted.
             (_, None, Some(disk)) if self.is_small_file(resolved)? => {
-                let (hash, _) = self.hash_kept(resolved, None, &mut left_out)?;
+                let (hash, _) = self.hash_kept(resolved, None, &mut excluded)?;
                 (hash, SourceContent::Tree(disk))
             }
             (_, None, Some(disk)) => {
-                let (hash, _) = nar::hash_path(&disk, HashAlgo::Sha256)
+                let (hash, _) = tvix_tree::hash_path(&disk, HashAlgo::Sha256)
                     .map_err(|error| Error::new(ErrorKind::Io, describe(&error)))?;
                 (hash, SourceContent::Tree(disk))
             }
-            (_, keep, _) => self.hash_kept(resolved, keep, &mut left_out)?,
+            (_, keep, _) => self.hash_kept(resolved, keep, &mut excluded)?,
         };
         let store_path = self.source_path(name, method, hash, &references)?;
         if let Some((expected, given)) = expected
@@ -150,13 +150,13 @@ impl<'h> Interp<'h> {
         }
         let dir = &self.world.settings.store_dir;
         let object = dir.display(&store_path).to_string().into_bytes();
-        // Where it was first copied from is as good as any other place, and what was left out there
-        // is known.
+        // Reads can use the first location that this object was copied from; its excluded files are
+        // known.
         if let Some(made) = made {
             let mut texts = self.world.texts.borrow_mut();
             texts.insert(store_path.clone(), self.heap.alloc_slice_copy(&made));
         } else if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
-            self.leave_out(entry.key(), resolved, &left_out);
+            self.exclude(entry.key(), resolved, &excluded);
             entry.insert(local);
         }
         self.offer(SourceAddition {
@@ -192,7 +192,7 @@ impl<'h> Interp<'h> {
             return Err(Error::new(ErrorKind::Other, message));
         }
         let address = ContentAddress { method, hash };
-        // A reference to the path that it is copied from is one to another path now.
+        // A reference of the original store path to itself is a reference to another path now.
         let all = PathReferences {
             others: references.clone(),
             to_self: false,
@@ -203,7 +203,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// Makes a text a source.
+    /// Adds a text to the store as a source.
     pub(crate) fn add_text(
         &self,
         name: &[u8],
@@ -244,13 +244,13 @@ impl<'h> Interp<'h> {
         Err(cancelled())
     }
 
-    /// The hash of those files of a tree that are kept, read through [`crate::files::Files`]. The
-    /// others are added to `left_out`.
+    /// The hash of the included files of a tree, which are read through [`crate::files::Files`].
+    /// Excluded files are added to `excluded`.
     fn hash_kept(
         &self,
         root: &[u8],
         keep: Option<&mut Keep<'_>>,
-        left_out: &mut Vec<Vec<u8>>,
+        excluded: &mut Vec<Vec<u8>>,
     ) -> Result<(NixHash, SourceContent)> {
         let mut archive = nar::Writer::new(Vec::new());
         let mut all = |_: &[u8], _: FileKind| Ok(true);
@@ -261,7 +261,7 @@ impl<'h> Interp<'h> {
         let mut keep = |path: &[u8], kind| {
             let kept = keep(path, kind)?;
             if !kept {
-                left_out.push(path.to_vec());
+                excluded.push(path.to_vec());
             }
             Ok(kept)
         };
@@ -334,8 +334,8 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// A name of which a store path can be made. Of any other C++ Nix says which path it would be: the
-/// kind and the hash of what is there tell.
+/// A valid name of a store path. For an invalid name, C++ Nix reports the path that the source
+/// would have, which is computed here from kind and hash.
 fn named(
     dir: &StoreDir,
     kind: &str,
@@ -353,7 +353,7 @@ fn named(
     })
 }
 
-/// What is wrong with the name of a store path, in the words of C++ Nix.
+/// The error of an invalid name of a store path, as worded by C++ Nix.
 pub(crate) fn name_error(name: &str, error: &NameError) -> String {
     match error {
         NameError::Empty => "name must not be empty".to_owned(),
@@ -374,7 +374,7 @@ pub(crate) fn name_error(name: &str, error: &NameError) -> String {
     }
 }
 
-/// An error with all its sources.
+/// An error with all of its sources.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Sets that stand for derivations.
+//! Sets that represent derivations.
 
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
@@ -9,7 +9,7 @@ use crate::interp::Interp;
 use crate::value::{Attrs, Ref, Value};
 
 impl<'h> Interp<'h> {
-    /// The derivation that a set stands for.
+    /// The derivation that a set represents.
     pub(crate) fn drv_path(&self, attrs: &Attrs<'h>) -> Result<StorePath> {
         let Some(attr) = attrs.get(self.known.drv_path) else {
             let message = "derivation does not contain a 'drvPath' attribute";
@@ -28,10 +28,11 @@ impl<'h> Interp<'h> {
         Err(Error::new(ErrorKind::Type, message).within(attr.pos, why))
     }
 
-    /// Has all outputs of a derivation built, as an import from it does; their store paths.
+    /// Builds all outputs of a derivation, as import from derivation does, and returns their store
+    /// paths.
     ///
-    /// Whoever runs the evaluation builds ([`NixEvaluator::start`](crate::NixEvaluator::start)):
-    /// where nobody does, this fails.
+    /// The caller of [`NixEvaluator::start`](crate::NixEvaluator::start) performs the build.
+    /// Evaluations without such a caller fail.
     pub fn build_derivation(&self, cell: Ref<'h>) -> Result<Vec<(OutputName, String)>> {
         let Value::Attrs(attrs) = self.force(cell)? else {
             return Err(Error::new(ErrorKind::Type, "this is not a derivation"));

@@ -1,11 +1,10 @@
-//! What comes from elsewhere, as sources.
+//! Fetching: downloaded files and trees become sources.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path};
@@ -22,7 +21,7 @@ use super::copy::describe;
 use super::lossy;
 
 impl<'h> Interp<'h> {
-    /// Does on another thread what blocks, while other fibers go on.
+    /// Runs blocking work on another thread, while other fibers continue.
     fn in_background<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Cancel) -> R + Send + 'static,
@@ -49,7 +48,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// Fetches something and makes it a source under a name.
+    /// Fetches a file or tree and adds it to the store under `name`.
     pub(crate) fn fetch(
         &self,
         name: &StorePathName,
@@ -81,7 +80,7 @@ impl<'h> Interp<'h> {
 
     fn fetch_anew(&self, name: &StorePathName, request: &FetchRequest) -> Result<Fetched> {
         let method = method_of(request);
-        // What the store has already need not come from anywhere else.
+        // Contents that are in the store already are not fetched.
         let mut in_store: Option<(PathBuf, NixHash)> = None;
         if let FetchRequest::File {
             sha256: Some(hash), ..
@@ -114,7 +113,7 @@ impl<'h> Interp<'h> {
         fetched.map_err(|error| fetch_error(&error))
     }
 
-    /// The store path of what was fetched.
+    /// The store path of a fetched file or tree.
     pub(crate) fn fetched_path(
         &self,
         name: &StorePathName,
@@ -154,7 +153,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// The store path, as text, of the archive at a URL that stands where a path could.
+    /// The store path, as text, of the archive at a URL that takes the place of a path.
     pub(crate) fn fetch_pseudo_url(&self, url: &str) -> Result<Vec<u8>> {
         let request = FetchRequest::Tarball {
             url: resolve_pseudo_url(url),
@@ -167,7 +166,7 @@ impl<'h> Interp<'h> {
         Ok(text.into_bytes())
     }
 
-    /// A path, or what the archive at a URL becomes.
+    /// A path, or the store path of the archive if `path` is a URL.
     pub(crate) fn path_or_url(&self, path: &[u8]) -> Result<Vec<u8>> {
         match std::str::from_utf8(path) {
             Ok(url) if is_pseudo_url(url) => self.fetch_pseudo_url(url),
@@ -183,7 +182,7 @@ fn method_of(request: &FetchRequest) -> ContentAddressMethod {
     }
 }
 
-/// The hash of what is at a path, if it can be read.
+/// The hash of the file or tree at a path, if it can be read.
 fn hash_of(path: &Path, method: ContentAddressMethod) -> Option<NixHash> {
     match method {
         ContentAddressMethod::Flat => {
@@ -193,7 +192,7 @@ fn hash_of(path: &Path, method: ContentAddressMethod) -> Option<NixHash> {
         }
         _ => {
             path.symlink_metadata().ok()?;
-            let (hash, _) = nar::hash_path(path, HashAlgo::Sha256).ok()?;
+            let (hash, _) = tvix_tree::hash_path(path, HashAlgo::Sha256).ok()?;
             Some(hash)
         }
     }
@@ -221,7 +220,7 @@ fn fetch_error(error: &FetchError) -> Box<Error> {
     Error::new(kind, message)
 }
 
-/// A store path's name, from what a user wrote.
+/// Validates the name of a store path that comes from the user.
 pub(crate) fn checked_name(name: &[u8]) -> std::result::Result<StorePathName, String> {
     StorePathName::from_bytes(name)
         .map_err(|error| format!("name '{}' is not valid: {error}", lossy(name)))

@@ -1,4 +1,4 @@
-//! `import`: files are parsed and evaluated once.
+//! `import`: each file is parsed and evaluated once.
 
 use std::rc::Rc;
 
@@ -12,8 +12,8 @@ use crate::value::{Env, Ref, Slot, Value};
 
 use super::Links;
 
-/// Expressions may be nested so deep.
-const MOST_NESTED: u32 = 10_000;
+/// Maximum nesting depth of expressions.
+const MAX_NESTING: u32 = 10_000;
 
 impl<'h> Interp<'h> {
     /// The cell of an imported file's value, and the path of that file.
@@ -38,7 +38,7 @@ impl<'h> Interp<'h> {
         Ok((cell, file))
     }
 
-    /// A file's value with other names in scope; never remembered.
+    /// The value of a file with additional names in scope. Never cached.
     pub(crate) fn import_scoped(&self, path: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
         let file = self.imported_file(path)?;
         let expr = self.parse_file(&file, scope)?;
@@ -87,7 +87,7 @@ impl<'h> Interp<'h> {
         syntax::parse(&cx, source).map_err(|error| self.syntax_error(&error))
     }
 
-    /// What the parser needs for a text whose relative paths are relative to `base`.
+    /// The parser's context for a text with relative paths below `base`.
     pub(crate) fn syntax_context<'a>(
         &'a self,
         base: &'a [u8],
@@ -107,12 +107,12 @@ impl<'h> Interp<'h> {
             base,
             home,
             scope,
-            depth_limit: MOST_NESTED,
+            depth_limit: MAX_NESTING,
             warn,
         }
     }
 
-    /// Evaluates a text in the scope of files.
+    /// Evaluates a text in the scope of files. Relative paths in it are relative to `base`.
     pub fn eval_text(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.alloc_slice_copy(text);
@@ -120,7 +120,7 @@ impl<'h> Interp<'h> {
         self.eval(expr, self.root_env())
     }
 
-    /// Evaluates a text that was read from standard input.
+    /// Evaluates a text from standard input.
     pub fn eval_stdin(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.alloc_slice_copy(text);
@@ -128,19 +128,20 @@ impl<'h> Interp<'h> {
         self.eval(expr, self.root_env())
     }
 
-    /// Evaluates a text in a scope.
+    /// Evaluates a text in the scope `scope`.
     pub fn eval_text_in(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
         let text = self.heap.alloc_slice_copy(text);
         let expr = self.parse(Origin::Text, text, base, scope)?;
         self.eval(expr, self.root_env())
     }
 
-    /// The scope of files, to which names can be added: those of what is built in.
+    /// The scope of files, which holds the builtins, as a layer to which names can be added.
     pub fn global_scope(&self) -> Scope<'h> {
         Scope::layered(self.scope.borrow().clone(), [])
     }
 
-    /// The names in `builtins`, as `builtins.name`, and those that need no such prefix.
+    /// The names of all builtins: those in `builtins` as `builtins.name`, and the global ones
+    /// without prefix.
     pub fn builtin_names(&self) -> impl Iterator<Item = String> + '_ {
         crate::builtins::names(self)
     }
@@ -151,8 +152,8 @@ impl<'h> Interp<'h> {
         self.force(cell)
     }
 
-    /// The place of a position as expressions see it. Of a file that was imported through a link
-    /// C++ Nix does not know the lines, so that all of it is the first.
+    /// The place of a position, as expressions see it. For files imported through a symbolic link,
+    /// C++ Nix has no lines: every position in them is in line 1.
     pub(crate) fn place_in_values(&self, pos: Pos) -> Option<Place<'h>> {
         let mut place = self.sources.place(pos)?;
         if let Origin::File(path) = place.origin
@@ -165,7 +166,7 @@ impl<'h> Interp<'h> {
         Some(place)
     }
 
-    /// The condition of the assertion at a place, as messages write it.
+    /// The condition of the assertion at a position, as printed in messages.
     #[cold]
     pub(crate) fn assertion_text(&self, pos: Pos) -> String {
         let text = self.sources.rest(pos).unwrap_or_default();
@@ -180,7 +181,7 @@ impl<'h> Interp<'h> {
             base,
             home: Home::At(b"/"),
             scope: &scope,
-            depth_limit: MOST_NESTED,
+            depth_limit: MAX_NESTING,
             warn: &|_| {},
         };
         let source = Source {
@@ -221,7 +222,7 @@ impl<'h> Interp<'h> {
         Error::new(kind, message).at(error.pos)
     }
 
-    /// Files that are part of the evaluator: `<nix/fetchurl.nix>`.
+    /// Files built into the evaluator: `<nix/fetchurl.nix>`.
     pub(crate) fn embedded(&self, path: &[u8]) -> Option<&'static str> {
         match path {
             FETCHURL => Some(include_str!("fetchurl.nix")),
@@ -230,5 +231,5 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// Where `<nix/fetchurl.nix>` is found.
+/// Path of `<nix/fetchurl.nix>`.
 pub(crate) const FETCHURL: &[u8] = b"/builtin/nix/fetchurl.nix";

@@ -1,14 +1,14 @@
-//! Symbolic links: how a path is resolved before it is read.
+//! Symbolic links: resolution of paths before they are read.
 //!
-//! Every builtin and argument that takes a path resolves it with [`Interp::resolve`] in the mode
-//! that C++ Nix uses for it, and then works on the result:
+//! Every builtin and argument that takes a path resolves it with [`Interp::resolve`], in the mode
+//! that C++ Nix uses for it, and then works with the result:
 //!
-//! | what takes the path | mode |
+//! | path argument of | mode |
 //! |---|---|
 //! | `readFile`, `readDir`, `hashFile`, `path`, `filterSource`, `findFile`, `<x>` | [`Links::All`] |
 //! | `pathExists`, `"${./path}"` | [`Links::Parents`] |
-//! | `import`, `scopedImport`, a file argument | [`Interp::imported_file`]: the last component is followed, its parents keep their names |
-//! | `readFileType` | [`Interp::kind_without_links`]: a link above it is an error |
+//! | `import`, `scopedImport`, a file argument | [`Interp::imported_file`]: the last component is resolved, its parent directories keep their names |
+//! | `readFileType` | [`Interp::kind_without_links`]: a link in a parent directory is an error |
 
 use super::{io_error, join, lossy, os_message};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,21 +16,21 @@ use crate::files::FileKind;
 use crate::interp::Interp;
 use crate::paths;
 
-/// Symbolic links that one path may lead through.
-const MOST_LINKS: u32 = 1024;
+/// Maximum number of symbolic links in the resolution of a path.
+const MAX_LINKS: u32 = 1024;
 
-/// Which symbolic links are followed.
+/// The symbolic links to resolve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Links {
-    /// Those of the last component and of its parents.
+    /// Those of the last component and of its parent directories.
     All,
-    /// Those of the parents.
+    /// Those of the parent directories.
     Parents,
 }
 
 impl<'h> Interp<'h> {
-    /// A path without symbolic links. Components that do not exist, and those that evaluation may
-    /// not see, are taken as they are: reading the result reports them.
+    /// A path without symbolic links. Components that do not exist, or that evaluation may not see,
+    /// are kept: reading the result reports them.
     pub(crate) fn resolve(&self, path: &[u8], links: Links) -> Result<Vec<u8>> {
         let mut resolved: Vec<u8> = Vec::with_capacity(path.len());
         let mut rest = split_reversed(path);
@@ -50,7 +50,7 @@ impl<'h> Interp<'h> {
                 continue;
             }
             followed += 1;
-            if followed > MOST_LINKS {
+            if followed > MAX_LINKS {
                 let message = format!("infinite symlink recursion in path '{}'", lossy(path));
                 return Err(Error::new(ErrorKind::Io, message));
             }
@@ -67,15 +67,17 @@ impl<'h> Interp<'h> {
         Ok(resolved)
     }
 
-    /// The file that importing a path reads. A link in the last component is followed, again and
-    /// again, and its target is taken relative to the directory as it was named: `..` in it removes
-    /// a component of that name. A directory stands for the `default.nix` in it.
+    /// The file to read when a path is imported.
+    ///
+    /// A link in the last component is resolved repeatedly. Its target is relative to the directory
+    /// by the name that was given, so `..` in the target removes a component of that name. A
+    /// directory stands for its `default.nix`.
     pub(crate) fn imported_file(&self, path: &[u8]) -> Result<Vec<u8>> {
         let mut path = path.to_vec();
         let mut followed = 0;
         while path != b"/" {
             followed += 1;
-            if followed >= MOST_LINKS {
+            if followed >= MAX_LINKS {
                 let message = format!(
                     "too many symbolic links encountered while traversing the path '{}'",
                     lossy(&path)
@@ -100,8 +102,8 @@ impl<'h> Interp<'h> {
         Ok(join(&path, b"default.nix"))
     }
 
-    /// What kind of file a path is, which must exist. A link in it is not followed; above it there
-    /// must be none.
+    /// The kind of an existing file. The last component is not resolved; a link in a parent
+    /// directory is an error.
     pub(crate) fn kind_without_links(&self, path: &[u8]) -> Result<FileKind> {
         self.check_access(path)?;
         let mut parent = path;
@@ -115,13 +117,14 @@ impl<'h> Interp<'h> {
         self.kind(path)
     }
 
-    /// What kind of file a resolved path is, which must exist.
+    /// The kind of an existing file at a resolved path.
     pub(crate) fn kind(&self, path: &[u8]) -> Result<FileKind> {
         self.check_access(path)?;
         self.stat(path)?.ok_or_else(|| missing(path))
     }
 
-    /// What kind of file a resolved path is; `None` if there is none, or evaluation may not see it.
+    /// The kind of the file at a resolved path. `None` if it does not exist, or if evaluation may
+    /// not see it.
     pub(crate) fn visible_kind(&self, path: &[u8]) -> Result<Option<FileKind>> {
         if self.is_confined() && !self.is_allowed(path) {
             return Ok(None);
@@ -129,13 +132,13 @@ impl<'h> Interp<'h> {
         self.stat(path)
     }
 
-    /// What kind of file there is, whether or not evaluation may see it. Directories and links are
-    /// remembered: those above sources are looked at often.
+    /// The kind of a file, without access checks. Directories and links are cached, because the
+    /// parent directories of sources are queried often.
     fn stat(&self, path: &[u8]) -> Result<Option<FileKind>> {
         if let Some(kind) = self.world.kinds.borrow().get(path) {
             return Ok(Some(*kind));
         }
-        if self.is_left_out(path) {
+        if self.is_excluded(path) {
             return Ok(None);
         }
         if self.embedded(path).is_some() || self.made(path).is_some() {
@@ -158,15 +161,15 @@ impl<'h> Interp<'h> {
         Ok(kind)
     }
 
-    /// Whether a path is the store directory or above it. Objects of a store elsewhere are read
-    /// below it though there may be no such directory.
+    /// Whether a path is the store directory or a parent of it. Store objects elsewhere are read
+    /// under this path, although no such directory may exist.
     fn is_above_store(&self, path: &[u8]) -> bool {
         let store = self.world.settings.store_dir.as_str().as_bytes();
         let rest = store.strip_prefix(path);
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
     }
 
-    /// The target of a link.
+    /// The target of a symbolic link.
     pub(super) fn link_target(&self, path: &[u8]) -> Result<Vec<u8>> {
         self.check_access(path)?;
         let local = self.local(path);
@@ -175,14 +178,14 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// The error of a path that does not exist.
+/// The error for a path that does not exist.
 #[cold]
 pub(super) fn missing(path: &[u8]) -> Box<Error> {
     let message = format!("path '{}' does not exist", lossy(path));
     Error::new(ErrorKind::Io, message)
 }
 
-/// The components of a path, last first, so that the next is popped; `.` is left out.
+/// The components of a path without `.`, in reverse order, so that `pop` returns the next one.
 fn split_reversed(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|byte| *byte == b'/')
         .filter(|part| !part.is_empty() && *part != b".")

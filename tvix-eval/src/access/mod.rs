@@ -1,11 +1,11 @@
-//! Files as the language sees them: links resolved, builds waited for, sources copied.
+//! Files as expressions see them: links are resolved, imports are built, sources are copied.
 
 mod allowed;
 pub(crate) mod copy;
 mod derivation;
+mod excluded;
 mod fetch;
 mod import;
-mod left_out;
 mod links;
 mod realise;
 mod references;
@@ -26,7 +26,7 @@ use crate::source::Pos;
 use crate::value::{ContextId, Ref, Value};
 
 impl<'h> Interp<'h> {
-    /// A cell as an absolute path, with what it mentions.
+    /// A cell coerced to an absolute path, and the path's context.
     pub(crate) fn coerce_path(
         &self,
         cell: Ref<'h>,
@@ -49,8 +49,8 @@ impl<'h> Interp<'h> {
         .within(pos, context))
     }
 
-    /// A cell as an absolute canonical path, after what it mentions was built, with links followed
-    /// as `links` says; with `None` none is.
+    /// A cell coerced to an absolute canonical path, after its context was built. Links are
+    /// resolved according to `links`; with `None`, they are not resolved.
     pub(crate) fn readable_path(
         &self,
         cell: Ref<'h>,
@@ -72,7 +72,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// The bytes of a file, whose path is resolved.
+    /// The bytes of the file at a resolved path.
     pub(crate) fn read_file(&self, path: &[u8]) -> Result<Vec<u8>> {
         self.check_access(path)?;
         if let Some(text) = self.embedded(path) {
@@ -81,7 +81,7 @@ impl<'h> Interp<'h> {
         if let Some(made) = self.made(path) {
             return Ok(made);
         }
-        if self.is_left_out(path) {
+        if self.is_excluded(path) {
             return Err(missing(path));
         }
         let local = self.local(path);
@@ -90,7 +90,7 @@ impl<'h> Interp<'h> {
             .read(paths::to_os(&local))
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(path),
-                // C++ Nix opens directories as well, and fails when it reads.
+                // C++ Nix opens the directory too, and fails when it reads.
                 io::ErrorKind::IsADirectory => {
                     Error::new(ErrorKind::Io, "read of 4096 bytes: Is a directory")
                 }
@@ -98,7 +98,7 @@ impl<'h> Interp<'h> {
             })
     }
 
-    /// The entries of a directory, whose path is resolved, in the order of their names.
+    /// The entries of the directory at a resolved path, sorted by name.
     pub(crate) fn read_entries(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, FileKind)>> {
         self.kind(path)?;
         let local = self.local(path);
@@ -113,10 +113,11 @@ impl<'h> Interp<'h> {
         Ok(entries)
     }
 
-    /// Leaves out of a directory what may not be seen, and what is not there.
+    /// Removes entries of a directory that evaluation may not see, and files that were excluded
+    /// from a source.
     fn hide_unseen(&self, directory: &[u8], entries: &mut Vec<(Vec<u8>, FileKind)>) {
-        if self.is_partly_left_out(directory) {
-            entries.retain(|(name, _)| !self.is_left_out(&join(directory, name)));
+        if self.has_excluded_files(directory) {
+            entries.retain(|(name, _)| !self.is_excluded(&join(directory, name)));
         }
         if self.is_confined() && !self.may_read_all(directory) {
             entries.retain(|(name, _)| self.is_allowed(&join(directory, name)));
@@ -124,7 +125,7 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// A name in a directory.
+/// The path of an entry of a directory.
 pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(directory.len() + 1 + name.len());
     path.extend_from_slice(directory);
@@ -145,7 +146,7 @@ pub(crate) fn io_error(doing: &str, path: &[u8], error: &io::Error) -> Box<Error
     Error::new(ErrorKind::Io, format!("{doing} '{}': {why}", lossy(path)))
 }
 
-/// What the operating system says of an error, without its number.
+/// The message of an operating system error, without its number.
 fn os_message(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {

@@ -1,4 +1,4 @@
-//! Import from derivation: what a path mentions is built before it is read.
+//! Import from derivation: the context of a path is built before the path is read.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -17,7 +17,7 @@ use crate::value::{ContextElement, ContextId};
 use super::io_error;
 
 impl<'h> Interp<'h> {
-    /// A path after what it mentions was built, canonical.
+    /// A canonical path, after its context was built.
     pub(crate) fn realised_path(&self, path: &[u8], mentions: ContextId) -> Result<Vec<u8>> {
         if mentions.is_empty() {
             return Ok(paths::canonical(path));
@@ -26,7 +26,7 @@ impl<'h> Interp<'h> {
         Ok(paths::canonical(&rewritten))
     }
 
-    /// Has what a context mentions built. Placeholders in `text` become the paths that were built.
+    /// Builds a context. Placeholders in `text` are replaced by the paths that were built.
     pub(crate) fn realise(&self, mentions: ContextId, text: &[u8]) -> Result<Vec<u8>> {
         let mut wanted: Vec<WantedOutputs> = Vec::new();
         for element in self.contexts.elements(mentions) {
@@ -61,7 +61,7 @@ impl<'h> Interp<'h> {
         Ok(text)
     }
 
-    /// Has these outputs built; their store paths, in the same order.
+    /// Builds outputs, and returns their store paths in the same order.
     pub(crate) fn realised_outputs(
         &self,
         drv_path: &StorePath,
@@ -137,7 +137,7 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// Where a path is read: store paths may be elsewhere on this file system.
+    /// The location at which to read a path. Store paths may be elsewhere on this file system.
     pub(crate) fn local(&self, path: &[u8]) -> Vec<u8> {
         let Some(object) = self.object_of(path) else {
             return path.to_vec();
@@ -156,8 +156,8 @@ impl<'h> Interp<'h> {
             return path.to_vec();
         };
         let local = [root.as_os_str().as_bytes(), path].concat();
-        // What evaluation is not confined to the store for may be in the directory that the store
-        // has on this machine, where another one is.
+        // Outside pure mode, a path that is missing below the store's root may exist in this
+        // machine's own store directory.
         let is_elsewhere = |at: &[u8]| matches!(self.world.files.kind(paths::to_os(at)), Ok(None));
         let end = local.len() - rest.len();
         match settings.pure || !is_elsewhere(&local[..end]) {
@@ -166,8 +166,8 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The contents of a store path that evaluation itself has made, which may be in no store yet:
-    /// a text or a derivation.
+    /// The contents of a text or derivation that evaluation itself has made. It may not be in a
+    /// store yet.
     pub(crate) fn made(&self, path: &[u8]) -> Option<Vec<u8>> {
         let dir = &self.world.settings.store_dir;
         if !path.starts_with(dir.as_str().as_bytes()) {
@@ -208,7 +208,7 @@ impl<'h> Interp<'h> {
         for (input, _) in derivation.input_drvs.iter() {
             self.nested(crate::source::Pos::NONE, || self.known_derivation(input))?;
         }
-        // It would be built, and what it claims would be valid.
+        // It would be built, and the paths it claims would become valid.
         derivation
             .check_output_paths(&dir, |input| self.world.derivations.modulo(input))
             .map_err(|error| invalid(error.to_string()))?;
@@ -220,7 +220,8 @@ impl<'h> Interp<'h> {
             modulo,
         };
         self.world.derivations.insert(path.clone(), known.clone());
-        // Whoever builds has to know what it is told to build, wherever it came from.
+        // The builder must know each derivation to build, even one that evaluation has read from
+        // the store.
         let inputs = |input: &StorePath| self.world.derivations.modulo(input);
         let modulo = known.derivation.realisation_hash(&dir, inputs);
         if !self.world.host.derivation(path, &known.derivation, modulo) {

@@ -1,4 +1,4 @@
-//! References of store paths: what evaluation knows of them itself, and what the store says.
+//! References of store paths, recorded by evaluation or queried from the store.
 
 use nix_compat::refscan::ReferenceScanner;
 use nix_compat::sorted::SortedSet;
@@ -11,7 +11,7 @@ use crate::paths;
 use crate::value::{ContextElement, ContextId};
 
 impl<'h> Interp<'h> {
-    /// The store paths that a path refers to; `None` if it is not known to be valid.
+    /// The references of a store path; `None` if the path is not known to be valid.
     pub(crate) fn references_of(&self, path: &StorePath) -> Result<Option<SortedSet<StorePath>>> {
         if let Some(known) = self.world.references.borrow().get(path) {
             return Ok(Some(known.clone()));
@@ -37,7 +37,8 @@ impl<'h> Interp<'h> {
         Ok(found)
     }
 
-    /// Whether a store path is valid. Where no store can be asked, it is if there is a file.
+    /// Whether a store path is valid. If no store can be queried, a path is valid if its file
+    /// exists.
     pub(crate) fn is_valid(&self, path: &StorePath) -> Result<bool> {
         if self.references_of(path)?.is_some() {
             return Ok(true);
@@ -53,7 +54,7 @@ impl<'h> Interp<'h> {
         ))
     }
 
-    /// A path and whatever it refers to, as far as that is known.
+    /// A path and its known references, transitively.
     pub(super) fn closure_of(&self, path: &StorePath) -> Result<FxHashSet<StorePath>> {
         let mut closure = FxHashSet::default();
         let mut rest = vec![path.clone()];
@@ -69,7 +70,7 @@ impl<'h> Interp<'h> {
         Ok(closure)
     }
 
-    /// The context of a text that was read from a path: those references of the store path it is in
+    /// The context of a text that was read from a path: the references of the path's store object
     /// that occur in the text.
     pub(crate) fn references_in(&self, path: &[u8], text: &[u8]) -> Result<ContextId> {
         let Ok((object, _)) = self.world.settings.store_dir.parse_below(path) else {

@@ -1,4 +1,4 @@
-//! `<name>`: the search path.
+//! The search path: `<name>`.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::is_pseudo_url;
@@ -9,7 +9,7 @@ use super::import::FETCHURL;
 use super::{Links, join, lossy};
 
 impl<'h> Interp<'h> {
-    /// The first path of the search path that a name stands for.
+    /// The first match of a name in the search path.
     pub(crate) fn find_file(&self, entries: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Result<Vec<u8>> {
         for (prefix, path) in entries {
             let Some(rest) = rest_of(prefix, name) else {
@@ -40,7 +40,7 @@ impl<'h> Interp<'h> {
         Err(Error::new(ErrorKind::Thrown, message))
     }
 
-    /// Where an entry of the search path is; `None` if it is nowhere.
+    /// The location of a search path entry; `None` if it does not exist.
     fn search_entry(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
         if let Some(known) = self.world.looked_up.borrow().get(path) {
             return Ok(known.clone());
@@ -57,7 +57,7 @@ impl<'h> Interp<'h> {
 
     fn search_entry_at(&self, url: &str) -> Result<Option<Vec<u8>>> {
         let settings = &self.world.settings;
-        // Expressions can make up entries of their own.
+        // Expressions can construct entries of their own.
         if !settings.search_path.iter().any(|(_, known)| known == url) {
             self.check_uri(url)?;
         }
@@ -98,7 +98,7 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// The error of a path that is a flake reference.
+/// The error for a path that is a flake reference.
 #[cold]
 pub(crate) fn no_flakes() -> Box<Error> {
     Error::new(
@@ -107,7 +107,7 @@ pub(crate) fn no_flakes() -> Box<Error> {
     )
 }
 
-/// What of a name is below a prefix.
+/// The remainder of a name after a prefix.
 fn rest_of<'n>(prefix: &[u8], name: &'n [u8]) -> Option<&'n [u8]> {
     if prefix.is_empty() {
         return Some(name);

@@ -90,7 +90,8 @@ fn floor<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     )
 }
 
-/// Older versions of C++ Nix rounded integers as floats: where that went wrong is an error now.
+/// Older versions of C++ Nix rounded integers as floats. Integers for which that result was wrong
+/// are an error now.
 fn rounded_integer<'h>(value: i64) -> Result<Value<'h>> {
     const ISSUE: &str = "Due to a bug (see https://github.com/NixOS/nix/issues/12899)";
     // Indented as in C++ Nix.
@@ -124,7 +125,7 @@ fn round<'h>(
         other => return Err(interp.type_error("a float", other).within(pos, context)),
     };
     let rounded = direction(number);
-    // 2^63 itself is no integer of 64 bits.
+    // 2^63 itself is not a 64-bit integer.
     if rounded >= -(2_f64.powi(63)) && rounded < 2_f64.powi(63) {
         return Ok(Value::Int(rounded as i64));
     }

@@ -1,4 +1,4 @@
-//! Sets of attributes.
+//! Attribute sets.
 
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
@@ -173,7 +173,7 @@ fn intersect_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         pos,
         "while evaluating the second argument passed to builtins.intersectAttrs",
     )?;
-    // The values are those of `right`; the shorter side is walked.
+    // The values come from `right`; the shorter side is iterated.
     let both: Vec<Attr<'h>> = if left.entries.len() < right.entries.len() {
         let names = left.entries.iter();
         names
@@ -218,7 +218,7 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         )
         .map_err(|error| error.of_type_at(name_attr.pos))?;
         let Some(value) = attrs.get(interp.known.value) else {
-            // The value of a name that was there before is not even looked for.
+            // The value of an earlier name is not looked up.
             if entries.iter().any(|entry| entry.name == name) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! String contexts: which store paths a string mentions.
+//! String contexts: the store paths that a string depends on.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Errors, traces, and the order of evaluation.
+//! Errors, traces and evaluation order.
 
 use tvix_eval_api::{Diagnostic, Severity};
 
@@ -140,7 +140,7 @@ fn break_here<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
 }
 
 impl<'h> Interp<'h> {
-    /// Evaluates a value and all that it holds.
+    /// Evaluates a value deeply.
     pub fn force_deep(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
         let mut seen = rustc_hash::FxHashSet::default();
         self.force_deep_seen(cell, pos, &mut seen)
@@ -152,7 +152,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
         seen: &mut rustc_hash::FxHashSet<usize>,
     ) -> Result<Value<'h>> {
-        // C++ Nix looks at sets where they are, and goes deeper before anything is evaluated.
+        // C++ Nix checks sets in place, and descends before it evaluates anything.
         let at = match cell.get() {
             Value::Attrs(attrs) => attrs.pos,
             _ => Pos::NONE,
@@ -185,7 +185,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// `{ file, line, column }` of a place, or null if it is in no file.
+    /// The attributes `{ file, line, column }` of a position, or null if it is not in a file.
     pub(crate) fn pos_attrs(&self, pos: Pos) -> Value<'h> {
         use crate::source::Origin;
         match self.place_in_values(pos) {

@@ -1,8 +1,8 @@
-//! What comes from the network.
+//! Builtins that fetch from the network.
 //!
-//! Builtins that could only fail are not there, so that expressions which look for them
-//! (`builtins ? fetchTree`) do without: `fetchMercurial`, `getFlake`, `parseFlakeRef`,
-//! `flakeRefToString`, and what is experimental in C++ Nix.
+//! Builtins that could only fail are absent, so that expressions which test for them (`builtins ?
+//! fetchTree`) use a fallback: `fetchMercurial`, `getFlake`, `parseFlakeRef`, `flakeRefToString`,
+//! and builtins that are experimental in C++ Nix.
 
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, HashEncoding, NixHash};
@@ -31,33 +31,33 @@ fn fetch_tarball<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
     fetch(interp, args[0], pos, "fetchTarball", method)
 }
 
-/// What `fetchurl` and `fetchTarball` are told.
+/// The arguments of `fetchurl` and `fetchTarball`.
 #[derive(Default)]
-struct Told {
+struct Arguments {
     url: Option<String>,
     name: Option<Vec<u8>>,
     sha256: Option<NixHash>,
 }
 
-fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos, who: &str) -> Result<Told> {
-    let mut told = Told::default();
+fn arguments<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos, who: &str) -> Result<Arguments> {
+    let mut arguments = Arguments::default();
     let url = "while evaluating the url we should fetch";
     let Value::Attrs(attrs) = interp.force_at(arg, pos)? else {
         let text = interp.expect_plain_string(arg, pos, url)?;
-        told.url = Some(lossy(text.bytes));
-        return Ok(told);
+        arguments.url = Some(lossy(text.bytes));
+        return Ok(arguments);
     };
     for (key, attr) in interp.by_name(attrs) {
         let text = |why| interp.expect_plain_string(attr.value, attr.pos, why);
         match key {
-            b"url" => told.url = Some(lossy(text(url)?.bytes)),
+            b"url" => arguments.url = Some(lossy(text(url)?.bytes)),
             b"sha256" => {
                 let text = text("while evaluating the sha256 of the content we should fetch")?;
-                told.sha256 = Some(hash_or_zeros(interp, &lossy(text.bytes))?);
+                arguments.sha256 = Some(hash_or_zeros(interp, &lossy(text.bytes))?);
             }
             b"name" => {
                 let text = text("while evaluating the name of the content we should fetch")?;
-                told.name = Some(text.bytes.to_vec());
+                arguments.name = Some(text.bytes.to_vec());
             }
             other => {
                 let message = format!("unsupported argument '{}' to '{who}'", lossy(other));
@@ -65,13 +65,13 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos, who: &str) -> Result<To
             }
         }
     }
-    if told.url.is_none() {
+    if arguments.url.is_none() {
         return Err(Error::new(ErrorKind::Missing, "'url' argument required").at(pos));
     }
-    Ok(told)
+    Ok(arguments)
 }
 
-/// A SHA-256; an empty one stands for one that nobody knows yet.
+/// Parses a SHA-256. An empty text stands for a hash that is not known yet, and parses as zeroes.
 fn hash_or_zeros(interp: &Interp<'_>, text: &str) -> Result<NixHash> {
     if text.is_empty() {
         let zeros = NixHash::Sha256([0; 32]);
@@ -82,7 +82,7 @@ fn hash_or_zeros(interp: &Interp<'_>, text: &str) -> Result<NixHash> {
         .map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
 }
 
-/// A hash as SRI writes it.
+/// A hash in SRI form.
 pub(super) fn sri(hash: &NixHash) -> String {
     format!("{}-{}", hash.algo(), hash.encode(HashEncoding::Base64))
 }
@@ -94,26 +94,26 @@ fn fetch<'h>(
     who: &str,
     method: ContentAddressMethod,
 ) -> Result<Value<'h>> {
-    let told = told(interp, arg, pos, who)?;
-    let mut url = told.url.unwrap_or_default();
+    let arguments = arguments(interp, arg, pos, who)?;
+    let mut url = arguments.url.unwrap_or_default();
     let unpack = method == ContentAddressMethod::NixArchive;
     if unpack {
         url = resolve_pseudo_url(&url);
     }
     interp.check_uri(&url)?;
-    let with_name = told.name.is_some();
-    let name = match told.name {
+    let with_name = arguments.name.is_some();
+    let name = match arguments.name {
         Some(name) if !name.is_empty() => name,
         None if unpack => b"source".to_vec(),
         _ => paths::base_name(url.as_bytes()).to_vec(),
     };
     let is_set = matches!(interp.force(arg)?, Value::Attrs(_));
     let name = name_of(&name, &url, who, is_set, with_name).map_err(|error| error.at(pos))?;
-    if interp.world.settings.pure && told.sha256.is_none() {
+    if interp.world.settings.pure && arguments.sha256.is_none() {
         let message = format!("in pure evaluation mode, '{who}' requires a 'sha256' argument");
         return Err(Error::new(ErrorKind::Forbidden, message).at(pos));
     }
-    let sha256 = told.sha256;
+    let sha256 = arguments.sha256;
     let request = match unpack {
         true => FetchRequest::Tarball {
             url: url.clone(),
@@ -129,7 +129,7 @@ fn fetch<'h>(
         && wanted != fetched.sha256
     {
         let got = &fetched.sha256;
-        // As C++ Nix writes it, and in the form that it takes everywhere.
+        // In the form of C++ Nix, and in the form that is accepted everywhere.
         let message = format!(
             "hash mismatch in file downloaded from '{url}':\n  specified: {} ({})\n  got:       {} ({})",
             wanted.base32(),

@@ -14,14 +14,14 @@ use crate::value::{Ref, Value};
 
 pub(super) const BUILTINS: &[Def] = &[def("fetchGit", 1, fetch_git)];
 
-/// What `fetchGit` is told.
-struct Told {
+/// The arguments of `fetchGit`.
+struct Arguments {
     request: GitRequest,
     name: Vec<u8>,
     nar_hash: Option<NixHash>,
     last_modified: Option<i64>,
     rev_count: Option<i64>,
-    /// Passed on to the result of a tree without changes.
+    /// Copied to the result for a tree without local changes.
     dirty_rev: Option<String>,
     dirty_short_rev: Option<String>,
 }
@@ -30,8 +30,8 @@ fn other(message: impl Into<String>) -> Box<Error> {
     Error::new(ErrorKind::Other, message)
 }
 
-fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
-    let mut told = Told {
+fn arguments<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Arguments> {
+    let mut arguments = Arguments {
         request: GitRequest::new(""),
         name: b"source".to_vec(),
         nar_hash: None,
@@ -41,8 +41,8 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
         dirty_short_rev: None,
     };
     let Value::Attrs(attrs) = interp.force_at(arg, pos)? else {
-        told.request.url = git_url(&url(interp, arg, pos)?).map_err(other)?;
-        return Ok(told);
+        arguments.request.url = git_url(&url(interp, arg, pos)?).map_err(other)?;
+        return Ok(arguments);
     };
     let mut export_ignore = None;
     let mut with_url = false;
@@ -53,15 +53,15 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
     for (key, attr) in entries {
         let name = lossy(key);
         let value = match interp.force_at(attr.value, attr.pos)? {
-            Value::Path(path) => Given::Text(lossy(path.bytes)),
-            Value::String(text) => Given::Text(lossy(text.bytes)),
-            Value::Bool(flag) => Given::Flag(flag),
+            Value::Path(path) => ArgumentValue::Text(lossy(path.bytes)),
+            Value::String(text) => ArgumentValue::Text(lossy(text.bytes)),
+            Value::Bool(flag) => ArgumentValue::Flag(flag),
             Value::Int(number) if number < 0 => {
                 let message =
                     format!("negative value given for 'fetchGit' argument '{name}': {number}");
                 return Err(other(message).at(pos));
             }
-            Value::Int(number) => Given::Number(number),
+            Value::Int(number) => ArgumentValue::Number(number),
             _ if key == b"publicKeys" => return Err(verified()),
             value => {
                 let message = format!(
@@ -71,13 +71,13 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
                 return Err(Error::new(ErrorKind::Type, message));
             }
         };
-        let request = &mut told.request;
+        let request = &mut arguments.request;
         match key {
             b"url" => {
                 request.url = git_url(&value.text(&name)?).map_err(other)?;
                 with_url = true;
             }
-            b"name" => told.name = value.text(&name)?.into_bytes(),
+            b"name" => arguments.name = value.text(&name)?.into_bytes(),
             b"ref" => {
                 let reference = value.text(&name)?;
                 if !is_legal_reference(&reference) {
@@ -110,12 +110,12 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
                     true => Ok(NixHash::Sha256([0; 32])),
                     false => NixHash::parse_sri(&text),
                 };
-                told.nar_hash = Some(hash.map_err(|error| other(error.to_string()))?);
+                arguments.nar_hash = Some(hash.map_err(|error| other(error.to_string()))?);
             }
-            b"lastModified" => told.last_modified = Some(value.number(&name)?),
-            b"revCount" => told.rev_count = Some(value.number(&name)?),
-            b"dirtyRev" => told.dirty_rev = Some(value.text(&name)?),
-            b"dirtyShortRev" => told.dirty_short_rev = Some(value.text(&name)?),
+            b"lastModified" => arguments.last_modified = Some(value.number(&name)?),
+            b"revCount" => arguments.rev_count = Some(value.number(&name)?),
+            b"dirtyRev" => arguments.dirty_rev = Some(value.text(&name)?),
+            b"dirtyShortRev" => arguments.dirty_short_rev = Some(value.text(&name)?),
             b"verifyCommit" | b"keytype" | b"publicKey" | b"publicKeys" => return Err(verified()),
             _ => {
                 let message = format!("input attribute '{name}' not supported by scheme 'git'");
@@ -129,19 +129,19 @@ fn told<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<Told> {
             "input attribute 'url' is missing",
         ));
     }
-    // As `git archive`, unless there are submodules, which that does not know.
-    told.request.export_ignore = export_ignore.unwrap_or(!told.request.submodules);
-    Ok(told)
+    // As with `git archive`, which does not support submodules.
+    arguments.request.export_ignore = export_ignore.unwrap_or(!arguments.request.submodules);
+    Ok(arguments)
 }
 
-/// What an attribute may be.
-enum Given {
+/// The type of an attribute's value.
+enum ArgumentValue {
     Text(String),
     Flag(bool),
     Number(i64),
 }
 
-impl Given {
+impl ArgumentValue {
     fn text(self, name: &str) -> Result<String> {
         match self {
             Self::Text(text) => Ok(text),
@@ -178,7 +178,7 @@ fn url<'h>(interp: &Interp<'h>, arg: Ref<'h>, pos: Pos) -> Result<String> {
     Ok(lossy(text.bytes))
 }
 
-/// Whether `git` could have a reference of this name (git-check-ref-format).
+/// Whether `git` accepts a reference name (git-check-ref-format).
 fn is_legal_reference(name: &str) -> bool {
     let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
     !name.is_empty()
@@ -194,10 +194,10 @@ fn is_legal_reference(name: &str) -> bool {
 }
 
 fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    let told = told(interp, args[0], pos)?;
-    let shown = show_git(&told.request);
-    if interp.world.settings.pure && told.request.rev.as_deref().is_none_or(is_zero) {
-        if told.nar_hash.is_none() {
+    let arguments = arguments(interp, args[0], pos)?;
+    let shown = show_git(&arguments.request);
+    if interp.world.settings.pure && arguments.request.rev.as_deref().is_none_or(is_zero) {
+        if arguments.nar_hash.is_none() {
             let message = format!(
                 "in pure evaluation mode, 'fetchGit' doesn't fetch unlocked input '{shown}'"
             );
@@ -208,14 +208,14 @@ fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         ));
     }
     interp.check_uri(&shown)?;
-    let name = checked_name(&told.name).map_err(|error| other(error).at(pos))?;
-    let submodules = told.request.submodules;
-    let request = FetchRequest::Git(told.request);
+    let name = checked_name(&arguments.name).map_err(|error| other(error).at(pos))?;
+    let submodules = arguments.request.submodules;
+    let request = FetchRequest::Git(arguments.request);
     let (path, fetched) = interp
         .fetch(&name, request)
         .map_err(|error| error.within(Pos::NONE, format!("while fetching the input '{shown}'")))?;
     let nar_hash = sri(&fetched.sha256);
-    if let Some(wanted) = &told.nar_hash
+    if let Some(wanted) = &arguments.nar_hash
         && *wanted != fetched.sha256
     {
         let message = format!(
@@ -228,10 +228,14 @@ fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         return Err(other("the fetcher says nothing of the commit"));
     };
     for (field, wanted, got) in [
-        ("lastModified", told.last_modified, Some(git.last_modified)),
+        (
+            "lastModified",
+            arguments.last_modified,
+            Some(git.last_modified),
+        ),
         (
             "revCount",
-            told.rev_count,
+            arguments.rev_count,
             git.rev_count.map(|count| count as i64),
         ),
     ] {
@@ -248,7 +252,7 @@ fn fetch_git<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
     let out_path = Value::String(interp.store_path_string(&path));
     let dirty = match git.rev.as_deref().filter(|_| git.dirty) {
         Some(head) => Some((format!("{head}-dirty"), format!("{}-dirty", short(head)))),
-        None => told.dirty_rev.zip(told.dirty_short_rev),
+        None => arguments.dirty_rev.zip(arguments.dirty_short_rev),
     };
     Ok(result(interp, out_path, &nar_hash, submodules, git, dirty))
 }
@@ -257,7 +261,7 @@ fn is_zero(rev: &str) -> bool {
     rev.bytes().all(|digit| digit == b'0')
 }
 
-/// The set that stands for a tree.
+/// The set that represents a tree.
 fn result<'h>(
     interp: &Interp<'h>,
     out_path: Value<'h>,
@@ -267,7 +271,7 @@ fn result<'h>(
     dirty: Option<(String, String)>,
 ) -> Value<'h> {
     let none = "0".repeat(40);
-    // Trees with changes have no commit, and say so in the way of old.
+    // A tree with local changes has no commit, and reports zeroes as older versions did.
     let rev = git.rev.as_deref().filter(|_| !git.dirty).unwrap_or(&none);
     let rev_count = git.rev_count.unwrap_or(0);
     let mut attrs = vec![
@@ -291,7 +295,7 @@ fn short(rev: &str) -> &str {
     rev.get(..7).unwrap_or(rev)
 }
 
-/// A time as `YYYYMMDDhhmmss`, in UTC.
+/// A time in UTC as `YYYYMMDDhhmmss`.
 fn date(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Eras of 400 years from the first of March of year 0 (Howard Hinnant, "chrono-compatible

@@ -40,7 +40,7 @@ fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
         return imported_derivation(interp, &derivation);
     }
     let (cell, file) = interp.import(&path)?;
-    // A file that imports itself was being evaluated before.
+    // The cell of a file that imports itself is under evaluation already.
     let is_new = !matches!(cell.get(), Value::Hole(_));
     match interp.force_at(cell, pos) {
         Ok(value) => Ok(value),
@@ -67,7 +67,7 @@ fn scoped_import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
     interp.import_scoped(&path, &Scope::layered(below, bound))
 }
 
-/// The derivation whose file in the store a path is.
+/// The derivation of a `.drv` file in the store.
 fn valid_derivation(interp: &Interp<'_>, path: &[u8]) -> Result<Option<StorePath>> {
     match interp.world.settings.store_dir.parse(path) {
         Ok(path) if path.is_derivation() && interp.is_valid(&path)? => Ok(Some(path)),
@@ -123,7 +123,8 @@ fn find_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
 }
 
 fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    // It is forced before it is looked at as a path, so that its own errors have no frame of that.
+    // Evaluated before it is coerced to a path, so that its own errors lack the frame of the
+    // coercion.
     let must_be_dir = match interp.force(args[0])? {
         Value::String(text) => text.bytes.ends_with(b"/") || text.bytes.ends_with(b"/."),
         _ => false,
@@ -132,7 +133,7 @@ fn path_exists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         true => Links::All,
         false => Links::Parents,
     };
-    // What may not be seen is not there.
+    // A path that may not be seen counts as missing.
     let kind = match interp.readable_path(args[0], Some(links), pos) {
         Ok(path) => interp.visible_kind(&path)?,
         Err(error) if error.kind == ErrorKind::Forbidden => None,
@@ -209,7 +210,7 @@ fn store_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
     )?;
     let dir = &interp.world.settings.store_dir;
     let mut path = interp.realised_path(&text, mentions)?;
-    // A link that is a store object is meant itself; any other path is resolved.
+    // A store object that is a link is not resolved; any other path is.
     if dir.parse(&path).is_err() {
         path = interp.resolve(&path, Links::All)?;
     }
@@ -252,7 +253,7 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
                     format!(
                         "files created by builtins.toFile may not reference derivations, but {} references {}",
                         lossy(name.bytes),
-                        // Without the store's directory.
+                        // Without the store directory.
                         interp.context_text(&other).replace(
                             &format!("{}/", interp.world.settings.store_dir.as_str()),
                             ""
@@ -282,7 +283,7 @@ fn filter_source<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         pos,
         "while evaluating the first argument passed to builtins.filterSource",
     )?;
-    let mut added = Added::of(source);
+    let mut added = SourceArguments::of(source);
     added.filter = Some(filter);
     added.add(interp, pos)
 }
@@ -360,7 +361,7 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         )
         .at(pos));
     };
-    let mut added = Added::of(source);
+    let mut added = SourceArguments::of(source);
     if let Some(name) = name.filter(|name: &Vec<u8>| !name.is_empty()) {
         added.name = name;
     }
@@ -368,8 +369,8 @@ fn path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
     added.add(interp, pos)
 }
 
-/// What `path` and `filterSource` are told.
-struct Added<'h> {
+/// The arguments of `path` and `filterSource`.
+struct SourceArguments<'h> {
     name: Vec<u8>,
     path: Vec<u8>,
     mentions: ContextId,
@@ -378,7 +379,7 @@ struct Added<'h> {
     hash: Option<NixHash>,
 }
 
-impl<'h> Added<'h> {
+impl<'h> SourceArguments<'h> {
     fn of((path, mentions): (Vec<u8>, ContextId)) -> Self {
         let path = paths::canonical(&path);
         Self {
@@ -409,7 +410,7 @@ impl<'h> Added<'h> {
         let expected = match &self.hash {
             Some(hash) => {
                 let expected = interp.source_path(name, method, hash.clone(), &references)?;
-                // What is there already need not be read again.
+                // A valid path need not be read again.
                 if interp.references_of(&expected)?.is_some() {
                     interp.allow(&expected);
                     return Ok(expected);
@@ -447,7 +448,7 @@ impl<'h> Added<'h> {
 }
 
 impl<'h> Interp<'h> {
-    /// A hash algorithm by its name.
+    /// Parses the name of a hash algorithm.
     pub(crate) fn hash_algo(
         &self,
         cell: Ref<'h>,

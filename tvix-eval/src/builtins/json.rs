@@ -14,11 +14,12 @@ pub(super) const BUILTINS: &[Def] = &[
     def("toJSON", 1, to_json),
 ];
 
-/// Documents may be nested so deep. They are read without recursion: a level takes memory alone.
-const DEEPEST_READ: usize = 4_000_000;
+/// Maximum nesting depth of documents that are parsed. The parser does not recurse; a level takes
+/// only memory.
+const MAX_READ_NESTING: usize = 4_000_000;
 
-/// Documents that are written anew may be nested so deep.
-pub(super) const MOST_NESTED: usize = 10_000;
+/// Maximum nesting depth of documents that are reformatted.
+pub(super) const MAX_NESTING: usize = 10_000;
 
 fn to_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     interp.with_buffer(|buffer| {
@@ -37,7 +38,7 @@ fn from_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
     interp.read_json(text.bytes, pos)
 }
 
-/// Makes values of what is read.
+/// Builds values from parser events.
 struct Sink<'i, 'h> {
     interp: &'i Interp<'h>,
     open: Vec<Open<'h>>,
@@ -71,18 +72,19 @@ impl<'h> Sink<'_, 'h> {
 }
 
 impl<'h> Interp<'h> {
-    /// The value that a JSON text stands for.
+    /// Parses a JSON text to a value.
     pub fn read_json(&self, text: &[u8], pos: Pos) -> Result<Value<'h>> {
         let mut sink = Sink {
             interp: self,
             open: Vec::new(),
             result: Value::Null,
         };
-        match json::read(text, DEEPEST_READ, &mut sink) {
+        match json::read(text, MAX_READ_NESTING, &mut sink) {
             Ok(()) => Ok(sink.result),
             Err(error) => {
                 let message = error.to_string();
-                // C++ Nix says so of what the parser finds, not of what it cannot represent.
+                // C++ Nix adds this frame to errors of the parser, but not to values that it cannot
+                // represent.
                 let why = match message.starts_with('[') {
                     true => "while decoding a JSON string",
                     false => "",
@@ -152,7 +154,7 @@ impl json::JsonSink for Sink<'_, '_> {
 
     fn end_set(&mut self) -> std::result::Result<(), Self::Error> {
         if let Some(Open::Set { mut entries, .. }) = self.open.pop() {
-            // Of equal names the last wins.
+            // The last of several equal names wins.
             entries.reverse();
             let set = self.interp.attrs(entries);
             self.add(set);
@@ -172,7 +174,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// Appends a value as JSON, evaluating all of it. Paths are copied to the store if
+    /// Appends a value as JSON, evaluating it deeply. Paths are copied to the store if
     /// `copy_to_store`.
     pub fn write_json(
         &self,

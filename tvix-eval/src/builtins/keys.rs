@@ -1,4 +1,4 @@
-//! The keys of `genericClosure`.
+//! Keys of `genericClosure`.
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
@@ -11,21 +11,21 @@ use crate::interp::Interp;
 use crate::source::Pos;
 use crate::value::{NixString, Ref, Value};
 
-/// Keys that were met, and the elements that have them. They may be whatever can be compared, but
-/// are integers or strings nearly always, which need no comparing.
+/// Keys that have occurred, with their elements. Any comparable values can be keys, but nearly all
+/// are integers or strings, which are looked up by hash.
 #[derive(Default)]
 pub(super) enum Keys<'h> {
     #[default]
     None,
     Ints(FxHashMap<i64, Ref<'h>>),
     Strings(FxHashMap<&'h [u8], (&'h NixString<'h>, Ref<'h>)>),
-    /// In their order.
+    /// Sorted.
     Mixed(Vec<(Value<'h>, Ref<'h>)>),
 }
 
 impl<'h> Keys<'h> {
-    /// Adds the key of an element; `false` if it is there. Fails if it cannot be compared with
-    /// those.
+    /// Adds the key of an element; `false` if the key is present. Fails if the key cannot be
+    /// compared with the others.
     pub(super) fn insert(
         &mut self,
         interp: &Interp<'h>,
@@ -75,7 +75,7 @@ impl<'h> Keys<'h> {
     }
 }
 
-/// Adds to a map what is not in it; whether it was not.
+/// Inserts an entry unless the key is present; whether it was inserted.
 fn is_new<K: Eq + Hash, V>(known: &mut FxHashMap<K, V>, key: K, value: V) -> bool {
     match known.entry(key) {
         Entry::Occupied(_) => false,

@@ -27,7 +27,7 @@ pub(super) const BUILTINS: &[Def] = &[
     def("tail", 1, tail).strict(0b1),
 ];
 
-/// What a function says of an element.
+/// The Boolean result of a function for an element.
 fn holds<'h>(
     interp: &Interp<'h>,
     func: Value<'h>,
@@ -258,8 +258,9 @@ fn gen_list<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
     elements_in_list(interp, elements, length)
 }
 
-/// What an element of `genericClosure` takes at least: a cell, a set of one attribute, its cell,
-/// the list that it came in, and its key. Nothing else ends a closure that grows for ever.
+/// Minimum memory of an element of `genericClosure` in bytes: a cell, a set of one attribute, its
+/// cell, the list that contained it, and its key. Only the limit of memory ends an infinite
+/// closure.
 const CLOSURE_ELEMENT: usize = 128;
 
 fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -428,7 +429,7 @@ fn map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>>
     elements_in_list(interp, elements, list.items.len())
 }
 
-/// A list of so many calls that were not made yet.
+/// A list of `count` calls that are evaluated on demand.
 fn elements_in_list<'h>(
     interp: &Interp<'h>,
     elements: Elements<'h>,
@@ -515,7 +516,7 @@ fn sort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
     Ok(interp.list(&items))
 }
 
-/// A stable sort whose comparison may fail.
+/// A stable sort with a fallible comparison.
 fn merge_sort<T: Copy>(items: &mut [T], less: &impl Fn(T, T) -> Result<bool>) -> Result<()> {
     const SHORT: usize = 8;
     if items.len() <= SHORT {

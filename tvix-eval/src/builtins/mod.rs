@@ -1,4 +1,4 @@
-//! Functions that are part of the language (Nix manual, "Built-ins").
+//! Builtin functions (Nix manual, "Built-ins").
 
 mod arithmetic;
 mod attrs;
@@ -22,32 +22,32 @@ use crate::source::Pos;
 use crate::syntax::Scope;
 use crate::value::{Attr, Ref, Slot, Value};
 
-/// A function of Rust that the language can call.
+/// A Rust function that expressions can call.
 pub struct Builtin<'h> {
-    /// What it is called in messages.
+    /// Name in messages.
     pub name: &'h str,
-    /// How many arguments it takes; 1 to 6.
+    /// Number of arguments; 1 to 6.
     pub arity: u8,
-    /// Whether errors do not say that they come from it.
+    /// Whether traces omit the builtin.
     pub quiet: bool,
-    /// Which arguments it evaluates whatever happens, as a set of bits: 1 for the first, 2 for the
-    /// second and so on. They may then be evaluated before the call, which saves their thunks.
+    /// The arguments that are always evaluated, as a bit set: 1 for the first, 2 for the second and
+    /// so on. They may be evaluated before the call, which saves their thunks.
     pub strict: u8,
-    /// What it does. The arguments are not evaluated yet.
+    /// The implementation. Its arguments are not evaluated.
     pub function: &'h Function<'h>,
 }
 
 impl Builtin<'_> {
-    /// Whether this is `derivation`, which is a function of the language in C++ Nix.
+    /// Whether this is `derivation`, which is defined in the Nix language in C++ Nix.
     pub(crate) fn is_derivation(&self) -> bool {
         self.quiet && self.name == "derivation"
     }
 }
 
-/// What a [`Builtin`] does, given its arguments and the place of the call.
+/// The implementation of a [`Builtin`]: takes arguments and the position of the call.
 pub type Function<'h> = dyn Fn(&Interp<'h>, &[Ref<'h>], Pos) -> Result<Value<'h>> + 'h;
 
-/// A builtin of ours.
+/// The definition of a builtin.
 struct Def {
     name: &'static str,
     arity: u8,
@@ -56,7 +56,7 @@ struct Def {
 }
 
 impl Def {
-    /// Which arguments are evaluated whatever happens: see [`Builtin::strict`].
+    /// Sets the arguments that are always evaluated: see [`Builtin::strict`].
     const fn strict(mut self, arguments: u8) -> Self {
         self.strict = arguments;
         self
@@ -76,7 +76,8 @@ const fn def(
     }
 }
 
-/// What is in scope everywhere under its own name, if it is there; the others have `__` before it.
+/// Builtins that are in the global scope under their own name, if present. The others have the
+/// prefix `__`.
 const GLOBAL: &[&str] = &[
     "abort",
     "baseNameOf",
@@ -121,7 +122,7 @@ const TABLES: &[&[Def]] = &[
     xml::BUILTINS,
 ];
 
-/// The scope around every file: the global names.
+/// The global scope, around every file.
 pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     let mut scope = Scope::new();
     let mut entries = Vec::with_capacity(128);
@@ -139,7 +140,7 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
             value: cell,
         });
     };
-    // Of equal names the first stays.
+    // The first of several equal names is kept.
     let natives = interp.world.natives;
     for native in natives {
         add(native.name(), Value::Builtin(native.builtin(interp.heap)));
@@ -183,7 +184,7 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     scope
 }
 
-/// Names for people who type.
+/// Names of builtins, for completion.
 pub(crate) fn names<'i>(interp: &'i Interp<'_>) -> impl Iterator<Item = String> + 'i {
     let natives = interp.world.natives.iter().map(|native| native.name());
     let ours = TABLES.iter().copied().flatten().map(|def| def.name);

@@ -60,7 +60,7 @@ fn substring<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the second argument (the substring length) passed to builtins.substring",
     )?;
-    // An empty part keeps what the whole mentions, but the whole need not be a string then.
+    // An empty substring keeps the context of the string. The argument need not be a string then.
     if length == 0
         && let Value::String(text) = interp.force_at(args[2], pos)?
     {
@@ -146,7 +146,7 @@ fn replace_strings<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         pos,
         "while evaluating the third argument passed to builtins.replaceStrings",
     )?;
-    // Most bytes begin no pattern.
+    // Most bytes are not the first byte of any pattern.
     let mut begins = [false; 256];
     let mut matches_nothing = false;
     for pattern in &patterns {
@@ -255,7 +255,7 @@ fn compare_versions<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resu
 }
 
 impl<'h> Interp<'h> {
-    /// Tells the user something.
+    /// Sends a warning to the user.
     pub(crate) fn warn(&self, message: impl Into<String>) {
         self.world.host.diagnostic(tvix_eval_api::Diagnostic {
             severity: tvix_eval_api::Severity::Warning,

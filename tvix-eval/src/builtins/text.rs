@@ -1,4 +1,4 @@
-//! Regular expressions, hashes, and texts in other languages.
+//! Regular expressions, hashes, and conversions from and to other formats.
 
 use std::rc::Rc;
 
@@ -103,7 +103,7 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         end = found.range.end;
     }
     if parts.is_empty() {
-        // The text itself, with what it mentions.
+        // The text itself, with its context.
         return Ok(interp.list(&[args[1]]));
     }
     parts.push(part(end..text.bytes.len()));
@@ -124,7 +124,7 @@ fn hash_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
     Ok(interp.text(NixHash::digest(algo, text.bytes).encode(HashEncoding::Base16)))
 }
 
-/// A hash in any of its forms, of this algorithm if it does not name one.
+/// Parses a hash in any form. `algo` is the algorithm if the text names none.
 pub(super) fn parse_hash(text: &str, algo: Option<HashAlgo>) -> Result<NixHash> {
     NixHash::parse_any(text, algo).map_err(|error| {
         let message = match &error {

@@ -1,4 +1,4 @@
-//! What kind of value something is.
+//! Type tests.
 
 use super::{Def, def};
 use crate::error::Result;

@@ -18,7 +18,7 @@ fn to_xml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
     Ok(interp.string(text, context))
 }
 
-/// What is written and how.
+/// The state and options of the XML writer.
 struct Writer<'i, 'h> {
     interp: &'i Interp<'h>,
     xml: XmlWriter,
@@ -29,8 +29,8 @@ struct Writer<'i, 'h> {
 }
 
 impl<'h> Interp<'h> {
-    /// A value as XML. Without `strict`, what is not evaluated is written as such; with `places`,
-    /// attributes and functions say where they come from.
+    /// A value as XML. Without `strict`, unevaluated parts are written as such; with `places`,
+    /// attributes and functions have their source locations.
     pub fn to_xml(
         &self,
         cell: Ref<'h>,
@@ -117,7 +117,7 @@ impl<'h> Writer<'_, 'h> {
     }
 
     fn attrs(&mut self, attrs: &Attrs<'h>) -> Result<()> {
-        // Each level is indented: what is written grows with the square of the depth.
+        // Each level is indented, so the output grows with the square of the depth.
         self.interp.deeper(Pos::NONE)?;
         for (name, attr) in self.interp.by_name(attrs) {
             let place = self.place(attr.pos);

@@ -1,4 +1,4 @@
-//! Making sets of attributes, and the scopes of `rec` and `let`.
+//! Construction of attribute sets, and the scopes of `rec` and `let`.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Grown, Interp};
@@ -60,7 +60,7 @@ impl<'h> Interp<'h> {
         scope
     }
 
-    /// The scope of a `let`'s body.
+    /// The scope of a `let` body.
     pub(super) fn let_env(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Env<'h>> {
         let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
         self.fill_from(set, scope);
@@ -77,7 +77,7 @@ impl<'h> Interp<'h> {
 
     fn fill_from(&self, set: &'h AttrSet<'h>, scope: Env<'h>) {
         for (index, delayed) in set.from.iter().enumerate() {
-            // Not `delay`: a variable of this scope has no cell yet.
+            // Not `delay`, because a variable of this scope has no cell yet.
             let cell = self.delay(delayed, scope);
             scope.set(set.defs.len() + index, cell);
         }
@@ -90,7 +90,7 @@ impl<'h> Interp<'h> {
             let def = &set.defs[index];
             let value = match def.kind {
                 AttrKind::Inherited => self.delay(&def.value, env),
-                // Values may be overridden: other definitions must not hold their cells.
+                // With overrides, other definitions must not share the cells of values.
                 _ if set.overrides.is_some() => self.thunk(&def.value, scope),
                 _ => self.delay(&def.value, scope),
             };
@@ -111,7 +111,7 @@ impl<'h> Interp<'h> {
         self.with_dynamic(set, entries, scope)
     }
 
-    /// `rec { __overrides = …; }`: an old way to change definitions (C++ Nix's `ExprAttrs`).
+    /// `rec { __overrides = …; }`: an old way to change definitions (`ExprAttrs` in C++ Nix).
     fn override_attrs(
         &self,
         entries: &'h [Attr<'h>],
@@ -166,7 +166,7 @@ impl<'h> Interp<'h> {
                 );
                 return Err(Error::new(ErrorKind::Other, message)).at(attr.pos);
             }
-            // Not an alias: the function is not named after it either.
+            // Not an alias, so the function is not named after it.
             let value = self.delay(&attr.value, env);
             all.push(Attr {
                 name,
@@ -189,7 +189,7 @@ impl<'h> Interp<'h> {
         }
         let few = r.len() * 4 < l.len();
         if few && size_of_val(l) >= Grown::SMALL {
-            // All names of one before all of the other: one grows.
+            // All names of one side precede those of the other: one slice grows.
             if l[l.len() - 1].name < r[0].name {
                 return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
             }
@@ -215,7 +215,7 @@ impl<'h> Interp<'h> {
         let mut merged = bumpalo::collections::Vec::with_capacity_in(len, self.heap);
         let mut rest = l;
         if few {
-            // Few changes to many: whole runs are copied between them.
+            // Few changes to many attributes: the runs between them are copied as a whole.
             for attr in r {
                 let at = rest.partition_point(|other| other.name < attr.name);
                 merged.extend_from_slice_copy(&rest[..at]);
@@ -246,7 +246,7 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// How many names two sorted slices have in common.
+/// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {
     let mut count = 0;
     while let ([a, more_l @ ..], [b, more_r @ ..]) = (l, r) {

@@ -1,4 +1,4 @@
-//! Calling functions.
+//! Function calls.
 
 use super::Step;
 use crate::builtins::Builtin;
@@ -9,16 +9,16 @@ use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
 use crate::value::{Attrs, Env, Partial, Ref, Value, Words};
 
-/// No builtin has more parameters.
+/// Maximum number of a builtin's parameters.
 pub(crate) const MAX_ARITY: usize = 6;
 
 impl<'h> Interp<'h> {
-    /// A call in tail position: the last function's body is left to the caller.
+    /// Evaluates a call in tail position. The caller evaluates the body of the last function.
     pub(super) fn call_expr(&self, call: &'h Call<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let pos = call.pos;
         let args = &*call.args;
         let mut func = self.eval(&call.func, env)?;
-        // A call is one level deep, however many arguments it has.
+        // A call counts as one level, regardless of the number of its arguments.
         self.deeper(pos)?;
         let mut given = 0;
         loop {
@@ -113,7 +113,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A function's body, where traces name every call: none is in tail position then.
+    /// Evaluates a function's body when traces show every call. No call is in tail position then.
     #[cold]
     fn traced(
         &self,
@@ -123,7 +123,7 @@ impl<'h> Interp<'h> {
         pos: Pos,
     ) -> Result<Value<'h>> {
         self.eval(body, scope).map_err(|error| {
-            let called = lambda.whose_body(body);
+            let called = lambda.function_with_body(body);
             let name = match called.name.get() {
                 Some(name) => format!("while calling '{}'", self.display(name)),
                 None => "while calling anonymous lambda".to_owned(),
@@ -136,8 +136,8 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// A cell for an argument that will be evaluated whatever happens. If it cannot be, the cell
-    /// says so: the builtin is to fail when it comes to it.
+    /// A cell for an argument that is always evaluated. If its evaluation fails, the cell holds the
+    /// error, and the builtin fails when it uses the argument.
     #[inline]
     fn evaluated(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Result<Ref<'h>> {
         match &delayed.expr {
@@ -242,7 +242,7 @@ impl<'h> Interp<'h> {
         args: &[Ref<'h>],
         pos: Pos,
     ) -> Result<Value<'h>> {
-        // C++ Nix tells builtins no place either: that of the call is in the trace.
+        // As in C++ Nix, builtins get no position; the position of the call is in the trace.
         match (builtin.function)(self, args, Pos::NONE) {
             Ok(value) => Ok(value),
             Err(error) if builtin.is_derivation() => Err(self.in_derivation(error, args[0], pos)),
@@ -253,7 +253,8 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// `derivation` fails as the function of the language that it is in C++ Nix.
+    /// The error of `derivation`, with the trace of the function in the Nix language that it is in
+    /// C++ Nix.
     #[cold]
     fn in_derivation(&self, mut error: Box<Error>, arg: Ref<'h>, pos: Pos) -> Box<Error> {
         let is_called = matches!(arg.get(), Value::Attrs(_));
@@ -277,7 +278,7 @@ impl<'h> Interp<'h> {
         .at(pos)
     }
 
-    /// The scope of a function's body, given so many arguments, as [`Lambda::takes`] says.
+    /// The scope of a function's body for the given arguments, counted as by [`Lambda::takes`].
     #[inline]
     fn scope_of(
         &self,
@@ -288,7 +289,7 @@ impl<'h> Interp<'h> {
     ) -> Env<'h> {
         let before = usize::from(lambda.before);
         if before > 0 {
-            // The scope around has the arguments before, and no other.
+            // The enclosing scope holds exactly the earlier arguments.
             return around.extended(self.heap, before, before + taken, |index| {
                 arg(index - before)
             });

@@ -1,37 +1,37 @@
-//! Turning values into strings.
+//! Coercion of values to strings.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::value::{ContextId, List, Ref, Value};
 
-/// Which values count as strings, and how.
+/// The values that are coerced to strings, and the form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coercion {
-    /// Whether numbers, Booleans, `null` and lists do, as for `toString` and the environment of a
-    /// derivation.
+    /// Whether numbers, Booleans, `null` and lists are coerced, as in `toString` and in the
+    /// environment of a derivation.
     pub more: bool,
     /// Whether paths are copied to the store.
     pub copy_to_store: bool,
 }
 
 impl Coercion {
-    /// Strings, paths as they are, and sets that say how.
+    /// Strings, paths unchanged, and sets with `__toString` or `outPath`.
     pub const STRICT: Self = Self {
         more: false,
         copy_to_store: false,
     };
-    /// What `toString` does.
+    /// The coercion of `toString`.
     pub const TO_STRING: Self = Self {
         more: true,
         copy_to_store: false,
     };
-    /// What the environment of a derivation does.
+    /// The coercion of a derivation's environment.
     pub const ENVIRONMENT: Self = Self {
         more: true,
         copy_to_store: true,
     };
-    /// What interpolation in a string does.
+    /// The coercion of string interpolation.
     pub const INTERPOLATION: Self = Self {
         more: false,
         copy_to_store: true,
@@ -39,8 +39,8 @@ impl Coercion {
 }
 
 impl<'h> Interp<'h> {
-    /// Appends a value as a string, and adds what it mentions to a context. `why` is said of what
-    /// is no string, not of what fails on the way.
+    /// Appends a value as a string, and adds its context to a context. `why` is the trace frame of
+    /// a value that cannot be coerced; errors during evaluation do not get it.
     pub fn coerce(
         &self,
         value: Value<'h>,
@@ -132,7 +132,7 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// A cell as a string with its context.
+    /// A cell coerced to a string, and its context.
     pub fn coerce_cell(
         &self,
         cell: Ref<'h>,

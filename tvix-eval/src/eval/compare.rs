@@ -6,7 +6,8 @@ use crate::source::Pos;
 use crate::value::{Attrs, Ref, Value};
 
 impl<'h> Interp<'h> {
-    /// Whether what two cells hold is equal. A cell equals itself, even if it holds a function.
+    /// Whether the values of two cells are equal. A cell equals itself, even if it holds a
+    /// function.
     pub fn equal_cells(&self, left: Ref<'h>, right: Ref<'h>, pos: Pos) -> Result<bool> {
         let a = self.force_at(left, pos)?;
         let b = self.force_at(right, pos)?;
@@ -16,7 +17,7 @@ impl<'h> Interp<'h> {
         self.equal(a, b, pos)
     }
 
-    /// Whether two values are equal. Functions never are.
+    /// Whether two values are equal. Functions are never equal.
     pub fn equal(&self, left: Value<'h>, right: Value<'h>, pos: Pos) -> Result<bool> {
         Ok(match (left, right) {
             (Value::Int(a), Value::Int(b)) => a == b,
@@ -47,7 +48,7 @@ impl<'h> Interp<'h> {
     }
 
     fn equal_attrs(&self, a: &'h Attrs<'h>, b: &'h Attrs<'h>, pos: Pos) -> Result<bool> {
-        // Derivations are equal if they are built to the same place.
+        // Derivations are equal if their output paths are.
         if self.is_derivation(a)? && self.is_derivation(b)? {
             let (x, y) = (a.get(self.known.out_path), b.get(self.known.out_path));
             if let (Some(x), Some(y)) = (x, y) {
@@ -65,7 +66,7 @@ impl<'h> Interp<'h> {
         Ok(true)
     }
 
-    /// Whether a set is a derivation: its `type` says so.
+    /// Whether a set is a derivation, by its attribute `type`.
     pub fn is_derivation(&self, attrs: &Attrs<'h>) -> Result<bool> {
         let Some(kind) = attrs.get(self.known.kind) else {
             return Ok(false);
@@ -74,7 +75,7 @@ impl<'h> Interp<'h> {
         Ok(matches!(kind, Value::String(kind) if kind.bytes == b"derivation"))
     }
 
-    /// Whether one value is less than another.
+    /// Whether `left` is less than `right`.
     pub fn less(&self, left: Value<'h>, right: Value<'h>) -> Result<bool> {
         self.less_in(left, right, false)
     }
@@ -122,7 +123,8 @@ impl<'h> Interp<'h> {
         Error::new(ErrorKind::Type, message)
     }
 
-    /// Says in which way two values differ; nothing if they do not, or it cannot be said.
+    /// Fails with a message about the difference of two values. Succeeds if they are equal, or if
+    /// the difference cannot be described.
     pub(super) fn explain_difference(&self, left: Ref<'h>, right: Ref<'h>) -> Result<()> {
         let a = self.force(left)?;
         let b = self.force(right)?;

@@ -8,7 +8,7 @@ use crate::ir::{Binary, Concat};
 use crate::source::Pos;
 use crate::value::{ContextId, Env, Value};
 
-/// Strings of up to so many parts are put together at once.
+/// Maximum number of parts of a string that are concatenated at once.
 const PIECES: usize = 8;
 
 const SEGMENT: &str = "while evaluating a path segment";
@@ -17,7 +17,7 @@ impl<'h> Interp<'h> {
     /// `left + right`.
     pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let left = self.eval(&node.left, env)?;
-        // What becomes a string has no paths copied to the store.
+        // Paths in a string are copied to the store only if the left operand is a string.
         let copy_to_store = matches!(left, Value::String(_));
         let left = match left {
             Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Path(_) => left,
@@ -67,7 +67,7 @@ impl<'h> Interp<'h> {
         let mut length = 0;
         let mut other = None;
         if node.string && node.parts.len() <= PIECES {
-            // What is made of a few strings is put together once, where it stays.
+            // A few strings are concatenated once, directly into the heap.
             for (part, piece) in node.parts.iter().zip(&mut pieces) {
                 match self.eval(&part.expr, env)? {
                     Value::String(string) => {
@@ -118,7 +118,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// A string of pieces, which have so many bytes.
+    /// A string of pieces with a total length of `length` bytes.
     fn joined(&self, pieces: &[&'h [u8]], length: usize, context: ContextId) -> Value<'h> {
         if length == 0 && context.is_empty() {
             return Value::String(self.shared.empty_string);
@@ -135,7 +135,8 @@ impl<'h> Interp<'h> {
         self.string_in_heap(bytes.into_bump_slice(), context)
     }
 
-    /// The pieces together, if one of them is longer than all others and may grow.
+    /// The concatenated pieces, if one of them is longer than all others together and can grow in
+    /// place.
     fn grown(&self, pieces: &[&'h [u8]], length: usize) -> Option<&'h [u8]> {
         let grows =
             |piece: &[u8]| piece.len() >= Grown::SMALL && length - piece.len() < piece.len();
@@ -151,7 +152,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// What is no text itself is made one before the right operand is evaluated.
+    /// Coerces a left operand that is not a string or path before the right operand is evaluated.
     fn as_text(&self, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
         self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;
@@ -160,7 +161,7 @@ impl<'h> Interp<'h> {
         })
     }
 
-    /// Where the right operand of an operator of one byte begins.
+    /// The position of the right operand of a one-byte operator.
     #[cold]
     pub(super) fn right_of(&self, operator: Pos) -> Pos {
         let Some(text) = self.sources.rest(operator) else {

@@ -1,4 +1,4 @@
-//! Turning thunks into values.
+//! Evaluation of thunks.
 
 use tvix_eval_api::RealiseError;
 
@@ -8,13 +8,13 @@ use crate::source::Pos;
 use crate::value::{Attrs, Elements, List, NixString, Ref, Value, Words};
 
 impl<'h> Interp<'h> {
-    /// The value of a cell, evaluated if it was not yet.
+    /// The value of a cell, which is evaluated if necessary.
     #[inline]
     pub fn force(&self, cell: Ref<'h>) -> Result<Value<'h>> {
         self.force_at(cell, Pos::NONE)
     }
 
-    /// The value of a cell that is needed at a place.
+    /// The value of a cell, with the position of its use for errors.
     #[inline]
     pub fn force_at(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
         let value = cell.get();
@@ -91,7 +91,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A cell that could not be evaluated.
+    /// A cell with the error of its failed evaluation.
     #[cold]
     pub(super) fn failed_cell(&self, error: Box<Error>) -> Result<Ref<'h>> {
         if is_transient(&error) {
@@ -102,7 +102,7 @@ impl<'h> Interp<'h> {
         Ok(self.cell(Value::Failed(failures.len() as u32 - 1)))
     }
 
-    /// Remembers that a cell cannot be evaluated.
+    /// Stores the error of a cell's failed evaluation in the cell.
     #[cold]
     fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
         if is_transient(error) {
@@ -134,7 +134,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A set of attributes.
+    /// The value of a cell, which must be an attribute set.
     #[inline]
     pub fn expect_attrs(
         &self,
@@ -148,7 +148,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A list.
+    /// The value of a cell, which must be a list.
     #[inline]
     pub fn expect_list(
         &self,
@@ -162,7 +162,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A string, with or without context.
+    /// The value of a cell, which must be a string, with or without context.
     #[inline]
     pub fn expect_string(
         &self,
@@ -179,7 +179,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A string that mentions no store path.
+    /// The value of a cell, which must be a string without context.
     pub fn expect_plain_string(
         &self,
         cell: Ref<'h>,
@@ -193,7 +193,7 @@ impl<'h> Interp<'h> {
         Err(self.context_not_allowed(string).within(pos, context))
     }
 
-    /// An integer.
+    /// The value of a cell, which must be an integer.
     #[inline]
     pub fn expect_int(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<i64> {
         match self.force_in(cell, pos, context)? {
@@ -205,7 +205,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A Boolean.
+    /// The value of a cell, which must be a Boolean.
     #[inline]
     pub fn expect_bool(&self, cell: Ref<'h>, pos: Pos, context: &'static str) -> Result<bool> {
         match self.force_in(cell, pos, context)? {
@@ -217,7 +217,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A function, or a set that can be called.
+    /// The value of a cell, which must be a function or a set that can be called.
     pub fn expect_function(
         &self,
         cell: Ref<'h>,
@@ -263,7 +263,7 @@ impl<'h> Interp<'h> {
     }
 }
 
-/// Whether another try may have more room, or more time.
+/// Whether another attempt may succeed, with more stack, memory or time.
 fn is_transient(error: &Error) -> bool {
     matches!(
         error.kind,

@@ -1,7 +1,7 @@
-//! Evaluating expressions.
+//! Evaluation of expressions.
 //!
-//! [`Interp::eval`] loops over what is in tail position and recurses for the rest. The machine's
-//! stack is checked at each recursion; calls are counted even in tail position, so that endless
+//! [`Interp::eval`] loops over tail positions and recurses for all else. The machine's stack is
+//! checked at each recursion. Calls in tail position count towards the depth too, so that endless
 //! recursion is the same error as in C++ Nix.
 
 mod attrset;
@@ -21,15 +21,14 @@ use crate::value::{Env, List, Ref, Slot, Value, Words};
 
 pub use coerce::Coercion;
 
-/// What is left to do after a step in tail position.
+/// The remainder of an evaluation in tail position.
 pub(crate) enum Step<'h> {
     Done(Value<'h>),
     Tail(&'h Expr<'h>, Env<'h>),
 }
 
 impl<'h> Interp<'h> {
-    /// Evaluates an expression in a scope. What comes back is evaluated itself, its parts need
-    /// not be.
+    /// Evaluates an expression in a scope. The result itself is evaluated; its parts need not be.
     #[inline(always)]
     pub fn eval(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         match expr {
@@ -112,13 +111,13 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A cell for an expression that is evaluated only when it is needed. Variables and literals
-    /// are not copied: their own cell comes back.
+    /// A cell for an expression that is evaluated on demand. Variables and constants return their
+    /// own cell.
     #[inline]
     pub(crate) fn delay(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
         let known = match &delayed.expr {
             Expr::Const(cell) | Expr::Global(cell) => Some(*cell),
-            // What is not filled yet is a later definition of the same scope.
+            // An empty slot belongs to a later definition of the same scope.
             Expr::Local { slot, .. } => env.peek(*slot),
             Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
             Expr::Lambda(lambda) => {
@@ -134,7 +133,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// A new cell for an expression that is evaluated only when it is needed.
+    /// A new cell for an expression that is evaluated on demand.
     #[inline]
     pub(crate) fn thunk(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
         let code = self.code(delayed);

@@ -1,4 +1,4 @@
-//! Operators with two sides, and assertions.
+//! Binary operators and assertions.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Grown, Interp};
@@ -152,7 +152,7 @@ impl<'h> Interp<'h> {
     }
 
     fn concat_lists(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
-        // Both are evaluated before either is looked at.
+        // Both operands are evaluated before either is checked.
         let left = self.eval(&node.left, env)?;
         let right = self.eval(&node.right, env)?;
         let left = self.operand_list(left, node.pos)?;
@@ -189,7 +189,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// `-`, `*`, `/`, and the builtins of the same meaning.
+    /// `-`, `*`, `/`, and the equivalent builtins.
     pub(crate) fn arithmetic(
         &self,
         op: BinaryOp,
@@ -221,7 +221,7 @@ impl<'h> Interp<'h> {
         if op == BinaryOp::Div && is_zero {
             return Error::new(ErrorKind::Other, "division by zero");
         }
-        // A division looks at its divisor first, as a float.
+        // A division checks its divisor first, as a float.
         let is_float = matches!(left, Value::Float(_))
             || matches!(right, Value::Float(_))
             || (op == BinaryOp::Div && !is_number(right));

@@ -12,7 +12,7 @@ use crate::value::{Attrs, Env, Value};
 impl<'h> Interp<'h> {
     pub(super) fn select(&self, select: &'h Select<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let mut value = self.eval(&select.base, env)?;
-        // By far the most selections are of one name that is there, and evaluated.
+        // Most selections have a single name, which exists, with an evaluated value.
         if let [AttrName::Static(name)] = &*select.path
             && let Value::Attrs(attrs) = value
             && let Some(attr) = attrs.get_again(*name, &select.cache)
@@ -44,7 +44,8 @@ impl<'h> Interp<'h> {
         Ok(Step::Done(value))
     }
 
-    /// The attribute, if the value has it; what is no set is an error unless there is a default.
+    /// The attribute, if the value has it. A value that is not a set is an error, unless there is a
+    /// default.
     #[inline]
     fn select_one(
         &self,
@@ -63,14 +64,14 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The symbol of a part of a path.
+    /// The symbol of a name in an attribute path.
     #[inline(always)]
     fn attr_name(&self, part: &'h AttrName<'h>, env: Env<'h>) -> Result<Symbol> {
         let expr = match part {
             AttrName::Static(name) => return Ok(*name),
             AttrName::Dynamic(expr) => expr,
         };
-        // By far the most names are variables, and of strings that were names before.
+        // Most dynamic names are variables, with strings that were used as names before.
         let known = match expr {
             Expr::Local { slot, .. } => env.peek(*slot),
             Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),

@@ -1,4 +1,4 @@
-//! Evaluating from Rust to Rust.
+//! Evaluation from Rust to Rust.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -28,19 +28,18 @@ use crate::select::current_folder;
 use crate::source::Pos;
 use crate::value::ContextId;
 
-/// Why an evaluation failed, for whoever is outside of it.
+/// An evaluation error, independent of the evaluation's heap.
 #[derive(Debug, Clone, Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct Failure {
-    /// What kind of failure it is.
+    /// The kind of error.
     pub kind: ErrorKind,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// The same with places, the lines around them, and what was evaluated on the way, as C++ Nix
-    /// writes it.
+    /// The message with positions, source lines and trace, as printed by C++ Nix.
     pub rendered: String,
-    /// Why something could not be built, if that is it.
+    /// The cause of a failed import from derivation.
     pub import: Option<Box<RealiseError>>,
 }
 
@@ -74,28 +73,29 @@ impl From<EvalError> for Failure {
     }
 }
 
-/// An evaluation that was started, with imports from derivations: [`NixEvaluator::start`].
+/// A running evaluation with import from derivation, made by [`NixEvaluator::start`].
 pub struct Evaluation<R> {
-    /// What it says and asks. It goes on only while this is polled, and ends when it is dropped.
+    /// Events and requests of the evaluation. Evaluation advances only while the stream is polled,
+    /// and ends when the stream is dropped.
     pub events: EvalStream,
-    /// What comes of it.
+    /// The result of the evaluation.
     pub result: oneshot::Receiver<std::result::Result<R, Failure>>,
 }
 
-/// How often a host that waits for a fetch looks whether it was told to stop.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which a host that waits for a fetch checks for cancellation.
+const CANCEL_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A host that builds nothing and may be told to stop.
-struct Alone {
+/// A host without builds, with cancellation.
+struct StandaloneHost {
     cancel: Cancel,
     pool: Pool,
-    /// Fibers whose work in the background is not answered yet.
+    /// Number of fibers that wait for background work.
     waiting: Cell<usize>,
     sender: mpsc::Sender<u32>,
     receiver: mpsc::Receiver<u32>,
 }
 
-impl Alone {
+impl StandaloneHost {
     fn new(cancel: Cancel) -> Self {
         let (sender, receiver) = mpsc::channel();
         Self {
@@ -113,7 +113,7 @@ impl Alone {
     }
 }
 
-impl Host for Alone {
+impl Host for StandaloneHost {
     fn derivation(
         &self,
         path: &StorePath,
@@ -142,7 +142,7 @@ impl Host for Alone {
             let _ = sender.send(fiber);
         };
         if self.pool.submit(work, self.cancel.clone(), done).is_err() {
-            // No thread: the fiber finds that there is no result.
+            // Without a thread the fiber finds that there is no result.
             let _ = self.sender.send(fiber);
         }
         None
@@ -150,7 +150,7 @@ impl Host for Alone {
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
         while self.waiting.get() > 0 && !self.is_cancelled() {
-            if let Ok(fiber) = self.receiver.recv_timeout(LOOK) {
+            if let Ok(fiber) = self.receiver.recv_timeout(CANCEL_CHECK_INTERVAL) {
                 return Some(self.answered(fiber));
             }
         }
@@ -167,7 +167,7 @@ impl Host for Alone {
     }
 }
 
-/// Ends an evaluation whose result nobody waits for any more.
+/// Cancels the evaluation when the future of its result is dropped.
 struct EndOnDrop(Arc<AtomicBool>);
 
 impl Drop for EndOnDrop {
@@ -195,17 +195,27 @@ fn run<'h, R>(
 }
 
 impl NixEvaluator {
-    /// Evaluates an expression, all of it, and waits for the result, as `builtins.toJSON` would
-    /// write it, read as a `T`. Nothing is built: an import from a derivation fails.
+    /// Evaluates an expression deeply, and deserialises the result from the form that
+    /// `builtins.toJSON` would write. Relative paths are relative to the current directory. Blocks
+    /// until the result is there. Nothing is built: import from derivation fails.
     ///
-    /// Runs on a thread of its own; must not be called where futures are polled, for which there
-    /// is [`NixEvaluator::eval_to_async`].
+    /// The evaluation has a thread of its own. Do not call this in async code, for which there is
+    /// [`NixEvaluator::eval_to_async`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: an evaluation error, a result of another type ([`ErrorKind::Type`]), or a
+    /// thread that cannot be started.
     pub fn eval_to<T: DeserializeOwned>(&self, text: &str) -> std::result::Result<T, Failure> {
         let text = text.to_owned();
         parsed(&self.work(move |interp| json(interp, &text))?)
     }
 
-    /// As [`NixEvaluator::eval_to`]. Dropping the future ends the evaluation.
+    /// Asynchronous variant of [`NixEvaluator::eval_to`]. Dropping the future ends the evaluation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NixEvaluator::eval_to`].
     pub async fn eval_to_async<T: DeserializeOwned>(
         &self,
         text: &str,
@@ -214,8 +224,12 @@ impl NixEvaluator {
         parsed(&self.work_async(move |interp| json(interp, &text)).await?)
     }
 
-    /// Works with values on an evaluation's thread, and waits until that is done. Nothing is
-    /// built.
+    /// Runs `work` with an interpreter on an evaluation's thread, and blocks until it returns.
+    /// Nothing is built.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the error of `work`, or a thread that cannot be started.
     pub fn work<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
@@ -228,7 +242,11 @@ impl NixEvaluator {
         receiver.recv().unwrap_or_else(|_| Err(Failure::gone()))
     }
 
-    /// As [`NixEvaluator::work`]. Dropping the future ends the evaluation.
+    /// Asynchronous variant of [`NixEvaluator::work`]. Dropping the future ends the evaluation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`NixEvaluator::work`].
     pub async fn work_async<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
@@ -242,8 +260,12 @@ impl NixEvaluator {
         receiver.await.unwrap_or_else(|_| Err(Failure::gone()))
     }
 
-    /// Starts to work with values on an evaluation's thread. What it needs built it asks for by
-    /// its events, as an [`Evaluator`](tvix_eval_api::Evaluator) does.
+    /// Starts `work` with an interpreter on an evaluation's thread. Imports from derivation are
+    /// requested through the events, as by an [`Evaluator`](tvix_eval_api::Evaluator).
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started. Errors of `work` are in [`Evaluation::result`].
     pub fn start<R, F>(&self, work: F) -> std::result::Result<Evaluation<R>, Failure>
     where
         R: Send + 'static,
@@ -259,7 +281,7 @@ impl NixEvaluator {
         })
     }
 
-    /// Starts a thread that builds nothing; what ends it.
+    /// Starts a thread without builds. Returns the guard that ends it.
     fn begin<R, F>(
         &self,
         work: F,
@@ -273,7 +295,7 @@ impl NixEvaluator {
         let end = Arc::new(AtomicBool::new(false));
         let cancel = Cancel::new(self.cancelled.iter().chain([&end]).cloned());
         on_thread(move || {
-            let host = Alone::new(cancel);
+            let host = StandaloneHost::new(cancel);
             done(setup.work(Rc::new(host), |interp| run(interp, work)));
         })?;
         Ok(end)

@@ -1,4 +1,4 @@
-//! The language as an [`Evaluator`], and for whoever embeds it.
+//! The language as an [`Evaluator`], and as a library for embedders.
 
 mod embed;
 mod roots;
@@ -24,14 +24,16 @@ pub use embed::{Evaluation, Failure};
 
 /// The evaluator of the Nix language. Cheap to clone.
 ///
-/// Each evaluation runs on a thread of its own with a heap of its own. Each attribute path is a
-/// fiber on it: one that needs something built waits, the others go on.
+/// Each evaluation has a thread and a heap of its own. Each attribute path is evaluated on a fiber
+/// of that thread: a fiber that waits for a build is suspended, and the others continue.
 ///
-/// As an [`Evaluator`] it takes files (`default.nix` of a folder), entries of the search path and
-/// expressions. What they evaluate to, and functions on the way to an attribute, are called with
-/// the arguments of the request. Roots are what `nix-build` would build: the derivation that an
-/// attribute path leads to, or those in a list or set; without attribute paths, those of the
-/// whole. Names of what was found in a set are the path to it.
+/// As an [`Evaluator`] it takes files (`default.nix` of a directory), search path entries and
+/// expressions. The function that a source evaluates to, and functions on an attribute path, are
+/// called with the arguments of the request.
+///
+/// Roots are the derivations that `nix-build` would build: the derivation at an attribute path, or
+/// all derivations in the list or set at it. Without attribute paths, the roots are those of the
+/// complete source. The name of a root inside a set is its attribute path.
 #[derive(Clone)]
 pub struct NixEvaluator {
     settings: Settings,
@@ -43,7 +45,7 @@ pub struct NixEvaluator {
 }
 
 impl NixEvaluator {
-    /// An evaluator that reads the files of this machine.
+    /// An evaluator that reads files of this machine.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -55,21 +57,21 @@ impl NixEvaluator {
         }
     }
 
-    /// Reads other files.
+    /// Sets the file system to read.
     #[must_use]
     pub fn files(mut self, files: impl Files + Send + Sync + 'static) -> Self {
         self.files = Arc::new(files);
         self
     }
 
-    /// Limits what an evaluation may use.
+    /// Sets the limits of an evaluation.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// Adds an entry to the end of the search path: what `<prefix>` stands for.
+    /// Appends an entry to the search path: `<prefix>` stands for `path`.
     #[must_use]
     pub fn search_path(mut self, prefix: impl Into<String>, path: impl Into<String>) -> Self {
         let entry = (prefix.into(), path.into());
@@ -77,7 +79,7 @@ impl NixEvaluator {
         self
     }
 
-    /// Adds a builtin, or replaces one.
+    /// Adds a builtin. Replaces an existing one of the same name.
     #[must_use]
     pub fn builtin(mut self, native: Native) -> Self {
         let others = self
@@ -88,32 +90,32 @@ impl NixEvaluator {
         self
     }
 
-    /// Fetches what expressions name by URL; without it they get an error that says so.
+    /// Sets the fetcher for URLs in expressions. Without a fetcher, fetching is an error.
     #[must_use]
     pub fn fetcher(mut self, fetcher: impl Fetcher + 'static) -> Self {
         self.fetcher = Some(Arc::new(fetcher));
         self
     }
 
-    /// Looks up paths of the store: what is copied or read from there has the references that it
-    /// has.
+    /// Sets the look-up of valid store paths, which provides the references of paths that are
+    /// copied or read from the store.
     #[must_use]
     pub fn valid_paths(mut self, valid_paths: impl ValidPaths + 'static) -> Self {
         self.valid_paths = Some(Arc::new(valid_paths));
         self
     }
 
-    /// Ends an evaluation soon after this is set to `true`. What was begun by
-    /// [`NixEvaluator::start`] gets an error of kind [`Cancelled`](crate::error::ErrorKind::Cancelled)
-    /// for as long as it is `true`, and may go on once it is `false` again. Streams also end when
-    /// they are dropped.
+    /// Sets a flag that cancels evaluations soon after it becomes `true`. Work of
+    /// [`NixEvaluator::start`] gets errors of kind
+    /// [`Cancelled`](crate::error::ErrorKind::Cancelled) while the flag is `true`, and may continue
+    /// once it is `false` again. Dropping a stream also cancels its evaluation.
     #[must_use]
     pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancelled = Some(flag);
         self
     }
 
-    /// What evaluations may see.
+    /// The settings of evaluations.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }

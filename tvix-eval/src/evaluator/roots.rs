@@ -1,4 +1,4 @@
-//! From what the user asked for to derivations, as `nix-build` finds them.
+//! From the request to derivations, by the rules of `nix-build`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,38 +15,39 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fiber::Job;
 use crate::interp::{Interp, too_deep};
 use crate::limits::cancelled;
-use crate::select::{Selector, Unselected};
+use crate::select::{SelectError, Selector};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Attrs, Ref, Value};
 
-/// A value to look for derivations in, on a fiber of its own.
+/// A value to search for derivations, on a fiber of its own.
 struct Task<'h> {
-    /// The attribute path to it.
+    /// Attribute path of the value.
     name: String,
     order: RootOrder,
     target: Target<'h>,
-    /// The attributes on the way to it, for errors.
+    /// The attributes on the path, for errors.
     trail: Option<Rc<Trail>>,
 }
 
 enum Target<'h> {
-    /// The value that an attribute path leads to; the empty one leads to the whole.
-    Asked,
-    /// An attribute of a set of derivations: a set that is none is searched only if it says so.
+    /// The value at a requested attribute path. The empty path stands for the complete source.
+    Requested,
+    /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
+    /// only with `recurseForDerivations`.
     Attribute(Ref<'h>),
-    /// An element of a list, or an attribute of a set of sets: always searched.
+    /// An element of a list, or an attribute of a set of sets. It is always searched.
     Element(Ref<'h>),
 }
 
-/// An attribute that was searched, and the one around it.
+/// An attribute that was searched, and the attribute that contains it.
 struct Trail {
     pos: Pos,
     name: Symbol,
     around: Option<Rc<Trail>>,
 }
 
-/// The search for what was asked for.
+/// The search for the requested roots.
 struct Search<'h, 'w> {
     wire: &'w Wire,
     source: Ref<'h>,
@@ -56,8 +57,8 @@ struct Search<'h, 'w> {
     found: RefCell<FxHashMap<Identity, Found>>,
 }
 
-/// Derivations of one attribute path that have the same attributes are one root: the number of the
-/// attribute path, and which attributes.
+/// The identity of a root. Derivations of one requested attribute path with the same attributes are
+/// one root: index of the attribute path, and address and length of the attributes.
 type Identity = (Option<usize>, usize, usize);
 
 /// A derivation that was found.
@@ -68,14 +69,14 @@ struct Found {
     yielded: Option<RootOrder>,
 }
 
-/// Why something that was looked for is no root.
+/// Why a value that was searched is not a root.
 enum Failed {
     NotFound(Box<Error>),
     NoSuchOutput(EvalError),
-    /// The search failed on its way.
+    /// The search failed on the way to the value.
     Error(Box<Error>),
-    /// A derivation was found that cannot be instantiated: C++ Nix does that after the search, and
-    /// does not say how it was found.
+    /// The derivation was found, but cannot be instantiated. C++ Nix instantiates after the search,
+    /// so the trace does not include the search.
     Derivation(Box<Error>),
 }
 
@@ -87,7 +88,7 @@ impl From<Box<Error>> for Failed {
 
 type Searched = std::result::Result<(), Failed>;
 
-/// Evaluates what was asked for, until all is done or nobody wants it any more.
+/// Evaluates a request, until it is complete or cancelled.
 pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalRequest) {
     let Some(source) = interp.source(&request.source) else {
         return;
@@ -100,7 +101,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
     let tasks = asked.iter().enumerate().map(|(number, name)| Task {
         name: name.clone(),
         order: RootOrder::of(number),
-        target: Target::Asked,
+        target: Target::Requested,
         trail: None,
     });
     let search = Search {
@@ -110,7 +111,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
         tasks: RefCell::new(tasks.collect()),
         found: RefCell::default(),
     };
-    // More tasks come up while others are done, so its end is not for ever.
+    // Tasks add further tasks, so an empty queue does not end the iterator for good.
     let jobs = std::iter::from_fn(|| {
         let task = search.tasks.borrow_mut().pop_front()?;
         let search = &search;
@@ -126,7 +127,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
 impl<'h> Search<'h, '_> {
     fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
         let outcome = match task.target {
-            Target::Asked => self.asked(interp, task),
+            Target::Requested => self.asked(interp, task),
             Target::Attribute(cell) => self.attribute(interp, task, cell),
             Target::Element(cell) => self.search(interp, task, cell),
         };
@@ -140,12 +141,12 @@ impl<'h> Search<'h, '_> {
     fn asked(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
         match self.selector.try_select(interp, self.source, &task.name) {
             Ok(cell) => self.search(interp, task, cell),
-            Err(Unselected::NotFound(error)) => Err(Failed::NotFound(error)),
-            Err(Unselected::Failed(error)) => Err(error.into()),
+            Err(SelectError::NotFound(error)) => Err(Failed::NotFound(error)),
+            Err(SelectError::Failed(error)) => Err(error.into()),
         }
     }
 
-    /// Everything in a value: it must be a derivation, or a set or list of them.
+    /// Searches a value, which must be a derivation, or a set or list of derivations.
     fn search(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
         let cell = self.selector.called(interp, cell)?;
         match interp.force(cell)? {
@@ -170,7 +171,8 @@ impl<'h> Search<'h, '_> {
         }
     }
 
-    /// Each attribute becomes a task, so that one that fails or waits keeps no other.
+    /// Adds a task for each attribute, so that an attribute that fails or waits does not affect
+    /// others.
     fn attributes(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) {
         let all = attrs.get(interp.intern("_combineChannels")).is_some();
         let mut tasks = self.tasks.borrow_mut();
@@ -196,7 +198,7 @@ impl<'h> Search<'h, '_> {
         }
     }
 
-    /// Each element becomes a task.
+    /// Adds a task for each element.
     fn elements(&self, task: &Task<'h>, items: &[Ref<'h>]) {
         let mut tasks = self.tasks.borrow_mut();
         for (number, item) in items.iter().enumerate().rev() {
@@ -209,7 +211,7 @@ impl<'h> Search<'h, '_> {
         }
     }
 
-    /// An attribute of a set: a derivation, a set to be looked into too, or of no interest.
+    /// Searches an attribute of a set: a derivation, a set to search, or a value to ignore.
     fn attribute(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
         let Value::Attrs(attrs) = interp.force(cell)? else {
             return Ok(());
@@ -230,7 +232,7 @@ impl<'h> Search<'h, '_> {
         Ok(())
     }
 
-    /// A derivation becomes a root, unless it is one already at an earlier place.
+    /// Yields a derivation as a root, unless it was yielded at an earlier place.
     fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
         let entries = attrs.entries;
         let address = entries.as_ptr().addr();
@@ -247,7 +249,7 @@ impl<'h> Search<'h, '_> {
         }
         let mut root = self.root(interp, &task.name, attrs)?;
         if let Some(found) = self.found.borrow_mut().get_mut(&identity) {
-            // It was found at an earlier place while this waited for a build.
+            // It was found at an earlier place while this task waited for a build.
             if found.order != task.order {
                 return Ok(());
             }
@@ -260,7 +262,7 @@ impl<'h> Search<'h, '_> {
         }
     }
 
-    /// The output that a derivation's attributes stand for.
+    /// The derivation and output that a set represents.
     fn root(
         &self,
         interp: &Interp<'h>,
@@ -310,7 +312,7 @@ impl<'h> Search<'h, '_> {
     }
 }
 
-/// Sets that hold themselves have no end.
+/// Limits the depth of the search, because sets may contain themselves.
 fn check_depth(interp: &Interp<'_>, task: &Task<'_>) -> Result<()> {
     match u32::try_from(task.order.0.len()) {
         Ok(depth) if depth <= interp.max_depth => Ok(()),
@@ -319,7 +321,7 @@ fn check_depth(interp: &Interp<'_>, task: &Task<'_>) -> Result<()> {
 }
 
 impl Failed {
-    /// As the error of something that was asked for; `None` if nobody wants to know.
+    /// The error of the requested attribute; `None` if the evaluation is cancelled.
     fn of(self, interp: &Interp<'_>, task: &Task<'_>) -> Option<EvalError> {
         let attr_path = task.name.clone();
         let mut trail = task.trail.as_deref();
@@ -361,14 +363,14 @@ impl Failed {
     }
 }
 
-/// An error as C++ Nix prints it, without the word itself.
+/// An error as printed by C++ Nix, without the prefix `error:`.
 fn message(interp: &Interp<'_>, error: &Error) -> String {
     let rendered = interp.render(error);
     let rendered = rendered.strip_prefix("error:").unwrap_or(&rendered);
     rendered.strip_prefix(' ').unwrap_or(rendered).to_owned()
 }
 
-/// Whether a name could be one of a package: others are not looked at, as in C++ Nix.
+/// Whether a name can be the name of a package. Other attributes are skipped, as in C++ Nix.
 fn is_plain(name: &str) -> bool {
     let mut letters = name.chars();
     letters

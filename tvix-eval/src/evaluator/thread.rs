@@ -1,4 +1,4 @@
-//! An evaluation on a thread of its own, and the stream of what it says.
+//! An evaluation on a thread of its own, and the stream of its events.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -26,17 +26,17 @@ use crate::native::Native;
 use crate::valid_paths::ValidPaths;
 use crate::world::{Settings, World};
 
-/// Events on their way: how far evaluation goes on when nobody takes them.
+/// Capacity of the event channel: how far evaluation runs ahead of the consumer.
 const EVENTS: usize = 256;
 
-/// What an evaluation is made with.
+/// The configuration of an evaluation.
 pub(super) struct Setup {
     pub(super) settings: Settings,
     pub(super) files: Arc<dyn Files + Send + Sync>,
     pub(super) natives: Arc<[Native]>,
     pub(super) fetcher: Option<Arc<dyn Fetcher>>,
     pub(super) valid_paths: Option<Arc<dyn ValidPaths>>,
-    /// Ends what is being evaluated while it is `true`.
+    /// Cancels the evaluation while it is `true`.
     pub(super) cancelled: Option<Arc<AtomicBool>>,
 }
 
@@ -51,7 +51,7 @@ impl Setup {
         body(&Interp::new(&heap, world))
     }
 
-    /// Starts a thread that evaluates.
+    /// Starts a thread that evaluates, and returns its event stream.
     pub(super) fn spawn<B>(self, body: B) -> Result<Events, EvalError>
     where
         B: FnOnce(&Interp<'_>, &Wire) + Send + 'static,
@@ -107,7 +107,7 @@ fn bug(panic: &(dyn Any + Send)) -> EvalError {
     ))
 }
 
-/// What the thread says.
+/// A message from the evaluation's thread.
 enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
@@ -115,7 +115,7 @@ enum Message {
     Failed(EvalError),
 }
 
-/// The thread's end.
+/// The thread's end of the channels.
 pub(super) struct Wire {
     messages: mpsc::Sender<Message>,
     answers: std_mpsc::Receiver<(u32, Answer)>,
@@ -123,12 +123,12 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Sends an event once there is room for it; false if nobody takes it.
+    /// Sends an event, waiting for room in the channel. Returns false if the stream was dropped.
     pub(super) fn event(&self, event: EvalEvent) -> bool {
         self.messages.blocking_send(Message::Event(event)).is_ok()
     }
 
-    /// Sends an error; false if nobody takes it.
+    /// Sends an error. Returns false if the stream was dropped.
     pub(super) fn failed(&self, error: EvalError) -> bool {
         self.messages.blocking_send(Message::Failed(error)).is_ok()
     }
@@ -158,12 +158,12 @@ impl Host for Wire {
 
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
         let message = Message::Realise(fiber, wanted);
-        // Nobody there: the next answer is none.
+        // If the stream was dropped, the next answer is `None`.
         let _ = self.messages.blocking_send(message);
     }
 
     fn background(&self, fiber: u32, work: Work) -> Option<Work> {
-        // Nobody there: the next answer is none.
+        // If the stream was dropped, the next answer is `None`.
         let _ = self
             .messages
             .blocking_send(Message::Background(fiber, work));
@@ -184,11 +184,11 @@ impl Host for Wire {
     }
 }
 
-/// The stream of what an evaluation says. When it is dropped, the thread ends as soon as it next
-/// says something, asks, or has made a thousand calls.
+/// The event stream of an evaluation. After it is dropped, the thread ends when it next sends an
+/// event or request, or after a thousand calls.
 pub(super) struct Events {
     receiver: mpsc::Receiver<Message>,
-    /// In a mutex, which is never contended, so that this is [`Sync`].
+    /// The mutex makes this [`Sync`]. It is never contended.
     sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
     /// Imports and fetches in flight.
     waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
@@ -198,12 +198,12 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Has work done, and the fiber told so.
+    /// Runs work in the pool, and sends an answer to the fiber afterwards.
     fn background(&self, fiber: u32, work: Work) {
         let (done, is_done) = oneshot::channel();
         let flags = [&self.dropped].into_iter().chain(&self.cancelled);
         let cancel = Cancel::new(flags.cloned());
-        // Work that cannot be begun leaves no result, which the fiber finds.
+        // Work that cannot be started leaves no result, and the fiber reports that.
         let _ = self.pool.submit(work, cancel, move || {
             let _: Result<(), ()> = done.send(());
         });
@@ -230,7 +230,7 @@ impl Stream for Events {
                     .sender
                     .get_mut()
                     .unwrap_or_else(PoisonError::into_inner);
-                // The thread that asked waits for it, unless it has panicked.
+                // The thread waits for this answer, unless it has panicked.
                 let _ = sender.send(answer);
             }
             return match self.receiver.poll_recv(cx) {

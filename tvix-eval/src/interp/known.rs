@@ -1,10 +1,10 @@
-//! Names that the evaluator itself looks for.
+//! Names that the evaluator itself uses.
 
 use crate::symbol::{Symbol, Symbols};
 
 macro_rules! known {
     ($($field:ident = $name:literal,)*) => {
-        /// Names that the evaluator itself looks for.
+        /// Names that the evaluator itself uses.
         pub(crate) struct Known {
             $(pub(crate) $field: Symbol,)*
         }

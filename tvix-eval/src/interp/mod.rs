@@ -12,7 +12,7 @@ use bumpalo::Bump;
 use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ir::{Delayed, Expr, Lambda};
-use crate::limits::CALLS_PER_LOOK;
+use crate::limits::CALLS_PER_CHECK;
 use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
@@ -24,15 +24,18 @@ use crate::world::World;
 pub(crate) use known::Known;
 pub(crate) use table::Table;
 
-/// How deep calls may be nested, as in C++ Nix.
+/// Maximum nesting depth of calls, as in C++ Nix.
 pub const MAX_CALL_DEPTH: u32 = 10_000;
 
-/// Larger buffers are not used again.
+/// Maximum capacity in bytes of a buffer that is kept for reuse.
 const LARGEST_KEPT: usize = 1 << 20;
 
-/// An evaluation: one thread's heap, what was interned in it, and what was imported so far.
+/// An evaluation: the heap of its thread, interned names, and imported files.
 ///
-/// Everything is shared by reference, so that builtins and suspended fibers can hold it.
+/// All state is shared by reference, so that builtins and suspended fibers can hold it.
+///
+/// Methods that return a [`Result`] may evaluate expressions, and fail with the
+/// [`Error`](crate::error::Error) of the evaluation.
 pub struct Interp<'h> {
     pub(crate) heap: &'h Bump,
     pub(crate) symbols: Symbols<'h>,
@@ -45,25 +48,25 @@ pub struct Interp<'h> {
     pub(crate) failures: RefCell<Vec<Error>>,
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
-    /// How deep calls are nested.
+    /// Current nesting depth of calls.
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
-    /// Whether errors name every call.
+    /// Whether traces show every call.
     pub(crate) show_trace: Cell<bool>,
-    /// Calls before the next look at limits and cancellation.
+    /// Number of calls before the next check of limits and cancellation.
     pub(crate) calls_left: Cell<u32>,
     pub(crate) began: Instant,
-    /// The machine's stack must not grow below this address.
+    /// Lowest address to which the machine's stack may grow.
     pub(crate) stack_limit: Cell<usize>,
-    /// The number of the fiber that runs.
+    /// Number of the running fiber.
     pub(crate) fiber: Cell<u32>,
-    /// What was appended to last, of what is not small.
+    /// The values that grew last.
     pub(crate) grown: Grown<'h>,
     buffers: RefCell<Vec<Vec<u8>>>,
     name_cells: RefCell<Vec<Option<Ref<'h>>>>,
 }
 
-/// What was appended to last.
+/// The values that grew last, of each type. Small values are not included.
 pub(crate) struct Grown<'h> {
     pub(crate) bytes: Growing<'h, u8>,
     pub(crate) items: Growing<'h, Ref<'h>>,
@@ -71,11 +74,11 @@ pub(crate) struct Grown<'h> {
 }
 
 impl Grown<'_> {
-    /// What is smaller, in bytes, is copied whole.
+    /// Values below this size in bytes are always copied.
     pub(crate) const SMALL: usize = 1 << 10;
 }
 
-/// Cells that are the same everywhere.
+/// Cells with constant values.
 pub(crate) struct Shared<'h> {
     pub(crate) null: Ref<'h>,
     pub(crate) yes: Ref<'h>,
@@ -135,7 +138,7 @@ impl<'h> Interp<'h> {
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
-            calls_left: Cell::new(CALLS_PER_LOOK),
+            calls_left: Cell::new(CALLS_PER_CHECK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
@@ -164,7 +167,7 @@ impl<'h> Interp<'h> {
         self.symbols.intern(name.as_ref())
     }
 
-    /// The symbol of a string; each string is looked up once.
+    /// The symbol of a string. It is stored in the string.
     #[inline]
     pub fn intern_string(&self, string: &NixString<'h>) -> Symbol {
         string.interned().unwrap_or_else(|| {
@@ -183,7 +186,7 @@ impl<'h> Interp<'h> {
         }))
     }
 
-    /// A cell that holds a name as a string: the same for each use of the name.
+    /// A cell with a name as a string, shared by all uses of the name.
     pub(crate) fn name_cell(&self, symbol: Symbol) -> Ref<'h> {
         let mut cells = self.name_cells.borrow_mut();
         let index = symbol.0 as usize;
@@ -202,7 +205,7 @@ impl<'h> Interp<'h> {
         self.string_in_heap(self.heap.alloc_slice_copy(bytes), context)
     }
 
-    /// A string whose bytes are in the heap already.
+    /// A string of bytes in the heap.
     #[inline]
     pub fn string_in_heap(&self, bytes: &'h [u8], context: ContextId) -> Value<'h> {
         Value::String(self.heap.alloc(NixString {
@@ -217,14 +220,14 @@ impl<'h> Interp<'h> {
         self.string(bytes, ContextId::EMPTY)
     }
 
-    /// A path; it must be absolute and canonical.
+    /// A path, which must be absolute and canonical.
     pub fn path(&self, bytes: &[u8]) -> Value<'h> {
         Value::Path(self.heap.alloc(NixPath {
             bytes: self.heap.alloc_slice_copy(bytes),
         }))
     }
 
-    /// A list of cells.
+    /// A list of cells, copied into the heap.
     pub fn list(&self, items: &[Ref<'h>]) -> Value<'h> {
         if items.is_empty() {
             return Value::List(self.shared.no_list);
@@ -232,7 +235,7 @@ impl<'h> Interp<'h> {
         self.list_in_heap(self.heap.alloc_slice_copy(items))
     }
 
-    /// A list whose cells are in the heap already.
+    /// A list of cells in the heap.
     #[inline]
     pub fn list_in_heap(&self, items: &'h [Ref<'h>]) -> Value<'h> {
         Value::List(self.heap.alloc(List { items }))
@@ -244,14 +247,14 @@ impl<'h> Interp<'h> {
         self.list(&items)
     }
 
-    /// A set of attributes in any order. Of equal names the first wins.
+    /// An attribute set of attributes in any order. The first of several equal names wins.
     pub fn attrs(&self, mut entries: Vec<Attr<'h>>) -> Value<'h> {
         entries.sort_by_key(|attr| attr.name);
         entries.dedup_by_key(|attr| attr.name);
         self.attrs_sorted(&entries)
     }
 
-    /// A set of attributes that are in the order of their symbols.
+    /// An attribute set of attributes sorted by symbol, copied into the heap.
     pub fn attrs_sorted(&self, entries: &[Attr<'h>]) -> Value<'h> {
         if entries.is_empty() {
             return Value::Attrs(self.shared.no_attrs);
@@ -259,13 +262,13 @@ impl<'h> Interp<'h> {
         self.attrs_in_heap(self.heap.alloc_slice_copy(entries), Pos::NONE)
     }
 
-    /// A set of attributes that are in the heap already, in the order of their symbols.
+    /// An attribute set of attributes in the heap, sorted by symbol.
     #[inline]
     pub fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
         Value::Attrs(self.heap.alloc(Attrs { entries, pos }))
     }
 
-    /// An attribute without a place.
+    /// An attribute without a position.
     pub fn attr(&self, name: impl AsRef<[u8]>, value: Value<'h>) -> Attr<'h> {
         Attr {
             name: self.intern(name),
@@ -274,7 +277,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The attributes of a set in the order of the alphabet.
+    /// The attributes of a set in alphabetical order.
     pub fn by_name(&self, attrs: &Attrs<'h>) -> Vec<(&'h [u8], Attr<'h>)> {
         let mut entries: Vec<_> = attrs
             .entries
@@ -290,7 +293,7 @@ impl<'h> Interp<'h> {
         String::from_utf8_lossy(self.symbols.name(symbol)).into_owned()
     }
 
-    /// The number of a delayed expression.
+    /// The number of a delayed expression, assigned on first use.
     #[inline]
     pub(crate) fn code(&self, delayed: &'h Delayed<'h>) -> u32 {
         match delayed.code.get() {
@@ -303,7 +306,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The number of a function.
+    /// The number of a function, assigned on first use.
     #[inline]
     pub(crate) fn lambda_code(&self, lambda: &'h Lambda<'h>) -> u32 {
         match lambda.code.get() {
@@ -316,7 +319,7 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Works with an empty buffer that is used again afterwards.
+    /// Runs `work` with an empty buffer, which is reused afterwards.
     #[inline]
     pub(crate) fn with_buffer<T>(&self, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
@@ -328,7 +331,7 @@ impl<'h> Interp<'h> {
         result
     }
 
-    /// Goes one call deeper.
+    /// Increments the call depth, or fails if it exceeds the limit.
     #[inline]
     pub(crate) fn deeper(&self, pos: Pos) -> Result<()> {
         let depth = self.depth.get();
@@ -337,7 +340,7 @@ impl<'h> Interp<'h> {
         }
         let left = self.calls_left.get();
         if left == 0 {
-            self.look_around()?;
+            self.check_limits()?;
         } else {
             self.calls_left.set(left - 1);
         }
@@ -345,7 +348,7 @@ impl<'h> Interp<'h> {
         Ok(())
     }
 
-    /// Works one call deeper.
+    /// Runs `work` with an incremented call depth.
     #[inline]
     pub(crate) fn nested<T>(&self, pos: Pos, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.deeper(pos)?;
@@ -355,7 +358,8 @@ impl<'h> Interp<'h> {
         result
     }
 
-    /// How many levels deeper something may go that takes so much of the machine's stack for each.
+    /// The number of further recursion levels that fit on the machine's stack, at `bytes` bytes per
+    /// level.
     pub(crate) fn levels_left(&self, bytes: usize) -> usize {
         let marker = 0_u8;
         let room =

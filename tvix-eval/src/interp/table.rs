@@ -1,10 +1,10 @@
-//! A table that grows while its entries are in use.
+//! A table that can grow while its entries are borrowed.
 
 use std::cell::Cell;
 
 use bumpalo::Bump;
 
-/// Numbers for things in the heap; 0 is nobody's number.
+/// Numbered references to the heap. No entry has the number 0.
 pub(crate) struct Table<'h, T> {
     heap: &'h Bump,
     entries: Cell<&'h [Cell<Option<&'h T>>]>,
@@ -20,7 +20,7 @@ impl<'h, T> Table<'h, T> {
         }
     }
 
-    /// Gives something a number.
+    /// Adds an entry and returns its number.
     pub(crate) fn push(&self, entry: &'h T) -> u32 {
         let number = self.used.get();
         let mut entries = self.entries.get();
@@ -36,7 +36,7 @@ impl<'h, T> Table<'h, T> {
         number
     }
 
-    /// What has a number.
+    /// The entry with a number.
     #[inline]
     pub(crate) fn get(&self, number: u32) -> &'h T {
         self.entries.get()[number as usize]

@@ -1,4 +1,4 @@
-//! Sets, their definitions, and how several definitions become one.
+//! Attribute sets, their definitions, and the merging of definitions.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ use crate::symbol::Symbol;
 use crate::text::print::write_attribute_name;
 use crate::value::Value;
 
-/// Where the definitions of one set start in the vectors of the parser.
+/// The start of a set's definitions in the parser's vectors.
 #[derive(Clone, Copy)]
 struct Bases {
     defs: usize,
@@ -23,14 +23,14 @@ struct Bases {
 }
 
 impl<'h> Parser<'_, 'h> {
-    /// Definitions, up to what cannot start one.
+    /// Parses definitions, up to a token that cannot start one.
     pub(super) fn bindings(&mut self, pos: Pos, recursive: bool) -> Parsed<AttrSet<'h>> {
         let bases = self.bases();
         self.bindings_after(bases)?;
         self.finish(bases, pos, recursive)
     }
 
-    /// As [`Parser::bindings`] with the first name read already.
+    /// Like [`Parser::bindings`], after the first name was read.
     pub(super) fn bindings_from(
         &mut self,
         pos: Pos,
@@ -87,7 +87,8 @@ impl<'h> Parser<'_, 'h> {
         let mut value = self.expr()?;
         self.depth -= levels;
         self.pass(Tok::Semicolon)?;
-        // The path is turned into sets from its end on. Sets of one name are merged later.
+        // The path is converted to nested sets from its end. Sets of the same name are merged
+        // later.
         while let Some(name) = self.names.pop() {
             let inner = self.bases();
             match name {
@@ -190,7 +191,7 @@ impl<'h> Parser<'_, 'h> {
         Ok(())
     }
 
-    /// A name in a path.
+    /// A name in an attribute path.
     fn attr_name(&mut self) -> Parsed<AttrName<'h>> {
         let name = match self.lx.tok {
             Tok::Ident | Tok::Or => AttrName::Static(self.lx.name),
@@ -231,7 +232,7 @@ impl<'h> Parser<'_, 'h> {
         Ok(set)
     }
 
-    /// Moves what is above the bases into a set.
+    /// Moves the definitions above the bases into a set.
     fn fill(&mut self, set: &mut AttrSet<'h>, bases: Bases) {
         let heap = self.heap;
         if self.defs.len() > bases.defs {
@@ -255,7 +256,7 @@ impl<'h> Parser<'_, 'h> {
         self.merge(bases, path)
     }
 
-    /// Makes one definition of those of one name, which must all be sets.
+    /// Merges definitions of the same name, which must all be sets.
     #[inline(never)]
     fn merge(&mut self, bases: Bases, path: &mut Vec<Symbol>) -> Parsed<()> {
         let mut defs: Vec<_> = self.defs.drain(bases.defs..).collect();
@@ -276,7 +277,7 @@ impl<'h> Parser<'_, 'h> {
                     self.sort_and_merge(inner, path)?;
                 }
                 path.pop();
-                // What the first one says of itself, such as `rec`, is true of all.
+                // Properties of the first definition, such as `rec`, apply to the merged set.
                 if let Expr::AttrSet(set) = &mut group[0].value.expr {
                     self.fill(set, inner);
                 }
@@ -365,14 +366,15 @@ fn ascending(defs: &[AttrDef<'_>]) -> bool {
     defs.is_sorted_by(|a, b| a.name < b.name)
 }
 
-/// Sorts by name; definitions of one name stay in the order of the text. What is sorted is a number for
-/// each, which is much less to move, and then each definition is moved once.
+/// Sorts definitions by name. Definitions of the same name keep the order of the text. Each
+/// definition is represented by a number during sorting, and is moved once afterwards.
 fn sort(defs: &mut [AttrDef<'_>], order: &mut Order) {
     if defs.len() < 16 {
         return defs.sort_by_key(|def| def.name);
     }
     let order = order.of(defs);
-    // `order[n]` is where the n-th comes from. Following that from place to place ends where it began.
+    // `order[n]` is the old index of element n. Following these indices always returns to the
+    // start.
     for first in 0..order.len() {
         let mut to = first;
         loop {
@@ -387,7 +389,7 @@ fn sort(defs: &mut [AttrDef<'_>], order: &mut Order) {
     }
 }
 
-/// What sorting needs, kept from set to set: names in the upper half, places in the lower.
+/// Buffers for sorting, reused between sets: names in the upper half, indices in the lower half.
 #[derive(Default)]
 pub(super) struct Order {
     sorted: Vec<u64>,
@@ -395,8 +397,8 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// The places of definitions in the order of their names. Tables of a thousand names and more
-    /// are sorted by the bytes of a name's number, which has two that matter in most texts.
+    /// The indices of definitions, sorted by name. A thousand or more definitions are sorted by the
+    /// bytes of the symbol, of which two are relevant in most texts.
     fn of(&mut self, defs: &[AttrDef<'_>]) -> &mut [u64] {
         let numbered = defs.iter().zip(0u64..);
         self.sorted.clear();
@@ -428,7 +430,7 @@ impl Order {
     }
 }
 
-/// A function is called what it is defined as, and so are the functions that it makes.
+/// Names a function after its definition, and likewise the functions that it returns.
 fn name_functions(mut value: &Expr<'_>, name: Symbol) {
     while let Expr::Lambda(lambda) = value {
         lambda.name.set(Some(name));

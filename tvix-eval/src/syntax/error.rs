@@ -1,4 +1,4 @@
-//! What can be wrong with a text.
+//! Syntax errors.
 
 use std::fmt;
 
@@ -7,36 +7,36 @@ use bstr::BString;
 use super::lexer::Tok;
 use crate::source::Pos;
 
-/// Why a text is no expression.
+/// A syntax error.
 ///
-/// It is displayed as C++ Nix words it, without places: where [`SyntaxError::other`] is given, the
-/// message goes on with ` at ` and that place.
+/// It displays as worded by C++ Nix, without positions. If [`SyntaxError::other`] is set, the
+/// complete message continues with ` at ` and that position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// What is wrong.
+    /// The kind of error.
     pub kind: SyntaxErrorKind,
-    /// Where.
+    /// Position of the error.
     pub pos: Pos,
-    /// A second place: that of the first of two definitions.
+    /// A second position: that of the first of two definitions.
     pub other: Option<Pos>,
 }
 
-/// What is wrong with a text.
+/// The kinds of syntax errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyntaxErrorKind {
-    /// Something else was to come here.
+    /// An unexpected token.
     Unexpected {
-        /// What is here.
+        /// The token.
         found: &'static str,
-        /// What could be here; empty if that is much.
+        /// The tokens that are expected; empty if there are too many to list.
         expected: Vec<&'static str>,
     },
-    /// A variable that nothing binds. C++ Nix has it as an error of evaluation.
+    /// An undefined variable. In C++ Nix this is an evaluation error.
     UndefinedVariable(BString),
-    /// Two definitions of one attribute; its path as written in the language.
+    /// A duplicate attribute; its path in the syntax of the language.
     DuplicateAttribute(BString),
-    /// Two arguments of one name.
+    /// A duplicate argument.
     DuplicateFormal(BString),
     /// `let ${name} = …; in …`.
     DynamicInLet,
@@ -46,35 +46,36 @@ pub enum SyntaxErrorKind {
     TrailingSlash,
     /// An integer that does not fit into 64 bits.
     InvalidInteger(BString),
-    /// A number that is too large or too small.
+    /// A number that is out of range.
     InvalidFloat(BString),
     /// A string with a NUL byte.
     NulInString(BString),
-    /// Syntax that only an experimental feature of C++ Nix has.
+    /// Syntax of an experimental feature of C++ Nix.
     Experimental(&'static str),
-    /// More levels than [`Context::depth_limit`](super::Context::depth_limit).
+    /// The nesting depth exceeds [`Context::depth_limit`](super::Context::depth_limit).
     TooDeep,
-    /// `~/…` where there is no home.
+    /// `~/…` without a known home directory.
     NoHome,
     /// `~/…` in pure evaluation; the path as written.
     HomeInPureMode(BString),
 }
 
-/// What is legal in a text, and doubtful.
+/// Warnings about valid but doubtful syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyntaxWarning {
-    /// `or` as the argument of a call that is itself an argument, a list element or a default.
+    /// `or` as the argument of a call that is itself an argument, a list element or a default
+    /// value.
     OrAsName {
-        /// Where the call begins.
+        /// Start of the call.
         start: Pos,
-        /// Where it ends.
+        /// End of the call.
         end: Pos,
     },
 }
 
 impl SyntaxError {
-    /// Whether the text ends too early: more of it could make it right.
+    /// Whether the text is incomplete, so that more text may complete it.
     pub fn is_unfinished(&self) -> bool {
         matches!(&self.kind, SyntaxErrorKind::Unexpected { found, .. } if *found == describe(Tok::Eof))
     }
@@ -126,7 +127,7 @@ impl fmt::Display for SyntaxErrorKind {
     }
 }
 
-/// What a message calls a token.
+/// The name of a token in messages.
 pub(super) fn describe(tok: Tok) -> &'static str {
     match tok {
         Tok::Eof => "end of file",

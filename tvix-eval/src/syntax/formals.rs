@@ -1,4 +1,4 @@
-//! Functions and their arguments, and telling them from sets.
+//! Functions and their arguments, and their distinction from sets.
 
 use std::cell::Cell;
 
@@ -12,7 +12,7 @@ use crate::source::Pos;
 use crate::symbol::Symbol;
 
 impl<'h> Parser<'_, 'h> {
-    /// `name: body`, from the colon on.
+    /// `name: body`, from the colon.
     #[inline(never)]
     pub(super) fn lambda(&mut self, pos: Pos, arg: Symbol) -> Parsed<Expr<'h>> {
         self.lx.advance();
@@ -20,7 +20,7 @@ impl<'h> Parser<'_, 'h> {
         Ok(self.function(pos, Some(arg), None, body))
     }
 
-    /// `name@{ … }: body`, from the at sign on.
+    /// `name@{ … }: body`, from the at sign.
     #[inline(never)]
     pub(super) fn lambda_with_formals_after(&mut self, pos: Pos, arg: Symbol) -> Parsed<Expr<'h>> {
         self.lx.advance();
@@ -35,7 +35,7 @@ impl<'h> Parser<'_, 'h> {
         Ok(self.function(pos, Some(arg), Some(formals), body))
     }
 
-    /// What starts with a brace: a function, or a set and what is done with it.
+    /// An expression that starts with a brace: a function, or an operation that starts with a set.
     #[inline(never)]
     pub(super) fn brace(&mut self) -> Parsed<Expr<'h>> {
         let pos = self.lx.here();
@@ -110,7 +110,7 @@ impl<'h> Parser<'_, 'h> {
         }))
     }
 
-    /// Formals up to the closing brace, of which the first name may be read already.
+    /// Formals up to the closing brace. The first name may have been read already.
     fn formals(&mut self, mut first: Option<(Symbol, Pos)>) -> Parsed<Formals<'h>> {
         let base = self.formals.len();
         let mut ellipsis = false;

@@ -1,7 +1,7 @@
-//! From bytes to tokens, one at a time.
+//! The lexer: from bytes to tokens, one at a time.
 //!
-//! What is inside strings and paths is not tokens: the parser reads it from [`Lexer::pos`] on, and
-//! then calls [`Lexer::advance`] again.
+//! The contents of strings and paths are not tokens: the parser reads them from [`Lexer::pos`] on,
+//! and then calls [`Lexer::advance`] again.
 
 use bstr::BString;
 
@@ -9,16 +9,17 @@ use super::error::{SyntaxError, SyntaxErrorKind};
 use crate::source::{Pos, Source};
 use crate::symbol::{Symbol, Symbols};
 
-/// A kind of token. The order matters: see [`Tok::starts_operand`] and [`Tok::is_operator`].
+/// A kind of token. The order of variants matters: see [`Tok::starts_operand`] and
+/// [`Tok::is_operator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Tok {
     Eof,
-    /// [`Lexer::error`] says what is wrong. Nothing accepts it.
+    /// A lexical error, which is in [`Lexer::error`]. No rule accepts this token.
     Error,
-    /// A byte that nothing starts with.
+    /// A byte that starts no token.
     Invalid,
-    // These start an operand.
+    // Tokens that start an operand.
     Ident,
     Int,
     Float,
@@ -33,7 +34,7 @@ pub(super) enum Tok {
     LBracket,
     Let,
     Rec,
-    // These do not.
+    // Tokens that do not.
     RParen,
     RBrace,
     RBracket,
@@ -54,7 +55,7 @@ pub(super) enum Tok {
     At,
     Assign,
     Not,
-    // Operators with two sides.
+    // Binary operators.
     Implies,
     OrOr,
     AndAnd,
@@ -79,7 +80,7 @@ impl Tok {
         (Tok::Ident as u8..=Tok::Rec as u8).contains(&(self as u8))
     }
 
-    /// Whether an expression ends in front of this.
+    /// Whether an expression ends before this token.
     #[inline]
     pub(super) fn ends_expression(self) -> bool {
         matches!(
@@ -106,14 +107,14 @@ pub(super) const PATH: u8 = 2;
 const URI: u8 = 4;
 const DIGIT: u8 = 8;
 const SPACE: u8 = 16;
-/// What ends a piece of a string: `"`, `\`, `$`.
+/// Bytes that end a piece of a string: `"`, `\`, `$`.
 pub(super) const STRING_STOP: u8 = 32;
-/// What ends a piece of an indented string: `'`, `$`.
+/// Bytes that end a piece of an indented string: `'`, `$`.
 pub(super) const INDENTED_STOP: u8 = 64;
-/// What a name starts with.
+/// Bytes that start a name.
 const LETTER: u8 = 128;
 
-/// What each byte can be part of.
+/// The classes of each byte.
 pub(super) static FLAGS: [u8; 256] = {
     let mut flags = [0; 256];
     let mut byte = 0;
@@ -147,7 +148,7 @@ pub(super) static FLAGS: [u8; 256] = {
     flags
 };
 
-/// The tokens that are one byte whatever follows; [`Tok::Error`] for all other bytes.
+/// Bytes that are a token regardless of the next byte; [`Tok::Error`] for all other bytes.
 static ALONE: [Tok; 256] = {
     let mut tokens = [Tok::Error; 256];
     tokens[b'"' as usize] = Tok::Quote;
@@ -177,17 +178,17 @@ pub(super) struct Lexer<'c, 'h> {
     symbols: &'c Symbols<'h>,
     /// The current token.
     pub(super) tok: Tok,
-    /// Where it starts.
+    /// Start of the token.
     pub(super) start: usize,
-    /// Where it ends: what follows was not looked at yet.
+    /// End of the token. The text after it has not been read.
     pub(super) pos: usize,
-    /// The name, of [`Tok::Ident`] and [`Tok::Or`].
+    /// The name, for [`Tok::Ident`] and [`Tok::Or`].
     pub(super) name: Symbol,
-    /// The value of [`Tok::Int`], the bits of that of [`Tok::Float`].
+    /// The value of [`Tok::Int`]; the bits of the value of [`Tok::Float`].
     pub(super) number: u64,
-    /// Where a run of bytes that paths are made of ends, the last one looked at.
+    /// End of the last run of path bytes that was scanned.
     run_end: usize,
-    /// What is wrong where the token is [`Tok::Error`].
+    /// The error, for [`Tok::Error`].
     pub(super) error: Option<Box<SyntaxError>>,
     or: Symbol,
 }
@@ -209,7 +210,7 @@ impl<'c, 'h> Lexer<'c, 'h> {
         }
     }
 
-    /// The byte at an offset; 0 behind the end, as a NUL byte ends a text anyway.
+    /// The byte at an offset; 0 behind the end of the text, because a NUL byte ends a text anyway.
     #[inline]
     pub(super) fn byte(&self, at: usize) -> u8 {
         self.text.get(at).copied().unwrap_or(0)
@@ -220,14 +221,14 @@ impl<'c, 'h> Lexer<'c, 'h> {
         Pos(self.base + at as u32)
     }
 
-    /// Where the current token is.
+    /// Position of the current token.
     #[inline]
     pub(super) fn here(&self) -> Pos {
         self.place(self.start)
     }
 
-    /// The end of the run of bytes with a flag. Eight bytes are looked at for each look at how much
-    /// text is left: names and spaces are half of a text.
+    /// The end of a run of bytes of a class. The end of the text is checked once per eight bytes,
+    /// because names and spaces are half of a text.
     #[inline]
     pub(super) fn skip(&self, from: usize, flag: u8) -> usize {
         let mut at = from;
@@ -255,8 +256,8 @@ impl<'c, 'h> Lexer<'c, 'h> {
         Tok::Error
     }
 
-    /// Goes on to the next token. Nearly all tokens are names, or bytes that are tokens whatever
-    /// follows them, behind at most a space: for those this takes no more than it must.
+    /// Reads the next token. Nearly all tokens are names or single-byte tokens, preceded by at most
+    /// one space; this function is optimised for them.
     pub(super) fn advance(&mut self) {
         let mut at = self.pos;
         let mut byte = self.byte(at);
@@ -284,7 +285,7 @@ impl<'c, 'h> Lexer<'c, 'h> {
         }
     }
 
-    /// As [`Lexer::advance`], for whatever is at `at`.
+    /// Like [`Lexer::advance`], for any token at `at`.
     #[inline(never)]
     fn other(&mut self, mut at: usize) {
         loop {
@@ -385,7 +386,7 @@ impl<'c, 'h> Lexer<'c, 'h> {
         }
     }
 
-    /// A keyword, a name, or what starts like one.
+    /// A keyword, a name, or a path or URI that starts like one.
     #[inline(never)]
     fn word(&mut self, at: usize) {
         self.start = at;
@@ -420,13 +421,13 @@ impl<'c, 'h> Lexer<'c, 'h> {
         };
     }
 
-    /// The path or URI that starts here, if one does, and where it ends.
+    /// The path or URI that starts here, if there is one, and its end.
     #[inline(never)]
     fn path_from(&mut self, at: usize) -> Option<(Tok, usize)> {
         self.path_behind(at, at)
     }
 
-    /// As [`Lexer::path_from`], where the bytes up to `seen` can be part of names.
+    /// Like [`Lexer::path_from`], if the bytes up to `seen` are bytes of names.
     #[inline]
     fn path_behind(&mut self, at: usize, seen: usize) -> Option<(Tok, usize)> {
         if seen >= self.run_end {
@@ -438,7 +439,7 @@ impl<'c, 'h> Lexer<'c, 'h> {
         }
     }
 
-    /// The path or URI that starts at `at`, whose first slash or colon is at `end`.
+    /// The path or URI that starts at `at`. Its first slash or colon is at `end`.
     #[inline(never)]
     fn path_around(&self, at: usize, seen: usize, end: usize) -> Option<(Tok, usize)> {
         let next = self.byte(end + 1);
@@ -458,13 +459,13 @@ impl<'c, 'h> Lexer<'c, 'h> {
         } else {
             return None;
         };
-        // Names may have quotes in them, paths not.
+        // Names may contain quotes, paths may not.
         memchr::memchr(b'\'', &self.text[at..seen])
             .is_none()
             .then_some(found)
     }
 
-    /// The end of the longest piece of a path that starts here; it may end in a slash.
+    /// The end of the longest piece of a path that starts here. It may end in a slash.
     pub(super) fn path_piece(&self, at: usize) -> usize {
         let mut end = self.skip(at, PATH);
         while self.byte(end) == b'/' && is(self.byte(end + 1), PATH) {

@@ -1,4 +1,6 @@
-//! From text to [`ir`](crate::ir).
+//! The parser: from text to [`ir`](crate::ir).
+//!
+//! All functions fail with the first [`SyntaxError`] of the text.
 
 mod attrs;
 mod error;
@@ -25,45 +27,45 @@ use crate::ir::Expr;
 use crate::source::Source;
 use crate::symbol::Symbols;
 
-/// The home directory, of which paths such as `~/x` speak.
+/// The home directory, to which paths such as `~/x` are relative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Home<'a> {
-    /// An absolute path, as [`Context::base`].
+    /// An absolute path, in the form of [`Context::base`].
     At(&'a [u8]),
-    /// It is not known: such paths are errors.
+    /// Unknown: such paths are errors.
     Unknown,
     /// Pure evaluation: such paths are errors.
     Forbidden,
 }
 
-/// What the parser needs beside the text.
+/// The context of the parser.
 pub struct Context<'a, 'h> {
-    /// Where expressions are made.
+    /// The heap in which expressions are allocated.
     pub heap: &'h Bump,
-    /// The names.
+    /// The table of names.
     pub symbols: &'a Symbols<'h>,
-    /// The folder that relative paths are relative to: absolute, without `.`, `..` and a slash at
-    /// its end.
+    /// The directory to which relative paths are relative: absolute, without `.`, `..` and trailing
+    /// slash.
     pub base: &'a [u8],
-    /// What `~/x` is relative to.
+    /// The directory to which `~/x` is relative.
     pub home: Home<'a>,
     /// The outermost scope.
     pub scope: &'a Scope<'h>,
-    /// How many levels expressions may be nested; the parser recurses at each.
+    /// Maximum nesting depth of expressions; the parser recurses at each level.
     pub depth_limit: u32,
-    /// Is told what is doubtful, in the order of the text.
+    /// Receives warnings, in the order of the text.
     pub warn: &'a dyn Fn(SyntaxWarning),
 }
 
-/// Reads an expression, ready to be evaluated.
+/// Parses and resolves an expression.
 pub fn parse<'h>(cx: &Context<'_, 'h>, source: Source<'h>) -> Result<&'h Expr<'h>, SyntaxError> {
     let expr = parse_unresolved(cx, source)?;
     resolve(cx, expr)?;
     Ok(expr)
 }
 
-/// Reads an expression whose variables are names still, as [`print()`] wants it.
+/// Parses an expression without resolving variables, as [`print()`] needs it.
 pub fn parse_unresolved<'h>(
     cx: &Context<'_, 'h>,
     source: Source<'h>,
@@ -72,8 +74,8 @@ pub fn parse_unresolved<'h>(
     Ok(cx.heap.alloc(expr))
 }
 
-/// Reads definitions, as the body of a set has them, as an expression of a set that is ready to be
-/// evaluated. It is not recursive.
+/// Parses and resolves definitions in the syntax of a set's body. The result is a non-recursive
+/// set.
 pub fn parse_definitions<'h>(
     cx: &Context<'_, 'h>,
     source: Source<'h>,
@@ -84,13 +86,13 @@ pub fn parse_definitions<'h>(
     Ok(set)
 }
 
-/// The condition of the assertion that a text begins with, as [`print()`] writes it.
+/// The condition of the assertion at the start of a text, in the form of [`print()`].
 pub(crate) fn assertion_text<'h>(cx: &Context<'_, 'h>, source: Source<'h>) -> Option<Vec<u8>> {
     let condition = parser::Parser::new(cx, &source).assertion()?;
     Some(print(cx.symbols, &condition))
 }
 
-/// Finds what each variable is; this can be done once.
+/// Resolves the variables of an expression. Must be called only once per expression.
 pub fn resolve<'h>(cx: &Context<'_, 'h>, expr: &mut Expr<'h>) -> Result<(), SyntaxError> {
     resolve::resolve(cx, expr)
 }

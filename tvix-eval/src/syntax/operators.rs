@@ -1,4 +1,4 @@
-//! Operators: a stack of those whose right side is still to come.
+//! Operators: a stack of operators with incomplete right operands.
 
 use super::lexer::Tok;
 use super::parser::{Parsed, Parser};
@@ -6,18 +6,18 @@ use crate::ir::{Binary, BinaryOp, Expr, HasAttr, Not};
 use crate::source::Pos;
 use crate::value::Value;
 
-/// An operator whose right side is not complete.
+/// An operator with an incomplete right operand.
 pub(super) struct Pending {
     tok: Tok,
     prefix: bool,
     precedence: u8,
     pos: Pos,
-    /// Where its left side begins, or itself if it has none.
+    /// Start of its left operand, or of the operator itself if it has none.
     start: Pos,
 }
 
 impl<'h> Parser<'_, 'h> {
-    /// Operators and their operands, the first of which may have been started already.
+    /// Operators and their operands. The start of the first operand may have been read already.
     pub(super) fn operation(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
         if head.is_none() && matches!(self.lx.tok, Tok::Not | Tok::Minus) {
             return self.operators(None);
@@ -113,8 +113,8 @@ impl<'h> Parser<'_, 'h> {
         }
     }
 
-    /// Applies the operators above `base` that bind tighter than `precedence`, or, if it is not
-    /// `strict`, as tight. Where the result begins comes with it.
+    /// Applies the operators above `base` that bind tighter than `precedence` or, unless `strict`,
+    /// equally tight. Returns the start of the result, too.
     fn complete(
         &mut self,
         mut operand: Expr<'h>,

@@ -1,4 +1,4 @@
-//! From tokens to expressions: recursive descent, with a stack of operators inside.
+//! The parser proper: recursive descent, with a stack for operators.
 
 use std::cell::Cell;
 
@@ -18,16 +18,16 @@ use crate::source::{Pos, Source};
 use crate::symbol::Symbol;
 use crate::value::{ContextId, NixString, Slot, Value};
 
-/// The text is wrong: [`Parser::error`] or the lexer says how.
+/// The text has an error, which is in [`Parser::error`] or in the lexer.
 #[derive(Debug)]
 pub(super) struct Failed;
 
 pub(super) type Parsed<T> = Result<T, Failed>;
 
-/// Calls with more arguments are not joined with the call that is their function.
+/// Calls with more arguments are not merged into the outer call that has them as its function.
 const JOINED_ARGS: usize = 32;
 
-/// Names that the language itself knows.
+/// Names with a meaning in the language.
 pub(super) struct Known {
     pub(super) or: Symbol,
     pub(super) cur_pos: Symbol,
@@ -36,8 +36,8 @@ pub(super) struct Known {
     pub(super) nix_path: Symbol,
 }
 
-/// What was read and is not in a node yet. Everything under construction is a piece at the end of
-/// one of these.
+/// Parser state: elements that were read and are not part of a node yet. Each node under
+/// construction owns the end of one of these vectors.
 pub(super) struct Parser<'c, 'h> {
     pub(super) heap: &'h Bump,
     pub(super) cx: &'c Context<'c, 'h>,
@@ -45,7 +45,7 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) known: Known,
     pub(super) error: Option<SyntaxError>,
     pub(super) depth: u32,
-    /// Whether there is a CR or a NUL anywhere.
+    /// Whether the text contains a CR or a NUL.
     pub(super) odd_bytes: bool,
     pub(super) items: Vec<Delayed<'h>>,
     pub(super) names: Vec<AttrName<'h>>,
@@ -58,9 +58,9 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) bytes: Vec<u8>,
     pub(super) pending: Vec<Pending>,
     pub(super) operands: Vec<Expr<'h>>,
-    /// For sorting definitions.
+    /// Buffers for sorting definitions.
     pub(super) order: Order,
-    /// Where the last operand begins and ends if it is a call with `or`.
+    /// Start and end of the last operand, if it is a call with `or`.
     or_as_name: Option<(Pos, Pos)>,
 }
 
@@ -97,7 +97,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         }
     }
 
-    /// The whole text.
+    /// Parses the complete text.
     pub(super) fn file(&mut self) -> Result<Expr<'h>, SyntaxError> {
         self.lx.advance();
         let parsed = match self.expr() {
@@ -107,7 +107,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         self.finished(parsed)
     }
 
-    /// The whole text as definitions, at least one: the body of a set.
+    /// Parses the complete text as definitions, at least one: the body of a set.
     pub(super) fn definitions(&mut self) -> Result<Expr<'h>, SyntaxError> {
         self.lx.advance();
         let parsed = self.definitions_to_end();
@@ -132,8 +132,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         })
     }
 
-    /// The condition of the assertion that the text begins with; what follows it is not looked at
-    /// beyond its own end.
+    /// The condition of the assertion at the start of the text. The text after it is not parsed.
     pub(super) fn assertion(&mut self) -> Option<Expr<'h>> {
         self.lx.advance();
         if self.lx.tok != Tok::Assert {
@@ -153,7 +152,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         Failed
     }
 
-    /// The current token cannot be here.
+    /// The error for the current token, which is not allowed here.
     #[cold]
     pub(super) fn unexpected(&mut self, expected: &[&'static str]) -> Failed {
         if self.lx.tok == Tok::Error {
@@ -170,7 +169,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         )
     }
 
-    /// The current token must be this one.
+    /// Fails unless the current token is `tok`.
     #[inline]
     pub(super) fn want(&mut self, tok: Tok, expected: &[&'static str]) -> Parsed<()> {
         if self.lx.tok == tok {
@@ -180,7 +179,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         }
     }
 
-    /// The current token must be this one, and is passed.
+    /// Skips the current token, which must be `tok`.
     #[inline]
     pub(super) fn pass(&mut self, tok: Tok) -> Parsed<()> {
         if self.lx.tok == tok {
@@ -191,7 +190,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         }
     }
 
-    /// One level deeper.
+    /// Enters further nesting levels.
     #[inline]
     pub(super) fn deeper(&mut self, levels: u32) -> Parsed<()> {
         self.depth = self.depth.saturating_add(levels);
@@ -306,7 +305,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         Ok(Expr::Assert(self.heap.alloc(Assert { pos, cond, body })))
     }
 
-    /// `f a b`, or only `f`.
+    /// `f a b`, or `f` alone.
     pub(super) fn application(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
         let pos = match &head {
             Some((_, pos)) => *pos,
@@ -344,7 +343,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
     }
 
-    /// An operand with what is selected from it.
+    /// An operand with selections.
     fn selection(&mut self, head: Option<(Expr<'h>, Pos)>) -> Parsed<Expr<'h>> {
         let (base, pos) = match head {
             Some(head) => head,
@@ -396,7 +395,8 @@ impl<'c, 'h> Parser<'c, 'h> {
         Ok(Expr::Call(self.heap.alloc(Call { pos, func, args })))
     }
 
-    /// A call with `or` stands where it would mean something else if `or` were a name like others.
+    /// Warns of a call with `or` in a place where it would have another meaning if `or` were an
+    /// ordinary name.
     #[inline]
     fn warn_of_or(&mut self) {
         if let Some((start, end)) = self.or_as_name.take() {
@@ -413,7 +413,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         }
     }
 
-    /// What has no operator outside of brackets.
+    /// An operand: an expression without operators outside of brackets.
     fn operand(&mut self) -> Parsed<Expr<'h>> {
         let pos = self.lx.here();
         match self.lx.tok {
@@ -457,7 +457,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         }
     }
 
-    /// `{ … }`, from behind the brace.
+    /// `{ … }`, after the brace.
     pub(super) fn set(&mut self, pos: Pos, recursive: bool) -> Parsed<Expr<'h>> {
         let attrs = self.bindings(pos, recursive)?;
         self.want(
@@ -471,7 +471,7 @@ impl<'c, 'h> Parser<'c, 'h> {
         Ok(Expr::AttrSet(self.heap.alloc(attrs)))
     }
 
-    /// `let { …; body = …; }`, from the brace on.
+    /// `let { …; body = …; }`, from the brace.
     #[inline(never)]
     fn let_set(&mut self, pos: Pos) -> Parsed<Expr<'h>> {
         self.lx.advance();
@@ -534,7 +534,7 @@ impl<'c, 'h> Parser<'c, 'h> {
     }
 }
 
-/// What stands where something was moved from.
+/// The placeholder for an expression that was moved.
 pub(super) fn nothing<'h>() -> Delayed<'h> {
     Delayed::new(Expr::CurPos(Pos::NONE))
 }

@@ -1,4 +1,4 @@
-//! Expressions as C++ Nix shows them after parsing.
+//! Expressions in the form in which C++ Nix prints them after parsing.
 
 use std::io::Write;
 
@@ -8,14 +8,14 @@ use crate::text::number::write_printed;
 use crate::text::print::{write_attribute_name, write_string};
 use crate::value::Value;
 
-/// An unresolved expression, as `nix-instantiate --parse` shows it.
+/// An unresolved expression, as printed by `nix-instantiate --parse`.
 ///
-/// What the resolver has replaced is shown as a question mark.
+/// Resolved variables are printed as question marks.
 pub fn print<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
     run(symbols, expr, false)
 }
 
-/// As [`print()`], with `inherit (set) name;` written as `name = (set).name;`, as Nix 2.8 does.
+/// Like [`print()`], with `inherit (set) name;` printed as `name = (set).name;`, as Nix 2.8 does.
 #[cfg(feature = "peers")]
 #[doc(hidden)]
 pub fn print_older<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
@@ -39,7 +39,8 @@ fn run<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>, older: bool) -> Vec<u8> {
     printer.out
 }
 
-/// What is to be printed, last first: expressions may be deeper than the stack.
+/// A stack of parts to print, because expressions may be nested deeper than the machine's stack
+/// allows.
 enum Task<'x, 'h> {
     Text(&'static str),
     Name(Symbol),
@@ -55,7 +56,7 @@ struct Printer<'c, 'x, 'h> {
 
 impl<'x, 'h> Printer<'_, 'x, 'h> {
     fn expr(&mut self, expr: &'x Expr<'h>) {
-        // Tasks are listed as they are read, and turned around at the end.
+        // Tasks are pushed in reading order and reversed at the end.
         let start = self.tasks.len();
         match expr {
             Expr::Const(cell) => self.constant(cell.get()),
@@ -154,8 +155,7 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
         self.tasks.push(Task::Expr(expr));
     }
 
-    /// Constants are first in what they are part of, or tasks of their own: they are written
-    /// at once.
+    /// Prints a constant at once: it is the first part of its parent, or a task of its own.
     fn constant(&mut self, value: Value<'h>) {
         match value {
             Value::Int(int) => _ = write!(self.out, "{int}"),
@@ -285,7 +285,7 @@ impl<'x, 'h> Printer<'_, 'x, 'h> {
         self.text(" }");
     }
 
-    /// A call of a call, or of what an operator stands for, is one call.
+    /// Prints nested calls, and operators that stand for calls, as one call.
     fn call(&mut self, mut expr: &'x Expr<'h>) {
         let mut args: Vec<&'x Delayed<'h>> = Vec::new();
         while let Expr::Call(call) = expr {

@@ -1,4 +1,4 @@
-//! From names to slots.
+//! The resolver: from names to slots.
 
 use bumpalo::Bump;
 
@@ -57,17 +57,17 @@ struct Resolver<'c, 'x, 'h> {
     known: Known,
     /// The innermost binding of each symbol.
     bindings: &'c mut [Binding],
-    /// What to put back at the end of each scope.
+    /// Bindings to restore at the end of each scope.
     undo: Vec<(Symbol, Binding)>,
     with: Option<&'h WithScope<'h>>,
-    /// How many scopes there are around the current expression.
+    /// Number of scopes around the current expression.
     depth: u32,
-    /// Right sides of operators, as far as their left sides are not done.
+    /// Right operands of operators with unresolved left operands.
     waiting: Vec<&'x mut Expr<'h>>,
 }
 
 impl<'x, 'h> Resolver<'_, 'x, 'h> {
-    /// Any expression; the most frequent ones without a call.
+    /// Resolves an expression; the most frequent kinds without a further call.
     #[inline]
     fn expr(&mut self, expr: &'x mut Expr<'h>) -> Resolved {
         match expr {
@@ -83,8 +83,8 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
     fn compound(&mut self, mut expr: &'x mut Expr<'h>) -> Resolved {
         let waiting = self.waiting.len();
         loop {
-            // What is last in an expression is done by this loop, so that long chains need no
-            // recursion; so are both sides of operators.
+            // The last part of an expression is resolved by this loop, and so are both operands of
+            // operators, so that long chains need no recursion.
             let last = match expr {
                 Expr::Name { name, pos } => {
                     *expr = self.variable(*name, *pos)?;
@@ -113,7 +113,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
                     Some(first)
                 }
                 Expr::Select(select) => {
-                    // The set that `inherit (set)` selects from has a slot already.
+                    // The set of `inherit (set)` has a slot already.
                     if !matches!(select.base, Expr::Local { .. }) {
                         self.expr(&mut select.base)?;
                     }
@@ -214,7 +214,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         }
     }
 
-    /// A name that nothing in the text binds.
+    /// Resolves a name that is not bound in the text.
     #[inline(never)]
     fn free(&mut self, name: Symbol, pos: Pos) -> Result<Expr<'h>, Box<SyntaxError>> {
         if let Some(value) = self.scope.lookup(name) {
@@ -235,7 +235,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         }
     }
 
-    /// The function that an operator calls, where that is not the builtin.
+    /// The name of an operator's function, if it is bound to a function other than the builtin.
     #[inline]
     fn shadowed(&self, op: BinaryOp) -> Option<Symbol> {
         let name = match op {
@@ -287,7 +287,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         };
     }
 
-    /// Takes back what was bound since there were `undo` things to take back.
+    /// Restores the bindings that were recorded after `undo`.
     #[inline]
     fn leave(&mut self, undo: usize) {
         for (name, binding) in self.undo.drain(undo..).rev() {
@@ -310,7 +310,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         Ok(())
     }
 
-    /// Binds the arguments of functions that are the bodies of each other. The body of the last.
+    /// Binds the arguments of directly nested functions. Returns the body of the last one.
     fn arguments(&mut self, mut lambda: &'x mut Lambda<'h>) -> &'x mut Expr<'h> {
         let mut more = 0;
         let mut body = &lambda.body;
@@ -340,7 +340,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         }
     }
 
-    /// Binds the argument and the formals of a function. Its body.
+    /// Binds the argument and the formals of a function. Returns its body.
     fn formals(
         &mut self,
         lambda: &'x mut Lambda<'h>,
@@ -410,7 +410,7 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         self.dynamic(set.dynamic)
     }
 
-    /// The definitions of a scope, which is left to the caller to leave.
+    /// Resolves the definitions of a recursive set. The caller leaves the scope.
     fn recursive(&mut self, set: &'x mut AttrSet<'h>) -> Resolved {
         let count = set.defs.len();
         let mut inherited = false;

@@ -1,4 +1,4 @@
-//! What a file sees without defining it.
+//! The scope of a file.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,12 +9,12 @@ use rustc_hash::FxBuildHasher;
 use crate::symbol::Symbol;
 use crate::value::Ref;
 
-/// The outermost scope of a file: the builtins, or what `scopedImport` lays over them.
+/// The outermost scope of a file: the builtins, or the additional names of `scopedImport`.
 #[derive(Default)]
 pub struct Scope<'h> {
     names: Names<'h>,
-    /// Where names are bound within the file that is being resolved, by symbol; nothing is bound
-    /// between files. It is kept here so that it is allocated once.
+    /// Bindings within the file that is being resolved, by symbol. Empty between files. It is
+    /// stored here to be allocated once.
     lexical: RefCell<Vec<Binding>>,
 }
 
@@ -33,12 +33,12 @@ impl Default for Names<'_> {
     }
 }
 
-/// Where a name is bound in the file that is being resolved.
+/// The binding of a name in the file that is being resolved.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Binding {
-    /// How many scopes there are in the one that binds it; 0 if none does.
+    /// Nesting depth of the binding scope, counted from 1; 0 if the name is not bound.
     pub(super) depth: u32,
-    /// Its slot there.
+    /// Slot in that scope.
     pub(super) slot: u32,
 }
 
@@ -48,7 +48,7 @@ impl<'h> Scope<'h> {
         Self::default()
     }
 
-    /// A scope that has these names, and those of another one where it has them not.
+    /// A scope with the given names, on top of another scope.
     pub fn layered(below: Rc<Self>, names: impl IntoIterator<Item = (Symbol, Ref<'h>)>) -> Self {
         Self {
             names: Names::Layer {
@@ -59,7 +59,7 @@ impl<'h> Scope<'h> {
         }
     }
 
-    /// Binds a name, in place of what it was bound to here.
+    /// Binds a name in this scope, replacing an earlier binding.
     pub fn insert(&mut self, name: Symbol, value: Ref<'h>) {
         match &mut self.names {
             Names::Base(table) => {
@@ -75,7 +75,7 @@ impl<'h> Scope<'h> {
         }
     }
 
-    /// What a name is bound to.
+    /// The binding of a name.
     #[inline]
     pub fn lookup(&self, name: Symbol) -> Option<Ref<'h>> {
         match &self.names {
@@ -87,7 +87,7 @@ impl<'h> Scope<'h> {
         }
     }
 
-    /// Whether a name is bound above the lowest scope.
+    /// Whether a name is bound in a layer above the base scope.
     pub(super) fn shadows(&self, name: Symbol) -> bool {
         match &self.names {
             Names::Base(_) => false,
@@ -95,7 +95,7 @@ impl<'h> Scope<'h> {
         }
     }
 
-    /// The table of the lowest scope.
+    /// The table of the base scope.
     pub(super) fn lexical(&self) -> &RefCell<Vec<Binding>> {
         match &self.names {
             Names::Base(_) => &self.lexical,

@@ -1,4 +1,4 @@
-//! Strings, indented strings and paths: what is between their tokens.
+//! Strings, indented strings and paths: the text between their tokens.
 
 use bstr::BString;
 
@@ -10,26 +10,26 @@ use crate::ir::{Concat, ConcatPart, Expr};
 use crate::source::Pos;
 use crate::value::{NixPath, Value};
 
-/// What is between two quotes.
+/// The text between two quotes.
 pub(super) enum Text<'h> {
-    /// No interpolation.
+    /// Without interpolations.
     Plain(&'h [u8]),
-    /// Interpolations: an [`Expr::Concat`].
+    /// With interpolations: an [`Expr::Concat`].
     Parts(Expr<'h>),
 }
 
 /// A piece of an indented string.
 pub(super) enum Piece<'h> {
-    /// As it stands in the text.
+    /// Literal text.
     Raw(&'h [u8]),
-    /// What stands for itself, so that it ends the indentation of a line.
+    /// An escape sequence, which ends the indentation of a line.
     Escaped(&'h [u8]),
     /// An interpolation.
     Expr(Expr<'h>),
 }
 
 impl<'h> Parser<'_, 'h> {
-    /// A string, from behind its quote to behind the other one.
+    /// A string, from behind the opening quote to behind the closing one.
     #[inline(never)]
     pub(super) fn string(&mut self) -> Parsed<Expr<'h>> {
         Ok(match self.string_text()? {
@@ -38,7 +38,7 @@ impl<'h> Parser<'_, 'h> {
         })
     }
 
-    /// As [`Parser::string`], not made a value yet.
+    /// Like [`Parser::string`], without making a value.
     pub(super) fn string_text(&mut self) -> Parsed<Text<'h>> {
         let start = self.lx.pos;
         let (text, end) = self.string_piece(start)?;
@@ -49,7 +49,7 @@ impl<'h> Parser<'_, 'h> {
         self.interpolated(start, text, end).map(Text::Parts)
     }
 
-    /// The rest of a string whose first interpolation is at `end`.
+    /// The remainder of a string with its first interpolation at `end`.
     #[inline(never)]
     fn interpolated(
         &mut self,
@@ -77,7 +77,8 @@ impl<'h> Parser<'_, 'h> {
         Ok(self.concat(pos, true, base))
     }
 
-    /// `${ … }`: pushed as a part; the lexer is behind it afterwards, with no token read.
+    /// `${ … }`: added as a part. Afterwards the lexer is behind it, and has not read the next
+    /// token.
     fn interpolation(&mut self, at: usize) -> Parsed<()> {
         let expr = self.interpolated_expr(at)?;
         let pos = self.lx.place(at);
@@ -98,7 +99,7 @@ impl<'h> Parser<'_, 'h> {
         Expr::Concat(self.heap.alloc(Concat { pos, string, parts }))
     }
 
-    /// The text ends within a string.
+    /// The error for a text that ends inside a string.
     #[cold]
     fn unterminated(&mut self, expected: &[&'static str]) -> super::parser::Failed {
         self.lx.tok = Tok::Eof;
@@ -106,7 +107,7 @@ impl<'h> Parser<'_, 'h> {
         self.unexpected(expected)
     }
 
-    /// The part of a string up to its end or the next interpolation, and where that is.
+    /// The part of a string up to its end or the next interpolation, and the offset of that.
     fn string_piece(&mut self, start: usize) -> Parsed<(&'h [u8], usize)> {
         let text = self.lx.text;
         let mut at = start;
@@ -126,7 +127,7 @@ impl<'h> Parser<'_, 'h> {
                 _ => match self.lx.byte(at + 1) {
                     b'{' => break,
                     b'"' | b'\\' => at += 1,
-                    // Of `$${`, the first consumes the second.
+                    // In `$${`, the first dollar sign escapes the second.
                     _ => at += 2,
                 },
             }
@@ -138,7 +139,7 @@ impl<'h> Parser<'_, 'h> {
         Ok((piece, at))
     }
 
-    /// Replaces escapes and line ends of other systems.
+    /// Replaces escape sequences and foreign line ends.
     #[inline(never)]
     fn unescape(&mut self, piece: &[u8], at: usize) -> Parsed<&'h [u8]> {
         self.bytes.clear();
@@ -174,7 +175,7 @@ impl<'h> Parser<'_, 'h> {
         Err(self.fail_at(SyntaxErrorKind::NulInString(shown), pos))
     }
 
-    /// An indented string, from behind its quotes to behind the other ones.
+    /// An indented string, from behind the opening quotes to behind the closing ones.
     #[inline(never)]
     pub(super) fn indented_string(&mut self, pos: Pos) -> Parsed<Expr<'h>> {
         let base = self.pieces.len();
@@ -267,7 +268,7 @@ impl<'h> Parser<'_, 'h> {
                         len = newline + 1;
                     }
                     let stripped = match text.get(..len) {
-                        // Nothing was stripped but the end: no copy is needed.
+                        // Only the end was stripped, so no copy is needed.
                         Some(same) if indent == 0 => same,
                         _ => self.heap.alloc_slice_copy(&self.bytes[..len]),
                     };
@@ -296,7 +297,7 @@ impl<'h> Parser<'_, 'h> {
         }
     }
 
-    /// A path: the token is its first piece.
+    /// A path. The current token is its first piece.
     pub(super) fn path(&mut self, pos: Pos) -> Parsed<Expr<'h>> {
         let text = self.lx.text;
         let literal = &text[self.lx.start..self.lx.pos];
@@ -304,7 +305,7 @@ impl<'h> Parser<'_, 'h> {
             match self.cx.home {
                 Home::At(home) => self.canonical(home, &literal[1..]),
                 Home::Unknown => return Err(self.fail_at(SyntaxErrorKind::NoHome, pos)),
-                // C++ Nix gives no place.
+                // C++ Nix gives no position.
                 Home::Forbidden => {
                     let kind = SyntaxErrorKind::HomeInPureMode(literal.into());
                     return Err(self.fail_at(kind, Pos::NONE));
@@ -354,7 +355,7 @@ impl<'h> Parser<'_, 'h> {
                     .get(base + 2)
                     .is_none_or(|part| text[self.offset(part.pos)] != b'$') =>
             {
-                // `./a//b`: the grammar wants an interpolation behind the first two pieces.
+                // `./a//b`: the grammar requires an interpolation after the first two pieces.
                 let kind = SyntaxErrorKind::Unexpected {
                     found: "end of path",
                     expected: vec!["'${'"],
@@ -370,7 +371,7 @@ impl<'h> Parser<'_, 'h> {
         (pos.0 - self.lx.place(0).0) as usize
     }
 
-    /// An absolute path without `.`, `..` and double slashes; a slash at its end is kept.
+    /// An absolute path without `.`, `..` and repeated slashes. A trailing slash is kept.
     fn canonical(&mut self, base: &[u8], path: &[u8]) -> Expr<'h> {
         self.bytes.clear();
         if base != b"/" {
@@ -401,7 +402,7 @@ impl<'h> Parser<'_, 'h> {
     }
 }
 
-/// How many spaces all lines have in front, not counting lines without anything else.
+/// The common indentation of all lines, in spaces. Lines of spaces only do not count.
 fn least_indent(pieces: &[(Pos, Piece<'_>)]) -> usize {
     let mut least = 1_000_000;
     let mut line_start = true;
@@ -450,16 +451,16 @@ fn spaces(text: &[u8]) -> usize {
     text.iter().take_while(|b| **b == b' ').count()
 }
 
-/// Where in a line stripping is.
+/// State of stripping within a line.
 struct Line {
-    /// Whether only spaces came yet.
+    /// Whether the line had only spaces so far.
     start: bool,
-    /// How many.
+    /// Number of spaces stripped.
     dropped: usize,
 }
 
 impl Line {
-    /// Adds a text without the indentation of its lines.
+    /// Appends a text without the indentation of its lines.
     fn strip(&mut self, mut rest: &[u8], indent: usize, out: &mut Vec<u8>) {
         loop {
             if self.start {

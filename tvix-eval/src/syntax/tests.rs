@@ -1,4 +1,4 @@
-//! The parser by itself; what it makes of texts is compared with real Nix in `tests/`.
+//! Unit tests of the parser. Comparisons with C++ Nix are in `tests/`.
 
 use bumpalo::Bump;
 
@@ -307,7 +307,8 @@ fn slots() {
         },
         _ => panic!("a slot"),
     };
-    // `a` is that around the set, `b` is the third slot, and `c` is selected from the fourth.
+    // `a` is bound in the enclosing scope, `b` is the third slot, and `c` is selected from the
+    // fourth.
     assert_eq!((slot(0), slot(1), slot(2)), (0, 2, 3));
     let from = &let_in.attrs.from[0].expr;
     assert!(matches!(from, Expr::Local { slot: 1, .. }));
@@ -342,7 +343,7 @@ fn shadowed_operators() {
     assert!(matches!(parsed, Ok(expr) if is_call(expr)));
 }
 
-/// Runs on a stack of the size that is promised; debug builds need more.
+/// Runs on a stack of the documented size; debug builds need more.
 fn on_a_stack(run: impl FnOnce() + Send + 'static) {
     let size = if cfg!(debug_assertions) { 128 } else { 16 };
     std::thread::Builder::new()
@@ -422,7 +423,8 @@ fn long_chains_need_no_stack() {
     }
 }
 
-/// Pieces of programs in any order: no panic, and what is printed can be read again.
+/// Pieces of programs in any order: the parser does not panic, and printed expressions can be
+/// parsed again.
 #[test]
 fn any_order_of_words() {
     const WORDS: &[&str] = &[
@@ -508,7 +510,8 @@ fn any_order_of_words() {
         let cx = world.context(&world.scope);
         if let Ok(expr) = parse_unresolved(&cx, world.source(text.as_bytes())) {
             let printed = print(&world.symbols, expr);
-            // Assertions have no parentheses, and the beginnings of paths no ends.
+            // Assertions are printed without parentheses, and unterminated paths cannot be parsed
+            // again.
             if !text.contains("assert") && !text.contains('/') {
                 world.print(std::str::from_utf8(&printed).unwrap());
             }

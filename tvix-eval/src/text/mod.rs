@@ -1,4 +1,4 @@
-//! Text as C++ Nix reads and writes it. Nothing here knows of values.
+//! Textual formats as parsed and printed by C++ Nix, independent of values.
 
 pub mod json;
 pub mod number;
@@ -8,7 +8,8 @@ pub mod toml;
 pub mod version;
 pub mod xml;
 
-/// Whether a word has the form of an identifier: a letter or `_`, then those, digits, `'` and `-`. Keywords have it too.
+/// Whether a word has the form of an identifier: a letter or `_`, then letters, `_`, digits, `'`
+/// and `-`. Keywords have this form too.
 pub fn is_identifier(word: &[u8]) -> bool {
     let (first, rest) = match word.split_first() {
         Some((first, rest)) => (*first, rest),

@@ -1,8 +1,8 @@
-//! Strings and attribute names as results of an evaluation have them.
+//! Strings and attribute names in evaluation results.
 
 use super::is_identifier;
 
-/// Writes a string literal that reads back as the string.
+/// Writes a string literal that parses back to the same string.
 pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.reserve(text.len() + 2);
     out.push(b'"');
@@ -19,7 +19,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// Writes the name of an attribute, in quotes unless it could stand without.
+/// Writes an attribute name, in quotes if they are necessary.
 pub fn write_attribute_name(out: &mut Vec<u8>, name: &[u8]) {
     if is_identifier(name) && !is_keyword(name) {
         out.extend_from_slice(name);
@@ -28,7 +28,7 @@ pub fn write_attribute_name(out: &mut Vec<u8>, name: &[u8]) {
     }
 }
 
-/// Words that cannot be names. `or` can.
+/// Whether a word is a keyword that cannot be a name. `or` can.
 pub fn is_keyword(word: &[u8]) -> bool {
     matches!(
         word,
@@ -36,7 +36,7 @@ pub fn is_keyword(word: &[u8]) -> bool {
     )
 }
 
-/// Writes a path, which has no quotes.
+/// Writes a path, without quotes.
 pub fn write_path(out: &mut Vec<u8>, path: &[u8]) {
     out.extend_from_slice(path);
 }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn strings() {
-        // From C++ Nix 2.34.8.
+        // Expected values are from C++ Nix 2.34.8.
         for (text, literal) in [
             (
                 &b"a<>&\"'\n\t\r x $ ${ \\"[..],

@@ -1,8 +1,9 @@
-//! Names with versions in them: `parseDrvName`, `splitVersion` and `compareVersions`.
+//! Names with versions: `parseDrvName`, `splitVersion` and `compareVersions`.
 
 use std::cmp::Ordering;
 
-/// Splits a name at the first dash that no letter follows. Without one, or at the very end, there is no version.
+/// Splits a name at the first dash that is not followed by a letter. The version is empty if there
+/// is no such dash, or if it is the last byte.
 pub fn parse_drv_name(text: &[u8]) -> (&[u8], &[u8]) {
     let dash = text
         .windows(2)
@@ -13,7 +14,8 @@ pub fn parse_drv_name(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The components of a version: runs of digits, and runs of other bytes, between dots and dashes.
+/// The components of a version: runs of digits, and runs of other bytes, separated by dots and
+/// dashes.
 pub fn split_version(version: &[u8]) -> Components<'_> {
     Components { rest: version }
 }
@@ -59,7 +61,8 @@ pub fn compare_versions(left: &[u8], right: &[u8]) -> Ordering {
     }
 }
 
-/// Numbers by value; `pre` before all else; a component that is missing before a number; words before numbers.
+/// Whether one component is less than another. Numbers are compared by value; `pre` is less than
+/// any other component; a missing component is less than a number; words are less than numbers.
 fn less(a: &[u8], b: &[u8]) -> bool {
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a < b,
@@ -72,7 +75,7 @@ fn less(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// A number above 2^31 - 1 counts as a word.
+/// The number of a component. Numbers above 2^31 - 1 count as words.
 fn number(component: &[u8]) -> Option<i32> {
     if component.is_empty() {
         return None;
@@ -137,7 +140,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(a: Vec<u8>, b: Vec<u8>) {
+        fn arbitrary_input_does_not_panic(a: Vec<u8>, b: Vec<u8>) {
             parse_drv_name(&a);
             let forth = compare_versions(&a, &b);
             proptest::prop_assert_eq!(forth, compare_versions(&b, &a).reverse());

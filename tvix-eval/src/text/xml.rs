@@ -1,17 +1,17 @@
 //! The layout of `builtins.toXML` and `nix-instantiate --xml`.
 
-/// Writes elements, two spaces further in for each that is open.
+/// Writes elements, with an indentation of two spaces per level.
 #[derive(Debug, Default)]
 pub struct XmlWriter {
     out: Vec<u8>,
     open: Vec<&'static str>,
 }
 
-/// An attribute of an element: its name and its value.
+/// Name and value of an XML attribute.
 pub type XmlAttribute<'a> = (&'static str, &'a [u8]);
 
 impl XmlWriter {
-    /// Begins a document.
+    /// Starts a document.
     pub fn new() -> Self {
         Self {
             out: b"<?xml version='1.0' encoding='utf-8'?>\n".to_vec(),
@@ -19,20 +19,20 @@ impl XmlWriter {
         }
     }
 
-    /// Opens an element. Attributes are to be in the order of their names.
+    /// Opens an element. Attributes must be sorted by name.
     pub fn open(&mut self, name: &'static str, attributes: &[XmlAttribute<'_>]) {
         self.tag(name, attributes);
         self.out.extend_from_slice(b">\n");
         self.open.push(name);
     }
 
-    /// Writes an element that holds nothing. Attributes are to be in the order of their names.
+    /// Writes an empty element. Attributes must be sorted by name.
     pub fn empty(&mut self, name: &'static str, attributes: &[XmlAttribute<'_>]) {
         self.tag(name, attributes);
         self.out.extend_from_slice(b" />\n");
     }
 
-    /// Closes the element opened last, if any is open.
+    /// Closes the innermost open element, if there is one.
     pub fn close(&mut self) {
         let Some(name) = self.open.pop() else {
             return;
@@ -43,18 +43,18 @@ impl XmlWriter {
         self.out.extend_from_slice(b">\n");
     }
 
-    /// How many elements are open.
+    /// Number of open elements.
     pub fn depth(&self) -> usize {
         self.open.len()
     }
 
-    /// How many bytes were written so far.
+    /// Number of bytes written so far.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Closes what is open. The document.
+    /// Closes all open elements and returns the document.
     pub fn finish(mut self) -> Vec<u8> {
         while !self.open.is_empty() {
             self.close();
@@ -82,7 +82,7 @@ impl XmlWriter {
     }
 }
 
-/// Writes an attribute's value. Of blanks only the newline is escaped.
+/// Writes the value of an attribute. The newline is the only escaped white space.
 fn escape(out: &mut Vec<u8>, value: &[u8]) {
     const fn escaped(byte: u8) -> &'static [u8] {
         match byte {
@@ -95,7 +95,7 @@ fn escape(out: &mut Vec<u8>, value: &[u8]) {
         }
     }
     let mut rest = value;
-    // Whole runs are copied between what is escaped.
+    // Runs without escaped bytes are copied as a whole.
     while let Some(at) = rest
         .iter()
         .position(|byte| matches!(byte, b'"' | b'<' | b'>' | b'&' | b'\n'))

@@ -1,4 +1,5 @@
-//! String contexts: which store paths a string mentions, and how (Nix manual, "String context").
+//! String contexts: the store paths that a string depends on, and the kind of dependency (Nix
+//! manual, "String context").
 
 use std::cell::RefCell;
 
@@ -6,7 +7,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
-/// An interned set of [`ContextElement`]s; the default is the empty set.
+/// An interned set of [`ContextElement`]s. The default is the empty set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ContextId(u32);
 
@@ -21,12 +22,12 @@ impl ContextId {
     }
 }
 
-/// A store path that a string mentions. The order is that in which derivations list their inputs.
+/// A store path that a string depends on. Elements are ordered like the inputs of derivations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ContextElement {
     /// The path itself: a source, or a `.drv` file.
     Opaque(StorePath),
-    /// A derivation with everything it needs.
+    /// A `.drv` file with its complete closure.
     Deep(StorePath),
     /// An output of a derivation.
     Output {
@@ -40,7 +41,7 @@ pub enum ContextElement {
 /// The elements of a set, by number, in ascending order.
 type Members = Box<[u32]>;
 
-/// All contexts of an evaluation: each is stored once.
+/// All contexts of an evaluation. Each is stored once.
 #[derive(Debug)]
 pub struct Contexts {
     state: RefCell<State>,
@@ -77,7 +78,7 @@ impl Contexts {
         state.set([element].into())
     }
 
-    /// The set of some elements.
+    /// The set of several elements.
     pub fn of(&self, elements: impl IntoIterator<Item = ContextElement>) -> ContextId {
         let mut state = self.state.borrow_mut();
         let mut members: Vec<u32> = elements
@@ -120,7 +121,7 @@ impl Contexts {
         union
     }
 
-    /// The elements of a set, in their own order.
+    /// The elements of a set, sorted.
     pub fn elements(&self, id: ContextId) -> Vec<ContextElement> {
         let state = self.state.borrow();
         let mut elements: Vec<_> = state.sets[id.0 as usize]

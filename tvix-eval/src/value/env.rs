@@ -9,28 +9,28 @@ use bumpalo::Bump;
 
 use super::Ref;
 
-/// A scope: slots, and the scope around it. Copied freely.
+/// A scope: slots, and a pointer to the enclosing scope. Cheap to copy.
 ///
-/// There are as many scopes as calls, most of them with one slot, and nothing is collected: such a
-/// scope has two words, and the handle one.
+/// There is a scope per call, most of them have one slot, and nothing is garbage-collected. A scope
+/// of one slot therefore takes two words, and a handle takes one.
 #[derive(Clone, Copy)]
 pub struct Env<'h> {
     header: NonNull<Header<'h>>,
-    /// Lives as long as the heap, whose cells allow no other lifetime.
+    /// Invariant in the lifetime of the heap, because of its cells.
     heap: PhantomData<Cell<Ref<'h>>>,
 }
 
-/// What is in front of the slots; how many there are is in front of it if they are [`MANY`] or
-/// more.
+/// The header in front of the slots. If there are [`MANY`] slots or more, their number precedes the
+/// header.
 #[repr(align(8))]
 struct Header<'h> {
-    /// The header of the scope around, null if there is none, plus the number of slots or
-    /// [`MANY`], whichever is smaller: a header's address leaves that many bits.
+    /// The address of the enclosing scope's header, or null, plus the smaller of the number of
+    /// slots and [`MANY`]. The alignment of headers leaves these bits of the address free.
     up: *const Self,
     heap: PhantomData<Cell<Ref<'h>>>,
 }
 
-/// The bits of an address that alignment leaves.
+/// The maximum of the address bits that alignment leaves free.
 const MANY: usize = align_of::<Header<'_>>() - 1;
 
 type EnvSlot<'h> = Cell<Option<Ref<'h>>>;
@@ -52,7 +52,7 @@ impl<'h> Env<'h> {
         Self::filled(heap, Some(up), 1, |_| Some(value))
     }
 
-    /// A scope whose slots are filled by their numbers.
+    /// A scope with slots filled by index.
     #[inline]
     pub fn filled(
         heap: &'h Bump,
@@ -71,8 +71,8 @@ impl<'h> Env<'h> {
             None => std::ptr::null(),
         };
         let up = up.wrapping_byte_add(len.min(MANY));
-        // SAFETY: the memory is fresh, aligned, and has room for the header and `len` slots
-        // behind it. All of it is written before anybody sees it.
+        // SAFETY: the memory is fresh, aligned, and has room for the header and `len` slots behind
+        // it. All of it is written before any reference to it exists.
         unsafe {
             header.write(Header {
                 up,
@@ -89,15 +89,16 @@ impl<'h> Env<'h> {
         }
     }
 
-    /// Room for a header and many slots, with their number in front of it.
+    /// Memory for a header and many slots, with the number of slots in front of the header.
     #[inline(never)]
     fn many(heap: &'h Bump, len: usize) -> NonNull<Header<'h>> {
         let (layout, offset) = Layout::new::<Header<'h>>()
             .extend(layout(len))
             .expect("a scope is no larger than the text that it is made for");
         let room: NonNull<u8> = heap.alloc_layout(layout);
-        // SAFETY: the memory is fresh and has room for a header, which nobody needs and a number
-        // fits in, and behind it for the header and the slots. Each is aligned.
+        // SAFETY: the memory is fresh. It has room for a header, in the place of which a number is
+        // written because it fits there, and behind it for the header and the slots. All of them
+        // are aligned.
         unsafe {
             let header: NonNull<Header<'h>> = room.add(offset).cast();
             header.cast::<usize>().sub(1).write(len);
@@ -105,8 +106,8 @@ impl<'h> Env<'h> {
         }
     }
 
-    /// A scope with the first slots of this one, around which is what is around this one, and
-    /// more slots, which are filled by their numbers.
+    /// A scope with the first slots of this one, followed by further slots that are filled by
+    /// index. It has the same enclosing scope as this one.
     #[inline]
     pub fn extended(
         self,
@@ -126,11 +127,12 @@ impl<'h> Env<'h> {
 
     #[inline]
     fn header(&self) -> &Header<'h> {
-        // SAFETY: `filled` wrote it; it is not moved, freed or changed while `'h` lives.
+        // SAFETY: `filled` has written the header, which is not moved, freed or changed during
+        // `'h`.
         unsafe { self.header.as_ref() }
     }
 
-    /// The scope around.
+    /// The enclosing scope.
     #[inline]
     fn up(self) -> Option<Self> {
         let up = self.header().up.map_addr(|address| address & !MANY);
@@ -145,25 +147,25 @@ impl<'h> Env<'h> {
         if index >= self.header().up.addr() & MANY {
             self.check(index);
         }
-        // SAFETY: `filled` wrote so many slots right behind the header, in the same allocation
-        // that `self.header` points to, and nobody has them but by shared references. There are
-        // more than `index`: the number in the header is no larger than theirs, or else `check`
-        // has looked.
+        // SAFETY: `filled` has written the slots directly behind the header, in the allocation that
+        // `self.header` points to, and they are accessed by shared references only. `index` is
+        // below their number: the number in the header is at most the actual one, and larger
+        // indices were verified by `check`.
         unsafe { self.header.add(1).cast::<EnvSlot<'h>>().add(index).as_ref() }
     }
 
-    /// Panics if there is no such slot, of those that the header cannot tell.
+    /// Panics if the slot does not exist. Called for indices beyond the number in the header.
     #[inline(never)]
     fn check(&self, index: usize) {
         let mut len = self.header().up.addr() & MANY;
         if len == MANY {
-            // SAFETY: `many` wrote the number in front of the header, in the same allocation.
+            // SAFETY: `many` has written the number in front of the header, in the same allocation.
             len = unsafe { self.header.cast::<usize>().sub(1).read() };
         }
         assert!(index < len, "slot {index} of a scope of {len}");
     }
 
-    /// The scope that many levels out.
+    /// The enclosing scope at a distance of `level`.
     #[inline]
     pub fn outer(self, level: u32) -> Self {
         let mut env = self;
@@ -173,13 +175,13 @@ impl<'h> Env<'h> {
         env
     }
 
-    /// What is in a slot, if it was filled.
+    /// The content of a slot, if it is filled.
     #[inline]
     pub fn peek(&self, slot: u32) -> Option<Ref<'h>> {
         self.slot(slot as usize).get()
     }
 
-    /// What is in a slot, which was filled.
+    /// The content of a slot, which must be filled.
     #[inline]
     pub fn get(&self, slot: u32) -> Ref<'h> {
         self.peek(slot).expect("a slot is filled before it is read")

@@ -1,4 +1,4 @@
-//! Adding to what grew last, where it is.
+//! In-place growth of the value that grew last.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -6,28 +6,28 @@ use std::ptr::NonNull;
 
 use bumpalo::Bump;
 
-/// The slice of a heap that was added to last, at either end.
+/// The slice of a heap to which elements were added last, at either end.
 ///
-/// Nothing in the heap is given back: a loop that adds to its result would otherwise leave all
-/// earlier results behind, whose sizes add up to the square of the last one's. So a slice that is
-/// added to a second time at one end gets as much room again there, and from then on the new elements
-/// are written into that. Earlier results keep their elements: only what was never part of a slice is
-/// written to.
+/// The heap frees nothing: a loop that appends to its result would leave all earlier results
+/// behind, with a total size quadratic in the last one's. Therefore a slice that grows a second
+/// time at the same end gets as much spare room there as it has elements, and further elements are
+/// written into that room. Earlier results keep their elements, because only memory that was never
+/// part of a slice is written.
 pub(crate) struct Growing<'h, T> {
     heap: &'h Bump,
     newest: Cell<Option<Newest<T>>>,
 }
 
-/// A slice with room around it, which no reference points to.
+/// A slice with spare room around it. No reference points into the room.
 #[derive(Clone, Copy)]
 struct Newest<T> {
-    /// Its first element.
+    /// The first element.
     first: NonNull<T>,
-    /// How many elements there are.
+    /// Number of elements.
     used: usize,
-    /// How many can be put before the first.
+    /// Number of elements that fit before the first one.
     before: usize,
-    /// How many can be put behind the last.
+    /// Number of elements that fit behind the last one.
     behind: usize,
 }
 
@@ -46,7 +46,8 @@ impl<'h, T: Copy> Growing<'h, T> {
         same.then_some(newest)
     }
 
-    /// A place for `middle` with room for so many elements at its ends: where it is, or a new one.
+    /// A place for `middle` with room for further elements at both ends: its current place, or a
+    /// new one.
     #[inline]
     fn place(&self, middle: &'h [T], more_before: usize, more_behind: usize) -> Newest<T> {
         let known = self.newest_is(middle);
@@ -67,7 +68,7 @@ impl<'h, T: Copy> Growing<'h, T> {
         known: Option<Newest<T>>,
     ) -> Newest<T> {
         let used = more_before + middle.len() + more_behind;
-        // What grows a second time is likely to grow on at the same end.
+        // A slice that grows a second time probably continues to grow at the same end.
         let room = |more: usize, left: usize| match more > left {
             true => more + used,
             false => left,
@@ -96,7 +97,7 @@ impl<'h, T: Copy> Growing<'h, T> {
         }
     }
 
-    /// One slice with the elements of two; the first is the one that grows.
+    /// A slice with the elements of both; the first one grows.
     pub(crate) fn append(&self, left: &'h [T], right: &[T]) -> &'h [T] {
         let newest = self.place(left, 0, right.len());
         self.newest.set(Some(Newest {
@@ -105,9 +106,10 @@ impl<'h, T: Copy> Growing<'h, T> {
             ..newest
         }));
         // SAFETY: the heap, which lives for 'h, has room for `newest.behind` elements behind the
-        // `newest.used` that are there, which are at least `right.len()`. No reference points into that
-        // room: slices are only handed out here and below, and then they are no longer part of it. So it
-        // may be written to, does not overlap `right`, and is shared only afterwards.
+        // `newest.used` existing ones, which is at least `right.len()`. No reference points into
+        // that room: slices are only handed out here and below, and the room of a slice is never
+        // part of it. So the room may be written, does not overlap `right`, and is shared only
+        // afterwards.
         unsafe {
             let end = newest.first.add(newest.used);
             end.copy_from_nonoverlapping(NonNull::from(right).cast(), right.len());
@@ -115,7 +117,7 @@ impl<'h, T: Copy> Growing<'h, T> {
         }
     }
 
-    /// One slice with the elements of two; the second is the one that grows.
+    /// A slice with the elements of both; the second one grows.
     pub(crate) fn prepend(&self, left: &[T], right: &'h [T]) -> &'h [T] {
         let newest = self.place(right, left.len(), 0);
         // SAFETY: as in `append`, of the `newest.before` elements before `newest.first`.
@@ -132,13 +134,13 @@ impl<'h, T: Copy> Growing<'h, T> {
         }
     }
 
-    /// One slice with the elements of `before`, `middle` and `behind`; `middle` is what grows.
+    /// A slice with the elements of `before`, `middle` and `behind`; `middle` grows.
     pub(crate) fn surround(&self, before: &[&[T]], middle: &'h [T], behind: &[&[T]]) -> &'h [T] {
         let count = |slices: &[&[T]]| slices.iter().map(|slice| slice.len()).sum::<usize>();
-        // Room for all at once, so that it is moved once at most.
+        // Reserves room for all slices at once, so that `middle` is moved at most once.
         let newest = self.place(middle, count(before), count(behind));
         self.newest.set(Some(newest));
-        // SAFETY: the elements of `middle` are where `newest` is, in the heap.
+        // SAFETY: the elements of `middle` are at `newest`, in the heap.
         let mut whole = unsafe { std::slice::from_raw_parts(newest.first.as_ptr(), newest.used) };
         for slice in before.iter().rev() {
             whole = self.prepend(slice, whole);
@@ -167,7 +169,7 @@ mod tests {
             let numbers: Vec<u32> = (0..=index as u32).collect();
             assert_eq!(*slice, numbers);
         }
-        // Each was moved when its room was used up, and only then.
+        // Each slice was moved exactly when its room was used up.
         let moved = slices
             .windows(2)
             .filter(|pair| pair[0].as_ptr() != pair[1].as_ptr());
@@ -221,7 +223,7 @@ mod tests {
         for (slice, expected) in slices {
             assert!(slice.iter().eq(&expected));
         }
-        // 2,333 elements, and what is given up each time that there is no room.
+        // 2,333 elements, and the slices that were abandoned for lack of room.
         assert!(
             heap.allocated_bytes() < 200_000,
             "{}",
@@ -245,7 +247,7 @@ mod tests {
         let second = growing.prepend(&[9], other);
         assert_eq!(growing.prepend(&[8], first), [8, 0, 1, 2, 3, 5]);
         assert_eq!((first[0], second[0]), (0, 9));
-        // A slice added to itself.
+        // A slice is appended to itself.
         let twice = growing.append(other, other);
         assert_eq!(growing.append(twice, twice).len(), 16);
         let twice = growing.prepend(twice, twice);

@@ -1,4 +1,4 @@
-//! Values: 16 bytes, copied freely; what they point to lives as long as the heap.
+//! Values: 16 bytes each, cheap to copy. Their pointers are valid as long as the heap.
 
 mod context;
 mod env;
@@ -18,16 +18,16 @@ pub use env::Env;
 pub(crate) use growing::Growing;
 pub(crate) use words::Words;
 
-/// A cell that holds a value, or what it will be computed from. Cells are shared by reference:
-/// equality of functions is decided by which cell they are in.
+/// A cell that holds a value or a thunk. Cells are shared by reference, and the equality of
+/// functions is the identity of their cells.
 pub type Slot<'h> = Cell<Value<'h>>;
 
 /// A shared cell.
 pub type Ref<'h> = &'h Slot<'h>;
 
-/// A value, or what it will be computed from.
+/// A value, or a thunk that computes one.
 ///
-/// The kind takes 32 bits, so that what is beside it is moved as a whole.
+/// The discriminant takes 32 bits, so that a 32-bit field next to it is moved in the same word.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum Value<'h> {
@@ -45,45 +45,45 @@ pub enum Value<'h> {
     Path(&'h NixPath<'h>),
     /// A list.
     List(&'h List<'h>),
-    /// A set of attributes.
+    /// An attribute set.
     Attrs(&'h Attrs<'h>),
-    /// A function: the number of its text, and the scope around it.
+    /// A function: the number of its code, and its scope.
     Lambda {
-        /// The number under which the interpreter knows the text.
+        /// The number of the code in the interpreter.
         code: u32,
         /// The scope.
         env: Env<'h>,
     },
-    /// A function of Rust.
+    /// A builtin function.
     Builtin(&'h Builtin<'h>),
-    /// A function of Rust that some arguments were given to.
+    /// A builtin function with a part of its arguments.
     Partial(&'h Partial<'h>),
-    /// Not evaluated yet: the number of its text, and the scope around it.
+    /// A thunk: the number of its code, and its scope.
     Thunk {
-        /// The number under which the interpreter knows the text.
+        /// The number of the code in the interpreter.
         code: u32,
         /// The scope.
         env: Env<'h>,
     },
-    /// Not evaluated yet: a call.
+    /// A thunk of a call.
     Apply(&'h Apply<'h>),
-    /// Not evaluated yet: a call with two arguments.
+    /// A thunk of a call with two arguments.
     Apply2(&'h Apply2<'h>),
-    /// Not evaluated yet: one of the calls of `map` and the like.
+    /// A thunk of one call of `map` or similar.
     Element {
-        /// Which.
+        /// Index of the call.
         index: u32,
-        /// All of them.
+        /// All of the calls.
         of: &'h Elements<'h>,
     },
-    /// Under evaluation, by the fiber of this number.
+    /// Under evaluation by the fiber of this number.
     Hole(u32),
-    /// Could not be evaluated: the number under which the interpreter knows why.
+    /// Evaluation failed with the error of this number in the interpreter.
     Failed(u32),
 }
 
 impl<'h> Value<'h> {
-    /// Whether this is a value rather than what one will be computed from.
+    /// Whether this is a value rather than a thunk or an error.
     #[inline]
     pub fn is_evaluated(&self) -> bool {
         !matches!(
@@ -97,7 +97,7 @@ impl<'h> Value<'h> {
         )
     }
 
-    /// What kind of value it is, as `builtins.typeOf` says it.
+    /// The type of the value, as returned by `builtins.typeOf`.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -118,7 +118,7 @@ impl<'h> Value<'h> {
         }
     }
 
-    /// What kind of value it is, with its article, as messages say it.
+    /// The type of the value with its article, for messages.
     pub fn type_phrase(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Null => "null",
@@ -170,25 +170,25 @@ impl fmt::Debug for Value<'_> {
     }
 }
 
-/// A string: bytes, not necessarily UTF-8, and what store paths they mention.
+/// A string: bytes, not necessarily UTF-8, and a context.
 pub struct NixString<'h> {
     /// The bytes.
     pub bytes: &'h [u8],
-    /// The store paths.
+    /// The context.
     pub context: ContextId,
-    /// The symbol of the bytes plus 1, once it was needed; before, 0.
+    /// The symbol of the bytes plus 1; 0 if they are not interned yet.
     pub symbol: Cell<u32>,
 }
 
 impl NixString<'_> {
-    /// The symbol of the bytes, if it was needed before.
+    /// The symbol of the bytes, if they are interned.
     #[inline]
     pub(crate) fn interned(&self) -> Option<Symbol> {
         self.symbol.get().checked_sub(1).map(Symbol)
     }
 }
 
-/// An absolute path without `.`, `..` and doubled slashes.
+/// An absolute path without `.`, `..` and repeated slashes.
 #[derive(Debug)]
 pub struct NixPath<'h> {
     /// The path.
@@ -205,11 +205,11 @@ pub struct List<'h> {
 pub struct Attrs<'h> {
     /// The attributes, by symbol.
     pub entries: &'h [Attr<'h>],
-    /// Where it was written; for messages.
+    /// Position of its definition, for messages.
     pub pos: Pos,
 }
 
-/// Up to so many attributes are searched one after the other.
+/// Maximum number of attributes that are searched linearly.
 const SCANNED: usize = 8;
 
 impl<'h> Attrs<'h> {
@@ -223,7 +223,7 @@ impl<'h> Attrs<'h> {
         entries.binary_search_by(|attr| attr.name.cmp(&name)).ok()
     }
 
-    /// An attribute that was at a certain index when it was looked up last.
+    /// An attribute by name. `cache` holds its index at the last look-up.
     #[inline]
     pub(crate) fn get_again(&self, name: Symbol, cache: &Cell<u32>) -> Option<&'h Attr<'h>> {
         match self.entries.get(cache.get() as usize) {
@@ -246,15 +246,15 @@ impl<'h> Attrs<'h> {
 /// An attribute.
 #[derive(Clone, Copy)]
 pub struct Attr<'h> {
-    /// Its name.
+    /// Name.
     pub name: Symbol,
-    /// Where it was defined.
+    /// Position of its definition.
     pub pos: Pos,
-    /// Its value.
+    /// Value.
     pub value: Ref<'h>,
 }
 
-/// A function of Rust that some arguments, but not all, were given to.
+/// A builtin function with some, but not all, of its arguments.
 pub struct Partial<'h> {
     /// The function.
     pub builtin: &'h Builtin<'h>,
@@ -262,7 +262,7 @@ pub struct Partial<'h> {
     pub args: &'h [Ref<'h>],
 }
 
-/// A call that was not made yet.
+/// A call that has not been evaluated.
 pub struct Apply<'h> {
     /// The function.
     pub func: Ref<'h>,
@@ -270,7 +270,7 @@ pub struct Apply<'h> {
     pub arg: Ref<'h>,
 }
 
-/// A call with two arguments that was not made yet.
+/// A call with two arguments that has not been evaluated.
 pub struct Apply2<'h> {
     /// The function.
     pub func: Ref<'h>,
@@ -278,26 +278,26 @@ pub struct Apply2<'h> {
     pub args: [Ref<'h>; 2],
 }
 
-/// Calls that were not made yet, one for each element. Their cells have numbers, so that a call
+/// Calls that have not been evaluated, one per element. Their cells hold indices, so that a call
 /// takes no memory of its own.
 pub enum Elements<'h> {
-    /// Of `map`.
+    /// The calls of `map`.
     Map {
         /// The function.
         func: Ref<'h>,
         /// The arguments.
         items: &'h [Ref<'h>],
     },
-    /// Of `genList`: the arguments are the numbers.
+    /// The calls of `genList`; indices are the arguments.
     GenList {
         /// The function.
         func: Ref<'h>,
     },
-    /// Of `mapAttrs`.
+    /// The calls of `mapAttrs`.
     MapAttrs {
         /// The function.
         func: Ref<'h>,
-        /// The attributes: names and values are the arguments.
+        /// The attributes. Their names and values are the arguments.
         entries: &'h [Attr<'h>],
     },
 }

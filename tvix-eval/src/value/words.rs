@@ -6,16 +6,16 @@ use std::mem::{MaybeUninit, transmute};
 use super::Value;
 use crate::error::Result;
 
-/// What evaluating came to, as two words.
+/// The result of an evaluation, as two words.
 ///
-/// Rust returns a `Result<Value>` through memory, but a pair of words in two registers. This is
-/// what the few functions return that are not inlined and that everything goes through.
+/// Rust returns a `Result<Value>` through memory, but a pair of words in two registers. The few
+/// frequently called functions that are not inlined return this type.
 #[must_use]
 #[expect(dead_code, reason = "they are read as what they were made of")]
 pub(crate) struct Words<'h> {
-    /// The kind of the value, and a number of 32 bits where it has one.
+    /// The discriminant of the value, and a 32-bit number for some values.
     kind: MaybeUninit<u64>,
-    /// A pointer or a number of 64 bits.
+    /// A pointer or a 64-bit number.
     word: MaybeUninit<*const ()>,
     result: PhantomData<Result<Value<'h>>>,
 }
@@ -24,17 +24,17 @@ const _: () = assert!(size_of::<Result<Value<'_>>>() == 16);
 const _: () = assert!(size_of::<Words<'_>>() == 16);
 
 impl<'h> Words<'h> {
-    /// The words of a result.
+    /// Converts a result to words.
     #[inline(always)]
     pub(crate) fn new(result: Result<Value<'h>>) -> Self {
         // SAFETY: the sizes are equal, and words that need not be initialised can hold any bytes.
         unsafe { transmute::<Result<Value<'h>>, Self>(result) }
     }
 
-    /// The result.
+    /// Converts the words back to the result.
     #[inline(always)]
     pub(crate) fn result(self) -> Result<Value<'h>> {
-        // SAFETY: only `new` makes words, of such a result, and what is taken here is gone: a
+        // SAFETY: only `new` makes words, from a result of this type, and `self` is consumed, so a
         // boxed error has one owner.
         unsafe { transmute::<Self, Result<Value<'h>>>(self) }
     }

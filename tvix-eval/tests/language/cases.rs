@@ -1,25 +1,26 @@
-//! The files of cases, and of what is expected of them.
+//! The files of cases and of expected results.
 //!
-//! A case is a line of a `.cases` file, and the lines after it that begin with `|`, without that. `:json`, `:xml` or `:lazy` before it says
-//! how the value is written; otherwise everything in it is evaluated first. `:pure` and `:restricted` are modes of evaluation; with `:store`
-//! the evaluation may write to a store, which is empty before. Lines that begin with `#` are comments.
+//! A case is a line of a `.cases` file, with continuation lines that start with `|`. The prefixes
+//! `:json`, `:xml` and `:lazy` set the format of the value; the default is to print it evaluated
+//! deeply. `:pure` and `:restricted` are modes of evaluation; with `:store` the evaluation may
+//! write to a store, which is empty at the start. Lines that start with `#` are comments.
 
 use std::path::{Path, PathBuf};
 
-/// How the value is written.
+/// The format of the value, and the mode of evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As the language writes it, everything evaluated.
+    /// In the syntax of the language, evaluated deeply.
     Strict,
-    /// As the language writes it, as far as it is evaluated.
+    /// In the syntax of the language, as far as it is evaluated.
     Lazy,
     Json,
     Xml,
-    /// As [`Mode::Strict`], in pure evaluation.
+    /// Like [`Mode::Strict`], in pure evaluation.
     Pure,
-    /// As [`Mode::Strict`], in restricted evaluation: `links/real` and `prefixed` may be read.
+    /// Like [`Mode::Strict`], in restricted evaluation: `links/real` and `prefixed` may be read.
     Restricted,
-    /// As [`Mode::Strict`], with an empty store that can be written to.
+    /// Like [`Mode::Strict`], with a writable store that is empty at the start.
     Store,
 }
 
@@ -45,20 +46,20 @@ pub struct Case {
     pub text: String,
 }
 
-/// What comes of a case: the value, if there is one, and what the user is told besides.
+/// The result of a case: the value, if there is one, and the messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub value: Option<String>,
-    pub told: String,
+    pub messages: String,
 }
 
 impl Outcome {
-    /// The message and its place, without what was being evaluated and without the lines of the program.
+    /// The error message and its position, without trace and source lines.
     pub fn failure(&self) -> Option<String> {
         if self.value.is_some() {
             return None;
         }
-        let lines: Vec<&str> = self.told.lines().collect();
+        let lines: Vec<&str> = self.messages.lines().collect();
         let first = lines
             .iter()
             .rposition(|line| line.trim_start().starts_with("error:"))?;
@@ -71,15 +72,15 @@ impl Outcome {
     }
 }
 
-/// Messages without the lines that C++ Nix shows of its own file, `derivation-internal.nix`: they are
-/// neither recorded nor printed here. The position, with the line and the column, stays.
-pub fn without_internal_lines(told: &str) -> String {
+/// Messages without source lines of `derivation-internal.nix`, a file of C++ Nix: they are neither
+/// recorded nor printed here. The position, with line and column, is kept.
+pub fn without_internal_lines(messages: &str) -> String {
     let is_position = |line: &str| {
         let position = line.trim_start().strip_prefix("at «nix-internal»/");
         position.is_some_and(|position| position.ends_with(':'))
     };
     let mut after_position = false;
-    let kept = told.split('\n').filter(|line| {
+    let kept = messages.split('\n').filter(|line| {
         if after_position && is_picture(line) {
             return false;
         }
@@ -89,13 +90,13 @@ pub fn without_internal_lines(told: &str) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a line of a message shows a line of a program, or points to a column of it.
+/// Whether a line of a message is a source line, or a marker of a column in it.
 fn is_picture(line: &str) -> bool {
     line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
         .starts_with('|')
 }
 
-/// The entries of the search path, if the files are at `files`.
+/// The search path entries, for files at `files`.
 pub fn search_path(mode: Mode, files: &str) -> Vec<(&'static str, String)> {
     let entries: &[(&str, &str)] = match mode {
         Mode::Restricted => &[("", "links/real"), ("lang", "prefixed")],
@@ -111,7 +112,7 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/language")
 }
 
-/// The topics, in the order of the alphabet.
+/// The topics in alphabetical order.
 pub fn topics() -> Vec<String> {
     let mut topics: Vec<String> = std::fs::read_dir(folder())
         .unwrap()
@@ -148,16 +149,16 @@ pub fn read(topic: &str) -> Vec<Case> {
     cases
 }
 
-/// What was recorded of a topic's cases.
+/// The recorded results of a topic's cases.
 pub fn expected(topic: &str) -> Vec<(Case, Outcome)> {
     let path = folder().join(format!("{topic}.jsonl"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines()
         .map(|line| {
-            let (mode, text, value, told): (String, String, Option<String>, String) =
+            let (mode, text, value, messages): (String, String, Option<String>, String) =
                 serde_json::from_str(line).unwrap();
             let mode = Mode::ALL.iter().find(|(_, name)| *name == mode).unwrap().0;
-            (Case { mode, text }, Outcome { value, told })
+            (Case { mode, text }, Outcome { value, messages })
         })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! What this crate makes of a case.
+//! Runs a case with this evaluator.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,13 +19,13 @@ use tvix_eval_api::{Diagnostic, SourceAddition, WantedOutputs};
 
 use crate::cases::{Case, Mode, Outcome};
 
-/// Where the files are that cases read; goldens say `@FILES@` instead.
+/// Directory of the files that cases read; goldens contain `@FILES@` in its place.
 pub fn files() -> String {
     let folder = crate::cases::folder().join("files");
     folder.into_os_string().into_string().unwrap()
 }
 
-/// Remembers what the user is told.
+/// Collects messages.
 #[derive(Default)]
 struct Listener(RefCell<String>);
 
@@ -39,9 +39,9 @@ impl Host for Listener {
     }
 
     fn diagnostic(&self, diagnostic: Diagnostic) {
-        let mut told = self.0.borrow_mut();
-        told.push_str(&diagnostic.message);
-        told.push('\n');
+        let mut messages = self.0.borrow_mut();
+        messages.push_str(&diagnostic.message);
+        messages.push('\n');
     }
 
     fn realise(&self, _: u32, _: Vec<WantedOutputs>) {}
@@ -81,7 +81,7 @@ pub fn evaluate(case: &Case) -> Outcome {
         *result.borrow_mut() = Some(written);
     });
     interp.run([job]).unwrap();
-    let mut told = listener.0.take();
+    let mut messages = listener.0.take();
     let value = match result.take().unwrap() {
         Ok(value) => Some(
             String::from_utf8_lossy(&value)
@@ -89,13 +89,13 @@ pub fn evaluate(case: &Case) -> Outcome {
                 .replace(&files, "@FILES@"),
         ),
         Err(error) => {
-            told.push_str(&error);
+            messages.push_str(&error);
             None
         }
     };
     Outcome {
         value,
-        told: told.trim_end().replace(&files, "@FILES@"),
+        messages: messages.trim_end().replace(&files, "@FILES@"),
     }
 }
 

@@ -1,11 +1,11 @@
-//! Asks C++ Nix.
+//! Runs a case with C++ Nix.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::cases::{self, Case, Mode, Outcome};
 
-/// Records what `TVIX_RECORD_NIX` makes of the cases; see record.sh.
+/// Records the results of `TVIX_RECORD_NIX` for the cases; see record.sh.
 #[test]
 fn record() {
     let Ok(program) = std::env::var("TVIX_RECORD_NIX") else {
@@ -17,7 +17,7 @@ fn record() {
         if only.as_ref().is_some_and(|only| *only != topic) {
             continue;
         }
-        // What was asked once is not asked again, unless its topic's answers were removed.
+        // Recorded cases are not run again, unless their topic's results were removed.
         let known = cases::expected(&topic);
         let mut lines = Vec::new();
         for case in cases::read(&topic) {
@@ -26,7 +26,7 @@ fn record() {
                 None => ask(&program, &files, &case),
             };
             let line =
-                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.told]);
+                serde_json::json!([case.mode.name(), case.text, outcome.value, outcome.messages]);
             writeln!(lines, "{line}").unwrap();
         }
         let path = cases::folder().join(format!("{topic}.jsonl"));
@@ -67,9 +67,9 @@ fn ask(program: &str, files: &str, case: &Case) -> Outcome {
         let text = String::from_utf8_lossy(bytes).into_owned();
         text.trim_end_matches('\n').replace(files, "@FILES@")
     };
-    let told = text(&output.stderr);
+    let messages = text(&output.stderr);
     Outcome {
         value: output.status.success().then(|| text(&output.stdout)),
-        told: cases::without_internal_lines(told.trim_end()),
+        messages: cases::without_internal_lines(messages.trim_end()),
     }
 }

@@ -193,7 +193,7 @@ fn json_string(random: &mut Random, out: &mut String) {
     out.push('"');
 }
 
-/// Takes out or puts in a character, now and then.
+/// Sometimes removes or inserts a character.
 fn spoil(random: &mut Random, text: String) -> String {
     let mut characters: Vec<char> = text.chars().collect();
     if random.below(8) == 0 && !characters.is_empty() {

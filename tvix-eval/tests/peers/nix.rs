@@ -1,4 +1,4 @@
-//! `nix-instantiate`, asked many things at once.
+//! Batched questions to `nix-instantiate`.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -37,7 +37,7 @@ fn program() -> String {
     std::env::var("TVIX_PEER_NIX").unwrap_or_else(|_| "nix-instantiate".into())
 }
 
-/// Its version, if it is installed. `TVIX_PEER_NIX` can name another one.
+/// The version of `nix-instantiate`, if it is installed. `TVIX_PEER_NIX` can name another program.
 pub fn version() -> Option<(u32, u32)> {
     let output = Command::new(program()).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -63,7 +63,7 @@ fn evaluate(expression: &str, json: bool) -> Result<String, String> {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // It reads all before it writes.
+    // The program reads all input before it writes.
     stdin.write_all(expression.as_bytes()).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -74,7 +74,8 @@ fn evaluate(expression: &str, json: bool) -> Result<String, String> {
     }
 }
 
-/// The answers, in order. Errors cannot be caught, so a batch with one is halved until it is alone.
+/// The answers, in order. Errors cannot be caught, so a batch with an error is halved until the
+/// error is alone.
 pub fn ask(kind: &str, inputs: &[String]) -> Vec<Result<String, String>> {
     if inputs.len() > 1000 {
         return inputs
@@ -83,7 +84,7 @@ pub fn ask(kind: &str, inputs: &[String]) -> Vec<Result<String, String>> {
             .collect();
     }
     if kind == "printed" {
-        // The layout is that of the whole, so it is not asked for in lists.
+        // The layout depends on the complete value, so these questions are not put in lists.
         let sets: Vec<_> = inputs.iter().map(|i| question(kind, i)).collect();
         let printed = evaluate(&format!("[\n{}\n]", sets.join("\n")), false).unwrap();
         let inner = printed

@@ -1,4 +1,4 @@
-//! What this crate answers to a question, as text.
+//! The answers of this crate, as text.
 
 use tvix_eval::text::json::{self, JsonSink};
 use tvix_eval::text::number;
@@ -10,7 +10,7 @@ use tvix_eval::text::xml::XmlWriter;
 
 use std::collections::BTreeMap;
 
-/// Stands between the two parts of an input that has two.
+/// Separates the two parts of an input.
 pub const SPLIT: char = '\u{1}';
 
 pub const KINDS: [&str; 13] = [
@@ -29,7 +29,7 @@ pub const KINDS: [&str; 13] = [
     "printed",
 ];
 
-/// A value of the language, as far as JSON has it.
+/// A value of the language, as far as JSON represents it.
 #[derive(Debug, Clone)]
 pub enum Value {
     Null,
@@ -109,7 +109,7 @@ fn has_date(value: &TomlValue) -> bool {
     }
 }
 
-/// Builds values as the evaluator would.
+/// Builds values like the evaluator.
 #[derive(Default)]
 struct Build {
     done: Vec<Value>,
@@ -162,7 +162,7 @@ impl JsonSink for Build {
     fn end_set(&mut self) -> Done {
         let values = self.done.split_off(self.open.pop().unwrap());
         let keys = self.keys.split_off(self.keys.len() - values.len());
-        // The last of equal keys stays.
+        // The last of several equal keys wins.
         self.push(Value::Set(keys.into_iter().zip(values).collect()))
     }
 }
@@ -201,7 +201,7 @@ fn xml(element: &'static str, value: &[u8]) -> String {
     String::from_utf8(xml.finish()).unwrap()
 }
 
-/// The answer, or nothing if it is an error.
+/// The answer; `None` if it is an error.
 pub fn answer(kind: &str, input: &str) -> Option<String> {
     let (left, right) = input.split_once(SPLIT).unwrap_or((input, ""));
     Some(match kind {
@@ -249,7 +249,7 @@ pub fn answer(kind: &str, input: &str) -> Option<String> {
             Value::from(table).to_json()
         }
         "xml-string" => xml("string", input.as_bytes()),
-        // Of a whole evaluation.
+        // In the format of evaluation results.
         "printed" => written(|out| {
             out.extend_from_slice(b"{ ");
             print::write_attribute_name(out, left.as_bytes());

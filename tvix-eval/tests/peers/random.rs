@@ -1,4 +1,4 @@
-//! Random cases that are the same everywhere.
+//! Deterministic random cases.
 
 /// SplitMix64.
 pub struct Random(u64);
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// How many cases to run.
+/// Number of cases to run.
 pub fn cases() -> usize {
     let set = std::env::var("TVIX_PEER_CASES").ok();
     set.and_then(|s| s.parse().ok()).unwrap_or(300)

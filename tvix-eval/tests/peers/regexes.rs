@@ -1,4 +1,5 @@
-//! Regular expressions: libstdc++ through a small program, for everything; `nix-instantiate` for what it makes of that.
+//! Regular expressions: compared with libstdc++ through a small program, and with the builtins of
+//! `nix-instantiate`.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -55,7 +56,7 @@ const PIECES: [&str; 44] = [
     "[[.a.]-c]",
 ];
 
-/// A pattern that is mostly well formed.
+/// A mostly well-formed pattern.
 fn grown(random: &mut Random, depth: usize, out: &mut String) {
     match random.below(if depth == 0 { 4 } else { 12 }) {
         0 | 1 => out.push_str(random.pick(&["a", "b", "c"])),
@@ -151,7 +152,7 @@ fn hex(text: &str) -> String {
     }
 }
 
-/// Builds the program that asks libstdc++, or takes the one that `TVIX_REGEX_PEER` names.
+/// Builds the program that calls libstdc++, or uses the one in `TVIX_REGEX_PEER`.
 fn peer() -> Option<std::path::PathBuf> {
     if let Some(path) = std::env::var_os("TVIX_REGEX_PEER") {
         return Some(path.into());

@@ -1,8 +1,8 @@
-//! Random programs whose variables are all bound.
+//! Random programs in which all variables are bound.
 
 use crate::random::Random;
 
-/// What an expression is meant to be. One in fifty is something else.
+/// The intended type of an expression. One in fifty has another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Int,
@@ -50,7 +50,7 @@ const ALL: &[&str] = &[
     "2.0",
 ];
 
-/// A program; old versions of C++ Nix write floats in another way, and let integers overflow.
+/// A program. Old versions of C++ Nix print floats differently, and let integers overflow.
 pub fn program(random: &mut Random, modern: bool) -> String {
     let depth = 2 + random.below(4);
     let mut writer = Writer {
@@ -221,7 +221,8 @@ impl Writer<'_> {
     fn bind(&mut self, kind: Kind, depth: usize) -> String {
         let count = 1 + self.random.below(3);
         let bound: Vec<_> = (0..count).map(|_| self.variable()).collect();
-        // Values may refer to each other: now and then that has no end, which is an error as well.
+        // Definitions may refer to each other. Sometimes this is an infinite recursion, which is an
+        // error too.
         let forward = self.random.below(20) == 0;
         let mut text = String::from("(let");
         for (index, (name, kind)) in bound.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 
-/// What indented strings are made of: indentation, line ends, escapes and interpolations.
+/// The pieces of indented strings: indentation, line ends, escape sequences and interpolations.
 const PIECES: &[&str] = &[
     " ",
     "  ",
@@ -38,7 +38,7 @@ pub fn indented_string(random: &mut Random) -> String {
     let mut text = String::from("''");
     for _ in 0..random.below(14) {
         let piece = random.pick(PIECES);
-        // A dollar sign or a quote must not become part of what follows.
+        // A dollar sign or a quote must not combine with the next piece.
         if (text.ends_with('$') && piece.starts_with('{'))
             || (text.ends_with('\'') && piece.starts_with('\'') && text.len() > 2)
         {

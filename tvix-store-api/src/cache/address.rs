@@ -1,4 +1,4 @@
-//! Content addresses that have to stand on their own.
+//! Content addresses that are the only authentication of their contents.
 
 use futures::stream::{self, StreamExt as _};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
@@ -8,16 +8,16 @@ use nix_compat::store_path::StorePath;
 
 use crate::{NarStream, StoreError, StoreUri};
 
-/// The address of a NAR that refers to itself.
+/// The content address of a NAR that refers to itself.
 fn self_referential(info: &PathInfo) -> Option<&ContentAddress> {
     let address = info.ca.as_ref()?;
     let archive = address.method == ContentAddressMethod::NixArchive;
     (archive && info.references.contains(&info.path)).then_some(address)
 }
 
-/// A NAR that only its content address vouches for. If it refers to itself, the address has to
-/// be the hash with the offsets of its self-references: without them other contents have the same
-/// address. The stream fails at its end if it is not.
+/// A NAR that is authenticated only by its content address. If the NAR refers to itself, the
+/// address must be a hash that includes the offsets of its self-references; without the offsets,
+/// other contents have the same address. Otherwise the stream fails at its end.
 pub(super) fn vouched_for(store: &StoreUri, info: &PathInfo, nar: NarStream) -> NarStream {
     let Some(address) = self_referential(info) else {
         return nar;
@@ -50,7 +50,7 @@ struct Check {
 }
 
 impl Check {
-    /// What is wrong. Contents that match neither form are refused by the receiver, as any others.
+    /// The error, if there is one. Contents that match neither form are refused by the receiver.
     fn finish(self) -> Option<StoreError> {
         let hashes = self.hasher.finish_both();
         let is_weak = hashes.with_offsets != self.expected.hash

@@ -1,4 +1,4 @@
-//! Compressing what is to be uploaded: into temporary files, or in memory if it is there already.
+//! Compression of uploads: into temporary files, or in memory for objects that are in memory.
 
 use std::io::{self, Write};
 
@@ -13,18 +13,18 @@ use crate::blocking::{Abandoned, blocking, consume};
 use crate::verify::{NarVerifier, sha256};
 use crate::{NarStream, StoreError, StoreUri, VerifiedObject};
 
-/// A NAR that can be uploaded.
+/// A compressed NAR, ready for upload.
 pub(super) struct Compressed {
     pub contents: Upload,
-    /// The SHA-256 of these.
+    /// The SHA-256 of the compressed file.
     pub hash: [u8; 32],
-    /// How many bytes they are.
+    /// The size of the compressed file, in bytes.
     pub size: u64,
-    /// What is in it, if that is wanted.
+    /// The listing of the NAR, if listings are enabled.
     pub listing: Option<Upload>,
 }
 
-/// What is needed to compress, on any thread.
+/// The inputs of a compression, for use on any thread.
 struct Compressing {
     store: StoreUri,
     info: PathInfo,
@@ -33,7 +33,7 @@ struct Compressing {
 }
 
 impl BinaryCache {
-    /// Compresses a NAR into a temporary file while it comes, and checks it.
+    /// Compresses a NAR stream into a temporary file and verifies it.
     pub(super) async fn compress(
         &self,
         info: &PathInfo,
@@ -85,7 +85,7 @@ impl BinaryCache {
         .await
     }
 
-    /// Compresses what was checked already in memory.
+    /// Compresses a verified object in memory.
     pub(super) async fn compress_object(
         &self,
         object: VerifiedObject,
@@ -123,7 +123,7 @@ impl BinaryCache {
 }
 
 impl Compressing {
-    /// The hash and size of what `write` becomes when it is compressed into `target`.
+    /// Compresses the bytes that `write` writes into `target`. Returns their hash and size.
     fn compress(
         &self,
         target: impl Write + Send,
@@ -158,7 +158,7 @@ impl Compressing {
     }
 }
 
-/// Writes down what is in a NAR, if anybody wants that, up to the first failure.
+/// Writes the listing of a NAR, if listings are enabled, up to the first error.
 struct Lister<W: Write> {
     listing: Option<Listing<W>>,
     failure: Option<io::Error>,
@@ -186,7 +186,7 @@ impl<W: Write> Lister<W> {
     }
 }
 
-/// What is in a NAR.
+/// The listing of a NAR.
 fn list(nar: &[u8]) -> io::Result<Vec<u8>> {
     let mut listing = Listing::new(Vec::new());
     let (mut parser, mut rest) = (Parser::new(), nar);
@@ -200,7 +200,7 @@ fn list(nar: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Counts and hashes what goes through.
+/// Counts and hashes the bytes that are written through it.
 struct Counting<'a, W> {
     target: W,
     hasher: &'a mut NixHasher,

@@ -1,4 +1,4 @@
-//! From what a cache sends to a NAR.
+//! Decoding of downloads into NARs.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::codec;
 use super::transport::{Body, TransportError};
 use crate::{NarStream, StoreError, StoreUri};
 
-/// Whose NAR it is, for errors.
+/// The store and path of a NAR, for errors.
 #[derive(Clone)]
 pub(super) struct Origin {
     pub store: StoreUri,
@@ -36,7 +36,7 @@ impl Origin {
             Failure::Decode(DecodeError::OutputLimit { limit }) => {
                 self.wrong_size(limit.saturating_add(1))
             }
-            // Nothing is wrong with it.
+            // The file itself may be intact.
             Failure::Decode(error @ DecodeError::MemoryLimit { .. }) => {
                 let message = format!("{error} (parameter 'decode-memory-limit')");
                 self.transport_failed(TransportError::new(message, false))
@@ -57,7 +57,7 @@ impl Origin {
         source.blame(&self.store)
     }
 
-    /// It has another size than was announced.
+    /// The size differs from the announced one.
     fn wrong_size(&self, actual: u64) -> StoreError {
         let source = StoreError::SizeMismatch {
             path: self.path().clone(),
@@ -68,8 +68,8 @@ impl Origin {
     }
 }
 
-/// The NAR in `body`. No more than its announced size ever comes out, however small it is while
-/// it is compressed.
+/// The NAR in `body`. It yields at most the announced number of bytes, however well the file is
+/// compressed.
 pub(super) fn decode(origin: Origin, body: Body, memory: u64) -> NarStream {
     let codings = match codec::coding(&origin.info.compression) {
         Ok(coding) => Vec::from_iter(coding),

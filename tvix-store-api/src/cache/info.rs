@@ -1,4 +1,4 @@
-//! `nix-cache-info`: what a cache says of itself.
+//! `nix-cache-info`: the self-description of a cache.
 
 use std::fmt;
 
@@ -8,23 +8,24 @@ use thiserror::Error;
 /// The name of the file.
 pub(crate) const FILE: &str = "nix-cache-info";
 
-/// What a cache says of itself, as lines of `Name: value`. Unknown ones are ignored, as Nix does.
+/// The self-description of a cache: lines of the form `Name: value`. Unknown names are ignored, as
+/// in Nix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheInfo {
-    /// Where its paths are, logically.
+    /// The logical store directory of its paths.
     pub store_dir: StoreDir,
-    /// Whether it may be asked for many paths at once.
+    /// Whether the cache accepts queries for many paths at a time.
     pub want_mass_query: bool,
-    /// Of several caches, that with the least number is asked first. 50 if it says nothing.
+    /// The priority; caches with lower numbers are queried first. 50 if the file has none.
     pub priority: i32,
 }
 
-/// Why a text is no `nix-cache-info`.
+/// The reason that a text is not a valid `nix-cache-info`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CacheInfoError {
-    /// The store directory is not an absolute path, or what else a store directory cannot be.
+    /// The store directory is not an absolute path, or is otherwise invalid.
     #[error("'{0}' is not a store directory")]
     StoreDir(String),
     /// The priority is not a number.
@@ -43,7 +44,7 @@ impl Default for CacheInfo {
 }
 
 impl CacheInfo {
-    /// A cache with this store directory that may be asked for many paths at once.
+    /// The description of a cache with this store directory that accepts queries for many paths.
     pub fn new(store_dir: StoreDir, priority: i32) -> Self {
         Self {
             store_dir,

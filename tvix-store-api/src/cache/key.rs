@@ -3,17 +3,17 @@
 use nix_compat::nixbase32;
 use nix_compat::realisation::{DrvKey, DrvOutput};
 
-/// Where what is known of a path is.
+/// The name of the narinfo of a path.
 pub(super) fn narinfo(digest: &[u8; 20]) -> String {
     format!("{}.narinfo", nixbase32::encode(digest))
 }
 
-/// Where Nix keeps what is in the archive of a path.
+/// The name of the listing of a path's archive, as in Nix.
 pub(super) fn listing(digest: &[u8; 20]) -> String {
     format!("{}.ls", nixbase32::encode(digest))
 }
 
-/// Where Nix keeps which path an output turned out to have.
+/// The name of a realisation, as in Nix.
 pub(super) fn realisation(id: &DrvOutput) -> String {
     match &id.drv {
         DrvKey::HashModulo(_) => format!("realisations/{id}.doi"),
@@ -21,17 +21,17 @@ pub(super) fn realisation(id: &DrvOutput) -> String {
     }
 }
 
-/// Whether a text may be a URL in a narinfo at all: printable ASCII of a sensible length.
+/// Whether a text is acceptable as a URL in a narinfo: printable ASCII of limited length.
 pub(super) fn is_url(url: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#');
     (1..=4096).contains(&url.len()) && url.bytes().all(plain)
 }
 
-/// The name of a file below the cache by a URL relative to it: dot segments are resolved, and the
-/// root is that of the cache. An error if it leads out of it or names no file.
+/// The name of a file in the cache for a URL relative to the cache. Dot segments are resolved; the
+/// root is that of the cache. An error if the URL leads out of the cache or names no file.
 pub(super) fn below(url: &str) -> Result<String, String> {
     let refused = || format!("its URL '{url}' is not the name of a file of the cache");
-    // Neither another host nor a URL of a scheme.
+    // Rejects other hosts and absolute URLs.
     if !is_url(url) || url.starts_with("//") || has_scheme(url) {
         return Err(refused());
     }
@@ -53,7 +53,7 @@ pub(super) fn below(url: &str) -> Result<String, String> {
     }
 }
 
-/// Whether a URL begins with a scheme rather than with a path.
+/// Whether a URL begins with a scheme.
 fn has_scheme(url: &str) -> bool {
     let first = url.split(['/', '?']).next().unwrap_or_default();
     first.contains(':')

@@ -1,4 +1,4 @@
-//! What was found out of a cache, so that it is not asked twice.
+//! Cached answers of a binary cache.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use nix_compat::narinfo::NarInfo;
 use nix_compat::store_path::StorePath;
 
-/// Answers that are kept, twice: when the newer half is full it becomes the older one.
+/// Number of answers in each of two generations. When the newer one is full, it replaces the older
+/// one.
 const HALF: usize = 32_768;
 
-/// What is known of a path. `None`: it is not there.
+/// The narinfo of a path; `None` if the cache does not have the path.
 pub(super) type Known = Option<Arc<NarInfo>>;
 
-/// Answers of a cache. That a path is there stays true; that it is not holds for a while.
+/// Answers of a cache. Positive answers stay; negative ones expire.
 #[derive(Debug)]
 pub(super) struct Memo {
     halves: Mutex<[HashMap<StorePath, (Instant, Known)>; 2]>,

@@ -1,10 +1,11 @@
-//! Binary caches: stores that are files somewhere else, over HTTP(S), in a directory, in S3.
+//! Binary caches: stores of files that are accessed over HTTP(S), in a directory, or in S3.
 //!
-//! A cache has a `.narinfo` file for each path, and compressed NARs, as `nix copy` writes and
-//! reads them. What it says is a claim: a path counts as valid only if a trusted key has signed
-//! what is said of it, or if it is content-addressed, and contents are compared with what was said
-//! by whoever takes them ([`StoreExt::copy_path`](crate::StoreExt::copy_path) names the cache if
-//! it lied). Nothing that a cache says leads out of it, and no more is read than was announced.
+//! A cache has a `.narinfo` file for each path, and compressed NARs, in the format of `nix copy`.
+//! Its contents are untrusted. A path is valid only if its narinfo has a signature of a trusted
+//! key, or if the path is content-addressed. The receiver of the contents verifies them against the
+//! narinfo; a mismatch is an error that names the cache
+//! ([`StoreExt::copy_path`](crate::StoreExt::copy_path)). No URL in a narinfo leads out of the
+//! cache, unless [`Tuning::other_hosts`] is set. No more bytes are read than announced.
 //!
 //! ```no_run
 //! use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
@@ -61,27 +62,27 @@ use crate::blocking::blocking;
 use crate::ext::{add_tree, many};
 use crate::{BoxError, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
-/// The largest narinfo that is read: one with 10,000 references fits.
+/// Size limit of a narinfo, in bytes. A narinfo with 10,000 references fits.
 const NARINFO_LIMIT: usize = 1024 * 1024;
 
-/// The largest `nix-cache-info` that is read.
+/// Size limit of `nix-cache-info`, in bytes.
 const INFO_LIMIT: usize = 64 * 1024;
 
-/// Compressed contents may be larger than the NAR by a little.
+/// Compressed contents may exceed the size of the NAR by this number of bytes.
 const SLACK: u64 = 1024 * 1024;
 
-/// A binary cache. Clones are handles on the same one.
+/// A binary cache. Clones are handles on the same cache.
 ///
-/// - A path without a trusted signature that is not content-addressed is not valid:
-///   [`Store::path_info`] says [`StoreError::Untrusted`]. The address of a NAR that refers to itself
-///   counts for that in the form that says where it does; that of Nix 2.17 to 2.34 needs a
-///   signature ([`StoreError::WeakAddress`]).
-/// - That a path is not there is remembered for a while ([`Tuning::negative_ttl`]), and what is
-///   known of one that is there for good.
-/// - What fails and may pass is tried again; a cache that does not answer even so is not asked for
-///   a while ([`Tuning::down_for`]), and fails at once.
-/// - What is added is compressed into a temporary file and uploaded, its description last. When a
-///   path was registered and whether it was built here is not kept.
+/// - A path that is neither signed by a trusted key nor content-addressed is not valid:
+///   [`Store::path_info`] returns [`StoreError::Untrusted`]. The content address of a NAR that
+///   refers to itself must include the offsets of the self-references; a path with the form of Nix
+///   2.17 to 2.34 needs a signature ([`StoreError::WeakAddress`]).
+/// - The absence of a path is cached for [`Tuning::negative_ttl`], and the narinfo of an existing
+///   path for good.
+/// - Temporary failures are retried. A cache that still does not respond is considered down for
+///   [`Tuning::down_for`], and requests fail immediately.
+/// - An added path is compressed into a temporary file and uploaded; its narinfo is uploaded last.
+///   The registration time and the "ultimately trusted" flag are not stored.
 #[derive(Debug, Clone)]
 pub struct BinaryCache(Arc<Inner>);
 
@@ -92,17 +93,18 @@ struct Inner {
     options: BinaryCacheOptions,
     requests: Arc<Requests>,
     memo: Memo,
-    /// For what is in memory: more threads than processors gain nothing.
+    /// Limits compressions of objects in memory: more threads than processors do not help.
     compressions: Arc<Semaphore>,
 }
 
 impl BinaryCache {
-    /// Opens a cache, for which its `nix-cache-info` is read, or written where it is missing and
-    /// [`BinaryCacheOptions::create`] says so.
+    /// Opens a cache and reads its `nix-cache-info`. A missing one is written if
+    /// [`BinaryCacheOptions::create`] is set.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] if it does not answer, or is no cache.
+    /// [`StoreError::Unreachable`] or [`StoreError::Backend`] if the cache does not respond, or is
+    /// not a binary cache.
     pub async fn open(options: BinaryCacheOptions) -> Result<Self, StoreError> {
         let uri = options.uri.clone();
         let unusable = |source: BoxError| StoreError::Backend {
@@ -115,7 +117,7 @@ impl BinaryCache {
             let message = format!("compression '{}' is not supported", options.compression);
             return Err(unusable(message.into()));
         }
-        // The system's certificates are files.
+        // Reads the system's certificates from files.
         let of = options.clone();
         let transport = blocking(&uri, move || Ok(transport::open(&of))).await?;
         let transport = transport.map_err(unusable)?;
@@ -134,7 +136,7 @@ impl BinaryCache {
                 info
             }
             (None, None) => {
-                // S3 does not tell one from the other.
+                // S3 does not distinguish a missing file from a forbidden one.
                 let denied = match uri.scheme() {
                     "s3" => ", or access to it is denied",
                     _ => "",
@@ -160,12 +162,13 @@ impl BinaryCache {
         })))
     }
 
-    /// What it says of itself; the priority may have been given by whoever opened it.
+    /// The self-description of the cache. [`BinaryCacheOptions::priority`] takes precedence over
+    /// its priority.
     pub fn info(&self) -> &CacheInfo {
         &self.0.info
     }
 
-    /// What it says of `path`, trusted or not, unless that is known to be stale.
+    /// The narinfo of `path`, trusted or not. Cached answers are used unless they have expired.
     ///
     /// # Errors
     ///
@@ -195,7 +198,7 @@ impl BinaryCache {
     }
 }
 
-/// A failure of the transport as one of the store.
+/// Turns an error of the transport into one of the store.
 fn backend(store: &StoreUri, action: String, error: TransportError) -> StoreError {
     if error.unreachable {
         return StoreError::Unreachable {
@@ -212,7 +215,7 @@ fn backend(store: &StoreUri, action: String, error: TransportError) -> StoreErro
 }
 
 impl Inner {
-    /// Asks the cache for what it says of `path`, whatever is known.
+    /// Requests the narinfo of `path`, without the cached answers.
     async fn ask(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
         let key = key::narinfo(path.digest());
         let found = self.requests.small(&key, NARINFO_LIMIT).await;
@@ -251,14 +254,14 @@ impl Inner {
         self.is_vouched_for(info) || info.is_content_addressed(&self.info.store_dir)
     }
 
-    /// Whether something else than its content address vouches for a path.
+    /// Whether a path is authenticated by something else than its content address.
     fn is_vouched_for(&self, info: &PathInfo) -> bool {
         let mut signers = info.signed_by(&self.info.store_dir, &self.options.trusted_keys);
         !self.options.require_signatures || signers.next().is_some()
     }
 }
 
-/// The info of a path as others may have it.
+/// The info in a narinfo.
 fn public(narinfo: Arc<NarInfo>) -> Arc<PathInfo> {
     Arc::new(match Arc::try_unwrap(narinfo) {
         Ok(narinfo) => narinfo.info,
@@ -300,14 +303,14 @@ impl Store for BinaryCache {
         if path.digest() != digest {
             return Err(bad(format!("it describes '{path}'")));
         }
-        // As for any path: whether it makes sense and is trusted.
+        // Checks that the info is valid and trusted, as for any path.
         self.0
             .memo
             .learn(&path, Some(Arc::new(self.0.parse(&path, &text)?)));
         self.path_info(&path).await
     }
 
-    /// Of a path that is not trusted, or of which nonsense is said, this is that it is not valid.
+    /// An untrusted or malformed narinfo counts as an invalid path here.
     async fn valid_paths(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, StoreError> {
         let paths: HashSet<&StorePath> = paths.iter().collect();
         let look_up = |path: StorePath| async move {
@@ -340,8 +343,8 @@ impl Store for BinaryCache {
             info: info.clone(),
         };
         let requests = self.0.requests.clone();
-        // The announced size of the file only helps to find its end: contents are judged by the
-        // size and hash of the NAR.
+        // The announced file size only helps to detect the end of the file. The contents are
+        // verified by the size and hash of the NAR.
         let key = self.0.requests.transport().resolve(&info.url);
         let outside = |message| TransportError::new(message, false);
         let key = key.map_err(|message| origin.transport_failed(outside(message)))?;
@@ -361,7 +364,7 @@ impl Store for BinaryCache {
                 })
             }
             None => {
-                // Its description outlived it.
+                // The narinfo exists without its NAR.
                 let error = TransportError::new(format!("'{}' is not there", info.url), false);
                 Err(origin.transport_failed(error))
             }

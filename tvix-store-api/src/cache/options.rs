@@ -1,4 +1,4 @@
-//! How a binary cache is used.
+//! Options of a binary cache.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,24 +13,24 @@ use tvix_http::{SettingError, TransferSettings};
 use super::{RealisationForms, parameters};
 use crate::{BoxError, StoreUri};
 
-/// Time limits, retries and how much is done at once.
+/// Time-outs, retries and concurrency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// Time limits and retries of transfers.
+    /// Time-outs and retries of transfers.
     pub transfer: TransferSettings,
-    /// How long a small file may take to come as a whole. 60 seconds.
+    /// Time limit for a small file, from the request to its last byte. Default: 60 seconds.
     pub small_timeout: Duration,
-    /// How long a cache that did not answer after all tries is not asked again. A minute.
+    /// How long a cache is considered down after all retries have failed. Default: one minute.
     pub down_for: Duration,
-    /// How long a path that was missing is taken to be missing. 10 minutes.
+    /// How long the absence of a path is cached. Default: 10 minutes.
     pub negative_ttl: Duration,
-    /// Requests at once (`http-connections`). 48.
+    /// Number of concurrent requests (`http-connections`). Default: 48.
     pub requests: usize,
-    /// Memory that a compressed NAR may ask for, in bytes (`decode-memory-limit`): see
-    /// [`Limits::memory`]. 2 GiB.
+    /// Memory limit of a decoder in bytes (`decode-memory-limit`): see [`Limits::memory`]. Default:
+    /// 2 GiB.
     pub decode_memory: u64,
-    /// Whether NARs may be on other hosts than the cache (`allow-other-hosts`). No.
+    /// Whether NARs may be on other hosts than the cache (`allow-other-hosts`). Default: false.
     pub other_hosts: bool,
 }
 
@@ -49,16 +49,15 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// The names that [`set`](Self::set) knows besides those of [`TransferSettings`].
+    /// The settings of [`set`](Self::set) in addition to those of [`TransferSettings`].
     const NAMES: [&str; 3] = [
         "http-connections",
         "decode-memory-limit",
         "allow-other-hosts",
     ];
 
-    /// Sets the setting that Nix calls `name`: those of [`TransferSettings::set`],
-    /// `http-connections`, and the project's own `decode-memory-limit` (bytes) and
-    /// `allow-other-hosts`.
+    /// Sets a setting by its name: those of [`TransferSettings::set`], Nix's `http-connections`,
+    /// and the project's own `decode-memory-limit` (bytes) and `allow-other-hosts`.
     ///
     /// # Errors
     ///
@@ -73,7 +72,7 @@ impl Tuning {
         match name {
             "http-connections" => {
                 let count = usize::try_from(number("a number")?).unwrap_or(usize::MAX);
-                // 0 is no limit in Nix.
+                // In Nix, 0 means no limit.
                 let most = 1024;
                 self.requests = if count == 0 { most } else { count.min(most) };
             }
@@ -85,46 +84,46 @@ impl Tuning {
     }
 }
 
-/// Which cache, and how it is used.
+/// The URI and options of a cache.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BinaryCacheOptions {
-    /// The cache. The parameters are those that Nix knows and the names of [`Tuning::set`]; the
-    /// table in `docs/STORE.md` lists them.
+    /// The URI. Its parameters are those of Nix and the names of [`Tuning::set`]; the table in
+    /// `docs/STORE.md` lists them.
     pub uri: StoreUri,
-    /// Keys whose signatures are trusted.
+    /// Trusted public keys.
     pub trusted_keys: Vec<VerifyingKey>,
-    /// Whether paths need a signature of a trusted key, unless they are content-addressed. By
-    /// default they do.
+    /// Whether a path that is not content-addressed needs a signature of a trusted key. Default:
+    /// true.
     pub require_signatures: bool,
-    /// Keys that sign what is added.
+    /// Keys that sign added paths.
     pub signing_keys: Vec<SigningKey>,
-    /// How what is added is compressed. `xz`, as Nix does by default.
+    /// Compression of added paths. Default: `xz`, as in Nix.
     pub compression: Compression,
-    /// How much effort that is; each method has its own scale.
+    /// Compression level; each method has its own scale.
     pub level: Option<u32>,
-    /// In place of what the cache says.
+    /// Overrides the priority that the cache advertises.
     pub priority: Option<i32>,
-    /// Makes a cache of what is none: writes `nix-cache-info`, with this store directory.
+    /// Creates the cache if it does not exist: writes `nix-cache-info`, with this store directory.
     pub create: Option<StoreDir>,
-    /// Whether what is added has a listing beside it (`<hash>.ls`), as Nix writes it, for whoever wants
-    /// to know what is in an archive without fetching it.
+    /// Whether a listing (`<hash>.ls`, in Nix's format) is written for each added path. A listing
+    /// shows the files of an archive without a download.
     pub listings: bool,
-    /// Which realisations of floating outputs are written.
+    /// The forms in which realisations are written.
     pub realisations: RealisationForms,
-    /// The user's passwords for caches over HTTP(S), in the form of `.netrc` (Nix's `netrc-file`). It
-    /// may be missing. None by default; a name in the URL comes first.
+    /// Passwords for caches over HTTP(S), in `.netrc` format (Nix's `netrc-file`). The file may be
+    /// missing. Default: none. A user name in the URL takes precedence.
     pub netrc_file: Option<PathBuf>,
-    /// Time limits, tries and how much is done at once.
+    /// Time-outs, retries and concurrency.
     pub tuning: Tuning,
 }
 
 impl BinaryCacheOptions {
-    /// The cache `uri`, of which nothing is taken that no key has signed.
+    /// The cache `uri`, without trusted keys.
     ///
     /// # Errors
     ///
-    /// What is wrong with a parameter. The file of `secret-key` is read.
+    /// An invalid parameter, or a failure to read the file of the parameter `secret-key`.
     pub fn new(uri: StoreUri) -> Result<Self, BoxError> {
         parameters::check_cache(&uri)?;
         let number = |name: &str| -> Result<Option<i64>, BoxError> {
@@ -165,7 +164,7 @@ impl BinaryCacheOptions {
         options.tuned(Tuning::default())
     }
 
-    /// The options with `tuning`, changed by the parameters of the URI.
+    /// The options with `tuning`, overridden by the parameters of the URI.
     fn tuned(mut self, mut tuning: Tuning) -> Result<Self, BoxError> {
         for name in TransferSettings::NAMES.into_iter().chain(Tuning::NAMES) {
             if let Some(value) = self.uri.parameter(name) {
@@ -232,11 +231,11 @@ impl BinaryCacheOptions {
         self
     }
 
-    /// Sets [`tuning`](Self::tuning). Parameters of the URI come before it.
+    /// Sets [`tuning`](Self::tuning). Parameters of the URI take precedence.
     #[must_use]
     pub fn tuning(mut self, tuning: Tuning) -> Self {
         let options = self.clone().tuned(tuning);
-        // They were valid when the options were made.
+        // The parameters were validated when the options were created.
         if let Ok(options) = options {
             self = options;
         }

@@ -1,10 +1,10 @@
-//! Parameters of the URIs of caches.
+//! URI parameters of caches.
 
 use tvix_http::{SettingError, TransferSettings};
 
 use crate::{BoxError, StoreUri};
 
-/// Parameters that every cache has.
+/// Parameters of every cache.
 const COMMON: [&str; 12] = [
     "compression",
     "compression-level",
@@ -20,7 +20,7 @@ const COMMON: [&str; 12] = [
     "allow-other-hosts",
 ];
 
-/// Parameters of caches in S3.
+/// Further parameters of caches in S3.
 const S3: [&str; 6] = [
     "addressing-style",
     "endpoint",
@@ -30,7 +30,8 @@ const S3: [&str; 6] = [
     "storage-class",
 ];
 
-/// Parameters of Nix that change how it works, but not what is read or written.
+/// Parameters of Nix that do not change the contents read or written. They are accepted and
+/// ignored.
 const WITHOUT_EFFECT: [&str; 11] = [
     "buffer-size",
     "local-nar-cache",
@@ -45,7 +46,8 @@ const WITHOUT_EFFECT: [&str; 11] = [
     "system-features",
 ];
 
-/// Parameters of Nix that would change what is read or written, which nothing here does.
+/// Parameters of Nix that would change the contents read or written. They are not implemented, so
+/// they are rejected.
 const UNSUPPORTED: [&str; 4] = [
     "index-debug-info",
     "store",
@@ -53,7 +55,7 @@ const UNSUPPORTED: [&str; 4] = [
     "tls-private-key",
 ];
 
-/// Refuses parameters of a cache that mean nothing.
+/// Rejects unknown and unsupported parameters.
 pub(super) fn check_cache(uri: &StoreUri) -> Result<(), BoxError> {
     for (name, _) in uri.parameters() {
         let known = COMMON.contains(&name)
@@ -70,7 +72,7 @@ pub(super) fn check_cache(uri: &StoreUri) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A boolean as Nix reads settings.
+/// A boolean, in the syntax of Nix settings.
 pub(super) fn boolean(name: &str, value: &str) -> Result<bool, SettingError> {
     match value {
         "true" | "yes" | "1" => Ok(true),

@@ -8,16 +8,16 @@ use crate::{BoxError, Store as _, StoreError};
 
 const TYPE: &str = "application/json";
 
-/// Which realisations are written to a cache. Both forms are always read.
+/// The forms in which realisations are written to a cache. Both forms are always read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RealisationForms {
-    /// Both.
+    /// Both forms.
     #[default]
     Both,
-    /// `realisations/`, which Nix up to 2.34 reads.
+    /// `realisations/`, for Nix up to 2.34.
     Hash,
-    /// `build-trace-v2/`, which Nix reads since 2.35.
+    /// `build-trace-v2/`, for Nix since 2.35.
     Path,
 }
 
@@ -44,7 +44,7 @@ impl std::str::FromStr for RealisationForms {
 }
 
 impl BinaryCache {
-    /// The name of an output may have a question mark, which is no query.
+    /// A question mark in the name of an output does not start a query.
     fn realisation_key(&self, id: &DrvOutput) -> String {
         let key = key::realisation(id);
         match self.uri().scheme() {
@@ -53,7 +53,8 @@ impl BinaryCache {
         }
     }
 
-    /// One that no trusted key has signed is refused, as nothing else vouches for it.
+    /// The realisation of an output. It must be signed by a trusted key, because a realisation
+    /// cannot be verified otherwise.
     pub(super) async fn read_realisation(
         &self,
         id: &DrvOutput,
@@ -72,7 +73,7 @@ impl BinaryCache {
         }
     }
 
-    /// What there is, signed or not.
+    /// The realisation of an output, signed or not.
     async fn any_realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
         let failed = |error| backend(self.uri(), format!("asking for '{id}'"), error);
         let requests = &self.0.requests;
@@ -103,13 +104,13 @@ impl BinaryCache {
         }
         let known = match self.read_realisation(&realisation.id).await {
             Ok(known) => known,
-            // A good one takes its place.
+            // A valid realisation replaces it.
             Err(StoreError::BadRealisation { .. } | StoreError::UntrustedRealisation { .. }) => {
                 None
             }
             Err(error) => return Err(error),
         };
-        // What is known stays, with more signatures if they are of the same.
+        // An existing realisation stays. Signatures are merged if it has the same output path.
         let mut written = realisation.clone();
         if let Some(known) = &known {
             if known.out_path != realisation.out_path {

@@ -1,4 +1,4 @@
-//! Adding to a cache: compressed, uploaded, described last.
+//! Adding paths to a cache: compress, upload, then write the narinfo.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -43,12 +43,12 @@ impl BinaryCache {
         self.upload(info, compressed).await
     }
 
-    /// Adds signatures to what the cache says of a path, unless they are there. They are not
-    /// verified. What others write at the same moment may be lost.
+    /// Adds signatures to the narinfo of a path. They are not verified; signatures that it has
+    /// already are ignored. A concurrent write by another process may be lost.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if it does not have the path, trusted or not.
+    /// [`StoreError::NotFound`] if the cache does not have the path, trusted or not.
     pub async fn add_signatures(
         &self,
         path: &StorePath,
@@ -70,8 +70,9 @@ impl BinaryCache {
         Ok(())
     }
 
-    /// Many at once, but each after those before it that it refers to, and before those that come
-    /// later: it must not be taken for good because of them.
+    /// Adds objects concurrently, each after its references earlier in the list, and before its
+    /// references later in the list: such a forward reference must be refused, not found valid by
+    /// chance.
     pub(super) async fn add_objects(
         &self,
         objects: Vec<VerifiedObject>,
@@ -116,8 +117,8 @@ impl BinaryCache {
         self.upload(info, compressed).await
     }
 
-    /// Whether it need not be added. What somebody else has added since it was looked for is written
-    /// again, as with Nix.
+    /// Whether the path is known to exist. A path that another process has added since the look-up
+    /// is written again, as in Nix.
     async fn is_known(&self, path: &StorePath) -> Result<bool, StoreError> {
         match self.0.memo.get(path) {
             Some(None) => Ok(false),
@@ -125,7 +126,7 @@ impl BinaryCache {
         }
     }
 
-    /// Somebody else may have added it since it was looked for.
+    /// Another process may have added the path since the look-up.
     async fn is_there(&self, path: &StorePath) -> Result<bool, StoreError> {
         let known = match self.0.memo.get(path) {
             Some(Some(known)) => Ok(Some(known)),
@@ -133,7 +134,7 @@ impl BinaryCache {
         };
         match known {
             Ok(known) => Ok(known.is_some_and(|known| self.0.is_trusted(&known.info))),
-            // A good description takes its place.
+            // A valid narinfo replaces it.
             Err(StoreError::BadInfo { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -169,7 +170,7 @@ impl BinaryCache {
         let path = info.path.clone();
         let failed = |error| backend(self.uri(), format!("uploading '{path}'"), error);
         let requests = &self.0.requests;
-        // What is small goes in one turn, its description last.
+        // Small files are uploaded one by one, the narinfo last.
         let mut in_turn = Vec::new();
         match contents {
             Upload::Bytes(contents) => in_turn.push(SmallFile {
@@ -178,7 +179,8 @@ impl BinaryCache {
                 content_type: NAR_TYPE,
             }),
             file if !requests.exists(&url).await.map_err(failed)? => {
-                // Not tried again here: the file may be gone. Whoever adds can try again as a whole.
+                // Not retried here, because the file may be gone. The caller can retry the whole
+                // addition.
                 let put = requests.transport().put(&url, file, NAR_TYPE);
                 put.await.map_err(failed)?;
             }
@@ -197,7 +199,7 @@ impl BinaryCache {
                 put.await.map_err(failed)?;
             }
         }
-        // What is not for others.
+        // Fields that are meaningful only in one store.
         info.registration_time = None;
         info.ultimate = false;
         for key in &self.0.options.signing_keys {

@@ -1,4 +1,4 @@
-//! A path becomes valid as a whole or not at all, whatever happens meanwhile.
+//! Cases: a path becomes valid as a whole or not at all, whatever happens meanwhile.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -22,7 +22,7 @@ cases![
     other_futures_may_be_dropped,
 ];
 
-/// Of a size that no back end takes in one go, and of one that any may.
+/// An object that no back end receives in one piece, and one that any back end may.
 fn sizes() -> [Object; 2] {
     let large = vec![b'x'; 3 << 20];
     [
@@ -31,7 +31,7 @@ fn sizes() -> [Object; 2] {
     ]
 }
 
-/// The first part of the NAR, in chunks.
+/// The beginning of the NAR, in chunks.
 fn first_part(object: &Object, parts: usize) -> NarStream {
     let len = object.nar.len() * parts / 4;
     super::fixtures::stream_of(object.nar.slice(..len))
@@ -85,7 +85,7 @@ async fn nothing_is_visible_while_it_comes(context: Context) -> CaseResult {
                 tokio::spawn(async move { store.add(info, nar).await })
             };
             reached.notified().await;
-            // Time to write what it has.
+            // Gives the back end time to write the received chunks.
             tokio::time::sleep(Duration::from_millis(5)).await;
             let nothing = expect_nothing(&*context.store, object.path()).await;
             resume.notify_one();
@@ -127,7 +127,7 @@ async fn a_dropped_addition_leaves_nothing(context: Context) -> CaseResult {
     Ok(())
 }
 
-/// Each `poll` gets a little further.
+/// Each round polls one time more before it drops the future.
 async fn an_addition_dropped_at_any_point_happens_or_not(context: Context) -> CaseResult {
     let store = &*context.store;
     for polls in 1..=12 {
@@ -145,7 +145,7 @@ async fn an_addition_dropped_at_any_point_happens_or_not(context: Context) -> Ca
         match store.path_info(object.path()).await? {
             Some(_) => object.expect_in(store).await?,
             None => {
-                // It may still happen, but then as a whole.
+                // The addition may still complete, but only as a whole.
                 object.add_to(store).await?;
                 object.expect_in(store).await?;
             }

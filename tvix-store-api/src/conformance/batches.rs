@@ -1,4 +1,4 @@
-//! Many objects added at once.
+//! Cases: adding many objects in a batch.
 
 use nix_compat::sorted::SortedSet;
 
@@ -41,7 +41,7 @@ async fn add(store: &dyn Store, objects: &[Object]) -> CaseResult {
     Ok(())
 }
 
-/// Each refers to the one before it: files, a tree, a derivation.
+/// A chain of objects, each with a reference to the previous one: files, a tree, a derivation.
 pub(super) fn chain(store: &dyn Store, len: usize) -> Vec<Object> {
     let mut objects: Vec<Object> = Vec::with_capacity(len);
     for index in 0..len {
@@ -135,7 +135,7 @@ async fn batches_of_the_same_at_once(context: Context) -> CaseResult {
         let (store, some) = (context.store.clone(), objects[from..].to_vec());
         tasks.push(tokio::spawn(async move {
             for object in &some[..usize::from(from > 0)] {
-                // What it refers to comes in another batch.
+                // The reference is added in another batch.
                 while store.path_info(object.path()).await?.is_none() {
                     tokio::task::yield_now().await;
                 }
@@ -166,7 +166,7 @@ async fn a_batch_that_is_dropped_happens_by_the_object(context: Context) -> Case
         for object in &objects {
             match store.path_info(object.path()).await? {
                 Some(_) => object.expect_in(store).await?,
-                // It may still happen, but then as a whole.
+                // The addition may still complete, but only as a whole.
                 None => break,
             }
         }

@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Cases: concurrent callers.
 
 use futures::future::try_join_all;
 
@@ -42,7 +42,8 @@ async fn many_paths_added_at_once(context: Context) -> CaseResult {
     Ok(())
 }
 
-/// Each chain in order, all of them beside each other: what one adds the next refers to at once.
+/// Several chains concurrently, each in order: an object that has just been added is a valid
+/// reference of the next one.
 async fn chains_added_at_once(context: Context) -> CaseResult {
     let chains = (0..8).map(|_| {
         let store = context.store.clone();

@@ -1,8 +1,8 @@
-//! What comes out is what went in.
+//! Cases: NARs are returned unchanged.
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::dump_path;
+use tvix_tree::dump_path;
 
 use super::fixtures::{Node, Object, in_chunks};
 use super::{CaseResult, Context, cases, ensure};

@@ -1,4 +1,4 @@
-//! Store objects to try a back end with.
+//! Store objects for the cases.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +43,7 @@ impl Node {
     pub fn nar(&self) -> Bytes {
         let mut writer = Writer::new(Vec::new());
         let written = self.write(&mut writer).and_then(|()| writer.finish());
-        // Fixtures are well-formed; an empty archive would fail the case that uses it.
+        // Fixtures are well-formed; an empty archive makes the case fail.
         written.unwrap_or_default().into()
     }
 
@@ -71,7 +71,7 @@ pub(super) struct Object {
     pub nar: Bytes,
 }
 
-/// A path that nothing has.
+/// A new path that no store has.
 pub(super) fn new_path(name: &str) -> StorePath {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -110,7 +110,7 @@ impl Object {
         }
     }
 
-    /// Something small and unlike everything else.
+    /// A small object with unique contents.
     pub fn small(name: &str) -> Self {
         Self::new(name, &Node::file(format!("contents of {}", new_path(name))))
     }
@@ -120,7 +120,7 @@ impl Object {
         self
     }
 
-    /// A text whose path follows from its contents.
+    /// A text, under the path that follows from its contents.
     pub fn text(
         dir: &StoreDir,
         name: &str,
@@ -150,14 +150,14 @@ impl Object {
         store.add(self.info.clone(), self.stream()).await
     }
 
-    /// Fails unless it is valid, with this info and these contents.
+    /// Fails unless the object is valid, with this info and these contents.
     pub async fn expect_in(&self, store: &dyn Store) -> Result<(), Failure> {
         let path = self.path();
         let Some(info) = store.path_info(path).await? else {
             return Err(Failure(format!("'{path}' is not valid")));
         };
         let mut expected = self.info.clone();
-        // What a back end need not keep has a case of its own.
+        // The fields that a back end need not keep have a case of their own.
         expected.registration_time = info.registration_time;
         expected.ultimate = info.ultimate;
         if *info != expected {
@@ -195,7 +195,7 @@ pub(super) async fn read_nar(store: &dyn Store, path: &StorePath) -> Result<Byte
     Ok(chunks.concat().into())
 }
 
-/// Fails if anything of `path` can be seen in the store.
+/// Fails if a part of `path` is visible in the store.
 pub(super) async fn expect_nothing(store: &dyn Store, path: &StorePath) -> Result<(), Failure> {
     if store.path_info(path).await?.is_some() {
         return Err(Failure(format!("'{path}' is valid")));

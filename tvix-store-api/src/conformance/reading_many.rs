@@ -1,4 +1,4 @@
-//! Many paths asked for, and read, at once.
+//! Cases: looking up and reading many paths at a time.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Which path an output turned out to have, by either key.
+//! Cases: realisations, by either key.
 
 use nix_compat::derivation::OutputName;
 use nix_compat::realisation::{DrvOutput, Realisation};
@@ -15,7 +15,7 @@ cases![
     a_realisation_needs_a_valid_path,
 ];
 
-/// Of an output that nobody has heard of, by its hash and by its path.
+/// Realisations of a new output, by hash and by derivation path.
 fn new_realisations(object: &Object) -> Result<[Realisation; 2], Failure> {
     let hash = digest(new_path("realised").to_string().as_bytes());
     let by_hash = DrvOutput::by_hash(hash, OutputName::out());

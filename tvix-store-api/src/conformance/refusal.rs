@@ -1,4 +1,4 @@
-//! What must not be accepted, and that nothing of it can be seen.
+//! Cases: invalid additions are refused and leave nothing visible.
 
 use bytes::Bytes;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
@@ -22,8 +22,8 @@ cases![
     contents_that_are_not_their_address,
 ];
 
-/// Adds `object` with the bytes `nar`, which must fail as `is_expected` says and leave nothing;
-/// afterwards the path can be added rightly.
+/// Adds `object` with the bytes `nar`. That must fail as `is_expected` requires and leave nothing
+/// visible; afterwards the correct object can be added.
 async fn refuse(
     context: &Context,
     object: &Object,
@@ -76,7 +76,7 @@ async fn a_truncated_nar(context: Context) -> CaseResult {
     for kept in [0, 1, 8, 24, 100] {
         let mut object = Object::small("truncated");
         let nar = object.nar.slice(..kept);
-        // Even if it is announced as it is.
+        // Also with the info that these bytes have.
         object.info.nar_hash = digest(&nar);
         object.info.nar_size = nar.len() as u64;
         refuse(&context, &object, nar, is_malformed).await?;
@@ -125,7 +125,8 @@ async fn a_malformed_nar(context: Context) -> CaseResult {
     Ok(())
 }
 
-/// A symlink, then something below it: whoever unpacks that blindly writes elsewhere.
+/// A symlink, followed by an entry below it: an unpacker that follows it would write outside the
+/// tree.
 async fn a_nar_that_leaves_its_place(context: Context) -> CaseResult {
     let link = Node::directory([
         ("aaaaaaaa", Node::Symlink(b"/tmp".to_vec())),
@@ -181,7 +182,7 @@ async fn a_path_that_is_not_its_address(context: Context) -> CaseResult {
     Ok(())
 }
 
-/// The path follows from the address, but the address is that of something else.
+/// The path follows from the content address, but the contents do not match the address.
 async fn contents_that_are_not_their_address(context: Context) -> CaseResult {
     let dir = context.store.store_dir();
     for method in [ContentAddressMethod::Flat, ContentAddressMethod::NixArchive] {

@@ -1,4 +1,4 @@
-//! Trees of this machine.
+//! Cases: adding local trees.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -27,7 +27,7 @@ cases![
 
 const TREE: ContentAddressMethod = ContentAddressMethod::NixArchive;
 
-/// Something that nothing else is equal to, in a place that goes away.
+/// A unique tree in a temporary directory.
 struct Source {
     _folder: TempDir,
     file: PathBuf,
@@ -58,7 +58,7 @@ impl Source {
         ]))
     }
 
-    /// What it is in a store.
+    /// The tree as a store object.
     fn object(
         &self,
         store: &dyn Store,
@@ -117,7 +117,7 @@ fn write(node: &Node, place: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Fails unless it is refused because of what is there, and nothing became of it.
+/// Fails unless the tree is refused with an error about the tree, and leaves nothing visible.
 async fn expect_refused(store: &dyn Store, tree: SourceTree) -> CaseResult {
     let becomes = tree.becomes.clone();
     match store.add_source(tree).await {
@@ -138,7 +138,7 @@ async fn a_tree_of_this_machine_is_added(context: Context) -> CaseResult {
     let path = store.add_source(source.named(TREE)).await?;
     ensure!(path == *object.path(), "it became '{path}'");
     object.expect_in(store).await?;
-    // Again, and as what it is known to become.
+    // Repeats the addition, with the known path.
     let known = Becomes::Path(path.clone());
     let again = store.add_source(source.becoming(known, TREE)).await?;
     ensure!(again == path, "the second time it became '{again}'");
@@ -197,7 +197,7 @@ async fn a_tree_that_is_not_the_path_it_should_be_is_refused(context: Context) -
 async fn what_no_store_holds_is_refused(context: Context) -> CaseResult {
     let store = &*context.store;
     let source = Source::tree()?;
-    // A folder has no contents to hash alone, nor has a link.
+    // The flat method requires a regular file: a directory or a symlink is refused.
     expect_refused(store, source.named(ContentAddressMethod::Flat)).await?;
     let link = Source::new(Node::Symlink(b"nowhere".to_vec()))?;
     expect_refused(store, link.named(ContentAddressMethod::Flat)).await?;

@@ -1,4 +1,4 @@
-//! What is valid, and what is known of it.
+//! Cases: validity and path infos.
 
 use nix_compat::signature::Signature;
 use nix_compat::store_path::StorePath;
@@ -89,7 +89,7 @@ async fn a_batch_is_answered_as_its_parts(context: Context) -> CaseResult {
         }
         paths.push(object.path().clone());
     }
-    // Asking twice is no error.
+    // A repeated path is no error.
     paths.push(paths[0].clone());
     let mut found: Vec<_> = context
         .store

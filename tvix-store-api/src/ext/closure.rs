@@ -17,8 +17,8 @@ pub(super) async fn closure<S: Store + ?Sized>(
     Ok(references_first(paths, infos))
 }
 
-/// `paths` and what they refer to, directly or not, but for what is valid in `except` and only
-/// reached through that.
+/// The infos of `paths` and their references, transitively. Paths that are valid in `except` are
+/// left out, and so are paths that are reachable only through them.
 async fn explore<S: Store + ?Sized>(
     store: &S,
     paths: &[StorePath],
@@ -52,7 +52,7 @@ async fn explore<S: Store + ?Sized>(
     Ok(infos)
 }
 
-/// Orders by depth-first search without recursion, references before what refers to them.
+/// Sorts references before their referrers, by a depth-first search without recursion.
 fn references_first(
     roots: &[StorePath],
     mut infos: HashMap<StorePath, Arc<PathInfo>>,
@@ -65,7 +65,7 @@ fn references_first(
     let mut steps: Vec<Step> = roots.iter().rev().cloned().map(Step::Visit).collect();
     while let Some(step) = steps.pop() {
         match step {
-            // Taken out at the first visit, so that a cycle ends.
+            // Removed at the first visit, so that a cycle ends.
             Step::Visit(path) => {
                 if let Some(info) = infos.remove(&path) {
                     steps.push(Step::Emit(info.clone()));
@@ -90,7 +90,7 @@ pub(super) async fn copy_closure<S: Store + ?Sized>(
             expected: from.store_dir().clone(),
         });
     }
-    // What is valid there has its closure there.
+    // A path that is valid in `to` has its closure there.
     let missing = explore(from, paths, Some(to)).await?;
     let missing = references_first(paths, missing);
     Copying::new(&missing).run(from, to).await?;

@@ -1,4 +1,4 @@
-//! Copying many paths from store to store, each after all that it refers to.
+//! Copying many paths from store to store, each after its references.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,37 +10,38 @@ use nix_compat::store_path::StorePath;
 
 use crate::{Store, StoreError, VerifiedObject};
 
-/// How many paths are copied at once that are not small.
+/// Number of large paths that are copied concurrently.
 const COPIES_IN_FLIGHT: usize = 32;
 
-/// How many groups of small paths are copied at once.
+/// Number of groups of small paths that are copied concurrently.
 const GROUPS_IN_FLIGHT: usize = 4;
 
-/// Bytes of a NAR that is copied in a group with others, at most: it is in memory then.
+/// Size limit of a small NAR, in bytes. Small NARs are copied in groups and held in memory
+/// meanwhile.
 const SMALL: u64 = 256 * 1024;
 
-/// Paths of a group, at most, and bytes of their NARs, about.
+/// Limits of a group: number of paths, and approximate total size of their NARs in bytes.
 const GROUP: usize = 128;
 const GROUP_BYTES: u64 = 2 << 20;
 
-/// Which path waits for which.
+/// The dependency state of a copy.
 pub(super) struct Copying<'a> {
     infos: &'a [Arc<PathInfo>],
-    /// For each path, how many of its references have yet to be copied.
+    /// For each path, the number of its references that are not copied yet.
     waits_for: Vec<usize>,
-    /// For each path, which ones refer to it.
+    /// For each path, its referrers.
     referrers: Vec<Vec<usize>>,
     begun: Vec<bool>,
-    /// What waits for nothing and was not begun.
+    /// Small paths that are ready and not begun.
     small: Vec<usize>,
     large: Vec<usize>,
 }
 
-/// How a path, or a group, was copied.
+/// The result of copying a path or a group: the indices of the copied paths.
 type Copied<'a> = BoxFuture<'a, Result<Vec<usize>, StoreError>>;
 
 impl<'a> Copying<'a> {
-    /// `infos` have references before what refers to them.
+    /// `infos` are sorted with references before their referrers.
     pub fn new(infos: &'a [Arc<PathInfo>]) -> Self {
         let index: HashMap<&StorePath, usize> = infos
             .iter()
@@ -51,8 +52,8 @@ impl<'a> Copying<'a> {
         let mut referrers = vec![Vec::new(); infos.len()];
         for (referrer, info) in infos.iter().enumerate() {
             let references = info.references.iter().filter_map(|path| index.get(path));
-            // In a cycle, which no store should have, some reference comes later: it is left to
-            // the store to refuse that.
+            // In a cycle, which no store should hold, some reference comes later. The destination
+            // refuses it.
             for &reference in references.filter(|&&reference| reference < referrer) {
                 waits_for[referrer] += 1;
                 referrers[reference].push(referrer);
@@ -102,7 +103,7 @@ impl<'a> Copying<'a> {
                 return Ok(());
             };
             let copied = copied?;
-            // None is in a group that is not small.
+            // Only small paths are in groups.
             match copied.first().is_some_and(|&index| self.is_small(index)) {
                 true => groups -= 1,
                 false => single -= 1,
@@ -120,7 +121,7 @@ impl<'a> Copying<'a> {
         self.infos[index].nar_size <= SMALL
     }
 
-    /// Has a path begin if it need not wait any more.
+    /// Queues a path if all its references are copied.
     fn wake(&mut self, index: usize) {
         match self.waits_for[index] == 0 && !self.begun[index] {
             true if self.is_small(index) => self.small.push(index),
@@ -129,11 +130,12 @@ impl<'a> Copying<'a> {
         }
     }
 
-    /// Small paths that wait for nothing but those before them in the group.
+    /// A group of small paths, each of which waits only for earlier members of the group.
     fn group(&mut self) -> Option<Vec<usize>> {
         let mut group = Vec::new();
         let mut bytes = 0;
-        // How many references of a path are in the group, and paths of which all others are.
+        // For each path, the number of its references in the group; and the paths with all
+        // remaining references in the group.
         let mut found: HashMap<usize, usize> = HashMap::new();
         let mut within: Vec<usize> = Vec::new();
         while group.len() < GROUP && bytes < GROUP_BYTES {
@@ -155,7 +157,7 @@ impl<'a> Copying<'a> {
     }
 }
 
-/// A path as it is somewhere else: it was not built there.
+/// The info for another store: a copy is not "ultimately trusted", since it was not built there.
 fn elsewhere(info: &PathInfo) -> PathInfo {
     PathInfo {
         ultimate: false,
@@ -173,7 +175,7 @@ pub(super) async fn copy<S: Store + ?Sized>(
     added.map_err(|error| error.blame(from.uri()))
 }
 
-/// Copies all that it can, and returns the first error.
+/// Copies as many of `infos` as possible, and returns the first error.
 async fn copy_group<S: Store + ?Sized>(
     from: &S,
     to: &dyn Store,
@@ -189,7 +191,8 @@ async fn copy_group<S: Store + ?Sized>(
             Err(error) => failed = failed.or(Some(error.blame(from.uri()))),
         }
     }
-    // What refers to one that could not be read is refused, which is not what is to be told.
+    // The destination refuses referrers of a path that could not be read. The read error is the
+    // cause, so it takes precedence.
     let added = to.add_many(objects).await.into_iter().collect();
     failed.map_or(added, Err)
 }

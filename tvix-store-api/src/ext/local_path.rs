@@ -1,18 +1,20 @@
-//! Reading what is in a store as files.
+//! Store paths as files of this file system.
 
 use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::NarError;
 use nix_compat::store_path::StorePath;
 use tempfile::TempDir;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::StoreExt;
 use crate::blocking::{Abandoned, blocking, consume};
 use crate::verify::{NarVerifier, malformed};
 use crate::{Store, StoreError};
 
-/// A store path as files on this file system, for as long as this is held: where the store keeps
-/// it, or unpacked to a temporary directory, which is removed when this is dropped.
+/// A store path as files on this file system, for the lifetime of this value. The files are those
+/// of the store, or a copy that was unpacked to a temporary directory; dropping the value removes
+/// the temporary directory.
 #[derive(Debug)]
 pub struct LocalPath {
     path: PathBuf,
@@ -20,12 +22,12 @@ pub struct LocalPath {
 }
 
 impl LocalPath {
-    /// Where to read it. It must not be changed.
+    /// The path of the files. They must not be changed.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it was unpacked, and will be gone.
+    /// Whether the files are a temporary copy, which is removed on drop.
     pub fn is_temporary(&self) -> bool {
         self.temporary.is_some()
     }
@@ -46,7 +48,7 @@ impl Drop for LocalPath {
             make_removable(temporary.path());
             drop(temporary);
         };
-        // It may be large, and whoever drops this may be a thread that must not block.
+        // The tree may be large, and the drop may happen on a thread that must not block.
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),
@@ -54,12 +56,12 @@ impl Drop for LocalPath {
     }
 }
 
-/// Gives the owner of read-only directories what removing them takes. What fails shows as what
-/// stays behind.
+/// Makes read-only directories writable, so that the tree can be removed. Errors are ignored: the
+/// removal reports them.
 fn make_removable(directory: &Path) {
     let entries = std::fs::read_dir(directory);
     for entry in entries.into_iter().flatten().flatten() {
-        // That of a link, not of what it points to.
+        // The type of a symlink itself, not of its target.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let path = entry.path();
             if let Ok(metadata) = entry.metadata() {
@@ -70,7 +72,7 @@ fn make_removable(directory: &Path) {
                 permissions.set_readonly(false);
                 let _ = std::fs::set_permissions(&path, permissions);
             }
-            // As deep as archives can be, which is not deep.
+            // The recursion is bounded by the depth limit of archives.
             make_removable(&path);
         }
     }
@@ -112,7 +114,7 @@ pub(super) async fn local_path<S: Store + ?Sized>(
                 source: error.into(),
             },
         };
-        // As builds find it in a store on disk, times included.
+        // With the modes and times of a store object on disk.
         let unpacker = Unpacker::new(&path, RestoreOptions::default().canonical(true));
         let mut unpacker = unpacker.map_err(failed)?;
         let mut verifier = NarVerifier::new(&info);

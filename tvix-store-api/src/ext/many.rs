@@ -1,4 +1,4 @@
-//! Asking for many paths, and reading many, from a store that can only do it one by one.
+//! Looking up and reading many paths in a store that has no batch operation.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use nix_compat::store_path::StorePath;
 use crate::verify::{NarVerifier, check_address};
 use crate::{NarStream, Store, StoreError, VerifiedObject};
 
-/// How many look-ups are in flight.
+/// Number of concurrent look-ups.
 const LOOK_UPS_IN_FLIGHT: usize = 64;
 
-/// How many paths are read at once.
+/// Number of concurrent reads.
 const READS_IN_FLIGHT: usize = 32;
 
-/// Bytes that are hashed before other tasks get their turn.
+/// Number of bytes that are hashed before the task yields.
 const TURN: usize = 256 * 1024;
 
 pub(crate) async fn path_infos<S: Store + ?Sized>(
@@ -47,8 +47,8 @@ pub(crate) async fn read_many<S: Store + ?Sized>(
         .await
 }
 
-/// Reads and verifies all of `nar`. Its size is known to be right, if not its origin, so that
-/// the memory taken is what was announced at most.
+/// Reads and verifies all of `nar`. The verifier fails as soon as there are more bytes than `info`
+/// announces, so memory use is bounded by `info.nar_size`.
 pub(crate) async fn receive(info: &PathInfo, mut nar: NarStream) -> Result<Bytes, StoreError> {
     let mut verifier = NarVerifier::new(info);
     let mut first = Bytes::new();
@@ -60,7 +60,7 @@ pub(crate) async fn receive(info: &PathInfo, mut nar: NarStream) -> Result<Bytes
                 tokio::task::yield_now().await;
             }
         }
-        // One that comes in one piece is not copied.
+        // A NAR in a single chunk is not copied.
         if first.is_empty() && joined.is_empty() {
             first = chunk;
         } else {

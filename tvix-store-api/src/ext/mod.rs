@@ -1,4 +1,4 @@
-//! What can be made from the methods of any store.
+//! Operations that are derived from the methods of [`Store`].
 
 mod closure;
 mod copying;
@@ -26,9 +26,10 @@ pub(crate) use self::source::expect;
 use crate::verify::NarVerifier;
 use crate::{Becomes, SourceTree, Store, StoreError};
 
-/// What can be made from the methods of any [`Store`]. Implemented for all of them.
+/// Operations that are derived from the methods of [`Store`], for every store.
 ///
-/// Where nothing else is said, dropping a future leaves each path that it works on added or not.
+/// Unless stated otherwise, each path that an operation works on is either added or not added when
+/// its future is dropped.
 #[async_trait]
 pub trait StoreExt: Store {
     /// Whether `path` is valid.
@@ -36,7 +37,7 @@ pub trait StoreExt: Store {
         Ok(self.path_info(path).await?.is_some())
     }
 
-    /// What is known of `path`, which must be valid.
+    /// The info of `path`, which must be valid.
     ///
     /// # Errors
     ///
@@ -50,18 +51,20 @@ pub trait StoreExt: Store {
             })
     }
 
-    /// The closure of `paths`: they and all that they refer to, directly or not, each after
-    /// everything that it refers to (itself and cycles excepted).
+    /// The closure of `paths`: the paths and their references, transitively. References come before
+    /// their referrers, except in cycles and for references of a path to itself.
     async fn closure(&self, paths: &[StorePath]) -> Result<Vec<Arc<PathInfo>>, StoreError> {
         closure::closure(self, paths).await
     }
 
-    /// Makes the closure of `paths` valid in `to`, references first, several at once. What is
-    /// valid there is not looked at here, and need not be here. Returns what was copied, in order.
+    /// Makes the closure of `paths` valid in `to`, references first, with several copies in flight.
+    /// A path that is valid in `to` is neither read here nor required to be valid here. Returns the
+    /// infos of the copied paths in the order of [`closure`](Self::closure).
     ///
     /// # Errors
     ///
-    /// Those of either store, and [`StoreError::OtherStoreDir`]. What was copied before stays.
+    /// Those of either store, and [`StoreError::OtherStoreDir`]. Paths that were copied before the
+    /// error stay.
     async fn copy_closure(
         &self,
         to: &dyn Store,
@@ -70,22 +73,22 @@ pub trait StoreExt: Store {
         closure::copy_closure(self, to, paths).await
     }
 
-    /// Makes the path that `info` of this store is about valid in `to`, where what it refers to
-    /// must be.
+    /// Makes the path of `info`, an info of this store, valid in `to`. Its references must be valid
+    /// in `to`.
     ///
     /// # Errors
     ///
-    /// Those of either store; [`StoreError::Lie`] if the contents are not what `info` says.
+    /// Those of either store; [`StoreError::Lie`] if the contents do not match `info`.
     async fn copy_path(&self, to: &dyn Store, info: &PathInfo) -> Result<(), StoreError> {
         copying::copy(self, to, info).await
     }
 
-    /// Reads the contents of `path` and checks that they still are what its info says.
+    /// Reads the contents of `path` and verifies them against its info.
     ///
     /// # Errors
     ///
-    /// [`StoreError::HashMismatch`], [`StoreError::SizeMismatch`] or
-    /// [`StoreError::MalformedNar`] if they are not, and those of reading.
+    /// [`StoreError::HashMismatch`], [`StoreError::SizeMismatch`] or [`StoreError::MalformedNar`]
+    /// if the contents do not match, and the errors of reading.
     async fn verify(&self, path: &StorePath) -> Result<(), StoreError> {
         let info = self.require(path).await?;
         let mut nar = self.nar(path).await?;
@@ -97,11 +100,11 @@ pub trait StoreExt: Store {
         verifier.finish()
     }
 
-    /// What is known of an output by the first of its derivation's `keys` by which anything is.
+    /// The realisation of `output` under the first of `keys`, the keys of its derivation, that has one.
     ///
     /// # Errors
     ///
-    /// As [`Store::realisation`], if none of them leads to anything.
+    /// Those of [`Store::realisation`], if no key has a realisation.
     async fn realisation_of(
         &self,
         keys: Vec<DrvKey>,
@@ -119,8 +122,8 @@ pub trait StoreExt: Store {
         failed.map_or(Ok(None), Err)
     }
 
-    /// Adds a text, such as a `.drv` file, under the path that follows from its contents and
-    /// `references`, which must be valid.
+    /// Adds a text, such as a `.drv` file. The path follows from the contents and `references`,
+    /// which must be valid.
     async fn add_text(
         &self,
         name: StorePathName,
@@ -130,13 +133,13 @@ pub trait StoreExt: Store {
         source::add_text(self, name, contents, references).await
     }
 
-    /// Adds the file or tree at `file` under the path that follows from its contents, hashed with
-    /// SHA-256: [`Store::add_source`].
+    /// Adds the file or tree at `file`, hashed with SHA-256, under the path that follows from its
+    /// contents: [`Store::add_source`].
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] if it cannot be read, holds what a store cannot, is not a plain file
-    /// though `method` wants one, or changes meanwhile.
+    /// [`StoreError::Source`] if the tree cannot be read, contains a file type that a store cannot
+    /// hold, changes while it is read, or is not a regular file although `method` requires one.
     async fn add_tree(
         &self,
         file: &Path,
@@ -152,12 +155,13 @@ pub trait StoreExt: Store {
         self.add_source(tree).await
     }
 
-    /// As [`add_tree`](Self::add_tree), under a path that was computed before. `references` are
-    /// what a text refers to.
+    /// As [`add_tree`](Self::add_tree), under a path that was computed earlier. `references` are
+    /// the references of a text.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] also if it is not that path any more. Nothing is added then.
+    /// As [`add_tree`](Self::add_tree), and [`StoreError::Source`] if the path of the tree is no
+    /// longer `path`. Nothing is added in that case.
     async fn add_tree_as(
         &self,
         file: &Path,
@@ -175,11 +179,12 @@ pub trait StoreExt: Store {
         Ok(())
     }
 
-    /// Adds a tree that is in memory as a NAR, under a path that was computed of it before.
+    /// Adds a tree that is in memory as a NAR, under a path that was computed from it earlier.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AddressMismatch`] if it is not that path, [`StoreError::MalformedNar`].
+    /// [`StoreError::AddressMismatch`] if the path does not follow from the NAR,
+    /// [`StoreError::MalformedNar`].
     async fn add_archive_as(
         &self,
         nar: Bytes,
@@ -196,24 +201,24 @@ pub trait StoreExt: Store {
         .await
     }
 
-    /// Adds a file that is in memory, under a path that was computed of its contents before.
+    /// Adds a file that is in memory, under a path that was computed from its contents earlier.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AddressMismatch`] if it is not that path.
+    /// [`StoreError::AddressMismatch`] if the path does not follow from the contents.
     async fn add_file_as(&self, contents: Bytes, path: &StorePath) -> Result<(), StoreError> {
         let method = ContentAddressMethod::Flat;
         source::add_known(self, contents, path, method, SortedSet::new()).await
     }
 
-    /// `path` as files on this file system: where the store keeps it, or unpacked to a temporary
-    /// directory, for as long as what is returned is held. What was unpacked has the modes and
-    /// times of a store object.
+    /// `path` as files on this file system, for the lifetime of the returned value: the store's own
+    /// files, or a copy that is unpacked to a temporary directory. A copy has the modes and times
+    /// of a store object.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], those of reading, [`StoreError::Backend`] if it cannot be
-    /// unpacked. Nothing is left then, nor if the future is dropped.
+    /// [`StoreError::NotFound`], the errors of reading, and [`StoreError::Backend`] if unpacking
+    /// fails. An error or a dropped future leaves no files behind.
     async fn local_path(&self, path: &StorePath) -> Result<LocalPath, StoreError> {
         local_path::local_path(self, path).await
     }

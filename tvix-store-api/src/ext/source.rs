@@ -1,11 +1,11 @@
-//! Adding texts and local trees, whose paths follow from their contents.
+//! Adding texts and local trees under paths that follow from their contents.
 
 use std::path::Path;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError};
+use nix_compat::nar::NarError;
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
@@ -13,7 +13,7 @@ use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_a
 
 use crate::blocking::{blocking, produce};
 use crate::object::ChangedError;
-use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject, tree};
+use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject};
 
 pub(super) async fn add_text<S: Store + ?Sized>(
     store: &S,
@@ -35,8 +35,8 @@ async fn add_object<S: Store + ?Sized>(
     store.add(info, stream::iter([Ok(nar)]).boxed()).await
 }
 
-/// Adds what is in memory under a path that was computed before: a tree as a NAR, or the contents
-/// of a file that is addressed by them alone.
+/// Adds an object in memory under a path that was computed earlier: a tree as a NAR, or a file with
+/// a content address of its contents alone.
 pub(super) async fn add_known<S: Store + ?Sized>(
     store: &S,
     contents: Bytes,
@@ -54,7 +54,7 @@ pub(super) async fn add_known<S: Store + ?Sized>(
     add_object(store, object).await
 }
 
-/// Reads it twice: for its path, and for its contents.
+/// Reads the tree twice: to compute its path, and to add its contents.
 pub(crate) async fn add_tree<S: Store + ?Sized>(
     store: &S,
     tree: SourceTree,
@@ -70,11 +70,13 @@ pub(crate) async fn add_tree<S: Store + ?Sized>(
     expect(&file, &becomes, &path)?;
     let nar = produce(store.uri().clone(), {
         let (file, path) = (file.clone(), path.clone());
-        move |chunks| nar::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
+        move |chunks| {
+            tvix_tree::dump_path(&file, chunks).map_err(|error| unreadable(&file, &path, error))
+        }
     });
     match store.add(info, nar).await {
         Ok(()) => Ok(path),
-        // It was read twice, and was not the same.
+        // The two reads of the tree differ.
         Err(
             StoreError::HashMismatch { .. }
             | StoreError::SizeMismatch { .. }
@@ -88,7 +90,7 @@ pub(crate) async fn add_tree<S: Store + ?Sized>(
     }
 }
 
-/// Fails if a tree that should become something else turns out to become `path`.
+/// Fails if the tree should become another path than `path`.
 pub(crate) fn expect(file: &Path, becomes: &Becomes, path: &StorePath) -> Result<(), StoreError> {
     match becomes {
         Becomes::Path(expected) if expected != path => Err(StoreError::Source {
@@ -100,7 +102,7 @@ pub(crate) fn expect(file: &Path, becomes: &Becomes, path: &StorePath) -> Result
     }
 }
 
-/// Reads the tree once, for all that has to be known before it is added.
+/// Reads the tree once and computes its info.
 async fn hash_tree<S: Store + ?Sized>(
     store: &S,
     file: &Path,
@@ -111,13 +113,13 @@ async fn hash_tree<S: Store + ?Sized>(
     let (file, dir) = (file.to_owned(), store.store_dir().clone());
     blocking(store.uri(), move || {
         let none: [&StorePath; 0] = [];
-        // The path is not known yet, so errors name one that has the right name.
+        // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let failed = |error| unreadable(&file, &unknown, error);
-        let scan = tree::scan(&file, none).map_err(failed)?;
+        let scan = tvix_tree::scan(&file, none).map_err(failed)?;
         let hash = match method {
             ContentAddressMethod::NixArchive => NixHash::Sha256(scan.nar_hash),
-            method => tree::hash(&file, method, HashAlgo::Sha256).map_err(failed)?,
+            method => tvix_tree::hash(&file, method, HashAlgo::Sha256).map_err(failed)?,
         };
         let address = ContentAddress { method, hash };
         let path_references = PathReferences::others(references.clone());

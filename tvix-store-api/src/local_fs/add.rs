@@ -1,4 +1,4 @@
-//! Adding paths: what every way of doing so has in common, and the one that takes a NAR.
+//! Adding paths: the steps common to all additions, and the addition of a NAR.
 
 use std::ffi::CString;
 use std::io;
@@ -6,9 +6,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
-use nix_compat::nar::{Event, NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::{Event, NarError};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::Inner;
 use super::db::Registration;
@@ -21,21 +22,21 @@ use crate::object::derivation_outputs;
 use crate::verify::{NarVerifier, check_address, malformed};
 use crate::{NarStream, StoreError};
 
-/// No derivation is nearly as large.
+/// Size limit of a derivation that is parsed, in bytes. Real ones are far smaller.
 const MAX_DERIVATION: usize = 64 << 20;
 
-/// A canonical tree in its scratch place, and what it is to become.
+/// A canonical tree outside the store directory, and its info.
 pub(super) struct NewPath {
     pub info: PathInfo,
     pub outputs: Vec<(OutputName, StorePath)>,
     pub scratch: Tree,
 }
 
-/// Where a tree is that is to be moved into place.
+/// The location of a tree that is to be moved into place.
 pub(super) enum Tree {
-    /// In a place of ours, which removes it if it comes to nothing.
+    /// In a scratch place of this process, which removes it unless it is moved away.
     Ours(Scratch),
-    /// In a directory of the caller's.
+    /// In a directory of the caller.
     Callers {
         parent: std::os::fd::OwnedFd,
         name: CString,
@@ -43,7 +44,7 @@ pub(super) enum Tree {
 }
 
 impl Inner {
-    /// Adds `info.path`, which is not valid, with the contents of `nar`. The caller has locked it.
+    /// Adds `info.path`, which is not valid, with the contents of `nar`. The caller holds its lock.
     pub(super) async fn add_nar(
         self: &Arc<Self>,
         info: PathInfo,
@@ -54,7 +55,7 @@ impl Inner {
         let permit = self.additions.clone().acquire_owned().await;
         let inner = self.clone();
         consume(&self.uri, nar, move |chunks| {
-            // Held until it is done, even if nobody waits for it any more.
+            // Held until the addition has ended, even if the future is dropped.
             let _held = (permit, guard);
             inner.unpack_and_register(info, chunks)
         })
@@ -62,7 +63,8 @@ impl Inner {
     }
 
     fn unpack_and_register(&self, info: PathInfo, mut chunks: Chunks) -> Result<(), StoreError> {
-        // Before it is unpacked: whoever waits for a lock is likely to find it valid afterwards.
+        // Unpacks before it takes the file lock. A process that waited for the lock usually finds
+        // the path valid afterwards.
         let scratch = self.scratch()?.reserve();
         let options = RestoreOptions::default().canonical(true);
         let unpacker = Unpacker::new(scratch.path(), options);
@@ -98,8 +100,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Moves trees into place and makes them valid, all or none. Blocks. Returns what is valid
-    /// under their paths now. The caller holds the locks of the paths `locked`.
+    /// Moves trees into place and makes them valid, all or none. Blocks. Returns the infos that are
+    /// now valid under their paths. The caller holds the locks of the paths `locked`.
     pub(super) fn register_new(
         &self,
         new: Vec<NewPath>,
@@ -111,7 +113,7 @@ impl Inner {
             .filter(|it| !locked.contains(it))
             .cloned()
             .collect();
-        // Locks beside a root are not collected either.
+        // A temporary root also keeps the lock file beside the path from being collected.
         self.hold(&order)?;
         let _locks = self.lock_files(&free)?;
         let registration_time = now();
@@ -124,7 +126,7 @@ impl Inner {
             scratch,
         } in new
         {
-            // Another process may have been faster.
+            // Another process may have added the path meanwhile.
             if let Some(info) = self.database.path_info(&info.path)? {
                 known.push(info);
                 continue;
@@ -154,7 +156,7 @@ impl Inner {
     pub(super) fn move_into_place(&self, path: &StorePath, scratch: &Tree) -> io::Result<()> {
         let name = CString::new(path.to_string()).map_err(io::Error::other)?;
         let store = self.store_fd.as_fd();
-        // What is there without being valid is what a process left that was killed.
+        // Files of a path that is not valid are left from a process that was killed.
         if exists(store, &name)? {
             remove_tree(store, &name)?;
         }
@@ -165,17 +167,17 @@ impl Inner {
         Ok(move_tree(from, (store, &name))?)
     }
 
-    /// Nobody has seen them: they were never valid.
+    /// Removes trees that were moved into place and never became valid, so no reader has seen them.
     pub(super) fn remove_moved(&self, paths: &[StorePath]) {
         for path in paths {
             if let Ok(name) = CString::new(path.to_string()) {
-                // Left over, they are removed when the path is added again.
+                // A tree that stays is removed when the path is added again.
                 let _ = remove_tree(self.store_fd.as_fd(), &name);
             }
         }
     }
 
-    /// What went wrong between a NAR and the file system.
+    /// Tells errors in the NAR from errors of the file system.
     fn unpack_error(&self, path: &StorePath, error: NarError) -> StoreError {
         match error {
             NarError::Malformed { .. } | NarError::Unwritable { .. } => malformed(path, error),
@@ -208,7 +210,8 @@ impl Inner {
     }
 }
 
-/// Keeps the contents of a derivation as they come; gives up on what cannot be one.
+/// Collects the contents of a derivation, chunk by chunk; `None` as soon as the archive cannot be
+/// one.
 fn collect_derivation(derivation: &mut Option<Vec<u8>>, event: Event<'_>) {
     match (event, derivation.as_mut()) {
         (Event::Contents(bytes), Some(contents))

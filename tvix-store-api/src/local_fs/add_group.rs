@@ -1,6 +1,6 @@
-//! A group of small objects on its way into the store: first placed, then registered.
+//! Adding a group of small objects, in two steps: placing the files, then registering the paths.
 //!
-//! Two steps, so that one group can be placed while the one before it is registered.
+//! With two steps, one group can be placed while the previous one is registered.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -8,10 +8,11 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use nix_compat::nar::{Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::Parser;
 use nix_compat::store_path::StorePath;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::Inner;
 use super::add::Tree;
@@ -21,13 +22,13 @@ use super::locks::FileLock;
 use crate::memory::now;
 use crate::{StoreError, StoreUri, VerifiedObject};
 
-/// Objects whose files are where they belong, and which are locked, but not registered yet.
+/// Objects with files in place and locks held, not registered yet.
 pub(super) struct Placed {
     outcomes: Vec<Outcome>,
     locks: Vec<FileLock>,
 }
 
-/// What has become of an object so far.
+/// The state of an object.
 enum Outcome {
     Valid,
     New(Registration),
@@ -35,8 +36,8 @@ enum Outcome {
 }
 
 impl Inner {
-    /// Locks objects and writes their files. No path may be among them twice. Blocks; on an error
-    /// nothing was done to any of them.
+    /// Locks objects and writes their files. No path may occur twice. Blocks. An error leaves all
+    /// objects unchanged.
     pub(super) fn place(&self, objects: &[VerifiedObject]) -> Result<Placed, StoreError> {
         let paths: Vec<StorePath> = objects.iter().map(|it| it.path().clone()).collect();
         let mut locks = Vec::new();
@@ -44,7 +45,7 @@ impl Inner {
             self.hold(&paths)?;
             locks = self.lock_files(&paths)?;
         }
-        // Other processes may have been faster.
+        // Another process may have added some of them.
         let valid = self.database.valid_paths(&paths)?;
         let registration_time = now();
         let place = |object: &VerifiedObject| match valid.contains(object.path()) {
@@ -74,8 +75,8 @@ impl Inner {
         })
     }
 
-    /// Makes what was placed valid, in one transaction, and unlocks it. What is refused is removed,
-    /// and keeps nothing else from being added. Blocks.
+    /// Makes placed objects valid in one transaction, and unlocks them. A refused object is removed
+    /// and does not prevent the addition of others. Blocks.
     pub(super) fn register(&self, placed: Placed) -> Vec<Result<(), StoreError>> {
         let Placed { outcomes, locks } = placed;
         let new = outcomes.iter().filter_map(|outcome| match outcome {
@@ -97,9 +98,9 @@ impl Inner {
             let path = registration.info.path.clone();
             let registered = match &together {
                 Ok(()) => return Ok(()),
-                // The next would wait just as long for the database.
+                // The next object would wait for the database just as long.
                 Err(error) if error.is_retryable() => Err(again(&self.uri, error)),
-                // One of them is to blame, and those that refer to it.
+                // The error is about one of the objects, or about its referrers.
                 Err(_) => self.database.register(vec![registration]),
             };
             if registered.is_err() {
@@ -124,7 +125,7 @@ impl Inner {
         })
     }
 
-    /// Locks in the order of paths, so that two processes never wait for each other.
+    /// Takes locks in the order of paths, so that two processes cannot deadlock.
     pub(super) fn lock_files(&self, paths: &[StorePath]) -> Result<Vec<FileLock>, StoreError> {
         let mut paths: Vec<&StorePath> = paths.iter().collect();
         paths.sort_unstable();
@@ -135,14 +136,14 @@ impl Inner {
         paths.into_iter().map(lock).collect()
     }
 
-    /// Writes a file where it belongs: whoever has the path's lock may, and nobody looks at what
-    /// is not registered.
+    /// Writes a file at its final place. The lock of the path permits that, and readers ignore
+    /// paths that are not registered.
     fn write_file(&self, path: &StorePath, executable: bool, contents: &[u8]) -> io::Result<()> {
         let name = CString::new(path.to_string()).map_err(io::Error::other)?;
         let store = self.store_fd.as_fd();
         let mode = Mode::from_raw_mode(if executable { 0o555 } else { 0o444 });
         let mut file = match create(store, &name, mode) {
-            // What is there without being valid is what a process left that was killed.
+            // Files of a path that is not valid are left from a process that was killed.
             Err(Errno::EXIST) => {
                 remove_tree(store, &name)?;
                 create(store, &name, mode)?
@@ -150,7 +151,7 @@ impl Inner {
             created => created?,
         };
         file.write_all(contents)?;
-        // The umask or a default list of the directory may have changed it.
+        // The umask or a default ACL of the directory may have changed the mode.
         if Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != mode {
             rustix::fs::fchmod(&file, mode)?;
         }
@@ -180,7 +181,7 @@ fn create(store: BorrowedFd<'_>, name: &CStr, mode: Mode) -> Result<File, Errno>
     rustix::fs::openat(store, name, flags, mode).map(File::from)
 }
 
-/// The same trouble, for another one that it concerns.
+/// The same error, for another object that it affects.
 pub(super) fn again(store: &StoreUri, error: &StoreError) -> StoreError {
     match error {
         StoreError::Backend {

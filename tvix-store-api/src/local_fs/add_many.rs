@@ -9,12 +9,12 @@ use super::{Inner, LocalStore};
 use crate::blocking::blocking;
 use crate::{StoreError, VerifiedObject};
 
-/// Objects that are locked and registered together. Each lock is an open file, of those a process has
-/// 1024 by default, and two groups are on their way at once.
+/// Number of objects that are locked and registered together. Each lock is an open file. Two groups
+/// are in progress at a time, and the default limit of a process is 1024 open files.
 pub(super) const GROUP: usize = 128;
 
 impl LocalStore {
-    /// In groups of one transaction each.
+    /// Adds objects in groups, with one transaction for each group.
     pub(super) async fn add_verified(
         &self,
         objects: Vec<VerifiedObject>,
@@ -27,7 +27,7 @@ impl LocalStore {
         let permit = self.0.additions.clone().acquire_owned().await;
         let (inner, count) = (self.0.clone(), objects.len());
         let added = blocking(&self.0.uri, move || {
-            // Held until it is done, even if nobody waits for it any more.
+            // Held until the addition has ended, even if the future is dropped.
             let _held = (permit, guards);
             let mut results = Vec::with_capacity(objects.len());
             for run in (Runs { rest: &objects }) {
@@ -45,7 +45,7 @@ impl LocalStore {
     }
 }
 
-/// As many objects at a time as there are before a path comes again.
+/// Splits objects into runs in which no path occurs twice.
 struct Runs<'a> {
     rest: &'a [VerifiedObject],
 }
@@ -64,12 +64,12 @@ impl<'a> Iterator for Runs<'a> {
 }
 
 impl Inner {
-    /// Adds groups of objects, of which none has a path twice, and reports on one group after the
-    /// other. Blocks.
+    /// Adds groups of objects, and reports the results of one group after the other. No path may
+    /// occur twice in a group. Blocks.
     ///
-    /// While a group is placed the one before it is registered by another thread, unless there is
-    /// `only_one`. Who registers waits for no lock, and who places one by one holds none, so that
-    /// nobody waits in a circle, whoever else has the same paths in his groups.
+    /// Unless `only_one` is set, a second thread registers a group while the next one is placed.
+    /// The registering thread waits for no lock, and no lock is held while objects are placed one
+    /// by one. So there is no deadlock, even with processes that add the same paths.
     pub(super) fn add_groups<G: AsRef<[VerifiedObject]>>(
         &self,
         groups: impl Iterator<Item = G>,
@@ -77,12 +77,12 @@ impl Inner {
         mut done: impl FnMut(G, Vec<Result<(), StoreError>>),
     ) {
         thread::scope(|scope| {
-            // Nothing waits in between: no more than two groups have locks.
+            // A rendezvous channel: at most two groups hold locks.
             let (placed, to_register) = sync_channel(0);
             let (registered, results) = channel();
             let register = move || {
                 for placed in to_register {
-                    // Nobody listens any more only if this function has panicked.
+                    // The receiver is gone only if this function has panicked.
                     let _ = registered.send(self.register(placed));
                 }
             };
@@ -100,7 +100,7 @@ impl Inner {
                         continue;
                     }
                     Ok(one) => {
-                        // That thread ends only by a panic, which this scope passes on.
+                        // The thread ends only by a panic, which the scope propagates.
                         if placed.send(one).is_err() {
                             return;
                         }
@@ -128,8 +128,8 @@ impl Inner {
         });
     }
 
-    /// Adds one after the other, as they could not be placed together because of `error`. The caller
-    /// holds no locks.
+    /// Adds objects one by one, after placing them together failed with `error`. The caller holds
+    /// no locks.
     fn add_each(
         &self,
         objects: &[VerifiedObject],
@@ -138,7 +138,7 @@ impl Inner {
         if let [_] = objects {
             return vec![Err(error)];
         }
-        // The next would wait just as long for the database.
+        // The next object would wait for the database just as long.
         if error.is_retryable() {
             let failed = objects.iter().map(|_| Err(again(&self.uri, &error)));
             return failed.collect();

@@ -8,10 +8,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// How deep a removal recurses before it moves what is deeper up.
+/// Depth at which a removal stops recursing and moves deeper directories up.
 const MAX_RECURSION: usize = 64;
 
-/// When everything in a store was modified; the time of the last access stays.
+/// The modification time of everything in a store; the access time is unchanged.
 pub(super) const CANONICAL_TIMES: Timestamps = Timestamps {
     last_access: Timespec {
         tv_sec: 0,
@@ -23,7 +23,7 @@ pub(super) const CANONICAL_TIMES: Timestamps = Timestamps {
     },
 };
 
-/// Opens a directory, but not a symlink to one.
+/// Opens a directory without following a symlink.
 pub(super) fn open_directory(
     parent: BorrowedFd<'_>,
     name: impl rustix::path::Arg,
@@ -32,7 +32,7 @@ pub(super) fn open_directory(
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Whether there is something called `name`, if only a dangling symlink.
+/// Whether an entry `name` exists, even as a dangling symlink.
 pub(super) fn exists(parent: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Ok(true),
@@ -49,7 +49,8 @@ pub(super) fn move_tree(
 ) -> Result<(), Errno> {
     let rename = || rustix::fs::renameat_with(from.0, from.1, to.0, to.1, RenameFlags::NOREPLACE);
     match rename() {
-        // A directory's parent is an entry of it, so that only who may write to it may move it.
+        // A directory contains the entry `..`, so moving it requires write permission on the
+        // directory itself.
         Err(Errno::ACCESS) => {
             let directory = open_directory(from.0, from.1)?;
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
@@ -57,7 +58,7 @@ pub(super) fn move_tree(
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
             rustix::fs::futimens(&directory, &CANONICAL_TIMES)
         }
-        // Not every file system can make sure that it replaces nothing.
+        // Some file systems do not support `RENAME_NOREPLACE`.
         Err(Errno::INVAL) => {
             if exists(to.0, to.1)? {
                 return Err(Errno::EXIST);
@@ -68,22 +69,22 @@ pub(super) fn move_tree(
     }
 }
 
-/// Removes whatever is called `name`; nothing there is fine.
+/// Removes the entry `name`; a missing entry is no error.
 ///
-/// However deep the tree is: what is below [`MAX_RECURSION`] levels is moved to `parent` and
-/// removed from there, so that neither stack nor descriptors run out.
+/// Trees of any depth can be removed: directories deeper than [`MAX_RECURSION`] levels are moved to
+/// `parent` and removed from there, so that neither the stack nor file descriptors run out.
 pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     Removal::new(parent).all(name, false).map(drop)
 }
 
-/// As [`remove_tree`]. Returns how many bytes on the disk that frees: those of files that have no
-/// other name.
+/// As [`remove_tree`]. Returns the freed disk space in bytes: that of files without other hard
+/// links.
 pub(super) fn remove_counted(parent: BorrowedFd<'_>, name: &CStr) -> Result<u64, Errno> {
     Removal::new(parent).all(name, true)
 }
 
-/// Removes what is called `name`, if it is no directory, and returns how many bytes that frees.
-/// Nothing there is fine, and frees none.
+/// Removes the entry `name` if it is not a directory, and returns the freed disk space in bytes. A
+/// missing entry is no error and frees 0 bytes.
 pub(super) fn remove_file_counted(
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -102,7 +103,7 @@ pub(super) fn remove_file_counted(
     }
 }
 
-/// What removing one name of a file frees.
+/// Disk space that is freed by removing one link of a file.
 fn freed(stat: &Stat) -> u64 {
     match stat.st_nlink {
         0 | 1 => u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
@@ -153,7 +154,7 @@ impl<'a> Removal<'a> {
                 self.freed += freed(&stat);
             }
         }
-        // For a directory Linux says EISDIR, POSIX EPERM.
+        // For a directory, Linux returns EISDIR and POSIX specifies EPERM.
         match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::ISDIR | Errno::PERM) => {}
@@ -163,7 +164,7 @@ impl<'a> Removal<'a> {
             return self.move_up(directory, name);
         }
         let fd = match open_directory(directory, name) {
-            // Nobody but its owner can have made it so, and that is us.
+            // Only the owner, this process's user, can have removed the permissions.
             Err(Errno::ACCESS) => {
                 make_accessible(directory, name)?;
                 open_directory(directory, name)?
@@ -173,8 +174,8 @@ impl<'a> Removal<'a> {
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o700))?;
         let mut names = Vec::new();
         let mut listing = Dir::read_from(&fd)?;
-        // Read all before removing any: what a listing says of entries removed meanwhile is up
-        // to the file system.
+        // The listing is read completely before any removal: POSIX does not specify the effect of
+        // removals on an open listing.
         while let Some(entry) = listing.read() {
             let name = entry?.file_name().to_owned();
             if !matches!(name.to_bytes(), b"." | b"..") {
@@ -206,8 +207,8 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// How many bytes on the disk removing a tree would free. Links in it are not followed; what cannot
-/// be read counts nothing.
+/// Disk space in bytes that removing a tree would free. Symlinks are not followed; unreadable parts
+/// count as 0.
 pub(super) fn measure(parent: BorrowedFd<'_>, name: &CStr) -> u64 {
     let Ok(stat) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
         return 0;
@@ -216,8 +217,8 @@ pub(super) fn measure(parent: BorrowedFd<'_>, name: &CStr) -> u64 {
         return freed(&stat);
     }
     let mut total = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-    // Directories that are still to be listed. Once there are no descriptors left, the rest of a very
-    // wide tree counts nothing.
+    // Directories that are still to be listed. If file descriptors run out, the rest of a very wide
+    // tree counts as 0.
     let Ok(root) = open_directory(parent, name) else {
         return total;
     };
@@ -249,7 +250,7 @@ fn make_accessible(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    // A descriptor that only names a file is changed by way of its number.
+    // A descriptor opened with `O_PATH` is changed through its entry in `/proc`.
     let by_number = format!("/proc/self/fd/{}", fd.as_raw_fd());
     rustix::fs::chmod(by_number, Mode::from_raw_mode(0o700))
 }

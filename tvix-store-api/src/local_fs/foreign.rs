@@ -1,4 +1,4 @@
-//! Stores that belong to somebody else.
+//! Stores of another user.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::layout::Layout;
 use crate::StoreError;
 
-/// Says whose the store is, if it could not be opened because it is not ours.
+/// Names the owner of the store, if opening failed because the store belongs to another user.
 pub(super) fn explain(error: StoreError, layout: &Layout) -> StoreError {
     let ours = rustix::process::geteuid().as_raw();
     let owner = [&layout.state, &layout.store]

@@ -1,5 +1,5 @@
-//! Adding a tree of this machine, read once: it is copied to a place on the store's file system and
-//! hashed meanwhile, and gets its name when that is known.
+//! Adding a local tree in a single read: it is copied to the store's file system and hashed at the
+//! same time, and gets its name once the hash is known.
 
 use std::io;
 use std::path::Path;
@@ -8,42 +8,44 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{self, NarError, Parser, RestoreOptions, Unpacker};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::add::{NewPath, Tree};
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
 use crate::ext::expect;
 use crate::object::derivation_outputs;
-use crate::tree::hash as hash_file;
 use crate::verify::sha256;
 use crate::{Becomes, SourceTree, StoreError};
+use tvix_tree::hash as hash_file;
 
-/// Objects up to this size are hashed and written by one thread.
+/// Size limit, in bytes, of objects that are hashed and written by one thread.
 const INLINE: usize = 1 << 20;
 
-/// How many bytes go to the other thread at once, and how often before one waits for it.
+/// Size of the buffers for the hashing thread, in bytes, and number of buffers in flight.
 const PIECE: usize = 256 << 10;
 const PIECES: usize = 16;
 
-/// NARs up to this size are held in memory, and added together.
+/// Size limit, in bytes, of NARs that are held in memory and added in groups.
 pub(super) const SMALL: usize = 64 << 10;
 
 impl LocalStore {
-    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), and returns what is known of it. The tree
-    /// is read only once, and hashed while it is written. Nothing of it is held in memory but a few
-    /// pieces on their way.
+    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), but returns the info, and reads the
+    /// tree only once: it is hashed while it is written. Only a few chunks of it are in memory at a
+    /// time.
     ///
-    /// Dropping the future adds it or not.
+    /// If the future is dropped, the tree is either added as a whole or not at all.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] if it cannot be read, holds what a store cannot, or is not a plain file
-    /// though `method` wants one; [`StoreError::ReadOnly`], [`StoreError::Backend`].
+    /// [`StoreError::Source`] if the tree cannot be read, contains a file type that a store cannot
+    /// hold, or is not a regular file although `method` requires one; [`StoreError::ReadOnly`],
+    /// [`StoreError::Backend`].
     pub async fn import_tree(
         &self,
         file: &Path,
@@ -59,7 +61,7 @@ impl LocalStore {
         self.import_source(tree).await
     }
 
-    /// As [`import_tree`](Self::import_tree), of whatever may be added.
+    /// As [`import_tree`](Self::import_tree), for any [`SourceTree`].
     pub(super) async fn import_source(
         &self,
         tree: SourceTree,
@@ -76,7 +78,7 @@ impl LocalStore {
 }
 
 impl Inner {
-    /// Blocks.
+    /// Imports a tree. Blocks.
     pub(super) fn import(&self, tree: SourceTree) -> Result<Arc<PathInfo>, StoreError> {
         let SourceTree {
             file,
@@ -85,7 +87,7 @@ impl Inner {
             references,
         } = tree;
         let (file, name) = (file.as_path(), becomes.name());
-        // The path is not known yet, so errors name one that has the right name.
+        // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let source = |error: NarError| StoreError::Source {
             file: file.to_owned(),
@@ -120,7 +122,7 @@ impl Inner {
             size: 0,
             failure: None,
         };
-        let dumped = nar::dump_path(file, &mut copy);
+        let dumped = tvix_tree::dump_path(file, &mut copy);
         if let Some(error) = copy.failure.take() {
             return Err(unpacking(error));
         }
@@ -166,13 +168,13 @@ impl Inner {
     }
 }
 
-/// Writes what a NAR holds, and hashes it.
+/// Unpacks and hashes a NAR.
 struct Copy {
     unpacker: Unpacker,
     parser: Parser,
     hashing: Hashing,
     size: u64,
-    /// What went wrong where it is written, in contrast to where it is read.
+    /// An error of writing, as opposed to one of reading.
     failure: Option<NarError>,
 }
 
@@ -208,7 +210,7 @@ impl io::Write for Copy {
     }
 }
 
-/// A hash that is computed by another thread once there is much of it.
+/// A hash that moves to another thread once there are many bytes.
 enum Hashing {
     Here(Box<NixHasher>, usize),
     There(Other),
@@ -217,7 +219,7 @@ enum Hashing {
 struct Other {
     piece: Vec<u8>,
     sender: SyncSender<Vec<u8>>,
-    /// Buffers that come back to be filled again.
+    /// Empty buffers for reuse.
     empty: Receiver<Vec<u8>>,
     thread: JoinHandle<NixHasher>,
 }

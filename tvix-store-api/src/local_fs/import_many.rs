@@ -1,5 +1,5 @@
-//! Adding many trees of this machine. Small ones are read ahead by some threads, placed by another
-//! and registered by yet another, so that all processors work.
+//! Adding many local trees. Small ones pass through a pipeline of reading threads, a placing thread
+//! and a registering thread, so that all processors are used.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,20 +20,20 @@ use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
 use crate::{Becomes, SourceTree, StoreError, VerifiedObject};
 
-/// How many threads read.
+/// Number of reading threads.
 const READERS: usize = 2;
 
-/// Bytes of NARs that are held in memory as one group, about.
+/// Approximate size, in bytes, of the NARs in a batch, which are held in memory.
 const GROUP_BYTES: usize = 2 << 20;
 
-/// A file, and what its store path is to be called.
+/// A file, and the name of its store path.
 type Named = (PathBuf, StorePathName);
 
 impl LocalStore {
-    /// As [`import_tree`](Self::import_tree) for each of `files`, and the result of each, in their
-    /// order. Small ones are added together, by which thousands cost far less.
+    /// As [`import_tree`](Self::import_tree) for each of `files`; returns one result for each, in
+    /// order. Small trees are added in groups, which makes thousands of them much cheaper.
     ///
-    /// If the future is dropped, no more of them are read.
+    /// If the future is dropped, no further trees are read.
     pub async fn import_trees(
         &self,
         files: Vec<Named>,
@@ -54,14 +54,14 @@ impl LocalStore {
     }
 }
 
-/// Small objects that were read, and which of the files each is.
+/// Small objects that were read, and the index of the file of each.
 #[derive(Default)]
 struct Batch {
     objects: Vec<VerifiedObject>,
     files: Vec<usize>,
-    /// Where in it each path is.
+    /// The position of each path in the batch.
     positions: HashMap<StorePath, usize>,
-    /// Files that become the same as one that is in it, and where that is.
+    /// Files with the same store path as an object of the batch, and the position of that object.
     same: Vec<(usize, usize)>,
     bytes: usize,
 }
@@ -90,7 +90,7 @@ impl AsRef<[VerifiedObject]> for Batch {
     }
 }
 
-/// What has become of each file.
+/// The result for each file.
 type Results = Mutex<Vec<Option<Result<StorePath, StoreError>>>>;
 
 impl Inner {
@@ -114,7 +114,7 @@ impl Inner {
                 let thread = thread::Builder::new().name("read".into());
                 thread.spawn_scoped(scope, read).map(drop)
             });
-            // One of them is enough.
+            // One started thread is enough.
             let started = started.reduce(Result::or);
             drop(sender);
             self.add_groups(batches.into_iter(), false, |batch, added| {
@@ -138,8 +138,7 @@ impl Inner {
             .collect()
     }
 
-    /// Reads one file after the other. Small ones go on as batches, and those that are not are added
-    /// here.
+    /// Reads files one by one. Small ones are sent on in batches; large ones are added here.
     fn read_files(
         &self,
         next: impl Fn() -> Option<(usize, Named)>,
@@ -168,7 +167,7 @@ impl Inner {
             lock(results)[index] = Some(added.map(|info| info.path.clone()));
         }
         if !batch.objects.is_empty() {
-            // Whoever takes them is gone only if he has panicked.
+            // The receiver is gone only if it has panicked.
             let _ = batches.send(batch);
         }
     }
@@ -187,7 +186,7 @@ impl Inner {
     }
 }
 
-// Each result is set as a whole.
+// Each result is set atomically, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

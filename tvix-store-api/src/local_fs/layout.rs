@@ -11,13 +11,13 @@ use rustix::fs::FlockOperation;
 use super::waits::Wait;
 use crate::{BoxError, StoreError, StoreUri};
 
-/// The version of the database schema that Nix 2 has and this crate knows.
+/// The supported version of the database schema, that of Nix 2.
 pub(super) const SCHEMA_VERSION: u32 = 10;
 
 /// The version of the tables of realisations.
 const REALISATIONS_VERSION: u32 = 3;
 
-/// Where the parts of a store are.
+/// The directories of a store.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub uri: StoreUri,
@@ -27,7 +27,8 @@ pub(super) struct Layout {
     pub state: PathBuf,
 }
 
-/// Held as long as the store is open: whoever wants to change the schema has to wait.
+/// A shared lock on the schema, held as long as the store is open. A process that changes the
+/// schema waits for it.
 #[derive(Debug)]
 pub(super) struct SchemaLock {
     _file: File,
@@ -46,8 +47,8 @@ impl Layout {
         self.state.join("db/db.sqlite")
     }
 
-    /// Makes what is missing, calls `initialise` if the store is new (tables of realisations
-    /// included) and `add_realisations` if it cannot hold them yet, and locks the schema.
+    /// Creates missing directories and locks the schema. Calls `initialise` for a new store, which
+    /// includes the tables of realisations, and `add_realisations` for an old store without them.
     pub fn prepare(
         &self,
         initialise: impl FnOnce() -> Result<(), StoreError>,
@@ -55,21 +56,21 @@ impl Layout {
     ) -> Result<SchemaLock, StoreError> {
         self.make_directories()?;
         let lock = self.open_lock()?;
-        // Most openers find an initialised store, and need not wait for each other.
+        // Usually the store is initialised, and a shared lock is enough.
         self.lock(&lock, FlockOperation::LockShared)?;
         if self.schema_version()?.is_none() {
             self.lock(&lock, FlockOperation::LockExclusive)?;
             if self.schema_version()?.is_none() {
                 initialise()?;
                 self.write_version(&self.realisations_file(), REALISATIONS_VERSION)?;
-                // Last: it says that all of this was done.
+                // Written last: it marks the store as initialised.
                 self.write_version(&self.schema_file(), SCHEMA_VERSION)?;
             }
             self.lock(&lock, FlockOperation::LockShared)?;
         }
         self.check_schema_version()?;
-        // A Nix that knows of realisations would add the tables itself, and wait for that until
-        // this process ends. If the store is in use already it can do without until it is not.
+        // A Nix that supports realisations would add the tables itself, and wait for the end of
+        // this process to do so. If the store is in use at this moment, adding them is postponed.
         let realisations = self.realisations_file();
         if !realisations.exists() {
             let exclusive = FlockOperation::NonBlockingLockExclusive;
@@ -77,15 +78,15 @@ impl Layout {
                 add_realisations()?;
                 self.write_version(&realisations, REALISATIONS_VERSION)?;
             }
-            // The attempt may have given up the lock.
+            // The attempt may have released the lock.
             self.lock(&lock, FlockOperation::LockShared)?;
             self.check_schema_version()?;
         }
         Ok(SchemaLock { _file: lock })
     }
 
-    /// Waits for a store that another process is just making: shortly for its directories to appear, and
-    /// some seconds for it to be whole once there are any. Blocks.
+    /// Waits for a store that another process is creating: briefly for its directories to appear,
+    /// and for some seconds until it is complete once they exist. Blocks.
     pub fn wait_until_made(&self) {
         const PAUSE: Duration = Duration::from_millis(25);
         for pauses in 0..200 {
@@ -97,7 +98,7 @@ impl Layout {
         }
     }
 
-    /// Checks that this is a store of the one version that is known.
+    /// Checks that the store has the supported schema version.
     pub fn check_schema_version(&self) -> Result<(), StoreError> {
         let path = self.schema_file();
         let error = match self.schema_version()? {
@@ -120,14 +121,14 @@ impl Layout {
             state("temproots"),
             gcroots.join("per-user"),
         ] {
-            // Writable by nobody else, whatever the umask.
+            // Not writable by others, regardless of the umask.
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
                 .create(&directory)
                 .map_err(|error| self.failed(creating(&directory), error))?;
         }
-        // Nix makes this link only together with `gcroots`, and needs it to find profiles.
+        // Nix creates this link only together with `gcroots`, and needs it to find profiles.
         if new_roots {
             let link = gcroots.join("profiles");
             match std::os::unix::fs::symlink(state("profiles"), &link) {
@@ -175,7 +176,7 @@ impl Layout {
         self.state.join("db/ca-schema")
     }
 
-    /// `None` if the store has not been initialised.
+    /// `None` if the store is not initialised.
     fn schema_version(&self) -> Result<Option<u32>, StoreError> {
         let path = self.schema_file();
         let reading = || format!("reading '{}'", path.display());
@@ -191,7 +192,7 @@ impl Layout {
 
     fn write_version(&self, path: &Path, version: u32) -> Result<(), StoreError> {
         let temporary = path.with_extension("new");
-        // Nobody takes half of a number for a number.
+        // Written and renamed, so that no reader sees half a number.
         File::create(&temporary)
             .and_then(|mut file| {
                 file.write_all(version.to_string().as_bytes())?;
@@ -201,7 +202,7 @@ impl Layout {
             .map_err(|error| self.failed(creating(path), error))
     }
 
-    /// An error of this store that trying again does not help against.
+    /// An error of this store that a retry does not solve.
     pub fn failed(&self, action: String, source: impl Into<BoxError>) -> StoreError {
         StoreError::Backend {
             store: self.uri.clone(),
@@ -216,7 +217,7 @@ fn creating(path: &Path) -> String {
     format!("creating '{}'", path.display())
 }
 
-/// Why a store cannot be opened though it is one.
+/// The reason that an existing store cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum SchemaVersionError {
     #[error("schema version {0} is newer than {SCHEMA_VERSION}, the one this program knows")]

@@ -1,4 +1,4 @@
-//! One addition of a path at a time: within this process, and between processes.
+//! Locks of paths: within this process, and between processes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -17,21 +17,21 @@ use super::waits::Wait;
 
 type Locks = Mutex<HashMap<StorePath, Weak<AsyncMutex<()>>>>;
 
-/// Who in this process is adding what.
+/// The paths that this process is adding.
 #[derive(Debug, Default)]
 pub(super) struct PathLocks(Arc<Locks>);
 
-/// A path that nobody else in this process adds meanwhile.
+/// The lock of a path within this process.
 #[derive(Debug)]
 pub(super) struct PathGuard {
     locks: Arc<Locks>,
     path: StorePath,
-    /// `None` while it is dropped.
+    /// `None` during drop.
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl PathLocks {
-    /// Waits until nobody else in this process adds `path`.
+    /// Waits until no other task of this process adds `path`.
     pub async fn lock(&self, path: &StorePath) -> PathGuard {
         let mutex = {
             let mut locks = lock(&self.0);
@@ -51,8 +51,7 @@ impl PathLocks {
         }
     }
 
-    /// As [`lock`](Self::lock) for each of `paths`, in an order that lets two callers never wait
-    /// for each other.
+    /// As [`lock`](Self::lock) for each of `paths`, in an order that prevents deadlocks.
     pub async fn lock_all(&self, paths: impl Iterator<Item = &StorePath>) -> Vec<PathGuard> {
         let mut paths: Vec<&StorePath> = paths.collect();
         paths.sort_unstable();
@@ -69,7 +68,7 @@ impl Drop for PathGuard {
     fn drop(&mut self) {
         drop(self.guard.take());
         let mut locks = lock(&self.locks);
-        // Those who wait hold it too.
+        // Waiters hold a reference too.
         if locks
             .get(&self.path)
             .is_some_and(|lock| lock.strong_count() == 0)
@@ -83,11 +82,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Something that no other process does meanwhile, by Nix's convention: `<name>.lock` in the store
-/// is locked, and is removed afterwards and not empty any more, which tells those who have it open
-/// that it is not the lock any more. The lock of who dies is free at once.
+/// A lock between processes, by Nix's convention: the file `<name>.lock` in the store directory is
+/// locked with `flock`. On release, the file is removed and made non-empty, which tells processes
+/// that have it open that it is stale. The lock of a process that dies is released immediately.
 ///
-/// Dropping it takes three short system calls.
+/// Releasing it takes three short system calls.
 #[derive(Debug)]
 pub(super) struct FileLock {
     store: Arc<OwnedFd>,
@@ -97,14 +96,14 @@ pub(super) struct FileLock {
 
 enum Attempt {
     Locked(FileLock),
-    /// Somebody else has it.
+    /// Another process holds the lock.
     Held,
-    /// It was removed before it was ours.
+    /// The file was removed before the lock was acquired.
     Stale,
 }
 
 impl FileLock {
-    /// Waits for the lock of a path in the directory `folder`, which is `store`. Blocks.
+    /// Waits for the lock of a path. `folder` is the path of the directory `store`. Blocks.
     pub fn acquire(store: &Arc<OwnedFd>, folder: &Path, path: &StorePath) -> io::Result<Self> {
         if let Some(lock) = Self::try_acquire(store, &path.to_string())? {
             return Ok(lock);
@@ -118,7 +117,7 @@ impl FileLock {
         }
     }
 
-    /// Takes the lock of that name if nobody has it. `None` if somebody has.
+    /// Takes the lock of that name if it is free; `None` otherwise.
     pub fn try_acquire(store: &Arc<OwnedFd>, name: &str) -> io::Result<Option<Self>> {
         loop {
             let operation = FlockOperation::NonBlockingLockExclusive;
@@ -155,9 +154,9 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // A lock file that stays is no harm.
+        // A lock file that stays is harmless.
         let _ = rustix::fs::unlinkat(&*self.store, &self.name, AtFlags::empty());
-        // Nix writes something. It is the size that counts, and this takes no page.
+        // Nix writes text to it. Only the size matters, and this allocates no page.
         let _ = self.file.set_len(1);
     }
 }
@@ -176,7 +175,7 @@ mod tests {
         let held = FileLock::try_acquire(&store, "x").unwrap().unwrap();
         assert!(FileLock::try_acquire(&store, "x").unwrap().is_none());
         let other = FileLock::try_acquire(&store, "y").unwrap().unwrap();
-        // Who opened it before it was removed must not take it for the lock.
+        // A process that opened the file before its removal must see that it is stale.
         let opened = File::options()
             .read(true)
             .open(temporary.path().join("x.lock"))

@@ -1,4 +1,4 @@
-//! The store on this file system, in the layout and with the database of Nix.
+//! The local store, with the layout and database of Nix.
 
 mod add;
 mod add_group;
@@ -56,30 +56,32 @@ use crate::blocking::blocking;
 use crate::ext::add_tree;
 use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
-/// How many NARs are read at once; more wait. Each takes a thread.
+/// Number of NARs that are read concurrently; further reads wait. Each takes a thread.
 const CONCURRENT_READS: usize = 64;
 
-/// The store on this file system, in the layout and with the database of Nix: `<root>/nix/store`
-/// and `<root>/nix/var/nix/db/db.sqlite`. Nix may use it at the same time.
+/// The store on this file system, with the layout and database of Nix: `<root>/nix/store` and
+/// `<root>/nix/var/nix/db/db.sqlite`. Nix may use it at the same time.
 ///
-/// What makes a path valid is its row in the database. Files are unpacked in a place outside the
-/// store directory, verified, given their canonical metadata, moved into place and then registered
-/// (what [`add_many`](Store::add_many) adds is verified before, and single files of it are written
-/// where they belong under the path's lock); so a process that is killed, wherever, leaves nothing valid that is not whole, and what it
-/// leaves is removed when the path is added again or the store is opened again. When a path is
-/// registered that is a derivation, so are the outputs that it tells.
+/// **Validity.** A path is valid if the database has a row for it. Files are unpacked outside the
+/// store directory, verified, given canonical metadata, moved into place and then registered.
+/// [`add_many`](Store::add_many) takes verified objects, and writes single files directly to their
+/// place under the path's lock. So a process that is killed at any point leaves no incomplete valid
+/// path. Its leftovers are removed when the path is added again or the store is opened again.
+/// Registering a derivation also registers its known outputs.
 ///
-/// Clones are handles on the same store. All blocking work is done on tokio's threads for that.
+/// **Handles.** Clones are handles on the same store. All blocking work runs on tokio's blocking
+/// threads.
 ///
-/// What the methods of [`Store`] find valid or add is not collected as long as a handle lives, by
-/// whomever ([`collect_garbage`](Self::collect_garbage), or Nix): they are temporary roots, in the
-/// file where Nix has them. [`all_valid_paths`](Self::all_valid_paths) and
-/// [`referrers`](Self::referrers) promise nothing of the kind, nor does a store that is read-only.
+/// **Collection.** Paths that methods of [`Store`] find valid or add are not collected as long as a
+/// handle lives, neither by [`collect_garbage`](Self::collect_garbage) nor by Nix: they are
+/// temporary roots, in Nix's own format. This does not hold for
+/// [`all_valid_paths`](Self::all_valid_paths) and [`referrers`](Self::referrers), nor for a
+/// read-only store.
 ///
-/// Besides [`Store`], there are [`import_outputs`](Self::import_outputs) and
-/// [`register_trees`](Self::register_trees) for trees that are on the store's file system
-/// already, [`scratch`](Self::scratch) for a place to make them in, and
-/// [`lock_outputs`](Self::lock_outputs) so that no other process makes the same meanwhile.
+/// **Builds.** Besides [`Store`], there are [`import_outputs`](Self::import_outputs) and
+/// [`register_trees`](Self::register_trees) for trees that are already on the store's file system,
+/// [`scratch`](Self::scratch) for a place to create them in, and
+/// [`lock_outputs`](Self::lock_outputs) to exclude other processes that build the same outputs.
 #[derive(Clone)]
 pub struct LocalStore(Arc<Inner>);
 
@@ -97,17 +99,17 @@ struct Inner {
     additions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     queries: Arc<Semaphore>,
-    /// Released last.
+    /// Released last, so declared last.
     _schema_lock: Option<SchemaLock>,
 }
 
 impl LocalStore {
-    /// Opens a store, and makes it if there is none.
+    /// Opens a store, and creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backend`] if the directories or the database cannot be made or read, or are
-    /// of a version of Nix that is not known here; the message names the file.
+    /// [`StoreError::Backend`] if the directories or the database cannot be created or read, or
+    /// have an unsupported schema version; the message names the file.
     pub async fn open(options: LocalStoreOptions) -> Result<Self, StoreError> {
         let uri = StoreUri::local(&options.root);
         blocking(&uri, move || Self::open_blocking(options)).await
@@ -121,7 +123,7 @@ impl LocalStore {
         }
         let opened = Self::open_once(options.clone());
         match opened {
-            // What is kept for that is given up: else nobody could even collect garbage.
+            // Frees the reserved disk space: without it, not even a garbage collection could run.
             Err(error) if reserve::is_full(&error) && reserve::give_up(&layout.state) => {
                 Self::open_once(options)
             }
@@ -200,37 +202,38 @@ impl LocalStore {
         })))
     }
 
-    /// The directory with the files of store paths: `<root>/nix/store`.
+    /// The directory that holds the files of store paths: `<root>/nix/store`.
     pub fn real_store_dir(&self) -> &Path {
         &self.0.layout.store
     }
 
-    /// The directory with the state: `<root>/nix/var/nix`.
+    /// The state directory: `<root>/nix/var/nix`.
     pub fn state_dir(&self) -> &Path {
         &self.0.layout.state
     }
 
-    /// Where the files of `path` are, or would be: nothing says that it is valid.
+    /// The location of the files of `path`. The path need not be valid.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.0.layout.store.join(path.to_string())
     }
 
-    /// All valid paths, in order.
+    /// All valid paths, sorted.
     pub async fn all_valid_paths(&self) -> Result<Vec<StorePath>, StoreError> {
         self.read(|database| database.all_paths()).await
     }
 
-    /// The valid paths that refer to `path`, in order.
+    /// The valid paths that refer to `path`, sorted.
     pub async fn referrers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
         let path = path.clone();
         self.read(move |database| database.referrers(&path)).await
     }
 
-    /// Adds signatures to what is known of a path, unless they are there. They are not verified.
+    /// Adds signatures to the info of a path. They are not verified; signatures that the info has
+    /// already are ignored.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if it is not valid.
+    /// [`StoreError::NotFound`] if the path is not valid.
     pub async fn add_signatures(
         &self,
         path: &StorePath,
@@ -249,7 +252,7 @@ impl LocalStore {
             .await
     }
 
-    /// As [`read`](Self::read), of `paths`, which nobody collects from now on.
+    /// As [`read`](Self::read), for `paths`, which become temporary roots first.
     async fn read_held<T: Send + 'static>(
         &self,
         paths: Vec<StorePath>,
@@ -282,8 +285,8 @@ impl LocalStore {
 }
 
 impl Inner {
-    /// Sees to it that nobody collects any of `paths` from now on. Comes before whether they are
-    /// valid is looked up. Blocks.
+    /// Makes `paths` temporary roots, so that they are not collected. Must precede the look-up of
+    /// their validity. Blocks.
     fn hold(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         let Some(roots) = &self.temp_roots else {
             return Ok(());
@@ -295,8 +298,8 @@ impl Inner {
         })
     }
 
-    /// As [`hold`](Self::hold), and tells a collector that runs by now even of what was held before it
-    /// began. Blocks.
+    /// As [`hold`](Self::hold), and also announces paths that were held already to a collector that
+    /// is running now. Blocks.
     fn hold_again(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         self.hold(paths)?;
         let Some(roots) = &self.temp_roots else {
@@ -385,7 +388,7 @@ impl Store for LocalStore {
             Becomes::Path(path) => self.is_valid(path).await?,
             Becomes::Name(_) => false,
         };
-        // Hashed alone: nothing of it would be kept, or may be written.
+        // Only hashed: the result would not be kept, or the store is read-only.
         if known || self.0.scratch.is_none() {
             return add_tree(self, tree).await;
         }
@@ -405,7 +408,7 @@ impl Store for LocalStore {
                 return Ok(None);
             };
             inner.hold(std::slice::from_ref(&found.out_path))?;
-            // It may have been collected just before.
+            // The path may have been collected just before.
             inner.database.realisation(&id)
         })
         .await
@@ -429,7 +432,7 @@ impl std::fmt::Debug for LocalStore {
     }
 }
 
-/// The root as everybody would name it, so that equal stores have equal URIs.
+/// The absolute path of the root, so that equal stores have equal URIs.
 fn absolute(options: &LocalStoreOptions) -> Result<PathBuf, StoreError> {
     let failed = |action: &str, source: std::io::Error| StoreError::Backend {
         store: StoreUri::local(&options.root),

@@ -1,4 +1,4 @@
-//! Equal files share their space on the disk.
+//! Deduplication of equal files.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
@@ -20,13 +20,13 @@ use crate::StoreError;
 use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
 
-/// How to have equal files share their space.
+/// Options of [`LocalStore::optimise`](super::LocalStore::optimise).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OptimiseOptions {
-    /// Have files share blocks of the disk (`FICLONE`: Btrfs, XFS) instead of being links to one:
-    /// each keeps its own identity, and damage to one does not reach the others. The default is what
-    /// Nix does: hard links, by way of `.links`.
+    /// Share disk blocks (`FICLONE`: Btrfs, XFS) instead of creating hard links. Each file keeps
+    /// its own inode, and damage to one file does not affect the others. By default false: hard
+    /// links to `.links`, as in Nix.
     pub reflink: bool,
 }
 
@@ -38,30 +38,30 @@ impl OptimiseOptions {
     }
 }
 
-/// What was done.
+/// The result of a deduplication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OptimiseReport {
-    /// Files and symbolic links that were looked at.
+    /// Number of files and symlinks that were examined.
     pub files: u64,
-    /// Files that share their space now and did not before.
+    /// Number of files that share their space now and did not before.
     pub shared: u64,
-    /// Bytes on the disk that this freed.
+    /// Freed disk space, in bytes.
     pub bytes_freed: u64,
-    /// Files in `.links` that were not what their names say, and are removed.
+    /// Number of files removed from `.links` because their contents did not match their names.
     pub bad_links: u64,
 }
 
 impl LocalStore {
-    /// Has equal files of valid paths share their space. May run beside everything else: a file is
-    /// replaced in one step, by one with the same contents and metadata.
+    /// Deduplicates equal files of valid paths. Safe beside all other operations: a file is
+    /// replaced atomically by one with the same contents and metadata.
     ///
-    /// If the future is dropped, it ends after the path that it is at.
+    /// If the future is dropped, the deduplication stops after the current path.
     ///
     /// # Errors
     ///
-    /// [`StoreError::ReadOnly`]; [`StoreError::Backend`], also if files should share blocks and the
-    /// file system has no such thing.
+    /// [`StoreError::ReadOnly`]; [`StoreError::Backend`], also if `reflink` is set and the file
+    /// system does not support it.
     pub async fn optimise(&self, options: OptimiseOptions) -> Result<OptimiseReport, StoreError> {
         self.0.scratch()?;
         let paths = self.all_valid_paths().await?;
@@ -75,7 +75,7 @@ impl LocalStore {
                 }
                 let name = CString::new(path.to_string()).unwrap_or_default();
                 match work.node(inner.store_fd.as_fd(), &name, 0) {
-                    // Collected meanwhile.
+                    // The path was collected meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     done => done.map_err(|error| inner.file_error("optimising", &path, error))?,
                 }
@@ -86,23 +86,23 @@ impl LocalStore {
     }
 }
 
-/// No tree in a store is deeper: its names would be too long to be used.
+/// Depth limit of a tree. Deeper trees have path names that are too long to be used.
 const MAX_DEPTH: usize = 2048;
 
 struct Optimiser<'a> {
     inner: &'a Inner,
     links: OwnedFd,
-    /// Inodes that are in `.links`: they share already.
+    /// Inodes in `.links`: these files share their space already.
     known: HashSet<u64>,
-    /// Links that were hashed by this run.
+    /// Names of `.links` that this run has hashed.
     checked: HashSet<String>,
-    /// A file for each hash that was met, if blocks are to be shared.
+    /// An open file for each hash, if blocks are to be shared.
     clones: Option<HashMap<NixHash, File>>,
     buffer: Vec<u8>,
     report: OptimiseReport,
 }
 
-/// How many files are kept open to be cloned from.
+/// Number of open files that are kept as sources of clones.
 const MAX_CLONES: usize = 256;
 
 impl<'a> Optimiser<'a> {
@@ -155,8 +155,8 @@ impl<'a> Optimiser<'a> {
                 }
                 Ok(())
             }
-            // A writable file is not canonical, and may change. Empty files and symbolic links
-            // free no blocks, but inodes: Nix links them as well.
+            // A writable file is not canonical, and may change. Empty files and symlinks free no
+            // blocks, but inodes: Nix links them as well.
             FileType::RegularFile if stat.st_mode & 0o222 == 0 => {
                 self.report.files += 1;
                 match self.clones.is_some() {
@@ -188,7 +188,8 @@ impl<'a> Optimiser<'a> {
                     return Ok(());
                 }
                 Err(Errno::EXIST) => {}
-                // The file has as many links as it can have, or the directory is full: as it is then.
+                // The file has the maximum number of links, or the directory is full: the file
+                // stays unshared.
                 Err(Errno::MLINK | Errno::NOSPC) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
@@ -196,7 +197,7 @@ impl<'a> Optimiser<'a> {
                 self.checked.insert(link);
                 break;
             }
-            // Whoever links to damage gets damage.
+            // A damaged link would damage the files that are linked to it.
             match rustix::fs::unlinkat(&self.links, &c_link, AtFlags::empty()) {
                 Ok(()) => self.report.bad_links += 1,
                 Err(Errno::NOENT) => {}
@@ -254,7 +255,7 @@ impl<'a> Optimiser<'a> {
         }
     }
 
-    /// The hash of a file or symbolic link as a NAR, after which its link is named.
+    /// The hash of a file or symlink as a NAR, which is the name of its link.
     fn hash_node(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -273,7 +274,7 @@ impl<'a> Optimiser<'a> {
         Ok(hasher.finish())
     }
 
-    /// A file, and its hash as a NAR.
+    /// Opens a file and hashes it as a NAR.
     fn hash(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -320,12 +321,12 @@ impl<'a> Optimiser<'a> {
     }
 }
 
-/// What Nix calls a file in `.links`: the hash of its NAR, without the algorithm.
+/// Nix's name of a file in `.links`: the hash of its NAR, without the algorithm.
 pub(super) fn link_name(hash: &NixHash) -> String {
     nixbase32::encode(hash.digest_bytes())
 }
 
-/// Puts a file in the place of another one, and leaves the directory as it was.
+/// Replaces a file, and restores the metadata of its directory.
 fn replace(
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -341,7 +342,7 @@ fn replace(
         }
         renamed => renamed,
     };
-    // The store directory itself is nobody's object.
+    // The store directory itself is not part of an object, so its metadata need not be restored.
     if !writable {
         rustix::fs::fchmod(parent, Mode::from_raw_mode(stat.st_mode & 0o777))?;
         rustix::fs::futimens(parent, &CANONICAL_TIMES)?;

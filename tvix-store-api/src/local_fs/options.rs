@@ -1,47 +1,46 @@
-//! How a local store is opened.
+//! Options for opening a local store.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix_compat::store_path::StoreDir;
 
-/// How a [`LocalStore`](super::LocalStore) is opened.
+/// Options for opening a [`LocalStore`](super::LocalStore).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LocalStoreOptions {
-    /// The directory that `nix/store` and `nix/var/nix` are in; `/` for the system's store. It is
-    /// made if it is missing.
+    /// The directory that contains `nix/store` and `nix/var/nix`; `/` for the system's store.
+    /// Created if it is missing.
     pub root: PathBuf,
-    /// The directory that paths are in logically. It is part of every path, so `/nix/store`
-    /// unless all of a closure is built for another one. Files are in `<root>/nix/store` even so.
+    /// The logical store directory. It is part of every path, so it is `/nix/store` unless all of a
+    /// closure is built for another one. The files are in `<root>/nix/store` regardless.
     pub store_dir: StoreDir,
-    /// Changes nothing, not even by creating or locking something. Works on a read-only file
-    /// system.
+    /// Changes nothing, creates no file and takes no lock. Works on a read-only file system.
     pub read_only: bool,
-    /// What survives a power failure.
+    /// Guarantees after a power failure.
     pub durability: Durability,
     /// How long to wait while another process writes to the database.
     pub busy_timeout: Duration,
-    /// How many additions are unpacked at once; more wait.
+    /// Number of additions that are unpacked concurrently; further ones wait.
     pub concurrent_additions: usize,
 }
 
-/// What survives a power failure. A killed process never loses or corrupts anything.
+/// Guarantees after a power failure. A killed process never loses or corrupts anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// What Nix does by default: the database stays consistent and may forget the last paths,
-    /// and files of paths registered shortly before may be incomplete
-    /// ([`StoreExt::verify`](crate::StoreExt::verify) finds them).
+    /// Nix's default. The database stays consistent but may lose the last paths, and files of paths
+    /// registered shortly before may be incomplete ([`StoreExt::verify`](crate::StoreExt::verify)
+    /// detects that).
     #[default]
     Relaxed,
-    /// Before a path is registered its files are on the disk, and before `add` returns its
-    /// registration is. Costs a sync of the file system for each group of additions.
+    /// The files of a path are on disk before it is registered, and the registration is on disk
+    /// before `add` returns. Costs a sync of the file system for each group of additions.
     Full,
 }
 
 impl LocalStoreOptions {
-    /// The store below `root`, with everything else as by default.
+    /// The store below `root`, with default options.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),

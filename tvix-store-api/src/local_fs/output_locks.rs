@@ -1,4 +1,4 @@
-//! The outputs of a build, locked between processes.
+//! Locks on the outputs of a build, between processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::{Inner, LocalStore};
 use crate::StoreError;
 use crate::blocking::blocking;
 
-/// How long to wait before a lock that somebody has is tried again: at first, and at most. There
-/// is no way to wait for one that can be given up.
+/// Pause before another attempt at a lock that is held elsewhere: the first, and the longest. A
+/// blocking `flock` could not be cancelled.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a lock may be waited for before that is told.
+/// How long to wait for a lock before the wait is reported.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// Paths that nobody else builds or adds, neither in this process nor in another one, Nix included.
-/// Dropping it unlocks them.
+/// Locks on paths that exclude builds and additions by other tasks and processes, including Nix.
+/// Dropping it releases the locks.
 #[derive(Debug, Default)]
 pub struct OutputLocks {
     paths: Vec<StorePath>,
@@ -35,23 +35,23 @@ impl OutputLocks {
     }
 }
 
-/// What [`LocalStore::lock_outputs`] has found once it had the locks.
+/// The result of [`LocalStore::lock_outputs`].
 #[derive(Debug)]
 pub enum LockedOutputs {
-    /// Something is missing and nobody else makes it.
+    /// An output is missing; the locks are held.
     ToBuild(OutputLocks),
-    /// All outputs are valid, in the order of their names. Nothing is locked any more.
+    /// All outputs are valid, sorted by name. No lock is held.
     Valid(Vec<(OutputName, Arc<PathInfo>)>),
 }
 
 impl LocalStore {
-    /// Locks the outputs of a derivation, to build it: as Nix does, by a file for each output, of
-    /// its path or, where that is not known before the build, of the derivation's path and the
-    /// output's name. Waits while somebody else has one of them. He may have built what was
-    /// wanted, so what is valid is looked up afterwards.
+    /// Locks the outputs of a derivation before a build. The lock files are those of Nix, one for
+    /// each output: named after the output path or, if the path is not known before the build,
+    /// after the derivation path and the output name. Waits while another process holds one of
+    /// them. That process may have built the outputs, so their validity is looked up afterwards.
     ///
-    /// None is held while it waits for another one. Dropping the future gives up. `waits` is called
-    /// once, with the store path whose lock is waited for, when that takes long.
+    /// No lock is held while waiting for another one. Dropping the future gives up. `waits` is
+    /// called at most once, with the store path of the contended lock, if the wait takes long.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl LocalStore {
                 }
             }
         };
-        // The locks of outputs that are not known yet are called after the derivation.
+        // The locks of outputs with unknown paths are named after the derivation.
         let mut held = paths.clone();
         held.push(drv_path.clone());
         let request = Arc::new((names, outputs, held));
@@ -128,13 +128,13 @@ impl LocalStore {
     }
 }
 
-/// What becomes of an attempt to lock.
+/// The result of an attempt to lock.
 enum Attempt {
-    /// Somebody else has the lock of this name. None is held.
+    /// The lock of this name is held elsewhere. No lock was kept.
     Held(String),
     /// All outputs are valid.
     Valid(Vec<(OutputName, Arc<PathInfo>)>),
-    /// Something is missing.
+    /// An output is missing.
     ToBuild(Vec<FileLock>),
 }
 

@@ -1,5 +1,5 @@
-//! Registering trees that are on the store's file system already: what a builder on this machine
-//! has made.
+//! Registering trees that are already on the store's file system, such as the outputs of a local
+//! build.
 
 use std::ffi::CString;
 use std::fs;
@@ -19,41 +19,40 @@ use super::{LocalStore, OutputLocks, Scratch};
 use crate::StoreError;
 use crate::blocking::blocking;
 use crate::object::derivation_outputs;
-use crate::tree::{TreeError, TreeScan, canonicalise};
 use crate::verify::check_address;
+use tvix_tree::{TreeError, TreeScan, canonicalise};
 
-/// A tree that a build has made, before anybody has looked at it.
+/// An output of a build, not scanned yet.
 #[derive(Debug, Clone)]
 pub struct OutputTree {
-    /// Where it is: on the store's file system, as anything below [`LocalStore::scratch`] is.
+    /// The location of the tree: on the store's file system, such as below [`LocalStore::scratch`].
     pub scratch: PathBuf,
-    /// The user that all of it must belong to.
+    /// The required owner of all files (a user id).
     pub owner: u32,
-    /// The store path that it is to become.
+    /// The store path of the output.
     pub path: StorePath,
     /// The derivation that was built.
     pub deriver: Option<StorePath>,
-    /// Its content address, if it has one.
+    /// The content address, if there is one.
     pub ca: Option<ContentAddress>,
 }
 
-/// A canonical tree of which all is known that a store wants to know.
+/// A canonical tree with a complete info.
 #[derive(Debug, Clone)]
 pub struct ScannedTree {
-    /// Where it is, on the store's file system.
+    /// The location of the tree, on the store's file system.
     pub scratch: PathBuf,
-    /// What it becomes: [`TreeScan`] and more. Nothing of it is checked again but the path
-    /// against the content address.
+    /// The info. The store trusts it, except that it checks the path against the content address.
     pub info: PathInfo,
 }
 
 impl OutputTree {
-    /// Makes the tree canonical, hashes it and finds which of `candidates` and of its own path it
-    /// refers to. Blocks.
+    /// Makes the tree canonical, hashes it, and scans it for references to `candidates` and to its
+    /// own path. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`canonicalise`].
+    /// Those of [`canonicalise`].
     pub fn scan(self, candidates: &[StorePath]) -> Result<ScannedTree, TreeError> {
         let own_path = std::iter::once(&self.path);
         let TreeScan {
@@ -74,7 +73,7 @@ impl OutputTree {
 }
 
 impl LocalStore {
-    /// A place for a build on the store's file system, that no other user can enter.
+    /// A scratch place for a build, on the store's file system, that other users cannot enter.
     ///
     /// # Errors
     ///
@@ -83,12 +82,13 @@ impl LocalStore {
         Ok(self.0.scratch()?.reserve())
     }
 
-    /// [`OutputTree::scan`] on all of `outputs`, then [`register_trees`](Self::register_trees).
-    /// Each may refer to `candidates`, to itself and to the other outputs.
+    /// Runs [`OutputTree::scan`] on all of `outputs`, then
+    /// [`register_trees`](Self::register_trees). Each output may refer to `candidates`, to itself
+    /// and to the other outputs.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Source`] for what cannot be stored, and as
+    /// [`StoreError::Source`] for a tree that cannot be stored, and those of
     /// [`register_trees`](Self::register_trees).
     pub async fn import_outputs(
         &self,
@@ -114,19 +114,20 @@ impl LocalStore {
         self.register_trees(scanned).await
     }
 
-    /// Moves trees into place and makes them valid, all in one transaction: they may refer to each
-    /// other, though not in a cycle, which Nix refuses too because nothing in it could ever be
-    /// deleted. Trees whose paths are valid already are removed.
+    /// Moves trees into place and makes them valid, all in one transaction. They may refer to each
+    /// other, but not in a cycle: Nix refuses cycles too, because their paths could never be
+    /// deleted. Trees of paths that are valid already are removed.
     ///
-    /// The infos are believed: they have to come from [`OutputTree::scan`] or be verified.
+    /// The infos are trusted: they must come from [`OutputTree::scan`] or be verified.
     ///
-    /// Returns what is valid now, in the same order. When it fails nothing is registered, and
-    /// trees may be gone. If the future is dropped, it happens or not.
+    /// Returns the infos that are now valid, in the same order. If it fails, nothing is registered,
+    /// and the trees may be gone. If the future is dropped, the registration happens completely or
+    /// not at all.
     ///
     /// # Errors
     ///
     /// [`StoreError::InvalidReference`], [`StoreError::Cycle`], [`StoreError::AddressMismatch`],
-    /// [`StoreError::ReadOnly`], [`StoreError::Backend`] also if a tree is on another file system.
+    /// [`StoreError::ReadOnly`]; [`StoreError::Backend`], also if a tree is on another file system.
     pub async fn register_trees(
         &self,
         trees: Vec<ScannedTree>,
@@ -134,12 +135,12 @@ impl LocalStore {
         self.register_locked(trees, OutputLocks::default()).await
     }
 
-    /// As [`register_trees`](Self::register_trees), for paths that the caller has locked: what he
-    /// has not is locked here. Gives the locks back when it is done.
+    /// As [`register_trees`](Self::register_trees), with locks that the caller holds. Locks of
+    /// other paths are taken here. Releases all locks at the end.
     ///
     /// # Errors
     ///
-    /// As [`register_trees`](Self::register_trees).
+    /// Those of [`register_trees`](Self::register_trees).
     pub async fn register_locked(
         &self,
         trees: Vec<ScannedTree>,
@@ -167,9 +168,9 @@ impl LocalStore {
                 new.push(new_path);
             }
             let registered = inner.register_new(new, locks.paths())?;
-            // Held until here, even if nobody waits for it any more.
+            // Held until here, even if the future is dropped.
             drop((guards, locks));
-            // Those that were moved are not there any more.
+            // Removes the trees that were not moved.
             for (parent, name) in unused {
                 if let Ok(parent) = parent {
                     let _ = remove_tree(parent.as_fd(), &name);

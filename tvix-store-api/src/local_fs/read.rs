@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::{self, NarError};
+use nix_compat::nar::NarError;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use tokio::sync::Semaphore;
@@ -17,8 +17,8 @@ use crate::local_fs::stop::StopOnDrop;
 use crate::object::small_nar;
 use crate::{NarStream, StoreError, StoreUri, VerifiedObject};
 
-/// Packs the files at `file`, which `path` has. As long as it is being packed it has one of
-/// `permits`, as each takes a thread.
+/// Packs `file`, the files of `path`, as a NAR stream. Holds one of `permits` while it packs,
+/// because each stream takes a thread.
 pub(super) fn stream_nar(
     uri: StoreUri,
     path: StorePath,
@@ -29,7 +29,7 @@ pub(super) fn stream_nar(
         let permit = permits.acquire_owned().await;
         produce(uri.clone(), move |chunks| {
             let _held = permit;
-            nar::dump_path(&file, chunks).map_err(|error| failed(&uri, &path, error))
+            tvix_tree::dump_path(&file, chunks).map_err(|error| failed(&uri, &path, error))
         })
     };
     stream::once(started).flatten().boxed()
@@ -45,7 +45,7 @@ fn failed(uri: &StoreUri, path: &StorePath, error: NarError) -> StoreError {
 }
 
 impl LocalStore {
-    /// Reads small objects one after the other, all by one thread.
+    /// Reads small objects one by one, on a single thread.
     pub(super) async fn read_objects(
         &self,
         infos: Vec<Arc<PathInfo>>,
@@ -59,7 +59,7 @@ impl LocalStore {
             inner.hold(&paths)?;
             let valid = inner.database.valid_paths(&paths)?;
             let objects = wanted.iter().map(|info| match valid.contains(&info.path) {
-                // Nobody takes them any more.
+                // The future was dropped.
                 _ if stopped.load(Ordering::Relaxed) => Err(inner.not_found(&info.path)),
                 true => inner.read_object(info),
                 false => Err(inner.not_found(&info.path)),

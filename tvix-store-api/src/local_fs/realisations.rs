@@ -1,4 +1,4 @@
-//! Realisations that follow from others.
+//! Realisations that are derived from others.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -11,15 +11,16 @@ use super::{Inner, LocalStore};
 use crate::StoreError;
 use crate::blocking::blocking;
 
-/// No derivation is nearly as large.
+/// Size limit of a derivation that is parsed, in bytes. Real ones are far smaller.
 const MAX_DERIVATION: u64 = 64 << 20;
 
 impl LocalStore {
-    /// Which outputs of derivations turned out to be at these paths, as far as that was told
-    /// ([`Store::add_realisation`](crate::Store::add_realisation)).
+    /// The known realisations with these output paths, as recorded by
+    /// [`Store::add_realisation`](crate::Store::add_realisation).
     ///
-    /// What is known of a resolved derivation by one key is returned by its other one too, if the
-    /// `.drv` file is valid: so a store that one version of Nix has made serves another.
+    /// A realisation under one key of a resolved derivation is also returned under its other key,
+    /// if the `.drv` file is valid. So a store that was filled by one version of Nix serves other
+    /// versions.
     pub async fn realisations_of(
         &self,
         paths: Vec<StorePath>,
@@ -43,7 +44,7 @@ impl Inner {
             let id = &realisation.id;
             let drv = match &id.drv {
                 DrvKey::Path(path) => Some(path.clone()),
-                // It was built by the resolved derivation. One that is not has another hash.
+                // A resolved derivation was built. The hash of an unresolved one differs.
                 DrvKey::HashModulo(_) => {
                     let info = self.database.path_info(&realisation.out_path)?;
                     info.and_then(|info| info.deriver.clone())
@@ -76,14 +77,14 @@ impl Inner {
         Ok(())
     }
 
-    /// The keys of a derivation; none if it is not valid, or not resolved.
+    /// The keys of a derivation; empty if it is not valid or not resolved.
     fn keys_of(&self, drv: &StorePath) -> Result<Vec<DrvKey>, StoreError> {
         if !self.database.is_valid(drv)? {
             return Ok(Vec::new());
         }
         let file = self.layout.store.join(drv.to_string());
         let read = || -> std::io::Result<Vec<u8>> {
-            // Valid it may be, but nobody has looked whether it is a derivation.
+            // The path may be valid without being a derivation.
             let metadata = file.symlink_metadata()?;
             match metadata.is_file() && metadata.len() <= MAX_DERIVATION {
                 true => std::fs::read(&file),

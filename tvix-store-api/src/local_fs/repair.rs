@@ -1,15 +1,16 @@
-//! Giving a valid path its contents back.
+//! Restoring the contents of a valid path.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use nix_compat::nar::{NarError, RestoreOptions, Unpacker};
+use nix_compat::nar::NarError;
 use nix_compat::nixhash::NixHash;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
+use tvix_tree::{RestoreOptions, Unpacker};
 
 use super::files::move_tree;
 use super::scratch::Scratch;
@@ -19,18 +20,18 @@ use crate::verify::NarVerifier;
 use crate::{Store, StoreError};
 
 impl LocalStore {
-    /// Replaces the files of `path`, which is valid, by what another store has of it. That has to
-    /// have exactly what our database says: another build of the same is of no use, as who refers
-    /// to the path may have seen this one. What is there is replaced in one step, as far as the
-    /// file system and the owner can.
+    /// Replaces the files of `path`, which is valid, by the contents of another store. The contents
+    /// must match the info in this store exactly: the result of another build is refused, because
+    /// referrers may depend on this one. The replacement is atomic, if the file system and the
+    /// permissions allow that.
     ///
-    /// Dropping the future repairs the path or leaves it.
+    /// If the future is dropped, the path is repaired or unchanged.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`] if it is not valid here or there, [`StoreError::HashMismatch`] if
-    /// the other store has something else, [`StoreError::ReadOnly`], and those of reading there and
-    /// writing here.
+    /// [`StoreError::NotFound`] if the path is not valid in one of the stores,
+    /// [`StoreError::HashMismatch`] if the other store has different contents,
+    /// [`StoreError::ReadOnly`], and the errors of reading there and writing here.
     pub async fn repair(&self, path: &StorePath, from: &dyn Store) -> Result<(), StoreError> {
         self.0.scratch()?;
         let guard = self.0.locks.lock(path).await;
@@ -50,7 +51,7 @@ impl LocalStore {
             });
         }
         let nar = from.nar(path).await?;
-        // Ours may be so old that it has no size.
+        // The row may be so old that it has no size.
         let mut info = PathInfo::clone(&ours);
         info.nar_size = theirs.nar_size;
         let inner = self.0.clone();
@@ -87,7 +88,7 @@ impl Inner {
         replaced.map_err(|error| self.file_error("replacing", path, error))
     }
 
-    /// What was there is removed with the scratch place.
+    /// The old files are removed with the scratch place.
     fn replace(&self, path: &StorePath, scratch: &Scratch) -> io::Result<()> {
         let name = CString::new(path.to_string()).map_err(io::Error::other)?;
         let store = self.store_fd.as_fd();
@@ -96,8 +97,8 @@ impl Inner {
         match rustix::fs::renameat_with(directory, new, store, &name, exchange) {
             Ok(()) => return Ok(()),
             Err(Errno::NOENT) => return Ok(move_tree((directory, new), (store, &name))?),
-            // Directories that may not be written to cannot be exchanged by an ordinary user, and not
-            // every file system can at all: then it is missing for a moment.
+            // An ordinary user cannot exchange read-only directories, and some file systems do not
+            // support exchange. In these cases the path is missing for a moment.
             Err(Errno::ACCESS | Errno::INVAL | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }

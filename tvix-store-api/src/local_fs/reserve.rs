@@ -1,7 +1,8 @@
-//! Room on the disk that is kept for collecting garbage: `db/reserved`, as Nix has it.
+//! Disk space that is reserved for garbage collection: `db/reserved`, as in Nix.
 //!
-//! Whoever wants to free space needs some: for the log of the database, and for directories. A store
-//! whose disk is full gives this up when it is opened, and every collection does at its beginning.
+//! Freeing space takes some space first, for the log of the database and for directories. The
+//! reserved space is freed when a store on a full disk is opened, and at the beginning of every
+//! collection.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,10 +12,10 @@ use rustix::fs::FallocateFlags;
 
 use crate::StoreError;
 
-/// As much as Nix reserves by default.
+/// Size in bytes: Nix's default.
 const SIZE: u64 = 8 << 20;
 
-/// Reserves room, if there is plenty. Nothing depends on it.
+/// Reserves the space, if there is plenty. Errors are ignored.
 pub(super) fn keep(state: &Path) {
     let path = state.join("db/reserved");
     if path.exists() {
@@ -38,12 +39,12 @@ pub(super) fn keep(state: &Path) {
     }
 }
 
-/// Frees it. `false` if there is none.
+/// Frees the space. `false` if none is reserved.
 pub(super) fn give_up(state: &Path) -> bool {
     fs::remove_file(state.join("db/reserved")).is_ok()
 }
 
-/// Whether something failed because the disk is full, or may have.
+/// Whether the error is caused by a full disk, or may be.
 pub(super) fn is_full(error: &StoreError) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = source {
@@ -58,7 +59,7 @@ pub(super) fn is_full(error: &StoreError) -> bool {
         if let Some(rusqlite::Error::SqliteFailure(failure, _)) = error.downcast_ref()
             && matches!(
                 failure.code,
-                // The latter for its index in shared memory.
+                // `SystemIoFailure` occurs for SQLite's index in shared memory.
                 rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure
             )
         {

@@ -1,4 +1,4 @@
-//! Places for trees on their way into the store.
+//! Scratch places for trees on their way into the store.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -13,25 +13,26 @@ use rustix::io::Errno;
 
 use super::files::{open_directory, remove_tree};
 
-/// What all processes' places are in. Not in the store directory if it can be helped: Nix's
-/// garbage collector removes what it does not know from there, whether it is in use or not.
+/// The directory with the scratch places of all processes. It is outside the store directory if
+/// possible: Nix's garbage collector removes unknown entries of the store directory, even if they
+/// are in use.
 const COMMON: &CStr = c"tmp-tvix";
 
-/// This process's own place on the store's file system, which no other user can enter. It is locked
-/// as long as it is used, so that others can tell it from what a dead process left.
+/// The scratch place of this process on the store's file system, which other users cannot enter. It
+/// is locked as long as it is in use, which distinguishes it from the leftovers of dead processes.
 #[derive(Debug)]
 pub(super) struct ScratchRoot {
-    /// The directory of all processes, held open because its lock keeps it.
+    /// The directory of all processes, open for as long as its lock is needed.
     common: File,
-    /// What our own is called in it.
+    /// The name of this process's directory in it.
     name: CString,
     own: File,
     path: PathBuf,
     counter: AtomicU64,
 }
 
-/// A place of one's own outside of every store path, but on the same file system, so that what is made in it can be moved into place. Removed with all that is in it
-/// when it is dropped, which blocks.
+/// A scratch place outside every store path, but on the same file system, so that its contents can
+/// be moved into place. Dropping it removes the place with all its contents, and blocks.
 #[derive(Debug)]
 pub struct Scratch {
     root: Arc<ScratchRoot>,
@@ -40,8 +41,9 @@ pub struct Scratch {
 }
 
 impl ScratchRoot {
-    /// Makes this process's place: in the directory `state`, or in that of the store if they are on
-    /// different file systems. First removes those of processes that are dead.
+    /// Creates the scratch place of this process: in the directory `state`, or in the store
+    /// directory if the two are on different file systems. First removes the places of dead
+    /// processes.
     pub fn create(store: BorrowedFd<'_>, store_path: &Path, state: &Path) -> io::Result<Self> {
         let state_fd = open_directory(rustix::fs::CWD, state)?;
         let (store_stat, state_stat) = (rustix::fs::fstat(store)?, rustix::fs::fstat(&state_fd)?);
@@ -50,7 +52,7 @@ impl ScratchRoot {
         } else {
             (store, store_path)
         };
-        // Whoever removes it meanwhile (Nix's garbage collector) makes the lock void.
+        // If the directory is removed meanwhile (by Nix's garbage collector), the lock is void.
         let common = loop {
             match rustix::fs::mkdirat(parent, COMMON, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -70,7 +72,7 @@ impl ScratchRoot {
                 Err(Errno::EXIST) => continue,
                 made => made?,
             }
-            // Another process may take it for stale until it is locked.
+            // Until it is locked, another process may consider it stale.
             let operation = FlockOperation::NonBlockingLockExclusive;
             if let Some(own) = lock_directory(common.as_fd(), &name, operation)? {
                 break (name, own);
@@ -88,7 +90,7 @@ impl ScratchRoot {
         })
     }
 
-    /// A name in it that nothing has or will have.
+    /// A new, unique name in the scratch place.
     pub fn reserve(self: &Arc<Self>) -> Scratch {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let text = number.to_string();
@@ -102,18 +104,18 @@ impl ScratchRoot {
 
 impl Drop for ScratchRoot {
     fn drop(&mut self) {
-        // What cannot be removed now is at the next opening.
+        // Leftovers are removed at the next opening.
         let _ = remove_tree(self.common.as_fd(), &self.name);
     }
 }
 
 impl Scratch {
-    /// Its path. There is nothing yet: make a directory or whatever it takes.
+    /// The path of the place. Nothing exists there yet: the caller creates a file or directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it is called, and in which directory.
+    /// The directory that contains the place, and the name in it.
     pub(super) fn place(&self) -> (BorrowedFd<'_>, &CStr) {
         (self.root.own.as_fd(), &self.name)
     }
@@ -121,12 +123,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Whatever cannot be removed goes with the place of this process.
+        // Leftovers are removed with the scratch place of the process.
         let _ = remove_tree(self.root.own.as_fd(), &self.name);
     }
 }
 
-/// `None` if it is gone, is another one by now, or is locked by someone else.
+/// `None` if the directory is gone, was replaced, or is locked elsewhere.
 fn lock_directory(
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -161,7 +163,7 @@ fn remove_stale(common: &File) -> io::Result<()> {
             continue;
         }
         let operation = FlockOperation::NonBlockingLockExclusive;
-        // A file is what a removal of something deep left.
+        // A file is left from the removal of a deep tree.
         let stale = match lock_directory(common.as_fd(), &name, operation) {
             Ok(stale) => stale.is_some(),
             Err(_) => false,

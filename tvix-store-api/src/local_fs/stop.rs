@@ -1,14 +1,14 @@
-//! Work that is given up when nobody waits for it.
+//! Cancellation of work on other threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells work on another thread that nobody waits for it any more.
+/// Sets a flag on drop, to cancel work on another thread.
 #[derive(Debug, Default)]
 pub(super) struct StopOnDrop(Arc<AtomicBool>);
 
 impl StopOnDrop {
-    /// True once this is dropped.
+    /// The flag: true once this value is dropped.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
     }

@@ -1,7 +1,9 @@
-//! Temporary roots: what this process relies on, which no collection removes as long as it does.
+//! Temporary roots: paths that this process relies on, which no collection removes during its
+//! lifetime.
 //!
-//! As Nix has them: `<state>/temproots/<pid>` is locked by its process as long as that lives, and
-//! has its paths, each ended by a NUL. A collector that runs already is told by its socket.
+//! The format is Nix's: `<state>/temproots/<pid>` is locked by its process for its lifetime, and
+//! lists paths, each terminated by a NUL. A collector that is already running is told through its
+//! socket.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,13 +22,13 @@ use super::gc::lock::GcLock;
 use super::gc::socket;
 use super::waits::Wait;
 
-/// How many paths a collector is told before its answers are read.
+/// Number of paths that are sent to a collector before its replies are read.
 const PIPELINED: usize = 64;
 
-/// How long to wait for a collector that has just begun or ended.
+/// Pause before another attempt to connect to a collector that has just started or ended.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The temporary roots of this process in one store, which all its handles share.
+/// The temporary roots of this process in one store, shared by all handles.
 #[derive(Debug)]
 pub(super) struct TempRoots {
     state: PathBuf,
@@ -41,7 +43,7 @@ struct Held {
     collector: Option<UnixStream>,
 }
 
-/// A locked file of roots. Removed when it is dropped.
+/// A locked file of temporary roots. Removed on drop.
 #[derive(Debug)]
 struct RootsFile {
     path: PathBuf,
@@ -49,13 +51,14 @@ struct RootsFile {
     len: u64,
 }
 
-/// All of this process, by the device and number of their state directory.
+/// All temporary roots of this process, by device and inode of their state directory.
 static ALL: Mutex<Vec<(Identity, Weak<TempRoots>)>> = Mutex::new(Vec::new());
 
 type Identity = (u64, u64);
 
 impl TempRoots {
-    /// Those of the store with this state directory. Nothing is made before there is a root.
+    /// The temporary roots of the store with this state directory. No file is created before the
+    /// first root.
     pub fn of(state: &Path) -> io::Result<Arc<Self>> {
         let metadata = fs::metadata(state)?;
         let identity = (metadata.dev(), metadata.ino());
@@ -73,8 +76,8 @@ impl TempRoots {
         Ok(roots)
     }
 
-    /// Makes sure that no collection removes any of `paths`, or what they refer to, from now on:
-    /// whoever finds one valid afterwards may rely on it. Blocks while one of them is being
+    /// Makes `paths` temporary roots: from now on no collection removes them or their references,
+    /// so a path that is found valid afterwards stays valid. Blocks while one of them is being
     /// removed.
     pub fn hold(&self, dir: &StoreDir, paths: &[StorePath]) -> io::Result<()> {
         let mut held = lock(&self.held);
@@ -85,7 +88,8 @@ impl TempRoots {
         if let Some(file) = &held.file
             && !file.is_there()?
         {
-            // Somebody with the same number in another namespace took it for a dead process's.
+            // A process with the same id in another PID namespace took the file for that of a dead
+            // process.
             let all: Vec<StorePath> = held.paths.drain().collect();
             held.file = None;
             self.add(&mut held, dir, all)?;
@@ -102,7 +106,7 @@ impl TempRoots {
             Some(file) => file,
             empty => empty.insert(RootsFile::create(&self.state.join("temproots"))?),
         };
-        // First, so that a collector that begins after the one that is asked now reads it.
+        // Written first: a collector that starts after the check below reads the file.
         let mut text = Vec::new();
         for path in &new {
             text.extend_from_slice(dir.path_text(path).as_bytes());
@@ -114,7 +118,7 @@ impl TempRoots {
         Ok(())
     }
 
-    /// Tells a collector, if there is one at this moment, of paths that are held.
+    /// Announces held paths to a running collector, if there is one.
     pub fn tell(&self, dir: &StoreDir, paths: &[StorePath]) -> io::Result<()> {
         self.tell_collector(&mut lock(&self.held), dir, paths)
     }
@@ -149,7 +153,7 @@ impl TempRoots {
     }
 }
 
-/// `None` if there is no collector (any more).
+/// `None` if no collector is running (any more).
 fn connect(state: &Path) -> io::Result<Option<UnixStream>> {
     match socket::connect(state) {
         Err(error) if is_gone(&error) => Ok(None),
@@ -157,7 +161,7 @@ fn connect(state: &Path) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Whether the collector knows all of `paths` now; it may have ended before.
+/// Whether the collector knows all of `paths` now; false if it has ended.
 fn tell(collector: &mut UnixStream, dir: &StoreDir, paths: &[StorePath]) -> io::Result<bool> {
     for paths in paths.chunks(PIPELINED) {
         let mut text = String::new();
@@ -193,8 +197,8 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 impl RootsFile {
-    /// Named by the number of this process, as Nix's, with something behind it if somebody has that
-    /// name: a process of another namespace.
+    /// The file is named after the process id, as in Nix. If a process of another PID namespace has
+    /// that name, a suffix is added.
     fn create(directory: &Path) -> io::Result<Self> {
         let pid = std::process::id();
         let mut number = 0u32;
@@ -229,10 +233,10 @@ impl RootsFile {
         }
         let roots = Self { path, file, len: 0 };
         if !roots.is_there()? {
-            // A collector has removed it before it was ours.
+            // A collector removed the file before it was locked.
             return Ok(Attempt::Gone);
         }
-        // What a dead process has left.
+        // Contents left from a dead process.
         roots.file.set_len(0)?;
         Ok(Attempt::Ours(roots))
     }
@@ -241,7 +245,7 @@ impl RootsFile {
         Ok(self.file.metadata()?.nlink() > 0)
     }
 
-    /// All of it or nothing: half a path would spoil the next one.
+    /// Writes all of `text` or nothing: an incomplete path would corrupt the next one.
     fn append(&mut self, text: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         match self.file.write_all_at(text, self.len) {
@@ -259,14 +263,14 @@ impl RootsFile {
 
 enum Attempt {
     Ours(RootsFile),
-    /// Somebody else has it.
+    /// Another process has it.
     Taken,
     Gone,
 }
 
 impl Drop for RootsFile {
     fn drop(&mut self) {
-        // Not another one that has the name by now.
+        // Only this file, not one that has taken its name.
         if self.is_there().unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
@@ -277,8 +281,8 @@ fn libc_nofollow() -> i32 {
     rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
 }
 
-/// The paths that living processes hold, as they wrote them, each with the process. `tidy` removes
-/// the files of dead ones, as only a collector, who holds the lock, may.
+/// The paths that living processes hold, as written, each with its process id. `tidy` removes the
+/// files of dead processes; the caller must hold the collector lock for that.
 pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>)>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(state.join("temproots")) {
@@ -305,7 +309,7 @@ pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>
             .open(entry.path());
         let mut file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Somebody else's, in a store that is only looked at.
+            // A file of another user, in a store that is only listed.
             Err(error) if !tidy && error.kind() == io::ErrorKind::PermissionDenied => continue,
             opened => opened?,
         };
@@ -316,7 +320,7 @@ pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>
                 if !tidy {
                     continue;
                 }
-                // Whoever has just opened it learns from what is in it that it is not there any more.
+                // The contents tell a process that has just opened the file that it is stale.
                 fs::remove_file(entry.path())?;
                 file.write_all(b"d")?;
                 continue;
@@ -325,7 +329,8 @@ pub(super) fn read_all(state: &Path, tidy: bool) -> io::Result<Vec<(u32, Vec<u8>
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let paths = text.split_inclusive(|byte| *byte == 0);
-        // What has no end is still being written, by somebody who will find the lock taken.
+        // A text without a terminator is still being written, by a process that will wait for the
+        // collector lock.
         let whole = paths.filter_map(|path| path.strip_suffix(&[0]));
         found.extend(whole.map(|path| (pid, path.to_vec())));
     }
@@ -377,7 +382,7 @@ mod tests {
     fn a_file_that_was_taken_for_a_dead_one_is_made_anew() {
         let state = state();
         let pid = std::process::id().to_string();
-        // What a process that was killed has left.
+        // Left from a process that was killed.
         fs::write(state.path().join("temproots").join(&pid), "/nix/store/old").unwrap();
         let roots = TempRoots::of(state.path()).unwrap();
         let dir = StoreDir::default();
@@ -386,7 +391,7 @@ mod tests {
         fs::remove_file(state.path().join("temproots").join(&pid)).unwrap();
         roots.hold(&dir, &[path("b")]).unwrap();
         assert_eq!(written(state.path(), &pid), ["a", "b"]);
-        // All handles of a process have the same.
+        // All handles of a process share them.
         let other = TempRoots::of(state.path()).unwrap();
         other.hold(&dir, &[path("b"), path("c")]).unwrap();
         assert_eq!(written(state.path(), &pid), ["a", "b", "c"]);

@@ -1,11 +1,11 @@
-//! Checking that a store is what its database says.
+//! Verification of a store against its database.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use nix_compat::nar::{self, NarError, Parser};
+use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
@@ -16,18 +16,18 @@ use crate::blocking::blocking;
 use crate::verify::{AddressVerifier, check_address};
 use crate::{Store, StoreError};
 
-/// What to check, and what to do about what is wrong.
+/// Options of [`LocalStore::verify_all`](super::LocalStore::verify_all).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct VerifyOptions {
-    /// Read all contents and hash them. Else only whether the files are there is checked.
+    /// Read and hash all contents. Otherwise only the existence of the files is checked.
     pub contents: bool,
-    /// Where to get anew what is damaged.
+    /// The source of contents for repairs. By default none.
     pub repair_from: Option<Arc<dyn Store>>,
-    /// Forget paths whose files are missing, unless something else needs them. `nix-store --verify`
-    /// always does.
+    /// Delete the rows of paths with missing files, unless another path needs them. `nix-store
+    /// --verify` always does that.
     pub forget_missing: bool,
-    /// Only these paths; all that are valid if it is empty.
+    /// The paths to verify; empty for all valid paths.
     pub paths: Vec<StorePath>,
 }
 
@@ -57,75 +57,75 @@ impl VerifyOptions {
     }
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// How many valid paths were checked.
+    /// Number of valid paths that were checked.
     pub checked: u64,
-    /// What is, or was, wrong.
+    /// The damaged paths, including repaired ones.
     pub damaged: Vec<DamagedPath>,
-    /// Files in `.links` that are not what their names say.
+    /// Files in `.links` with contents that do not match their names.
     pub bad_links: Vec<PathBuf>,
-    /// Whether these are removed, as they are if there is something to repair from.
+    /// Whether these links were removed, which happens if there is a source of repairs.
     pub bad_links_removed: bool,
 }
 
 impl VerifyReport {
-    /// Whether all that is valid now is as it should be.
+    /// Whether everything that is valid now is intact.
     pub fn is_sound(&self) -> bool {
         self.damaged.iter().all(|it| it.is_mended())
             && (self.bad_links.is_empty() || self.bad_links_removed)
     }
 }
 
-/// A valid path whose files are not what they should be.
+/// A valid path with wrong files.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DamagedPath {
     /// The path.
     pub path: StorePath,
-    /// What is wrong with it.
+    /// The kind of damage.
     pub damage: Damage,
-    /// Whether it has its contents again; or why not, if it was tried.
+    /// The result of the repair; `None` if none was attempted.
     pub repaired: Option<Result<(), StoreError>>,
-    /// Whether it is not valid any more.
+    /// Whether the path is no longer valid.
     pub forgotten: bool,
 }
 
 impl DamagedPath {
-    /// Whether nothing is wrong any more.
+    /// Whether the damage is gone.
     pub fn is_mended(&self) -> bool {
         self.forgotten || matches!(self.repaired, Some(Ok(())))
     }
 }
 
-/// What can be wrong with a path.
+/// The kind of damage of a path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// There is nothing.
+    /// The files do not exist.
     #[error("its files are missing")]
     Missing,
-    /// The contents are others than when it was added, or are not those of its content address, or
-    /// the path is not that of its address.
+    /// The contents do not have the recorded hash or the hash of the content address, or the path
+    /// does not follow from the content address.
     #[error("its contents were changed")]
     Contents(#[source] StoreError),
-    /// Something of it cannot be read, or is of a kind that no store holds.
+    /// A file cannot be read, or has a type that a store cannot hold.
     #[error("it cannot be read")]
     Unreadable(#[source] StoreError),
 }
 
 impl LocalStore {
-    /// Checks valid paths, several at once, and repairs or forgets what is damaged, if that is
-    /// wanted. What is collected meanwhile is no damage.
+    /// Verifies valid paths, several concurrently, and repairs or forgets damaged ones, as the
+    /// options say. A path that is collected meanwhile does not count as damaged.
     ///
-    /// Dropping the future leaves each path repaired or not.
+    /// If the future is dropped, each path is repaired or unchanged.
     ///
     /// # Errors
     ///
-    /// [`StoreError::ReadOnly`] if something would have to be changed, [`StoreError::Backend`] if the
-    /// database cannot be read or contradicts itself. What is wrong with a path is no error.
+    /// [`StoreError::ReadOnly`] if a change is needed, [`StoreError::Backend`] if the database
+    /// cannot be read or is inconsistent. Damage of a path is not an error.
     pub async fn verify_all(&self, options: VerifyOptions) -> Result<VerifyReport, StoreError> {
         if options.repair_from.is_some() || options.forget_missing {
             self.0.scratch()?;
@@ -146,7 +146,7 @@ impl LocalStore {
                 Ok((path.clone(), inner.check_path(&path, contents)?))
             })
         });
-        // Each begins only when it is its turn.
+        // Each check starts only when it is polled.
         let mut checks = stream::iter(checks).buffered(threads);
         let mut report = VerifyReport::default();
         while let Some((path, checked)) = checks.next().await.transpose()? {
@@ -180,7 +180,7 @@ impl LocalStore {
         Ok(report)
     }
 
-    /// Whoever names a path that is not valid is told so.
+    /// Fails for a requested path that is not valid.
     async fn expect_valid(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         let asked = paths.to_vec();
         let valid = self
@@ -209,19 +209,20 @@ impl LocalStore {
     }
 }
 
-/// What becomes of checking a path.
+/// The result of checking a path.
 enum Checked {
     Sound,
     Damaged(Damage),
-    /// It was collected before it was checked.
+    /// The path was collected before the check.
     Gone,
 }
 
 impl Inner {
     /// Checks a path. Blocks.
     ///
-    /// Collectors remove the row first, and whoever makes a path anew adds one with another number. So
-    /// what is damaged is really damaged if its row was there all the time; else it is checked again.
+    /// Collectors delete the row first, and a path that is added again gets a row with another id.
+    /// So the damage is real if the row had the same id throughout; otherwise the path is checked
+    /// again.
     fn check_path(&self, path: &StorePath, contents: bool) -> Result<Checked, StoreError> {
         loop {
             let Some((row, info)) = self.database.row(path)? else {
@@ -253,9 +254,8 @@ impl Inner {
         }
         let address = AddressVerifier::new(info);
         let hashed = match address {
-            None => {
-                nar::hash_path(&file, HashAlgo::Sha256).map(|(hash, size)| (hash, size, Ok(())))
-            }
+            None => tvix_tree::hash_path(&file, HashAlgo::Sha256)
+                .map(|(hash, size)| (hash, size, Ok(()))),
             Some(address) => hash_with_address(&file, address),
         };
         let (hash, size, address) = match hashed {
@@ -291,7 +291,7 @@ impl Inner {
         Damage::Unreadable(self.file_error("reading", path, error))
     }
 
-    /// The files in `.links` whose contents are not what they are called after. Blocks.
+    /// The files in `.links` with contents that do not match their names. Blocks.
     fn check_links(&self, remove: bool) -> Result<Vec<PathBuf>, StoreError> {
         let folder = self.layout.store.join(".links");
         let entries = match std::fs::read_dir(&folder) {
@@ -320,7 +320,7 @@ impl Inner {
     }
 }
 
-/// The hash and size of a tree's archive, and whether its content address is that of its contents.
+/// The NAR hash and size of a tree, and whether its content address is that of its contents.
 fn hash_with_address(
     file: &Path,
     address: AddressVerifier,
@@ -331,7 +331,7 @@ fn hash_with_address(
         parser: Parser::new(),
         address,
     };
-    nar::dump_path(file, &mut sink)?;
+    tvix_tree::dump_path(file, &mut sink)?;
     Ok((sink.hasher.finish(), sink.size, sink.address.finish()))
 }
 
@@ -364,11 +364,11 @@ impl io::Write for AddressSink {
 }
 
 fn is_good_link(path: &Path) -> bool {
-    match nar::hash_path(path, HashAlgo::Sha256) {
+    match tvix_tree::hash_path(path, HashAlgo::Sha256) {
         Ok((hash, _)) => path
             .file_name()
             .is_some_and(|name| *name == *link_name(&hash)),
-        // A collector has removed it.
+        // A collector has removed the path.
         Err(_) => path.symlink_metadata().is_err(),
     }
 }

@@ -1,4 +1,4 @@
-//! Telling that something is waited for that another process holds.
+//! Reporting waits for locks of other processes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,28 +6,28 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// Waits that are shorter are not told.
+/// Shorter waits are not reported.
 const LONG: Duration = Duration::from_secs(1);
 
 type Observer = Box<dyn Fn(&Path) + Send + Sync>;
 
 static OBSERVER: OnceLock<Observer> = OnceLock::new();
 
-/// Has `observer` called when this process has waited for a second for a lock of a local store that another
-/// process holds, with the file whose lock that is. One observer serves all stores of a process; later
-/// ones are ignored. It must not block.
+/// Registers an observer of lock waits. It is called with the lock file once this process has
+/// waited for one second for a lock of a local store that another process holds. One observer
+/// serves all stores of a process; later ones are ignored. The observer must not block.
 pub fn observe_lock_waits(observer: impl Fn(&Path) + Send + Sync + 'static) {
     let _ = OBSERVER.set(Box::new(observer));
 }
 
-/// A wait, which is told if it lasts. Dropping it says that it is over.
+/// A wait, which is reported if it is long. Dropping it ends the wait.
 pub(super) struct Wait {
-    /// Hangs up when this is dropped.
+    /// The channel closes on drop.
     _over: Option<Sender<()>>,
 }
 
 impl Wait {
-    /// Begins to wait for the lock of `file`.
+    /// Starts to wait for the lock `file`.
     pub fn begin(file: PathBuf) -> Self {
         let Some(observer) = OBSERVER.get() else {
             return Self { _over: None };
@@ -38,7 +38,7 @@ impl Wait {
                 observer(&file);
             }
         };
-        // Without a thread nothing is told, and all goes on.
+        // Without a thread the wait is not reported.
         let thread: io::Result<_> = std::thread::Builder::new().spawn(tell);
         Self {
             _over: thread.is_ok().then_some(over),

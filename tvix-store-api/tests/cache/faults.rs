@@ -1,4 +1,4 @@
-//! Servers that fail, break off, say nothing, or are not there.
+//! Servers that fail, close connections early, do not respond, or do not exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +35,7 @@ async fn what_may_pass_is_tried_again() {
             "{status}"
         );
     }
-    // What does not pass is not.
+    // Permanent failures are not retried.
     let cache = open(&server.url).await;
     server.files().requests.clear();
     let refuse = (1, StatusCode::UNAUTHORIZED);
@@ -110,7 +110,7 @@ async fn one_that_always_breaks_off_fails_in_the_end() {
     let cache = open(&server.url).await;
     {
         let faults = &mut server.files().faults;
-        // Longer than any description.
+        // Longer than any narinfo.
         (faults.cut, faults.cuts) = (Some(1000), u32::MAX);
     }
     let store = MemoryStore::new(StoreDir::default());
@@ -138,7 +138,7 @@ async fn silence_has_an_end() {
     let error = cache.path_info(&path("any")).await.unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     assert_eq!(server.count(".narinfo"), 2);
-    // Now it counts as down.
+    // The cache is considered down now.
     assert!(cache.path_info(&path("other")).await.is_err());
     assert_eq!(server.count(".narinfo"), 2);
 }
@@ -148,7 +148,7 @@ async fn a_dead_cache_is_left_alone_and_stops_nobody() {
     let server = Server::start().await;
     let dead = open(&server.url).await;
     server.stop();
-    // Somebody who hangs up, at the same place.
+    // A server at the same address that closes every connection.
     let address = server.url.trim_start_matches("http://").to_owned();
     let listener = loop {
         match TcpListener::bind(&address).await {
@@ -175,7 +175,7 @@ async fn a_dead_cache_is_left_alone_and_stops_nobody() {
         assert!(matches!(error, StoreError::Backend { .. }), "{error:?}");
     }
     assert_eq!(calls.load(Ordering::SeqCst), before, "it was asked again");
-    // Another one has it.
+    // Another cache has the path.
     let other = Server::start().await;
     let other = open(&other.url).await;
     let (info, nar) = object("path", b"contents");
@@ -203,14 +203,14 @@ async fn what_is_no_cache() {
     }
 }
 
-/// Without the login of `Http::send` the server refuses every request; without reqwest's care the
-/// second one would hear of the password.
+/// Fails without the login of `Http::send` (the server refuses every request) and without reqwest's
+/// handling of redirects (the second server receives the password).
 #[tokio::test]
 async fn passwords_are_for_the_cache_alone() {
     let server = Server::start().await;
     let (info, nar) = object("path", b"contents");
     add(&open(&server.url).await, &info, &nar).await;
-    // "me:s3cret".
+    // The base64 of "me:s3cret".
     server.files().faults.login = Some("Basic bWU6czNjcmV0".to_owned());
     let folder = tempfile::TempDir::new().unwrap();
     let netrc = folder.path().join("netrc");
@@ -225,7 +225,8 @@ async fn passwords_are_for_the_cache_alone() {
     cache.copy_closure(&store, &paths).await.unwrap();
     let (other, nar) = object("other", b"other contents");
     add(&cache, &other, &nar).await;
-    // One that may be missing, one that may not be read, and one for somebody else.
+    // A missing file is accepted, an unreadable one is an error, and an entry for another host is
+    // not used.
     let missing = options(&server.url).netrc_file(folder.path().join("missing"));
     assert!(BinaryCache::open(missing).await.is_err());
     let folder_in_place = options(&server.url).netrc_file(folder.path());
@@ -233,7 +234,7 @@ async fn passwords_are_for_the_cache_alone() {
     assert!(format!("{error:?}").contains("cannot read"), "{error:?}");
     std::fs::write(&netrc, "machine elsewhere login me password s3cret\n").unwrap();
     assert!(BinaryCache::open(with_netrc()).await.is_err());
-    // It does not go where the cache redirects to: another port is another place.
+    // The password is not sent to the target of a redirect: another port is another host.
     std::fs::write(&netrc, "default login me password s3cret\n").unwrap();
     let curious = Server::start().await;
     let entries = server.files().files.clone();

@@ -1,5 +1,5 @@
-//! Caches that lie, and what must come of it: an error that names the cache and the path, and
-//! nothing in the destination.
+//! Corrupt and malicious caches. Each must cause an error that names the cache and the path, and
+//! leave nothing in the destination.
 
 use std::os::unix::fs::symlink;
 
@@ -63,7 +63,7 @@ impl Liar {
         open(&file_uri(&self.directory)).await
     }
 
-    /// Copying fails, and nothing came.
+    /// Copying fails, and the destination has no path.
     async fn expect(&self, what: &str) -> StoreError {
         let cache = self.cache().await;
         let store = MemoryStore::new(StoreDir::default());
@@ -147,7 +147,7 @@ async fn descriptions_that_make_no_sense() {
     liar.expect_bad_info("no UTF-8").await;
     for cut in 0..liar.text.len() - 1 {
         liar.say(&liar.text[..cut]);
-        // Fields at the end may be missing, if the text ends with a line.
+        // The last fields may be missing if the text ends with a complete line.
         if !liar.text[..cut].ends_with('\n') {
             liar.expect_bad_info(&format!("cut at {cut}")).await;
         }
@@ -161,10 +161,10 @@ async fn a_description_of_another_path() {
     let own = liar.info.path.to_string();
     liar.replace(&own, &other.to_string());
     liar.expect_bad_info("another path").await;
-    // The same hash part, another name.
+    // The same hash part with another name.
     liar.replace(&own, &format!("{}-evil", liar.info.path.hash_part()));
     liar.expect_bad_info("another name").await;
-    // Found by its hash part alone, it is what the cache says.
+    // A look-up by hash part returns the name in the narinfo.
     let cache = liar.cache().await;
     let found = cache.find(liar.info.path.digest()).await.unwrap().unwrap();
     assert_eq!(found.path.name().as_str(), "evil");
@@ -188,7 +188,8 @@ async fn a_description_without_end() {
     assert!(format!("{error:?}").contains("more than"), "{error:?}");
 }
 
-/// Without `most` in `BinaryCache::nar` the archive comes in the end, however much there is before it.
+/// Without `most` in `BinaryCache::nar`, the archive would be accepted after any amount of
+/// preceding data.
 #[tokio::test]
 async fn compressed_contents_without_end() {
     let liar = Liar::new("gzip").await;
@@ -218,12 +219,12 @@ async fn contents_elsewhere() {
         liar.replace(&url, &format!("URL: {bad}"));
         liar.expect_bad_info(bad).await;
     }
-    // The root is that of the cache, and there are no escapes.
+    // The root is that of the cache, and percent escapes are not decoded.
     for missing in ["/etc/passwd", "nar/%2e%2e/%2e%2e/secret"] {
         liar.replace(&url, &format!("URL: {missing}"));
         liar.expect(missing).await;
     }
-    // A symlink that leads out is not followed, though its name is fine.
+    // A symlink that leads out of the cache is not followed, although its name is valid.
     let (_, nar) = object("path", &contents(10_000));
     let outside = TempDir::new().unwrap();
     let file = outside.path().join("outside.nar");
@@ -234,7 +235,7 @@ async fn contents_elsewhere() {
         liar.replace(&url, &format!("URL: {name}"));
         liar.expect(name).await;
     }
-    // One that stays inside is.
+    // A symlink that stays inside is followed.
     let inside = liar.field("URL");
     let inside = inside.strip_prefix("nar/").unwrap();
     symlink(inside, liar.directory.path().join("nar/inside.nar")).unwrap();
@@ -272,7 +273,7 @@ async fn another_hash_or_size() {
 #[tokio::test]
 async fn bombs_are_read_no_further_than_announced() {
     for compression in COMPRESSIONS {
-        // Compressed well, so that little is to be read for much.
+        // Highly compressible: few bytes to download, many to decode.
         let liar = Liar::with(compression, &vec![0; 5_000_000]).await;
         liar.replace(&format!("NarSize: {}", liar.info.nar_size), "NarSize: 1000");
         let cache = liar.cache().await;
@@ -286,7 +287,7 @@ async fn bombs_are_read_no_further_than_announced() {
         };
         assert!(came <= 1000, "{compression}: {came} bytes came");
         let is_lie = matches!(error, StoreError::Lie { .. });
-        // One that is not compressed is larger than it may be before it is looked at.
+        // Without compression, the file exceeds its limit before it is decoded.
         let too_large = format!("{error:?}").contains("more than");
         assert!(is_lie || too_large, "{compression}: {error:?}");
         liar.expect("a bomb").await;
@@ -310,7 +311,7 @@ async fn other_contents() {
         let cache = liar.cache().await;
         let store = MemoryStore::new(StoreDir::default());
         let paths = [liar.info.path.clone()];
-        // Some decoders stop at the end; what matters is that nothing else comes.
+        // Some decoders stop at the end of the stream; no additional contents may appear.
         if cache.copy_closure(&store, &paths).await.is_ok() {
             store.verify(&liar.info.path).await.unwrap();
         }
@@ -323,11 +324,13 @@ async fn other_contents() {
 
 #[tokio::test]
 async fn a_window_that_would_take_all_memory() {
-    // The header of a stream with a dictionary of 4 GiB. Its checksum is right, or nobody would look at it.
+    // The header of a stream with a dictionary of 4 GiB. Its checksum is correct, so that the
+    // decoder reads it.
     let liar = Liar::new("xz").await;
     let file = liar.directory.path().join(liar.field("URL"));
     let mut bad = std::fs::read(&file).unwrap();
-    // Stream header, then the block's: size, flags, filter 0x21, length 1, dictionary.
+    // The stream header, followed by the block header: size, flags, filter 0x21, length 1,
+    // dictionary.
     let at = bad[12..]
         .windows(2)
         .position(|it| it == [0x21, 0x01])
@@ -344,7 +347,7 @@ async fn a_window_that_would_take_all_memory() {
     assert!(text.contains("decode-memory-limit"), "{text}");
 }
 
-/// Nothing is wrong with a large dictionary, for those who have the memory.
+/// A large dictionary is valid; a reader with enough memory may raise the limit.
 #[tokio::test]
 async fn the_memory_of_decoders_is_a_setting() {
     let liar = Liar::new("lzma").await;

@@ -1,4 +1,4 @@
-//! Binary caches: the contract, trust, lies and broken servers.
+//! Binary caches: the contract, trust, corruption and faulty servers.
 #![allow(clippy::unwrap_used)]
 
 mod faults;
@@ -25,7 +25,7 @@ use tvix_store_api::{MemoryStore, PathInfo, Store, StoreExt as _};
 
 const COMPRESSIONS: [&str; 8] = ["none", "xz", "bzip2", "gzip", "zstd", "br", "lz4", "lzma"];
 
-/// Tries soon.
+/// Short pauses between retries.
 fn tuning() -> Tuning {
     let mut tuning = Tuning::default();
     tuning.transfer.first_pause = Duration::from_millis(1);
@@ -62,7 +62,7 @@ fn object(name: &str, contents: &[u8]) -> (PathInfo, Bytes) {
     (info, nar)
 }
 
-/// Text that compresses, but not to nothing.
+/// Text that is compressible, but not extremely.
 fn contents(size: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut byte = || {
@@ -115,7 +115,7 @@ async fn every_compression_over_both() {
             for size in [0, 100, 500_000] {
                 let (info, nar) = object(&format!("{compression}-{size}"), &contents(size));
                 add(&writer, &info, &nar).await;
-                // By one that has not written it.
+                // Read through a handle that has not written the path.
                 let reader = open(&uri).await;
                 let narinfo = reader.narinfo(&info.path).await.unwrap().unwrap();
                 assert_eq!(narinfo.compression.as_str(), compression);
@@ -132,8 +132,8 @@ async fn every_compression_over_both() {
     }
 }
 
-/// What is in an archive, beside it, when that is asked for; `tests/tests/peers_cache.rs` compares with
-/// what Nix writes.
+/// Listings of archives are written if enabled; `tests/tests/peers_cache.rs` compares them with
+/// those of Nix.
 #[tokio::test]
 async fn listings_beside_archives() {
     for listings in [false, true] {

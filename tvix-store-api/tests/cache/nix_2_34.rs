@@ -1,5 +1,5 @@
-//! What Nix 2.34.8 has built and written (`tests/goldens/make-nix-2.34.sh`): a floating output that
-//! refers to itself, whose content address does not say where.
+//! A cache written by Nix 2.34.8 (`tests/goldens/make-nix-2.34.sh`): a floating output that refers
+//! to itself, with a content address that does not include the offsets of the references.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ async fn open(directory: &Path, keys: &[VerifyingKey]) -> BinaryCache {
         .unwrap()
 }
 
-/// A copy of the cache in which what is said of the path is changed.
+/// A copy of the cache with a changed narinfo or NAR.
 fn changed(change: impl FnOnce(&mut NarInfo, &mut Vec<u8>)) -> TempDir {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("nar")).unwrap();
@@ -92,7 +92,7 @@ async fn its_paths_are_read_if_they_are_signed() {
     let store = copy(&cache, &path()).await.unwrap();
     assert_eq!(store.len(), 2);
     let info = store.require(&path()).await.unwrap();
-    // As `nix path-info --json` has it.
+    // As in the output of `nix path-info --json`.
     let json = fs::read(golden("path-info.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let mut json = json[format!("/nix/store/{SELF}")].clone();
@@ -109,7 +109,7 @@ async fn its_paths_are_read_if_they_are_signed() {
         )
     };
     assert_eq!(fields(&theirs), fields(&info));
-    // Each way of checking contents agrees.
+    // All ways of verifying contents agree.
     cache.verify(&path()).await.unwrap();
     store.verify(&path()).await.unwrap();
     let again = MemoryStore::new(StoreDir::default());
@@ -121,7 +121,7 @@ async fn its_paths_are_read_if_they_are_signed() {
     let nar = nar.unwrap();
     let dir = StoreDir::default();
     VerifiedObject::verify(&dir, PathInfo::clone(&info), nar.clone().into()).unwrap();
-    // It is the form without offsets.
+    // The form without offsets.
     let mut hasher = SelfReferenceHasher::new(HashAlgo::Sha256, &path());
     hasher.update(&nar);
     let hashes = hasher.finish_both();
@@ -147,7 +147,7 @@ async fn a_local_store_keeps_its_paths() {
         .unwrap();
     assert!(report.is_sound() && report.checked == 2, "{report:?}");
     copy_local(&store).await.unwrap();
-    // Damage is found and repaired, by `verify` and by `copy` alike.
+    // `verify` and `copy` both detect damage and repair it.
     let file = store.real_path(&path());
     fs::remove_file(&file).unwrap();
     fs::write(&file, "something else").unwrap();
@@ -172,8 +172,8 @@ async fn copy_local(store: &tvix_store_api::local_fs::LocalStore) -> Result<(), 
 
 #[tokio::test]
 async fn without_a_signature_the_address_alone_is_not_enough() {
-    // Neither with another key, nor with contents in which a reference was replaced by zeroes, which
-    // have the same address.
+    // Refused with another key, and with contents in which a reference is replaced by zeroes, which
+    // have the same content address.
     let own = path().hash_part();
     let zeroed = changed(|_, nar| {
         let last = memchr::memmem::rfind(nar, own.as_bytes()).unwrap();
@@ -192,7 +192,7 @@ async fn without_a_signature_the_address_alone_is_not_enough() {
         assert!(matches!(error, StoreError::WeakAddress { .. }), "{error:?}");
         let text = error.to_string();
         assert!(text.contains(SELF) && text.contains("file://"), "{text}");
-        // What does not refer to itself is fixed by its address.
+        // An object without references to itself is authenticated by its content address.
         let input = "65jkgrjay8kirc3hbfdq7xr8ij14kc6j-input".parse().unwrap();
         copy(&cache, &input).await.unwrap();
     }
@@ -273,7 +273,7 @@ async fn its_realisations_are_read() {
     let found = cache.realisation_of(keys, &out).await.unwrap().unwrap();
     assert_eq!(found.out_path, path());
     assert_eq!(found.id.drv, hash);
-    // That of what was instantiated, too, and all of them are signed.
+    // The realisations of unresolved derivations exist too, and all of them are signed.
     let mut count = 0;
     for entry in fs::read_dir(golden("cache/realisations")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

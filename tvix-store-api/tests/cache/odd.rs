@@ -1,4 +1,4 @@
-//! Servers with a will of their own: content codings, URLs, lengths that lie, silence.
+//! Unusual servers: content codings, URLs, wrong lengths, time-outs.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use tvix_store_api::{MemoryStore, PathInfo, StoreError, StoreExt as _};
 
 use crate::{contents, object, tuning};
 
-/// A request as it came.
+/// A request, as received.
 #[derive(Debug, Clone)]
 struct Request {
     path: String,
@@ -27,10 +27,10 @@ impl Request {
     }
 }
 
-/// Bytes that are sent as they are.
+/// A response, as sent.
 struct Reply {
     bytes: Vec<u8>,
-    /// Afterwards nothing more is sent, and the connection stays.
+    /// Sends nothing more afterwards, and keeps the connection open.
     hangs: bool,
 }
 
@@ -43,7 +43,7 @@ fn reply(status: &str, headers: &str, body: &[u8]) -> Reply {
     }
 }
 
-/// A whole answer with further headers.
+/// A complete response with additional headers.
 fn ok(headers: &str, body: &[u8]) -> Reply {
     let headers = format!("Content-Length: {}\r\n{headers}", body.len());
     reply("200 OK", &headers, body)
@@ -55,7 +55,7 @@ struct Odd {
 }
 
 impl Odd {
-    /// `answer` is given the request and how many for the same path came before.
+    /// `answer` receives the request, and the number of previous requests for the same path.
     async fn start(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -69,7 +69,7 @@ impl Odd {
         Self { url, requests }
     }
 
-    /// Those whose path ends so.
+    /// The requests with a path that ends with `suffix`.
     fn requests(&self, suffix: &str) -> Vec<Request> {
         let requests = self.requests.lock().unwrap();
         let of = requests.iter().filter(|it| it.path.ends_with(suffix));
@@ -138,7 +138,7 @@ fn encode(coding: &str, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A path with its description, whose URL and further lines are given.
+/// A path with its narinfo; the URL and further lines are arguments.
 fn described(url: &str, compression: &str, more: &str) -> (PathInfo, Vec<u8>, String) {
     let (info, nar) = object("odd", &contents(300_000));
     let text = format!(
@@ -201,7 +201,7 @@ async fn content_codings_of_every_file() {
             .await;
             let copied = copy(&server.url, &info).await;
             copied.unwrap_or_else(|error| panic!("{compression}, {header}: {error:?}"));
-            // Contents that are compressed need no further coding.
+            // Compressed files need no additional content coding.
             let asked = |suffix: &str| {
                 let requests = server.requests(suffix);
                 requests[0].header("accept-encoding").unwrap().to_owned()
@@ -320,7 +320,7 @@ async fn another_host_is_asked_only_if_that_is_allowed() {
 #[tokio::test]
 async fn content_codings_keep_to_the_limit_of_memory() {
     let (info, nar, text) = described("nar/x", "none", "");
-    // A frame with a window of 256 MiB and blocks of plain bytes.
+    // A frame with a window of 256 MiB and uncompressed blocks.
     let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (28 - 10) << 3];
     let blocks = nar.chunks(100_000);
     let last = blocks.len() - 1;
@@ -341,7 +341,8 @@ async fn content_codings_keep_to_the_limit_of_memory() {
     copy(&server.url, &info).await.unwrap();
 }
 
-/// Without `no_parts` the second half of the coded contents would be taken for that of the plain ones.
+/// Without `no_parts`, the second half of the encoded contents would be taken for that of the plain
+/// contents.
 #[tokio::test]
 async fn coded_contents_that_break_off_are_not_continued_by_a_part() {
     let (info, nar, text) = described("nar/x", "none", "");
@@ -377,7 +378,7 @@ async fn coded_contents_that_break_off_are_not_continued_by_a_part() {
     assert_eq!(requests[1].header("range"), None);
 }
 
-/// The first answer is plain; parts of a later one are not.
+/// The first response is plain; ranges of a later one are encoded.
 #[tokio::test]
 async fn a_coded_part_does_not_continue_plain_contents() {
     let (info, nar, text) = described("nar/x", "none", "");
@@ -407,7 +408,7 @@ async fn a_coded_part_does_not_continue_plain_contents() {
 
 #[tokio::test]
 async fn lengths_that_lie() {
-    // Longer than the contents, of which the server then says that there is no more.
+    // Longer than the contents; then the server answers that there is no more data.
     let (info, nar, text) = described("nar/x", "none", "");
     let size = nar.len();
     let server = Odd::start(move |request, before| {
@@ -424,7 +425,7 @@ async fn lengths_that_lie() {
     })
     .await;
     copy(&server.url, &info).await.unwrap();
-    // Shorter than the contents: these are cut off.
+    // Shorter than the contents, so that these are truncated.
     for compression in ["none", "gzip"] {
         let (info, nar, text) = described("nar/x", compression, "");
         let nar = if compression == "gzip" {
@@ -446,8 +447,8 @@ async fn lengths_that_lie() {
     }
 }
 
-/// A server that does not say how long its answers are: where one ends early, it is asked again, and
-/// if it ends at the same place it is the announced size that is wrong.
+/// A server without `Content-Length`: a body that ends early is requested again. If it ends at the
+/// same place, the announced size is wrong.
 #[tokio::test]
 async fn bodies_that_end_with_their_connection() {
     for cut in [100_000, usize::MAX] {
@@ -496,7 +497,7 @@ async fn a_transfer_that_stalls_goes_on_elsewhere() {
     assert_eq!(server.requests("/nar/x").len(), 2);
 }
 
-/// Opens what cannot be reached, and says the error's whole text and how long it took.
+/// Opens an unreachable cache. Returns the text of the error and the elapsed time.
 async fn unreachable(uri: &str) -> (String, Duration) {
     let began = Instant::now();
     let error = BinaryCache::open(options(uri)).await.unwrap_err();
@@ -509,7 +510,7 @@ async fn unreachable(uri: &str) -> (String, Duration) {
 
 #[tokio::test]
 async fn reasons_why_a_cache_is_unreachable() {
-    // A port that nobody listens at.
+    // A port without a listener.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -518,7 +519,7 @@ async fn reasons_why_a_cache_is_unreachable() {
         text,
         format!("cannot reach http://{address}/c: connection refused")
     );
-    // One whose queue is full: the kernel drops further packets.
+    // A listener with a full queue: the kernel drops further packets.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let full = socket.listen(1).unwrap();
@@ -531,7 +532,7 @@ async fn reasons_why_a_cache_is_unreachable() {
     assert!(text.contains("timed out"), "{text}");
     assert!(took >= Duration::from_secs(2), "two attempts: {took:?}");
     waiting.iter().for_each(|task| task.abort());
-    // One that accepts and is silent.
+    // A server that accepts connections and does not respond.
     let silent = Odd::start(|_, _| Reply {
         bytes: Vec::new(),
         hangs: true,
@@ -544,7 +545,7 @@ async fn reasons_why_a_cache_is_unreachable() {
         "{text}"
     );
     assert_eq!(silent.requests("").len(), 1);
-    // One that does not speak TLS.
+    // A server without TLS.
     let plain = Odd::start(|_, _| ok("", b"")).await;
     let uri = plain.url.replace("http://", "https://");
     let (text, _) = unreachable(&uri).await;
@@ -557,7 +558,7 @@ async fn servers_that_ask_for_patience() {
         ("429 Too Many Requests", "Retry-After: 1\r\n", 2),
         ("503 Service Unavailable", "", 2),
         ("520 Whatever", "", 2),
-        // More patience than there is.
+        // A longer delay than the limit.
         ("429 Too Many Requests", "Retry-After: 3600\r\n", 1),
         ("501 Not Implemented", "", 1),
     ] {
@@ -575,7 +576,7 @@ async fn servers_that_ask_for_patience() {
             assert!(began.elapsed() >= Duration::from_secs(1), "{status}");
         }
     }
-    // As often as is said.
+    // As many attempts as configured.
     let server = Odd::start(|_, _| reply("502 Bad Gateway", "Content-Length: 0\r\n", b"")).await;
     let uri = format!("{}?download-attempts=3", server.url);
     assert!(BinaryCache::open(options(&uri)).await.is_err());
@@ -586,8 +587,8 @@ async fn servers_that_ask_for_patience() {
 const CREDENTIALS: &str = "[default]\naws_access_key_id = D\naws_secret_access_key = d\n\
     [work]\naws_access_key_id = W\naws_secret_access_key = w\naws_session_token = t\n";
 
-/// Credentials depend on the environment, which only a new process can be given: this one again, with
-/// the URI to open.
+/// Credentials depend on the environment, which can only be set for a new process: this test runs
+/// itself again, with the URI to open.
 #[cfg(feature = "s3")]
 #[tokio::test]
 async fn credentials_of_s3() {
@@ -621,7 +622,7 @@ async fn credentials_of_s3() {
             both.to_vec(),
             Some("Credential=E/"),
         ),
-        // The region is that of the URI alone, as in Nix.
+        // The region is taken from the URI only, as in Nix.
         (
             "",
             [&both[..], &[("AWS_REGION", "eu-west-1")]].concat(),

@@ -1,4 +1,4 @@
-//! Realisations of both forms: what is written, whose are believed, and hostile ones.
+//! Realisations of both forms: format, trust, and malicious ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed("ours-1", &[seed; 32]).unwrap()
 }
 
-/// An output by its hash and by its path.
+/// The keys of an output: by hash and by derivation path.
 fn ids(seed: u8) -> [DrvOutput; 2] {
     let out = || "out".parse().unwrap();
     [
@@ -34,7 +34,7 @@ fn file_of(directory: &Path, id: &DrvOutput) -> PathBuf {
     })
 }
 
-/// A cache with one path, which is signed by the first key.
+/// A cache with one path that is signed by the first key.
 async fn cache_with_path(directory: &TempDir) -> StorePath {
     let options = options(&file_uri(directory)).signing_keys([key(1)]);
     let cache = BinaryCache::open(options).await.unwrap();
@@ -83,7 +83,7 @@ async fn unsigned_realisations_are_not_believed() {
         // Another key of the same name.
         expect_untrusted(&trusting(&directory, &key(2)).await, signed).await;
     }
-    // One that is signed leads nowhere else.
+    // A signed realisation cannot be used for another output.
     for id in ids(2) {
         let file = file_of(directory.path(), &id);
         let text = fs::read_to_string(&file).unwrap();
@@ -125,7 +125,7 @@ async fn either_form_and_both() {
     assert_eq!(RealisationForms::default(), RealisationForms::Both);
 }
 
-/// As `BinaryCacheStore::registerDrvOutput` of Nix 2.8 and 2.35 writes them.
+/// The files are as written by `BinaryCacheStore::registerDrvOutput` of Nix 2.8 and 2.35.
 #[tokio::test]
 async fn files_are_those_of_nix() {
     let directory = TempDir::new().unwrap();
@@ -223,7 +223,7 @@ async fn hostile_realisations() {
             &by_hash,
             with(flat(&by_hash), "signatures", json!(["no colon"])),
         ),
-        // Deep ones that depend on nonsense.
+        // Ones with invalid dependencies.
         (
             &by_hash,
             with(flat(&by_hash), "dependentRealisations", json!("x")),
@@ -271,7 +271,7 @@ async fn hostile_realisations() {
             json!({ "id": "x", "outPath": out_path }).to_string(),
         ),
     ];
-    // Not even one from whom anything is taken.
+    // Not even with a cache that needs no signatures.
     let cache = open(&file_uri(&directory)).await;
     for (id, text) in cases {
         let file = file_of(directory.path(), id);
@@ -280,10 +280,10 @@ async fn hostile_realisations() {
         let shown: String = text.chars().take(200).collect();
         let error = cache.realisation(id).await.expect_err(&shown);
         let is_bad = matches!(error, StoreError::BadRealisation { .. });
-        // One without end is not read to its end.
+        // An unlimited file is not read to its end.
         assert!(is_bad || text.len() > 64 * 1024, "{shown}: {error:?}");
         assert!(error.to_string().contains(&id.to_string()), "{error}");
-        // A good one takes its place.
+        // A valid one replaces it.
         let good = Realisation::new(id.clone(), out_path.clone());
         if is_bad {
             cache.add_realisation(&good).await.unwrap();

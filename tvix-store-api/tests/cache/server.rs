@@ -1,4 +1,4 @@
-//! A server of files in memory that can be written to, with faults.
+//! A writable HTTP server of files in memory, with fault injection.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,22 +11,22 @@ use futures::stream::{self, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-/// What goes wrong.
+/// The injected faults.
 #[derive(Debug, Default)]
 pub struct Faults {
-    /// So many requests for a file are answered with this status first.
+    /// For each file, the number of requests that are refused first, and the status.
     pub refuse: HashMap<String, (u32, StatusCode)>,
-    /// Bodies longer than this break off after so many bytes.
+    /// Longer bodies are truncated to this number of bytes.
     pub cut: Option<usize>,
-    /// How many bodies may still be cut.
+    /// Number of bodies that are still to be truncated.
     pub cuts: u32,
-    /// Ranges are not known.
+    /// Range requests are ignored.
     pub no_ranges: bool,
-    /// Nothing is ever answered.
+    /// No request is answered.
     pub silent: bool,
-    /// Everything is somewhere else: the URL that it is below.
+    /// All requests are redirected below this URL.
     pub moved_to: Option<String>,
-    /// The value of `Authorization` without which nothing is answered.
+    /// The required value of `Authorization`.
     pub login: Option<String>,
 }
 
@@ -34,9 +34,9 @@ pub struct Faults {
 pub struct Files {
     pub files: BTreeMap<String, Bytes>,
     pub faults: Faults,
-    /// Requests, as method and name, with the range that was asked for.
+    /// The requests: method and name, and the requested range.
     pub requests: Vec<(String, Option<String>)>,
-    /// Who asked, of each request.
+    /// The value of `Authorization` of each request.
     pub logins: Vec<Option<String>>,
 }
 
@@ -65,7 +65,7 @@ impl Server {
         self.files.lock().unwrap()
     }
 
-    /// How often something whose name ends so was asked for.
+    /// Number of requests with a name that ends with `suffix`.
     pub fn count(&self, suffix: &str) -> usize {
         let files = self.files();
         let matching = files.requests.iter().filter(|(it, _)| it.ends_with(suffix));
@@ -139,7 +139,7 @@ async fn handle(
             files.faults.cuts -= 1;
             let head: Result<_, std::io::Error> = Ok(part.slice(..cut));
             let broken = Err(std::io::Error::other("broken"));
-            // Time for what comes before to be sent.
+            // Gives the preceding data time to be sent.
             let broken = stream::once(async {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
                 broken

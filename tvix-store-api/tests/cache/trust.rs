@@ -1,4 +1,4 @@
-//! Whose word is taken.
+//! Trust in signatures and content addresses.
 
 use nix_compat::narinfo::NarInfo;
 use nix_compat::signature::SigningKey;
@@ -13,7 +13,7 @@ fn key(name: &str, seed: u8) -> SigningKey {
     SigningKey::from_seed(name, &[seed; 32]).unwrap()
 }
 
-/// A cache that `key` signs, with what it has of two paths: one refers to the other.
+/// A cache signed by `key`, with the infos of two paths, one of which refers to the other.
 async fn signed(directory: &TempDir, key: SigningKey) -> [nix_compat::path_info::PathInfo; 2] {
     let options = options(&file_uri(directory)).signing_keys([key]);
     let cache = BinaryCache::open(options).await.unwrap();
@@ -103,7 +103,8 @@ async fn whatever_is_signed_cannot_be_changed() {
         println!("change {index}");
         expect_untrusted(&cache, &second.path).await;
     }
-    // What nobody signs may change, and what it leads to is compared with what is signed.
+    // Unsigned fields may change; the contents that they lead to are verified against the signed
+    // fields.
     let text = std::fs::read_to_string(
         directory
             .path()
@@ -140,7 +141,7 @@ async fn content_addressed_paths_speak_for_themselves() {
         .await
         .unwrap();
     expect_untrusted(&cache, &plain.path).await;
-    // The claim alone is not enough: the path must follow from it.
+    // The field alone is not enough: the path must follow from it.
     let file = directory
         .path()
         .join(format!("{}.narinfo", plain.path.hash_part()));

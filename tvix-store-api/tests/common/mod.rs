@@ -1,4 +1,4 @@
-//! What several test files share.
+//! Helpers of several test files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-/// A directory for stores. Removed with them, although they are read-only.
+/// A temporary directory for stores. Removed on drop, although stores are read-only.
 pub struct Root(TempDir);
 
 impl Root {

@@ -1,4 +1,4 @@
-//! Reading ATerm, strictly: what parses is written back as the very same bytes.
+//! Strict ATerm parser: serialising a parsed derivation returns the same bytes.
 
 use bstr::BString;
 use thiserror::Error;
@@ -9,88 +9,90 @@ use crate::nixhash::{HashAlgo, HashError, NixHash};
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store_path::{StoreDir, StorePath, StorePathError, StorePathName};
 
-/// Why bytes are not the contents of a `.drv` file, and where.
+/// A parse error of a `.drv` file, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("derivation '{name}' is malformed at byte {offset}")]
 pub struct AtermError {
     /// The derivation's name.
     pub name: StorePathName,
-    /// The offset of the byte at which the culprit begins.
+    /// Byte offset of the offending token.
     pub offset: usize,
-    /// What is wrong.
+    /// The kind of error.
     #[source]
     pub kind: AtermErrorKind,
 }
 
-/// What is wrong with an ATerm.
+/// The kinds of ATerm parse errors.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AtermErrorKind {
-    /// Something else should stand here.
+    /// Another token is expected here.
     #[error("expected '{}'", .0.escape_default())]
     Expected(&'static str),
-    /// The bytes end within a string.
+    /// The bytes end inside a string.
     #[error("a string is not terminated")]
     UnterminatedString,
-    /// A character that is always written in another way, such as a newline within a string.
+    /// A string that holds a character which is always escaped, such as a newline.
     #[error("a string holds '{}', which is never written so", .0.escape_ascii())]
     NonCanonicalString(BString),
-    /// The elements of a list are not in ascending order, or one is there twice.
+    /// The elements of a list are not in ascending order, or an element is a duplicate.
     #[error("'{0}' is out of order or a duplicate")]
     OutOfOrder(BString),
-    /// A version of the format that is not supported, such as that of dynamic derivations.
+    /// An unsupported version of the format, such as the one for dynamic derivations.
     #[error("the format version '{0}' is not supported")]
     UnsupportedVersion(BString),
-    /// A text is not UTF-8 where it has to be.
+    /// A text that has to be UTF-8 is not.
     #[error("'{0}' is not UTF-8")]
     NotUtf8(BString),
-    /// Not a store path.
+    /// An invalid store path.
     #[error("not a store path")]
     StorePath(#[from] StorePathError),
-    /// Not the name of an output.
+    /// An invalid output name.
     #[error("not the name of an output")]
     OutputName(#[from] OutputNameError),
-    /// Not a hash, or not one of a known algorithm.
+    /// An invalid hash, or an unknown hash algorithm.
     #[error("not a hash")]
     Hash(#[from] HashError),
     /// The hash of an output is not written in lower-case base 16.
     #[error("the hash '{0}' is not written in lower-case base 16")]
     NonCanonicalHash(String),
-    /// A fixed output that can have no path.
+    /// A fixed output for which no store path exists.
     #[error("not a valid output")]
     Output(#[from] OutputOptionError),
-    /// The path of a fixed output is not the one that its hash gives.
+    /// The path of a fixed output differs from the path that its hash determines.
     #[error("the path of the fixed output should be '{expected}'")]
     FixedPathMismatch {
-        /// What the hash gives.
+        /// The path that the hash determines.
         expected: StorePath,
     },
-    /// An output has a path although only its build can tell it.
+    /// An output has a path that only a build can determine.
     #[error("an output has a path that cannot be known before the build")]
     UnexpectedPath,
     /// A hash without its algorithm.
     #[error("an output has a hash without an algorithm")]
     HashWithoutAlgo,
-    /// A derivation makes nothing.
+    /// The derivation has no outputs.
     #[error("the derivation has no outputs")]
     NoOutputs,
-    /// An input derivation of which nothing is used.
+    /// An input derivation with an empty set of outputs.
     #[error("no output of an input derivation is used")]
     NoInputOutputs,
-    /// Input derivations end in `.drv`.
+    /// The path of an input derivation does not end in `.drv`.
     #[error("an input derivation does not end in '.drv'")]
     InputNotDerivation,
-    /// There is more after the end.
+    /// Bytes follow the end of the derivation.
     #[error("bytes follow the end")]
     TrailingBytes,
 }
 
 impl Derivation {
-    /// Parses the contents of a `.drv` file. `name` is the name of the file's store path without
-    /// `.drv`. Whatever C++ Nix would write in another way is an error.
+    /// Parses the contents of a `.drv` file.
     ///
-    /// Whether input-addressed paths are the right ones cannot be told without the inputs:
-    /// [`Derivation::check_output_paths`] does.
+    /// `name` is the name of the file's store path without `.drv`. Any serialisation that differs
+    /// from the one of C++ Nix is an error.
+    ///
+    /// Input-addressed output paths are not checked, because this takes the input derivations: see
+    /// [`Derivation::check_output_paths`].
     pub fn from_aterm(
         dir: &StoreDir,
         name: StorePathName,
@@ -118,7 +120,7 @@ type Result2<T> = Result<T, AtermErrorKind>;
 struct Parser<'a> {
     bytes: &'a [u8],
     position: usize,
-    /// Where the token that is being looked at begins, for errors.
+    /// Offset of the current token, for errors.
     mark: usize,
     dir: &'a StoreDir,
     name: &'a StorePathName,
@@ -243,7 +245,7 @@ impl Parser<'_> {
         Ok(SortedMap::from_sorted_store_unchecked(entries))
     }
 
-    /// The bytes between two quotes, and whether they hold escapes.
+    /// The bytes between two quotes, and whether they contain escapes.
     fn raw_string(&mut self) -> Result2<(&[u8], bool)> {
         self.expect("\"")?;
         let start = self.position;

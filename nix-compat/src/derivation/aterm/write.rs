@@ -7,8 +7,8 @@ use crate::nixhash::{HashEncoding, sha256_of};
 use crate::sorted::SortedSet;
 use crate::store_path::{StoreDir, StorePath};
 
-/// Whether to blank out output paths and the environment variables that hold them, as when the
-/// paths are what is being computed.
+/// Whether to blank out output paths and the environment variables that hold them. Hashes from
+/// which these paths are computed need this.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Masked {
     Yes,
@@ -26,7 +26,7 @@ impl Derivation {
     }
 }
 
-/// Writes `derivation`, with `inputs` in place of its input derivations if given.
+/// Serialises `derivation`, with its input derivations replaced by `inputs` if given.
 pub(crate) fn write_aterm(
     derivation: &Derivation,
     dir: &StoreDir,
@@ -47,8 +47,8 @@ pub(crate) fn write_aterm(
     out.bytes
 }
 
-/// A derivation in pieces, of which its file and its hash modulo fixed outputs share all but the
-/// inputs.
+/// A derivation serialised in sections. Its `.drv` file and its hash modulo fixed outputs differ
+/// only in the section of the inputs.
 pub(crate) struct Sections<'a> {
     derivation: &'a Derivation,
     dir: &'a StoreDir,
@@ -57,7 +57,7 @@ pub(crate) struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    /// The pieces; `paths` are those of the outputs.
+    /// Serialises the sections; `paths` are the paths of the outputs.
     pub(crate) fn new(
         derivation: &'a Derivation,
         dir: &'a StoreDir,
@@ -87,7 +87,7 @@ impl<'a> Sections<'a> {
             .concat()
     }
 
-    /// The hash of it all with `inputs` in place of the input derivations.
+    /// The hash of the serialised derivation, with the input derivations replaced by `inputs`.
     pub(crate) fn hash_with(&self, inputs: &InputHashes) -> [u8; 32] {
         let mut hashes = Writer::new(self.dir);
         hashes_section(&mut hashes, inputs);
@@ -158,13 +158,13 @@ fn names_output(derivation: &Derivation, name: &BString) -> bool {
 
 /// The index of the first byte that must be escaped.
 fn next_escaped(text: &[u8]) -> Option<usize> {
-    /// Eight bytes at a time: those below `\x10`, and those equal to a quote or a backslash.
+    /// Tests eight bytes at a time for bytes below `\x10`, quotes and backslashes.
     const LANE: usize = 8;
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
     let suspicious = |word: u64| {
-        // False alarms are sorted out below.
+        // The loop below removes false positives.
         word.wrapping_sub(ONES * 0x10) & !word & HIGHS
             | has_zero(word ^ (ONES * u64::from(b'"')))
             | has_zero(word ^ (ONES * u64::from(b'\\')))
@@ -222,7 +222,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A string that holds nothing to escape.
+    /// A string without characters to escape.
     fn quoted(&mut self, text: &[u8]) {
         self.raw(b"\"");
         self.raw(text);

@@ -1,7 +1,8 @@
-//! The form of Nix 2.8: absolute paths, the method of an output as a prefix of its algorithm.
+//! The JSON form of Nix 2.8: absolute paths, and the method of an output as a prefix of its
+//! algorithm.
 //!
-//! Those between it and the versioned ones nest the outputs of inputs and may name the derivation;
-//! both are read.
+//! The forms between Nix 2.8 and the versioned form nest the outputs of inputs and may have a field
+//! for the name; the parser accepts both.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ use crate::store_path::{StoreDir, StorePath, StorePathName};
 struct Json {
     outputs: BTreeMap<String, JsonOutput>,
     input_srcs: Vec<String>,
-    /// In the order of paths.
+    /// Sorted by path.
     input_drvs: Map<String, Value>,
     system: String,
     builder: String,

@@ -1,7 +1,7 @@
-//! Derivations as JSON: what `nix derivation show` prints, in the two forms that are about.
+//! Derivations as JSON, in the two forms that `nix derivation show` prints.
 //!
-//! JSON is text, and a derivation need not be: one that holds something else than UTF-8 has no
-//! JSON ([`JsonError::NotUtf8`]).
+//! JSON is UTF-8, and a `.drv` file need not be: a derivation with other bytes has no JSON form
+//! ([`JsonError::NotUtf8`]).
 //!
 //! ```
 //! use nix_compat::derivation::DerivationBuilder;
@@ -32,112 +32,116 @@ use crate::store_path::{
     DRV_SUFFIX, NameError, StoreDir, StorePath, StorePathError, StorePathName,
 };
 
-/// How derivations are written as JSON.
+/// The JSON forms of derivations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JsonForm {
-    /// That of `nix show-derivation` in Nix 2.8: absolute paths, no version.
+    /// The form of `nix show-derivation` in Nix 2.8: absolute paths, no version.
     Legacy,
-    /// Version 4, of Nix 2.34: base names of paths, structured attributes as such.
+    /// Version 4, the form of Nix 2.34: base names of store paths, structured attributes as JSON.
     V4,
 }
 
-/// Why a derivation has no JSON, or JSON is not a derivation.
+/// Why a derivation has no JSON form, or why a JSON value is not a derivation.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// The derivation holds something that JSON cannot.
+    /// A part of the derivation is not UTF-8.
     #[error("{place} of derivation '{derivation}' is not UTF-8: '{}'", .value.escape_ascii())]
     NotUtf8 {
         /// The derivation's name.
         derivation: StorePathName,
-        /// Where, in words.
+        /// The part of the derivation, in words.
         place: String,
-        /// What is there.
+        /// Its bytes.
         value: BString,
     },
-    /// It is no JSON of this shape.
+    /// The JSON value has another structure.
     #[error("not a derivation")]
     Shape(#[from] serde_json::Error),
-    /// It is not a map of derivations by path.
+    /// The JSON value is not a map of derivations by path.
     #[error("not derivations by their paths")]
     NotMap,
-    /// A version that is not known.
+    /// An unsupported version of the form.
     #[error("version {0} of the JSON form of derivations is not supported")]
     UnsupportedVersion(Value),
-    /// A field holds no store path.
+    /// A field holds an invalid store path.
     #[error("'{field}' holds something that is not a store path")]
     StorePath {
         /// The field's name.
         field: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         source: StorePathError,
     },
-    /// A field that is to name a derivation names something else.
+    /// A field that names a derivation does not end in `.drv`.
     #[error("'{0}' does not end in '.drv'")]
     NotDerivation(StorePath),
-    /// The name of the derivation is not one.
+    /// An invalid derivation name.
     #[error("'{name}' cannot be the name of a derivation")]
     Name {
-        /// The name as given.
+        /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         source: NameError,
     },
-    /// The derivation is called otherwise than its path says.
+    /// The derivation's name differs from the name in its path.
     #[error("the derivation is called '{found}', not '{expected}'")]
     OtherName {
-        /// What it says.
+        /// The name in the field `name`.
         found: StorePathName,
-        /// What its path says.
+        /// The name in the path.
         expected: StorePathName,
     },
-    /// Not the name of an output.
+    /// An invalid output name.
     #[error(transparent)]
     OutputName(#[from] OutputNameError),
-    /// There is no output, or none is used of an input.
+    /// The derivation has no outputs, or an input has an empty list of outputs.
     #[error("'{0}' names no output")]
     NoOutputs(String),
-    /// Dynamic derivations are not supported.
+    /// An input of a dynamic derivation, which is not supported.
     #[error("the input '{0}' is dynamic, which is not supported")]
     Dynamic(String),
-    /// The hash of an output, or its algorithm, is none.
+    /// An output has an invalid hash or hash algorithm.
     #[error("the output '{output}' has an invalid hash")]
     Hash {
         /// The output.
         output: OutputName,
-        /// What is wrong with it.
+        /// The reason.
         source: HashError,
     },
-    /// The fields of an output do not go together.
+    /// The combination of an output's fields is not valid.
     #[error("the fields of the output '{0}' do not go together")]
     OutputFields(OutputName),
-    /// The fixed output can have no path.
+    /// No store path exists for the fixed output.
     #[error(transparent)]
     Output(#[from] OutputOptionError),
-    /// The path of a fixed output is not the one that its hash gives.
+    /// The path of a fixed output differs from the path that its hash determines.
     #[error("the path of the fixed output should be '{expected}'")]
     FixedPathMismatch {
-        /// What the hash gives.
+        /// The path that the hash determines.
         expected: StorePath,
     },
-    /// `__json`, which holds structured attributes, is no JSON object.
+    /// `__json`, which holds structured attributes, is not a JSON object.
     #[error("the structured attributes of derivation '{derivation}' are not a JSON object")]
     StructuredAttrs {
         /// The derivation's name.
         derivation: StorePathName,
     },
-    /// The derivation is not the one whose path it stands under.
+    /// The derivation differs from the one that its path names.
     #[error("what stands under '{claimed}' is the derivation '{computed}'")]
     PathMismatch {
-        /// The path that is written there.
+        /// The path in the map.
         claimed: StorePath,
-        /// The path that follows from the contents.
+        /// The path computed from the derivation.
         computed: StorePath,
     },
 }
 
-/// What `nix derivation show` prints of these.
+/// The output of `nix derivation show` for these derivations.
+///
+/// # Errors
+///
+/// [`JsonError::NotUtf8`] and [`JsonError::StructuredAttrs`], as for [`Derivation::to_nix_json`].
 pub fn show<'a>(
     derivations: impl IntoIterator<Item = (&'a StorePath, &'a Derivation)>,
     dir: &StoreDir,
@@ -159,8 +163,12 @@ pub fn show<'a>(
     })
 }
 
-/// Reads what `nix derivation show` prints, in either form. Every derivation must be the one of
+/// Parses the output of `nix derivation show`, in either form. Each derivation is verified against
 /// its path.
+///
+/// # Errors
+///
+/// [`JsonError`] for the first invalid derivation.
 pub fn parse(value: &Value, dir: &StoreDir) -> Result<Vec<(StorePath, Derivation)>, JsonError> {
     let versioned = value.get("derivations");
     if versioned.is_some() {
@@ -187,10 +195,10 @@ pub fn parse(value: &Value, dir: &StoreDir) -> Result<Vec<(StorePath, Derivation
 }
 
 impl Derivation {
-    /// What `nix derivation show` prints under the derivation's path.
+    /// The JSON value that `nix derivation show` prints under the derivation's path.
     ///
-    /// Fails if it holds something that is not UTF-8, and in [`JsonForm::V4`] if its structured
-    /// attributes are no JSON object.
+    /// Fails if the derivation holds bytes that are not UTF-8, and in [`JsonForm::V4`] if its
+    /// structured attributes are not a JSON object.
     pub fn to_nix_json(&self, dir: &StoreDir, form: JsonForm) -> Result<Value, JsonError> {
         match form {
             JsonForm::Legacy => legacy::write(self, dir),
@@ -198,12 +206,16 @@ impl Derivation {
         }
     }
 
-    /// Reads what `nix derivation show` prints under the path of a derivation of this name,
-    /// in either form.
+    /// Parses the JSON value that `nix derivation show` prints under the path of a derivation
+    /// called `name`, in either form.
     ///
-    /// The text of structured attributes is not in [`JsonForm::V4`], only what it says: it is
-    /// taken to have been without needless spaces, as Nix writes it. Whoever knows the path of
-    /// the derivation can tell whether it was ([`parse`] does).
+    /// [`JsonForm::V4`] holds the value of structured attributes but not their text, which is
+    /// assumed to be compact JSON, as Nix writes it. [`parse`] verifies this assumption, because it
+    /// knows the path.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`].
     pub fn from_nix_json(
         name: StorePathName,
         value: &Value,
@@ -219,7 +231,7 @@ impl Derivation {
     }
 }
 
-/// The texts of a derivation that both forms have.
+/// The text fields that both forms have.
 struct Texts {
     system: String,
     builder: String,
@@ -299,7 +311,7 @@ fn outputs<'a, T: 'a>(
     Ok(all)
 }
 
-/// Outputs whose paths are known only after the build.
+/// An output with a path that is known only after the build.
 fn unfixed(method: ContentAddressMethod, algo: crate::nixhash::HashAlgo, impure: bool) -> Output {
     if impure {
         Output::Impure { method, algo }

@@ -14,7 +14,7 @@ use crate::store_path::{StoreDir, StorePathName};
 
 pub(super) const VERSION: u64 = 4;
 
-/// The environment variable in which structured attributes are.
+/// The environment variable that holds structured attributes.
 const STRUCTURED: &str = "__json";
 
 /// The fields in the order in which Nix writes them.

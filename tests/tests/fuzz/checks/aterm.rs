@@ -1,5 +1,5 @@
-//! The ATerm parser on any input: it never panics, and what it accepts is written back as the
-//! very same bytes. What of it is UTF-8 survives JSON too.
+//! The ATerm parser on arbitrary input: it does not panic, and accepted input is serialised to the
+//! same bytes. Accepted UTF-8 round-trips through JSON too.
 
 use nix_compat::derivation::Derivation;
 use nix_compat::derivation::json::JsonForm;

@@ -1,9 +1,10 @@
-//! Any database of a local store that is only read: whatever is in its rows, or in the file instead
-//! of them, is an answer or an error that names it. It never panics, and what is read is never more
-//! than there is.
+//! Read-only access to an arbitrary database of a local store: any contents of its rows, or of the
+//! file, lead to a result or to an error that names the database. No access panics, and results are
+//! limited by the size of the database.
 //!
-//! The first byte says what the rest is: a whole file; changes of single bytes (two for the place,
-//! one for the value) of a good one; or values of columns, separated by bytes of 255.
+//! The first byte tells the kind of the rest: a complete file; changes of single bytes in a valid
+//! database (two bytes for the offset, one for the value); or values of columns, separated by bytes
+//! of 255.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,7 +24,7 @@ const PATHS: [&str; 2] = [
     "01bgd045z0d4icpbc2yyz4gx48ak44la-two.drv",
 ];
 
-/// The tables with another type in each column than SQLite would make of it.
+/// The tables with columns that have no type, so that SQLite converts no values.
 const BARE: &str = "
     create table ValidPaths (id integer primary key, path, hash, registrationTime, deriver, narSize,
         ultimate, sigs, ca);
@@ -79,7 +80,7 @@ fn new_root() -> TempDir {
     root
 }
 
-/// A small database as stores have it, with these bytes changed.
+/// A small valid database of a store, with these bytes changed.
 pub fn changed(changes: &[u8]) -> Vec<u8> {
     static GOOD: OnceLock<Vec<u8>> = OnceLock::new();
     let mut file = GOOD.get_or_init(good).clone();
@@ -147,8 +148,8 @@ fn insert(connection: &Connection, table: &str, row: &[Value]) {
         .expect("any value may be in any column");
 }
 
-/// A database whose rows have these values. What begins with `i`, `b`, `n` or `r` is a number, bytes,
-/// nothing or a real number; what begins with another byte is text as it is, UTF-8 or not.
+/// A database with rows of these values. A value that starts with `i`, `b`, `n` or `r` is an
+/// integer, a blob, null or a real number; any other value is text as it is, UTF-8 or not.
 fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
     let connection = Connection::open(db)?;
     connection.execute_batch(&format!(
@@ -195,7 +196,7 @@ fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
         ),
     ];
     for (table, usual) in rows {
-        // The first path is looked up, so mostly it stays.
+        // The first path is the one that is looked up, so it usually stays unchanged.
         let values: Vec<_> = usual.iter().map(|usual| next(usual)).collect();
         let marks: Vec<&str> = values.iter().map(|(mark, _)| *mark).collect();
         let statement = format!("insert into {table} values ({})", marks.join(","));
@@ -207,7 +208,7 @@ fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
     connection.execute_batch("commit")
 }
 
-/// Asks all there is to ask.
+/// Calls all methods that read.
 fn read(root: &Path, db: &Path) {
     let options = LocalStoreOptions::new(root).read_only(true);
     let store = match LocalStore::open_blocking(options) {
@@ -248,13 +249,13 @@ fn fine(result: Result<(), StoreError>) {
     }
 }
 
-/// Whatever is wrong is said of the database or of one of the paths.
+/// Checks that an error names the database or one of the paths.
 fn names_the_database(error: &StoreError) {
     let text = error.to_string();
     assert!(
         text.contains("db.sqlite") || matches!(error, StoreError::NotFound { .. }),
         "{error:?}"
     );
-    // What a row holds may be as long as a row may be; nothing of it is repeated many times.
+    // A value of a row may be as long as a row may be; an error does not repeat it many times.
     assert!(format!("{error:?}").len() < 16 << 20);
 }

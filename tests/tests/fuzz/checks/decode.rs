@@ -1,5 +1,5 @@
-//! The decoders on any input, of which the first byte says which one: they never panic, keep to
-//! their limits, and the sizes of the pieces in which they read and write do not matter.
+//! The decoders on arbitrary input; the first byte selects the decoder. They do not panic, they
+//! keep their limits, and the sizes of pieces that are read and written do not matter.
 
 use std::io::{self, Read};
 
@@ -11,7 +11,7 @@ fn limits() -> Limits {
     Limits::default().memory(16 << 20).output(OUTPUT)
 }
 
-/// Reads at most so many bytes at once.
+/// Reads at most this many bytes at once.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -58,8 +58,8 @@ pub fn check(input: &[u8]) {
     let room = if decoded.len() > 1 << 14 { 4096 } else { 7 };
     let pieces = usize::from(first) % 13 + 1;
     let (again, other) = decode(coding, stream, pieces, room);
-    // liblzma takes a stream that has both its size and an end mark as a whole only, and not if a
-    // piece ends within the mark.
+    // liblzma accepts a stream that has both its size and an end mark only as a whole, and fails if
+    // a piece ends inside the mark.
     let found = coding.or_else(|| Coding::sniff(stream));
     let sized = stream.get(5..13).is_some_and(|size| size != [0xff; 8]);
     if found == Some(Coding::Lzma) && sized && other.is_ok() != result.is_ok() {
@@ -70,7 +70,7 @@ pub fn check(input: &[u8]) {
         result.is_ok(),
         "{result:?}, in pieces {other:?}"
     );
-    // Before it fails, a decoder may hand out more or less of what it has.
+    // A decoder that fails may return more or less of its output before the error.
     let common = again.len().min(decoded.len());
     assert!(
         again[..common] == decoded[..common],

@@ -1,5 +1,5 @@
-//! The NAR parser on any input: it never panics, chunks do not matter, skipping agrees with
-//! reading, and what is accepted has one serialisation, which is the input.
+//! The NAR parser on arbitrary input: it does not panic, chunk boundaries do not matter, skipping
+//! agrees with reading, and accepted input has a single serialisation, which is the input.
 
 use nix_compat::nar::{Encoder, Parser, Reader};
 
@@ -31,7 +31,7 @@ pub fn check(input: &[u8]) {
     let mut encoder = Encoder::new();
     let mut parser = Parser::new();
     let mut result = Ok(());
-    // How the input is cut up depends on the input.
+    // The input determines the chunk size.
     let cut = input.last().map_or(1, |last| usize::from(last % 13) + 1);
     'input: for mut chunk in input.chunks(cut) {
         loop {
@@ -54,7 +54,7 @@ pub fn check(input: &[u8]) {
         result = parser.finish();
     }
     assert!(fed == again, "chunks");
-    // What follows the end is the reader's business alone.
+    // Only the reader checks for trailing bytes.
     if let Err(error) = result {
         assert_eq!(Some(error.to_string()), failure, "chunks");
     }

@@ -1,5 +1,5 @@
-//! The narinfo parser on any text: it never panics, and what it accepts is the same when it is
-//! printed and read again.
+//! The narinfo parser on arbitrary text: it does not panic, and accepted input is unchanged after
+//! it is displayed and parsed again.
 
 use nix_compat::narinfo::NarInfo;
 use nix_compat::path_info::PathInfo;

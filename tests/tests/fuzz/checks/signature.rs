@@ -1,5 +1,5 @@
-//! Any text as a signature and as keys: what is one prints as it was, and verifies nothing that it
-//! did not sign.
+//! Arbitrary text as a signature and as keys: accepted text displays unchanged, and verifies
+//! nothing that it did not sign.
 
 use nix_compat::signature::{Signature, SigningKey, VerifyingKey};
 

@@ -1,4 +1,4 @@
-//! Any text as a store path: what is one prints as it was, and leads nowhere else.
+//! Arbitrary text as a store path: accepted text displays unchanged, and leads to no other path.
 
 use nix_compat::store_path::{StoreDir, StorePath};
 

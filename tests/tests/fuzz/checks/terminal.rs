@@ -1,5 +1,5 @@
-//! Any bytes through the filter for terminals, whole and in pieces. `vte`, the parser of a terminal emulator,
-//! says what a terminal makes of the result.
+//! Arbitrary bytes through the filter for terminals, as a whole and in pieces. `vte`, the parser of
+//! a terminal emulator, interprets the result.
 
 use std::io::Write as _;
 
@@ -29,8 +29,8 @@ pub fn check(data: &[u8]) {
     pieces(data, &out);
 }
 
-/// A writer that gets the bytes in pieces writes the same, unless it is flushed in between, and then
-/// something that is safe too. The first byte says how long pieces are.
+/// A writer that receives the bytes in pieces writes the same output, unless it is flushed in
+/// between; then its output is safe too. The first byte determines the size of pieces.
 fn pieces(data: &[u8], whole: &str) {
     let len = data.first().map_or(1, |byte| usize::from(*byte % 16) + 1);
     let (mut kept, mut flushed) = (Vec::new(), Vec::new());
@@ -64,12 +64,12 @@ fn expect_safe(out: &str) {
         parser.advance(&mut terminal, line.as_bytes());
         assert!(!terminal.coloured, "colours end with their line: {line:?}");
     }
-    // A terminal is in its ground state in the end: what is printed next is text.
+    // At the end the terminal is in its ground state: further output is text.
     parser.advance(&mut terminal, b"[2Jx");
     assert_eq!(terminal.printed, text + "[2Jx");
 }
 
-/// What is left without colours, whose form is the strictest there is.
+/// The output without colour sequences, for which only the strictest form is allowed.
 fn without_colours(out: &str) -> String {
     let mut text = String::new();
     let mut pieces = out.split('\x1b');
@@ -84,7 +84,7 @@ fn without_colours(out: &str) -> String {
     text
 }
 
-/// A terminal that knows text, line ends, tabs and colours.
+/// A terminal that supports text, line ends, tabs and colours.
 #[derive(Default)]
 struct Terminal {
     printed: String,

@@ -1,4 +1,5 @@
-//! `builtin:buildenv`: a tree of links to what is in several packages, as `nix-env` makes profiles.
+//! `builtin:buildenv`: a tree of symlinks to the files of several packages, as in the profiles of
+//! `nix-env`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, DirBuilder};
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::task::{Complaint, Task};
 
-/// What packages wanted to have installed with them comes after all else.
+/// Priority of the first propagated package; these come after all others.
 const FIRST_PROPAGATED: i64 = 1000;
 
-/// What is of no use in a profile, or would only collide.
+/// Files that are useless in a profile, or would only collide.
 const LEFT_OUT: [&str; 7] = [
     "/propagated-build-inputs",
     "/nix-support",
@@ -47,8 +48,8 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
     Ok(symlink(manifest, output.join("manifest.nix"))?)
 }
 
-/// The active packages with their priorities. Each is written as whether it is active, its priority
-/// and its paths, after their number.
+/// The active packages with their priorities. The text has the number of packages, and for each one
+/// its active flag, its priority, the number of its paths, and the paths.
 fn packages(text: &str) -> Result<Vec<(i64, PathBuf)>, Complaint> {
     let mut words = text.split_ascii_whitespace();
     let mut packages = Vec::new();
@@ -77,7 +78,7 @@ fn packages(text: &str) -> Result<Vec<(i64, PathBuf)>, Complaint> {
 
 struct Profile<'p> {
     output: &'p Path,
-    /// The priorities of the packages that links were made for.
+    /// The priorities of the packages of existing links.
     priorities: HashMap<PathBuf, i64>,
     done: HashSet<PathBuf>,
     propagated: BTreeSet<PathBuf>,
@@ -102,8 +103,8 @@ impl Profile<'_> {
         }
     }
 
-    /// Links from a directory of the profile to what is in one of a package. Directories are
-    /// walked one after the other: how deep they are is up to packages.
+    /// Links the entries of a package directory into a directory of the profile. The walk is not
+    /// recursive, because packages determine the depth.
     fn link_all(&mut self, from: &Path, to: &Path, priority: i64) -> Result<(), Complaint> {
         let mut queue = vec![(from.to_owned(), to.to_owned(), priority)];
         while let Some((from, to, priority)) = queue.pop() {
@@ -130,7 +131,7 @@ impl Profile<'_> {
                     self.link(from.join(&name), to.join(&name), priority, &mut below)?;
                 }
             }
-            // A link that becomes a directory is filled before anything is added to it.
+            // A link that becomes a directory is filled before entries are added to it.
             queue.extend(below.into_iter().rev());
         }
         Ok(())
@@ -166,7 +167,8 @@ impl Profile<'_> {
                 .into());
             }
             Ok(_) if metadata.is_dir() => {
-                // Two packages have this directory: it becomes one, with links to both.
+                // Two packages have this directory: it becomes a real directory, with links to the
+                // entries of both.
                 let other = target.canonicalize()?;
                 if !other.is_dir() {
                     return Err(format!(

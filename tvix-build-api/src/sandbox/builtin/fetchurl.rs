@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{RestoreOptions, restore};
 use tvix_http::decode::{Coding, Decoder, Limits};
+use tvix_tree::{RestoreOptions, restore};
 
 use super::http;
 use super::task::{Complaint, Task};

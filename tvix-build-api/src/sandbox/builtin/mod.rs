@@ -18,11 +18,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tvix_http::TransferSettings;
-
-use super::engine::{Access, Isolation, Mount, SandboxSpec, Scratch};
 use crate::translate::Translation;
 use task::Task;
+use tvix_http::TransferSettings;
+use tvix_sandbox::{Access, Isolation, Mount, SandboxSpec, Scratch};
 
 /// The builders that there are.
 const NAMES: [&str; 3] = [

@@ -1,4 +1,4 @@
-//! What a built-in builder is told, and how it runs.
+//! The task of a built-in builder, and its execution.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use tvix_http::TransferSettings;
 use super::{buildenv, fetchurl, unpack_channel};
 use crate::translate::Translation;
 
-/// The name of the file that holds the task.
+/// The name of the task file.
 pub(super) const FILE: &str = "task.json";
 
-/// What is wrong, for people: it is the last line of the log.
+/// An error message, which becomes the last line of the log.
 pub(super) type Complaint = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a built-in builder is told.
+/// The task of a built-in builder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
     builder: String,
@@ -87,7 +87,7 @@ impl Task {
         self.attribute(name).is_ok_and(|value| value == "1")
     }
 
-    /// Where to make the output.
+    /// The path of the output.
     pub fn output(&self) -> Result<&Path, Complaint> {
         self.attribute("out").map(Path::new)
     }
@@ -115,7 +115,7 @@ impl Task {
     }
 }
 
-/// Does what the task says whose file the first argument names, and returns the exit code.
+/// Executes the task in the file that the first argument names, and returns the exit code.
 pub(super) fn run() -> i32 {
     match read().and_then(|task| task.perform()) {
         Ok(()) => 0,
@@ -131,9 +131,9 @@ pub(super) fn run() -> i32 {
     }
 }
 
-/// Nothing else is to find the file, not even the children of this process.
+/// Removes the file, so that not even child processes can read it.
 fn read() -> Result<Task, Complaint> {
-    // The standard library's arguments are there only from `main` on where libc is not GNU's.
+    // Before `main`, the standard library has the arguments only with GNU libc.
     let arguments = std::fs::read("/proc/self/cmdline")?;
     let file = arguments.split(|byte| *byte == 0).nth(1).ok_or("no task")?;
     let file = Path::new(file.to_os_str()?).to_owned();

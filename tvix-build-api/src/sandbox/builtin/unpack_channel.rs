@@ -1,4 +1,4 @@
-//! `builtin:unpack-channel`: the one folder in an archive, under the name of a channel.
+//! `builtin:unpack-channel`: the single directory in an archive, under the name of a channel.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,7 +27,7 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
     let mut archive = tar::Archive::new(decoder);
     archive.set_preserve_mtime(false);
     archive.unpack(output)?;
-    // A stream that is cut off behind the end of the archive is an error as well.
+    // A stream that is truncated after the end of the archive is an error as well.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     let mut entries = fs::read_dir(output)?;
     let only = match (entries.next(), entries.next()) {
@@ -44,14 +44,14 @@ pub(super) fn run(task: &Task) -> Result<(), Complaint> {
 mod tests {
     use super::*;
 
-    /// An archive with these files, at these paths.
+    /// An archive with files at these paths.
     fn archive(files: &[&str]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for file in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(4);
             header.set_mode(0o644);
-            // Not through `append_data`, which would refuse the hostile ones.
+            // Not with `append_data`, which would refuse the malicious paths.
             let name = file.as_bytes();
             header.as_old_mut().name[..name.len()].copy_from_slice(name);
             header.set_cksum();
@@ -117,7 +117,7 @@ mod tests {
         }
         assert!(unpack("nixos", b"no archive").is_err());
         assert!(unpack("nixos", b"\x28\xb5\x2f\xfd").is_err());
-        // An absolute name is one inside.
+        // An absolute name is relative to the archive.
         assert!(unpack("nixos", &archive(&["/top/file"])).is_ok());
     }
 }

@@ -1,5 +1,5 @@
-//! The value of a `.drv` file that is imported: one set for each output, as `derivation` gives
-//! them, without the attributes that it was made from.
+//! The value of an imported `.drv` file: a set for each output, as `derivation` returns them,
+//! without the attributes that the derivation was made from.
 
 use nix_compat::derivation::upstream_placeholder;
 use nix_compat::store_path::StorePath;
@@ -12,7 +12,7 @@ use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Apply, Attr, ContextElement, Ref, Value};
 
-/// The value of the derivation in a store path.
+/// The value of the derivation at a store path.
 pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> Result<Value<'h>> {
     let known = interp.known_derivation(path)?;
     let derivation = &known.derivation;
@@ -38,7 +38,7 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
         let message = "'builtins.head' called on an empty list";
         return Err(Error::new(ErrorKind::Other, message));
     };
-    // All sets hold the same cells, one for each output.
+    // All sets share the same cells, one per output.
     let cells: &'h [Ref<'h>] = interp
         .heap
         .alloc_slice_fill_with(outputs.len(), |_| interp.cell(Value::Null));
@@ -62,7 +62,7 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
         plain(names.name, interp.cell(interp.text(name))),
         plain(names.kind, interp.cell(interp.text("derivation"))),
     ];
-    // Of equal names the first stays.
+    // The first of several equal names is kept.
     let one = outputs.iter().zip(cells);
     common.extend(one.map(|((output, _), cell)| plain(*output, *cell)));
     let common: &'h [Attr<'h>] = interp.heap.alloc_slice_copy(&common);
@@ -91,7 +91,7 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
     Ok(value)
 }
 
-/// The cell of what a function gives once it is needed.
+/// The cell of a function's result, which is computed on demand.
 fn lazy<'h>(interp: &Interp<'h>, function: &'h Function<'h>) -> Ref<'h> {
     interp.cell(Value::Apply(interp.heap.alloc(Apply {
         func: builtin(interp, "import", 1, function),

@@ -1,4 +1,4 @@
-//! What a derivation needs: the context of its attributes.
+//! The inputs of a derivation, computed from the context of its attributes.
 
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedSet;
@@ -48,7 +48,7 @@ fn add_outputs(
     }
 }
 
-/// A derivation file as an input brings everything that it needs, and all that would be built.
+/// Adds the complete closure of a `.drv` file as inputs, including all outputs of its derivations.
 fn add_closure(interp: &Interp<'_>, derivation: &mut Derivation, root: StorePath) -> Result<()> {
     let mut seen = FxHashSet::default();
     let mut queue = vec![root];

@@ -1,18 +1,18 @@
 //! Positions in the file in which C++ Nix defines `derivation`.
 //!
-//! Here `derivation` is defined in Rust. Error messages and `unsafeGetAttrPos` still give the
-//! positions of C++ Nix. The file itself is not reproduced: an empty grid stands for it, and messages
-//! show no lines of it.
+//! Here, `derivation` is defined in Rust, but error messages and `unsafeGetAttrPos` give the
+//! positions of C++ Nix. The text of that file is not included: a blank grid replaces it, and
+//! messages show no lines of it.
 
 use crate::source::Pos;
 
-/// The number of lines.
+/// Number of lines.
 const LINES: usize = 60;
 
-/// The length of each line without its newline; more than any column that is named here.
+/// Length of each line without its newline; larger than any column below.
 const WIDTH: usize = 24;
 
-/// The grid: lines of spaces, so that positions in it have lines and columns.
+/// The grid: lines of spaces, so that positions have lines and columns.
 pub(crate) const TEXT: &[u8] = &grid();
 
 /// The file is the first source of an evaluation.
@@ -22,7 +22,7 @@ const BASE: u32 = 1;
 pub(crate) const FUNCTION: Pos = at(30, 1);
 /// The call of `derivationStrict`.
 pub(super) const STRICT: Pos = at(37, 12);
-/// Where the outputs are added to the attributes.
+/// The operator that adds the outputs to the attributes.
 pub(super) const COMMON: Pos = at(41, 9);
 /// The attribute `all`.
 pub(super) const ALL: Pos = at(43, 7);
@@ -30,7 +30,7 @@ pub(super) const ALL: Pos = at(43, 7);
 pub(super) const DRV_ATTRS: Pos = at(44, 15);
 /// The name of an output.
 pub(super) const OUTPUT: Pos = at(48, 5);
-/// The set of an output, as an attribute.
+/// The attribute whose value is the set of an output.
 pub(super) const VALUE: Pos = at(49, 5);
 /// The set of an output.
 pub(super) const OUTPUT_SET: Pos = at(49, 13);
@@ -49,8 +49,8 @@ pub(super) const OUTPUTS: Pos = at(57, 17);
 /// The call of `head`.
 pub(super) const HEAD: Pos = at(60, 2);
 
-/// Whether a position is in the file: C++ Nix does not say that attributes of it were being
-/// evaluated.
+/// Whether a position is in the file. C++ Nix adds no trace frames for attributes at such
+/// positions.
 pub(crate) fn contains(pos: Pos) -> bool {
     (BASE..=BASE + TEXT.len() as u32).contains(&pos.0)
 }
@@ -65,7 +65,7 @@ const fn grid() -> [u8; LINES * (WIDTH + 1)] {
     text
 }
 
-/// The position of a line and a column, both counted from 1.
+/// The position at a line and column, both counted from 1.
 const fn at(line: usize, column: usize) -> Pos {
     assert!(1 <= line && line <= LINES && 1 <= column && column <= WIDTH);
     Pos(BASE + ((line - 1) * (WIDTH + 1) + column - 1) as u32)

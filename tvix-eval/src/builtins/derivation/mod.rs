@@ -1,4 +1,4 @@
-//! `derivation` and what it is made of.
+//! `derivation` and `derivationStrict`.
 
 mod imported;
 mod inputs;
@@ -28,7 +28,7 @@ pub(crate) struct Derivations {
     known: RefCell<FxHashMap<StorePath, Known>>,
 }
 
-/// A derivation that was instantiated.
+/// An instantiated derivation.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub(crate) derivation: Arc<Derivation>,
@@ -44,7 +44,7 @@ impl Derivations {
         self.known.borrow().get(path).map(|known| known.modulo)
     }
 
-    /// Remembers a derivation; `false` if it was known.
+    /// Stores a derivation; `false` if it was present.
     pub(crate) fn insert(&self, path: StorePath, known: Known) -> bool {
         self.known.borrow_mut().insert(path, known).is_none()
     }

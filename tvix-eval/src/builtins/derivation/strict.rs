@@ -12,7 +12,7 @@ use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::StorePathName;
 
 use super::Known;
-use crate::builtins::json::MOST_NESTED;
+use crate::builtins::json::MAX_NESTING;
 use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
@@ -21,7 +21,7 @@ use crate::source::Pos;
 use crate::text::json;
 use crate::value::{Attr, Attrs, ContextElement, ContextId, Ref, Value};
 
-/// What the attributes say of a derivation.
+/// A derivation under construction from attributes.
 struct Draft {
     derivation: Derivation,
     context: ContextId,
@@ -31,7 +31,7 @@ struct Draft {
     method: Option<ContentAddressMethod>,
     floating: bool,
     impure: bool,
-    /// The attributes as JSON, in a derivation with structured attributes.
+    /// The attributes as JSON, for a derivation with structured attributes.
     json: Option<Vec<u8>>,
 }
 
@@ -152,8 +152,8 @@ fn collect<'h>(
 }
 
 impl Draft {
-    /// Takes an attribute. Where values are evaluated, C++ Nix says neither where nor for what: all of
-    /// it is "while evaluating attribute".
+    /// Processes an attribute. Errors of its values have a single frame without a position, "while
+    /// evaluating attribute", as in C++ Nix.
     fn attribute<'h>(
         &mut self,
         interp: &Interp<'h>,
@@ -273,7 +273,7 @@ impl Draft {
     }
 }
 
-/// Attributes that mean nothing where attributes are structured.
+/// Attributes that have no effect with structured attributes.
 const OUTPUT_CHECKS: [&str; 6] = [
     "allowedReferences",
     "allowedRequisites",
@@ -283,10 +283,10 @@ const OUTPUT_CHECKS: [&str; 6] = [
     "maxSize",
 ];
 
-/// Structured attributes that were given as text, as C++ Nix writes them.
+/// Structured attributes that were given as text, formatted as by C++ Nix.
 fn normal_json(text: &[u8]) -> Result<Vec<u8>> {
     let cannot = |why: &str| wrong(format!("cannot process __json attribute: {why}"));
-    match json::normalize(text, MOST_NESTED) {
+    match json::normalize(text, MAX_NESTING) {
         Ok(("object", json)) => Ok(json),
         Ok((kind, _)) => Err(cannot(&format!(
             "[json.exception.type_error.302] type must be object, but is {kind}"
@@ -299,7 +299,7 @@ fn utf8(text: &[u8]) -> Result<String> {
     String::from_utf8(text.to_vec()).map_err(|_| wrong("a hash that is not UTF-8"))
 }
 
-/// What is no algorithm is none: the hash has to say then which one it is of.
+/// An unknown algorithm counts as none: the hash itself must name its algorithm then.
 fn parse_algo(text: &[u8]) -> Option<HashAlgo> {
     String::from_utf8_lossy(text).parse().ok()
 }
@@ -448,7 +448,7 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
     Ok(interp.attrs(entries))
 }
 
-/// A declared hash; an empty one stands for one that nothing has.
+/// Parses a declared hash. An empty text stands for a hash that no contents have.
 fn parse_hash(interp: &Interp<'_>, text: &str, algo: Option<HashAlgo>) -> Result<NixHash> {
     if text.is_empty() {
         let Some(algo) = algo else {

@@ -1,4 +1,4 @@
-//! `derivation`: the lazy wrapper around `derivationStrict`, with one set for each output.
+//! `derivation`: the lazy wrapper around `derivationStrict`, which returns a set per output.
 
 use super::internal;
 use crate::builtins::{Builtin, Function};
@@ -28,7 +28,7 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
         func: builtin(interp, "derivationStrict", 1, &strict_call),
         arg: args[0],
     })));
-    // One cell for each output, in the order of the list; all sets hold all of them.
+    // One cell per output, in the order of the list; each set contains all of them.
     let cells: &'h [Ref<'h>] = interp
         .heap
         .alloc_slice_fill_with(names.len(), |_| interp.cell(Value::Null));
@@ -98,7 +98,7 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
     Ok(value)
 }
 
-/// The names of the outputs. Errors name the places at which C++ Nix looks at them.
+/// The names of the outputs. Errors have the positions at which C++ Nix evaluates them.
 fn output_names<'h>(interp: &Interp<'h>, outputs: Ref<'h>) -> Result<Vec<Symbol>> {
     let why = "while evaluating the second argument passed to builtins.map";
     let list = interp
@@ -152,7 +152,7 @@ fn select_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
     }
 }
 
-/// A builtin that errors do not mention.
+/// A builtin that is not mentioned in traces.
 pub(super) fn builtin<'h>(
     interp: &Interp<'h>,
     name: &'h str,

@@ -1,4 +1,4 @@
-//! JSON as C++ Nix reads and writes it.
+//! JSON as parsed and printed by C++ Nix.
 
 mod normal;
 mod problem;
@@ -8,30 +8,30 @@ pub use normal::normalize;
 pub use problem::{JsonError, JsonProblem};
 pub use read::{JsonSink, read};
 
-/// A string cannot be JSON, because it is not UTF-8.
+/// A string cannot be written as JSON because it is not UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotUtf8 {
-    /// A byte that cannot stand where it does.
+    /// An invalid byte.
     #[error("invalid UTF-8 byte at index {index}: 0x{byte:02X}")]
     Byte {
-        /// Where it is.
+        /// Its index.
         index: usize,
-        /// What it is.
+        /// Its value.
         byte: u8,
     },
-    /// The string ends within a character.
+    /// The string ends inside a character.
     #[error("incomplete UTF-8 string; last byte: 0x{last:02X}")]
     Incomplete {
-        /// The byte it ends with.
+        /// The last byte.
         last: u8,
     },
 }
 
-/// Writes a string, in quotes. Only quotes, backslashes and control characters are escaped.
+/// Writes a string in quotes. Only quotes, backslashes and control characters are escaped.
 ///
 /// # Errors
-/// The string is not UTF-8. Nothing is written then.
+/// If the string is not UTF-8. Nothing is written then.
 pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
     std::str::from_utf8(text).map_err(|error| not_utf8(text, error))?;
     out.reserve(text.len() + 2);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn strings_as_recorded() {
-        // From C++ Nix 2.34.8.
+        // Expected values are from C++ Nix 2.34.8.
         assert_eq!(
             written("a\"b\\\u{1}\u{2}\u{1b}\u{7f}é  \u{2028}$ / \u{8}\u{c}\n\r\t".as_bytes())
                 .unwrap(),

@@ -1,13 +1,13 @@
-//! JSON with sorted keys and no spaces.
+//! JSON with sorted keys and without whitespace.
 
 use super::super::number;
 use super::{JsonError, JsonSink, read, write_string};
 
-/// Writes a text anew, as the library does that C++ Nix uses: keys are sorted, of equal keys the last
-/// one counts, and there are no spaces. Also returns what kind of value it is.
+/// Reformats a JSON text as the library of C++ Nix does: keys are sorted, the last of several equal
+/// keys wins, and there is no whitespace. Returns the type of the value, too.
 ///
 /// # Errors
-/// The text is not JSON, or nests deeper than `max_depth`.
+/// If the text is not JSON, or is nested deeper than `max_depth`.
 pub fn normalize(
     text: &[u8],
     max_depth: usize,
@@ -23,7 +23,7 @@ pub fn normalize(
 
 struct Writer {
     open: Vec<Open>,
-    /// The kind of the last value that ended.
+    /// The type of the value that ended last.
     kind: &'static str,
     done: Vec<u8>,
 }
@@ -55,7 +55,7 @@ impl Writer {
 
 fn quoted(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
-    // What was read is UTF-8.
+    // The parsed text is UTF-8.
     let _ = write_string(&mut out, text.as_bytes());
     out
 }

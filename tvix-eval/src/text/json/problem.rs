@@ -1,27 +1,27 @@
-//! What can be wrong with JSON, in the words of C++ Nix.
+//! JSON errors, as worded by C++ Nix.
 
 use std::fmt;
 
-/// What is wrong with a text.
+/// The kinds of errors in a JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonProblem<E> {
-    /// There is nothing in it.
+    /// The text is empty.
     #[error(
         "attempting to parse an empty input; check that your input string or stream contains the expected JSON"
     )]
     Empty,
-    /// Something else should stand here.
+    /// An unexpected token.
     #[error("syntax error while parsing {parsing} - {found}{}", expecting(wanted))]
     Syntax {
-        /// What was being read.
+        /// The construct that was being parsed.
         parsing: &'static str,
-        /// What stands here.
+        /// The unexpected token.
         found: String,
-        /// What should, if that can be said.
+        /// The expected token, if there is a single one.
         wanted: Option<&'static str>,
     },
-    /// A string or key with a NUL, which the language cannot hold.
+    /// A string or key with a NUL, which the language cannot represent.
     #[error(
         "input string '{}' cannot be represented as Nix string because it contains null bytes",
         .0.replace('\0', "␀")
@@ -30,13 +30,13 @@ pub enum JsonProblem<E> {
     /// A number too large for a float.
     #[error("number overflow parsing '{0}'")]
     Overflow(String),
-    /// A number from 2^63 to 2^64 - 1. Above that, numbers become floats.
+    /// A number from 2^63 to 2^64 - 1. Larger numbers become floats.
     #[error("unsigned json number {0} outside of Nix integer range")]
     Unsigned(u64),
-    /// Lists and sets in each other deeper than allowed.
+    /// The nesting depth of lists and sets exceeds the limit.
     #[error("nested too deeply")]
     Depth,
-    /// The sink gave up.
+    /// An error of the sink.
     #[error("{0}")]
     Sink(E),
 }
@@ -45,16 +45,16 @@ fn expecting(wanted: &Option<&'static str>) -> String {
     wanted.map_or_else(String::new, |wanted| format!("; expected {wanted}"))
 }
 
-/// A text is not JSON, or not JSON that can be used. It is shown in the words of C++ Nix, which
-/// are those of the library that reads JSON for it.
+/// A text that is not JSON, or that cannot be represented in the language. It displays as worded by
+/// C++ Nix, which uses the messages of its JSON library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JsonError<E> {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// In bytes, counted from 1.
+    /// Column in bytes, counted from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The kind of error.
     pub problem: JsonProblem<E>,
 }
 

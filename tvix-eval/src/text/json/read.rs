@@ -1,24 +1,25 @@
-//! The reader: one pass, no recursion, no tree.
+//! The JSON parser: single pass, without recursion and without a tree.
 
 mod strings;
 
 use super::super::number::read_float;
 use super::problem::{JsonError, JsonProblem};
 
-/// Takes what a reader finds, in order.
+/// Receives the events of the parser, in order.
 ///
 /// # Contract
-/// Between the `begin_` and the `end_` of a set, every value is preceded by its key; a key may come more than once. Text is lent for
-/// the call only, and holds no NUL. After an error nothing more is called.
+/// Between the `begin_` and the `end_` of a set, every value is preceded by its key; keys may
+/// repeat. Text is borrowed for the duration of the call, and contains no NUL. No method is called
+/// after an error.
 pub trait JsonSink {
-    /// Why a sink gives up.
+    /// The error of the sink.
     type Error;
 
     /// `null`.
     fn null(&mut self) -> Result<(), Self::Error>;
     /// `true` and `false`.
     fn bool(&mut self, value: bool) -> Result<(), Self::Error>;
-    /// A number without a fraction and exponent that fits.
+    /// A number without fraction and exponent that fits into 64 bits.
     fn int(&mut self, value: i64) -> Result<(), Self::Error>;
     /// Any other number. It is finite.
     fn float(&mut self, value: f64) -> Result<(), Self::Error>;
@@ -36,10 +37,10 @@ pub trait JsonSink {
     fn end_set(&mut self) -> Result<(), Self::Error>;
 }
 
-/// Reads a text, and gives what it holds to a sink.
+/// Parses a text and passes its contents to a sink.
 ///
 /// # Errors
-/// The text is not JSON, nests deeper than `max_depth`, or the sink gave up.
+/// If the text is not JSON, if it is nested deeper than `max_depth`, or if the sink fails.
 pub fn read<S: JsonSink>(
     text: &[u8],
     max_depth: usize,
@@ -69,13 +70,13 @@ struct Reader<'t, 's, S> {
     text: &'t [u8],
     at: usize,
     sink: &'s mut S,
-    /// Whether each thing that is open is a set.
+    /// For each open list or set, whether it is a set.
     open: Vec<bool>,
     max_depth: usize,
     scratch: String,
-    /// What is being read, for messages.
+    /// The construct that is being parsed, for messages.
     parsing: &'static str,
-    /// Where the current string, number or word begins.
+    /// Start of the current string, number or word.
     token: usize,
 }
 
@@ -97,7 +98,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         self.text.get(self.at).copied()
     }
 
-    /// What stands here is wrong. Afterwards this stands at its last byte.
+    /// The error for an unexpected token here. Afterwards the position is the token's last byte.
     fn expected<T>(&mut self, what: &'static str) -> Read<T, S> {
         self.token = self.at;
         let parsing = self.parsing;
@@ -145,7 +146,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         })
     }
 
-    /// The token that is being read cannot go on with the byte here.
+    /// The error for the byte here, which cannot continue the current token.
     fn invalid<T>(&self, message: &str, wanted: Option<&'static str>) -> Read<T, S> {
         let end = self.text.len().min(self.at + 1);
         let mut read = String::new();
@@ -163,7 +164,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
     }
 
     fn document(&mut self) -> Read<(), S> {
-        // A byte order mark is passed over.
+        // A byte order mark is skipped.
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.at = 3;
         }
@@ -184,7 +185,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         }
     }
 
-    /// Reads a value, or the beginning of one that holds others. Whether it is complete.
+    /// Parses a value, or the start of a list or set. Returns whether the value is complete.
     fn value(&mut self) -> Read<bool, S> {
         self.parsing = "value";
         let next = self.peek();
@@ -250,7 +251,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         done.map_err(JsonProblem::Sink)
     }
 
-    /// Closes what ends here. Whether nothing is open any more.
+    /// Closes the lists and sets that end here. Returns whether none is open any more.
     fn after_value(&mut self) -> Read<bool, S> {
         while let Some(set) = self.open.last().copied() {
             match (self.peek(), set) {
@@ -299,7 +300,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         Ok(())
     }
 
-    /// Passes a number. Whether it is without fraction and exponent.
+    /// Skips a number. Returns whether it has neither fraction nor exponent.
     fn digits_and_more(&mut self) -> Read<bool, S> {
         let digits = |reader: &mut Self| {
             let from = reader.at;
@@ -381,7 +382,7 @@ mod tests {
     use super::*;
     use std::fmt::Write as _;
 
-    /// Writes what it is given.
+    /// A sink that writes down its events.
     #[derive(Default)]
     struct Log(String);
 
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read() {
+    fn valid_documents() {
         for (text, expected) in [
             (" null ", "null"),
             ("[]", "[ ]"),
@@ -456,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_documents_are_rejected() {
         for (text, expected) in [
             (
                 &b""[..],
@@ -536,7 +537,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text: Vec<u8>, json in "[\\[\\]{}:,\"\\\\u0-9eE.+a-f -]{0,40}") {
+        fn arbitrary_input_does_not_panic(text: Vec<u8>, json in "[\\[\\]{}:,\"\\\\u0-9eE.+a-f -]{0,40}") {
             let _ = log(&text);
             let _ = log(json.as_bytes());
         }

@@ -1,23 +1,23 @@
-//! Numbers as C++ Nix writes and reads them, each place in its own way.
+//! Numbers as printed and parsed by C++ Nix, which uses several formats.
 
 mod shortest;
 
 use std::io::Write as _;
 
-/// Why a number cannot be read.
+/// Why a text is not a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NumberError {
-    /// It does not fit, or is not an integer.
+    /// Not an integer, or out of range.
     #[error("invalid integer")]
     InvalidInt,
-    /// It is too large or too small for a float, or is not one.
+    /// Not a float, or out of range.
     #[error("invalid float")]
     InvalidFloat,
 }
 
 fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes everything.
+    // Writing to a vector cannot fail.
     let _ = out.write_fmt(text);
 }
 
@@ -37,14 +37,14 @@ fn write_special(out: &mut Vec<u8>, number: f64) -> bool {
     true
 }
 
-/// Writes a float as `toString` does: six places after the point (C's `%f`).
+/// Writes a float in the format of `toString`: six digits after the point (C's `%f`).
 pub fn write_coerced(out: &mut Vec<u8>, number: f64) {
     if !write_special(out, number) {
         write_to(out, format_args!("{number:.6}"));
     }
 }
 
-/// Writes a float as results of an evaluation and XML have it: six digits (C's `%g`).
+/// Writes a float in the format of evaluation results and XML: six significant digits (C's `%g`).
 pub fn write_printed(out: &mut Vec<u8>, number: f64) {
     if write_special(out, number) {
         return;
@@ -75,8 +75,8 @@ fn write_exponent(out: &mut Vec<u8>, exponent: i32) {
     write_to(out, format_args!("e{sign}{:02}", exponent.unsigned_abs()));
 }
 
-/// Writes a float as JSON has it: digits that read back as the same float, and always a point or an exponent. What is not finite is
-/// `null`.
+/// Writes a float in the format of JSON: digits that parse back to the same float, and always a
+/// point or an exponent. Floats that are not finite are `null`.
 pub fn write_json(out: &mut Vec<u8>, number: f64) {
     if !number.is_finite() {
         out.extend_from_slice(b"null");
@@ -93,7 +93,7 @@ pub fn write_json(out: &mut Vec<u8>, number: f64) {
     let exponent = digits.exponent;
     let digits = digits.as_slice();
     let length = digits.len() as i32;
-    // Where the point stands, counted from the first digit.
+    // Position of the point, counted from the first digit.
     let point = length + exponent;
     if (length..=15).contains(&point) {
         out.extend_from_slice(digits);
@@ -118,7 +118,7 @@ pub fn write_json(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Reads an integer literal: digits alone, up to 2^63 - 1.
+/// Parses an integer literal: digits alone, up to 2^63 - 1.
 ///
 /// # Errors
 /// [`NumberError::InvalidInt`].
@@ -136,7 +136,8 @@ pub fn parse_int(digits: &[u8]) -> Result<i64, NumberError> {
     }
 }
 
-/// Reads a float literal. As with C's `strtod`, what is too large, or so small that digits are lost, is an error.
+/// Parses a float literal. As with C's `strtod`, numbers that are too large, or so small that
+/// digits are lost, are errors.
 ///
 /// # Errors
 /// [`NumberError::InvalidFloat`].
@@ -151,7 +152,7 @@ pub fn parse_float(literal: &[u8]) -> Result<f64, NumberError> {
     }
 }
 
-/// Reads a float, infinite if too large and zero if too small.
+/// Parses a float: infinite if too large, zero if too small.
 pub(crate) fn read_float(literal: &[u8]) -> Option<f64> {
     std::str::from_utf8(literal).ok()?.parse().ok()
 }
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn floats_as_recorded() {
-        // From C++ Nix 2.34.8: toString, --eval, --json.
+        // Expected values are from C++ Nix 2.34.8: toString, --eval, --json.
         for (number, coerced, printed, json) in [
             (1.5, "1.500000", "1.5", "1.5"),
             (1.0, "1.000000", "1", "1.0"),

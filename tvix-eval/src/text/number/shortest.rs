@@ -1,5 +1,6 @@
-//! The digits of a float, by Grisu2 (Florian Loitsch, "Printing Floating-Point Numbers Quickly and Accurately with Integers", 2010),
-//! which finds digits that read back as the same float, but not always the fewest.
+//! The digits of a float, by Grisu2 (Florian Loitsch, "Printing Floating-Point Numbers Quickly and
+//! Accurately with Integers", 2010). The digits parse back to the same float, but are not always
+//! the fewest possible.
 
 /// A number as `significand * 2^exponent`.
 #[derive(Clone, Copy)]
@@ -43,7 +44,7 @@ impl Digits {
         self.length += 1;
     }
 
-    /// Makes the last digit smaller while that comes nearer to the number.
+    /// Decreases the last digit while this brings the result closer to the number.
     fn approach(&mut self, distance: u64, delta: u64, mut rest: u64, unit: u64) {
         while rest < distance
             && delta - rest >= unit
@@ -55,7 +56,7 @@ impl Digits {
     }
 }
 
-/// The digits of a number that is finite and greater than zero.
+/// The digits of a finite number greater than zero.
 pub(super) fn digits(number: f64) -> Digits {
     const HIDDEN: u64 = 1 << 52;
     let bits = number.to_bits();
@@ -72,7 +73,7 @@ pub(super) fn digits(number: f64) -> Digits {
             exponent: biased - 1075,
         }
     };
-    // Half way to the floats next to it. The one below is nearer at a power of two.
+    // Half-way to the adjacent floats. The lower one is closer at a power of two.
     let above = Binary {
         significand: 2 * value.significand + 1,
         exponent: value.exponent - 1,
@@ -143,10 +144,11 @@ fn generate(above: Binary, below: u64, value: u64, exponent: i32) -> Digits {
     }
 }
 
-/// A power of ten that brings a number with this binary exponent between 2^-60 and 2^-32, and which one it is.
+/// A power of ten that scales a number with this binary exponent to between 2^-60 and 2^-32, and
+/// its exponent.
 fn power(exponent: i32) -> (Binary, i32) {
     let least = -60 - exponent - 1;
-    // Divided towards zero.
+    // Division truncates towards zero.
     let decimal = least * 78_913 / (1 << 18) + i32::from(least > 0);
     let place = ((decimal + 307) / 8).clamp(0, 78);
     let (significand, exponent) = POWERS[place as usize];
@@ -159,7 +161,8 @@ fn power(exponent: i32) -> (Binary, i32) {
     )
 }
 
-/// 10^-300, 10^-292 and so on up to 10^324, as 64 bits rounded to the nearest, and a power of two.
+/// 10^-300, 10^-292 and so on up to 10^324, as 64-bit significands rounded to nearest, and powers
+/// of two.
 #[rustfmt::skip]
 const POWERS: [(u64, i32); 79] = [
     (0xAB70FE17C79AC6CA, -1060),

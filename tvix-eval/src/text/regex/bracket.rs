@@ -1,4 +1,4 @@
-//! Sets of bytes, and the named things a bracket expression can hold, in the "C" locale.
+//! Byte sets, and the named elements of bracket expressions in the "C" locale.
 
 /// A set of bytes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
@@ -55,7 +55,7 @@ impl ByteSet {
     }
 }
 
-/// The bytes of a class such as `alpha`. Its name is read without regard to case.
+/// The bytes of a class such as `alpha`. Names are case-insensitive.
 pub(super) fn class(name: &[u8]) -> Option<ByteSet> {
     let test: fn(u8) -> bool = match &*name.to_ascii_lowercase() {
         b"alnum" => |b| b.is_ascii_alphanumeric(),
@@ -78,7 +78,7 @@ pub(super) fn class(name: &[u8]) -> Option<ByteSet> {
     Some(set)
 }
 
-/// The byte that a collating symbol names. Letters name themselves, digits do not.
+/// The byte that a collating symbol names. A letter names itself; a digit does not.
 pub(super) fn collating(name: &[u8]) -> Option<u8> {
     if let [letter] = name
         && letter.is_ascii_alphabetic()
@@ -97,7 +97,7 @@ pub(super) fn collating(name: &[u8]) -> Option<u8> {
         .or_else(|| place(&LAST, b'{'))
 }
 
-// The names POSIX gives to the portable characters.
+// The POSIX names of the portable characters.
 const CONTROLS: [&str; 32] = [
     "NUL",
     "SOH",

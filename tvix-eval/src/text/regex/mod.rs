@@ -1,9 +1,10 @@
-//! Regular expressions as libstdc++ reads them in its `extended` mode, byte by byte.
+//! Regular expressions in the `extended` dialect of libstdc++, on bytes.
 //!
-//! # How it matches
-//! Like libstdc++'s depth-first executor, which is neither POSIX nor Perl: of alternatives the longer match is kept, but a repetition
-//! keeps its greediest match even where a shorter round would lead to a longer match in all. Groups keep what they captured in
-//! earlier rounds of a loop.
+//! # Matching
+//! Matching follows the depth-first executor of libstdc++, which is neither POSIX nor Perl. Of two
+//! alternatives, the longer match is kept. A repetition keeps its greediest match, even if a
+//! shorter iteration would lead to a longer match overall. Groups keep captures of earlier
+//! iterations.
 
 mod bracket;
 mod program;
@@ -16,40 +17,40 @@ use std::ops::Range;
 use program::Program;
 use run::{Flags, Run, Scratch};
 
-/// Steps that one match may take unless told otherwise.
+/// Default limit of the steps of a match.
 const STEP_LIMIT: u64 = 20_000_000;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegexError {
-    /// It is not a regular expression.
+    /// Not a valid regular expression.
     #[error("invalid regular expression: {0}")]
     Invalid(&'static str),
     /// It needs more states than libstdc++ allows.
     #[error("the regular expression needs too many states")]
     TooLarge,
-    /// A match took more steps, or more memory, than allowed.
+    /// A match exceeds the limit of steps or memory.
     #[error("matching the regular expression takes too many steps")]
     Complexity,
 }
 
-/// A pattern that was read.
+/// A compiled pattern.
 #[derive(Debug)]
 pub struct Regex {
     program: Program,
     limit: u64,
 }
 
-/// What the groups of a match hold, from the first on. A group that took no part holds nothing.
+/// The captures of a match's groups, from the first on. A group without a capture has `None`.
 pub type Groups = Vec<Option<Range<usize>>>;
 
-/// A match within a text.
+/// A match in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
-    /// Where it is.
+    /// Range of the match.
     pub range: Range<usize>,
-    /// What its groups hold.
+    /// Captures of its groups.
     pub groups: Groups,
 }
 
@@ -65,7 +66,7 @@ fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
 }
 
 impl Regex {
-    /// Reads a pattern.
+    /// Compiles a pattern.
     ///
     /// # Errors
     /// [`RegexError::Invalid`] and [`RegexError::TooLarge`].
@@ -76,19 +77,19 @@ impl Regex {
         })
     }
 
-    /// Changes how many steps one match may take.
+    /// Sets the limit of the steps of a match.
     #[must_use]
     pub fn with_step_limit(mut self, limit: u64) -> Self {
         self.limit = limit;
         self
     }
 
-    /// How many groups the pattern has.
+    /// Number of groups of the pattern.
     pub fn groups(&self) -> usize {
         self.program.groups as usize
     }
 
-    /// Matches the whole text, as `builtins.match` does.
+    /// Matches the complete text, as `builtins.match` does.
     ///
     /// # Errors
     /// [`RegexError::Complexity`].
@@ -101,7 +102,7 @@ impl Regex {
         Ok(found.map(|found| found.groups))
     }
 
-    /// All matches in the text, as `builtins.split` sees them.
+    /// All matches in a text, as in `builtins.split`.
     pub fn find_iter<'r, 't>(&'r self, text: &'t [u8]) -> Matches<'r, 't> {
         Matches {
             regex: self,
@@ -133,7 +134,7 @@ impl Regex {
     }
 }
 
-/// The matches in a text, in order. After an error there are no more.
+/// The matches in a text, in order. An error ends the iteration.
 #[derive(Debug)]
 pub struct Matches<'r, 't> {
     regex: &'r Regex,
@@ -157,7 +158,7 @@ impl Matches<'_, '_> {
             if begin == self.text.len() {
                 return Ok(None);
             }
-            // After an empty match, one that is not empty at the same place comes first.
+            // After an empty match, a non-empty match at the same position is tried first.
             let again = Flags {
                 not_empty: true,
                 here: true,
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid() {
+    fn invalid_patterns_are_rejected() {
         for pattern in [
             "\\d",
             "\\]",
@@ -294,7 +295,7 @@ mod tests {
             let read = Regex::new(pattern.as_bytes());
             assert_eq!(read.err(), Some(RegexError::TooLarge));
         }
-        // Deep nesting takes no machine stack.
+        // Deep nesting uses no machine stack.
         let deep = format!("{}{}", "(".repeat(24_000), ")".repeat(24_000));
         let regex = Regex::new(deep.as_bytes()).unwrap();
         assert_eq!(regex.match_whole(b"").unwrap().unwrap().len(), 24_000);
@@ -318,7 +319,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(bytes: Vec<u8>, pattern in "[ab.*+?|()^$\\[\\]{},0-3:=\\\\-]{0,24}", text in "[ab]{0,12}") {
+        fn arbitrary_input_does_not_panic(bytes: Vec<u8>, pattern in "[ab.*+?|()^$\\[\\]{},0-3:=\\\\-]{0,24}", text in "[ab]{0,12}") {
             for pattern in [&bytes[..], pattern.as_bytes()] {
                 if let Ok(regex) = Regex::new(pattern) {
                     let regex = regex.with_step_limit(100_000);

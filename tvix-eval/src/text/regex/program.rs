@@ -1,19 +1,19 @@
-//! The graph made ready to run: no states that do nothing, loops over one set as one step, and for every choice the bytes that can
-//! come next.
+//! The executable form of a pattern: without empty states, with loops over a set as a single step,
+//! and with the possible next bytes of every choice.
 
 use super::bracket::ByteSet;
 use super::syntax::{Graph, Kind, NONE};
 
-/// Closures for [`First`] look at no more states than this, all together.
+/// Limit of the total number of states visited to compute [`First`].
 const FIRST_BUDGET: usize = 200_000;
 
-/// What can come next at a state. More than can really come does no harm.
+/// The possible continuations at a state. May contain impossible ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct First {
     pub(super) set: ByteSet,
     /// The end of the text is possible.
     pub(super) end: bool,
-    /// The match can be complete here.
+    /// The match may be complete here.
     pub(super) accept: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Op {
         set: u32,
         next: u32,
     },
-    /// As many of a set as there are, then fewer.
+    /// As many bytes of a set as possible, then fewer.
     Loop {
         set: u32,
         next: u32,
@@ -53,7 +53,7 @@ pub(super) enum Op {
         next: u32,
         alt_first: u32,
         next_first: u32,
-        /// Where its rounds at the present position are counted, if its body can be empty.
+        /// The counter of iterations at the current position, if the body can be empty.
         counter: u32,
     },
     Begin {
@@ -75,11 +75,12 @@ pub(super) enum Op {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoopKind {
-    /// What follows never begins with a byte of the set, so fewer need not be tried when the whole text must match.
+    /// The continuation never starts with a byte of the set, so that fewer iterations need not be
+    /// tried when the whole text must match.
     pub(super) whole_exclusive: bool,
     /// The same for a search.
     pub(super) search_exclusive: bool,
-    /// The set is all bytes but one, which can be looked for fast.
+    /// The excluded byte, if the set is all bytes but one, which can be searched for quickly.
     pub(super) all_but: Option<u8>,
 }
 
@@ -90,7 +91,7 @@ pub(super) struct Program {
     pub(super) firsts: Vec<First>,
     pub(super) start: u32,
     pub(super) start_first: First,
-    /// The only byte a match can begin with.
+    /// The only byte with which a match can start.
     pub(super) start_byte: Option<u8>,
     pub(super) groups: u32,
     pub(super) counters: u32,
@@ -140,10 +141,10 @@ impl Program {
     }
 }
 
-/// Makes every state point past the states that do nothing.
+/// Redirects every transition past the empty states.
 fn remove_dummies(graph: &mut Graph) {
     let states = &mut graph.states;
-    // Chains of dummies are shortened as they are followed, so each is walked once or so.
+    // Chains of empty states are shortened on the way, so that each is followed about once.
     let skip = |states: &mut Vec<super::syntax::State>, from: u32| {
         let mut to = from;
         while to != NONE && matches!(states[to as usize].kind, Kind::Dummy) {
@@ -168,7 +169,7 @@ fn remove_dummies(graph: &mut Graph) {
     graph.start = skip(states, graph.start);
 }
 
-/// The states one can go to from a state without reading a byte.
+/// The states that are reachable from a state without consuming a byte.
 fn empty_edges(graph: &Graph, state: u32) -> [u32; 2] {
     let state = &graph.states[state as usize];
     match state.kind {
@@ -178,7 +179,7 @@ fn empty_edges(graph: &Graph, state: u32) -> [u32; 2] {
     }
 }
 
-/// For every state, the cycle of states it is in that can be gone through without reading a byte, as a number (Tarjan's strongly
+/// For every state, the number of its cycle of states that consume no byte (Tarjan's strongly
 /// connected components, with an explicit stack).
 fn empty_cycles(graph: &Graph) -> Vec<u32> {
     let count = graph.states.len();
@@ -235,7 +236,7 @@ struct Builder<'g> {
     sets: Vec<ByteSet>,
     firsts: Vec<First>,
     first_of: rustc_hash::FxHashMap<u32, u32>,
-    /// Where a state's step is, or will be.
+    /// The index of each state's step.
     places: Vec<u32>,
     order: Vec<u32>,
     budget: usize,
@@ -281,7 +282,7 @@ impl Builder<'_> {
                 Kind::Byte(byte) => first.set.insert(byte),
                 Kind::Set(set) => first.set.union(&set),
                 Kind::Accept => first.accept = true,
-                // What follows reads nothing more.
+                // No further byte can be consumed.
                 Kind::LineEnd => first.end = true,
                 _ => todo.extend(empty_edges(self.graph, state)),
             }
@@ -314,7 +315,7 @@ impl Builder<'_> {
             },
             Kind::LineBegin => Op::LineBegin { next: place(self) },
             Kind::LineEnd => Op::LineEnd { next: place(self) },
-            // No dummy is left but one that stands for the end of everything.
+            // The only remaining dummy is the accepting end.
             Kind::Accept | Kind::Dummy => Op::Accept,
             Kind::Alternative { alt } => Op::Alternative {
                 alt_first: self.first(alt),

@@ -1,19 +1,21 @@
-//! The search: depth first, with its stack on the heap.
+//! The matcher: a depth-first search, with its stack on the heap.
 //!
-//! The order in which things are tried, and which of several matches is kept, are those of libstdc++'s depth-first executor:
-//! a repetition takes what its greediest way finds, an alternative tries both sides and keeps the longer match, the first of equals.
-//! Everything else (what is skipped because the next byte rules it out, what is remembered after many steps) changes no result.
+//! The order of choices and the selection among several matches are those of libstdc++'s
+//! depth-first executor: a repetition takes the result of its greediest attempt, an alternative
+//! tries both sides and keeps the longer match, or the first of two equally long ones.
+//! Optimisations (excluding choices by the next byte, and memoising choices after many steps) do
+//! not affect results.
 
 use super::RegexError;
 use super::program::{First, Op, Program};
 use super::syntax::NONE;
 use rustc_hash::FxHashMap;
 
-/// After so many steps, choices that were tried before are remembered.
+/// Number of steps after which choices are memoised.
 const REMEMBER_AFTER: u64 = 1 << 12;
 const MAX_REMEMBERED: usize = 1 << 21;
 const MAX_FRAMES: usize = 1 << 24;
-/// With more counters than this, nothing is remembered.
+/// Maximum number of counters for memoisation.
 const MAX_KEYED_COUNTERS: u32 = 80;
 
 #[derive(Clone, Copy, Debug)]
@@ -29,24 +31,24 @@ impl Capture {
     };
 }
 
-/// How a match may begin and end.
+/// Constraints on the start and end of a match.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Flags {
     pub(super) whole: bool,
     pub(super) not_empty: bool,
-    /// Only at the place given, not after it.
+    /// The match must start at the given position.
     pub(super) here: bool,
-    /// `^` does not match at the place given.
+    /// `^` does not match at the given position.
     pub(super) continued: bool,
 }
 
 enum Frame {
-    /// Go on with the `next` of this repetition, if its `alt` found nothing.
+    /// Continue with the `next` of this repetition, if its `alt` has found nothing.
     Repeat {
         op: u32,
         position: u32,
     },
-    /// Take one less in this loop, but not less than `low`.
+    /// Take one byte less in this loop, but not less than `low`.
     Loop {
         op: u32,
         low: u32,
@@ -57,7 +59,7 @@ enum Frame {
         op: u32,
         position: u32,
     },
-    /// Both sides were tried.
+    /// Both sides have been tried.
     Found(bool),
     Start {
         group: u32,
@@ -84,7 +86,7 @@ struct Rounds {
     rounds: u8,
 }
 
-/// What a search needs, kept from one to the next.
+/// Buffers of a search, reused by the next one.
 #[derive(Default)]
 pub(super) struct Scratch {
     frames: Vec<Frame>,
@@ -108,7 +110,7 @@ pub(super) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Searches from `begin` on. The range found; its captures are in the scratch.
+    /// Searches from `begin` on. Returns the range of the match; its captures are in the scratch.
     pub(super) fn search(
         mut self,
         begin: usize,
@@ -137,7 +139,7 @@ impl Run<'_> {
             if let Some(end) = self.run(at, scratch, &mut steps)? {
                 break Some((at, end));
             }
-            // What failed at the first place may have failed because of `^`.
+            // Choices at the first position may have failed because of `^`.
             if at == begin {
                 scratch.remembered.clear();
             }
@@ -147,7 +149,7 @@ impl Run<'_> {
         Ok(found)
     }
 
-    /// The next place where a match can begin.
+    /// The next position at which a match can start.
     fn candidate(&self, from: usize) -> Option<usize> {
         let rest = self.text.get(from..)?;
         if let Some(byte) = self.program.start_byte {
@@ -169,7 +171,7 @@ impl Run<'_> {
         self.possible(&self.program.firsts[first as usize], position)
     }
 
-    /// One place: the end of the match that begins at `begin`.
+    /// Tries one position: the end of the match that starts at `begin`.
     fn run(
         &self,
         begin: usize,
@@ -197,7 +199,7 @@ impl Run<'_> {
             },
         );
         let mut best_end: Option<usize> = None;
-        // Whether the choice being tried has found a match. It has not yet whenever a step is made.
+        // Whether the current choice has found a match. Always false when a step is made.
         let mut found = false;
         let mut op = program.start;
         let mut position = begin;
@@ -209,7 +211,7 @@ impl Run<'_> {
         };
         loop {
             'forward: loop {
-                // To remember is to look at all counters.
+                // Memoising takes time proportional to the number of counters.
                 *steps += if remembering {
                     1 + u64::from(program.counters) / 4
                 } else {
@@ -392,7 +394,7 @@ impl Run<'_> {
                     }
                     Op::Begin { group, next } => {
                         let capture = &mut captures[group as usize];
-                        // With nothing to go back to, nothing need be put back.
+                        // Without earlier choices nothing has to be restored.
                         if !frames.is_empty() {
                             frames.push(Frame::Start {
                                 group,
@@ -436,7 +438,7 @@ impl Run<'_> {
                             best_end = Some(position);
                             best.clone_from(captures);
                         }
-                        // Nothing longer can follow.
+                        // No longer match is possible.
                         if at_end || !program.has_alternatives {
                             return Ok(best_end);
                         }
@@ -526,7 +528,7 @@ impl Run<'_> {
     }
 }
 
-/// The counts that matter at a position, as one number.
+/// The iteration counts that are relevant at a position, as one number.
 #[inline]
 fn key(rounds: &[Rounds], position: usize) -> u128 {
     rounds.iter().fold(0, |key, slot| {

@@ -1,15 +1,16 @@
-//! The pattern, read into a graph of states.
+//! The pattern parser: from a pattern to a graph of states.
 //!
-//! The graph has as many states as libstdc++'s automaton, unused ones included, so that a pattern is too large here exactly when
-//! it is too large there. There is no recursion: nesting is held in a list of open groups.
+//! The graph has as many states as libstdc++'s automaton, including unused ones, so that both
+//! reject the same patterns as too large. The parser does not recurse: open groups are kept in a
+//! list.
 
 use super::RegexError;
 use super::bracket::{self, ByteSet};
 
-/// How many states a pattern may need.
+/// Maximum number of states of a pattern.
 const MAX_STATES: usize = 100_000;
 
-/// No state, yet.
+/// No state yet.
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -17,11 +18,11 @@ pub(super) enum Kind {
     Dummy,
     Byte(u8),
     Set(ByteSet),
-    /// Try `alt`, then `next`, and keep the longer.
+    /// Try both `alt` and `next`, and keep the longer match.
     Alternative {
         alt: u32,
     },
-    /// Try `alt`, and `next` if that found nothing.
+    /// Try `alt`, and `next` if that finds nothing.
     Repeat {
         alt: u32,
     },
@@ -42,11 +43,11 @@ pub(super) struct State {
 pub(super) struct Graph {
     pub(super) states: Vec<State>,
     pub(super) start: u32,
-    /// Groups, without the whole match.
+    /// Number of groups, without the whole match.
     pub(super) groups: u32,
 }
 
-/// A part of the graph with one way in, and one way out: the `next` of `end`.
+/// A part of the graph with a single entry and a single exit: the `next` of `end`.
 #[derive(Clone, Copy)]
 struct Part {
     start: u32,
@@ -62,14 +63,14 @@ impl Part {
     }
 }
 
-/// A group that is not closed yet. The pattern as a whole is one.
+/// An open group. The complete pattern is one.
 struct Open {
     group: u32,
-    /// The state that begins it.
+    /// The state at its start.
     begin: u32,
-    /// The alternatives that are complete.
+    /// The complete alternatives.
     before: Option<Part>,
-    /// The alternative that is being read.
+    /// The current alternative.
     sequence: Option<Part>,
 }
 
@@ -142,7 +143,7 @@ impl<'p> Parser<'p> {
         while let Some(byte) = self.next() {
             let atom = match byte {
                 b'^' | b'$' => {
-                    // These cannot be repeated: a quantifier after them is not read here.
+                    // These cannot be repeated, so no quantifier is read here.
                     let kind = if byte == b'^' {
                         Kind::LineBegin
                     } else {
@@ -217,7 +218,7 @@ impl<'p> Parser<'p> {
         })
     }
 
-    /// Closes the sequence being read, and joins it to the alternatives before it.
+    /// Completes the current sequence, and joins it with the alternatives before it.
     fn end_alternative(&mut self, open: &mut Open) -> Result<(), RegexError> {
         let dummy = Part::one(self.push(Kind::Dummy)?);
         self.append(open, dummy);
@@ -283,7 +284,7 @@ impl<'p> Parser<'p> {
         }
     }
 
-    /// `{2}`, `{2,}` or `{2,5}`: copies of the atom, of which the last ones can be left out.
+    /// `{2}`, `{2,}` or `{2,5}`: copies of the atom, the last of which are optional.
     fn interval(&mut self, atom: Part) -> Result<Part, RegexError> {
         let mut whole = Part::one(self.push(Kind::Dummy)?);
         let least = self.number()?;
@@ -377,7 +378,7 @@ impl<'p> Parser<'p> {
         })
     }
 
-    /// What follows `[`.
+    /// A bracket expression, after `[`.
     fn bracket(&mut self) -> Result<ByteSet, RegexError> {
         let negated = self.eat(b'^');
         let mut set = ByteSet::default();
@@ -416,7 +417,7 @@ impl<'p> Parser<'p> {
                         Item::Dash => b'-',
                         _ => return invalid("a range that does not end in a character"),
                     };
-                    // Bytes are compared as signed ones.
+                    // Bytes are compared as signed numbers.
                     let (low, high) = (low.cast_signed(), high.cast_signed());
                     if low > high {
                         return invalid("a range that ends before it begins");
@@ -465,7 +466,7 @@ impl<'p> Parser<'p> {
         })
     }
 
-    /// What stands up to `kind` and `]`.
+    /// The text up to `kind` and `]`.
     fn bracket_name(&mut self, kind: u8) -> Result<&'p [u8], RegexError> {
         let length = memchr::memchr(kind, self.rest);
         match length.map(|l| (l, self.rest.get(l + 1))) {
@@ -479,7 +480,7 @@ impl<'p> Parser<'p> {
     }
 }
 
-/// What the item before was, for the range that may follow it.
+/// The previous item, for a range that may follow it.
 enum Last {
     None,
     Byte(u8),
@@ -488,7 +489,7 @@ enum Last {
 
 enum Item {
     Byte(u8),
-    /// A byte that can begin a range, but not end it.
+    /// A byte that can start a range, but not end it.
     Symbol(u8),
     Class(ByteSet),
     Dash,

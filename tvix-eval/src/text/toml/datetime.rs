@@ -1,4 +1,4 @@
-//! Dates and times: checked, and written in one way.
+//! Dates and times: validated, and printed in a single format.
 
 use std::fmt::Write as _;
 
@@ -54,7 +54,7 @@ impl Cursor<'_> {
             let length = self.rest.iter().take_while(|b| b.is_ascii_digit()).count();
             let (digits, rest) = self.rest.split_at(length);
             self.rest = rest;
-            // Digits after the ninth are dropped, and so are groups of zeros at the end.
+            // Digits after the ninth are dropped, and so are trailing groups of zeroes.
             let mut nine = [b'0'; 9];
             nine.iter_mut()
                 .zip(digits)
@@ -72,7 +72,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Whether a value that begins so is a date or a time.
+/// Whether a value that starts like this is a date or a time.
 pub(super) fn begins(text: &[u8]) -> bool {
     let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
     matches!(
@@ -81,7 +81,7 @@ pub(super) fn begins(text: &[u8]) -> bool {
     )
 }
 
-/// Reads a date, a time or both. The text, and how long it was.
+/// Parses a date, a time or both. Returns the formatted text, and the length of the input.
 pub(super) fn read(text: &[u8]) -> Option<(String, usize)> {
     let mut cursor = Cursor { rest: text };
     let mut out = String::new();
@@ -90,7 +90,7 @@ pub(super) fn read(text: &[u8]) -> Option<(String, usize)> {
         return Some((out, text.len() - cursor.rest.len()));
     }
     cursor.date(&mut out)?;
-    // A space is a part of it only if a time follows.
+    // A space is part of the value only if a time follows.
     let time_follows = match cursor.rest {
         [b'T' | b't', ..] => true,
         [b' ', digit, ..] => digit.is_ascii_digit(),
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn as_recorded() {
-        // From C++ Nix 2.34.8.
+        // Expected values are from C++ Nix 2.34.8.
         for (text, expected) in [
             ("1979-05-27T07:32:00Z", "1979-05-27T07:32:00Z"),
             ("1979-05-27t07:32:00z", "1979-05-27T07:32:00Z"),

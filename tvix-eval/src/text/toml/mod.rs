@@ -1,7 +1,8 @@
-//! TOML 1.0, as `builtins.fromTOML` reads it.
+//! TOML 1.0, as parsed by `builtins.fromTOML`.
 //!
-//! What other readers may take and this one does not, like the toml11 of C++ Nix 2.34: anything new in TOML 1.1 (newlines and a last
-//! comma in inline tables, `\e` and `\x`), integers outside of 64 bits, floats that are too large.
+//! Like the toml11 of C++ Nix 2.34, this parser rejects some documents that other parsers accept:
+//! additions of TOML 1.1 (newlines and trailing commas in inline tables, `\e` and `\x`), integers
+//! that do not fit into 64 bits, and floats that are too large.
 
 mod datetime;
 mod read;
@@ -11,74 +12,75 @@ use std::collections::BTreeMap;
 
 pub use read::{read, read_within};
 
-/// How deep tables and arrays can be in each other, unless a reader allows more. The tree is built and
-/// dropped recursively.
+/// Default limit of the nesting depth of tables and arrays. The tree is built and dropped
+/// recursively.
 pub const MAX_DEPTH: usize = 400;
 
-/// How much of the stack a level of nesting takes at most, in bytes.
+/// Maximum stack space per level of nesting, in bytes.
 pub const STACK_PER_LEVEL: usize = 8 << 10;
 
-/// A table, with its keys in byte order.
+/// A table. Its keys are in byte order.
 pub type TomlTable = BTreeMap<String, TomlValue>;
 
-/// A value. Its strings hold no NUL.
+/// A value. Strings contain no NUL.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TomlValue {
-    /// A string of any of the four kinds.
+    /// A string, in any of the four notations.
     String(String),
     /// An integer.
     Int(i64),
-    /// A float, which may be infinite or not a number.
+    /// A float, including infinities and NaN.
     Float(f64),
-    /// A truth value.
+    /// A Boolean.
     Bool(bool),
     /// An array, of values or of tables.
     Array(Vec<TomlValue>),
     /// A table, inline or not.
     Table(TomlTable),
-    /// A date, a time or both, as C++ Nix writes it: `T` between them, and three, six or nine digits of a second's fraction, if any.
+    /// A date, a time or both, formatted as by C++ Nix: separated by `T`, with a fraction of three,
+    /// six or nine digits, if there is one.
     DateTime(String),
 }
 
-/// What is wrong with a document.
+/// The kinds of errors in a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TomlProblem {
-    /// Something else should stand here.
+    /// An unexpected token; the expected one.
     #[error("expected {0}")]
     Expected(&'static str),
-    /// A string is not as it should be.
+    /// An invalid string.
     #[error("invalid string: {0}")]
     String(&'static str),
-    /// A string or key with a NUL, which the language cannot hold.
+    /// A string or key with a NUL, which the language cannot represent.
     #[error("the string cannot be represented as Nix string because it contains null bytes")]
     Nul,
-    /// A number that does not fit, or is not written as one.
+    /// An invalid number, or one that is out of range.
     #[error("invalid number: {0}")]
     Number(&'static str),
-    /// A date or time that cannot be.
+    /// An invalid date or time.
     #[error("invalid date or time")]
     DateTime,
-    /// A key that is defined already, or cannot be added to.
+    /// A key that is defined already, or that cannot be extended.
     #[error("key '{0}' is defined already")]
     Defined(String),
-    /// Tables and arrays in each other deeper than allowed.
+    /// The nesting depth of tables and arrays exceeds the limit.
     #[error("nested too deeply")]
     Depth,
-    /// A document that is not UTF-8.
+    /// The document is not UTF-8.
     #[error("invalid UTF-8")]
     NotUtf8,
 }
 
-/// A document is not TOML, or not TOML that can be used.
+/// A document that is not TOML, or that cannot be represented in the language.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at line {line}, column {column}: {problem}")]
 #[non_exhaustive]
 pub struct TomlError {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// In bytes, counted from 1.
+    /// Column in bytes, counted from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The kind of error.
     pub problem: TomlProblem,
 }

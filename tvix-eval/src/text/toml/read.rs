@@ -1,4 +1,4 @@
-//! The reader.
+//! The TOML parser.
 
 use super::super::number::read_float;
 use super::tables::Table;
@@ -6,16 +6,16 @@ use super::{TomlError, TomlProblem, TomlTable, TomlValue, datetime};
 
 type Read<T> = Result<T, TomlProblem>;
 
-/// Reads a document.
+/// Parses a document.
 ///
 /// # Errors
-/// It is not TOML 1.0, nests deeper than [`super::MAX_DEPTH`], or holds a NUL.
+/// If the document is not TOML 1.0, is nested deeper than [`super::MAX_DEPTH`], or contains a NUL.
 pub fn read(text: &[u8]) -> Result<TomlTable, TomlError> {
     read_within(text, super::MAX_DEPTH)
 }
 
-/// Reads a document that may nest as deep as told. Reading, and dropping what was read, take up to
-/// [`super::STACK_PER_LEVEL`] of the stack for each level.
+/// Parses a document with a nesting depth of at most `max_depth`. Parsing, and dropping the result,
+/// take up to [`super::STACK_PER_LEVEL`] bytes of the stack per level.
 ///
 /// # Errors
 /// As for [`read()`].
@@ -66,7 +66,7 @@ fn is_bare(byte: u8) -> bool {
 }
 
 impl<'t> Reader<'t> {
-    /// Whether so many levels are allowed.
+    /// Checks the nesting depth.
     fn check_depth(&self, depth: usize) -> Read<()> {
         match depth > self.max_depth {
             true => Err(TomlProblem::Depth),
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Passes over blanks, comments and newlines.
+    /// Skips blanks, comments and newlines.
     fn lines(&mut self) -> Read<()> {
         loop {
             self.blanks();
@@ -326,7 +326,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Digits, with single underscores between them, which are left out.
+    /// Digits. Single underscores between them are removed.
     fn digits(&mut self, test: impl Fn(u8) -> bool) -> Read<String> {
         let mut digits = String::new();
         loop {
@@ -343,7 +343,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// What stands from here on as it is, up to a byte that has a meaning in a string.
+    /// The literal text up to the next byte with a meaning in a string.
     fn plain(&mut self, quote: u8, escapes: bool) -> &'t str {
         let special =
             |b: &u8| *b == quote || (escapes && *b == b'\\') || b.is_ascii_control() && *b != b'\t';
@@ -354,7 +354,8 @@ impl<'t> Reader<'t> {
         &self.text[start..self.at]
     }
 
-    /// What ends a string, or can only stand in a long one. Whether it was the end.
+    /// Processes a byte that ends a string, or that is only valid in a multi-line one. Returns
+    /// whether the string ends.
     fn special(&mut self, quote: u8, long: bool, out: &mut String) -> Read<bool> {
         match self.peek() {
             None => string("it is not closed"),
@@ -370,7 +371,7 @@ impl<'t> Reader<'t> {
                     .take(5)
                     .count();
                 self.at += count;
-                // One or two quotes can stand within, also just before the end.
+                // One or two quotes are allowed inside the string, including just before its end.
                 let within = if count < 3 { count } else { count - 3 };
                 (0..within).for_each(|_| out.push(char::from(quote)));
                 Ok(count >= 3)
@@ -521,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_documents_are_rejected() {
         for (text, expected) in [
             ("a = 9223372036854775808", "64 bits"),
             ("a = 0x8000000000000000", "less than 2^63"),
@@ -566,7 +567,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text: Vec<u8>, toml in "[a\\[\\]{}=.,'\"\\\\u0-9e:TZ\\-+_#\n\r ]{0,40}") {
+        fn arbitrary_input_does_not_panic(text: Vec<u8>, toml in "[a\\[\\]{}=.,'\"\\\\u0-9e:TZ\\-+_#\n\r ]{0,40}") {
             let _ = read(&text);
             let _ = read(toml.as_bytes());
         }

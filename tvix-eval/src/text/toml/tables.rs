@@ -1,12 +1,12 @@
-//! The tables of a document while it is read, and who may add to which.
+//! The tables of a document during parsing, and the rules for extending them.
 
 use super::{TomlProblem, TomlTable, TomlValue};
 use std::collections::BTreeMap;
 
-/// How a table came to be.
+/// The origin of a table.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
-    /// By a header of a table within it.
+enum TableOrigin {
+    /// By the header of a table inside it.
     Within,
     /// By its own header, or as an element of an array of tables.
     Header,
@@ -21,7 +21,7 @@ enum Node {
 }
 
 pub(super) struct Table {
-    made: Made,
+    made: TableOrigin,
     entries: BTreeMap<String, Node>,
 }
 
@@ -32,7 +32,7 @@ fn defined<T>(key: &str) -> Put<T> {
 }
 
 impl Table {
-    fn new(made: Made) -> Self {
+    fn new(made: TableOrigin) -> Self {
         Self {
             made,
             entries: BTreeMap::new(),
@@ -40,10 +40,10 @@ impl Table {
     }
 
     pub(super) fn root() -> Self {
-        Self::new(Made::Header)
+        Self::new(TableOrigin::Header)
     }
 
-    /// The table that a header names, made if it is not there.
+    /// The table of a header, created if it does not exist.
     pub(super) fn header(&mut self, path: &[String], array: bool) -> Put<&mut Self> {
         let Some((last, before)) = path.split_last() else {
             return Ok(self);
@@ -53,7 +53,7 @@ impl Table {
             let node = table
                 .entries
                 .entry(key.clone())
-                .or_insert_with(|| Node::Table(Self::new(Made::Within)));
+                .or_insert_with(|| Node::Table(Self::new(TableOrigin::Within)));
             table = match node {
                 Node::Table(inner) => inner,
                 Node::Tables(tables) => match tables.last_mut() {
@@ -69,15 +69,15 @@ impl Table {
             let Node::Tables(tables) = node else {
                 return defined(last);
             };
-            tables.push(Self::new(Made::Header));
+            tables.push(Self::new(TableOrigin::Header));
             match tables.last_mut() {
                 Some(inner) => Ok(inner),
                 None => defined(last),
             }
         } else {
-            match node.or_insert_with(|| Node::Table(Self::new(Made::Within))) {
-                Node::Table(inner) if inner.made == Made::Within => {
-                    inner.made = Made::Header;
+            match node.or_insert_with(|| Node::Table(Self::new(TableOrigin::Within))) {
+                Node::Table(inner) if inner.made == TableOrigin::Within => {
+                    inner.made = TableOrigin::Header;
                     Ok(inner)
                 }
                 _ => defined(last),
@@ -85,7 +85,7 @@ impl Table {
         }
     }
 
-    /// Adds a value under a key, which may have dots.
+    /// Adds a value under a key, which may be dotted.
     pub(super) fn insert(&mut self, path: &[String], value: TomlValue) -> Put<()> {
         let Some((last, before)) = path.split_last() else {
             return Ok(());
@@ -95,9 +95,9 @@ impl Table {
             let node = table
                 .entries
                 .entry(key.clone())
-                .or_insert_with(|| Node::Table(Self::new(Made::Dotted)));
+                .or_insert_with(|| Node::Table(Self::new(TableOrigin::Dotted)));
             table = match node {
-                Node::Table(inner) if inner.made == Made::Dotted => inner,
+                Node::Table(inner) if inner.made == TableOrigin::Dotted => inner,
                 _ => return defined(key),
             };
         }

@@ -1,4 +1,4 @@
-//! What garbage collection reads and removes.
+//! Queries and deletions of garbage collection.
 
 use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
@@ -10,29 +10,28 @@ use super::schema::REALISATIONS;
 use super::write::{WriteError, Writer};
 use crate::StoreError;
 
-/// All valid paths and what connects them, from one state of the database.
+/// All valid paths and their edges, from one state of the database.
 #[derive(Debug, Default)]
 pub(in crate::local_fs) struct Snapshot {
     pub paths: Vec<PathRow>,
-    /// Ids: who refers to whom.
+    /// Pairs of ids: referrer and reference.
     pub references: Vec<(i64, i64)>,
-    /// The id of a derivation, and the path of an output of it as text, if that was asked for.
+    /// The id of a derivation and the text of an output path; empty unless requested.
     pub outputs: Vec<(i64, String)>,
 }
 
-/// What matters of a valid path.
+/// The columns of a valid path that a collection needs.
 #[derive(Debug)]
 pub(in crate::local_fs) struct PathRow {
     pub id: i64,
-    /// As text, with the store directory.
+    /// The text in the database, with the store directory.
     pub path: String,
     pub deriver: Option<String>,
     pub registration_time: i64,
 }
 
 impl Database {
-    /// Reads everything. What a row holds that makes no sense is passed on: nobody but its
-    /// collector could get rid of it.
+    /// Reads all rows. A malformed row is passed on, because only a collector can remove it.
     pub fn snapshot(&self, outputs: bool) -> Result<Snapshot, StoreError> {
         self.read(|_, connection| {
             let (mut snapshot, mut room) = (Snapshot::default(), Room::default());
@@ -74,7 +73,7 @@ impl Database {
         })
     }
 
-    /// Has the database look for contradictions in itself.
+    /// Runs SQLite's integrity check.
     pub fn check_integrity(&self) -> Result<(), StoreError> {
         self.read(|_, connection| {
             for (check, expected) in [
@@ -94,7 +93,7 @@ impl Database {
         })
     }
 
-    /// Forgets those of `paths` that nothing else refers to, and returns them.
+    /// Deletes the rows of those of `paths` without referrers, and returns the deleted paths.
     pub fn forget(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, StoreError> {
         let mut left = self.read(|rows, connection| {
             let mut left = Vec::new();
@@ -106,7 +105,7 @@ impl Database {
             Ok(left)
         })?;
         let mut forgotten = Vec::new();
-        // One may refer to another.
+        // Paths may refer to each other.
         while !left.is_empty() {
             let ids: Vec<i64> = left.iter().map(|(id, _)| *id).collect();
             let referred_to = self.remove(&ids)?;
@@ -125,17 +124,17 @@ impl Database {
         Ok(forgotten)
     }
 
-    /// Removes the rows with these ids, in this order, in one transaction that is on the disk when
-    /// this returns: files may only go when no power failure can bring their row back. Returns the
-    /// ids that are referred to by others, whose rows stay.
+    /// Deletes the rows with these ids, in this order, in one transaction. The transaction is on
+    /// disk when this returns: files may only be deleted when no power failure can restore their
+    /// row. Returns the ids with other referrers; their rows stay.
     pub fn remove(&self, ids: &[i64]) -> Result<Vec<i64>, StoreError> {
         let removed = self.writer()?.remove(ids);
         removed.map_err(|error| self.write_error(error))
     }
 }
 
-/// Pages of the database that are held in memory at most while rows are removed, in KiB as SQLite
-/// wants it. Rows that go together are all over it, and each page should be written once.
+/// Page cache limit during deletion, in KiB as SQLite expects it. The rows of a group are spread
+/// over the whole database, and each page should be written once.
 const REMOVAL_CACHE: i64 = -64 * 1024;
 
 impl Writer {
@@ -167,7 +166,7 @@ fn remove(connection: &mut Connection, ids: &[i64]) -> Result<Vec<i64>, DbError>
                 .exists([])?;
         let mut realisations = match realisations {
             true => Some(transaction.prepare_cached(
-                // The key that refers to them keeps them from being removed.
+                // The foreign key of references would prevent the deletion of their target.
                 "delete from RealisationsRefs where realisationReference in
                  (select id from Realisations where outputPath = ?)",
             )?),

@@ -1,7 +1,8 @@
-//! What keeps a database that somebody has made on purpose from taking time or memory without end.
+//! Limits on time and memory for reading a malicious database.
 //!
-//! A database comes with its own views, generated columns and trees of pages, and pages may lead to
-//! the same pages again and again: a few kilobytes can have more rows than there is memory.
+//! A database file defines its own views, generated columns and page trees, and several pages may
+//! point to the same page. A file of a few kilobytes can therefore have more rows than fit into
+//! memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,38 +14,39 @@ use rusqlite::limits::Limit;
 
 use super::rows::DbError;
 
-/// The longest text that is read or written, and the longest row, in bytes. Ten thousand signatures fit.
+/// Size limit of a text or row that is read or written, in bytes. Ten thousand signatures fit.
 const LONGEST: i32 = 1024 * 1024;
 
-/// Steps of SQLite's machine between two looks at how many there were.
+/// Number of steps of SQLite's virtual machine between two calls of the progress handler.
 const STEPS: i32 = 100_000;
 
-/// So many steps are taken without looking at how large the database is.
+/// Number of steps that are allowed regardless of the size of the database.
 const FREE_STEPS: u64 = 1_000_000;
 
-/// For each byte of the database. Reading a row of 100 bytes takes about 20.
+/// Number of further steps for each byte of the database. Reading a row of 100 bytes takes about 20
+/// steps.
 const STEPS_A_BYTE: u64 = 16;
 
-/// So much is read without looking at how large the database is, in bytes.
+/// Number of bytes that may be read regardless of the size of the database.
 const FREE_BYTES: u64 = 1024 * 1024;
 
 const TABLES: [&str; 3] = ["ValidPaths", "Refs", "DerivationOutputs"];
 
-/// A connection that reads, and the steps that it has taken since [`Reader::begin`].
+/// A reading connection, and the number of steps since [`Reader::begin`].
 pub(super) struct Reader {
     pub connection: Connection,
     steps: Arc<AtomicU64>,
 }
 
 impl Reader {
-    /// Sets limits to what a connection to the database `path` does.
+    /// Limits the steps of a connection to the database `path`.
     pub fn new(mut connection: Connection, path: &Path) -> rusqlite::Result<Self> {
         let steps = Arc::<AtomicU64>::default();
         let (taken, path) = (steps.clone(), path.to_owned());
         let is_too_much = move || {
             let taken = taken.fetch_add(STEPS as u64, Ordering::Relaxed);
             taken >= FREE_STEPS && {
-                // What is not in the database yet is in the log.
+                // The write-ahead log holds the rows that are not in the database file yet.
                 let size = |path: &Path| std::fs::metadata(path).map_or(0, |it| it.len());
                 let mut log = path.clone().into_os_string();
                 log.push("-wal");
@@ -56,13 +58,13 @@ impl Reader {
         Ok(Self { connection, steps })
     }
 
-    /// What follows may take its own time.
+    /// Resets the step count, before a new operation.
     pub fn begin(&self) {
         self.steps.store(0, Ordering::Relaxed);
     }
 }
 
-/// Has SQLite believe little of what the database says of itself. Before anything is read.
+/// Makes SQLite distrust the schema of the database. Called before anything is read.
 pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -70,8 +72,8 @@ pub(super) fn restrict(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Opening reads nothing; this does, and finds out whether it is Nix's database: its tables are
-/// there, and hold what is in them rather than compute it.
+/// Checks that this is a database of Nix: its tables exist and are stored, not computed. Opening a
+/// connection reads nothing; this is the first read.
 pub(super) fn check(connection: &Connection) -> Result<(), DbError> {
     for table in TABLES {
         if !is_sound_table(connection, table)? {
@@ -81,7 +83,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Whether there is such a table, and it holds its columns rather than computes them.
+/// Whether the table exists and all its columns are stored, not computed.
 pub(super) fn is_sound_table(connection: &Connection, table: &str) -> Result<bool, DbError> {
     let mut is_table = connection.prepare_cached(
         "select rootpage > 0 from sqlite_master where type = 'table' and name = ?",
@@ -96,7 +98,8 @@ pub(super) fn is_sound_table(connection: &Connection, table: &str) -> Result<boo
     Ok(holds && !computed.exists([table])?)
 }
 
-/// Counts what is read of a database: more than there is in it is a contradiction, and takes memory.
+/// Counts the bytes that are read. More bytes than the size of the database are a contradiction,
+/// and would exhaust memory.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     bytes: u64,
@@ -104,9 +107,9 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Another row has come, of which so many bytes are kept.
+    /// Counts another row, of which `bytes` bytes are kept.
     pub fn take(&mut self, connection: &Connection, bytes: usize) -> Result<(), DbError> {
-        // Each cell takes four of its page at least.
+        // Each cell takes at least four bytes of its page.
         self.bytes += bytes as u64 + 4;
         if self.bytes <= FREE_BYTES {
             return Ok(());

@@ -28,18 +28,18 @@ use self::write::{Write, WriteError, Writer};
 use super::options::Durability;
 use crate::{StoreError, StoreUri};
 
-/// How many reading connections are kept when nobody reads. More at once gain nothing: each takes a
-/// thread, and statements that it has to prepare.
+/// Number of idle reading connections that are kept. More do not help: each takes a thread, and has
+/// to prepare its statements.
 pub(super) const READERS: usize = 4;
 
 /// Enough for every statement of this module.
 const CACHED_STATEMENTS: usize = 48;
 
-/// Pages in the log before it is moved to the database, which takes a sync: as Nix, ten times
-/// SQLite's own choice.
+/// Number of pages in the write-ahead log before a checkpoint, which takes a sync. As in Nix: ten
+/// times SQLite's default.
 const CHECKPOINT_PAGES: u32 = 10_000;
 
-/// How the database is opened.
+/// Options of [`Database::open`].
 pub(super) struct DatabaseOptions {
     pub uri: StoreUri,
     pub path: PathBuf,
@@ -57,14 +57,14 @@ pub(super) struct Database {
     path: PathBuf,
     rows: Rows,
     busy_timeout: Duration,
-    /// On a read-only file system there can be no log beside the database.
+    /// A read-only file system cannot hold a write-ahead log beside the database.
     immutable: bool,
     writer: Option<Writer>,
     idle: Mutex<Vec<Reader>>,
 }
 
 impl Database {
-    /// Makes the database of a new store, tables of realisations included.
+    /// Creates the database of a new store, including the tables of realisations.
     pub fn create(uri: &StoreUri, path: &Path, busy_timeout: Duration) -> Result<(), StoreError> {
         let created = || -> rusqlite::Result<()> {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -72,7 +72,7 @@ impl Database {
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(busy_timeout)?;
-            // Nobody relies on it yet, so that syncing it once, at the end, is enough.
+            // No other process uses it yet, so one sync at the end is enough.
             connection.pragma_update(None, "synchronous", "off")?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             schema::create(&connection)
@@ -87,7 +87,7 @@ impl Database {
         })
     }
 
-    /// Adds the tables of realisations by hash to a database.
+    /// Adds the tables of realisations by hash.
     pub fn add_realisations(
         uri: &StoreUri,
         path: &Path,
@@ -118,7 +118,8 @@ impl Database {
                 .open_reader()
                 .map(|connection| (connection, false))
                 .or_else(|first| {
-                    // Where a log can be made others may write meanwhile, and it has to be read.
+                    // Where a log can be created, other processes may be writing, and the log must
+                    // be read.
                     let folder = database.path.parent().unwrap_or(&database.path);
                     if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok() {
                         return Err(first);
@@ -134,7 +135,7 @@ impl Database {
             let mut connection =
                 open_writer(&database.path, database.busy_timeout, options.durability)
                     .map_err(|error| database.failed("opening", error))?;
-            // Without it, what it would hold is forgotten.
+            // Without the table, realisations of that form are not remembered.
             let _ = schema::create_build_trace(&mut connection);
             database.writer = Some(Writer::new(connection, rows, options.before_commit));
         }
@@ -145,7 +146,7 @@ impl Database {
         self.read(|rows, connection| rows.info(connection, path))
     }
 
-    /// What is known of a path, with the number of its row: a path that is made anew gets another one.
+    /// The info of a path, with the id of its row. A path that is registered again gets a new id.
     pub fn row(&self, path: &StorePath) -> Result<Option<(i64, Arc<PathInfo>)>, StoreError> {
         self.read(|rows, connection| {
             let id = rows.id(connection, path)?;
@@ -198,14 +199,14 @@ impl Database {
         self.read(|rows, connection| rows.realisation(connection, id))
     }
 
-    /// What turned out to be at these paths.
+    /// The realisations with these output paths.
     pub fn realisations_of(&self, paths: &[StorePath]) -> Result<Vec<Realisation>, StoreError> {
         let by_hash = self.read_each(paths, Rows::realisations_of)?;
         let by_path = self.read(|rows, connection| rows.traces_of(connection, paths))?;
         Ok(by_hash.into_iter().flatten().chain(by_path).collect())
     }
 
-    /// Registers all of `paths` or none; those that are valid stay as they are.
+    /// Registers all of `paths` or none. Rows of paths that are already valid are unchanged.
     pub fn register(&self, paths: Vec<Registration>) -> Result<(), StoreError> {
         self.write(Write::Paths(paths))
     }
@@ -222,7 +223,7 @@ impl Database {
         self.write(Write::Signatures(path, signatures))
     }
 
-    /// Sorted by text.
+    /// The result is sorted by text.
     fn list(&self, query: &str, path: Option<&StorePath>) -> Result<Vec<StorePath>, StoreError> {
         self.read(|rows, connection| {
             let mut statement = connection.prepare_cached(query)?;
@@ -236,13 +237,13 @@ impl Database {
                 room.take(connection, text.len())?;
                 paths.push((rows.parse(&text, "path", &text)?, text));
             }
-            // Not by SQLite, which would first take all that the database makes up.
+            // Sorted here: SQLite would first collect every row that a malicious database produces.
             paths.sort_by(|(_, one), (_, other)| one.cmp(other));
             Ok(paths.into_iter().map(|(path, _)| path).collect())
         })
     }
 
-    /// Reads, all of it from one state of the database.
+    /// Runs queries on one state of the database.
     fn read<T>(
         &self,
         query: impl FnOnce(&Rows, &Connection) -> Result<T, DbError>,
@@ -250,7 +251,7 @@ impl Database {
         self.with_reader(|reader| query(&self.rows, &reader.connection))
     }
 
-    /// As [`read`](Self::read), for each of `paths`, however many there are.
+    /// As [`read`](Self::read), for any number of `paths`.
     fn read_each<T>(
         &self,
         paths: &[StorePath],

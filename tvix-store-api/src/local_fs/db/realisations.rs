@@ -1,6 +1,6 @@
-//! Realisations in the database: table `Realisations` of Nix up to 2.34, whose key is a hash, and
-//! `BuildTraceV3` since 2.35, whose key is the path of a resolved derivation. A database may have
-//! either, both or none.
+//! Realisations in the database. Nix up to 2.34 has the table `Realisations` with a hash as key;
+//! Nix since 2.35 has `BuildTraceV3` with the path of a resolved derivation as key. A database may
+//! have either, both or none.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::distrust::{Room, is_sound_table};
 use super::rows::{DbError, Rows, invalid, joined, signatures, unreadable};
 use super::schema::{BUILD_TRACE, REALISATIONS};
 
-/// The key as the table of its form has it.
+/// The key, as stored in the table of its form.
 fn key_text(id: &DrvOutput) -> String {
     match &id.drv {
         DrvKey::HashModulo(hash) => NixHash::Sha256(*hash).base16(),
@@ -29,7 +29,7 @@ fn table_of(id: &DrvOutput) -> &'static str {
 }
 
 impl Rows {
-    /// What is known of an output by this key. The path need not be valid.
+    /// The realisation of an output under this key. The path need not be valid.
     pub fn realisation(
         &self,
         connection: &Connection,
@@ -64,7 +64,7 @@ impl Rows {
         }))
     }
 
-    /// What turned out to be at `path`, by hash.
+    /// The realisations with the output path `path`, by hash.
     pub fn realisations_of(
         &self,
         connection: &Connection,
@@ -91,8 +91,8 @@ impl Rows {
         Ok(found)
     }
 
-    /// What turned out to be at `paths`, by the path of the derivation. There is no index of output
-    /// paths: one pass finds those of all of them.
+    /// The realisations with the output paths `paths`, by derivation path. There is no index on
+    /// output paths, so one pass over the table finds all of them.
     pub fn traces_of(
         &self,
         connection: &Connection,
@@ -112,7 +112,7 @@ impl Rows {
             let columns: rusqlite::Result<(String, String, String, Option<String>)> = columns();
             let (drv, output, path, texts) =
                 columns.map_err(|error| unreadable(BUILD_TRACE, error))?;
-            // Rows of other paths are not of interest, whatever they hold.
+            // Rows of other paths are skipped, malformed or not.
             let Ok(path) = self.parse(&drv, "output path", &path) else {
                 continue;
             };
@@ -127,8 +127,8 @@ impl Rows {
         Ok(new.into_values().collect())
     }
 
-    /// Has the database remember a realisation, if it has the table of its form. What is known stays,
-    /// unless its path is not valid any more. `output` is the id of the path's row.
+    /// Stores a realisation, if the database has the table of its form. An existing realisation
+    /// stays, unless its path is no longer valid. `output` is the id of the path's row.
     pub fn remember(
         &self,
         connection: &Connection,
@@ -143,7 +143,7 @@ impl Rows {
             if self.id(connection, &known.out_path)?.is_some() {
                 return Ok(());
             }
-            // Only a trace outlives its path.
+            // Only a row of `BuildTraceV3` outlives its path.
             connection
                 .prepare_cached("delete from BuildTraceV3 where drvPath = ? and outputName = ?")?
                 .execute(params![key_text(id), id.output.as_str()])?;

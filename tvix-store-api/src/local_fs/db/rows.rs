@@ -1,4 +1,4 @@
-//! Rows of the database and what they mean.
+//! Encoding and decoding of database rows.
 
 use std::sync::Arc;
 
@@ -14,31 +14,31 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::distrust::Room;
 use crate::BoxError;
 
-/// As long as any path of a file system may be, in bytes.
+/// Length limit of a path, in bytes: the limit of file systems.
 const LONGEST_PATH: usize = 4096;
 
-/// So much of what makes no sense is shown.
+/// Length limit of a malformed value in an error message, in characters.
 const SHOWN: usize = 200;
 
-/// What a read or write of the database can fail with.
+/// An error of reading or writing the database.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DbError {
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// The database is damaged: in what SQLite says, or in the table whose rows refer to none.
+    /// The database is damaged: SQLite reports it, or a row refers to a row that does not exist.
     #[error("it is damaged: {0}")]
     Contradiction(String),
-    /// It is a database of something else.
+    /// The database belongs to another program.
     #[error("it is not the database of a store: there is no table '{0}', or one that is computed")]
     NotNix(&'static str),
-    /// A row has something else in a column than what SQLite is told to expect there.
+    /// A column has another type than its declared one.
     #[error("the row of '{path}' cannot be read")]
     UnreadableRow {
         path: String,
         source: rusqlite::Error,
     },
-    /// A row says something that makes no sense.
+    /// A column has an invalid value.
     #[error("the row of '{path}' holds an invalid {column}: '{value}'")]
     InvalidRow {
         path: String,
@@ -48,13 +48,13 @@ pub(super) enum DbError {
     },
 }
 
-/// Reads and writes rows for paths in one store directory.
+/// Reads and writes the rows of paths in one store directory.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     pub store_dir: StoreDir,
 }
 
-/// A row of `ValidPaths` as it is stored.
+/// A row of `ValidPaths`, as stored.
 struct RawInfo {
     id: i64,
     hash: String,
@@ -104,7 +104,7 @@ impl Rows {
             .optional()?)
     }
 
-    /// The valid path with this hash part. The index on paths finds it.
+    /// The valid path with this hash part, found through the index on paths.
     pub fn find(
         &self,
         connection: &Connection,
@@ -139,7 +139,7 @@ impl Rows {
             NixHash::Sha256(hash) => hash,
             _ => return Err(invalid(&text, "hash", &raw.hash, "it is not SHA-256")),
         };
-        // Nix leaves the size out where it does not know it, which is long ago.
+        // Old versions of Nix left the size out.
         let mut info = PathInfo::new(path.clone(), nar_hash, unsigned(raw.nar_size));
         info.registration_time = Some(unsigned(Some(raw.registration_time)));
         info.deriver = match raw.deriver.filter(|deriver| !deriver.is_empty()) {
@@ -179,7 +179,7 @@ impl Rows {
         Ok(references.into_iter().collect())
     }
 
-    /// Inserts a path without its references, and returns its id; `None` if it is there.
+    /// Inserts a path without its references, and returns its id; `None` if the row exists.
     pub fn insert(&self, connection: &Connection, info: &PathInfo) -> Result<Option<i64>, DbError> {
         let mut statement = connection.prepare_cached(
             "insert into ValidPaths
@@ -227,7 +227,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Adds signatures that are not there yet. False if the path is not valid.
+    /// Adds signatures that are not present yet. Returns false if the path is not valid.
     pub fn add_signatures(
         &self,
         connection: &Connection,
@@ -275,7 +275,7 @@ pub(super) fn invalid(
     }
 }
 
-/// Text of a row for people: its beginning, without what terminals obey.
+/// The beginning of a text from a row, without control characters, for messages.
 fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN).map(plain).collect();
     if text.chars().nth(SHOWN).is_some() {
@@ -291,7 +291,7 @@ fn plain(character: char) -> char {
     }
 }
 
-/// Names the row, if that is what is to blame.
+/// Adds the path to an error that is about its row.
 pub(super) fn unreadable(path: &str, error: rusqlite::Error) -> DbError {
     match error {
         source @ (rusqlite::Error::FromSqlConversionFailure(..)
@@ -305,7 +305,7 @@ pub(super) fn unreadable(path: &str, error: rusqlite::Error) -> DbError {
     }
 }
 
-/// SQLite has no unsigned numbers. Nothing that is stored comes near the limit.
+/// SQLite has no unsigned integers. No stored number comes near the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

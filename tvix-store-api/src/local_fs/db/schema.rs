@@ -1,9 +1,9 @@
-//! Nix's database schema, version 10, and those of realisations.
+//! Nix's database schema, version 10, and the schemas of realisations.
 //!
 //! Tables, columns, keys and triggers are those of new stores of Nix 2.8, 2.34 (which adds an index
-//! and a trigger to the tables of realisations) and 2.35 (which keeps them in a table of its own, and
-//! drops an index). What a version would do to a store of an older one is recorded where it looks for
-//! that, so that none has to wait until it has the store for itself.
+//! and a trigger to the tables of realisations) and 2.35 (which keeps realisations in another
+//! table, and drops an index). Migrations that a version of Nix would apply to older stores are
+//! recorded as done. Otherwise that version would wait for exclusive access to the store.
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -16,7 +16,7 @@ pub(super) const REALISATIONS: &str = "Realisations";
 /// The table of realisations by path, of Nix since 2.35.
 pub(super) const BUILD_TRACE: &str = "BuildTraceV3";
 
-/// What every store has.
+/// The tables of every store.
 const SCHEMA: &str = "
     create table if not exists ValidPaths (
         id               integer primary key autoincrement not null,
@@ -51,7 +51,7 @@ const SCHEMA: &str = "
     create index if not exists IndexDerivationOutputs on DerivationOutputs(path);
 ";
 
-/// What a store has once it remembers realisations as Nix 2.8 does.
+/// The tables of realisations, as in Nix 2.8.
 const REALISATIONS_SCHEMA: &str = "
     create table if not exists Realisations (
         id integer primary key autoincrement not null,
@@ -72,7 +72,7 @@ const REALISATIONS_SCHEMA: &str = "
     create index if not exists IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
 ";
 
-/// What 2.34 adds to that.
+/// The additions of Nix 2.34 to the tables of realisations.
 const REALISATIONS_ADDITIONS: &str = "
     create trigger if not exists DeleteSelfRefsViaRealisations before delete on ValidPaths
     begin
@@ -84,7 +84,7 @@ const REALISATIONS_ADDITIONS: &str = "
         on RealisationsRefs(realisationReference);
 ";
 
-/// What a store has once it remembers realisations as 2.35 does, which says so in the second table.
+/// The table of realisations of Nix 2.35, and the record of that migration in the second table.
 const BUILD_TRACE_SCHEMA: &str = "
     create table if not exists BuildTraceV3 (
         id integer primary key autoincrement not null,
@@ -98,13 +98,13 @@ const BUILD_TRACE_SCHEMA: &str = "
     insert or ignore into SchemaMigrations values ('20251017-ca-derivations');
 ";
 
-/// What else a new store has that later versions do to older ones.
+/// The migrations that a new store does not need.
 const MIGRATIONS: &str = "
     insert or ignore into SchemaMigrations values
         ('20220326-ca-derivations'), ('20260309-drop-redundant-indexreferrer');
 ";
 
-/// Makes the tables of a new store, those of realisations in both forms included.
+/// Creates the tables of a new store, including those of realisations in both forms.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let parts = [
         SCHEMA,
@@ -116,12 +116,12 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     in_transaction(connection, &parts.concat())
 }
 
-/// Makes the tables of realisations by hash that are missing.
+/// Creates missing tables of realisations by hash.
 pub(super) fn create_realisations(connection: &Connection) -> rusqlite::Result<()> {
     in_transaction(connection, REALISATIONS_SCHEMA)
 }
 
-/// Makes the table of realisations by path if it is missing.
+/// Creates the table of realisations by derivation path, if it is missing.
 pub(super) fn create_build_trace(connection: &mut Connection) -> Result<(), DbError> {
     if is_sound_table(connection, BUILD_TRACE)? {
         return Ok(());

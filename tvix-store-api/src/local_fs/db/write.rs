@@ -1,4 +1,4 @@
-//! Writing to the database, in groups.
+//! Group commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 
 use super::rows::{DbError, Rows};
 
-/// A path to register, and the outputs of the derivation that it is, if it is one.
+/// A path to register, and the outputs if the path is a derivation.
 #[derive(Debug, Clone)]
 pub(in crate::local_fs) struct Registration {
     pub info: Arc<PathInfo>,
     pub outputs: Vec<(OutputName, StorePath)>,
 }
 
-/// Why something could not be registered.
+/// The reason that a registration failed.
 #[derive(Debug)]
 pub(super) enum WriteError {
     Db(DbError),
@@ -35,7 +35,7 @@ pub(super) enum WriteError {
     NotFound(StorePath),
     /// Syncing the files failed.
     Sync(std::io::Error),
-    /// What would have answered has panicked.
+    /// The thread that would have answered has panicked.
     Lost,
 }
 
@@ -51,7 +51,7 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// What is written: all of it or nothing.
+/// A write, which is atomic.
 #[derive(Debug)]
 pub(super) enum Write {
     Paths(Vec<Registration>),
@@ -64,11 +64,11 @@ struct Pending {
     answer: oneshot::Sender<Result<(), WriteError>>,
 }
 
-/// The one connection that writes.
+/// The single writing connection.
 ///
-/// Threads that want to write at the same time queue up, and the one that gets the connection
-/// writes what all of them want in one transaction, in the order in which they came: a burst of
-/// small additions costs one commit, and a single one waits for nobody.
+/// Concurrent writers queue up. The thread that gets the connection writes the whole queue in one
+/// transaction, in order of arrival. A burst of small additions costs one commit, and a single
+/// write is not delayed.
 pub(super) struct Writer {
     rows: Rows,
     queue: Mutex<Vec<Pending>>,
@@ -91,12 +91,12 @@ impl Writer {
         }
     }
 
-    /// Writes, and returns when it is committed. Blocks.
+    /// Writes, and returns after the commit. Blocks.
     pub fn write(&self, write: Write) -> Result<(), WriteError> {
         let (answer, mut answered) = oneshot::channel();
         lock(&self.queue).push(Pending { write, answer });
         let mut connection = lock(&self.connection);
-        // Whoever had the connection before may have written ours too.
+        // The previous holder of the connection may have written this entry.
         if let Ok(result) = answered.try_recv() {
             return result;
         }
@@ -106,7 +106,7 @@ impl Writer {
         answered.try_recv().unwrap_or(Err(WriteError::Lost))
     }
 
-    /// The connection, for what is not written in a group.
+    /// The connection, for operations that are not grouped.
     pub(super) fn connection(&self) -> MutexGuard<'_, Connection> {
         lock(&self.connection)
     }
@@ -116,12 +116,12 @@ impl Writer {
             let writes = group.iter().map(|pending| &pending.write);
             if let Ok(results) = self.transaction(connection, writes) {
                 for (pending, result) in group.into_iter().zip(results) {
-                    // Nobody listens any more: written it is all the same.
+                    // The receiver may be gone; the write is committed anyway.
                     let _ = pending.answer.send(result);
                 }
                 return;
             }
-            // One of them is to blame: each for itself, then.
+            // One of the writes failed: retry them one by one.
         }
         for Pending { write, answer } in group {
             let result = self.transaction(connection, std::iter::once(&write));
@@ -131,8 +131,8 @@ impl Writer {
         }
     }
 
-    /// One transaction. Writes that are refused leave nothing behind and do not disturb the
-    /// others; an error of the database or the file system is everybody's.
+    /// One transaction. A refused write has no effect and does not affect the others; an error of
+    /// the database or the file system fails all of them.
     fn transaction<'w>(
         &self,
         connection: &mut Connection,
@@ -162,8 +162,8 @@ impl Writer {
         Ok(results)
     }
 
-    /// Checks everything before it writes anything, so that there is nothing to undo. Paths that are
-    /// there stay as they are: mostly there are none, so nobody looks before there is trouble.
+    /// Checks everything before it writes, so that there is nothing to undo. Existing paths are
+    /// unchanged. They are rare, so they are only looked up when a check fails.
     fn paths(&self, connection: &Connection, paths: &[Registration]) -> Result<(), WriteError> {
         let is_new = |registration: &Registration| -> Result<bool, DbError> {
             let id = self.rows.id(connection, &registration.info.path)?;
@@ -230,20 +230,21 @@ impl Writer {
         let Some(output) = self.rows.id(connection, &realisation.out_path)? else {
             return Err(WriteError::NotFound(realisation.out_path.clone()));
         };
-        // It may be forgotten: by a store that another process had open when this one came.
+        // The realisation may be dropped: by a store that another process had open before the table
+        // existed.
         Ok(self.rows.remember(connection, realisation, output)?)
     }
 }
 
-/// Two new paths that are part of a cycle, one of which refers to the other.
+/// Two new paths in a cycle, the first of which refers to the second.
 fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
-    // A path that is new can only be referred to by one that is new too.
+    // Only new paths can refer to a new path.
     let mut left: HashMap<&StorePath, HashSet<&StorePath>> = HashMap::new();
     if new.len() < 2 {
         return None;
     }
     let paths: HashSet<&StorePath> = new.iter().map(|new| &new.info.path).collect();
-    // Mostly they come in order.
+    // Usually the paths are in order already.
     let mut later = paths.clone();
     if new.iter().all(|registration| {
         let path = &registration.info.path;
@@ -260,7 +261,7 @@ fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
         let within = references.filter(|reference| *reference != path && paths.contains(reference));
         left.insert(path, within.collect());
     }
-    // Whatever refers to nothing that is left is not in a cycle.
+    // A path without remaining references is in no cycle.
     loop {
         let free: Vec<&StorePath> = left
             .iter()
@@ -277,7 +278,7 @@ fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
             }
         }
     }
-    // What is left is in a cycle or refers to one: following references ends in it.
+    // Each remaining path is in a cycle or leads to one, so following references reaches a cycle.
     let mut path = *left.keys().min()?;
     let mut seen = HashSet::new();
     loop {
@@ -289,7 +290,7 @@ fn find_cycle(new: &[&Registration]) -> Option<(StorePath, StorePath)> {
     }
 }
 
-// A panic rolls the transaction back, and the queue is never half changed.
+// A panic rolls the transaction back and leaves the queue consistent, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

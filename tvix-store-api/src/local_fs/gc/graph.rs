@@ -1,4 +1,4 @@
-//! Which paths are alive, in memory.
+//! The reference graph of a collection.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -9,35 +9,36 @@ use super::GcOptions;
 use super::server::Digest;
 use crate::local_fs::db::Snapshot;
 
-/// A path of the graph.
+/// The index of a path in the graph.
 pub(super) type Index = u32;
 
-/// The valid paths and what keeps what alive.
+/// The valid paths, and the edges that keep paths alive.
 #[derive(Debug)]
 pub(super) struct Graph {
     nodes: Vec<Node>,
     by_digest: HashMap<Digest, Vec<Index>>,
     by_id: HashMap<i64, Index>,
     references: Edges,
-    /// From an output to its deriver, and from a derivation to its outputs, as far as they are
-    /// kept.
+    /// Edges from an output to its deriver and from a derivation to its outputs, as far as the
+    /// options keep these.
     kept: Edges,
-    /// Dead ones whose dead referrers are all gone, oldest first. `None` until it is asked for.
+    /// Dead paths without remaining dead referrers, oldest first. `None` before the first call of
+    /// [`Graph::next_dead`].
     ready: Option<BinaryHeap<Reverse<(i64, Index)>>>,
-    /// How many dead ones that are still there refer to each.
+    /// For each path, the number of its remaining dead referrers.
     referrers: Vec<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub id: i64,
-    /// `None` if the row says nothing that is a path of this store.
+    /// `None` if the row does not hold a path of this store.
     pub path: Option<StorePath>,
     registration_time: i64,
     alive: bool,
 }
 
-/// Edges by where they begin.
+/// Edges, grouped by their source.
 #[derive(Debug)]
 struct Edges {
     starts: Vec<u32>,
@@ -124,7 +125,7 @@ impl Graph {
             ready: None,
             referrers: vec![0; count],
         };
-        // What nobody understands nobody removes.
+        // A row without a readable path is never removed.
         for index in 0..count as Index {
             if graph.node(index).path.is_none() {
                 graph.mark(index);
@@ -137,7 +138,7 @@ impl Graph {
         &self.nodes[index as usize]
     }
 
-    /// Whether it was valid when the graph was made.
+    /// Whether the path was valid when the graph was built.
     pub fn contains(&self, path: &StorePath) -> bool {
         let found = self.by_digest.get(path.digest());
         found.is_some_and(|found| {
@@ -146,7 +147,7 @@ impl Graph {
         })
     }
 
-    /// All with that hash part, and what they need, are alive.
+    /// Marks all paths with this hash part, and everything that they need, as alive.
     pub fn mark_digest(&mut self, digest: &Digest) {
         for index in self.by_digest.get(digest).cloned().unwrap_or_default() {
             self.mark(index);
@@ -159,7 +160,7 @@ impl Graph {
         }
     }
 
-    /// The path with this id in the database, and what it needs, are alive.
+    /// Marks the path with this database id, and everything that it needs, as alive.
     pub fn mark_id(&mut self, id: i64) {
         if let Some(index) = self.by_id.get(&id) {
             self.mark(*index);
@@ -178,14 +179,14 @@ impl Graph {
         }
     }
 
-    /// All paths that are alive, or all that are not.
+    /// All paths that are alive, or all dead ones.
     pub fn paths(&self, alive: bool) -> Vec<StorePath> {
         let nodes = self.nodes.iter().filter(|node| node.alive == alive);
         nodes.filter_map(|node| node.path.clone()).collect()
     }
 
-    /// The next dead path that nothing refers to any more, and that was registered before others.
-    /// Whoever takes it removes it.
+    /// The next dead path without remaining referrers, in order of registration. The caller removes
+    /// it.
     pub fn next_dead(&mut self) -> Option<Index> {
         if self.ready.is_none() {
             self.find_ready();
@@ -229,7 +230,7 @@ mod tests {
     use crate::local_fs::db::PathRow;
 
     fn name(n: u32) -> String {
-        // Letters of base 32 only.
+        // Only characters of Nix's base 32.
         format!("{n:0>32}-n{n}")
     }
 
@@ -280,7 +281,7 @@ mod tests {
         it.mark_path(&name(2).parse().unwrap());
         assert_eq!(it.next_dead(), Some(3));
         assert_eq!(it.next_dead(), None);
-        // 2 is a late root; 0 is the deriver of 1.
+        // 2 is a root that was added late; 0 is the deriver of 1.
         assert_eq!(alive(&it), [name(0), name(1), name(2)]);
     }
 

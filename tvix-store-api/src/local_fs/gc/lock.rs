@@ -1,4 +1,4 @@
-//! The lock that says whether a collection is under way, as Nix takes it.
+//! The lock of the garbage collector, compatible with Nix.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,13 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-/// `<state>/gc.lock`. A collector holds it alone; whoever holds roots shares it for a moment, to
-/// find out whether there is a collector that has to be told.
+/// `<state>/gc.lock`. A collector holds it exclusively. A process that adds roots takes it shared
+/// for a moment, to find out whether a collector is running and must be told.
 #[derive(Debug)]
 pub(in crate::local_fs) struct GcLock(File);
 
 impl GcLock {
-    /// Opens it, and makes it if it is missing.
+    /// Opens the lock file, and creates it if it is missing.
     pub fn open(state: &Path) -> io::Result<Self> {
         let file = File::options()
             .read(true)
@@ -26,7 +26,7 @@ impl GcLock {
         Ok(Self(file))
     }
 
-    /// Whether nobody collects at this moment.
+    /// Whether no collection is running at this moment.
     pub fn nobody_collects(&self) -> io::Result<bool> {
         if !self.flock(FlockOperation::NonBlockingLockShared)? {
             return Ok(false);
@@ -34,7 +34,7 @@ impl GcLock {
         self.flock(FlockOperation::Unlock)
     }
 
-    /// Takes it alone, if nobody else has it. It is free again once this is dropped.
+    /// Takes the lock exclusively if it is free. Dropping this value releases it.
     pub fn try_alone(&self) -> io::Result<bool> {
         self.flock(FlockOperation::NonBlockingLockExclusive)
     }

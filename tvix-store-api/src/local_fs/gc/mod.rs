@@ -1,18 +1,20 @@
-//! Garbage collection, beside running builds and beside real Nix.
+//! Garbage collection, concurrent with builds and with real Nix.
 //!
-//! The rules of Nix, and its protocol between collectors and those who build:
+//! The rules are Nix's, and so is the protocol between collectors and builders:
 //!
-//! 1. A collector takes `gc.lock` alone, and listens at a socket for roots that come from now on.
-//! 2. It reads all roots: links, processes, and what processes have written down as temporary.
-//! 3. What no root needs is dead. Dead paths go in groups, referrers before what they refer to. A
-//!    group is chosen while nobody can add a root; who names one of it as a root afterwards waits
-//!    until it is gone, and all others are alive from then on.
-//! 4. First the rows of a group are removed, and are on the disk; then its files leave the store
-//!    directory; then whoever waits goes on, and may make the path anew. Files that have left are
-//!    removed beside it all.
+//! 1. A collector takes `gc.lock` exclusively, and listens on a socket for new roots.
+//! 2. It reads all roots: links, processes, and temporary roots that processes have recorded.
+//! 3. Paths that no root needs are dead. Dead paths are removed in groups, referrers before
+//!    references. A group is chosen while no root can be added. A process that adds a path of the
+//!    group as a root afterwards waits until the path is gone; all other paths that it adds stay
+//!    alive.
+//! 4. The rows of a group are deleted and synced to disk first; then its files leave the store
+//!    directory; then the waiting processes continue, and may create the path again. Files that
+//!    have left the store directory are removed in the background.
 //!
-//! So a collector that is killed leaves nothing that is valid without files. What it leaves in the
-//! store directory the next one removes, and what had left it is removed when the store is opened.
+//! So a collector that is killed leaves no valid path without files. Files that it leaves in the
+//! store directory are removed by the next collection, and files that had left it are removed when
+//! the store is opened.
 
 mod graph;
 pub(in crate::local_fs) mod lock;
@@ -33,21 +35,21 @@ use crate::StoreError;
 use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
 
-/// How long to wait before a lock that another collector has is tried again: at first, and at most.
+/// Pause before another attempt at a lock that another collector holds: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 impl LocalStore {
-    /// Removes what no root needs, or only says what that is. May run while this process and others
-    /// build into the store and read from it: what they rely on they have as temporary roots. Waits
-    /// while somebody else collects.
+    /// Removes the paths that no root needs, or only lists them. Safe while this and other
+    /// processes build into the store and read from it: the paths that they rely on are temporary
+    /// roots. Waits while another collection runs.
     ///
-    /// If the future is dropped, the collection ends after the group of paths that it is at.
+    /// If the future is dropped, the collection stops after the current group of paths.
     ///
     /// # Errors
     ///
-    /// [`StoreError::ReadOnly`], [`StoreError::Backend`]. A path whose files cannot be removed is no
-    /// error: it is not valid any more, and [`GcReport::failures`] names it.
+    /// [`StoreError::ReadOnly`], [`StoreError::Backend`]. A path with files that cannot be removed
+    /// is not an error: it is no longer valid, and is listed in [`GcReport::failures`].
     pub async fn collect_garbage(&self, options: GcOptions) -> Result<GcReport, StoreError> {
         self.0.scratch()?;
         let stop = StopOnDrop::default();

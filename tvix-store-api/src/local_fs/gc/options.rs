@@ -1,35 +1,33 @@
-//! What a collection is to do, and what it has done.
+//! Options and report of a collection.
 
 use std::path::PathBuf;
 
 use nix_compat::store_path::StorePath;
 
-/// What to do about garbage.
+/// The action of a collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum GcAction {
-    /// Remove it.
+    /// Remove garbage.
     #[default]
     Delete,
-    /// Say what would be removed.
+    /// List the paths that would be removed.
     ListDead,
-    /// Say what would stay.
+    /// List the paths that would stay.
     ListLive,
 }
 
-/// How to collect. The defaults are Nix's.
+/// Options of a collection. The defaults are Nix's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcOptions {
-    /// What to do.
+    /// The action.
     pub action: GcAction,
-    /// Bytes on the disk after which it ends, if that much can be freed at all.
+    /// Disk space, in bytes, after which the collection stops. Unlimited by default.
     pub max_freed: Option<u64>,
-    /// Whether a derivation that is alive keeps its valid outputs. Nix's `keep-outputs`, by default
-    /// not.
+    /// Whether a live derivation keeps its valid outputs. Nix's `keep-outputs`; false by default.
     pub keep_outputs: bool,
-    /// Whether a path that is alive keeps the derivation that it was built by. Nix's
-    /// `keep-derivations`, by default so.
+    /// Whether a live path keeps its deriver. Nix's `keep-derivations`; true by default.
     pub keep_derivations: bool,
 }
 
@@ -70,28 +68,28 @@ impl GcOptions {
     }
 }
 
-/// What a collection has done or found.
+/// The result of a collection.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Paths that were valid and are removed; or would be; or would stay.
+    /// The valid paths that were removed, would be removed, or would stay, depending on the action.
     pub paths: Vec<StorePath>,
-    /// Names of what was in the store directory without being valid, and is removed; or would be.
+    /// Entries of the store directory that were not valid and were removed, or would be.
     pub strays: Vec<String>,
-    /// Bytes on the disk that were freed.
+    /// Freed disk space, in bytes.
     pub bytes_freed: u64,
-    /// Files in `.links` that nothing shared any more, and are removed.
+    /// Number of files removed from `.links` because no path used them any more.
     pub unused_links: u64,
-    /// What is not valid any more, or never was, but could not be removed.
+    /// Entries that are not valid but could not be removed.
     pub failures: Vec<GcFailure>,
 }
 
-/// Something that could not be removed.
+/// An entry that could not be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot remove '{}'", path.display())]
 pub struct GcFailure {
-    /// The file or folder.
+    /// The file or directory.
     pub path: PathBuf,
-    /// Why.
+    /// The cause.
     pub source: std::io::Error,
 }

@@ -1,4 +1,4 @@
-//! What a collector is told while it collects.
+//! The server that receives new roots during a collection.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read as _, Write as _};
@@ -12,17 +12,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::socket::ACKNOWLEDGED;
 
-/// Longer than any store path: who sends more without a newline is sent away.
+/// Longer than any store path. A client that sends a longer line is disconnected.
 const MAX_LINE: usize = 4096;
 
-/// How many clients are listened to at once; more wait.
+/// Number of clients that are served at a time; further ones wait.
 const MAX_CLIENTS: usize = 512;
 
-/// The hash part of a store path. Locks and other files beside a path have it too, so a root keeps
-/// them as well.
+/// The hash part of a store path. Lock files and other files beside a path have the same one, so a
+/// root keeps them as well.
 pub(super) type Digest = [u8; 20];
 
-/// What the collector and those who talk to it both know.
+/// The state shared by the collector and the server.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -32,16 +32,17 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     roots: HashSet<Digest>,
-    /// Those of them that the collector has not heard of.
+    /// Roots that the collector has not seen yet.
     new: Vec<Digest>,
-    /// What is being removed at this moment, and how many times: names may have the same hash part.
+    /// The hash parts that are being removed, with a count, because several entries may have the
+    /// same hash part.
     pending: HashMap<Digest, u32>,
-    /// The collector has ended: nothing is pending any more.
+    /// The collector has ended; nothing is pending any more.
     ended: bool,
 }
 
 impl Shared {
-    /// Adds a root, and waits while it is being removed.
+    /// Adds a root. Blocks while it is being removed.
     fn add(&self, digest: Digest) {
         let mut state = self.lock();
         if state.roots.insert(digest) {
@@ -55,7 +56,7 @@ impl Shared {
         }
     }
 
-    /// Roots that were known before there was anybody to tell them.
+    /// Adds roots that were recorded before the socket existed.
     pub fn extend(&self, digests: impl Iterator<Item = Digest>) {
         let mut state = self.lock();
         for digest in digests {
@@ -65,8 +66,9 @@ impl Shared {
         }
     }
 
-    /// Begins to remove what `choose` chooses, who is given the roots that are new since the last
-    /// time. From now on whoever adds one of them as a root waits, until what is returned is dropped.
+    /// Starts the removal of the digests that `choose` returns. `choose` receives the roots added
+    /// since the last call. Adding one of the chosen digests as a root blocks until the returned
+    /// [`Pending`] is dropped.
     pub fn begin<T>(
         &self,
         choose: impl FnOnce(Vec<Digest>) -> (T, Vec<Digest>),
@@ -77,7 +79,7 @@ impl Shared {
         (chosen, Pending::new(self, &mut state, digests))
     }
 
-    /// Begins to remove what has this hash part, unless it is a root.
+    /// Starts the removal of entries with this hash part, unless it is a root.
     pub fn begin_quietly(&self, digest: Digest) -> Option<Pending<'_>> {
         let mut state = self.lock();
         let free = !state.roots.contains(&digest);
@@ -96,7 +98,7 @@ impl Shared {
     }
 }
 
-/// What is being removed. Once this is dropped, it is done.
+/// A removal in progress. Dropping it ends the removal.
 #[derive(Debug)]
 pub(super) struct Pending<'s> {
     shared: &'s Shared,
@@ -128,7 +130,7 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// A thread that listens, until this is dropped.
+/// The server thread. It runs until this is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
     shared: Arc<Shared>,
@@ -167,7 +169,8 @@ struct Client {
     line: Vec<u8>,
 }
 
-/// One thread for all: waiting for what is pending, it waits for the one collector that there is.
+/// One thread serves all clients. If it blocks on a pending removal, it waits only for the single
+/// collector.
 fn serve(listener: &UnixListener, woken: &UnixStream, dir: &StoreDir, shared: &Shared) {
     let mut clients: Vec<Client> = Vec::new();
     loop {
@@ -208,7 +211,7 @@ fn serve(listener: &UnixListener, woken: &UnixStream, dir: &StoreDir, shared: &S
 }
 
 impl Client {
-    /// Takes what it says; `false` if it has gone, or talks nonsense.
+    /// Handles the client's input; `false` if the client has disconnected or sends garbage.
     fn hear(&mut self, dir: &StoreDir, shared: &Shared) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         let len = match self.stream.read(&mut buffer) {
@@ -221,11 +224,11 @@ impl Client {
         self.line.extend_from_slice(&buffer[..len]);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
-            // What is no store path cannot be removed either.
+            // A text that is not a store path names nothing that could be removed.
             if let Ok(path) = dir.parse(&line[..end]) {
                 shared.add(*path.digest());
             }
-            // If it does not read its answers, it is not one that waits for them.
+            // A client that does not read its replies does not wait for them either.
             self.stream.write_all(&[ACKNOWLEDGED])?;
         }
         Ok(self.line.len() <= MAX_LINE)
@@ -251,7 +254,7 @@ mod tests {
         writeln!(client, "{}", StoreDir::default().display(&path)).unwrap();
         client.set_nonblocking(true).unwrap();
         let mut answer = [0];
-        // It is heard: from then on it is a root.
+        // Once the server has handled the line, the path is a root.
         while !shared
             .begin(|new| (new.contains(path.digest()), Vec::new()))
             .0
@@ -263,7 +266,7 @@ mod tests {
         drop(pending);
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [ACKNOWLEDGED]);
-        // Whoever waits for the next one learns that there is no collector any more.
+        // A client that waits for the next reply learns that the collector has ended.
         drop(server);
         assert_eq!(client.read(&mut answer).unwrap(), 0);
     }

@@ -1,8 +1,8 @@
-//! The socket by which a collector is told of roots while it collects: `<state>/gc-socket/socket`.
+//! The socket for announcing roots to a running collector: `<state>/gc-socket/socket`.
 //!
-//! Nix's protocol since 2.4, read from what its programs say to each other: a client writes a store
-//! path and a newline, and the collector answers with the byte `1` once the path cannot be deleted
-//! any more, or is gone for good. Any number of them may follow each other.
+//! The protocol is that of Nix since 2.4, as observed between its programs. A client writes a store
+//! path and a newline. The collector replies with the byte `1` once the path can no longer be
+//! deleted, or has been deleted completely. A connection may carry any number of such exchanges.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,21 +14,21 @@ use std::path::{Path, PathBuf};
 const DIRECTORY: &str = "gc-socket";
 const SOCKET: &str = "socket";
 
-/// What the collector says when a root is safe.
+/// The collector's reply when a root is safe.
 pub(in crate::local_fs) const ACKNOWLEDGED: u8 = b'1';
 
-/// Connects to the collector that has the lock.
+/// Connects to the collector that holds the lock.
 ///
 /// # Errors
 ///
-/// `ConnectionRefused` and `NotFound` say that it has ended, or has just begun.
+/// `ConnectionRefused` and `NotFound` mean that the collector has ended or has just started.
 pub(in crate::local_fs) fn connect(state: &Path) -> io::Result<UnixStream> {
     let directory = File::open(state.join(DIRECTORY))?;
     UnixStream::connect(short(&directory, SOCKET))
 }
 
-/// Makes sure that there is a socket, if one that nobody answers: Nix 2.8 fails if there is none
-/// while there is a collector, and tries again if nobody answers.
+/// Ensures that the socket file exists, even with no listener. While a collector runs, Nix 2.8
+/// fails if the file is missing, but retries if the connection is refused.
 pub(in crate::local_fs) fn prepare(state: &Path) -> io::Result<()> {
     let directory = open_directory(state)?;
     match UnixListener::bind(short(&directory, SOCKET)) {
@@ -37,7 +37,8 @@ pub(in crate::local_fs) fn prepare(state: &Path) -> io::Result<()> {
     }
 }
 
-/// Listens. Only who has the lock alone may. There is a socket at every moment.
+/// Listens on the socket. The caller holds the lock exclusively. The socket file exists at every
+/// moment.
 pub(in crate::local_fs) fn listen(state: &Path) -> io::Result<UnixListener> {
     let directory = open_directory(state)?;
     let name = format!("{SOCKET}.tmp-{}", std::process::id());
@@ -47,7 +48,7 @@ pub(in crate::local_fs) fn listen(state: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(&temporary)?;
-    // Whoever may build may tell of roots.
+    // Every user that may build may announce roots.
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o666))?;
     fs::rename(&temporary, short(&directory, SOCKET))?;
     Ok(listener)
@@ -59,7 +60,7 @@ fn open_directory(state: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// A name that fits into an address of a socket, which has 108 bytes, wherever the store is.
+/// A name short enough for a socket address (108 bytes), regardless of the location of the store.
 fn short(directory: &File, name: &str) -> PathBuf {
     format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).into()
 }

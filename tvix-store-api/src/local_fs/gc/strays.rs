@@ -1,4 +1,4 @@
-//! What is in the store directory without being valid.
+//! Strays: entries of the store directory that are not valid paths.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -14,14 +14,14 @@ use crate::local_fs::Inner;
 use crate::local_fs::files::open_directory;
 use crate::local_fs::locks::FileLock;
 
-/// Something that is not valid.
+/// An entry that is not a valid path.
 pub(super) struct Stray {
     pub name: String,
-    /// What it is called after, if it is called like a store path.
+    /// The store path in its name, if there is one.
     pub path: Option<StorePath>,
 }
 
-/// All of them, as far as the graph knows. It may be valid by now.
+/// All strays, according to the graph. A stray may have become valid since.
 pub(super) fn find(inner: &Inner, graph: &Graph) -> Result<Vec<Stray>, StoreError> {
     let mut strays = Vec::new();
     let mut listed = || -> Result<(), Errno> {
@@ -32,7 +32,8 @@ pub(super) fn find(inner: &Inner, graph: &Graph) -> Result<Vec<Stray>, StoreErro
             if matches!(bytes, b"." | b".." | b".links") {
                 continue;
             }
-            // Nobody could name it in a report, and nobody here made it.
+            // A name that is not UTF-8 cannot be listed in a report, and was not created by a
+            // store.
             let Ok(name) = std::str::from_utf8(bytes) else {
                 continue;
             };
@@ -52,20 +53,20 @@ pub(super) fn find(inner: &Inner, graph: &Graph) -> Result<Vec<Stray>, StoreErro
     Ok(strays)
 }
 
-/// What may go at once.
+/// The way that a stray can be removed.
 pub(super) enum Verdict {
-    /// A lock that nobody holds any more.
+    /// A lock file that is not locked.
     Lock {
-        /// Removed when it is dropped.
+        /// Removes the file on drop.
         _lock: FileLock,
     },
-    /// Something else.
+    /// Anything else.
     Remove,
 }
 
 impl Stray {
-    /// How it may go; `None` if it has to stay. Whoever wants to make something of that name waits
-    /// as long as what is returned is held.
+    /// The way that the stray can be removed; `None` if it has to stay. Adding the path as a root
+    /// blocks as long as the returned value is held.
     pub fn judge<'s>(
         &self,
         inner: &Inner,
@@ -75,7 +76,7 @@ impl Stray {
         if let Some(path) = &self.path {
             let digest: Digest = *path.digest();
             pending = shared.begin_quietly(digest);
-            // It may have come since the graph was made.
+            // The path may have been added since the graph was built.
             if pending.is_none() || inner.database.is_valid(path)? {
                 return Ok(None);
             }
@@ -95,14 +96,15 @@ impl Stray {
     }
 }
 
-/// Whoever makes a directory of such a name, Nix or we, has it locked as long as he lives.
+/// Directories with such a name, of Nix or of this crate, are locked by their process for its
+/// lifetime.
 fn is_in_use(inner: &Inner, name: &str) -> bool {
     match open_directory(inner.store_fd.as_fd(), name) {
         Ok(directory) => {
             let directory = File::from(directory);
             rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err()
         }
-        // A file is what a removal of something deep has left.
+        // A file of that name is left from the removal of a deep tree.
         Err(error) => error != Errno::NOTDIR,
     }
 }

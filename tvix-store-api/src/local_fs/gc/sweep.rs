@@ -1,4 +1,4 @@
-//! A collection from its beginning to its end.
+//! The course of a collection.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
@@ -19,13 +19,13 @@ use crate::StoreError;
 use crate::local_fs::files::{measure, open_directory};
 use crate::local_fs::{Inner, reserve};
 
-/// How many paths go together: one transaction, synced, for all. Few at first, so that those who
-/// remove files have something to do, and then many: each group writes most pages of the database anew,
-/// and waits for the disk.
+/// Number of paths in a group, which is one synced transaction. The first group is small, so that
+/// the removing threads start early. Later ones are large, because each group rewrites most pages
+/// of the database and waits for the disk.
 const FIRST_GROUP: usize = 1000;
 const GROUP: usize = 10_000;
 
-/// Collects. The caller has locked out other collectors. Blocks.
+/// Runs a collection. The caller holds the collector lock. Blocks.
 pub(super) fn collect(
     inner: &Inner,
     _lock: GcLock,
@@ -35,7 +35,7 @@ pub(super) fn collect(
     let delete = options.action == GcAction::Delete;
     let state = &inner.layout.state;
     if delete {
-        // Removing rows takes room at first.
+        // Deleting rows takes disk space at first.
         reserve::give_up(state);
     }
     let shared = Arc::new(Shared::default());
@@ -45,8 +45,8 @@ pub(super) fn collect(
         let action = format!("listening in '{}'", state.join("gc-socket").display());
         inner.layout.failed(action, error)
     })?;
-    // Only now: what is added from here on comes by the socket. Links are looked at last: who makes
-    // one has a temporary root until it is there.
+    // Read only now: roots added from here on arrive through the socket. Links are read last,
+    // because the creator of a link holds a temporary root until the link exists.
     let temporary = inner.temporary_roots(delete)?;
     let roots = inner.permanent_roots(delete)?;
     let dir = &inner.store_dir;
@@ -88,7 +88,7 @@ fn delete_all(
 ) -> Result<(), StoreError> {
     let trash = Trash::new(inner);
     let swept = std::thread::scope(|scope| {
-        // Whatever happens, the threads that remove files are told when nothing more comes.
+        // On every way out, the removing threads learn that no more work follows.
         let _closing = trash.start(scope).map_err(|error| {
             let action = "starting a thread that removes files".to_owned();
             inner.layout.failed(action, error)
@@ -118,7 +118,7 @@ struct Sweep<'t, 'a> {
     inner: &'a Inner,
     shared: &'a Shared,
     trash: &'t Trash<'a>,
-    /// How many bytes are still to be freed, if that matters.
+    /// The number of bytes still to be freed; `None` if there is no limit.
     left: Option<u64>,
     stopped: &'t AtomicBool,
     group_len: usize,
@@ -126,12 +126,12 @@ struct Sweep<'t, 'a> {
 }
 
 impl Sweep<'_, '_> {
-    /// Whether that is enough.
+    /// Whether the limit is reached or the collection is stopped.
     fn is_done(&self) -> bool {
         self.left == Some(0) || self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Takes what removing `name` will free from what is to be freed.
+    /// Subtracts the space that removing `name` frees from the limit.
     fn count(&mut self, name: &str) {
         if let Some(left) = &mut self.left {
             let bytes = measure(self.inner.store_fd.as_fd(), &c_name(name));
@@ -139,7 +139,7 @@ impl Sweep<'_, '_> {
         }
     }
 
-    /// Removes what is not valid and nobody makes.
+    /// Removes strays that no process is creating.
     fn strays(&mut self, graph: &Graph) -> Result<(), StoreError> {
         for stray in strays::find(self.inner, graph)? {
             if self.is_done() {
@@ -149,7 +149,7 @@ impl Sweep<'_, '_> {
                 continue;
             };
             match verdict {
-                // It is removed as whoever has a lock removes it.
+                // Dropping the lock removes the file.
                 Verdict::Lock { .. } => {}
                 Verdict::Remove => {
                     self.count(&stray.name);
@@ -161,8 +161,8 @@ impl Sweep<'_, '_> {
         Ok(())
     }
 
-    /// Removes the next group; `false` if there is none. Its files may still be there afterwards, until
-    /// when whoever names one of its paths waits.
+    /// Removes the next group; `false` if there is none. Its files may exist for some time
+    /// afterwards; until then, adding one of its paths as a root blocks.
     fn group(&mut self, graph: &mut Graph) -> Result<bool, StoreError> {
         let shared = self.shared;
         let (group, pending) = shared.begin(|new| {
@@ -185,7 +185,7 @@ impl Sweep<'_, '_> {
         let names = removed.iter().map(|path| c_name(&path.to_string()));
         self.trash.take_all(names.collect(), pending);
         self.report.paths.extend(removed);
-        // Somebody has registered what refers to them since the graph was made.
+        // Referrers of these paths were registered after the graph was built.
         for id in referred_to {
             graph.mark_id(id);
         }
@@ -216,7 +216,7 @@ fn digest(graph: &Graph, index: Index) -> Option<Digest> {
         .copied()
 }
 
-/// Removes what only `.links` still has.
+/// Removes files that have no hard link outside `.links`.
 fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
     let Ok(links) = open_directory(inner.store_fd.as_fd(), c".links") else {
         return;
@@ -232,7 +232,7 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
         let Ok(stat) = rustix::fs::statat(&links, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        // Who links to it at this moment keeps his file all the same.
+        // A file that is linked to at this moment stays under its new name.
         if stat.st_nlink != 1 {
             continue;
         }

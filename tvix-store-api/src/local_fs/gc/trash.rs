@@ -1,4 +1,4 @@
-//! Getting rid of files: out of the store directory first, off the disk beside that.
+//! Removal of files: first out of the store directory, then off the disk in the background.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -16,18 +16,18 @@ use crate::local_fs::Inner;
 use crate::local_fs::files::{move_tree, remove_counted, remove_file_counted};
 use crate::local_fs::scratch::Scratch;
 
-/// How many threads remove files.
+/// Number of removing threads.
 const THREADS: usize = 2;
 
-/// Names that a thread takes at once.
+/// Number of names that a thread takes at a time.
 const CHUNK: usize = 256;
 
-/// How many chunks, and how many trees that have left the store directory, may wait. While there are
-/// more trees they come first.
+/// Number of queued chunks, and number of queued trees that have left the store directory. With
+/// more queued trees, trees are removed first.
 const WAITING_CHUNKS: usize = 40;
 const WAITING_TREES: usize = 512;
 
-/// What is to leave the store directory, what has left it, and what has become of that.
+/// The queues of removals, and their results.
 pub(super) struct Trash<'a> {
     inner: &'a Inner,
     state: Mutex<State<'a>>,
@@ -39,30 +39,31 @@ struct State<'a> {
     chunks: VecDeque<Chunk<'a>>,
     trees: Vec<Tree>,
     removed: Removed,
-    /// Nothing more comes.
+    /// No more work follows.
     closed: bool,
 }
 
-/// Things in the store directory, and what ends once all of their group have left it.
+/// Entries of the store directory, and the pending removal, which ends once all entries of the
+/// group have left the store directory.
 struct Chunk<'a> {
     names: Vec<CString>,
     _pending: Arc<Pending<'a>>,
 }
 
-/// A tree that has left the store directory.
+/// A tree outside the store directory.
 struct Tree {
     place: Scratch,
     path: PathBuf,
 }
 
-/// What is gone.
+/// The results of the removals.
 #[derive(Default)]
 pub(super) struct Removed {
     pub bytes: u64,
     pub failures: Vec<GcFailure>,
 }
 
-/// Has the threads end when it is dropped, once nothing is left.
+/// Closes the queue on drop. The threads end once the queues are empty.
 pub(super) struct Closing<'t, 'a>(&'t Trash<'a>);
 
 impl<'a> Trash<'a> {
@@ -74,7 +75,7 @@ impl<'a> Trash<'a> {
         }
     }
 
-    /// Starts the threads that remove what comes.
+    /// Starts the removing threads.
     pub fn start<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
@@ -91,7 +92,7 @@ impl<'a> Trash<'a> {
         Ok(closing)
     }
 
-    /// Removes what has that name in the store directory from there. What is in it goes later.
+    /// Moves the entry `name` out of the store directory, and queues its contents for removal.
     pub fn take(&self, name: &CStr) {
         if let Some(tree) = self.leave(name) {
             self.lock().trees.push(tree);
@@ -99,8 +100,8 @@ impl<'a> Trash<'a> {
         }
     }
 
-    /// Has all of these removed by other threads, and `pending` dropped once they have left the store
-    /// directory. Waits while others do.
+    /// Queues the removal of all `names`. `pending` is dropped once they have left the store
+    /// directory. Blocks while the queue is full.
     pub fn take_all(&self, names: Vec<CString>, pending: Pending<'a>) {
         let pending = Arc::new(pending);
         let mut state = self.lock();
@@ -126,7 +127,7 @@ impl<'a> Trash<'a> {
             let trees_first = state.trees.len() > WAITING_TREES;
             if !trees_first && let Some(chunk) = state.chunks.pop_front() {
                 drop(state);
-                // Whoever has more of them may be waiting.
+                // The caller of `take_all` may be waiting for room.
                 self.changed.notify_all();
                 let trees: Vec<Tree> = chunk
                     .names
@@ -149,7 +150,7 @@ impl<'a> Trash<'a> {
         }
     }
 
-    /// Removes it from the store directory, and returns it if there is something in it.
+    /// Moves an entry out of the store directory. Returns the tree if it still has to be removed.
     fn leave(&self, name: &CStr) -> Option<Tree> {
         let path = self.inner.layout.store.join(&*name.to_string_lossy());
         match self.try_leave(name) {
@@ -160,7 +161,7 @@ impl<'a> Trash<'a> {
         None
     }
 
-    /// Returns how many bytes that has freed, or where a tree is now.
+    /// The freed bytes, or the new place of a tree.
     fn try_leave(&self, name: &CStr) -> Result<Result<u64, Scratch>, Errno> {
         let store = self.inner.store_fd.as_fd();
         if let Some(bytes) = remove_file_counted(store, name)? {
@@ -173,7 +174,7 @@ impl<'a> Trash<'a> {
         match move_tree((store, name), place.place()) {
             Ok(()) => Ok(Err(place)),
             Err(Errno::NOENT) => Ok(Ok(0)),
-            // If it cannot be moved it goes where it is: nobody can take it for valid.
+            // A tree that cannot be moved is removed in place: without a row it is not valid.
             Err(_) => remove_counted(store, name).map(Ok),
         }
     }
@@ -206,7 +207,7 @@ impl Drop for Closing<'_, '_> {
     }
 }
 
-/// The name as the system wants it. None in the store directory has a NUL.
+/// The name as a C string. File names contain no NUL.
 pub(super) fn c_name(name: &str) -> CString {
     CString::new(name).unwrap_or_default()
 }

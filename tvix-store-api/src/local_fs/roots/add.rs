@@ -1,4 +1,4 @@
-//! Making roots.
+//! Creating roots.
 
 use std::fs;
 use std::io;
@@ -16,26 +16,26 @@ use crate::StoreError;
 use crate::blocking::blocking;
 use crate::local_fs::LocalStore;
 
-/// The folder in `gcroots` with a second link for each link that real Nix would not follow.
+/// The subdirectory of `gcroots` with a second link for each link that real Nix would not follow.
 ///
-/// Nix takes only what leads to `/nix/store` for a root, wherever the store's files are. A link
-/// that a user can follow leads to the files. So for a store elsewhere there is a direct root for
-/// Nix beside the registered link, of the same name; our collector removes it when the link is gone
-/// or leads elsewhere.
+/// Nix only accepts links to `/nix/store` as roots, regardless of the location of the files. A link
+/// for users leads to the actual files. So in a store with another root directory, each registered
+/// link has a direct root for Nix of the same name. The collector of this crate removes it when the
+/// registered link is gone or leads elsewhere.
 pub(super) const MIRRORED: &str = "tvix";
 
 impl LocalStore {
-    /// Makes `link` a link to the files of `path`, which must be valid, and a root as long as it is
-    /// there: `gcroots/auto` gets a link to it, as Nix does with `result`. A link in `gcroots` or
-    /// `profiles` is a root by itself. Replaces a link to something in a store, in one step, and
-    /// nothing else.
+    /// Makes `link` a symlink to the files of `path`, which must be valid, and a garbage-collector
+    /// root for as long as it exists. A link in `gcroots` or `profiles` is a root by itself; for
+    /// any other link, `gcroots/auto` gets a link to it, as Nix does for `result`. Atomically
+    /// replaces a symlink into a store, and refuses to replace anything else.
     ///
-    /// If the future is dropped, it happens or not.
+    /// If the future is dropped, the root is created or not.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NotFound`], [`StoreError::ReadOnly`], [`StoreError::Backend`] also if something
-    /// else is there or `link` would be in the store itself.
+    /// [`StoreError::NotFound`], [`StoreError::ReadOnly`]; [`StoreError::Backend`], also if
+    /// something else exists at `link`, or `link` is in the store itself.
     pub async fn add_root(&self, link: &Path, path: &StorePath) -> Result<(), StoreError> {
         self.0.scratch()?;
         let (inner, path) = (self.0.clone(), path.clone());
@@ -52,8 +52,8 @@ impl LocalStore {
                 let action = format!("linking '{}' to '{path}'", failed_link.display());
                 inner.layout.failed(action, error)
             })?;
-            // Nix looks at links first and at temporary roots then: a collector that has seen no link
-            // yet may find us gone.
+            // Nix reads links first and temporary roots second. A collector that has not seen the
+            // link yet may find the temporary roots of this process gone.
             inner.hold_again(std::slice::from_ref(&path))
         })
         .await
@@ -61,7 +61,8 @@ impl LocalStore {
 }
 
 fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
-    // The folder may be reached by links, which may change: collectors are told of where it is.
+    // The directory may be reached through symlinks, which may change. The registered link has its
+    // real location.
     let (folder, name) = match (link.parent(), link.file_name()) {
         (Some(folder), Some(name)) => (fs::canonicalize(folder)?, name),
         _ => return Err(io::ErrorKind::InvalidInput.into()),
@@ -89,7 +90,7 @@ fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
     }
     let file = places.store.join(path.to_string());
     replace(&link, &file)?;
-    // As Nix names them.
+    // Named as by Nix.
     let hash = NixHash::digest(HashAlgo::Sha1, link.as_os_str().as_bytes());
     let name = nixbase32::encode(hash.digest_bytes());
     let auto = gcroots.join("auto");
@@ -103,13 +104,13 @@ fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a link leads to something of any store.
+/// Whether a symlink target is in any store.
 fn leads_to_a_store(target: &Path) -> bool {
     let mut names = target.components().map(|name| name.as_os_str().as_bytes());
     names.any(|name| StorePath::from_base_name(name).is_ok())
 }
 
-/// Makes a link or replaces one in one step.
+/// Creates or atomically replaces a symlink.
 fn replace(link: &Path, target: &Path) -> io::Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut temporary = link.as_os_str().to_owned();

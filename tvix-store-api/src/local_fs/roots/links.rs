@@ -1,4 +1,4 @@
-//! Roots that are links: what `gcroots` and `profiles` hold, and what that leads to.
+//! Roots that are links: the entries of `gcroots` and `profiles`, and their targets.
 
 use std::fs::{self, FileType};
 use std::io;
@@ -10,9 +10,8 @@ use nix_compat::store_path::StorePath;
 use super::add::MIRRORED;
 use super::{Places, Root, RootSource};
 
-/// What is found below `gcroots` and `profiles`, by Nix's rules: a link to something in the store is
-/// a root; so is one to a link elsewhere, if that leads to something in the store; so is a file that
-/// is called like a store path.
+/// The roots below `gcroots` and `profiles`, by Nix's rules: a link into the store; a link to
+/// another link, if that leads into the store; and a file named like a store path.
 pub(super) fn find(places: &Places<'_>, tidy: bool) -> io::Result<Vec<Root>> {
     let mut roots = Vec::new();
     let mut todo = vec![places.state.join("gcroots"), places.state.join("profiles")];
@@ -36,8 +35,8 @@ pub(super) fn find(places: &Places<'_>, tidy: bool) -> io::Result<Vec<Root>> {
     Ok(roots)
 }
 
-/// What Nix too takes for something that is not there. All else is an error: nothing may be
-/// collected by somebody who has not seen all roots.
+/// Errors that Nix also treats as a missing file. All others abort the collection: it must see
+/// every root.
 fn is_unreadable(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -103,7 +102,7 @@ fn look_at(
     }))
 }
 
-/// Whether it stands for a registered link (see [`super::add`]) that leads elsewhere by now.
+/// Whether the entry stands for a registered link (see [`super::add`]) that leads elsewhere by now.
 fn is_stale_mirror(places: &Places<'_>, path: &Path, found: &StorePath) -> io::Result<bool> {
     let mirrored = places.state.join("gcroots").join(MIRRORED);
     let (Ok(_), Some(name)) = (path.strip_prefix(mirrored), path.file_name()) else {
@@ -113,7 +112,7 @@ fn is_stale_mirror(places: &Places<'_>, path: &Path, found: &StorePath) -> io::R
     let target = fs::read_link(registered).and_then(fs::read_link);
     match target {
         Ok(target) => Ok(places.containing(target.as_os_str().as_bytes()).as_ref() != Some(found)),
-        // InvalidInput: it is not a link.
+        // `InvalidInput`: the file is not a link.
         Err(error) if is_gone(&error) => Ok(true),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! Roots: what keeps paths from being collected.
+//! Garbage-collector roots.
 
 mod add;
 mod links;
@@ -12,40 +12,40 @@ use super::{Inner, LocalStore, temp_roots};
 use crate::StoreError;
 use crate::blocking::blocking;
 
-/// A valid path that is not collected, with all that it needs, and why.
+/// A root: a valid path that is kept together with its closure, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Root {
     /// The path.
     pub path: StorePath,
-    /// What says so.
+    /// The reason.
     pub source: RootSource,
 }
 
-/// What makes a path a root.
+/// The reason that a path is a root.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RootSource {
-    /// A link or a file in `gcroots` or `profiles`.
+    /// A link or file in `gcroots` or `profiles`.
     Direct(PathBuf),
-    /// A link anywhere, which a link in `gcroots` leads to.
+    /// A link anywhere that is registered in `gcroots`.
     Indirect {
         /// The link to the path.
         link: PathBuf,
-        /// The link to that link.
+        /// The entry of `gcroots` that leads to the link.
         registered: PathBuf,
     },
-    /// A process that runs uses something of it.
+    /// A running process uses the path.
     Process {
-        /// Its number.
+        /// The process id.
         pid: u32,
-        /// What of it, as in `exe`, `cwd`, `fd/3`, `maps`, `environ`.
+        /// The kind of use, such as `exe`, `cwd`, `fd/3`, `maps`, `environ`.
         what: String,
     },
-    /// The kernel runs something of it.
+    /// The kernel runs a program of the path.
     Kernel(PathBuf),
-    /// A process has said that it relies on it.
+    /// A process has registered the path as a temporary root.
     Temporary {
-        /// Its number.
+        /// The process id.
         pid: u32,
     },
 }
@@ -61,7 +61,8 @@ impl std::fmt::Display for RootSource {
     }
 }
 
-/// Where the paths of a store are named: logically, and where its files are.
+/// The two directories under which store paths are named: the logical store directory, and the
+/// location of the files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
     pub dir: &'a StoreDir,
@@ -70,7 +71,7 @@ pub(super) struct Places<'a> {
 }
 
 impl Places<'_> {
-    /// The store path that something is or is in, whether named logically or by its file.
+    /// The store path that contains `target`, by logical name or by file name.
     fn containing(&self, target: &[u8]) -> Option<StorePath> {
         use std::os::unix::ffi::OsStrExt as _;
         if let Ok((path, _)) = self.dir.parse_below(target) {
@@ -84,9 +85,9 @@ impl Places<'_> {
 }
 
 impl LocalStore {
-    /// All roots, in order: links and files in `gcroots` and `profiles`, links that are registered
-    /// there, running processes, and temporary roots. Nothing is changed. What cannot be read
-    /// because it belongs to somebody else is left out.
+    /// All roots, sorted: links and files in `gcroots` and `profiles`, registered links, running
+    /// processes, and temporary roots. Changes nothing. Entries that cannot be read because they
+    /// belong to another user are left out.
     ///
     /// # Errors
     ///
@@ -122,8 +123,8 @@ impl Inner {
         }
     }
 
-    /// All but temporary ones, whether they are valid or not. `tidy` removes registered links that
-    /// lead nowhere any more, as only who has the lock of collectors may.
+    /// All roots except temporary ones, valid or not. `tidy` removes stale registered links; the
+    /// caller must hold the collector lock for that.
     pub(super) fn permanent_roots(&self, tidy: bool) -> Result<Vec<Root>, StoreError> {
         let failed = |action: &str, error| self.layout.failed(action.to_owned(), error);
         let places = self.places();
@@ -133,7 +134,7 @@ impl Inner {
         Ok(roots)
     }
 
-    /// What processes have written down. `tidy` as above.
+    /// The temporary roots of all processes. `tidy` as above.
     pub(super) fn temporary_roots(&self, tidy: bool) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
         let read = temp_roots::read_all(&self.layout.state, tidy);
         read.map_err(|error| {

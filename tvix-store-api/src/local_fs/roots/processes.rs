@@ -1,8 +1,8 @@
-//! What running processes use.
+//! Store paths in use by running processes.
 //!
-//! The same places as Nix looks at (`find-roots`): `exe`, `cwd`, `fd`, `maps` and `environ` of each
-//! process, and the programs that the kernel runs by itself. Whatever cannot be read, because it is
-//! somebody else's or gone, is left out.
+//! The sources are those of Nix (`find-roots`): `exe`, `cwd`, `fd`, `maps` and `environ` of each
+//! process, and the programs that the kernel runs by itself. Entries that cannot be read, because
+//! they belong to another user or are gone, are left out.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,14 +13,14 @@ use nix_compat::store_path::StorePath;
 
 use super::{Places, Root, RootSource};
 
-/// What names programs that the kernel runs.
+/// The files that name programs run by the kernel.
 const KERNEL: [&str; 3] = [
     "/proc/sys/kernel/modprobe",
     "/proc/sys/kernel/fbsplash",
     "/proc/sys/kernel/poweroff_cmd",
 ];
 
-/// The longest name of a store path.
+/// Maximum length of a store path's base name.
 const MAX_BASE: usize = 32 + 1 + 211;
 
 pub(super) fn find(places: &Places<'_>, roots: &mut Vec<Root>) {
@@ -71,7 +71,7 @@ fn process(places: &Places<'_>, pid: u32, folder: &Path, roots: &mut Vec<Root>) 
     }
 }
 
-/// The store paths that a text mentions anywhere.
+/// All store paths that occur in a text.
 fn named_in(places: &Places<'_>, text: &[u8]) -> HashSet<StorePath> {
     let logical = places.dir.as_str().as_bytes();
     let real = places.store.as_os_str().as_bytes();
@@ -135,7 +135,7 @@ mod tests {
             .map(|path| path.name().to_string())
             .collect();
         names.sort();
-        // The last is one more than needed: nothing is lost by that.
+        // The last page is one more than needed, which is harmless.
         assert_eq!(names, ["a", "b", "c", "d", "e"]);
     }
 }

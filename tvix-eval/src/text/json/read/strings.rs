@@ -1,9 +1,9 @@
-//! Strings and their escapes.
+//! Strings and escape sequences.
 
 use super::{JsonProblem, JsonSink, Read, Reader};
 
 impl<'t, S: JsonSink> Reader<'t, '_, S> {
-    /// How far a string goes on as it is.
+    /// The end of the literal text of a string.
     fn plain(&self, from: usize) -> Read<&'t str, S> {
         let rest = &self.text[from..];
         let length = rest
@@ -14,7 +14,8 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             .or_else(|_| self.invalid("invalid string: ill-formed UTF-8 byte", None))
     }
 
-    /// Reads a string, of which the quote is next. It is a part of the text if nothing in it is escaped.
+    /// Parses a string, starting at its quote. The result borrows from the text if there are no
+    /// escape sequences.
     pub(super) fn string<'b>(&mut self, scratch: &'b mut String) -> Read<&'b str, S>
     where
         't: 'b,

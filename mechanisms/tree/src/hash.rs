@@ -1,0 +1,186 @@
+//! Hashing the archive of a tree while it is made.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use nix_compat::nar::{BUFFER_SIZE, NarError};
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
+
+use super::dump_path;
+
+/// Chunks that wait to be hashed, at most. Two would do; more ride out small files.
+const AHEAD: usize = 6;
+/// Bytes below which a thread is not worth its start.
+const ALONE: usize = 4 * BUFFER_SIZE;
+
+/// The hash and the length in bytes of the archive of the tree at `path`.
+///
+/// Of all but small trees the hash is computed on a thread of its own, beside the one that reads
+/// files: a tree takes as long as the slower of the two takes.
+///
+/// # Errors
+///
+/// As [`dump_path`].
+pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), NarError> {
+    hash_path_while(path, algo, || Ok(()))
+}
+
+/// As [`hash_path`], while `check` has no objection: it is called before each chunk.
+///
+/// # Errors
+///
+/// As [`hash_path`], and [`NarError::Io`] with what `check` returns. That must not be
+/// [`io::ErrorKind::Interrupted`], after which it is called again.
+pub fn hash_path_while(
+    path: &Path,
+    algo: HashAlgo,
+    check: impl FnMut() -> io::Result<()>,
+) -> Result<(NixHash, u64), NarError> {
+    std::thread::scope(|scope| {
+        let mut sink = Sink {
+            check,
+            scope,
+            state: State::Alone(NixHasher::new(algo)),
+            len: 0,
+        };
+        dump_path(path, &mut sink)?;
+        sink.finish().map_err(NarError::Io)
+    })
+}
+
+struct Sink<'scope, 'env, C> {
+    check: C,
+    scope: &'scope Scope<'scope, 'env>,
+    state: State<'scope>,
+    len: u64,
+}
+
+enum State<'scope> {
+    Alone(NixHasher),
+    Beside {
+        full: SyncSender<Vec<u8>>,
+        empty: Receiver<Vec<u8>>,
+        filling: Vec<u8>,
+        thread: ScopedJoinHandle<'scope, NixHasher>,
+    },
+    Lost,
+}
+
+fn lost() -> io::Error {
+    io::Error::other("the thread that hashes ended before its time")
+}
+
+impl<C> Sink<'_, '_, C> {
+    fn spread_out(&mut self) {
+        let State::Alone(mut hasher) = std::mem::replace(&mut self.state, State::Lost) else {
+            return;
+        };
+        let (full, chunks) = sync_channel::<Vec<u8>>(AHEAD);
+        let (used, empty) = sync_channel::<Vec<u8>>(AHEAD + 2);
+        for _ in 0..AHEAD + 1 {
+            // There is room for as many as there are.
+            let _ = used.try_send(Vec::with_capacity(BUFFER_SIZE));
+        }
+        let thread = self.scope.spawn(move || {
+            for mut chunk in chunks {
+                hasher.update(&chunk);
+                chunk.clear();
+                let _ = used.try_send(chunk);
+            }
+            hasher
+        });
+        let filling = Vec::with_capacity(BUFFER_SIZE);
+        self.state = State::Beside {
+            full,
+            empty,
+            filling,
+            thread,
+        };
+    }
+
+    fn finish(self) -> io::Result<(NixHash, u64)> {
+        let hasher = match self.state {
+            State::Alone(hasher) => hasher,
+            State::Beside {
+                full,
+                filling,
+                thread,
+                ..
+            } => {
+                full.send(filling).map_err(|_| lost())?;
+                drop(full);
+                thread.join().map_err(|_| lost())?
+            }
+            State::Lost => return Err(lost()),
+        };
+        Ok((hasher.finish(), self.len))
+    }
+}
+
+impl<C: FnMut() -> io::Result<()>> Write for Sink<'_, '_, C> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.check)()?;
+        if self.len as usize >= ALONE && matches!(self.state, State::Alone(_)) {
+            self.spread_out();
+        }
+        let taken = match &mut self.state {
+            State::Alone(hasher) => {
+                hasher.update(bytes);
+                bytes.len()
+            }
+            State::Beside {
+                full,
+                empty,
+                filling,
+                ..
+            } => {
+                if filling.len() == BUFFER_SIZE {
+                    let next = empty.recv().map_err(|_| lost())?;
+                    full.send(std::mem::replace(filling, next))
+                        .map_err(|_| lost())?;
+                }
+                let taken = bytes.len().min(BUFFER_SIZE - filling.len());
+                filling.extend_from_slice(&bytes[..taken]);
+                taken
+            }
+            State::Lost => return Err(lost()),
+        };
+        self.len += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_as_hashing_the_archive() {
+        let folder = std::env::temp_dir().join(format!("hash-path-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("empty")).unwrap();
+        for (name, len) in [
+            ("small", 10),
+            ("edge", ALONE),
+            ("large", 3 * ALONE + 5),
+            ("larger", 20 * BUFFER_SIZE),
+        ] {
+            let bytes: Vec<u8> = (0..len).map(|byte| (byte % 251) as u8).collect();
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        for path in [folder.clone(), folder.join("small"), folder.join("edge")] {
+            let mut nar = Vec::new();
+            dump_path(&path, &mut nar).unwrap();
+            let expected = NixHash::digest(HashAlgo::Sha256, &nar);
+            let hashed = hash_path(&path, HashAlgo::Sha256).unwrap();
+            assert_eq!(hashed, (expected, nar.len() as u64), "{path:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(hash_path(&folder, HashAlgo::Sha256).is_err());
+    }
+}
