@@ -110,7 +110,7 @@ impl CachingFetcher {
         };
         let key = key(&[word, url]);
         let _lock = cache.lock(&key, cancel)?;
-        // Whatever else a URL led to before, it has to lead to this now.
+        // A known result with another hash than the required one is of no use.
         let known = cache.known(&key).and_then(|known: Known| {
             let path = cache.find(kind, &known.sha256)?;
             Some((known, path))
@@ -122,7 +122,7 @@ impl CachingFetcher {
         let mut warnings = Vec::new();
         if let (Err(error @ FetchError::Download { .. }), Some((known, _))) = (&got, &known) {
             warnings.push(format!("{error}; using cached version"));
-            // Not noted as seen: the next one tries again.
+            // Not recorded as confirmed: the next fetch tries again.
             got = Ok(Got::Known { seen: known.seen });
         }
         let (sha256, path, etag, seen) = match (got?, known) {
@@ -152,7 +152,7 @@ impl CachingFetcher {
         Ok(fetched)
     }
 
-    /// Gets what a URL leads to, if that is not what it led to before.
+    /// Downloads a URL, unless the known result is still current.
     fn get(
         &self,
         url: &str,
@@ -215,7 +215,7 @@ impl CachingFetcher {
         }
     }
 
-    /// Makes a downloaded file part of the cache.
+    /// Adds a downloaded file to the cache.
     fn take_in(
         &self,
         cache: &Cache,
@@ -228,7 +228,7 @@ impl CachingFetcher {
         let failed = |error: io::Error| FetchError::local(format!("reading '{url}'"), error);
         match kind {
             Kind::File => {
-                // Copied and hashed at once: a local file may change meanwhile.
+                // Copied and hashed in one pass, as a local file may change between two.
                 let copy = scratch.join("copy");
                 let sha256 = copy_hashing(file, &copy, cancel).map_err(failed)?;
                 if cancel.is_cancelled() {
@@ -253,7 +253,7 @@ impl CachingFetcher {
     }
 }
 
-/// Makes a tree part of the cache.
+/// Adds a tree to the cache.
 pub(super) fn keep_tree(
     cache: &Cache,
     tree: Tree,
@@ -269,11 +269,11 @@ pub(super) fn keep_tree(
     Ok((sha256, path))
 }
 
-/// What a URL leads to.
+/// The result of a download.
 enum Got {
-    /// What is known already, and when that was said.
+    /// The known result is current; with the time when that was confirmed.
     Known { seen: u64 },
-    /// A file.
+    /// A file with new contents.
     File { path: PathBuf, etag: String },
 }
 
