@@ -42,11 +42,11 @@ pub enum BuilderError {
         source: StoreError,
     },
     /// The builder failed.
-    #[error("builder '{builder}' failed while {action}")]
+    #[error("builder '{builder}' cannot {action}")]
     Backend {
         /// The builder.
         builder: String,
-        /// The operation that failed.
+        /// The failed operation, in the infinitive.
         action: String,
         /// Whether a retry may succeed.
         retryable: bool,

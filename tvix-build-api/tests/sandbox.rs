@@ -513,7 +513,7 @@ async fn kvm_and_uid_range() {
     let error = fixture.build(&made, &[]).await.unwrap_err();
     assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("'uid-range'"), "{error}");
-    // Without advice about configured features that are missing.
+    // The same for a feature that is not configured.
     let made = fixture.instantiate(shell(script).env("requiredSystemFeatures", "apple-virt"));
     let error = fixture.build(&made, &[]).await.unwrap_err();
     assert!(error.to_string().contains("'apple-virt'"), "{error}");

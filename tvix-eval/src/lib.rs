@@ -110,7 +110,7 @@
 //!
 //! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
 //! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] sets. The crate `tvix-fetch` has one
-//! that speaks HTTP and Git and keeps a cache on disk:
+//! for HTTP and Git with a cache on disk:
 //!
 //! ```
 //! use tvix_eval::NixEvaluator;

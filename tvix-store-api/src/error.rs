@@ -23,7 +23,7 @@ pub enum StoreError {
         path: StorePath,
     },
     /// The contents do not have the announced hash.
-    #[error("the contents of '{path}' have hash {actual}, but {expected} was announced")]
+    #[error("the contents of '{path}' have the hash {actual} instead of {expected}")]
     HashMismatch {
         /// The path.
         path: StorePath,
@@ -33,7 +33,7 @@ pub enum StoreError {
         actual: NixHash,
     },
     /// The contents do not have the announced size.
-    #[error("the contents of '{path}' have {actual} bytes as NAR, but {expected} were announced")]
+    #[error("the NAR of '{path}' has {actual} bytes instead of {expected}")]
     SizeMismatch {
         /// The path.
         path: StorePath,
@@ -53,7 +53,7 @@ pub enum StoreError {
         reference: StorePath,
     },
     /// The path does not follow from its content address.
-    #[error("'{path}' is not the path of its content address '{address}'")]
+    #[error("path '{path}' does not follow from its content address '{address}'")]
     AddressMismatch {
         /// The path.
         path: StorePath,
@@ -70,7 +70,7 @@ pub enum StoreError {
     },
     /// The content address is one of a single file that is not executable, and the contents are
     /// something else.
-    #[error("'{path}' should be a single file that is not executable, as its content address says")]
+    #[error("the content address of '{path}' requires a single file that is not executable")]
     NotAFile {
         /// The path.
         path: StorePath,
@@ -95,7 +95,7 @@ pub enum StoreError {
         source: BoxError,
     },
     /// Two stores have different store directories, so neither can hold paths of the other.
-    #[error("store '{store}' has paths in '{actual}', and not in '{expected}'")]
+    #[error("the store directory of store '{store}' is '{actual}', not '{expected}'")]
     OtherStoreDir {
         /// The store that cannot hold the paths.
         store: StoreUri,
@@ -117,7 +117,7 @@ pub enum StoreError {
     /// to 2.34. Contents with fewer references to themselves have the same address in that form.
     #[error(
         "store '{store}' has '{path}' without a signature of a trusted key, and its content \
-         address does not say where it refers to itself (a path of Nix 2.17 to 2.34): sign it"
+         address, in the form of Nix 2.17 to 2.34, cannot replace one: sign the path"
     )]
     WeakAddress {
         /// The store.
@@ -135,7 +135,7 @@ pub enum StoreError {
         id: Box<DrvOutput>,
     },
     /// The store's entry for the realisation of an output is malformed, or is about another output.
-    #[error("store '{store}' has a bad realisation of '{id}'")]
+    #[error("store '{store}' has an invalid realisation of '{id}'")]
     BadRealisation {
         /// The store.
         store: StoreUri,
@@ -145,7 +145,7 @@ pub enum StoreError {
         source: BoxError,
     },
     /// The store's info of a path is malformed, or is about another path.
-    #[error("store '{store}' has a bad description of '{path}'")]
+    #[error("store '{store}' has invalid information about '{path}'")]
     BadInfo {
         /// The store.
         store: StoreUri,
@@ -155,7 +155,7 @@ pub enum StoreError {
         source: BoxError,
     },
     /// The contents of a path in the store do not match the store's own info of it.
-    #[error("what store '{store}' has as '{path}' is not what it says of it")]
+    #[error("the contents of '{path}' in store '{store}' are corrupt")]
     Lie {
         /// The store that the contents came from.
         store: StoreUri,
@@ -179,11 +179,11 @@ pub enum StoreError {
         reason: String,
     },
     /// The back end failed.
-    #[error("store '{store}' failed while {action}")]
+    #[error("store '{store}' cannot {action}")]
     Backend {
         /// The store.
         store: StoreUri,
-        /// The operation, such as "reading the database '/nix/var/nix/db/db.sqlite'".
+        /// The failed operation in the infinitive, such as "read the database '/nix/var/nix/db/db.sqlite'".
         action: String,
         /// Whether a retry may succeed.
         retryable: bool,

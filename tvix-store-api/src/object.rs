@@ -24,9 +24,9 @@ use crate::verify::{NarVerifier, check_address, digest, path_references};
 /// The reason that a tree did not become the expected store path.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum ChangedError {
-    #[error("it changed while it was added")]
+    #[error("it changed while it was being added")]
     Meanwhile,
-    #[error("it changed since its store path was computed: it would be '{0}' now")]
+    #[error("it has changed since its store path was computed: its path would be '{0}' now")]
     Since(StorePath),
 }
 

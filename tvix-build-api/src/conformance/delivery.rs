@@ -54,7 +54,7 @@ async fn other_outputs_are_streamed(subject: Subject) -> CaseResult {
             let nar = collect(output.nar).await?;
             ensure!(
                 digest(&nar) == output.info.nar_hash && nar.len() as u64 == output.info.nar_size,
-                "the stream of '{}' is not what its info says",
+                "the stream of '{}' does not match its info",
                 output.name
             );
         }

@@ -14,7 +14,7 @@ cases![
 ];
 
 async fn inputs_can_be_read(subject: Subject) -> CaseResult {
-    let input = subject.add_file("what the input holds", &[]).await?;
+    let input = subject.add_file("the contents of the input", &[]).await?;
     let step = Step::Copy {
         input: input.path.clone(),
         output: "out".into(),
@@ -26,7 +26,7 @@ async fn inputs_can_be_read(subject: Subject) -> CaseResult {
     let path = success.delivery.outputs()[0].1.path.clone();
     let stored = subject.stored_nar(&path).await?;
     ensure!(
-        stored == file_nar("what the input holds")?,
+        stored == file_nar("the contents of the input")?,
         "something else was read"
     );
     Ok(())

@@ -194,7 +194,7 @@ fn hash(
         let plain = plain.ok_or_else(|| {
             invalid(
                 output,
-                "it should be a file that is not executable, as its content address says",
+                "its content address requires a file that is not executable",
             )
         })?;
         return Ok(NixHash::digest(algo, plain));

@@ -139,7 +139,7 @@ impl InMemoryBuilder {
         if behaviour.takes_trouble() {
             let error = BuilderError::Backend {
                 builder: self.profile.name.clone(),
-                action: format!("building '{}'", build.request().drv_path),
+                action: format!("build '{}'", build.request().drv_path),
                 retryable: true,
                 source: "trouble that was asked for".into(),
             };
@@ -156,7 +156,7 @@ impl InMemoryBuilder {
             }
             None => Err(MemoryFault::Failure(FailureKind::CannotRun {
                 program: build.request().derivation.builder.to_string(),
-                message: "the builder in memory has no closure for this derivation".into(),
+                message: "the in-memory builder has no closure for this derivation".into(),
             })),
         }
     }

@@ -69,7 +69,7 @@ pub(crate) fn floating_path(
     let path = path.ok_or_else(|| FailureKind::InvalidOutput {
         output: output.name.clone(),
         message: format!(
-            "it refers to {}, which nothing can that is addressed as '{}'",
+            "it refers to {}, but an output with the method '{}' cannot have such references",
             match split.others.iter().next() {
                 Some(path) => format!("'{path}'"),
                 None => "itself".into(),

@@ -218,10 +218,7 @@ impl SandboxBuilder {
         let ran = ran.await;
         // The builder program may have changed the modes of its own directories.
         let reclaimed = scratch.reclaim();
-        reclaimed.map_err(|error| {
-            self.blame
-                .io("reclaiming the directories of a build", error)
-        })?;
+        reclaimed.map_err(|error| self.blame.io("reclaim the directories of a build", error))?;
         if let Err(trouble) = ran {
             keep_failed(self, &request, &scratch, context, tail).await;
             return Err(trouble);
@@ -260,8 +257,8 @@ impl SandboxBuilder {
     fn check_store_dir(&self, dir: &StoreDir, store: Option<&KnownStore>) -> Result<(), Trouble> {
         match store.map(|store| store.as_store()) {
             Some(store) if store.store_dir() != dir => Err(self.blame.unsupported(format!(
-                "its inputs are in a store with the directory '{dir}', and the outputs are to go \
-                 to one with '{}'",
+                "the store directory of its inputs is '{dir}', and that of the destination is \
+                 '{}'",
                 store.store_dir()
             ))),
             _ => Ok(()),
@@ -415,7 +412,7 @@ impl SandboxBuilder {
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             Err(lost) => {
-                let action = "working on a thread for blocking work";
+                let action = "work on a blocking thread";
                 Err(self.blame.backend(action, false, lost))
             }
         }

@@ -68,7 +68,7 @@ impl Field {
                     }
                     .into());
                 }
-                Err(error) => return Err(self.blame.io("looking for outputs", error)),
+                Err(error) => return Err(self.blame.io("find the outputs", error)),
             }
         }
         let inputs = self.request.inputs.iter().map(|info| &info.path);
@@ -192,9 +192,9 @@ impl Field {
             } => {
                 let path = self.shown(&path);
                 self.blame
-                    .io(format!("trying to {action} '{path}' in an output"), source)
+                    .io(format!("{action} '{path}' in an output"), source)
             }
-            NarError::Io(source) => self.blame.io("reading an output", source),
+            NarError::Io(source) => self.blame.io("read an output", source),
             error => self.invalid(output, &error),
         }
     }

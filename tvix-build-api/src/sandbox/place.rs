@@ -118,7 +118,7 @@ impl Site {
             None => {
                 let made = TempDir::with_prefix("tvix-builds-");
                 let made = made.map_err(|source| EngineError::Setup {
-                    step: "making a temporary directory".into(),
+                    step: "creating a temporary directory".into(),
                     source,
                 })?;
                 (made.path().to_owned(), Some(made))

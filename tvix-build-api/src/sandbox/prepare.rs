@@ -74,10 +74,10 @@ pub(super) fn sandboxed(
         .map_err(|error| blame.engine(error))?;
     if let Some(builtin) = builtin {
         let started = builtin.start(&mut spec, &scratch, dir.as_path());
-        started.map_err(|error| blame.io("preparing a built-in builder", error))?;
+        started.map_err(|error| blame.io("prepare a built-in builder", error))?;
     }
     write_files(&scratch, translation)
-        .map_err(|error| blame.io("writing the files of a build directory", error))?;
+        .map_err(|error| blame.io("write the files of a build directory", error))?;
     Ok(Prepared {
         spec,
         scratch: Arc::new(scratch),
@@ -141,10 +141,10 @@ pub(super) fn unconfined(
     let builtin = Builtin::of(translation, &around.options.fetch_files());
     if let Some(builtin) = builtin.map_err(|message| blame.unsupported(message))? {
         let started = builtin.start(&mut spec, &scratch, around.dir.as_path());
-        started.map_err(|error| blame.io("preparing a built-in builder", error))?;
+        started.map_err(|error| blame.io("prepare a built-in builder", error))?;
     }
     write_files(&scratch, translation)
-        .map_err(|error| blame.io("writing the files of a build directory", error))?;
+        .map_err(|error| blame.io("write the files of a build directory", error))?;
     Ok(Prepared {
         spec,
         scratch: Arc::new(scratch),

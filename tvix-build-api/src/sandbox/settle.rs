@@ -162,8 +162,8 @@ impl<'f> Settler<'f> {
                 NarError::UnsupportedType { kind, .. } => crate::FailureKind::InvalidOutput {
                     output: found.output.name.clone(),
                     message: format!(
-                        "it should be a file that is not executable, as its content address says, \
-                     and is a {kind}"
+                        "its content address requires a file that is not executable, and it is a \
+                     {kind}"
                     ),
                 }
                 .into(),
@@ -240,7 +240,7 @@ impl<'f> Settler<'f> {
                 Err(error) if self.field.stop.is_cancelled() => {
                     self.field.nar_error(output, NarError::Io(error))
                 }
-                Err(error) => self.field.blame.io("rewriting an output", error),
+                Err(error) => self.field.blame.io("rewrite an output", error),
             },
             error => self.field.nar_error(output, error),
         })?;

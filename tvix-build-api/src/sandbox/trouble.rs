@@ -91,7 +91,7 @@ impl Blame {
             Trouble::Builder(error) => *error,
             Trouble::Failure(kind) => BuilderError::Backend {
                 builder: self.0.clone(),
-                action: "starting the sandbox engine".into(),
+                action: "start the sandbox engine".into(),
                 retryable: false,
                 source: kind.into(),
             },
@@ -118,15 +118,17 @@ impl Blame {
             .into(),
             EngineError::Setup { step, source } => {
                 let action = match limit(&source) {
-                    Some(option) => format!("{step} (is its limit too low? ulimit {option})"),
-                    None => step,
+                    Some(option) => {
+                        format!("run a sandbox: {step} (is its limit too low? ulimit {option})")
+                    }
+                    None => format!("run a sandbox: {step}"),
                 };
                 self.io(action, source)
             }
             error @ EngineError::Exposed { .. } => {
-                self.backend("looking for a place to build", false, error)
+                self.backend("find a place to build", false, error)
             }
-            error => self.backend("starting a process", false, error),
+            error => self.backend("start a process", false, error),
         }
     }
 }

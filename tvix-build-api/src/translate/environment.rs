@@ -88,7 +88,7 @@ fn variables(
     for (name, value) in derivation.env.iter() {
         if name.contains(&b'=') {
             return Err(FailureKind::InvalidDerivation {
-                message: format!("no environment variable can be called '{name}'"),
+                message: format!("'{name}' is not a valid name of an environment variable"),
             });
         }
         if !as_file.contains(&name.as_bytes()) {

@@ -6,7 +6,8 @@
 //! What must hold in each (checked in `world.rs`): nothing is built twice, nothing before its
 //! inputs are valid, no builder gets more than it wants; every import is answered once and with
 //! valid paths, the ones of these outputs; a failure stops just what needs it; and when nothing is under way any more, the
-//! session is over, with everything there that can be.
+//! session is over, with everything there that can be. With checks, each root
+//! that is valid is rebuilt once, when its outputs and its inputs are valid, and reported (`world/checks.rs`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -41,6 +42,9 @@ pub struct Tally {
     substituter_troubles: u64,
     waits: u64,
     resumed: u64,
+    checks: u64,
+    check_problems: u64,
+    skipped_checks: u64,
 }
 
 impl Tally {
@@ -62,6 +66,9 @@ impl Tally {
         self.substituter_troubles += other.substituter_troubles;
         self.waits += other.waits;
         self.resumed += other.resumed;
+        self.checks += other.checks;
+        self.check_problems += other.check_problems;
+        self.skipped_checks += other.skipped_checks;
     }
 }
 
@@ -138,6 +145,9 @@ fn ten_thousand_worlds() {
             substituter_troubles,
             waits,
             resumed,
+            checks,
+            check_problems,
+            skipped_checks,
             ..
         } = total;
         for (what, count) in [
@@ -157,9 +167,12 @@ fn ten_thousand_worlds() {
             ("troubles of substituters", substituter_troubles),
             ("waits for locks", waits),
             ("builds that went on", resumed),
+            ("checks", checks),
+            ("checks with a problem", check_problems),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");
         }
+        assert!(skipped_checks > 0, "no check whose input fails");
     }
 }
 

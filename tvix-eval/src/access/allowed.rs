@@ -55,7 +55,7 @@ impl<'h> Interp<'h> {
         let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
         allowed.iter().any(|root| is_below(path, root))
             || self.embedded(path).is_some()
-            || self.made(path).is_some()
+            || self.made_contents(path).is_some()
             || self.object_of(path).is_some_and(|object| {
                 let objects = self.world.allowed_objects.borrow();
                 objects.contains(object)

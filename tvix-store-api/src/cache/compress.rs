@@ -151,7 +151,7 @@ impl Compressing {
     fn failed(&self, source: io::Error) -> StoreError {
         StoreError::Backend {
             store: self.store.clone(),
-            action: format!("compressing '{}'", self.info.path),
+            action: format!("compress '{}'", self.info.path),
             retryable: false,
             source: source.into(),
         }

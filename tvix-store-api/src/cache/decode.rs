@@ -26,7 +26,7 @@ impl Origin {
     }
 
     pub fn transport_failed(&self, error: TransportError) -> StoreError {
-        let action = format!("reading the contents of '{}'", self.path());
+        let action = format!("read the contents of '{}'", self.path());
         super::backend(&self.store, action, error)
     }
 

@@ -109,7 +109,7 @@ impl BinaryCache {
         let uri = options.uri.clone();
         let unusable = |source: BoxError| StoreError::Backend {
             store: uri.clone(),
-            action: "opening it".to_owned(),
+            action: "open the cache".to_owned(),
             retryable: false,
             source,
         };
@@ -122,14 +122,14 @@ impl BinaryCache {
         let transport = blocking(&uri, move || Ok(transport::open(&of))).await?;
         let transport = transport.map_err(unusable)?;
         let requests = Arc::new(Requests::new(transport, options.tuning.clone()));
-        let failed = |error| backend(&uri, format!("reading '{}'", info::FILE), error);
+        let failed = |error| backend(&uri, format!("read '{}'", info::FILE), error);
         let found = requests.small(info::FILE, INFO_LIMIT).await;
         let mut info = match (found.map_err(failed)?, &options.create) {
             (Some(text), _) => CacheInfo::parse(&String::from_utf8_lossy(&text))
                 .map_err(|error| unusable(error.into()))?,
             (None, Some(dir)) => {
                 let info = CacheInfo::new(dir.clone(), CacheInfo::default().priority);
-                let failed = |error| backend(&uri, format!("writing '{}'", info::FILE), error);
+                let failed = |error| backend(&uri, format!("write '{}'", info::FILE), error);
                 let text = info.to_string().into();
                 let written = requests.put_small(info::FILE, text, write::CACHE_INFO_TYPE);
                 written.await.map_err(failed)?;
@@ -219,7 +219,7 @@ impl Inner {
     async fn ask(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
         let key = key::narinfo(path.digest());
         let found = self.requests.small(&key, NARINFO_LIMIT).await;
-        let failed = |error| backend(&self.uri, format!("asking for '{path}'"), error);
+        let failed = |error| backend(&self.uri, format!("query '{path}'"), error);
         let known = match found.map_err(failed)? {
             Some(text) => Some(Arc::new(self.parse(path, &text)?)),
             None => None,
@@ -287,13 +287,13 @@ impl Store for BinaryCache {
     async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
         let key = key::narinfo(digest);
         let found = self.0.requests.small(&key, NARINFO_LIMIT).await;
-        let failed = |error| backend(&self.0.uri, format!("asking for '{key}'"), error);
+        let failed = |error| backend(&self.0.uri, format!("query '{key}'"), error);
         let Some(text) = found.map_err(failed)? else {
             return Ok(None);
         };
         let bad = |message: String| StoreError::Backend {
             store: self.0.uri.clone(),
-            action: format!("reading '{key}'"),
+            action: format!("read '{key}'"),
             retryable: false,
             source: message.into(),
         };

@@ -75,7 +75,7 @@ impl BinaryCache {
 
     /// The realisation of an output, signed or not.
     async fn any_realisation(&self, id: &DrvOutput) -> Result<Option<Realisation>, StoreError> {
-        let failed = |error| backend(self.uri(), format!("asking for '{id}'"), error);
+        let failed = |error| backend(self.uri(), format!("query '{id}'"), error);
         let requests = &self.0.requests;
         let text = requests.small(&self.realisation_key(id), INFO_LIMIT).await;
         let Some(text) = text.map_err(failed)? else {
@@ -131,7 +131,7 @@ impl BinaryCache {
         }
         let text = written.to_cache_json().to_string();
         let key = self.realisation_key(&realisation.id);
-        let failed = |error| backend(self.uri(), format!("writing '{}'", realisation.id), error);
+        let failed = |error| backend(self.uri(), format!("write '{}'", realisation.id), error);
         let put = self.0.requests.put_small(&key, text.into(), TYPE);
         put.await.map_err(failed)
     }

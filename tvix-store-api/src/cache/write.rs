@@ -64,7 +64,7 @@ impl BinaryCache {
         let text = narinfo.display(self.store_dir()).to_string();
         let key = key::narinfo(path.digest());
         let put = self.0.requests.put_small(&key, text.into(), NARINFO_TYPE);
-        let failed = |error| backend(self.uri(), format!("describing '{path}'"), error);
+        let failed = |error| backend(self.uri(), format!("write the narinfo of '{path}'"), error);
         put.await.map_err(failed)?;
         self.0.memo.learn(path, Some(Arc::new(narinfo)));
         Ok(())
@@ -168,7 +168,7 @@ impl BinaryCache {
         let digest = digest.rsplit(':').next().unwrap_or(&digest);
         let url = format!("nar/{digest}.nar{}", extension(&compression));
         let path = info.path.clone();
-        let failed = |error| backend(self.uri(), format!("uploading '{path}'"), error);
+        let failed = |error| backend(self.uri(), format!("upload '{path}'"), error);
         let requests = &self.0.requests;
         // Small files are uploaded one by one, the narinfo last.
         let mut in_turn = Vec::new();

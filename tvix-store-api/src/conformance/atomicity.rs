@@ -43,7 +43,7 @@ async fn a_stream_that_fails_leaves_nothing(context: Context) -> CaseResult {
         for parts in 0..=4 {
             let failure = StoreError::Backend {
                 store: store.uri().clone(),
-                action: "failing on purpose".into(),
+                action: "fail on purpose".into(),
                 retryable: true,
                 source: "on purpose".into(),
             };

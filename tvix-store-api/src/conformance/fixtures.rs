@@ -168,7 +168,7 @@ impl Object {
         let nar = read_nar(store, path).await?;
         if nar != self.nar {
             return Err(Failure(format!(
-                "the NAR of '{path}' is not what was added: {} bytes instead of {}",
+                "the NAR of '{path}' differs from the added one: {} bytes instead of {}",
                 nar.len(),
                 self.nar.len()
             )));

@@ -147,7 +147,7 @@ async fn closures_come_references_first(context: Context) -> CaseResult {
     for (index, info) in closure.iter().enumerate() {
         for reference in info.references.iter() {
             let before = closure[..index].iter().any(|info| info.path == *reference);
-            ensure!(before, "'{reference}' comes after what refers to it");
+            ensure!(before, "'{reference}' comes after its referrer");
         }
     }
     Ok(())

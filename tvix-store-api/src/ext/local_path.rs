@@ -91,7 +91,7 @@ pub(super) async fn local_path<S: Store + ?Sized>(
     let uri = store.uri().clone();
     let failed = move |source: std::io::Error| StoreError::Backend {
         store: uri.clone(),
-        action: "making a temporary directory to unpack to".into(),
+        action: "create a temporary directory to unpack to".into(),
         retryable: false,
         source: source.into(),
     };
@@ -109,7 +109,7 @@ pub(super) async fn local_path<S: Store + ?Sized>(
             NarError::Malformed { .. } => malformed(&info.path, error),
             error => StoreError::Backend {
                 store: uri.clone(),
-                action: format!("unpacking '{}' to '{}'", info.path, path.display()),
+                action: format!("unpack '{}' to '{}'", info.path, path.display()),
                 retryable: false,
                 source: error.into(),
             },

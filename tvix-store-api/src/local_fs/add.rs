@@ -134,7 +134,7 @@ impl Inner {
             let placed = self.move_into_place(&info.path, &scratch);
             if let Err(error) = placed {
                 self.remove_moved(&moved);
-                return Err(self.file_error("moving into the store", &info.path, error));
+                return Err(self.file_error("move into the store", &info.path, error));
             }
             moved.push(info.path.clone());
             info.registration_time = Some(registration_time);
@@ -183,7 +183,7 @@ impl Inner {
             NarError::Malformed { .. } | NarError::Unwritable { .. } => malformed(path, error),
             error => StoreError::Backend {
                 store: self.uri.clone(),
-                action: format!("unpacking '{path}'"),
+                action: format!("unpack '{path}'"),
                 retryable: false,
                 source: error.into(),
             },
@@ -206,7 +206,7 @@ impl Inner {
 
     fn abandoned(&self, path: &StorePath) -> StoreError {
         let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-        self.file_error("receiving", path, error)
+        self.file_error("receive", path, error)
     }
 }
 

@@ -121,7 +121,7 @@ impl Inner {
         };
         placed.map_err(|error| {
             self.remove_moved(std::slice::from_ref(path));
-            self.file_error("writing", path, error)
+            self.file_error("write", path, error)
         })
     }
 
@@ -131,7 +131,7 @@ impl Inner {
         paths.sort_unstable();
         let lock = |path| {
             let lock = FileLock::acquire(&self.store_fd, &self.layout.store, path);
-            lock.map_err(|error| self.file_error("locking", path, error))
+            lock.map_err(|error| self.file_error("lock", path, error))
         };
         paths.into_iter().map(lock).collect()
     }

@@ -26,7 +26,7 @@ pub(super) fn explain(error: StoreError, layout: &Layout) -> StoreError {
         ) if owner != ours && is_refused(&*source) => StoreError::Backend {
             store,
             action: format!(
-                "{action} (it belongs to user {owner}, this is user {ours}; it can be opened to be read)"
+                "{action} (it belongs to user {owner}, this is user {ours}; it can only be opened read-only)"
             ),
             retryable,
             source,

@@ -96,7 +96,7 @@ impl Inner {
         };
         let unpacking = |error: NarError| StoreError::Backend {
             store: self.uri.clone(),
-            action: format!("writing what is to be '{name}'"),
+            action: format!("write the contents of '{name}'"),
             retryable: false,
             source: error.into(),
         };
@@ -163,7 +163,7 @@ impl Inner {
         let mut registered = self.register_new(vec![new], &[])?;
         registered.pop().ok_or_else(|| StoreError::Bug {
             store: self.uri.clone(),
-            message: "what was registered is not there".to_owned(),
+            message: "the registered path is missing from the result".to_owned(),
         })
     }
 }

@@ -121,7 +121,7 @@ impl Inner {
                 self.record(&batch, added, &results);
             });
             if let Some(Err(error)) = started {
-                let error = self.layout.failed("starting a thread".to_owned(), error);
+                let error = self.layout.failed("start a thread".to_owned(), error);
                 for result in lock(&results).iter_mut() {
                     result.get_or_insert_with(|| Err(again(&self.uri, &error)));
                 }

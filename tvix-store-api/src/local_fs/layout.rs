@@ -107,7 +107,7 @@ impl Layout {
             Some(older) => SchemaVersionError::Older(older),
             None => SchemaVersionError::Missing,
         };
-        Err(self.failed(format!("reading '{}'", path.display()), error))
+        Err(self.failed(format!("read '{}'", path.display()), error))
     }
 
     fn make_directories(&self) -> Result<(), StoreError> {
@@ -161,7 +161,7 @@ impl Layout {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     let path = self.state.join("db/big-lock");
-                    let action = format!("locking '{}'", path.display());
+                    let action = format!("lock '{}'", path.display());
                     return Err(self.failed(action, io::Error::from(error)));
                 }
             }
@@ -179,7 +179,7 @@ impl Layout {
     /// `None` if the store is not initialised.
     fn schema_version(&self) -> Result<Option<u32>, StoreError> {
         let path = self.schema_file();
-        let reading = || format!("reading '{}'", path.display());
+        let reading = || format!("read '{}'", path.display());
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(|error| self.failed(reading(), error))?,
@@ -214,18 +214,18 @@ impl Layout {
 }
 
 fn creating(path: &Path) -> String {
-    format!("creating '{}'", path.display())
+    format!("create '{}'", path.display())
 }
 
 /// The reason that an existing store cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum SchemaVersionError {
-    #[error("schema version {0} is newer than {SCHEMA_VERSION}, the one this program knows")]
+    #[error("schema version {0} is newer than {SCHEMA_VERSION}, which this program supports")]
     Newer(u32),
     #[error(
         "schema version {0} is older than {SCHEMA_VERSION}: opening the store with Nix upgrades it"
     )]
     Older(u32),
-    #[error("there is no store here")]
+    #[error("there is no store")]
     Missing,
 }

@@ -150,7 +150,7 @@ impl LocalStore {
             let add_realisations = || Database::add_realisations(&uri, &path, timeout);
             Some(layout.prepare(initialise, add_realisations)?)
         };
-        let opening = || format!("opening '{}'", layout.store.display());
+        let opening = || format!("open '{}'", layout.store.display());
         let open_store = || {
             files::open_directory(rustix::fs::CWD, &layout.store)
                 .map_err(|error| layout.failed(opening(), std::io::Error::from(error)))
@@ -162,7 +162,7 @@ impl LocalStore {
             use std::os::fd::AsFd as _;
             let made = ScratchRoot::create(store_fd.as_fd(), &layout.store, &layout.state);
             Some(Arc::new(made.map_err(|error| {
-                layout.failed("making a scratch directory".to_owned(), error)
+                layout.failed("create a scratch directory".to_owned(), error)
             })?))
         };
         let temp_roots = if options.read_only {
@@ -293,7 +293,7 @@ impl Inner {
         };
         roots.hold(&self.store_dir, paths).map_err(|error| {
             let folder = self.layout.state.join("temproots");
-            let action = format!("recording temporary roots in '{}'", folder.display());
+            let action = format!("record temporary roots in '{}'", folder.display());
             self.layout.failed(action, error)
         })
     }
@@ -307,7 +307,7 @@ impl Inner {
         };
         roots.tell(&self.store_dir, paths).map_err(|error| {
             let socket = self.layout.state.join("gc-socket");
-            let action = format!("telling a collector of roots by '{}'", socket.display());
+            let action = format!("announce roots through '{}'", socket.display());
             self.layout.failed(action, error)
         })
     }
@@ -441,7 +441,7 @@ fn absolute(options: &LocalStoreOptions) -> Result<PathBuf, StoreError> {
         source: source.into(),
     };
     if !options.read_only {
-        std::fs::create_dir_all(&options.root).map_err(|error| failed("creating", error))?;
+        std::fs::create_dir_all(&options.root).map_err(|error| failed("create", error))?;
     }
-    std::fs::canonicalize(&options.root).map_err(|error| failed("opening", error))
+    std::fs::canonicalize(&options.root).map_err(|error| failed("open", error))
 }

@@ -77,7 +77,7 @@ impl LocalStore {
                 match work.node(inner.store_fd.as_fd(), &name, 0) {
                     // The path was collected meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    done => done.map_err(|error| inner.file_error("optimising", &path, error))?,
+                    done => done.map_err(|error| inner.file_error("optimise", &path, error))?,
                 }
             }
             Ok(work.report)
@@ -122,7 +122,7 @@ impl<'a> Optimiser<'a> {
         };
         let (links, known) = opened().map_err(|error| {
             let folder = inner.layout.store.join(".links");
-            let action = format!("opening '{}'", folder.display());
+            let action = format!("open '{}'", folder.display());
             inner.layout.failed(action, error)
         })?;
         Ok(Self {

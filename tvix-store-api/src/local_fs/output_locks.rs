@@ -149,7 +149,7 @@ impl Inner {
             let lock = FileLock::try_acquire(&self.store_fd, name);
             let lock = lock.map_err(|source| StoreError::Backend {
                 store: self.uri.clone(),
-                action: format!("locking '{name}'"),
+                action: format!("lock '{name}'"),
                 retryable: false,
                 source: source.into(),
             })?;

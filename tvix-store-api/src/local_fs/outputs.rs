@@ -161,7 +161,7 @@ impl LocalStore {
                 let path = tree.info.path.clone();
                 let new_path = inner
                     .new_path(tree)
-                    .map_err(|error| inner.file_error("opening the tree of", &path, error))?;
+                    .map_err(|error| inner.file_error("open the tree of", &path, error))?;
                 if let Tree::Callers { parent, name } = &new_path.scratch {
                     unused.push((parent.try_clone(), name.clone()));
                 }

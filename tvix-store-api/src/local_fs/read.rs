@@ -38,7 +38,7 @@ pub(super) fn stream_nar(
 fn failed(uri: &StoreUri, path: &StorePath, error: NarError) -> StoreError {
     StoreError::Backend {
         store: uri.clone(),
-        action: format!("reading '{path}'"),
+        action: format!("read '{path}'"),
         retryable: false,
         source: error.into(),
     }

@@ -93,7 +93,7 @@ impl Inner {
         };
         let contents = match read() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|error| self.file_error("reading", drv, error))?,
+            read => read.map_err(|error| self.file_error("read", drv, error))?,
         };
         let name = drv.name().as_str().strip_suffix(DRV_SUFFIX);
         let Some(Ok(name)) = name.map(str::parse) else {

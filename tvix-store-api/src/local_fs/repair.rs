@@ -68,7 +68,7 @@ impl Inner {
         let path = &info.path;
         let failed = |error: NarError| StoreError::Backend {
             store: self.uri.clone(),
-            action: format!("unpacking '{path}'"),
+            action: format!("unpack '{path}'"),
             retryable: false,
             source: error.into(),
         };
@@ -77,7 +77,7 @@ impl Inner {
         let mut unpacker = Unpacker::new(scratch.path(), options).map_err(failed)?;
         let mut verifier = NarVerifier::new(info);
         while let Some(chunk) = chunks.next().map_err(|Abandoned| {
-            self.file_error("receiving", path, io::ErrorKind::UnexpectedEof.into())
+            self.file_error("receive", path, io::ErrorKind::UnexpectedEof.into())
         })? {
             verifier.update(&chunk, |event| unpacker.event(event).map_err(failed))?;
         }
@@ -85,7 +85,7 @@ impl Inner {
         unpacker.finish().map_err(failed)?;
         let _locks = self.lock_files(std::slice::from_ref(path))?;
         let replaced = self.replace(path, &scratch);
-        replaced.map_err(|error| self.file_error("replacing", path, error))
+        replaced.map_err(|error| self.file_error("replace", path, error))
     }
 
     /// The old files are removed with the scratch place.

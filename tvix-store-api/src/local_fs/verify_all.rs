@@ -261,9 +261,7 @@ impl Inner {
         let (hash, size, address) = match hashed {
             Ok(hashed) => hashed,
             Err(error) => {
-                let error = self
-                    .layout
-                    .failed(format!("reading '{}'", info.path), error);
+                let error = self.layout.failed(format!("read '{}'", info.path), error);
                 return Some(Damage::Unreadable(error));
             }
         };
@@ -288,7 +286,7 @@ impl Inner {
     }
 
     fn unreadable(&self, path: &StorePath, error: io::Error) -> Damage {
-        Damage::Unreadable(self.file_error("reading", path, error))
+        Damage::Unreadable(self.file_error("read", path, error))
     }
 
     /// The files in `.links` with contents that do not match their names. Blocks.
@@ -299,7 +297,7 @@ impl Inner {
             entries => entries,
         };
         let failed = |error| {
-            let action = format!("listing '{}'", folder.display());
+            let action = format!("list '{}'", folder.display());
             self.layout.failed(action, error)
         };
         let mut bad = Vec::new();
@@ -310,7 +308,7 @@ impl Inner {
             }
             if remove {
                 std::fs::remove_file(&path).map_err(|error| {
-                    let action = format!("removing '{}'", path.display());
+                    let action = format!("remove '{}'", path.display());
                     self.layout.failed(action, error)
                 })?;
             }

@@ -77,11 +77,11 @@ impl Database {
             connection.pragma_update(None, "journal_mode", "wal")?;
             schema::create(&connection)
         };
-        created().map_err(|error| failed(uri, "creating", path, error.into()))?;
+        created().map_err(|error| failed(uri, "create", path, error.into()))?;
         let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
         synced.map_err(|error| StoreError::Backend {
             store: uri.clone(),
-            action: format!("syncing '{}'", path.display()),
+            action: format!("sync '{}'", path.display()),
             retryable: false,
             source: error.into(),
         })
@@ -97,7 +97,7 @@ impl Database {
             let connection = open_writer(path, busy_timeout, Durability::Relaxed)?;
             Ok(schema::create_realisations(&connection)?)
         };
-        added().map_err(|error| failed(uri, "opening", path, error))
+        added().map_err(|error| failed(uri, "open", path, error))
     }
 
     pub fn open(options: DatabaseOptions) -> Result<Self, StoreError> {
@@ -128,13 +128,13 @@ impl Database {
                     let opened = database.open_reader();
                     opened.map(|connection| (connection, true)).or(Err(first))
                 })
-                .map_err(|error| database.failed("opening", error))?;
+                .map_err(|error| database.failed("open", error))?;
             database.immutable = immutable;
             database.idle = Mutex::new(vec![connection]);
         } else {
             let mut connection =
                 open_writer(&database.path, database.busy_timeout, options.durability)
-                    .map_err(|error| database.failed("opening", error))?;
+                    .map_err(|error| database.failed("open", error))?;
             // Without the table, realisations of that form are not remembered.
             let _ = schema::create_build_trace(&mut connection);
             database.writer = Some(Writer::new(connection, rows, options.before_commit));
@@ -286,7 +286,7 @@ impl Database {
             }
             Ok(result)
         })();
-        result.map_err(|error| self.failed("reading", error))
+        result.map_err(|error| self.failed("read", error))
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
@@ -323,7 +323,7 @@ impl Database {
     fn write_error(&self, error: WriteError) -> StoreError {
         let store = || self.uri.clone();
         match error {
-            WriteError::Db(error) => self.failed("writing", error),
+            WriteError::Db(error) => self.failed("write", error),
             WriteError::InvalidReference { path, reference } => StoreError::InvalidReference {
                 store: store(),
                 path,
@@ -336,7 +336,7 @@ impl Database {
             },
             WriteError::Sync(source) => StoreError::Backend {
                 store: store(),
-                action: "syncing new files to disk".to_owned(),
+                action: "sync new files to disk".to_owned(),
                 retryable: false,
                 source: source.into(),
             },

@@ -27,10 +27,10 @@ pub(super) enum DbError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     /// The database is damaged: SQLite reports it, or a row refers to a row that does not exist.
-    #[error("it is damaged: {0}")]
+    #[error("the database is damaged: {0}")]
     Contradiction(String),
     /// The database belongs to another program.
-    #[error("it is not the database of a store: there is no table '{0}', or one that is computed")]
+    #[error("it is not the database of a store: the table '{0}' is missing or computed")]
     NotNix(&'static str),
     /// A column has another type than its declared one.
     #[error("the row of '{path}' cannot be read")]

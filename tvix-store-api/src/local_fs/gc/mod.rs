@@ -64,7 +64,7 @@ impl LocalStore {
                     Ok(lock.try_alone()?.then_some(lock))
                 });
                 attempt.map_err(|error| {
-                    let action = format!("locking '{}'", state.join("gc.lock").display());
+                    let action = format!("lock '{}'", state.join("gc.lock").display());
                     inner.layout.failed(action, error)
                 })
             });

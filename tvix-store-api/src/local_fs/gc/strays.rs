@@ -47,7 +47,7 @@ pub(super) fn find(inner: &Inner, graph: &Graph) -> Result<Vec<Stray>, StoreErro
         Ok(())
     };
     listed().map_err(|error| {
-        let action = format!("listing '{}'", inner.layout.store.display());
+        let action = format!("list '{}'", inner.layout.store.display());
         inner.layout.failed(action, std::io::Error::from(error))
     })?;
     Ok(strays)
@@ -84,7 +84,7 @@ impl Stray {
         if let Some(of) = self.name.strip_suffix(".lock") {
             let lock = FileLock::try_acquire(&inner.store_fd, of);
             let lock = lock.map_err(|error| {
-                let action = format!("locking '{}'", self.name);
+                let action = format!("lock '{}'", self.name);
                 inner.layout.failed(action, error)
             })?;
             return Ok(lock.map(|_lock| (Verdict::Lock { _lock }, pending)));

@@ -42,7 +42,7 @@ pub(super) fn collect(
     let listening = socket::listen(state)
         .and_then(|listener| Server::start(listener, inner.store_dir.clone(), shared.clone()));
     let _server = listening.map_err(|error| {
-        let action = format!("listening in '{}'", state.join("gc-socket").display());
+        let action = format!("listen in '{}'", state.join("gc-socket").display());
         inner.layout.failed(action, error)
     })?;
     // Read only now: roots added from here on arrive through the socket. Links are read last,
@@ -90,7 +90,7 @@ fn delete_all(
     let swept = std::thread::scope(|scope| {
         // On every way out, the removing threads learn that no more work follows.
         let _closing = trash.start(scope).map_err(|error| {
-            let action = "starting a thread that removes files".to_owned();
+            let action = "start a thread that removes files".to_owned();
             inner.layout.failed(action, error)
         })?;
         let mut sweep = Sweep {

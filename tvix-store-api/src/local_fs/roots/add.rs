@@ -49,7 +49,7 @@ impl LocalStore {
             }
             let made = link.and_then(|link| make(&inner.places(), &link, &path));
             made.map_err(|error| {
-                let action = format!("linking '{}' to '{path}'", failed_link.display());
+                let action = format!("link '{}' to '{path}'", failed_link.display());
                 inner.layout.failed(action, error)
             })?;
             // Nix reads links first and temporary roots second. A collector that has not seen the

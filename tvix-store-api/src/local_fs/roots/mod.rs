@@ -129,7 +129,7 @@ impl Inner {
         let failed = |action: &str, error| self.layout.failed(action.to_owned(), error);
         let places = self.places();
         let mut roots = links::find(&places, tidy)
-            .map_err(|error| failed("looking for roots in 'gcroots' and 'profiles'", error))?;
+            .map_err(|error| failed("find roots in 'gcroots' and 'profiles'", error))?;
         processes::find(&places, &mut roots);
         Ok(roots)
     }
@@ -138,7 +138,7 @@ impl Inner {
     pub(super) fn temporary_roots(&self, tidy: bool) -> Result<Vec<(u32, Vec<u8>)>, StoreError> {
         let read = temp_roots::read_all(&self.layout.state, tidy);
         read.map_err(|error| {
-            let action = "reading temporary roots in 'temproots'".to_owned();
+            let action = "read temporary roots in 'temproots'".to_owned();
             self.layout.failed(action, error)
         })
     }
