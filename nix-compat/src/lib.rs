@@ -46,7 +46,6 @@ pub mod content_address;
 pub mod derivation;
 pub mod nar;
 pub mod narinfo;
-pub mod netrc;
 pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;

@@ -37,19 +37,7 @@ impl Access {
 /// precedence.
 fn tuning(transfer: &TransferOptions) -> Tuning {
     let mut tuning = Tuning::default();
-    for (name, value) in [
-        ("connect-timeout", transfer.connect_timeout),
-        (
-            "stalled-download-timeout",
-            transfer.stalled_download_timeout,
-        ),
-        ("download-attempts", transfer.download_attempts),
-    ] {
-        if let Some(value) = value {
-            // The names are known, and any number is valid.
-            let _ = tuning.set(name, &value.to_string());
-        }
-    }
+    tuning.transfer = transfer.settings();
     tuning
 }
 

@@ -180,6 +180,7 @@ fn builder(
         .sandbox(!args.no_sandbox)
         .relaxed(args.relaxed_sandbox)
         .netrc_file(&args.netrc_file)
+        .transfer(args.transfer.settings())
         .ahead(ahead);
     // Beside what the machine was found to have, unless the setting says what there is.
     if args.only_system_features {

@@ -140,17 +140,8 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
     }
     let mut options = FetchOptions::default();
     options.ttl = Duration::from_secs(search.tarball_ttl);
-    let transfer = &building.transfer;
-    if let Some(seconds) = transfer.connect_timeout.filter(|seconds| *seconds > 0) {
-        options.connect_timeout = Duration::from_secs(seconds.into());
-    }
-    let stalled = transfer.stalled_download_timeout;
-    if let Some(seconds) = stalled.filter(|seconds| *seconds > 0) {
-        options.stall_timeout = Duration::from_secs(seconds.into());
-    }
-    if let Some(attempts) = transfer.download_attempts {
-        options.attempts = attempts.max(1);
-    }
+    options.transfer = building.transfer.settings();
+    options.netrc_file = Some(building.netrc_file.clone());
     NixEvaluator::new(settings)
         .fetcher(CachingFetcher::new(options))
         .valid_paths(StorePaths::new(building.store.clone()))

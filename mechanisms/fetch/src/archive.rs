@@ -1,4 +1,4 @@
-//! Archives: tar, in any compression, and zip. The contents show which it is, not the name.
+//! Archives: tar with any compression, and zip. The contents determine the format, not the name.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,12 +9,12 @@ use tvix_http::decode::{DecodeError, Decoder, Limits};
 use super::tree::{Tree, TreeError};
 use super::{Cancel, zip};
 
-/// Codings on top of each other, such as gzip of gzip.
+/// Maximum number of nested codings, such as gzip of gzip.
 const MOST_CODINGS: usize = 4;
-/// Names and other headers that come as entries of their own are never longer.
+/// Maximum size of headers that are entries of their own, such as long names.
 const MOST_HEADER: u64 = 1 << 20;
 
-/// Why an archive cannot be unpacked.
+/// The reason why an archive cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
     #[error(transparent)]
@@ -50,21 +50,21 @@ pub(super) fn unpack(
         return zip::unpack(zip::open(archive)?, named_zip, tree, cancel);
     }
     if named_zip {
-        // Something may stand before a zip archive, such as a program that unpacks it.
+        // A zip archive may follow other data, such as a program that unpacks it.
         if let Ok(archive) = zip::open(archive.try_clone()?) {
             return zip::unpack(archive, named_zip, tree, cancel);
         }
         archive.rewind()?;
     }
     let plain = decoded(archive)?;
-    // Headers count too: an archive may be nothing else.
+    // Headers count too: an archive may consist of headers only.
     let limited = Limited {
         inner: plain,
         left: most.saturating_mul(2).saturating_add(1 << 20),
     };
     let mut archive = tar::Archive::new(limited);
     unpack_tar(&mut archive, tree, cancel)?;
-    // A stream that is cut off behind the end of the tar archive is an error as well.
+    // A stream that is truncated after the end of the tar archive is an error too.
     let mut rest = archive.into_inner();
     let mut buffer = vec![0; 1 << 16];
     while rest.read(&mut buffer)? > 0 {
@@ -80,7 +80,7 @@ fn unpack_tar(
     tree: &mut Tree,
     cancel: &Cancel,
 ) -> Result<(), ArchiveError> {
-    // A hard link may come before the file that it names.
+    // A hard link may precede its target.
     let mut hard_links = BTreeMap::new();
     let mut extra = Extra::default();
     for entry in archive.entries()?.raw(true) {
@@ -118,7 +118,7 @@ fn unpack_tar(
         };
         match kind {
             tar::EntryType::Directory => tree.directory(&path)?,
-            // Before there were types of entries, a slash made a directory.
+            // In old archives without entry types, a trailing slash marks a directory.
             tar::EntryType::Regular if path.ends_with(b"/") => tree.directory(&path)?,
             tar::EntryType::Symlink => tree.symlink(&path, &target)?,
             tar::EntryType::Link => {
@@ -144,14 +144,14 @@ fn unpack_tar(
     Ok(())
 }
 
-/// Kinds of entries that are no files.
+/// Kinds of entries that are not files.
 const GNU_DIRECTORY: u8 = b'D';
 const MULTI_VOLUME: u8 = b'M';
 const OLD_LONG_NAMES: u8 = b'N';
 const VOLUME: u8 = b'V';
 const SOLARIS_ACL: u8 = b'A';
 
-/// A reader that must have this many bytes more.
+/// A reader that fails if it ends before this many bytes.
 struct Exact<R> {
     inner: R,
     left: u64,
@@ -175,7 +175,7 @@ impl<R: Read> Read for Exact<R> {
     }
 }
 
-/// What entries say of the entry after them.
+/// Headers that describe the next entry.
 #[derive(Default)]
 struct Extra {
     path: Option<Vec<u8>>,
@@ -184,7 +184,7 @@ struct Extra {
 }
 
 impl Extra {
-    /// Reads an entry if it is such a one, and says whether it was.
+    /// Reads an entry if it is such a header; returns whether it is.
     fn take(
         &mut self,
         kind: tar::EntryType,
@@ -221,7 +221,7 @@ impl Extra {
                     }
                 }
             }
-            // `git archive` says the commit in one.
+            // `git archive` stores the commit in one.
             tar::EntryType::XGlobalHeader => drop(whole()?),
             _ => return Ok(false),
         }
@@ -236,7 +236,7 @@ fn before_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The contents of a file without its compression.
+/// The decompressed contents of a file.
 fn decoded(archive: File) -> Result<Box<dyn Read>, ArchiveError> {
     let mut reader: Box<dyn Read> = Box::new(archive);
     for _ in 0..MOST_CODINGS {
@@ -250,7 +250,7 @@ fn decoded(archive: File) -> Result<Box<dyn Read>, ArchiveError> {
     Ok(reader)
 }
 
-/// A reader that fails when more was read than is allowed.
+/// A reader that fails when a limit is exceeded.
 struct Limited<R> {
     inner: R,
     left: u64,

@@ -1,15 +1,15 @@
-//! What was fetched, on disk, by its contents.
+//! The cache of fetched files and trees, on disk, addressed by contents.
 //!
 //! ```text
 //! files/HASH    files, by their SHA-256
 //! trees/HASH    trees, by the SHA-256 of their NAR
-//! known/KEY     what a URL or a commit led to, as JSON
+//! known/KEY     the result for a URL or a commit, as JSON
 //! git/KEY       bare repositories
-//! locks/KEY     held while something is fetched
-//! tmp/          what is not finished
+//! locks/KEY     held during a fetch
+//! tmp/          unfinished fetches
 //! ```
 //!
-//! What is in `files` and `trees` was moved there whole, and is never written again.
+//! Entries of `files` and `trees` are complete when they are moved there, and never change.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -24,31 +24,31 @@ use tempfile::TempDir;
 
 use super::{Cancel, FetchError};
 
-/// How often a lock is tried again that somebody else holds.
+/// The interval between attempts to take a lock that another process holds.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Which of the two kinds of contents.
+/// The kind of contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     File,
     Tree,
 }
 
-/// What a URL led to.
+/// The last known result for a URL.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// What was asked for, for people who look.
+    /// The URL, for people who inspect the cache.
     pub(super) url: String,
-    /// What the server, or the file system, said of this version.
+    /// The version, from the server (`ETag`) or the file system.
     pub(super) etag: String,
-    /// What it was.
+    /// The hash of the contents.
     pub(super) sha256: NixHash,
-    /// When that was seen last, in seconds since 1970.
+    /// The time when this was last confirmed, in seconds since 1970.
     pub(super) seen: u64,
 }
 
 impl Known {
-    /// Whether it was seen in this many seconds.
+    /// Whether it was confirmed within the last `ttl`.
     pub(super) fn is_fresh(&self, ttl: Duration) -> bool {
         now().saturating_sub(self.seen) < ttl.as_secs()
     }
@@ -66,10 +66,10 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Opens a cache, and makes it if there is none.
+    /// Opens a cache; creates it if it does not exist.
     pub(super) fn open(root: &Path) -> Result<Self, FetchError> {
         for part in ["files", "trees", "known", "git", "locks", "tmp"] {
-            // What private repositories hold is for nobody else.
+            // Contents of private repositories are readable by the user only.
             let made = DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -93,19 +93,19 @@ impl Cache {
             .join(sha256.encode(HashEncoding::Base32))
     }
 
-    /// Where contents are, if they are here.
+    /// The path of contents, if the cache has them.
     pub(super) fn find(&self, kind: Kind, sha256: &NixHash) -> Option<PathBuf> {
         let place = self.place(kind, sha256);
         place.symlink_metadata().is_ok().then_some(place)
     }
 
-    /// A directory for what is not finished, on the cache's file system.
+    /// A temporary directory on the file system of the cache.
     pub(super) fn scratch(&self) -> Result<TempDir, FetchError> {
         TempDir::new_in(self.root.join("tmp"))
             .map_err(|error| FetchError::local("making a temporary directory", error))
     }
 
-    /// Takes in what is finished.
+    /// Moves finished contents into the cache.
     pub(super) fn keep(
         &self,
         kind: Kind,
@@ -115,19 +115,19 @@ impl Cache {
         let place = self.place(kind, sha256);
         match fs::rename(finished, &place) {
             Ok(()) => Ok(place),
-            // Somebody else was faster, with the same contents.
+            // Another process was faster, with the same contents.
             Err(_) if place.symlink_metadata().is_ok() => Ok(place),
             Err(error) => Err(FetchError::local("moving into the cache", error)),
         }
     }
 
-    /// What was noted under a key, if it can be read.
+    /// The note under a key, if it can be read.
     pub(super) fn known<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         let text = fs::read(self.root.join("known").join(key)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    /// Notes something.
+    /// Stores a note under a key.
     pub(super) fn note(&self, key: &str, value: &impl Serialize) -> Result<(), FetchError> {
         let write = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(self.root.join("tmp"))?;
@@ -138,7 +138,7 @@ impl Cache {
         write().map_err(|error| FetchError::local("writing the cache", error))
     }
 
-    /// Waits until nobody else fetches the same. Others may, once the file is dropped.
+    /// Waits until no other process fetches the same. Dropping the file releases the lock.
     pub(super) fn lock(&self, key: &str, cancel: &Cancel) -> Result<File, FetchError> {
         let failed = |error: io::Error| FetchError::local("locking the cache", error);
         let path = self.root.join("locks").join(key);
@@ -160,13 +160,13 @@ impl Cache {
         }
     }
 
-    /// Where the clone of a repository is.
+    /// The path of the clone of a repository.
     pub(super) fn repository(&self, key: &str) -> PathBuf {
         self.root.join("git").join(key)
     }
 }
 
-/// A name for something that is told by several words.
+/// The cache key for several strings.
 pub(super) fn key(words: &[&str]) -> String {
     let mut text = Vec::new();
     for word in words {
@@ -176,7 +176,7 @@ pub(super) fn key(words: &[&str]) -> String {
     NixHash::digest(HashAlgo::Sha256, &text).encode(HashEncoding::Base32)
 }
 
-/// Makes a file that a fetch wrote what a store path is: not writable, not executable.
+/// Sets the mode of a fetched file to that of store paths: not writable, not executable.
 pub(super) fn seal_file(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o444))
 }

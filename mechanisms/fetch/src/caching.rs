@@ -4,33 +4,35 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
+use tvix_http::TransferSettings;
+use tvix_http::client::blocking::{Client, Downloaded};
 
 use super::archive::{self, ArchiveError};
 use super::cache::{self, Cache, Kind, Known, key};
-use super::http::{self, Reply};
+use super::http;
 use super::tree::Tree;
 use super::{Cancel, FetchError, FetchRequest, Fetched, Fetcher, file_path, git, split_scheme};
 
-/// How to fetch, and where to keep what was fetched.
+/// Options of a [`CachingFetcher`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FetchOptions {
-    /// The folder of the cache. `None`: `tvix/fetch` below `XDG_CACHE_HOME`, or `~/.cache`.
+    /// The directory of the cache. `None`: `tvix/fetch` below `XDG_CACHE_HOME`, or `~/.cache`.
     pub cache: Option<PathBuf>,
-    /// So long what a URL led to is taken for what it leads to.
+    /// How long a cached download is considered fresh. Default: an hour.
     pub ttl: Duration,
-    /// So long connecting may take.
-    pub connect_timeout: Duration,
-    /// So long a server may say nothing.
-    pub stall_timeout: Duration,
-    /// How often a download is tried; at least once.
-    pub attempts: u32,
-    /// The largest file that is downloaded, in bytes.
+    /// Time limits and retries of downloads.
+    pub transfer: TransferSettings,
+    /// Credentials per host, as `.netrc` (Nix's `netrc-file`). The file may be missing. None by
+    /// default.
+    pub netrc_file: Option<PathBuf>,
+    /// Largest download, in bytes. Default: 16 GiB.
     pub download_limit: u64,
-    /// The largest tree that is unpacked, in bytes of files.
+    /// Largest unpacked tree, in bytes of files. Default: 32 GiB.
     pub unpacked_limit: u64,
 }
 
@@ -39,32 +41,43 @@ impl Default for FetchOptions {
         Self {
             cache: None,
             ttl: Duration::from_secs(3600),
-            connect_timeout: Duration::from_secs(15),
-            stall_timeout: Duration::from_secs(300),
-            attempts: 5,
+            transfer: TransferSettings::default(),
+            netrc_file: None,
             download_limit: 16 << 30,
             unpacked_limit: 32 << 30,
         }
     }
 }
 
-/// A [`Fetcher`] that talks HTTP(S), reads `file:` URLs, runs `git`, and keeps what it got on disk.
+/// A [`Fetcher`] that speaks HTTP(S), reads `file:` URLs, runs `git`, and caches results on disk.
 ///
-/// Processes share a cache: who fetches the same waits for who was first. What is in the cache is
-/// named by its contents and never changed; nothing is ever removed from it, which is safe to do
-/// while nobody evaluates.
+/// Processes may share a cache: concurrent fetches of the same URL wait for the first one. Cache
+/// entries are named by their contents and never change. Nothing removes them; that is safe while
+/// no evaluation runs.
 ///
-/// HTTPS servers need a certificate of one of the system's roots, or of those in the file that
-/// `NIX_SSL_CERT_FILE` or `SSL_CERT_FILE` names. Proxies are taken from the environment.
+/// HTTP works as in all of the project: see [`tvix_http::client`].
 #[derive(Debug, Clone, Default)]
 pub struct CachingFetcher {
     options: FetchOptions,
+    /// Made for the first download.
+    client: Arc<Mutex<Option<Client>>>,
 }
 
 impl CachingFetcher {
-    /// A fetcher. The cache is made when something is fetched first.
+    /// A fetcher. The first fetch creates the cache.
     pub fn new(options: FetchOptions) -> Self {
-        Self { options }
+        Self {
+            options,
+            client: Arc::default(),
+        }
+    }
+
+    fn client(&self) -> Result<Client, FetchError> {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*client {
+            Some(client) => Ok(client.clone()),
+            None => Ok(client.insert(http::client(&self.options)?).clone()),
+        }
     }
 
     fn cache(&self) -> Result<Cache, FetchError> {
@@ -97,7 +110,7 @@ impl CachingFetcher {
         };
         let key = key(&[word, url]);
         let _lock = cache.lock(&key, cancel)?;
-        // Whatever else a URL led to before, it has to lead to this now.
+        // A known result with another hash than the required one is of no use.
         let known = cache.known(&key).and_then(|known: Known| {
             let path = cache.find(kind, &known.sha256)?;
             Some((known, path))
@@ -109,7 +122,7 @@ impl CachingFetcher {
         let mut warnings = Vec::new();
         if let (Err(error @ FetchError::Download { .. }), Some((known, _))) = (&got, &known) {
             warnings.push(format!("{error}; using cached version"));
-            // Not noted as seen: the next one tries again.
+            // Not recorded as confirmed: the next fetch tries again.
             got = Ok(Got::Known { seen: known.seen });
         }
         let (sha256, path, etag, seen) = match (got?, known) {
@@ -139,7 +152,7 @@ impl CachingFetcher {
         Ok(fetched)
     }
 
-    /// Gets what a URL leads to, if that is not what it led to before.
+    /// Downloads a URL, unless the known result is still current.
     fn get(
         &self,
         url: &str,
@@ -164,12 +177,13 @@ impl CachingFetcher {
                 let etag = known.map(|known| known.etag.as_str());
                 let etag = etag.filter(|etag| !etag.is_empty());
                 let create = || File::create(file).map(BufWriter::new);
-                match http::download(url, etag, &self.options, cancel, create)? {
-                    Reply::Unchanged => Ok(Got::Known { seen: cache::now() }),
-                    Reply::Changed { etag } => Ok(Got::File {
+                let client = self.client()?;
+                match http::download(&client, url, etag, &self.options, cancel, create)? {
+                    Downloaded::Written { etag } => Ok(Got::File {
                         path: file.to_owned(),
-                        etag,
+                        etag: etag.unwrap_or_default(),
                     }),
+                    _ => Ok(Got::Known { seen: cache::now() }),
                 }
             }
             "file" => {
@@ -201,7 +215,7 @@ impl CachingFetcher {
         }
     }
 
-    /// Makes a downloaded file part of the cache.
+    /// Adds a downloaded file to the cache.
     fn take_in(
         &self,
         cache: &Cache,
@@ -214,7 +228,7 @@ impl CachingFetcher {
         let failed = |error: io::Error| FetchError::local(format!("reading '{url}'"), error);
         match kind {
             Kind::File => {
-                // Copied and hashed at once: a local file may change meanwhile.
+                // Copied and hashed in one pass, as a local file may change between two.
                 let copy = scratch.join("copy");
                 let sha256 = copy_hashing(file, &copy, cancel).map_err(failed)?;
                 if cancel.is_cancelled() {
@@ -239,7 +253,7 @@ impl CachingFetcher {
     }
 }
 
-/// Makes a tree part of the cache.
+/// Adds a tree to the cache.
 pub(super) fn keep_tree(
     cache: &Cache,
     tree: Tree,
@@ -255,11 +269,11 @@ pub(super) fn keep_tree(
     Ok((sha256, path))
 }
 
-/// What a URL leads to.
+/// The result of a download.
 enum Got {
-    /// What is known already, and when that was said.
+    /// The known result is current; with the time when that was confirmed.
     Known { seen: u64 },
-    /// A file.
+    /// A file with new contents.
     File { path: PathBuf, etag: String },
 }
 

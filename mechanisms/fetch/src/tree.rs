@@ -1,8 +1,8 @@
-//! A tree that somebody else describes, made without ever resolving one of its paths.
+//! A tree from an untrusted description, created without resolving any of its paths.
 //!
-//! Contents go to files with numbers for names; names stay in memory until the tree is whole. Then
-//! it is made from the top: each directory anew, each name checked to be one. So there is no
-//! order of entries, no link and no `..` by which anything lands elsewhere.
+//! Contents are written to numbered files, and names are kept in memory until the description is
+//! complete. Then the tree is created top-down: each directory is new, and each name is checked. No
+//! order of entries, link or `..` can place anything outside of the tree.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 
 use nix_compat::nar;
 
-/// A tree may have so many entries.
+/// Maximum number of entries of a tree.
 const MOST_ENTRIES: u32 = 4_000_000;
 
-/// What a tree cannot have in it.
+/// The reason why a tree is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TreeError {
     #[error("'{path}' {reason}")]
@@ -47,9 +47,9 @@ impl Node {
     }
 }
 
-/// A tree that is being described.
+/// A tree under construction.
 pub(super) struct Tree {
-    /// Where contents are kept; on the file system that the tree will be on.
+    /// The directory of the contents, on the file system of the resulting tree.
     scratch: PathBuf,
     root: Node,
     entries: u32,
@@ -58,8 +58,8 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// An empty tree, with an empty directory for its contents, which nobody else writes to. It
-    /// may have so many bytes.
+    /// An empty tree of at most `most` bytes, with an empty directory for its contents that nothing
+    /// else writes to.
     pub(super) fn new(scratch: PathBuf, limit: u64) -> Self {
         Self {
             scratch,
@@ -70,7 +70,7 @@ impl Tree {
         }
     }
 
-    /// A directory, and those above it. One that is there stays as it is.
+    /// Adds a directory and its parents, unless they exist.
     pub(super) fn directory(&mut self, path: &[u8]) -> Result<(), TreeError> {
         let parts = parts(path)?;
         descend(&mut self.root, &parts, &mut self.entries, path)?;
@@ -89,7 +89,7 @@ impl Tree {
         self.insert(path, Node::Symlink(target.to_owned()))
     }
 
-    /// A file with what `contents` gives.
+    /// Adds a file with `contents`.
     pub(super) fn file(
         &mut self,
         path: &[u8],
@@ -99,7 +99,7 @@ impl Tree {
         let number = self.entries;
         self.insert(path, Node::File { number, executable })?;
         let mut file = File::create_new(self.contents(number))?;
-        // One byte more than there may be, to see that there are more.
+        // One byte more than the limit, to detect that it is exceeded.
         let mut limited = contents.take(self.bytes_left.saturating_add(1));
         let written = io::copy(&mut limited, &mut file)?;
         file.flush()?;
@@ -110,7 +110,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Another name for a file or link that is in the tree already.
+    /// Adds another name for an existing file or link.
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
         let mut node = &self.root;
         for part in parts(target)? {
@@ -160,12 +160,12 @@ impl Tree {
         };
         let parent = descend(&mut self.root, parents, &mut self.entries, path)?;
         count(&mut self.entries)?;
-        // What comes later counts, as when it is unpacked one by one.
+        // Later entries replace earlier ones, as when they are unpacked one by one.
         parent.insert(name.to_vec(), node);
         Ok(())
     }
 
-    /// If there is one directory and nothing else, that becomes the tree.
+    /// If the only entry is a directory, makes it the tree.
     pub(super) fn enter_only_directory(&mut self) {
         if let Node::Directory(children) = &mut self.root
             && children.len() == 1
@@ -176,7 +176,7 @@ impl Tree {
         }
     }
 
-    /// Makes it. `dest` must not exist.
+    /// Creates the tree at `dest`, which must not exist.
     pub(super) fn write(self, dest: &Path) -> Result<(), TreeError> {
         self.write_node(&self.root, dest)?;
         Ok(())
@@ -196,7 +196,7 @@ impl Tree {
                 let contents = self.contents(*number);
                 let mode = if *executable { 0o555 } else { 0o444 };
                 if fs::metadata(&contents)?.is_file() && is_linked(&contents)? {
-                    // Its other name may have another mode.
+                    // Another name of the file may have another mode.
                     fs::copy(&contents, dest)?;
                     fs::set_permissions(dest, Permissions::from_mode(mode))?;
                 } else {
@@ -240,8 +240,8 @@ fn count(entries: &mut u32) -> Result<(), TreeError> {
     Ok(())
 }
 
-/// The names that a path is made of: what is absolute is so within the tree, and `..` does not
-/// lead out of it, as in C++ Nix.
+/// The components of a path. Absolute paths start at the top of the tree, and `..` does not lead
+/// out of it, as in C++ Nix.
 fn parts(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
@@ -263,7 +263,7 @@ fn parts(path: &[u8]) -> Result<Vec<&[u8]>, TreeError> {
     Ok(parts)
 }
 
-/// The directory that a path leads to, made on the way.
+/// The directory at a path; creates missing ones.
 fn descend<'t>(
     root: &'t mut Node,
     parts: &[&[u8]],

@@ -9,14 +9,14 @@ use super::Cancel;
 use super::archive::ArchiveError;
 use super::tree::Tree;
 
-/// The longest target of a symbolic link that is read; longer ones are refused anyway.
+/// Maximum length of a symbolic link that is read; longer ones are refused later.
 const MOST_TARGET: u64 = 1 << 16;
 
 const FORMAT: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
 const SYMLINK: u32 = 0o120_000;
 
-/// Whether a file begins as zip archives do, or as empty ones.
+/// Whether a file starts with the signature of a zip archive, or of an empty one.
 pub(super) fn is_zip(start: &[u8]) -> bool {
     matches!(start, b"PK\x03\x04" | b"PK\x05\x06")
 }
@@ -42,7 +42,7 @@ pub(super) fn unpack(
         }
         let mut entry = archive.by_index(index)?;
         let mut path = entry.name_raw().to_vec();
-        // Windows writes some of them so.
+        // Some archives from Windows have backslashes.
         if !path.contains(&b'/') {
             for byte in path.iter_mut().filter(|byte| **byte == b'\\') {
                 *byte = b'/';

@@ -35,8 +35,11 @@ pub struct SandboxOptions {
     /// CA bundle (PEM) used by `builtin:fetchurl` to verify TLS servers. With `None`, `https` URLs
     /// fail.
     pub ca_file: Option<PathBuf>,
-    /// Passwords for `builtin:fetchurl`, in `.netrc` format. The file may be missing.
+    /// Credentials per host for `builtin:fetchurl`, in `.netrc` format. The file may be missing.
     pub netrc_file: Option<PathBuf>,
+    /// Time limits and retries of `builtin:fetchurl`.
+    #[cfg(feature = "builtins")]
+    pub transfer: tvix_http::TransferSettings,
     /// Maximum number of processes and threads of a build. `None` for this and the next two limits
     /// means no limit.
     pub max_processes: Option<u64>,
@@ -78,6 +81,8 @@ impl SandboxOptions {
             keep_failed: None,
             ca_file: usual_ca_file(),
             netrc_file: None,
+            #[cfg(feature = "builtins")]
+            transfer: tvix_http::TransferSettings::default(),
             max_processes: None,
             max_memory: None,
             max_disk: None,
@@ -166,6 +171,14 @@ impl SandboxOptions {
         self
     }
 
+    /// Sets [`transfer`](Self::transfer).
+    #[cfg(feature = "builtins")]
+    #[must_use]
+    pub fn transfer(mut self, transfer: tvix_http::TransferSettings) -> Self {
+        self.transfer = transfer;
+        self
+    }
+
     /// Sets [`keep_failed`](Self::keep_failed).
     #[must_use]
     pub fn keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
@@ -177,6 +190,8 @@ impl SandboxOptions {
         FetchFiles {
             ca: self.ca_file.clone(),
             netrc: self.netrc_file.clone(),
+            #[cfg(feature = "builtins")]
+            transfer: self.transfer.clone(),
         }
     }
 
@@ -190,18 +205,14 @@ impl SandboxOptions {
     }
 }
 
-/// The usual location of the CA bundle, if it exists.
+/// The certificate authorities of this machine.
+#[cfg(feature = "builtins")]
 fn usual_ca_file() -> Option<PathBuf> {
-    let named = ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"]
-        .into_iter()
-        .filter_map(std::env::var_os)
-        .map(PathBuf::from);
-    let usual = [
-        "/etc/ssl/certs/ca-certificates.crt",
-        "/etc/ssl/certs/ca-bundle.crt",
-        "/etc/pki/tls/certs/ca-bundle.crt",
-        "/nix/var/nix/profiles/default/etc/ssl/certs/ca-bundle.crt",
-    ];
-    let mut files = named.chain(usual.map(PathBuf::from));
-    files.find(|file| file.is_file())
+    tvix_http::client::roots_file()
+}
+
+/// Nothing is fetched without built-in builders.
+#[cfg(not(feature = "builtins"))]
+fn usual_ca_file() -> Option<PathBuf> {
+    None
 }

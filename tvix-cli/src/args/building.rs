@@ -128,8 +128,8 @@ pub struct BuildingArgs {
     #[arg(long, help_heading = "Build limits")]
     pub count_memory: bool,
 
-    /// Credentials per host for substituters and `builtin:fetchurl`, in the format of `.netrc`. The file
-    /// need not exist.
+    /// Credentials per host for substituters and everything that is fetched, in the format of `.netrc`. The
+    /// file need not exist.
     #[arg(
         long,
         value_name = "FILE",

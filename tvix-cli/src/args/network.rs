@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use tvix_http::TransferSettings;
 
 /// Time limits and retries of transfers, under the names of Nix. A parameter of that name in the URI of a
 /// cache takes precedence.
@@ -21,6 +22,24 @@ pub struct TransferOptions {
     /// How often a download is attempted in total [default: 5].
     #[arg(long, value_name = "COUNT")]
     pub download_attempts: Option<u32>,
+}
+
+impl TransferOptions {
+    /// The default settings of transfers, changed by these options.
+    pub fn settings(&self) -> TransferSettings {
+        let mut settings = TransferSettings::default();
+        for (name, value) in [
+            ("connect-timeout", self.connect_timeout),
+            ("stalled-download-timeout", self.stalled_download_timeout),
+            ("download-attempts", self.download_attempts),
+        ] {
+            if let Some(value) = value {
+                // The names are known, and any number is valid.
+                let _ = settings.set(name, &value.to_string());
+            }
+        }
+        settings
+    }
 }
 
 /// Access to binary caches over HTTP(S), for commands that do not build.

@@ -5,6 +5,7 @@ mod asked;
 mod caches;
 mod failures;
 mod hostile;
+mod http;
 mod https;
 mod interrupt;
 mod language;

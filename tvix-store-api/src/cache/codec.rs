@@ -3,11 +3,11 @@
 use std::io::{self, Read as _, Write};
 
 use bytes::Bytes;
-use liblzma::stream::{LzmaOptions, Stream};
 use nix_compat::narinfo::Compression;
 use tvix_http::decode::{Coding, DecodeError, Limits, UnknownCoding, decode_all};
+use tvix_http::encode;
 
-const BUFFER: usize = 64 * 1024;
+pub(super) use tvix_http::encode::Encoder;
 
 /// Memory limit for decoding small files, in bytes; they need no large dictionary.
 const SMALL_MEMORY: u64 = 64 * 1024 * 1024;
@@ -23,33 +23,8 @@ pub(super) fn coding(compression: &Compression) -> Result<Option<Coding>, Unknow
 /// Whether this compression is supported for writing.
 pub(super) fn can_encode(compression: &Compression) -> bool {
     match coding(compression) {
-        Ok(coding) => coding != Some(Coding::Lzip),
+        Ok(coding) => coding.is_none_or(encode::is_supported),
         Err(_) => false,
-    }
-}
-
-/// Compresses the bytes that are written to it.
-pub(super) trait Encoder: Write + Send {
-    /// Writes the remaining bytes and releases the target.
-    fn finish(self: Box<Self>) -> io::Result<()>;
-}
-
-struct Finish<W, F>(W, F);
-
-impl<W: Write, F> Write for Finish<W, F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write + Send, F: FnOnce(W) -> io::Result<()> + Send> Encoder for Finish<W, F> {
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        let Self(writer, finish) = *self;
-        finish(writer)
     }
 }
 
@@ -60,67 +35,10 @@ pub(super) fn encoder<'a, W: Write + Send + 'a>(
     size: Option<u64>,
     target: W,
 ) -> io::Result<Box<dyn Encoder + 'a>> {
-    let unsupported = || {
-        let message = format!("compression '{compression}' is not supported");
-        io::Error::new(io::ErrorKind::Unsupported, message)
-    };
-    let Some(coding) = coding(compression).map_err(|_| unsupported())? else {
-        return Ok(Box::new(Finish(target, |mut it: W| it.flush())));
-    };
-    Ok(match coding {
-        Coding::Xz => {
-            let encoder = liblzma::write::XzEncoder::new(target, level.unwrap_or(6).min(9));
-            Box::new(Finish(encoder, |it: liblzma::write::XzEncoder<W>| {
-                it.finish()?.flush()
-            }))
-        }
-        Coding::Bzip2 => {
-            let level = bzip2::Compression::new(level.unwrap_or(9).clamp(1, 9));
-            let encoder = bzip2::write::BzEncoder::new(target, level);
-            Box::new(Finish(encoder, |it: bzip2::write::BzEncoder<W>| {
-                it.finish()?.flush()
-            }))
-        }
-        Coding::Gzip => {
-            let level = flate2::Compression::new(level.unwrap_or(6).min(9));
-            let encoder = flate2::write::GzEncoder::new(target, level);
-            Box::new(Finish(encoder, |it: flate2::write::GzEncoder<W>| {
-                it.finish()?.flush()
-            }))
-        }
-        Coding::Zstd => {
-            let level = i32::try_from(level.unwrap_or(3)).unwrap_or(i32::MAX);
-            let mut encoder = zstd::stream::write::Encoder::new(target, level)?;
-            // Small inputs use small tables.
-            encoder.set_pledged_src_size(size)?;
-            Box::new(Finish(
-                encoder,
-                |it: zstd::stream::write::Encoder<'static, W>| it.finish()?.flush(),
-            ))
-        }
-        Coding::Brotli => {
-            let level = level.unwrap_or(5).min(11);
-            let encoder = brotli::CompressorWriter::new(target, BUFFER, level, 22);
-            Box::new(Finish(encoder, |it: brotli::CompressorWriter<W>| {
-                it.into_inner().flush()
-            }))
-        }
-        Coding::Lzma => {
-            let options = LzmaOptions::new_preset(level.unwrap_or(6).min(9))?;
-            let stream = Stream::new_lzma_encoder(&options)?;
-            let encoder = liblzma::write::XzEncoder::new_stream(target, stream);
-            Box::new(Finish(encoder, |it: liblzma::write::XzEncoder<W>| {
-                it.finish()?.flush()
-            }))
-        }
-        Coding::Lz4 => {
-            let encoder = lz4_flex::frame::FrameEncoder::new(target);
-            Box::new(Finish(encoder, |it: lz4_flex::frame::FrameEncoder<W>| {
-                it.finish()?.flush()
-            }))
-        }
-        _ => return Err(unsupported()),
-    })
+    match coding(compression) {
+        Ok(coding) => encode::encoder(coding, level, size, target),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Decodes a small file to which `codings` were applied; more than `limit` decoded bytes are an

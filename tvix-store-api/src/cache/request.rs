@@ -1,6 +1,5 @@
 //! Asking a cache: tried again, not asked while it is down, and resumed where it broke off.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,16 +8,13 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
-use tvix_http::Unreachable;
 use tvix_http::decode::{DecodeError, Limits};
+use tvix_http::{TransferSettings, Unreachable};
 
 use super::bridge::{self, Failure};
 use super::codec;
 use super::options::Tuning;
 use super::transport::{Body, Fetch, Object, SmallFile, Transport, TransportError};
-
-/// Between two bytes more that are worth another try of a transfer that breaks off.
-const WORTH_A_TRY: u64 = 4 * 1024 * 1024;
 
 /// A cache's files, asked for with patience.
 #[derive(Debug)]
@@ -66,25 +62,6 @@ impl Requests {
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// The pause after `failed` attempts: longer each time, and partly random, so that clients that
-    /// a server turned away do not come back all at once. `None` if the server asks for more
-    /// patience than there is.
-    fn pause(&self, failed: u32, error: &TransportError) -> Option<Duration> {
-        let settings = &self.tuning.transfer;
-        let factor = 1u32
-            .checked_shl(failed.saturating_sub(1))
-            .unwrap_or(u32::MAX);
-        let pause = settings.first_pause.saturating_mul(factor);
-        let pause = pause.min(settings.longest_pause);
-        let random = RandomState::new().build_hasher().finish() % 1024;
-        let pause = pause / 2 + pause.mul_f64(random as f64 / 2048.0);
-        match error.not_before {
-            Some(wait) if wait > settings.longest_wait => None,
-            Some(wait) => Some(pause.max(wait)),
-            None => Some(pause),
-        }
-    }
-
     /// Attempts that make sense after `error`.
     fn attempts(&self, error: &TransportError) -> u32 {
         let settings = self.tuning.transfer.download_attempts.max(1);
@@ -114,7 +91,7 @@ impl Requests {
                 Err(error) => error,
             };
             failed += 1;
-            let pause = self.pause(failed, &error);
+            let pause = self.tuning.transfer.pause(failed, error.not_before);
             match pause {
                 Some(pause) if failed < self.attempts(&error) => tokio::time::sleep(pause).await,
                 _ => {
@@ -374,8 +351,9 @@ impl Transfer {
                 self.body = None;
                 self.breaks += 1;
                 let attempts = self.requests.attempts(&error);
-                let attempts = u64::from(attempts) + self.position / WORTH_A_TRY;
-                let pause = self.requests.pause(self.breaks.min(4), &error);
+                let attempts = TransferSettings::attempts_of_transfer(attempts, self.position);
+                let settings = &self.requests.tuning.transfer;
+                let pause = settings.pause(self.breaks.min(4), error.not_before);
                 match pause {
                     Some(pause) if u64::from(self.breaks) < attempts => {
                         tokio::time::sleep(pause).await;

@@ -48,7 +48,7 @@ pub(super) fn exported(
     Ok(Exported(ignored))
 }
 
-/// The paths of a commit whose contents Git LFS keeps.
+/// The paths of a commit with the attribute `filter=lfs`.
 pub(super) fn with_lfs(
     git: &Git<'_>,
     rev: &str,
@@ -58,7 +58,7 @@ pub(super) fn with_lfs(
     in_commit(git, rev, entries, scratch, ("filter", "lfs"), &|_| false)
 }
 
-/// The paths of the index that are exported, of these files and directories.
+/// The exported paths of the index among these files and directories.
 pub(super) fn exported_now<'p>(
     git: &Git<'_>,
     files: impl Iterator<Item = &'p [u8]> + Clone,

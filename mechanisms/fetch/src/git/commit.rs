@@ -22,7 +22,7 @@ pub(super) const SYMLINK: u32 = 0o120_000;
 pub(super) const DIRECTORY: u32 = 0o040_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
 
-/// All entries of a commit's tree, directories before what is in them.
+/// All entries of a commit's tree, directories before their entries.
 pub(super) fn entries(git: &Git<'_>, rev: &str) -> Result<Vec<Entry>, FetchError> {
     let listed = git.output(["ls-tree", "-r", "-t", "-z", "--full-tree", rev])?;
     let lines = listed

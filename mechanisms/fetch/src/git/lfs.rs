@@ -1,9 +1,9 @@
-//! Pointers of Git LFS: files of a commit that stand for others, which a server keeps.
+//! Pointers of Git LFS: small files of a commit that name large files on a server.
 
-/// Pointers are smaller than this.
+/// Upper bound of the size of pointers, in bytes.
 pub(super) const POINTER_LIMIT: u64 = 1024;
 
-/// What a pointer says of the file that it stands for.
+/// The description of a large file in a pointer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pointer {
     /// SHA-256 of the contents, as hexadecimal digits.

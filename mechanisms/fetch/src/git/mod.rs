@@ -1,7 +1,7 @@
 //! Git, through the `git` command.
 //!
-//! What is fetched goes to a bare repository of the cache. Files are read as objects, so that no
-//! filter, hook or conversion of anybody's settings has a say in what they are.
+//! Commits are fetched into a bare repository of the cache. Files are read as objects, so that no
+//! filter, hook or conversion in anyone's settings changes them.
 
 mod attributes;
 mod commit;
@@ -23,10 +23,10 @@ use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, file_path, git_url
 use run::Git;
 use worktree::Collector;
 
-/// Submodules may be so deep in each other.
+/// Maximum nesting depth of submodules.
 const MOST_NESTED: u32 = 32;
 
-/// What fetching needs all the time.
+/// The context of a fetch.
 struct Session<'s> {
     cache: &'s Cache,
     options: &'s FetchOptions,
@@ -37,20 +37,20 @@ struct Session<'s> {
 /// A commit that can be read.
 struct Found {
     repository: PathBuf,
-    /// The commit, or the tag of it that was asked for.
+    /// The commit, or the requested tag.
     rev: String,
-    /// What URLs of submodules are relative to.
+    /// The base of relative URLs of submodules.
     url: String,
     has_worktree: bool,
 }
 
-/// What is known of a commit.
+/// Facts about a commit.
 struct Commit {
     last_modified: i64,
     rev_count: Option<u64>,
 }
 
-/// The tree that something led to.
+/// The note about a tree in the cache.
 #[derive(Serialize, Deserialize)]
 struct TreeNote {
     sha256: NixHash,
@@ -93,7 +93,7 @@ pub(super) fn fetch(
     Ok(fetched)
 }
 
-/// The working tree that a URL names, which is read where it is. Bare repositories are cloned.
+/// The working tree at a URL, which is read in place. Bare repositories are cloned.
 fn local_repository(url: &str) -> Result<Option<PathBuf>, FetchError> {
     let Some(path) = file_path(url) else {
         return Ok(None);
@@ -225,7 +225,7 @@ impl Session<'_> {
         };
         let mut modules = submodules::of_commit(&git, &found.rev)?;
         for link in links {
-            // One that is not listed stays empty.
+            // A submodule that is not listed stays empty.
             let Some(module) = modules.remove(&link.path) else {
                 continue;
             };
@@ -249,7 +249,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Looks up what is known of a commit; its history is counted unless `shallow`.
+    /// Looks up the facts about a commit; counts its history unless `shallow`.
     fn describe(&self, git: &Git<'_>, rev: &str, shallow: bool) -> Result<Commit, FetchError> {
         let key = keys::last_modified(rev);
         let last_modified = match self.cache.known(&key) {
@@ -287,7 +287,7 @@ impl Session<'_> {
         Ok(count)
     }
 
-    /// Finds the commit that is asked for, fetched if it has to be.
+    /// Finds the requested commit; fetches it if necessary.
     fn find(&mut self, local: Option<&Path>, request: &GitRequest) -> Result<Found, FetchError> {
         match local {
             Some(path) => self.find_local(path, request),
@@ -360,7 +360,7 @@ impl Session<'_> {
         if direct.is_ok() && has(git, rev) {
             return Ok(());
         }
-        // Some servers give out only what they advertise.
+        // Some servers serve advertised objects only.
         match &request.reference {
             Some(reference) if !request.all_refs => {
                 fetch_spec(git, url, &full_name(reference), request.shallow)?;
@@ -430,7 +430,7 @@ fn is_shallow(git: &Git<'_>) -> Result<bool, FetchError> {
     Ok(git.line(["rev-parse", "--is-shallow-repository"])? == "true")
 }
 
-/// The name that a server knows a reference by.
+/// The name of a reference on the server.
 fn full_name(reference: &str) -> String {
     match reference.starts_with("refs/") || reference == "HEAD" {
         true => reference.to_owned(),
@@ -438,7 +438,7 @@ fn full_name(reference: &str) -> String {
     }
 }
 
-/// A URL as `git` takes it: what `dir=` says is for others.
+/// A URL in the form that `git` accepts: without the parameter `dir`.
 fn remote_url(url: &str) -> String {
     if let Some(path) = file_path(url) {
         return format!("file://{}", path.display());

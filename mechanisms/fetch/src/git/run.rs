@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use crate::{Cancel, FetchError};
 
-/// How often a running `git` is looked at for whether it was cancelled.
+/// The interval of checks for cancellation while `git` runs.
 const LOOK: Duration = Duration::from_millis(20);
-/// How much of what `git` complains of is kept.
+/// Maximum size of the kept standard error of `git`, in bytes.
 const MOST_LOG: u64 = 1 << 16;
-/// How much `git` may say where it is kept in memory: names of files, never their contents.
+/// Maximum size of output that is kept in memory, in bytes: names of files, never contents.
 const MOST_OUTPUT: u64 = 1 << 30;
 
-/// What would make `git` look at another repository than the one that it is told
+/// Variables that make `git` use another repository than the specified one
 /// (`git rev-parse --local-env-vars`).
 const UNSET: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -100,7 +100,7 @@ impl<'c> Git<'c> {
         command
     }
 
-    /// What `git` says with these arguments.
+    /// The output of `git` with these arguments.
     pub(super) fn output<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
@@ -108,7 +108,7 @@ impl<'c> Git<'c> {
         self.said(self.command(args), None)
     }
 
-    /// What a command says.
+    /// The output of a command.
     pub(super) fn said(
         &self,
         command: Command,
@@ -126,7 +126,7 @@ impl<'c> Git<'c> {
         })
     }
 
-    /// The same as a line of text.
+    /// The output as a line of text.
     pub(super) fn line<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
@@ -135,7 +135,7 @@ impl<'c> Git<'c> {
         Ok(String::from_utf8_lossy(&output).trim_end().to_owned())
     }
 
-    /// Runs `git`, with a file as its input, and works with what it says.
+    /// Runs `git` with a file as its input, and passes its output to a function.
     pub(super) fn run<R>(
         &self,
         mut command: Command,
@@ -160,7 +160,7 @@ impl<'c> Git<'c> {
             let log = scope.spawn(move || {
                 let mut log = Vec::new();
                 let _ = (&mut stderr).take(MOST_LOG).read_to_end(&mut log);
-                // The rest too, or git waits for ever.
+                // Drained, or `git` blocks on a full pipe.
                 let _ = io::copy(&mut stderr, &mut io::sink());
                 log
             });
@@ -206,7 +206,7 @@ impl<'c> Git<'c> {
         }
     }
 
-    /// Hands a file with these bytes to `git`.
+    /// A file with these bytes, as input of `git`.
     pub(super) fn input(bytes: &[u8]) -> Result<File, FetchError> {
         let write = || -> io::Result<File> {
             use std::io::Seek as _;
@@ -224,7 +224,7 @@ fn kill(child: &Mutex<Child>) {
     let _ = child.kill();
 }
 
-/// What went wrong with what `git` says.
+/// An error in the output of `git`.
 pub(super) enum Problem {
     Io(io::Error),
     Fetch(FetchError),

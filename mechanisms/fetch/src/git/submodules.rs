@@ -1,4 +1,4 @@
-//! Submodules: where `.gitmodules` says that they are.
+//! Submodules, as `.gitmodules` lists them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::run::Git;
 use crate::FetchError;
 
-/// What `.gitmodules` says of a submodule.
+/// An entry of `.gitmodules`.
 #[derive(Default)]
 pub(super) struct Module {
     pub(super) url: String,
@@ -82,7 +82,7 @@ fn normal(path: &[u8]) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-/// The URL of a submodule: one that begins with a dot is relative to that of what it is in.
+/// The URL of a submodule. One that starts with a dot is relative to the URL of its parent.
 pub(super) fn resolve(url: &str, parent: &str) -> String {
     if !url.starts_with("./") && !url.starts_with("../") {
         return url.to_owned();

@@ -1,4 +1,4 @@
-//! A working tree: what is tracked, as it is on disk now.
+//! A working tree: the tracked files as they are on disk.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,18 +16,18 @@ use super::submodules;
 use crate::tree::{Tree, TreeError};
 use crate::{FetchError, GitRequest};
 
-/// What is known of a working tree.
+/// The state of a working tree.
 pub(super) struct State {
-    /// The commit that is checked out, if there is any yet.
+    /// The checked-out commit, if there is one.
     pub(super) head: Option<String>,
-    /// Whether what is tracked differs from it.
+    /// Whether tracked files differ from it.
     pub(super) dirty: bool,
     gone: BTreeSet<Vec<u8>>,
 }
 
-/// Looks at the working tree whose top is `root`.
+/// Reads the state of the working tree at `root`.
 pub(super) fn state(git: &Git<'_>, root: &Path) -> Result<State, FetchError> {
-    // With an unusable `.git`, git goes on to the directories above.
+    // With an unusable `.git`, git would use a repository of a directory above.
     if !git.line(["rev-parse", "--show-prefix"])?.is_empty() {
         let root = root.display();
         return Err(FetchError::git(format!("'{root}' is not a Git repository")));
@@ -35,7 +35,7 @@ pub(super) fn state(git: &Git<'_>, root: &Path) -> Result<State, FetchError> {
     let head = git.line(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
     let head = match head {
         Ok(head) => Some(head),
-        // Nothing said: there is a repository, and no commit.
+        // No output: a repository without commits.
         Err(FetchError::Git { log, .. }) if log.is_empty() => None,
         Err(error) => return Err(error),
     };
@@ -63,8 +63,8 @@ pub(super) fn state(git: &Git<'_>, root: &Path) -> Result<State, FetchError> {
     })
 }
 
-/// Programs that the repository's own settings name must not run because somebody looks at it;
-/// those of the user's settings may.
+/// Programs that the repository's own settings name must not run when it is only read; those of
+/// the user's settings may.
 fn without_own_filters(git: &Git<'_>, command: &mut Command) -> Result<(), FetchError> {
     let args = [
         "config",

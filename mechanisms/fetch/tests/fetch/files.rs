@@ -198,11 +198,11 @@ fn servers_that_fail() {
     world.fails(&fetch("/gone"), error, "HTTP error 404");
     world.fails(&fetch("/short"), error, "unable to download");
     world.fails(&fetch("/loop"), error, "unable to download");
-    world.options.stall_timeout = Duration::from_millis(50);
+    world.options.transfer.stalled_download_timeout = Some(Duration::from_millis(50));
     world.fails(&fetch("/silent"), error, "unable to download");
-    world.options.stall_timeout = Duration::from_secs(30);
+    world.options.transfer.stalled_download_timeout = Some(Duration::from_secs(30));
     // Some failures pass.
-    world.options.attempts = 2;
+    world.options.transfer.download_attempts = 2;
     server.put(
         "/x",
         Page {

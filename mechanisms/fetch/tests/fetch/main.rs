@@ -36,8 +36,8 @@ impl World {
         let folder = TempDir::new().unwrap();
         let mut options = FetchOptions::default();
         options.cache = Some(folder.path().join("cache"));
-        options.stall_timeout = Duration::from_secs(30);
-        options.attempts = 1;
+        options.transfer.stalled_download_timeout = Some(Duration::from_secs(30));
+        options.transfer.download_attempts = 1;
         let mut settings = Settings::default();
         settings.store_root = Some(folder.path().join("store"));
         Self {

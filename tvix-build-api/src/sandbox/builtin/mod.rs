@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::translate::Translation;
 pub use entry::init;
 use task::Task;
+use tvix_http::TransferSettings;
 use tvix_sandbox::{Access, Isolation, Mount, SandboxSpec, Scratch};
 
 /// The names of the built-in builders.
@@ -45,13 +46,15 @@ const PROXIES: [&str; 8] = [
     "NO_PROXY",
 ];
 
-/// Files of the host for `builtin:fetchurl`.
+/// Files and settings of the host that `builtin:fetchurl` uses.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FetchFiles {
     /// CA bundle used to verify TLS servers.
     pub ca: Option<PathBuf>,
-    /// The user's passwords.
+    /// The user's netrc file.
     pub netrc: Option<PathBuf>,
+    /// Time limits and retries.
+    pub transfer: TransferSettings,
 }
 
 /// A built-in builder, with the files to execute it.
@@ -105,7 +108,7 @@ impl Builtin {
         let proxies = PROXIES.into_iter().filter(|_| fetches);
         let own = |name| Some((name, std::env::var_os(name)?));
         Ok(Some(Self {
-            task: Task::new(builder, translation, netrc),
+            task: Task::new(builder, translation, netrc, &files.transfer),
             program,
             libraries: entry::libraries(),
             environment: proxies.filter_map(own).collect(),

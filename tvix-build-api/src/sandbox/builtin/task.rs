@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bstr::ByteSlice as _;
 use serde::{Deserialize, Serialize};
+use tvix_http::TransferSettings;
 
 use super::{buildenv, fetchurl, unpack_channel};
 use crate::translate::Translation;
@@ -22,10 +24,44 @@ pub(super) struct Task {
     attributes: BTreeMap<String, String>,
     pub netrc: Option<String>,
     pub ca_file: Option<PathBuf>,
+    pub transfer: Transfer,
+}
+
+/// The settings of transfers that users can change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    connect_timeout: Option<Duration>,
+    stalled_download_timeout: Option<Duration>,
+    download_attempts: u32,
+}
+
+impl From<&TransferSettings> for Transfer {
+    fn from(settings: &TransferSettings) -> Self {
+        Self {
+            connect_timeout: settings.connect_timeout,
+            stalled_download_timeout: settings.stalled_download_timeout,
+            download_attempts: settings.download_attempts,
+        }
+    }
+}
+
+impl Transfer {
+    pub fn settings(&self) -> TransferSettings {
+        let mut settings = TransferSettings::default();
+        settings.connect_timeout = self.connect_timeout;
+        settings.stalled_download_timeout = self.stalled_download_timeout;
+        settings.download_attempts = self.download_attempts;
+        settings
+    }
 }
 
 impl Task {
-    pub fn new(builder: String, translation: &Translation, netrc: Option<String>) -> Self {
+    pub fn new(
+        builder: String,
+        translation: &Translation,
+        netrc: Option<String>,
+        transfer: &TransferSettings,
+    ) -> Self {
         let attributes = translation.env.iter();
         let attributes = attributes.map(|(name, value)| {
             let text = |bytes: &bstr::BString| bytes.to_str_lossy().into_owned();
@@ -36,6 +72,7 @@ impl Task {
             attributes: attributes.collect(),
             netrc,
             ca_file: None,
+            transfer: transfer.into(),
         }
     }
 
@@ -73,6 +110,7 @@ impl Task {
             attributes: owned.collect(),
             netrc: None,
             ca_file: None,
+            transfer: (&TransferSettings::default()).into(),
         }
     }
 }

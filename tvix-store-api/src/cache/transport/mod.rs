@@ -86,20 +86,6 @@ impl TransportError {
         error
     }
 
-    /// The connection of a client in a chain of errors, if it was not made.
-    pub fn connection(error: &(dyn std::error::Error + 'static)) -> Option<Unreachable> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(client) = error.downcast_ref::<reqwest::Error>()
-                && client.is_connect()
-            {
-                return Some(Unreachable::of(client));
-            }
-            next = error.source();
-        }
-        None
-    }
-
     pub fn caused(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self

@@ -10,7 +10,8 @@ use object_store::{
     PutPayload, RetryConfig, WriteMultipart,
 };
 use tokio::io::AsyncReadExt as _;
-use tvix_http::SettingError;
+use tvix_http::client::Client;
+use tvix_http::{SettingError, Unreachable};
 use url::Url;
 
 use super::aws;
@@ -41,13 +42,13 @@ const MACHINE: [AmazonS3ConfigKey; 7] = [
     AmazonS3ConfigKey::MetadataEndpoint,
 ];
 
-/// Gives `object_store` the client that plain HTTP has, with its trust and its time limits.
+/// Gives `object_store` the client of caches over HTTP, with its roots and its time limits.
 #[derive(Debug)]
-struct Connector(reqwest::Client);
+struct Connector(Client);
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
+        Ok(HttpClient::new(self.0.inner()))
     }
 }
 
@@ -167,7 +168,7 @@ impl S3 {
             .with_endpoint(place.endpoint)
             .with_virtual_hosted_style_request(place.virtual_hosted)
             .with_retry(retry)
-            .with_http_connector(Connector(super::http::client(tuning)?));
+            .with_http_connector(Connector(Client::new(&super::http::options(tuning))?));
         Ok(Self {
             bucket: builder.build()?,
             storage_class: uri.parameter("storage-class").map(str::to_owned),
@@ -211,7 +212,7 @@ impl S3 {
 
 fn failed(action: &str, key: &str, error: impl Into<BoxError>) -> TransportError {
     let error = error.into();
-    if let Some(why) = TransportError::connection(&*error) {
+    if let Some(why) = Unreachable::find(&*error) {
         return TransportError::unreachable(why);
     }
     let retryable = matches!(
