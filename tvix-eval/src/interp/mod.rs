@@ -35,7 +35,7 @@ const LARGEST_KEPT: usize = 1 << 20;
 /// All state is shared by reference, so that builtins and suspended fibers can hold it.
 ///
 /// Methods that return a [`Result`] may evaluate expressions, and fail with the
-/// [`Error`](crate::error::Error) of the evaluation.
+/// [`Error`] of the evaluation.
 pub struct Interp<'h> {
     pub(crate) heap: &'h Bump,
     pub(crate) symbols: Symbols<'h>,
