@@ -1,4 +1,4 @@
-//! Building again what is valid, to see whether it comes out the same (`--check` of Nix).
+//! Rebuilds valid outputs and compares the results (`--check` in Nix).
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,10 @@ use futures::StreamExt as _;
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::OutputName;
 use nix_compat::nar::NarError;
-use nix_compat::nixhash::SelfReferenceHasher;
+use nix_compat::nixhash::{NixHash, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tvix_store_api::{Store, StoreError, StoreExt as _};
@@ -21,34 +22,36 @@ use crate::{
     StreamedOutput,
 };
 
-/// What building once more has shown.
-#[derive(Debug)]
+/// The result of a rebuild.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CheckOutcome {
-    /// Every output is what it was.
+    /// All outputs are identical to the valid ones.
     Same,
-    /// Some are not: the derivation does not determine them.
+    /// These outputs differ: the build is not deterministic.
     Differs(Vec<Difference>),
-    /// This time it does not build.
+    /// The rebuild failed.
     Failed(BuildFailure),
 }
 
-/// An output that came out differently.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An output that differs from the valid one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Difference {
-    /// Its name.
+    /// The output.
     pub output: OutputName,
-    /// The path that is valid.
+    /// Its valid store path.
     pub path: StorePath,
-    /// The SHA-256 of the archive of what is valid.
-    pub expected: [u8; 32],
-    /// The same of what was made now.
-    pub actual: [u8; 32],
-    /// Where what was made now is kept.
+    /// SHA-256 of the NAR of the valid output.
+    pub expected: NixHash,
+    /// SHA-256 of the NAR of the rebuilt output.
+    pub actual: NixHash,
+    /// Where the rebuilt output was unpacked, if it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
 }
 
-/// Why nothing was shown.
+/// Why a check has no result.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckError {
@@ -58,42 +61,65 @@ pub enum CheckError {
         /// The output.
         output: OutputName,
     },
-    /// The store cannot say what is valid.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The builder failed.
     #[error(transparent)]
     Builder(#[from] BuilderError),
-    /// What was made cannot be kept.
-    #[error("keeping a differing output at {}", path.display())]
+    /// A differing output cannot be kept.
+    #[error("cannot keep a differing output at '{}'", path.display())]
     Keep {
-        /// Where.
+        /// Where it should have been unpacked.
         path: PathBuf,
-        /// Why not.
+        /// Why it was not.
         source: NarError,
     },
 }
 
-/// Builds `request` once more, with the store of `context` for what is valid: nothing is added to it.
-/// An output that differs is unpacked into the directory `keep`, as the name of its path with `.check` at
-/// the end, in the place of what an earlier check left there.
+/// Rebuilds `request` and compares the outputs with those that are valid in the store of `context`.
+/// Nothing is added to that store. An output that differs is unpacked into the directory `keep`
+/// under the name of its store path with the suffix `.check`, and replaces the output that an
+/// earlier check kept there.
 ///
-/// What counts is the derivation's own run: neither the store nor a lock is asked whether it is needed,
-/// so that a fixed output is fetched again, from where the derivation says now (CVE-2024-36050).
+/// The derivation is always run: no lock is taken and valid outputs do not replace the build, so a
+/// fixed output is fetched again from its current URL (CVE-2024-36050).
 ///
 /// Cancelled as [`Builder::build`] is.
 ///
 /// # Errors
 ///
-/// [`CheckError::NotValid`] if an output is not there to compare with, before anything is built.
+/// [`CheckError::NotValid`] if an output is not valid; nothing is built then.
 pub async fn check(
     builder: &dyn Builder,
-    mut request: BuildRequest,
+    request: BuildRequest,
     context: BuildContext,
     keep: Option<&Path>,
 ) -> Result<CheckOutcome, CheckError> {
+    let valid = valid_outputs(&*context.inputs, &request).await?;
+    check_against(builder, request, context, &valid, keep).await
+}
+
+/// [`check`] with the store paths of the outputs given, for callers that know where outputs without a
+/// predetermined path are.
+///
+/// # Errors
+///
+/// As [`check`].
+pub async fn check_against(
+    builder: &dyn Builder,
+    mut request: BuildRequest,
+    context: BuildContext,
+    valid: &[(OutputName, StorePath)],
+    keep: Option<&Path>,
+) -> Result<CheckOutcome, CheckError> {
     let store = context.inputs.clone();
-    let valid = valid_outputs(&*store, &request).await?;
+    for (output, path) in valid {
+        if store.path_info(path).await?.is_none() {
+            let output = output.clone();
+            return Err(CheckError::NotValid { output });
+        }
+    }
     request.store = None;
     let success = match builder.build(request, context).await? {
         BuildOutcome::Success(success) => success,
@@ -112,15 +138,15 @@ pub async fn check(
             let output = made.name;
             return Err(CheckError::NotValid { output });
         };
-        if known.nar_hash == made.info.nar_hash || is_same_elsewhere(&*store, &known, &made).await?
-        {
+        let same = known.nar_hash == made.info.nar_hash;
+        if same || is_same_elsewhere(&*store, &known, &made.info).await? {
             continue;
         }
         differences.push(Difference {
             output: made.name.clone(),
             path: path.clone(),
-            expected: known.nar_hash,
-            actual: made.info.nar_hash,
+            expected: NixHash::Sha256(known.nar_hash),
+            actual: NixHash::Sha256(made.info.nar_hash),
             kept: match keep {
                 Some(directory) => {
                     let place = directory.join(format!("{path}.check"));
@@ -136,26 +162,26 @@ pub async fn check(
     })
 }
 
-/// Whether a floating output that refers to itself has the same contents under another path, as it
-/// has if Nix 2.17 to 2.34 computed that of the valid one.
+/// Whether a floating output that refers to itself has the same contents under another path. That is
+/// so if Nix 2.17 to 2.34 computed the path of the valid one.
 async fn is_same_elsewhere(
     store: &dyn Store,
     known: &PathInfo,
-    made: &StreamedOutput,
+    made: &PathInfo,
 ) -> Result<bool, StoreError> {
     let others = |info: &PathInfo| {
         let others = info.references.iter().filter(|path| **path != info.path);
         others.cloned().collect::<Vec<_>>()
     };
     let to_themselves = |info: &PathInfo| info.references.contains(&info.path);
-    let Some(ContentAddress { method, hash }) = &made.info.ca else {
+    let Some(ContentAddress { method, hash }) = &made.ca else {
         return Ok(false);
     };
     if *method != ContentAddressMethod::NixArchive
         || known.ca.is_none()
-        || known.path == made.info.path
-        || !(to_themselves(known) && to_themselves(&made.info))
-        || others(known) != others(&made.info)
+        || known.path == made.path
+        || !(to_themselves(known) && to_themselves(made))
+        || others(known) != others(made)
     {
         return Ok(false);
     }
@@ -168,7 +194,7 @@ async fn is_same_elsewhere(
     Ok(hasher.finish() == *hash)
 }
 
-/// Where the outputs of a request are, all of which have to be valid.
+/// The store paths of the outputs of a request.
 async fn valid_outputs(
     store: &dyn Store,
     request: &BuildRequest,
@@ -188,13 +214,12 @@ async fn valid_outputs(
                 found.ok_or_else(not_valid)?.out_path
             }
         };
-        store.path_info(&path).await?.ok_or_else(not_valid)?;
         valid.push((output.clone(), path));
     }
     Ok(valid)
 }
 
-/// Unpacks an output on a thread that may block.
+/// Unpacks an output on a blocking thread.
 async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckError> {
     let (sender, receiver) = mpsc::channel(4);
     let to = place.clone();
@@ -212,7 +237,7 @@ async fn unpack(made: StreamedOutput, place: PathBuf) -> Result<PathBuf, CheckEr
     let mut failed = None;
     while let Some(chunk) = stream.next().await {
         match chunk {
-            // Whoever unpacks has given up, and says why.
+            // A closed channel means that unpacking failed; its result has the reason.
             Ok(chunk) => {
                 if sender.send(chunk).await.is_err() {
                     break;
@@ -249,7 +274,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads what comes through a channel.
+/// A reader of the chunks that a channel yields.
 struct Chunks {
     receiver: mpsc::Receiver<Bytes>,
     current: Bytes,

@@ -34,7 +34,7 @@ pub mod terminal;
 pub mod translate;
 
 pub use builder::{Builder, BuilderProfile, detected_features, further_systems, this_system};
-pub use check::{CheckError, CheckOutcome, Difference, check};
+pub use check::{CheckError, CheckOutcome, Difference, check, check_against};
 pub use error::BuilderError;
 pub use log::{LogLine, LogReceiver, LogSender, log_channel};
 pub use outcome::{

@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tvix_coordinator::{OnFailure, Options, Status};
+use tvix_coordinator::{CheckOptions, OnFailure, Options};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
 
-use crate::args::{BuildArgs, SourceArgs};
+use crate::args::{BuildArgs, BuildingArgs, SourceArgs};
 use crate::error::CliError;
-use crate::exit::{self, Failures};
+use crate::exit;
 use crate::out_link::link_outputs;
 use crate::output;
 use crate::several::{Part, Several};
 use crate::store::{MOST_LINKS, derivation_of_link};
-use crate::{check, dry_run, session, source, stores};
+use crate::{dry_run, session, source, stores};
 
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
@@ -44,6 +44,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
             false => OnFailure::Stop,
         },
         record_derivations: true,
+        check: args.check.then(|| check_options(&args.building, &store)),
         ..Options::default()
     };
     let evaluator = Arc::new(evaluator);
@@ -53,26 +54,19 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;
     }
     out.flush().map_err(CliError::Output)?;
-    // Last: what was built is there, and printed, even if it cannot be linked to.
+    // Last: the outputs are valid, and printed, even if they cannot be linked to.
     if !args.no_out_link {
         link_outputs(&report, &args.out_link, &store).await?;
     }
-    if args.check && report.status == Status::Success {
-        let builder = session::builder(&args.building, &store, true)?;
-        let keep = session::keep_failed(&args.building, &store);
-        let mut roots: Vec<_> = report
-            .roots
-            .iter()
-            .map(|root| root.drv_path.clone())
-            .collect();
-        roots.dedup();
-        let cores = args.building.cores;
-        if !check::run(&builder, &store, &roots, cores, keep.as_deref()).await? {
-            let failures = Failures::default().not_deterministic();
-            return Ok(ExitCode::from(failures.code()));
-        }
+    Ok(exit::code(&report))
+}
+
+/// Differing outputs are kept beside the directories of failed builds, on the same condition.
+fn check_options(building: &BuildingArgs, store: &LocalStore) -> CheckOptions {
+    match session::keep_failed(building, store) {
+        Some(directory) => CheckOptions::default().keep(directory),
+        None => CheckOptions::default(),
     }
-    Ok(exit::code(&report, &store).await)
 }
 
 /// The sources in the order of the arguments: derivations that follow each other are one.

@@ -1,16 +1,15 @@
 //! Stores of any kind that the command line names, and substituters.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use clap::Parser;
 use futures::future::join_all;
 use nix_compat::signature::{SigningKey, VerifyingKey};
 use nix_compat::store_path::StoreDir;
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
-use crate::args::SubstituteArgs;
+use crate::args::{Network, SubstituteArgs, TransferOptions};
 use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
@@ -35,65 +34,24 @@ impl Access {
     };
 }
 
-/// Time limits and retries of transfers, under Nix's names. A parameter of that name in the URI of a
-/// cache comes before them.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct TransferOptions {
-    /// How long a connection to a cache may take to be made; 0 is no limit [default: 5]
-    #[arg(long, value_name = "SECONDS")]
-    pub connect_timeout: Option<u32>,
-
-    /// How long a transfer from a cache may receive nothing; 0 is no limit [default: 300]
-    #[arg(long, value_name = "SECONDS")]
-    pub stalled_download_timeout: Option<u32>,
-
-    /// How often a transfer from a cache is attempted in all [default: 5]
-    #[arg(long, value_name = "COUNT")]
-    pub download_attempts: Option<u32>,
-}
-
-impl TransferOptions {
-    fn tuning(&self) -> Tuning {
-        let mut tuning = Tuning::default();
-        for (name, value) in [
-            ("connect-timeout", self.connect_timeout),
-            ("stalled-download-timeout", self.stalled_download_timeout),
-            ("download-attempts", self.download_attempts),
-        ] {
-            if let Some(value) = value {
-                // The names are known, and any number is valid.
-                let _ = tuning.set(name, &value.to_string());
-            }
-        }
-        tuning
-    }
-}
-
-/// Access to caches over HTTP(S).
-#[derive(Debug, Parser)]
-pub struct NetrcOption {
-    /// Passwords for caches over HTTP and HTTPS. The file may be missing.
-    #[arg(long, value_name = "FILE", default_value = "/etc/nix/netrc")]
-    pub netrc_file: PathBuf,
-
-    #[command(flatten)]
-    pub transfer: TransferOptions,
-}
-
-impl NetrcOption {
-    pub fn network(&self) -> Network<'_> {
-        Network {
-            netrc: &self.netrc_file,
-            transfer: &self.transfer,
+/// The settings of transfers that were given. A parameter of the same name in the URI of a cache takes
+/// precedence.
+fn tuning(transfer: &TransferOptions) -> Tuning {
+    let mut tuning = Tuning::default();
+    for (name, value) in [
+        ("connect-timeout", transfer.connect_timeout),
+        (
+            "stalled-download-timeout",
+            transfer.stalled_download_timeout,
+        ),
+        ("download-attempts", transfer.download_attempts),
+    ] {
+        if let Some(value) = value {
+            // The names are known, and any number is valid.
+            let _ = tuning.set(name, &value.to_string());
         }
     }
-}
-
-/// How caches over HTTP(S) are accessed.
-#[derive(Debug, Clone, Copy)]
-pub struct Network<'a> {
-    pub netrc: &'a Path,
-    pub transfer: &'a TransferOptions,
+    tuning
 }
 
 /// Opens a store of any kind, or the usual one. One on this file system that is only read may belong
@@ -126,7 +84,7 @@ pub async fn open_cache(
             source,
         })?;
         let options = options.netrc_file(network.netrc);
-        let options = options.tuning(network.transfer.tuning());
+        let options = options.tuning(tuning(network.transfer));
         let options = match access {
             Access::Read { keys, check } => {
                 let check = check && options.require_signatures;

@@ -36,7 +36,7 @@ pub async fn run(
     };
     let report = session::run(building, store, noting, request, options).await?;
     if report.status != Status::Success {
-        return Ok(exit::code(&report, store).await);
+        return Ok(exit::code(&report));
     }
     let graph = std::mem::take(&mut *graph.lock().unwrap_or_else(PoisonError::into_inner));
     let dir = store.store_dir().clone();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use tvix_build_api::{BuilderError, CheckError};
+use tvix_build_api::BuilderError;
 use tvix_store_api::{StoreError, StoreUri};
 
 #[derive(Debug, Error)]
@@ -50,13 +50,6 @@ pub enum CliError {
     },
     #[error("cannot build here")]
     Builder(#[source] Box<BuilderError>),
-    #[error("cannot check '{derivation}'")]
-    Check {
-        derivation: String,
-        source: Box<CheckError>,
-    },
-    #[error("cannot check '{derivation}': {message}")]
-    CannotCheck { derivation: String, message: String },
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
     #[error("cannot make the link to what was built")]

@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use tvix_build_api::FailureKind;
-use tvix_coordinator::{FailureCause, Report, Status};
-use tvix_store_api::local_fs::LocalStore;
-
-use crate::resolved::Resolver;
+use tvix_coordinator::{CheckProblem, FailureCause, Report, Status};
 
 /// The exit code of an error.
 pub const ERROR: u8 = 1;
@@ -22,19 +19,29 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Those of a session. A fixed-output derivation may fail because of the network, which is no
-    /// permanent failure: the store is asked whether a derivation is one.
-    pub async fn of(report: &Report, store: &LocalStore) -> Self {
+    /// The failures of a session. A fixed-output derivation may fail because of the network, which is
+    /// not a permanent failure.
+    pub fn of(report: &Report) -> Self {
         let mut failures = Self::default();
-        let mut derivations = Resolver::new(store);
         for failure in report.failures.iter().filter(|failure| failure.needed) {
             match &failure.cause {
                 FailureCause::Build { failure: build } => {
-                    let derivation = derivations.read(&failure.drv_path).await;
-                    let fixed = derivation.is_ok_and(|it| it.is_fixed_output());
-                    failures.add(&build.kind, fixed);
+                    failures.add(&build.kind, failure.fixed_output);
                 }
                 FailureCause::Unsuitable { .. } => failures.permanent = true,
+                _ => {}
+            }
+        }
+        for problem in report.checks.iter().filter_map(|it| it.problem.as_ref()) {
+            match problem {
+                CheckProblem::Differs { .. } => failures.not_deterministic = true,
+                CheckProblem::Failed {
+                    failure,
+                    fixed_output,
+                } => failures.add(&failure.kind, *fixed_output),
+                CheckProblem::Impossible { reason } => {
+                    failures.permanent |= matches!(**reason, FailureCause::Unsuitable { .. });
+                }
                 _ => {}
             }
         }
@@ -54,12 +61,6 @@ impl Failures {
             // Outputs that are missing or refused, and logs that are too long, are plain errors.
             _ => {}
         }
-    }
-
-    /// Adds that something came out differently when it was built again.
-    pub fn not_deterministic(mut self) -> Self {
-        self.not_deterministic = true;
-        self
     }
 
     /// The exit code of a failure: 1 if no bit has been set below.
@@ -86,13 +87,13 @@ impl Failures {
 }
 
 /// The exit code of a session.
-pub async fn code(report: &Report, store: &LocalStore) -> ExitCode {
+pub fn code(report: &Report) -> ExitCode {
     match report.status {
         Status::Success => ExitCode::SUCCESS,
         // Without other errors, no builder could build it.
         Status::Error if !report.errors.is_empty() => ExitCode::from(ERROR),
-        Status::BuildFailed | Status::Error => {
-            ExitCode::from(Failures::of(report, store).await.code())
+        Status::BuildFailed | Status::CheckFailed | Status::Error => {
+            ExitCode::from(Failures::of(report).code())
         }
         Status::Cancelled => ExitCode::from(ERROR),
     }
@@ -137,8 +138,20 @@ mod tests {
                 },
                 103,
             ),
-            (none.not_deterministic(), 104),
-            (permanent.not_deterministic(), 108),
+            (
+                Failures {
+                    not_deterministic: true,
+                    ..none
+                },
+                104,
+            ),
+            (
+                Failures {
+                    not_deterministic: true,
+                    ..permanent
+                },
+                108,
+            ),
         ] {
             assert_eq!(failures.code(), code);
         }

@@ -82,7 +82,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
         }
     }
     out.flush().map_err(CliError::Output)?;
-    Ok(exit::code(&report, &store).await)
+    Ok(exit::code(&report))
 }
 
 /// Makes the link with a number, and returns where it is.

@@ -3,7 +3,7 @@
 mod args;
 mod build;
 mod caches;
-mod check;
+mod command;
 mod display;
 mod dry_run;
 mod error;
@@ -19,7 +19,6 @@ mod logs;
 mod out_link;
 mod output;
 mod repl;
-mod resolved;
 mod session;
 mod settings;
 mod several;
@@ -33,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
-use args::{Args, Command};
+use command::{Args, Command};
 use error::CliError;
 use output::say;
 use settings::{Configure as _, Effect};

@@ -78,6 +78,7 @@ mod tests {
             roots: roots.iter().map(root).collect(),
             failures: Vec::new(),
             skipped: Vec::new(),
+            checks: Vec::new(),
             errors: errors.iter().map(|error| (*error).to_owned()).collect(),
             counts: Counts::default(),
         }

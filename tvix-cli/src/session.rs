@@ -46,7 +46,7 @@ pub async fn run_imports(
     options: Options,
 ) -> Result<Failures, CliError> {
     let (mut report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
-    let failures = Failures::of(&report, store).await;
+    let failures = Failures::of(&report);
     report.failures.clear();
     report.skipped.clear();
     show(&report, store, log_shown);
@@ -144,6 +144,7 @@ fn is_shown(event: &BuildEvent, args: &BuildingArgs) -> bool {
         BuildEvent::LogLine { .. } => !args.no_build_output && !args.quiet,
         BuildEvent::BuildStarted { .. }
         | BuildEvent::BuildSucceeded { .. }
+        | BuildEvent::CheckStarted { .. }
         | BuildEvent::SubstitutionStarted { .. } => !args.quiet,
         _ => true,
     }
@@ -160,7 +161,7 @@ pub fn keep_failed(args: &BuildingArgs, store: &LocalStore) -> Option<PathBuf> {
 }
 
 /// The builder of this machine. `ahead` is for when it is likely that there will be builds.
-pub fn builder(
+fn builder(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
     ahead: bool,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tvix_eval::NixEvaluator;
-use tvix_eval::fetch::{CachingFetcher, FetchOptions};
 use tvix_eval::search_path;
 use tvix_eval::world::Settings;
 use tvix_eval_api::{EvalRequest, EvalSource};
+use tvix_fetch::{CachingFetcher, FetchOptions};
 
 use crate::args::{BuildingArgs, SearchArgs, SourceArgs};
 use crate::error::CliError;

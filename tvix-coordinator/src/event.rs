@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root};
 
-use crate::report::Report;
+use crate::report::{CheckProblem, Report};
 
 /// The version of the serialised form. It grows when a consumer of an older version would
 /// misread a newer one; new kinds of events and new fields alone do not count as that.
@@ -234,6 +234,36 @@ pub enum BuildEvent {
         build: u64,
         /// The derivation.
         drv_path: StorePath,
+    },
+    /// A rebuild was handed to a builder, to compare the result with the valid outputs. Checks are
+    /// numbered like builds, and have the same events for log lines, retries and cancellation.
+    CheckStarted {
+        /// The number of the build.
+        build: u64,
+        /// The derivation.
+        drv_path: StorePath,
+        /// The builder's name.
+        builder: Arc<str>,
+    },
+    /// All outputs of a rebuild are identical to the valid ones.
+    CheckSucceeded {
+        /// The number of the build.
+        build: u64,
+        /// The derivation.
+        drv_path: StorePath,
+        /// How long the build took.
+        #[serde(with = "seconds")]
+        duration: Duration,
+    },
+    /// A check found a difference, or could not be made.
+    CheckFailed {
+        /// The number of the build; `None` if none was started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        build: Option<u64>,
+        /// The derivation.
+        drv_path: StorePath,
+        /// What the check found.
+        problem: CheckProblem,
     },
     /// Something that was built or found meanwhile vanished from the store, as another process
     /// collects garbage. Everything is evaluated and looked up again, once.

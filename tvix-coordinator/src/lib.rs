@@ -57,5 +57,9 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
 
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord};
-pub use options::{BuildPolicy, Decision, OnFailure, OnVanished, Options, RetryPolicy};
-pub use report::{Counts, Failure, FailureCause, Report, RootReport, Skipped, Status};
+pub use options::{
+    BuildPolicy, CheckOptions, Decision, OnFailure, OnVanished, Options, RetryPolicy,
+};
+pub use report::{
+    CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, Skipped, Status,
+};

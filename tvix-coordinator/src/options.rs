@@ -1,6 +1,7 @@
 //! How a session goes about its work.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,25 @@ pub enum OnVanished {
     Fail,
 }
 
+/// Rebuilding what was asked for (`--check` in Nix).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// Directory that outputs are unpacked into that differ from the valid ones; `None` to discard
+    /// them.
+    pub keep: Option<PathBuf>,
+}
+
+impl CheckOptions {
+    /// Differing outputs are unpacked into `directory`.
+    #[must_use]
+    pub fn keep(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.keep = Some(directory.into());
+        self
+    }
+}
+
 /// How a session goes about its work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -114,6 +134,10 @@ pub struct Options {
     /// Whether the `.drv` files of what was instantiated are added to the store. Derivations that read
     /// such files (`builtins.unsafeDiscardOutputDependency x.drvPath`) cannot be built without.
     pub record_derivations: bool,
+    /// Whether each derivation that was asked for is built once more after all outputs are valid, and
+    /// compared with them. Checks obey the same limits, slots and cancellation as builds. A failed
+    /// check does not end the session; [`Report::checks`](crate::Report::checks) has the results.
+    pub check: Option<CheckOptions>,
     /// How long builds took before, by derivation name: what takes long begins early.
     pub estimates: BTreeMap<String, Duration>,
 }

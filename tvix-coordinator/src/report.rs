@@ -6,7 +6,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
-use tvix_build_api::BuildFailure;
+use tvix_build_api::{BuildFailure, Difference};
 use tvix_eval_api::RootOrder;
 
 /// How a session ended.
@@ -22,6 +22,9 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// What could not be had because something that it needs failed.
     pub skipped: Vec<Skipped>,
+    /// Results of checks ([`Options::check`](crate::Options::check)), in the order of the roots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckReport>,
     /// Errors of evaluation and, if that is what ended the session, of the store.
     pub errors: Vec<String>,
     /// How much was done.
@@ -39,6 +42,8 @@ pub enum Status {
     Success,
     /// Something that was asked for does not build.
     BuildFailed,
+    /// Everything that was asked for is in the store, but a rebuild differs from it or failed.
+    CheckFailed,
     /// Evaluation failed, or the store or a builder did for good, or a derivation lacks something.
     Error,
     /// The caller ended it.
@@ -72,6 +77,9 @@ pub struct Failure {
     pub cause: FailureCause,
     /// Whether anything that was asked for needs it. What nothing needs may fail without harm.
     pub needed: bool,
+    /// Whether it is a fixed-output derivation, whose failures may be the network's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed_output: bool,
 }
 
 /// Why a derivation failed.
@@ -140,6 +148,82 @@ pub struct Skipped {
     pub drv_path: StorePath,
     /// The derivation that failed in the first place.
     pub root_cause: StorePath,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckReport {
+    /// The derivation.
+    pub drv_path: StorePath,
+    /// `None` if all outputs of the rebuild are identical to the valid ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<CheckProblem>,
+}
+
+/// Why a check did not succeed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    tag = "problem",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+#[non_exhaustive]
+pub enum CheckProblem {
+    /// Outputs differ: the build is not deterministic.
+    Differs {
+        /// The outputs that differ.
+        differences: Vec<Difference>,
+    },
+    /// The rebuild failed.
+    Failed {
+        /// Why.
+        failure: BuildFailure,
+        /// Whether it is a fixed-output derivation, whose failures may be the network's.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        fixed_output: bool,
+    },
+    /// Some outputs are not valid, so there is nothing to compare with.
+    NotValid {
+        /// The outputs that are not valid.
+        outputs: Vec<OutputName>,
+    },
+    /// It could not be rebuilt, for a reason other than the derivation.
+    Impossible {
+        /// The reason. Boxed, as it may itself be large.
+        reason: Box<FailureCause>,
+    },
+    /// An input that the rebuild needs failed.
+    Skipped {
+        /// The derivation that failed in the first place.
+        root_cause: StorePath,
+    },
+}
+
+impl fmt::Display for CheckProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Differs { differences } => {
+                f.write_str("it may not be deterministic: ")?;
+                for (index, difference) in differences.iter().enumerate() {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(f, "{separator}output '{}' differs", difference.output)?;
+                }
+                Ok(())
+            }
+            Self::Failed { failure, .. } => write!(f, "it does not build again: {failure}"),
+            Self::NotValid { outputs } => {
+                let names: Vec<_> = outputs.iter().map(|name| format!("'{name}'")).collect();
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "checking is not possible: not all outputs are valid ({names})"
+                )
+            }
+            Self::Impossible { reason } => fmt::Display::fmt(reason, f),
+            Self::Skipped { root_cause } => write!(f, "its input '{root_cause}' failed"),
+        }
+    }
 }
 
 /// How much was done.

@@ -90,6 +90,7 @@ pub mod drv;
 mod error;
 mod evaluator;
 mod event;
+pub mod fetch;
 mod forward;
 pub mod memory;
 mod request;

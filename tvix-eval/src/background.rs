@@ -3,30 +3,15 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tvix_eval_api::fetch::Cancel;
 
 /// Maximum number of threads. Fetches wait for the network, not for processors.
 const MAX_WORKERS: usize = 16;
 
 /// Blocking work. It stores its result in a place that it shares with the evaluation.
 pub type Work = Box<dyn FnOnce(&Cancel) + Send>;
-
-/// Whether work is cancelled. Long-running work checks it often.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Vec<Arc<AtomicBool>>);
-
-impl Cancel {
-    /// Cancelled as soon as one of these flags is `true`.
-    pub fn new(flags: impl IntoIterator<Item = Arc<AtomicBool>>) -> Self {
-        Self(flags.into_iter().collect())
-    }
-
-    /// Whether the result is no longer needed.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.iter().any(|flag| flag.load(Ordering::Relaxed))
-    }
-}
 
 /// A pool of threads, which exit when there is no work. Dropping the pool discards queued work;
 /// running work continues until it checks for cancellation.

@@ -6,7 +6,8 @@ use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::{Diagnostic, RealiseError, RealisedOutput, SourceAddition, WantedOutputs};
 
-pub use crate::background::{Cancel, Work};
+pub use crate::background::Work;
+pub use tvix_eval_api::fetch::Cancel;
 
 /// An answer to a fiber.
 #[derive(Debug)]

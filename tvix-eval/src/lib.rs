@@ -109,16 +109,14 @@
 //! # Fetching
 //!
 //! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
-//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] sets. The feature `fetch` provides
-//! one for HTTP and Git with a cache on disk:
+//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] sets. The crate `tvix-fetch` has one
+//! for HTTP and Git with a cache on disk:
 //!
 //! ```
-//! # #[cfg(feature = "fetch")] {
 //! use tvix_eval::NixEvaluator;
-//! use tvix_eval::fetch::{CachingFetcher, FetchOptions};
+//! use tvix_fetch::{CachingFetcher, FetchOptions};
 //!
 //! let nix = NixEvaluator::default().fetcher(CachingFetcher::new(FetchOptions::default()));
-//! # }
 //! ```
 //!
 //! # Access to values
@@ -133,7 +131,6 @@ pub mod builtins;
 pub mod error;
 mod eval;
 mod evaluator;
-pub mod fetch;
 mod fiber;
 pub mod files;
 pub mod host;
@@ -161,3 +158,4 @@ pub use evaluator::{Evaluation, Failure, NixEvaluator};
 pub use fiber::Job;
 pub use limits::Limits;
 pub use pretty::PrettyOptions;
+pub use tvix_eval_api::fetch;

@@ -78,14 +78,14 @@ impl Interp<'_> {
     pub(crate) fn check_limits(&self) -> Result<()> {
         self.calls_left.set(CALLS_PER_CHECK);
         if self.world.host.is_cancelled() {
-            return Err(self.again(cancelled()));
+            return Err(self.recheck(cancelled()));
         }
         let limits = &self.world.settings.limits;
         if let Some(time) = limits.time
             && self.began.elapsed() > time
         {
             let message = format!("evaluation took longer than {time:?}");
-            return Err(self.again(Error::new(ErrorKind::Limit, message)));
+            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
         }
         self.heap_has_room(0)
     }
@@ -117,13 +117,13 @@ impl Interp<'_> {
             && self.heap.allocated_bytes().saturating_add(bytes) > memory
         {
             let message = format!("evaluation used more than {memory} bytes of memory");
-            return Err(self.again(Error::new(ErrorKind::Limit, message)));
+            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
         }
         Ok(())
     }
 
     /// Makes the next call check the limits again, so that an exceeded limit stays an error.
-    fn again(&self, error: Box<Error>) -> Box<Error> {
+    fn recheck(&self, error: Box<Error>) -> Box<Error> {
         self.calls_left.set(0);
         error
     }

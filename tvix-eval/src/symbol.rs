@@ -69,7 +69,7 @@ impl<'h> Symbols<'h> {
 
     /// The symbol of a name with a known [`hash_name`].
     pub fn intern_hashed(&self, name: &[u8], hash: u32) -> Symbol {
-        match self.look(name, hash) {
+        match self.probe(name, hash) {
             Ok(symbol) => symbol,
             Err(free) => self.add(name, hash, free),
         }
@@ -77,12 +77,12 @@ impl<'h> Symbols<'h> {
 
     /// The symbol of a name, if the name is interned.
     pub fn find(&self, name: &[u8]) -> Option<Symbol> {
-        self.look(name, hash_name(name)).ok()
+        self.probe(name, hash_name(name)).ok()
     }
 
     /// The symbol of a name, or the index in the table for a new entry.
     #[inline(always)]
-    fn look(&self, name: &[u8], hash: u32) -> Result<Symbol, usize> {
+    fn probe(&self, name: &[u8], hash: u32) -> Result<Symbol, usize> {
         let table = self.table.get();
         let names = self.names.get();
         let mask = table.len() - 1;

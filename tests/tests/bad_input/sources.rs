@@ -184,7 +184,7 @@ async fn for_a_full_disk() {
         "error:",
         "'large'",
         "No space left on device",
-        "1 store paths removed",
+        "1 store paths deleted",
     ]);
 }
 

@@ -8,9 +8,8 @@ use std::path::PathBuf;
 
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::terminal::after_carriage_return;
-use tvix_coordinator::{BuildEvent, Failure, FailureCause, Report};
+use tvix_coordinator::{BuildEvent, CheckProblem, CheckReport, Failure, FailureCause, Report};
 
-pub use line::shown;
 use plain::Plain;
 use progress::Progress;
 
@@ -75,6 +74,27 @@ fn restarted(message: &str) -> String {
     format!("warning: starting again, as garbage was collected meanwhile: {message}")
 }
 
+/// Adds a line for each difference that a check found, or one for another problem of it.
+fn show_check(text: &mut String, dir: &StoreDir, drv_path: &StorePath, problem: &CheckProblem) {
+    use std::fmt::Write as _;
+    let shown = dir.display(drv_path);
+    let CheckProblem::Differs { differences } = problem else {
+        let _ = writeln!(text, "error: cannot check '{shown}': {problem}");
+        return;
+    };
+    for difference in differences {
+        let path = dir.display(&difference.path);
+        let _ = write!(
+            text,
+            "error: derivation '{shown}' may not be deterministic: output '{path}' differs"
+        );
+        let _ = match &difference.kept {
+            Some(kept) => writeln!(text, " from '{}'", kept.display()),
+            None => writeln!(text),
+        };
+    }
+}
+
 /// Tells what failed and why, with the end of the log, unless all of it was shown, and where the rest of it is.
 pub fn show_failures(
     report: &Report,
@@ -111,6 +131,11 @@ pub fn show_failures(
         let file = log_file(drv_path);
         if file.exists() {
             let _ = writeln!(text, "       the whole log is in '{}'", file.display());
+        }
+    }
+    for CheckReport { drv_path, problem } in &report.checks {
+        if let Some(problem) = problem {
+            show_check(&mut text, dir, drv_path, problem);
         }
     }
     if let [first, ..] = &report.skipped[..] {

@@ -43,6 +43,20 @@ impl Plain {
                 self.names.insert(*build, short_name(drv_path).to_owned());
                 format!("building '{}'...", self.dir.display(drv_path))
             }
+            BuildEvent::CheckStarted {
+                build, drv_path, ..
+            } => {
+                self.names.insert(*build, short_name(drv_path).to_owned());
+                format!("checking outputs of '{}'...", self.dir.display(drv_path))
+            }
+            BuildEvent::CheckSucceeded { build, .. } => {
+                self.names.remove(build);
+                return None;
+            }
+            BuildEvent::CheckFailed { build, .. } => {
+                build.map(|build| self.names.remove(&build));
+                return None;
+            }
             BuildEvent::BuildWaiting { lock, .. } => waiting(lock),
             BuildEvent::Restarted { message } => restarted(message),
             BuildEvent::BuildSucceeded {

@@ -61,6 +61,9 @@ impl Progress {
             BuildEvent::EvaluationEnded => self.evaluating = false,
             BuildEvent::BuildStarted {
                 build, drv_path, ..
+            }
+            | BuildEvent::CheckStarted {
+                build, drv_path, ..
             } => {
                 let name = short_name(drv_path).to_owned();
                 let bar = (self.builds.len() < LINES).then(|| self.add_bar(&name));
@@ -110,6 +113,13 @@ impl Progress {
             BuildEvent::BuildSucceeded { build, .. } => {
                 self.done += 1;
                 self.end(*build);
+            }
+            BuildEvent::CheckSucceeded { build, .. } => {
+                self.end(*build);
+            }
+            BuildEvent::CheckFailed { build, .. } => {
+                self.failed += 1;
+                build.map(|build| self.end(build));
             }
             // The end of the session says why, once.
             BuildEvent::BuildFailed { build, .. } => {

@@ -1,10 +1,9 @@
 //! Settings with Nix's names: `--option NAME VALUE`, `--NAME VALUE`, `--NAME` and `--no-NAME`.
 //!
 //! The table in [`known`] lists the settings of Nix. Groups of arguments implement [`Configure`] for
-//! those that mean something here; the last assignment on the command line wins, whether it is an
-//! option of ours or a setting.
+//! the settings that have a meaning in this program. The last assignment on the command line wins, whether it
+//! is a setting or an option of this program.
 
-mod configure;
 mod known;
 pub mod value;
 
@@ -16,20 +15,20 @@ use thiserror::Error;
 
 pub use known::{Effect, Kind, Setting, find};
 
-/// A setting and what it is set to.
+/// A setting and its new value.
 #[derive(Debug, Clone)]
 pub struct Assignment {
     /// The setting.
     pub setting: &'static Setting,
     /// Its value, as typed.
     pub value: String,
-    /// Whether the value is added to what is there (`extra-NAME`).
+    /// Whether the value is added to the present one (`extra-NAME`).
     pub append: bool,
 }
 
 /// Why a setting cannot be set.
 #[derive(Debug, Error)]
-#[error("setting '{name}' has invalid value '{value}': it should be {expected}")]
+#[error("setting '{name}' has invalid value '{value}', expected {expected}")]
 pub struct SettingError {
     name: &'static str,
     value: String,
@@ -38,23 +37,23 @@ pub struct SettingError {
 
 /// Arguments that settings change.
 pub trait Configure {
-    /// Changes what the setting is about, if that is among these arguments.
+    /// Changes the argument that corresponds to the setting, if it is one of these.
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError>;
 }
 
-/// What a line of arguments sets, in order.
+/// The settings on a command line, in order.
 #[derive(Debug, Default)]
 pub struct Assignments {
-    /// What is set.
+    /// Assignments to known settings.
     pub known: Vec<Assignment>,
-    /// Names that no setting has.
+    /// Unknown names.
     pub unknown: Vec<String>,
 }
 
 const OPTION: &str = "option";
 
-/// Adds `--option`, and each setting as an option of its own, to every subcommand. They are not shown
-/// in its help, except for `--option`.
+/// Adds `--option`, and each setting as an option of its own, to every subcommand. Only `--option` is shown in
+/// the help.
 pub fn with_arguments(mut command: Command) -> Command {
     let names: Vec<String> = command
         .get_subcommands()
@@ -78,7 +77,8 @@ fn arguments(own: &HashSet<String>) -> Vec<Arg> {
         .allow_hyphen_values(true)
         .value_names(["NAME", "VALUE"])
         .action(ArgAction::Append)
-        .help("Set the setting NAME of Nix to VALUE, as in nix.conf; 'extra-NAME' adds to a list");
+        .help_heading("Settings of Nix")
+        .help("Set the setting NAME to VALUE, as in nix.conf; 'extra-NAME' adds to a list");
     let mut all = vec![option];
     let mut add = |name: String, takes_value: bool| {
         if own.contains(&name) {
@@ -113,7 +113,7 @@ fn id(name: &str) -> String {
     format!("setting:{name}")
 }
 
-/// What the arguments of a subcommand set.
+/// The settings among the arguments of a subcommand.
 pub fn assignments(matches: &ArgMatches) -> Assignments {
     let mut found = Vec::new();
     if let (Some(pairs), Some(indices)) =
@@ -188,7 +188,7 @@ fn given<'m, T: Clone + Send + Sync + 'static>(
     matches.try_get_many::<T>(id).ok().flatten()
 }
 
-/// Whether an option of ours that says the same comes later.
+/// Whether an option of this program with the same meaning comes later.
 fn overridden(matches: &ArgMatches, setting: &Setting, index: usize) -> bool {
     setting.options.iter().any(|id| {
         let is_known = matches!(matches.try_contains_id(id), Ok(true));

@@ -12,30 +12,30 @@ use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
 
-/// Add files and trees, and print their store paths.
+/// Add files and directories to the store and print their store paths.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// What to add.
+    /// Files and directories to add.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
     #[command(flatten)]
     store: StoreOption,
 
-    /// The name of the store path [default: that of the file].
+    /// Name of the store path [default: name of the file].
     #[arg(long)]
     name: Option<String>,
 
-    /// Hash the contents of a single file alone, as fixed outputs that are not recursive are.
+    /// Hash the contents of a regular file instead of its NAR, as `outputHashMode = "flat"` does.
     #[arg(long)]
     flat: bool,
 
-    /// Print JSON.
+    /// Print the store paths as a JSON list.
     #[arg(long)]
     json: bool,
 }
 
-/// Of a file that cannot be read, where it would have been is not known.
+/// The error of a file that cannot be read has no store path to name.
 fn failed(error: StoreError) -> CliError {
     match error {
         StoreError::Source { file, source, .. } => CliError::Add { file, source },

@@ -12,19 +12,19 @@ use super::{AnyStoreOption, print};
 use crate::error::CliError;
 use crate::output;
 
-/// Print the contents of a file in a store.
+/// Print the contents of a file in the store.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The file: a store path, or something below one.
+    /// A store path that is a regular file, or a path to a regular file below a store path.
     #[arg(value_name = "PATH")]
     path: String,
 
-    #[command(flatten)]
-    store: AnyStoreOption,
-
-    /// Print JSON: the contents as text, of which what is not UTF-8 is replaced.
+    /// Print a JSON object with path, size and contents; bytes that are not valid UTF-8 are replaced.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

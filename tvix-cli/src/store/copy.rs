@@ -11,55 +11,57 @@ use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
 use super::paths::PathNames;
 use super::print;
-use crate::caches::{self, Access, NetrcOption};
+use crate::args::NetworkArgs;
+use crate::caches::{self, Access};
 use crate::error::CliError;
 use crate::stores;
 
-/// Copy store paths, with all that they refer to, from one store to another.
+/// Copy store paths and their closures from one store to another.
 ///
-/// A store is an absolute path or `local` (on this file system), or a binary cache: `file://…`,
-/// `http://…`, `https://…` or `s3://…`. What is in the other store already is not read. The paths
-/// that were copied are printed.
+/// A store is an absolute path or `local` (stores on this file system), or a binary cache: `file://…`,
+/// `http://…`, `https://…` or `s3://…`. Paths that the destination already has are skipped. The paths copied
+/// are printed.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The store to copy from [default: that of --store].
+    /// Source store [default: the store of --store].
     #[arg(long, value_name = "URI")]
     from: Option<StoreUri>,
 
-    /// The store to copy to [default: that of --store]. Creates a cache that does not exist.
+    /// Destination store [default: the store of --store]. A binary cache is created if it does not exist.
     #[arg(long, value_name = "URI", required_unless_present = "from")]
     to: Option<StoreUri>,
 
-    /// The store in place of --from or --to, whichever is not given [default: the usual one].
+    /// Store for whichever of --from and --to is not given [default: `local` if you own /nix, otherwise
+    /// ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     store: Option<StoreUri>,
 
-    /// Copy all that the paths refer to as well, which is the default.
+    /// Copy the closures of the paths; this is the default.
     #[arg(long)]
     recursive: bool,
 
-    /// Copy only the paths themselves: what they refer to must be there.
+    /// Copy only the paths themselves; the destination must have their references.
     #[arg(long, conflicts_with = "recursive")]
     no_recursive: bool,
 
-    /// A key that paths of a cache may be signed by; may be given several times.
+    /// Public key to trust, as `NAME:BASE64`; may be repeated.
     #[arg(long = "trusted-public-key", value_name = "KEY")]
     trusted_public_keys: Vec<VerifyingKey>,
 
-    /// Take paths from a cache that no trusted key has signed.
+    /// Accept paths from a cache without the signature of a trusted key.
     #[arg(long)]
     no_check_sigs: bool,
 
-    #[command(flatten)]
-    netrc: NetrcOption,
-
-    /// Print JSON: what is known of each path that was copied.
+    /// Print a JSON object with NAR hash and size of each path copied.
     #[arg(long)]
     json: bool,
 
-    /// Paths to copy.
+    /// Store paths to copy, or links to them.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
+
+    #[command(flatten)]
+    netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
@@ -102,7 +104,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         let copied = from.copy_closure(&*to, &paths).await;
         copied.map_err(CliError::store)?
     };
-    // Which outputs of derivations these are, as others cannot tell it from the paths.
+    // Realisations tell the destination which outputs of derivations these paths are.
     if let Some(local) = local {
         let paths = match args.no_recursive {
             true => paths,

@@ -15,19 +15,19 @@ use super::paths::Readable;
 use crate::error::CliError;
 use crate::output;
 
-/// Write a store path as a NAR to standard output.
+/// Write the NAR of a store path to standard output.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The store path.
+    /// Store path to dump, or a link to one.
     #[arg(value_name = "PATH")]
     path: String,
 
-    #[command(flatten)]
-    store: AnyStoreOption,
-
-    /// Print JSON in place of the NAR: what is in it, and where, as Nix's listings (`.ls`) say it.
+    /// Print a JSON listing of the NAR instead, in the format of Nix's `.ls` files.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

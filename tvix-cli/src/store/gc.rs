@@ -12,37 +12,38 @@ use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
 
-/// Remove what no root needs.
+/// Delete store paths that are not reachable from a garbage collector root.
 ///
-/// May run beside builds, and beside Nix. What was removed is told on standard error; `--print-dead`
-/// and `--print-live` print paths to standard output and remove nothing. The exit code is 1 if
-/// something could not be removed.
+/// Safe to run at the same time as builds, and as Nix on the same store. A summary goes to standard error. With
+/// `--print-dead` or `--print-live`, paths are printed to standard output and nothing is deleted. The exit
+/// code is 1 if a path could not be deleted.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
     store: StoreOption,
 
-    /// End once so many bytes are freed; K, M, G and T stand for powers of 1024.
+    /// Stop after freeing this much, in bytes; the suffixes K, M, G and T are powers of 1024 [default: no
+    /// limit].
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     max_freed: Option<u64>,
 
-    /// Print what would be removed.
+    /// Print the paths that would be deleted, and delete nothing.
     #[arg(long, conflicts_with_all = ["print_live", "max_freed"])]
     print_dead: bool,
 
-    /// Print what would stay.
+    /// Print the paths that would be kept, and delete nothing.
     #[arg(long, conflicts_with = "max_freed")]
     print_live: bool,
 
-    /// Keep the outputs of derivations that stay.
+    /// Keep the outputs of live derivations.
     #[arg(long)]
     keep_outputs: bool,
 
-    /// Do not keep the derivations that what stays was built by.
+    /// Do not keep the derivers of live paths.
     #[arg(long)]
     no_keep_derivations: bool,
 
-    /// Print JSON.
+    /// Print the report as a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -74,7 +75,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         print(strays.map(|name| format!("{}/{name}", store.store_dir())))?;
     } else {
         say!(
-            "{} store paths removed, {} freed",
+            "{} store paths deleted, {} freed",
             report.paths.len() + report.strays.len(),
             size::show(report.bytes_freed)
         );

@@ -13,29 +13,27 @@ use super::paths::{Readable, file};
 use super::{AnyStoreOption, print};
 use crate::error::CliError;
 
-/// List what is in a store path.
-///
-/// With `--json` in the format of Nix's listings of NARs.
+/// List the contents of a store path.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// A store path, or something below one.
+    /// A store path, or a path below one.
     #[arg(value_name = "PATH")]
     path: String,
 
-    #[command(flatten)]
-    store: AnyStoreOption,
-
-    /// List what is in the folders too.
+    /// List subdirectories too.
     #[arg(long, short = 'R')]
     recursive: bool,
 
-    /// Show kinds and sizes.
+    /// Show file types and sizes in bytes.
     #[arg(long, short)]
     long: bool,
 
-    /// Print JSON.
+    /// Print JSON in the format of Nix's NAR listings (`.ls` files).
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

@@ -1,4 +1,4 @@
-//! `tvix store`: one file for each of its commands.
+//! `tvix store`: one file per subcommand.
 
 mod add;
 mod cat;
@@ -21,13 +21,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tvix_store_api::StoreUri;
 
-use crate::caches::NetrcOption;
+use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::output::print;
 
 pub use paths::{MOST_LINKS, derivation_of_link};
 
-/// Look at stores, add to them, and look after them.
+/// Inspect, copy, verify and clean up stores.
 #[derive(Debug, Parser)]
 #[command(arg_required_else_help = true)]
 pub struct StoreArgs {
@@ -52,24 +52,26 @@ enum StoreCommand {
     Sign(sign::Args),
 }
 
-/// Which store, of those on this file system.
+/// A store on this file system.
 #[derive(Debug, Parser)]
 pub struct StoreOption {
-    /// The store: an absolute path for the one below it, `local` for the system's.
+    /// Store to use: an absolute path for the store below that directory, or `local` for the system's
+    /// [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     pub store: Option<StoreUri>,
 }
 
-/// Which store, of any kind, to be read.
+/// A store of any kind, to be read.
 #[derive(Debug, Parser)]
 pub struct AnyStoreOption {
-    /// The store: an absolute path for the one below it, `local` for the system's, or a binary cache
-    /// (`file://…`, `http://…`, `https://…`, `s3://…`).
+    /// Store to read: an absolute path for the store below that directory, `local` for the system's, or a
+    /// binary cache (`file://…`, `http://…`, `https://…`, `s3://…`) [default: `local` if you own /nix,
+    /// otherwise ~/.local/share/nix/root].
     #[arg(long, visible_alias = "from", value_name = "URI")]
     pub store: Option<StoreUri>,
 
     #[command(flatten)]
-    pub netrc: NetrcOption,
+    pub netrc: NetworkArgs,
 }
 
 pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
@@ -90,7 +92,7 @@ pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
     }
 }
 
-/// The exit code of what has looked for trouble.
+/// The exit code of a command that looks for damage.
 fn code(fine: bool) -> ExitCode {
     match fine {
         true => ExitCode::SUCCESS,

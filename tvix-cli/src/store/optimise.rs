@@ -11,18 +11,18 @@ use crate::error::CliError;
 use crate::output::say;
 use crate::stores;
 
-/// Have equal files share their space on the disk.
+/// Replace identical files in the store by hard links to one copy.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
     store: StoreOption,
 
-    /// Have them share blocks, on file systems that can (Btrfs, XFS), instead of being links to one
-    /// file.
+    /// Share the blocks of identical files (reflinks) instead of creating hard links, on file systems with
+    /// support for it (Btrfs, XFS).
     #[arg(long)]
     reflink: bool,
 
-    /// Print JSON.
+    /// Print the report as a JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -41,7 +41,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     } else {
         let freed = size::show(report.bytes_freed);
         say!(
-            "{} of {} files share now, {freed} freed",
+            "{} of {} files deduplicated, {freed} freed",
             report.shared,
             report.files
         );

@@ -11,29 +11,29 @@ use super::{AnyStoreOption, print};
 use crate::error::CliError;
 use crate::stores;
 
-/// Say what is known of store paths.
+/// Show information about store paths.
 ///
-/// Prints the paths, or with `--json` what Nix up to 2.18 prints of them.
+/// Without `--size` or `--json`, prints the paths alone.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The paths [default: all that is valid, which caches cannot say].
+    /// Store paths to show [default: all valid paths; binary caches cannot list theirs].
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
 
-    #[command(flatten)]
-    store: AnyStoreOption,
-
-    /// All that they need too.
+    /// Show the closures of the paths.
     #[arg(long, short = 'r')]
     recursive: bool,
 
-    /// Print the size of each as a NAR, in bytes.
+    /// Show the NAR size of each path, in bytes.
     #[arg(long, short = 's')]
     size: bool,
 
-    /// Print JSON.
+    /// Print JSON in the format of `nix path-info --json` of Nix up to 2.18.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

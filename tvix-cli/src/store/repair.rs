@@ -7,34 +7,35 @@ use tvix_store_api::{Store as _, StoreUri};
 
 use super::paths::parse_all;
 use super::{StoreOption, code, print};
-use crate::caches::{self, Access, NetrcOption};
+use crate::args::NetworkArgs;
+use crate::caches::{self, Access};
 use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
 
-/// Replace the files of store paths by what another store has of them.
+/// Replace the contents of store paths with a copy from another store.
 ///
-/// Prints what was replaced. The exit code is 1 if some of it could not be.
+/// Prints the paths replaced. The exit code is 1 if a path could not be repaired.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// What to replace, whether it is damaged or not.
+    /// Store paths to replace, whether they are damaged or not.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
 
     #[command(flatten)]
     store: StoreOption,
 
-    /// The store to get it from, of any kind. What it has must be what is known here, so that it need
-    /// not be signed.
+    /// Store of any kind to copy from. Contents must match the hash that is registered for the path, so
+    /// signatures are not required.
     #[arg(long, value_name = "URI")]
     from: StoreUri,
 
-    #[command(flatten)]
-    netrc: NetrcOption,
-
-    /// Print JSON.
+    /// Print the paths replaced as a JSON list.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

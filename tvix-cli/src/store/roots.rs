@@ -13,17 +13,17 @@ use super::{StoreOption, print};
 use crate::error::CliError;
 use crate::stores;
 
-/// Say what is kept from being collected and why, or keep something.
+/// List garbage collector roots, or add one.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
     store: StoreOption,
 
-    /// Make a link to a store path, which is kept as long as the link is there.
+    /// Create a symbolic link to a store path. The path is kept for as long as the link exists.
     #[arg(long, num_args = 2, value_names = ["LINK", "PATH"])]
     add: Option<Vec<String>>,
 
-    /// Print JSON.
+    /// Print the roots as a JSON list.
     #[arg(long, conflicts_with = "add")]
     json: bool,
 }

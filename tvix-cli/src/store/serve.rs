@@ -16,33 +16,32 @@ use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
 use crate::{logs, stores};
 
-/// Serve a store as a binary cache over HTTP, until it is interrupted.
+/// Serve a store as a binary cache over HTTP.
 ///
-/// SIGINT, SIGTERM and SIGHUP end it: requests under way are answered first, for 10 seconds at most, and
-/// the exit code is 0.
-/// Where it listens is printed once it does. Whoever can reach that address can read all that is
-/// in the store, and the logs of builds of a store on this file system.
+/// Prints its URL when it is ready. There is no access control: every client that can connect can read all of
+/// the store and, of a store on this file system, the build logs. On SIGINT, SIGTERM or SIGHUP, the server
+/// finishes the requests in progress (for 10 seconds at most) and exits with 0.
 #[derive(Debug, Parser)]
 pub struct Args {
-    #[command(flatten)]
-    store: AnyStoreOption,
-
-    /// Address and port to listen at; port 0 for any that is free.
+    /// Address and port to listen on; port 0 selects a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
 
-    /// A file with a secret key that signs what is sent; may be given several times. Signatures
-    /// that the store has are sent too.
+    /// File with a secret key to sign path information with, in addition to the signatures in the store; may
+    /// be repeated.
     #[arg(long = "key-file", value_name = "FILE")]
     key_files: Vec<PathBuf>,
 
-    /// Of several caches, clients ask that with the least number first.
+    /// Priority that the cache advertises; clients query caches with lower numbers first.
     #[arg(long, value_name = "N", default_value_t = 50)]
     priority: i32,
 
-    /// Print where it listens as JSON.
+    /// Print the URL as a JSON object.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

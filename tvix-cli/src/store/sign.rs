@@ -10,38 +10,40 @@ use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
 use super::paths::PathNames;
 use super::print;
-use crate::caches::{self, Access, NetrcOption};
+use crate::args::NetworkArgs;
+use crate::caches::{self, Access};
 use crate::error::CliError;
 use crate::stores;
 
-/// Sign store paths. Signatures that are there stay.
+/// Sign store paths, in addition to the signatures they have.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// The store: an absolute path, `local`, or a binary cache [default: the usual one].
+    /// Store with the paths: an absolute path, `local`, or a binary cache [default: `local` if you own /nix,
+    /// otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     store: Option<StoreUri>,
 
-    /// The file with the secret key.
+    /// File with the secret key, as written by `nix-store --generate-binary-cache-key`.
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
 
-    /// Sign all that the paths refer to as well.
+    /// Sign the closures of the paths.
     #[arg(long, short)]
     recursive: bool,
 
-    #[command(flatten)]
-    netrc: NetrcOption,
-
-    /// Print JSON: the signature of each path.
+    /// Print a JSON object with the signature of each path.
     #[arg(long)]
     json: bool,
 
-    /// Paths to sign.
+    /// Store paths to sign.
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
+
+    #[command(flatten)]
+    netrc: NetworkArgs,
 }
 
-/// A store in which what is known of a path can be added to.
+/// A store that accepts further signatures.
 enum Signable {
     Local(LocalStore),
     Cache(BinaryCache),

@@ -1,4 +1,4 @@
-//! Amounts of bytes on the command line.
+//! Numbers of bytes on the command line.
 
 /// Parses a number of bytes: `1000`, `64K`, `10M`, `2G`, `1T`; the letters stand for powers of 1024.
 pub fn parse(text: &str) -> Result<u64, String> {
@@ -9,21 +9,19 @@ pub fn parse(text: &str) -> Result<u64, String> {
                 'M' => 20,
                 'G' => 30,
                 'T' => 40,
-                _ => return Err(format!("'{letter}' is none of K, M, G, T")),
+                _ => return Err(format!("unknown unit '{letter}', expected K, M, G or T")),
             };
             (&text[..at], 1u64 << power)
         }
         _ => (text, 1),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "it is not a number".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "not a number".to_owned())?;
     number
         .checked_mul(factor)
-        .ok_or_else(|| "it is too large".to_owned())
+        .ok_or_else(|| "number too large".to_owned())
 }
 
-/// An amount as people read it.
+/// A number of bytes in a unit that is easy to read.
 pub fn show(bytes: u64) -> String {
     let mut amount = bytes as f64;
     let mut unit = "B";

@@ -9,41 +9,42 @@ use tvix_store_api::{Store as _, StoreUri};
 
 use super::paths::parse_all;
 use super::{StoreOption, code, print};
-use crate::caches::{self, Access, NetrcOption};
+use crate::args::NetworkArgs;
+use crate::caches::{self, Access};
 use crate::error::{CliError, describe};
 use crate::output::say;
 use crate::stores;
 
-/// Check that store paths are what they were when they were added.
+/// Check that the contents of store paths match their registered hashes.
 ///
-/// The exit code is 1 if something is wrong in the end.
+/// The exit code is 1 if damage remains.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// What to check [default: all that is valid].
+    /// Store paths to check [default: all valid paths].
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
 
     #[command(flatten)]
     store: StoreOption,
 
-    /// Only check that the files are there; do not read them.
+    /// Check only that the files exist, without reading them.
     #[arg(long)]
     no_contents: bool,
 
-    /// Get what is damaged anew from this store, of any kind.
+    /// Store of any kind to replace damaged paths from.
     #[arg(long, value_name = "URI")]
     repair_from: Option<StoreUri>,
 
-    #[command(flatten)]
-    netrc: NetrcOption,
-
-    /// Forget paths whose files are missing, unless others refer to them.
+    /// Unregister paths whose files are missing, unless other paths refer to them.
     #[arg(long)]
     forget_missing: bool,
 
-    /// Print JSON.
+    /// Print the report as a JSON object.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
@@ -91,10 +92,13 @@ fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), 
     }
     for link in &report.bad_links {
         let removed = match report.bad_links_removed {
-            true => ": removed",
+            true => ": deleted",
             false => "",
         };
-        say!("'{}' is not what its name says{removed}", link.display());
+        say!(
+            "'{}' does not match the hash in its name{removed}",
+            link.display()
+        );
     }
     say!(
         "{} store paths checked, {} damaged",
@@ -107,8 +111,8 @@ fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), 
 fn outcome(damaged: &DamagedPath) -> String {
     match &damaged.repaired {
         Some(Ok(())) => "repaired".to_owned(),
-        _ if damaged.forgotten => "forgotten".to_owned(),
+        _ if damaged.forgotten => "unregistered".to_owned(),
         Some(Err(error)) => format!("cannot be repaired: {}", describe(error)),
-        None => "left as it is".to_owned(),
+        None => "not repaired".to_owned(),
     }
 }

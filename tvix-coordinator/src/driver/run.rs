@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{
-    BuildOutcome, BuildSlot, Delivery, LogReceiver, LogSender, SlotMessage, SlotReceiver,
-    StreamedOutput, log_channel, slot_channel,
+    BuildOutcome, BuildSlot, CheckOutcome, Delivery, LogReceiver, LogSender, SlotMessage,
+    SlotReceiver, StreamedOutput, log_channel, slot_channel,
 };
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, RealiseReply, RealisedOutput};
 use tvix_store_api::{LocalPath, Store};
@@ -29,8 +29,8 @@ use super::outbox::Outbox;
 use super::sources::{Added, Offered};
 use super::tasks::{self, describe};
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, ImportId, Input, Machine, ProbeId, Probed, QuestionId,
-    SubstitutionId, Trouble,
+    Action, BatchId, BuildId, BuildResult, CheckResult, ImportId, Input, Machine, ProbeId, Probed,
+    QuestionId, SubstitutionId, Trouble,
 };
 use crate::options::{Decision, OnVanished};
 use crate::report::Report;
@@ -53,12 +53,19 @@ enum Done {
     Sources(Added, Vec<StorePath>),
     Recorded(BatchId, Result<(), Trouble>),
     Built(BuildId, Result<BuildOutcome, Trouble>),
-    /// Of a build that did not succeed, which inputs are not valid any more.
-    Checked(BuildId, Result<BuildOutcome, Trouble>, Vec<StorePath>),
+    Checked(BuildId, CheckResult),
+    /// A build or check that did not succeed, and its inputs that are not valid any more.
+    InputsQueried(Ended, Vec<StorePath>),
     Pushed(BuildId, Result<(), Trouble>),
     Decided(QuestionId, Decision),
     Located(Answer),
     EvaluationStarted(Result<EvalStream, EvalError>),
+}
+
+/// A build or check that did not succeed.
+enum Ended {
+    Build(BuildId, Result<BuildOutcome, Trouble>),
+    Check(BuildId, CheckResult),
 }
 
 /// An import and what it is answered with.
@@ -390,17 +397,17 @@ impl Driver {
             },
             Done::Recorded(batch, result) => Input::Recorded { batch, result },
             Done::Built(build, result) if !matches!(result, Ok(BuildOutcome::Success(_))) => {
-                return self.check_inputs(build, result);
+                return self.query_inputs(build, Ended::Build(build, result));
             }
-            Done::Checked(build, result, gone) if !gone.is_empty() => {
+            Done::Checked(build, result) if !is_conclusive(&result) => {
+                return self.query_inputs(build, Ended::Check(build, result));
+            }
+            Done::InputsQueried(ended, gone) if !gone.is_empty() => self.vanished(&gone[0], ended),
+            Done::Checked(build, result) | Done::InputsQueried(Ended::Check(build, result), _) => {
                 self.forget(build);
-                Input::BuildEnded {
-                    build,
-                    result: self.vanished(&gone[0], result),
-                    usage: None,
-                }
+                Input::CheckEnded { build, result }
             }
-            Done::Built(build, result) | Done::Checked(build, result, _) => {
+            Done::Built(build, result) | Done::InputsQueried(Ended::Build(build, result), _) => {
                 self.forget(build);
                 let usage = match &result {
                     Ok(BuildOutcome::Success(success)) => success.usage,
@@ -512,6 +519,7 @@ impl Driver {
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));
             }
             Action::StartBuild(start) => self.start_build(start),
+            Action::StartCheck { start, outputs } => self.start_check(start, outputs),
             Action::ResumeBuild(build) => {
                 if let Some(go) = self.waiting.remove(&build) {
                     // If it has ended meanwhile, that is told next.
@@ -553,6 +561,12 @@ impl Driver {
         }
         None
     }
+}
+
+/// Whether a rebuild succeeded, so that its inputs were there.
+fn is_conclusive(result: &CheckResult) -> bool {
+    use CheckOutcome::{Differs, Same};
+    matches!(result, CheckResult::Ended(Same | Differs(_)))
 }
 
 /// The next thing that is done. Loses none when dropped.

@@ -118,6 +118,7 @@ impl Future for SessionReport {
                 roots: Vec::new(),
                 failures: Vec::new(),
                 skipped: Vec::new(),
+                checks: Vec::new(),
                 errors: vec![format!("the coordinator ended before its time: {error}")],
                 counts: Counts::default(),
             })

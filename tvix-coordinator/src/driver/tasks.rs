@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use nix_compat::derivation::Derivation;
+use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, StreamedOutput,
+    BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, CheckError, StreamedOutput,
+    check_against,
 };
 use tvix_eval_api::{RealiseError, RealisedOutput};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
 
 use super::closures::{Closure, Closures};
-use crate::machine::{ImportedOutput, OutputKeys, Probed, Recording, RefusedRealisation, Trouble};
+use crate::machine::{
+    CheckResult, ImportedOutput, OutputKeys, Probed, Recording, RefusedRealisation, Trouble,
+};
+use crate::options::CheckOptions;
 
 /// Imported outputs that are unpacked at once, where they have to be.
 const UNPACKED_AT_ONCE: usize = 4;
@@ -322,21 +326,53 @@ pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, Trouble> {
         context,
     } = parts;
     // Of the builder itself: that of the `Arc` would box another future around it.
-    match AssertUnwindSafe((*builder).build(request, context))
-        .catch_unwind()
-        .await
-    {
+    let built = AssertUnwindSafe((*builder).build(request, context));
+    match built.catch_unwind().await {
         Ok(outcome) => outcome.map_err(|error| builder_trouble(&error)),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            let name = &builder.profile().name;
-            let message = format!("builder '{name}' panicked: {}", text.unwrap_or_default());
-            Err(Trouble {
-                message,
-                retryable: false,
-            })
+        Err(panic) => Err(builder_panicked(&*builder, &*panic)),
+    }
+}
+
+fn builder_panicked(builder: &dyn Builder, panic: &(dyn std::any::Any + Send)) -> Trouble {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    let name = &builder.profile().name;
+    Trouble {
+        message: format!("builder '{name}' panicked: {}", text.unwrap_or_default()),
+        retryable: false,
+    }
+}
+
+/// Rebuilds valid `outputs` and compares them.
+pub(super) async fn check(
+    mut parts: BuildParts,
+    closures: Arc<Closures>,
+    inputs: Closure,
+    outputs: Vec<(OutputName, StorePath)>,
+    options: CheckOptions,
+) -> CheckResult {
+    let inputs = closures.complete(&*parts.context.inputs, inputs).await;
+    match inputs {
+        Ok(inputs) => parts.request.inputs = inputs,
+        Err(error) => return CheckResult::Trouble(store_trouble(&error)),
+    }
+    let BuildParts {
+        builder,
+        request,
+        context,
+    } = parts;
+    let keep = options.keep.as_deref();
+    let checked = AssertUnwindSafe(check_against(&*builder, request, context, &outputs, keep));
+    match checked.catch_unwind().await {
+        Ok(Ok(outcome)) => CheckResult::Ended(outcome),
+        Ok(Err(CheckError::Builder(error))) => CheckResult::Trouble(builder_trouble(&error)),
+        Ok(Err(CheckError::Store(error))) if error.is_retryable() => {
+            CheckResult::Trouble(store_trouble(&error))
         }
+        Ok(Err(error)) => CheckResult::Impossible {
+            message: describe(&error),
+        },
+        Err(panic) => CheckResult::Trouble(builder_panicked(&*builder, &*panic)),
     }
 }
 

@@ -93,6 +93,16 @@ pub enum Action {
     /// [`Input::LogLine`]: super::Input::LogLine
     /// [`Input::BuildEnded`]: super::Input::BuildEnded
     StartBuild(StartBuild),
+    /// Start a build whose outputs are compared with those that are valid, and not added to the store:
+    /// log lines and waiting as for [`Action::StartBuild`], then [`Input::CheckEnded`].
+    ///
+    /// [`Input::CheckEnded`]: super::Input::CheckEnded
+    StartCheck {
+        /// The build.
+        start: StartBuild,
+        /// All outputs of the derivation with their valid store paths.
+        outputs: Vec<(OutputName, StorePath)>,
+    },
     /// Let a build go on that was [waiting](super::Input::BuildWaiting): it has a slot again. Nothing
     /// to answer.
     ResumeBuild(BuildId),

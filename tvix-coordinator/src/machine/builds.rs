@@ -1,15 +1,16 @@
 //! Builds: started, ended, pushed, tried again.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{BuildFailure, FailureKind, ResourceUsage};
+use tvix_build_api::{BuildFailure, CheckOutcome, FailureKind, ResourceUsage};
 
 use super::graph::{NodeId, State};
-use super::{Action, BuildId, BuildResult, Machine, StartBuild, Trouble, Work};
+use super::{Action, BuildId, BuildResult, CheckResult, Machine, StartBuild, Trouble, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
 
@@ -20,6 +21,8 @@ pub(super) struct Build {
     builder: usize,
     started: Duration,
     cancelled: bool,
+    /// Whether its outputs are compared with those that are valid.
+    check: bool,
     /// Whether it waits for another process or, after that, for a slot. It has none then.
     waiting: bool,
     /// The outputs, once the builder is done and while they are pushed.
@@ -40,20 +43,8 @@ impl Machine {
             let message = "it became ready without its derivation (a bug)".to_owned();
             return self.fail(id, FailureCause::Invalid { message });
         };
-        self.last_build += 1;
-        let build = BuildId(self.last_build);
+        let build = self.new_build(id, builder, false);
         self.graph[id].state = State::Building;
-        let started = self.now;
-        let running = Build {
-            node: id,
-            builder,
-            started,
-            cancelled: false,
-            waiting: false,
-            pushing: None,
-            usage: None,
-        };
-        self.builds.insert(build, running);
         let drv_path = self.known_path(id).clone();
         let inputs = self.inputs_used(id, &derivation);
         let name = self.scheduler.builder_name(builder);
@@ -72,17 +63,42 @@ impl Machine {
         self.actions.push_back(start);
     }
 
+    /// Takes note of a build that starts now.
+    pub(super) fn new_build(&mut self, node: NodeId, builder: usize, check: bool) -> BuildId {
+        self.last_build += 1;
+        let build = BuildId(self.last_build);
+        let running = Build {
+            node,
+            builder,
+            started: self.now,
+            cancelled: false,
+            check,
+            waiting: false,
+            pushing: None,
+            usage: None,
+        };
+        self.builds.insert(build, running);
+        build
+    }
+
     /// The outputs and sources that a build that was started uses directly.
     pub fn inputs_of_build(&self, build: BuildId) -> Vec<StorePath> {
-        let node = self.builds.get(&build).map(|build| build.node);
-        let used = node.and_then(|id| {
-            let derivation = self.graph[id].derivation()?;
-            Some(self.inputs_used(id, derivation))
+        let used = self.builds.get(&build).and_then(|build| {
+            let derivation = self.derivation_of(build)?;
+            Some(self.inputs_used(build.node, derivation))
         });
         used.unwrap_or_default()
     }
 
-    fn inputs_used(&self, id: NodeId, derivation: &Derivation) -> Vec<StorePath> {
+    /// The derivation that a build builds.
+    fn derivation_of(&self, build: &Build) -> Option<&Arc<Derivation>> {
+        match build.check {
+            true => self.checks.derivation(build.node),
+            false => self.graph[build.node].derivation(),
+        }
+    }
+
+    pub(super) fn inputs_used(&self, id: NodeId, derivation: &Derivation) -> Vec<StorePath> {
         let mut inputs: Vec<StorePath> = derivation.input_srcs.iter().cloned().collect();
         // By name unless there is but one: masks are coarse where there are many outputs, and a
         // build is to see no more than it uses.
@@ -179,17 +195,11 @@ impl Machine {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
         };
-        if build.is_pushing() {
+        if build.is_pushing() || build.check {
             return;
         }
         build.usage = usage;
-        let (builder, cancelled) = (build.builder, build.cancelled);
-        match std::mem::replace(&mut build.waiting, false) {
-            // Another process has built it.
-            true => build.started = self.now,
-            false => self.scheduler.release(builder),
-        }
-        self.resumable.retain(|it| *it != id);
+        let cancelled = self.give_up_slot(id);
         match result {
             BuildResult::Pushed(outputs) => match self.checked_outputs(id, outputs) {
                 Ok(outputs) => self.build_succeeded(id, outputs, true),
@@ -217,18 +227,49 @@ impl Machine {
                 kind: FailureKind::Cancelled,
                 ..
             }) => {
-                let message = "the builder cancelled a build that nobody wanted cancelled".into();
-                self.try_again(
-                    id,
-                    Trouble {
-                        message,
-                        retryable: true,
-                    },
-                );
+                self.try_again(id, unasked_cancellation());
             }
             BuildResult::Failed(failure) => self.build_failed(id, failure),
             BuildResult::Trouble(trouble) => self.try_again(id, trouble),
         }
+    }
+
+    /// The result of a check, see [`super::checks`].
+    pub(super) fn check_ended(&mut self, id: BuildId, result: CheckResult) {
+        if self.builds.get(&id).is_none_or(|build| !build.check) {
+            return;
+        }
+        let cancelled = self.give_up_slot(id);
+        let outcome = match result {
+            _ if cancelled => return self.build_cancelled(id),
+            CheckResult::Trouble(trouble) => return self.try_again(id, trouble),
+            CheckResult::Ended(CheckOutcome::Failed(BuildFailure {
+                kind: FailureKind::Cancelled,
+                ..
+            })) => return self.try_again(id, unasked_cancellation()),
+            CheckResult::Ended(outcome) => Ok(outcome),
+            CheckResult::Impossible { message } => Err(FailureCause::Store { message }),
+            CheckResult::InputsGone { message } => Err(FailureCause::InputsGone { message }),
+        };
+        if let Some(build) = self.builds.remove(&id) {
+            self.scheduler.forget_attempts(build.node);
+            let duration = self.now.saturating_sub(build.started);
+            self.check_result(build.node, id, duration, outcome);
+        }
+    }
+
+    /// Frees the slot of a build that ended. Returns whether the build was cancelled.
+    fn give_up_slot(&mut self, id: BuildId) -> bool {
+        let Some(build) = self.builds.get_mut(&id) else {
+            return false;
+        };
+        match std::mem::replace(&mut build.waiting, false) {
+            // Another process has built it.
+            true => build.started = self.now,
+            false => self.scheduler.release(build.builder),
+        }
+        self.resumable.retain(|it| *it != id);
+        build.cancelled
     }
 
     /// A builder that says that it succeeded has to have every output, where it belongs.
@@ -396,18 +437,18 @@ impl Machine {
             attempts.unsuitable |= 1 << build.builder;
         }
         let count = attempts.count;
-        let derivation = self.graph[build.node].derivation().cloned();
+        let derivation = self.derivation_of(&build).cloned();
         let others = derivation.is_some_and(|it| {
             let kind = self.graph[build.node].kind;
             self.scheduler.suitable(build.node, kind, &it) != 0
         });
         if !others || count >= self.options.retry.attempts {
-            return self.fail(
-                build.node,
-                FailureCause::Builder {
-                    message: trouble.message,
-                },
-            );
+            let message = trouble.message;
+            let cause = FailureCause::Builder { message };
+            return match build.check {
+                true => self.check_result(build.node, id, Duration::ZERO, Err(cause)),
+                false => self.fail(build.node, cause),
+            };
         }
         let delay = if trouble.retryable {
             self.options.retry.delay(count)
@@ -439,5 +480,13 @@ impl Machine {
             self.resumable.retain(|it| *it != id);
             self.actions.push_back(Action::CancelBuild(id));
         }
+    }
+}
+
+/// A builder may report a cancellation only if it was asked for one.
+fn unasked_cancellation() -> Trouble {
+    Trouble {
+        message: "the builder cancelled a build without having been asked to".to_owned(),
+        retryable: true,
     }
 }

@@ -319,6 +319,8 @@ impl Machine {
             if unmet == 0 {
                 self.work.push(Work::Ready(id));
             }
+        } else {
+            self.check_input_met(id);
         }
     }
 

@@ -25,7 +25,8 @@ impl Machine {
             }
             // What was never looked up still has to be, should something that cannot be substituted
             // after all need it.
-            if node.state == State::Idle && self.substitutions.any() {
+            let may_be_needed = self.substitutions.any() || self.options.check.is_some();
+            if node.state == State::Idle && may_be_needed {
                 continue;
             }
             if matches!(
@@ -83,6 +84,7 @@ impl Machine {
             }
             self.work.clear();
             self.scheduler.clear();
+            self.checks.clear();
             self.sources.clear();
             self.look_ups.clear();
             self.substitutions.clear();
@@ -93,15 +95,20 @@ impl Machine {
         }
     }
 
-    pub(super) fn try_finish(&mut self) {
+    /// Ends the session if nothing is under way. True if there is something to do before, for which
+    /// there may be no action yet.
+    pub(super) fn try_finish(&mut self) -> bool {
         if !self.can_finish() {
-            return;
+            return false;
         }
         if self.stop.is_none() {
             self.fail_what_is_stuck();
             self.do_work();
             if !self.actions.is_empty() || !self.can_finish() {
-                return;
+                return false;
+            }
+            if self.begin_checks() {
+                return true;
             }
         }
         self.finished = true;
@@ -110,6 +117,7 @@ impl Machine {
             report: report.clone(),
         });
         self.actions.push_back(Action::Finish(report));
+        false
     }
 
     fn can_finish(&self) -> bool {
@@ -120,6 +128,7 @@ impl Machine {
                 !self.evaluating
                     && self.pruned
                     && self.builds.is_empty()
+                    && !self.checks.any_ready()
                     && self.look_ups.is_idle()
                     && self.sources.is_idle()
                     && self.substitutions.is_idle()
@@ -138,7 +147,8 @@ impl Machine {
             .roots
             .iter()
             .map(|(_, id)| *id)
-            .chain(self.imports.wants());
+            .chain(self.imports.wants())
+            .chain(self.unmet_inputs_of_checks());
         let mut stuck: Vec<NodeId> = wanted.collect();
         let mut seen: FxHashSet<NodeId> = FxHashSet::default();
         while let Some(id) = stuck.pop() {
@@ -248,6 +258,7 @@ impl Machine {
             })
         });
         let mut needed = failures.iter().filter(|failure| failure.needed);
+        let checks = self.check_reports();
         let status = if self.stop == Some(Stop::Cancelled) {
             Status::Cancelled
         } else if needed
@@ -257,6 +268,8 @@ impl Machine {
             Status::BuildFailed
         } else if needed.next().is_some() || !self.errors.is_empty() {
             Status::Error
+        } else if checks.iter().any(|check| check.problem.is_some()) {
+            Status::CheckFailed
         } else if self.options.policy == BuildPolicy::Imports
             || roots.iter().all(|root| root.success)
         {
@@ -269,6 +282,7 @@ impl Machine {
             roots,
             skipped: skipped.collect(),
             failures,
+            checks,
             errors: self.errors.clone(),
             counts: self.counts,
         }

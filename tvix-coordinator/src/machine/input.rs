@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
-use tvix_build_api::{BuildFailure, ResourceUsage};
+use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
@@ -151,6 +151,15 @@ pub enum Input {
         /// What it used, if it succeeded and the builder knows. A failure says so itself.
         usage: Option<ResourceUsage>,
     },
+    /// Answers [`Action::StartCheck`].
+    ///
+    /// [`Action::StartCheck`]: super::Action::StartCheck
+    CheckEnded {
+        /// The build.
+        build: BuildId,
+        /// Its result.
+        result: CheckResult,
+    },
     /// Answers [`Action::PushOutputs`].
     ///
     /// [`Action::PushOutputs`]: super::Action::PushOutputs
@@ -210,6 +219,25 @@ pub struct Trouble {
     pub message: String,
     /// Whether the same may well succeed later.
     pub retryable: bool,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckResult {
+    /// The rebuild ended, or was cancelled.
+    Ended(CheckOutcome),
+    /// The builder failed, not the derivation.
+    Trouble(Trouble),
+    /// The store cannot compare or keep outputs.
+    Impossible {
+        /// The reason.
+        message: String,
+    },
+    /// Inputs that were valid when it was started are not valid any more.
+    InputsGone {
+        /// The inputs, and how the build failed.
+        message: String,
+    },
 }
 
 /// How a build ended.

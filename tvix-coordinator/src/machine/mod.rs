@@ -31,6 +31,7 @@
 
 mod action;
 mod builds;
+mod checks;
 mod demand;
 mod finish;
 mod graph;
@@ -57,10 +58,11 @@ use tvix_eval_api::Root;
 
 pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
 use builds::Build;
+use checks::Checks;
 use demand::Want;
 use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
-pub use input::{BuildResult, Input, Probed, RefusedRealisation, Trouble};
+pub use input::{BuildResult, CheckResult, Input, Probed, RefusedRealisation, Trouble};
 use lookup::LookUps;
 pub use record::Recording;
 use record::Recordings;
@@ -156,6 +158,7 @@ pub struct Machine {
     builds: FxHashMap<BuildId, Build>,
     /// Builds that have waited for another process, and for a slot now.
     resumable: VecDeque<BuildId>,
+    checks: Checks,
     imports: Imports,
     /// Derivations that resolved to one, and wait for it.
     delegates: FxHashMap<NodeId, Vec<NodeId>>,
@@ -200,6 +203,7 @@ impl Machine {
             scheduler,
             builds: FxHashMap::default(),
             resumable: VecDeque::new(),
+            checks: Checks::default(),
             imports: Imports::default(),
             delegates: FxHashMap::default(),
             modulos: FxHashMap::default(),
@@ -283,6 +287,7 @@ impl Machine {
                 result,
                 usage,
             } => self.build_ended(build, result, usage),
+            Input::CheckEnded { build, result } => self.check_ended(build, result),
             Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
             Input::FailureDecided { question, decision } => self.decided(question, decision),
             Input::TimePassed => {}
@@ -340,8 +345,13 @@ impl Machine {
                 self.start_build(id, builder);
                 return self.actions.pop_front();
             }
+            if self.start_next_check() {
+                return self.actions.pop_front();
+            }
         }
-        self.try_finish();
+        if self.try_finish() {
+            return self.poll_action();
+        }
         self.actions.pop_front()
     }
 
@@ -398,7 +408,9 @@ impl Machine {
     /// What was put off until now.
     fn wake_due(&mut self) {
         while let Some(id) = self.scheduler.due(self.now) {
-            self.make_ready(id);
+            if !self.retry_check(id) {
+                self.make_ready(id);
+            }
         }
         while let Some(id) = self.sources.due(self.now) {
             self.sources.add(id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nix_compat::derivation::OutputName;
+use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
@@ -18,24 +18,13 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation().cloned() else {
             return;
         };
-        let graph = &self.graph;
-        let dir = &self.dir;
-        let mut used = Vec::new();
-        let built = |drv_path: &StorePath, output: &OutputName| {
-            let input = graph.find(drv_path)?;
-            let mut outputs = graph.outputs(input, dir);
-            let path = outputs.find(|(name, _)| *name == output)?.1?;
-            used.push(path.clone());
-            Some(path)
-        };
-        let resolved = derivation
-            .resolve(dir, built)
-            .map_err(|error| error.to_string());
-        let resolved = resolved.and_then(|resolved| {
-            let path = resolved.path(dir).map_err(|error| error.to_string())?;
-            Ok((path, resolved))
+        let resolved = self.resolved(&derivation);
+        let resolved = resolved.and_then(|(resolved, used)| {
+            let path = resolved.path(&self.dir);
+            let path = path.map_err(|error| error.to_string())?;
+            Ok((path, resolved, used))
         });
-        let (path, resolved) = match resolved {
+        let (path, resolved, used) = match resolved {
             Ok(resolved) => resolved,
             Err(message) => return self.fail(id, FailureCause::Invalid { message }),
         };
@@ -67,6 +56,25 @@ impl Machine {
             }
             _ => self.work.push(Work::Satisfy(resolved_id)),
         }
+    }
+
+    /// A derivation with its inputs replaced by their outputs, all of which are known, and the store
+    /// paths of these outputs.
+    pub(super) fn resolved(
+        &self,
+        derivation: &Derivation,
+    ) -> Result<(Derivation, Vec<StorePath>), String> {
+        let mut used = Vec::new();
+        let built = |drv_path: &StorePath, output: &OutputName| {
+            let input = self.graph.find(drv_path)?;
+            let mut outputs = self.graph.outputs(input, &self.dir);
+            let path = outputs.find(|(name, _)| *name == output)?.1?;
+            used.push(path.clone());
+            Some(path)
+        };
+        let resolved = derivation.resolve(&self.dir, built);
+        let resolved = resolved.map_err(|error| error.to_string())?;
+        Ok((resolved, used))
     }
 
     /// The derivation that the user knows a node by: a resolved one is known by what resolved to

@@ -217,14 +217,21 @@ impl Scheduler {
         let (mask, queue) = &mut self.ready[index];
         queue.pop();
         let mask = *mask;
-        let tried = self
-            .attempts
-            .get(&id)
-            .map_or(0, |attempts| attempts.builders);
-        let builder = self.free_builder(mask, tried)?;
+        let builder = self.assign(id, mask)?;
+        Some((id, builder))
+    }
+
+    /// Takes a slot of one of the builders in `suitable`, if one is free.
+    pub(super) fn assign(&mut self, id: NodeId, suitable: BuilderMask) -> Option<usize> {
+        if self.running >= self.max_jobs {
+            return None;
+        }
+        let attempts = self.attempts.get(&id);
+        let tried = attempts.map_or(0, |attempts| attempts.builders);
+        let builder = self.free_builder(suitable, tried)?;
         self.builders[builder].running += 1;
         self.running += 1;
-        Some((id, builder))
+        Some(builder)
     }
 
     /// The least busy builder with a free place; one that has not tried yet, if there is one.

@@ -40,10 +40,12 @@ impl Machine {
             });
         }
         let failure = FailureId(self.failures.len() as u32);
+        let derivation = self.graph[id].derivation();
         let entry = Failure {
             drv_path,
             cause,
             needed: false,
+            fixed_output: derivation.is_some_and(|it| it.is_fixed_output()),
         };
         self.failures.push(Some((id, entry)));
         self.counts.failed += 1;
@@ -175,6 +177,8 @@ impl Machine {
             let waits = matches!(self.graph[edge.dependent].state, State::Waiting { .. });
             if waits && !self.graph[id].has(edge.outputs) {
                 self.skip(edge.dependent, failure);
+            } else if !self.graph[id].has(edge.outputs) {
+                self.skip_check(edge.dependent, failure);
             }
         }
         self.fail_imports(id, failure);
@@ -197,6 +201,13 @@ impl Machine {
 
     /// A derivation that begins to wait may wait for something that has failed before.
     pub(super) fn skip_if_an_input_failed(&mut self, id: NodeId) {
+        if let Some(failure) = self.spread_failure_of_input(id) {
+            self.skip(id, failure);
+        }
+    }
+
+    /// The failure of an input that dependents are not held back from any more.
+    pub(super) fn spread_failure_of_input(&self, id: NodeId) -> Option<FailureId> {
         let failed = self.graph.inputs(id).iter().find_map(|edge| {
             let input = &self.graph[edge.input];
             match input.state {
@@ -206,10 +217,9 @@ impl Machine {
                 _ => None,
             }
         });
-        let Some(failure) = failed else { return };
-        let spread = self.failure(failure).is_some_and(|entry| entry.needed);
-        if spread && !self.is_asked(failure) {
-            self.skip(id, failure);
-        }
+        failed.filter(|failure| {
+            let spread = self.failure(*failure).is_some_and(|entry| entry.needed);
+            spread && !self.is_asked(*failure)
+        })
     }
 }

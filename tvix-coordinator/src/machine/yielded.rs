@@ -34,6 +34,9 @@ impl Machine {
         if let Some(modulo) = modulo {
             self.modulos.insert(id, modulo);
         }
+        if self.options.check.is_some() {
+            self.checks.keep(id, derivation.clone());
+        }
         self.introduce(id, derivation);
         // Something may read the file of the derivation, and have come first.
         let path = self.graph.path(id);
@@ -194,6 +197,8 @@ impl Machine {
             let cause = self.source_trouble(id);
             if matches!(self.graph[dependent].state, State::Waiting { .. }) {
                 self.fail(dependent, cause);
+            } else {
+                self.check_impossible(dependent, cause);
             }
         }
     }

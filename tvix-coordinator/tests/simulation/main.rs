@@ -11,6 +11,8 @@
 //! - A failure stops exactly the derivations that depend on it.
 //! - When nothing is in progress any more, the session has ended, and everything that can be built
 //!   exists.
+//! - With checks, each valid root is rebuilt once, when its outputs and inputs are valid, and reported
+//!   (`world/checks.rs`).
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,6 +47,9 @@ pub struct Tally {
     substituter_troubles: u64,
     waits: u64,
     resumed: u64,
+    checks: u64,
+    check_problems: u64,
+    skipped_checks: u64,
 }
 
 impl Tally {
@@ -66,6 +71,9 @@ impl Tally {
         self.substituter_troubles += other.substituter_troubles;
         self.waits += other.waits;
         self.resumed += other.resumed;
+        self.checks += other.checks;
+        self.check_problems += other.check_problems;
+        self.skipped_checks += other.skipped_checks;
     }
 }
 
@@ -142,6 +150,9 @@ fn ten_thousand_worlds() {
             substituter_troubles,
             waits,
             resumed,
+            checks,
+            check_problems,
+            skipped_checks,
             ..
         } = total;
         for (what, count) in [
@@ -161,9 +172,12 @@ fn ten_thousand_worlds() {
             ("troubles of substituters", substituter_troubles),
             ("waits for locks", waits),
             ("builds that went on", resumed),
+            ("checks", checks),
+            ("checks with a problem", check_problems),
         ] {
             assert!(count >= seeds / 200, "too few {what}: {count}");
         }
+        assert!(skipped_checks > 0, "no check whose input fails");
     }
 }
 

@@ -9,7 +9,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::realisation::{DrvKey, DrvOutput};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
-use tvix_coordinator::{BuildPolicy, OnFailure, Options, RetryPolicy};
+use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, Options, RetryPolicy};
 
 use crate::random::Random;
 
@@ -540,5 +540,6 @@ impl Plan {
             },
             ..std::mem::take(&mut self.options)
         };
+        self.options.check = random.percent(30).then(CheckOptions::default);
     }
 }

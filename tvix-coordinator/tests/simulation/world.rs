@@ -1,6 +1,7 @@
 //! A simulated evaluator, store and builders, and the invariants of the machine.
 
 mod builds;
+mod checks;
 mod end;
 mod substituters;
 
@@ -14,7 +15,7 @@ use tvix_coordinator::machine::{
     Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
     RefusedRealisation, StartBuild, SubstitutionId, Trouble,
 };
-use tvix_coordinator::{BuildEvent, Decision, OnFailure, Report};
+use tvix_coordinator::{BuildEvent, CheckProblem, Decision, OnFailure, Report};
 use tvix_eval_api::{Root, WantedOutputs};
 
 use crate::Tally;
@@ -82,6 +83,7 @@ pub struct World {
     waiting: BTreeMap<BuildId, StartBuild>,
     /// Of those, the builds that could continue.
     ready: BTreeSet<BuildId>,
+    checking: checks::Checking,
     substituting: substituters::Substituting,
     /// Builds that have streamed outputs, with the outputs to push.
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
@@ -150,6 +152,7 @@ impl World {
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
+            checking: checks::Checking::default(),
             substituting: substituters::Substituting::default(),
             streamed: BTreeMap::new(),
             cancelled_builds: BTreeSet::new(),
@@ -480,6 +483,7 @@ impl World {
                 path,
             } => self.substitute(substitution, substituter, path),
             Action::StartBuild(start) => self.start(start),
+            Action::StartCheck { start, outputs } => self.start_check(start, &outputs),
             Action::ResumeBuild(build) => self.resume(build),
             Action::CancelBuild(build) => {
                 let known = self.running.contains_key(&build) || self.waiting.contains_key(&build);
@@ -547,7 +551,7 @@ impl World {
                 let first = self.refused.insert(substituter.to_string());
                 assert!(first, "{substituter}: refused twice");
             }
-            BuildEvent::BuildStarted { build, .. } => {
+            BuildEvent::BuildStarted { build, .. } | BuildEvent::CheckStarted { build, .. } => {
                 assert!(self.open_builds.insert(build));
             }
             BuildEvent::BuildWaiting { build, .. } => {
@@ -560,7 +564,16 @@ impl World {
                 assert!(self.open_builds.contains(&build));
                 assert!(self.open_waits.remove(&build), "build {build} did not wait");
             }
+            BuildEvent::CheckFailed {
+                drv_path,
+                problem: CheckProblem::NotValid { outputs },
+                build: None,
+            } => self.expect_not_valid(&drv_path, &outputs),
             BuildEvent::BuildSucceeded { build, .. }
+            | BuildEvent::CheckSucceeded { build, .. }
+            | BuildEvent::CheckFailed {
+                build: Some(build), ..
+            }
             | BuildEvent::BuildCancelled { build, .. }
             | BuildEvent::BuildFailed { build, .. } => {
                 assert!(self.open_builds.remove(&build), "build {build} ends once");

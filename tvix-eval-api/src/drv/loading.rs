@@ -157,7 +157,7 @@ impl Loading {
     }
 
     /// Processes a derivation after all of its inputs were yielded.
-    fn settle(&mut self, id: u32) {
+    fn finish_node(&mut self, id: u32) {
         let state = std::mem::replace(&mut self.nodes[id as usize].state, State::Unread);
         let State::Waiting(_, file) = state else {
             // The derivation has failed already, because of another input.
@@ -358,7 +358,7 @@ impl Stream for Loading {
                 this.start_reads();
             }
             if let Some(id) = this.ready.pop() {
-                this.settle(id);
+                this.finish_node(id);
                 continue;
             }
             match this.reads.poll_join_next(cx) {

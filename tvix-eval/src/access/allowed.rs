@@ -11,7 +11,6 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::select::current_folder;
 
-#[cfg(feature = "fetch")]
 use super::Links;
 use super::lossy;
 
@@ -56,7 +55,7 @@ impl<'h> Interp<'h> {
         let allowed = self.world.allowed.get_or_init(|| self.allowed_paths());
         allowed.iter().any(|root| is_below(path, root))
             || self.embedded(path).is_some()
-            || self.made(path).is_some()
+            || self.made_contents(path).is_some()
             || self.object_of(path).is_some_and(|object| {
                 let objects = self.world.allowed_objects.borrow();
                 objects.contains(object)
@@ -157,7 +156,6 @@ impl<'h> Interp<'h> {
         if uri.starts_with('/') {
             return self.check_access(&paths::canonical(uri.as_bytes()));
         }
-        #[cfg(feature = "fetch")]
         if let Some(path) = crate::fetch::file_path(uri) {
             return self.check_real_path(path.as_os_str().as_bytes());
         }
@@ -169,7 +167,6 @@ impl<'h> Interp<'h> {
 
     /// Fails if a path, or its target after all links are resolved, may not be read. Fetchers
     /// follow links and then `..`.
-    #[cfg(feature = "fetch")]
     fn check_real_path(&self, path: &[u8]) -> Result<()> {
         let canonical = paths::canonical(path);
         self.check_access(&canonical)?;

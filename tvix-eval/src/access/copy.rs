@@ -110,7 +110,7 @@ impl<'h> Interp<'h> {
         let local = self.local(resolved);
         let all = (!self.is_confined() || self.may_read_all(resolved))
             && !self.has_excluded_files(resolved);
-        let made = self.made(resolved);
+        let made = self.made_contents(resolved);
         let on_disk = match made {
             None if all => self.world.files.on_disk(paths::to_os(&local)),
             _ => None,
@@ -297,7 +297,7 @@ impl<'h> Interp<'h> {
         let files = &self.world.files;
         match self.kind(path)? {
             FileKind::Regular { executable } => {
-                let contents = match self.made(path) {
+                let contents = match self.made_contents(path) {
                     Some(made) => made,
                     None => files
                         .read(local)

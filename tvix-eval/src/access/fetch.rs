@@ -71,14 +71,8 @@ impl<'h> Interp<'h> {
         };
         let method = method_of(&request);
         let path = self.fetched_path(name, method, &fetched.sha256)?;
-        let wanted = match &request {
-            FetchRequest::File { sha256, .. } | FetchRequest::Tarball { sha256, .. } => sha256,
-            FetchRequest::Git(_) => &None,
-        };
-        if wanted
-            .as_ref()
-            .is_none_or(|wanted| *wanted == fetched.sha256)
-        {
+        let wanted = request.sha256();
+        if wanted.is_none_or(|wanted| *wanted == fetched.sha256) {
             self.add_fetched(&path, method, &fetched.path)?;
         }
         Ok((path, fetched))
@@ -214,6 +208,7 @@ fn fetch_error(error: &FetchError) -> Box<Error> {
         FetchError::Url { .. } => ErrorKind::Other,
         FetchError::Unsupported(_) => ErrorKind::Unsupported,
         FetchError::Local { .. } => ErrorKind::Io,
+        _ => ErrorKind::Other,
     };
     let mut message = describe(error);
     if let FetchError::Git { log, .. } = error {

@@ -141,7 +141,7 @@ impl<'h> Interp<'h> {
         if self.is_excluded(path) {
             return Ok(None);
         }
-        if self.embedded(path).is_some() || self.made(path).is_some() {
+        if self.embedded(path).is_some() || self.made_contents(path).is_some() {
             return Ok(Some(FileKind::Regular { executable: false }));
         }
         let local = self.local(path);

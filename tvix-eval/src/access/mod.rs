@@ -78,7 +78,7 @@ impl<'h> Interp<'h> {
         if let Some(text) = self.embedded(path) {
             return Ok(text.as_bytes().to_vec());
         }
-        if let Some(made) = self.made(path) {
+        if let Some(made) = self.made_contents(path) {
             return Ok(made);
         }
         if self.is_excluded(path) {

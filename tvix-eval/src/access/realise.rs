@@ -168,7 +168,7 @@ impl<'h> Interp<'h> {
 
     /// The contents of a text or derivation that evaluation itself has made. It may not be in a
     /// store yet.
-    pub(crate) fn made(&self, path: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn made_contents(&self, path: &[u8]) -> Option<Vec<u8>> {
         let dir = &self.world.settings.store_dir;
         if !path.starts_with(dir.as_str().as_bytes()) {
             return None;

@@ -152,7 +152,8 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// Coerces a left operand that is not a string or path before the right operand is evaluated.
+    /// Coerces a left operand that is not a number, string or path, before the right operand is
+    /// evaluated.
     fn as_text(&self, value: Value<'h>, pos: Pos) -> Result<Value<'h>> {
         self.with_buffer(|buffer| {
             let mut context = ContextId::EMPTY;

@@ -18,8 +18,9 @@ use tvix_eval_api::{
 
 use super::NixEvaluator;
 use super::thread::on_thread;
-use crate::background::{Cancel, Pool, Work};
+use crate::background::{Pool, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::Cancel;
 use crate::fiber::Job;
 use crate::host::{Answer, Host, NoHost};
 use crate::interp::Interp;

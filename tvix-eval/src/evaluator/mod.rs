@@ -149,8 +149,8 @@ impl Evaluator for NixEvaluator {
         let mut setup = self.setup();
         let settings = &mut setup.settings;
         let own = std::mem::take(&mut settings.search_path);
-        let asked = request.search_path.iter();
-        settings.search_path = asked
+        let entries = request.search_path.iter();
+        settings.search_path = entries
             .map(|(prefix, path)| (prefix.clone(), path.to_string_lossy().into_owned()))
             .chain(own)
             .collect();

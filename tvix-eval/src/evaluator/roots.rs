@@ -94,11 +94,11 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
         return;
     };
     let whole = [String::new()];
-    let asked = match request.attr_paths.is_empty() {
+    let requested = match request.attr_paths.is_empty() {
         true => &whole,
         false => &request.attr_paths[..],
     };
-    let tasks = asked.iter().enumerate().map(|(number, name)| Task {
+    let tasks = requested.iter().enumerate().map(|(number, name)| Task {
         name: name.clone(),
         order: RootOrder::of(number),
         target: Target::Requested,
@@ -127,7 +127,7 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
 impl<'h> Search<'h, '_> {
     fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
         let outcome = match task.target {
-            Target::Requested => self.asked(interp, task),
+            Target::Requested => self.requested(interp, task),
             Target::Attribute(cell) => self.attribute(interp, task, cell),
             Target::Element(cell) => self.search(interp, task, cell),
         };
@@ -138,7 +138,7 @@ impl<'h> Search<'h, '_> {
         }
     }
 
-    fn asked(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
+    fn requested(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
         match self.selector.try_select(interp, self.source, &task.name) {
             Ok(cell) => self.search(interp, task, cell),
             Err(SelectError::NotFound(error)) => Err(Failed::NotFound(error)),

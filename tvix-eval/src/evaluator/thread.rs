@@ -17,8 +17,8 @@ use nix_compat::store_path::StorePath;
 use tokio::sync::{mpsc, oneshot};
 use tvix_eval_api::{Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise};
 
-use crate::background::{Cancel, Pool, Work};
-use crate::fetch::Fetcher;
+use crate::background::{Pool, Work};
+use crate::fetch::{Cancel, Fetcher};
 use crate::files::Files;
 use crate::host::{Answer, Host};
 use crate::interp::Interp;

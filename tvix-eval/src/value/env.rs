@@ -96,9 +96,8 @@ impl<'h> Env<'h> {
             .extend(layout(len))
             .expect("a scope is no larger than the text that it is made for");
         let room: NonNull<u8> = heap.alloc_layout(layout);
-        // SAFETY: the memory is fresh. It has room for a header, in the place of which a number is
-        // written because it fits there, and behind it for the header and the slots. All of them
-        // are aligned.
+        // SAFETY: the memory is fresh. It starts with unused room for a header, in which the number
+        // fits, followed by room for the header and the slots. All of them are aligned.
         unsafe {
             let header: NonNull<Header<'h>> = room.add(offset).cast();
             header.cast::<usize>().sub(1).write(len);

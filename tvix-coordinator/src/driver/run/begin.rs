@@ -1,11 +1,13 @@
 //! Beginning what takes a while: sources and builds, and builds that wait.
 
 use futures::FutureExt as _;
+use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use tokio_util::sync::CancellationToken;
 use tvix_build_api::{BuildContext, BuildRequest, SlotMessage};
 
 use super::{Done, Driver};
+use crate::driver::closures::Closure;
 use crate::driver::sources;
 use crate::driver::tasks::{self, BuildParts};
 use crate::machine::{BuildId, Input, StartBuild, Trouble};
@@ -62,10 +64,35 @@ impl Driver {
 
     pub(super) fn start_build(&mut self, start: StartBuild) {
         let build = start.build;
+        let (mut parts, inputs) = self.build_parts(start);
+        match inputs.into_complete() {
+            Ok(inputs) => {
+                parts.request.inputs = inputs;
+                let built = tasks::build(parts);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+            Err(inputs) => {
+                let built = tasks::build_with(parts, self.closures.clone(), inputs);
+                self.spawn(built.map(move |result| Done::Built(build, result)));
+            }
+        }
+    }
+
+    pub(super) fn start_check(&mut self, start: StartBuild, outputs: Vec<(OutputName, StorePath)>) {
+        let build = start.build;
+        let (parts, inputs) = self.build_parts(start);
+        let check = self.parts.options.check.clone().unwrap_or_default();
+        let check = tasks::check(parts, self.closures.clone(), inputs, outputs, check);
+        self.spawn(check.map(move |result| Done::Checked(build, result)));
+    }
+
+    /// Everything that a build is given except for the closure of its inputs.
+    fn build_parts(&mut self, start: StartBuild) -> (BuildParts, Closure) {
+        let build = start.build;
         let cancel = CancellationToken::new();
         self.cancels.insert(build, cancel.clone());
         let options = &self.parts.options;
-        let mut parts = BuildParts {
+        let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
             request: BuildRequest {
                 drv_path: start.drv_path,
@@ -82,17 +109,7 @@ impl Driver {
                 slot: self.slot.tagged(build.0),
             },
         };
-        match self.closures.of(start.inputs).into_complete() {
-            Ok(inputs) => {
-                parts.request.inputs = inputs;
-                let built = tasks::build(parts);
-                self.spawn(built.map(move |result| Done::Built(build, result)));
-            }
-            Err(inputs) => {
-                let built = tasks::build_with(parts, self.closures.clone(), inputs);
-                self.spawn(built.map(move |result| Done::Built(build, result)));
-            }
-        }
+        (parts, self.closures.of(start.inputs))
     }
 
     pub(super) fn slot_message(&mut self, message: SlotMessage) {

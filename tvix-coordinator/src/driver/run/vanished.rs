@@ -1,16 +1,16 @@
 //! Inputs that vanish from the store while builds need them.
 
 use nix_compat::store_path::StorePath;
-use tvix_build_api::BuildOutcome;
+use tvix_build_api::{BuildOutcome, CheckOutcome};
 
-use super::{Done, Driver, tasks};
+use super::{Done, Driver, Ended, tasks};
 use crate::event::{BuildEvent, EventRecord};
-use crate::machine::{BuildId, BuildResult, Trouble};
+use crate::machine::{BuildId, BuildResult, CheckResult, Input};
 use crate::report::{FailureCause, Status};
 
 impl Driver {
-    /// A build that did not succeed may not be to blame, if its inputs vanished.
-    pub(super) fn check_inputs(&mut self, build: BuildId, result: Result<BuildOutcome, Trouble>) {
+    /// Finds out whether the inputs of a build that did not succeed vanished.
+    pub(super) fn query_inputs(&mut self, build: BuildId, ended: Ended) {
         let inputs = self.machine.inputs_of_build(build);
         let store = self.store.clone();
         self.spawn(async move {
@@ -18,7 +18,7 @@ impl Driver {
             let valid = valid.unwrap_or_else(|_| vec![true; inputs.len()]);
             let inputs = inputs.into_iter().zip(valid);
             let gone = inputs.filter_map(|(path, valid)| (!valid).then_some(path));
-            Done::Checked(build, result, gone.collect())
+            Done::InputsQueried(ended, gone.collect())
         });
     }
 
@@ -44,20 +44,38 @@ impl Driver {
         }
     }
 
-    /// The result of a build whose inputs vanished.
-    pub(super) fn vanished(
-        &self,
-        gone: &StorePath,
-        result: Result<BuildOutcome, Trouble>,
-    ) -> BuildResult {
-        let why = match result {
-            Ok(BuildOutcome::Failure(failure)) => failure.to_string(),
-            Ok(BuildOutcome::Success(_)) => String::new(),
-            Err(trouble) => trouble.message,
-        };
-        let gone = self.store.store_dir().display(gone);
-        BuildResult::InputsGone {
-            message: format!("input '{gone}' vanished from the store: {why}"),
+    /// The end of a build or check whose inputs vanished.
+    pub(super) fn vanished(&mut self, gone: &StorePath, ended: Ended) -> Input {
+        let gone = self.store.store_dir().display(gone).to_string();
+        let message = |why: &str| format!("input '{gone}' vanished from the store: {why}");
+        match ended {
+            Ended::Build(build, result) => {
+                self.forget(build);
+                let message = match result {
+                    Ok(BuildOutcome::Failure(failure)) => message(&failure.to_string()),
+                    Ok(BuildOutcome::Success(_)) => message(""),
+                    Err(trouble) => message(&trouble.message),
+                };
+                Input::BuildEnded {
+                    build,
+                    result: BuildResult::InputsGone { message },
+                    usage: None,
+                }
+            }
+            Ended::Check(build, result) => {
+                self.forget(build);
+                let message = match result {
+                    CheckResult::Ended(CheckOutcome::Failed(failure)) => {
+                        message(&failure.to_string())
+                    }
+                    CheckResult::Trouble(trouble) => message(&trouble.message),
+                    CheckResult::Impossible { message: why }
+                    | CheckResult::InputsGone { message: why } => message(&why),
+                    CheckResult::Ended(_) => message(""),
+                };
+                let result = CheckResult::InputsGone { message };
+                Input::CheckEnded { build, result }
+            }
         }
     }
 }

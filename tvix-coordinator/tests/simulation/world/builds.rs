@@ -37,6 +37,9 @@ impl World {
 
     pub(super) fn end_build(&mut self, start: StartBuild) {
         let build = start.build;
+        if self.is_check(build) {
+            return self.end_check(start);
+        }
         let index = self.by_path[&start.drv_path];
         let resolved = start.derivation.path(&self.plan.dir).unwrap();
         self.running.remove(&build);
@@ -161,7 +164,27 @@ impl World {
         let known: Vec<StorePath> = known.collect();
         let all_there = !floating && known.iter().all(|path| self.valid.contains(path));
         assert!(!all_there, "{name}: built although it is in the store");
-        // Everything that the build uses is valid.
+        self.expect_inputs(&start);
+        self.expect_slot(start.builder);
+        // With the policy "demand", only needed derivations are built.
+        if self.plan.options.policy == BuildPolicy::Demand {
+            assert!(self.needed.contains(&index), "{name}: nothing needs it");
+        }
+        self.run_build(start);
+    }
+
+    pub(super) fn run_build(&mut self, start: StartBuild) {
+        self.running.insert(start.build, start.clone());
+        self.pending
+            .push(match self.random.percent(self.plan.locked) {
+                true => Pending::Held(start),
+                false => Pending::Build(start),
+            });
+    }
+
+    /// Checks that everything that a build uses is valid and given to it.
+    pub(super) fn expect_inputs(&self, start: &StartBuild) {
+        let name = &start.derivation.name;
         let mut used: BTreeSet<StorePath> = start.derivation.input_srcs.iter().cloned().collect();
         for (input, outputs) in start.derivation.input_drvs.iter() {
             let input = &self.plan.derivations[self.by_path[input]].derivation;
@@ -180,21 +203,10 @@ impl World {
                 "{name}: built before its input {input} is valid"
             );
         }
-        self.expect_slot(start.builder);
-        // With the policy "demand", only needed derivations are built.
-        if self.plan.options.policy == BuildPolicy::Demand {
-            assert!(self.needed.contains(&index), "{name}: nothing needs it");
-        }
-        self.running.insert(start.build, start.clone());
-        self.pending
-            .push(match self.random.percent(self.plan.locked) {
-                true => Pending::Held(start),
-                false => Pending::Build(start),
-            });
     }
 
     /// Checks that one more build is within the limits.
-    fn expect_slot(&self, builder: usize) {
+    pub(super) fn expect_slot(&self, builder: usize) {
         let on_it = self.running.values().filter(|it| it.builder == builder);
         assert!(
             on_it.count() < self.plan.builders[builder].max_jobs,
@@ -224,7 +236,8 @@ impl World {
             return self.end_build(start);
         }
         let class = self.plan.classes[self.by_path[&start.drv_path]];
-        if self.plan.fates[class] != Fate::Fails && self.random.percent(50) {
+        let built_by_other = self.plan.fates[class] != Fate::Fails && self.random.percent(50);
+        if built_by_other && !self.is_check(build) {
             let outputs = self.made(&start);
             self.make_valid(&start.derivation, &outputs);
             let resolved = start.derivation.path(&self.plan.dir).unwrap();

@@ -62,9 +62,12 @@ impl World {
             }
         }
         let failed = report.failures.iter().any(|failure| failure.needed);
+        self.expect_check_results(&report);
+        let problems = report.checks.iter().any(|check| check.problem.is_some());
         let expected = match () {
             () if failed => Status::BuildFailed,
             () if self.evaluation_failed => Status::Error,
+            () if problems => Status::CheckFailed,
             () => Status::Success,
         };
         assert_eq!(report.status, expected, "{report:?}");
@@ -73,6 +76,7 @@ impl World {
             return;
         }
         self.expect_realisations(&report);
+        self.expect_all_checked(&report);
         // Everything that can be built exists.
         assert_eq!(report.roots.len(), self.roots.len());
         for (reported, root) in report.roots.iter().zip(&self.roots) {

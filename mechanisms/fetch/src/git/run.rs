@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::fetch::{Cancel, FetchError};
+use crate::{Cancel, FetchError};
 
 /// How often a running `git` is looked at for whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(20);

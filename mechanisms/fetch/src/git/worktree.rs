@@ -13,8 +13,8 @@ use super::attributes::{self, Exported};
 use super::commit::{SUBMODULE, join, unusable};
 use super::run::Git;
 use super::submodules;
-use crate::fetch::tree::{Tree, TreeError};
-use crate::fetch::{FetchError, GitRequest};
+use crate::tree::{Tree, TreeError};
+use crate::{FetchError, GitRequest};
 
 /// What is known of a working tree.
 pub(super) struct State {

@@ -20,9 +20,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tvix_eval::error::ErrorKind;
-use tvix_eval::fetch::{CachingFetcher, FetchOptions};
 use tvix_eval::world::Settings;
 use tvix_eval::{Failure, NixEvaluator};
+use tvix_fetch::{CachingFetcher, FetchOptions};
 
 /// A folder with a cache in it, and an evaluator that uses it.
 struct World {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::commit::{DIRECTORY, Entry};
 use super::run::Git;
-use crate::fetch::FetchError;
+use crate::FetchError;
 
 /// Which paths are exported: those without `export-ignore`.
 pub(super) struct Exported(HashSet<Vec<u8>>);

@@ -1,8 +1,8 @@
-//! URLs as Nix takes them.
+//! URLs in the forms that Nix accepts.
 
 use super::GitRequest;
 
-/// Whether Nix takes a text for a URL where a path could stand too: in the search path, and as the
+/// Whether Nix reads `text` as a URL where a path is possible too: in the search path, and as the
 /// file to evaluate.
 pub fn is_pseudo_url(text: &str) -> bool {
     if text.starts_with("channel:") {
@@ -17,16 +17,16 @@ pub fn is_pseudo_url(text: &str) -> bool {
     )
 }
 
-/// The URL of what `channel:NAME` stands for.
-pub(crate) fn resolve_pseudo_url(url: &str) -> String {
+/// Expands `channel:NAME` to the URL of the channel's archive; other URLs are returned unchanged.
+pub fn resolve_pseudo_url(url: &str) -> String {
     match url.strip_prefix("channel:") {
         Some(name) => format!("https://channels.nixos.org/{name}/nixexprs.tar.xz"),
         None => url.to_owned(),
     }
 }
 
-/// The scheme of a URL, and what comes after the colon (RFC 3986, section 3.1).
-pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
+/// Splits a URL into its scheme and the text after the colon (RFC 3986, section 3.1).
+pub fn split_scheme(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once(':')?;
     let mut letters = scheme.bytes();
     let valid = letters.next()?.is_ascii_alphabetic()
@@ -34,9 +34,9 @@ pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
     valid.then_some((scheme, rest))
 }
 
-/// The path that a `file:` URL names.
-#[cfg(feature = "fetch")]
-pub(crate) fn file_path(url: &str) -> Option<std::path::PathBuf> {
+/// The path of a `file:` URL on this machine, percent-decoded. `None` for other schemes and other
+/// hosts. Restricted evaluation checks the path that this returns, so fetchers must use it too.
+pub fn file_path(url: &str) -> Option<std::path::PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
     let (scheme, rest) = split_scheme(url)?;
     if !scheme.eq_ignore_ascii_case("file") {
@@ -46,7 +46,7 @@ pub(crate) fn file_path(url: &str) -> Option<std::path::PathBuf> {
     let path = match rest.strip_prefix("//") {
         Some(rest) => {
             let at = rest.find('/')?;
-            // Another machine's files are not here.
+            // Files of other hosts cannot be read.
             matches!(&rest[..at], "" | "localhost").then_some(&rest[at..])?
         }
         None => rest,
@@ -54,7 +54,6 @@ pub(crate) fn file_path(url: &str) -> Option<std::path::PathBuf> {
     Some(std::ffi::OsString::from_vec(decode(path)).into())
 }
 
-#[cfg(feature = "fetch")]
 fn decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -87,12 +86,13 @@ fn encode(text: &str, kept: &[u8]) -> String {
     out
 }
 
-/// A URL of `fetchGit`: paths and `user@host:path` become URLs; `git+` is dropped.
+/// The URL of a `url` argument of `fetchGit`: paths and `user@host:path` become URLs, and the
+/// prefix `git+` is dropped.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
-pub(crate) fn git_url(url: &str) -> Result<String, String> {
+/// The reason why `url` is not valid.
+pub fn git_url(url: &str) -> Result<String, String> {
     if !url.starts_with('/')
         && !url.contains("://")
         && let Some((user, rest)) = url.split_once('@')
@@ -122,8 +122,8 @@ pub(crate) fn git_url(url: &str) -> Result<String, String> {
     }
 }
 
-/// A request as messages and the list of allowed URIs name it.
-pub(crate) fn show_git(request: &GitRequest) -> String {
+/// The form of a Git request in messages and in the list of allowed URIs.
+pub fn show_git(request: &GitRequest) -> String {
     let (base, query) = match request.url.split_once('?') {
         Some((base, query)) => (base, query),
         None => (request.url.as_str(), ""),
@@ -193,7 +193,6 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "fetch")]
     #[test]
     fn file_urls() {
         for (url, wanted) in [

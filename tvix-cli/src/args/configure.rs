@@ -1,34 +1,10 @@
-//! The settings that arguments follow.
+//! How settings of Nix change the arguments.
 
 use std::path::PathBuf;
 
-use super::value::parse_jobs;
-use super::{Assignment, Configure, SettingError};
-use crate::args::{
-    BuildArgs, BuildingArgs, Command, EvalArgs, InstantiateArgs, ReplArgs, SearchArgs,
-    SubstituteArgs,
-};
-
-impl Configure for Command {
-    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
-        match self {
-            Self::Build(args) => args.configure(assignment),
-            Self::Instantiate(InstantiateArgs {
-                source, building, ..
-            })
-            | Self::Eval(EvalArgs {
-                source, building, ..
-            })
-            | Self::Repl(ReplArgs {
-                source, building, ..
-            }) => {
-                source.search.configure(assignment)?;
-                building.configure(assignment)
-            }
-            Self::Store(_) => Ok(()),
-        }
-    }
-}
+use super::{BuildArgs, BuildingArgs, SearchArgs, SubstituteArgs};
+use crate::settings::value::parse_jobs;
+use crate::settings::{Assignment, Configure, SettingError};
 
 impl Configure for BuildArgs {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {

@@ -12,8 +12,7 @@ use super::archive::{self, ArchiveError};
 use super::cache::{self, Cache, Kind, Known, key};
 use super::http::{self, Reply};
 use super::tree::Tree;
-use super::url::{file_path, split_scheme};
-use super::{Cancel, FetchError, FetchRequest, Fetched, Fetcher, git};
+use super::{Cancel, FetchError, FetchRequest, Fetched, Fetcher, file_path, git, split_scheme};
 
 /// How to fetch, and where to keep what was fetched.
 #[derive(Debug, Clone)]
@@ -318,6 +317,9 @@ impl Fetcher for CachingFetcher {
             FetchRequest::Git(request) => {
                 git::fetch(&self.cache()?, &self.options, request, cancel)
             }
+            other => Err(FetchError::Unsupported(format!(
+                "this fetcher does not support {other:?}"
+            ))),
         }
     }
 }

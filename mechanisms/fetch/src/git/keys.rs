@@ -1,7 +1,7 @@
 //! Cache keys: each holds every argument that changes the result.
 
-use crate::fetch::GitRequest;
-use crate::fetch::cache::key;
+use crate::GitRequest;
+use crate::cache::key;
 
 /// The key of the bare repository that a URL is fetched into.
 pub(super) fn repository(url: &str, request: &GitRequest) -> String {
@@ -19,29 +19,15 @@ pub(super) fn reference(repository: &str, reference: &str) -> String {
 
 /// The key of the tree of a commit, in a repository with a working tree or without one.
 pub(super) fn tree(rev: &str, request: &GitRequest, has_worktree: bool) -> String {
-    // All arguments are named, so that a new one has to be put on one side or the other.
-    let GitRequest {
-        // The commit says it all: these only find it.
-        url: _,
-        reference: _,
-        rev: _,
-        shallow: _,
-        all_refs: _,
-        submodules,
-        export_ignore,
-        lfs,
-    } = request;
     let mut flags = String::new();
-    for (flag, letter) in [
-        (*submodules, 's'),
-        (*export_ignore, 'e'),
-        // Where patterns for directories apply.
-        (*export_ignore && has_worktree, 'w'),
-        (*lfs, 'l'),
-    ] {
-        if flag {
-            flags.push(letter);
+    for (name, set) in request.tree_arguments() {
+        if set {
+            flags.push_str(&name[..1]);
         }
+    }
+    // Patterns for directories apply only where there is a working tree.
+    if request.export_ignore && has_worktree {
+        flags.push('w');
     }
     key(&["git-tree", rev, &flags])
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::run::Git;
-use crate::fetch::FetchError;
+use crate::FetchError;
 
 /// What `.gitmodules` says of a submodule.
 #[derive(Default)]

@@ -7,8 +7,8 @@ use std::path::Path;
 use super::attributes::{self, Exported};
 use super::lfs;
 use super::run::{Git, Problem};
-use crate::fetch::tree::{Tree, TreeError};
-use crate::fetch::{FetchError, GitRequest};
+use crate::tree::{Tree, TreeError};
+use crate::{FetchError, GitRequest};
 
 /// An entry of a commit's tree.
 pub(super) struct Entry {

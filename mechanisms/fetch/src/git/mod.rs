@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::{self, Cache, Kind, Known};
 use super::caching::{FetchOptions, keep_tree};
 use super::tree::Tree;
-use super::url::file_path;
-use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, git_url};
+use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, file_path, git_url};
 use run::Git;
 use worktree::Collector;
 
@@ -148,12 +147,12 @@ impl Session<'_> {
                 rev_count: (!request.shallow).then_some(0),
             },
         };
-        fetched.git = Some(GitTree {
-            rev: state.head,
-            dirty,
-            rev_count: commit.rev_count.filter(|_| !dirty),
-            last_modified: commit.last_modified,
-        });
+        let mut git = GitTree::default();
+        git.rev = state.head;
+        git.dirty = dirty;
+        git.rev_count = commit.rev_count.filter(|_| !dirty);
+        git.last_modified = commit.last_modified;
+        fetched.git = Some(git);
         Ok(fetched)
     }
 
@@ -191,12 +190,11 @@ impl Session<'_> {
             }
         };
         let mut fetched = Fetched::new(place, sha256);
-        fetched.git = Some(GitTree {
-            rev: Some(found.rev),
-            dirty: false,
-            rev_count: commit.rev_count,
-            last_modified: commit.last_modified,
-        });
+        let mut git = GitTree::default();
+        git.rev = Some(found.rev);
+        git.rev_count = commit.rev_count;
+        git.last_modified = commit.last_modified;
+        fetched.git = Some(git);
         Ok(fetched)
     }
 

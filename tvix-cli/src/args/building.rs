@@ -1,0 +1,206 @@
+//! Arguments about stores, substituters, builds and their display.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser};
+use nix_compat::signature::VerifyingKey;
+use tvix_build_api::sandbox::SandboxPath;
+use tvix_store_api::StoreUri;
+
+use super::network::{Network, TransferOptions};
+use crate::settings::value::parse_jobs;
+
+/// Binary caches and other stores that outputs are fetched from.
+#[derive(Debug, Parser)]
+#[command(next_help_heading = "Stores and caches")]
+pub struct SubstituteArgs {
+    /// Store to fetch outputs from instead of building them: a binary cache (`https://…`, `file://…`,
+    /// `s3://…`) or an absolute path; may be repeated. Caches are queried in the order of the priority they
+    /// advertise.
+    #[arg(long = "substituter", value_name = "URI")]
+    pub substituters: Vec<StoreUri>,
+
+    /// Public key to trust, as `NAME:BASE64`; may be repeated. Paths from a cache must be signed by a
+    /// trusted key or be content-addressed.
+    #[arg(long = "trusted-public-key", value_name = "KEY")]
+    pub trusted_public_keys: Vec<VerifyingKey>,
+
+    /// Build everything that is not in the store; do not query substituters.
+    #[arg(long)]
+    pub no_substitute: bool,
+
+    /// Settings without an option of their own.
+    #[clap(skip)]
+    pub more: TransferSettings,
+}
+
+/// Settings of downloads that have no option of their own.
+#[derive(Debug, Clone, Default)]
+pub struct TransferSettings {
+    /// `require-sigs = false`.
+    pub unsigned: bool,
+    /// `max-substitution-jobs`.
+    pub max_substitution_jobs: Option<usize>,
+}
+
+/// Where and how to build.
+#[derive(Debug, Parser)]
+pub struct BuildingArgs {
+    /// Store to read and to add to: an absolute path for the store below that directory, or `local` for
+    /// the system's [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
+    #[arg(long, value_name = "URI", help_heading = "Stores and caches")]
+    pub store: Option<StoreUri>,
+
+    #[command(flatten)]
+    pub substitute: SubstituteArgs,
+
+    /// Number of builds to run at the same time: `auto` for the number of processors, 0 to build nothing
+    /// [default: auto].
+    #[arg(long, short = 'j', value_name = "N", value_parser = parse_jobs, help_heading = "Builds")]
+    pub max_jobs: Option<u16>,
+
+    /// Number of processors a build may use, passed to builders as NIX_BUILD_CORES; 0 means all.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Builds")]
+    pub cores: usize,
+
+    /// Keep the build directories of failed builds; the log of the build names the place.
+    #[arg(long, short = 'K', help_heading = "Builds")]
+    pub keep_failed: bool,
+
+    /// Declare a feature of this machine that derivations may require, besides `benchmark`, `big-parallel`,
+    /// `nixos-test` and, where available, `kvm`; may be repeated.
+    #[arg(
+        long = "system-feature",
+        value_name = "FEATURE",
+        help_heading = "Builds"
+    )]
+    pub system_features: Vec<String>,
+
+    /// Declare a further system that this machine can build for, besides its own, `i686-linux` and the levels
+    /// of its processor (such as `x86_64-v3-linux`); may be repeated.
+    #[arg(
+        long = "extra-platform",
+        value_name = "SYSTEM",
+        help_heading = "Builds"
+    )]
+    pub extra_platforms: Vec<String>,
+
+    /// Build without a sandbox: builds can read and change everything that you can.
+    #[arg(long, help_heading = "Sandbox")]
+    pub no_sandbox: bool,
+
+    /// Build derivations that set `__noChroot` without a sandbox, and all others in one.
+    #[arg(long, conflicts_with = "no_sandbox", help_heading = "Sandbox")]
+    pub relaxed_sandbox: bool,
+
+    /// Make a path of this machine visible in the sandbox, as `PATH` or `INSIDE=PATH`; may be repeated. A
+    /// trailing `?` allows the path to be missing.
+    #[arg(long = "sandbox-path", value_name = "PATH", help_heading = "Sandbox")]
+    pub sandbox_paths: Vec<SandboxPath>,
+
+    /// Time limit of a build, in seconds; 0 means no limit [default: 0].
+    #[arg(long, value_name = "SECONDS", help_heading = "Build limits")]
+    pub timeout: Option<u64>,
+
+    /// Time limit of a build that writes nothing to its log, in seconds; 0 means no limit [default: 0].
+    #[arg(long, value_name = "SECONDS", help_heading = "Build limits")]
+    pub max_silent_time: Option<u64>,
+
+    /// Size limit of a build's log, in bytes; 0 means no limit [default: 0].
+    #[arg(long, value_name = "BYTES", help_heading = "Build limits")]
+    pub max_log_size: Option<u64>,
+
+    /// Number of processes and threads that a build may have at the same time [default: no limit].
+    #[arg(long, value_name = "N", help_heading = "Build limits")]
+    pub max_processes: Option<u64>,
+
+    /// Memory limit of a build, in bytes [default: no limit]. Applies to all processes of the build together
+    /// if control groups are available, otherwise to each process.
+    #[arg(long, value_name = "BYTES", help_heading = "Build limits")]
+    pub max_memory: Option<u64>,
+
+    /// Limit of the disk space that the files of a build occupy, in bytes [default: no limit].
+    #[arg(long, value_name = "BYTES", help_heading = "Build limits")]
+    pub max_disk: Option<u64>,
+
+    /// Measure the memory of all processes of a build together instead of that of the largest one, if
+    /// control groups are available. Implied by `--max-memory`.
+    #[arg(long, help_heading = "Build limits")]
+    pub count_memory: bool,
+
+    /// Credentials per host for substituters and `builtin:fetchurl`, in the format of `.netrc`. The file
+    /// need not exist.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/nix/netrc",
+        help_heading = "Network"
+    )]
+    pub netrc_file: PathBuf,
+
+    #[command(flatten)]
+    pub transfer: TransferOptions,
+
+    /// Show build logs as they are written. They are always shown if standard error is not a terminal.
+    #[arg(long, short = 'L', help_heading = "Display")]
+    pub print_build_logs: bool,
+
+    /// Do not show build logs.
+    #[arg(
+        long,
+        short = 'Q',
+        overrides_with = "print_build_logs",
+        help_heading = "Display"
+    )]
+    pub no_build_output: bool,
+
+    /// Show only warnings and errors.
+    #[arg(long, help_heading = "Display")]
+    pub quiet: bool,
+
+    /// Write all events of the session to a file, as JSON lines.
+    #[arg(long, value_name = "FILE", help_heading = "Display")]
+    pub events: Option<PathBuf>,
+
+    /// Accepted for compatibility; `--print-build-logs` and `--events` show more.
+    #[arg(long, short, hide = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Accepted for compatibility; `--events` shows more.
+    #[arg(long, hide = true)]
+    pub debug: bool,
+
+    /// Format of the display: `raw`, `bar` or `bar-with-logs` [default: bar on a terminal].
+    #[arg(long, value_name = "FORMAT", hide = true)]
+    pub log_format: Option<String>,
+
+    /// Accepted for compatibility: outputs that cannot be fetched are always built.
+    #[arg(long, hide = true)]
+    pub fallback: bool,
+
+    /// Accepted for compatibility.
+    #[arg(long, hide = true)]
+    pub no_gc_warning: bool,
+
+    /// Refused: derivations are in the store that is built in.
+    #[arg(long, hide = true, value_name = "URI")]
+    pub eval_store: Option<String>,
+
+    /// System that this machine builds for, from the setting `system`.
+    #[clap(skip)]
+    pub system: Option<String>,
+
+    /// Whether `system_features` is the complete list, from the setting `system-features`.
+    #[clap(skip)]
+    pub only_system_features: bool,
+}
+
+impl BuildingArgs {
+    /// How binary caches are accessed.
+    pub fn network(&self) -> Network<'_> {
+        Network {
+            netrc: &self.netrc_file,
+            transfer: &self.transfer,
+        }
+    }
+}

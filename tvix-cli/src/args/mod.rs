@@ -1,0 +1,189 @@
+//! Arguments of the commands that evaluate and build, in groups that several commands share.
+
+mod building;
+mod configure;
+mod network;
+mod source;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+pub use building::{BuildingArgs, SubstituteArgs};
+pub use network::{Network, NetworkArgs, TransferOptions};
+pub use source::{SearchArgs, SourceArgs};
+
+/// Build derivations and print the store paths of their outputs.
+///
+/// Inputs are files with Nix expressions, expressions (with `--expr`) or derivations; without any,
+/// `./default.nix` is evaluated. Builds start while evaluation is still running. Store paths are printed to
+/// standard output, one per line; everything else goes to standard error.
+///
+/// Exit codes are those of Nix: 0 if everything was built, 1 for errors, 100 if a builder failed, 101 if a
+/// build timed out, 102 if a fixed-output derivation produced a different hash, 104 if `--check` found a
+/// difference. Codes of several failures are combined bit by bit.
+#[derive(Debug, Parser)]
+pub struct BuildArgs {
+    /// Files to evaluate (`-` is standard input), expressions if `--expr` is given, or derivations: store
+    /// paths of `.drv` files, or local `.drv` files. `DRV!out,dev` builds only the outputs `out` and `dev`.
+    #[arg(value_name = "FILE|EXPR|DRV")]
+    pub inputs: Vec<String>,
+
+    /// Continue with derivations that do not depend on a failed one.
+    #[arg(long, short = 'k')]
+    pub keep_going: bool,
+
+    /// Build the requested derivations a second time and compare the outputs. With `--keep-failed`, outputs
+    /// that differ are kept.
+    #[arg(long)]
+    pub check: bool,
+
+    /// Show the derivations that would be built and the paths that would be fetched, without doing either.
+    /// Import from derivation (IFD) still builds.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Path of the symbolic link to the first output, which is also a garbage collector root. Links to
+    /// further outputs get a number or the name of the output appended.
+    #[arg(long, short = 'o', value_name = "PATH", default_value = "result")]
+    pub out_link: PathBuf,
+
+    /// Do not create links to outputs.
+    #[arg(long, alias = "no-link", conflicts_with = "out_link")]
+    pub no_out_link: bool,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Accepted for compatibility: links are always indirect roots.
+    #[arg(long, hide = true, alias = "add-drv-link")]
+    pub indirect: bool,
+
+    /// Refused: `tvix store repair` does that.
+    #[arg(long, hide = true)]
+    pub repair: bool,
+}
+
+/// Add the derivations of an expression to the store and print their paths.
+///
+/// Nothing is built except for import from derivation (IFD). With `--eval` or `--parse`, values or syntax
+/// trees are printed instead, as `tvix eval` does.
+#[derive(Debug, Parser)]
+pub struct InstantiateArgs {
+    /// Files to evaluate (`-` is standard input), or expressions if `--expr` is given [default:
+    /// ./default.nix].
+    #[arg(value_name = "FILE|EXPR")]
+    pub inputs: Vec<String>,
+
+    /// Print values instead of the paths of derivations, as `tvix eval` does.
+    #[arg(long, alias = "eval-only")]
+    pub eval: bool,
+
+    /// Create a symbolic link to each derivation, as a garbage collector root, and print the path of the
+    /// link. The second and later links get a number appended.
+    #[arg(long, value_name = "PATH")]
+    pub add_root: Option<PathBuf>,
+
+    /// Print the paths of derivations without adding them to the store.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub print: PrintArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Accepted for compatibility: links are always indirect roots.
+    #[arg(long, hide = true)]
+    pub indirect: bool,
+}
+
+/// Evaluate expressions and print their values.
+///
+/// Nothing is built except for import from derivation (IFD). The exit code is 1 for errors; if a build that
+/// the evaluation needs fails, it is that of `tvix build`.
+#[derive(Debug, Parser)]
+pub struct EvalArgs {
+    /// Files to evaluate (`-` is standard input), or expressions if `--expr` is given [default:
+    /// ./default.nix].
+    #[arg(value_name = "FILE|EXPR")]
+    pub inputs: Vec<String>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub print: PrintArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Accepted for compatibility with `nix-instantiate`: values are always evaluated.
+    #[arg(long, hide = true, alias = "eval-only")]
+    pub eval: bool,
+}
+
+/// How values are printed.
+#[derive(Debug, Clone, Parser)]
+#[command(next_help_heading = "Format of values")]
+pub struct PrintArgs {
+    /// Evaluate list elements and attribute values too, recursively.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Print values as JSON; implies `--strict`.
+    #[arg(long, overrides_with_all = ["xml", "raw"])]
+    pub json: bool,
+
+    /// Print values as XML.
+    #[arg(long, overrides_with_all = ["json", "raw"])]
+    pub xml: bool,
+
+    /// Omit source locations from XML output.
+    #[arg(long)]
+    pub no_location: bool,
+
+    /// Print a string, or a value that can be coerced to one, without quotes and without a final newline.
+    #[arg(long, overrides_with_all = ["json", "xml"])]
+    pub raw: bool,
+
+    /// Add derivations and sources to the store during evaluation [default: only compute their paths].
+    #[arg(long, overrides_with = "readonly_mode")]
+    pub read_write_mode: bool,
+
+    /// Accepted for compatibility: this is the default.
+    #[arg(long, hide = true)]
+    pub readonly_mode: bool,
+
+    /// Print the syntax trees of the expressions instead of evaluating them.
+    #[arg(long, alias = "parse-only")]
+    pub parse: bool,
+
+    /// Look the arguments up in the search path and print the paths found, instead of evaluating them.
+    #[arg(long)]
+    pub find_file: bool,
+}
+
+/// Evaluate expressions interactively.
+///
+/// `:?` at the prompt lists the commands. Without a terminal, input is read from standard input, line by
+/// line, and echoed.
+#[derive(Debug, Parser)]
+pub struct ReplArgs {
+    /// Files, or expressions if `--expr` is given, whose attributes become variables.
+    #[arg(value_name = "FILE|EXPR")]
+    pub inputs: Vec<String>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+}
