@@ -11,8 +11,8 @@
 //! - A failure stops exactly the derivations that depend on it.
 //! - When nothing is in progress any more, the session has ended, and everything that can be built
 //!   exists.
-//! - With checks, each valid root is rebuilt once, when its outputs and its inputs are valid, and
-//!   reported (`world/checks.rs`).
+//! - With checks, each valid root is rebuilt once, when its outputs and inputs are valid, and reported
+//!   (`world/checks.rs`).
 
 #![allow(clippy::unwrap_used)]
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::task;
 
-/// The name of the file that is executed. No other program is called so.
+/// The name of the executed file, by which a built-in builder is recognised. No other program has
+/// it.
 pub(super) const NAME: &str = "tvix-builtin-builder-q7v1";
 
 /// Whether [`init`] was called: then this program can be started as a built-in builder.
@@ -21,7 +22,7 @@ pub fn init() {
     if name.is_null() {
         return;
     }
-    // SAFETY: the kernel puts a C string there that stays as long as the program runs.
+    // SAFETY: the kernel puts a C string there that lives as long as the program.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let Some(start) = name.len().checked_sub(NAME.len()) else {
         return;
@@ -30,7 +31,7 @@ pub fn init() {
         return;
     }
     let run = std::panic::catch_unwind(task::run);
-    // Nothing else of the program is to run, its exit handlers included.
+    // Skips the exit handlers, because none of the program's own code may run.
     // SAFETY: it ends the process.
     unsafe { libc::_exit(run.unwrap_or(101)) }
 }
@@ -56,26 +57,26 @@ pub(super) fn is_in_program() -> bool {
         // is to the `Search` below.
         let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
         for index in 0..usize::from(info.dlpi_phnum) {
-            // SAFETY: there are so many headers.
+            // SAFETY: `dlpi_phnum` headers exist.
             let header = unsafe { &*info.dlpi_phdr.add(index) };
             let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
             let inside = search.address.wrapping_sub(start) < header.p_memsz as usize;
             search.found |= header.p_type == libc::PT_LOAD && inside;
         }
-        // The program comes first, and only it is looked at.
+        // The program comes first, and only it is examined.
         1
     }
     let mut search = Search {
         address: init as fn() as usize,
         found: false,
     };
-    // SAFETY: `visit` gets the `Search` that it expects, which outlives the call.
+    // SAFETY: `visit` receives the `Search` that it expects, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::from_mut(&mut search).cast()) };
     search.found
 }
 
-/// The files of the shared libraries that this program has loaded, the dynamic linker included.
-/// None for a static one.
+/// The files of the loaded shared libraries, including the dynamic linker. Empty for a static
+/// program.
 pub(super) fn libraries() -> Vec<PathBuf> {
     unsafe extern "C" fn visit(
         info: *mut libc::dl_phdr_info,
@@ -87,7 +88,7 @@ pub(super) fn libraries() -> Vec<PathBuf> {
         if !info.dlpi_name.is_null() {
             // SAFETY: the name is a C string.
             let name = unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes();
-            // The program itself has no name, and what the kernel provides has no place.
+            // The program itself has no name, and the kernel's vDSO has no path.
             if name.starts_with(b"/") {
                 found.push(PathBuf::from(OsStr::from_bytes(name)));
             }
@@ -95,7 +96,7 @@ pub(super) fn libraries() -> Vec<PathBuf> {
         0
     }
     let mut found: Vec<PathBuf> = Vec::new();
-    // SAFETY: `visit` gets the list that it expects, which outlives the call.
+    // SAFETY: `visit` receives the list that it expects, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::from_mut(&mut found).cast()) };
     found
 }

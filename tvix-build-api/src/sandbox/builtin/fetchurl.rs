@@ -1,4 +1,4 @@
-//! `builtin:fetchurl`: a file from a server, or an archive of a tree.
+//! `builtin:fetchurl`: downloads a file, or an archive of a tree.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader};
@@ -14,7 +14,7 @@ use super::task::{Complaint, Task};
 
 pub(super) fn run(task: &Task) -> Result<(), Complaint> {
     let (url, output) = (task.attribute("url")?, task.output()?);
-    // Beside the output, so that it need not be copied. Outputs have no such names.
+    // Beside the output, so that it can be renamed into place. Outputs have no such names.
     let file = output.with_file_name(".download");
     if let Some(path) = url.strip_prefix("file://") {
         let path = percent_decoded(path);
@@ -46,14 +46,14 @@ fn unpack(archive: &Path, compressed: bool, output: &Path) -> Result<(), Complai
         output,
         RestoreOptions::default(),
     )?;
-    // A stream that is cut off behind the end of the archive is an error as well.
+    // A stream that is truncated after the end of the archive is an error as well.
     if compressed {
         io::copy(&mut decoder, &mut io::sink())?;
     }
     Ok(())
 }
 
-/// The path that a URL names: without its host, with what `%xx` stands for.
+/// The path of a URL without its host, with percent escapes decoded.
 fn percent_decoded(path: &str) -> PathBuf {
     let path = match path.find('/') {
         Some(slash) => &path[slash..],
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(mode(&output) & 0o100 != 0, executable);
             assert!(!at(".download").exists());
         }
-        // The stream is cut off behind the end of the archive.
+        // The stream is truncated after the end of the archive.
         fs::write(at("cut.nar.xz"), &bytes[..bytes.len() - 4]).unwrap();
         let (url, output) = (format!("file://{}", at("cut.nar.xz").display()), at("cut"));
         let attributes = [

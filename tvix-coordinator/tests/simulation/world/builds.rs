@@ -181,7 +181,7 @@ impl World {
             });
     }
 
-    /// A build is given everything that it uses, all of which is valid.
+    /// Checks that everything that a build uses is valid and given to it.
     pub(super) fn expect_inputs(&self, start: &StartBuild) {
         let name = &start.derivation.name;
         let mut used: BTreeSet<StorePath> = start.derivation.input_srcs.iter().cloned().collect();

@@ -12,7 +12,7 @@ use tvix_coordinator::{CheckProblem, FailureCause, Report, Trouble, TroubleKind}
 
 use super::World;
 
-/// How a simulated check ended.
+/// The result of a simulated check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Same,
@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// Each reported check is of a root, is reported once, and has the result that it had.
+    /// Each reported check is of a root, is reported once, and has the recorded result.
     pub(super) fn expect_check_results(&mut self, report: &Report) {
         let mut seen = BTreeSet::new();
         for check in &report.checks {
@@ -171,7 +171,7 @@ impl World {
 
     pub(super) fn expect_not_valid(&self, drv_path: &StorePath, outputs: &[OutputName]) {
         let made = &self.plan.derivations[self.by_path[drv_path]].derivation;
-        // From the 32nd output on, the machine knows of them together only.
+        // From the 32nd output on, the machine tracks outputs only together.
         let exact = made.outputs.len() < 32;
         assert!(!outputs.is_empty());
         for output in outputs {
