@@ -49,7 +49,7 @@ pub enum CheckError {
 
 /// Rebuilds `request` and compares the outputs with those that are valid in the store of `context`.
 /// Nothing is added to that store. An output that differs is unpacked into the directory `keep` under
-/// the name of its store path with the suffix `.check`, and replaces what an earlier check left there.
+/// the name of its store path with the suffix `.check`, and replaces the copy of an earlier check.
 ///
 /// The derivation is always run: no lock is taken and valid outputs do not replace the build, so a
 /// fixed output is fetched again from its current URL (CVE-2024-36050).

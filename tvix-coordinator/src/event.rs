@@ -262,7 +262,7 @@ pub enum BuildEvent {
         build: Option<u64>,
         /// The derivation.
         drv_path: StorePath,
-        /// What the check found.
+        /// The result of the check.
         problem: CheckProblem,
     },
     /// Something that was built or found meanwhile vanished from the store, as another process

@@ -77,7 +77,7 @@ pub struct Failure {
     pub cause: FailureCause,
     /// Whether anything that was asked for needs it. What nothing needs may fail without harm.
     pub needed: bool,
-    /// Whether it is a fixed-output derivation, whose failures may be the network's.
+    /// Whether it is a fixed-output derivation, which may fail because of the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed_output: bool,
 }
@@ -179,7 +179,7 @@ pub enum CheckProblem {
     Failed {
         /// Why.
         failure: BuildFailure,
-        /// Whether it is a fixed-output derivation, whose failures may be the network's.
+        /// Whether it is a fixed-output derivation, which may fail because of the network.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         fixed_output: bool,
     },

@@ -1,4 +1,4 @@
-//! `exportReferencesGraph`: what a program is told of the closures of some inputs.
+//! `exportReferencesGraph`: closures of inputs, written to files for the builder program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -19,14 +19,14 @@ const ATTRIBUTE: &str = "exportReferencesGraph";
 pub(crate) struct ReferenceGraphs<'r> {
     dir: &'r StoreDir,
     infos: HashMap<&'r StorePath, &'r Arc<PathInfo>>,
-    /// What derivations among the inputs make.
+    /// The outputs of derivations among the inputs.
     made_by: &'r HashMap<StorePath, Vec<StorePath>>,
     wanted: BTreeMap<String, BTreeSet<StorePath>>,
 }
 
 impl<'r> ReferenceGraphs<'r> {
-    /// What `attributes` ask for. `made_by` tells the outputs of
-    /// [the derivations that are asked for](derivations_in_graphs).
+    /// The graphs that `attributes` request. `made_by` has the outputs of
+    /// [the derivations in them](derivations_in_graphs).
     pub fn of(
         dir: &'r StoreDir,
         request: &'r BuildRequest,
@@ -62,7 +62,7 @@ impl<'r> ReferenceGraphs<'r> {
         each.collect()
     }
 
-    /// For each name a list of what is known of each path.
+    /// For each name a list of the infos of all paths.
     pub fn infos(&self) -> Result<Vec<(String, Value)>, FailureKind> {
         let each = self.wanted.iter().map(|(name, roots)| {
             let infos = self.export(roots)?;
@@ -93,8 +93,8 @@ impl<'r> ReferenceGraphs<'r> {
         Ok(entries.into())
     }
 
-    /// The closure of `roots`, with the closures of what the derivations in it make: whoever wants
-    /// everything that something was built from asks for a derivation.
+    /// The closure of `roots`, with the closures of the outputs of derivations in it: the graph of a
+    /// derivation has everything that it is built from.
     fn export(&self, roots: &BTreeSet<StorePath>) -> Result<Vec<&'r Arc<PathInfo>>, FailureKind> {
         let closure = self.closure(roots)?;
         let derivations = closure.keys().filter(|path| path.is_derivation());
@@ -131,12 +131,12 @@ impl<'r> ReferenceGraphs<'r> {
     }
 }
 
-/// The derivations among the inputs of `request` whose outputs belong to a graph that it asks for:
-/// they have to be read, for [`TranslateOptions::derivation_outputs`]. Usually none.
+/// The derivations among the inputs of `request` with outputs that belong to a requested graph. They
+/// have to be read, for [`TranslateOptions::derivation_outputs`]. Usually none.
 ///
 /// # Errors
 ///
-/// [`FailureKind::InvalidDerivation`] if what it asks for cannot be understood.
+/// [`FailureKind::InvalidDerivation`] if the attribute is malformed.
 ///
 /// [`TranslateOptions::derivation_outputs`]: crate::translate::TranslateOptions::derivation_outputs
 pub fn derivations_in_graphs(

@@ -1,5 +1,5 @@
-//! What a derivation says to whoever builds it, rather than to its program: in its environment, or,
-//! with `__structuredAttrs`, in the JSON object that its variable `__json` holds.
+//! Attributes of a derivation that address the builder rather than its program. They are in the
+//! environment or, with `__structuredAttrs`, in the JSON object in the variable `__json`.
 
 mod graph;
 mod json;
