@@ -1,4 +1,4 @@
-//! The systems, features and slots of a builder, and what derivations require of one.
+//! The systems, features and slots of a builder, and the requirements of derivations.
 
 use std::collections::BTreeSet;
 
@@ -79,8 +79,8 @@ impl BuilderProfile {
     }
 }
 
-/// What a derivation requires of a builder. Reading it may parse structured attributes: read it once,
-/// and compare it with as many profiles as there are.
+/// The requirements of a derivation on a builder. Reading them may parse structured attributes: read
+/// them once, and compare them with as many profiles as there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requirements {

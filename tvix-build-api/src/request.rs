@@ -57,7 +57,7 @@ impl BuildRequest {
         }
     }
 
-    /// What the derivation requires of a builder, as [`Requirements::of`] tells.
+    /// The requirements of the derivation on a builder, as [`Requirements::of`].
     pub fn requirements(&self) -> Requirements {
         let attributes = self.attributes();
         let words = attributes.and_then(|it| it.words("requiredSystemFeatures"));

@@ -137,7 +137,7 @@ pub struct Failure {
     pub cause: FailureCause,
     /// Whether a root needs it. A failure that no root needs does not fail the session.
     pub needed: bool,
-    /// Whether it is a fixed-output derivation, whose failures may be the network's.
+    /// Whether it is a fixed-output derivation, which may fail because of the network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fixed_output: bool,
 }
@@ -251,7 +251,7 @@ pub enum CheckProblem {
     Failed {
         /// Why.
         failure: BuildFailure,
-        /// Whether it is a fixed-output derivation, whose failures may be the network's.
+        /// Whether it is a fixed-output derivation, which may fail because of the network.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         fixed_output: bool,
     },

@@ -105,9 +105,8 @@ impl Evaluated {
     }
 
     /// Adds an import: `hook` is called when these outputs have been built, receives them in the
-    /// given order, may read them, and returns the rest of the result. It runs on a thread that may
-    /// block ([`tokio::task::spawn_blocking`], which needs a Tokio runtime). Dropping the stream
-    /// does not wait for a running hook.
+    /// given order, may read them, and returns the rest of the result. It runs on a thread of its own,
+    /// and may block. Dropping the stream does not wait for a running hook.
     ///
     /// A second call replaces the first; the hook may return a further import.
     #[must_use]

@@ -1,10 +1,12 @@
 //! An evaluation of a graph in memory: a stream that works only while it is polled.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
@@ -230,12 +232,21 @@ async fn resume(
     let result = match hook {
         Hook::Async(hook) => hook(outputs).await,
         Hook::Blocking(hook) => {
-            let task = tokio::task::spawn_blocking(move || hook(outputs));
-            match task.await.map_err(tokio::task::JoinError::try_into_panic) {
-                Ok(result) => result,
-                Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                // The runtime is shutting down.
-                Err(Err(_)) => Err(failed(RealiseError::Cancelled)),
+            // A thread of its own rather than a runtime's, as the evaluator needs no runtime.
+            let (sender, receiver) = oneshot::channel();
+            let work = move || {
+                let result = catch_unwind(AssertUnwindSafe(|| hook(outputs)));
+                // If the evaluation was dropped meanwhile, nothing waits for the result.
+                let _ = sender.send(result);
+            };
+            let spawned = std::thread::Builder::new().spawn(work).map(drop);
+            match (spawned, receiver.await) {
+                (_, Ok(Ok(result))) => result,
+                (_, Ok(Err(panic))) => resume_unwind(panic),
+                (Err(error), _) => Err(failed(RealiseError::Store(format!(
+                    "cannot start a thread for an import: {error}"
+                )))),
+                (Ok(()), Err(_)) => Err(failed(RealiseError::Cancelled)),
             }
         }
     };
