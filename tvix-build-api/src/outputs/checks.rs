@@ -12,8 +12,8 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use serde_json::{Map, Value};
 
 use super::{PlannedOutput, placeholder_rewrites};
-use crate::FailureKind;
 use crate::attributes::{Attributes, invalid, strings, wrong_type};
+use crate::{BuildRequest, FailureKind};
 
 /// The rules of a derivation for the references and sizes of its outputs.
 #[derive(Debug, Default)]
@@ -49,12 +49,21 @@ pub struct MadeOutput<'o> {
 }
 
 impl OutputChecks {
-    /// Reads the attributes. They name store paths and outputs of the derivation.
+    /// Reads the rules of the derivation of a request. They name store paths and outputs of the
+    /// derivation.
     ///
     /// # Errors
     ///
     /// [`FailureKind::InvalidDerivation`] for a word that is neither.
-    pub fn of(
+    pub fn of_request(
+        dir: &StoreDir,
+        request: &BuildRequest,
+        outputs: &[PlannedOutput],
+    ) -> Result<Self, FailureKind> {
+        Self::of(dir, &request.attributes()?, outputs)
+    }
+
+    pub(crate) fn of(
         dir: &StoreDir,
         attributes: &Attributes,
         outputs: &[PlannedOutput],
