@@ -271,7 +271,7 @@ fn redirects_and_credentials() {
     let mut kept = Kept::default();
     kept.get(&options, &first.url).unwrap();
     assert_eq!(kept.text(), "x");
-    let basic = "authorization: basic bwu6czncjmv0";
+    let basic = "authorization: basic bwu6cznjcmv0";
     let heads = first.heads();
     assert!(
         heads.iter().all(|it| it.to_lowercase().contains(basic)),
