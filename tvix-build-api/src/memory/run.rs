@@ -81,7 +81,7 @@ impl InMemoryBuilder {
         let made = match made {
             Ok(made) => made,
             Err(MemoryFault::Failure(kind)) => return Ok(failed(kind)),
-            Err(MemoryFault::Trouble(error)) => return Err(*error),
+            Err(MemoryFault::Builder(error)) => return Err(*error),
         };
         let outputs = match finish(&build, made) {
             Ok(outputs) => outputs,
