@@ -158,7 +158,7 @@ pub enum StoreError {
     },
     /// The contents of a path in the store do not match the store's own info of it.
     #[error("the contents of '{path}' in store '{store}' are corrupt")]
-    Lie {
+    Corrupt {
         /// The store that the contents came from.
         store: StoreUri,
         /// The path.
@@ -283,7 +283,7 @@ impl StoreError {
             | Self::UntrustedRealisation { .. }
             | Self::BadRealisation { .. }
             | Self::BadInfo { .. }
-            | Self::Lie { .. } => Fault::Backend { retryable: false },
+            | Self::Corrupt { .. } => Fault::Backend { retryable: false },
             Self::Bug { .. } => Fault::Bug,
             _ => Fault::Caller,
         }
@@ -297,7 +297,7 @@ impl StoreError {
             | Self::SizeMismatch { path, .. }
             | Self::AddressMismatch { path, .. }
             | Self::MalformedNar { path, .. }
-            | Self::NotAFile { path } => Self::Lie {
+            | Self::NotAFile { path } => Self::Corrupt {
                 store: store.clone(),
                 path: path.clone(),
                 source: Box::new(self),

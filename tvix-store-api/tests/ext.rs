@@ -104,7 +104,7 @@ async fn small_and_large_paths_are_copied_but_none_that_is_damaged() {
             .await
             .unwrap_err();
         assert!(
-            matches!(&error, StoreError::Lie { path, store, .. }
+            matches!(&error, StoreError::Corrupt { path, store, .. }
                 if *path == paths[damaged] && store == from.uri()),
             "{error}"
         );

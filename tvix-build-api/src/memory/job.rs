@@ -200,7 +200,7 @@ pub enum MemoryFault {
     /// A fault of the derivation: the build fails.
     Failure(FailureKind),
     /// A fault of the builder.
-    Trouble(Box<BuilderError>),
+    Builder(Box<BuilderError>),
 }
 
 impl From<FailureKind> for MemoryFault {
@@ -211,7 +211,7 @@ impl From<FailureKind> for MemoryFault {
 
 impl From<BuilderError> for MemoryFault {
     fn from(error: BuilderError) -> Self {
-        Self::Trouble(Box::new(error))
+        Self::Builder(Box::new(error))
     }
 }
 

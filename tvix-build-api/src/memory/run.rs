@@ -80,7 +80,7 @@ impl InMemoryBuilder {
         let made = match made {
             Ok(made) => made,
             Err(MemoryFault::Failure(kind)) => return Ok(failed(kind)),
-            Err(MemoryFault::Trouble(error)) => return Err(*error),
+            Err(MemoryFault::Builder(error)) => return Err(*error),
         };
         let outputs = match build.finish(made) {
             Ok(outputs) => outputs,

@@ -78,7 +78,7 @@ pub trait StoreExt: Store {
     ///
     /// # Errors
     ///
-    /// Those of either store; [`StoreError::Lie`] if the contents do not match `info`.
+    /// Those of either store; [`StoreError::Corrupt`] if the contents do not match `info`.
     async fn copy_path(&self, to: &dyn Store, info: &PathInfo) -> Result<(), StoreError> {
         copying::copy(self, to, info).await
     }

@@ -106,7 +106,7 @@ impl Liar {
 
     async fn expect_lie(&self, what: &str) -> StoreError {
         match self.expect(what).await {
-            StoreError::Lie { source, .. } => *source,
+            StoreError::Corrupt { source, .. } => *source,
             error => panic!("{what}: {error:?}"),
         }
     }
@@ -286,10 +286,10 @@ async fn bombs_are_read_no_further_than_announced() {
             }
         };
         assert!(came <= 1000, "{compression}: {came} bytes came");
-        let is_lie = matches!(error, StoreError::Lie { .. });
+        let is_corrupt = matches!(error, StoreError::Corrupt { .. });
         // Without compression, the file exceeds its limit before it is decoded.
         let too_large = format!("{error:?}").contains("more than");
-        assert!(is_lie || too_large, "{compression}: {error:?}");
+        assert!(is_corrupt || too_large, "{compression}: {error:?}");
         liar.expect("a bomb").await;
     }
 }

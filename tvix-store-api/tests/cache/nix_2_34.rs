@@ -245,7 +245,7 @@ async fn neither_form_is_an_error_even_if_it_is_signed() {
     });
     let cache = open(directory.path(), &[key()]).await;
     let error = copy(&cache, &path()).await.map(|_| ()).unwrap_err();
-    let StoreError::Lie { source, .. } = error else {
+    let StoreError::Corrupt { source, .. } = error else {
         panic!("{error:?}");
     };
     assert!(

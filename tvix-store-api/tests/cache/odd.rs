@@ -443,7 +443,7 @@ async fn lengths_that_lie() {
         })
         .await;
         let error = copy(&server.url, &info).await.unwrap_err();
-        assert!(matches!(error, StoreError::Lie { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     }
 }
 

@@ -119,7 +119,7 @@ async fn whatever_is_signed_cannot_be_changed() {
     let store = MemoryStore::new(dir.clone());
     let paths = [second.path.clone()];
     let error = cache.copy_closure(&store, &paths).await.unwrap_err();
-    assert!(matches!(error, StoreError::Lie { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
     assert!(store.path_info(&second.path).await.unwrap().is_none());
 }
 
