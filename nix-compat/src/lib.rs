@@ -38,7 +38,6 @@
 //! | `signing` | Ed25519 keys: signing, verifying |
 
 #![forbid(unsafe_code)]
-#![forbid(unsafe_code)]
 
 mod serde_text;
 

@@ -47,7 +47,6 @@
 
 #![forbid(unsafe_code)]
 #![cfg(unix)]
-#![forbid(unsafe_code)]
 
 mod address;
 mod attributes;

@@ -32,7 +32,9 @@ mod parse;
 
 use std::fmt;
 
-pub use crate::signature::{Signature, SignatureError, SigningKey, VerifyingKey};
+pub use crate::signature::{Signature, SignatureError};
+#[cfg(feature = "signing")]
+pub use crate::signature::{SigningKey, VerifyingKey};
 pub use parse::{FieldError, NarInfoError};
 
 use crate::nixhash::NixHash;

@@ -6,6 +6,7 @@
 
 mod compute;
 mod dir;
+#[cfg(feature = "serde")]
 mod full;
 mod name;
 
