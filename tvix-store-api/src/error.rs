@@ -256,7 +256,7 @@ impl StoreError {
             | Self::NotAFile { .. }
             | Self::BadRealisation { .. }
             | Self::BadInfo { .. }
-            | Self::Lie { .. } => StoreErrorKind::Corrupt,
+            | Self::Corrupt { .. } => StoreErrorKind::Corrupt,
             Self::InvalidReference { .. } | Self::Cycle { .. } | Self::OtherStoreDir { .. } => {
                 StoreErrorKind::Rejected
             }

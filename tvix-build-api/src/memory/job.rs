@@ -80,7 +80,7 @@ impl MemoryBuild {
     ///
     /// # Errors
     ///
-    /// [`MemoryFault::Trouble`].
+    /// [`MemoryFault::Builder`].
     pub fn outcome(
         &self,
         ended: Result<Delivery, MemoryFault>,
@@ -94,7 +94,7 @@ impl MemoryBuild {
             Err(MemoryFault::Failure(kind)) => {
                 Ok(BuildOutcome::Failure(self.failure(kind, duration)))
             }
-            Err(MemoryFault::Trouble(error)) => Err(*error),
+            Err(MemoryFault::Builder(error)) => Err(*error),
         }
     }
 
