@@ -42,7 +42,7 @@ fn compiled_for(package: &str) -> BTreeSet<String> {
 
 #[test]
 fn nix_compat_without_features_compiles_few_crates_and_no_c() {
-    let crates = compiled_for("nix-compat");
+    let crates = compiled_for("tvix-nix-compat");
     assert!(crates.contains("thiserror"), "{crates:?}");
     assert!(crates.len() <= 20, "{} crates: {crates:?}", crates.len());
     for unwanted in ["cc", "cmake", "ring", "serde", "serde_json", "tokio"] {
@@ -97,10 +97,10 @@ fn members_below(package: &str) -> BTreeSet<String> {
 #[test]
 fn mechanisms_know_nothing_above_them() {
     for (package, allowed) in [
-        ("nix-compat", &[][..]),
+        ("tvix-nix-compat", &[][..]),
         ("tvix-http", &[]),
         ("tvix-sandbox", &[]),
-        ("tvix-tree", &["nix-compat"]),
+        ("tvix-tree", &["tvix-nix-compat"]),
     ] {
         let below: Vec<_> = members_below(package).into_iter().collect();
         assert_eq!(below, allowed, "{package}");
