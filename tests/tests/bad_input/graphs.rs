@@ -160,7 +160,7 @@ async fn archives_that_builders_stream() {
         ("garbage", b"not an archive at all".to_vec(), None, "NAR"),
         ("truncated", good[..good.len() - 9].to_vec(), None, "NAR"),
         ("trailing", longer, None, "NAR"),
-        ("another", flipped, Some(good.clone()), "have hash"),
+        ("another", flipped, Some(good.clone()), "have the hash"),
         ("empty", Vec::new(), None, "NAR"),
     ] {
         let world = LocalWorld::new().await;

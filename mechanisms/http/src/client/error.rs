@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use url::Url;
 
+use super::environment;
 use crate::decode::{DecodeError, UnknownCoding};
 use crate::retry::is_transient_status;
 use crate::unreachable::Unreachable;
@@ -175,6 +176,9 @@ impl Unreachable {
 
 /// The proxy that the environment names for a URL, without its credentials.
 fn proxy(url: &Url) -> Option<String> {
+    if environment::excludes_all_hosts() {
+        return None;
+    }
     let matcher = hyper_util::client::proxy::matcher::Matcher::from_env();
     let proxy = matcher.intercept(&url.as_str().parse().ok()?)?;
     let authority = proxy.uri().authority()?.as_str();

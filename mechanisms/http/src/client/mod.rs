@@ -5,6 +5,7 @@
 //! only to the scheme, host and port of the request, not where that redirects to.
 
 pub mod blocking;
+mod environment;
 mod error;
 mod tls;
 
@@ -222,6 +223,10 @@ impl Client {
         }
         if let Some(limit) = options.transfer.stalled_download_timeout {
             client = client.read_timeout(limit);
+        }
+        // An entry `*` matches no IP addresses in the library, unlike in curl.
+        if environment::excludes_all_hosts() {
+            client = client.no_proxy();
         }
         let inner = client
             .tls_backend_preconfigured(tls::config(&options.roots)?)
