@@ -200,7 +200,7 @@ impl Machine {
     ///
     /// # Panics
     ///
-    /// With more than [`MAX_BUILDERS`](MAX_BUILDERS) builders.
+    /// With more than [`MAX_BUILDERS`] builders.
     pub fn new(dir: StoreDir, builders: Vec<BuilderProfile>, mut options: Options) -> Self {
         assert!(
             builders.len() <= MAX_BUILDERS,
