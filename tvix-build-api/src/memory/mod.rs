@@ -164,7 +164,7 @@ impl InMemoryBuilder {
     }
 
     /// The first `times` builds of the derivation of this name or path return a retryable
-    /// [`BuilderError`](crate::BuilderError).
+    /// [`BuilderError`].
     #[must_use]
     pub fn trouble(mut self, derivation: impl Into<String>, times: u64) -> Self {
         self.behaviour(derivation).trouble = Arc::new(AtomicU64::new(times));
