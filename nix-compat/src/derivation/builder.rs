@@ -166,10 +166,10 @@ impl DerivationBuilder {
             system: system.into(),
             builder: builder.into(),
             args: Vec::new(),
-            env: SortedMap::new_vec(),
+            env: SortedMap::new(),
             outputs: vec!["out".to_owned()],
             kind: Kind::InputAddressed,
-            input_drvs: SortedMap::new_vec(),
+            input_drvs: SortedMap::new(),
             input_srcs: SortedSet::new(),
             modulos: Vec::new(),
             input_dir: None,
@@ -320,7 +320,7 @@ impl DerivationBuilder {
         env.insert("name".into(), self.name.as_str().into());
         env.insert("system".into(), self.system.clone());
         env.insert("builder".into(), self.builder.clone());
-        let mut outputs = SortedMap::new_vec();
+        let mut outputs = SortedMap::new();
         for output in &self.outputs {
             let output_name: OutputName =
                 output

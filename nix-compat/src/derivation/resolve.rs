@@ -49,7 +49,7 @@ impl Derivation {
             source,
         };
         let mut resolved = Self {
-            input_drvs: SortedMap::new_vec(),
+            input_drvs: SortedMap::new(),
             ..self.clone()
         };
         let mut rewrites = Vec::new();

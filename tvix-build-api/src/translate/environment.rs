@@ -39,7 +39,7 @@ pub(super) fn environment(
         attributes,
         outputs,
     } = *sources;
-    let mut env: SortedMap<BString, BString> = SortedMap::new_vec();
+    let mut env: SortedMap<BString, BString> = SortedMap::new();
     let cores = match request.cores {
         0 => options.default_cores,
         cores => cores,

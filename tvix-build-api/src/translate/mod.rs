@@ -65,7 +65,7 @@ impl Default for TranslateOptions {
         Self {
             build_dir: BUILD_DIR.to_owned(),
             default_cores: std::thread::available_parallelism().map_or(1, usize::from),
-            impure_env: SortedMap::new_vec(),
+            impure_env: SortedMap::new(),
             derivation_outputs: HashMap::new(),
             builtins: false,
             unconfined: false,

@@ -360,7 +360,7 @@ impl Machine {
             build: id.0,
             drv_path: self.known_path(build.node).clone(),
             // They were sorted and compared with what there should be.
-            outputs: SortedMap::from_sorted_store_unchecked(outputs),
+            outputs: SortedMap::from_sorted(outputs),
             duration: self.now.saturating_sub(build.started),
             usage: build.usage,
             pushed,

@@ -211,9 +211,9 @@ impl Graph {
             .outputs
             .values()
             .any(|output| !matches!(output, Output::InputAddressed(_) | Output::Fixed(_)));
-        let mut names = derivation.outputs.keys();
-        let first_is_out = names.next().is_some_and(|name| name.as_str() == "out");
-        node.only_out = first_is_out && names.next().is_none();
+        let first = derivation.outputs.keys().next();
+        let first_is_out = first.is_some_and(|name| name.as_str() == "out");
+        node.only_out = first_is_out && derivation.outputs.len() == 1;
         if node.only_out {
             let out = derivation.output_paths(dir).next();
             self.outs[id.0 as usize] = out.and_then(|(_, path)| path);

@@ -51,7 +51,7 @@ impl Node {
         match self {
             Self::Derivation { derivation, .. } => {
                 let drvs = derivation.input_drvs.len();
-                if let Some((path, _)) = derivation.input_drvs.get_indexed(index) {
+                if let Some((path, _)) = derivation.input_drvs.get_index(index) {
                     return Some((path, true));
                 }
                 let path = derivation.input_srcs.get_index(index - drvs)?;

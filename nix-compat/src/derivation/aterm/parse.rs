@@ -242,7 +242,7 @@ impl Parser<'_> {
             parser.expect(")")
         })?;
         entries.shrink_to_fit();
-        Ok(SortedMap::from_sorted_store_unchecked(entries))
+        Ok(SortedMap::from_sorted(entries))
     }
 
     /// The bytes between two quotes, and whether they contain escapes.

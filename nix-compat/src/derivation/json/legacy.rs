@@ -102,7 +102,7 @@ pub(super) fn read(
     dir: &StoreDir,
 ) -> Result<Derivation, JsonError> {
     let json = Json::deserialize(value)?;
-    let mut input_drvs = SortedMap::new_vec();
+    let mut input_drvs = SortedMap::new();
     for (text, names) in &json.input_drvs {
         let path = dir.parse(text).map_err(store_path("inputDrvs"))?;
         if !path.is_derivation() {

@@ -299,7 +299,7 @@ fn outputs<'a, T: 'a>(
     outputs: impl IntoIterator<Item = (&'a String, &'a T)>,
     read: impl Fn(&OutputName, &T) -> Result<Output, JsonError>,
 ) -> Result<SortedMap<OutputName, Output>, JsonError> {
-    let mut all = SortedMap::new_vec();
+    let mut all = SortedMap::new();
     for (name, output) in outputs {
         let name: OutputName = name.parse()?;
         let output = read(&name, output)?;

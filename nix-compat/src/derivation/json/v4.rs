@@ -175,7 +175,7 @@ pub(super) fn read(
 ) -> Result<Derivation, JsonError> {
     let json = Json::deserialize(value)?;
     let own: StorePathName = json.name.parse().map_err(name_error(&json.name))?;
-    let mut input_drvs = SortedMap::new_vec();
+    let mut input_drvs = SortedMap::new();
     for (text, names) in json.inputs.drvs {
         let path: crate::store_path::StorePath = text.parse().map_err(store_path("inputs"))?;
         if !path.is_derivation() {

@@ -107,8 +107,8 @@ fn collect<'h>(
     let mut draft = Draft {
         derivation: Derivation {
             name,
-            outputs: SortedMap::new_vec(),
-            input_drvs: SortedMap::new_vec(),
+            outputs: SortedMap::new(),
+            input_drvs: SortedMap::new(),
             input_srcs: SortedSet::new(),
             system: BString::default(),
             builder: BString::default(),

@@ -47,12 +47,6 @@ pub(crate) struct TransportError {
     pub source: Option<BoxError>,
 }
 
-/// The content codings of `key` by the header of that name.
-fn codings(key: &str, header: Option<&str>) -> Result<Vec<Coding>, TransportError> {
-    Coding::from_header(header.unwrap_or_default())
-        .map_err(|error| TransportError::new(format!("cannot decode '{key}'"), false).caused(error))
-}
-
 impl TransportError {
     pub fn new(message: impl Into<String>, retryable: bool) -> Self {
         Self {

@@ -11,6 +11,7 @@ use object_store::{
 };
 use tokio::io::AsyncReadExt as _;
 use tvix_http::client::Client;
+use tvix_http::decode::Coding;
 use tvix_http::{SettingError, Unreachable};
 use url::Url;
 
@@ -241,7 +242,7 @@ impl Transport for S3 {
             got => got.map_err(|error| failed("get", key, error))?,
         };
         let encoding = got.attributes.get(&Attribute::ContentEncoding);
-        let codings = super::codings(key, encoding.map(|it| it.as_ref()))?;
+        let codings = codings(key, encoding.map(|it| it.as_ref()))?;
         let key = key.to_owned();
         let body = got.into_stream();
         Ok(Some(Object {
@@ -286,6 +287,12 @@ impl Transport for S3 {
         };
         put.map_err(|error| failed("put", key, error))
     }
+}
+
+/// The content codings of `key` by the header `Content-Encoding`.
+fn codings(key: &str, header: Option<&str>) -> Result<Vec<Coding>, TransportError> {
+    Coding::from_header(header.unwrap_or_default())
+        .map_err(|error| TransportError::new(format!("cannot decode '{key}'"), false).caused(error))
 }
 
 #[cfg(test)]
