@@ -35,10 +35,10 @@ const LOCAL_PARAMETERS: [&str; 8] = [
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    #[cfg_attr(not(feature = "local-fs"), allow(dead_code))]
+    #[cfg(feature = "local-fs")]
     read_only: bool,
     store_dir: Option<StoreDir>,
-    #[cfg_attr(not(feature = "binary-cache"), allow(dead_code))]
+    #[cfg(feature = "binary-cache")]
     create: bool,
     #[cfg(feature = "binary-cache")]
     trusted_keys: Vec<VerifyingKey>,
@@ -58,14 +58,15 @@ impl OpenOptions {
 
     /// Opens a local store that is not written to: it may belong to another user, or be on a file
     /// system that is read-only.
+    #[cfg(feature = "local-fs")]
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// Sets the store directory of a local or in-memory store, and of a binary cache that
-    /// [`OpenOptions::create`] creates [default: `/nix/store`].
+    /// Sets the store directory of a local or in-memory store, and of a binary cache that is
+    /// created [default: `/nix/store`].
     #[must_use]
     pub fn store_dir(mut self, dir: StoreDir) -> Self {
         self.store_dir = Some(dir);
@@ -73,6 +74,7 @@ impl OpenOptions {
     }
 
     /// Creates a binary cache that does not exist. Local stores are always created.
+    #[cfg(feature = "binary-cache")]
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
