@@ -53,7 +53,7 @@ pub enum Documented<'h> {
 impl<'h> Interp<'h> {
     /// Parses an input. Variables are looked up in `scope`; relative paths are relative to `base`.
     pub fn parse_typed(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Typed<'h>> {
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -65,7 +65,7 @@ impl<'h> Interp<'h> {
             Err(error) => error,
         };
         // The line break ends a comment. Positions refer to the text without the suffix.
-        let closed = self.heap.alloc_slice_copy(&[&*text, b"\n;"].concat());
+        let closed = self.heap.copy_text(&[text, b"\n;"].concat());
         let closed = Source {
             text: closed,
             ..source
@@ -107,7 +107,7 @@ impl<'h> Interp<'h> {
         base: &[u8],
         scope: &Scope<'h>,
     ) -> Result<std::result::Result<&'h Expr<'h>, Box<Error>>> {
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -130,12 +130,12 @@ impl<'h> Interp<'h> {
             EvalSource::Stdin { text, base } => (Origin::Stdin, text.clone(), absolute(base)),
             _ => {
                 let file = self.source_file(source)?;
-                let file: &'h [u8] = self.heap.alloc_slice_copy(&file);
+                let file: &'h [u8] = self.heap.copy_text(&file);
                 let text = self.read_file(file)?;
                 (Origin::File(file), text, paths::dir_name(file).to_vec())
             }
         };
-        let text = self.heap.alloc_slice_copy(&text);
+        let text = self.heap.copy_text(&text);
         let Some(source) = self.sources.add(origin, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -417,7 +417,7 @@ fn unindented(text: &str) -> String {
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn kinds_of_input() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::{Interp, MAX_CALL_DEPTH};
+use crate::machine;
 
 /// The limits of an evaluation. An evaluation ends with [`ErrorKind::Limit`] or
 /// [`ErrorKind::Depth`] soon after it exceeds one; `tryEval` does not catch these errors.
@@ -12,8 +13,8 @@ use crate::interp::{Interp, MAX_CALL_DEPTH};
 pub struct Limits {
     /// Maximum duration, including the time in which it waits for builds (default: none).
     pub time: Option<Duration>,
-    /// Maximum size of the heap in bytes (default: 4 GiB). There is no garbage collection: a
-    /// complete nixpkgs of 2016 takes 0.7 GiB.
+    /// Maximum memory of evaluation in bytes: its heap, string contexts and derivations (default:
+    /// three quarters of the memory of this machine, or of its control group).
     pub memory: Option<usize>,
     /// Maximum size of a string, list or set in bytes, including the memory allocated for it
     /// (default: 256 MiB). Values that double in a loop exceed this limit long before the limit of
@@ -27,7 +28,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: None,
-            memory: Some(4 << 30),
+            memory: default_memory(),
             value: Some(256 << 20),
             depth: MAX_CALL_DEPTH,
         }
@@ -42,11 +43,15 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum size of the heap in bytes.
+    /// Sets the maximum memory of evaluation in bytes.
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
+    }
+
+    fn is_default_memory(&self) -> bool {
+        self.memory.is_some() && self.memory == default_memory()
     }
 
     /// Sets the maximum size of a value in bytes.
@@ -64,6 +69,11 @@ impl Limits {
     }
 }
 
+/// Three quarters of the memory that there is, if it is known.
+fn default_memory() -> Option<usize> {
+    machine::memory().map(|bytes| bytes / 4 * 3)
+}
+
 /// Values below this size in bytes are not checked when they are made, but by the next periodic
 /// check.
 const LARGE: usize = 64 << 10;
@@ -76,7 +86,13 @@ impl Interp<'_> {
     #[cold]
     #[inline(never)]
     pub(crate) fn check_limits(&self) -> Result<()> {
-        self.calls_left.set(CALLS_PER_CHECK);
+        self.heap
+            .calls_left
+            .set(match self.world.settings.collect_every {
+                Some(calls) => calls.saturating_sub(1),
+                None => CALLS_PER_CHECK,
+            });
+        self.collect_if_due();
         if self.world.host.is_cancelled() {
             return Err(self.recheck(cancelled()));
         }
@@ -113,18 +129,37 @@ impl Interp<'_> {
     }
 
     fn heap_has_room(&self, bytes: usize) -> Result<()> {
-        if let Some(memory) = self.world.settings.limits.memory
-            && self.heap.allocated_bytes().saturating_add(bytes) > memory
-        {
-            let message = format!("evaluation used more than {memory} bytes of memory");
-            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
+        let limits = &self.world.settings.limits;
+        let limit = limits.memory.unwrap_or(usize::MAX);
+        let fits =
+            || bytes < self.heap.room() / 8 * 7 && self.memory().saturating_add(bytes) <= limit;
+        if fits() || (self.collect() && fits()) {
+            return Ok(());
         }
-        Ok(())
+        let message = match limits.memory {
+            Some(memory) if self.memory().saturating_add(bytes) > memory => format!(
+                "evaluation used more than {memory} bytes of memory{}; \
+                 --max-eval-memory or Limits::memory set another limit",
+                match limits.is_default_memory() {
+                    true => ", three quarters of what this machine or control group has",
+                    false => "",
+                }
+            ),
+            _ => "evaluation used all of its address space; if it is limited, raise the limit \
+                  (ulimit -v)"
+                .to_owned(),
+        };
+        Err(self.recheck(Error::new(ErrorKind::Limit, message)))
+    }
+
+    /// The memory that evaluation uses, in bytes: the heap and the large tables beside it.
+    fn memory(&self) -> usize {
+        self.heap.used_bytes() + self.contexts.bytes() + self.world.derivations.bytes()
     }
 
     /// Makes the next call check the limits again, so that an exceeded limit stays an error.
     fn recheck(&self, error: Box<Error>) -> Box<Error> {
-        self.calls_left.set(0);
+        self.heap.calls_left.set(0);
         error
     }
 }
@@ -138,7 +173,7 @@ pub(crate) fn cancelled() -> Box<Error> {
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -148,12 +183,12 @@ mod tests {
     /// The kind of error, if any, that a text evaluates to, and the size of the heap in bytes
     /// afterwards.
     fn outcome(text: &str) -> (Option<ErrorKind>, usize) {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);
         let result = interp.eval_text(text.as_bytes(), b"/");
-        (result.err().map(|error| error.kind), heap.allocated_bytes())
+        (result.err().map(|error| error.kind), heap.used_bytes())
     }
 
     #[test]

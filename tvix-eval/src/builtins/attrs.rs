@@ -29,11 +29,9 @@ fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         "while evaluating the argument passed to builtins.attrNames",
     )?;
     let names = interp.by_name(attrs);
-    let items = interp
-        .heap
-        .alloc_slice_fill_with(names.len(), |index| -> Ref<'h> {
-            interp.name_cell(names[index].1.name)
-        });
+    let items = interp.heap.slice_with(names.len(), |index| -> Ref<'h> {
+        interp.name_cell(names[index].1.name)
+    });
     Ok(interp.list_in_heap(items))
 }
 
@@ -245,14 +243,13 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         func: args[0],
         entries: attrs.entries,
     });
-    let cells: &'h [Slot<'h>] = interp.heap.alloc_slice_fill_with(count, |index| {
-        let index = index as u32;
-        Slot::new(Value::Element { index, of })
-    });
-    let entries = interp.heap.alloc_slice_fill_with(count, |index| Attr {
+    let entries = interp.heap.slice_with(count, |index| Attr {
         name: attrs.entries[index].name,
         pos: Pos::NONE,
-        value: &cells[index],
+        value: interp.cell(Value::Element {
+            index: index as u32,
+            of,
+        }),
     });
     Ok(interp.attrs_in_heap(entries, Pos::NONE))
 }
@@ -290,11 +287,9 @@ fn remove_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         .entries
         .iter()
         .filter(|attr| names.binary_search(&attr.name).is_err());
-    let entries = interp
-        .heap
-        .alloc_slice_fill_with(attrs.entries.len() - removed, |_| {
-            *kept.next().expect("what is not removed is kept")
-        });
+    let entries = interp.heap.slice_with(attrs.entries.len() - removed, |_| {
+        *kept.next().expect("what is not removed is kept")
+    });
     Ok(interp.attrs_in_heap(entries, attrs.pos))
 }
 

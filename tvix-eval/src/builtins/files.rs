@@ -243,9 +243,9 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
     )?;
     let mut references = SortedSet::new();
     for element in interp.contexts.elements(contents.context) {
-        match element {
+        match &*element {
             ContextElement::Opaque(path) => {
-                references.insert(path);
+                references.insert(path.clone());
             }
             other => {
                 return Err(Error::new(
@@ -254,7 +254,7 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
                         "files created by builtins.toFile may not reference derivations, but {} references {}",
                         lossy(name.bytes),
                         // Without the store directory.
-                        interp.context_text(&other).replace(
+                        interp.context_text(other).replace(
                             &format!("{}/", interp.world.settings.store_dir.as_str()),
                             ""
                         )

@@ -149,8 +149,8 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         if natives.iter().any(|native| native.name() == def.name) {
             continue;
         }
-        let function: &'h Function<'h> = interp.heap.alloc(def.function);
-        let builtin = interp.heap.alloc(Builtin {
+        let function: &'h Function<'h> = interp.heap.permanent().alloc(def.function);
+        let builtin = interp.heap.permanent().alloc(Builtin {
             name: def.name,
             arity: def.arity,
             quiet: matches!(def.name, "addErrorContext" | "break" | "derivation"),

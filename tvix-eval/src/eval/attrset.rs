@@ -1,6 +1,7 @@
 //! Construction of attribute sets, and the scopes of `rec` and `let`.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::heap::HeapVec;
 use crate::interp::{Grown, Interp};
 use crate::ir::{AttrKind, AttrSet, Delayed};
 use crate::source::Pos;
@@ -16,7 +17,7 @@ impl<'h> Interp<'h> {
             return Ok(Value::Attrs(self.shared.no_attrs));
         }
         let entries: &'h [Attr<'h>] = if set.from.is_empty() {
-            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+            self.heap.slice_with(defs.len(), |index| {
                 let def = &defs[index];
                 Attr {
                     name: def.name,
@@ -26,7 +27,7 @@ impl<'h> Interp<'h> {
             })
         } else {
             let from = self.env_of_from(set.from, env, env, 0);
-            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+            self.heap.slice_with(defs.len(), |index| {
                 let def = &defs[index];
                 let scope = if def.kind == AttrKind::From {
                     from
@@ -86,7 +87,7 @@ impl<'h> Interp<'h> {
     fn recursive_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
         self.fill_from(set, scope);
-        let entries: &'h [Attr<'h>] = self.heap.alloc_slice_fill_with(set.defs.len(), |index| {
+        let entries: &'h [Attr<'h>] = self.heap.slice_with(set.defs.len(), |index| {
             let def = &set.defs[index];
             let value = match def.kind {
                 AttrKind::Inherited => self.delay(&def.value, env),
@@ -135,7 +136,7 @@ impl<'h> Interp<'h> {
             }
         }
         merged.sort_by_key(|attr| attr.name);
-        Ok(self.heap.alloc_slice_copy(&merged))
+        Ok(self.heap.slice_copy(&merged))
     }
 
     fn with_dynamic(
@@ -144,7 +145,7 @@ impl<'h> Interp<'h> {
         entries: &'h [Attr<'h>],
         env: Env<'h>,
     ) -> Result<Value<'h>> {
-        let mut all: Vec<Attr<'h>> = entries.to_vec();
+        let mut all = HeapVec::of(self.heap, entries);
         for attr in set.dynamic.iter() {
             let name: Ref<'h> = match self.eval(&attr.name, env)? {
                 Value::Null => continue,
@@ -175,7 +176,7 @@ impl<'h> Interp<'h> {
             });
         }
         all.sort_by_key(|attr| attr.name);
-        Ok(self.attrs_in_heap(self.heap.alloc_slice_copy(&all), set.pos))
+        Ok(self.attrs_in_heap(all.into_slice(), set.pos))
     }
 
     /// `left // right`.
@@ -212,13 +213,13 @@ impl<'h> Interp<'h> {
             in_both(l, r)
         };
         let len = l.len() + r.len() - common;
-        let mut merged = bumpalo::collections::Vec::with_capacity_in(len, self.heap);
+        let mut merged = HeapVec::with_capacity(self.heap, len);
         let mut rest = l;
         if few {
             // Few changes to many attributes: the runs between them are copied as a whole.
             for attr in r {
                 let at = rest.partition_point(|other| other.name < attr.name);
-                merged.extend_from_slice_copy(&rest[..at]);
+                merged.extend_from_slice(&rest[..at]);
                 merged.push(*attr);
                 rest = &rest[at..];
                 if rest.first().is_some_and(|other| other.name == attr.name) {
@@ -241,8 +242,8 @@ impl<'h> Interp<'h> {
                 merged.push(*attr);
             }
         }
-        merged.extend_from_slice_copy(rest);
-        self.attrs_in_heap(merged.into_bump_slice(), left.pos)
+        merged.extend_from_slice(rest);
+        self.attrs_in_heap(merged.into_slice(), left.pos)
     }
 }
 

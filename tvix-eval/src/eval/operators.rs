@@ -173,7 +173,7 @@ impl<'h> Interp<'h> {
         }
         let items = self
             .heap
-            .alloc_slice_fill_with(count, |index| match left.items.get(index) {
+            .slice_with(count, |index| match left.items.get(index) {
                 Some(item) => *item,
                 None => right.items[index - left.items.len()],
             });

@@ -13,6 +13,7 @@ use tvix_eval_api::{
 };
 
 use super::thread::Wire;
+use crate::collect::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fiber::Job;
 use crate::interp::{Interp, too_deep};
@@ -37,9 +38,9 @@ enum Target<'h> {
     Requested,
     /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
     /// only with `recurseForDerivations`.
-    Attribute(Ref<'h>),
+    Attribute(Held<'h>),
     /// An element of a list, or an attribute of a set of sets. It is always searched.
-    Element(Ref<'h>),
+    Element(Held<'h>),
 }
 
 /// An attribute that was searched, and the attribute that contains it.
@@ -52,11 +53,11 @@ struct Trail {
 /// The search for the requested roots.
 struct Search<'h, 'w> {
     wire: &'w Wire,
-    source: Ref<'h>,
+    source: Held<'h>,
     selector: Selector<'h>,
     /// The next task is at the front, so that the search is depth-first.
     tasks: RefCell<VecDeque<Task<'h>>>,
-    found: RefCell<FxHashMap<Identity, Found>>,
+    found: Rc<RefCell<FxHashMap<Identity, Found>>>,
 }
 
 /// The identity of a root. Derivations of one requested attribute path with the same attributes are
@@ -92,6 +93,7 @@ type Searched = std::result::Result<(), Failed>;
 
 /// Evaluates a request, until it is complete or cancelled.
 pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalRequest) {
+    interp.allow_collection();
     let Some(source) = interp.source(&request.source) else {
         return;
     };
@@ -108,11 +110,17 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
     });
     let search = Search {
         wire,
-        source,
+        source: interp.hold(source),
         selector: Selector::new(interp, &request.args),
         tasks: RefCell::new(tasks.collect()),
-        found: RefCell::default(),
+        found: Rc::default(),
     };
+    // Attributes that were freed are not found again, and others may get their address.
+    let found = search.found.clone();
+    interp.on_collection(move |alive| {
+        let mut found = found.borrow_mut();
+        found.retain(|(_, address, _), _| alive.has(*address));
+    });
     // Tasks add further tasks, so an empty queue does not end the iterator for good.
     let jobs = std::iter::from_fn(|| {
         let task = search.tasks.borrow_mut().pop_front()?;
@@ -133,10 +141,10 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
 
 impl<'h> Search<'h, '_> {
     fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
-        let outcome = match task.target {
+        let outcome = match &task.target {
             Target::Requested => self.requested(interp, task),
-            Target::Attribute(cell) => self.attribute(interp, task, cell),
-            Target::Element(cell) => self.search(interp, task, cell),
+            Target::Attribute(cell) => self.attribute(interp, task, cell.cell()),
+            Target::Element(cell) => self.search(interp, task, cell.cell()),
         };
         if let Err(failed) = outcome
             && let Some(error) = failed.of(interp, task)
@@ -146,7 +154,10 @@ impl<'h> Search<'h, '_> {
     }
 
     fn requested(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
-        match self.selector.try_select(interp, self.source, &task.name) {
+        match self
+            .selector
+            .try_select(interp, self.source.cell(), &task.name)
+        {
             Ok(cell) => self.search(interp, task, cell),
             Err(SelectError::NotFound(error)) => Err(Failed::NotFound(error)),
             Err(SelectError::Failed(error)) => Err(error.into()),
@@ -167,7 +178,7 @@ impl<'h> Search<'h, '_> {
             }
             Value::List(list) => {
                 check_depth(interp, task)?;
-                self.elements(task, list.items);
+                self.elements(interp, task, list.items);
                 Ok(())
             }
             _ => Err(Error::new(
@@ -192,8 +203,8 @@ impl<'h> Search<'h, '_> {
                     name: below(&task.name, member),
                     order: task.order.child(number),
                     target: match all {
-                        true => Target::Element(attr.value),
-                        false => Target::Attribute(attr.value),
+                        true => Target::Element(interp.hold(attr.value)),
+                        false => Target::Attribute(interp.hold(attr.value)),
                     },
                     trail: Some(Rc::new(Trail {
                         pos: attr.pos,
@@ -206,13 +217,13 @@ impl<'h> Search<'h, '_> {
     }
 
     /// Adds a task for each element.
-    fn elements(&self, task: &Task<'h>, items: &[Ref<'h>]) {
+    fn elements(&self, interp: &Interp<'h>, task: &Task<'h>, items: &[Ref<'h>]) {
         let mut tasks = self.tasks.borrow_mut();
         for (number, item) in items.iter().enumerate().rev() {
             tasks.push_front(Task {
                 name: below(&task.name, &number.to_string()),
                 order: task.order.child(number),
-                target: Target::Element(item),
+                target: Target::Element(interp.hold(item)),
                 trail: task.trail.clone(),
             });
         }

@@ -1,5 +1,6 @@
 //! The state of an evaluation.
 
+mod by_name;
 mod known;
 mod table;
 
@@ -7,12 +8,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use bumpalo::Bump;
-
 use crate::builtins::derivation::internal;
+use crate::collect::Collector;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::Heap;
 use crate::ir::{Delayed, Expr, Lambda};
-use crate::limits::CALLS_PER_CHECK;
 use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
@@ -21,6 +21,7 @@ use crate::value::{
 };
 use crate::world::World;
 
+pub use by_name::{ByName, IntoIter};
 pub(crate) use known::Known;
 pub(crate) use table::Table;
 
@@ -37,7 +38,7 @@ const LARGEST_KEPT: usize = 1 << 20;
 /// Methods that return a [`Result`] may evaluate expressions, and fail with the
 /// [`Error`] of the evaluation.
 pub struct Interp<'h> {
-    pub(crate) heap: &'h Bump,
+    pub(crate) heap: &'h Heap,
     pub(crate) symbols: Symbols<'h>,
     pub(crate) sources: Sources<'h>,
     pub(crate) contexts: Contexts,
@@ -53,11 +54,12 @@ pub struct Interp<'h> {
     pub(crate) max_depth: u32,
     /// Whether traces show every call.
     pub(crate) show_trace: Cell<bool>,
-    /// Number of calls before the next check of limits and cancellation.
-    pub(crate) calls_left: Cell<u32>,
     pub(crate) began: Instant,
     /// Lowest address to which the machine's stack may grow.
     pub(crate) stack_limit: Cell<usize>,
+    /// Highest address of the running stack that evaluation uses; 0 if it is not known.
+    pub(crate) stack_base: Cell<usize>,
+    pub(crate) collector: Collector<'h>,
     /// Number of the running fiber.
     pub(crate) fiber: Cell<u32>,
     /// The values that grew last.
@@ -90,7 +92,8 @@ pub(crate) struct Shared<'h> {
 }
 
 impl<'h> Shared<'h> {
-    fn new(heap: &'h Bump) -> Self {
+    fn new(heap: &'h Heap) -> Self {
+        let heap = heap.permanent();
         let cell = |value| &*heap.alloc(Slot::new(value));
         let no_list = heap.alloc(List { items: &[] });
         let no_attrs = heap.alloc(Attrs {
@@ -116,7 +119,7 @@ impl<'h> Shared<'h> {
 
 impl<'h> Interp<'h> {
     /// An evaluation in an empty heap.
-    pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
+    pub fn new(heap: &'h Heap, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let sources = Sources::default();
         sources.add(Origin::Internal, internal::TEXT);
@@ -130,17 +133,18 @@ impl<'h> Interp<'h> {
             contexts: Contexts::default(),
             known,
             shared: Shared::new(heap),
-            codes: Table::new(heap),
-            lambdas: Table::new(heap),
+            codes: Table::new(heap.permanent()),
+            lambdas: Table::new(heap.permanent()),
             failures: RefCell::default(),
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
-            calls_left: Cell::new(CALLS_PER_CHECK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
+            stack_base: Cell::new(0),
+            collector: Collector::default(),
             fiber: Cell::new(0),
             grown: Grown {
                 bytes: Growing::new(heap),
@@ -152,6 +156,7 @@ impl<'h> Interp<'h> {
         };
         let scope = crate::builtins::scope(&interp);
         *interp.scope.borrow_mut() = Rc::new(scope);
+        interp.start_collector();
         interp
     }
 
@@ -193,7 +198,14 @@ impl<'h> Interp<'h> {
         if index >= cells.len() {
             cells.resize(self.symbols.len(), None);
         }
-        cells[index].get_or_insert_with(|| self.cell(self.symbol_string(symbol)))
+        cells[index].get_or_insert_with(|| {
+            let heap = self.heap.permanent();
+            heap.alloc(Slot::new(Value::String(heap.alloc(NixString {
+                bytes: self.symbols.name(symbol),
+                context: ContextId::EMPTY,
+                symbol: Cell::new(symbol.0 + 1),
+            }))))
+        })
     }
 
     /// A string, copied into the heap.
@@ -202,7 +214,7 @@ impl<'h> Interp<'h> {
         if bytes.is_empty() && context.is_empty() {
             return Value::String(self.shared.empty_string);
         }
-        self.string_in_heap(self.heap.alloc_slice_copy(bytes), context)
+        self.string_in_heap(self.heap.slice_copy(bytes), context)
     }
 
     /// A string of bytes in the heap.
@@ -223,7 +235,7 @@ impl<'h> Interp<'h> {
     /// A path, which must be absolute and canonical.
     pub fn path(&self, bytes: &[u8]) -> Value<'h> {
         Value::Path(self.heap.alloc(NixPath {
-            bytes: self.heap.alloc_slice_copy(bytes),
+            bytes: self.heap.slice_copy(bytes),
         }))
     }
 
@@ -232,7 +244,7 @@ impl<'h> Interp<'h> {
         if items.is_empty() {
             return Value::List(self.shared.no_list);
         }
-        self.list_in_heap(self.heap.alloc_slice_copy(items))
+        self.list_in_heap(self.heap.slice_copy(items))
     }
 
     /// A list of cells in the heap.
@@ -259,7 +271,7 @@ impl<'h> Interp<'h> {
         if entries.is_empty() {
             return Value::Attrs(self.shared.no_attrs);
         }
-        self.attrs_in_heap(self.heap.alloc_slice_copy(entries), Pos::NONE)
+        self.attrs_in_heap(self.heap.slice_copy(entries), Pos::NONE)
     }
 
     /// An attribute set of attributes in the heap, sorted by symbol.
@@ -278,14 +290,14 @@ impl<'h> Interp<'h> {
     }
 
     /// The attributes of a set in alphabetical order.
-    pub fn by_name(&self, attrs: &Attrs<'h>) -> Vec<(&'h [u8], Attr<'h>)> {
+    pub fn by_name(&self, attrs: &Attrs<'h>) -> ByName<'h> {
         let mut entries: Vec<_> = attrs
             .entries
             .iter()
             .map(|attr| (self.symbols.name(attr.name), *attr))
             .collect();
         entries.sort_unstable_by_key(|(name, _)| *name);
-        entries
+        ByName::new(entries, attrs)
     }
 
     /// A name for messages.
@@ -338,11 +350,11 @@ impl<'h> Interp<'h> {
         if depth > self.max_depth {
             return Err(too_deep(pos));
         }
-        let left = self.calls_left.get();
+        let left = self.heap.calls_left.get();
         if left == 0 {
             self.check_limits()?;
         } else {
-            self.calls_left.set(left - 1);
+            self.heap.calls_left.set(left - 1);
         }
         self.depth.set(depth + 1);
         Ok(())

@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use crate::builtins::Builtin;
+use crate::heap::{Item, Kind, Object};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
@@ -300,6 +301,41 @@ pub enum Elements<'h> {
         /// The attributes. Their names and values are the arguments.
         entries: &'h [Attr<'h>],
     },
+}
+
+macro_rules! objects {
+    ($($type:ty: $kind:ident,)*) => {
+        $(
+            // SAFETY: the kind is that of this type alone, `Heap::alloc` checks the size, and the
+            // tracer skips objects of zeros.
+            unsafe impl Object for $type {
+                const KIND: Kind = Kind::$kind;
+            }
+        )*
+    };
+}
+
+objects! {
+    Slot<'_>: Cell,
+    List<'_>: List,
+    Attrs<'_>: Attrs,
+    NixString<'_>: String,
+    NixPath<'_>: Path,
+    Builtin<'_>: Builtin,
+    Partial<'_>: Partial,
+    Apply<'_>: Apply,
+    Apply2<'_>: Apply2,
+    Elements<'_>: Elements,
+}
+
+// SAFETY: the kind is that of this type alone, and the tracer skips zeros.
+unsafe impl Item for Ref<'_> {
+    const KIND: Kind = Kind::Refs;
+}
+
+// SAFETY: as for `Ref`.
+unsafe impl Item for Attr<'_> {
+    const KIND: Kind = Kind::Entries;
 }
 
 const _: () = assert!(size_of::<Value<'_>>() == 16);

@@ -6,7 +6,7 @@ pub(crate) mod internal;
 mod strict;
 mod wrapper;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, HashModulo};
@@ -26,6 +26,7 @@ pub(super) const BUILTINS: &[Def] = &[
 #[derive(Default)]
 pub(crate) struct Derivations {
     known: RefCell<FxHashMap<StorePath, Known>>,
+    bytes: Cell<usize>,
 }
 
 /// An instantiated derivation.
@@ -33,6 +34,19 @@ pub(crate) struct Derivations {
 pub(crate) struct Known {
     pub(crate) derivation: Arc<Derivation>,
     pub(crate) modulo: HashModulo,
+}
+
+/// About the memory of a derivation in bytes.
+fn size(derivation: &Derivation) -> usize {
+    /// A key, a value and what they allocate.
+    const ENTRY: usize = 128;
+    let env = derivation.env.iter();
+    let args = derivation.args.iter();
+    let inputs = derivation.input_drvs.len() + derivation.input_srcs.len();
+    env.map(|(name, value)| ENTRY + name.len() + value.len())
+        .chain(args.map(|arg| ENTRY + arg.len()))
+        .sum::<usize>()
+        + (inputs + derivation.outputs.len()) * ENTRY
 }
 
 impl Derivations {
@@ -46,6 +60,13 @@ impl Derivations {
 
     /// Stores a derivation; `false` if it was present.
     pub(crate) fn insert(&self, path: StorePath, known: Known) -> bool {
+        let bytes = size(&known.derivation);
+        self.bytes.set(self.bytes.get() + bytes);
         self.known.borrow_mut().insert(path, known).is_none()
+    }
+
+    /// About the memory of all derivations in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 }
