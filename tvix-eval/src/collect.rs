@@ -230,7 +230,11 @@ impl<'h> Tracer<'h> {
 
     fn attrs(&mut self, attrs: &Attrs<'h>) {
         if self.marks.object(attrs) {
-            self.slice(attrs.entries);
+            self.slice(attrs.top());
+            // There are few layers.
+            if let Some(base) = attrs.base() {
+                self.attrs(base);
+            }
         }
     }
 
@@ -341,7 +345,13 @@ impl<'h> Tracer<'h> {
                 Kind::Bytes | Kind::Builtin => {}
                 _ if !in_use() => {}
                 Kind::List => self.slice(self.at::<List<'h>>(address).items),
-                Kind::Attrs => self.slice(self.at::<Attrs<'h>>(address).entries),
+                Kind::Attrs => {
+                    let attrs = self.at::<Attrs<'h>>(address);
+                    self.slice(attrs.top());
+                    if let Some(base) = attrs.base() {
+                        self.attrs(base);
+                    }
+                }
                 Kind::String => self.slice(self.at::<NixString<'h>>(address).bytes),
                 Kind::Path => self.slice(self.at::<NixPath<'h>>(address).bytes),
                 Kind::Partial => self.partial(self.at(address)),
@@ -476,12 +486,17 @@ impl<'h> Interp<'h> {
             }
             self.trace(tracer)
         });
+        let by_kind = live;
+        let live: usize = by_kind.iter().sum();
         if self.world.settings.collect_every.is_none() {
             let budget = (live / 100 * GROWTH).max(LEAST);
             self.heap.set_budget(budget);
             self.heap.give_back(budget + budget / 4);
         }
         collector.count.set(collector.count.get() + 1);
+        if std::env::var_os("GCDEBUG").is_some() {
+            eprintln!("live {} before {} after {} permanent {} ctx {} drv {} {}us {:?}", live>>20, before>>20, self.heap.used_bytes()>>20, self.heap.permanent().allocated_bytes()>>20, self.contexts.bytes()>>20, self.world.derivations.bytes()>>20, start.elapsed().as_micros(), Kind::ALL.iter().zip(by_kind).map(|(k,b)|format!("{k:?} {}",b>>20)).collect::<Vec<_>>());
+        }
         tracing::debug!(
             live,
             before,
@@ -494,7 +509,7 @@ impl<'h> Interp<'h> {
 
     /// Follows the tables of the interpreter and frees what was not found. Returns the bytes in
     /// use.
-    fn trace(&self, mut tracer: Tracer<'h>) -> usize {
+    fn trace(&self, mut tracer: Tracer<'h>) -> [usize; Kind::ALL.len()] {
         let Collector {
             allowed: _,
             foreign: _,

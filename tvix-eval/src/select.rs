@@ -72,7 +72,7 @@ impl<'h> Selector<'h> {
 
     /// Whether there are arguments.
     pub fn has_args(&self) -> bool {
-        !self.args.entries.is_empty()
+        !self.args.is_empty()
     }
 
     /// The cell of a function's result, called with the arguments. For a value that is not called,
@@ -153,7 +153,7 @@ impl<'h> Selector<'h> {
                         None => {
                             let message =
                                 format!("attribute '{part}' in selection path '{path}' not found");
-                            let known = attrs.entries.iter().map(|attr| attr.name);
+                            let known = interp.entries(attrs).iter().map(|attr| attr.name);
                             return Err(SelectError::NotFound(
                                 Error::new(ErrorKind::Missing, message)
                                     .suggesting(interp.suggest(name, known)),

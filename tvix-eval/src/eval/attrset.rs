@@ -5,7 +5,7 @@ use crate::heap::HeapVec;
 use crate::interp::{Grown, Interp};
 use crate::ir::{AttrKind, AttrSet, Delayed};
 use crate::source::Pos;
-use crate::value::{Attr, Attrs, Env, Ref, Value};
+use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value};
 
 impl<'h> Interp<'h> {
     pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
@@ -126,7 +126,7 @@ impl<'h> Interp<'h> {
             "while evaluating the `__overrides` attribute",
         )?;
         let mut merged: Vec<Attr<'h>> = entries.to_vec();
-        for attr in overrides.entries {
+        for attr in self.entries(overrides) {
             match entries.binary_search_by(|entry| entry.name.cmp(&attr.name)) {
                 Ok(at) => {
                     merged[at] = *attr;
@@ -179,17 +179,39 @@ impl<'h> Interp<'h> {
         Ok(self.attrs_in_heap(all.into_slice(), set.pos))
     }
 
+    /// The attributes of a set, sorted by symbol.
+    #[inline]
+    pub fn entries(&self, attrs: &Attrs<'h>) -> &'h [Attr<'h>] {
+        match attrs.is_flat() {
+            true => attrs.top(),
+            false => self.flatten(attrs),
+        }
+    }
+
+    #[inline(never)]
+    fn flatten(&self, attrs: &Attrs<'h>) -> &'h [Attr<'h>] {
+        let mut layers = attrs.layers();
+        let mut all = layers.next().unwrap_or_default();
+        for layer in layers {
+            all = self.merged(layer, all);
+        }
+        attrs.flatten(all);
+        all
+    }
+
     /// `left // right`.
     pub(crate) fn update(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Value<'h> {
-        let (l, r) = (left.entries, right.entries);
-        if l.is_empty() {
+        if left.is_empty() {
             return Value::Attrs(right);
         }
-        if r.is_empty() {
+        if right.is_empty() {
             return Value::Attrs(left);
         }
-        let few = r.len() * 4 < l.len();
-        if few && size_of_val(l) >= Grown::SMALL {
+        if let Some(layered) = self.layered(left, right) {
+            return Value::Attrs(self.heap.alloc(layered));
+        }
+        let (l, r) = (self.entries(left), self.entries(right));
+        if is_few(r.len(), l.len()) && size_of_val(l) >= Grown::SMALL {
             // All names of one side precede those of the other: one slice grows.
             if l[l.len() - 1].name < r[0].name {
                 return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
@@ -197,7 +219,7 @@ impl<'h> Interp<'h> {
             if r[r.len() - 1].name < l[0].name {
                 return self.attrs_in_heap(self.grown.entries.prepend(r, l), left.pos);
             }
-        } else if l.len() * 4 < r.len() && size_of_val(r) >= Grown::SMALL {
+        } else if is_few(l.len(), r.len()) && size_of_val(r) >= Grown::SMALL {
             if r[r.len() - 1].name < l[0].name {
                 return self.attrs_in_heap(self.grown.entries.append(r, l), left.pos);
             }
@@ -205,9 +227,35 @@ impl<'h> Interp<'h> {
                 return self.attrs_in_heap(self.grown.entries.prepend(l, r), left.pos);
             }
         }
+        self.attrs_in_heap(self.merged(l, r), left.pos)
+    }
+
+    /// The update of a large set by a small one, or of a small one by a large one, in layers: the
+    /// large one is not copied. Sets that grow in place have no layers.
+    #[inline]
+    fn layered(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Option<Attrs<'h>> {
+        let (l, r) = (left.size(), right.size());
+        let large = match (is_few(r, l), is_few(l, r)) {
+            (true, _) => left,
+            (_, true) => right,
+            _ => return None,
+        };
+        let worth = l.max(r) >= LAYERED && left.layers().count() < MOST_LAYERS;
+        if !worth || self.grown.entries.grows(large.top()) {
+            return None;
+        }
+        Some(Attrs::layered(self.entries(right), left, left.pos))
+    }
+
+    /// The attributes of both slices; those of the second one win.
+    fn merged(&self, l: &[Attr<'h>], r: &[Attr<'h>]) -> &'h [Attr<'h>] {
+        let few = is_few(r.len(), l.len());
         let common = if few {
             r.iter()
-                .filter(|attr| left.get(attr.name).is_some())
+                .filter(|attr| {
+                    l.binary_search_by(|other| other.name.cmp(&attr.name))
+                        .is_ok()
+                })
                 .count()
         } else {
             in_both(l, r)
@@ -243,9 +291,18 @@ impl<'h> Interp<'h> {
             }
         }
         merged.extend_from_slice(rest);
-        self.attrs_in_heap(merged.into_slice(), left.pos)
+        merged.into_slice()
     }
 }
+
+/// Whether one side of an update is much smaller than the other.
+#[inline]
+fn is_few(few: usize, many: usize) -> bool {
+    few * 4 < many
+}
+
+/// The least number of attributes of a set that is not copied by an update.
+const LAYERED: usize = 96;
 
 /// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {

@@ -345,7 +345,7 @@ impl<'h> Interp<'h> {
             };
             scope.set(base + index, cell);
         }
-        if !formals.ellipsis && used != attrs.entries.len() {
+        if !formals.ellipsis && used != self.entries(attrs).len() {
             return Err(self.unexpected_argument(lambda, formals, attrs, pos));
         }
         Ok(scope)

@@ -167,14 +167,8 @@ impl<'h> Interp<'h> {
                     "while evaluating the first subexpression of a with expression",
                 )?,
             };
-            let cached = name.cache.get() as usize;
-            match attrs.entries.get(cached) {
-                Some(attr) if attr.name == name.name => return Ok(attr.value),
-                _ => {}
-            }
-            if let Some(index) = attrs.index(name.name) {
-                name.cache.set(index as u32);
-                return Ok(attrs.entries[index].value);
+            if let Some(attr) = attrs.get_again(name.name, &name.cache) {
+                return Ok(attr.value);
             }
             scope = with.outer;
         }

@@ -252,7 +252,7 @@ impl<'h> Search<'h, '_> {
 
     /// Yields a derivation as a root, unless it was yielded at an earlier place.
     fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
-        let entries = attrs.entries;
+        let entries = interp.entries(attrs);
         let address = entries.as_ptr().addr();
         let identity = (task.order.asked(), address, entries.len());
         match self.found.borrow_mut().entry(identity) {

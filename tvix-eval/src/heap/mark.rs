@@ -23,6 +23,8 @@ pub(crate) struct Marks<'m> {
     table: RefMut<'m, Table>,
     base: usize,
     bytes: usize,
+    /// Bytes of all marked objects, by kind.
+    live: [usize; Kind::ALL.len()],
 }
 
 /// The word in front of an environment's slots: the lowest bits are their number, or all set.
@@ -59,6 +61,7 @@ impl<'m> Marks<'m> {
             heap,
             base: heap.address_of(0),
             bytes: table.len() * block::SIZE,
+            live: [0; Kind::ALL.len()],
             table,
         }
     }
@@ -280,16 +283,16 @@ impl<'m> Marks<'m> {
         None
     }
 
-    /// Ends the collection: what is not marked is free. Returns the bytes of all marked objects.
-    pub(crate) fn finish(mut self) -> usize {
+    /// Ends the collection: what is not marked is free. Returns the bytes of all marked objects,
+    /// by kind.
+    pub(crate) fn finish(mut self) -> [usize; Kind::ALL.len()] {
         let poisons = self.heap.poisons.get();
-        let mut live = 0;
         for index in 0..self.table.len() {
             match self.table.state(index) {
                 State::Small(kind) => {
                     let block = self.block(self.heap.address_of(index));
                     let marked = block.settle(kind) * WORD;
-                    live += marked;
+                    self.live[kind as usize] += marked;
                     if marked == 0 {
                         self.table.free(index, 1);
                     } else {
@@ -302,10 +305,10 @@ impl<'m> Marks<'m> {
                         poison_holes(self.heap, block);
                     }
                 }
-                State::Large(_) => {
+                State::Large(kind) => {
                     let count = self.table.blocks_of(index);
                     if self.table.is_marked(index) {
-                        live += count * block::SIZE;
+                        self.live[kind as usize] += count * block::SIZE;
                         for block in index..index + count {
                             self.table.set_dirty(block, true);
                         }
@@ -322,7 +325,7 @@ impl<'m> Marks<'m> {
             }
         }
         self.heap.fresh.set(0);
-        live
+        self.live
     }
 }
 

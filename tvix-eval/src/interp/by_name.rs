@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::vec;
 
 use crate::heap::Keep;
-use crate::value::{Attr, Attrs};
+use crate::value::Attr;
 
 /// Attributes with their names, in alphabetical order unless they are sorted anew. Keeps them alive.
 pub struct ByName<'h> {
@@ -13,10 +13,10 @@ pub struct ByName<'h> {
 }
 
 impl<'h> ByName<'h> {
-    pub(super) fn new(entries: Vec<(&'h [u8], Attr<'h>)>, attrs: &Attrs<'h>) -> Self {
+    pub(super) fn new(entries: Vec<(&'h [u8], Attr<'h>)>, attrs: &'h [Attr<'h>]) -> Self {
         Self {
             entries,
-            attrs: Keep(attrs.entries),
+            attrs: Keep(attrs),
         }
     }
 }

@@ -96,10 +96,7 @@ impl<'h> Shared<'h> {
         let heap = heap.permanent();
         let cell = |value| &*heap.alloc(Slot::new(value));
         let no_list = heap.alloc(List { items: &[] });
-        let no_attrs = heap.alloc(Attrs {
-            entries: &[],
-            pos: Pos::NONE,
-        });
+        let no_attrs = heap.alloc(Attrs::new(&[], Pos::NONE));
         let empty_string = heap.alloc(NixString {
             bytes: b"",
             context: ContextId::EMPTY,
@@ -277,7 +274,7 @@ impl<'h> Interp<'h> {
     /// An attribute set of attributes in the heap, sorted by symbol.
     #[inline]
     pub fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
-        Value::Attrs(self.heap.alloc(Attrs { entries, pos }))
+        Value::Attrs(self.heap.alloc(Attrs::new(entries, pos)))
     }
 
     /// An attribute without a position.
@@ -291,13 +288,13 @@ impl<'h> Interp<'h> {
 
     /// The attributes of a set in alphabetical order.
     pub fn by_name(&self, attrs: &Attrs<'h>) -> ByName<'h> {
-        let mut entries: Vec<_> = attrs
-            .entries
+        let sorted = self.entries(attrs);
+        let mut entries: Vec<_> = sorted
             .iter()
             .map(|attr| (self.symbols.name(attr.name), *attr))
             .collect();
         entries.sort_unstable_by_key(|(name, _)| *name);
-        ByName::new(entries, attrs)
+        ByName::new(entries, sorted)
     }
 
     /// A name for messages.

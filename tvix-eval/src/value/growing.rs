@@ -43,6 +43,11 @@ impl<'h, T: Item> Growing<'h, T> {
         self.newest.set(None);
     }
 
+    /// Whether the slice has room, or gets room, if it grows.
+    pub(crate) fn grows(&self, slice: &[T]) -> bool {
+        self.newest_is(slice).is_some()
+    }
+
     fn newest_is(&self, slice: &[T]) -> Option<Newest<T>> {
         let newest = self.newest.get()?;
         let same =

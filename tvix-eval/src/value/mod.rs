@@ -1,5 +1,6 @@
 //! Values: 16 bytes each, cheap to copy. Their pointers are valid as long as the heap.
 
+mod attrs;
 mod context;
 mod env;
 mod growing;
@@ -14,6 +15,8 @@ use crate::heap::{Item, Kind, Object};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
+pub use attrs::Attrs;
+pub(crate) use attrs::MOST_LAYERS;
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
 pub(crate) use growing::Growing;
@@ -200,48 +203,6 @@ pub struct NixPath<'h> {
 pub struct List<'h> {
     /// The elements.
     pub items: &'h [Ref<'h>],
-}
-
-/// A set of attributes.
-pub struct Attrs<'h> {
-    /// The attributes, by symbol.
-    pub entries: &'h [Attr<'h>],
-    /// Position of its definition, for messages.
-    pub pos: Pos,
-}
-
-/// Maximum number of attributes that are searched linearly.
-const SCANNED: usize = 8;
-
-impl<'h> Attrs<'h> {
-    /// The index of an attribute in [`Attrs::entries`].
-    #[inline]
-    pub fn index(&self, name: Symbol) -> Option<usize> {
-        let entries = self.entries;
-        if entries.len() <= SCANNED {
-            return entries.iter().position(|attr| attr.name == name);
-        }
-        entries.binary_search_by(|attr| attr.name.cmp(&name)).ok()
-    }
-
-    /// An attribute by name. `cache` holds its index at the last look-up.
-    #[inline]
-    pub(crate) fn get_again(&self, name: Symbol, cache: &Cell<u32>) -> Option<&'h Attr<'h>> {
-        match self.entries.get(cache.get() as usize) {
-            Some(attr) if attr.name == name => Some(attr),
-            _ => {
-                let index = self.index(name)?;
-                cache.set(index as u32);
-                Some(&self.entries[index])
-            }
-        }
-    }
-
-    /// An attribute.
-    #[inline]
-    pub fn get(&self, name: Symbol) -> Option<&'h Attr<'h>> {
-        self.index(name).map(|index| &self.entries[index])
-    }
 }
 
 /// An attribute.

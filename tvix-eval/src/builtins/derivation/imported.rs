@@ -89,7 +89,7 @@ fn output<'h>(
         plain(known.out_path, interp.cell(on_demand(interp, out_path))),
         plain(known.output_name, interp.name_cell(name)),
     ];
-    entries.extend_from_slice(common.entries);
+    entries.extend_from_slice(interp.entries(common));
     interp.attrs(entries)
 }
 
