@@ -4,7 +4,7 @@ use std::io;
 
 use bstr::{BStr, BString};
 
-use super::rules::{MAX_DEPTH, MAX_FILE_SIZE};
+use super::limits::{MAX_DEPTH, MAX_FILE_SIZE};
 
 /// The rule of the format that an archive, or a call of a writer, violates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,8 @@ use std::ops::Range;
 use bstr::{BStr, BString};
 
 use super::error::{NarError, Problem};
-use super::rules::{self, MAX_NAME_LEN, MAX_TAG_LEN, MAX_TARGET_LEN, Trail};
+use super::limits::{MAX_NAME_LEN, MAX_TARGET_LEN};
+use super::rules::{self, MAX_TAG_LEN, Trail};
 
 /// An element of an archive. Events are in the order of the archive's bytes.
 ///

@@ -3,18 +3,8 @@
 use bstr::BString;
 
 use super::error::Problem;
+use super::limits::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 
-/// Maximum length of an entry's name in bytes (`NAME_MAX` on Linux).
-pub const MAX_NAME_LEN: usize = 255;
-/// Maximum length of a symlink target in bytes (`PATH_MAX` on Linux, without its NUL).
-pub const MAX_TARGET_LEN: usize = 4095;
-/// Maximum number of open directories, and so of components of a path.
-///
-/// The format itself has no such limit. Readers that recurse or that open a file descriptor per
-/// level need one, and must reject archives that they cannot unpack.
-pub const MAX_DEPTH: usize = 64;
-/// Maximum size of a file in bytes: the largest signed 64-bit file offset.
-pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 /// Maximum length of a keyword that is read at all. The longest keyword of the format has 13 bytes.
 pub(super) const MAX_TAG_LEN: usize = 32;
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
 #[cfg(feature = "local-fs")]
@@ -16,9 +18,9 @@ use tvix_store_api::{Store, StoreUri};
 use super::SandboxOptions;
 use super::deliver::{Claim, KnownStore, claim, deliver};
 use super::features::check_features;
-use super::harvest::Field;
+use super::field::Field;
 use super::inputs::{self, Inputs};
-use super::keep::keep_failed;
+use super::keep::{keep_failed, kept_name};
 use super::place::Place;
 use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
@@ -52,7 +54,7 @@ pub struct SandboxBuilder {
     profile: BuilderProfile,
     blame: Blame,
     place: Arc<Place>,
-    pub(super) options: Arc<SandboxOptions>,
+    options: Arc<SandboxOptions>,
     translate: TranslateOptions,
     stores: HashMap<StoreUri, KnownStore>,
 }
@@ -220,7 +222,7 @@ impl SandboxBuilder {
         let reclaimed = scratch.reclaim();
         reclaimed.map_err(|error| self.blame.io("reclaim the directories of a build", error))?;
         if let Err(trouble) = ran {
-            keep_failed(self, &request, &scratch, context, tail).await;
+            self.keep_failed(&request, &scratch, context, tail).await;
             return Err(trouble);
         }
         let stop = CancellationToken::new();
@@ -403,7 +405,32 @@ impl SandboxBuilder {
     }
 
     /// Runs `work` on a thread that may block. The work continues if the future is dropped.
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// Keeps the build directory of a failed build, if that is wanted, and says so in its log.
+    async fn keep_failed(
+        &self,
+        request: &BuildRequest,
+        scratch: &Arc<Scratch>,
+        context: &BuildContext,
+        tail: &mut Tail,
+    ) {
+        let Some(directory) = self.options.keep_failed.clone() else {
+            return;
+        };
+        let Some(name) = kept_name(request) else {
+            return;
+        };
+        let scratch = scratch.clone();
+        let kept = self.blocking(move || Ok(keep_failed(&scratch, &directory, &name)));
+        let Ok(line) = kept.await else {
+            return;
+        };
+        let line = Bytes::from(line);
+        tail.push(&line);
+        // Does not wait, because the reader of the log may have cancelled the build.
+        let _ = context.log.send(line).now_or_never();
+    }
+
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {

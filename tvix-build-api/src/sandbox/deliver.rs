@@ -7,7 +7,7 @@ use tvix_store_api::Store;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTree};
 
-use super::harvest::Harvested;
+use super::field::Harvested;
 use super::stream::stream_tree;
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};

@@ -11,7 +11,7 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
 use tvix_tree::{Interruptible, RestoreOptions, TreeError, Unpacker};
 
-use super::harvest::{Field, Found, Harvested};
+use super::field::{Field, Found, Harvested};
 use super::trouble::Trouble;
 use crate::outputs::{
     Addressed, Destination, HashRewrite, PlannedOutput, RewritingWriter, check_fixed, floating_path,

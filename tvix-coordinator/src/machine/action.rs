@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::{DrvKey, DrvOutput};
+use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::RealiseError;
 
-use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, SubstitutionId};
+use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
@@ -198,4 +198,14 @@ pub struct ImportedOutput {
     pub output: OutputName,
     /// Where it is.
     pub path: StorePath,
+}
+
+/// Things for the store to keep, in one go.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Add the `.drv` files of these, in this order: inputs come first.
+    Derivations(Vec<(StorePath, Arc<Derivation>)>),
+    /// Remember where these outputs are.
+    Realisations(Vec<Realisation>),
 }

@@ -443,8 +443,8 @@ impl Machine {
         let count = attempts.count;
         let derivation = self.derivation_of(&build).cloned();
         let others = derivation.is_some_and(|it| {
-            let kind = self.graph[build.node].kind;
-            self.scheduler.suitable(build.node, kind, &it) != 0
+            let system = self.graph[build.node].system;
+            self.scheduler.suitable(build.node, system, &it) != 0
         });
         if !others || count >= self.options.retry.attempts {
             let cause = Self::blamed(trouble);

@@ -209,8 +209,8 @@ impl Machine {
         let Some(derivation) = self.checks.derivation(id).cloned() else {
             return;
         };
-        let kind = self.graph[id].kind;
-        let suitable = self.scheduler.suitable(id, kind, &derivation);
+        let system = self.graph[id].system;
+        let suitable = self.scheduler.suitable(id, system, &derivation);
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(&derivation);
             let message = format!("no builder can build it: {reasons}");

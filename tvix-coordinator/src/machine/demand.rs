@@ -361,7 +361,9 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation() else {
             return;
         };
-        let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
+        let suitable = self
+            .scheduler
+            .suitable(id, self.graph[id].system, derivation);
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(derivation);
             let message = format!("no builder can build it: {reasons}");

@@ -57,7 +57,7 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 use tvix_eval_api::{EvalFailure, Root};
 
-pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
+pub use action::{Action, ImportedOutput, OutputKeys, Recording, StartBuild};
 use builds::Build;
 use checks::Checks;
 use demand::Want;
@@ -65,7 +65,6 @@ use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
 pub use input::{BuildResult, CheckResult, FoundRealisation, Input, Probed, RealisationConflict};
 use lookup::LookUps;
-pub use record::Recording;
 use record::Recordings;
 use schedule::Scheduler;
 use sources::Sources;

@@ -64,7 +64,7 @@ impl Machine {
                 Err(output) => missing = Some((path.clone(), output)),
             }
         }
-        self.graph[id].kind = self.scheduler.kind(&derivation);
+        self.graph[id].system = self.scheduler.system_number(&derivation);
         self.graph.set_derivation(id, derivation, &self.dir);
         self.index_outputs(id);
         let node = &mut self.graph[id];
