@@ -90,7 +90,7 @@ fn subject(graph: TestGraph) -> Subject {
             None => all.collect(),
         };
         let drv_path = made.path;
-        let wanted = WantedOutputs { drv_path, outputs };
+        let wanted = WantedOutputs::new(drv_path, outputs);
         evaluator.packages.insert(attribute.name, wanted);
     }
     Subject::new(Handle(Arc::new(evaluator)))

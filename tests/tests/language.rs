@@ -34,13 +34,11 @@ in
 "#;
 
 fn request(text: &str, attrs: &[&str]) -> EvalRequest {
-    EvalRequest {
-        attr_paths: attrs.iter().map(|attr| (*attr).to_owned()).collect(),
-        ..EvalRequest::new(EvalSource::Expression {
-            text: format!("{PRELUDE}{text}"),
-            base: "/".into(),
-        })
-    }
+    EvalRequest::new(EvalSource::Expression {
+        text: format!("{PRELUDE}{text}"),
+        base: "/".into(),
+    })
+    .with_attr_paths(attrs.iter().map(|attr| (*attr).to_owned()).collect())
 }
 
 fn evaluator() -> NixEvaluator {
@@ -56,10 +54,7 @@ fn builder() -> InMemoryBuilder {
 }
 
 fn coordinator(evaluator: NixEvaluator, builder: InMemoryBuilder) -> Coordinator {
-    let options = Options {
-        on_failure: OnFailure::Continue,
-        ..Options::default()
-    };
+    let options = Options::default().with_on_failure(OnFailure::Continue);
     let store = Arc::new(MemoryStore::new(Default::default()));
     Coordinator::new(Arc::new(evaluator), store)
         .with_builder(Arc::new(builder))
@@ -454,11 +449,9 @@ async fn derivations_are_recorded_without_being_built() {
         name = "top"; system = builtins.currentSystem; builder = "/bin/sh";
         inherit texts chain;
       }"#;
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        record_derivations: true,
-        ..Options::default()
-    };
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_record_derivations(true);
     let coordinator = Coordinator::new(Arc::new(evaluator()), Arc::new(world.store.clone()))
         .with_options(options);
     let (_, report) = run(&coordinator, request(text, &[])).await;

@@ -48,10 +48,7 @@ async fn build(
     }
     let mut coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
         .with_builder(Arc::new(world.builder()))
-        .with_options(Options {
-            policy: BuildPolicy::Demand,
-            ..Options::default()
-        });
+        .with_options(Options::default().with_policy(BuildPolicy::Demand));
     for cache in caches {
         coordinator = coordinator.with_substituter(Arc::new(cache.clone()), 0);
     }

@@ -74,10 +74,7 @@ async fn build(
     substituters: Vec<Arc<dyn Store>>,
 ) -> Built {
     let world = LocalWorld::new().await;
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = Options::default().with_policy(policy);
     let mut coordinator = Coordinator::new(
         Arc::new(packages.evaluator()),
         Arc::new(world.store.clone()),

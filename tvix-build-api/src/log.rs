@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 /// A line of a build log, without the newline. Not necessarily UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogLine {
     /// The build: the tag of its [`LogSender`].
     pub build: u64,

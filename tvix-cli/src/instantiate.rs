@@ -49,11 +49,9 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     });
     let evaluator = Arc::new(Several::new(requests.collect()));
     let dry_run = args.dry_run || args.print.readonly_mode;
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        record_derivations: !dry_run,
-        ..Options::default()
-    };
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_record_derivations(!dry_run);
     let request = EvalRequest::attrs([""; 0]);
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));

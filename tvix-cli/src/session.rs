@@ -212,16 +212,15 @@ fn coordinator(
     // Where only imports are built, there may well be none.
     let ahead = options.policy != BuildPolicy::Imports;
     let limit = |limit: Option<u64>| limit.filter(|limit| *limit > 0);
-    let options = Options {
-        cores: args.cores,
-        limits: BuildLimits {
-            wall_time: limit(args.timeout).map(Duration::from_secs),
-            silence: limit(args.max_silent_time).map(Duration::from_secs),
-            log_bytes: limit(args.max_log_size),
-        },
-        max_substitutions: args.substitute.more.max_substitution_jobs,
-        ..options
-    };
+    let options = options
+        .with_cores(args.cores)
+        .with_limits(
+            BuildLimits::default()
+                .with_wall_time(limit(args.timeout).map(Duration::from_secs))
+                .with_silence(limit(args.max_silent_time).map(Duration::from_secs))
+                .with_log_bytes(limit(args.max_log_size)),
+        )
+        .with_max_substitutions(args.substitute.more.max_substitution_jobs);
     let coordinator = Coordinator::new(evaluator, store.clone()).with_options(options);
     if args.max_jobs == Some(0) {
         return Ok(coordinator);

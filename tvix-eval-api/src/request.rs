@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// A request to evaluate a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EvalRequest {
     /// The source.
     pub source: EvalSource,
@@ -80,5 +81,33 @@ impl EvalRequest {
             attr_paths: attr_paths.into_iter().map(Into::into).collect(),
             ..Self::new(EvalSource::BuiltIn)
         }
+    }
+
+    /// Sets the attribute paths.
+    #[must_use]
+    pub fn with_attr_paths(mut self, attr_paths: Vec<String>) -> Self {
+        self.attr_paths = attr_paths;
+        self
+    }
+
+    /// Sets the arguments, as expressions.
+    #[must_use]
+    pub fn with_args(mut self, args: BTreeMap<String, String>) -> Self {
+        self.args = args;
+        self
+    }
+
+    /// Sets the entries of the search path.
+    #[must_use]
+    pub fn with_search_path(mut self, search_path: Vec<(String, PathBuf)>) -> Self {
+        self.search_path = search_path;
+        self
+    }
+
+    /// Sets the system to evaluate for.
+    #[must_use]
+    pub fn with_system(mut self, system: impl Into<Option<String>>) -> Self {
+        self.system = system.into();
+        self
     }
 }

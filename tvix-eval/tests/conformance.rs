@@ -152,12 +152,12 @@ fn subject(graph: TestGraph) -> (NixEvaluator, String) {
 }
 
 fn request(expression: String) -> impl Fn(&[&str]) -> EvalRequest + Send + Sync {
-    move |names| EvalRequest {
-        attr_paths: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..EvalRequest::new(EvalSource::Expression {
+    move |names| {
+        EvalRequest::new(EvalSource::Expression {
             text: expression.clone(),
             base: "/".into(),
         })
+        .with_attr_paths(names.iter().map(|name| (*name).to_owned()).collect())
     }
 }
 

@@ -22,6 +22,7 @@ pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
 /// A file or tree of this machine to be added to a store. It is hashed with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceTree {
     /// The file or directory. A symlink is added as such, not followed.
     pub file: PathBuf,
@@ -31,6 +32,25 @@ pub struct SourceTree {
     pub method: ContentAddressMethod,
     /// The references. Only texts have any.
     pub references: SortedSet<StorePath>,
+}
+
+impl SourceTree {
+    /// A source without references.
+    pub fn new(file: impl Into<PathBuf>, becomes: Becomes, method: ContentAddressMethod) -> Self {
+        Self {
+            file: file.into(),
+            becomes,
+            method,
+            references: SortedSet::new(),
+        }
+    }
+
+    /// Sets the references, which only texts have.
+    #[must_use]
+    pub fn with_references(mut self, references: SortedSet<StorePath>) -> Self {
+        self.references = references;
+        self
+    }
 }
 
 /// The store path of a [`SourceTree`].

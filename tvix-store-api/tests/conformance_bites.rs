@@ -212,15 +212,12 @@ impl Store for Broken {
         results
     }
 
-    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
+    async fn add_source(&self, mut tree: SourceTree) -> Result<StorePath, StoreError> {
         let (becomes, name) = (tree.becomes.clone(), tree.becomes.name().clone());
         match (self.fault, becomes) {
             (Fault::TakesAnyTree, Becomes::Path(path)) => {
-                let becomes = Becomes::Name(name);
-                let added = self
-                    .inner
-                    .add_source(SourceTree { becomes, ..tree })
-                    .await?;
+                tree.becomes = Becomes::Name(name);
+                let added = self.inner.add_source(tree).await?;
                 let info = PathInfo::clone(&*self.inner.path_info(&added).await?.unwrap());
                 let ca = None;
                 self.tell(PathInfo {

@@ -317,13 +317,12 @@ async fn the_outputs_of_derivations_are_registered() {
 }
 
 fn output(scratch: &Path, path: &StorePath) -> OutputTree {
-    OutputTree {
-        scratch: scratch.to_owned(),
-        owner: fs::symlink_metadata(scratch).unwrap().uid(),
-        path: path.clone(),
-        deriver: Some(self::path(99, "made.drv")),
-        ca: None,
-    }
+    OutputTree::new(
+        scratch.to_owned(),
+        fs::symlink_metadata(scratch).unwrap().uid(),
+        path.clone(),
+    )
+    .with_deriver(self::path(99, "made.drv"))
 }
 
 #[tokio::test]

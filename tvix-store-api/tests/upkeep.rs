@@ -451,13 +451,12 @@ async fn contents_that_are_not_those_of_their_address() {
             String::new()
         };
         fs::write(scratch.path(), format!("contents {own}")).unwrap();
-        let tree = OutputTree {
-            owner: fs::metadata(scratch.path()).unwrap().uid(),
-            scratch: scratch.path().to_owned(),
-            path: path.clone(),
-            deriver: None,
-            ca: Some(address),
-        };
+        let tree = OutputTree::new(
+            scratch.path().to_owned(),
+            fs::metadata(scratch.path()).unwrap().uid(),
+            path.clone(),
+        )
+        .with_ca(address);
         store.import_outputs(vec![tree], vec![]).await.unwrap();
         let options = VerifyOptions::default()
             .contents(true)

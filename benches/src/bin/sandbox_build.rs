@@ -76,16 +76,14 @@ async fn main() -> Result<()> {
     for round in 0..rounds {
         let place = store.scratch()?;
         std::fs::write(place.path(), "hello")?;
-        let tree = OutputTree {
-            scratch: place.path().to_owned(),
-            owner: std::fs::metadata(place.path()).map(|m| {
+        let tree = OutputTree::new(
+            place.path().to_owned(),
+            std::fs::metadata(place.path()).map(|m| {
                 use std::os::unix::fs::MetadataExt as _;
                 m.uid()
             })?,
-            path: StorePath::new(numbered(round), "registered".parse()?),
-            deriver: None,
-            ca: None,
-        };
+            StorePath::new(numbered(round), "registered".parse()?),
+        );
         let begin = Instant::now();
         store.import_outputs(vec![tree], Vec::new()).await?;
         times.push(begin.elapsed());

@@ -55,6 +55,7 @@ pub enum Event<'a> {
 
 /// The result of [`Parser::feed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step<'a> {
     /// Number of bytes of the input that were read. Pass the remainder to the next call.
     pub consumed: usize,

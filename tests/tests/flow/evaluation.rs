@@ -43,11 +43,9 @@ async fn coordinator_starts_evaluation_with_path_lookup_and_attribute() {
             stream::iter([Ok(derivation(&hello)), Ok(root("hello", &hello))])
         })
     };
-    let request = EvalRequest {
-        attr_paths: vec!["hello".into()],
-        search_path: vec![("nixpkgs".into(), nixpkgs.path().to_owned())],
-        ..EvalRequest::new(EvalSource::SearchPath("nixpkgs".into()))
-    };
+    let request = EvalRequest::new(EvalSource::SearchPath("nixpkgs".into()))
+        .with_attr_paths(vec!["hello".into()])
+        .with_search_path(vec![("nixpkgs".into(), nixpkgs.path().to_owned())]);
     let coordinator = Coordinator::new(Arc::new(evaluator), memory_store())
         .with_builder(Arc::new(memory_builder()));
     let (events, report) = run(&coordinator, request.clone()).await;

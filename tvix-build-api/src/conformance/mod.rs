@@ -120,6 +120,7 @@ pub struct Report {
 
 /// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,

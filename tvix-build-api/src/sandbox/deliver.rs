@@ -124,10 +124,7 @@ pub(super) async fn deliver(
             let (names, trees): (Vec<_>, Vec<_>) = outputs
                 .into_iter()
                 .map(|harvested| {
-                    let tree = ScannedTree {
-                        scratch: harvested.file,
-                        info: harvested.info,
-                    };
+                    let tree = ScannedTree::new(harvested.file, harvested.info);
                     (harvested.output.name, tree)
                 })
                 .unzip();

@@ -41,10 +41,7 @@ impl Field {
         }
         for output in &self.outputs {
             let file = self.file(output);
-            let bounds = Bounds {
-                interrupted: &interrupted,
-                ..Bounds::default()
-            };
+            let bounds = Bounds::default().with_interrupted(&interrupted);
             let scan = canonicalise_within(&file, self.owner, candidates.iter().copied(), bounds)
                 .map_err(|error| self.tree_error(output, error))?;
             let references = match self.checks.discards_references(&output.name) {
@@ -79,10 +76,9 @@ impl Field {
     fn measure(&self, disk: u64, interrupted: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let mut room = disk;
         for output in &self.outputs {
-            let bounds = Bounds {
-                interrupted,
-                nar_size: room,
-            };
+            let bounds = Bounds::default()
+                .with_interrupted(interrupted)
+                .with_nar_size(room);
             let size = measure(&self.file(output), bounds)
                 .map_err(|error| self.tree_error(output, error))?;
             room = room.saturating_sub(size);

@@ -348,11 +348,7 @@ mod tests {
             let sparse = std::fs::File::create(&file).unwrap();
             sparse.set_len(8_000_000_000_000).unwrap();
             let itself = to_self.then(|| output.path.clone());
-            let scan = TreeScan {
-                nar_hash: [0; 32],
-                nar_size: 8_000_000_000_112,
-                references: itself.into_iter().collect(),
-            };
+            let scan = TreeScan::new([0; 32], 8_000_000_000_112, itself.into_iter().collect());
             let field = Field {
                 blame: Blame("test".into()),
                 dir: dir.clone(),

@@ -362,13 +362,13 @@ pub(super) async fn local_outputs(
             let local = store.local_path(&output.path).await?;
             let info = store.path_info(&output.path).await?;
             let references = info.map(|info| info.references.clone());
-            let realised = RealisedOutput {
-                drv_path: output.drv_path,
-                output: output.output,
-                store_path: output.path,
-                local_path: local.path().to_owned(),
-                references: references.unwrap_or_default(),
-            };
+            let realised = RealisedOutput::new(
+                output.drv_path,
+                output.output,
+                output.path,
+                local.path().to_owned(),
+            )
+            .with_references(references.unwrap_or_default());
             Ok((realised, local))
         }
     };

@@ -157,6 +157,7 @@ pub enum Action {
 
 /// An output of a floating derivation, and the keys by which its realisation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutputKeys {
     /// Names of the derivation, the best first. A realisation under any of them is the answer.
     pub keys: Vec<DrvKey>,
@@ -176,6 +177,7 @@ impl OutputKeys {
 
 /// A build to start.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartBuild {
     /// Name of the build.
     pub build: BuildId,
@@ -191,6 +193,7 @@ pub struct StartBuild {
 
 /// An output that evaluation waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImportedOutput {
     /// The derivation.
     pub drv_path: StorePath,

@@ -201,6 +201,7 @@ pub enum Input {
 
 /// The answer of a substituter for a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probed {
     /// It has the path.
     Offered {
@@ -219,6 +220,7 @@ pub enum Probed {
 /// The realisation that a substituter has of an output. Of several keys, the first with a usable
 /// realisation counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FoundRealisation {
     /// It has none.
     Absent,
@@ -240,6 +242,7 @@ pub enum FoundRealisation {
 
 /// An input of a realisation that the store knows under another path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RealisationConflict {
     /// The realisation.
     pub realisation: DrvOutput,
@@ -251,8 +254,26 @@ pub struct RealisationConflict {
     pub known: StorePath,
 }
 
+impl RealisationConflict {
+    /// An input of `realisation` that has the path `claimed` there, and `known` in the store.
+    pub fn new(
+        realisation: DrvOutput,
+        input: DrvOutput,
+        claimed: StorePath,
+        known: StorePath,
+    ) -> Self {
+        Self {
+            realisation,
+            input,
+            claimed,
+            known,
+        }
+    }
+}
+
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckResult {
     /// The rebuild ended, or was cancelled.
     Ended(CheckOutcome),
@@ -267,6 +288,7 @@ pub enum CheckResult {
 
 /// How a build ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BuildResult {
     /// The outputs are valid.
     Pushed(Vec<(OutputName, StorePath)>),

@@ -2,6 +2,7 @@
 //! languages rely on. Run with `UPDATE_GOLDEN=1` to write the file anew after an intended change.
 #![allow(clippy::unwrap_used)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,20 +54,17 @@ fn full() -> Trouble {
 }
 
 fn failure(kind: FailureKind) -> BuildFailure {
-    BuildFailure {
-        kind,
-        log_tail: vec!["last words".to_owned()],
-        duration: Duration::from_millis(1500),
-        usage: Some(usage()),
-    }
+    BuildFailure::new(kind, Duration::from_millis(1500))
+        .with_log_tail(vec!["last words".to_owned()])
+        .with_usage(usage())
 }
 
 fn usage() -> ResourceUsage {
-    ResourceUsage {
-        user: Duration::from_millis(250),
-        system: Duration::from_millis(125),
-        peak_memory: 1 << 20,
-    }
+    ResourceUsage::new(
+        Duration::from_millis(250),
+        Duration::from_millis(125),
+        1 << 20,
+    )
 }
 
 fn failure_kinds() -> Vec<FailureKind> {
@@ -146,13 +144,10 @@ fn check_problems() -> Vec<CheckProblem> {
     let hash = |text: &[u8]| NixHash::digest(HashAlgo::Sha256, text);
     vec![
         CheckProblem::Differs {
-            differences: vec![Difference {
-                output: out(),
-                path: path("hello"),
-                expected: hash(b"a"),
-                actual: hash(b"b"),
-                kept: Some("/tmp/kept".into()),
-            }],
+            differences: vec![
+                Difference::new(out(), path("hello"), hash(b"a"), hash(b"b"))
+                    .with_kept(PathBuf::from("/tmp/kept")),
+            ],
         },
         CheckProblem::Failed {
             failure: failure(FailureKind::ExitCode { code: 1 }),
@@ -206,16 +201,10 @@ fn report() -> Report {
 /// At least one event of each variant.
 fn events() -> Vec<BuildEvent> {
     let drv_path = || path("hello.drv");
-    let wanted = WantedOutputs {
-        drv_path: drv_path(),
-        outputs: vec![out()],
-    };
+    let wanted = WantedOutputs::new(drv_path(), vec![out()]);
     let mut root = Root::new("packages.hello", wanted).at(RootOrder::of(0).child(2));
     root.moved_from = Some(RootOrder::of(1));
-    let diagnostic = Diagnostic {
-        severity: Severity::Warning,
-        message: "careful".to_owned(),
-    };
+    let diagnostic = Diagnostic::new(Severity::Warning, "careful".to_owned());
     let substituter: Arc<str> = "https://cache.example.org".into();
     let builder: Arc<str> = "local".into();
     let second = Duration::from_secs(1);

@@ -301,9 +301,11 @@ impl World {
                 self.threads[thread].waiting = Some(import);
                 let wanted: Vec<WantedOutputs> = wanted
                     .iter()
-                    .map(|(index, outputs)| WantedOutputs {
-                        drv_path: self.plan.derivations[*index].path.clone(),
-                        outputs: Self::outputs(outputs),
+                    .map(|(index, outputs)| {
+                        WantedOutputs::new(
+                            self.plan.derivations[*index].path.clone(),
+                            Self::outputs(outputs),
+                        )
                     })
                     .collect();
                 for wanted in &wanted {
@@ -315,10 +317,7 @@ impl World {
             Step::Root(index, outputs) => {
                 self.need(index);
                 let drv_path = self.plan.derivations[index].path.clone();
-                let wanted = WantedOutputs {
-                    drv_path,
-                    outputs: Self::outputs(&outputs),
-                };
+                let wanted = WantedOutputs::new(drv_path, Self::outputs(&outputs));
                 let root = Root::new(format!("attr{thread}"), wanted);
                 self.roots.push(root.clone());
                 self.tell(Input::Root(root));

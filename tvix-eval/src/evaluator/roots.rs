@@ -304,13 +304,9 @@ impl<'h> Search<'h, '_> {
             outputs.any(|(output, _)| output == name)
         };
         match output.parse::<OutputName>() {
-            Ok(output) if declared(&output) => Ok(Root::new(
-                name,
-                WantedOutputs {
-                    drv_path,
-                    outputs: vec![output],
-                },
-            )),
+            Ok(output) if declared(&output) => {
+                Ok(Root::new(name, WantedOutputs::new(drv_path, vec![output])))
+            }
             _ => Err(Failed::NoSuchOutput(EvalError::NoSuchOutput {
                 drv_path,
                 output,

@@ -12,6 +12,7 @@ use crate::store_path::{StoreDir, StorePath, StorePathError, StorePathName};
 /// A parse error of a `.drv` file, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("derivation '{name}' is malformed at byte {offset}")]
+#[non_exhaustive]
 pub struct AtermError {
     /// The derivation's name.
     pub name: StorePathName,

@@ -87,12 +87,10 @@ impl Driver {
         let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
             request,
-            context: BuildContext {
-                inputs: self.store.clone(),
-                log: self.log.tagged(build.0),
-                cancel,
-                slot: self.slot.tagged(build.0),
-            },
+            context: BuildContext::new(self.store.clone())
+                .with_log(self.log.tagged(build.0))
+                .with_cancel(cancel)
+                .with_slot(self.slot.tagged(build.0)),
         };
         (parts, self.closures.of(start.inputs))
     }

@@ -48,12 +48,7 @@ impl World {
         self.building.remove(&resolved);
         let duration = self.now;
         let failure = |kind| {
-            let failure = BuildFailure {
-                kind,
-                log_tail: vec!["oh no".to_owned()],
-                duration,
-                usage: None,
-            };
+            let failure = BuildFailure::new(kind, duration).with_log_tail(vec!["oh no".to_owned()]);
             BuildResult::Failed(failure)
         };
         if self.random.percent(30) {

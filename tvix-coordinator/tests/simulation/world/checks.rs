@@ -75,12 +75,9 @@ impl World {
         self.checking.running.remove(&start.drv_path);
         let failed = |kind| {
             let duration = std::time::Duration::ZERO;
-            CheckResult::Ended(CheckOutcome::Failed(BuildFailure {
-                kind,
-                log_tail: Vec::new(),
-                duration,
-                usage: None,
-            }))
+            CheckResult::Ended(CheckOutcome::Failed(
+                BuildFailure::new(kind, duration).with_log_tail(Vec::new()),
+            ))
         };
         let cancelled = self.cancelled_builds.contains(&build);
         let result = if cancelled && self.random.percent(80) {
@@ -102,13 +99,12 @@ impl World {
                 Ended::Same => CheckResult::Ended(CheckOutcome::Same),
                 Ended::Differs => {
                     let hash = |text: &str| NixHash::digest(HashAlgo::Sha256, text);
-                    let difference = Difference {
-                        output: OutputName::out(),
-                        path: start.derivation.path(&self.plan.dir).unwrap(),
-                        expected: hash("one"),
-                        actual: hash("other"),
-                        kept: None,
-                    };
+                    let difference = Difference::new(
+                        OutputName::out(),
+                        start.derivation.path(&self.plan.dir).unwrap(),
+                        hash("one"),
+                        hash("other"),
+                    );
                     CheckResult::Ended(CheckOutcome::Differs(vec![difference]))
                 }
                 Ended::Failed => failed(FailureKind::ExitCode { code: 1 }),

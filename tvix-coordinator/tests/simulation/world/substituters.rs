@@ -129,12 +129,12 @@ impl World {
         let path = |digest| StorePath::new([digest; 20], "conflicting".parse().unwrap());
         FoundRealisation::Known {
             path: path(250),
-            conflicts: vec![RealisationConflict {
-                realisation: id.clone(),
-                input: id,
-                claimed: path(251),
-                known: path(252),
-            }],
+            conflicts: vec![RealisationConflict::new(
+                id.clone(),
+                id,
+                path(251),
+                path(252),
+            )],
         }
     }
 

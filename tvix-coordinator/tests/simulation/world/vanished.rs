@@ -50,12 +50,10 @@ impl World {
         self.tally.vanished += 1;
         self.valid.remove(&path);
         self.vanishing.vanished.insert(path);
-        BuildResult::Failed(BuildFailure {
-            kind: FailureKind::ExitCode { code: 2 },
-            log_tail: Vec::new(),
-            duration: self.now,
-            usage: None,
-        })
+        BuildResult::Failed(
+            BuildFailure::new(FailureKind::ExitCode { code: 2 }, self.now)
+                .with_log_tail(Vec::new()),
+        )
     }
 
     pub(super) fn answer_inputs(&mut self, build: BuildId, paths: Vec<StorePath>) {

@@ -87,6 +87,7 @@ pub struct GcReport {
 /// An entry that could not be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot remove '{}'", path.display())]
+#[non_exhaustive]
 pub struct GcFailure {
     /// The file or directory.
     pub path: PathBuf,
