@@ -47,7 +47,7 @@ fn evaluator() -> NixEvaluator {
 
 /// Makes files that contain the name of their derivation.
 fn builder() -> InMemoryBuilder {
-    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).otherwise(|build| {
+    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).with_default(|build| {
         let name = &build.request().derivation.name;
         Ok(MemoryOutputs::out(Tree::file(format!("{name}"))))
     })
@@ -92,11 +92,11 @@ async fn builds_begin_while_evaluation_goes_on() {
         let waited = waits.recv_timeout(Duration::from_secs(120));
         waited.map(|()| value).map_err(|error| error.to_string())
     });
-    let builder = builder().on("first", move |_| {
+    let builder = builder().with_program("first", move |_| {
         begun.send(()).unwrap();
         Ok(MemoryOutputs::out(Tree::file("first")))
     });
-    let coordinator = coordinator(evaluator().builtin(wait), builder);
+    let coordinator = coordinator(evaluator().with_builtin(wait), builder);
     let text = r#"after "last" (after (builtins.wait "second") (drv "first"))"#;
     // Names are evaluated before derivations are instantiated, so `seq` moves the wait behind the
     // instantiation of the first derivation.
@@ -136,7 +136,7 @@ async fn imports_are_in_flight_side_by_side_and_nothing_is_evaluated_twice() {
     let mut builder = builder();
     for name in ["import-a", "import-b", "other"] {
         let meeting = meeting.clone();
-        builder = builder.on_async(name, move |build| {
+        builder = builder.with_program_async(name, move |build| {
             let (meeting, name) = (meeting.clone(), build.request().derivation.name.clone());
             async move {
                 meeting.wait().await;
@@ -221,7 +221,7 @@ async fn imports_of_imports_and_sets_of_them() {
 
 #[tokio::test]
 async fn a_failed_import_is_an_error_where_it_was_needed() {
-    let builder = builder().on_async("broken", |build| async move {
+    let builder = builder().with_program_async("broken", |build| async move {
         build.log("this is why").await;
         Err(FailureKind::ExitCode { code: 3 }.into())
     });
@@ -346,7 +346,7 @@ fn watched(settings: Settings) -> (NixEvaluator, Arc<()>) {
         let _ = &holds;
         Ok(value)
     });
-    (NixEvaluator::new(settings).builtin(identity), held)
+    (NixEvaluator::new(settings).with_builtin(identity), held)
 }
 
 async fn gone(held: &Arc<()>) {

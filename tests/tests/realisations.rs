@@ -70,9 +70,9 @@ async fn cache(world: &LocalWorld, all: &[Instantiated], keys: Vec<SigningKey>) 
     fs::create_dir_all(world.beside("cache")).unwrap();
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
     let options = options
-        .create(StoreDir::default())
-        .require_signatures(false)
-        .signing_keys(keys);
+        .with_create(StoreDir::default())
+        .with_require_signatures(false)
+        .with_signing_keys(keys);
     let cache = BinaryCache::open(options).await.unwrap();
     for made in all {
         let path = output(world, made).await;
@@ -84,7 +84,7 @@ async fn cache(world: &LocalWorld, all: &[Instantiated], keys: Vec<SigningKey>) 
 async fn reader(world: &LocalWorld) -> BinaryCache {
     let uri = format!("file://{}", world.beside("cache").display());
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
-    let opened = BinaryCache::open(options.trusted_keys([key().verifying_key()]));
+    let opened = BinaryCache::open(options.with_trusted_keys([key().verifying_key()]));
     opened.await.unwrap()
 }
 

@@ -175,13 +175,13 @@ fn builder(
     let features = FEATURES.into_iter().filter(|_| !args.only_system_features);
     let features = features.map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
-        .max_jobs(jobs.unwrap_or(1))
-        .sandbox_paths(args.sandbox_paths.iter().cloned())
-        .sandbox(!args.no_sandbox)
-        .relaxed(args.relaxed_sandbox)
-        .netrc_file(&args.netrc_file)
-        .transfer(args.transfer.settings())
-        .ahead(ahead);
+        .with_max_jobs(jobs.unwrap_or(1))
+        .with_sandbox_paths(args.sandbox_paths.iter().cloned())
+        .with_sandbox(!args.no_sandbox)
+        .with_relaxed(args.relaxed_sandbox)
+        .with_netrc_file(&args.netrc_file)
+        .with_transfer(args.transfer.settings())
+        .with_ahead(ahead);
     // Beside what the machine was found to have, unless the setting says what there is.
     if args.only_system_features {
         sandbox.features.clear();
@@ -200,7 +200,7 @@ fn builder(
     sandbox.count_memory = args.count_memory;
     let builder = SandboxBuilder::new(sandbox);
     let builder = builder.map_err(|error| CliError::Builder(Box::new(error)))?;
-    Ok(builder.knows(store.clone()))
+    Ok(builder.with_local_store(store.clone()))
 }
 
 fn coordinator(

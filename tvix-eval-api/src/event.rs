@@ -83,12 +83,12 @@ impl RootOrder {
     }
 
     /// The number of the attribute path that led here, if the evaluator says so.
-    pub fn asked(&self) -> Option<usize> {
+    pub fn request_index(&self) -> Option<usize> {
         self.0.first().map(|number| *number as usize)
     }
 
     /// The same place in a larger evaluation, in which so many attribute paths come before.
-    pub(crate) fn behind(mut self, asked: usize) -> Self {
+    pub(crate) fn with_offset(mut self, asked: usize) -> Self {
         if let Some(first) = self.0.first_mut() {
             *first = first.saturating_add(clamped(asked));
         }
@@ -138,15 +138,15 @@ impl Root {
     /// As a root of a larger evaluation, in which so many attribute paths come before those of the
     /// evaluation that yielded it.
     #[must_use]
-    pub fn behind(mut self, asked: usize) -> Self {
-        self.order = self.order.behind(asked);
-        self.moved_from = self.moved_from.map(|order| order.behind(asked));
+    pub fn with_offset(mut self, asked: usize) -> Self {
+        self.order = self.order.with_offset(asked);
+        self.moved_from = self.moved_from.map(|order| order.with_offset(asked));
         self
     }
 
     /// With a place among all roots.
     #[must_use]
-    pub fn at(mut self, order: RootOrder) -> Self {
+    pub fn with_order(mut self, order: RootOrder) -> Self {
         self.order = order;
         self
     }

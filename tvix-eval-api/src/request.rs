@@ -46,7 +46,7 @@ pub enum EvalSource {
     /// all outputs.
     Derivations(Vec<String>),
     /// The evaluator's own contents.
-    BuiltIn,
+    Predefined,
 }
 
 impl EvalSource {
@@ -58,7 +58,7 @@ impl EvalSource {
             Self::Expression { .. } => "an expression",
             Self::Stdin { .. } => "standard input",
             Self::Derivations(_) => ".drv files",
-            Self::BuiltIn => "what it was made with",
+            Self::Predefined => "the evaluator's own contents",
         }
     }
 }
@@ -79,7 +79,7 @@ impl EvalRequest {
     pub fn attrs<A: Into<String>>(attr_paths: impl IntoIterator<Item = A>) -> Self {
         Self {
             attr_paths: attr_paths.into_iter().map(Into::into).collect(),
-            ..Self::new(EvalSource::BuiltIn)
+            ..Self::new(EvalSource::Predefined)
         }
     }
 

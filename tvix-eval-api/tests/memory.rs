@@ -9,7 +9,7 @@ use futures::StreamExt;
 use nix_compat::derivation::{Derivation, DerivationBuilder, Instantiated};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 use tvix_eval_api::{
     EvalError, EvalEvent, EvalRequest, EvalSource, Evaluator, RealisedOutput, SourceAddition,
     SourceContent,
@@ -197,9 +197,9 @@ async fn imports_chain_and_each_hook_is_called_once() {
             let counted = Arc::clone(&counted);
             let next = move |_| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(Ok(Evaluated::new().child("third", &third)))
+                std::future::ready(Ok(EvaluatedAttribute::new().child("third", &third)))
             };
-            Ok(Evaluated::new()
+            Ok(EvaluatedAttribute::new()
                 .root(&second)
                 .import_async([(&second, ["out"])], next))
         })

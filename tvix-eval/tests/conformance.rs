@@ -148,7 +148,7 @@ fn subject(graph: TestGraph) -> (NixEvaluator, String) {
     // A chain of 2,000 derivations nests more calls than it has links.
     limits.depth = 50_000;
     settings.limits = limits;
-    (NixEvaluator::new(settings).builtin(count), expression)
+    (NixEvaluator::new(settings).with_builtin(count), expression)
 }
 
 fn request(expression: String) -> impl Fn(&[&str]) -> EvalRequest + Send + Sync {

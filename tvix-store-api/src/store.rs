@@ -27,7 +27,7 @@ pub struct SourceTree {
     /// The file or directory. A symlink is added as such, not followed.
     pub file: PathBuf,
     /// The expected store path, or its name.
-    pub becomes: Becomes,
+    pub expected: ExpectedPath,
     /// The hashing method.
     pub method: ContentAddressMethod,
     /// The references. Only texts have any.
@@ -36,10 +36,14 @@ pub struct SourceTree {
 
 impl SourceTree {
     /// A source without references.
-    pub fn new(file: impl Into<PathBuf>, becomes: Becomes, method: ContentAddressMethod) -> Self {
+    pub fn new(
+        file: impl Into<PathBuf>,
+        expected: ExpectedPath,
+        method: ContentAddressMethod,
+    ) -> Self {
         Self {
             file: file.into(),
-            becomes,
+            expected,
             method,
             references: SortedSet::new(),
         }
@@ -55,14 +59,14 @@ impl SourceTree {
 
 /// The store path of a [`SourceTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Becomes {
+pub enum ExpectedPath {
     /// The path that follows from the contents and this name.
     Name(StorePathName),
     /// This path, which was computed from the contents earlier.
     Path(StorePath),
 }
 
-impl Becomes {
+impl ExpectedPath {
     /// The name of the path.
     pub fn name(&self) -> &StorePathName {
         match self {

@@ -176,7 +176,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     let size = graph.len() as f64;
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
-    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let builder = InMemoryBuilder::trivial(profile).with_store(store.clone());
     let evaluator = StreamEvaluator::new(move |_request: EvalRequest| {
         let (graph, roots) = (graph.clone(), roots.clone());
         let derivations = (0..graph.len()).map(move |index| {
@@ -197,7 +197,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     PEAK.store(before, Ordering::Relaxed);
     let start = Instant::now();
     let cpu = cpu_seconds();
-    let mut session = coordinator.start(EvalRequest::new(EvalSource::BuiltIn));
+    let mut session = coordinator.start(EvalRequest::new(EvalSource::Predefined));
     let mut events = 0u64;
     while session.next().await.is_some() {
         events += 1;
@@ -227,7 +227,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
 async fn back_ends(graph: Arc<Graph>) -> f64 {
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
-    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let builder = InMemoryBuilder::trivial(profile).with_store(store.clone());
     let start = Instant::now();
     for chunk in graph.chunks(1000) {
         let outputs: Vec<StorePath> = chunk

@@ -109,7 +109,7 @@ async fn round(tree: &std::path::Path, attribute: &str) -> Result<Round> {
     let starts: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let seen = starts.clone();
     let profile = BuilderProfile::new("memory", this_system(), 8);
-    let builder = InMemoryBuilder::new(profile).otherwise_async(move |_| {
+    let builder = InMemoryBuilder::new(profile).with_default_async(move |_| {
         seen.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Instant::now());

@@ -38,8 +38,8 @@ async fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let store = LocalStore::open(LocalStoreOptions::new(directory.path())).await?;
     let options =
-        SandboxOptions::new("bench").sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
-    let builder = SandboxBuilder::new(options)?.knows(&store);
+        SandboxOptions::new("bench").with_sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
+    let builder = SandboxBuilder::new(options)?.with_local_store(&store);
     let bench = Bench {
         builder: &builder,
         store: &store,

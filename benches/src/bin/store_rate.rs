@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
     );
     for durability in [Durability::Relaxed, Durability::Full] {
         let root = directory.path().join(format!("{durability:?}"));
-        let options = LocalStoreOptions::new(root).durability(durability);
+        let options = LocalStoreOptions::new(root).with_durability(durability);
         let store = LocalStore::open(options).await?;
         let count = match durability {
             Durability::Full => paths / 20,

@@ -49,7 +49,7 @@ mod rules;
 mod writer;
 
 pub use encoder::Encoder;
-pub use error::{NarError, Problem};
+pub use error::{NarError, Violation};
 pub use limits::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 #[cfg(feature = "json")]
 pub use listing::Listing;

@@ -43,8 +43,8 @@ use tvix_sandbox::{Engine, Scratch, Starting};
 /// of the host; fixed-output derivations also see its network. On a machine that cannot sandbox,
 /// builds return [`BuilderError::SandboxUnavailable`]: isolation is never weaker than requested.
 ///
-/// Outputs are pushed to a [known](Self::knows_store) store, in one transaction if that is a [local
-/// store](Self::knows) on the file system that builds write to. In that case the builder takes the
+/// Outputs are pushed to a [known](Self::with_store) store, in one transaction if that is a [local
+/// store](Self::with_local_store) on the file system that builds write to. In that case the builder takes the
 /// store's output locks, which exclude other processes, including Nix. If all outputs are valid
 /// once the locks are acquired, nothing is built.
 ///
@@ -64,7 +64,7 @@ impl SandboxBuilder {
     /// can sandbox. Blocks for a short time if a [scratch directory](SandboxOptions::scratch) is
     /// given.
     ///
-    /// Once the scratch directory is known, from the options or from [`knows`](Self::knows), a
+    /// Once the scratch directory is known, from the options or from [`with_local_store`](Self::with_local_store), a
     /// thread prepares the resources that the first build would have to wait for (see
     /// [`SandboxOptions::ahead`]). Dropping the builder ends the thread and removes these
     /// resources.
@@ -104,14 +104,14 @@ impl SandboxBuilder {
 
     /// Pushes outputs to `store` when a request names it. If the store is on the file system that
     /// builds write to, no file is copied and all outputs of a build become valid at once;
-    /// otherwise it works as [`knows_store`](Self::knows_store). Inputs that are read from this
+    /// otherwise it works as [`with_store`](Self::with_store). Inputs that are read from this
     /// store are located without a query.
     ///
     /// The first store that is added determines the scratch directory, unless
     /// [`SandboxOptions::scratch`] is set.
     #[cfg(feature = "local-fs")]
     #[must_use]
-    pub fn knows(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
+    pub fn with_local_store(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         let store = store.borrow().clone();
         let scratch = store.state_dir().join("tvix-builds");
@@ -137,7 +137,7 @@ impl SandboxBuilder {
 
     /// Pushes outputs to `store` when a request names it, through [`Store::add`].
     #[must_use]
-    pub fn knows_store(mut self, store: Arc<dyn Store>) -> Self {
+    pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
         self.stores
             .insert(store.uri().clone(), KnownStore::Any(store));
         self

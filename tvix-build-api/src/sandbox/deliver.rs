@@ -72,14 +72,14 @@ pub(super) async fn claim(
                 biased;
                 locked = &mut locked => (locked, false),
                 Ok(lock) = waits => {
-                    slot.give_up(lock).await;
+                    slot.release(lock).await;
                     (locked.await, true)
                 }
             };
             Ok(match locked.map_err(|error| blame.push(error))? {
                 LockedOutputs::ToBuild(locks) => {
                     if waited {
-                        slot.take_again().await;
+                        slot.reacquire().await;
                     }
                     Claim::Ours(Claimed { locks })
                 }

@@ -223,7 +223,7 @@ impl<'f> Settler<'f> {
         let write = || -> Result<(NixHash, u64), TreeError> {
             let sink = UnpackSink {
                 parser: Parser::new(),
-                unpacker: Unpacker::new(&copy, RestoreOptions::default().canonical(true))?,
+                unpacker: Unpacker::new(&copy, RestoreOptions::default().with_canonical(true))?,
                 hasher: NixHasher::new(HashAlgo::Sha256),
                 size: 0,
             };

@@ -7,7 +7,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval_api::{SourceAddition, SourceContent};
 use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
-use crate::machine::Trouble;
+use crate::machine::ComponentError;
 
 /// Bytes of a NAR that may be read into memory, to be added together with others.
 const SMALL: usize = 128 * 1024;
@@ -16,7 +16,7 @@ const SMALL: usize = 128 * 1024;
 const SMALL_TOGETHER: usize = 8 << 20;
 
 /// How the addition of each went.
-pub(super) type Added = Vec<(StorePath, Result<(), Trouble>)>;
+pub(super) type Added = Vec<(StorePath, Result<(), ComponentError>)>;
 
 /// Adds those of `sources` together that are small. Returns how it went, and those that are not.
 pub(super) async fn add_small(
@@ -35,7 +35,7 @@ pub(super) async fn add_small(
                     left -= object.nar().len().min(left);
                     objects.push(object);
                 }
-                Err(error) => added.push((source.path.clone(), Err(Trouble::from(&error)))),
+                Err(error) => added.push((source.path.clone(), Err(ComponentError::from(&error)))),
             }
         }
         (objects, added, large)
@@ -46,7 +46,7 @@ pub(super) async fn add_small(
     };
     let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();
     let results = store.add_many(objects).await.into_iter();
-    let results = results.map(|result| result.map_err(|error| Trouble::from(&error)));
+    let results = results.map(|result| result.map_err(|error| ComponentError::from(&error)));
     added.extend(paths.into_iter().zip(results));
     (added, large)
 }
@@ -77,7 +77,7 @@ fn small_object(
 pub(super) async fn add_source(
     store: Arc<dyn Store>,
     source: Arc<SourceAddition>,
-) -> Result<(), Trouble> {
+) -> Result<(), ComponentError> {
     let path = &source.path;
     let added = match &source.content {
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
@@ -97,15 +97,15 @@ pub(super) async fn add_source(
             .map(|()| None),
         _ => {
             let message = format!("a source of an unknown kind should become '{path}'");
-            return Err(Trouble::bug(message));
+            return Err(ComponentError::bug(message));
         }
     };
     match added {
         Ok(Some(actual)) if actual != *path => {
             let message = format!("a text that should become '{path}' became '{actual}'");
-            Err(Trouble::bug(message))
+            Err(ComponentError::bug(message))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Trouble::from(&error)),
+        Err(error) => Err(ComponentError::from(&error)),
     }
 }

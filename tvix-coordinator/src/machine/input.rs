@@ -11,8 +11,8 @@ use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
+use crate::component_error::ComponentError;
 use crate::options::Decision;
-use crate::trouble::Trouble;
 
 /// An event that the machine is told of.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each path, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::QueryRealisations`].
     ///
@@ -73,7 +73,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each output, in order, its path, if it is known and valid.
-        result: Result<Vec<Option<StorePath>>, Trouble>,
+        result: Result<Vec<Option<StorePath>>, ComponentError>,
     },
     /// Answers [`Action::QuerySubstituter`].
     ///
@@ -82,7 +82,7 @@ pub enum Input {
         /// Which question.
         probe: ProbeId,
         /// The answer for each path, in order.
-        result: Result<Vec<Probed>, Trouble>,
+        result: Result<Vec<Probed>, ComponentError>,
     },
     /// Answers [`Action::FindRealisations`].
     ///
@@ -100,7 +100,7 @@ pub enum Input {
         /// Which substitution.
         substitution: SubstitutionId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AddSources`].
     ///
@@ -109,7 +109,7 @@ pub enum Input {
         /// Which source.
         path: StorePath,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::Record`].
     ///
@@ -118,7 +118,7 @@ pub enum Input {
         /// Which recording.
         batch: BatchId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// A build wrote a line to its log.
     LogLine {
@@ -162,7 +162,7 @@ pub enum Input {
         /// The build.
         build: BuildId,
         /// For each input, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::StartCheck`].
     ///
@@ -180,7 +180,7 @@ pub enum Input {
         /// Which build.
         build: BuildId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AskAboutFailure`].
     ///
@@ -213,7 +213,7 @@ pub enum Probed {
     /// It has it, and it must not be used.
     Refused {
         /// Why.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
@@ -237,7 +237,7 @@ pub enum FoundRealisation {
         message: String,
     },
     /// It could not be asked.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 /// An input of a realisation that the store knows under another path.
@@ -278,11 +278,11 @@ pub enum CheckResult {
     /// The rebuild ended, or was cancelled.
     Ended(CheckOutcome),
     /// The builder failed, not the derivation.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
     /// The store cannot compare or keep outputs.
     Impossible {
         /// The reason.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
@@ -299,7 +299,7 @@ pub enum BuildResult {
     /// The derivation is to blame, or the build was cancelled.
     Failed(BuildFailure),
     /// The builder is to blame.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
 }
 
 impl fmt::Display for RealisationConflict {

@@ -70,10 +70,10 @@ use schedule::Scheduler;
 use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
+pub use crate::component_error::ComponentError;
 use crate::event::{BuildEvent, EventRecord};
 use crate::options::{OnVanished, Options};
 use crate::report::{Counts, Failure, SessionError};
-pub use crate::trouble::Trouble;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -436,7 +436,7 @@ impl Machine {
     }
 
     /// The store failed for good: nothing can go on.
-    fn store_failed(&mut self, trouble: Trouble) {
+    fn store_failed(&mut self, trouble: ComponentError) {
         self.errors.push(SessionError::Store(trouble));
         self.stop(Stop::Failure);
     }

@@ -8,7 +8,7 @@ use nix_compat::derivation::Derivation;
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
-use super::{Action, BatchId, Machine, Recording, Trouble};
+use super::{Action, BatchId, ComponentError, Machine, Recording};
 
 /// The most `.drv` files that go out together. They are in memory as texts then.
 const BATCH: usize = 1024;
@@ -94,7 +94,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), Trouble>) {
+    pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), ComponentError>) {
         let recordings = &mut self.recordings;
         if recordings
             .in_flight

@@ -8,7 +8,7 @@ use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
 use super::NodeId;
-use crate::trouble::Trouble;
+use crate::component_error::ComponentError;
 
 /// A source, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +28,7 @@ pub(super) enum SourceState {
     /// It is not there and nobody has its contents.
     Missing,
     /// Adding it failed.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 impl SourceState {

@@ -10,7 +10,7 @@ use super::demand::Want;
 use super::graph::{Body, State};
 use super::lookup::Subject;
 use super::sources::{SourceId, SourceState};
-use super::{Machine, NodeId, Stop, Trouble, Work};
+use super::{ComponentError, Machine, NodeId, Stop, Work};
 use crate::event::BuildEvent;
 use crate::options::{BuildPolicy, OnFailure};
 use crate::report::{FailureCause, SessionError};
@@ -161,7 +161,7 @@ impl Machine {
         self.look_ups.queue(Subject::Source(id));
     }
 
-    pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), Trouble>) {
+    pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), ComponentError>) {
         let Some(id) = self.sources.find(path) else {
             return;
         };

@@ -12,8 +12,8 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{BuildFailure, BuilderErrorKind, Difference, FailureKind, ResourceUsage};
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::{
-    BuildEvent, CheckProblem, CheckReport, EventRecord, Failure, FailureCause, Report, RootReport,
-    SessionError, Skipped, Status, Trouble, TroubleKind,
+    BuildEvent, CheckProblem, CheckReport, ComponentError, ComponentErrorKind, EventRecord,
+    Failure, FailureCause, Report, RootReport, SessionError, Skipped, Status,
 };
 use tvix_eval_api::{
     Diagnostic, EvalError, EvalErrorKind, EvalFailure, Position, Root, RootOrder, Severity,
@@ -32,7 +32,7 @@ fn out() -> OutputName {
 }
 
 fn not_found() -> EvalFailure {
-    let error = EvalError::attribute_not_found("packages.nothere").at(RootOrder::of(1));
+    let error = EvalError::attribute_not_found("packages.nothere").with_order(RootOrder::of(1));
     error.failure()
 }
 
@@ -43,9 +43,10 @@ fn thrown() -> EvalFailure {
     failure
 }
 
-fn full() -> Trouble {
+fn full() -> ComponentError {
     let message = "store 'local' failed while writing: No space left on device (os error 28)";
-    let mut trouble = Trouble::new(TroubleKind::Store(StoreErrorKind::NoSpace), message);
+    let mut trouble =
+        ComponentError::new(ComponentErrorKind::Store(StoreErrorKind::NoSpace), message);
     trouble.causes = vec![
         "store 'local' failed while writing".to_owned(),
         "No space left on device (os error 28)".to_owned(),
@@ -119,8 +120,8 @@ fn causes() -> Vec<FailureCause> {
         },
         FailureCause::Unsuitable { message: message() },
         FailureCause::Builder {
-            error: Trouble::new(
-                TroubleKind::Builder(BuilderErrorKind::SandboxUnavailable),
+            error: ComponentError::new(
+                ComponentErrorKind::Builder(BuilderErrorKind::SandboxUnavailable),
                 "no namespaces",
             ),
         },
@@ -202,13 +203,16 @@ fn report() -> Report {
 fn events() -> Vec<BuildEvent> {
     let drv_path = || path("hello.drv");
     let wanted = WantedOutputs::new(drv_path(), vec![out()]);
-    let mut root = Root::new("packages.hello", wanted).at(RootOrder::of(0).child(2));
+    let mut root = Root::new("packages.hello", wanted).with_order(RootOrder::of(0).child(2));
     root.moved_from = Some(RootOrder::of(1));
     let diagnostic = Diagnostic::new(Severity::Warning, "careful".to_owned());
     let substituter: Arc<str> = "https://cache.example.org".into();
     let builder: Arc<str> = "local".into();
     let second = Duration::from_secs(1);
-    let unreachable = Trouble::new(TroubleKind::Store(StoreErrorKind::Unreachable), "no answer");
+    let unreachable = ComponentError::new(
+        ComponentErrorKind::Store(StoreErrorKind::Unreachable),
+        "no answer",
+    );
     let mut events = vec![
         BuildEvent::SessionStarted {
             store_dir: StoreDir::default(),
@@ -247,7 +251,10 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::SubstitutionFailed {
             path: path("hello"),
             substituter: substituter.clone(),
-            error: Trouble::new(TroubleKind::Store(StoreErrorKind::Corrupt), "not a NAR"),
+            error: ComponentError::new(
+                ComponentErrorKind::Store(StoreErrorKind::Corrupt),
+                "not a NAR",
+            ),
         },
         BuildEvent::SubstituterFailed {
             substituter: substituter.clone(),
@@ -291,7 +298,7 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::BuildRetried {
             build: 1,
             drv_path: drv_path(),
-            error: Trouble::bug("lost").retryable(true),
+            error: ComponentError::bug("lost").retryable(true),
             delay: second,
         },
         BuildEvent::Skipped {

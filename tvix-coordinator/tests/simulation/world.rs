@@ -14,10 +14,10 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
-    StartBuild, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ComponentError, ImportId, Input, Machine, OutputKeys, ProbeId,
+    QuestionId, Recording, StartBuild, SubstitutionId,
 };
-use tvix_coordinator::{BuildEvent, CheckProblem, Decision, OnFailure, Report, TroubleKind};
+use tvix_coordinator::{BuildEvent, CheckProblem, ComponentErrorKind, Decision, OnFailure, Report};
 use tvix_eval_api::{EvalError, Root, WantedOutputs};
 
 use crate::Tally;
@@ -338,10 +338,10 @@ impl World {
     }
 
     /// Whether the store or a builder fails this time.
-    fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
+    fn trouble(&mut self, key: String, percent: u64) -> Option<ComponentError> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
-            return Some(Trouble::new(
-                TroubleKind::Store(StoreErrorKind::Failed),
+            return Some(ComponentError::new(
+                ComponentErrorKind::Store(StoreErrorKind::Failed),
                 "disk on fire",
             ));
         }
@@ -350,8 +350,8 @@ impl World {
             return None;
         }
         *count += 1;
-        let kind = TroubleKind::Store(StoreErrorKind::Failed);
-        Some(Trouble::new(kind, "try again").retryable(true))
+        let kind = ComponentErrorKind::Store(StoreErrorKind::Failed);
+        Some(ComponentError::new(kind, "try again").retryable(true))
     }
 
     fn answer(&mut self, pending: Pending) {

@@ -10,7 +10,7 @@ use super::{Done, Driver};
 use crate::driver::closures::Closure;
 use crate::driver::sources;
 use crate::driver::tasks::{self, BuildParts};
-use crate::machine::{BuildId, Input, StartBuild, Trouble};
+use crate::machine::{BuildId, ComponentError, Input, StartBuild};
 
 impl Driver {
     /// Adds sources without references together, as far as they are small.
@@ -36,14 +36,14 @@ impl Driver {
                 Some(source) => sources::add_source(store, source).await,
                 None => {
                     let message = format!("the contents of '{path}' are gone (a bug)");
-                    Err(Trouble::bug(message))
+                    Err(ComponentError::bug(message))
                 }
             };
             Done::Sources(vec![(path, result)], Vec::new())
         });
     }
 
-    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
+    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), ComponentError>) {
         if result.is_ok() {
             self.sources.remove(&path);
         }

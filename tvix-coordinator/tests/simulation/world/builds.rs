@@ -8,7 +8,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
 use tvix_build_api::{BuildFailure, FailureKind};
 use tvix_coordinator::BuildPolicy;
-use tvix_coordinator::machine::{BuildId, BuildResult, Input, StartBuild, Trouble};
+use tvix_coordinator::machine::{BuildId, BuildResult, ComponentError, Input, StartBuild};
 
 use super::{Pending, World};
 use crate::plan::Fate;
@@ -73,8 +73,8 @@ impl World {
                         < count =>
                 {
                     *self.troubles.entry(format!("class {class}")).or_default() += 1;
-                    let trouble = Trouble::builder("builder fell over");
-                    BuildResult::Trouble(trouble.retryable(true))
+                    let trouble = ComponentError::builder("builder fell over");
+                    BuildResult::ComponentError(trouble.retryable(true))
                 }
                 _ => {
                     let outputs = self.made(&start);

@@ -8,7 +8,7 @@ use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, Difference, FailureKind};
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{BuildId, CheckResult, Input, StartBuild};
-use tvix_coordinator::{CheckProblem, FailureCause, Report, Trouble, TroubleKind};
+use tvix_coordinator::{CheckProblem, ComponentError, ComponentErrorKind, FailureCause, Report};
 
 use super::World;
 
@@ -83,7 +83,7 @@ impl World {
         let result = if cancelled && self.random.percent(80) {
             failed(FailureKind::Cancelled)
         } else if let Some(trouble) = self.trouble(format!("check {}", start.drv_path), 10) {
-            CheckResult::Trouble(trouble)
+            CheckResult::ComponentError(trouble)
         } else {
             let ended = match self.random.below(100) {
                 0..70 => Ended::Same,
@@ -109,8 +109,8 @@ impl World {
                 }
                 Ended::Failed => failed(FailureKind::ExitCode { code: 1 }),
                 Ended::Impossible => {
-                    let kind = TroubleKind::Store(StoreErrorKind::NoSpace);
-                    let error = Trouble::new(kind, "disk full");
+                    let kind = ComponentErrorKind::Store(StoreErrorKind::NoSpace);
+                    let error = ComponentError::new(kind, "disk full");
                     CheckResult::Impossible { error }
                 }
             }

@@ -36,7 +36,10 @@ impl World {
         let started = self.vanishing.started.take();
         let once = !self.vanishing.any() && !self.vanishing.restarted;
         let cancelled = self.cancelled_builds.contains(&build);
-        let fails = matches!(result, BuildResult::Failed(_) | BuildResult::Trouble(_));
+        let fails = matches!(
+            result,
+            BuildResult::Failed(_) | BuildResult::ComponentError(_)
+        );
         if !once || cancelled || !fails || !self.random.percent(self.plan.vanishing) {
             return result;
         }
