@@ -20,14 +20,13 @@ use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StoreDir;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
 use tvix_build_api::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, FailureKind,
 };
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_test_support::tls::{ServerConnection, StreamOwned, self_signed};
 
 /// A request, as received by a server.
 #[derive(Debug, Clone)]
@@ -96,19 +95,6 @@ impl Server {
     fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
-}
-
-fn self_signed() -> (Arc<ServerConfig>, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    (Arc::new(config), made.cert.pem())
 }
 
 fn serve(

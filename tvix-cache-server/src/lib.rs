@@ -34,6 +34,16 @@ mod range;
 mod routes;
 mod table;
 
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use axum;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use tokio;
+#[doc(no_inline)]
+pub use tvix_store_api;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -76,3 +76,24 @@ pub use report::{
     CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, SessionError,
     Skipped, Status,
 };
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use futures;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use serde_json;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use tokio_util;
+#[doc(no_inline)]
+pub use tvix_build_api;
+#[doc(no_inline)]
+pub use tvix_eval_api;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use tvix_store_api;

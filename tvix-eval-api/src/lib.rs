@@ -106,3 +106,11 @@ pub use event::{
 };
 pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
 pub use request::{EvalRequest, EvalSource};
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use futures;
+#[doc(no_inline)]
+pub use nix_compat;

@@ -159,3 +159,15 @@ pub use fiber::Job;
 pub use limits::Limits;
 pub use pretty::PrettyOptions;
 pub use tvix_eval_api::fetch;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bstr;
+#[doc(no_inline)]
+pub use bumpalo;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use tokio;
+#[doc(no_inline)]
+pub use tvix_eval_api;

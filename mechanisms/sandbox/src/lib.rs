@@ -100,6 +100,10 @@ pub use spec::{
 };
 pub use usage::Usage;
 
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+
 use cgroup::Groups;
 use directory::EngineDirectory;
 use plan::{Plan, Privileges};

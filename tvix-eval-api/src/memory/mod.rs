@@ -70,13 +70,12 @@ pub use generator::StreamEvaluator;
 ///             std::fs::write(&file, "one two")?;
 ///             let (_, local_path) = file.keep()?;
 ///             let wanted = &realise.wanted[0];
-///             realise.reply.answer(Ok(vec![RealisedOutput {
-///                 drv_path: wanted.drv_path.clone(),
-///                 output: wanted.outputs[0].clone(),
-///                 store_path: list.output_path("out").unwrap(),
+///             realise.reply.answer(Ok(vec![RealisedOutput::new(
+///                 wanted.drv_path.clone(),
+///                 wanted.outputs[0].clone(),
+///                 list.output_path("out").unwrap(),
 ///                 local_path,
-///                 references: Default::default(),
-///             }]));
+///             )]));
 ///         }
 ///         EvalEvent::Root(root) => roots.push(root.name),
 ///         _ => {}

@@ -30,7 +30,7 @@ const GROUP_BYTES: usize = 2 << 20;
 type Named = (PathBuf, StorePathName);
 
 impl LocalStore {
-    /// As [`import_tree`](Self::import_tree) for each of `files`; returns one result for each, in
+    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree) for each of `files`; returns one result for each, in
     /// order. Small trees are added in groups, which makes thousands of them much cheaper.
     ///
     /// If the future is dropped, no further trees are read.
