@@ -45,10 +45,10 @@ impl Setup {
     pub(super) fn work<R>(self, host: Rc<dyn Host>, body: impl FnOnce(&Interp<'_>) -> R) -> R {
         let natives = self.natives;
         let heap = Bump::new();
-        let mut world = World::new(self.settings, Rc::new(self.files), host).with_natives(&natives);
+        let mut world = World::new(self.settings, Rc::new(self.files), host);
         world.fetcher = self.fetcher;
         world.valid_paths = self.valid_paths;
-        body(&Interp::new(&heap, world))
+        body(&Interp::with_natives(&heap, world, &natives))
     }
 
     /// Starts a thread that evaluates, and returns its event stream.
