@@ -51,7 +51,7 @@ impl<'i, 'h> State<'i, 'h> {
         Self {
             interp,
             scope: interp.global_scope(),
-            names: interp.builtin_names(),
+            names: interp.builtin_names().into_iter().collect(),
             base: base.into_os_string().into_encoded_bytes(),
             interrupted,
         }

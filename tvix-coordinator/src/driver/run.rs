@@ -369,11 +369,13 @@ impl Driver {
             Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
-                large.into_iter().for_each(|path| self.add_source(path));
                 for (path, result) in added {
                     self.source_added(path, result);
                 }
-                return;
+                if large.is_empty() {
+                    return;
+                }
+                Input::SourcesTooLarge { paths: large }
             }
             Done::Probed(probe, result) => Input::SubstituterQueried { probe, result },
             Done::Substituted(substitution, result) => Input::Substituted {
@@ -498,7 +500,12 @@ impl Driver {
                 let copied = tasks::substitute(substituter, store, path);
                 self.spawn(copied.map(move |result| Done::Substituted(substitution, result)));
             }
-            Action::AddSources { paths } => self.add_sources(paths),
+            Action::AddSource { path } => self.add_source(path),
+            Action::AddSmallSources {
+                paths,
+                max_size,
+                max_total,
+            } => self.add_small_sources(paths, max_size, max_total),
             Action::Record { batch, recording } => {
                 let record = tasks::record(store, recording);
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));

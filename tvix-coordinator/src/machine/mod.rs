@@ -300,6 +300,7 @@ impl Machine {
                 result,
             } => self.substituted(substitution, result),
             Input::SourceAdded { path, result } => self.source_added(&path, result),
+            Input::SourcesTooLarge { paths } => self.sources.too_large(paths),
             Input::Recorded { batch, result } => self.recorded(batch, result),
             Input::LogLine { build, text } => self.log_line(build, text),
             Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
@@ -353,8 +354,8 @@ impl Machine {
             if self.look_ups.is_idle() && self.break_circle() {
                 return self.poll_action();
             }
-            if let Some(paths) = self.sources.next_to_add() {
-                return Some(Action::AddSources { paths });
+            if let Some(action) = self.sources.next_to_add() {
+                return Some(action);
             }
             let sources = &self.sources;
             let ready = |it: &Derivation| it.input_srcs.iter().all(|path| sources.is_settled(path));
