@@ -92,7 +92,7 @@ pub const COMMANDS: &[Command] = &[
 
 /// The text of `:?`.
 pub fn help() -> String {
-    let mut text = String::from("The following commands are available:\n\n");
+    let mut text = String::from("Enter an expression, a definition, or a command:\n\n");
     let mut line = |left: &str, help: &[&str]| {
         let mut left = left;
         for part in help {

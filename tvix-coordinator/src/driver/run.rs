@@ -160,6 +160,7 @@ impl Driver {
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
         loop {
+            self.machine = self.machine.with_request(request.attr_paths.clone());
             match self.session(request.clone()).await {
                 End::Finished(report) => {
                     self.send_rest().await;
@@ -305,6 +306,7 @@ impl Driver {
         self.tell(Input::LogLine {
             build: BuildId(line.build),
             text: line.text,
+            partial: line.partial,
         });
     }
 

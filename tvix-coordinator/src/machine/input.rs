@@ -133,8 +133,10 @@ pub enum Input {
     LogLine {
         /// Which build.
         build: BuildId,
-        /// The line.
+        /// The line, without the newline.
         text: Bytes,
+        /// Whether no newline follows it.
+        partial: bool,
     },
     /// A build that was started waits for something that another process does, and uses no slot
     /// meanwhile.

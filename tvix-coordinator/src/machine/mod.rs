@@ -174,6 +174,10 @@ pub struct Machine {
     roots: Vec<(Root, NodeId)>,
     /// Roots that could not be evaluated.
     failed_roots: Vec<EvalFailure>,
+    /// The attribute paths that were requested, by number.
+    requested: Vec<String>,
+    /// Whether the evaluator yielded all roots.
+    evaluated: bool,
     /// Failures, each with its node. `None` for failures that were retried.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
@@ -228,6 +232,8 @@ impl Machine {
             realised: FxHashMap::default(),
             roots: Vec::new(),
             failed_roots: Vec::new(),
+            requested: Vec::new(),
+            evaluated: false,
             failures: Vec::new(),
             skipped: Vec::new(),
             errors: Vec::new(),
@@ -252,6 +258,14 @@ impl Machine {
     #[must_use]
     pub fn with_substituters(mut self, names: Vec<String>) -> Self {
         self.substitutions = Substitutions::new(names, self.options.max_substitutions);
+        self
+    }
+
+    /// Sets the attribute paths that the evaluator was asked for, so that the report has an entry for
+    /// each even if the session ends before it is evaluated. To be called before anything else.
+    #[must_use]
+    pub fn with_request(mut self, attr_paths: Vec<String>) -> Self {
+        self.requested = attr_paths;
         self
     }
 
@@ -302,7 +316,11 @@ impl Machine {
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::SourcesTooLarge { paths } => self.sources.too_large(paths),
             Input::Recorded { batch, result } => self.recorded(batch, result),
-            Input::LogLine { build, text } => self.log_line(build, text),
+            Input::LogLine {
+                build,
+                text,
+                partial,
+            } => self.log_line(build, text, partial),
             Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
             Input::BuildReady { build } => self.build_ready(build),
             Input::BuildEnded {
