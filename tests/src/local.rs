@@ -46,14 +46,14 @@ impl LocalWorld {
 
     /// A sandbox builder with a shell, which pushes outputs to the store.
     pub fn builder(&self) -> SandboxBuilder {
-        self.streaming_builder().knows(&self.store)
+        self.streaming_builder().with_local_store(&self.store)
     }
 
     /// A sandbox builder with a shell, which knows no store and streams outputs.
     pub fn streaming_builder(&self) -> SandboxBuilder {
         let options = SandboxOptions::new("sandbox")
-            .scratch(self.store.state_dir().join("tvix-builds"))
-            .sandbox_paths(sandbox_paths());
+            .with_scratch(self.store.state_dir().join("tvix-builds"))
+            .with_sandbox_paths(sandbox_paths());
         SandboxBuilder::new(options).unwrap()
     }
 

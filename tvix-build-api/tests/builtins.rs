@@ -182,7 +182,9 @@ impl Fixture {
         let store = LocalStore::open_blocking(options).unwrap();
         let options = change(SandboxOptions::new("test"), &directory);
         Self {
-            builder: SandboxBuilder::new(options).unwrap().knows(&store),
+            builder: SandboxBuilder::new(options)
+                .unwrap()
+                .with_local_store(&store),
             store,
             directory,
         }
@@ -424,8 +426,8 @@ async fn servers_have_to_be_vouched_for() {
     };
     let stranger = Fixture::new(|options, directory| {
         options
-            .netrc_file(netrc(directory))
-            .keep_failed(directory.path().join("kept"))
+            .with_netrc_file(netrc(directory))
+            .with_keep_failed(directory.path().join("kept"))
     });
     let builder = || fetch(&server.url("/file"), b"contents");
     let failure = stranger.build(builder(), &[]).await.unwrap_err();
@@ -437,7 +439,7 @@ async fn servers_have_to_be_vouched_for() {
     let friend = Fixture::new(|options, directory| {
         let file = directory.path().join("ca.pem");
         fs::write(&file, server.certificate.as_ref().unwrap()).unwrap();
-        options.netrc_file(netrc(directory)).ca_file(file)
+        options.with_netrc_file(netrc(directory)).with_ca_file(file)
     });
     friend.build(builder(), &[]).await.unwrap();
     let seen = server.seen();
@@ -454,7 +456,7 @@ async fn passwords_do_not_follow_redirects() {
     let fixture = Fixture::new(|options, directory| {
         let file = directory.path().join("netrc");
         fs::write(&file, "machine localhost login me password s3cret\n").unwrap();
-        options.netrc_file(file)
+        options.with_netrc_file(file)
     });
     fixture
         .build(fetch(&first.url("/moved"), b"contents"), &[])

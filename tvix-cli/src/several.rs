@@ -80,10 +80,10 @@ impl Evaluator for Several {
                 let numbered = events.map(move |event| match event {
                     Ok(EvalEvent::Root(mut root)) => {
                         root.name = numbered(number, &root.name);
-                        Ok(EvalEvent::Root(root.behind(before)))
+                        Ok(EvalEvent::Root(root.with_offset(before)))
                     }
                     Ok(event) => Ok(event),
-                    Err(error) => Err(error.behind(before)),
+                    Err(error) => Err(error.with_offset(before)),
                 });
                 numbered.boxed()
             });

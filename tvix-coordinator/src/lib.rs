@@ -50,13 +50,13 @@
 
 #![forbid(unsafe_code)]
 
+mod component_error;
 #[cfg(feature = "driver")]
 mod driver;
 pub mod event;
 pub mod machine;
 pub mod options;
 pub mod report;
-mod trouble;
 
 /// The hash part of a path is a hash already.
 fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
@@ -64,6 +64,7 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+pub use component_error::{ComponentError, ComponentErrorKind, StoreErrorKind};
 #[cfg(feature = "driver")]
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport, SetupError};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord, LogText};
@@ -75,4 +76,3 @@ pub use report::{
     CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, SessionError,
     Skipped, Status,
 };
-pub use trouble::{StoreErrorKind, Trouble, TroubleKind};

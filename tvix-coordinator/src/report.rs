@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tvix_build_api::{BuildFailure, Difference};
 use tvix_eval_api::{EvalErrorKind, EvalFailure, RootOrder};
 
-use crate::trouble::Trouble;
+use crate::component_error::ComponentError;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub enum SessionError {
     /// An attribute, or all of it, could not be evaluated.
     Evaluation(EvalFailure),
     /// The store failed for good.
-    Store(Trouble),
+    Store(ComponentError),
     /// A root asks for an output that its derivation does not have.
     NoSuchOutput {
         /// The derivation.
@@ -166,7 +166,7 @@ pub enum FailureCause {
     /// All suitable builders failed in themselves too often.
     Builder {
         /// The last error.
-        error: Trouble,
+        error: ComponentError,
     },
     /// Inputs that were valid vanished from the store.
     InputsGone {
@@ -176,7 +176,7 @@ pub enum FailureCause {
     /// The store cannot take its outputs or provide its inputs.
     Store {
         /// The error of the store.
-        error: Trouble,
+        error: ComponentError,
     },
     /// A derivation or source that it needs was never yielded and is not in the store.
     MissingInput {

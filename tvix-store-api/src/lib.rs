@@ -35,6 +35,6 @@ pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use object::VerifiedObject;
 #[cfg(unix)]
 pub use open::{OpenError, OpenOptions, OpenedStore, open, open_kind};
-pub use store::{Becomes, NarStream, SourceTree, Store};
+pub use store::{ExpectedPath, NarStream, SourceTree, Store};
 pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};

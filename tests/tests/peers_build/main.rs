@@ -45,10 +45,10 @@ impl Peers {
         let (theirs, ours) = (open("theirs").await.unwrap(), open("ours").await.unwrap());
         let busybox = find("busybox");
         let options =
-            SandboxOptions::new("ours").sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
+            SandboxOptions::new("ours").with_sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
         let builder = SandboxBuilder::new(options).unwrap();
         Self {
-            builder: builder.knows(&ours),
+            builder: builder.with_local_store(&ours),
             directory,
             theirs,
             ours,

@@ -10,7 +10,7 @@ use nix_compat::store_path::StoreDir;
 use rustyline::error::ReadlineError;
 use tvix_eval::PrettyOptions;
 use tvix_eval::error::{Error, ErrorKind};
-use tvix_eval::interactive::Typed;
+use tvix_eval::interactive::ParsedInput;
 use tvix_eval::interp::Interp;
 use tvix_eval::ir::Expr;
 use tvix_eval::select::Selector;
@@ -263,19 +263,19 @@ impl<'h> Prompt<'_, '_, 'h> {
         let parsed = {
             let state = self.state.borrow();
             self.interp
-                .parse_typed(text.as_bytes(), &state.base, &state.scope)
+                .parse_input(text.as_bytes(), &state.base, &state.scope)
         };
         match parsed? {
-            Typed::Unfinished(error) => Err(Stop::Unfinished(error)),
-            Typed::Definitions(set) => {
+            ParsedInput::Unfinished(error) => Err(Stop::Unfinished(error)),
+            ParsedInput::Definitions(set) => {
                 for (name, cell) in self.interp.define_typed(set)? {
                     self.define(name, cell);
                 }
                 Ok(())
             }
-            Typed::Expression(expr) => {
+            ParsedInput::Expression(expr) => {
                 let value = self.interp.eval_typed(expr)?;
-                self.print(value, &PrettyOptions::default().depth(1))
+                self.print(value, &PrettyOptions::default().with_depth(1))
             }
         }
     }
@@ -286,7 +286,7 @@ impl<'h> Prompt<'_, '_, 'h> {
         let text = text.as_bytes();
         let parsed = self
             .interp
-            .parse_typed_expression(text, &state.base, &state.scope);
+            .parse_input_expression(text, &state.base, &state.scope);
         match parsed? {
             Ok(expr) => Ok(expr),
             Err(error) => Err(Stop::Unfinished(error)),
@@ -298,7 +298,7 @@ impl<'h> Prompt<'_, '_, 'h> {
     }
 
     fn print(&self, value: Value<'h>, options: &PrettyOptions) -> Done {
-        let options = options.clone().colours(true);
+        let options = options.clone().with_colours(true);
         let mut out = Vec::new();
         let printed = self
             .interp

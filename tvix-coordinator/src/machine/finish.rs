@@ -222,15 +222,17 @@ impl Machine {
 
     /// The name of a root that failed: its attribute path, or else as it was requested.
     fn failed_name(&self, error: &EvalFailure) -> String {
-        let requested = || self.requested.get(error.order.asked()?).cloned();
+        let requested = || self.requested.get(error.order.request_index()?).cloned();
         let path = error.attr_path.as_ref().map(ToString::to_string);
         path.or_else(requested).unwrap_or_default()
     }
 
     /// Entries for requested attribute paths that were not evaluated.
     fn unreached_roots(&self, reached: &[RootReport]) -> Vec<RootReport> {
-        let numbers: Option<FxHashSet<usize>> =
-            reached.iter().map(|root| root.order.asked()).collect();
+        let numbers: Option<FxHashSet<usize>> = reached
+            .iter()
+            .map(|root| root.order.request_index())
+            .collect();
         // Without numbers it is not known which path a root belongs to.
         let (false, Some(numbers)) = (self.evaluated, numbers) else {
             return Vec::new();

@@ -57,7 +57,7 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 use tvix_eval_api::{EvalFailure, Root};
 
-pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
+pub use action::{Action, ImportedOutput, OutputKeys, Recording, StartBuild};
 use builds::Build;
 use checks::Checks;
 use demand::Want;
@@ -65,16 +65,15 @@ use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
 pub use input::{BuildResult, CheckResult, FoundRealisation, Input, Probed, RealisationConflict};
 use lookup::LookUps;
-pub use record::Recording;
 use record::Recordings;
 use schedule::Scheduler;
 use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
+pub use crate::component_error::ComponentError;
 use crate::event::{BuildEvent, EventRecord};
 use crate::options::{OnVanished, Options};
 use crate::report::{Counts, Failure, SessionError};
-pub use crate::trouble::Trouble;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -456,7 +455,7 @@ impl Machine {
     }
 
     /// The store failed for good: nothing can go on.
-    fn store_failed(&mut self, trouble: Trouble) {
+    fn store_failed(&mut self, trouble: ComponentError) {
         self.errors.push(SessionError::Store(trouble));
         self.stop(Stop::Failure);
     }

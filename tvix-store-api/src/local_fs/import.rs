@@ -21,7 +21,7 @@ use crate::blocking::blocking;
 use crate::ext::expect;
 use crate::object::derivation_outputs;
 use crate::verify::sha256;
-use crate::{Becomes, SourceTree, StoreError};
+use crate::{ExpectedPath, SourceTree, StoreError};
 use tvix_tree::hash as hash_file;
 
 /// Size limit, in bytes, of objects that are hashed and written by one thread.
@@ -54,7 +54,7 @@ impl LocalStore {
     ) -> Result<Arc<PathInfo>, StoreError> {
         let tree = SourceTree {
             file: file.to_owned(),
-            becomes: Becomes::Name(name),
+            expected: ExpectedPath::Name(name),
             method,
             references: SortedSet::new(),
         };
@@ -82,11 +82,11 @@ impl Inner {
     pub(super) fn import(&self, tree: SourceTree) -> Result<Arc<PathInfo>, StoreError> {
         let SourceTree {
             file,
-            becomes,
+            expected,
             method,
             references,
         } = tree;
-        let (file, name) = (file.as_path(), becomes.name());
+        let (file, name) = (file.as_path(), expected.name());
         // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let source = |error: TreeError| StoreError::Source {
@@ -114,7 +114,7 @@ impl Inner {
             }
         }
         let scratch = self.scratch()?.reserve();
-        let options = RestoreOptions::default().canonical(true);
+        let options = RestoreOptions::default().with_canonical(true);
         let mut copy = Copy {
             unpacker: Unpacker::new(scratch.path(), options).map_err(unpacking)?,
             parser: Parser::new(),
@@ -145,7 +145,7 @@ impl Inner {
             path: unknown.clone(),
             address: Box::new(address.clone()),
         })?;
-        expect(file, &becomes, &path)?;
+        expect(file, &expected, &path)?;
         let outputs = match path.is_derivation() && copy.size <= SMALL as u64 {
             true => std::fs::read(scratch.path())
                 .map(|contents| derivation_outputs(&self.store_dir, &path, &contents))

@@ -18,7 +18,7 @@ use super::import::SMALL;
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
-use crate::{Becomes, SourceTree, StoreError, VerifiedObject};
+use crate::{ExpectedPath, SourceTree, StoreError, VerifiedObject};
 
 /// Number of reading threads.
 const READERS: usize = 2;
@@ -158,7 +158,7 @@ impl Inner {
                 }
                 Ok(None) => self.import(SourceTree {
                     file,
-                    becomes: Becomes::Name(name),
+                    expected: ExpectedPath::Name(name),
                     method,
                     references: SortedSet::new(),
                 }),
