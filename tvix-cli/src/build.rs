@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tvix_coordinator::{CheckOptions, OnFailure, Options};
+use tvix_eval_api::EvalSource;
 use tvix_eval_api::drv::DrvEvaluator;
-use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
 
@@ -34,7 +34,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         *input = derivation_of_link(&store, input);
     }
     let evaluator = Several::new(requests(&args, &store)?);
-    let request = EvalRequest::attrs([""; 0]);
+    let request = evaluator.request();
     if args.dry_run {
         return dry_run::run(&args.building, &store, Arc::new(evaluator), request).await;
     }

@@ -52,7 +52,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let options = Options::default()
         .with_policy(BuildPolicy::Imports)
         .with_record_derivations(!dry_run);
-    let request = EvalRequest::attrs([""; 0]);
+    let request = evaluator.request();
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
     // As in Nix, an attribute path is printed when all of it was evaluated, in their order.

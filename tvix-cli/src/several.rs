@@ -23,6 +23,24 @@ impl Several {
     pub fn new(requests: Vec<Part>) -> Self {
         Self { requests }
     }
+
+    /// One request for everything, for a session: the name of each root in its place.
+    pub fn request(&self) -> EvalRequest {
+        let several = self.requests.len() > 1;
+        let names = self.requests.iter().enumerate();
+        EvalRequest::attrs(names.flat_map(|(number, (_, request))| {
+            let names = match &request.source {
+                EvalSource::Derivations(wanted) => wanted.clone(),
+                _ if request.attr_paths.is_empty() => vec![String::new()],
+                _ => request.attr_paths.clone(),
+            };
+            let name = move |name: String| match several {
+                true => numbered(number, &name),
+                false => name,
+            };
+            names.into_iter().map(name)
+        }))
+    }
 }
 
 /// The number of roots that a request asks for; the places of the next request follow them.

@@ -270,6 +270,10 @@ pub enum BuildEvent {
         /// The line, without the newline. In JSON, bytes that are not UTF-8 are replaced.
         #[cfg_attr(feature = "schema", schemars(with = "String"))]
         text: LogText,
+        /// Whether no newline follows: the line is very long and goes on with the next event of this
+        /// build, or the log ends here.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        partial: bool,
     },
     /// A builder that cannot write to the store is done; its outputs are being added.
     PushStarted {

@@ -19,8 +19,8 @@ use crate::component_error::ComponentError;
 pub struct Report {
     /// The end in one word.
     pub status: Status,
-    /// The roots: everything that the user asked for, also if its evaluation failed. They are in
-    /// the order of [`RootReport::order`], and without that as they were found.
+    /// The roots: everything that the user asked for, also if its evaluation failed or the session
+    /// ended before it. They are in the order of [`RootReport::order`], and without that as they were found.
     pub roots: Vec<RootReport>,
     /// Derivations that failed in themselves, first to last.
     pub failures: Vec<Failure>,
@@ -119,7 +119,8 @@ pub struct RootReport {
     /// Whether all outputs asked for are in the store.
     pub success: bool,
     /// Why it could not be evaluated. A failure of its derivation, or of an input, is in
-    /// [`Report::failures`].
+    /// [`Report::failures`]. Without an error and a derivation, the session ended before it was
+    /// evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<EvalFailure>,
 }

@@ -92,7 +92,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
 pub use error::EngineError;
-pub use lines::LineBuffer;
+pub use lines::{Line, LineBuffer};
 pub use running::{Ending, Event, Running};
 pub use scratch::Scratch;
 pub use spec::{

@@ -49,8 +49,12 @@ pub async fn run(args: ReplArgs) -> Result<ExitCode, CliError> {
     let evaluator = evaluator.with_cancellation(interrupted.clone());
     let (asking, asked) = requests();
     let flag = interrupted.clone();
-    let started =
-        evaluator.spawn(move |interp| Ok(prompt::run(interp, &arguments, asking, flag, &loaded)));
+    let store = args.building.store.clone();
+    let started = evaluator.spawn(move |interp| {
+        Ok(prompt::run(
+            interp, &arguments, asking, store, flag, &loaded,
+        ))
+    });
     let Evaluation { events, result } = match started {
         Ok(evaluation) => evaluation,
         Err(failure) => {

@@ -160,6 +160,7 @@ impl Driver {
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
         loop {
+            self.machine = self.machine.with_request(request.attr_paths.clone());
             match self.session(request.clone()).await {
                 End::Finished(report) => {
                     self.send_rest().await;
@@ -305,6 +306,7 @@ impl Driver {
         self.tell(Input::LogLine {
             build: BuildId(line.build),
             text: line.text,
+            partial: line.partial,
         });
     }
 
@@ -369,11 +371,13 @@ impl Driver {
             Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
-                large.into_iter().for_each(|path| self.add_source(path));
                 for (path, result) in added {
                     self.source_added(path, result);
                 }
-                return;
+                if large.is_empty() {
+                    return;
+                }
+                Input::SourcesTooLarge { paths: large }
             }
             Done::Probed(probe, result) => Input::SubstituterQueried { probe, result },
             Done::Substituted(substitution, result) => Input::Substituted {
@@ -498,7 +502,12 @@ impl Driver {
                 let copied = tasks::substitute(substituter, store, path);
                 self.spawn(copied.map(move |result| Done::Substituted(substitution, result)));
             }
-            Action::AddSources { paths } => self.add_sources(paths),
+            Action::AddSource { path } => self.add_source(path),
+            Action::AddSmallSources {
+                paths,
+                max_size,
+                max_total,
+            } => self.add_small_sources(paths, max_size, max_total),
             Action::Record { batch, recording } => {
                 let record = tasks::record(store, recording);
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));

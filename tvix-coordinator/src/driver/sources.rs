@@ -9,27 +9,24 @@ use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
 use crate::machine::ComponentError;
 
-/// Bytes of a NAR that may be read into memory, to be added together with others.
-const SMALL: usize = 128 * 1024;
-
-/// Bytes that are in memory for that at most.
-const SMALL_TOGETHER: usize = 8 << 20;
-
-/// How the addition of each went.
+/// The result for each source.
 pub(super) type Added = Vec<(StorePath, Result<(), ComponentError>)>;
 
-/// Adds those of `sources` together that are small. Returns how it went, and those that are not.
+/// Adds sources in one request, as far as each has at most `max_size` bytes and all together
+/// `max_total`. Returns the results, and the sources that are too large.
 pub(super) async fn add_small(
     store: Arc<dyn Store>,
     sources: Vec<Arc<SourceAddition>>,
+    max_size: usize,
+    max_total: usize,
 ) -> (Added, Vec<StorePath>) {
     let dir = store.store_dir().clone();
     let all: Vec<StorePath> = sources.iter().map(|source| source.path.clone()).collect();
     let read = tokio::task::spawn_blocking(move || {
         let (mut objects, mut added, mut large) = (Vec::new(), Added::new(), Vec::new());
-        let mut left = SMALL_TOGETHER;
+        let mut left = max_total;
         for source in sources {
-            match small_object(&dir, &source, left.min(SMALL)) {
+            match small_object(&dir, &source, left.min(max_size)) {
                 Ok(None) => large.push(source.path.clone()),
                 Ok(Some(object)) => {
                     left -= object.nar().len().min(left);
@@ -41,7 +38,7 @@ pub(super) async fn add_small(
         (objects, added, large)
     });
     let Ok((objects, mut added, large)) = read.await else {
-        // Each by itself says what is wrong.
+        // Adding each by itself gives the error of the one that is at fault.
         return (Added::new(), all);
     };
     let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();

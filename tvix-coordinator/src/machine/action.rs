@@ -71,12 +71,26 @@ pub enum Action {
         /// The path.
         path: StorePath,
     },
-    /// Add sources to the store: [`Input::SourceAdded`] for each.
+    /// Add a source to the store: [`Input::SourceAdded`].
     ///
     /// [`Input::SourceAdded`]: super::Input::SourceAdded
-    AddSources {
-        /// Which.
+    AddSource {
+        /// The source.
+        path: StorePath,
+    },
+    /// Add sources that refer to nothing to the store in one request, as far as they are small:
+    /// [`Input::SourceAdded`] for each that was added or failed, [`Input::SourcesTooLarge`] for the
+    /// others. Their sizes are known only once they are read.
+    ///
+    /// [`Input::SourceAdded`]: super::Input::SourceAdded
+    /// [`Input::SourcesTooLarge`]: super::Input::SourcesTooLarge
+    AddSmallSources {
+        /// The sources.
         paths: Vec<StorePath>,
+        /// Maximum size in bytes of one of them, as a NAR.
+        max_size: usize,
+        /// Maximum size in bytes of all of them.
+        max_total: usize,
     },
     /// Have the store keep these: [`Input::Recorded`].
     ///

@@ -187,9 +187,13 @@ impl Machine {
         false
     }
 
-    pub(super) fn log_line(&mut self, build: BuildId, text: Bytes) {
+    pub(super) fn log_line(&mut self, build: BuildId, text: Bytes, partial: bool) {
         let (build, text) = (build.0, LogText::from(text));
-        self.emit(BuildEvent::LogLine { build, text });
+        self.emit(BuildEvent::LogLine {
+            build,
+            text,
+            partial,
+        });
     }
 
     pub(super) fn build_ended(

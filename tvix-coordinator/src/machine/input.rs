@@ -37,9 +37,10 @@ pub enum Input {
         wanted: Vec<WantedOutputs>,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
-    /// [`Action::AddSources`] asks for them.
+    /// [`Action::AddSource`] and [`Action::AddSmallSources`] ask for them.
     ///
-    /// [`Action::AddSources`]: super::Action::AddSources
+    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
     Source {
         /// The path it will have.
         path: StorePath,
@@ -102,14 +103,22 @@ pub enum Input {
         /// How it went.
         result: Result<(), ComponentError>,
     },
-    /// Answers [`Action::AddSources`].
+    /// Answers [`Action::AddSource`] and [`Action::AddSmallSources`].
     ///
-    /// [`Action::AddSources`]: super::Action::AddSources
+    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
     SourceAdded {
-        /// Which source.
+        /// The source.
         path: StorePath,
-        /// How it went.
+        /// The result of the addition.
         result: Result<(), ComponentError>,
+    },
+    /// Answers [`Action::AddSmallSources`]: these were not added because of their size.
+    ///
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
+    SourcesTooLarge {
+        /// The sources.
+        paths: Vec<StorePath>,
     },
     /// Answers [`Action::Record`].
     ///
@@ -124,8 +133,10 @@ pub enum Input {
     LogLine {
         /// Which build.
         build: BuildId,
-        /// The line.
+        /// The line, without the newline.
         text: Bytes,
+        /// Whether no newline follows it.
+        partial: bool,
     },
     /// A build that was started waits for something that another process does, and uses no slot
     /// meanwhile.

@@ -173,6 +173,10 @@ pub struct Machine {
     roots: Vec<(Root, NodeId)>,
     /// Roots that could not be evaluated.
     failed_roots: Vec<EvalFailure>,
+    /// The attribute paths that were requested, by number.
+    requested: Vec<String>,
+    /// Whether the evaluator yielded all roots.
+    evaluated: bool,
     /// Failures, each with its node. `None` for failures that were retried.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
@@ -227,6 +231,8 @@ impl Machine {
             realised: FxHashMap::default(),
             roots: Vec::new(),
             failed_roots: Vec::new(),
+            requested: Vec::new(),
+            evaluated: false,
             failures: Vec::new(),
             skipped: Vec::new(),
             errors: Vec::new(),
@@ -251,6 +257,14 @@ impl Machine {
     #[must_use]
     pub fn with_substituters(mut self, names: Vec<String>) -> Self {
         self.substitutions = Substitutions::new(names, self.options.max_substitutions);
+        self
+    }
+
+    /// Sets the attribute paths that the evaluator was asked for, so that the report has an entry for
+    /// each even if the session ends before it is evaluated. To be called before anything else.
+    #[must_use]
+    pub fn with_request(mut self, attr_paths: Vec<String>) -> Self {
+        self.requested = attr_paths;
         self
     }
 
@@ -299,8 +313,13 @@ impl Machine {
                 result,
             } => self.substituted(substitution, result),
             Input::SourceAdded { path, result } => self.source_added(&path, result),
+            Input::SourcesTooLarge { paths } => self.sources.too_large(paths),
             Input::Recorded { batch, result } => self.recorded(batch, result),
-            Input::LogLine { build, text } => self.log_line(build, text),
+            Input::LogLine {
+                build,
+                text,
+                partial,
+            } => self.log_line(build, text, partial),
             Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
             Input::BuildReady { build } => self.build_ready(build),
             Input::BuildEnded {
@@ -352,8 +371,8 @@ impl Machine {
             if self.look_ups.is_idle() && self.break_circle() {
                 return self.poll_action();
             }
-            if let Some(paths) = self.sources.next_to_add() {
-                return Some(Action::AddSources { paths });
+            if let Some(action) = self.sources.next_to_add() {
+                return Some(action);
             }
             let sources = &self.sources;
             let ready = |it: &Derivation| it.input_srcs.iter().all(|path| sources.is_settled(path));

@@ -128,7 +128,7 @@ impl Machine {
         self.emit(BuildEvent::EvaluationFailed {
             error: error.clone(),
         });
-        if error.attr_path.is_some() {
+        if error.attr_path.is_some() || error.order.request_index().is_some() {
             self.failed_roots.push(error.clone());
         }
         self.errors.push(SessionError::Evaluation(error));
@@ -138,6 +138,7 @@ impl Machine {
     }
 
     pub(super) fn evaluation_ended(&mut self) {
+        self.evaluated |= self.evaluating;
         if std::mem::replace(&mut self.evaluating, false) {
             self.emit(BuildEvent::EvaluationEnded);
             self.scheduler.refresh_heights(&mut self.graph);

@@ -285,6 +285,12 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::LogLine {
             build: 1,
             text: "compiling".into(),
+            partial: false,
+        },
+        BuildEvent::LogLine {
+            build: 1,
+            text: "no newline at the end".into(),
+            partial: true,
         },
         BuildEvent::PushStarted { build: 1 },
         BuildEvent::BuildSucceeded {

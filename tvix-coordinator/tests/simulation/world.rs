@@ -454,6 +454,25 @@ impl World {
         }
     }
 
+    /// Sources that refer to nothing. Some turn out to be too large to be added together.
+    fn add_small_sources(&mut self, paths: Vec<StorePath>) {
+        let (mut added, mut large) = (Vec::new(), Vec::new());
+        for path in paths {
+            self.expect_references(&path);
+            let source = self.plan.sources.iter().position(|source| *source == path);
+            let references = source.map(|source| self.plan.source_references[source].len());
+            assert!(references.unwrap_or(0) == 0, "{path} refers to others");
+            match self.random.percent(20) {
+                true => large.push(path),
+                false => added.push(path),
+            }
+        }
+        self.pending.extend(added.into_iter().map(Pending::Source));
+        if !large.is_empty() {
+            self.tell(Input::SourcesTooLarge { paths: large });
+        }
+    }
+
     fn make_valid(&mut self, _derivation: &Derivation, outputs: &[(OutputName, StorePath)]) {
         self.valid
             .extend(outputs.iter().map(|(_, path)| path.clone()));
@@ -470,10 +489,11 @@ impl World {
             Action::QueryRealisations { batch, outputs } => {
                 self.pending.push(Pending::Realisations(batch, outputs));
             }
-            Action::AddSources { paths } => {
-                paths.iter().for_each(|path| self.expect_references(path));
-                self.pending.extend(paths.into_iter().map(Pending::Source));
+            Action::AddSource { path } => {
+                self.expect_references(&path);
+                self.pending.push(Pending::Source(path));
             }
+            Action::AddSmallSources { paths, .. } => self.add_small_sources(paths),
             Action::Record { batch, recording } => {
                 self.record(batch, recording);
                 self.pending.push(Pending::Record(batch));

@@ -17,7 +17,7 @@ use tvix_eval_api::{SourceAddition, SourceContent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::FileKind;
 use crate::interp::Interp;
-use crate::limits::cancelled;
+use crate::interp::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, NixPath, NixString, Value};
 

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::{Cancel, FetchError, FetchRequest, Fetched, is_pseudo_url, resolve_pseudo_url};
 use crate::host::Answer;
 use crate::interp::Interp;
-use crate::limits::cancelled;
+use crate::interp::cancelled;
 use crate::paths;
 
 use super::copy::describe;
@@ -33,7 +33,7 @@ impl<'h> Interp<'h> {
         });
         match self.world.host.background(self.fiber.get(), work) {
             Some(work) => work(&Cancel::default()),
-            None => match self.world.fibers.wait_for_answer(self) {
+            None => match self.fibers.wait_for_answer(self) {
                 Some(Answer::Done) => {}
                 _ => return Err(cancelled()),
             },

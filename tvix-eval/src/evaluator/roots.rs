@@ -14,9 +14,9 @@ use tvix_eval_api::{
 
 use super::thread::Wire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fiber::Job;
+use crate::interp::Job;
+use crate::interp::cancelled;
 use crate::interp::{Interp, too_deep};
-use crate::limits::cancelled;
 use crate::select::{SelectError, Selector};
 use crate::source::Pos;
 use crate::symbol::Symbol;

@@ -55,6 +55,7 @@ impl World {
             self.tell(Input::LogLine {
                 build,
                 text: b"a line"[..].into(),
+                partial: false,
             });
         }
         let class = self.plan.classes[index];
