@@ -26,7 +26,7 @@ fn format(args: &PrintArgs) -> PrintFormat {
 }
 
 /// Evaluates, prints, and returns the exit code.
-pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
+pub async fn run(args: EvalArgs) -> Result<ExitCode, CliError> {
     let evaluator = source::evaluator(
         &args.source.search,
         &args.building,
@@ -89,7 +89,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn start(self, evaluator: &NixEvaluator) -> std::result::Result<Evaluation<Printed>, Failure> {
+    fn start(self, evaluator: &NixEvaluator) -> Result<Evaluation<Printed>, Failure> {
         match self {
             Self::Values { requests, format } => evaluator.print(requests, format),
             Self::Trees(sources) => evaluator.print_with(move |interp, out| {

@@ -479,7 +479,7 @@ impl<'h> Interp<'h> {
                 until: self.stack_base.get(),
             };
             let mut tracer = Tracer::new(self.heap);
-            for part in self.world.fibers.stacks(running) {
+            for part in self.fibers.stacks(running) {
                 // SAFETY: the parts of stacks that are in use are readable, and no code runs on
                 // them meanwhile, except this function on `running`, below `from`.
                 unsafe { tracer.stack(part) };
@@ -495,7 +495,21 @@ impl<'h> Interp<'h> {
         }
         collector.count.set(collector.count.get() + 1);
         if std::env::var_os("GCDEBUG").is_some() {
-            eprintln!("live {} before {} after {} permanent {} ctx {} drv {} {}us {:?}", live>>20, before>>20, self.heap.used_bytes()>>20, self.heap.permanent().allocated_bytes()>>20, self.contexts.bytes()>>20, self.world.derivations.bytes()>>20, start.elapsed().as_micros(), Kind::ALL.iter().zip(by_kind).map(|(k,b)|format!("{k:?} {}",b>>20)).collect::<Vec<_>>());
+            eprintln!(
+                "live {} before {} after {} permanent {} ctx {} drv {} {}us {:?}",
+                live >> 20,
+                before >> 20,
+                self.heap.used_bytes() >> 20,
+                self.heap.permanent().allocated_bytes() >> 20,
+                self.contexts.bytes() >> 20,
+                self.derivations.bytes() >> 20,
+                start.elapsed().as_micros(),
+                Kind::ALL
+                    .iter()
+                    .zip(by_kind)
+                    .map(|(k, b)| format!("{k:?} {}", b >> 20))
+                    .collect::<Vec<_>>()
+            );
         }
         tracing::debug!(
             live,

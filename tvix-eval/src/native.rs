@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::builtins::{Builtin, Function};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Heap;
 use crate::interp::Interp;
 use crate::source::Pos;
+use crate::value::{Builtin, Function};
 use crate::value::{ContextId, Ref, Value};
 
 /// The function of a [`Native`]. Takes the unevaluated arguments and the position of the call.

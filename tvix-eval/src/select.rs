@@ -8,7 +8,6 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use tvix_eval_api::EvalSource;
 
-use crate::builtins::{Builtin, Function};
 use crate::collect::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::is_pseudo_url;
@@ -16,6 +15,7 @@ use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{Apply, Attrs, Ref, Value};
+use crate::value::{Builtin, Function};
 
 /// Why an attribute path does not lead to a value.
 pub(crate) enum SelectError {

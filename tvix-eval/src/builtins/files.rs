@@ -63,7 +63,10 @@ fn scoped_import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         "while evaluating the first argument passed to builtins.scopedImport",
     )?;
     let below = interp.scope.borrow().clone();
-    let bound = interp.entries(names).iter().map(|attr| (attr.name, attr.value));
+    let bound = interp
+        .entries(names)
+        .iter()
+        .map(|attr| (attr.name, attr.value));
     interp.import_scoped(&path, &Scope::layered(below, bound))
 }
 

@@ -47,7 +47,7 @@ pub struct Printed {
 
 impl NixEvaluator {
     /// Evaluates and prints the values at the attribute paths of requests. Imports from derivation
-    /// are requested through the events. Garbage is collected, unlike by [`NixEvaluator::start`].
+    /// are requested through the events. Garbage is collected, unlike by [`NixEvaluator::spawn`].
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl NixEvaluator {
     }
 
     /// Evaluates what `work` asks for, and returns the text that it writes. As with
-    /// [`NixEvaluator::start`], nothing is collected.
+    /// [`NixEvaluator::spawn`], nothing is collected.
     ///
     /// # Errors
     ///

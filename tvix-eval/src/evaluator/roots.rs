@@ -15,9 +15,9 @@ use tvix_eval_api::{
 use super::thread::Wire;
 use crate::collect::Held;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fiber::Job;
+use crate::interp::Job;
+use crate::interp::cancelled;
 use crate::interp::{Interp, too_deep};
-use crate::limits::cancelled;
 use crate::select::{SelectError, Selector};
 use crate::source::Pos;
 use crate::symbol::Symbol;
@@ -254,7 +254,7 @@ impl<'h> Search<'h, '_> {
     fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
         let entries = interp.entries(attrs);
         let address = entries.as_ptr().addr();
-        let identity = (task.order.asked(), address, entries.len());
+        let identity = (task.order.request_index(), address, entries.len());
         match self.found.borrow_mut().entry(identity) {
             Entry::Occupied(known) if known.get().order <= task.order => return Ok(()),
             Entry::Occupied(mut known) => known.get_mut().order = task.order.clone(),
@@ -315,13 +315,9 @@ impl<'h> Search<'h, '_> {
             outputs.any(|(output, _)| output == name)
         };
         match output.parse::<OutputName>() {
-            Ok(output) if declared(&output) => Ok(Root::new(
-                name,
-                WantedOutputs {
-                    drv_path,
-                    outputs: vec![output],
-                },
-            )),
+            Ok(output) if declared(&output) => {
+                Ok(Root::new(name, WantedOutputs::new(drv_path, vec![output])))
+            }
             _ => Err(Failed::NoSuchOutput(EvalError::NoSuchOutput {
                 drv_path,
                 output,
@@ -344,14 +340,14 @@ impl Failed {
         let attr_path = task.name.clone();
         let place = |error: &Error| {
             let place = ErrorPlace::of_root(task.order.clone());
-            Box::new(place.position(interp.position_of(error)))
+            Box::new(place.with_position(interp.position_of(error)))
         };
         let mut trail = task.trail.as_deref();
         let mut error = match self {
             Self::NoSuchOutput(error) if attr_path.is_empty() => return Some(error),
             Self::NoSuchOutput(error) => {
                 let error = EvalError::in_attribute(&attr_path, Arc::new(error));
-                return Some(error.at(task.order.clone()));
+                return Some(error.with_order(task.order.clone()));
             }
             Self::NotFound(error) => {
                 let message = message(interp, &error);

@@ -251,11 +251,6 @@ impl Heap {
         self.roots.borrow().iter().copied().collect()
     }
 
-    /// Bytes handed out since the last collection.
-    pub(crate) fn fresh(&self) -> usize {
-        self.fresh.get()
-    }
-
     /// Whether the budget is used up.
     pub(crate) fn is_due(&self) -> bool {
         self.fresh.get() >= self.budget.get()

@@ -1,6 +1,9 @@
 //! The state of an evaluation.
 
 mod by_name;
+mod checks;
+mod derivations;
+mod fiber;
 mod known;
 mod table;
 
@@ -8,10 +11,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::builtins::derivation::internal;
 use crate::collect::Collector;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Heap;
+use crate::internal;
 use crate::ir::{Delayed, Expr, Lambda};
 use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
@@ -22,11 +25,12 @@ use crate::value::{
 use crate::world::World;
 
 pub use by_name::{ByName, IntoIter};
+pub(crate) use checks::cancelled;
+pub(crate) use derivations::{Derivations, Instantiated};
+use fiber::Fibers;
+pub use fiber::Job;
 pub(crate) use known::Known;
 pub(crate) use table::Table;
-
-/// Maximum nesting depth of calls, as in C++ Nix.
-pub const MAX_CALL_DEPTH: u32 = 10_000;
 
 /// Maximum capacity in bytes of a buffer that is kept for reuse.
 const LARGEST_KEPT: usize = 1 << 20;
@@ -49,6 +53,8 @@ pub struct Interp<'h> {
     pub(crate) failures: RefCell<Vec<Error>>,
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
+    pub(crate) fibers: Fibers,
+    pub(crate) derivations: Derivations,
     /// Current nesting depth of calls.
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
@@ -115,15 +121,15 @@ impl<'h> Shared<'h> {
 }
 
 impl<'h> Interp<'h> {
-    /// An evaluation in an empty heap.
-    pub fn new(heap: &'h Heap, world: World<'h>) -> Self {
+    /// An evaluation in an empty heap, with an empty scope.
+    pub(crate) fn without_builtins(heap: &'h Heap, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let sources = Sources::default();
         sources.add(Origin::Internal, internal::TEXT);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
         let show_trace = world.settings.show_trace;
-        let interp = Self {
+        Self {
             heap,
             symbols,
             sources,
@@ -135,6 +141,8 @@ impl<'h> Interp<'h> {
             failures: RefCell::default(),
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
+            fibers: Fibers::default(),
+            derivations: Derivations::default(),
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
@@ -150,11 +158,7 @@ impl<'h> Interp<'h> {
             },
             buffers: RefCell::default(),
             name_cells: RefCell::default(),
-        };
-        let scope = crate::builtins::scope(&interp);
-        *interp.scope.borrow_mut() = Rc::new(scope);
-        interp.start_collector();
-        interp
+        }
     }
 
     /// A new cell.

@@ -1,6 +1,7 @@
 //! Values: 16 bytes each, cheap to copy. Their pointers are valid as long as the heap.
 
 mod attrs;
+mod builtin;
 mod context;
 mod env;
 mod growing;
@@ -10,13 +11,13 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use crate::builtins::Builtin;
 use crate::heap::{Item, Kind, Object};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
 pub use attrs::Attrs;
 pub(crate) use attrs::MOST_LAYERS;
+pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
 pub(crate) use growing::Growing;

@@ -34,7 +34,7 @@ pub async fn evaluate(case: &Case, collect_every: Option<u32>, limit: Duration) 
     settings.allowed_paths = (case.mode == Mode::Restricted).then(Vec::new);
     settings.time = 0;
     settings.collect_every = collect_every;
-    settings.limits = Limits::default().time(limit);
+    settings.limits = Limits::default().with_time(limit);
     let request = EvalRequest::new(EvalSource::Expression {
         text: case.text.clone(),
         base: files.into(),

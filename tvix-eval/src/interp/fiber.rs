@@ -11,11 +11,11 @@ use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use rustc_hash::FxHashMap;
 
+use super::Interp;
+use super::cancelled;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{StackPart, with_registers};
 use crate::host::Answer;
-use crate::interp::Interp;
-use crate::limits::cancelled;
 use crate::value::Ref;
 
 /// The work of a fiber.
@@ -178,7 +178,7 @@ impl<'h> Interp<'h> {
         let mut next = 1_u32;
         loop {
             self.take_ready_answers();
-            let ready = self.world.fibers.ready.borrow_mut().pop_front();
+            let ready = self.fibers.ready.borrow_mut().pop_front();
             let number = match ready {
                 Some(number) => number,
                 None => {
@@ -221,14 +221,14 @@ impl<'h> Interp<'h> {
                 }
                 CoroutineResult::Return(()) => stacks.push(fiber.into_stack()),
             }
-            self.world.fibers.yielder.set(None);
+            self.fibers.yielder.set(None);
         }
     }
 
     /// Continues a fiber until it is suspended or ends.
     fn resume(&self, fiber: &mut Fiber) -> CoroutineResult<(), ()> {
         let base = self.stack_base.get();
-        let resuming = &self.world.fibers.resuming;
+        let resuming = &self.fibers.resuming;
         let result = with_registers(|from| {
             resuming.borrow_mut().push(StackPart { from, until: base });
             let result = fiber.resume(());
@@ -245,13 +245,13 @@ impl<'h> Interp<'h> {
         let until = from + size_of_val(&*job);
         let limit = stack.limit().get() + STACK_RESERVE;
         let body = move |yielder: &Yielder<(), ()>, ()| {
-            self.world.fibers.yielder.set(Some(NonNull::from(yielder)));
+            self.fibers.yielder.set(Some(NonNull::from(yielder)));
             self.fiber.set(number);
             self.depth.set(0);
             self.stack_limit.set(limit);
             self.stack_base.set(base);
             let part = StackPart { from, until };
-            let _listed = Listed::new(&self.world.fibers.jobs, number, part);
+            let _listed = Listed::new(&self.fibers.jobs, number, part);
             job(self);
         };
         // SAFETY: the coroutine borrows `self` and the borrows of the job. `run` holds it in a
@@ -266,7 +266,7 @@ impl<'h> Interp<'h> {
     }
 
     fn await_answer(&self) -> Result<()> {
-        let fibers = &self.world.fibers;
+        let fibers = &self.fibers;
         match self.world.host.next_answer() {
             Some((fiber, answer)) => {
                 fibers.answered(fiber, answer);
@@ -278,7 +278,7 @@ impl<'h> Interp<'h> {
 
     /// Takes available answers. Their fibers resume before new jobs are started.
     fn take_ready_answers(&self) {
-        let fibers = &self.world.fibers;
+        let fibers = &self.fibers;
         while fibers.importing.get() > 0
             && let Some((fiber, answer)) = self.world.host.ready_answer()
         {
