@@ -146,6 +146,12 @@ const REFS: usize = 2;
 const ENTRIES: usize = 3;
 const KINDS: usize = 3;
 
+/// Number of objects whose memory is fetched ahead.
+const FETCHED: usize = 16;
+
+/// Length of the work list from which on it has no cells that are marked already.
+const LONG: usize = 1 << 20;
+
 impl<'h> Tracer<'h> {
     pub(crate) fn new(heap: &'h Heap) -> Self {
         Self {
@@ -168,14 +174,20 @@ impl<'h> Tracer<'h> {
 
     /// A cell that may be anywhere; its value is followed in any case.
     pub(crate) fn root(&mut self, cell: Ref<'h>) {
-        self.cell(cell);
+        self.marks.object(cell);
         self.value(cell.get());
     }
 
+    /// Cells are marked when they are taken from the work list, and fetched until then.
     #[inline]
     pub(crate) fn cell(&mut self, cell: Ref<'h>) {
-        if self.marks.object(cell) {
-            self.work.push(std::ptr::from_ref(cell).addr() | CELL);
+        let address = std::ptr::from_ref(cell).addr();
+        if !self.marks.contains(address) {
+            return;
+        }
+        // A list that is this long may have many of the same cell.
+        if self.work.len() < LONG || !self.marks.is_marked(address) {
+            self.work.push(address | CELL);
         }
     }
 
@@ -201,7 +213,6 @@ impl<'h> Tracer<'h> {
 
     fn push(&mut self, found: Found) {
         let kind = match found.kind {
-            Kind::Cell => CELL,
             Kind::Env => ENV,
             Kind::Refs => REFS,
             Kind::Entries => ENTRIES,
@@ -341,7 +352,8 @@ impl<'h> Tracer<'h> {
         // zero.
         unsafe {
             match found.kind {
-                Kind::Cell | Kind::Env | Kind::Refs | Kind::Entries => self.push(found),
+                Kind::Cell => self.value(self.at::<Slot<'h>>(address).get()),
+                Kind::Env | Kind::Refs | Kind::Entries => self.push(found),
                 Kind::Bytes | Kind::Builtin => {}
                 _ if !in_use() => {}
                 Kind::List => self.slice(self.at::<List<'h>>(address).items),
@@ -376,12 +388,32 @@ impl<'h> Tracer<'h> {
 
     /// Follows all references from what was marked.
     fn follow(&mut self) {
-        while let Some(entry) = self.work.pop() {
+        let mut fetched = [0; FETCHED];
+        let (mut first, mut count) = (0, 0);
+        loop {
+            while count < FETCHED
+                && let Some(entry) = self.work.pop()
+            {
+                self.marks.prefetch(entry & !KINDS);
+                fetched[(first + count) % FETCHED] = entry;
+                count += 1;
+            }
+            if count == 0 {
+                return;
+            }
+            let entry = fetched[first];
+            first = (first + 1) % FETCHED;
+            count -= 1;
             let address = entry & !KINDS;
-            // SAFETY: the entry was pushed for a marked object of its kind.
+            // SAFETY: the entry was pushed for an object of its kind.
             unsafe {
                 match entry & KINDS {
-                    CELL => self.value(self.at::<Slot<'h>>(address).get()),
+                    CELL => {
+                        let cell = self.at::<Slot<'h>>(address);
+                        if self.marks.object(cell) {
+                            self.value(cell.get());
+                        }
+                    }
                     ENV => {
                         let (up, slots) = Env::at(self.heap.pointer(address)).parts();
                         slots.for_each(|cell| self.cell(cell));

@@ -235,7 +235,7 @@ impl<'h> Interp<'h> {
     #[inline]
     fn layered(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Option<Attrs<'h>> {
         let (l, r) = (left.size(), right.size());
-        let large = match (is_few(r, l), is_few(l, r)) {
+        let large = match (r * 2 <= l, l * 2 <= r) {
             (true, _) => left,
             (_, true) => right,
             _ => return None,
@@ -302,7 +302,7 @@ fn is_few(few: usize, many: usize) -> bool {
 }
 
 /// The least number of attributes of a set that is not copied by an update.
-const LAYERED: usize = 96;
+const LAYERED: usize = 24;
 
 /// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {

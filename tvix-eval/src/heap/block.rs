@@ -115,6 +115,14 @@ impl Block {
         true
     }
 
+    /// The address of an object's mark.
+    #[inline]
+    pub(super) fn mark_of(self, object: usize) -> *const u64 {
+        self.mark_bits()
+            .as_ptr()
+            .wrapping_add(Self::index(object) / 64)
+    }
+
     /// Whether an object is marked.
     #[inline]
     pub(super) fn is_marked(self, object: usize) -> bool {

@@ -25,6 +25,7 @@ pub(crate) struct Marks<'m> {
     bytes: usize,
     /// Bytes of all marked objects, by kind.
     live: [usize; Kind::ALL.len()],
+    large: usize,
 }
 
 /// The word in front of an environment's slots: the lowest bits are their number, or all set.
@@ -62,6 +63,7 @@ impl<'m> Marks<'m> {
             base: heap.address_of(0),
             bytes: table.len() * block::SIZE,
             live: [0; Kind::ALL.len()],
+            large: 0,
             table,
         }
     }
@@ -84,6 +86,21 @@ impl<'m> Marks<'m> {
         debug_assert!(self.contains(address));
         // SAFETY: callers ask for addresses in blocks of small objects.
         unsafe { Block::of(self.heap.pointer(address)) }
+    }
+
+    /// Fetches an object and its mark.
+    #[inline]
+    pub(crate) fn prefetch(&self, address: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: fetching has no effect that programs see, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let object = self.heap.pointer(address).as_ptr();
+            _mm_prefetch::<_MM_HINT_T0>(object.cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.block(address).mark_of(address).cast());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = address;
     }
 
     /// The word at an address.
@@ -309,6 +326,7 @@ impl<'m> Marks<'m> {
                     let count = self.table.blocks_of(index);
                     if self.table.is_marked(index) {
                         self.live[kind as usize] += count * block::SIZE;
+                        self.large += count * block::SIZE;
                         for block in index..index + count {
                             self.table.set_dirty(block, true);
                         }
@@ -325,6 +343,25 @@ impl<'m> Marks<'m> {
             }
         }
         self.heap.fresh.set(0);
+        if std::env::var_os("GCDEBUG").is_some() {
+            let mut histogram = [0usize; 16];
+            for index in 0..self.table.len() {
+                if self.table.state(index) == State::Small(Kind::Entries) {
+                    let block = self.block(self.heap.address_of(index));
+                    let mut at = self.heap.address_of(index + 1) - WORD;
+                    while let Some(start) = block.start_before(at) {
+                        let len = self.word(start);
+                        histogram[(usize::BITS - len.leading_zeros()) as usize] += len * 16 + 8;
+                        at = start - WORD;
+                    }
+                }
+            }
+            eprintln!(
+                "large {} entries by log2 len (MB): {:?}",
+                self.large >> 20,
+                histogram.map(|b| b >> 20)
+            );
+        }
         self.live
     }
 }

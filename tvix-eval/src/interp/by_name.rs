@@ -3,18 +3,30 @@
 use std::ops::{Deref, DerefMut};
 use std::vec;
 
+use super::Interp;
 use crate::heap::Keep;
-use crate::value::Attr;
+use crate::value::{Attr, Attrs, find};
 
 /// Attributes with their names, in alphabetical order unless they are sorted anew. Keeps them alive.
 pub struct ByName<'h> {
     entries: Vec<(&'h [u8], Attr<'h>)>,
-    attrs: Keep<&'h [Attr<'h>]>,
+    attrs: Keep<*const Attrs<'h>>,
 }
 
-impl<'h> ByName<'h> {
-    pub(super) fn new(entries: Vec<(&'h [u8], Attr<'h>)>, attrs: &'h [Attr<'h>]) -> Self {
-        Self {
+impl<'h> Interp<'h> {
+    /// The attributes of a set in alphabetical order.
+    pub fn by_name(&self, attrs: &Attrs<'h>) -> ByName<'h> {
+        let mut entries = Vec::with_capacity(attrs.size());
+        for (number, layer) in attrs.layers().enumerate() {
+            let is_new = |attr: &&Attr<'h>| {
+                let mut above = attrs.layers().take(number);
+                !above.any(|layer| find(layer, attr.name).is_some())
+            };
+            let layer = layer.iter().filter(is_new);
+            entries.extend(layer.map(|attr| (self.symbols.name(attr.name), *attr)));
+        }
+        entries.sort_unstable_by_key(|(name, _)| *name);
+        ByName {
             entries,
             attrs: Keep(attrs),
         }
@@ -50,7 +62,7 @@ impl<'h> IntoIterator for ByName<'h> {
 /// The iterator of [`ByName`].
 pub struct IntoIter<'h> {
     entries: vec::IntoIter<(&'h [u8], Attr<'h>)>,
-    _attrs: Keep<&'h [Attr<'h>]>,
+    _attrs: Keep<*const Attrs<'h>>,
 }
 
 impl<'h> Iterator for IntoIter<'h> {

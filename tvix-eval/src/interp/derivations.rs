@@ -46,8 +46,11 @@ impl Derivations {
     /// Stores a derivation; `false` if it was present.
     pub(crate) fn insert(&self, path: StorePath, known: Instantiated) -> bool {
         let bytes = size(&known.derivation);
-        self.bytes.set(self.bytes.get() + bytes);
-        self.known.borrow_mut().insert(path, known).is_none()
+        let is_new = self.known.borrow_mut().insert(path, known).is_none();
+        if is_new {
+            self.bytes.set(self.bytes.get() + bytes);
+        }
+        is_new
     }
 
     /// About the memory of all derivations in bytes.

@@ -290,17 +290,6 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The attributes of a set in alphabetical order.
-    pub fn by_name(&self, attrs: &Attrs<'h>) -> ByName<'h> {
-        let sorted = self.entries(attrs);
-        let mut entries: Vec<_> = sorted
-            .iter()
-            .map(|attr| (self.symbols.name(attr.name), *attr))
-            .collect();
-        entries.sort_unstable_by_key(|(name, _)| *name);
-        ByName::new(entries, sorted)
-    }
-
     /// A name for messages.
     pub(crate) fn display(&self, symbol: Symbol) -> String {
         String::from_utf8_lossy(self.symbols.name(symbol)).into_owned()

@@ -30,7 +30,7 @@ pub(crate) const MOST_LAYERS: usize = 8;
 
 /// The index of an attribute in a slice that is sorted by symbol.
 #[inline]
-fn index(entries: &[Attr<'_>], name: Symbol) -> Option<usize> {
+pub(crate) fn find(entries: &[Attr<'_>], name: Symbol) -> Option<usize> {
     if entries.len() <= SCANNED {
         return entries.iter().position(|attr| attr.name == name);
     }
@@ -124,7 +124,7 @@ impl<'h> Attrs<'h> {
                 Some(attr) if attr.name == name => return Some(attr),
                 _ => {}
             }
-            let index = index(layer, name)?;
+            let index = find(layer, name)?;
             cache.set(index as u32);
             Some(&layer[index])
         })
@@ -134,7 +134,7 @@ impl<'h> Attrs<'h> {
     #[inline]
     pub fn get(&self, name: Symbol) -> Option<&'h Attr<'h>> {
         let top = self.top();
-        match index(top, name) {
+        match find(top, name) {
             Some(index) => Some(&top[index]),
             None => self.base()?.get_below(name),
         }
@@ -143,6 +143,6 @@ impl<'h> Attrs<'h> {
     #[inline(never)]
     fn get_below(&self, name: Symbol) -> Option<&'h Attr<'h>> {
         self.layers()
-            .find_map(|layer| index(layer, name).map(|index| &layer[index]))
+            .find_map(|layer| find(layer, name).map(|index| &layer[index]))
     }
 }

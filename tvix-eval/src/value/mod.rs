@@ -16,7 +16,7 @@ use crate::source::Pos;
 use crate::symbol::Symbol;
 
 pub use attrs::Attrs;
-pub(crate) use attrs::MOST_LAYERS;
+pub(crate) use attrs::{MOST_LAYERS, find};
 pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
