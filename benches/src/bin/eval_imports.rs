@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tvix_eval::heap::Heap;
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval::Job;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::{Answer, Host};
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;

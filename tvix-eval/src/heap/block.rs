@@ -234,7 +234,9 @@ mod tests {
     use super::*;
 
     #[repr(align(65536))]
-    struct Memory([u8; SIZE]);
+    struct Memory {
+        _bytes: [u8; SIZE],
+    }
 
     fn block(memory: &mut Memory) -> Block {
         Block(NonNull::from(memory).cast())

@@ -25,7 +25,6 @@ pub(crate) struct Marks<'m> {
     bytes: usize,
     /// Bytes of all marked objects, by kind.
     live: [usize; Kind::ALL.len()],
-    large: usize,
 }
 
 /// The word in front of an environment's slots: the lowest bits are their number, or all set.
@@ -63,7 +62,6 @@ impl<'m> Marks<'m> {
             base: heap.address_of(0),
             bytes: table.len() * block::SIZE,
             live: [0; Kind::ALL.len()],
-            large: 0,
             table,
         }
     }
@@ -314,7 +312,7 @@ impl<'m> Marks<'m> {
                         self.table.free(index, 1);
                     } else {
                         self.table.set_dirty(index, true);
-                        if marked < block::SIZE / 8 * 7 {
+                        if marked < block::SIZE / 16 * 15 {
                             self.table.has_holes(index, kind);
                         }
                     }
@@ -326,7 +324,6 @@ impl<'m> Marks<'m> {
                     let count = self.table.blocks_of(index);
                     if self.table.is_marked(index) {
                         self.live[kind as usize] += count * block::SIZE;
-                        self.large += count * block::SIZE;
                         for block in index..index + count {
                             self.table.set_dirty(block, true);
                         }
@@ -343,25 +340,6 @@ impl<'m> Marks<'m> {
             }
         }
         self.heap.fresh.set(0);
-        if std::env::var_os("GCDEBUG").is_some() {
-            let mut histogram = [0usize; 16];
-            for index in 0..self.table.len() {
-                if self.table.state(index) == State::Small(Kind::Entries) {
-                    let block = self.block(self.heap.address_of(index));
-                    let mut at = self.heap.address_of(index + 1) - WORD;
-                    while let Some(start) = block.start_before(at) {
-                        let len = self.word(start);
-                        histogram[(usize::BITS - len.leading_zeros()) as usize] += len * 16 + 8;
-                        at = start - WORD;
-                    }
-                }
-            }
-            eprintln!(
-                "large {} entries by log2 len (MB): {:?}",
-                self.large >> 20,
-                histogram.map(|b| b >> 20)
-            );
-        }
         self.live
     }
 }

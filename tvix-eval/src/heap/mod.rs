@@ -148,7 +148,7 @@ const MEDIUM: usize = 256;
 const PORTION: usize = 8 << 10;
 
 /// The least size in bytes of a hole that is used.
-const LEAST_HOLE: usize = 64;
+const LEAST_HOLE: usize = 32;
 
 /// A place for the next objects of a kind.
 #[derive(Default)]
@@ -310,7 +310,11 @@ impl Heap {
         loop {
             let (next, end, hole) = (place.next.get(), place.end.get(), place.hole.get());
             if next + bytes <= hole {
-                let until = hole.min((next + bytes).max(end + PORTION));
+                let mut until = hole.min((next + bytes).max(end + PORTION));
+                if !kind.is_variable() {
+                    // Whole objects only: one that is half zero would look as if it was in use.
+                    until = next + (until - next) / bytes * bytes;
+                }
                 self.prepare(kind, place.block.get(), end, until);
                 place.end.set(until);
                 place.next.set(next + bytes);
