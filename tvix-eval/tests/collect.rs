@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use nix_compat::store_path::StoreDir;
 use tvix_eval::native::Native;
 use tvix_eval::source::Pos;
 use tvix_eval::value::{Ref, Value};
@@ -96,13 +97,19 @@ async fn derivations(every: Option<u32>, imported: &std::path::Path) -> Vec<Stri
     let mut events = collecting(every).evaluate(request).await.unwrap();
     let mut found = Vec::new();
     let mut waiting = VecDeque::new();
+    let mut made = HashMap::new();
     let mut most = 0;
     loop {
         // Several fibers are suspended before any continues.
         match tokio::time::timeout(Duration::from_millis(300), events.next()).await {
             Ok(None) => break,
             Ok(Some(event)) => match event.unwrap() {
-                EvalEvent::Derivation { path, .. } => found.push(path.to_string()),
+                EvalEvent::Derivation {
+                    path, derivation, ..
+                } => {
+                    found.push(path.to_string());
+                    made.insert(path, derivation);
+                }
                 EvalEvent::Realise(request) => waiting.push_back(request),
                 _ => {}
             },
@@ -112,7 +119,9 @@ async fn derivations(every: Option<u32>, imported: &std::path::Path) -> Vec<Stri
                     let wanted = &request.wanted[0];
                     let path = wanted.drv_path.clone();
                     let output = wanted.outputs[0].clone();
-                    let output = RealisedOutput::new(path.clone(), output, path, imported);
+                    let dir = StoreDir::default();
+                    let built = made[&path].output_path(&dir, &output).unwrap();
+                    let output = RealisedOutput::new(path, output, built, imported);
                     request.reply.answer(Ok(vec![output]));
                 }
             }

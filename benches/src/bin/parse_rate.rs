@@ -111,7 +111,7 @@ fn round(texts: &[Text]) -> Round {
     let symbols = Symbols::new(&heap);
     let sources = Sources::default();
     let mut scope = Scope::new();
-    let value = &*heap.alloc(Slot::new(Value::Null));
+    let value: &Slot<'_> = Box::leak(Box::new(Slot::new(Value::Null)));
     for name in GLOBAL.split_ascii_whitespace() {
         scope.insert(symbols.intern(name.as_bytes()), value);
     }
@@ -122,7 +122,7 @@ fn round(texts: &[Text]) -> Round {
     for text in texts {
         let folder = text.path.parent().unwrap_or(Path::new("/"));
         let base = folder.to_owned().into_os_string().into_vec();
-        let origin = Origin::File(heap.alloc_slice_copy(text.path.as_os_str().as_bytes()));
+        let origin = Origin::File(heap.copy_text(text.path.as_os_str().as_bytes()));
         // The text itself is not part of the expression.
         let Some(source) = sources.add(origin, heap.copy_text(&text.text)) else {
             continue;
