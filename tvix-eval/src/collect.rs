@@ -35,6 +35,9 @@ const LEAST: usize = 64 << 20;
 /// the size grows by twice as much, so that its peak is closer to what is in use.
 const BALANCED: usize = 64 << 20;
 
+/// Forgets addresses of objects that are not in use any more.
+type Forget<'h> = Box<dyn Fn(&Alive<'_>) + 'h>;
+
 /// The state of the collector.
 #[derive(Default)]
 pub(crate) struct Collector<'h> {
@@ -44,7 +47,7 @@ pub(crate) struct Collector<'h> {
     foreign: Cell<usize>,
     handles: Rc<Handles<'h>>,
     /// Called after marking, to forget what was freed.
-    forget: RefCell<Vec<Box<dyn Fn(&Alive<'_>) + 'h>>>,
+    forget: RefCell<Vec<Forget<'h>>>,
     /// Number of collections.
     pub(crate) count: Cell<u32>,
 }
@@ -590,8 +593,10 @@ mod tests {
 
     fn with_interp(work: impl FnOnce(&Interp<'_>)) {
         let heap = Heap::new();
-        let mut settings = Settings::default();
-        settings.collect_every = Some(1);
+        let settings = Settings {
+            collect_every: Some(1),
+            ..Settings::default()
+        };
         let files = Rc::new(MemoryFiles::default());
         work(&Interp::new(
             &heap,

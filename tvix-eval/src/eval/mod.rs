@@ -123,7 +123,7 @@ impl<'h> Interp<'h> {
             Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
             Expr::Lambda(lambda) => {
                 let code = self.lambda_code(lambda);
-                Some(&*self.heap.alloc(Slot::new(Value::Lambda { code, env })))
+                Some(self.heap.alloc(Slot::new(Value::Lambda { code, env })))
             }
             Expr::List(list) if list.items.is_empty() => Some(self.shared.empty_list),
             _ => None,

@@ -101,7 +101,7 @@ impl Table {
         let skipped = from.iter().position(is_free).unwrap_or(from.len());
         self.first_free += skipped;
         let mut start = self.first_free;
-        for index in start..self.entries.len() {
+        for index in self.first_free..self.entries.len() {
             if !is_free(&self.entries[index]) {
                 start = index + 1;
             } else if index + 1 - start == count {

@@ -337,7 +337,7 @@ fn shadowed_operators() {
     };
     assert!(matches!(&lambda.body, Expr::Not(not) if is_call(&not.operand)));
     let below = std::rc::Rc::new(Scope::new());
-    let value = &*heap.alloc(Slot::new(Value::Null));
+    let value = heap.alloc(Slot::new(Value::Null));
     let layer = Scope::layered(below, [(world.symbols.intern(b"__sub"), value)]);
     let parsed = parse(&world.context(&layer), world.source(b"-1"));
     assert!(matches!(parsed, Ok(expr) if is_call(expr)));

@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn slots_and_scopes_around() {
         let heap = Heap::new();
-        let cell = |number| &*heap.alloc(Slot::new(Value::Int(number)));
+        let cell = |number| heap.alloc(Slot::new(Value::Int(number)));
         let outer = Env::new(&heap, None, 3);
         let inner = Env::one(&heap, outer, cell(1));
         outer.set(2, cell(2));
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn scopes_of_every_size() {
         let heap = Heap::new();
-        let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
+        let cell = |number: usize| heap.alloc(Slot::new(Value::Int(number as i64)));
         let mut env = Env::new(&heap, None, 0);
         for len in 0..40 {
             env = Env::filled(&heap, Some(env), len, |index| Some(cell(100 * len + index)));
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn extended_scopes() {
         let heap = Heap::new();
-        let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
+        let cell = |number: usize| heap.alloc(Slot::new(Value::Int(number as i64)));
         let around = Env::one(&heap, Env::new(&heap, None, 0), cell(7));
         let first = Env::one(&heap, around, cell(0));
         let more = first.extended(&heap, 1, 3, cell);

@@ -55,7 +55,7 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
     ];
     // The first of several equal names is kept.
     let one = outputs.iter().zip(cells);
-    common.extend(one.map(|((output, _), cell)| plain(*output, *cell)));
+    common.extend(one.map(|((output, _), cell)| plain(*output, cell)));
     let Value::Attrs(common) = interp.attrs(common) else {
         return Ok(Value::Null);
     };
