@@ -13,6 +13,8 @@ use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::JobDetails;
+
 /// Something that an evaluation yields.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -113,6 +115,9 @@ pub struct Root {
     /// is [`Root::order`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_from: Option<RootOrder>,
+    /// Details of a job, if jobs were requested ([`EvalRequest::jobs`](crate::EvalRequest::jobs)).
+    #[serde(skip)]
+    pub job: Option<Box<JobDetails>>,
 }
 
 impl Root {
@@ -123,6 +128,7 @@ impl Root {
             wanted,
             order: RootOrder::default(),
             moved_from: None,
+            job: None,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::JobOptions;
+
 /// A request to evaluate a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvalRequest {
@@ -17,6 +19,9 @@ pub struct EvalRequest {
     pub search_path: Vec<(String, PathBuf)>,
     /// The system to evaluate for; `None` for the system of this machine.
     pub system: Option<String>,
+    /// Evaluates the attribute paths as job sets, if not `None`. Roots then have details
+    /// ([`Root::job`](crate::Root::job)) if the evaluator knows them.
+    pub jobs: Option<JobOptions>,
 }
 
 /// The source of an evaluation. Paths are paths of the local file system.
@@ -71,6 +76,7 @@ impl EvalRequest {
             args: BTreeMap::new(),
             search_path: Vec::new(),
             system: None,
+            jobs: None,
         }
     }
 

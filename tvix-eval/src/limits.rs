@@ -122,6 +122,11 @@ impl Interp<'_> {
         Ok(())
     }
 
+    /// Memory of the heap that is in use, in bytes.
+    pub(crate) fn heap_used(&self) -> usize {
+        self.heap.allocated_bytes() - self.heap.chunk_capacity()
+    }
+
     /// Makes the next call check the limits again, so that an exceeded limit stays an error.
     fn recheck(&self, error: Box<Error>) -> Box<Error> {
         self.calls_left.set(0);

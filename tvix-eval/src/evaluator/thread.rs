@@ -1,6 +1,7 @@
 //! An evaluation on a thread of its own, and the stream of its events.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -65,6 +66,7 @@ impl Setup {
             let wire = Rc::new(Wire {
                 messages,
                 answers,
+                awaits_task: Cell::new(false),
                 cancelled: flag,
             });
             let host: Rc<dyn Host> = wire.clone();
@@ -112,6 +114,8 @@ enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
     Background(u32, Work),
+    /// The thread wants to know when this is ready.
+    AwaitTask(BoxFuture<'static, ()>),
     Failed(EvalError),
 }
 
@@ -119,10 +123,33 @@ enum Message {
 pub(super) struct Wire {
     messages: mpsc::Sender<Message>,
     answers: std_mpsc::Receiver<(u32, Answer)>,
+    /// Whether an [`Answer::Task`] will come.
+    awaits_task: Cell<bool>,
     cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Wire {
+    /// Requests an [`Answer::Task`] for when a future is ready, unless one was requested before.
+    pub(super) fn await_task(&self, ready: impl Future<Output = ()> + Send + 'static) {
+        if !self.awaits_task.replace(true) {
+            let message = Message::AwaitTask(Box::pin(ready));
+            // If the stream was dropped, the next answer is `None`.
+            let _ = self.messages.blocking_send(message);
+        }
+    }
+
+    /// Waits for an answer while no fiber does. Returns false if there will be none.
+    pub(super) fn await_answer(&self) -> bool {
+        self.next_answer().is_some()
+    }
+
+    fn received(&self, answer: (u32, Answer)) -> (u32, Answer) {
+        if matches!(answer.1, Answer::Task) {
+            self.awaits_task.set(false);
+        }
+        answer
+    }
+
     /// Sends an event, waiting for room in the channel. Returns false if the stream was dropped.
     pub(super) fn event(&self, event: EvalEvent) -> bool {
         self.messages.blocking_send(Message::Event(event)).is_ok()
@@ -171,11 +198,12 @@ impl Host for Wire {
     }
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
-        self.answers.recv().ok()
+        self.answers.recv().ok().map(|answer| self.received(answer))
     }
 
     fn ready_answer(&self) -> Option<(u32, Answer)> {
-        self.answers.try_recv().ok()
+        let answer = self.answers.try_recv().ok();
+        answer.map(|answer| self.received(answer))
     }
 
     fn is_cancelled(&self) -> bool {
@@ -246,6 +274,13 @@ impl Stream for Events {
                 }
                 Poll::Ready(Some(Message::Background(fiber, work))) => {
                     self.background(fiber, work);
+                    continue;
+                }
+                Poll::Ready(Some(Message::AwaitTask(ready))) => {
+                    self.waiting.push(Box::pin(async move {
+                        ready.await;
+                        (0, Answer::Task)
+                    }));
                     continue;
                 }
             };
