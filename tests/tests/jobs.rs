@@ -25,15 +25,14 @@ fn expression(text: &str) -> EvalSource {
 }
 
 fn request(source: EvalSource, attrs: &[&str], jobs: bool) -> EvalRequest {
-    let mut request = EvalRequest::new(source);
-    request.attr_paths = attrs.iter().map(|attr| (*attr).to_owned()).collect();
-    request.jobs = jobs.then(JobOptions::default);
-    request
+    EvalRequest::new(source)
+        .with_attr_paths(attrs.iter().map(|attr| (*attr).to_owned()).collect())
+        .with_jobs(jobs.then(JobOptions::default))
 }
 
 fn workers(count: usize, memory: Option<u64>) -> Workers<NixEvaluator> {
     let count = NonZeroUsize::new(count).unwrap();
-    Workers::new(NixEvaluator::default(), count).memory(memory)
+    Workers::new(NixEvaluator::default(), count).with_memory(memory)
 }
 
 /// Roots and errors by their places. Roots that moved are at their first place only.
@@ -116,7 +115,7 @@ async fn roots_to_build_are_the_same_and_in_order() {
     // Equal derivations of different values are one root only for workers.
     let mut unique: BTreeMap<(Option<usize>, String), RootOrder> = BTreeMap::new();
     for (order, (_, drv_path)) in &alone {
-        let key = (order.asked(), drv_path.clone());
+        let key = (order.request_index(), drv_path.clone());
         unique.entry(key).or_insert_with(|| order.clone());
     }
     let orders: HashSet<_> = unique.into_values().collect();
@@ -168,8 +167,8 @@ const BAD: &str = "
 #[tokio::test]
 async fn an_error_in_one_job_ends_no_other() {
     let limited = || {
-        let limits = tvix_eval::Limits::default().memory(64 << 20);
-        NixEvaluator::default().limits(limits)
+        let limits = tvix_eval::Limits::default().with_memory(64 << 20);
+        NixEvaluator::default().with_limits(limits)
     };
     let named = |found: Found| {
         let mut names: Vec<_> = found.into_values().map(|(name, _)| name).collect();
@@ -203,14 +202,11 @@ async fn an_error_in_one_job_ends_no_other() {
 
 #[tokio::test]
 async fn jobs_have_details() {
-    let request = EvalRequest {
-        jobs: Some(JobOptions::default().meta(true)),
-        ..request(expression(
-            "{ set.a.recurseForDerivations = true; set.a.\"b.c\" = derivation {
+    let set = "{ set.a.recurseForDerivations = true; set.a.\"b.c\" = derivation {
                  name = \"b-1\"; system = \"x\"; builder = \"y\"; outputs = [ \"out\" \"dev\" ];
-               } // { meta = { text = \"t\"; list = [ 1 true ]; function = x: x; none = null; }; }; }",
-        ), &["set"], false)
-    };
+               } // { meta = { text = \"t\"; list = [ 1 true ]; function = x: x; none = null; }; }; }";
+    let options = JobOptions::default().with_meta(true);
+    let request = request(expression(set), &["set"], false).with_jobs(options);
     for evaluator in [
         &NixEvaluator::default() as &dyn Evaluator,
         &workers(2, None),

@@ -18,7 +18,7 @@ pub fn shared(evaluator: NixEvaluator, args: WorkersArgs) -> Arc<dyn Evaluator> 
         .map(|memory| memory as u64);
     match args.workers {
         None | Some(NonZeroUsize::MIN) => Arc::new(evaluator),
-        Some(count) => Arc::new(Workers::new(evaluator, count).memory(share(memory, count))),
+        Some(count) => Arc::new(Workers::new(evaluator, count).with_memory(share(memory, count))),
     }
 }
 

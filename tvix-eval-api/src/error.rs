@@ -33,7 +33,7 @@ impl ErrorPlace {
 
     /// The same root, at a position in a source file.
     #[must_use]
-    pub fn position(mut self, position: Option<Position>) -> Self {
+    pub fn with_position(mut self, position: Option<Position>) -> Self {
         self.position = position;
         self
     }
@@ -227,7 +227,7 @@ impl EvalError {
 
     /// The error of the root at this place, if it is the error of one.
     #[must_use]
-    pub fn at(mut self, order: RootOrder) -> Self {
+    pub fn with_order(mut self, order: RootOrder) -> Self {
         if let Some(place) = self.place_mut() {
             place.order = order;
         }
@@ -236,7 +236,7 @@ impl EvalError {
 
     /// The error with the cost of the evaluation that it ended, if it is the error of a root.
     #[must_use]
-    pub fn after(mut self, cost: EvalCost) -> Self {
+    pub fn with_cost(mut self, cost: EvalCost) -> Self {
         if let Some(place) = self.place_mut() {
             place.cost = Some(cost);
         }
@@ -246,9 +246,9 @@ impl EvalError {
     /// As an error of a larger evaluation, in which `asked` attribute paths come before those of
     /// this one. Attribute paths stay as the user wrote them.
     #[must_use]
-    pub fn behind(mut self, asked: usize) -> Self {
+    pub fn with_offset(mut self, asked: usize) -> Self {
         if let Some(place) = self.place_mut() {
-            place.order = std::mem::take(&mut place.order).behind(asked);
+            place.order = std::mem::take(&mut place.order).with_offset(asked);
         }
         self
     }

@@ -19,7 +19,7 @@ pub struct JobOptions {
 impl JobOptions {
     /// Sets [`meta`](Self::meta).
     #[must_use]
-    pub fn meta(mut self, meta: bool) -> Self {
+    pub fn with_meta(mut self, meta: bool) -> Self {
         self.meta = meta;
         self
     }
@@ -59,14 +59,14 @@ impl JobDetails {
 
     /// Sets the attribute `meta`.
     #[must_use]
-    pub fn meta(mut self, meta: Option<String>) -> Self {
+    pub fn with_meta(mut self, meta: Option<String>) -> Self {
         self.meta = meta;
         self
     }
 
     /// Sets the cost of the evaluation.
     #[must_use]
-    pub fn cost(mut self, cost: EvalCost) -> Self {
+    pub fn with_cost(mut self, cost: EvalCost) -> Self {
         self.cost = cost;
         self
     }

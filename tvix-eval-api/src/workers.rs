@@ -19,7 +19,7 @@ use crate::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root, Root
 ///
 /// The first evaluation starts at once, and each further one when there are tasks that no other
 /// has taken. An evaluation that uses more than its share of memory finishes the tasks that it has
-/// begun, and a new one continues ([`Workers::memory`]).
+/// begun, and a new one continues ([`Workers::with_memory`]).
 ///
 /// The events of all evaluations are merged into one stream. A derivation or source that several
 /// of them yield appears once; diagnostics may appear several times. Roots have the places that
@@ -35,7 +35,7 @@ use crate::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root, Root
 /// use tvix_eval_api::memory::InMemoryEvaluator;
 ///
 /// let workers = NonZeroUsize::new(2).expect("two");
-/// let evaluator = Workers::new(InMemoryEvaluator::new(), workers).memory(Some(512 << 20));
+/// let evaluator = Workers::new(InMemoryEvaluator::new(), workers).with_memory(Some(512 << 20));
 /// # let _ = evaluator;
 /// ```
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ impl<E> Workers<E> {
     /// Sets the memory in bytes after which an evaluation makes room for a new one (default: none).
     /// It may exceed that by what the last of its tasks needs.
     #[must_use]
-    pub fn memory(mut self, bytes: Option<u64>) -> Self {
+    pub fn with_memory(mut self, bytes: Option<u64>) -> Self {
         self.memory = bytes;
         self
     }
@@ -179,12 +179,12 @@ impl Merged {
     fn root(&mut self, mut root: Root) -> Option<Root> {
         let wanted = &root.wanted;
         let (path, outputs) = (wanted.drv_path.clone(), wanted.outputs.clone());
-        let known = self
-            .roots
-            .get_mut(&(root.order.asked(), path.clone(), outputs.clone()));
+        let known =
+            self.roots
+                .get_mut(&(root.order.request_index(), path.clone(), outputs.clone()));
         match known {
             None => {
-                let key = (root.order.asked(), path, outputs);
+                let key = (root.order.request_index(), path, outputs);
                 self.roots.insert(key, root.order.clone());
             }
             Some(known) if *known <= root.order => return None,

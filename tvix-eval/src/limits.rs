@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::interp::{Interp, MAX_CALL_DEPTH};
+/// Maximum nesting depth of calls, as in C++ Nix.
+pub const MAX_CALL_DEPTH: u32 = 10_000;
 
-/// The limits of an evaluation. An evaluation ends with [`ErrorKind::Limit`] or
-/// [`ErrorKind::Depth`] soon after it exceeds one; `tryEval` does not catch these errors.
+/// The limits of an evaluation. An evaluation ends with [`ErrorKind::Limit`](crate::error::ErrorKind::Limit) or
+/// [`ErrorKind::Depth`](crate::error::ErrorKind::Depth) soon after it exceeds one; `tryEval` does not catch these errors.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
@@ -37,153 +37,29 @@ impl Default for Limits {
 impl Limits {
     /// Sets the maximum duration.
     #[must_use]
-    pub fn time(mut self, time: Duration) -> Self {
+    pub fn with_time(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
     }
 
     /// Sets the maximum size of the heap in bytes.
     #[must_use]
-    pub fn memory(mut self, bytes: usize) -> Self {
+    pub fn with_memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
     }
 
     /// Sets the maximum size of a value in bytes.
     #[must_use]
-    pub fn value(mut self, bytes: usize) -> Self {
+    pub fn with_value(mut self, bytes: usize) -> Self {
         self.value = Some(bytes);
         self
     }
 
     /// Sets the maximum nesting depth of calls.
     #[must_use]
-    pub fn depth(mut self, calls: u32) -> Self {
+    pub fn with_depth(mut self, calls: u32) -> Self {
         self.depth = calls;
         self
-    }
-}
-
-/// Values below this size in bytes are not checked when they are made, but by the next periodic
-/// check.
-const LARGE: usize = 64 << 10;
-
-/// Number of calls between two periodic checks of the limits.
-pub(crate) const CALLS_PER_CHECK: u32 = 1000;
-
-impl Interp<'_> {
-    /// Fails if a limit is exceeded or the evaluation is cancelled.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn check_limits(&self) -> Result<()> {
-        self.calls_left.set(CALLS_PER_CHECK);
-        if self.world.host.is_cancelled() {
-            return Err(self.recheck(cancelled()));
-        }
-        let limits = &self.world.settings.limits;
-        if let Some(time) = limits.time
-            && self.began.elapsed() > time
-        {
-            let message = format!("evaluation took longer than {time:?}");
-            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
-        }
-        self.heap_has_room(0)
-    }
-
-    /// Fails if a value of `bytes` bytes would exceed the limit of values or the limit of the heap.
-    #[inline]
-    pub(crate) fn make_room(&self, bytes: usize) -> Result<()> {
-        if bytes < LARGE {
-            return Ok(());
-        }
-        if let Some(value) = self.world.settings.limits.value
-            && bytes > value
-        {
-            let message =
-                format!("evaluation needs {bytes} bytes for one value, more than {value}");
-            return Err(Error::new(ErrorKind::Limit, message));
-        }
-        self.heap_has_room(bytes)
-    }
-
-    /// Like [`Interp::make_room`], for `count` elements.
-    #[inline]
-    pub(crate) fn make_room_for<T>(&self, count: usize) -> Result<()> {
-        self.make_room(count.saturating_mul(size_of::<T>()))
-    }
-
-    fn heap_has_room(&self, bytes: usize) -> Result<()> {
-        if let Some(memory) = self.world.settings.limits.memory
-            && self.heap.allocated_bytes().saturating_add(bytes) > memory
-        {
-            let message = format!("evaluation used more than {memory} bytes of memory");
-            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
-        }
-        Ok(())
-    }
-
-    /// Memory of the heap that is in use, in bytes.
-    pub(crate) fn heap_used(&self) -> usize {
-        self.heap.allocated_bytes() - self.heap.chunk_capacity()
-    }
-
-    /// Makes the next call check the limits again, so that an exceeded limit stays an error.
-    fn recheck(&self, error: Box<Error>) -> Box<Error> {
-        self.calls_left.set(0);
-        error
-    }
-}
-
-#[cold]
-pub(crate) fn cancelled() -> Box<Error> {
-    Error::new(ErrorKind::Cancelled, "the evaluation was cancelled")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::rc::Rc;
-
-    use bumpalo::Bump;
-
-    use super::*;
-    use crate::files::MemoryFiles;
-    use crate::host::NoHost;
-    use crate::world::{Settings, World};
-
-    /// The kind of error, if any, that a text evaluates to, and the size of the heap in bytes
-    /// afterwards.
-    fn outcome(text: &str) -> (Option<ErrorKind>, usize) {
-        let heap = Bump::new();
-        let files = Rc::new(MemoryFiles::default());
-        let world = World::new(Settings::default(), files, Rc::new(NoHost));
-        let interp = Interp::new(&heap, world);
-        let result = interp.eval_text(text.as_bytes(), b"/");
-        (result.err().map(|error| error.kind), heap.allocated_bytes())
-    }
-
-    #[test]
-    fn endless_closures_end_soon() {
-        let step = "[ { key = x.key + 1; } ]";
-        let text = format!(
-            "builtins.genericClosure {{ startSet = [ {{ key = 0; }} ]; operator = x: {step}; }}"
-        );
-        let (kind, bytes) = outcome(&text);
-        assert_eq!(kind, Some(ErrorKind::Limit));
-        assert!(bytes < 1 << 30, "{bytes}");
-    }
-
-    #[test]
-    fn loops_that_append_need_memory_for_their_result() {
-        for text in [
-            "builtins.length (builtins.foldl' (a: b: a ++ [ b ]) [ ] (builtins.genList (x: x) 20000))",
-            "builtins.stringLength (builtins.foldl' (a: b: a + \"ten bytes.\") \"\" (builtins.genList (x: x) 20000))",
-            "builtins.stringLength (builtins.foldl' (a: b: \"${a}ten bytes.\") \"\" (builtins.genList (x: x) 20000))",
-            "builtins.foldl' (a: b: a // { \"k${toString b}\" = b; }) { } (builtins.genList (x: x) 20000)",
-        ] {
-            // 20,000 squared is 400 million.
-            let (kind, bytes) = outcome(text);
-            assert_eq!(kind, None);
-            assert!(bytes < 64 << 20, "{bytes}: {text}");
-        }
     }
 }

@@ -7,10 +7,10 @@ use bumpalo::Bump;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::builtins::{Builtin, Function};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
+use crate::value::{Builtin, Function};
 use crate::value::{ContextId, Ref, Value};
 
 /// The function of a [`Native`]. Takes the unevaluated arguments and the position of the call.

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::builtins::derivation::internal;
 use crate::error::Result;
+use crate::internal;
 use crate::interp::Interp;
 use crate::source::{Origin, Pos};
 use crate::symbol::Symbol;

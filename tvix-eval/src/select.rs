@@ -8,13 +8,13 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use tvix_eval_api::EvalSource;
 
-use crate::builtins::{Builtin, Function};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::is_pseudo_url;
 use crate::interp::Interp;
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{Apply, Attrs, Ref, Value};
+use crate::value::{Builtin, Function};
 
 /// Why an attribute path does not lead to a value.
 pub(crate) enum SelectError {

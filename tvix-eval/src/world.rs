@@ -10,14 +10,10 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::builtins::derivation::Derivations;
 use crate::fetch::{FetchRequest, Fetched, Fetcher};
-use crate::fiber::Fibers;
 use crate::files::{FileKind, Files};
 use crate::host::Host;
-use crate::interp::Interp;
 use crate::limits::Limits;
-use crate::native::Native;
 use crate::text::regex::Regex;
 use crate::valid_paths::ValidPaths;
 use crate::value::{NixString, Ref};
@@ -98,17 +94,12 @@ pub struct World<'h> {
     pub(crate) settings: Settings,
     pub(crate) files: Rc<dyn Files>,
     pub(crate) host: Rc<dyn Host>,
-    pub(crate) fibers: Fibers,
-    /// Builtins of the embedder.
-    pub(crate) natives: &'h [Native],
     /// Imported files and their paths, by these paths and by the paths given to `import`.
     pub(crate) imports: RefCell<FxHashMap<&'h [u8], Imported<'h>>>,
     /// Imported files with symbolic links in their paths.
     pub(crate) behind_links: RefCell<FxHashSet<&'h [u8]>>,
     /// Paths that were copied to the store.
     pub(crate) copied: RefCell<FxHashMap<&'h [u8], &'h NixString<'h>>>,
-    /// Derivations that were instantiated.
-    pub(crate) derivations: Derivations,
     /// Locations of built store paths that are not read from the store directory.
     pub(crate) realised: RefCell<FxHashMap<String, PathBuf>>,
     /// Outputs that were built for this evaluation, and their store paths.
@@ -142,7 +133,7 @@ pub struct World<'h> {
 }
 
 impl<'h> World<'h> {
-    /// An environment without builtins of the embedder.
+    /// An environment with empty caches.
     pub fn new(mut settings: Settings, files: Rc<dyn Files>, host: Rc<dyn Host>) -> Self {
         if settings.pure {
             settings.search_path.clear();
@@ -151,12 +142,9 @@ impl<'h> World<'h> {
             settings,
             files,
             host,
-            fibers: Fibers::default(),
-            natives: &[],
             imports: RefCell::default(),
             behind_links: RefCell::default(),
             copied: RefCell::default(),
-            derivations: Derivations::default(),
             realised: RefCell::default(),
             outputs: RefCell::default(),
             copied_from: RefCell::default(),
@@ -175,30 +163,10 @@ impl<'h> World<'h> {
         }
     }
 
-    /// Adds builtins of the embedder. They replace existing ones of the same name.
-    #[must_use]
-    pub fn with_natives(mut self, natives: &'h [Native]) -> Self {
-        self.natives = natives;
-        self
-    }
-
     /// Sets the look-up of store paths that evaluation did not make itself.
     #[must_use]
     pub fn with_valid_paths(mut self, valid_paths: Arc<dyn ValidPaths>) -> Self {
         self.valid_paths = Some(valid_paths);
         self
-    }
-
-    #[inline]
-    pub(crate) fn has_waiters(&self) -> bool {
-        self.fibers.has_waiters()
-    }
-
-    pub(crate) fn wake(&self, cell: Ref<'h>) {
-        self.fibers.wake(cell);
-    }
-
-    pub(crate) fn park(&self, interp: &Interp<'h>, cell: Ref<'h>, owner: u32) -> bool {
-        self.fibers.park(interp, cell, owner)
     }
 }

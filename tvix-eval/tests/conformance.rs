@@ -149,16 +149,16 @@ fn subject(graph: TestGraph) -> (NixEvaluator, String) {
     // A chain of 2,000 derivations nests more calls than it has links.
     limits.depth = 50_000;
     settings.limits = limits;
-    (NixEvaluator::new(settings).builtin(count), expression)
+    (NixEvaluator::new(settings).with_builtin(count), expression)
 }
 
 fn request(expression: String) -> impl Fn(&[&str]) -> EvalRequest + Send + Sync {
-    move |names| EvalRequest {
-        attr_paths: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..EvalRequest::new(EvalSource::Expression {
+    move |names| {
+        EvalRequest::new(EvalSource::Expression {
             text: expression.clone(),
             base: "/".into(),
         })
+        .with_attr_paths(names.iter().map(|name| (*name).to_owned()).collect())
     }
 }
 
@@ -199,7 +199,7 @@ async fn workers() {
         let count = NonZeroUsize::new(count).unwrap();
         let factory = |graph| {
             let (evaluator, expression) = subject(graph);
-            let workers = Workers::new(evaluator, count).memory(memory);
+            let workers = Workers::new(evaluator, count).with_memory(memory);
             Subject::new(workers).with_request(request(expression))
         };
         // A task that waits for an import keeps such an evaluation from ending.

@@ -8,6 +8,7 @@ use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, output_path,
 
 /// Everything computed from a complete derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completed {
     /// Path of the `.drv` file.
     pub path: StorePath,

@@ -26,6 +26,7 @@ pub struct HashModulo {
 /// The hash of an input derivation is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the input derivation '{0}' is not known")]
+#[non_exhaustive]
 pub struct MissingInput(pub StorePath);
 
 impl Derivation {

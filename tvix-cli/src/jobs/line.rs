@@ -128,14 +128,11 @@ mod tests {
         let dir = StoreDir::default();
         let made = DerivationBuilder::new("hello-1", "x86_64-linux", "/bin/sh");
         let made = made.instantiate(&dir).unwrap();
-        let wanted = WantedOutputs {
-            drv_path: made.path.clone(),
-            outputs: Vec::new(),
-        };
+        let wanted = WantedOutputs::new(made.path.clone(), Vec::new());
         let path = vec!["a.b".to_owned(), "hello".to_owned()];
         let details = JobDetails::new("hello-1", path, Arc::clone(&made.derivation));
-        let mut root = Root::new("\"a.b\".hello", wanted);
-        root.job = Some(Box::new(details.meta(Some(r#"{"x":1}"#.to_owned()))));
+        let details = details.with_meta(Some(r#"{"x":1}"#.to_owned()));
+        let root = Root::new("\"a.b\".hello", wanted).with_job(details);
         let format = Format {
             dir: dir.clone(),
             input_drvs: true,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::{StreamExt as _, stream};
 use tokio_util::task::AbortOnDropHandle;
 use tvix_coordinator::{BuildEvent, BuildPolicy, OnFailure, OnVanished, Options};
-use tvix_eval_api::{EvalRequest, JobOptions, Workers};
+use tvix_eval_api::{JobOptions, Workers};
 use tvix_store_api::Store as _;
 
 use crate::args::JobsArgs;
@@ -33,24 +33,24 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
     let count = args.workers.unwrap_or_else(workers::usual_count);
     let memory = args.max_worker_memory.or_else(workers::usual_memory);
     let mut evaluator = source::evaluator(&args.source.search, &args.building, !args.dry_run);
-    let limits = &mut evaluator.settings().limits.clone();
-    limits.memory = limits
-        .memory
-        .into_iter()
-        .chain(memory.and_then(|memory| usize::try_from(memory).ok()))
-        .min();
-    evaluator = evaluator.limits(limits.clone());
-    let evaluator = Workers::new(evaluator, count).memory(workers::share(memory, count));
+    if let Some(memory) = memory.and_then(|memory| usize::try_from(memory).ok()) {
+        let limits = evaluator.settings().limits.clone();
+        let memory = limits.memory.map_or(memory, |limit| limit.min(memory));
+        evaluator = evaluator.with_limits(limits.with_memory(memory));
+    }
+    let evaluator = Workers::new(evaluator, count).with_memory(workers::share(memory, count));
     let sources = source::sources(&args.source, &args.inputs)?;
     let requests = source::requests(&args.source, sources)?.into_iter();
-    let parts = requests.map(|mut request| -> Part {
-        request.jobs = Some(JobOptions::default().meta(args.meta));
-        (Arc::new(evaluator.clone()), request)
+    let parts = requests.map(|request| -> Part {
+        let options = JobOptions::default().with_meta(args.meta);
+        (Arc::new(evaluator.clone()), request.with_jobs(options))
     });
+    let several = Several::new(parts.collect());
+    let request = several.request();
     let lines = Arc::new(Lines::new(!args.dry_run));
     let failed = Arc::new(AtomicBool::new(false));
     let listing = Listing {
-        evaluator: Arc::new(Several::new(parts.collect())),
+        evaluator: Arc::new(several),
         format: Format {
             dir: store.store_dir().clone(),
             input_drvs: args.show_input_drvs,
@@ -64,15 +64,12 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
         false => None,
     };
     let printing = AbortOnDropHandle::new(tokio::spawn(print(lines.clone(), status)));
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        on_failure: OnFailure::Continue,
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_on_failure(OnFailure::Continue)
         // Lines that are printed cannot be taken back.
-        on_vanished: OnVanished::Fail,
-        record_derivations: !args.dry_run,
-        ..Options::default()
-    };
-    let request = EvalRequest::attrs([""; 0]);
+        .with_on_vanished(OnVanished::Fail)
+        .with_record_derivations(!args.dry_run);
     let recorded = lines.clone();
     let report = session::run_observed(
         &args.building,

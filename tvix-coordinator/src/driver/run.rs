@@ -30,8 +30,8 @@ use super::outbox::Outbox;
 use super::sources::Added;
 use super::tasks;
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, CheckResult, FoundRealisation, ImportId, Input, Machine,
-    ProbeId, Probed, QuestionId, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, BuildResult, CheckResult, ComponentError, FoundRealisation, ImportId,
+    Input, Machine, ProbeId, Probed, QuestionId, SubstitutionId,
 };
 use crate::options::Decision;
 use crate::report::Report;
@@ -45,18 +45,18 @@ const AT_A_STRETCH: usize = 64;
 
 /// The result of a task of the driver.
 enum Done {
-    Paths(BatchId, Result<Vec<bool>, Trouble>),
-    Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
+    Paths(BatchId, Result<Vec<bool>, ComponentError>),
+    Realisations(BatchId, Result<Vec<Option<StorePath>>, ComponentError>),
     Realised(ProbeId, Vec<FoundRealisation>),
-    Probed(ProbeId, Result<Vec<Probed>, Trouble>),
-    Substituted(SubstitutionId, Result<(), Trouble>),
+    Probed(ProbeId, Result<Vec<Probed>, ComponentError>),
+    Substituted(SubstitutionId, Result<(), ComponentError>),
     /// How adding these went, and which are to be added by themselves.
     Sources(Added, Vec<StorePath>),
-    Recorded(BatchId, Result<(), Trouble>),
-    Built(BuildId, Result<BuildOutcome, Trouble>),
+    Recorded(BatchId, Result<(), ComponentError>),
+    Built(BuildId, Result<BuildOutcome, ComponentError>),
     Checked(BuildId, CheckResult),
-    Inputs(BuildId, Result<Vec<bool>, Trouble>),
-    Pushed(BuildId, Result<(), Trouble>),
+    Inputs(BuildId, Result<Vec<bool>, ComponentError>),
+    Pushed(BuildId, Result<(), ComponentError>),
     Decided(QuestionId, Decision),
     Located(Answer),
     EvaluationStarted(Result<EvalStream, EvalError>),
@@ -160,6 +160,7 @@ impl Driver {
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
         loop {
+            self.machine = self.machine.with_request(request.attr_paths.clone());
             match self.session(request.clone()).await {
                 End::Finished(report) => {
                     self.send_rest().await;
@@ -305,6 +306,7 @@ impl Driver {
         self.tell(Input::LogLine {
             build: BuildId(line.build),
             text: line.text,
+            partial: line.partial,
         });
     }
 
@@ -369,11 +371,13 @@ impl Driver {
             Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
             Done::Sources(added, large) => {
-                large.into_iter().for_each(|path| self.add_source(path));
                 for (path, result) in added {
                     self.source_added(path, result);
                 }
-                return;
+                if large.is_empty() {
+                    return;
+                }
+                Input::SourcesTooLarge { paths: large }
             }
             Done::Probed(probe, result) => Input::SubstituterQueried { probe, result },
             Done::Substituted(substitution, result) => Input::Substituted {
@@ -427,7 +431,7 @@ impl Driver {
     fn build_result(
         &mut self,
         build: BuildId,
-        result: Result<BuildOutcome, Trouble>,
+        result: Result<BuildOutcome, ComponentError>,
     ) -> BuildResult {
         match result {
             Ok(BuildOutcome::Success(success)) => match success.delivery {
@@ -448,7 +452,7 @@ impl Driver {
                 }
             },
             Ok(BuildOutcome::Failure(failure)) => BuildResult::Failed(failure),
-            Err(trouble) => BuildResult::Trouble(trouble),
+            Err(trouble) => BuildResult::ComponentError(trouble),
         }
     }
 
@@ -498,7 +502,12 @@ impl Driver {
                 let copied = tasks::substitute(substituter, store, path);
                 self.spawn(copied.map(move |result| Done::Substituted(substitution, result)));
             }
-            Action::AddSources { paths } => self.add_sources(paths),
+            Action::AddSource { path } => self.add_source(path),
+            Action::AddSmallSources {
+                paths,
+                max_size,
+                max_total,
+            } => self.add_small_sources(paths, max_size, max_total),
             Action::Record { batch, recording } => {
                 let record = tasks::record(store, recording);
                 self.spawn(record.map(move |result| Done::Recorded(batch, result)));

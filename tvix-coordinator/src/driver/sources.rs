@@ -7,46 +7,43 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval_api::{SourceAddition, SourceContent};
 use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
-use crate::machine::Trouble;
+use crate::machine::ComponentError;
 
-/// Bytes of a NAR that may be read into memory, to be added together with others.
-const SMALL: usize = 128 * 1024;
+/// The result for each source.
+pub(super) type Added = Vec<(StorePath, Result<(), ComponentError>)>;
 
-/// Bytes that are in memory for that at most.
-const SMALL_TOGETHER: usize = 8 << 20;
-
-/// How the addition of each went.
-pub(super) type Added = Vec<(StorePath, Result<(), Trouble>)>;
-
-/// Adds those of `sources` together that are small. Returns how it went, and those that are not.
+/// Adds sources in one request, as far as each has at most `max_size` bytes and all together
+/// `max_total`. Returns the results, and the sources that are too large.
 pub(super) async fn add_small(
     store: Arc<dyn Store>,
     sources: Vec<Arc<SourceAddition>>,
+    max_size: usize,
+    max_total: usize,
 ) -> (Added, Vec<StorePath>) {
     let dir = store.store_dir().clone();
     let all: Vec<StorePath> = sources.iter().map(|source| source.path.clone()).collect();
     let read = tokio::task::spawn_blocking(move || {
         let (mut objects, mut added, mut large) = (Vec::new(), Added::new(), Vec::new());
-        let mut left = SMALL_TOGETHER;
+        let mut left = max_total;
         for source in sources {
-            match small_object(&dir, &source, left.min(SMALL)) {
+            match small_object(&dir, &source, left.min(max_size)) {
                 Ok(None) => large.push(source.path.clone()),
                 Ok(Some(object)) => {
                     left -= object.nar().len().min(left);
                     objects.push(object);
                 }
-                Err(error) => added.push((source.path.clone(), Err(Trouble::from(&error)))),
+                Err(error) => added.push((source.path.clone(), Err(ComponentError::from(&error)))),
             }
         }
         (objects, added, large)
     });
     let Ok((objects, mut added, large)) = read.await else {
-        // Each by itself says what is wrong.
+        // Adding each by itself gives the error of the one that is at fault.
         return (Added::new(), all);
     };
     let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();
     let results = store.add_many(objects).await.into_iter();
-    let results = results.map(|result| result.map_err(|error| Trouble::from(&error)));
+    let results = results.map(|result| result.map_err(|error| ComponentError::from(&error)));
     added.extend(paths.into_iter().zip(results));
     (added, large)
 }
@@ -77,7 +74,7 @@ fn small_object(
 pub(super) async fn add_source(
     store: Arc<dyn Store>,
     source: Arc<SourceAddition>,
-) -> Result<(), Trouble> {
+) -> Result<(), ComponentError> {
     let path = &source.path;
     let added = match &source.content {
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
@@ -97,15 +94,15 @@ pub(super) async fn add_source(
             .map(|()| None),
         _ => {
             let message = format!("a source of an unknown kind should become '{path}'");
-            return Err(Trouble::bug(message));
+            return Err(ComponentError::bug(message));
         }
     };
     match added {
         Ok(Some(actual)) if actual != *path => {
             let message = format!("a text that should become '{path}' became '{actual}'");
-            Err(Trouble::bug(message))
+            Err(ComponentError::bug(message))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Trouble::from(&error)),
+        Err(error) => Err(ComponentError::from(&error)),
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::{DrvKey, DrvOutput};
+use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::RealiseError;
 
-use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, SubstitutionId};
+use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
@@ -71,12 +71,26 @@ pub enum Action {
         /// The path.
         path: StorePath,
     },
-    /// Add sources to the store: [`Input::SourceAdded`] for each.
+    /// Add a source to the store: [`Input::SourceAdded`].
     ///
     /// [`Input::SourceAdded`]: super::Input::SourceAdded
-    AddSources {
-        /// Which.
+    AddSource {
+        /// The source.
+        path: StorePath,
+    },
+    /// Add sources that refer to nothing to the store in one request, as far as they are small:
+    /// [`Input::SourceAdded`] for each that was added or failed, [`Input::SourcesTooLarge`] for the
+    /// others. Their sizes are known only once they are read.
+    ///
+    /// [`Input::SourceAdded`]: super::Input::SourceAdded
+    /// [`Input::SourcesTooLarge`]: super::Input::SourcesTooLarge
+    AddSmallSources {
+        /// The sources.
         paths: Vec<StorePath>,
+        /// Maximum size in bytes of one of them, as a NAR.
+        max_size: usize,
+        /// Maximum size in bytes of all of them.
+        max_total: usize,
     },
     /// Have the store keep these: [`Input::Recorded`].
     ///
@@ -157,6 +171,7 @@ pub enum Action {
 
 /// An output of a floating derivation, and the keys by which its realisation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutputKeys {
     /// Names of the derivation, the best first. A realisation under any of them is the answer.
     pub keys: Vec<DrvKey>,
@@ -176,6 +191,7 @@ impl OutputKeys {
 
 /// A build to start.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartBuild {
     /// Name of the build.
     pub build: BuildId,
@@ -191,6 +207,7 @@ pub struct StartBuild {
 
 /// An output that evaluation waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImportedOutput {
     /// The derivation.
     pub drv_path: StorePath,
@@ -198,4 +215,14 @@ pub struct ImportedOutput {
     pub output: OutputName,
     /// Where it is.
     pub path: StorePath,
+}
+
+/// Things for the store to keep, in one go.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Add the `.drv` files of these, in this order: inputs come first.
+    Derivations(Vec<(StorePath, Arc<Derivation>)>),
+    /// Remember where these outputs are.
+    Realisations(Vec<Realisation>),
 }

@@ -5,7 +5,7 @@ use nix_compat::store_path::StorePath;
 use super::graph::{NodeId, OutputMask, State};
 use super::lookup::{Batch, Subject};
 use super::sources::SourceState;
-use super::{Action, BatchId, Machine, Trouble, Work};
+use super::{Action, BatchId, ComponentError, Machine, Work};
 use crate::event::BuildEvent;
 use crate::options::BuildPolicy;
 use crate::report::FailureCause;
@@ -160,7 +160,7 @@ impl Machine {
         })
     }
 
-    pub(super) fn paths_queried(&mut self, id: BatchId, result: Result<Vec<bool>, Trouble>) {
+    pub(super) fn paths_queried(&mut self, id: BatchId, result: Result<Vec<bool>, ComponentError>) {
         let Some(batch) = self.look_ups.answered(id) else {
             return;
         };
@@ -217,7 +217,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn query_failed(&mut self, id: BatchId, mut batch: Batch, trouble: Trouble) {
+    pub(super) fn query_failed(&mut self, id: BatchId, mut batch: Batch, trouble: ComponentError) {
         batch.attempts += 1;
         if trouble.retryable && batch.attempts < self.options.retry.attempts {
             let until = self.now + self.options.retry.delay(batch.attempts);
@@ -361,7 +361,9 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation() else {
             return;
         };
-        let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
+        let suitable = self
+            .scheduler
+            .suitable(id, self.graph[id].system, derivation);
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(derivation);
             let message = format!("no builder can build it: {reasons}");

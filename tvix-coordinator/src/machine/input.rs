@@ -11,8 +11,8 @@ use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
+use crate::component_error::ComponentError;
 use crate::options::Decision;
-use crate::trouble::Trouble;
 
 /// An event that the machine is told of.
 #[derive(Debug)]
@@ -37,9 +37,10 @@ pub enum Input {
         wanted: Vec<WantedOutputs>,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
-    /// [`Action::AddSources`] asks for them.
+    /// [`Action::AddSource`] and [`Action::AddSmallSources`] ask for them.
     ///
-    /// [`Action::AddSources`]: super::Action::AddSources
+    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
     Source {
         /// The path it will have.
         path: StorePath,
@@ -64,7 +65,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each path, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::QueryRealisations`].
     ///
@@ -73,7 +74,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each output, in order, its path, if it is known and valid.
-        result: Result<Vec<Option<StorePath>>, Trouble>,
+        result: Result<Vec<Option<StorePath>>, ComponentError>,
     },
     /// Answers [`Action::QuerySubstituter`].
     ///
@@ -82,7 +83,7 @@ pub enum Input {
         /// Which question.
         probe: ProbeId,
         /// The answer for each path, in order.
-        result: Result<Vec<Probed>, Trouble>,
+        result: Result<Vec<Probed>, ComponentError>,
     },
     /// Answers [`Action::FindRealisations`].
     ///
@@ -100,16 +101,24 @@ pub enum Input {
         /// Which substitution.
         substitution: SubstitutionId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
-    /// Answers [`Action::AddSources`].
+    /// Answers [`Action::AddSource`] and [`Action::AddSmallSources`].
     ///
-    /// [`Action::AddSources`]: super::Action::AddSources
+    /// [`Action::AddSource`]: super::Action::AddSource
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
     SourceAdded {
-        /// Which source.
+        /// The source.
         path: StorePath,
-        /// How it went.
-        result: Result<(), Trouble>,
+        /// The result of the addition.
+        result: Result<(), ComponentError>,
+    },
+    /// Answers [`Action::AddSmallSources`]: these were not added because of their size.
+    ///
+    /// [`Action::AddSmallSources`]: super::Action::AddSmallSources
+    SourcesTooLarge {
+        /// The sources.
+        paths: Vec<StorePath>,
     },
     /// Answers [`Action::Record`].
     ///
@@ -118,14 +127,16 @@ pub enum Input {
         /// Which recording.
         batch: BatchId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// A build wrote a line to its log.
     LogLine {
         /// Which build.
         build: BuildId,
-        /// The line.
+        /// The line, without the newline.
         text: Bytes,
+        /// Whether no newline follows it.
+        partial: bool,
     },
     /// A build that was started waits for something that another process does, and uses no slot
     /// meanwhile.
@@ -162,7 +173,7 @@ pub enum Input {
         /// The build.
         build: BuildId,
         /// For each input, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::StartCheck`].
     ///
@@ -180,7 +191,7 @@ pub enum Input {
         /// Which build.
         build: BuildId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AskAboutFailure`].
     ///
@@ -201,6 +212,7 @@ pub enum Input {
 
 /// The answer of a substituter for a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probed {
     /// It has the path.
     Offered {
@@ -212,13 +224,14 @@ pub enum Probed {
     /// It has it, and it must not be used.
     Refused {
         /// Why.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
 /// The realisation that a substituter has of an output. Of several keys, the first with a usable
 /// realisation counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FoundRealisation {
     /// It has none.
     Absent,
@@ -235,11 +248,12 @@ pub enum FoundRealisation {
         message: String,
     },
     /// It could not be asked.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 /// An input of a realisation that the store knows under another path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RealisationConflict {
     /// The realisation.
     pub realisation: DrvOutput,
@@ -251,22 +265,41 @@ pub struct RealisationConflict {
     pub known: StorePath,
 }
 
+impl RealisationConflict {
+    /// An input of `realisation` that has the path `claimed` there, and `known` in the store.
+    pub fn new(
+        realisation: DrvOutput,
+        input: DrvOutput,
+        claimed: StorePath,
+        known: StorePath,
+    ) -> Self {
+        Self {
+            realisation,
+            input,
+            claimed,
+            known,
+        }
+    }
+}
+
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckResult {
     /// The rebuild ended, or was cancelled.
     Ended(CheckOutcome),
     /// The builder failed, not the derivation.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
     /// The store cannot compare or keep outputs.
     Impossible {
         /// The reason.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
 /// How a build ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BuildResult {
     /// The outputs are valid.
     Pushed(Vec<(OutputName, StorePath)>),
@@ -277,7 +310,7 @@ pub enum BuildResult {
     /// The derivation is to blame, or the build was cancelled.
     Failed(BuildFailure),
     /// The builder is to blame.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
 }
 
 impl fmt::Display for RealisationConflict {

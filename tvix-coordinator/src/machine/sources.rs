@@ -1,14 +1,21 @@
 //! Store paths that no derivation makes: local sources that evaluation adds, and paths that a
 //! derivation says it uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
-use super::NodeId;
-use crate::trouble::Trouble;
+use super::{Action, NodeId};
+use crate::component_error::ComponentError;
+
+/// Maximum size in bytes of a source that is added in one request with others. They are read into
+/// memory.
+const SMALL: usize = 128 * 1024;
+
+/// Maximum size in bytes of all sources of one request.
+const SMALL_TOTAL: usize = 8 << 20;
 
 /// A source, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +35,7 @@ pub(super) enum SourceState {
     /// It is not there and nobody has its contents.
     Missing,
     /// Adding it failed.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 impl SourceState {
@@ -46,6 +53,8 @@ pub(super) struct Source {
     /// Whether evaluation has its contents.
     pub(super) offered: bool,
     pub(super) attempts: u32,
+    /// Whether it refers to any store path.
+    has_references: bool,
     /// Other sources that it refers to.
     references: Vec<SourceId>,
     /// Sources that are to be added once this one is settled.
@@ -64,8 +73,11 @@ pub(super) struct Sources {
     delayed: BTreeMap<(Duration, SourceId), ()>,
     /// How many are being added.
     pub(super) adding: usize,
-    /// Sources to add next: all that are found missing at the same time go together.
-    to_add: Vec<StorePath>,
+    /// Sources to add next that refer to nothing: all that are found missing at the same time are
+    /// added in one request if they are small.
+    small: Vec<StorePath>,
+    /// Sources to add next one by one.
+    single: VecDeque<StorePath>,
 }
 
 impl Sources {
@@ -79,6 +91,7 @@ impl Sources {
             state: SourceState::Unknown,
             offered: false,
             attempts: 0,
+            has_references: false,
             references: Vec::new(),
             referrers: Vec::new(),
             unsettled: 0,
@@ -117,14 +130,14 @@ impl Sources {
             let source = &mut self[referrer];
             source.unsettled -= 1;
             if source.unsettled == 0 && source.state == SourceState::Adding {
-                let path = source.path.clone();
-                self.to_add.push(path);
+                self.queue(referrer);
             }
         }
     }
 
     /// Takes note of the paths that a source refers to.
     pub(super) fn set_references(&mut self, id: SourceId, references: &[StorePath]) {
+        self[id].has_references = !references.is_empty();
         let references = references.iter().filter_map(|path| self.find(path));
         let references = references.filter(|reference| *reference != id);
         self[id].references = references.collect();
@@ -144,14 +157,40 @@ impl Sources {
         }
         self[id].unsettled = unsettled.len();
         if unsettled.is_empty() {
-            let path = self[id].path.clone();
-            self.to_add.push(path);
+            self.queue(id);
+        }
+    }
+
+    /// Queues a source to be added next.
+    fn queue(&mut self, id: SourceId) {
+        let path = self[id].path.clone();
+        match self[id].has_references {
+            true => self.single.push_back(path),
+            false => self.small.push(path),
+        }
+    }
+
+    /// Queues sources that were supposed to be small and are not.
+    pub(super) fn too_large(&mut self, paths: Vec<StorePath>) {
+        for path in paths {
+            let adding = self.find(&path).map(|id| &self[id].state) == Some(&SourceState::Adding);
+            if adding {
+                self.single.push_back(path);
+            }
         }
     }
 
     /// The sources to add next, none of which refers to another of them.
-    pub(super) fn next_to_add(&mut self) -> Option<Vec<StorePath>> {
-        (!self.to_add.is_empty()).then(|| std::mem::take(&mut self.to_add))
+    pub(super) fn next_to_add(&mut self) -> Option<Action> {
+        if !self.small.is_empty() {
+            return Some(Action::AddSmallSources {
+                paths: std::mem::take(&mut self.small),
+                max_size: SMALL,
+                max_total: SMALL_TOTAL,
+            });
+        }
+        let path = self.single.pop_front()?;
+        Some(Action::AddSource { path })
     }
 
     /// Whether a path is not a source that is on its way into the store.
@@ -165,7 +204,8 @@ impl Sources {
 
     pub(super) fn clear(&mut self) {
         self.delayed.clear();
-        self.to_add.clear();
+        self.small.clear();
+        self.single.clear();
     }
 
     pub(super) fn find(&self, path: &StorePath) -> Option<SourceId> {

@@ -14,10 +14,10 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
-    StartBuild, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ComponentError, ImportId, Input, Machine, OutputKeys, ProbeId,
+    QuestionId, Recording, StartBuild, SubstitutionId,
 };
-use tvix_coordinator::{BuildEvent, CheckProblem, Decision, OnFailure, Report, TroubleKind};
+use tvix_coordinator::{BuildEvent, CheckProblem, ComponentErrorKind, Decision, OnFailure, Report};
 use tvix_eval_api::{EvalError, Root, WantedOutputs};
 
 use crate::Tally;
@@ -301,9 +301,11 @@ impl World {
                 self.threads[thread].waiting = Some(import);
                 let wanted: Vec<WantedOutputs> = wanted
                     .iter()
-                    .map(|(index, outputs)| WantedOutputs {
-                        drv_path: self.plan.derivations[*index].path.clone(),
-                        outputs: Self::outputs(outputs),
+                    .map(|(index, outputs)| {
+                        WantedOutputs::new(
+                            self.plan.derivations[*index].path.clone(),
+                            Self::outputs(outputs),
+                        )
                     })
                     .collect();
                 for wanted in &wanted {
@@ -315,10 +317,7 @@ impl World {
             Step::Root(index, outputs) => {
                 self.need(index);
                 let drv_path = self.plan.derivations[index].path.clone();
-                let wanted = WantedOutputs {
-                    drv_path,
-                    outputs: Self::outputs(&outputs),
-                };
+                let wanted = WantedOutputs::new(drv_path, Self::outputs(&outputs));
                 let root = Root::new(format!("attr{thread}"), wanted);
                 self.roots.push(root.clone());
                 self.tell(Input::Root(root));
@@ -339,10 +338,10 @@ impl World {
     }
 
     /// Whether the store or a builder fails this time.
-    fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
+    fn trouble(&mut self, key: String, percent: u64) -> Option<ComponentError> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
-            return Some(Trouble::new(
-                TroubleKind::Store(StoreErrorKind::Failed),
+            return Some(ComponentError::new(
+                ComponentErrorKind::Store(StoreErrorKind::Failed),
                 "disk on fire",
             ));
         }
@@ -351,8 +350,8 @@ impl World {
             return None;
         }
         *count += 1;
-        let kind = TroubleKind::Store(StoreErrorKind::Failed);
-        Some(Trouble::new(kind, "try again").retryable(true))
+        let kind = ComponentErrorKind::Store(StoreErrorKind::Failed);
+        Some(ComponentError::new(kind, "try again").retryable(true))
     }
 
     fn answer(&mut self, pending: Pending) {
@@ -455,6 +454,25 @@ impl World {
         }
     }
 
+    /// Sources that refer to nothing. Some turn out to be too large to be added together.
+    fn add_small_sources(&mut self, paths: Vec<StorePath>) {
+        let (mut added, mut large) = (Vec::new(), Vec::new());
+        for path in paths {
+            self.expect_references(&path);
+            let source = self.plan.sources.iter().position(|source| *source == path);
+            let references = source.map(|source| self.plan.source_references[source].len());
+            assert!(references.unwrap_or(0) == 0, "{path} refers to others");
+            match self.random.percent(20) {
+                true => large.push(path),
+                false => added.push(path),
+            }
+        }
+        self.pending.extend(added.into_iter().map(Pending::Source));
+        if !large.is_empty() {
+            self.tell(Input::SourcesTooLarge { paths: large });
+        }
+    }
+
     fn make_valid(&mut self, _derivation: &Derivation, outputs: &[(OutputName, StorePath)]) {
         self.valid
             .extend(outputs.iter().map(|(_, path)| path.clone()));
@@ -471,10 +489,11 @@ impl World {
             Action::QueryRealisations { batch, outputs } => {
                 self.pending.push(Pending::Realisations(batch, outputs));
             }
-            Action::AddSources { paths } => {
-                paths.iter().for_each(|path| self.expect_references(path));
-                self.pending.extend(paths.into_iter().map(Pending::Source));
+            Action::AddSource { path } => {
+                self.expect_references(&path);
+                self.pending.push(Pending::Source(path));
             }
+            Action::AddSmallSources { paths, .. } => self.add_small_sources(paths),
             Action::Record { batch, recording } => {
                 self.record(batch, recording);
                 self.pending.push(Pending::Record(batch));

@@ -87,7 +87,7 @@ impl<'h> Interp<'h> {
         let mut seen: FxHashSet<StorePath> = FxHashSet::default();
         let mut rest = vec![drv_path.clone()];
         while let Some(path) = rest.pop() {
-            let Some(known) = self.world.derivations.get(&path) else {
+            let Some(known) = self.derivations.get(&path) else {
                 continue;
             };
             let derivation = &known.derivation;

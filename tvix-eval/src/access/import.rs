@@ -140,12 +140,6 @@ impl<'h> Interp<'h> {
         Scope::layered(self.scope.borrow().clone(), [])
     }
 
-    /// The names of all builtins: those in `builtins` as `builtins.name`, and the global ones
-    /// without prefix.
-    pub fn builtin_names(&self) -> impl Iterator<Item = String> + '_ {
-        crate::builtins::names(self)
-    }
-
     /// Evaluates a file.
     pub fn eval_file(&self, path: &[u8]) -> Result<Value<'h>> {
         let (cell, _) = self.import(path)?;

@@ -6,11 +6,11 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::{StorePath, StorePathName};
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
-use crate::builtins::derivation::Known;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Answer;
+use crate::interp::Instantiated;
 use crate::interp::Interp;
-use crate::limits::cancelled;
+use crate::interp::cancelled;
 use crate::paths;
 use crate::value::{ContextElement, ContextId};
 
@@ -38,10 +38,7 @@ impl<'h> Interp<'h> {
             }
             match wanted.iter_mut().find(|one| one.drv_path == drv_path) {
                 Some(one) => one.outputs.push(output),
-                None => wanted.push(WantedOutputs {
-                    drv_path,
-                    outputs: vec![output],
-                }),
+                None => wanted.push(WantedOutputs::new(drv_path, vec![output])),
             }
         }
         if !wanted.is_empty() {
@@ -70,10 +67,7 @@ impl<'h> Interp<'h> {
         let missing = |output: &&OutputName| self.realised_output(drv_path, output).is_none();
         let missing: Vec<_> = outputs.iter().filter(missing).cloned().collect();
         if !missing.is_empty() {
-            self.build(vec![WantedOutputs {
-                drv_path: drv_path.clone(),
-                outputs: missing,
-            }])?;
+            self.build(vec![WantedOutputs::new(drv_path.clone(), missing)])?;
         }
         let path = |output: OutputName| match self.realised_output(drv_path, &output) {
             Some(path) => Ok((output, path)),
@@ -109,7 +103,7 @@ impl<'h> Interp<'h> {
             ));
         }
         self.world.host.realise(self.fiber.get(), wanted);
-        let Some(Answer::Realised(answer)) = self.world.fibers.wait_for_answer(self) else {
+        let Some(Answer::Realised(answer)) = self.fibers.wait_for_answer(self) else {
             return Err(Error::new(
                 ErrorKind::Cancelled,
                 "nobody builds what the evaluation needs",
@@ -177,13 +171,13 @@ impl<'h> Interp<'h> {
         if let Some(text) = self.world.texts.borrow().get(&path) {
             return Some(text.to_vec());
         }
-        let known = self.world.derivations.get(&path)?;
+        let known = self.derivations.get(&path)?;
         Some(known.derivation.to_aterm(dir))
     }
 
     /// A derivation that was instantiated, or that is in the store.
-    pub(crate) fn known_derivation(&self, path: &StorePath) -> Result<Known> {
-        if let Some(known) = self.world.derivations.get(path) {
+    pub(crate) fn known_derivation(&self, path: &StorePath) -> Result<Instantiated> {
+        if let Some(known) = self.derivations.get(path) {
             return Ok(known);
         }
         let dir = self.world.settings.store_dir.clone();
@@ -210,19 +204,19 @@ impl<'h> Interp<'h> {
         }
         // It would be built, and the paths it claims would become valid.
         derivation
-            .check_output_paths(&dir, |input| self.world.derivations.modulo(input))
+            .check_output_paths(&dir, |input| self.derivations.modulo(input))
             .map_err(|error| invalid(error.to_string()))?;
         let modulo = derivation
-            .hash_modulo(&dir, |input| self.world.derivations.modulo(input))
+            .hash_modulo(&dir, |input| self.derivations.modulo(input))
             .map_err(|error| invalid(error.to_string()))?;
-        let known = Known {
+        let known = Instantiated {
             derivation: std::sync::Arc::new(derivation),
             modulo,
         };
-        self.world.derivations.insert(path.clone(), known.clone());
+        self.derivations.insert(path.clone(), known.clone());
         // The builder must know each derivation to build, even one that evaluation has read from
         // the store.
-        let inputs = |input: &StorePath| self.world.derivations.modulo(input);
+        let inputs = |input: &StorePath| self.derivations.modulo(input);
         let modulo = known.derivation.realisation_hash(&dir, inputs);
         if !self.world.host.derivation(path, &known.derivation, modulo) {
             return Err(cancelled());

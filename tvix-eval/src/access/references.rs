@@ -16,7 +16,7 @@ impl<'h> Interp<'h> {
         if let Some(known) = self.world.references.borrow().get(path) {
             return Ok(Some(known.clone()));
         }
-        if let Some(known) = self.world.derivations.get(path) {
+        if let Some(known) = self.derivations.get(path) {
             return Ok(Some(known.derivation.references()));
         }
         if self.world.offered.borrow().contains(path) {

@@ -1,9 +1,9 @@
 //! JSON.
 
-use super::derivation::internal;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
+use crate::internal;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::text::{json, number};

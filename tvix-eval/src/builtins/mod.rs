@@ -16,36 +16,20 @@ mod text;
 mod types;
 mod xml;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bumpalo::Bump;
+
 use crate::error::Result;
 use crate::interp::Interp;
+use crate::native::Native;
 use crate::source::Pos;
 use crate::syntax::Scope;
 use crate::value::{Attr, Ref, Slot, Value};
+use crate::world::World;
 
-/// A Rust function that expressions can call.
-pub struct Builtin<'h> {
-    /// Name in messages.
-    pub name: &'h str,
-    /// Number of arguments; 1 to 6.
-    pub arity: u8,
-    /// Whether traces omit the builtin.
-    pub quiet: bool,
-    /// The arguments that are always evaluated, as a bit set: 1 for the first, 2 for the second and
-    /// so on. They may be evaluated before the call, which saves their thunks.
-    pub strict: u8,
-    /// The implementation. Its arguments are not evaluated.
-    pub function: &'h Function<'h>,
-}
-
-impl Builtin<'_> {
-    /// Whether this is `derivation`, which is defined in the Nix language in C++ Nix.
-    pub(crate) fn is_derivation(&self) -> bool {
-        self.quiet && self.name == "derivation"
-    }
-}
-
-/// The implementation of a [`Builtin`]: takes arguments and the position of the call.
-pub type Function<'h> = dyn Fn(&Interp<'h>, &[Ref<'h>], Pos) -> Result<Value<'h>> + 'h;
+pub use crate::value::{Builtin, Function};
 
 /// The definition of a builtin.
 struct Def {
@@ -122,8 +106,43 @@ const TABLES: &[&[Def]] = &[
     xml::BUILTINS,
 ];
 
+impl<'h> Interp<'h> {
+    /// An evaluation in an empty heap.
+    pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
+        Self::with_natives(heap, world, &[])
+    }
+
+    /// An evaluation in an empty heap with builtins of the embedder, which replace existing ones of
+    /// the same name.
+    pub fn with_natives(heap: &'h Bump, world: World<'h>, natives: &'h [Native]) -> Self {
+        let interp = Self::without_builtins(heap, world);
+        *interp.scope.borrow_mut() = Rc::new(scope(&interp, natives));
+        interp
+    }
+
+    /// The names of all builtins: those in `builtins` as `builtins.name`, and the global ones
+    /// without prefix.
+    pub fn builtin_names(&self) -> Vec<String> {
+        let scope = self.scope.borrow();
+        let global = GLOBAL
+            .iter()
+            .filter(|name| scope.lookup(self.intern(name)).is_some())
+            .map(|name| (*name).to_owned());
+        let builtins = scope.lookup(self.intern("builtins")).map(Cell::get);
+        let entries = match builtins {
+            Some(Value::Attrs(all)) => all.entries,
+            _ => &[],
+        };
+        entries
+            .iter()
+            .map(|attr| format!("builtins.{}", self.display(attr.name)))
+            .chain(global)
+            .collect()
+    }
+}
+
 /// The global scope, around every file.
-pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
+fn scope<'h>(interp: &Interp<'h>, natives: &'h [Native]) -> Scope<'h> {
     let mut scope = Scope::new();
     let mut entries = Vec::with_capacity(128);
     let mut add = |name: &str, value: Value<'h>| {
@@ -141,7 +160,6 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
         });
     };
     // The first of several equal names is kept.
-    let natives = interp.world.natives;
     for native in natives {
         add(native.name(), Value::Builtin(native.builtin(interp.heap)));
     }
@@ -182,18 +200,6 @@ pub(crate) fn scope<'h>(interp: &Interp<'h>) -> Scope<'h> {
     all.set(interp.attrs(entries));
     scope.insert(interp.intern("builtins"), all);
     scope
-}
-
-/// Names of builtins, for completion.
-pub(crate) fn names<'i>(interp: &'i Interp<'_>) -> impl Iterator<Item = String> + 'i {
-    let natives = interp.world.natives.iter().map(|native| native.name());
-    let ours = TABLES.iter().copied().flatten().map(|def| def.name);
-    let prefixed = natives.chain(ours).map(|name| format!("builtins.{name}"));
-    let global = GLOBAL.iter().filter(|name| {
-        let name = interp.intern(name);
-        interp.scope.borrow().lookup(name).is_some()
-    });
-    prefixed.chain(global.map(|name| (*name).to_owned()))
 }
 
 /// The search path as a value: a list of `{ path, prefix }`.

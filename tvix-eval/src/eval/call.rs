@@ -1,12 +1,12 @@
 //! Function calls.
 
 use super::Step;
-use crate::builtins::Builtin;
-use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::internal;
 use crate::interp::Interp;
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
+use crate::value::Builtin;
 use crate::value::{Attrs, Env, Partial, Ref, Value, Words};
 
 /// Maximum number of a builtin's parameters.

@@ -117,7 +117,7 @@ impl<'h> Interp<'h> {
 
     #[cold]
     fn wait_for(&self, cell: Ref<'h>, owner: u32, pos: Pos) -> Result<Value<'h>> {
-        if owner == self.fiber.get() || !self.world.park(self, cell, owner) {
+        if owner == self.fiber.get() || !self.fibers.park(self, cell, owner) {
             return Err(Error::new(
                 ErrorKind::InfiniteRecursion,
                 "infinite recursion encountered",
@@ -129,8 +129,8 @@ impl<'h> Interp<'h> {
 
     #[inline]
     fn wake(&self, cell: Ref<'h>) {
-        if self.world.has_waiters() {
-            self.world.wake(cell);
+        if self.fibers.has_waiters() {
+            self.fibers.wake(cell);
         }
     }
 

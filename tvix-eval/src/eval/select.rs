@@ -1,8 +1,8 @@
 //! `base.path`, `base ? path`.
 
 use super::Step;
-use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::internal;
 use crate::interp::Interp;
 use crate::ir::{AttrName, Expr, HasAttr, Select};
 use crate::source::Pos;

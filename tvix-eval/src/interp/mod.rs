@@ -1,5 +1,8 @@
 //! The state of an evaluation.
 
+mod checks;
+mod derivations;
+mod fiber;
 mod known;
 mod table;
 
@@ -9,10 +12,9 @@ use std::time::Instant;
 
 use bumpalo::Bump;
 
-use crate::builtins::derivation::internal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::internal;
 use crate::ir::{Delayed, Expr, Lambda};
-use crate::limits::CALLS_PER_CHECK;
 use crate::source::{Origin, Pos, Sources};
 use crate::symbol::{Symbol, Symbols};
 use crate::syntax::Scope;
@@ -21,11 +23,12 @@ use crate::value::{
 };
 use crate::world::World;
 
+pub(crate) use checks::cancelled;
+pub(crate) use derivations::{Derivations, Instantiated};
+use fiber::Fibers;
+pub use fiber::Job;
 pub(crate) use known::Known;
 pub(crate) use table::Table;
-
-/// Maximum nesting depth of calls, as in C++ Nix.
-pub const MAX_CALL_DEPTH: u32 = 10_000;
 
 /// Maximum capacity in bytes of a buffer that is kept for reuse.
 const LARGEST_KEPT: usize = 1 << 20;
@@ -48,6 +51,8 @@ pub struct Interp<'h> {
     pub(crate) failures: RefCell<Vec<Error>>,
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
+    pub(crate) fibers: Fibers,
+    pub(crate) derivations: Derivations,
     /// Current nesting depth of calls.
     pub(crate) depth: Cell<u32>,
     pub(crate) max_depth: u32,
@@ -115,15 +120,15 @@ impl<'h> Shared<'h> {
 }
 
 impl<'h> Interp<'h> {
-    /// An evaluation in an empty heap.
-    pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
+    /// An evaluation in an empty heap, with an empty scope.
+    pub(crate) fn without_builtins(heap: &'h Bump, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let sources = Sources::default();
         sources.add(Origin::Internal, internal::TEXT);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
         let show_trace = world.settings.show_trace;
-        let interp = Self {
+        Self {
             heap,
             symbols,
             sources,
@@ -135,10 +140,12 @@ impl<'h> Interp<'h> {
             failures: RefCell::default(),
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
+            fibers: Fibers::default(),
+            derivations: Derivations::default(),
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
-            calls_left: Cell::new(CALLS_PER_CHECK),
+            calls_left: Cell::new(checks::CALLS_PER_CHECK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
@@ -149,10 +156,7 @@ impl<'h> Interp<'h> {
             },
             buffers: RefCell::default(),
             name_cells: RefCell::default(),
-        };
-        let scope = crate::builtins::scope(&interp);
-        *interp.scope.borrow_mut() = Rc::new(scope);
-        interp
+        }
     }
 
     /// A new cell.

@@ -1,5 +1,6 @@
 //! Values: 16 bytes each, cheap to copy. Their pointers are valid as long as the heap.
 
+mod builtin;
 mod context;
 mod env;
 mod growing;
@@ -9,10 +10,10 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use crate::builtins::Builtin;
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
+pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
 pub(crate) use growing::Growing;

@@ -10,22 +10,28 @@ use super::{Done, Driver};
 use crate::driver::closures::Closure;
 use crate::driver::sources;
 use crate::driver::tasks::{self, BuildParts};
-use crate::machine::{BuildId, Input, StartBuild, Trouble};
+use crate::machine::{BuildId, ComponentError, Input, StartBuild};
 
 impl Driver {
-    /// Adds sources without references together, as far as they are small.
-    pub(super) fn add_sources(&mut self, paths: Vec<StorePath>) {
-        let mut together = Vec::with_capacity(paths.len());
+    /// Adds sources without references in one request, as far as they are small.
+    pub(super) fn add_small_sources(
+        &mut self,
+        paths: Vec<StorePath>,
+        max_size: usize,
+        max_total: usize,
+    ) {
+        let (mut found, mut unknown) = (Vec::with_capacity(paths.len()), Vec::new());
         for path in paths {
             match self.sources.get(&path) {
-                Some(source) if source.references.is_empty() => together.push(source.clone()),
-                _ => self.add_source(path),
+                Some(source) => found.push(source.clone()),
+                None => unknown.push((path.clone(), Err(without_contents(&path)))),
             }
         }
-        if !together.is_empty() {
-            let added = sources::add_small(self.store.clone(), together);
-            self.spawn(added.map(|(added, large)| Done::Sources(added, large)));
-        }
+        let added = sources::add_small(self.store.clone(), found, max_size, max_total);
+        self.spawn(added.map(move |(mut added, large)| {
+            added.extend(unknown);
+            Done::Sources(added, large)
+        }));
     }
 
     pub(super) fn add_source(&mut self, path: StorePath) {
@@ -34,16 +40,13 @@ impl Driver {
         self.spawn(async move {
             let result = match source {
                 Some(source) => sources::add_source(store, source).await,
-                None => {
-                    let message = format!("the contents of '{path}' are gone (a bug)");
-                    Err(Trouble::bug(message))
-                }
+                None => Err(without_contents(&path)),
             };
             Done::Sources(vec![(path, result)], Vec::new())
         });
     }
 
-    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
+    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), ComponentError>) {
         if result.is_ok() {
             self.sources.remove(&path);
         }
@@ -87,12 +90,10 @@ impl Driver {
         let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
             request,
-            context: BuildContext {
-                inputs: self.store.clone(),
-                log: self.log.tagged(build.0),
-                cancel,
-                slot: self.slot.tagged(build.0),
-            },
+            context: BuildContext::new(self.store.clone())
+                .with_log(self.log.tagged(build.0))
+                .with_cancel(cancel)
+                .with_slot(self.slot.tagged(build.0)),
         };
         (parts, self.closures.of(start.inputs))
     }
@@ -112,4 +113,9 @@ impl Driver {
             _ => {}
         }
     }
+}
+
+/// The failure of a source that evaluation did not yield.
+fn without_contents(path: &StorePath) -> ComponentError {
+    ComponentError::bug(format!("the contents of '{path}' are gone (a bug)"))
 }

@@ -5,11 +5,11 @@ use nix_compat::derivation::upstream_placeholder;
 use nix_compat::store_path::StorePath;
 
 use super::wrapper::builtin;
-use crate::builtins::Function;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
+use crate::value::Function;
 use crate::value::{Apply, Attr, ContextElement, Ref, Value};
 
 /// The value of the derivation at a store path.

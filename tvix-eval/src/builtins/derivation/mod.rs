@@ -2,16 +2,9 @@
 
 mod imported;
 mod inputs;
-pub(crate) mod internal;
+
 mod strict;
 mod wrapper;
-
-use std::cell::RefCell;
-use std::sync::Arc;
-
-use nix_compat::derivation::{Derivation, HashModulo};
-use nix_compat::store_path::StorePath;
-use rustc_hash::FxHashMap;
 
 use super::{Def, def};
 
@@ -21,31 +14,3 @@ pub(super) const BUILTINS: &[Def] = &[
     def("derivation", 1, wrapper::derivation),
     def("derivationStrict", 1, strict::derivation_strict),
 ];
-
-/// The derivations that an evaluation has instantiated.
-#[derive(Default)]
-pub(crate) struct Derivations {
-    known: RefCell<FxHashMap<StorePath, Known>>,
-}
-
-/// An instantiated derivation.
-#[derive(Clone)]
-pub(crate) struct Known {
-    pub(crate) derivation: Arc<Derivation>,
-    pub(crate) modulo: HashModulo,
-}
-
-impl Derivations {
-    pub(crate) fn get(&self, path: &StorePath) -> Option<Known> {
-        self.known.borrow().get(path).cloned()
-    }
-
-    pub(crate) fn modulo(&self, path: &StorePath) -> Option<HashModulo> {
-        self.known.borrow().get(path).map(|known| known.modulo)
-    }
-
-    /// Stores a derivation; `false` if it was present.
-    pub(crate) fn insert(&self, path: StorePath, known: Known) -> bool {
-        self.known.borrow_mut().insert(path, known).is_none()
-    }
-}

@@ -11,11 +11,11 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::sorted::{SortedMap, SortedSet};
 use nix_compat::store_path::StorePathName;
 
-use super::Known;
 use crate::builtins::json::MAX_NESTING;
 use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
+use crate::interp::Instantiated;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::text::json;
@@ -400,7 +400,7 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
         }
     }
 
-    let derivations = &interp.world.derivations;
+    let derivations = &interp.derivations;
     let completed = derivation
         .complete(&dir, |path| derivations.modulo(path))
         .map_err(|error| wrong(error.to_string()))?;
@@ -408,7 +408,7 @@ fn instantiate<'h>(interp: &Interp<'h>, mut draft: Draft) -> Result<Value<'h>> {
     let derivation = Arc::new(draft.derivation);
     let is_new = derivations.insert(
         path.clone(),
-        Known {
+        Instantiated {
             derivation: derivation.clone(),
             modulo: completed.modulo,
         },

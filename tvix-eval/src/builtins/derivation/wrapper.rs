@@ -1,12 +1,12 @@
 //! `derivation`: the lazy wrapper around `derivationStrict`, which returns a set per output.
 
-use super::internal;
-use crate::builtins::{Builtin, Function};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::internal;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Apply, Apply2, Attr, Ref, Value};
+use crate::value::{Builtin, Function};
 
 pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
     let attrs = interp.expect_attrs(

@@ -3,9 +3,9 @@
 use tvix_eval_api::{AttrPath, EvalEvent, JobDetails, JobOptions, Root, WantedOutputs};
 
 use super::{Failed, Search, Searched, Task};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::interp::Interp;
-use crate::limits::cancelled;
+use crate::interp::{Interp, cancelled};
 use crate::source::Pos;
 use crate::text::json::write_string;
 use crate::value::{Attrs, ContextId, Ref, Value};
@@ -36,10 +36,8 @@ impl<'h> Search<'h, '_> {
                 outputs.retain(|it| it.as_str().as_bytes() == own.bytes);
             }
         }
-        let wanted = WantedOutputs {
-            drv_path,
-            outputs: outputs.into_iter().cloned().collect(),
-        };
+        let outputs = outputs.into_iter().cloned().collect();
+        let wanted = WantedOutputs::new(drv_path, outputs);
         let meta = match options.meta {
             true => Some(meta(interp, attrs)?),
             false => None,
@@ -59,10 +57,10 @@ impl<'h> Search<'h, '_> {
         };
         let name = String::from_utf8_lossy(name.bytes);
         let details = JobDetails::new(name, attr_path, known.derivation.clone())
-            .meta(meta)
-            .cost(task.began.cost(interp));
-        let mut root = Root::new(task.name.as_str(), wanted).at(task.order.clone());
-        root.job = Some(Box::new(details));
+            .with_meta(meta)
+            .with_cost(task.began.cost(interp));
+        let root = Root::new(task.name.as_str(), wanted).with_order(task.order.clone());
+        let root = root.with_job(details);
         match self.wire.event(EvalEvent::Root(root)) {
             true => Ok(()),
             false => Err(cancelled().into()),

@@ -124,7 +124,7 @@ impl<'h> Search<'h, '_> {
         let cost = task.began.cost(interp);
         if let Some(error) = failed.of(interp, &task) {
             self.wire.failed(match self.jobs {
-                Some(_) => error.after(cost),
+                Some(_) => error.with_cost(cost),
                 None => error,
             });
         }

@@ -5,7 +5,7 @@ mod problem;
 mod read;
 
 pub use normal::normalize;
-pub use problem::{JsonError, JsonProblem};
+pub use problem::{JsonError, JsonErrorKind};
 pub use read::{JsonSink, read};
 
 /// A string cannot be written as JSON because it is not UTF-8.

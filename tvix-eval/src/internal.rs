@@ -21,33 +21,33 @@ const BASE: u32 = 1;
 /// The function.
 pub(crate) const FUNCTION: Pos = at(30, 1);
 /// The call of `derivationStrict`.
-pub(super) const STRICT: Pos = at(37, 12);
+pub(crate) const STRICT: Pos = at(37, 12);
 /// The operator that adds the outputs to the attributes.
-pub(super) const COMMON: Pos = at(41, 9);
+pub(crate) const COMMON: Pos = at(41, 9);
 /// The attribute `all`.
-pub(super) const ALL: Pos = at(43, 7);
+pub(crate) const ALL: Pos = at(43, 7);
 /// The attribute `drvAttrs`.
-pub(super) const DRV_ATTRS: Pos = at(44, 15);
+pub(crate) const DRV_ATTRS: Pos = at(44, 15);
 /// The name of an output.
-pub(super) const OUTPUT: Pos = at(48, 5);
+pub(crate) const OUTPUT: Pos = at(48, 5);
 /// The attribute that holds the set of an output.
-pub(super) const VALUE: Pos = at(49, 5);
+pub(crate) const VALUE: Pos = at(49, 5);
 /// The set of an output.
-pub(super) const OUTPUT_SET: Pos = at(49, 13);
+pub(crate) const OUTPUT_SET: Pos = at(49, 13);
 /// The attribute `outPath`.
-pub(super) const OUT_PATH: Pos = at(50, 7);
+pub(crate) const OUT_PATH: Pos = at(50, 7);
 /// The call of `getAttr`.
-pub(super) const GET_ATTR: Pos = at(50, 17);
+pub(crate) const GET_ATTR: Pos = at(50, 17);
 /// The attribute `drvPath`.
-pub(super) const DRV_PATH: Pos = at(51, 7);
+pub(crate) const DRV_PATH: Pos = at(51, 7);
 /// The attribute `type`.
-pub(super) const TYPE: Pos = at(52, 7);
+pub(crate) const TYPE: Pos = at(52, 7);
 /// The attribute `outputName`.
-pub(super) const OUTPUT_NAME: Pos = at(53, 15);
+pub(crate) const OUTPUT_NAME: Pos = at(53, 15);
 /// The call of `map`.
-pub(super) const OUTPUTS: Pos = at(57, 17);
+pub(crate) const OUTPUTS: Pos = at(57, 17);
 /// The call of `head`.
-pub(super) const HEAD: Pos = at(60, 2);
+pub(crate) const HEAD: Pos = at(60, 2);
 
 /// Whether a position is in the file. C++ Nix adds no trace frames for attributes at such
 /// positions.

@@ -11,10 +11,10 @@ use corosensei::stack::{DefaultStack, Stack};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use rustc_hash::FxHashMap;
 
+use super::Interp;
+use super::cancelled;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Answer;
-use crate::interp::Interp;
-use crate::limits::cancelled;
 use crate::value::Ref;
 
 /// The work of a fiber.
@@ -144,7 +144,7 @@ impl<'h> Interp<'h> {
         let mut next = 1_u32;
         loop {
             self.take_ready_answers();
-            let ready = self.world.fibers.ready.borrow_mut().pop_front();
+            let ready = self.fibers.ready.borrow_mut().pop_front();
             let number = match ready {
                 Some(number) => number,
                 None => {
@@ -187,14 +187,14 @@ impl<'h> Interp<'h> {
                 }
                 CoroutineResult::Return(()) => stacks.push(fiber.into_stack()),
             }
-            self.world.fibers.yielder.set(None);
+            self.fibers.yielder.set(None);
         }
     }
 
     fn fiber<'i>(&'i self, number: u32, job: Job<'h, 'i>, stack: DefaultStack) -> Fiber {
         let limit = stack.limit().get() + STACK_RESERVE;
         let body = move |yielder: &Yielder<(), ()>, ()| {
-            self.world.fibers.yielder.set(Some(NonNull::from(yielder)));
+            self.fibers.yielder.set(Some(NonNull::from(yielder)));
             self.fiber.set(number);
             self.depth.set(0);
             self.stack_limit.set(limit);
@@ -212,7 +212,7 @@ impl<'h> Interp<'h> {
     }
 
     fn await_answer(&self) -> Result<()> {
-        let fibers = &self.world.fibers;
+        let fibers = &self.fibers;
         match self.world.host.next_answer() {
             Some((fiber, answer)) => {
                 fibers.answered(fiber, answer);
@@ -224,7 +224,7 @@ impl<'h> Interp<'h> {
 
     /// Takes available answers. Their fibers resume before new jobs are started.
     fn take_ready_answers(&self) {
-        let fibers = &self.world.fibers;
+        let fibers = &self.fibers;
         while fibers.importing.get() > 0
             && let Some((fiber, answer)) = self.world.host.ready_answer()
         {
