@@ -51,6 +51,11 @@ impl Interp<'_> {
         self.make_room(count.saturating_mul(size_of::<T>()))
     }
 
+    /// Memory of the heap that is in use, in bytes.
+    pub(crate) fn heap_used(&self) -> usize {
+        self.heap.allocated_bytes() - self.heap.chunk_capacity()
+    }
+
     fn heap_has_room(&self, bytes: usize) -> Result<()> {
         if let Some(memory) = self.world.settings.limits.memory
             && self.heap.allocated_bytes().saturating_add(bytes) > memory
