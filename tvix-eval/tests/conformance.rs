@@ -205,7 +205,7 @@ async fn workers() {
         // A task that waits for an import keeps such an evaluation from ending.
         let capabilities = match memory {
             None => Capabilities::ALL,
-            Some(_) => Capabilities::default().sources(true),
+            Some(_) => Capabilities::default().with_sources(true),
         };
         let report = run_all(factory, capabilities).await;
         report.assert_all();
