@@ -68,13 +68,14 @@ impl<E> Workers<E> {
 impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
         let queue = TaskQueue::new(&request, self.count.get(), self.memory);
-        let source = queue.source();
+        let source = queue.source(0);
         let mut count = Some(source.counter());
         let Some(first) = self.evaluator.evaluate_tasks(&request, source).await? else {
             return self.evaluator.evaluate(request).await;
         };
-        let mut slot = |first| {
+        let mut slot = |worker, first| {
             let slot = Slot {
+                worker,
                 count: count.take(),
                 evaluator: self.evaluator.clone(),
                 request: request.clone(),
@@ -84,8 +85,8 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
             slot.events(first)
         };
         let mut streams = SelectAll::new();
-        streams.push(slot(Some(first)));
-        streams.extend((1..self.count.get()).map(|_| slot(None)));
+        streams.push(slot(0, Some(first)));
+        streams.extend((1..self.count.get()).map(|worker| slot(worker, None)));
         let mut merged = Merged::new(request.jobs.is_none());
         Ok(streams
             .filter_map(move |event| {
@@ -98,6 +99,7 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
 
 /// A place for one evaluation at a time.
 struct Slot<E> {
+    worker: usize,
     evaluator: E,
     request: EvalRequest,
     queue: TaskQueue,
@@ -129,7 +131,7 @@ impl<E: Evaluator + 'static> Slot<E> {
         if self.queue.is_complete() {
             return None;
         }
-        let source = self.queue.source();
+        let source = self.queue.source(self.worker);
         self.count = Some(source.counter());
         match self.evaluator.evaluate_tasks(&self.request, source).await {
             Ok(Some(events)) => Some(events),

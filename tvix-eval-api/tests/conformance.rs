@@ -208,7 +208,7 @@ async fn workers() {
             Subject::new(Workers::new(evaluator, count))
         };
         // What waits for an import would keep its worker from other tasks.
-        let capabilities = Capabilities::default().sources(true).lazy(true);
+        let capabilities = Capabilities::default().with_sources(true).with_lazy(true);
         run_all(factory, capabilities).await.assert_all();
     }
 }

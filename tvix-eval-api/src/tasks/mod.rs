@@ -15,7 +15,7 @@
 //! use tvix_eval_api::tasks::{Member, Reached, TaskQueue, Taken};
 //!
 //! let queue = TaskQueue::new(&EvalRequest::attrs(["jobs"]), 2, None);
-//! let (one, other) = (queue.source(), queue.source());
+//! let (one, other) = (queue.source(0), queue.source(1));
 //! let Taken::Task(jobs) = one.try_take(0) else { panic!() };
 //! // There may be more for the other evaluation once `jobs` is known.
 //! assert!(matches!(other.try_take(0), Taken::Later));

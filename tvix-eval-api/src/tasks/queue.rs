@@ -3,14 +3,17 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use rustc_hash::FxBuildHasher;
+
 use super::place::{Reached, TaskPlace};
 use crate::EvalRequest;
 
-/// The most tasks that an evaluation takes at once. Neighbours share more than others.
+/// The most tasks that an evaluation takes at once.
 const LARGEST_BATCH: usize = 16;
 
 /// The tasks of a request. Cheap to clone: all clones are one queue.
@@ -19,16 +22,13 @@ pub struct TaskQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Expected number of evaluations.
-    workers: usize,
     /// Memory in bytes after which an evaluation ends.
     memory: Option<u64>,
 }
 
-#[derive(Default)]
 struct State {
-    /// Members of sets and lists; the last are the next, so that the search is depth-first.
-    waiting: Vec<Members>,
+    /// Tasks for each worker.
+    waiting: Vec<Waiting>,
     /// Number of tasks in `waiting`.
     queued: usize,
     /// Tasks that need an evaluation of their own.
@@ -36,6 +36,17 @@ struct State {
     /// Tasks that were taken and have not ended.
     taken: usize,
     wakers: Vec<Waker>,
+}
+
+/// Tasks that one worker takes first, and others only if they have none. They are members whose
+/// names have the same hash, so that sets that are found under several names, or that have members
+/// in common, are not evaluated by every worker.
+#[derive(Default)]
+struct Waiting {
+    /// Members of sets and lists; the last are the next, so that the search is depth-first.
+    sets: VecDeque<Members>,
+    /// Number of tasks in `sets`.
+    count: usize,
 }
 
 /// Members of a set or list that nobody has taken yet.
@@ -85,26 +96,28 @@ impl TaskQueue {
             false => &request.attr_paths[..],
         };
         let names = requested.iter().map(String::as_str);
-        let members: VecDeque<_> = names.enumerate().map(Member::from).collect();
-        let state = State {
-            queued: members.len(),
-            waiting: vec![Members {
-                parent: None,
-                reached: Reached::Requested,
-                members,
-            }],
-            ..State::default()
+        let mut state = State {
+            waiting: (0..workers.max(1)).map(|_| Waiting::default()).collect(),
+            queued: 0,
+            alone: VecDeque::new(),
+            taken: 0,
+            wakers: Vec::new(),
         };
+        state.add(
+            None,
+            Reached::Requested,
+            names.enumerate().map(Member::from),
+        );
         Self(Arc::new(Shared {
             state: Mutex::new(state),
-            workers: workers.max(1),
             memory,
         }))
     }
 
-    /// A source of tasks for one evaluation.
-    pub fn source(&self) -> TaskSource {
+    /// A source of tasks for one evaluation by the worker with this number, counted from 0.
+    pub fn source(&self, worker: usize) -> TaskSource {
         TaskSource {
+            worker,
             shared: self.0.clone(),
             held: Mutex::default(),
             count: Arc::default(),
@@ -158,25 +171,67 @@ impl State {
         self.queued > 0 || !self.alone.is_empty()
     }
 
-    /// Takes some neighbours off the queue. The more are left, the more at once.
-    fn take(&mut self, workers: usize) -> VecDeque<Arc<TaskPlace>> {
-        let count = (self.queued / (4 * workers)).clamp(1, LARGEST_BATCH);
-        let mut taken = VecDeque::new();
-        while taken.is_empty() {
-            let Some(last) = self.waiting.last_mut() else {
-                break;
+    /// Adds members of a set or list, in front of all others.
+    fn add(
+        &mut self,
+        parent: Option<&Arc<TaskPlace>>,
+        reached: Reached,
+        members: impl Iterator<Item = Member>,
+    ) {
+        let workers = self.waiting.len();
+        let mut parts: Vec<VecDeque<Member>> = vec![VecDeque::new(); workers];
+        for member in members {
+            let worker = match workers {
+                1 => 0,
+                _ => FxBuildHasher.hash_one(&member.name) as usize % workers,
             };
-            let count = count.min(last.members.len());
-            taken.extend(last.members.drain(..count).map(|Member { name, number }| {
-                Arc::new(match &last.parent {
-                    None => TaskPlace::requested(number, &name),
-                    Some(parent) => TaskPlace::member(parent.clone(), last.reached, number, name),
-                })
-            }));
-            if last.members.is_empty() {
-                self.waiting.pop();
+            parts[worker].push_back(member);
+            self.queued += 1;
+        }
+        for (waiting, members) in self.waiting.iter_mut().zip(parts) {
+            if !members.is_empty() {
+                waiting.count += members.len();
+                waiting.sets.push_back(Members {
+                    parent: parent.cloned(),
+                    reached,
+                    members,
+                });
             }
         }
+    }
+
+    /// Takes some tasks off the queue. The more are left, the more at once.
+    fn take(&mut self, worker: usize) -> VecDeque<Arc<TaskPlace>> {
+        let limit = (self.queued / (4 * self.waiting.len())).clamp(1, LARGEST_BATCH);
+        let own = self.waiting.get(worker).is_some_and(|it| it.count > 0);
+        let waiting = match own {
+            true => self.waiting.get_mut(worker),
+            false => self.waiting.iter_mut().max_by_key(|it| it.count),
+        };
+        let mut taken = VecDeque::new();
+        let Some(waiting) = waiting else {
+            return taken;
+        };
+        // Tasks of another worker are taken from the end that it comes to last.
+        let next = match own {
+            true => waiting.sets.back_mut(),
+            false => waiting.sets.front_mut(),
+        };
+        if let Some(next) = next {
+            let count = limit.min(next.members.len());
+            taken.extend(next.members.drain(..count).map(|Member { name, number }| {
+                Arc::new(match &next.parent {
+                    None => TaskPlace::requested(number, &name),
+                    Some(parent) => TaskPlace::member(parent.clone(), next.reached, number, name),
+                })
+            }));
+            match (next.members.is_empty(), own) {
+                (true, true) => drop(waiting.sets.pop_back()),
+                (true, false) => drop(waiting.sets.pop_front()),
+                (false, _) => {}
+            }
+        }
+        waiting.count -= taken.len();
         self.queued -= taken.len();
         self.taken += taken.len();
         taken
@@ -189,6 +244,7 @@ impl State {
 /// returned to the queue when the source is dropped.
 pub struct TaskSource {
     shared: Arc<Shared>,
+    worker: usize,
     /// Tasks that were taken off the queue in advance.
     held: Mutex<VecDeque<Arc<TaskPlace>>>,
     /// Number of tasks that the evaluation got.
@@ -211,7 +267,7 @@ impl TaskSource {
                 state.taken += 1;
                 held.push_back(place);
             } else if state.queued > 0 {
-                *held = state.take(self.shared.workers);
+                *held = state.take(self.worker);
             } else if !state.alone.is_empty() || state.is_complete() {
                 return Taken::End;
             }
@@ -247,17 +303,12 @@ impl TaskSource {
         }
         self.shared.change(|state| {
             state.taken -= held.len();
-            state.queued += held.len();
-            // As sets of one member: what the place is stays as it was.
             for place in held.into_iter().rev() {
-                state.waiting.push(Members {
-                    parent: place.parent().cloned(),
-                    reached: place.reached(),
-                    members: VecDeque::from([Member {
-                        name: place.name().into(),
-                        number: place.number(),
-                    }]),
-                });
+                let member = Member {
+                    name: place.name().into(),
+                    number: place.number(),
+                };
+                state.add(place.parent(), place.reached(), std::iter::once(member));
             }
         });
     }
@@ -307,18 +358,9 @@ impl Task {
 
     /// Makes each member of the set or list at this place a task. Nothing is evaluated.
     pub fn split(&self, reached: Reached, members: impl IntoIterator<Item = Member>) {
-        let members: VecDeque<_> = members.into_iter().collect();
-        if members.is_empty() {
-            return;
-        }
-        self.shared.change(|state| {
-            state.queued += members.len();
-            state.waiting.push(Members {
-                parent: Some(self.place.clone()),
-                reached,
-                members,
-            });
-        });
+        let members = members.into_iter();
+        self.shared
+            .change(|state| state.add(Some(&self.place), reached, members));
     }
 
     /// Returns the task to the queue, for an evaluation that has evaluated nothing before. For a
@@ -378,7 +420,7 @@ mod tests {
     #[test]
     fn members_come_before_what_follows_their_set() {
         let queue = queue(&["a", "b"], None);
-        let source = queue.source();
+        let source = queue.source(0);
         let first = take(&source, 0);
         split(first.as_ref().expect("a task"), &["x", "y"]);
         drop(first);
@@ -389,9 +431,34 @@ mod tests {
     }
 
     #[test]
+    fn members_of_equal_names_are_for_one_worker_until_others_have_none() {
+        let queue = TaskQueue::new(&EvalRequest::attrs(["a", "b"]), 2, None);
+        let sources = [queue.source(0), queue.source(1)];
+        let names: Vec<_> = (0..40).map(|number| format!("n{number}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        for set in [take(&sources[0], 0), take(&sources[1], 0)] {
+            split(set.as_ref().expect("a task"), &names);
+        }
+        let mut taken = [Vec::new(), Vec::new()];
+        while taken[0].len() < 30 {
+            let (source, taken) = (&sources[0], &mut taken[0]);
+            taken.extend(name(take(source, 0)));
+        }
+        let twice = taken[0].iter().filter(|name| name.starts_with("a."));
+        for name in twice {
+            assert!(taken[0].contains(&name.replace("a.", "b.")), "{taken:?}");
+        }
+        // The other worker has its own, and then what is left.
+        taken[1].extend(std::iter::from_fn(|| name(take(&sources[1], 0))));
+        taken[0].extend(std::iter::from_fn(|| name(take(&sources[0], 0))));
+        assert_eq!(taken[0].len() + taken[1].len(), 80);
+        assert!(queue.is_complete());
+    }
+
+    #[test]
     fn a_source_without_tasks_waits_for_tasks_or_the_end() {
         let queue = queue(&["a"], None);
-        let (one, other) = (queue.source(), queue.source());
+        let (one, other) = (queue.source(0), queue.source(1));
         let task = take(&one, 0);
         assert!(matches!(other.try_take(0), Taken::Later));
         let mut ready = Box::pin(other.ready());
@@ -408,11 +475,11 @@ mod tests {
     #[test]
     fn an_evaluation_over_its_share_gets_no_second_task() {
         let queue = queue(&["a", "b", "c"], Some(10));
-        let source = queue.source();
+        let source = queue.source(0);
         assert_eq!(name(take(&source, 11)).as_deref(), Some("a"));
         assert!(matches!(source.try_take(11), Taken::End));
         drop(source);
-        let next = queue.source();
+        let next = queue.source(0);
         assert_eq!(name(take(&next, 0)).as_deref(), Some("b"));
         assert_eq!(name(take(&next, 10)).as_deref(), Some("c"));
     }
@@ -420,7 +487,7 @@ mod tests {
     #[test]
     fn a_dropped_source_returns_what_it_holds() {
         let queue = queue(&["set"], None);
-        let source = queue.source();
+        let source = queue.source(0);
         let set = take(&source, 0).expect("a task");
         let names: Vec<_> = (0..100).map(|number| format!("n{number}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -428,7 +495,7 @@ mod tests {
         drop(set);
         assert_eq!(name(take(&source, 0)).as_deref(), Some("set.n0"));
         drop(source);
-        let next = queue.source();
+        let next = queue.source(0);
         let rest: Vec<_> = std::iter::from_fn(|| take(&next, 0)).collect();
         assert_eq!(rest.len(), 99);
         let orders: Vec<_> = rest.iter().map(|task| task.place().order()).collect();
@@ -438,12 +505,12 @@ mod tests {
     #[test]
     fn a_task_that_is_retried_goes_to_a_new_evaluation() {
         let queue = queue(&["a", "b"], None);
-        let source = queue.source();
+        let source = queue.source(0);
         take(&source, 0).expect("a task").retry();
         assert_eq!(name(take(&source, 0)).as_deref(), Some("b"));
         assert!(matches!(source.try_take(0), Taken::End));
         assert!(!queue.is_complete());
-        let next = queue.source();
+        let next = queue.source(0);
         assert_eq!(name(take(&next, 0)).as_deref(), Some("a"));
         assert!(queue.is_complete());
     }

@@ -76,7 +76,13 @@ fn meta<'h>(interp: &Interp<'h>, attrs: &Attrs<'h>) -> Result<String> {
     let why = "while evaluating the 'meta' attribute of a derivation";
     let meta = interp.expect_attrs(meta.value, meta.pos, why)?;
     let mut out = vec![b'{'];
-    for (name, attr) in interp.by_name(meta) {
+    let names = interp.by_name(meta).into_iter();
+    // Values are read from the set, which keeps them alive.
+    let names: Vec<_> = names.map(|(name, attr)| (name, attr.name)).collect();
+    for (name, symbol) in names {
+        let Some(attr) = meta.get(symbol) else {
+            continue;
+        };
         if !is_plain(interp, attr.value)? {
             continue;
         }
