@@ -5,14 +5,14 @@
 
 #![no_main]
 
-use bumpalo::Bump;
+use tvix_eval::heap::Heap;
 use libfuzzer_sys::fuzz_target;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
 use tvix_eval::syntax::{Context, Scope, parse_unresolved, print, resolve};
 
 fuzz_target!(|input: &[u8]| {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let symbols = Symbols::new(&heap);
     let sources = Sources::default();
     let text = heap.alloc_slice_copy(input);

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bumpalo::Bump;
+use tvix_eval::heap::Heap;
 use tvix_eval::error::{Error, ErrorKind};
 use tvix_eval::files::MemoryFiles;
 use tvix_eval::host::NoHost;
@@ -46,7 +46,7 @@ pub fn evaluate(text: &[u8]) {
     settings.search_path = vec![(String::new(), "/base".into()), ("p".into(), "/base".into())];
     settings.home = Some("/home".into());
     settings.time = 0;
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(settings, Rc::new(files()), Rc::new(NoHost));
     let interp = Interp::new(&heap, world);
     let job: Job<'_, '_> = Box::new(|interp: &Interp<'_>| {

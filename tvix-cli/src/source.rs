@@ -118,8 +118,9 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
     settings.read_only = !writes;
     let uri = building.store.clone().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
-    let mib = search.max_eval_memory;
-    settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
+    if let Some(mib) = search.max_eval_memory {
+        settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
+    }
     settings.show_trace = search.show_trace;
     settings.abort_on_warn = search.abort_on_warn;
     settings.pure = search.pure_eval && !search.impure;

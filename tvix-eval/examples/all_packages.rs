@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 
-use bumpalo::Bump;
 use tvix_eval::Job;
 use tvix_eval::error::Result;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::NoHost;
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
@@ -44,13 +44,13 @@ fn main() {
     let file = std::env::args().nth(1).expect("a file to evaluate");
     let file = std::fs::canonicalize(file).expect("the file exists");
     let file = file.to_str().expect("a path in UTF-8").to_owned();
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(Settings::default(), Rc::new(HostFiles), Rc::new(NoHost));
     let interp = Interp::new(&heap, world);
     let found = std::cell::RefCell::new(Vec::new());
     let list: Job<'_, '_> = Box::new(|interp| match packages(interp, &file) {
         Ok(Value::Attrs(all)) => {
-            *found.borrow_mut() = interp.by_name(all);
+            *found.borrow_mut() = interp.by_name(all).into_iter().collect();
         }
         Ok(_) => eprintln!("not a set"),
         Err(error) => eprintln!("{}", interp.render(&error)),
@@ -73,5 +73,5 @@ fn main() {
             })
         });
     interp.run(jobs).expect("nothing waits for a build");
-    eprintln!("heap: {} MB", heap.allocated_bytes() >> 20);
+    eprintln!("heap: {} MB", heap.used_bytes() >> 20);
 }

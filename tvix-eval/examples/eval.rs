@@ -6,8 +6,8 @@
 
 use std::rc::Rc;
 
-use bumpalo::Bump;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::NoHost;
 use tvix_eval::interp::Interp;
 use tvix_eval::value::{ContextId, Value};
@@ -27,7 +27,7 @@ fn main() {
             _ => file = Some(arg),
         }
     }
-    let heap = Bump::new();
+    let heap = Heap::new();
     let interp = Interp::new(
         &heap,
         World::new(Settings::default(), Rc::new(HostFiles), Rc::new(NoHost)),
@@ -97,7 +97,7 @@ fn main() {
         code.set(1);
     }
     if std::env::var_os("EVAL_STATS").is_some() {
-        eprintln!("heap: {} MB", heap.allocated_bytes() >> 20);
+        eprintln!("heap: {} MB", heap.used_bytes() >> 20);
     }
     std::process::exit(code.get());
 }

@@ -58,7 +58,7 @@ impl<'h> Interp<'h> {
         base: &[u8],
         scope: &Scope<'h>,
     ) -> Result<ParsedInput<'h>> {
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -70,7 +70,7 @@ impl<'h> Interp<'h> {
             Err(error) => error,
         };
         // The line break ends a comment. Positions refer to the text without the suffix.
-        let closed = self.heap.alloc_slice_copy(&[&*text, b"\n;"].concat());
+        let closed = self.heap.copy_text(&[text, b"\n;"].concat());
         let closed = Source {
             text: closed,
             ..source
@@ -112,7 +112,7 @@ impl<'h> Interp<'h> {
         base: &[u8],
         scope: &Scope<'h>,
     ) -> Result<std::result::Result<&'h Expr<'h>, Box<Error>>> {
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -135,12 +135,12 @@ impl<'h> Interp<'h> {
             EvalSource::Stdin { text, base } => (Origin::Stdin, text.clone(), absolute(base)),
             _ => {
                 let file = self.source_file(source)?;
-                let file: &'h [u8] = self.heap.alloc_slice_copy(&file);
+                let file: &'h [u8] = self.heap.copy_text(&file);
                 let text = self.read_file(file)?;
                 (Origin::File(file), text, paths::dir_name(file).to_vec())
             }
         };
-        let text = self.heap.alloc_slice_copy(&text);
+        let text = self.heap.copy_text(&text);
         let Some(source) = self.sources.add(origin, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
@@ -422,7 +422,7 @@ fn unindented(text: &str) -> String {
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn kinds_of_input() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);

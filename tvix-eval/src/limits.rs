@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::machine;
+
 /// Maximum nesting depth of calls, as in C++ Nix.
 pub const MAX_CALL_DEPTH: u32 = 10_000;
 
@@ -12,8 +14,8 @@ pub const MAX_CALL_DEPTH: u32 = 10_000;
 pub struct Limits {
     /// Maximum duration, including the time in which it waits for builds (default: none).
     pub time: Option<Duration>,
-    /// Maximum size of the heap in bytes (default: 4 GiB). There is no garbage collection: a
-    /// complete nixpkgs of 2016 takes 0.7 GiB.
+    /// Maximum memory of evaluation in bytes: its heap, string contexts and derivations (default:
+    /// three quarters of the memory of this machine, or of its control group).
     pub memory: Option<usize>,
     /// Maximum size of a string, list or set in bytes, including the memory allocated for it
     /// (default: 256 MiB). Values that double in a loop exceed this limit long before the limit of
@@ -27,7 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: None,
-            memory: Some(4 << 30),
+            memory: default_memory(),
             value: Some(256 << 20),
             depth: MAX_CALL_DEPTH,
         }
@@ -42,11 +44,15 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum size of the heap in bytes.
+    /// Sets the maximum memory of evaluation in bytes.
     #[must_use]
     pub fn with_memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
+    }
+
+    pub(crate) fn is_default_memory(&self) -> bool {
+        self.memory.is_some() && self.memory == default_memory()
     }
 
     /// Sets the maximum size of a value in bytes.
@@ -62,4 +68,9 @@ impl Limits {
         self.depth = calls;
         self
     }
+}
+
+/// Three quarters of the memory that there is, if it is known.
+fn default_memory() -> Option<usize> {
+    machine::memory().map(|bytes| bytes / 4 * 3)
 }

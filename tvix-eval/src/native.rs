@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bumpalo::Bump;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::Heap;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::value::{Builtin, Function};
@@ -73,11 +73,13 @@ impl Native {
         &self.name
     }
 
-    pub(crate) fn builtin<'h>(&'h self, heap: &'h Bump) -> &'h Builtin<'h> {
+    pub(crate) fn builtin<'h>(&'h self, heap: &'h Heap) -> &'h Builtin<'h> {
+        let heap = heap.permanent();
         let function = &*self.function;
         // The heap runs no destructors, so its contents must only borrow.
         let function: &'h Function<'h> =
             heap.alloc(move |interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos| {
+                let _runs = interp.in_foreign();
                 function(interp, args, pos)
             });
         heap.alloc(Builtin {

@@ -274,7 +274,7 @@ fn may_be_shown(error: &Error) -> bool {
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -282,7 +282,7 @@ mod tests {
     use crate::world::{Settings, World};
 
     fn pretty(text: &str, options: &PrettyOptions) -> String {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);

@@ -118,7 +118,7 @@ impl<'h> Interp<'h> {
                 shown.out.push(b']');
             }
             Value::Attrs(attrs) => {
-                if attrs.entries.is_empty() {
+                if attrs.is_empty() {
                     out.extend_from_slice(b"{ }");
                     return Ok(());
                 }
@@ -231,7 +231,7 @@ impl<'h> Interp<'h> {
             }
             Value::List(_) => out.extend_from_slice(b"[ ]"),
             Value::Attrs(attrs) => {
-                if !attrs.entries.is_empty() && !seen.insert(std::ptr::from_ref(attrs).addr()) {
+                if !attrs.is_empty() && !seen.insert(std::ptr::from_ref(attrs).addr()) {
                     out.extend_from_slice("«repeated»".as_bytes());
                     return Ok(());
                 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 use tvix_eval_api::EvalSource;
 
+use crate::collect::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetch::is_pseudo_url;
 use crate::interp::Interp;
@@ -34,18 +35,20 @@ impl From<Box<Error>> for SelectError {
 /// arguments, and each function is called once even if several paths lead through it.
 pub struct Selector<'h> {
     args: &'h Attrs<'h>,
-    caller: Ref<'h>,
-    /// Results of calls, by the address of the function's cell.
-    called: RefCell<FxHashMap<usize, Ref<'h>>>,
+    /// Keeps `args`.
+    _args: Held<'h>,
+    caller: Held<'h>,
+    /// Results of calls, by the address of the function's cell, which is kept too.
+    called: RefCell<FxHashMap<usize, (Held<'h>, Held<'h>)>>,
 }
 
 impl<'h> Selector<'h> {
     /// A selector with arguments: names and expressions. Relative paths in them are relative to the
     /// current directory.
     pub fn new(interp: &Interp<'h>, args: &BTreeMap<String, String>) -> Self {
-        let base: &'h [u8] = interp.heap.alloc_slice_copy(&current_folder());
+        let base: &'h [u8] = interp.heap.copy_text(&current_folder());
         let entries = args.iter().map(|(name, text)| {
-            let text: &'h [u8] = interp.heap.alloc_slice_copy(text.as_bytes());
+            let text: &'h [u8] = interp.heap.copy_text(text.as_bytes());
             let value = interp.later(move |interp| interp.eval_text(text, base));
             let mut attr = interp.attr(name, Value::Null);
             attr.value = value;
@@ -61,14 +64,15 @@ impl<'h> Selector<'h> {
         }));
         Self {
             args,
-            caller,
+            _args: interp.hold(interp.cell(Value::Attrs(args))),
+            caller: interp.hold(caller),
             called: RefCell::default(),
         }
     }
 
     /// Whether there are arguments.
     pub fn has_args(&self) -> bool {
-        !self.args.entries.is_empty()
+        !self.args.is_empty()
     }
 
     /// Whether a value is a function that needs no further arguments.
@@ -97,11 +101,16 @@ impl<'h> Selector<'h> {
         let address = std::ptr::from_ref(cell).addr();
         let call = || {
             interp.cell(Value::Apply(interp.heap.alloc(Apply {
-                func: self.caller,
+                func: self.caller.cell(),
                 arg: cell,
             })))
         };
-        let called = *self.called.borrow_mut().entry(address).or_insert_with(call);
+        let mut known = self.called.borrow_mut();
+        let held = known
+            .entry(address)
+            .or_insert_with(|| (interp.hold(cell), interp.hold(call())));
+        let called = held.1.cell();
+        drop(known);
         interp.force(called)?;
         Ok(called)
     }
@@ -156,7 +165,7 @@ impl<'h> Selector<'h> {
                         None => {
                             let message =
                                 format!("attribute '{part}' in selection path '{path}' not found");
-                            let known = attrs.entries.iter().map(|attr| attr.name);
+                            let known = interp.entries(attrs).iter().map(|attr| attr.name);
                             return Err(SelectError::NotFound(
                                 Error::new(ErrorKind::Missing, message)
                                     .suggesting(interp.suggest(name, known)),
@@ -225,13 +234,13 @@ impl<'h> Interp<'h> {
                 let given = path.as_os_str().as_bytes();
                 let is_url = path.to_str().is_some_and(is_pseudo_url);
                 let path: &'h [u8] = match is_url {
-                    true => self.heap.alloc_slice_copy(given),
-                    false => self.heap.alloc_slice_copy(&absolute(path)),
+                    true => self.heap.copy_text(given),
+                    false => self.heap.copy_text(&absolute(path)),
                 };
                 self.later(move |interp| interp.eval_file(&interp.path_or_url(path)?))
             }
             EvalSource::SearchPath(name) => {
-                let name: &'h str = self.heap.alloc_str(name);
+                let name: &'h str = self.heap.permanent().alloc_str(name);
                 self.later(move |interp| {
                     let entries = &interp.world.settings.search_path;
                     let entries: Vec<_> = entries
@@ -243,13 +252,13 @@ impl<'h> Interp<'h> {
                 })
             }
             EvalSource::Expression { text, base } => {
-                let text: &'h [u8] = self.heap.alloc_slice_copy(text.as_bytes());
-                let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
+                let text: &'h [u8] = self.heap.copy_text(text.as_bytes());
+                let base: &'h [u8] = self.heap.copy_text(&absolute(base));
                 self.later(move |interp| interp.eval_text(text, base))
             }
             EvalSource::Stdin { text, base } => {
-                let text: &'h [u8] = self.heap.alloc_slice_copy(text);
-                let base: &'h [u8] = self.heap.alloc_slice_copy(&absolute(base));
+                let text: &'h [u8] = self.heap.copy_text(text);
+                let base: &'h [u8] = self.heap.copy_text(&absolute(base));
                 self.later(move |interp| interp.eval_stdin(text, base))
             }
             _ => return None,
@@ -304,10 +313,10 @@ impl<'h> Interp<'h> {
 
     /// A Rust function as a value. Its captures are never dropped, so it should only borrow.
     fn closure(&self, work: impl Fn(&Self, Ref<'h>) -> Result<Value<'h>> + 'h) -> Value<'h> {
-        let function: &'h Function<'h> = self
-            .heap
-            .alloc(move |interp: &Self, args: &[Ref<'h>], _: Pos| work(interp, args[0]));
-        Value::Builtin(self.heap.alloc(Builtin {
+        let heap = self.heap.permanent();
+        let function: &'h Function<'h> =
+            heap.alloc(move |interp: &Self, args: &[Ref<'h>], _: Pos| work(interp, args[0]));
+        Value::Builtin(heap.alloc(Builtin {
             name: "source",
             arity: 1,
             quiet: true,

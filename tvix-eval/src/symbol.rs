@@ -6,6 +6,8 @@ use std::hash::Hasher;
 use bumpalo::Bump;
 use rustc_hash::FxHasher;
 
+use crate::heap::Heap;
+
 /// An interned name. Equal names have equal symbols. Symbols are ordered by first use, not
 /// alphabetically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +54,8 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 impl<'h> Symbols<'h> {
     /// An empty table.
-    pub fn new(heap: &'h Bump) -> Self {
+    pub fn new(heap: &'h Heap) -> Self {
+        let heap = heap.permanent();
         Self {
             heap,
             table: Cell::new(cells(heap, 8192, (0, 0))),
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn names_are_found_again_whatever_their_length_and_number() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let symbols = Symbols::new(&heap);
         let names: Vec<Vec<u8>> = (0..40_000u32)
             .map(|n| {
@@ -202,7 +205,7 @@ mod tests {
 
     #[test]
     fn names_of_one_hash_are_told_apart() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let symbols = Symbols::new(&heap);
         let ids: Vec<_> = ["a", "b", "c"]
             .map(|name| symbols.intern_hashed(name.as_bytes(), 8191))

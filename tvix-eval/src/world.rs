@@ -59,6 +59,9 @@ pub struct Settings {
     pub show_trace: bool,
     /// Limits of the evaluation.
     pub limits: Limits,
+    /// For tests: collects garbage at every call of this number, and overwrites what it frees
+    /// (default: the environment variable `TVIX_EVAL_COLLECT_EVERY`).
+    pub collect_every: Option<u32>,
 }
 
 impl Default for Settings {
@@ -82,6 +85,9 @@ impl Default for Settings {
             abort_on_warn: false,
             show_trace: false,
             limits: Limits::default(),
+            collect_every: std::env::var("TVIX_EVAL_COLLECT_EVERY")
+                .ok()
+                .and_then(|number| number.parse().ok()),
         }
     }
 }
@@ -117,7 +123,7 @@ pub struct World<'h> {
     /// Texts made by `toFile`.
     pub(crate) texts: RefCell<FxHashMap<StorePath, &'h [u8]>>,
     /// Compiled regular expressions.
-    pub(crate) regexes: RefCell<FxHashMap<&'h [u8], Rc<Regex>>>,
+    pub(crate) regexes: RefCell<FxHashMap<Box<[u8]>, Rc<Regex>>>,
     /// Fetches files and trees.
     pub(crate) fetcher: Option<Arc<dyn Fetcher>>,
     /// Results of fetches, so that each is fetched at most once per evaluation.

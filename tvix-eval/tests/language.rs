@@ -6,6 +6,8 @@
 
 #[path = "language/cases.rs"]
 mod cases;
+#[path = "language/collecting.rs"]
+mod collecting;
 #[path = "language/ours.rs"]
 mod ours;
 #[cfg(feature = "peers")]
@@ -13,6 +15,7 @@ mod ours;
 mod record;
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use cases::{Case, Outcome};
 
@@ -108,4 +111,43 @@ fn results() {
 #[test]
 fn printed() {
     compare("messages", |outcome| outcome.messages.clone());
+}
+
+/// Cases in an order that differs with the seed `TVIX_SEED`, each with collections at every call,
+/// until all were run or `TVIX_STRESS_SECONDS` have passed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collections_change_nothing() {
+    let number = |name: &str, default| match std::env::var(name) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => default,
+    };
+    let limit = Duration::from_secs(number("TVIX_STRESS_SECONDS", 20));
+    let each = Duration::from_secs(number("TVIX_STRESS_CASE_SECONDS", 1));
+    let mut cases = recorded();
+    let mut random = number("TVIX_SEED", 1) | 1;
+    for end in (1..cases.len()).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        cases.swap(end, (random % (end as u64 + 1)) as usize);
+    }
+    let start = Instant::now();
+    let (mut compared, mut wrong) = (0, 0);
+    for (topic, case, _) in &cases {
+        if start.elapsed() > limit {
+            break;
+        }
+        let plain = collecting::evaluate(case, None, each).await;
+        let stressed = collecting::evaluate(case, Some(1), each).await;
+        if let (Some(plain), Some(stressed)) = (plain, stressed) {
+            compared += 1;
+            if plain != stressed {
+                wrong += 1;
+                println!("--- {}\n  {plain:?}\n  {stressed:?}", key(topic, case));
+            }
+        }
+    }
+    println!("{compared} of {} cases compared", cases.len());
+    assert_eq!(wrong, 0);
+    assert!(compared > 20, "{compared}");
 }

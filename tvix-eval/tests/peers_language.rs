@@ -18,10 +18,10 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-use bumpalo::Bump;
 use random::Random;
 use tvix_eval::Job;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::NoHost;
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
@@ -51,7 +51,7 @@ const OBSERVE: &str = r#"let
 in "#;
 
 fn ours(program: &str) -> Result<String, String> {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let mut settings = Settings::default();
     settings.system = "x86_64-linux".into();
     let world = World::new(settings, Rc::new(HostFiles), Rc::new(NoHost));

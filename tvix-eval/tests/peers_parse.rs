@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bstr::{BString, ByteSlice};
-use bumpalo::Bump;
+use tvix_eval::heap::Heap;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
 use tvix_eval::syntax::{Context, Home, Scope, parse_unresolved, print_older};
 
 /// The result of this parser.
 fn ours(text: &[u8], base: &Path) -> Result<BString, String> {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let symbols = Symbols::new(&heap);
     let sources = Sources::default();
     let source = sources
-        .add(Origin::Text, heap.alloc_slice_copy(text))
+        .add(Origin::Text, heap.copy_text(text))
         .expect("texts are small");
     let scope = Scope::new();
     let cx = Context {

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bumpalo::Bump;
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval::Job;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::{Answer, Host};
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
@@ -93,7 +93,7 @@ fn resident() -> u64 {
 fn measure(count: usize, file: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
     let before = resident();
     let start = Instant::now();
-    let heap = Bump::new();
+    let heap = Heap::new();
     let host = Rc::new(Builds {
         file: file.to_owned(),
         asked: RefCell::default(),

@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bumpalo::Bump;
+use tvix_eval::heap::Heap;
 use tvix_eval::source::{Origin, Sources};
 use tvix_eval::symbol::Symbols;
 use tvix_eval::syntax::{Context, Home, Scope, parse};
@@ -107,7 +107,7 @@ fn collect(path: &Path, texts: &mut Vec<Text>) {
 }
 
 fn round(texts: &[Text]) -> Round {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let symbols = Symbols::new(&heap);
     let sources = Sources::default();
     let mut scope = Scope::new();
@@ -124,10 +124,10 @@ fn round(texts: &[Text]) -> Round {
         let base = folder.to_owned().into_os_string().into_vec();
         let origin = Origin::File(heap.alloc_slice_copy(text.path.as_os_str().as_bytes()));
         // The text itself is not part of the expression.
-        let Some(source) = sources.add(origin, heap.alloc_slice_copy(&text.text)) else {
+        let Some(source) = sources.add(origin, heap.copy_text(&text.text)) else {
             continue;
         };
-        let before = heap.allocated_bytes() - heap.chunk_capacity();
+        let before = heap.used_bytes();
         let context = Context {
             heap: &heap,
             symbols: &symbols,
@@ -140,7 +140,7 @@ fn round(texts: &[Text]) -> Round {
         let start = Instant::now();
         let parsed = parse(&context, source);
         round.time += start.elapsed();
-        round.heap += heap.allocated_bytes() - heap.chunk_capacity() - before;
+        round.heap += heap.used_bytes() - before;
         if let Err(error) = parsed {
             let place = sources.place(error.pos);
             let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));

@@ -79,9 +79,10 @@ pub struct SearchArgs {
     #[arg(long)]
     pub show_trace: bool,
 
-    /// Heap limit of an evaluation, in MiB; 0 means no limit.
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    pub max_eval_memory: usize,
+    /// Memory limit of an evaluation, in MiB; 0 means no limit [default: three quarters of the
+    /// memory of this machine or control group].
+    #[arg(long, value_name = "MIB")]
+    pub max_eval_memory: Option<usize>,
 
     /// Settings without an option of their own.
     #[clap(skip)]

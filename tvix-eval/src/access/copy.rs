@@ -154,7 +154,7 @@ impl<'h> Interp<'h> {
         // known.
         if let Some(made) = made {
             let mut texts = self.world.texts.borrow_mut();
-            texts.insert(store_path.clone(), self.heap.alloc_slice_copy(&made));
+            texts.insert(store_path.clone(), self.heap.copy_text(&made));
         } else if let Entry::Vacant(entry) = self.world.copied_from.borrow_mut().entry(object) {
             self.exclude(entry.key(), resolved, &excluded);
             entry.insert(local);

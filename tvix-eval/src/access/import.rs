@@ -26,15 +26,15 @@ impl<'h> Interp<'h> {
         let (cell, file) = match known {
             Some(known) => known,
             None => {
-                let file = self.heap.alloc_slice_copy(&file);
+                let file = self.heap.copy_text(&file);
                 let scope = self.scope.borrow().clone();
                 let expr = self.parse_file(file, &scope)?;
-                (self.delayed_file(expr), &*file)
+                (self.delayed_file(expr), file)
             }
         };
         let mut imports = self.world.imports.borrow_mut();
         imports.insert(file, (cell, file));
-        imports.insert(self.heap.alloc_slice_copy(path), (cell, file));
+        imports.insert(self.heap.copy_text(path), (cell, file));
         Ok((cell, file))
     }
 
@@ -59,8 +59,8 @@ impl<'h> Interp<'h> {
 
     fn parse_file(&self, file: &[u8], scope: &Scope<'h>) -> Result<&'h Expr<'h>> {
         let resolved = self.resolve(file, Links::All)?;
-        let text: &'h [u8] = self.heap.alloc_slice_copy(&self.read_file(&resolved)?);
-        let name: &'h [u8] = self.heap.alloc_slice_copy(file);
+        let text: &'h [u8] = self.heap.copy_text(&self.read_file(&resolved)?);
+        let name: &'h [u8] = self.heap.copy_text(file);
         if resolved != file {
             self.world.behind_links.borrow_mut().insert(name);
         }
@@ -115,7 +115,7 @@ impl<'h> Interp<'h> {
     /// Evaluates a text in the scope of files. Relative paths in it are relative to `base`.
     pub fn eval_text(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Text, text, base, &scope)?;
         self.eval(expr, self.root_env())
     }
@@ -123,14 +123,14 @@ impl<'h> Interp<'h> {
     /// Evaluates a text from standard input.
     pub fn eval_stdin(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Stdin, text, base, &scope)?;
         self.eval(expr, self.root_env())
     }
 
     /// Evaluates a text in the scope `scope`.
     pub fn eval_text_in(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
-        let text = self.heap.alloc_slice_copy(text);
+        let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Text, text, base, scope)?;
         self.eval(expr, self.root_env())
     }

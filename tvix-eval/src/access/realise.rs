@@ -30,15 +30,16 @@ impl<'h> Interp<'h> {
     pub(crate) fn realise(&self, mentions: ContextId, text: &[u8]) -> Result<Vec<u8>> {
         let mut wanted: Vec<WantedOutputs> = Vec::new();
         for element in self.contexts.elements(mentions) {
-            let ContextElement::Output { drv_path, output } = element else {
+            let ContextElement::Output { drv_path, output } = &*element else {
                 continue;
             };
-            if self.realised_output(&drv_path, &output).is_some() {
+            if self.realised_output(drv_path, output).is_some() {
                 continue;
             }
-            match wanted.iter_mut().find(|one| one.drv_path == drv_path) {
-                Some(one) => one.outputs.push(output),
-                None => wanted.push(WantedOutputs::new(drv_path, vec![output])),
+            // Outputs of a derivation follow each other.
+            match wanted.last_mut() {
+                Some(one) if one.drv_path == *drv_path => one.outputs.push(output.clone()),
+                _ => wanted.push(WantedOutputs::new(drv_path.clone(), vec![output.clone()])),
             }
         }
         if !wanted.is_empty() {
@@ -46,11 +47,11 @@ impl<'h> Interp<'h> {
         }
         let mut text = text.to_vec();
         for element in self.contexts.elements(mentions) {
-            if let ContextElement::Output { drv_path, output } = element
+            if let ContextElement::Output { drv_path, output } = &*element
                 && let Ok(placeholder) =
-                    nix_compat::derivation::upstream_placeholder(&drv_path, &output)
+                    nix_compat::derivation::upstream_placeholder(drv_path, output)
                 && memchr::memmem::find(&text, placeholder.as_bytes()).is_some()
-                && let Some(path) = self.realised_output(&drv_path, &output)
+                && let Some(path) = self.realised_output(drv_path, output)
             {
                 text = bstr::ByteSlice::replace(text.as_slice(), placeholder, path);
             }

@@ -29,11 +29,9 @@ fn attr_names<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         "while evaluating the argument passed to builtins.attrNames",
     )?;
     let names = interp.by_name(attrs);
-    let items = interp
-        .heap
-        .alloc_slice_fill_with(names.len(), |index| -> Ref<'h> {
-            interp.name_cell(names[index].1.name)
-        });
+    let items = interp.heap.slice_with(names.len(), |index| -> Ref<'h> {
+        interp.name_cell(names[index].1.name)
+    });
     Ok(interp.list_in_heap(items))
 }
 
@@ -174,14 +172,14 @@ fn intersect_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         "while evaluating the second argument passed to builtins.intersectAttrs",
     )?;
     // The values come from `right`; the shorter side is iterated.
-    let both: Vec<Attr<'h>> = if left.entries.len() < right.entries.len() {
-        let names = left.entries.iter();
+    let both: Vec<Attr<'h>> = if left.size() < right.size() {
+        let names = interp.entries(left).iter();
         names
             .filter_map(|attr| right.get(attr.name))
             .copied()
             .collect()
     } else {
-        let entries = right.entries.iter();
+        let entries = interp.entries(right).iter();
         entries
             .filter(|attr| left.get(attr.name).is_some())
             .copied()
@@ -239,20 +237,20 @@ fn map_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         pos,
         "while evaluating the second argument passed to builtins.mapAttrs",
     )?;
-    let count = attrs.entries.len();
+    let entries = interp.entries(attrs);
+    let count = entries.len();
     interp.make_room_for::<(Attr<'h>, Slot<'h>)>(count)?;
     let of: &'h Elements<'h> = interp.heap.alloc(Elements::MapAttrs {
         func: args[0],
-        entries: attrs.entries,
+        entries,
     });
-    let cells: &'h [Slot<'h>] = interp.heap.alloc_slice_fill_with(count, |index| {
-        let index = index as u32;
-        Slot::new(Value::Element { index, of })
-    });
-    let entries = interp.heap.alloc_slice_fill_with(count, |index| Attr {
-        name: attrs.entries[index].name,
+    let entries = interp.heap.slice_with(count, |index| Attr {
+        name: entries[index].name,
         pos: Pos::NONE,
-        value: &cells[index],
+        value: interp.cell(Value::Element {
+            index: index as u32,
+            of,
+        }),
     });
     Ok(interp.attrs_in_heap(entries, Pos::NONE))
 }
@@ -286,15 +284,13 @@ fn remove_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
     if removed == 0 {
         return Ok(Value::Attrs(attrs));
     }
-    let mut kept = attrs
-        .entries
+    let entries = interp.entries(attrs);
+    let mut kept = entries
         .iter()
         .filter(|attr| names.binary_search(&attr.name).is_err());
-    let entries = interp
-        .heap
-        .alloc_slice_fill_with(attrs.entries.len() - removed, |_| {
-            *kept.next().expect("what is not removed is kept")
-        });
+    let entries = interp.heap.slice_with(entries.len() - removed, |_| {
+        *kept.next().expect("what is not removed is kept")
+    });
     Ok(interp.attrs_in_heap(entries, attrs.pos))
 }
 
@@ -336,9 +332,10 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             pos,
             "while evaluating a value of the list passed as second argument to builtins.zipAttrsWith",
         )?;
-        count += attrs.entries.len();
+        let entries = interp.entries(attrs);
+        count += entries.len();
         interp.make_room_for::<Ref<'h>>(count)?;
-        for attr in attrs.entries {
+        for attr in entries {
             values.entry(attr.name).or_default().push(attr.value);
         }
     }

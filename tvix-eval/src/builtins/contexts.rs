@@ -60,9 +60,9 @@ fn discard_output_dependency<'h>(
         "while evaluating the argument passed to builtins.unsafeDiscardOutputDependency",
     )?;
     let elements = interp.contexts.elements(text.context);
-    let plain = elements.into_iter().map(|element| match element {
-        ContextElement::Deep(path) => ContextElement::Opaque(path),
-        other => other,
+    let plain = elements.iter().map(|element| match &**element {
+        ContextElement::Deep(path) => ContextElement::Opaque(path.clone()),
+        other => other.clone(),
     });
     Ok(interp.string_in_heap(text.bytes, interp.contexts.of(plain)))
 }
@@ -89,7 +89,7 @@ fn add_drv_output_dependencies<'h>(
             ),
         ));
     };
-    let deep = match element {
+    let deep = match &**element {
         ContextElement::Opaque(path) if path.is_derivation() => ContextElement::Deep(path.clone()),
         ContextElement::Opaque(path) => {
             return Err(Error::new(
@@ -129,11 +129,14 @@ fn get_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
     )?;
     let mut infos: BTreeMap<StorePath, Info> = BTreeMap::new();
     for element in interp.contexts.elements(text.context) {
-        match element {
-            ContextElement::Opaque(path) => infos.entry(path).or_default().path = true,
-            ContextElement::Deep(path) => infos.entry(path).or_default().all_outputs = true,
+        match &*element {
+            ContextElement::Opaque(path) => infos.entry(path.clone()).or_default().path = true,
+            ContextElement::Deep(path) => {
+                infos.entry(path.clone()).or_default().all_outputs = true;
+            }
             ContextElement::Output { drv_path, output } => {
-                infos.entry(drv_path).or_default().outputs.push(output);
+                let info = infos.entry(drv_path.clone()).or_default();
+                info.outputs.push(output.clone());
             }
         }
     }
@@ -171,7 +174,7 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         "while evaluating the second argument passed to builtins.appendContext",
     )?;
     let dir = &interp.world.settings.store_dir;
-    let mut elements = interp.contexts.elements(text.context);
+    let mut elements = Vec::new();
     for (name, attr) in interp.by_name(added) {
         let path = dir.parse(name).map_err(|_| {
             Error::new(
@@ -249,5 +252,8 @@ fn append_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
             });
         }
     }
-    Ok(interp.string_in_heap(text.bytes, interp.contexts.of(elements)))
+    let context = interp
+        .contexts
+        .union(text.context, interp.contexts.of(elements));
+    Ok(interp.string_in_heap(text.bytes, context))
 }

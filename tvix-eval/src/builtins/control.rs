@@ -169,7 +169,7 @@ impl<'h> Interp<'h> {
                     }
                 }
                 Value::Attrs(attrs) if seen.insert(std::ptr::from_ref(attrs).addr()) => {
-                    for attr in attrs.entries {
+                    for attr in self.entries(attrs) {
                         if let Err(error) = self.force_deep_seen(attr.value, attr.pos, seen) {
                             let name = self.display(attr.name);
                             return Err(error.within(

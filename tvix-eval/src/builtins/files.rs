@@ -63,7 +63,10 @@ fn scoped_import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         "while evaluating the first argument passed to builtins.scopedImport",
     )?;
     let below = interp.scope.borrow().clone();
-    let bound = names.entries.iter().map(|attr| (attr.name, attr.value));
+    let bound = interp
+        .entries(names)
+        .iter()
+        .map(|attr| (attr.name, attr.value));
     interp.import_scoped(&path, &Scope::layered(below, bound))
 }
 
@@ -243,9 +246,9 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
     )?;
     let mut references = SortedSet::new();
     for element in interp.contexts.elements(contents.context) {
-        match element {
+        match &*element {
             ContextElement::Opaque(path) => {
-                references.insert(path);
+                references.insert(path.clone());
             }
             other => {
                 return Err(Error::new(
@@ -254,7 +257,7 @@ fn to_file<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<
                         "files created by builtins.toFile may not reference derivations, but {} references {}",
                         lossy(name.bytes),
                         // Without the store directory.
-                        interp.context_text(&other).replace(
+                        interp.context_text(other).replace(
                             &format!("{}/", interp.world.settings.store_dir.as_str()),
                             ""
                         )

@@ -126,7 +126,7 @@ fn compare<'h>(interp: &Interp<'h>, a: Value<'h>, b: Value<'h>) -> Result<Orderi
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn keys_of_every_kind() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);

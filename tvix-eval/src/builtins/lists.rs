@@ -3,6 +3,7 @@
 use super::keys::Keys;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::heap::{HeapQueue, HeapVec};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::value::{Attr, Elements, List, Ref, Slot, Value};
@@ -106,13 +107,13 @@ fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
         Some(_) => {}
     }
     interp.make_room_for::<Ref<'h>>(total)?;
-    let mut items = bumpalo::collections::Vec::with_capacity_in(total, interp.heap);
+    let mut items = HeapVec::with_capacity(interp.heap, total);
     for list in lists.items {
         if let Value::List(list) = list.get() {
-            items.extend_from_slice_copy(list.items);
+            items.extend_from_slice(list.items);
         }
     }
-    Ok(interp.list_in_heap(items.into_bump_slice()))
+    Ok(interp.list_in_heap(items.into_slice()))
 }
 
 fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -126,7 +127,7 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         pos,
         "while evaluating the second argument passed to builtins.concatMap",
     )?;
-    let mut items = Vec::new();
+    let mut items = HeapVec::new(interp.heap);
     for item in list.items {
         match interp.call(func, &[item], pos)? {
             Value::List(part) => {
@@ -143,7 +144,10 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
             }
         }
     }
-    Ok(interp.list(&items))
+    Ok(match items.is_empty() {
+        true => Value::List(interp.shared.no_list),
+        false => interp.list_in_heap(items.into_slice()),
+    })
 }
 
 fn elem<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -294,11 +298,12 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         pos,
         "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure",
     )?;
-    let mut queue: std::collections::VecDeque<Ref<'h>> = start.items.iter().copied().collect();
+    let mut queue = HeapQueue::of(interp.heap, start.items);
     let mut done = Keys::default();
-    let mut result = Vec::new();
+    // Keeps what `done` refers to.
+    let mut result = HeapVec::new(interp.heap);
     let show = |item: Ref<'h>| interp.show(item.get());
-    while let Some(item) = queue.pop_front() {
+    while let Some(item) = queue.pop() {
         let attrs = match interp.force_at(item, pos)? {
             Value::Attrs(attrs) => attrs,
             other => {
@@ -330,9 +335,9 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
                 show(item)
             )
         })?;
-        queue.extend(more.items.iter().copied());
+        queue.extend_from_slice(more.items);
     }
-    Ok(interp.list(&result))
+    Ok(interp.list_in_heap(result.into_slice()))
 }
 
 fn group_by<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -437,13 +442,10 @@ fn elements_in_list<'h>(
 ) -> Result<Value<'h>> {
     interp.make_room_for::<(Ref<'h>, Slot<'h>)>(count)?;
     let of: &'h Elements<'h> = interp.heap.alloc(elements);
-    let cells: &'h [Slot<'h>] = interp.heap.alloc_slice_fill_with(count, |index| {
+    let items = interp.heap.slice_with(count, |index| {
         let index = index as u32;
-        Slot::new(Value::Element { index, of })
+        interp.cell(Value::Element { index, of })
     });
-    let items = interp
-        .heap
-        .alloc_slice_fill_with(count, |index| -> Ref<'h> { &cells[index] });
     Ok(interp.list_in_heap(items))
 }
 

@@ -19,9 +19,8 @@ mod xml;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use bumpalo::Bump;
-
 use crate::error::Result;
+use crate::heap::Heap;
 use crate::interp::Interp;
 use crate::native::Native;
 use crate::source::Pos;
@@ -108,15 +107,16 @@ const TABLES: &[&[Def]] = &[
 
 impl<'h> Interp<'h> {
     /// An evaluation in an empty heap.
-    pub fn new(heap: &'h Bump, world: World<'h>) -> Self {
+    pub fn new(heap: &'h Heap, world: World<'h>) -> Self {
         Self::with_natives(heap, world, &[])
     }
 
     /// An evaluation in an empty heap with builtins of the embedder, which replace existing ones of
     /// the same name.
-    pub fn with_natives(heap: &'h Bump, world: World<'h>, natives: &'h [Native]) -> Self {
+    pub fn with_natives(heap: &'h Heap, world: World<'h>, natives: &'h [Native]) -> Self {
         let interp = Self::without_builtins(heap, world);
         *interp.scope.borrow_mut() = Rc::new(scope(&interp, natives));
+        interp.start_collector();
         interp
     }
 
@@ -130,7 +130,7 @@ impl<'h> Interp<'h> {
             .map(|name| (*name).to_owned());
         let builtins = scope.lookup(self.intern("builtins")).map(Cell::get);
         let entries = match builtins {
-            Some(Value::Attrs(all)) => all.entries,
+            Some(Value::Attrs(all)) => self.entries(all),
             _ => &[],
         };
         entries
@@ -167,8 +167,8 @@ fn scope<'h>(interp: &Interp<'h>, natives: &'h [Native]) -> Scope<'h> {
         if natives.iter().any(|native| native.name() == def.name) {
             continue;
         }
-        let function: &'h Function<'h> = interp.heap.alloc(def.function);
-        let builtin = interp.heap.alloc(Builtin {
+        let function: &'h Function<'h> = interp.heap.permanent().alloc(def.function);
+        let builtin = interp.heap.permanent().alloc(Builtin {
             name: def.name,
             arity: def.arity,
             quiet: matches!(def.name, "addErrorContext" | "break" | "derivation"),

@@ -34,7 +34,7 @@ impl<'h> Interp<'h> {
         self.world
             .regexes
             .borrow_mut()
-            .insert(pattern, regex.clone());
+            .insert(pattern.into(), regex.clone());
         Ok(regex)
     }
 }

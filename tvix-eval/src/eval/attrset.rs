@@ -1,10 +1,11 @@
 //! Construction of attribute sets, and the scopes of `rec` and `let`.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::heap::HeapVec;
 use crate::interp::{Grown, Interp};
 use crate::ir::{AttrKind, AttrSet, Delayed};
 use crate::source::Pos;
-use crate::value::{Attr, Attrs, Env, Ref, Value};
+use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value};
 
 impl<'h> Interp<'h> {
     pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
@@ -16,7 +17,7 @@ impl<'h> Interp<'h> {
             return Ok(Value::Attrs(self.shared.no_attrs));
         }
         let entries: &'h [Attr<'h>] = if set.from.is_empty() {
-            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+            self.heap.slice_with(defs.len(), |index| {
                 let def = &defs[index];
                 Attr {
                     name: def.name,
@@ -26,7 +27,7 @@ impl<'h> Interp<'h> {
             })
         } else {
             let from = self.env_of_from(set.from, env, env, 0);
-            self.heap.alloc_slice_fill_with(defs.len(), |index| {
+            self.heap.slice_with(defs.len(), |index| {
                 let def = &defs[index];
                 let scope = if def.kind == AttrKind::From {
                     from
@@ -86,7 +87,7 @@ impl<'h> Interp<'h> {
     fn recursive_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let scope = Env::new(self.heap, Some(env), set.defs.len() + set.from.len());
         self.fill_from(set, scope);
-        let entries: &'h [Attr<'h>] = self.heap.alloc_slice_fill_with(set.defs.len(), |index| {
+        let entries: &'h [Attr<'h>] = self.heap.slice_with(set.defs.len(), |index| {
             let def = &set.defs[index];
             let value = match def.kind {
                 AttrKind::Inherited => self.delay(&def.value, env),
@@ -125,7 +126,7 @@ impl<'h> Interp<'h> {
             "while evaluating the `__overrides` attribute",
         )?;
         let mut merged: Vec<Attr<'h>> = entries.to_vec();
-        for attr in overrides.entries {
+        for attr in self.entries(overrides) {
             match entries.binary_search_by(|entry| entry.name.cmp(&attr.name)) {
                 Ok(at) => {
                     merged[at] = *attr;
@@ -135,7 +136,7 @@ impl<'h> Interp<'h> {
             }
         }
         merged.sort_by_key(|attr| attr.name);
-        Ok(self.heap.alloc_slice_copy(&merged))
+        Ok(self.heap.slice_copy(&merged))
     }
 
     fn with_dynamic(
@@ -144,7 +145,7 @@ impl<'h> Interp<'h> {
         entries: &'h [Attr<'h>],
         env: Env<'h>,
     ) -> Result<Value<'h>> {
-        let mut all: Vec<Attr<'h>> = entries.to_vec();
+        let mut all = HeapVec::of(self.heap, entries);
         for attr in set.dynamic.iter() {
             let name: Ref<'h> = match self.eval(&attr.name, env)? {
                 Value::Null => continue,
@@ -175,20 +176,42 @@ impl<'h> Interp<'h> {
             });
         }
         all.sort_by_key(|attr| attr.name);
-        Ok(self.attrs_in_heap(self.heap.alloc_slice_copy(&all), set.pos))
+        Ok(self.attrs_in_heap(all.into_slice(), set.pos))
+    }
+
+    /// The attributes of a set, sorted by symbol.
+    #[inline]
+    pub fn entries(&self, attrs: &Attrs<'h>) -> &'h [Attr<'h>] {
+        match attrs.is_flat() {
+            true => attrs.top(),
+            false => self.flatten(attrs),
+        }
+    }
+
+    #[inline(never)]
+    fn flatten(&self, attrs: &Attrs<'h>) -> &'h [Attr<'h>] {
+        let mut layers = attrs.layers();
+        let mut all = layers.next().unwrap_or_default();
+        for layer in layers {
+            all = self.merged(layer, all);
+        }
+        attrs.flatten(all);
+        all
     }
 
     /// `left // right`.
     pub(crate) fn update(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Value<'h> {
-        let (l, r) = (left.entries, right.entries);
-        if l.is_empty() {
+        if left.is_empty() {
             return Value::Attrs(right);
         }
-        if r.is_empty() {
+        if right.is_empty() {
             return Value::Attrs(left);
         }
-        let few = r.len() * 4 < l.len();
-        if few && size_of_val(l) >= Grown::SMALL {
+        if let Some(layered) = self.layered(left, right) {
+            return Value::Attrs(self.heap.alloc(layered));
+        }
+        let (l, r) = (self.entries(left), self.entries(right));
+        if is_few(r.len(), l.len()) && size_of_val(l) >= Grown::SMALL {
             // All names of one side precede those of the other: one slice grows.
             if l[l.len() - 1].name < r[0].name {
                 return self.attrs_in_heap(self.grown.entries.append(l, r), left.pos);
@@ -196,7 +219,7 @@ impl<'h> Interp<'h> {
             if r[r.len() - 1].name < l[0].name {
                 return self.attrs_in_heap(self.grown.entries.prepend(r, l), left.pos);
             }
-        } else if l.len() * 4 < r.len() && size_of_val(r) >= Grown::SMALL {
+        } else if is_few(l.len(), r.len()) && size_of_val(r) >= Grown::SMALL {
             if r[r.len() - 1].name < l[0].name {
                 return self.attrs_in_heap(self.grown.entries.append(r, l), left.pos);
             }
@@ -204,21 +227,47 @@ impl<'h> Interp<'h> {
                 return self.attrs_in_heap(self.grown.entries.prepend(l, r), left.pos);
             }
         }
+        self.attrs_in_heap(self.merged(l, r), left.pos)
+    }
+
+    /// The update of a large set by a small one, or of a small one by a large one, in layers: the
+    /// large one is not copied. Sets that grow in place have no layers.
+    #[inline]
+    fn layered(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Option<Attrs<'h>> {
+        let (l, r) = (left.size(), right.size());
+        let large = match (r * 2 <= l, l * 2 <= r) {
+            (true, _) => left,
+            (_, true) => right,
+            _ => return None,
+        };
+        let worth = l.max(r) >= LAYERED && left.layers().count() < MOST_LAYERS;
+        if !worth || self.grown.entries.grows(large.top()) {
+            return None;
+        }
+        Some(Attrs::layered(self.entries(right), left, left.pos))
+    }
+
+    /// The attributes of both slices; those of the second one win.
+    fn merged(&self, l: &[Attr<'h>], r: &[Attr<'h>]) -> &'h [Attr<'h>] {
+        let few = is_few(r.len(), l.len());
         let common = if few {
             r.iter()
-                .filter(|attr| left.get(attr.name).is_some())
+                .filter(|attr| {
+                    l.binary_search_by(|other| other.name.cmp(&attr.name))
+                        .is_ok()
+                })
                 .count()
         } else {
             in_both(l, r)
         };
         let len = l.len() + r.len() - common;
-        let mut merged = bumpalo::collections::Vec::with_capacity_in(len, self.heap);
+        let mut merged = HeapVec::with_capacity(self.heap, len);
         let mut rest = l;
         if few {
             // Few changes to many attributes: the runs between them are copied as a whole.
             for attr in r {
                 let at = rest.partition_point(|other| other.name < attr.name);
-                merged.extend_from_slice_copy(&rest[..at]);
+                merged.extend_from_slice(&rest[..at]);
                 merged.push(*attr);
                 rest = &rest[at..];
                 if rest.first().is_some_and(|other| other.name == attr.name) {
@@ -241,10 +290,19 @@ impl<'h> Interp<'h> {
                 merged.push(*attr);
             }
         }
-        merged.extend_from_slice_copy(rest);
-        self.attrs_in_heap(merged.into_bump_slice(), left.pos)
+        merged.extend_from_slice(rest);
+        merged.into_slice()
     }
 }
+
+/// Whether one side of an update is much smaller than the other.
+#[inline]
+fn is_few(few: usize, many: usize) -> bool {
+    few * 4 < many
+}
+
+/// The least number of attributes of a set that is not copied by an update.
+const LAYERED: usize = 24;
 
 /// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {

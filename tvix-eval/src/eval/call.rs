@@ -2,6 +2,7 @@
 
 use super::Step;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::heap::Keep;
 use crate::internal;
 use crate::interp::Interp;
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
@@ -60,11 +61,9 @@ impl<'h> Interp<'h> {
                 Value::Builtin(builtin) => {
                     let wanted = usize::from(builtin.arity);
                     if args.len() - given < wanted {
-                        let rest = self
-                            .heap
-                            .alloc_slice_fill_with(args.len() - given, |index| {
-                                self.delay(&args[given + index], env)
-                            });
+                        let rest = self.heap.slice_with(args.len() - given, |index| {
+                            self.delay(&args[given + index], env)
+                        });
                         return Ok(Step::Done(Value::Partial(self.heap.alloc(Partial {
                             builtin,
                             args: rest,
@@ -196,7 +195,7 @@ impl<'h> Interp<'h> {
                     if args.len() < wanted {
                         return Ok(Value::Partial(self.heap.alloc(Partial {
                             builtin,
-                            args: self.heap.alloc_slice_copy(args),
+                            args: self.heap.slice_copy(args),
                         })));
                     }
                     func = self.call_builtin(builtin, &args[..wanted], pos)?;
@@ -212,7 +211,7 @@ impl<'h> Interp<'h> {
                     if taken < wanted {
                         return Ok(Value::Partial(self.heap.alloc(Partial {
                             builtin: partial.builtin,
-                            args: self.heap.alloc_slice_copy(&cells[..total]),
+                            args: self.heap.slice_copy(&cells[..total]),
                         })));
                     }
                     func = self.call_builtin(partial.builtin, &cells[..total], pos)?;
@@ -242,6 +241,8 @@ impl<'h> Interp<'h> {
         args: &[Ref<'h>],
         pos: Pos,
     ) -> Result<Value<'h>> {
+        // What the arguments refer to stays alive during the call.
+        let _args = Keep(args.as_ptr());
         // As in C++ Nix, builtins get no position; the position of the call is in the trace.
         match (builtin.function)(self, args, Pos::NONE) {
             Ok(value) => Ok(value),
@@ -344,7 +345,7 @@ impl<'h> Interp<'h> {
             };
             scope.set(base + index, cell);
         }
-        if !formals.ellipsis && used != attrs.entries.len() {
+        if !formals.ellipsis && used != self.entries(attrs).len() {
             return Err(self.unexpected_argument(lambda, formals, attrs, pos));
         }
         Ok(scope)

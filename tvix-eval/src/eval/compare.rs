@@ -55,10 +55,11 @@ impl<'h> Interp<'h> {
                 return self.equal_cells(x.value, y.value, pos);
             }
         }
-        if a.entries.len() != b.entries.len() {
+        let (a, b) = (self.entries(a), self.entries(b));
+        if a.len() != b.len() {
             return Ok(false);
         }
-        for (x, y) in a.entries.iter().zip(b.entries) {
+        for (x, y) in a.iter().zip(b) {
             if x.name != y.name || !self.equal_cells(x.value, y.value, pos)? {
                 return Ok(false);
             }
@@ -186,7 +187,7 @@ impl<'h> Interp<'h> {
                 });
             }
         }
-        if x.entries.len() != y.entries.len() {
+        if self.entries(x).len() != self.entries(y).len() {
             let (a, b) = (self.show(a), self.show(b));
             let message =
                 format!("attribute names of attribute set '{a}' differs from attribute set '{b}'");

@@ -3,6 +3,7 @@
 use super::Coercion;
 use super::operators::add_integers;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::HeapVec;
 use crate::interp::{Grown, Interp};
 use crate::ir::{Binary, Concat};
 use crate::source::Pos;
@@ -128,11 +129,11 @@ impl<'h> Interp<'h> {
         {
             return self.string_in_heap(bytes, context);
         }
-        let mut bytes = bumpalo::collections::Vec::with_capacity_in(length, self.heap);
+        let mut bytes = HeapVec::with_capacity(self.heap, length);
         for piece in pieces {
-            bytes.extend_from_slice_copy(piece);
+            bytes.extend_from_slice(piece);
         }
-        self.string_in_heap(bytes.into_bump_slice(), context)
+        self.string_in_heap(bytes.into_slice(), context)
     }
 
     /// The concatenated pieces, if one of them is longer than all others together and can grow in

@@ -19,6 +19,7 @@ use crate::ir::{Delayed, Expr, ListExpr, Not, With, WithName};
 use crate::source::Pos;
 use crate::value::{Env, List, Ref, Slot, Value, Words};
 
+pub(crate) use call::MAX_ARITY;
 pub use coerce::Coercion;
 
 /// The remainder of an evaluation in tail position.
@@ -144,7 +145,7 @@ impl<'h> Interp<'h> {
         if list.items.is_empty() {
             return Value::List(self.shared.no_list);
         }
-        let items = self.heap.alloc_slice_fill_with(list.items.len(), |index| {
+        let items = self.heap.slice_with(list.items.len(), |index| {
             self.delay(&list.items[index], env)
         });
         Value::List(self.heap.alloc(List { items }))
@@ -166,14 +167,8 @@ impl<'h> Interp<'h> {
                     "while evaluating the first subexpression of a with expression",
                 )?,
             };
-            let cached = name.cache.get() as usize;
-            match attrs.entries.get(cached) {
-                Some(attr) if attr.name == name.name => return Ok(attr.value),
-                _ => {}
-            }
-            if let Some(index) = attrs.index(name.name) {
-                name.cache.set(index as u32);
-                return Ok(attrs.entries[index].value);
+            if let Some(attr) = attrs.get_again(name.name, &name.cache) {
+                return Ok(attr.value);
             }
             scope = with.outer;
         }

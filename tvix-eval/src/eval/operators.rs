@@ -134,7 +134,7 @@ impl<'h> Interp<'h> {
             node.left.pos(),
             "in the left operand of the update (//) operator",
         )?;
-        self.make_room_for::<Attr<'h>>(left.entries.len() + right.entries.len())?;
+        self.make_room_for::<Attr<'h>>(left.size() + right.size())?;
         Ok(self.update(left, right))
     }
 
@@ -173,7 +173,7 @@ impl<'h> Interp<'h> {
         }
         let items = self
             .heap
-            .alloc_slice_fill_with(count, |index| match left.items.get(index) {
+            .slice_with(count, |index| match left.items.get(index) {
                 Some(item) => *item,
                 None => right.items[index - left.items.len()],
             });

@@ -116,7 +116,7 @@ impl<'h> Interp<'h> {
         let error = self.missing_attr(name, select.pos);
         match value {
             Value::Attrs(attrs) => {
-                let known = attrs.entries.iter().map(|attr| attr.name);
+                let known = self.entries(attrs).iter().map(|attr| attr.name);
                 error.suggesting(self.suggest(name, known))
             }
             _ => error,
@@ -159,7 +159,7 @@ impl<'h> Interp<'h> {
         if let [part] = &*has.path {
             let name = self.attr_name(part, env)?;
             return Ok(Value::Bool(match value {
-                Value::Attrs(attrs) => attrs.index(name).is_some(),
+                Value::Attrs(attrs) => attrs.get(name).is_some(),
                 _ => false,
             }));
         }

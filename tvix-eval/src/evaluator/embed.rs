@@ -177,7 +177,7 @@ impl Drop for EndOnDrop {
 }
 
 /// Runs one job on a fiber to its end.
-fn run<'h, R>(
+pub(super) fn run<'h, R>(
     interp: &Interp<'h>,
     work: impl FnOnce(&Interp<'h>) -> Result<R>,
 ) -> std::result::Result<R, Failure> {
@@ -303,6 +303,7 @@ impl NixEvaluator {
 }
 
 fn json(interp: &Interp<'_>, text: &str) -> Result<Vec<u8>> {
+    interp.allow_collection();
     let value = interp.eval_text(text.as_bytes(), &current_folder())?;
     let mut out = Vec::new();
     let mut context = ContextId::EMPTY;

@@ -1,6 +1,7 @@
 //! The language as an [`Evaluator`], and as a library for embedders.
 
 mod embed;
+mod printed;
 mod roots;
 mod thread;
 
@@ -22,6 +23,7 @@ use crate::world::Settings;
 use thread::Setup;
 
 pub use embed::{Evaluation, Failure};
+pub use printed::{PrintFormat, Printed};
 
 /// The evaluator of the Nix language. Cheap to clone.
 ///

@@ -17,6 +17,7 @@ use tvix_eval_api::{
 };
 
 use super::thread::Wire;
+use crate::collect::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Job;
 use crate::interp::cancelled;
@@ -47,9 +48,9 @@ enum Target<'h> {
     Requested,
     /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
     /// only with `recurseForDerivations`.
-    Attribute(Ref<'h>),
+    Attribute(Held<'h>),
     /// An element of a list, or an attribute of a set of sets. It is always searched.
-    Element(Ref<'h>),
+    Element(Held<'h>),
 }
 
 /// An attribute that was searched, and the attribute that contains it.
@@ -62,11 +63,11 @@ struct Trail {
 /// The search for the requested roots.
 struct Search<'h, 'w> {
     wire: &'w Wire,
-    source: Ref<'h>,
+    source: Held<'h>,
     selector: Selector<'h>,
     /// The next task is at the front, so that the search is depth-first.
     tasks: RefCell<VecDeque<Task<'h>>>,
-    found: RefCell<FxHashMap<Identity, Found>>,
+    found: Rc<RefCell<FxHashMap<Identity, Found>>>,
     /// How jobs are evaluated, if the request is for jobs.
     jobs: Option<&'w JobOptions>,
     /// The source of tasks, if several evaluations share the search.
@@ -113,6 +114,7 @@ pub(super) fn evaluate<'h>(
     request: &EvalRequest,
     shared: Option<TaskSource>,
 ) {
+    interp.allow_collection();
     let Some(source) = interp.source(&request.source) else {
         return;
     };
@@ -132,14 +134,20 @@ pub(super) fn evaluate<'h>(
     });
     let search = Search {
         wire,
-        source,
+        source: interp.hold(source),
         selector: Selector::new(interp, &request.args),
         tasks: RefCell::new(tasks.collect()),
-        found: RefCell::default(),
+        found: Rc::default(),
         jobs: request.jobs.as_ref(),
         shared,
         ended: Cell::new(false),
     };
+    // Attributes that were freed are not found again, and others may get their address.
+    let found = search.found.clone();
+    interp.on_collection(move |alive| {
+        let mut found = found.borrow_mut();
+        found.retain(|(_, address, _), _| alive.has(*address));
+    });
     let search = &search;
     loop {
         // Tasks add further tasks, so an empty queue does not end the iterator for good.
@@ -169,11 +177,11 @@ impl<'h> Search<'h, '_> {
         if self.jobs.is_some() {
             task.began = Began::now(interp);
         }
-        let outcome = match task.target {
+        let outcome = match &task.target {
             Target::Shared => self.shared(interp, &mut task),
             Target::Requested => self.requested(interp, &task),
-            Target::Attribute(cell) => self.attribute(interp, &task, cell),
-            Target::Element(cell) => self.search(interp, &task, cell),
+            Target::Attribute(cell) => self.attribute(interp, &task, cell.cell()),
+            Target::Element(cell) => self.search(interp, &task, cell.cell()),
         };
         if let Err(failed) = outcome {
             self.failed(interp, task, failed);
@@ -181,7 +189,10 @@ impl<'h> Search<'h, '_> {
     }
 
     fn requested(&self, interp: &Interp<'h>, task: &Task<'h>) -> Searched {
-        match self.selector.try_select(interp, self.source, &task.name) {
+        match self
+            .selector
+            .try_select(interp, self.source.cell(), &task.name)
+        {
             Ok(cell) => self.search(interp, task, cell),
             Err(SelectError::NotFound(error)) => Err(Failed::NotFound(error)),
             Err(SelectError::Failed(error)) => Err(error.into()),
@@ -202,7 +213,7 @@ impl<'h> Search<'h, '_> {
             }
             Value::List(list) => {
                 check_depth(interp, task)?;
-                self.elements(task, list.items);
+                self.elements(interp, task, list.items);
                 Ok(())
             }
             _ if self.jobs.is_some() && task.order.0.len() > 1 => Ok(()),
@@ -238,8 +249,8 @@ impl<'h> Search<'h, '_> {
                 name: below(&task.name, member),
                 order: task.order.child(number),
                 target: match all {
-                    true => Target::Element(attr.value),
-                    false => Target::Attribute(attr.value),
+                    true => Target::Element(interp.hold(attr.value)),
+                    false => Target::Attribute(interp.hold(attr.value)),
                 },
                 trail: Some(Rc::new(Trail {
                     pos: attr.pos,
@@ -253,7 +264,7 @@ impl<'h> Search<'h, '_> {
     }
 
     /// Adds a task for each element.
-    fn elements(&self, task: &Task<'h>, items: &[Ref<'h>]) {
+    fn elements(&self, interp: &Interp<'h>, task: &Task<'h>, items: &[Ref<'h>]) {
         if let Some(shared) = &task.shared {
             let members = (0..items.len()).map(|number| Member::from((number, number.to_string())));
             return shared.split(Reached::Element, members);
@@ -263,7 +274,7 @@ impl<'h> Search<'h, '_> {
             tasks.push_front(Task {
                 name: below(&task.name, &number.to_string()),
                 order: task.order.child(number),
-                target: Target::Element(item),
+                target: Target::Element(interp.hold(item)),
                 trail: task.trail.clone(),
                 shared: None,
                 began: Began::default(),
@@ -311,7 +322,7 @@ impl<'h> Search<'h, '_> {
                 false => Err(cancelled().into()),
             };
         }
-        let entries = attrs.entries;
+        let entries = interp.entries(attrs);
         let address = entries.as_ptr().addr();
         let identity = (task.order.request_index(), address, entries.len());
         match self.found.borrow_mut().entry(identity) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bumpalo::Bump;
+use crate::heap::Heap;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use nix_compat::derivation::Derivation;
@@ -52,11 +52,15 @@ impl Setup {
     /// Evaluates on this thread, in a heap of its own.
     pub(super) fn work<R>(self, host: Rc<dyn Host>, body: impl FnOnce(&Interp<'_>) -> R) -> R {
         let natives = self.natives;
-        let heap = Bump::new();
+        let heap = Heap::new();
         let mut world = World::new(self.settings, Rc::new(self.files), host);
         world.fetcher = self.fetcher;
         world.valid_paths = self.valid_paths;
-        body(&Interp::with_natives(&heap, world, &natives))
+        let interp = Interp::with_natives(&heap, world, &natives);
+        // All values of the evaluation are in frames below this one, if they are on this stack.
+        let base = std::ptr::from_ref(&interp).addr() + size_of_val(&interp);
+        interp.stack_base.set(base);
+        body(&interp)
     }
 
     /// Starts a thread that evaluates, and returns its event stream.

@@ -15,7 +15,13 @@ impl Interp<'_> {
     #[cold]
     #[inline(never)]
     pub(crate) fn check_limits(&self) -> Result<()> {
-        self.calls_left.set(CALLS_PER_CHECK);
+        self.heap
+            .calls_left
+            .set(match self.world.settings.collect_every {
+                Some(calls) => calls.saturating_sub(1),
+                None => CALLS_PER_CHECK,
+            });
+        self.collect_if_due();
         if self.world.host.is_cancelled() {
             return Err(self.recheck(cancelled()));
         }
@@ -53,22 +59,41 @@ impl Interp<'_> {
 
     /// Memory of the heap that is in use, in bytes.
     pub(crate) fn heap_used(&self) -> usize {
-        self.heap.allocated_bytes() - self.heap.chunk_capacity()
+        self.heap.used_bytes()
     }
 
     fn heap_has_room(&self, bytes: usize) -> Result<()> {
-        if let Some(memory) = self.world.settings.limits.memory
-            && self.heap.allocated_bytes().saturating_add(bytes) > memory
-        {
-            let message = format!("evaluation used more than {memory} bytes of memory");
-            return Err(self.recheck(Error::new(ErrorKind::Limit, message)));
+        let limits = &self.world.settings.limits;
+        let limit = limits.memory.unwrap_or(usize::MAX);
+        let fits =
+            || bytes < self.heap.room() / 8 * 7 && self.memory().saturating_add(bytes) <= limit;
+        if fits() || (self.collect() && fits()) {
+            return Ok(());
         }
-        Ok(())
+        let message = match limits.memory {
+            Some(memory) if self.memory().saturating_add(bytes) > memory => format!(
+                "evaluation used more than {memory} bytes of memory{}; \
+                 --max-eval-memory or Limits::memory set another limit",
+                match limits.is_default_memory() {
+                    true => ", three quarters of what this machine or control group has",
+                    false => "",
+                }
+            ),
+            _ => "evaluation used all of its address space; if it is limited, raise the limit \
+                  (ulimit -v)"
+                .to_owned(),
+        };
+        Err(self.recheck(Error::new(ErrorKind::Limit, message)))
+    }
+
+    /// The memory that evaluation uses, in bytes: the heap and the large tables beside it.
+    fn memory(&self) -> usize {
+        self.heap.used_bytes() + self.contexts.bytes() + self.derivations.bytes()
     }
 
     /// Makes the next call check the limits again, so that an exceeded limit stays an error.
     fn recheck(&self, error: Box<Error>) -> Box<Error> {
-        self.calls_left.set(0);
+        self.heap.calls_left.set(0);
         error
     }
 }
@@ -82,7 +107,7 @@ pub(crate) fn cancelled() -> Box<Error> {
 mod tests {
     use std::rc::Rc;
 
-    use bumpalo::Bump;
+    use crate::heap::Heap;
 
     use super::*;
     use crate::files::MemoryFiles;
@@ -92,12 +117,12 @@ mod tests {
     /// The kind of error, if any, that a text evaluates to, and the size of the heap in bytes
     /// afterwards.
     fn outcome(text: &str) -> (Option<ErrorKind>, usize) {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let files = Rc::new(MemoryFiles::default());
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);
         let result = interp.eval_text(text.as_bytes(), b"/");
-        (result.err().map(|error| error.kind), heap.allocated_bytes())
+        (result.err().map(|error| error.kind), heap.used_bytes())
     }
 
     #[test]

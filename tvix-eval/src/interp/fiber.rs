@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::Interp;
 use super::cancelled;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::{StackPart, with_registers};
 use crate::host::Answer;
 use crate::value::Ref;
 
@@ -47,9 +48,40 @@ pub(crate) struct Fibers {
     answers: RefCell<FxHashMap<u32, Answer>>,
     ready: RefCell<VecDeque<u32>>,
     importing: Cell<usize>,
+    /// The stacks of suspended fibers.
+    suspended: RefCell<FxHashMap<u32, StackPart>>,
+    /// The stacks of the code that resumed a fiber and has not continued yet.
+    resuming: RefCell<Vec<StackPart>>,
+    /// The jobs of fibers, which are in the ordinary heap.
+    jobs: RefCell<FxHashMap<u32, StackPart>>,
+}
+
+/// Removes an entry when it is dropped: at the end of a fiber, and if it is dropped before.
+struct Listed<'a>(&'a RefCell<FxHashMap<u32, StackPart>>, u32);
+
+impl<'a> Listed<'a> {
+    fn new(list: &'a RefCell<FxHashMap<u32, StackPart>>, fiber: u32, part: StackPart) -> Self {
+        list.borrow_mut().insert(fiber, part);
+        Self(list, fiber)
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().remove(&self.1);
+    }
 }
 
 impl Fibers {
+    /// The stacks in use, and other memory that they refer to, besides the running one.
+    pub(crate) fn stacks(&self, running: StackPart) -> Vec<StackPart> {
+        let mut stacks = vec![running];
+        stacks.extend_from_slice(&self.resuming.borrow());
+        stacks.extend(self.suspended.borrow().values());
+        stacks.extend(self.jobs.borrow().values());
+        stacks
+    }
+
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
         self.waiters.get() != 0
@@ -119,9 +151,15 @@ impl Fibers {
         let fiber = interp.fiber.get();
         let depth = interp.depth.get();
         let limit = interp.stack_limit.get();
-        // SAFETY: `run` sets the pointer from the reference that the running coroutine was given,
-        // which lives as long as its stack, and this code runs on that stack.
-        unsafe { yielder.as_ref() }.suspend(());
+        let base = interp.stack_base.get();
+        with_registers(|from| {
+            let part = StackPart { from, until: base };
+            let _suspended = Listed::new(&self.suspended, fiber, part);
+            // SAFETY: `run` sets the pointer from the reference that the running coroutine was
+            // given, which lives as long as its stack, and this code runs on that stack.
+            unsafe { yielder.as_ref() }.suspend(());
+        });
+        interp.stack_base.set(base);
         self.yielder.set(Some(yielder));
         interp.fiber.set(fiber);
         interp.depth.set(depth);
@@ -181,7 +219,7 @@ impl<'h> Interp<'h> {
             let Some(mut fiber) = live.remove(&number) else {
                 continue;
             };
-            match fiber.resume(()) {
+            match self.resume(&mut fiber) {
                 CoroutineResult::Yield(()) => {
                     live.insert(number, fiber);
                 }
@@ -191,13 +229,33 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// Continues a fiber until it is suspended or ends.
+    fn resume(&self, fiber: &mut Fiber) -> CoroutineResult<(), ()> {
+        let base = self.stack_base.get();
+        let resuming = &self.fibers.resuming;
+        let result = with_registers(|from| {
+            resuming.borrow_mut().push(StackPart { from, until: base });
+            let result = fiber.resume(());
+            resuming.borrow_mut().pop();
+            result
+        });
+        self.stack_base.set(base);
+        result
+    }
+
     fn fiber<'i>(&'i self, number: u32, job: Job<'h, 'i>, stack: DefaultStack) -> Fiber {
+        let base = stack.base().get();
+        let from = std::ptr::from_ref(&*job).cast::<u8>().addr();
+        let until = from + size_of_val(&*job);
         let limit = stack.limit().get() + STACK_RESERVE;
         let body = move |yielder: &Yielder<(), ()>, ()| {
             self.fibers.yielder.set(Some(NonNull::from(yielder)));
             self.fiber.set(number);
             self.depth.set(0);
             self.stack_limit.set(limit);
+            self.stack_base.set(base);
+            let part = StackPart { from, until };
+            let _listed = Listed::new(&self.fibers.jobs, number, part);
             job(self);
         };
         // SAFETY: the coroutine borrows `self` and the borrows of the job. `run` holds it in a

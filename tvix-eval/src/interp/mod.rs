@@ -1,5 +1,6 @@
 //! The state of an evaluation.
 
+mod by_name;
 mod checks;
 mod derivations;
 mod fiber;
@@ -10,9 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use bumpalo::Bump;
-
+use crate::collect::Collector;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::Heap;
 use crate::internal;
 use crate::ir::{Delayed, Expr, Lambda};
 use crate::source::{Origin, Pos, Sources};
@@ -23,6 +24,7 @@ use crate::value::{
 };
 use crate::world::World;
 
+pub use by_name::{ByName, IntoIter};
 pub(crate) use checks::cancelled;
 pub(crate) use derivations::{Derivations, Instantiated};
 use fiber::Fibers;
@@ -40,7 +42,7 @@ const LARGEST_KEPT: usize = 1 << 20;
 /// Methods that return a [`Result`] may evaluate expressions, and fail with the
 /// [`Error`] of the evaluation.
 pub struct Interp<'h> {
-    pub(crate) heap: &'h Bump,
+    pub(crate) heap: &'h Heap,
     pub(crate) symbols: Symbols<'h>,
     pub(crate) sources: Sources<'h>,
     pub(crate) contexts: Contexts,
@@ -58,11 +60,12 @@ pub struct Interp<'h> {
     pub(crate) max_depth: u32,
     /// Whether traces show every call.
     pub(crate) show_trace: Cell<bool>,
-    /// Number of calls before the next check of limits and cancellation.
-    pub(crate) calls_left: Cell<u32>,
     pub(crate) began: Instant,
     /// Lowest address to which the machine's stack may grow.
     pub(crate) stack_limit: Cell<usize>,
+    /// Highest address of the running stack that evaluation uses; 0 if it is not known.
+    pub(crate) stack_base: Cell<usize>,
+    pub(crate) collector: Collector<'h>,
     /// Number of the running fiber.
     pub(crate) fiber: Cell<u32>,
     /// The values that grew last.
@@ -95,13 +98,11 @@ pub(crate) struct Shared<'h> {
 }
 
 impl<'h> Shared<'h> {
-    fn new(heap: &'h Bump) -> Self {
+    fn new(heap: &'h Heap) -> Self {
+        let heap = heap.permanent();
         let cell = |value| &*heap.alloc(Slot::new(value));
         let no_list = heap.alloc(List { items: &[] });
-        let no_attrs = heap.alloc(Attrs {
-            entries: &[],
-            pos: Pos::NONE,
-        });
+        let no_attrs = heap.alloc(Attrs::new(&[], Pos::NONE));
         let empty_string = heap.alloc(NixString {
             bytes: b"",
             context: ContextId::EMPTY,
@@ -121,7 +122,7 @@ impl<'h> Shared<'h> {
 
 impl<'h> Interp<'h> {
     /// An evaluation in an empty heap, with an empty scope.
-    pub(crate) fn without_builtins(heap: &'h Bump, world: World<'h>) -> Self {
+    pub(crate) fn without_builtins(heap: &'h Heap, world: World<'h>) -> Self {
         let symbols = Symbols::new(heap);
         let sources = Sources::default();
         sources.add(Origin::Internal, internal::TEXT);
@@ -135,8 +136,8 @@ impl<'h> Interp<'h> {
             contexts: Contexts::default(),
             known,
             shared: Shared::new(heap),
-            codes: Table::new(heap),
-            lambdas: Table::new(heap),
+            codes: Table::new(heap.permanent()),
+            lambdas: Table::new(heap.permanent()),
             failures: RefCell::default(),
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
@@ -145,9 +146,10 @@ impl<'h> Interp<'h> {
             depth: Cell::new(0),
             max_depth,
             show_trace: Cell::new(show_trace),
-            calls_left: Cell::new(checks::CALLS_PER_CHECK),
             began: Instant::now(),
             stack_limit: Cell::new(0),
+            stack_base: Cell::new(0),
+            collector: Collector::default(),
             fiber: Cell::new(0),
             grown: Grown {
                 bytes: Growing::new(heap),
@@ -197,7 +199,14 @@ impl<'h> Interp<'h> {
         if index >= cells.len() {
             cells.resize(self.symbols.len(), None);
         }
-        cells[index].get_or_insert_with(|| self.cell(self.symbol_string(symbol)))
+        cells[index].get_or_insert_with(|| {
+            let heap = self.heap.permanent();
+            heap.alloc(Slot::new(Value::String(heap.alloc(NixString {
+                bytes: self.symbols.name(symbol),
+                context: ContextId::EMPTY,
+                symbol: Cell::new(symbol.0 + 1),
+            }))))
+        })
     }
 
     /// A string, copied into the heap.
@@ -206,7 +215,7 @@ impl<'h> Interp<'h> {
         if bytes.is_empty() && context.is_empty() {
             return Value::String(self.shared.empty_string);
         }
-        self.string_in_heap(self.heap.alloc_slice_copy(bytes), context)
+        self.string_in_heap(self.heap.slice_copy(bytes), context)
     }
 
     /// A string of bytes in the heap.
@@ -227,7 +236,7 @@ impl<'h> Interp<'h> {
     /// A path, which must be absolute and canonical.
     pub fn path(&self, bytes: &[u8]) -> Value<'h> {
         Value::Path(self.heap.alloc(NixPath {
-            bytes: self.heap.alloc_slice_copy(bytes),
+            bytes: self.heap.slice_copy(bytes),
         }))
     }
 
@@ -236,7 +245,7 @@ impl<'h> Interp<'h> {
         if items.is_empty() {
             return Value::List(self.shared.no_list);
         }
-        self.list_in_heap(self.heap.alloc_slice_copy(items))
+        self.list_in_heap(self.heap.slice_copy(items))
     }
 
     /// A list of cells in the heap.
@@ -263,13 +272,13 @@ impl<'h> Interp<'h> {
         if entries.is_empty() {
             return Value::Attrs(self.shared.no_attrs);
         }
-        self.attrs_in_heap(self.heap.alloc_slice_copy(entries), Pos::NONE)
+        self.attrs_in_heap(self.heap.slice_copy(entries), Pos::NONE)
     }
 
     /// An attribute set of attributes in the heap, sorted by symbol.
     #[inline]
     pub fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
-        Value::Attrs(self.heap.alloc(Attrs { entries, pos }))
+        Value::Attrs(self.heap.alloc(Attrs::new(entries, pos)))
     }
 
     /// An attribute without a position.
@@ -279,17 +288,6 @@ impl<'h> Interp<'h> {
             pos: Pos::NONE,
             value: self.cell(value),
         }
-    }
-
-    /// The attributes of a set in alphabetical order.
-    pub fn by_name(&self, attrs: &Attrs<'h>) -> Vec<(&'h [u8], Attr<'h>)> {
-        let mut entries: Vec<_> = attrs
-            .entries
-            .iter()
-            .map(|attr| (self.symbols.name(attr.name), *attr))
-            .collect();
-        entries.sort_unstable_by_key(|(name, _)| *name);
-        entries
     }
 
     /// A name for messages.
@@ -342,11 +340,11 @@ impl<'h> Interp<'h> {
         if depth > self.max_depth {
             return Err(too_deep(pos));
         }
-        let left = self.calls_left.get();
+        let left = self.heap.calls_left.get();
         if left == 0 {
             self.check_limits()?;
         } else {
-            self.calls_left.set(left - 1);
+            self.heap.calls_left.set(left - 1);
         }
         self.depth.set(depth + 1);
         Ok(())

@@ -15,14 +15,13 @@ mod strings;
 #[cfg(test)]
 mod tests;
 
-use bumpalo::Bump;
-
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
 pub use print::print;
 #[cfg(feature = "peers")]
 pub use print::print_older;
 pub use scope::Scope;
 
+use crate::heap::Heap;
 use crate::ir::Expr;
 use crate::source::Source;
 use crate::symbol::Symbols;
@@ -42,7 +41,7 @@ pub enum Home<'a> {
 /// The context of the parser.
 pub struct Context<'a, 'h> {
     /// The heap in which expressions are allocated.
-    pub heap: &'h Bump,
+    pub heap: &'h Heap,
     /// The table of names.
     pub symbols: &'a Symbols<'h>,
     /// The directory to which relative paths are relative: absolute, without `.`, `..` and trailing
@@ -71,7 +70,7 @@ pub fn parse_unresolved<'h>(
     source: Source<'h>,
 ) -> Result<&'h mut Expr<'h>, SyntaxError> {
     let expr = parser::Parser::new(cx, &source).file()?;
-    Ok(cx.heap.alloc(expr))
+    Ok(cx.heap.permanent().alloc(expr))
 }
 
 /// Parses and resolves definitions in the syntax of a set's body. The result is a non-recursive
@@ -81,7 +80,7 @@ pub fn parse_definitions<'h>(
     source: Source<'h>,
 ) -> Result<&'h Expr<'h>, SyntaxError> {
     let set = parser::Parser::new(cx, &source).definitions()?;
-    let set = cx.heap.alloc(set);
+    let set = cx.heap.permanent().alloc(set);
     resolve(cx, set)?;
     Ok(set)
 }

@@ -74,7 +74,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             nix_path: cx.symbols.intern(b"__nixPath"),
         };
         Self {
-            heap: cx.heap,
+            heap: cx.heap.permanent(),
             cx,
             lx: Lexer::new(source, cx.symbols, known.or),
             known,

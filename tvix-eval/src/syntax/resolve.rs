@@ -2,6 +2,8 @@
 
 use bumpalo::Bump;
 
+use crate::heap::Heap;
+
 use super::Context;
 use super::error::{SyntaxError, SyntaxErrorKind};
 use super::scope::{Binding, Scope};
@@ -25,7 +27,8 @@ pub(super) fn resolve<'h>(cx: &Context<'_, 'h>, expr: &mut Expr<'h>) -> Result<(
         bindings.resize(cx.symbols.len(), Binding::default());
     }
     let mut resolver = Resolver {
-        heap: cx.heap,
+        heap: cx.heap.permanent(),
+        roots: cx.heap,
         symbols: cx.symbols,
         scope: cx.scope,
         known,
@@ -52,6 +55,8 @@ type Resolved = Result<(), Box<SyntaxError>>;
 
 struct Resolver<'c, 'x, 'h> {
     heap: &'h Bump,
+    /// Keeps the values that expressions refer to.
+    roots: &'h Heap,
     symbols: &'c Symbols<'h>,
     scope: &'c Scope<'h>,
     known: Known,
@@ -218,6 +223,9 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
     #[inline(never)]
     fn free(&mut self, name: Symbol, pos: Pos) -> Result<Expr<'h>, Box<SyntaxError>> {
         if let Some(value) = self.scope.lookup(name) {
+            if self.scope.is_layer() {
+                self.roots.add_root(value);
+            }
             return Ok(Expr::Global(value));
         }
         match self.with {

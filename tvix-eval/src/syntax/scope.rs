@@ -87,6 +87,23 @@ impl<'h> Scope<'h> {
         }
     }
 
+    /// Whether this is not the base scope.
+    pub(super) fn is_layer(&self) -> bool {
+        matches!(self.names, Names::Layer { .. })
+    }
+
+    /// The values of all names.
+    pub(crate) fn values(&self) -> Vec<Ref<'h>> {
+        match &self.names {
+            Names::Base(table) => table.iter().copied().flatten().collect(),
+            Names::Layer { names, below } => {
+                let mut values = below.values();
+                values.extend(names.values());
+                values
+            }
+        }
+    }
+
     /// Whether a name is bound in a layer above the base scope.
     pub(super) fn shadows(&self, name: Symbol) -> bool {
         match &self.names {

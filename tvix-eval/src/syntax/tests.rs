@@ -1,20 +1,20 @@
 //! Unit tests of the parser. Comparisons with C++ Nix are in `tests/`.
 
-use bumpalo::Bump;
+use crate::heap::Heap;
 
 use super::*;
 use crate::source::{Origin, Sources};
 use crate::value::{Slot, Value};
 
 struct World<'h> {
-    heap: &'h Bump,
+    heap: &'h Heap,
     symbols: Symbols<'h>,
     sources: Sources<'h>,
     scope: Scope<'h>,
 }
 
 impl<'h> World<'h> {
-    fn new(heap: &'h Bump) -> Self {
+    fn new(heap: &'h Heap) -> Self {
         let symbols = Symbols::new(heap);
         let mut scope = Scope::new();
         for name in [
@@ -52,7 +52,7 @@ impl<'h> World<'h> {
 
     fn source(&self, text: &[u8]) -> Source<'h> {
         self.sources
-            .add(Origin::Text, self.heap.alloc_slice_copy(text))
+            .add(Origin::Text, self.heap.copy_text(text))
             .unwrap()
     }
 
@@ -83,13 +83,13 @@ impl<'h> World<'h> {
 
 #[track_caller]
 fn shows(text: &str, expected: &str) {
-    let heap = Bump::new();
+    let heap = Heap::new();
     assert_eq!(World::new(&heap).print(text), expected);
 }
 
 #[track_caller]
 fn fails(text: &str, expected: &str) {
-    let heap = Bump::new();
+    let heap = Heap::new();
     assert_eq!(World::new(&heap).error(text), expected);
 }
 
@@ -250,7 +250,7 @@ fn words() {
 
 #[test]
 fn variables() {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(&heap);
     assert_eq!(world.error("x: y"), "1:4: undefined variable 'y'");
     // The table is clean after an error.
@@ -290,7 +290,7 @@ fn variables() {
 
 #[test]
 fn slots() {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(&heap);
     let text = "a: let inherit a; b = c; inherit (b) c; in { inherit (c) d; }";
     let Ok(Expr::Lambda(lambda)) = world.parse(text) else {
@@ -324,7 +324,7 @@ fn slots() {
 
 #[test]
 fn shadowed_operators() {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(&heap);
     let is_call = |expr: &Expr<'_>| matches!(expr, Expr::Call(_));
     assert!(matches!(world.parse("1 - 2"), Ok(Expr::Binary(_))));
@@ -371,7 +371,7 @@ const NESTINGS: [(&str, &str, &str); 10] = [
 fn ten_thousand_levels_are_read() {
     on_a_stack(|| {
         for (open, inner, close) in NESTINGS {
-            let heap = Bump::new();
+            let heap = Heap::new();
             let world = World::new(&heap);
             let mut cx = world.context(&world.scope);
             cx.depth_limit = 10_100;
@@ -385,7 +385,7 @@ fn ten_thousand_levels_are_read() {
 #[test]
 fn more_levels_than_the_limit_are_an_error() {
     on_a_stack(|| {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let world = World::new(&heap);
         let many = 100_000;
         for (open, inner, close) in NESTINGS {
@@ -401,7 +401,7 @@ fn more_levels_than_the_limit_are_an_error() {
 
 #[test]
 fn long_chains_need_no_stack() {
-    let heap = Bump::new();
+    let heap = Heap::new();
     let world = World::new(&heap);
     let many = 100_000;
     for (first, more) in [
@@ -497,7 +497,7 @@ fn any_order_of_words() {
     ];
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for _ in 0..20_000 {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let world = World::new(&heap);
         let mut text = String::new();
         for _ in 0..12 {

@@ -1,18 +1,16 @@
 //! Scopes at run time.
 
-use std::alloc::Layout;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use bumpalo::Bump;
-
 use super::Ref;
+use crate::heap::Heap;
 
 /// A scope: slots, and a pointer to the enclosing scope. Cheap to copy.
 ///
-/// There is a scope per call, most of them have one slot, and nothing is garbage-collected. A scope
-/// of one slot therefore takes two words, and a handle takes one.
+/// There is a scope per call, and most of them have one slot. A scope of one slot therefore takes
+/// two words, and a handle takes one.
 #[derive(Clone, Copy)]
 pub struct Env<'h> {
     header: NonNull<Header<'h>>,
@@ -20,8 +18,11 @@ pub struct Env<'h> {
     heap: PhantomData<Cell<Ref<'h>>>,
 }
 
-/// The header in front of the slots. If there are [`MANY`] slots or more, their number precedes the
-/// header.
+/// The header in front of the slots. If there are [`MANY`] slots or more, their number, multiplied
+/// by 8, precedes the header.
+///
+/// The collector finds a header from any of its slots, because only headers have low bits that are
+/// not 0. A scope without slots therefore has room for one, which stays empty.
 #[repr(align(8))]
 struct Header<'h> {
     /// The address of the enclosing scope's header, or null, plus the smaller of the number of
@@ -35,34 +36,33 @@ const MANY: usize = align_of::<Header<'_>>() - 1;
 
 type EnvSlot<'h> = Cell<Option<Ref<'h>>>;
 
-const _: () = assert!(align_of::<Header<'_>>() >= align_of::<EnvSlot<'_>>());
-const _: () = assert!(align_of::<Header<'_>>() >= align_of::<usize>());
-const _: () = assert!(size_of::<Header<'_>>() >= size_of::<usize>());
+const _: () = assert!(size_of::<Header<'_>>() == size_of::<usize>());
+const _: () = assert!(size_of::<EnvSlot<'_>>() == size_of::<usize>());
+const _: () = assert!(align_of::<Header<'_>>() == align_of::<usize>());
 
 impl<'h> Env<'h> {
     /// A scope of empty slots.
     #[inline]
-    pub fn new(heap: &'h Bump, up: Option<Self>, slots: usize) -> Self {
+    pub fn new(heap: &'h Heap, up: Option<Self>, slots: usize) -> Self {
         Self::filled(heap, up, slots, |_| None)
     }
 
     /// A scope of one slot.
     #[inline]
-    pub fn one(heap: &'h Bump, up: Self, value: Ref<'h>) -> Self {
+    pub fn one(heap: &'h Heap, up: Self, value: Ref<'h>) -> Self {
         Self::filled(heap, Some(up), 1, |_| Some(value))
     }
 
     /// A scope with slots filled by index.
     #[inline]
     pub fn filled(
-        heap: &'h Bump,
+        heap: &'h Heap,
         up: Option<Self>,
         len: usize,
         mut fill: impl FnMut(usize) -> Option<Ref<'h>>,
     ) -> Self {
         let header = if len < MANY {
-            let layout = layout(len);
-            heap.alloc_layout(layout).cast()
+            heap.env(len.max(1) + 1).cast()
         } else {
             Self::many(heap, len)
         };
@@ -70,9 +70,10 @@ impl<'h> Env<'h> {
             Some(up) => up.header.as_ptr().cast_const(),
             None => std::ptr::null(),
         };
-        let up = up.wrapping_byte_add(len.min(MANY));
+        let up = up.wrapping_byte_add(len.clamp(1, MANY));
         // SAFETY: the memory is fresh, aligned, and has room for the header and `len` slots behind
-        // it. All of it is written before any reference to it exists.
+        // it, or an empty one. All of it is written before any reference to it exists, except an
+        // empty slot, which is zero.
         unsafe {
             header.write(Header {
                 up,
@@ -91,17 +92,13 @@ impl<'h> Env<'h> {
 
     /// Memory for a header and many slots, with the number of slots in front of the header.
     #[inline(never)]
-    fn many(heap: &'h Bump, len: usize) -> NonNull<Header<'h>> {
-        let (layout, offset) = Layout::new::<Header<'h>>()
-            .extend(layout(len))
-            .expect("a scope is no larger than the text that it is made for");
-        let room: NonNull<u8> = heap.alloc_layout(layout);
-        // SAFETY: the memory is fresh. It starts with unused room for a header, in which the number
-        // fits, followed by room for the header and the slots. All of them are aligned.
+    fn many(heap: &'h Heap, len: usize) -> NonNull<Header<'h>> {
+        let room: NonNull<usize> = heap.env(len + 2).cast();
+        // SAFETY: the memory is fresh. It has room for the number, the header and the slots, all of
+        // which have the size and alignment of a word.
         unsafe {
-            let header: NonNull<Header<'h>> = room.add(offset).cast();
-            header.cast::<usize>().sub(1).write(len);
-            header
+            room.write(len << 3);
+            room.add(1).cast()
         }
     }
 
@@ -110,7 +107,7 @@ impl<'h> Env<'h> {
     #[inline]
     pub fn extended(
         self,
-        heap: &'h Bump,
+        heap: &'h Heap,
         kept: usize,
         len: usize,
         mut fill: impl FnMut(usize) -> Ref<'h>,
@@ -156,12 +153,46 @@ impl<'h> Env<'h> {
     /// Panics if the slot does not exist. Called for indices beyond the number in the header.
     #[inline(never)]
     fn check(&self, index: usize) {
-        let mut len = self.header().up.addr() & MANY;
-        if len == MANY {
-            // SAFETY: `many` has written the number in front of the header, in the same allocation.
-            len = unsafe { self.header.cast::<usize>().sub(1).read() };
-        }
+        let len = self.count();
         assert!(index < len, "slot {index} of a scope of {len}");
+    }
+
+    /// The scope whose header is at an address.
+    ///
+    /// # Safety
+    ///
+    /// The address is that of a header in the heap.
+    pub(crate) unsafe fn at(header: NonNull<u8>) -> Self {
+        Self {
+            header: header.cast(),
+            heap: PhantomData,
+        }
+    }
+
+    /// The address of the header, the address of the first word, and the number of words.
+    pub(crate) fn extent(self) -> (usize, usize, usize) {
+        let header = self.header.as_ptr().addr();
+        match self.header().up.addr() & MANY {
+            MANY => (header, header - size_of::<usize>(), self.count() + 2),
+            count => (header, header, count + 1),
+        }
+    }
+
+    fn count(self) -> usize {
+        match self.header().up.addr() & MANY {
+            // SAFETY: `many` has written the number in front of the header, in the same allocation.
+            MANY => unsafe { self.header.cast::<usize>().sub(1).read() >> 3 },
+            count => count,
+        }
+    }
+
+    /// The enclosing scope and the contents of the slots, for the collector.
+    pub(crate) fn parts(self) -> (Option<Self>, impl Iterator<Item = Ref<'h>>) {
+        let count = self.count();
+        (
+            self.up(),
+            (0..count).filter_map(move |index| self.slot(index).get()),
+        )
     }
 
     /// The enclosing scope at a distance of `level`.
@@ -193,14 +224,6 @@ impl<'h> Env<'h> {
     }
 }
 
-/// The layout of a header and slots.
-#[inline]
-fn layout(slots: usize) -> Layout {
-    let size = size_of::<Header<'_>>() + slots * size_of::<EnvSlot<'_>>();
-    Layout::from_size_align(size, align_of::<Header<'_>>())
-        .expect("a scope is no larger than the text that it is made for")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +231,7 @@ mod tests {
 
     #[test]
     fn slots_and_scopes_around() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let cell = |number| &*heap.alloc(Slot::new(Value::Int(number)));
         let outer = Env::new(&heap, None, 3);
         let inner = Env::one(&heap, outer, cell(1));
@@ -221,7 +244,7 @@ mod tests {
 
     #[test]
     fn scopes_of_every_size() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
         let mut env = Env::new(&heap, None, 0);
         for len in 0..40 {
@@ -235,14 +258,14 @@ mod tests {
                 };
                 assert_eq!(number, (100 * len + index) as i64);
             }
-            let beyond = std::panic::AssertUnwindSafe(|| env.peek(len as u32).is_some());
+            let beyond = std::panic::AssertUnwindSafe(|| env.peek(len.max(1) as u32).is_some());
             assert!(std::panic::catch_unwind(beyond).is_err());
         }
     }
 
     #[test]
     fn extended_scopes() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let cell = |number: usize| &*heap.alloc(Slot::new(Value::Int(number as i64)));
         let around = Env::one(&heap, Env::new(&heap, None, 0), cell(7));
         let first = Env::one(&heap, around, cell(0));
@@ -259,7 +282,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "slot 1 of a scope of 1")]
     fn slots_are_checked() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         Env::new(&heap, None, 1).peek(1);
     }
 }

@@ -1,20 +1,19 @@
 //! In-place growth of the value that grew last.
 
-use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-use bumpalo::Bump;
+use crate::heap::{Heap, Item};
 
 /// The slice of a heap to which elements were added last, at either end.
 ///
-/// The heap frees nothing: a loop that appends to its result would leave all earlier results
-/// behind, with a total size quadratic in the last one's. Therefore a slice that grows a second
+/// A loop that appends to its result would otherwise copy all earlier results, and leave them behind
+/// until the next collection, with a total size quadratic in the last one's. Therefore a slice that grows a second
 /// time at the same end gets as much spare room there as it has elements, and further elements are
 /// written into that room. Earlier results keep their elements, because only memory that was never
 /// part of a slice is written.
 pub(crate) struct Growing<'h, T> {
-    heap: &'h Bump,
+    heap: &'h Heap,
     newest: Cell<Option<Newest<T>>>,
 }
 
@@ -31,12 +30,22 @@ struct Newest<T> {
     behind: usize,
 }
 
-impl<'h, T: Copy> Growing<'h, T> {
-    pub(crate) fn new(heap: &'h Bump) -> Self {
+impl<'h, T: Item> Growing<'h, T> {
+    pub(crate) fn new(heap: &'h Heap) -> Self {
         Self {
             heap,
             newest: Cell::new(None),
         }
+    }
+
+    /// Forgets the slice, so that it can be freed and its room is not used again.
+    pub(crate) fn forget(&self) {
+        self.newest.set(None);
+    }
+
+    /// Whether the slice has room, or gets room, if it grows.
+    pub(crate) fn grows(&self, slice: &[T]) -> bool {
+        self.newest_is(slice).is_some()
     }
 
     fn newest_is(&self, slice: &[T]) -> Option<Newest<T>> {
@@ -80,9 +89,7 @@ impl<'h, T: Copy> Growing<'h, T> {
                 room(more_behind, newest.behind),
             ),
         };
-        let layout = Layout::array::<T>(before + middle.len() + behind)
-            .expect("slices of this size were made");
-        let base: NonNull<T> = self.heap.alloc_layout(layout).cast();
+        let base: NonNull<T> = self.heap.room_for(before + middle.len() + behind);
         // SAFETY: the memory is fresh and has room for `before` elements and `middle`.
         let first = unsafe {
             let first = base.add(before);
@@ -155,10 +162,21 @@ impl<'h, T: Copy> Growing<'h, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heap::Kind;
+
+    // SAFETY: nothing is collected in these tests.
+    unsafe impl Item for u32 {
+        const KIND: Kind = Kind::Bytes;
+    }
+
+    // SAFETY: as above.
+    unsafe impl Item for i32 {
+        const KIND: Kind = Kind::Bytes;
+    }
 
     #[test]
     fn appending_keeps_what_was_there() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let growing = Growing::new(&heap);
         let mut slices: Vec<&[u32]> = vec![growing.append(&[], &[0])];
         for number in 1..100 {
@@ -178,7 +196,7 @@ mod tests {
 
     #[test]
     fn prepending_keeps_what_was_there() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let growing = Growing::new(&heap);
         let mut slices: Vec<&[u32]> = vec![growing.prepend(&[0], &[])];
         for number in 1..100 {
@@ -198,7 +216,7 @@ mod tests {
 
     #[test]
     fn both_ends_grow() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let growing = Growing::new(&heap);
         let mut slice: &[u32] = growing.append(&[], &[]);
         let mut expected = std::collections::VecDeque::new();
@@ -224,16 +242,12 @@ mod tests {
             assert!(slice.iter().eq(&expected));
         }
         // 2,333 elements, and the slices that were abandoned for lack of room.
-        assert!(
-            heap.allocated_bytes() < 200_000,
-            "{}",
-            heap.allocated_bytes()
-        );
+        assert!(heap.used_bytes() < 200_000, "{}", heap.used_bytes());
     }
 
     #[test]
     fn two_that_grow_from_one() {
-        let heap = Bump::new();
+        let heap = Heap::new();
         let growing = Growing::new(&heap);
         let one = growing.append(&[1, 2], &[3]);
         let two = growing.append(one, &[4]);

@@ -1,5 +1,6 @@
 //! Values: 16 bytes each, cheap to copy. Their pointers are valid as long as the heap.
 
+mod attrs;
 mod builtin;
 mod context;
 mod env;
@@ -10,9 +11,12 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
+use crate::heap::{Item, Kind, Object};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
+pub use attrs::Attrs;
+pub(crate) use attrs::{MOST_LAYERS, find};
 pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
@@ -202,48 +206,6 @@ pub struct List<'h> {
     pub items: &'h [Ref<'h>],
 }
 
-/// A set of attributes.
-pub struct Attrs<'h> {
-    /// The attributes, by symbol.
-    pub entries: &'h [Attr<'h>],
-    /// Position of its definition, for messages.
-    pub pos: Pos,
-}
-
-/// Maximum number of attributes that are searched linearly.
-const SCANNED: usize = 8;
-
-impl<'h> Attrs<'h> {
-    /// The index of an attribute in [`Attrs::entries`].
-    #[inline]
-    pub fn index(&self, name: Symbol) -> Option<usize> {
-        let entries = self.entries;
-        if entries.len() <= SCANNED {
-            return entries.iter().position(|attr| attr.name == name);
-        }
-        entries.binary_search_by(|attr| attr.name.cmp(&name)).ok()
-    }
-
-    /// An attribute by name. `cache` holds its index at the last look-up.
-    #[inline]
-    pub(crate) fn get_again(&self, name: Symbol, cache: &Cell<u32>) -> Option<&'h Attr<'h>> {
-        match self.entries.get(cache.get() as usize) {
-            Some(attr) if attr.name == name => Some(attr),
-            _ => {
-                let index = self.index(name)?;
-                cache.set(index as u32);
-                Some(&self.entries[index])
-            }
-        }
-    }
-
-    /// An attribute.
-    #[inline]
-    pub fn get(&self, name: Symbol) -> Option<&'h Attr<'h>> {
-        self.index(name).map(|index| &self.entries[index])
-    }
-}
-
 /// An attribute.
 #[derive(Clone, Copy)]
 pub struct Attr<'h> {
@@ -301,6 +263,41 @@ pub enum Elements<'h> {
         /// The attributes. Their names and values are the arguments.
         entries: &'h [Attr<'h>],
     },
+}
+
+macro_rules! objects {
+    ($($type:ty: $kind:ident,)*) => {
+        $(
+            // SAFETY: the kind is that of this type alone, `Heap::alloc` checks the size, and the
+            // tracer skips objects of zeros.
+            unsafe impl Object for $type {
+                const KIND: Kind = Kind::$kind;
+            }
+        )*
+    };
+}
+
+objects! {
+    Slot<'_>: Cell,
+    List<'_>: List,
+    Attrs<'_>: Attrs,
+    NixString<'_>: String,
+    NixPath<'_>: Path,
+    Builtin<'_>: Builtin,
+    Partial<'_>: Partial,
+    Apply<'_>: Apply,
+    Apply2<'_>: Apply2,
+    Elements<'_>: Elements,
+}
+
+// SAFETY: the kind is that of this type alone, and the tracer skips zeros.
+unsafe impl Item for Ref<'_> {
+    const KIND: Kind = Kind::Refs;
+}
+
+// SAFETY: as for `Ref`.
+unsafe impl Item for Attr<'_> {
+    const KIND: Kind = Kind::Entries;
 }
 
 const _: () = assert!(size_of::<Value<'_>>() == 16);

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bumpalo::Bump;
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tvix_eval::Job;
 use tvix_eval::error::Error;
 use tvix_eval::files::HostFiles;
+use tvix_eval::heap::Heap;
 use tvix_eval::host::{Answer, Host};
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
@@ -71,7 +71,7 @@ pub fn evaluate(case: &Case) -> Outcome {
     settings.pure = case.mode == Mode::Pure;
     settings.allowed_paths = (case.mode == Mode::Restricted).then(Vec::new);
     settings.read_only = case.mode != Mode::Store;
-    let heap = Bump::new();
+    let heap = Heap::new();
     let listener = Rc::new(Listener::default());
     let world = World::new(settings, Rc::new(HostFiles), listener.clone());
     let interp = Interp::new(&heap, world);

@@ -4,13 +4,12 @@
 use nix_compat::derivation::upstream_placeholder;
 use nix_compat::store_path::StorePath;
 
-use super::wrapper::builtin;
+use super::wrapper::later;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::Function;
-use crate::value::{Apply, Attr, ContextElement, Ref, Value};
+use crate::value::{Attr, Attrs, ContextElement, Ref, Value};
 
 /// The value of the derivation at a store path.
 pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> Result<Value<'h>> {
@@ -33,28 +32,20 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
         let out_path = interp.cell(interp.string(text, context));
         outputs.push((interp.intern(output.as_str()), out_path));
     }
-    let outputs: &'h [(Symbol, Ref<'h>)] = interp.heap.alloc_slice_copy(&outputs);
     let Some(first) = outputs.first() else {
         let message = "'builtins.head' called on an empty list";
         return Err(Error::new(ErrorKind::Other, message));
     };
     // All sets share the same cells, one per output.
-    let cells: &'h [Ref<'h>] = interp
+    let cells = interp
         .heap
-        .alloc_slice_fill_with(outputs.len(), |_| interp.cell(Value::Null));
+        .slice_with(outputs.len(), |_| interp.cell(Value::Null));
 
-    let plain = |name, value| Attr {
-        name,
-        pos: Pos::NONE,
-        value,
-    };
     let deep = interp.contexts.single(ContextElement::Deep(path.clone()));
     let name = derivation.env_var("name").map_or(&b""[..], |name| name);
-    let list: &'h Function<'h> = interp
-        .heap
-        .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| Ok(interp.list(cells)));
+    let all = interp.cell(interp.list_in_heap(cells));
     let mut common = vec![
-        plain(names.all, lazy(interp, list)),
+        plain(names.all, interp.cell(on_demand(interp, all))),
         plain(
             names.drv_path,
             interp.cell(interp.string(dir.path_text(path), deep)),
@@ -65,36 +56,56 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
     // The first of several equal names is kept.
     let one = outputs.iter().zip(cells);
     common.extend(one.map(|((output, _), cell)| plain(*output, *cell)));
-    let common: &'h [Attr<'h>] = interp.heap.alloc_slice_copy(&common);
-    let set_of = move |interp: &Interp<'h>, (output, out_path): (Symbol, Ref<'h>)| {
-        let out_path_of: &'h Function<'h> = interp
-            .heap
-            .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| interp.force(out_path));
-        let mut entries = vec![
-            plain(interp.known.out_path, lazy(interp, out_path_of)),
-            plain(interp.known.output_name, interp.name_cell(output)),
-        ];
-        entries.extend_from_slice(common);
-        interp.attrs(entries)
+    let Value::Attrs(common) = interp.attrs(common) else {
+        return Ok(Value::Null);
     };
-    for (output, cell) in outputs.iter().zip(cells).skip(1) {
-        let make: &'h Function<'h> = interp
-            .heap
-            .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| Ok(set_of(interp, *output)));
-        cell.set(Value::Apply(interp.heap.alloc(Apply {
-            func: builtin(interp, "import", 1, make),
-            arg: interp.shared.null,
-        })));
+    let shared = interp.cell(Value::Attrs(common));
+    for ((output, out_path), cell) in outputs.iter().zip(cells).skip(1) {
+        let captured = [shared, interp.name_cell(*output), *out_path];
+        cell.set(later(interp, "import", &later_output, &captured));
     }
-    let value = set_of(interp, *first);
+    let value = output(interp, common, first.0, first.1);
     cells[0].set(value);
     Ok(value)
 }
 
-/// The cell of a function's result, which is computed on demand.
-fn lazy<'h>(interp: &Interp<'h>, function: &'h Function<'h>) -> Ref<'h> {
-    interp.cell(Value::Apply(interp.heap.alloc(Apply {
-        func: builtin(interp, "import", 1, function),
-        arg: interp.shared.null,
-    })))
+fn plain<'h>(name: Symbol, value: Ref<'h>) -> Attr<'h> {
+    Attr {
+        name,
+        pos: Pos::NONE,
+        value,
+    }
+}
+
+/// The set of an output.
+fn output<'h>(
+    interp: &Interp<'h>,
+    common: &Attrs<'h>,
+    name: Symbol,
+    out_path: Ref<'h>,
+) -> Value<'h> {
+    let known = &interp.known;
+    let mut entries = vec![
+        plain(known.out_path, interp.cell(on_demand(interp, out_path))),
+        plain(known.output_name, interp.name_cell(name)),
+    ];
+    entries.extend_from_slice(interp.entries(common));
+    interp.attrs(entries)
+}
+
+/// [`output`] on demand, with the arguments in cells.
+fn later_output<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let common = interp.expect_attrs(args[0], pos, "")?;
+    let name = interp.expect_plain_string(args[1], pos, "")?;
+    let name = interp.intern_string(name);
+    Ok(output(interp, common, name, args[2]))
+}
+
+/// A thunk of a value that exists: it is printed as not evaluated yet.
+fn on_demand<'h>(interp: &Interp<'h>, cell: Ref<'h>) -> Value<'h> {
+    later(interp, "import", &the_same, &[cell])
+}
+
+fn the_same<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
+    interp.force(args[0])
 }

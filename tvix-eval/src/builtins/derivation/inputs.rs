@@ -16,15 +16,15 @@ pub(super) fn fill(
     context: ContextId,
 ) -> Result<()> {
     for element in interp.contexts.elements(context) {
-        match element {
+        match &*element {
             ContextElement::Opaque(path) => {
-                derivation.input_srcs.insert(path);
+                derivation.input_srcs.insert(path.clone());
             }
             ContextElement::Output { drv_path, output } => {
-                interp.known_derivation(&drv_path)?;
-                add_outputs(derivation, drv_path, [output]);
+                interp.known_derivation(drv_path)?;
+                add_outputs(derivation, drv_path.clone(), [output.clone()]);
             }
-            ContextElement::Deep(path) => add_closure(interp, derivation, path)?,
+            ContextElement::Deep(path) => add_closure(interp, derivation, path.clone())?,
         }
     }
     Ok(())

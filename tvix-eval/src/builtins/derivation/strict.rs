@@ -113,7 +113,7 @@ fn collect<'h>(
             system: BString::default(),
             builder: BString::default(),
             args: Vec::new(),
-            env: SortedMap::with_capacity(attrs.entries.len() + 1),
+            env: SortedMap::with_capacity(attrs.size() + 1),
         },
         context: ContextId::EMPTY,
         outputs: Vec::new(),

@@ -1,12 +1,12 @@
 //! `derivation`: the lazy wrapper around `derivationStrict`, which returns a set per output.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::eval::MAX_ARITY;
 use crate::internal;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply, Apply2, Attr, Ref, Value};
-use crate::value::{Builtin, Function};
+use crate::value::{Apply, Apply2, Attr, Attrs, Builtin, Function, Partial, Ref, Value};
 
 pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> Result<Value<'h>> {
     let attrs = interp.expect_attrs(
@@ -29,9 +29,9 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
         arg: args[0],
     })));
     // One cell per output, in the order of the list; each set contains all of them.
-    let cells: &'h [Ref<'h>] = interp
+    let cells = interp
         .heap
-        .alloc_slice_fill_with(names.len(), |_| interp.cell(Value::Null));
+        .slice_with(names.len(), |_| interp.cell(Value::Null));
     let attr = |name, pos, value| Attr { name, pos, value };
     let mut common = Vec::with_capacity(names.len() + 2);
     for (name, cell) in names.iter().zip(cells) {
@@ -40,7 +40,7 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
         }
     }
     common.retain(|attr| attr.name != known.all && attr.name != known.drv_attrs);
-    let all = interp.cell(interp.list(cells));
+    let all = interp.cell(interp.list_in_heap(cells));
     common.push(attr(known.all, internal::ALL, all));
     common.push(attr(known.drv_attrs, internal::DRV_ATTRS, args[0]));
     common.sort_by_key(|attr| attr.name);
@@ -61,41 +61,50 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
     };
     let drv_path = lazy(select_path, known.drv_path);
     let kind = interp.cell(interp.text("derivation"));
-    let one = move |interp: &Interp<'h>, name: Symbol, out_path: Ref<'h>| {
-        let known = &interp.known;
-        let mut own = [
-            attr(known.out_path, internal::OUT_PATH, out_path),
-            attr(known.drv_path, internal::DRV_PATH, drv_path),
-            attr(known.kind, internal::TYPE, kind),
-            attr(
-                known.output_name,
-                internal::OUTPUT_NAME,
-                interp.name_cell(name),
-            ),
-        ];
-        own.sort_by_key(|attr| attr.name);
-        match interp.attrs_sorted(&own) {
-            Value::Attrs(own) => interp.update(common, own),
-            other => other,
-        }
-    };
+    let shared = interp.cell(Value::Attrs(common));
     for (name, cell) in names.iter().zip(cells).skip(1) {
-        let name = *name;
-        let out_path = lazy(select, name);
-        let make: &'h Function<'h> =
-            interp
-                .heap
-                .alloc(move |interp: &Interp<'h>, _: &[Ref<'h>], _: Pos| {
-                    Ok(one(interp, name, out_path))
-                });
-        cell.set(Value::Apply(interp.heap.alloc(Apply {
-            func: builtin(interp, "output", 1, make),
-            arg: args[0],
-        })));
+        let out_path = lazy(select, *name);
+        let captured = [shared, interp.name_cell(*name), out_path, drv_path, kind];
+        cell.set(later(interp, "output", &later_output, &captured));
     }
-    let value = one(interp, *first, lazy(select, *first));
+    let out_path = lazy(select, *first);
+    let value = output(interp, common, *first, [out_path, drv_path, kind]);
     cells[0].set(value);
     Ok(value)
+}
+
+/// The set of an output: the attributes of all outputs and its own ones.
+fn output<'h>(
+    interp: &Interp<'h>,
+    common: &'h Attrs<'h>,
+    name: Symbol,
+    [out_path, drv_path, kind]: [Ref<'h>; 3],
+) -> Value<'h> {
+    let known = &interp.known;
+    let attr = |name, pos, value| Attr { name, pos, value };
+    let mut own = [
+        attr(known.out_path, internal::OUT_PATH, out_path),
+        attr(known.drv_path, internal::DRV_PATH, drv_path),
+        attr(known.kind, internal::TYPE, kind),
+        attr(
+            known.output_name,
+            internal::OUTPUT_NAME,
+            interp.name_cell(name),
+        ),
+    ];
+    own.sort_by_key(|attr| attr.name);
+    match interp.attrs_sorted(&own) {
+        Value::Attrs(own) => interp.update(common, own),
+        other => other,
+    }
+}
+
+/// [`output`] on demand, with the arguments in cells.
+fn later_output<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
+    let common = interp.expect_attrs(args[0], pos, "")?;
+    let name = interp.expect_plain_string(args[1], pos, "")?;
+    let name = interp.intern_string(name);
+    Ok(output(interp, common, name, [args[2], args[3], args[4]]))
 }
 
 /// The names of the outputs. Errors have the positions at which C++ Nix evaluates them.
@@ -150,6 +159,29 @@ fn select_path<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         },
         other => Err(interp.type_error("a set", other)),
     }
+}
+
+/// A thunk of a call of a Rust function that is not mentioned in traces, with at most 5 cells and an
+/// argument that it ignores. The collector sees the cells, which it would not in a Rust closure.
+pub(super) fn later<'h>(
+    interp: &Interp<'h>,
+    name: &'h str,
+    function: &'h Function<'h>,
+    cells: &[Ref<'h>],
+) -> Value<'h> {
+    let arity = cells.len() + 1;
+    debug_assert!(arity <= MAX_ARITY);
+    let Value::Builtin(builtin) = builtin(interp, name, arity as u8, function).get() else {
+        return Value::Null;
+    };
+    let func = interp.cell(Value::Partial(interp.heap.alloc(Partial {
+        builtin,
+        args: interp.heap.slice_copy(cells),
+    })));
+    Value::Apply(interp.heap.alloc(Apply {
+        func,
+        arg: interp.shared.null,
+    }))
 }
 
 /// A builtin that is not mentioned in traces.

@@ -119,7 +119,7 @@ fn is_plain<'h>(interp: &Interp<'h>, cell: Ref<'h>) -> Result<bool> {
         Value::String(_) | Value::Int(_) | Value::Bool(_) | Value::Float(_) => Ok(true),
         Value::List(list) => all(&mut list.items.iter().copied()),
         Value::Attrs(attrs) if attrs.get(interp.intern("outPath")).is_some() => Ok(false),
-        Value::Attrs(attrs) => all(&mut attrs.entries.iter().map(|attr| attr.value)),
+        Value::Attrs(attrs) => all(&mut interp.entries(attrs).iter().map(|attr| attr.value)),
         _ => Ok(false),
     }
 }

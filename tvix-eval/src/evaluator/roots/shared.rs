@@ -52,7 +52,10 @@ impl<'h> Search<'h, '_> {
         let place = shared.place().clone();
         let trail = place.trail();
         let requested = trail.first().map_or("", |requested| requested.name());
-        let mut cell = match self.selector.try_select(interp, self.source, requested) {
+        let mut cell = match self
+            .selector
+            .try_select(interp, self.source.cell(), requested)
+        {
             Ok(cell) => cell,
             Err(SelectError::NotFound(error)) => return Err(Failed::NotFound(error)),
             Err(SelectError::Failed(error)) => return Err(error.into()),
