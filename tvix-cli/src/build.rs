@@ -18,7 +18,7 @@ use crate::out_link::link_outputs;
 use crate::output;
 use crate::several::{Part, Several};
 use crate::store::{MOST_LINKS, derivation_of_link};
-use crate::{dry_run, session, source, stores};
+use crate::{dry_run, session, source, stores, workers};
 
 /// Builds, and returns the exit code.
 pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
@@ -82,7 +82,8 @@ fn requests(args: &BuildArgs, store: &LocalStore) -> Result<Vec<Part>, CliError>
     {
         return Err(CliError::AttributesOfDerivations(derivation.clone()));
     }
-    let evaluator = Arc::new(source::evaluator(&args.source.search, &args.building, true));
+    let evaluator = source::evaluator(&args.source.search, &args.building, true);
+    let evaluator = workers::shared(evaluator, args.workers);
     let mut sources = Vec::new();
     if !args.source.files.is_empty() || args.inputs.is_empty() {
         sources.extend(source::sources(&args.source, &[])?);

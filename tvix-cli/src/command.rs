@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BuildArgs, EvalArgs, InstantiateArgs, ReplArgs};
+use crate::args::{BuildArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
 use crate::settings::{Assignment, Configure, SettingError};
 use crate::store::StoreArgs;
 
@@ -21,6 +21,7 @@ pub enum Command {
     Build(BuildArgs),
     Instantiate(InstantiateArgs),
     Eval(EvalArgs),
+    Jobs(JobsArgs),
     Repl(ReplArgs),
     Store(StoreArgs),
 }
@@ -33,6 +34,9 @@ impl Configure for Command {
                 source, building, ..
             })
             | Self::Eval(EvalArgs {
+                source, building, ..
+            })
+            | Self::Jobs(JobsArgs {
                 source, building, ..
             })
             | Self::Repl(ReplArgs {

@@ -15,7 +15,7 @@ use tvix_store_api::local_fs::LocalStore;
 use crate::args::{EvalArgs, InstantiateArgs};
 use crate::error::CliError;
 use crate::several::{Part, Several, asked_for};
-use crate::{eval, exit, session, source, stores};
+use crate::{eval, exit, session, source, stores, workers};
 
 /// Adds derivations to the store, and returns the exit code.
 pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
@@ -33,7 +33,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let dir = store.store_dir().clone();
     let noted = Arc::new(Mutex::new(Noted::default()));
     let evaluator = source::evaluator(&args.source.search, &args.building, true);
-    let evaluator: Arc<dyn Evaluator> = Arc::new(evaluator);
+    let evaluator = workers::shared(evaluator, args.workers);
     let sources = source::sources(&args.source, &args.inputs)?;
     let mut before = 0;
     let requests = source::requests(&args.source, sources)?.into_iter();

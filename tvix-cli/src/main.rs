@@ -16,6 +16,7 @@ mod home;
 mod imports;
 mod instantiate;
 mod interrupt;
+mod jobs;
 mod limits;
 mod logs;
 mod out_link;
@@ -28,6 +29,7 @@ mod source;
 mod store;
 mod stores;
 mod valid_paths;
+mod workers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -93,6 +95,7 @@ async fn perform(command: Command) -> Result<ExitCode, CliError> {
         Command::Build(args) => build::run(args).await,
         Command::Instantiate(args) => instantiate::run(args).await,
         Command::Eval(args) => eval::run(args).await,
+        Command::Jobs(args) => jobs::run(args).await,
         Command::Store(args) => store::run(args).await,
         Command::Repl(args) => repl::run(args).await,
     }

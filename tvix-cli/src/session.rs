@@ -8,7 +8,9 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
-use tvix_coordinator::{BuildEvent, BuildPolicy, Coordinator, Options, Report, Session, Status};
+use tvix_coordinator::{
+    BuildEvent, BuildPolicy, Coordinator, Options, Report, Session, SessionError, Status,
+};
 use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
@@ -31,7 +33,29 @@ pub async fn run(
     request: EvalRequest,
     options: Options,
 ) -> Result<Report, CliError> {
-    let (report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
+    let observe = &mut |_: &BuildEvent| ();
+    let run = run_quietly(args, store, evaluator, request, options, observe);
+    let (report, log_shown) = run.await?;
+    show(&report, store, log_shown);
+    interrupted(&report)?;
+    Ok(report)
+}
+
+/// The same for an evaluation whose failures are reported otherwise. `observe` is called for each event.
+pub async fn run_observed(
+    args: &BuildingArgs,
+    store: &Arc<LocalStore>,
+    evaluator: Arc<dyn Evaluator>,
+    request: EvalRequest,
+    options: Options,
+    observe: &mut (dyn FnMut(&BuildEvent) + Send),
+) -> Result<Report, CliError> {
+    let run = run_quietly(args, store, evaluator, request, options, observe);
+    let (mut report, log_shown) = run.await?;
+    report.failures.clear();
+    report.skipped.clear();
+    let evaluation = |error: &_| matches!(error, SessionError::Evaluation(_));
+    report.errors.retain(|error| !evaluation(error));
     show(&report, store, log_shown);
     interrupted(&report)?;
     Ok(report)
@@ -45,7 +69,9 @@ pub async fn run_imports(
     request: EvalRequest,
     options: Options,
 ) -> Result<Failures, CliError> {
-    let (mut report, log_shown) = run_quietly(args, store, evaluator, request, options).await?;
+    let observe = &mut |_: &BuildEvent| ();
+    let run = run_quietly(args, store, evaluator, request, options, observe);
+    let (mut report, log_shown) = run.await?;
     let failures = Failures::of(&report);
     report.failures.clear();
     report.skipped.clear();
@@ -76,6 +102,7 @@ async fn run_quietly(
     evaluator: Arc<dyn Evaluator>,
     request: EvalRequest,
     options: Options,
+    observe: &mut (dyn FnMut(&BuildEvent) + Send),
 ) -> Result<(Report, bool), CliError> {
     if args.eval_store.is_some() {
         return Err(CliError::Instead {
@@ -115,6 +142,7 @@ async fn run_quietly(
             display.event(&event.event);
         }
         logs.event(&event.event);
+        observe(&event.event);
         if let Some(events) = &mut events {
             events.write(&event)?;
         }

@@ -171,6 +171,13 @@ pub enum BuildEvent {
         #[cfg_attr(feature = "schema", schemars(with = "String"))]
         path: StorePath,
     },
+    /// The `.drv` files of derivations were added to the store
+    /// ([`Options::record_derivations`](crate::Options::record_derivations)).
+    Recorded {
+        /// The derivations.
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
+        drv_paths: Vec<StorePath>,
+    },
     /// Outputs of a derivation are in the store already.
     Found {
         /// The derivation.

@@ -7,7 +7,7 @@ use nix_compat::store_path::StorePath;
 use thiserror::Error;
 
 use crate::failure::{EvalErrorKind, Position};
-use crate::{RealiseError, RootOrder};
+use crate::{EvalCost, RealiseError, RootOrder};
 
 /// Where an error belongs: in the request, and in the source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct ErrorPlace {
     pub order: RootOrder,
     /// The position in a source file.
     pub position: Option<Position>,
+    /// The cost of the evaluation that failed, if the evaluator knows it.
+    pub cost: Option<EvalCost>,
 }
 
 impl ErrorPlace {
@@ -25,6 +27,7 @@ impl ErrorPlace {
         Self {
             order,
             position: None,
+            cost: None,
         }
     }
 
@@ -227,6 +230,15 @@ impl EvalError {
     pub fn with_order(mut self, order: RootOrder) -> Self {
         if let Some(place) = self.place_mut() {
             place.order = order;
+        }
+        self
+    }
+
+    /// The error with the cost of the evaluation that it ended, if it is the error of a root.
+    #[must_use]
+    pub fn with_cost(mut self, cost: EvalCost) -> Self {
+        if let Some(place) = self.place_mut() {
+            place.cost = Some(cost);
         }
         self
     }

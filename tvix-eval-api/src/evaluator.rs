@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use crate::tasks::TaskSource;
 use crate::{EvalError, EvalEvent, EvalRequest};
 
 /// The events of an evaluation.
@@ -46,4 +47,27 @@ pub trait Evaluator: Send + Sync + Debug {
     /// Errors in the request itself, such as an unsupported kind of source. Errors of the
     /// evaluation are items of the stream.
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError>;
+
+    /// Starts an evaluation of `request` that shares its work with others: instead of all attribute
+    /// paths of the request, it evaluates the tasks that it takes from `tasks`, until there are none.
+    ///
+    /// The contract of [`Evaluator::evaluate`] applies. The values of all tasks are in one evaluation,
+    /// so nothing that they share is evaluated twice. The evaluation yields the root or the error of a
+    /// task before it drops the task; roots and errors have the task's place
+    /// ([`TaskPlace::order`](crate::tasks::TaskPlace::order)). A set or list may be given back as one
+    /// task for each member ([`Task::split`](crate::tasks::Task::split)).
+    ///
+    /// Returns `None` if this evaluator evaluates only complete requests, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Evaluator::evaluate`].
+    async fn evaluate_tasks(
+        &self,
+        request: &EvalRequest,
+        tasks: TaskSource,
+    ) -> Result<Option<EvalStream>, EvalError> {
+        let _ = (request, tasks);
+        Ok(None)
+    }
 }

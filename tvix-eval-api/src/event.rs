@@ -13,6 +13,8 @@ use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::JobDetails;
+
 /// Something that an evaluation yields.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -122,6 +124,9 @@ pub struct Root {
     /// is [`Root::order`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_from: Option<RootOrder>,
+    /// Details of a job, if jobs were requested ([`EvalRequest::jobs`](crate::EvalRequest::jobs)).
+    #[serde(skip)]
+    pub job: Option<Box<JobDetails>>,
 }
 
 impl Root {
@@ -132,6 +137,7 @@ impl Root {
             wanted,
             order: RootOrder::default(),
             moved_from: None,
+            job: None,
         }
     }
 
@@ -148,6 +154,13 @@ impl Root {
     #[must_use]
     pub fn with_order(mut self, order: RootOrder) -> Self {
         self.order = order;
+        self
+    }
+
+    /// With the details of a job.
+    #[must_use]
+    pub fn with_job(mut self, job: JobDetails) -> Self {
+        self.job = Some(Box::new(job));
         self
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::tasks::TaskSource;
 use crate::{EvalError, EvalRequest, EvalStream, Evaluator};
 
 macro_rules! forward {
@@ -14,6 +15,14 @@ macro_rules! forward {
         impl<E: Evaluator + ?Sized> Evaluator for $pointer {
             async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
                 (**self).evaluate(request).await
+            }
+
+            async fn evaluate_tasks(
+                &self,
+                request: &EvalRequest,
+                tasks: TaskSource,
+            ) -> Result<Option<EvalStream>, EvalError> {
+                (**self).evaluate_tasks(request, tasks).await
             }
         }
     )*};

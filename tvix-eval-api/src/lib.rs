@@ -81,7 +81,7 @@
 //! # Implementing an evaluator
 //!
 //! [`memory::StreamEvaluator`] makes an evaluator of a function; implementing [`Evaluator`] takes
-//! one method. The module `conformance` (feature `conformance`) tests either against the contract.
+//! one method, and a second one to share the work of a request with others ([`Workers`]). The module `conformance` (feature `conformance`) tests either against the contract.
 
 #![forbid(unsafe_code)]
 
@@ -95,8 +95,11 @@ mod event;
 mod failure;
 pub mod fetch;
 mod forward;
+mod job;
 pub mod memory;
 mod request;
+pub mod tasks;
+mod workers;
 
 pub use error::{ErrorPlace, EvalError};
 pub use evaluator::{EvalStream, Evaluator};
@@ -105,7 +108,9 @@ pub use event::{
     Severity, SourceAddition, SourceContent, WantedOutputs, realise,
 };
 pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
+pub use job::{EvalCost, JobDetails, JobOptions};
 pub use request::{EvalRequest, EvalSource};
+pub use workers::Workers;
 
 // Crates whose types occur in public items.
 #[doc(no_inline)]

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::JobOptions;
+
 /// A request to evaluate a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,6 +20,9 @@ pub struct EvalRequest {
     pub search_path: Vec<(String, PathBuf)>,
     /// The system to evaluate for; `None` for the system of this machine.
     pub system: Option<String>,
+    /// Evaluates the attribute paths as job sets, if not `None`. Roots then have details
+    /// ([`Root::job`](crate::Root::job)) if the evaluator knows them.
+    pub jobs: Option<JobOptions>,
 }
 
 /// The source of an evaluation. Paths are paths of the local file system.
@@ -72,6 +77,7 @@ impl EvalRequest {
             args: BTreeMap::new(),
             search_path: Vec::new(),
             system: None,
+            jobs: None,
         }
     }
 
@@ -101,6 +107,13 @@ impl EvalRequest {
     #[must_use]
     pub fn with_search_path(mut self, search_path: Vec<(String, PathBuf)>) -> Self {
         self.search_path = search_path;
+        self
+    }
+
+    /// Evaluates the attribute paths as job sets.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: impl Into<Option<JobOptions>>) -> Self {
+        self.jobs = jobs.into();
         self
     }
 

@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use tvix_eval_api::conformance::{Capabilities, Subject, TestGraph, TestValue, run_all};
 use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator, StreamEvaluator};
-use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator};
+use tvix_eval_api::tasks::{Taken, TaskSource};
+use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Workers};
 
 fn add(evaluated: EvaluatedAttribute, value: TestValue) -> EvaluatedAttribute {
     match value {
@@ -186,4 +189,77 @@ async fn the_suite_bites() {
         report.to_string().contains("panics: no evaluator"),
         "{report}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers() {
+    for count in [1, 2, 3] {
+        let count = NonZeroUsize::new(count).unwrap();
+        let factory = |graph| Subject::new(Workers::new(in_memory(graph), count));
+        let report = run_all(factory, Capabilities::ALL).await;
+        report.assert_all();
+        assert!(
+            report.skipped.is_empty() && report.outcomes.len() >= 16,
+            "{report}"
+        );
+        // An evaluation ends after each task, and the next continues.
+        let factory = |graph| {
+            let evaluator: Arc<dyn Evaluator> = Arc::new(Forgetful(in_memory(graph)));
+            Subject::new(Workers::new(evaluator, count))
+        };
+        // What waits for an import would keep its worker from other tasks.
+        let capabilities = Capabilities::default().with_sources(true).with_lazy(true);
+        run_all(factory, capabilities).await.assert_all();
+    }
+}
+
+/// Evaluates whole requests only.
+#[derive(Debug, Clone)]
+struct Whole(InMemoryEvaluator);
+
+#[async_trait]
+impl Evaluator for Whole {
+    async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+        self.0.evaluate(request).await
+    }
+}
+
+#[tokio::test]
+async fn workers_of_an_evaluator_without_tasks() {
+    let two = NonZeroUsize::new(2).unwrap();
+    let factory = |graph| Subject::new(Workers::new(Whole(in_memory(graph)), two));
+    run_all(factory, Capabilities::ALL).await.assert_all();
+}
+
+/// Takes one task for each evaluation.
+#[derive(Debug, Clone)]
+struct Forgetful(InMemoryEvaluator);
+
+#[async_trait]
+impl Evaluator for Forgetful {
+    async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+        self.0.evaluate(request).await
+    }
+
+    async fn evaluate_tasks(
+        &self,
+        request: &EvalRequest,
+        tasks: TaskSource,
+    ) -> Result<Option<EvalStream>, EvalError> {
+        loop {
+            match tasks.try_take(0) {
+                Taken::End => return Ok(Some(stream::empty().boxed())),
+                Taken::Later => tasks.ready().await,
+                Taken::Task(task) => {
+                    let mut request = request.clone();
+                    request.attr_paths = vec![task.place().attr_path()];
+                    let events = self.0.evaluate(request).await?;
+                    // The task and the source end with the events.
+                    let end = stream::once(async move { drop((task, tasks)) });
+                    let end = end.filter_map(async |()| None);
+                    return Ok(Some(events.chain(end).boxed()));
+                }
+            }
+        }
+    }
 }

@@ -17,6 +17,8 @@ pub enum Answer {
     Realised(Result<Vec<RealisedOutput>, RealiseError>),
     /// The fiber's background work is done.
     Done,
+    /// For no fiber: there may be a task that several evaluations share.
+    Task,
 }
 
 /// The host of an evaluation: receives events and answers requests. All methods are called on the

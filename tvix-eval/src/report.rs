@@ -8,7 +8,7 @@ use tvix_eval_api::Position;
 use crate::error::{Error, Frame};
 use crate::interp::Interp;
 use crate::print::origin;
-use crate::source::{Origin, Pos, lines};
+use crate::source::{Origin, Pos};
 
 /// Maximum number of frames in a shortened trace; frames with a position count twice.
 const MAX_SHOWN: usize = 4;
@@ -124,29 +124,24 @@ impl Interp<'_> {
         if place.origin == Origin::Internal {
             return;
         }
-        let lines: Vec<&[u8]> = lines(place.text).collect();
-        let at = place.line as usize - 1;
-        let shown = |out: &mut String, index: usize| {
-            if let Some(line) = lines.get(index) {
+        let [before, line, after] = self.sources.lines_around(pos);
+        let shown = |out: &mut String, number: u32, line: Option<&[u8]>| {
+            if let Some(line) = line {
                 let text = String::from_utf8_lossy(line);
                 let text = text.trim_end();
                 let space = if text.is_empty() { "" } else { " " };
-                let _ = write!(out, "\n{:>13}|{space}{text}", index + 1);
+                let _ = write!(out, "\n{number:>13}|{space}{text}");
             }
         };
-        if at > 0 {
-            shown(out, at - 1);
-        }
-        shown(out, at);
+        shown(out, place.line.saturating_sub(1), before);
+        shown(out, place.line, line);
         let _ = write!(
             out,
             "\n{:>13}| {}^",
             "",
             " ".repeat(place.column as usize - 1)
         );
-        if at + 1 < lines.len() {
-            shown(out, at + 1);
-        }
+        shown(out, place.line + 1, after);
     }
 }
 

@@ -75,6 +75,18 @@ impl<'h> Selector<'h> {
         !self.args.is_empty()
     }
 
+    /// Whether a value is a function that needs no further arguments.
+    pub(crate) fn accepts(&self, interp: &Interp<'h>, cell: Ref<'h>) -> Result<bool> {
+        let Value::Lambda { code, .. } = interp.force(cell)? else {
+            return Ok(false);
+        };
+        let formals = interp.lambdas.get(code).formals.as_ref();
+        Ok(formals.is_some_and(|formals| {
+            let mut formals = formals.items.iter();
+            formals.all(|it| it.default.is_some() || self.args.get(it.name).is_some())
+        }))
+    }
+
     /// The cell of a function's result, called with the arguments. For a value that is not called,
     /// its own cell.
     pub fn called(&self, interp: &Interp<'h>, cell: Ref<'h>) -> Result<Ref<'h>> {

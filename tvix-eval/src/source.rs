@@ -1,6 +1,9 @@
 //! Source texts and positions. A position is a number; lines are counted only for messages.
 
 use std::cell::RefCell;
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
 
 /// A position in one of the sources: 0 for none, else 1 plus the source's base plus the offset in
 /// bytes.
@@ -58,6 +61,8 @@ pub struct Place<'h> {
 #[derive(Debug, Default)]
 pub struct Sources<'h> {
     sources: RefCell<Vec<Source<'h>>>,
+    /// Offsets of the first bytes of all lines, by the base of the source. Counted on first use.
+    lines: RefCell<FxHashMap<u32, Rc<[u32]>>>,
 }
 
 impl<'h> Sources<'h> {
@@ -94,22 +99,46 @@ impl<'h> Sources<'h> {
         let index = sources.partition_point(|source| source.base <= pos.0);
         let source = sources.get(index.checked_sub(1)?)?;
         let offset = ((pos.0 - source.base) as usize).min(source.text.len());
-        let before = &source.text[..offset];
-        let (mut line, mut line_start) = (1, 0);
-        // A carriage return ends a line too, alone or before a newline.
-        for end in memchr::memchr2_iter(b'\n', b'\r', before) {
-            if before[end] == b'\r' && source.text.get(end + 1) == Some(&b'\n') {
-                continue;
-            }
-            line += 1;
-            line_start = end + 1;
-        }
+        let starts = self.line_starts(source);
+        let line = starts.partition_point(|start| *start as usize <= offset);
+        let line_start = starts[line - 1] as usize;
         Some(Place {
             origin: source.origin,
             text: source.text,
-            line,
+            line: line as u32,
             column: (offset - line_start + 1) as u32,
         })
+    }
+
+    /// The line of a position, between the one before it and the one after it.
+    pub(crate) fn lines_around(&self, pos: Pos) -> [Option<&'h [u8]>; 3] {
+        let sources = self.sources.borrow();
+        let index = sources.partition_point(|source| source.base <= pos.0);
+        let source = index.checked_sub(1).and_then(|index| sources.get(index));
+        let Some(source) = source.filter(|_| pos.is_some()) else {
+            return [None; 3];
+        };
+        let offset = ((pos.0 - source.base) as usize).min(source.text.len());
+        let starts = self.line_starts(source);
+        let line = starts.partition_point(|start| *start as usize <= offset) - 1;
+        let text = |line: Option<usize>| {
+            let start = *starts.get(line?)? as usize;
+            lines(&source.text[start..]).next()
+        };
+        [line.checked_sub(1), Some(line), Some(line + 1)].map(text)
+    }
+
+    fn line_starts(&self, source: &Source<'h>) -> Rc<[u32]> {
+        let mut known = self.lines.borrow_mut();
+        let starts = known.entry(source.base).or_insert_with(|| {
+            // A carriage return ends a line too, alone or before a newline.
+            let ends = memchr::memchr2_iter(b'\n', b'\r', source.text).filter(|end| {
+                source.text[*end] == b'\n' || source.text.get(end + 1) != Some(&b'\n')
+            });
+            let starts = ends.map(|end| (end + 1) as u32);
+            std::iter::once(0).chain(starts).collect()
+        });
+        starts.clone()
     }
 }
 
@@ -151,6 +180,10 @@ mod tests {
             .collect();
         let lines_of_letters = [1, 2, 3, 4, 6, 8].map(|line| Some((line, 1)));
         assert_eq!(places, lines_of_letters);
+        let around = sources.lines_around(Pos(source.base + 2));
+        assert_eq!(around, [Some(&b"a"[..]), Some(b"b"), Some(b"c")]);
+        let around = sources.lines_around(Pos(source.base + text.len() as u32));
+        assert_eq!(around, [Some(&b""[..]), Some(b"f"), None]);
         let shown: Vec<_> = lines(text).collect();
         assert_eq!(
             shown,

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use nix_compat::derivation::Instantiated;
@@ -13,7 +14,7 @@ use tvix_eval::source::Pos;
 use tvix_eval::world::Settings;
 use tvix_eval::{Limits, NixEvaluator};
 use tvix_eval_api::conformance::{Capabilities, Counter, Subject, TestGraph, TestValue, run_all};
-use tvix_eval_api::{EvalRequest, EvalSource, Evaluator, SourceContent};
+use tvix_eval_api::{EvalRequest, EvalSource, Evaluator, SourceContent, Workers};
 
 /// Generates expressions for graphs.
 #[derive(Default)]
@@ -189,4 +190,25 @@ async fn behind_pointers() {
         Subject::new(evaluator).with_request(request(expression))
     };
     run_all(shared, Capabilities::ALL).await.assert_all();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers() {
+    // Without memory, each evaluation takes one task.
+    for (count, memory) in [(1, None), (2, None), (2, Some(0))] {
+        let count = NonZeroUsize::new(count).unwrap();
+        let factory = |graph| {
+            let (evaluator, expression) = subject(graph);
+            let workers = Workers::new(evaluator, count).with_memory(memory);
+            Subject::new(workers).with_request(request(expression))
+        };
+        // A task that waits for an import keeps such an evaluation from ending.
+        let capabilities = match memory {
+            None => Capabilities::ALL,
+            Some(_) => Capabilities::default().with_sources(true),
+        };
+        let report = run_all(factory, capabilities).await;
+        report.assert_all();
+        assert!(report.outcomes.len() >= 9, "{report}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod building;
 mod configure;
+mod jobs;
 mod network;
 mod source;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 pub use building::{BuildingArgs, SubstituteArgs};
+pub use jobs::{JobsArgs, WorkersArgs};
 pub use network::{Network, NetworkArgs, TransferOptions};
 pub use source::{SearchArgs, SourceArgs};
 
@@ -53,6 +55,9 @@ pub struct BuildArgs {
     pub no_out_link: bool,
 
     #[command(flatten)]
+    pub workers: WorkersArgs,
+
+    #[command(flatten)]
     pub source: SourceArgs,
 
     #[command(flatten)]
@@ -90,6 +95,9 @@ pub struct InstantiateArgs {
     /// Print the paths of derivations without adding them to the store.
     #[arg(long)]
     pub dry_run: bool,
+
+    #[command(flatten)]
+    pub workers: WorkersArgs,
 
     #[command(flatten)]
     pub source: SourceArgs,

@@ -97,7 +97,7 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":te", ":trace-enable"],
         "[bool]",
-        &["Show full traces of errors (default: the opposite)"],
+        &["Show full traces of errors, or stop doing so"],
     ),
     command(&[":?", ":help"], "", &["Print this list"]),
 ];

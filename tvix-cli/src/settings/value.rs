@@ -52,6 +52,13 @@ impl Assignment {
     }
 }
 
+/// A number of bytes, perhaps with a unit.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    parse_number(text).ok_or_else(|| {
+        "expected a number of bytes, which the unit K, M, G or T may follow".to_owned()
+    })
+}
+
 /// A number, perhaps with a unit.
 pub fn parse_number(text: &str) -> Option<u64> {
     let factor = match text.bytes().last()?.to_ascii_uppercase() {

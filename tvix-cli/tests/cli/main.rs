@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod https;
 mod interrupt;
+mod jobs;
 mod language;
 mod limits;
 mod links;

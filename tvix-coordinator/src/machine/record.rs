@@ -8,6 +8,8 @@ use nix_compat::derivation::Derivation;
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
+use crate::event::BuildEvent;
+
 use super::{Action, BatchId, ComponentError, Machine, Recording};
 
 /// The most `.drv` files that go out together. They are in memory as texts then.
@@ -105,6 +107,9 @@ impl Machine {
         }
         let Err(trouble) = result else {
             if let Some((_, Recording::Derivations(derivations))) = recordings.in_flight.take() {
+                self.emit(BuildEvent::Recorded {
+                    drv_paths: derivations.iter().map(|(path, _)| path.clone()).collect(),
+                });
                 self.files_recorded(&derivations);
             }
             return;

@@ -236,6 +236,9 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::SourceAdded {
             path: path("source"),
         },
+        BuildEvent::Recorded {
+            drv_paths: vec![drv_path()],
+        },
         BuildEvent::Found {
             drv_path: drv_path(),
         },

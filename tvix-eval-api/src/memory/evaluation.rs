@@ -1,6 +1,6 @@
 //! An evaluation of a graph in memory: a stream that works only while it is polled.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +11,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
-use super::Attribute;
 use super::evaluated::{EvaluatedAttribute, Hook, Import, RootSpec, WantedSpec};
 use super::graph::{Layers, Step, Walk};
+use super::{Attribute, Attributes};
+use crate::tasks::{Member, Reached, Taken, TaskSource};
 use crate::{EvalError, EvalEvent, RealiseError, RealisedOutput, Root, WantedOutputs, realise};
 
 /// Maximum number of events between two checks for finished imports. A check costs as much as a few
@@ -24,7 +25,7 @@ type Item = Result<EvalEvent, EvalError>;
 type Resumed = (Arc<str>, Result<EvaluatedAttribute, EvalError>);
 
 pub(super) struct Evaluation {
-    attributes: Arc<BTreeMap<String, Attribute>>,
+    attributes: Arc<Attributes>,
     graph: Layers,
     walk: Walk,
     /// The current goal of `walk`.
@@ -32,6 +33,10 @@ pub(super) struct Evaluation {
     queue: VecDeque<Goal>,
     imports: FuturesUnordered<BoxFuture<'static, Resumed>>,
     until_imports: u32,
+    /// Further attributes, if this evaluation shares a request with others.
+    tasks: Option<TaskSource>,
+    /// Becomes ready when there may be a task.
+    next_task: Option<BoxFuture<'static, ()>>,
 }
 
 enum Goal {
@@ -52,11 +57,7 @@ enum Goal {
 }
 
 impl Evaluation {
-    pub(super) fn new(
-        attributes: Arc<BTreeMap<String, Attribute>>,
-        graph: Layers,
-        wanted: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(attributes: Arc<Attributes>, graph: Layers, wanted: Vec<String>) -> Self {
         let queue = if wanted.is_empty() {
             attributes.keys().cloned().map(Goal::Attribute).collect()
         } else {
@@ -73,7 +74,46 @@ impl Evaluation {
             queue,
             imports: FuturesUnordered::new(),
             until_imports: EVENTS_BETWEEN_IMPORTS,
+            tasks: None,
+            next_task: None,
         }
+    }
+
+    /// An evaluation of the attributes that `tasks` gives.
+    pub(super) fn of_tasks(attributes: Arc<Attributes>, graph: Layers, tasks: TaskSource) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            tasks: Some(tasks),
+            ..Self::new(attributes, graph, Vec::new())
+        }
+    }
+
+    /// Queues the attribute of the next task. Returns `None` when there will be no further one.
+    fn poll_task(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        while let Some(tasks) = &self.tasks {
+            match tasks.try_take(0) {
+                Taken::Later => {
+                    let ready = self.next_task.get_or_insert_with(|| tasks.ready().boxed());
+                    match ready.poll_unpin(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(()) => self.next_task = None,
+                    }
+                }
+                Taken::End => self.tasks = None,
+                Taken::Task(task) => {
+                    let place = task.place();
+                    if place.name().is_empty() {
+                        let names = self.attributes.keys().map(String::as_str);
+                        task.split(Reached::Attribute, names.enumerate().map(Member::from));
+                        continue;
+                    }
+                    self.queue
+                        .push_back(Goal::Attribute(place.name().to_owned()));
+                    return Poll::Ready(Some(()));
+                }
+            }
+        }
+        Poll::Ready(None)
     }
 
     fn is_idle(&self) -> bool {
@@ -265,8 +305,13 @@ impl Stream for Evaluation {
                 match this.imports.poll_next_unpin(cx) {
                     Poll::Ready(Some((attr, Ok(evaluated)))) => this.expand(&attr, evaluated),
                     Poll::Ready(Some((_, Err(error)))) => return Poll::Ready(Some(Err(error))),
-                    Poll::Ready(None) if this.is_idle() => return Poll::Ready(None),
-                    Poll::Pending if this.is_idle() => return Poll::Pending,
+                    imports if this.is_idle() => match (this.poll_task(cx), imports) {
+                        (Poll::Ready(Some(())), _) => {}
+                        (Poll::Ready(None), Poll::Ready(_)) => return Poll::Ready(None),
+                        (Poll::Ready(None), Poll::Pending) | (Poll::Pending, _) => {
+                            return Poll::Pending;
+                        }
+                    },
                     Poll::Ready(None) | Poll::Pending => {}
                 }
             }

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use nix_compat::derivation::Instantiated;
 
+use crate::tasks::TaskSource;
 use crate::{
     EvalError, EvalRequest, EvalSource, EvalStream, Evaluator, RealisedOutput, SourceAddition,
 };
@@ -88,8 +89,10 @@ pub use generator::StreamEvaluator;
 #[derive(Clone, Default)]
 pub struct InMemoryEvaluator {
     graph: Arc<Graph>,
-    attributes: Arc<BTreeMap<String, Attribute>>,
+    attributes: Arc<Attributes>,
 }
+
+type Attributes = BTreeMap<String, Attribute>;
 
 type Compute = dyn Fn() -> Result<EvaluatedAttribute, EvalError> + Send + Sync;
 
@@ -213,15 +216,8 @@ impl InMemoryEvaluator {
         }
     }
 
-    fn set(mut self, name: String, attribute: Attribute) -> Self {
-        Arc::make_mut(&mut self.attributes).insert(name, attribute);
-        self
-    }
-}
-
-#[async_trait]
-impl Evaluator for InMemoryEvaluator {
-    async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+    /// The attributes and the graph for an evaluation.
+    fn parts(&self, request: &EvalRequest) -> Result<(Arc<Attributes>, Layers), EvalError> {
         if request.source != EvalSource::Predefined {
             return Err(EvalError::UnsupportedSource {
                 source_kind: request.source.kind().to_owned(),
@@ -231,8 +227,29 @@ impl Evaluator for InMemoryEvaluator {
             base: Arc::clone(&self.graph),
             added: Graph::default(),
         };
-        let attributes = Arc::clone(&self.attributes);
+        Ok((Arc::clone(&self.attributes), graph))
+    }
+
+    fn set(mut self, name: String, attribute: Attribute) -> Self {
+        Arc::make_mut(&mut self.attributes).insert(name, attribute);
+        self
+    }
+}
+
+#[async_trait]
+impl Evaluator for InMemoryEvaluator {
+    async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+        let (attributes, graph) = self.parts(&request)?;
         Ok(Evaluation::new(attributes, graph, request.attr_paths).boxed())
+    }
+
+    async fn evaluate_tasks(
+        &self,
+        request: &EvalRequest,
+        tasks: TaskSource,
+    ) -> Result<Option<EvalStream>, EvalError> {
+        let (attributes, graph) = self.parts(request)?;
+        Ok(Some(Evaluation::of_tasks(attributes, graph, tasks).boxed()))
     }
 }
 

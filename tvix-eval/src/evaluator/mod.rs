@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use tvix_eval_api::tasks::TaskSource;
 use tvix_eval_api::{EvalError, EvalRequest, EvalSource, EvalStream, Evaluator};
 
 use crate::fetch::Fetcher;
@@ -137,6 +138,28 @@ impl NixEvaluator {
 #[async_trait]
 impl Evaluator for NixEvaluator {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
+        let setup = self.setup_for(&request)?;
+        let events =
+            setup.spawn(move |interp, wire| roots::evaluate(interp, wire, &request, None))?;
+        Ok(events.boxed())
+    }
+
+    async fn evaluate_tasks(
+        &self,
+        request: &EvalRequest,
+        tasks: TaskSource,
+    ) -> Result<Option<EvalStream>, EvalError> {
+        let setup = self.setup_for(request)?;
+        let request = request.clone();
+        let events = setup
+            .spawn(move |interp, wire| roots::evaluate(interp, wire, &request, Some(tasks)))?;
+        Ok(Some(events.boxed()))
+    }
+}
+
+impl NixEvaluator {
+    /// The configuration of the evaluation of a request.
+    fn setup_for(&self, request: &EvalRequest) -> Result<Setup, EvalError> {
         match &request.source {
             EvalSource::File(_)
             | EvalSource::SearchPath(_)
@@ -159,8 +182,7 @@ impl Evaluator for NixEvaluator {
         if let Some(system) = &request.system {
             settings.system.clone_from(system);
         }
-        let events = setup.spawn(move |interp, wire| roots::evaluate(interp, wire, &request))?;
-        Ok(events.boxed())
+        Ok(setup)
     }
 }
 

@@ -1,6 +1,9 @@
 //! From the request to derivations, by the rules of `nix-build`.
 
-use std::cell::RefCell;
+mod jobs;
+mod shared;
+
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
@@ -8,8 +11,9 @@ use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
 use rustc_hash::FxHashMap;
+use tvix_eval_api::tasks::{self, Member, Reached, TaskSource};
 use tvix_eval_api::{
-    ErrorPlace, EvalError, EvalEvent, EvalRequest, Root, RootOrder, WantedOutputs,
+    ErrorPlace, EvalError, EvalEvent, EvalRequest, JobOptions, Root, RootOrder, WantedOutputs,
 };
 
 use super::thread::Wire;
@@ -22,6 +26,7 @@ use crate::select::{SelectError, Selector};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Attrs, Ref, Value};
+use shared::Began;
 
 /// A value to search for derivations, on a fiber of its own.
 struct Task<'h> {
@@ -31,9 +36,14 @@ struct Task<'h> {
     target: Target<'h>,
     /// The attributes on the path, for errors.
     trail: Option<Rc<Trail>>,
+    /// The task, if several evaluations share the search.
+    shared: Option<tasks::Task>,
+    began: Began,
 }
 
 enum Target<'h> {
+    /// The value at the place of a shared task.
+    Shared,
     /// The value at a requested attribute path. The empty path stands for the complete source.
     Requested,
     /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
@@ -58,6 +68,12 @@ struct Search<'h, 'w> {
     /// The next task is at the front, so that the search is depth-first.
     tasks: RefCell<VecDeque<Task<'h>>>,
     found: Rc<RefCell<FxHashMap<Identity, Found>>>,
+    /// How jobs are evaluated, if the request is for jobs.
+    jobs: Option<&'w JobOptions>,
+    /// The source of tasks, if several evaluations share the search.
+    shared: Option<TaskSource>,
+    /// Whether `shared` gives no more tasks.
+    ended: Cell<bool>,
 }
 
 /// The identity of a root. Derivations of one requested attribute path with the same attributes are
@@ -91,15 +107,21 @@ impl From<Box<Error>> for Failed {
 
 type Searched = std::result::Result<(), Failed>;
 
-/// Evaluates a request, until it is complete or cancelled.
-pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalRequest) {
+/// Evaluates a request, or the tasks of it that `shared` gives, until it is complete or cancelled.
+pub(super) fn evaluate<'h>(
+    interp: &Interp<'h>,
+    wire: &Wire,
+    request: &EvalRequest,
+    shared: Option<TaskSource>,
+) {
     interp.allow_collection();
     let Some(source) = interp.source(&request.source) else {
         return;
     };
     let whole = [String::new()];
     let requested = match request.attr_paths.is_empty() {
-        true => &whole,
+        _ if shared.is_some() => &[],
+        true => &whole[..],
         false => &request.attr_paths[..],
     };
     let tasks = requested.iter().enumerate().map(|(number, name)| Task {
@@ -107,6 +129,8 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
         order: RootOrder::of(number),
         target: Target::Requested,
         trail: None,
+        shared: None,
+        began: Began::default(),
     });
     let search = Search {
         wire,
@@ -114,6 +138,9 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
         selector: Selector::new(interp, &request.args),
         tasks: RefCell::new(tasks.collect()),
         found: Rc::default(),
+        jobs: request.jobs.as_ref(),
+        shared,
+        ended: Cell::new(false),
     };
     // Attributes that were freed are not found again, and others may get their address.
     let found = search.found.clone();
@@ -121,35 +148,43 @@ pub(super) fn evaluate<'h>(interp: &Interp<'h>, wire: &Wire, request: &EvalReque
         let mut found = found.borrow_mut();
         found.retain(|(_, address, _), _| alive.has(*address));
     });
-    // Tasks add further tasks, so an empty queue does not end the iterator for good.
-    let jobs = std::iter::from_fn(|| {
-        let task = search.tasks.borrow_mut().pop_front()?;
-        let search = &search;
-        Some(Box::new(move |interp: &Interp<'h>| search.perform(interp, &task)) as Job<'h, '_>)
-    });
-    if let Err(error) = interp.run(jobs)
-        && error.kind != ErrorKind::Cancelled
-    {
-        wire.failed(EvalError::Expression {
-            kind: error.kind.into(),
-            attr_path: None,
-            message: error.message,
-            place: Box::default(),
+    let search = &search;
+    loop {
+        // Tasks add further tasks, so an empty queue does not end the iterator for good.
+        let jobs = std::iter::from_fn(|| {
+            let task = search.next(interp)?;
+            Some(Box::new(move |interp: &Interp<'h>| search.perform(interp, task)) as Job<'h, '_>)
         });
+        if let Err(error) = interp.run(jobs) {
+            if error.kind != ErrorKind::Cancelled {
+                wire.failed(EvalError::Expression {
+                    kind: error.kind.into(),
+                    attr_path: None,
+                    message: error.message,
+                    place: Box::default(),
+                });
+            }
+            return;
+        }
+        if !search.wait() {
+            return;
+        }
     }
 }
 
 impl<'h> Search<'h, '_> {
-    fn perform(&self, interp: &Interp<'h>, task: &Task<'h>) {
+    fn perform(&self, interp: &Interp<'h>, mut task: Task<'h>) {
+        if self.jobs.is_some() {
+            task.began = Began::now(interp);
+        }
         let outcome = match &task.target {
-            Target::Requested => self.requested(interp, task),
-            Target::Attribute(cell) => self.attribute(interp, task, cell.cell()),
-            Target::Element(cell) => self.search(interp, task, cell.cell()),
+            Target::Shared => self.shared(interp, &mut task),
+            Target::Requested => self.requested(interp, &task),
+            Target::Attribute(cell) => self.attribute(interp, &task, cell.cell()),
+            Target::Element(cell) => self.search(interp, &task, cell.cell()),
         };
-        if let Err(failed) = outcome
-            && let Some(error) = failed.of(interp, task)
-        {
-            self.wire.failed(error);
+        if let Err(failed) = outcome {
+            self.failed(interp, task, failed);
         }
     }
 
@@ -166,7 +201,7 @@ impl<'h> Search<'h, '_> {
 
     /// Searches a value, which must be a derivation, or a set or list of derivations.
     fn search(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
-        let cell = self.selector.called(interp, cell)?;
+        let cell = self.called(interp, cell)?;
         match interp.force(cell)? {
             Value::Attrs(attrs) if interp.is_derivation(attrs)? => {
                 self.derivation(interp, task, attrs)
@@ -181,6 +216,7 @@ impl<'h> Search<'h, '_> {
                 self.elements(interp, task, list.items);
                 Ok(())
             }
+            _ if self.jobs.is_some() && task.order.0.len() > 1 => Ok(()),
             _ => Err(Error::new(
                 ErrorKind::Type,
                 "expression does not evaluate to a derivation (or a set or list of those)",
@@ -193,31 +229,46 @@ impl<'h> Search<'h, '_> {
     /// others.
     fn attributes(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) {
         let all = attrs.get(interp.intern("_combineChannels")).is_some();
+        let members = interp.by_name(attrs).into_iter().enumerate();
+        let members = members.filter_map(|(number, (member, attr))| {
+            let member = std::str::from_utf8(member).ok();
+            let member = member.filter(|member| self.jobs.is_some() || is_plain(member));
+            member.map(|member| (number, member, attr))
+        });
+        if let Some(shared) = &task.shared {
+            let reached = match all {
+                true => Reached::Element,
+                false => Reached::Attribute,
+            };
+            let members = members.map(|(number, member, _)| Member::from((number, member)));
+            return shared.split(reached, members);
+        }
         let mut tasks = self.tasks.borrow_mut();
-        let members = interp.by_name(attrs);
-        for (number, (member, attr)) in members.into_iter().enumerate().rev() {
-            if let Ok(member) = std::str::from_utf8(member)
-                && is_plain(member)
-            {
-                tasks.push_front(Task {
-                    name: below(&task.name, member),
-                    order: task.order.child(number),
-                    target: match all {
-                        true => Target::Element(interp.hold(attr.value)),
-                        false => Target::Attribute(interp.hold(attr.value)),
-                    },
-                    trail: Some(Rc::new(Trail {
-                        pos: attr.pos,
-                        name: attr.name,
-                        around: task.trail.clone(),
-                    })),
-                });
-            }
+        for (number, member, attr) in members.collect::<Vec<_>>().into_iter().rev() {
+            tasks.push_front(Task {
+                name: below(&task.name, member),
+                order: task.order.child(number),
+                target: match all {
+                    true => Target::Element(interp.hold(attr.value)),
+                    false => Target::Attribute(interp.hold(attr.value)),
+                },
+                trail: Some(Rc::new(Trail {
+                    pos: attr.pos,
+                    name: attr.name,
+                    around: task.trail.clone(),
+                })),
+                shared: None,
+                began: Began::default(),
+            });
         }
     }
 
     /// Adds a task for each element.
     fn elements(&self, interp: &Interp<'h>, task: &Task<'h>, items: &[Ref<'h>]) {
+        if let Some(shared) = &task.shared {
+            let members = (0..items.len()).map(|number| Member::from((number, number.to_string())));
+            return shared.split(Reached::Element, members);
+        }
         let mut tasks = self.tasks.borrow_mut();
         for (number, item) in items.iter().enumerate().rev() {
             tasks.push_front(Task {
@@ -225,12 +276,18 @@ impl<'h> Search<'h, '_> {
                 order: task.order.child(number),
                 target: Target::Element(interp.hold(item)),
                 trail: task.trail.clone(),
+                shared: None,
+                began: Began::default(),
             });
         }
     }
 
     /// Searches an attribute of a set: a derivation, a set to search, or a value to ignore.
     fn attribute(&self, interp: &Interp<'h>, task: &Task<'h>, cell: Ref<'h>) -> Searched {
+        let cell = match self.jobs.is_some() && self.selector.accepts(interp, cell)? {
+            true => self.selector.called(interp, cell)?,
+            false => cell,
+        };
         let Value::Attrs(attrs) = interp.force(cell)? else {
             return Ok(());
         };
@@ -252,6 +309,19 @@ impl<'h> Search<'h, '_> {
 
     /// Yields a derivation as a root, unless it was yielded at an earlier place.
     fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
+        if let Some(options) = self.jobs {
+            return self.job(interp, task, attrs, options);
+        }
+        if task.shared.is_some() {
+            // Equal derivations are found when the events of all evaluations are merged.
+            let root = self
+                .root(interp, &task.name, attrs)?
+                .with_order(task.order.clone());
+            return match self.wire.event(EvalEvent::Root(root)) {
+                true => Ok(()),
+                false => Err(cancelled().into()),
+            };
+        }
         let entries = interp.entries(attrs);
         let address = entries.as_ptr().addr();
         let identity = (task.order.request_index(), address, entries.len());
@@ -407,9 +477,10 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn below(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
+    match (path, name.contains('.')) {
+        ("", false) => name.to_owned(),
+        ("", true) => format!("\"{name}\""),
+        (_, false) => format!("{path}.{name}"),
+        (_, true) => format!("{path}.\"{name}\""),
     }
 }

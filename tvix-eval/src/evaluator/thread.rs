@@ -78,6 +78,7 @@ impl Setup {
                 batch: RefCell::default(),
                 sent: Cell::new(None),
                 answers,
+                awaits_task: Cell::new(false),
                 cancelled: flag,
             });
             let host: Rc<dyn Host> = wire.clone();
@@ -131,6 +132,8 @@ enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
     Background(u32, Work),
+    /// The thread wants to know when this is ready.
+    AwaitTask(BoxFuture<'static, ()>),
     Failed(EvalError),
 }
 
@@ -143,10 +146,32 @@ pub(super) struct Wire {
     /// The time of the last send.
     sent: Cell<Option<Instant>>,
     answers: std_mpsc::Receiver<(u32, Answer)>,
+    /// Whether an [`Answer::Task`] will come.
+    awaits_task: Cell<bool>,
     cancelled: Option<Arc<AtomicBool>>,
 }
 
 impl Wire {
+    /// Requests an [`Answer::Task`] for when a future is ready, unless one was requested before.
+    pub(super) fn await_task(&self, ready: impl Future<Output = ()> + Send + 'static) {
+        if !self.awaits_task.replace(true) {
+            // If the stream was dropped, the next answer is `None`.
+            self.send(Message::AwaitTask(Box::pin(ready)));
+        }
+    }
+
+    /// Waits for an answer while no fiber does. Returns false if there will be none.
+    pub(super) fn await_answer(&self) -> bool {
+        self.next_answer().is_some()
+    }
+
+    fn received(&self, answer: (u32, Answer)) -> (u32, Answer) {
+        if matches!(answer.1, Answer::Task) {
+            self.awaits_task.set(false);
+        }
+        answer
+    }
+
     /// Sends an event, waiting for room in the channel. Returns false if the stream was dropped.
     pub(super) fn event(&self, event: EvalEvent) -> bool {
         self.send(Message::Event(event))
@@ -234,11 +259,12 @@ impl Host for Wire {
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
         self.flush();
-        self.answers.recv().ok()
+        self.answers.recv().ok().map(|answer| self.received(answer))
     }
 
     fn ready_answer(&self) -> Option<(u32, Answer)> {
-        self.answers.try_recv().ok()
+        let answer = self.answers.try_recv().ok();
+        answer.map(|answer| self.received(answer))
     }
 
     fn is_cancelled(&self) -> bool {
@@ -323,6 +349,13 @@ impl Stream for Events {
                 }
                 Message::Background(fiber, work) => {
                     self.background(fiber, work);
+                    continue;
+                }
+                Message::AwaitTask(ready) => {
+                    self.waiting.push(Box::pin(async move {
+                        ready.await;
+                        (0, Answer::Task)
+                    }));
                     continue;
                 }
             }));

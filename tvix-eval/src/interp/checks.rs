@@ -57,6 +57,11 @@ impl Interp<'_> {
         self.make_room(count.saturating_mul(size_of::<T>()))
     }
 
+    /// Memory of the heap that is in use, in bytes.
+    pub(crate) fn heap_used(&self) -> usize {
+        self.heap.used_bytes()
+    }
+
     fn heap_has_room(&self, bytes: usize) -> Result<()> {
         let limits = &self.world.settings.limits;
         let limit = limits.memory.unwrap_or(usize::MAX);

@@ -135,6 +135,10 @@ impl Fibers {
     }
 
     fn answered(&self, fiber: u32, answer: Answer) {
+        // Not for a fiber: there may be a new job.
+        if matches!(answer, Answer::Task) {
+            return;
+        }
         self.importing.set(self.importing.get() - 1);
         self.answers.borrow_mut().insert(fiber, answer);
         self.ready.borrow_mut().push_back(fiber);

@@ -1,0 +1,72 @@
+//! Arguments of evaluations by several workers.
+
+use std::num::NonZeroUsize;
+
+use clap::Parser;
+
+use super::{BuildingArgs, SourceArgs};
+use crate::settings::value::parse_size;
+
+/// Evaluate a set of jobs and print a line of JSON for each.
+///
+/// A job is a derivation in an attribute set or list. Sets inside of the selected one are searched if their
+/// attribute `recurseForDerivations` is true, lists if they are selected or in such a list, and functions are
+/// called if they need no argument without a value. Other values are skipped. Each line is printed as soon
+/// as the job is evaluated and its derivation is in the store. An error in a job does not end the others.
+///
+/// Lines have the keys of nix-eval-jobs: `attr`, `attrPath`, and `name`, `system`, `drvPath` and `outputs`,
+/// or `error` with `errorKind` and `errorPosition`; moreover `evalSeconds` and `evalBytes`, the time and
+/// memory that the evaluation of the job took. Nothing is built except for import from derivation (IFD).
+///
+/// The exit code is 0 even if there are errors in jobs, and 1 if the set itself cannot be evaluated.
+#[derive(Debug, Parser)]
+// Builds have an option of this name in other commands.
+#[command(mut_arg("max_memory", |arg| arg.long("max-build-memory")))]
+pub struct JobsArgs {
+    /// Files to evaluate (`-` is standard input), or expressions if `--expr` is given [default:
+    /// ./default.nix].
+    #[arg(value_name = "FILE|EXPR")]
+    pub inputs: Vec<String>,
+
+    /// Number of workers that evaluate at the same time [default: number of processors].
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Memory of all workers together, in bytes or with a unit (`512M`, `4G`) [default: half of the
+    /// machine's]. A worker that exceeds its share finishes its job and starts afresh; a job that exceeds
+    /// all of it fails.
+    #[arg(long = "max-memory", value_name = "SIZE", value_parser = parse_size)]
+    pub max_worker_memory: Option<u64>,
+
+    /// Print the attribute `meta` of each job.
+    #[arg(long)]
+    pub meta: bool,
+
+    /// Print whether the outputs are in the store or in a substituter: `cacheStatus` is `local`, `cached`
+    /// or `notBuilt`, and `isCached` is false for the latter.
+    #[arg(long)]
+    pub check_cache_status: bool,
+
+    /// Print the input derivations of each job, as `inputDrvs`.
+    #[arg(long)]
+    pub show_input_drvs: bool,
+
+    /// Print jobs without adding their derivations to the store.
+    #[arg(long, alias = "no-instantiate")]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+}
+
+/// How many workers evaluate.
+#[derive(Debug, Clone, Copy, Parser)]
+pub struct WorkersArgs {
+    /// Number of workers that evaluate the derivations of a set at the same time [default: 1]. Each may use
+    /// its part of `--max-eval-memory`.
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub workers: Option<NonZeroUsize>,
+}

@@ -1,0 +1,70 @@
+//! Evaluation by several workers.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tvix_eval::NixEvaluator;
+use tvix_eval_api::{Evaluator, Workers};
+
+use crate::args::WorkersArgs;
+
+/// The evaluator itself, or several workers of it that share its memory.
+pub fn shared(evaluator: NixEvaluator, args: WorkersArgs) -> Arc<dyn Evaluator> {
+    let memory = evaluator
+        .settings()
+        .limits
+        .memory
+        .map(|memory| memory as u64);
+    match args.workers {
+        None | Some(NonZeroUsize::MIN) => Arc::new(evaluator),
+        Some(count) => Arc::new(Workers::new(evaluator, count).with_memory(share(memory, count))),
+    }
+}
+
+/// The memory of one of `count` workers.
+pub fn share(memory: Option<u64>, count: NonZeroUsize) -> Option<u64> {
+    memory.map(|memory| memory / count.get() as u64)
+}
+
+/// Number of workers for this machine.
+pub fn usual_count() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Half of the memory of this machine, or of the control group of this process if that is less.
+pub fn usual_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    let machine = kib.saturating_mul(1 << 10);
+    Some(control_group().unwrap_or(machine).min(machine) / 2)
+}
+
+/// The lowest limit of the control groups of this process (version 2).
+fn control_group() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let top = Path::new("/sys/fs/cgroup");
+    let groups = PathBuf::from(own);
+    let limits = groups.ancestors().filter_map(|group| {
+        let limit = std::fs::read_to_string(top.join(group).join("memory.max")).ok()?;
+        limit.trim().parse().ok()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_the_machine() {
+        let two = NonZeroUsize::new(2).expect("two");
+        assert_eq!(share(Some(10), two), Some(5));
+        assert_eq!(share(None, two), None);
+        let memory = usual_memory().expect("/proc/meminfo");
+        assert!((1 << 20..1 << 50).contains(&memory), "{memory}");
+    }
+}

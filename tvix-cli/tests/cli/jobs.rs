@@ -1,0 +1,219 @@
+//! `tvix jobs`, and builds while several workers evaluate.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tvix_tests::local::{LocalWorld, sandbox_paths};
+use tvix_tests::program::{Ended, run};
+
+const TVIX: &str = env!("CARGO_BIN_EXE_tvix");
+
+/// Jobs of every kind. `/bin/sh` is the sandbox's.
+const SET: &str = r#"
+let
+  sh = name: script: derivation {
+    inherit name;
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+    args = [ "-c" script ];
+  };
+  write = name: sh name "echo ${name} > $out";
+  imported = import (sh "imported.nix" "echo '\"fine\"' > $out");
+in {
+  a = write "a";
+  b = write "b";
+  again = write "a";
+  thrown = throw "thrown";
+  endless = let f = n: f (n + 1) + 1; in f 0;
+  unfit = import (sh "unfit.nix" "exit 3");
+  fine = write imported;
+  set = { recurseForDerivations = true; x = write "x"; y = write "y"; };
+  other = { z = write "z"; };
+}
+"#;
+
+fn command(world: &LocalWorld, name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(TVIX);
+    command
+        .arg(name)
+        .args(arguments)
+        .arg("--store")
+        .arg(world.root());
+    for path in sandbox_paths() {
+        command.arg("--sandbox-path").arg(path.to_string());
+    }
+    fs::create_dir_all(world.beside("work")).unwrap();
+    command
+        .current_dir(world.beside("work"))
+        .env("HOME", world.beside("home"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// The lines of `tvix jobs`, by attribute, without what differs each time.
+fn jobs(ended: &Ended) -> Vec<Value> {
+    let lines = ended.out.iter().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let seconds = line.as_object_mut().unwrap().remove("evalSeconds");
+        assert!(seconds.unwrap().is_f64(), "{line}");
+        assert!(line["evalBytes"].is_u64(), "{line}");
+        line.as_object_mut().unwrap().remove("evalBytes");
+        line
+    });
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort_by_key(|line| line["attr"].as_str().unwrap().to_owned());
+    lines
+}
+
+#[tokio::test]
+async fn jobs_are_the_same_by_any_number_of_workers() {
+    let mut first = None;
+    for workers in ["1", "2"] {
+        let world = LocalWorld::new().await;
+        let arguments = ["-E", SET, "--workers", workers, "--show-input-drvs"];
+        let ended = run(&mut command(&world, "jobs", &arguments)).expect(0);
+        let lines = jobs(&ended);
+        let attrs: Vec<_> = lines
+            .iter()
+            .map(|line| line["attr"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            attrs,
+            [
+                "a", "again", "b", "endless", "fine", "set.x", "set.y", "thrown", "unfit"
+            ]
+        );
+        for line in &lines {
+            match line["attr"].as_str().unwrap() {
+                "endless" => assert_eq!(line["errorKind"], "depth", "{line}"),
+                "thrown" => {
+                    assert_eq!(line["errorKind"], "thrown", "{line}");
+                    assert_eq!(line["errorPosition"]["line"], 15, "{line}");
+                    assert!(line["error"].as_str().unwrap().contains("error: thrown"));
+                }
+                "unfit" => assert_eq!(line["errorKind"], "build", "{line}"),
+                _ => {
+                    let drv_path = line["drvPath"].as_str().unwrap();
+                    assert!(world.root().join(&drv_path[1..]).is_file(), "{line}");
+                    assert!(line["outputs"]["out"].is_string(), "{line}");
+                    assert!(line["inputDrvs"].is_object(), "{line}");
+                }
+            }
+        }
+        assert_eq!(lines, *first.get_or_insert(lines.clone()));
+        world.expect_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_cannot_be_evaluated_is_an_error() {
+    let world = LocalWorld::new().await;
+    for (arguments, kind) in [
+        (&["-E", "throw \"all\""][..], "thrown"),
+        (&["-E", SET, "-A", "missing"], "attributeNotFound"),
+        (&["-E", "1"], "type"),
+    ] {
+        let ended = run(&mut command(&world, "jobs", arguments)).expect(1);
+        let line: Value = serde_json::from_str(&ended.out[0]).unwrap();
+        assert_eq!(line["errorKind"], kind, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn caches_are_asked_for_outputs() {
+    let world = LocalWorld::new().await;
+    let cached = LocalWorld::new().await;
+    let build = |world, attr| {
+        let arguments = ["-E", SET, "-A", attr, "--no-out-link"];
+        run(&mut command(world, "build", &arguments)).expect(0)
+    };
+    build(&world, "a");
+    build(&cached, "b");
+    let cache = cached.root().display().to_string();
+    let arguments = ["-E", SET, "--check-cache-status", "--substituter", &cache];
+    let ended = run(&mut command(&world, "jobs", &arguments)).expect(0);
+    for line in jobs(&ended) {
+        let (status, is_cached) = match line["attr"].as_str().unwrap() {
+            "a" | "again" => (Value::from("local"), Value::from(true)),
+            "b" => (Value::from("cached"), Value::from(true)),
+            _ if line["error"].is_string() => (Value::Null, Value::Null),
+            _ => (Value::from("notBuilt"), Value::from(false)),
+        };
+        assert_eq!(line["cacheStatus"], status, "{line}");
+        assert_eq!(line["isCached"], is_cached, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_if_it_is_asked_not_to_be() {
+    let world = LocalWorld::new().await;
+    let before = world.valid().await;
+    let arguments = ["-E", SET, "-A", "set", "--dry-run"];
+    let ended = run(&mut command(&world, "jobs", &arguments)).expect(0);
+    assert_eq!(jobs(&ended).len(), 2);
+    assert_eq!(world.valid().await, before);
+}
+
+#[tokio::test]
+async fn a_job_that_takes_all_memory_ends_no_other() {
+    let world = LocalWorld::new().await;
+    let set = r#"
+        let d = name: derivation { inherit name; system = "s"; builder = "b"; };
+            all = builtins.genericClosure { startSet = [ { key = 0; } ]; operator = x: [ { key = x.key + 1; } ]; };
+        in { a = d "a"; b = all; c = d "c"; }"#;
+    for workers in ["1", "2"] {
+        let arguments = ["-E", set, "--workers", workers, "--max-memory", "64M"];
+        let lines = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+        let kinds: Vec<_> = lines.iter().map(|line| &line["errorKind"]).collect();
+        assert_eq!(kinds, [&Value::Null, &Value::from("limit"), &Value::Null]);
+    }
+}
+
+/// `instantiate` and `build` come to the same results in the same order with workers.
+#[tokio::test]
+async fn sets_are_built_while_workers_evaluate_them() {
+    let good = r#"{ all = removeAttrs (SET) [ "thrown" "endless" "unfit" ]; }"#;
+    let good = good.replace("SET", SET);
+    let mut results = Vec::new();
+    for workers in ["1", "3"] {
+        let world = LocalWorld::new().await;
+        let arguments = ["-E", &good, "-A", "all", "--workers", workers];
+        let drvs = run(&mut command(&world, "instantiate", &arguments)).expect(0);
+        let mut arguments = arguments.to_vec();
+        arguments.push("--no-out-link");
+        let outputs = run(&mut command(&world, "build", &arguments)).expect(0);
+        world.expect_clean().await;
+        results.push((drvs.out, outputs.out));
+    }
+    // A value that is evaluated once, but differs from another that is equal, is a result of its own
+    // only without workers.
+    let unique = |paths: &[String]| {
+        let mut seen = std::collections::HashSet::new();
+        let paths = paths.iter().filter(|path| seen.insert((*path).clone()));
+        paths.cloned().collect::<Vec<_>>()
+    };
+    let ((drvs, outputs), (shared_drvs, shared_outputs)) = (&results[0], &results[1]);
+    assert_eq!(unique(drvs), *shared_drvs);
+    assert_eq!(unique(outputs), *shared_outputs);
+    assert_eq!(shared_outputs.len(), 5);
+}
+
+#[tokio::test]
+async fn a_set_with_failures_ends_as_with_one_worker() {
+    let set = r#"
+        let sh = name: script: derivation {
+              inherit name; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" script ];
+            };
+        in { a = sh "a" "echo > $out"; b = sh "b" "exit 1"; c = sh "c" "echo > $out"; }"#;
+    let mut results = Vec::new();
+    for workers in ["1", "2"] {
+        let world = LocalWorld::new().await;
+        let arguments = ["-E", set, "-k", "--no-out-link", "--workers", workers];
+        let ended = run(&mut command(&world, "build", &arguments)).expect(100);
+        let ended = ended.says(&["error: build of '/nix/store/", "-b.drv' failed"]);
+        results.push(ended.out);
+    }
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0].len(), 2);
+}
