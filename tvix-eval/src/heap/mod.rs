@@ -1,7 +1,7 @@
 //! The memory of an evaluation.
 //!
 //! A heap has two parts. What lasts as long as the evaluation (texts of files, expressions,
-//! symbols) is in an arena. Values are in blocks of 64 KiB, each with objects of one [`Kind`]: the
+//! symbols) is in an arena. Values are in blocks of 64 KiB, each with objects of one kind: the
 //! type of a value tells the kind of what it points to, and the block of an address tells the kind
 //! of what is there. Objects never move.
 //!
@@ -13,7 +13,7 @@
 //! - Objects of one size have nothing in front of them, and their places follow from their size.
 //! - An environment starts with a word whose lowest bits are not 0, unlike those of its slots.
 //! - A slice is preceded by its length in elements, and a bit per word tells where it starts.
-//! - Objects above [`LARGE`] bytes have blocks of their own.
+//! - Objects above 16 KiB have blocks of their own.
 
 mod block;
 mod mark;
