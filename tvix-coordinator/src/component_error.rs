@@ -42,8 +42,9 @@ pub enum ComponentErrorKind {
     Coordinator,
 }
 
-/// The kind of an error of a store: `tvix_store_api::StoreErrorKind`, for programs that have the
-/// machine and no runtime, which that crate needs.
+/// The kind of an error of a store.
+//
+// That of `tvix-store-api`, for programs that have the machine and no runtime, which that crate needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]

@@ -34,14 +34,14 @@ pub const COMMANDS: &[Command] = &[
         &[":bl"],
         "<expr>",
         &[
-            "Build a derivation and keep its outputs by links",
+            "Build a derivation, and link to its outputs",
             "in the current directory",
         ],
     ),
     command(
         &[":e", ":edit"],
         "<expr>",
-        &["Edit the file that defines a function or package"],
+        &["Edit the definition of a function or package"],
     ),
     command(
         &[":i"],
@@ -61,7 +61,7 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":ll", ":last-loaded"],
         "",
-        &["List the variables defined by the last :l or :a"],
+        &["List the variables that were defined last"],
     ),
     command(
         &[":p", ":print"],
@@ -87,7 +87,7 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":doc"],
         "<expr>",
-        &["Print the comment before a function or attribute"],
+        &["Print the comment before a function"],
     ),
     command(
         &[":log"],
@@ -97,7 +97,7 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":te", ":trace-enable"],
         "[bool]",
-        &["Show full traces of errors: on, off, or the opposite"],
+        &["Show full traces of errors, or stop doing so"],
     ),
     command(&[":?", ":help"], "", &["Print this list"]),
 ];
