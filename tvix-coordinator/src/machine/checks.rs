@@ -15,7 +15,7 @@ use nix_compat::derivation::{Derivation, OutputName};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tvix_build_api::CheckOutcome;
 
-use super::demand::Want;
+use super::demand::{Urgency, Want};
 use super::graph::{FailureId, NodeId};
 use super::schedule::BuilderMask;
 use super::sources::SourceState;
@@ -144,7 +144,7 @@ impl Machine {
                     id: edge.input,
                     outputs: edge.outputs,
                     needed: true,
-                    urgent: false,
+                    urgency: Urgency::None,
                 }));
             }
         }

@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 
+use super::demand::Urgency;
 use super::schedule::Kind;
 use crate::digest_hash;
 
@@ -82,8 +83,8 @@ pub(super) struct Node {
     pub(super) wanted: OutputMask,
     /// Something that was asked for needs it.
     pub(super) needed: bool,
-    /// A stalled evaluation needs it.
-    pub(super) urgent: bool,
+    /// How evaluation waits for it.
+    pub(super) urgency: Urgency,
     /// Its output paths follow from a build, its own or another's.
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
@@ -180,7 +181,7 @@ impl Graph {
             valid: 0,
             wanted: 0,
             needed: false,
-            urgent: false,
+            urgency: Urgency::None,
             floating: false,
             only_out: false,
             refused: false,

@@ -310,7 +310,11 @@ impl World {
                     self.need(self.by_path[&wanted.drv_path]);
                 }
                 self.open_imports.insert(import, wanted.clone());
-                self.tell(Input::Import { import, wanted });
+                self.tell(Input::Import {
+                    import,
+                    wanted,
+                    ahead: false,
+                });
             }
             Step::Root(index, outputs) => {
                 self.need(index);

@@ -60,7 +60,7 @@ impl<'h> Interp<'h> {
             None => {
                 let fetched = Rc::new(self.fetch_anew(name, &request)?);
                 for warning in &fetched.warnings {
-                    self.world.host.diagnostic(Diagnostic {
+                    self.diagnostic(Diagnostic {
                         severity: Severity::Warning,
                         message: format!("warning: {warning}"),
                     });

@@ -3,7 +3,7 @@
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::paths;
 use crate::source::Pos;
 use crate::text::version;
@@ -93,7 +93,7 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
     )?;
     interp.with_buffer(|buffer| {
         let mut context = separator.context;
-        for (index, item) in list.items.iter().enumerate() {
+        interp.each_upcoming(list.items, |item| item, Demand::Text, |index, item| {
             if index > 0 {
                 interp.make_room(buffer.len() + separator.bytes.len())?;
                 buffer.extend_from_slice(separator.bytes);
@@ -106,8 +106,8 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
                 "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep",
                 buffer,
                 &mut context,
-            )?;
-        }
+            )
+        })?;
         Ok(interp.string(&*buffer, context))
     })
 }
@@ -257,7 +257,7 @@ fn compare_versions<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resu
 impl<'h> Interp<'h> {
     /// Sends a warning to the user.
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.world.host.diagnostic(tvix_eval_api::Diagnostic {
+        self.diagnostic(tvix_eval_api::Diagnostic {
             severity: tvix_eval_api::Severity::Warning,
             message: format!("warning: {}", message.into()),
         });

@@ -111,7 +111,8 @@ impl<'h> Writer<'_, 'h> {
             | Value::Apply2(_)
             | Value::Element { .. }
             | Value::Hole(_)
-            | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
+            | Value::Failed(_)
+            | Value::Uncommitted(_) => self.xml.empty("unevaluated", &[]),
         }
         Ok(())
     }
@@ -145,10 +146,11 @@ impl<'h> Writer<'_, 'h> {
             let Some(attr) = attrs.get(name) else {
                 return Ok(None);
             };
-            if self.strict {
-                interp.force_at(attr.value, attr.pos)?;
-            }
-            Ok(match attr.value.get() {
+            let value = match self.strict {
+                true => interp.force_at(attr.value, attr.pos)?,
+                false => attr.value.get(),
+            };
+            Ok(match value {
                 Value::String(string) => {
                     self.context = interp.contexts.union(self.context, string.context);
                     Some(string.bytes.to_vec())

@@ -10,12 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bumpalo::Bump;
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
-use tvix_eval_api::{Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise};
+use tvix_eval_api::{
+    AheadRequest, Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise,
+    realise_ahead,
+};
 
 use crate::background::{Pool, Work};
 use crate::fetch::{Cancel, Fetcher};
@@ -80,6 +84,7 @@ impl Setup {
             receiver,
             sender: Mutex::new(sender),
             waiting: FuturesUnordered::new(),
+            ahead: FxHashMap::default(),
             pool: Pool::default(),
             dropped: Arc::default(),
             cancelled,
@@ -111,6 +116,9 @@ fn bug(panic: &(dyn Any + Send)) -> EvalError {
 enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
+    RealiseAhead(u32, Vec<WantedOutputs>),
+    Needed(u32),
+    Forget(u32),
     Background(u32, Work),
     Failed(EvalError),
 }
@@ -162,6 +170,19 @@ impl Host for Wire {
         let _ = self.messages.blocking_send(message);
     }
 
+    fn realise_ahead(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
+        let message = Message::RealiseAhead(fiber, wanted);
+        let _ = self.messages.blocking_send(message);
+    }
+
+    fn needed(&self, fiber: u32) {
+        let _ = self.messages.blocking_send(Message::Needed(fiber));
+    }
+
+    fn forget(&self, fiber: u32) {
+        let _ = self.messages.blocking_send(Message::Forget(fiber));
+    }
+
     fn background(&self, fiber: u32, work: Work) -> Option<Work> {
         // If the stream was dropped, the next answer is `None`.
         let _ = self
@@ -191,7 +212,9 @@ pub(super) struct Events {
     /// The mutex makes this [`Sync`]. It is never contended.
     sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
     /// Imports and fetches in flight.
-    waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
+    waiting: FuturesUnordered<BoxFuture<'static, Option<(u32, Answer)>>>,
+    /// Imports ahead of evaluation that are not needed yet.
+    ahead: FxHashMap<u32, (AheadRequest, AbortHandle)>,
     pool: Pool,
     dropped: Arc<AtomicBool>,
     cancelled: Option<Arc<AtomicBool>>,
@@ -209,7 +232,7 @@ impl Events {
         });
         self.waiting.push(Box::pin(async move {
             let _ = is_done.await;
-            (fiber, Answer::Done)
+            Some((fiber, Answer::Done))
         }));
     }
 }
@@ -226,6 +249,11 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+                // It was forgotten.
+                let Some(answer) = answer else {
+                    continue;
+                };
+                self.ahead.remove(&answer.0);
                 let sender = self
                     .sender
                     .get_mut()
@@ -240,9 +268,31 @@ impl Stream for Events {
                 Poll::Ready(Some(Message::Failed(error))) => Poll::Ready(Some(Err(error))),
                 Poll::Ready(Some(Message::Realise(fiber, wanted))) => {
                     let (request, answer) = realise(wanted);
-                    let answer = async move { (fiber, Answer::Realised(answer.await)) };
+                    let answer = async move { Some((fiber, Answer::Realised(answer.await))) };
                     self.waiting.push(Box::pin(answer));
                     Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+                }
+                Poll::Ready(Some(Message::RealiseAhead(fiber, wanted))) => {
+                    let (request, ahead, answer) = realise_ahead(wanted);
+                    let (answer, abort) = abortable(answer);
+                    self.ahead.insert(fiber, (ahead, abort));
+                    self.waiting.push(Box::pin(async move {
+                        let answer = answer.await.ok()?;
+                        Some((fiber, Answer::Realised(answer)))
+                    }));
+                    Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+                }
+                Poll::Ready(Some(Message::Needed(fiber))) => {
+                    if let Some((ahead, _)) = self.ahead.remove(&fiber) {
+                        ahead.needed();
+                    }
+                    continue;
+                }
+                Poll::Ready(Some(Message::Forget(fiber))) => {
+                    if let Some((_, abort)) = self.ahead.remove(&fiber) {
+                        abort.abort();
+                    }
+                    continue;
                 }
                 Poll::Ready(Some(Message::Background(fiber, work))) => {
                     self.background(fiber, work);

@@ -4,6 +4,7 @@ mod checks;
 mod derivations;
 mod fiber;
 mod known;
+mod speculation;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -27,7 +28,12 @@ pub(crate) use checks::cancelled;
 pub(crate) use derivations::{Derivations, Instantiated};
 use fiber::Fibers;
 pub use fiber::Job;
+pub(crate) use fiber::Parked;
 pub(crate) use known::Known;
+use speculation::Speculation;
+pub(crate) use speculation::{
+    Demand, Effect, Memo, OUTCOME_BYTES, Offer, Outcome, Runner, SPECULATIVE, Upcoming,
+};
 pub(crate) use table::Table;
 
 /// Maximum capacity in bytes of a buffer that is kept for reuse.
@@ -52,6 +58,7 @@ pub struct Interp<'h> {
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
     pub(crate) fibers: Fibers,
+    pub(crate) speculation: Speculation<'h>,
     pub(crate) derivations: Derivations,
     /// Current nesting depth of calls.
     pub(crate) depth: Cell<u32>,
@@ -65,6 +72,8 @@ pub struct Interp<'h> {
     pub(crate) stack_limit: Cell<usize>,
     /// Number of the running fiber.
     pub(crate) fiber: Cell<u32>,
+    /// The innermost list of values that the running fiber forces next.
+    pub(crate) upcoming: Cell<*const Upcoming<'h>>,
     /// The values that grew last.
     pub(crate) grown: Grown<'h>,
     buffers: RefCell<Vec<Vec<u8>>>,
@@ -141,6 +150,7 @@ impl<'h> Interp<'h> {
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
             fibers: Fibers::default(),
+            speculation: Speculation::default(),
             derivations: Derivations::default(),
             depth: Cell::new(0),
             max_depth,
@@ -149,6 +159,7 @@ impl<'h> Interp<'h> {
             began: Instant::now(),
             stack_limit: Cell::new(0),
             fiber: Cell::new(0),
+            upcoming: Cell::new(std::ptr::null()),
             grown: Grown {
                 bytes: Growing::new(heap),
                 items: Growing::new(heap),
@@ -163,6 +174,19 @@ impl<'h> Interp<'h> {
     #[inline]
     pub fn cell(&self, value: Value<'h>) -> Ref<'h> {
         self.heap.alloc(Slot::new(value))
+    }
+
+    /// The value of a cell whose evaluation failed.
+    #[cold]
+    pub(crate) fn failed(&self, error: &Error) -> Value<'h> {
+        let mut failures = self.failures.borrow_mut();
+        failures.push(error.clone());
+        Value::Failed(failures.len() as u32 - 1)
+    }
+
+    #[cold]
+    pub(crate) fn failure(&self, number: u32) -> Box<Error> {
+        Box::new(self.failures.borrow()[number as usize].clone())
     }
 
     /// The symbol of a name.

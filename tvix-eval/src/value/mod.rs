@@ -81,6 +81,9 @@ pub enum Value<'h> {
     Hole(u32),
     /// Evaluation failed with the error of this number in the interpreter.
     Failed(u32),
+    /// Evaluated by a speculative fiber, with the outcome of this number. Evaluation in order has
+    /// not come to it.
+    Uncommitted(u32),
 }
 
 impl<'h> Value<'h> {
@@ -95,6 +98,7 @@ impl<'h> Value<'h> {
                 | Self::Element { .. }
                 | Self::Hole(_)
                 | Self::Failed(_)
+                | Self::Uncommitted(_)
         )
     }
 
@@ -115,7 +119,8 @@ impl<'h> Value<'h> {
             | Self::Apply2(_)
             | Self::Element { .. }
             | Self::Hole(_)
-            | Self::Failed(_) => "thunk",
+            | Self::Failed(_)
+            | Self::Uncommitted(_) => "thunk",
         }
     }
 
@@ -145,7 +150,8 @@ impl<'h> Value<'h> {
             | Self::Apply2(_)
             | Self::Element { .. }
             | Self::Hole(_)
-            | Self::Failed(_) => "a thunk",
+            | Self::Failed(_)
+            | Self::Uncommitted(_) => "a thunk",
         })
     }
 

@@ -4,6 +4,7 @@ use nix_compat::store_path::StorePath;
 
 use super::goals::GoalState;
 use super::{GoalId, Machine, Work};
+use crate::machine::demand::Urgency;
 use crate::machine::graph::{NodeId, OutputMask, State, bit};
 
 /// The bit that outputs from the 32nd on share.
@@ -146,7 +147,7 @@ impl Machine {
     }
 
     fn fetch_outputs(&mut self, id: NodeId, goals: Vec<GoalId>) {
-        let urgent = self.graph[id].urgent;
+        let urgent = self.graph[id].urgency == Urgency::Stalled;
         for goal in goals {
             self.work.push(Work::WantGoal { goal, urgent });
         }
