@@ -7,12 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
 use crate::interp::{Demand, Interp, Offer};
 use crate::source::Pos;
-use crate::value::{Attr, ContextId, Ref, Value};
+use crate::value::{Attr, ContextId, Ref, THEN_OTHERS, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("abort", 1, abort),
     def("throw", 1, throw),
-    def("seq", 2, seq).strict(0b1),
+    def("seq", 2, seq).strict(0b1 | THEN_OTHERS),
     def("deepSeq", 2, deep_seq),
     def("tryEval", 1, try_eval),
     def("addErrorContext", 2, add_error_context),

@@ -3,7 +3,7 @@
 use super::keys::Keys;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::interp::{Demand, Interp};
+use crate::interp::{Demand, Interp, Offer, Upcoming};
 use crate::source::Pos;
 use crate::value::{Attr, Elements, List, Ref, Slot, Value};
 
@@ -311,11 +311,29 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         pos,
         "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure",
     )?;
-    let mut queue: std::collections::VecDeque<Ref<'h>> = start.items.iter().copied().collect();
+    // The elements that are known at the start are all forced.
+    let offer = |index| Offer::item(start.items, index, |item| *item, Demand::Value);
+    interp.upcoming(&offer, |upcoming| {
+        closure(interp, operator, start.items, pos, upcoming)
+    })
+}
+
+/// The elements that a function reaches from the elements `start`.
+fn closure<'h>(
+    interp: &Interp<'h>,
+    operator: Value<'h>,
+    start: &'h [Ref<'h>],
+    pos: Pos,
+    upcoming: &Upcoming<'h>,
+) -> Result<Value<'h>> {
+    let show = |item: Ref<'h>| interp.show_value(item);
+    let mut queue: std::collections::VecDeque<Ref<'h>> = start.iter().copied().collect();
     let mut done = Keys::default();
     let mut result = Vec::new();
-    let show = |item: Ref<'h>| interp.show_value(item);
+    let mut taken = 0;
     while let Some(item) = queue.pop_front() {
+        upcoming.at(taken);
+        taken += 1;
         let attrs = match interp.force_at(item, pos)? {
             Value::Attrs(attrs) => attrs,
             other => {

@@ -130,17 +130,17 @@ fn replace_strings<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         ));
     }
     let mut patterns = Vec::with_capacity(from.items.len());
-    for item in from.items {
-        patterns.push(
-            interp
-                .expect_string(
-                    item,
-                    pos,
-                    "while evaluating one of the strings to replace passed to builtins.replaceStrings",
-                )?
-                .bytes,
-        );
-    }
+    interp.each_upcoming(
+        from.items,
+        |item| item,
+        Demand::Value,
+        |_, item| {
+            let why =
+                "while evaluating one of the strings to replace passed to builtins.replaceStrings";
+            patterns.push(interp.expect_string(item, pos, why)?.bytes);
+            Ok(())
+        },
+    )?;
     let text = interp.expect_string(
         args[2],
         pos,

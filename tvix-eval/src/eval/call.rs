@@ -8,7 +8,7 @@ use crate::interp::{Demand, Interp, Memo, Offer};
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
 use crate::value::Builtin;
-use crate::value::{Attrs, Env, Partial, Ref, Value, Words};
+use crate::value::{Attrs, Env, Partial, Ref, THEN_OTHERS, Value, Words};
 
 /// Maximum number of a builtin's parameters.
 pub(crate) const MAX_ARITY: usize = 6;
@@ -181,9 +181,10 @@ impl<'h> Interp<'h> {
         let memo = Memo::new();
         let is_early =
             |index: usize| strict >> index & 1 != 0 && is_evaluated_early(&args[index].expr);
+        let all = strict & THEN_OTHERS != 0;
         let offer = |index: u32| match index as usize {
             index if index >= args.len() => Offer::End,
-            index if is_early(index) => {
+            index if all || is_early(index) => {
                 let place = (args.len(), index);
                 self.offer_expr(&memo, place, &args[index].expr, env, Demand::Value)
             }
@@ -193,6 +194,7 @@ impl<'h> Interp<'h> {
             for (index, (arg, cell)) in args.iter().zip(cells).enumerate() {
                 upcoming.at(index);
                 *cell = match memo.get(index) {
+                    Some(started) if !is_early(index) => started,
                     Some(started) => match self.force(started) {
                         Err(error) if is_transient(&error) => return Err(error),
                         _ => started,

@@ -136,6 +136,7 @@ impl<'h> Interp<'h> {
         sources.add(Origin::Internal, internal::TEXT);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
+        let memory = world.settings.limits.memory;
         let show_trace = world.settings.show_trace;
         Self {
             heap,
@@ -150,7 +151,7 @@ impl<'h> Interp<'h> {
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
             fibers: Fibers::default(),
-            speculation: Speculation::default(),
+            speculation: Speculation::new(memory),
             derivations: Derivations::default(),
             depth: Cell::new(0),
             max_depth,

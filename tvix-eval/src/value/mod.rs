@@ -13,6 +13,7 @@ use std::fmt;
 use crate::source::Pos;
 use crate::symbol::Symbol;
 
+pub(crate) use builtin::THEN_OTHERS;
 pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;

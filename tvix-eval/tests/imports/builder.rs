@@ -67,7 +67,6 @@ enum Build {
 }
 
 struct Request {
-    fiber: u32,
     wanted: Vec<WantedOutputs>,
     ahead: bool,
 }
@@ -81,7 +80,16 @@ pub struct Builder {
     now: Cell<u64>,
     derivations: RefCell<BTreeMap<StorePath, Arc<Derivation>>>,
     builds: RefCell<BTreeMap<StorePath, Build>>,
-    requests: RefCell<VecDeque<Request>>,
+    /// Builds that have not started, in the order in which they were requested.
+    queue: RefCell<VecDeque<StorePath>>,
+    /// Running builds by their ends.
+    running: RefCell<BTreeSet<(u64, StorePath)>>,
+    /// Requests by fiber.
+    requests: RefCell<BTreeMap<u32, Request>>,
+    /// The fibers that wait for a build.
+    waiting: RefCell<BTreeMap<StorePath, Vec<u32>>>,
+    /// Fibers whose requests can be answered.
+    answers: RefCell<VecDeque<u32>>,
     pub messages: RefCell<Vec<String>>,
     /// Derivations whose builds ended.
     pub ended: RefCell<BTreeSet<StorePath>>,
@@ -98,7 +106,11 @@ impl Builder {
             now: Cell::new(0),
             derivations: RefCell::default(),
             builds: RefCell::default(),
+            queue: RefCell::default(),
+            running: RefCell::default(),
             requests: RefCell::default(),
+            waiting: RefCell::default(),
+            answers: RefCell::default(),
             messages: RefCell::default(),
             ended: RefCell::default(),
             most_at_once: Cell::new(0),
@@ -129,43 +141,71 @@ impl Builder {
     }
 
     fn add(&self, fiber: u32, wanted: Vec<WantedOutputs>, ahead: bool) {
-        let mut builds = self.builds.borrow_mut();
         for one in &wanted {
+            let path = &one.drv_path;
             assert!(
-                self.derivations.borrow().contains_key(&one.drv_path),
+                self.derivations.borrow().contains_key(path),
                 "an import of a derivation that was not reported"
             );
-            builds.entry(one.drv_path.clone()).or_insert(Build::Queued);
+            if !self.builds.borrow().contains_key(path) {
+                self.builds.borrow_mut().insert(path.clone(), Build::Queued);
+                self.queue.borrow_mut().push_back(path.clone());
+            }
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.entry(path.clone()).or_default().push(fiber);
         }
-        let request = Request {
-            fiber,
-            wanted,
-            ahead,
+        let request = Request { wanted, ahead };
+        self.requests.borrow_mut().insert(fiber, request);
+        if self.slots == 0 {
+            while let Some(path) = self.queue.borrow_mut().pop_front() {
+                self.end(&path);
+            }
+        }
+        self.check(fiber);
+    }
+
+    /// Answers a request if its builds have ended.
+    fn check(&self, fiber: u32) {
+        let requests = self.requests.borrow();
+        let Some(request) = requests.get(&fiber) else {
+            return;
         };
-        self.requests.borrow_mut().push_back(request);
+        let builds = self.builds.borrow();
+        let mut wanted = request.wanted.iter().map(|one| &one.drv_path);
+        if wanted.all(|path| builds[path] == Build::Done && !(request.ahead && self.fails(path))) {
+            let mut answers = self.answers.borrow_mut();
+            if !answers.contains(&fiber) {
+                answers.push_back(fiber);
+            }
+        }
     }
 
     /// Starts builds that evaluation waits for, then others, while there are free slots.
     fn start(&self) {
-        let requests = self.requests.borrow();
-        let mut builds = self.builds.borrow_mut();
-        let mut running = builds
-            .values()
-            .filter(|build| matches!(build, Build::Running(_)))
-            .count();
-        for ahead in [false, true] {
-            for request in requests.iter().filter(|request| request.ahead == ahead) {
-                for one in &request.wanted {
-                    let path = &one.drv_path;
-                    if running < self.slots && builds[path] == Build::Queued {
-                        let end = self.now.get() + self.duration(path);
-                        builds.insert(path.clone(), Build::Running(end));
-                        running += 1;
-                    }
-                }
-            }
+        let mut queue = self.queue.borrow_mut();
+        let mut running = self.running.borrow_mut();
+        while running.len() < self.slots && !queue.is_empty() {
+            let requests = self.requests.borrow();
+            let waiting = self.waiting.borrow();
+            let is_needed = |path: &StorePath| {
+                let mut fibers = waiting.get(path).into_iter().flatten();
+                fibers.any(|fiber| requests.get(fiber).is_some_and(|it| !it.ahead))
+            };
+            let first = match queue.len() < self.slots {
+                true => 0,
+                false => queue.iter().position(is_needed).unwrap_or(0),
+            };
+            let Some(path) = queue.remove(first) else {
+                return;
+            };
+            let end = self.now.get() + self.duration(&path);
+            self.builds
+                .borrow_mut()
+                .insert(path.clone(), Build::Running(end));
+            running.insert((end, path));
         }
-        self.most_at_once.set(self.most_at_once.get().max(running));
+        self.most_at_once
+            .set(self.most_at_once.get().max(running.len()));
     }
 
     fn end(&self, path: &StorePath) {
@@ -175,20 +215,21 @@ impl Builder {
             "a derivation was built twice"
         );
         self.work.set(self.work.get() + self.duration(path));
+        let fibers = self.waiting.borrow().get(path).cloned();
+        for fiber in fibers.unwrap_or_default() {
+            self.check(fiber);
+        }
     }
 
-    /// Takes out the first request that can be answered.
-    fn answer(&self) -> Option<(u32, Answer)> {
-        let mut requests = self.requests.borrow_mut();
-        let at = requests.iter().position(|request| {
-            request.wanted.iter().all(|one| {
-                self.builds.borrow()[&one.drv_path] == Build::Done
-                    && !(request.ahead && self.fails(&one.drv_path))
-            })
-        })?;
-        let request = requests.remove(at)?;
+    fn answer(&self, fiber: u32) -> Option<(u32, Answer)> {
+        let request = self.requests.borrow_mut().remove(&fiber)?;
+        for one in &request.wanted {
+            if let Some(fibers) = self.waiting.borrow_mut().get_mut(&one.drv_path) {
+                fibers.retain(|other| *other != fiber);
+            }
+        }
         let outputs = request.wanted.iter().map(|one| self.output(one));
-        Some((request.fiber, Answer::Realised(outputs.collect())))
+        Some((fiber, Answer::Realised(outputs.collect())))
     }
 
     fn output(&self, wanted: &WantedOutputs) -> Result<RealisedOutput, RealiseError> {
@@ -253,21 +294,30 @@ impl Host for Builder {
     }
 
     fn needed(&self, fiber: u32) {
-        let mut requests = self.requests.borrow_mut();
-        for request in requests.iter_mut().filter(|it| it.fiber == fiber) {
+        if let Some(request) = self.requests.borrow_mut().get_mut(&fiber) {
             request.ahead = false;
         }
+        self.check(fiber);
     }
 
     fn forget(&self, fiber: u32) {
-        let mut requests = self.requests.borrow_mut();
-        requests.retain(|request| request.fiber != fiber);
-        let wanted: BTreeSet<_> = requests
-            .iter()
-            .flat_map(|request| request.wanted.iter().map(|one| one.drv_path.clone()))
-            .collect();
-        let mut builds = self.builds.borrow_mut();
-        builds.retain(|path, build| *build == Build::Done || wanted.contains(path));
+        let Some(request) = self.requests.borrow_mut().remove(&fiber) else {
+            return;
+        };
+        for one in request.wanted {
+            let path = one.drv_path;
+            let mut waiting = self.waiting.borrow_mut();
+            let fibers = waiting.entry(path.clone()).or_default();
+            fibers.retain(|other| *other != fiber);
+            let build = self.builds.borrow()[&path];
+            if fibers.is_empty() && build != Build::Done {
+                self.builds.borrow_mut().remove(&path);
+                self.queue.borrow_mut().retain(|queued| *queued != path);
+                if let Build::Running(end) = build {
+                    self.running.borrow_mut().remove(&(end, path));
+                }
+            }
+        }
     }
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
@@ -276,40 +326,22 @@ impl Host for Builder {
                 return Some(answer);
             }
             self.start();
-            let next = self.builds.borrow().iter().find_map(|(path, build)| {
-                let first = self.builds.borrow().values().filter_map(end_of).min();
-                (end_of(build).is_some() && end_of(build) == first).then(|| (path.clone(), first))
-            });
-            let (path, Some(end)) = next? else {
-                return None;
-            };
+            let (end, path) = self.running.borrow_mut().pop_first()?;
             self.now.set(end);
             self.end(&path);
         }
     }
 
     fn ready_answer(&self) -> Option<(u32, Answer)> {
-        if self.slots == 0 {
-            let queued: Vec<_> = {
-                let builds = self.builds.borrow();
-                let queued = builds.iter().filter(|(_, build)| **build == Build::Queued);
-                queued.map(|(path, _)| path.clone()).collect()
-            };
-            for path in queued {
-                self.end(&path);
+        loop {
+            let fiber = self.answers.borrow_mut().pop_front()?;
+            if let Some(answer) = self.answer(fiber) {
+                return Some(answer);
             }
         }
-        self.answer()
     }
 
     fn is_cancelled(&self) -> bool {
         false
-    }
-}
-
-fn end_of(build: &Build) -> Option<u64> {
-    match build {
-        Build::Running(end) => Some(*end),
-        _ => None,
     }
 }

@@ -44,6 +44,9 @@ const MAX_CHECKS: u32 = 50_000;
 /// unless evaluation in order needs their values.
 const MAX_BYTES: usize = 256 << 20;
 
+/// The same as a share of the limit of the heap.
+const SHARE_OF_LIMIT: usize = 8;
+
 /// Estimated memory of an uncommitted value in bytes.
 pub(crate) const OUTCOME_BYTES: usize = 64;
 
@@ -64,6 +67,9 @@ pub(crate) struct Task<'h> {
 pub(crate) struct Speculation<'h> {
     runners: RefCell<FxHashMap<u32, Rc<Runner<'h>>>>,
     running: RefCell<Option<Rc<Runner<'h>>>>,
+    /// For each fiber that was started from a list that has not ended, the one that was started
+    /// before it from the same list; 0 if there is none.
+    siblings: RefCell<FxHashMap<u32, u32>>,
     /// Number of speculative fibers that were started.
     started: Cell<u32>,
     /// Speculative fibers that can continue while nothing in order can.
@@ -76,10 +82,20 @@ pub(crate) struct Speculation<'h> {
     walked: RefCell<FxHashSet<(usize, Demand)>>,
     /// Memory in bytes that live speculative fibers have allocated.
     bytes: Cell<usize>,
+    max_bytes: usize,
     levels: Cell<u32>,
 }
 
 impl<'h> Speculation<'h> {
+    /// Without fibers, for a heap with a limit in bytes.
+    pub(crate) fn new(limit: Option<usize>) -> Self {
+        let share = limit.map_or(MAX_BYTES, |limit| limit / SHARE_OF_LIMIT);
+        Self {
+            max_bytes: share.min(MAX_BYTES),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn runner(&self, fiber: u32) -> Option<Rc<Runner<'h>>> {
         match fiber >= SPECULATIVE {
             true => self.runners.borrow().get(&fiber).cloned(),
@@ -105,7 +121,7 @@ impl<'h> Speculation<'h> {
             if runner.state.get() != RunnerState::Later {
                 continue;
             }
-            if runner.checks.get() > MAX_CHECKS || self.bytes.get() > MAX_BYTES {
+            if runner.checks.get() > MAX_CHECKS || self.bytes.get() > self.max_bytes {
                 runner.state.set(RunnerState::Held);
                 continue;
             }
@@ -125,7 +141,8 @@ impl<'h> Speculation<'h> {
         let runner = Rc::new(Runner::new(number, task.from));
         // SAFETY: `next_task` has just taken the task from this list, and its fiber is suspended.
         if let Some(list) = unsafe { task.from.as_ref() } {
-            runner.sibling.set(list.started.replace(number));
+            let before = list.started.replace(number);
+            self.siblings.borrow_mut().insert(number, before);
         }
         self.runners.borrow_mut().insert(number, runner);
         number
@@ -161,6 +178,18 @@ impl<'h> Speculation<'h> {
         }
     }
 
+    /// Takes the fibers that were started from a list, given the last one.
+    fn take_started(&self, last: u32) -> Vec<Rc<Runner<'h>>> {
+        let mut siblings = self.siblings.borrow_mut();
+        let mut started = Vec::new();
+        let mut next = Some(last);
+        while let Some(number) = next {
+            started.extend(self.runner(number));
+            next = siblings.remove(&number);
+        }
+        started
+    }
+
     pub(crate) fn live(&self) -> Vec<Rc<Runner<'h>>> {
         self.runners.borrow().values().cloned().collect()
     }
@@ -184,7 +213,7 @@ impl<'h> Speculation<'h> {
     /// The next value to evaluate speculatively: of the fiber that was suspended last, the innermost
     /// list.
     pub(crate) fn next_task(&self) -> Option<Task<'h>> {
-        if self.bytes.get() > MAX_BYTES {
+        if self.bytes.get() > self.max_bytes {
             return None;
         }
         loop {

@@ -115,6 +115,9 @@ impl<'h> Interp<'h> {
         while owner >= SPECULATIVE
             && let Some(runner) = self.speculation.runner(owner)
         {
+            if runner.dropped.get() {
+                return;
+            }
             let was_in_order = runner.is_in_order();
             let effects = runner.put_in_order(cell);
             self.commit_effects(effects);

@@ -43,8 +43,6 @@ pub(crate) struct Runner<'h> {
     pub(super) bytes: Cell<usize>,
     /// The list that it was started from, until that ends.
     pub(super) from: Cell<*const Upcoming<'h>>,
-    /// The fiber started before this one from the same list.
-    pub(super) sibling: Cell<u32>,
     /// The cells that it is evaluating, outermost first.
     levels: RefCell<Vec<Level<'h>>>,
     /// Index of the outermost level that evaluation in order waits for. From there on the fiber
@@ -68,7 +66,6 @@ impl<'h> Runner<'h> {
             checks: Cell::new(0),
             bytes: Cell::new(0),
             from: Cell::new(from),
-            sibling: Cell::new(0),
             levels: RefCell::default(),
             in_order_from: Cell::new(usize::MAX),
         }

@@ -247,9 +247,7 @@ impl<'h> Interp<'h> {
     /// the list failed.
     #[cold]
     fn list_ended(&self, list: &Upcoming<'h>, failed: bool) {
-        let mut number = list.started.get();
-        while let Some(runner) = self.speculation.runner(number) {
-            number = runner.sibling.get();
+        for runner in self.speculation.take_started(list.started.get()) {
             runner.from.set(ptr::null());
             if failed {
                 self.fibers.drop_speculation(self, &runner);
