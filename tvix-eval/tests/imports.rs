@@ -18,7 +18,7 @@ use tvix_eval::Job;
 use tvix_eval::error::Error;
 use tvix_eval::interp::Interp;
 use tvix_eval::source::Pos;
-use tvix_eval::value::{ContextId, Ref};
+use tvix_eval::value::{ContextId, Ref, Value};
 use tvix_eval::world::{Settings, World};
 
 /// What an evaluation shows to its user, and the virtual time that it took.
@@ -283,6 +283,27 @@ fn a_value_that_is_not_reached_takes_little_memory() {
     let body = "[ (builtins.seq (int 1) (throw \"first\")) (from 0) (from 1) (from 2) ]";
     let outcome = evaluate_with(settings, &with_imports(body), Form::Strict, 10);
     assert!(outcome.result.unwrap_err().contains("first"));
+}
+
+#[test]
+fn ten_thousand_imports_of_as_many_roots() {
+    let builder = Rc::new(Builder::new(100_000));
+    let heap = Bump::new();
+    let world = World::new(Settings::default(), builder.files.clone(), builder.clone());
+    let interp = Interp::new(&heap, world);
+    let done = RefCell::new(0);
+    let jobs = (0..10_000).map(|number| {
+        let done = &done;
+        Box::new(move |interp: &Interp<'_>| {
+            let text = with_imports(&format!("int {number}"));
+            let value = interp.eval_text(text.as_bytes(), b"/");
+            assert!(matches!(value, Ok(Value::Int(found)) if found == number));
+            *done.borrow_mut() += 1;
+        }) as Job<'_, '_>
+    });
+    interp.run(jobs).unwrap();
+    assert_eq!(done.take(), 10_000);
+    assert_eq!(builder.now(), 2);
 }
 
 #[test]

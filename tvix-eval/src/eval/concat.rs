@@ -61,6 +61,15 @@ impl<'h> Interp<'h> {
 
     /// `"…${e}…"`, `./a/${e}`.
     pub(super) fn concat(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        match node.several {
+            true => self.concat_several(node, env),
+            false => self.concat_parts(node, env, &Memo::new(), None),
+        }
+    }
+
+    /// A string or path with several parts that are evaluated.
+    #[inline(never)]
+    fn concat_several(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let memo = Memo::new();
         let offer = |index: u32| match node.parts.get(index as usize) {
             None => Offer::End,
@@ -70,7 +79,7 @@ impl<'h> Interp<'h> {
             }
         };
         self.upcoming(&offer, |upcoming| {
-            self.concat_parts(node, env, &memo, upcoming)
+            self.concat_parts(node, env, &memo, Some(upcoming))
         })
     }
 
@@ -80,7 +89,7 @@ impl<'h> Interp<'h> {
         node: &'h Concat<'h>,
         env: Env<'h>,
         memo: &Memo<'h>,
-        upcoming: &Upcoming<'h>,
+        upcoming: Option<&Upcoming<'h>>,
     ) -> Result<Value<'h>> {
         let mut context = ContextId::EMPTY;
         let mut pieces: [&'h [u8]; PIECES] = [b""; PIECES];
@@ -90,7 +99,9 @@ impl<'h> Interp<'h> {
         if node.string && node.parts.len() <= PIECES {
             // A few strings are concatenated once, directly into the heap.
             for (index, (part, piece)) in node.parts.iter().zip(&mut pieces).enumerate() {
-                upcoming.at(index);
+                if let Some(upcoming) = upcoming {
+                    upcoming.at(index);
+                }
                 match self.eval_upcoming(memo, index, &part.expr, env)? {
                     Value::String(string) => {
                         *piece = string.bytes;
@@ -118,7 +129,9 @@ impl<'h> Interp<'h> {
                 buffer.extend_from_slice(piece);
             }
             for (index, part) in node.parts.iter().enumerate().skip(known) {
-                upcoming.at(index);
+                if let Some(upcoming) = upcoming {
+                    upcoming.at(index);
+                }
                 if let Some(value) = other.take() {
                     self.coerce(value, mode, part.pos, SEGMENT, buffer, &mut context)?;
                     continue;

@@ -203,8 +203,20 @@ impl<'h> Interp<'h> {
         demand: Demand,
     ) -> Result<(Value<'h>, Memo<'h>)> {
         let memo = Memo::new();
-        if let Expr::Const(cell) = expr {
-            return Ok((cell.get(), memo));
+        // Most operands are there already.
+        let known = match expr {
+            Expr::Const(cell) => Some(*cell),
+            Expr::Local { slot, .. } => Some(env.get(*slot)),
+            Expr::Outer { level, slot, .. } => Some(env.outer(u32::from(*level)).get(*slot)),
+            _ => None,
+        };
+        if let Some(cell) = known {
+            let value = cell.get();
+            if value.is_evaluated() {
+                return Ok((value, memo));
+            }
+        } else if let Expr::Const(_) = then {
+            return Ok((self.eval(expr, env)?, memo));
         }
         let offer = |index| match index {
             1 => self.offer_expr(&memo, (2, 1), then, env, demand),
