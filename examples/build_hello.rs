@@ -31,8 +31,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let evaluator = NixEvaluator::new(Settings::default());
 
     // The builder: sandboxes on this machine, in which this machine's compiler is visible.
-    let options = SandboxOptions::new("sandbox").sandbox_paths(SandboxPath::host_toolchain());
-    let builder = SandboxBuilder::new(options)?.knows(&store);
+    let options = SandboxOptions::new("sandbox").with_sandbox_paths(SandboxPath::host_toolchain());
+    let builder = SandboxBuilder::new(options)?.with_local_store(&store);
 
     // What to build: an attribute of a file, and an argument for the function that it holds.
     let mut request = EvalRequest::new(EvalSource::File(here.join("packages")));

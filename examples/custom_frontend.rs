@@ -36,9 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .root("site", &site);
 
     let builder = InMemoryBuilder::new(BuilderProfile::new("closures", "x86_64-linux", 2))
-        .knows(store.clone())
-        .fail("broken", FailureKind::ExitCode { code: 1 })
-        .otherwise(|build| {
+        .with_store(store.clone())
+        .with_failure("broken", FailureKind::ExitCode { code: 1 })
+        .with_default(|build| {
             let name = &build.request().derivation.name;
             Ok(MemoryOutputs::out(Tree::file(format!("this is {name}\n"))))
         });

@@ -26,10 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let program = DerivationBuilder::new("program", "x86_64-linux", "/bin/sh")
         .input_env("library", &library, "out")
         .instantiate(&dir)?;
-    let wanted = WantedOutputs {
-        drv_path: program.path.clone(),
-        outputs: vec![OutputName::out()],
-    };
+    let wanted = WantedOutputs::new(program.path.clone(), vec![OutputName::out()]);
 
     // An evaluation that yields two derivations, says which one was asked for, and ends.
     let mut world = World::default();

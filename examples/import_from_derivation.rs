@@ -11,7 +11,7 @@ use nix_compat::derivation::DerivationBuilder;
 use tvix_build_api::BuilderProfile;
 use tvix_build_api::memory::{InMemoryBuilder, MemoryOutputs, Tree};
 use tvix_coordinator::{BuildEvent, Coordinator};
-use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 use tvix_eval_api::{EvalError, EvalRequest, RealisedOutput};
 use tvix_store_api::{MemoryStore, Store as _};
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             path: list.clone(),
             source,
         })?;
-        let mut evaluated = Evaluated::new();
+        let mut evaluated = EvaluatedAttribute::new();
         for word in text.split_whitespace() {
             let builder = DerivationBuilder::new(word, "x86_64-linux", "/bin/sh");
             evaluated = evaluated.child(word, &builder.instantiate(&dir)?);
@@ -42,13 +42,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .import("trees", [(&trees, ["out"])], packages_of_list);
 
     let builder = InMemoryBuilder::new(BuilderProfile::new("closures", "x86_64-linux", 4))
-        .knows(store.clone())
-        .on("fruits", |_| {
+        .with_store(store.clone())
+        .with_program("fruits", |_| {
             Ok(MemoryOutputs::out(Tree::file("apple pear\n")))
         })
-        .on("trees", |_| Ok(MemoryOutputs::out(Tree::file("oak\n"))))
-        .otherwise(|_| Ok(MemoryOutputs::out(Tree::file("a package\n"))))
-        .delay_all(Duration::from_millis(50));
+        .with_program("trees", |_| Ok(MemoryOutputs::out(Tree::file("oak\n"))))
+        .with_default(|_| Ok(MemoryOutputs::out(Tree::file("a package\n"))))
+        .with_delay_of_all(Duration::from_millis(50));
 
     let mut session = Coordinator::new(Arc::new(evaluator), store)
         .with_builder(Arc::new(builder))

@@ -102,7 +102,7 @@ async fn main() {
             DerivationBuilder::new(name, "x86_64-linux", "/bin/sh").env("script", script)
         })
     };
-    let report = run_all(factory, Capabilities::default().floating(true)).await;
+    let report = run_all(factory, Capabilities::default().with_floating(true)).await;
     println!("{report}");
     report.assert_all();
 }

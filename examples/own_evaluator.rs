@@ -27,7 +27,7 @@ impl OwnEvaluator {
     /// Everything that a package consists of, inputs first.
     fn package(&self, name: &str, order: RootOrder, sent: &mut HashSet<StorePath>) -> Vec<Event> {
         let Some(wanted) = self.packages.get(name) else {
-            return vec![Err(EvalError::attribute_not_found(name).at(order))];
+            return vec![Err(EvalError::attribute_not_found(name).with_order(order))];
         };
         let mut events = Vec::new();
         // Not by recursion: chains of inputs may be long.
@@ -50,7 +50,7 @@ impl OwnEvaluator {
                 stack.extend(inputs.map(|input| (input, false)));
             }
         }
-        let root = Root::new(name, wanted.clone()).at(order);
+        let root = Root::new(name, wanted.clone()).with_order(order);
         events.push(Ok(EvalEvent::Root(root)));
         events
     }
@@ -90,7 +90,7 @@ fn subject(graph: TestGraph) -> Subject {
             None => all.collect(),
         };
         let drv_path = made.path;
-        let wanted = WantedOutputs { drv_path, outputs };
+        let wanted = WantedOutputs::new(drv_path, outputs);
         evaluator.packages.insert(attribute.name, wanted);
     }
     Subject::new(Handle(Arc::new(evaluator)))

@@ -52,8 +52,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .root("hello", &hello);
 
     // The builder: sandboxes on this machine, in which this machine's compiler is visible.
-    let options = SandboxOptions::new("sandbox").sandbox_paths(SandboxPath::host_toolchain());
-    let builder = SandboxBuilder::new(options)?.knows(&store);
+    let options = SandboxOptions::new("sandbox").with_sandbox_paths(SandboxPath::host_toolchain());
+    let builder = SandboxBuilder::new(options)?.with_local_store(&store);
 
     // The coordinator: a session is a stream of events and a report.
     let mut session = Coordinator::new(Arc::new(evaluator), Arc::new(store.clone()))

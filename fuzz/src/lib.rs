@@ -21,7 +21,7 @@ mod random;
 /// The limits of a program. Far higher usage exceeds the fuzzer's own limits and is a failure.
 fn limits() -> Limits {
     let limits = Limits::default();
-    limits.time(Duration::from_secs(1)).memory(64 << 20).depth(200)
+    limits.with_time(Duration::from_secs(1)).with_memory(64 << 20).with_depth(200)
 }
 
 /// Files that programs may import and read.

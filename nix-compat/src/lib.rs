@@ -53,3 +53,16 @@ pub mod refscan;
 pub mod signature;
 pub mod sorted;
 pub mod store_path;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bstr;
+#[cfg(feature = "signing")]
+#[doc(no_inline)]
+pub use getrandom;
+#[cfg(feature = "json")]
+#[doc(no_inline)]
+pub use serde_json;
+#[cfg(feature = "async")]
+#[doc(no_inline)]
+pub use tokio;

@@ -167,7 +167,7 @@ impl FromStr for DrvOutput {
         let (hash, output) = text
             .split_once('!')
             .ok_or_else(|| DrvOutputError::MissingSeparator(text.to_owned()))?;
-        let other = || HashError::OtherAlgo {
+        let other = || HashError::AlgoMismatch {
             text: hash.to_owned(),
             expected: HashAlgo::Sha256,
         };

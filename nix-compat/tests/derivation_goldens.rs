@@ -392,7 +392,7 @@ fn derivations_without_a_json_form() {
     assert!(matches!(error, JsonError::UnsupportedVersion(_)), "{error}");
     let v4 = format!("/derivations/{}", plain.path);
     let error = change(JsonForm::V4, &format!("{v4}/name"), "other".into());
-    assert!(matches!(error, JsonError::OtherName { .. }), "{error}");
+    assert!(matches!(error, JsonError::NameMismatch { .. }), "{error}");
     let dynamic = serde_json::json!({
         "x": { "outputs": ["out"], "dynamicOutputs": { "out": {} } }
     });

@@ -4,18 +4,18 @@
 mod nar_common;
 
 use nar_common::{Raw, Tree, decode, encode, feed, read, read_views};
-use nix_compat::nar::{Encoder, MAX_DEPTH, NarError, Parser, Problem, Reader};
+use nix_compat::nar::{Encoder, MAX_DEPTH, NarError, Parser, Reader, Violation};
 
 /// The error of an archive, after a check that reading and skipping fail in the same way.
 #[track_caller]
-fn failure(nar: &[u8]) -> (u64, String, Problem) {
+fn failure(nar: &[u8]) -> (u64, String, Violation) {
     let (events, error) = read(nar);
     let failure = malformed(error.expect("accepted"));
     assert_eq!(read_views(nar).0, events, "views");
     assert_eq!(malformed(read_views(nar).1.unwrap()), failure, "views");
     let whole = Reader::new(nar).skip();
     // Skipping does not check for trailing bytes, and neither does a parser.
-    if failure.2 == Problem::TrailingBytes {
+    if failure.2 == Violation::TrailingBytes {
         whole.unwrap();
     } else {
         assert_eq!(malformed(whole.unwrap_err()), failure, "skip");
@@ -34,25 +34,25 @@ fn failure(nar: &[u8]) -> (u64, String, Problem) {
 }
 
 #[track_caller]
-fn problem(raw: Raw) -> Problem {
+fn violation(raw: Raw) -> Violation {
     failure(&raw.0).2
 }
 
 #[track_caller]
-fn malformed(error: NarError) -> (u64, String, Problem) {
+fn malformed(error: NarError) -> (u64, String, Violation) {
     match error {
         NarError::Malformed {
             offset,
             path,
-            problem,
-        } => (offset, path.to_string(), problem),
+            violation,
+        } => (offset, path.to_string(), violation),
         other => panic!("{other:?}"),
     }
 }
 
-fn tag(expected: &'static str, found: &str) -> Problem {
+fn tag(expected: &'static str, found: &str) -> Violation {
     let found = found.into();
-    Problem::UnexpectedTag { expected, found }
+    Violation::UnexpectedTag { expected, found }
 }
 
 fn good() -> Vec<u8> {
@@ -91,13 +91,13 @@ fn names() {
     let long = "n".repeat(256);
     for bad in ["", ".", "..", "/", "a/b", "../x", "a\0", "\0"] {
         let raw = Raw::new().directory().entry(bad).file().close().close();
-        assert_eq!(problem(raw), Problem::BadName(bad.into()), "{bad:?}");
+        assert_eq!(violation(raw), Violation::BadName(bad.into()), "{bad:?}");
     }
     let raw = Raw::new().directory().entry(long).file().close().close();
     assert_eq!(
-        problem(raw),
-        Problem::TooLong {
-            what: "name",
+        violation(raw),
+        Violation::TooLong {
+            kind: "name",
             len: 256,
             limit: 255
         }
@@ -116,7 +116,7 @@ fn executable_after_contents() {
         "",
         ")",
     ]);
-    assert_eq!(problem(raw), tag("`)`", "executable"));
+    assert_eq!(violation(raw), tag("`)`", "executable"));
 }
 
 #[test]
@@ -131,19 +131,19 @@ fn executable_with_a_value() {
         "x",
         ")",
     ]);
-    assert_eq!(problem(raw), tag("an empty string", "yes"));
+    assert_eq!(violation(raw), tag("an empty string", "yes"));
 }
 
 #[test]
 fn executable_twice() {
     let raw = Raw::new().all(&["(", "type", "regular", "executable", "", "executable"]);
-    assert_eq!(problem(raw), tag("`contents`", "executable"));
+    assert_eq!(violation(raw), tag("`contents`", "executable"));
 }
 
 #[test]
 fn file_without_contents() {
     let raw = Raw::new().all(&["(", "type", "regular", ")"]);
-    assert_eq!(problem(raw), tag("`executable` or `contents`", ")"));
+    assert_eq!(violation(raw), tag("`executable` or `contents`", ")"));
 }
 
 #[test]
@@ -151,14 +151,14 @@ fn contents_twice() {
     let raw = Raw::new().all(&[
         "(", "type", "regular", "contents", "x", "contents", "y", ")",
     ]);
-    assert_eq!(problem(raw), tag("`)`", "contents"));
+    assert_eq!(violation(raw), tag("`)`", "contents"));
 }
 
 #[test]
 fn name_after_node() {
     let raw = Raw::new().directory().all(&["entry", "(", "node"]).file();
     let raw = raw.all(&["name", "a", ")", ")"]);
-    assert_eq!(problem(raw), tag("`name`", "node"));
+    assert_eq!(violation(raw), tag("`name`", "node"));
 }
 
 #[test]
@@ -166,28 +166,28 @@ fn entry_without_node() {
     let raw = Raw::new()
         .directory()
         .all(&["entry", "(", "name", "a", ")", ")"]);
-    let (_, path, problem) = failure(&raw.0);
-    assert_eq!((path.as_str(), problem), ("a", tag("`node`", ")")));
+    let (_, path, violation) = failure(&raw.0);
+    assert_eq!((path.as_str(), violation), ("a", tag("`node`", ")")));
 }
 
 #[test]
 fn two_nodes_in_an_entry() {
     let raw = Raw::new().directory().entry("a").file().s("node").file();
-    assert_eq!(problem(raw.close().close()), tag("`)`", "node"));
+    assert_eq!(violation(raw.close().close()), tag("`)`", "node"));
 }
 
 #[test]
 fn unknown_type() {
     let raw = Raw::new().all(&["(", "type", "socket", ")"]);
     assert_eq!(
-        problem(raw),
+        violation(raw),
         tag("`regular`, `directory` or `symlink`", "socket")
     );
     // A longer or shorter keyword is a different one.
     for kind in ["", "regula", "regularr", "Regular"] {
         let raw = Raw::new().all(&["(", "type", kind]).close();
         assert!(
-            matches!(problem(raw), Problem::UnexpectedTag { .. }),
+            matches!(violation(raw), Violation::UnexpectedTag { .. }),
             "{kind}"
         );
     }
@@ -195,28 +195,28 @@ fn unknown_type() {
 
 #[test]
 fn type_missing_or_twice() {
-    assert_eq!(problem(Raw::new().all(&["(", ")"])), tag("`type`", ")"));
+    assert_eq!(violation(Raw::new().all(&["(", ")"])), tag("`type`", ")"));
     let raw = Raw::new().all(&["(", "type", "directory", "type", "directory", ")"]);
-    assert_eq!(problem(raw), tag("`entry` or `)`", "type"));
+    assert_eq!(violation(raw), tag("`entry` or `)`", "type"));
     let raw = Raw::new().all(&["(", "type", "symlink", "type", "regular"]);
-    assert_eq!(problem(raw), tag("`target`", "type"));
+    assert_eq!(violation(raw), tag("`target`", "type"));
 }
 
 #[test]
 fn wrong_magic() {
     let raw = Raw::default().s("nix-archive-2").file();
-    assert_eq!(problem(raw), tag("`nix-archive-1`", "nix-archive-2"));
+    assert_eq!(violation(raw), tag("`nix-archive-1`", "nix-archive-2"));
     let raw = Raw::default().file();
-    assert_eq!(problem(raw), tag("`nix-archive-1`", "("));
-    let limit = |len| Problem::TooLong {
-        what: "keyword",
+    assert_eq!(violation(raw), tag("`nix-archive-1`", "("));
+    let limit = |len| Violation::TooLong {
+        kind: "keyword",
         len,
         limit: 32,
     };
     // The first bytes of a file of another format.
     let len = u64::from_le_bytes(*b"\x1f\x8b\x08\0\0\0\0\0");
-    assert_eq!(problem(Raw::default().len(len)), limit(len));
-    assert_eq!(problem(Raw::default().s("k".repeat(33))), limit(33));
+    assert_eq!(violation(Raw::default().len(len)), limit(len));
+    assert_eq!(violation(Raw::default().s("k".repeat(33))), limit(33));
 }
 
 #[test]
@@ -239,8 +239,8 @@ fn padding_of_every_kind() {
         for at in start + needle.len()..(start + needle.len()).next_multiple_of(8) {
             let mut bad = nar.clone();
             bad[at] = 1;
-            let (offset, _, problem) = failure(&bad);
-            assert_eq!(problem, Problem::Padding, "{needle} {at}");
+            let (offset, _, violation) = failure(&bad);
+            assert_eq!(violation, Violation::Padding, "{needle} {at}");
             assert_eq!(offset, at as u64, "{needle}");
             spots += 1;
         }
@@ -252,8 +252,8 @@ fn padding_of_every_kind() {
 fn truncation_at_every_byte() {
     let nar = good();
     for end in 0..nar.len() {
-        let (offset, _, problem) = failure(&nar[..end]);
-        assert_eq!((offset, problem), (end as u64, Problem::Truncated));
+        let (offset, _, violation) = failure(&nar[..end]);
+        assert_eq!((offset, violation), (end as u64, Violation::Truncated));
     }
 }
 
@@ -261,8 +261,8 @@ fn truncation_at_every_byte() {
 fn trailing_bytes() {
     let nar = good();
     for tail in [&b"\0"[..], b"x", &[0; 8], &nar] {
-        let (offset, path, problem) = failure(&[&nar, tail].concat());
-        assert_eq!(problem, Problem::TrailingBytes);
+        let (offset, path, violation) = failure(&[&nar, tail].concat());
+        assert_eq!(violation, Violation::TrailingBytes);
         assert_eq!((offset, path.as_str()), (nar.len() as u64, ""));
     }
 }
@@ -313,7 +313,7 @@ fn duplicates_of_four_shapes() {
     for (first, second) in shapes {
         let raw = first(Raw::new().directory().entry("a")).close().entry("a");
         let raw = second(raw).close().close();
-        assert_eq!(problem(raw), Problem::DuplicateName("a".into()));
+        assert_eq!(violation(raw), Violation::DuplicateName("a".into()));
     }
 }
 
@@ -322,7 +322,7 @@ fn a_duplicate_is_one_however_deep_the_first_was() {
     let raw = Raw::new().directory().entry("a").directory();
     let raw = raw.entry("z").file().close().close().close();
     let raw = raw.entry("a").file().close().close();
-    assert_eq!(problem(raw), Problem::DuplicateName("a".into()));
+    assert_eq!(violation(raw), Violation::DuplicateName("a".into()));
 }
 
 #[test]
@@ -336,9 +336,9 @@ fn misorder() {
     ] {
         let raw = Raw::new().directory().entry(first).file().close();
         let raw = raw.entry(second).file().close().close();
-        let (_, path, problem) = failure(&raw.0);
+        let (_, path, violation) = failure(&raw.0);
         let (name, previous) = (second.into(), first.into());
-        assert_eq!(problem, Problem::Unordered { name, previous });
+        assert_eq!(violation, Violation::Unordered { name, previous });
         assert_eq!(path, "");
     }
 }
@@ -347,13 +347,13 @@ fn misorder() {
 fn symlink_targets() {
     for bad in ["", "\0", "a\0b"] {
         let raw = Raw::new().all(&["(", "type", "symlink", "target", bad, ")"]);
-        assert_eq!(problem(raw), Problem::BadTarget(bad.into()), "{bad:?}");
+        assert_eq!(violation(raw), Violation::BadTarget(bad.into()), "{bad:?}");
     }
     let raw = Raw::new().all(&["(", "type", "symlink", "target"]);
     assert_eq!(
-        problem(raw.s("t".repeat(4096)).close()),
-        Problem::TooLong {
-            what: "symlink target",
+        violation(raw.s("t".repeat(4096)).close()),
+        Violation::TooLong {
+            kind: "symlink target",
             len: 4096,
             limit: 4095
         }
@@ -364,22 +364,26 @@ fn symlink_targets() {
 fn lengths_that_overflow() {
     for len in [u64::MAX, u64::MAX - 7, u64::MAX - 8, 1 << 63] {
         let raw = Raw::new().all(&["(", "type", "regular", "contents"]);
-        let (offset, _, problem) = failure(&raw.clone().len(len).bytes(&[0; 64]).0);
-        assert_eq!(problem, Problem::FileTooLarge(len));
+        let (offset, _, violation) = failure(&raw.clone().len(len).bytes(&[0; 64]).0);
+        assert_eq!(violation, Violation::FileTooLarge(len));
         assert_eq!(offset, raw.0.len() as u64);
-        let too_long = |what, limit| Problem::TooLong { what, len, limit };
+        let too_long = |what, limit| Violation::TooLong {
+            kind: what,
+            len,
+            limit,
+        };
         let raw = Raw::default().len(len).bytes(&[0; 64]);
-        assert_eq!(self::problem(raw), too_long("keyword", 32));
+        assert_eq!(self::violation(raw), too_long("keyword", 32));
         let raw = Raw::new().directory().all(&["entry", "(", "name"]).len(len);
-        assert_eq!(self::problem(raw), too_long("name", 255));
+        assert_eq!(self::violation(raw), too_long("name", 255));
         let raw = Raw::new().all(&["(", "type", "symlink", "target"]).len(len);
-        assert_eq!(self::problem(raw), too_long("symlink target", 4095));
+        assert_eq!(self::violation(raw), too_long("symlink target", 4095));
     }
     // The largest allowed size uses no memory before the contents arrive.
     let raw = Raw::new().all(&["(", "type", "regular", "contents"]);
     assert_eq!(
-        problem(raw.len(i64::MAX as u64).bytes(&[0; 9])),
-        Problem::Truncated
+        violation(raw.len(i64::MAX as u64).bytes(&[0; 9])),
+        Violation::Truncated
     );
 }
 
@@ -391,10 +395,10 @@ fn nested(levels: usize) -> Raw {
 #[test]
 fn nesting() {
     assert!(read(&nested(MAX_DEPTH).0).1.is_none());
-    let (_, path, problem) = failure(&nested(MAX_DEPTH + 1).0);
-    assert_eq!(problem, Problem::TooDeep);
+    let (_, path, violation) = failure(&nested(MAX_DEPTH + 1).0);
+    assert_eq!(violation, Violation::TooDeep);
     assert_eq!(path, vec!["d"; MAX_DEPTH].join("/"));
-    assert_eq!(self::problem(nested(100_000)), Problem::TooDeep);
+    assert_eq!(self::violation(nested(100_000)), Violation::TooDeep);
 }
 
 #[test]
@@ -424,7 +428,7 @@ fn encoder_and_parser_reject_the_same_archives() {
         encoder.directory_start(&mut out).unwrap();
         let error = encoder.entry(bad.as_bytes(), &mut out).unwrap_err();
         let raw = Raw::new().directory().entry(bad).file().close().close();
-        assert_eq!(error.problem(), Some(&problem(raw)));
+        assert_eq!(error.violation(), Some(&violation(raw)));
     }
 }
 

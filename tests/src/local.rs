@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
@@ -46,14 +45,14 @@ impl LocalWorld {
 
     /// A sandbox builder with a shell, which pushes outputs to the store.
     pub fn builder(&self) -> SandboxBuilder {
-        self.streaming_builder().knows(&self.store)
+        self.streaming_builder().with_local_store(&self.store)
     }
 
     /// A sandbox builder with a shell, which knows no store and streams outputs.
     pub fn streaming_builder(&self) -> SandboxBuilder {
         let options = SandboxOptions::new("sandbox")
-            .scratch(self.store.state_dir().join("tvix-builds"))
-            .sandbox_paths(sandbox_paths());
+            .with_scratch(self.store.state_dir().join("tvix-builds"))
+            .with_sandbox_paths(sandbox_paths());
         SandboxBuilder::new(options).unwrap()
     }
 
@@ -187,35 +186,4 @@ pub fn make_writable(directory: &Path) {
             make_writable(&entry.path());
         }
     }
-}
-
-/// Runs this test program again as an unprivileged user, if it runs as root.
-pub fn again_as_an_ordinary_user() {
-    use std::os::unix::process::CommandExt as _;
-    const NOBODY: u32 = 65534;
-    if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return;
-    }
-    let directory = TempDir::new().unwrap();
-    let program = directory.path().join("suite");
-    // Copied by another process: a process started by another test at this moment would inherit the
-    // copy opened for writing, and the copy could not be executed.
-    let copied = Command::new("cp")
-        .arg(std::env::current_exe().unwrap())
-        .arg(&program)
-        .status();
-    assert!(copied.unwrap().success());
-    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let output = Command::new(program)
-        .env("TMPDIR", directory.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
 }

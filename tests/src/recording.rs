@@ -11,7 +11,9 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{
     BuildContext, BuildOutcome, BuildRequest, Builder, BuilderError, BuilderProfile, Delivery,
 };
-use tvix_store_api::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
+use tvix_store_api::{
+    ExpectedPath, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject,
+};
 
 /// A store that records look-ups and additions.
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl<S: Store> Store for RecordingStore<S> {
     }
 
     async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
-        if let Becomes::Path(path) = &tree.becomes {
+        if let ExpectedPath::Path(path) = &tree.expected {
             self.record(StoreCall::Add(path.clone()));
         }
         self.inner.add_source(tree).await

@@ -52,8 +52,8 @@ pub fn root(name: &str, made: &Instantiated) -> EvalEvent {
 /// All outputs.
 pub fn wanted(made: &Instantiated) -> WantedOutputs {
     let outputs = made.derivation.outputs.iter();
-    WantedOutputs {
-        drv_path: made.path.clone(),
-        outputs: outputs.map(|(name, _)| name.clone()).collect(),
-    }
+    WantedOutputs::new(
+        made.path.clone(),
+        outputs.map(|(name, _)| name.clone()).collect(),
+    )
 }

@@ -34,13 +34,11 @@ in
 "#;
 
 fn request(text: &str, attrs: &[&str]) -> EvalRequest {
-    EvalRequest {
-        attr_paths: attrs.iter().map(|attr| (*attr).to_owned()).collect(),
-        ..EvalRequest::new(EvalSource::Expression {
-            text: format!("{PRELUDE}{text}"),
-            base: "/".into(),
-        })
-    }
+    EvalRequest::new(EvalSource::Expression {
+        text: format!("{PRELUDE}{text}"),
+        base: "/".into(),
+    })
+    .with_attr_paths(attrs.iter().map(|attr| (*attr).to_owned()).collect())
 }
 
 fn evaluator() -> NixEvaluator {
@@ -49,17 +47,14 @@ fn evaluator() -> NixEvaluator {
 
 /// Makes files that contain the name of their derivation.
 fn builder() -> InMemoryBuilder {
-    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).otherwise(|build| {
+    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).with_default(|build| {
         let name = &build.request().derivation.name;
         Ok(MemoryOutputs::out(Tree::file(format!("{name}"))))
     })
 }
 
 fn coordinator(evaluator: NixEvaluator, builder: InMemoryBuilder) -> Coordinator {
-    let options = Options {
-        on_failure: OnFailure::Continue,
-        ..Options::default()
-    };
+    let options = Options::default().with_on_failure(OnFailure::Continue);
     let store = Arc::new(MemoryStore::new(Default::default()));
     Coordinator::new(Arc::new(evaluator), store)
         .with_builder(Arc::new(builder))
@@ -97,11 +92,11 @@ async fn builds_begin_while_evaluation_goes_on() {
         let waited = waits.recv_timeout(Duration::from_secs(120));
         waited.map(|()| value).map_err(|error| error.to_string())
     });
-    let builder = builder().on("first", move |_| {
+    let builder = builder().with_program("first", move |_| {
         begun.send(()).unwrap();
         Ok(MemoryOutputs::out(Tree::file("first")))
     });
-    let coordinator = coordinator(evaluator().builtin(wait), builder);
+    let coordinator = coordinator(evaluator().with_builtin(wait), builder);
     let text = r#"after "last" (after (builtins.wait "second") (drv "first"))"#;
     // Names are evaluated before derivations are instantiated, so `seq` moves the wait behind the
     // instantiation of the first derivation.
@@ -141,7 +136,7 @@ async fn imports_are_in_flight_side_by_side_and_nothing_is_evaluated_twice() {
     let mut builder = builder();
     for name in ["import-a", "import-b", "other"] {
         let meeting = meeting.clone();
-        builder = builder.on_async(name, move |build| {
+        builder = builder.with_program_async(name, move |build| {
             let (meeting, name) = (meeting.clone(), build.request().derivation.name.clone());
             async move {
                 meeting.wait().await;
@@ -226,7 +221,7 @@ async fn imports_of_imports_and_sets_of_them() {
 
 #[tokio::test]
 async fn a_failed_import_is_an_error_where_it_was_needed() {
-    let builder = builder().on_async("broken", |build| async move {
+    let builder = builder().with_program_async("broken", |build| async move {
         build.log("this is why").await;
         Err(FailureKind::ExitCode { code: 3 }.into())
     });
@@ -351,7 +346,7 @@ fn watched(settings: Settings) -> (NixEvaluator, Arc<()>) {
         let _ = &holds;
         Ok(value)
     });
-    (NixEvaluator::new(settings).builtin(identity), held)
+    (NixEvaluator::new(settings).with_builtin(identity), held)
 }
 
 async fn gone(held: &Arc<()>) {
@@ -454,11 +449,9 @@ async fn derivations_are_recorded_without_being_built() {
         name = "top"; system = builtins.currentSystem; builder = "/bin/sh";
         inherit texts chain;
       }"#;
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        record_derivations: true,
-        ..Options::default()
-    };
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_record_derivations(true);
     let coordinator = Coordinator::new(Arc::new(evaluator()), Arc::new(world.store.clone()))
         .with_options(options);
     let (_, report) = run(&coordinator, request(text, &[])).await;

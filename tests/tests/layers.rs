@@ -1,6 +1,10 @@
 //! The layers of the workspace, as `docs/ARCHITECTURE.md` shows them: `nix-compat` is small and pure, and
-//! the crates in `mechanisms/` do not depend on the ones above them.
+//! the crates in `mechanisms/` do not depend on the ones above them. Inside a crate, modules of one
+//! directory do not depend on each other in a cycle (`modules.rs`).
 #![allow(clippy::unwrap_used)]
+
+#[path = "layers/modules.rs"]
+mod modules;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -105,4 +109,86 @@ fn mechanisms_know_nothing_above_them() {
         let below: Vec<_> = members_below(package).into_iter().collect();
         assert_eq!(below, allowed, "{package}");
     }
+}
+
+/// Cycles that are left, each as the crate, the parent module and the modules of the cycle.
+const CYCLES: &[(&str, &str, &[&str])] = &[
+    // The formats refer to each other: the address of a path has a hash and an output's name.
+    (
+        "nix-compat",
+        "crate",
+        &[
+            "content_address",
+            "derivation",
+            "nixhash",
+            "realisation",
+            "store_path",
+        ],
+    ),
+    // An error has a kind and a position; a failure is made of an error.
+    ("tvix-eval-api", "crate", &["error", "failure"]),
+    // The state of an evaluation: a builtin is a value with a Rust function of the interpreter.
+    (
+        "tvix-eval",
+        "crate",
+        &["interp", "ir", "syntax", "value", "world"],
+    ),
+    // A recursive-descent parser: strings and attribute sets contain expressions.
+    (
+        "tvix-eval",
+        "crate::syntax",
+        &["attrs", "operators", "parser", "strings"],
+    ),
+    // Syntax errors name the token that was found.
+    ("tvix-eval", "crate::syntax", &["error", "lexer"]),
+    // The trait's default methods are those of its extension.
+    ("tvix-store-api", "crate", &["blocking", "ext", "store"]),
+    // A request caches its attributes; graphs are of the inputs of a request.
+    ("tvix-build-api", "crate", &["attributes", "request"]),
+    // `Coordinator::start` returns the session that it drives.
+    (
+        "tvix-coordinator",
+        "crate::driver",
+        &["coordinator", "run", "session"],
+    ),
+    ("tvix-cli", "crate::repl", &["complete", "input", "prompt"]),
+    ("mechanisms/sandbox", "crate", &["plan", "probe"]),
+    ("mechanisms/sandbox", "crate", &["process", "scratch"]),
+    ("mechanisms/fetch", "crate", &["archive", "zip"]),
+    ("mechanisms/fetch", "crate", &["caching", "git", "http"]),
+    ("mechanisms/fetch", "crate::git", &["attributes", "commit"]),
+];
+
+#[test]
+fn modules_form_no_further_cycles() {
+    let mut found = Vec::new();
+    for directory in [
+        "nix-compat",
+        "tvix-eval-api",
+        "tvix-eval",
+        "tvix-store-api",
+        "tvix-build-api",
+        "tvix-coordinator",
+        "tvix-cache-server",
+        "tvix-cli",
+        "mechanisms/http",
+        "mechanisms/sandbox",
+        "mechanisms/tree",
+        "mechanisms/fetch",
+    ] {
+        for cycle in modules::cycles(&workspace().join(directory).join("src")) {
+            found.push((directory, cycle));
+        }
+    }
+    let known: Vec<_> = CYCLES
+        .iter()
+        .map(|(directory, parent, modules)| {
+            let modules = modules.iter().map(|it| (*it).to_owned()).collect();
+            (*directory, (String::from(*parent), modules))
+        })
+        .collect();
+    let new: Vec<_> = found.iter().filter(|it| !known.contains(it)).collect();
+    assert!(new.is_empty(), "new cycles: {new:#?}");
+    let gone: Vec<_> = known.iter().filter(|it| !found.contains(it)).collect();
+    assert!(gone.is_empty(), "no longer cycles: {gone:#?}");
 }

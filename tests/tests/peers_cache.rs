@@ -140,10 +140,10 @@ async fn nix_substitutes_from_our_directories() {
         let uri = format!("file://{}", world.beside(compression).display());
         fs::create_dir(world.beside(compression)).unwrap();
         let options = options(&uri)
-            .create(StoreDir::default())
-            .require_signatures(false)
-            .signing_keys([key()])
-            .compression(Compression::from(compression));
+            .with_create(StoreDir::default())
+            .with_require_signatures(false)
+            .with_signing_keys([key()])
+            .with_compression(Compression::from(compression));
         let cache = BinaryCache::open(options).await.unwrap();
         let paths = [path.clone()];
         assert_eq!(
@@ -165,7 +165,7 @@ async fn nix_substitutes_from_our_server() {
     let path = fill(&world).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
-    let options = ServerOptions::default().signing_keys([key()]);
+    let options = ServerOptions::default().with_signing_keys([key()]);
     let server = CacheServer::new(Arc::new(world.store.clone()), options);
     let task = tokio::spawn(server.serve(listener, std::future::pending()));
     expect_nix_substitutes(&world, &uri, &path).await;
@@ -187,7 +187,7 @@ async fn we_substitute_from_what_nix_wrote() {
             secret.display()
         );
         nix::run(copy.args(["copy", "--no-check-sigs", "--to", &to, &text]));
-        let trusting = options(&uri).trusted_keys([key().verifying_key()]);
+        let trusting = options(&uri).with_trusted_keys([key().verifying_key()]);
         let cache = BinaryCache::open(trusting).await.unwrap();
         let narinfo = cache.narinfo(&path).await.unwrap().unwrap();
         assert_eq!(narinfo.compression.as_str(), compression);
@@ -221,8 +221,8 @@ async fn listings() {
     let uri = |name: &str| format!("file://{}", world.beside(name).display());
     fs::create_dir(world.beside("ours")).unwrap();
     let writing = options(&format!("{}?write-nar-listing=true", uri("ours")))
-        .create(StoreDir::default())
-        .require_signatures(false);
+        .with_create(StoreDir::default())
+        .with_require_signatures(false);
     let cache = BinaryCache::open(writing).await.unwrap();
     let paths = [path.clone()];
     world.store.copy_closure(&cache, &paths).await.unwrap();
@@ -425,9 +425,9 @@ async fn s3_with_credentials(address: &str) {
         address
     );
     let writing = options(&uri)
-        .create(StoreDir::default())
-        .require_signatures(false)
-        .signing_keys([key()]);
+        .with_create(StoreDir::default())
+        .with_require_signatures(false)
+        .with_signing_keys([key()]);
     let writer = BinaryCache::open(writing).await.unwrap();
     let paths = [path.clone()];
     assert_eq!(
@@ -452,13 +452,13 @@ async fn s3_with_credentials(address: &str) {
     let method = ContentAddressMethod::NixArchive;
     let uncompressed = BinaryCache::open(
         options(&uri)
-            .require_signatures(false)
-            .compression(Compression::None),
+            .with_require_signatures(false)
+            .with_compression(Compression::None),
     );
     let uncompressed = uncompressed.await.unwrap();
     let name = "large".parse().unwrap();
     let large = uncompressed.add_tree(&large, name, method).await.unwrap();
-    let trusting = options(&uri).trusted_keys([key().verifying_key()]);
+    let trusting = options(&uri).with_trusted_keys([key().verifying_key()]);
     let reader = BinaryCache::open(trusting).await.unwrap();
     let store = MemoryStore::new(StoreDir::default());
     assert_eq!(reader.copy_closure(&store, &paths).await.unwrap().len(), 3);

@@ -211,7 +211,7 @@ async fn both_find_the_same_dead_and_alive() {
         (GcAction::ListDead, "--print-dead"),
         (GcAction::ListLive, "--print-live"),
     ] {
-        let options = GcOptions::default().action(ours);
+        let options = GcOptions::default().with_action(ours);
         let report = world.store.collect_garbage(options).await.unwrap();
         let mut found: Vec<_> = report.paths.iter().map(absolute).collect();
         found.sort();

@@ -291,13 +291,8 @@ async fn derivations_and_their_outputs() {
         make_tree(&at);
         fs::write(at.join("reference"), contents).unwrap();
         fs::write(at.join("self"), absolute(path)).unwrap();
-        trees.push(OutputTree {
-            owner: fs::metadata(&at).unwrap().uid(),
-            scratch: at,
-            path: path.clone(),
-            deriver: Some(drv.clone()),
-            ca: None,
-        });
+        let owner = fs::metadata(&at).unwrap().uid();
+        trees.push(OutputTree::new(at, owner, path.clone()).with_deriver(drv.clone()));
     }
     store
         .import_outputs(trees, vec![drv.clone()])
@@ -390,13 +385,11 @@ async fn contents_that_refer_to_themselves() {
     make_tree(scratch.path());
     let text = format!("{} twice {}", absolute(&own), own.hash_part());
     fs::write(scratch.path().join("self"), text).unwrap();
-    let tree = OutputTree {
-        owner: fs::metadata(scratch.path()).unwrap().uid(),
-        scratch: scratch.path().to_owned(),
-        path: own.clone(),
-        deriver: None,
-        ca: None,
-    };
+    let tree = OutputTree::new(
+        scratch.path().to_owned(),
+        fs::metadata(scratch.path()).unwrap().uid(),
+        own.clone(),
+    );
     store.import_outputs(vec![tree], vec![]).await.unwrap();
     let mut command = shared.command("nix");
     command

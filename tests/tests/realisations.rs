@@ -48,10 +48,7 @@ async fn build(
     }
     let mut coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(world.store.clone()))
         .with_builder(Arc::new(world.builder()))
-        .with_options(Options {
-            policy: BuildPolicy::Demand,
-            ..Options::default()
-        });
+        .with_options(Options::default().with_policy(BuildPolicy::Demand));
     for cache in caches {
         coordinator = coordinator.with_substituter(Arc::new(cache.clone()), 0);
     }
@@ -73,9 +70,9 @@ async fn cache(world: &LocalWorld, all: &[Instantiated], keys: Vec<SigningKey>) 
     fs::create_dir_all(world.beside("cache")).unwrap();
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
     let options = options
-        .create(StoreDir::default())
-        .require_signatures(false)
-        .signing_keys(keys);
+        .with_create(StoreDir::default())
+        .with_require_signatures(false)
+        .with_signing_keys(keys);
     let cache = BinaryCache::open(options).await.unwrap();
     for made in all {
         let path = output(world, made).await;
@@ -87,7 +84,7 @@ async fn cache(world: &LocalWorld, all: &[Instantiated], keys: Vec<SigningKey>) 
 async fn reader(world: &LocalWorld) -> BinaryCache {
     let uri = format!("file://{}", world.beside("cache").display());
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
-    let opened = BinaryCache::open(options.trusted_keys([key().verifying_key()]));
+    let opened = BinaryCache::open(options.with_trusted_keys([key().verifying_key()]));
     opened.await.unwrap()
 }
 

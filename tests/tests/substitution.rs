@@ -74,10 +74,7 @@ async fn build(
     substituters: Vec<Arc<dyn Store>>,
 ) -> Built {
     let world = LocalWorld::new().await;
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = Options::default().with_policy(policy);
     let mut coordinator = Coordinator::new(
         Arc::new(packages.evaluator()),
         Arc::new(world.store.clone()),
@@ -122,7 +119,9 @@ async fn open(uri: &str) -> BinaryCache {
     let mut tuning = Tuning::default();
     tuning.transfer.first_pause = std::time::Duration::from_millis(1);
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
-    let options = options.trusted_keys([key().verifying_key()]).tuning(tuning);
+    let options = options
+        .with_trusted_keys([key().verifying_key()])
+        .with_tuning(tuning);
     BinaryCache::open(options).await.unwrap()
 }
 
@@ -137,9 +136,9 @@ async fn cache_of(
     fs::create_dir(world.beside("cache")).unwrap();
     let options = BinaryCacheOptions::new(uri.parse().unwrap()).unwrap();
     let options = options
-        .create(StoreDir::default())
-        .require_signatures(false)
-        .signing_keys([key]);
+        .with_create(StoreDir::default())
+        .with_require_signatures(false)
+        .with_signing_keys([key]);
     let cache = BinaryCache::open(options).await.unwrap();
     world.store.copy_closure(&cache, paths).await.unwrap();
     (world, uri)

@@ -25,6 +25,7 @@ pub enum CheckOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Difference {
     /// The output.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
@@ -41,4 +42,24 @@ pub struct Difference {
     /// Where the rebuilt output was unpacked, if it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<PathBuf>,
+}
+
+impl Difference {
+    /// A rebuilt output that was not kept.
+    pub fn new(output: OutputName, path: StorePath, expected: NixHash, actual: NixHash) -> Self {
+        Self {
+            output,
+            path,
+            expected,
+            actual,
+            kept: None,
+        }
+    }
+
+    /// Sets the directory that the rebuilt output was unpacked into.
+    #[must_use]
+    pub fn with_kept(mut self, kept: impl Into<Option<PathBuf>>) -> Self {
+        self.kept = kept.into();
+        self
+    }
 }

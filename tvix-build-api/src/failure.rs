@@ -13,6 +13,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct ResourceUsage {
     /// Processor time in user mode, in seconds.
     #[serde(with = "seconds")]
@@ -28,10 +29,22 @@ pub struct ResourceUsage {
     pub peak_memory: u64,
 }
 
+impl ResourceUsage {
+    /// Processor time in user and kernel mode, and peak memory in bytes.
+    pub fn new(user: Duration, system: Duration, peak_memory: u64) -> Self {
+        Self {
+            user,
+            system,
+            peak_memory,
+        }
+    }
+}
+
 /// A build that failed because of the derivation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct BuildFailure {
     /// The cause.
     pub kind: FailureKind,
@@ -205,6 +218,20 @@ impl BuildFailure {
             duration,
             usage: None,
         }
+    }
+
+    /// Sets the last lines of the log, oldest first.
+    #[must_use]
+    pub fn with_log_tail(mut self, log_tail: Vec<String>) -> Self {
+        self.log_tail = log_tail;
+        self
+    }
+
+    /// Sets the resource usage of its processes.
+    #[must_use]
+    pub fn with_usage(mut self, usage: impl Into<Option<ResourceUsage>>) -> Self {
+        self.usage = usage.into();
+        self
     }
 }
 

@@ -68,3 +68,27 @@ pub use request::{BuildContext, BuildRequest};
 #[cfg(feature = "builder")]
 pub use slot::{BuildSlot, SlotMessage, SlotReceiver, slot_channel};
 pub use structured_log::StructuredLog;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bstr;
+#[cfg(feature = "builder")]
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use nix_compat;
+#[cfg(feature = "builder")]
+#[doc(no_inline)]
+pub use tokio;
+#[cfg(feature = "builder")]
+#[doc(no_inline)]
+pub use tokio_util;
+#[cfg(feature = "builtins")]
+#[doc(no_inline)]
+pub use tvix_http;
+#[cfg(feature = "builder")]
+#[doc(no_inline)]
+pub use tvix_store_api;
+#[cfg(feature = "builder")]
+#[doc(no_inline)]
+pub use tvix_tree;

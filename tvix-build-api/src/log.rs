@@ -7,13 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-/// A line of a build log, without the newline. Not necessarily UTF-8.
+/// A line of a build log, or a piece of one. Not necessarily UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LogLine {
     /// The build: the tag of its [`LogSender`].
     pub build: u64,
-    /// The line.
+    /// The line, without the newline.
     pub text: Bytes,
+    /// Whether no newline follows: the line goes on with the next one, or the log ends here.
+    pub partial: bool,
 }
 
 /// Receives the lines of several builds.
@@ -96,7 +99,16 @@ impl LogSender {
     /// Sends a line; waits while the channel is full. If the future is dropped before it completes,
     /// the line is not sent.
     pub async fn send(&self, text: impl Into<Bytes>) {
-        let text = text.into();
+        self.send_line(text.into(), false).await;
+    }
+
+    /// Sends the beginning or middle of a line that goes on with the next call, or the last line of
+    /// a log that does not end with a newline. Waits, and is cancelled, like [`LogSender::send`].
+    pub async fn send_partial(&self, text: impl Into<Bytes>) {
+        self.send_line(text.into(), true).await;
+    }
+
+    async fn send_line(&self, text: Bytes, partial: bool) {
         let text = match &self.map {
             Some(map) => map(text),
             None => Some(text),
@@ -107,6 +119,7 @@ impl LogSender {
                 .send(LogLine {
                     build: self.build,
                     text,
+                    partial,
                 })
                 .await;
         }

@@ -21,6 +21,7 @@ pub enum BuildOutcome {
 
 /// A successful build.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BuildSuccess {
     /// The outputs.
     pub delivery: Delivery,
@@ -41,6 +42,7 @@ pub enum Delivery {
 
 /// An output that the builder has pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PushedOutput {
     /// Its name.
     pub name: OutputName,
@@ -48,7 +50,15 @@ pub struct PushedOutput {
     pub info: Arc<PathInfo>,
 }
 
+impl PushedOutput {
+    /// An output with this info in the store.
+    pub fn new(name: OutputName, info: Arc<PathInfo>) -> Self {
+        Self { name, info }
+    }
+}
+
 /// An output that has yet to be added to a store.
+#[non_exhaustive]
 pub struct StreamedOutput {
     /// Its name.
     pub name: OutputName,
@@ -56,6 +66,13 @@ pub struct StreamedOutput {
     pub info: PathInfo,
     /// Its contents.
     pub nar: NarStream,
+}
+
+impl StreamedOutput {
+    /// An output with these contents.
+    pub fn new(name: OutputName, info: PathInfo, nar: NarStream) -> Self {
+        Self { name, info, nar }
+    }
 }
 
 impl fmt::Debug for StreamedOutput {
@@ -75,6 +92,13 @@ impl BuildSuccess {
             duration,
             usage: None,
         }
+    }
+
+    /// Sets the resource usage of its processes.
+    #[must_use]
+    pub fn with_usage(mut self, usage: impl Into<Option<ResourceUsage>>) -> Self {
+        self.usage = usage.into();
+        self
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The capabilities and capacity of a builder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct BuilderProfile {
     /// The display name, for events and errors.
     pub name: String,
@@ -76,6 +77,20 @@ impl BuilderProfile {
     fn lacks_feature<'r>(&self, requirements: &'r Requirements) -> Option<&'r str> {
         let mut required = requirements.features.iter().map(String::as_str);
         required.find(|feature| !self.features.contains(*feature))
+    }
+
+    /// Sets the supported systems.
+    #[must_use]
+    pub fn with_systems(mut self, systems: BTreeSet<String>) -> Self {
+        self.systems = systems;
+        self
+    }
+
+    /// Sets the supported features.
+    #[must_use]
+    pub fn with_features(mut self, features: BTreeSet<String>) -> Self {
+        self.features = features;
+        self
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{BuildLimits, BuildSlot, FailureKind, LogSender, Requirements};
 
 /// A request to build a derivation.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuildRequest {
     /// The path of the unresolved derivation: the deriver of the outputs.
     pub drv_path: StorePath,
@@ -76,10 +77,39 @@ impl BuildRequest {
         let attributes = self.attributes();
         attributes.is_ok_and(|attributes| attributes.flag("preferLocalBuild").unwrap_or(false))
     }
+
+    /// Sets the closure of the inputs.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: Vec<Arc<PathInfo>>) -> Self {
+        self.inputs = inputs;
+        self
+    }
+
+    /// Sets the limits of the build.
+    #[must_use]
+    pub fn with_limits(mut self, limits: BuildLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the number of cores that the build may use; 0 for all.
+    #[must_use]
+    pub fn with_cores(mut self, cores: usize) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Sets the destination of the outputs.
+    #[must_use]
+    pub fn with_store(mut self, store: impl Into<Option<StoreUri>>) -> Self {
+        self.store = store.into();
+        self
+    }
 }
 
 /// The environment of a build on the caller's side.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct BuildContext {
     /// The store to read inputs from.
     pub inputs: Arc<dyn Store>,
@@ -100,5 +130,26 @@ impl BuildContext {
             cancel: CancellationToken::new(),
             slot: BuildSlot::unshared(),
         }
+    }
+
+    /// Sets the channel for log lines.
+    #[must_use]
+    pub fn with_log(mut self, log: LogSender) -> Self {
+        self.log = log;
+        self
+    }
+
+    /// Sets the token that ends the build.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancellationToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Sets the slot that is given up while the build waits.
+    #[must_use]
+    pub fn with_slot(mut self, slot: BuildSlot) -> Self {
+        self.slot = slot;
+        self
     }
 }

@@ -60,7 +60,7 @@ impl BuildSlot {
     }
 
     /// Gives the slot up while the build waits for `lock`.
-    pub async fn give_up(&self, lock: String) {
+    pub async fn release(&self, lock: String) {
         if let Some(sender) = &self.sender {
             let build = self.build;
             // A dropped receiver means that there is no scheduler any more.
@@ -68,8 +68,8 @@ impl BuildSlot {
         }
     }
 
-    /// Waits for a slot after [`give_up`](Self::give_up).
-    pub async fn take_again(&self) {
+    /// Waits for a slot after [`release`](Self::release).
+    pub async fn reacquire(&self) {
         if let Some(sender) = &self.sender {
             let (go, went) = oneshot::channel();
             let build = self.build;

@@ -20,14 +20,13 @@ use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StoreDir;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
 use tvix_build_api::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, Builder, FailureKind,
 };
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_test_support::tls::{ServerConnection, StreamOwned, self_signed};
 
 /// A request, as received by a server.
 #[derive(Debug, Clone)]
@@ -96,19 +95,6 @@ impl Server {
     fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
-}
-
-fn self_signed() -> (Arc<ServerConfig>, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    (Arc::new(config), made.cert.pem())
 }
 
 fn serve(
@@ -182,7 +168,9 @@ impl Fixture {
         let store = LocalStore::open_blocking(options).unwrap();
         let options = change(SandboxOptions::new("test"), &directory);
         Self {
-            builder: SandboxBuilder::new(options).unwrap().knows(&store),
+            builder: SandboxBuilder::new(options)
+                .unwrap()
+                .with_local_store(&store),
             store,
             directory,
         }
@@ -424,8 +412,8 @@ async fn servers_have_to_be_vouched_for() {
     };
     let stranger = Fixture::new(|options, directory| {
         options
-            .netrc_file(netrc(directory))
-            .keep_failed(directory.path().join("kept"))
+            .with_netrc_file(netrc(directory))
+            .with_keep_failed(directory.path().join("kept"))
     });
     let builder = || fetch(&server.url("/file"), b"contents");
     let failure = stranger.build(builder(), &[]).await.unwrap_err();
@@ -437,7 +425,7 @@ async fn servers_have_to_be_vouched_for() {
     let friend = Fixture::new(|options, directory| {
         let file = directory.path().join("ca.pem");
         fs::write(&file, server.certificate.as_ref().unwrap()).unwrap();
-        options.netrc_file(netrc(directory)).ca_file(file)
+        options.with_netrc_file(netrc(directory)).with_ca_file(file)
     });
     friend.build(builder(), &[]).await.unwrap();
     let seen = server.seen();
@@ -454,7 +442,7 @@ async fn passwords_do_not_follow_redirects() {
     let fixture = Fixture::new(|options, directory| {
         let file = directory.path().join("netrc");
         fs::write(&file, "machine localhost login me password s3cret\n").unwrap();
-        options.netrc_file(file)
+        options.with_netrc_file(file)
     });
     fixture
         .build(fetch(&first.url("/moved"), b"contents"), &[])

@@ -18,7 +18,7 @@ fn memory_store(dir: &str) -> Arc<dyn Store> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory() {
-    let capabilities = Capabilities::default().floating(true);
+    let capabilities = Capabilities::default().with_floating(true);
     let factory = || async { Subject::in_memory() };
     run_all(factory, capabilities).await.assert_all();
     let through_pointers = || async {
@@ -68,7 +68,7 @@ mod sandbox {
     }
 
     fn options(options: SandboxOptions) -> SandboxOptions {
-        options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+        options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,13 +78,15 @@ mod sandbox {
                 let directory = Arc::new(Directory::new());
                 let root = directory.path().join("root");
                 let store_options =
-                    LocalStoreOptions::new(root).store_dir(StoreDir::new(dir).unwrap());
+                    LocalStoreOptions::new(root).with_store_dir(StoreDir::new(dir).unwrap());
                 let store = LocalStore::open(store_options).await.unwrap();
                 let builder = SandboxBuilder::new(options(SandboxOptions::new("beside")));
-                let builder = builder.unwrap().knows(&store);
+                let builder = builder.unwrap().with_local_store(&store);
                 subject(builder, Arc::new(store), directory)
             };
-            let capabilities = Capabilities::default().floating(true).log_limits(true);
+            let capabilities = Capabilities::default()
+                .with_floating(true)
+                .with_log_limits(true);
             run_all(factory, capabilities).await.assert_all();
         }
     }
@@ -95,12 +97,15 @@ mod sandbox {
             let directory = Arc::new(Directory::new());
             let store = memory_store("/nix/store");
             let scratch = directory.path().join("scratch");
-            let builder =
-                SandboxBuilder::new(options(SandboxOptions::new("elsewhere").scratch(scratch)));
-            let builder = builder.unwrap().knows_store(store.clone());
+            let builder = SandboxBuilder::new(options(
+                SandboxOptions::new("elsewhere").with_scratch(scratch),
+            ));
+            let builder = builder.unwrap().with_store(store.clone());
             subject(builder, store, directory)
         };
-        let capabilities = Capabilities::default().floating(true).log_limits(true);
+        let capabilities = Capabilities::default()
+            .with_floating(true)
+            .with_log_limits(true);
         run_all(factory, capabilities).await.assert_all();
     }
 

@@ -116,7 +116,7 @@ async fn expect(wrong: Wrong, case: &str) {
             wrong,
         })
     };
-    let report = run_all(factory, Capabilities::default().floating(true)).await;
+    let report = run_all(factory, Capabilities::default().with_floating(true)).await;
     let failed: Vec<_> = report.failures().map(|(name, _)| name).collect();
     assert!(failed.contains(&case), "{wrong:?} failed only {failed:?}");
 }

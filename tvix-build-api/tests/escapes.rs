@@ -93,7 +93,7 @@ fn lent(paths: &[(&Path, &str)]) -> Fixture {
         .map(|(host, inside)| SandboxPath::new(*host, *inside));
     let all = paths.chain([SandboxPath::new(busybox(), "/bin/sh")]);
     let all: Vec<_> = all.collect();
-    Fixture::with("/nix/store", |options| options.sandbox_paths(all))
+    Fixture::with("/nix/store", |options| options.with_sandbox_paths(all))
 }
 
 /// Paths of the host are read-only also for the root of a nested user namespace. Fails without
@@ -382,8 +382,8 @@ async fn no_hard_link_leads_out() {
         SandboxPath::new(canary.file(), "/lent-file"),
     ];
     let fixture = Fixture::with("/nix/store", |options| {
-        let options = options.sandbox_paths(all);
-        options.keep_failed(kept.path().join("kept"))
+        let options = options.with_sandbox_paths(all);
+        options.with_keep_failed(kept.path().join("kept"))
     });
     let input = fixture.input("what nobody may change").await;
     let real = fixture.store.real_path(&input.path);
@@ -530,7 +530,7 @@ async fn greedy_builds_are_told_what_they_lack() {
     let limited = |change: fn(&mut tvix_build_api::sandbox::SandboxOptions)| {
         Fixture::with("/nix/store", |mut options| {
             change(&mut options);
-            options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+            options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
         })
     };
     let fixture = limited(|options| options.max_disk = Some(10 << 20));

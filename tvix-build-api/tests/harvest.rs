@@ -166,7 +166,7 @@ fn limits_hold_wherever_outputs_go() {
         let mut fixture = Fixture::new();
         let memory = MemoryStore::new(fixture.store.store_dir().clone());
         let elsewhere = memory.uri().clone();
-        fixture.builder = fixture.builder.knows_store(Arc::new(memory));
+        fixture.builder = fixture.builder.with_store(Arc::new(memory));
         let made =
             fixture.derivation("mkdir $out; echo > $out/a; truncate -s 8000000000000 $out/b");
         for store in [Some(elsewhere), None] {
@@ -183,7 +183,7 @@ fn limits_hold_wherever_outputs_go() {
 
 fn limited(disk: u64) -> Fixture {
     Fixture::with("/nix/store", |options: SandboxOptions| {
-        let mut options = options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")]);
+        let mut options = options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")]);
         options.max_disk = Some(disk);
         options
     })
@@ -369,8 +369,8 @@ async fn changed_modes_are_no_trouble_of_the_machine() {
 async fn locked_build_directories_can_be_kept() {
     let kept = common::Directory::new();
     let fixture = Fixture::with("/nix/store", |options| {
-        let options = options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")]);
-        options.keep_failed(kept.path().join("kept"))
+        let options = options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")]);
+        options.with_keep_failed(kept.path().join("kept"))
     });
     let made = fixture.derivation("echo x > file; chmod 000 /build; exit 1");
     fixture.fail(&made).await;

@@ -124,7 +124,7 @@ async fn five_hundred_builds_leave_nothing() {
         options.max_memory = Some(1 << 30);
         options.max_disk = Some(1 << 30);
         options.max_processes = Some(100);
-        options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+        options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
     });
     let before = tokio::sync::OnceCell::new();
     for round in 0..520 {

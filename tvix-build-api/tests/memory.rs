@@ -33,8 +33,8 @@ fn request(instantiated: &Instantiated, store: &MemoryStore) -> BuildRequest {
 async fn floating_outputs_are_addressed_by_what_they_hold() {
     let store = MemoryStore::new(StoreDir::new("/other/store").unwrap());
     let builder = InMemoryBuilder::new(profile())
-        .knows(Arc::new(store.clone()))
-        .otherwise(|build| {
+        .with_store(Arc::new(store.clone()))
+        .with_default(|build| {
             let path = |name| build.output_path(name).unwrap();
             Ok(MemoryOutputs::new()
                 .with("dev", Tree::file(format!("{} {0}", path("dev"))))
@@ -69,10 +69,10 @@ async fn floating_outputs_are_addressed_by_what_they_hold() {
 async fn faults_come_as_asked() {
     let store = MemoryStore::new(StoreDir::default());
     let builder = InMemoryBuilder::new(profile())
-        .otherwise(|build| Ok(MemoryOutputs::all(build, "made")))
-        .trouble("a", 2)
-        .delay("a", Duration::from_millis(1))
-        .fail("b", FailureKind::Signal { signal: 11 });
+        .with_default(|build| Ok(MemoryOutputs::all(build, "made")))
+        .with_error("a", 2)
+        .with_delay("a", Duration::from_millis(1))
+        .with_failure("b", FailureKind::Signal { signal: 11 });
     let a = derivation("a").instantiate(store.store_dir()).unwrap();
     let b = derivation("b").instantiate(store.store_dir()).unwrap();
     let build = |of: &Instantiated| {

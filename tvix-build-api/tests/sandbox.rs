@@ -193,7 +193,7 @@ async fn references_can_be_discarded() {
 #[tokio::test]
 async fn the_host_lends_its_compiler() {
     let fixture = Fixture::with("/nix/store", |options| {
-        options.sandbox_paths(SandboxPath::host_toolchain())
+        options.with_sandbox_paths(SandboxPath::host_toolchain())
     });
     let made = fixture.instantiate(
         DerivationBuilder::new("hello", this_system(), "/bin/sh")
@@ -219,8 +219,8 @@ async fn build_directories_of_failed_builds_can_be_kept() {
     let kept = Directory::new();
     let fixture = Fixture::with("/nix/store", |options| {
         options
-            .sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
-            .keep_failed(kept.path().join("kept"))
+            .with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+            .with_keep_failed(kept.path().join("kept"))
     });
     for text in ["one", "two"] {
         let made = fixture.derivation(&format!("echo {text} > why; exit 1"));
@@ -292,7 +292,7 @@ async fn only_what_asks_for_it_has_no_sandbox() {
         let dir = root.join("nix/store");
         let fixture = Fixture::at(directory, dir.to_str().unwrap(), |options| {
             let shell = SandboxPath::new(busybox(), "/bin/sh");
-            options.sandbox_path(shell).relaxed(relaxed)
+            options.with_sandbox_path(shell).with_relaxed(relaxed)
         });
         let script = format!("if [ -e {} ]; then echo seen; fi > $out", canary.display());
         let seen = |made: &Instantiated| {
@@ -315,7 +315,7 @@ async fn only_what_asks_for_it_has_no_sandbox() {
 
 #[tokio::test]
 async fn without_a_sandbox() {
-    let elsewhere = Fixture::with("/nix/store", |options| options.sandbox(false));
+    let elsewhere = Fixture::with("/nix/store", |options| options.with_sandbox(false));
     let made = elsewhere.derivation("echo x > $out");
     let error = elsewhere.build(&made, &[]).await.unwrap_err();
     assert!(matches!(error, BuilderError::Unsupported { .. }), "{error}");
@@ -327,7 +327,7 @@ async fn without_a_sandbox() {
         .unwrap()
         .join("root/nix/store");
     let fixture = Fixture::at(directory, dir.to_str().unwrap(), |options| {
-        options.sandbox(false)
+        options.with_sandbox(false)
     });
     let input = fixture.input("an input\n").await;
     let made = fixture.instantiate(
@@ -421,7 +421,7 @@ async fn a_check_builds_again_and_compares() {
     fs::write(&file, "known").unwrap();
     let fixture = Fixture::with("/nix/store", |options| {
         let shell = SandboxPath::new(busybox(), "/bin/sh");
-        options.sandbox_paths([shell, SandboxPath::new(&file, "/lent")])
+        options.with_sandbox_paths([shell, SandboxPath::new(&file, "/lent")])
     });
     let kept = Directory::new();
     let check = |made: &Instantiated| {
@@ -496,7 +496,7 @@ async fn a_check_builds_again_and_compares() {
 async fn kvm_and_uid_range() {
     let fixture = Fixture::with("/nix/store", |options| {
         let options = options.features(["kvm", "uid-range"]);
-        options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+        options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
     });
     let script = "if [ -c /dev/kvm ]; then echo yes; else echo no; fi > $out";
     let plain = fixture.succeeded_once(script).await;

@@ -16,7 +16,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = Arc::new(MemoryStore::new(StoreDir::default()));
-//! let options = ServerOptions::default().signing_keys([SigningKey::generate("mine-1")?]);
+//! let options = ServerOptions::default().with_signing_keys([SigningKey::generate("mine-1")?]);
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! let server = CacheServer::new(store, options);
 //! let shutdown = async { /* until it should end */ };
@@ -33,6 +33,16 @@ mod logs;
 mod range;
 mod routes;
 mod table;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use axum;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use tokio;
+#[doc(no_inline)]
+pub use tvix_store_api;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,14 +93,14 @@ impl Default for ServerOptions {
 impl ServerOptions {
     /// Sets [`signing_keys`](Self::signing_keys).
     #[must_use]
-    pub fn signing_keys(mut self, keys: impl IntoIterator<Item = SigningKey>) -> Self {
+    pub fn with_signing_keys(mut self, keys: impl IntoIterator<Item = SigningKey>) -> Self {
         self.signing_keys = keys.into_iter().collect();
         self
     }
 
     /// Sets [`priority`](Self::priority).
     #[must_use]
-    pub fn priority(mut self, priority: i32) -> Self {
+    pub fn with_priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
     }
@@ -98,21 +108,21 @@ impl ServerOptions {
     /// Sets [`connections`](Self::connections) and
     /// [`connections_per_address`](Self::connections_per_address).
     #[must_use]
-    pub fn connections(mut self, all: usize, per_address: usize) -> Self {
+    pub fn with_connections(mut self, all: usize, per_address: usize) -> Self {
         (self.connections, self.connections_per_address) = (all, per_address);
         self
     }
 
     /// Sets [`log_directory`](Self::log_directory).
     #[must_use]
-    pub fn log_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+    pub fn with_log_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.log_directory = Some(directory.into());
         self
     }
 
     /// Sets [`header_timeout`](Self::header_timeout) and [`write_timeout`](Self::write_timeout).
     #[must_use]
-    pub fn timeouts(mut self, header: Duration, write: Duration) -> Self {
+    pub fn with_timeouts(mut self, header: Duration, write: Duration) -> Self {
         (self.header_timeout, self.write_timeout) = (header, write);
         self
     }

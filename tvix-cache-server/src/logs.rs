@@ -38,7 +38,7 @@ pub(crate) fn open(directory: &Path, drv_path: &StorePath) -> io::Result<Log> {
         }
         plain => (plain?, None),
     };
-    let limits = Limits::default().output(MOST_LOG);
+    let limits = Limits::default().with_output(MOST_LOG);
     Ok(Log(Decoder::new(coding, file, &limits)?))
 }
 

@@ -88,12 +88,12 @@ async fn our_client_copies_a_closure() {
     let second = store.add_text(name, b"second", references).await.unwrap();
     let served = serve(
         store.clone(),
-        ServerOptions::default().signing_keys([key()]),
+        ServerOptions::default().with_signing_keys([key()]),
     )
     .await;
     let uri = format!("http://{}", served.address).parse().unwrap();
     let options = BinaryCacheOptions::new(uri).unwrap();
-    let options = options.trusted_keys([key().verifying_key()]);
+    let options = options.with_trusted_keys([key().verifying_key()]);
     let cache = BinaryCache::open(options).await.unwrap();
     assert_eq!(cache.info().priority, 50);
     let target = memory();
@@ -310,7 +310,7 @@ async fn headers_have_limits() {
 }
 
 fn impatient() -> ServerOptions {
-    ServerOptions::default().timeouts(Duration::from_millis(100), Duration::from_millis(100))
+    ServerOptions::default().with_timeouts(Duration::from_millis(100), Duration::from_millis(100))
 }
 
 /// The read ends because the server closes the connection. Without its time-outs, this would wait
@@ -418,12 +418,12 @@ async fn answer_from(source: &str, target: &str) -> String {
 /// Time-outs that are longer than the test.
 fn patient() -> ServerOptions {
     let hour = Duration::from_secs(3600);
-    ServerOptions::default().timeouts(hour, hour)
+    ServerOptions::default().with_timeouts(hour, hour)
 }
 
 #[tokio::test]
 async fn one_address_does_not_lock_out_others() {
-    let served = serve(memory(), patient().connections(8, 4)).await;
+    let served = serve(memory(), patient().with_connections(8, 4)).await;
     let mut idle = Vec::new();
     for _ in 0..32 {
         idle.push(connect_from("127.0.0.1", &served.address).await);
@@ -454,7 +454,7 @@ async fn one_address_does_not_lock_out_others() {
 
 #[tokio::test]
 async fn idle_connections_make_room() {
-    let served = serve(memory(), patient().connections(8, 8)).await;
+    let served = serve(memory(), patient().with_connections(8, 8)).await;
     // One sends half a header, one has received a response, the others send nothing.
     let mut idle = Vec::new();
     for _ in 0..8 {
@@ -478,7 +478,7 @@ async fn answers_under_way_are_not_cut_off_for_others() {
     let large = vec![b'x'; 8 << 20];
     let path = add(&*store, "large", &large).await;
     let info = store.require(&path).await.unwrap();
-    let served = serve(store, patient().connections(2, 2)).await;
+    let served = serve(store, patient().with_connections(2, 2)).await;
     let hash = nix_compat::nixbase32::encode(&info.nar_hash);
     let name = format!("/nar/{}-{hash}.nar", path.hash_part());
     let text = format!("GET {name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
@@ -554,7 +554,7 @@ async fn logs_of_builds() {
     )
     .unwrap();
     put(&base("f", "no-derivation")[2..], b"x");
-    let options = ServerOptions::default().log_directory(&logs);
+    let options = ServerOptions::default().with_log_directory(&logs);
     let served = serve(memory(), options).await;
     for (name, text) in [
         (base("b", "plain.drv"), "a line\n"),

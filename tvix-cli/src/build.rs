@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tvix_coordinator::{CheckOptions, OnFailure, Options};
+use tvix_eval_api::EvalSource;
 use tvix_eval_api::drv::DrvEvaluator;
-use tvix_eval_api::{EvalRequest, EvalSource};
 use tvix_store_api::Store as _;
 use tvix_store_api::local_fs::LocalStore;
 
@@ -34,19 +34,17 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         *input = derivation_of_link(&store, input);
     }
     let evaluator = Several::new(requests(&args, &store)?);
-    let request = EvalRequest::attrs([""; 0]);
+    let request = evaluator.request();
     if args.dry_run {
         return dry_run::run(&args.building, &store, Arc::new(evaluator), request).await;
     }
-    let options = Options {
-        on_failure: match args.keep_going {
+    let options = Options::default()
+        .with_on_failure(match args.keep_going {
             true => OnFailure::Continue,
             false => OnFailure::Stop,
-        },
-        record_derivations: true,
-        check: args.check.then(|| check_options(&args.building, &store)),
-        ..Options::default()
-    };
+        })
+        .with_record_derivations(true)
+        .with_check(args.check.then(|| check_options(&args.building, &store)));
     let evaluator = Arc::new(evaluator);
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let mut out = output::stdout();
@@ -64,7 +62,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
 /// Differing outputs are kept beside the directories of failed builds, on the same condition.
 fn check_options(building: &BuildingArgs, store: &LocalStore) -> CheckOptions {
     match session::keep_failed(building, store) {
-        Some(directory) => CheckOptions::default().keep(directory),
+        Some(directory) => CheckOptions::default().with_keep(directory),
         None => CheckOptions::default(),
     }
 }

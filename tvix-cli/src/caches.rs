@@ -62,11 +62,14 @@ pub async fn open_cache(
     network: Network<'_>,
 ) -> Result<BinaryCache, CliError> {
     let options = OpenOptions::new()
-        .netrc_file(network.netrc)
-        .tuning(tuning(network.transfer));
+        .with_netrc_file(network.netrc)
+        .with_tuning(tuning(network.transfer));
     let options = match access {
-        Access::Read { keys, check } => options.trusted_keys(keys).allow_unsigned(!check),
-        Access::Write { dir } => options.allow_unsigned(true).create(true).store_dir(dir),
+        Access::Read { keys, check } => options.with_trusted_keys(keys).with_allow_unsigned(!check),
+        Access::Write { dir } => options
+            .with_allow_unsigned(true)
+            .with_create(true)
+            .with_store_dir(dir),
     };
     match tvix_store_api::open_kind(&uri, options).await? {
         OpenedStore::BinaryCache(cache) => Ok(cache),

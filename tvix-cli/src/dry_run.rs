@@ -30,10 +30,7 @@ pub async fn run(
         evaluator,
         graph: graph.clone(),
     });
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        ..Options::default()
-    };
+    let options = Options::default().with_policy(BuildPolicy::Imports);
     let report = session::run(building, store, noting, request, options).await?;
     if report.status != Status::Success {
         return Ok(exit::code(&report));
@@ -127,10 +124,8 @@ impl Graph {
             if build && built.insert(path) {
                 stack.push((wanted, true));
                 for (input, outputs) in derivation.input_drvs.iter().rev() {
-                    let input = WantedOutputs {
-                        drv_path: input.clone(),
-                        outputs: outputs.iter().cloned().collect(),
-                    };
+                    let input =
+                        WantedOutputs::new(input.clone(), outputs.iter().cloned().collect());
                     stack.push((input, false));
                 }
             }

@@ -19,7 +19,7 @@ pub enum CliError {
         source: Box<StoreError>,
     },
     /// The store's own error, without the name of the store: that is said already.
-    #[error("cannot open store '{uri}': {action} failed{}", advice(source))]
+    #[error("cannot open store '{uri}': cannot {action}{}", advice(source))]
     OpenLocalStore {
         uri: StoreUri,
         action: String,

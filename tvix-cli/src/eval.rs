@@ -63,7 +63,7 @@ pub async fn run(args: EvalArgs) -> std::result::Result<ExitCode, CliError> {
     // What was printed before an error is printed, too.
     let printed = Arc::new(Mutex::new(Vec::new()));
     let out = printed.clone();
-    let started = evaluator.start(move |interp| {
+    let started = evaluator.spawn(move |interp| {
         let mut text = Vec::new();
         let result = wanted.print(interp, &mut text);
         *out.lock().unwrap_or_else(PoisonError::into_inner) = text;

@@ -59,14 +59,12 @@ async fn realise(
         let events = events.lock().ok().and_then(|mut events| events.take());
         events.unwrap_or_else(|| stream::empty().boxed())
     });
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        on_failure: OnFailure::Continue,
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_on_failure(OnFailure::Continue)
         // These events come but once.
-        on_vanished: OnVanished::Fail,
-        record_derivations: record,
-        ..Options::default()
-    };
+        .with_on_vanished(OnVanished::Fail)
+        .with_record_derivations(record);
     let request = EvalRequest::attrs([""; 0]);
     session::run_imports(building, &store, Arc::new(evaluator), request, options).await
 }

@@ -49,12 +49,10 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     });
     let evaluator = Arc::new(Several::new(requests.collect()));
     let dry_run = args.dry_run || args.print.readonly_mode;
-    let options = Options {
-        policy: BuildPolicy::Imports,
-        record_derivations: !dry_run,
-        ..Options::default()
-    };
-    let request = EvalRequest::attrs([""; 0]);
+    let options = Options::default()
+        .with_policy(BuildPolicy::Imports)
+        .with_record_derivations(!dry_run);
+    let request = evaluator.request();
     let report = session::run(&args.building, &store, evaluator, request, options).await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
     // As in Nix, an attribute path is printed when all of it was evaluated, in their order.
@@ -62,7 +60,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let mut number = 0;
     let mut out = crate::output::stdout();
     for found in &report.roots {
-        if found.order.asked() >= Some(failed) {
+        if found.order.request_index() >= Some(failed) {
             break;
         }
         let Some(drv_path) = &found.drv_path else {
@@ -143,7 +141,7 @@ impl Evaluator for Noting {
         let noted = events.inspect(move |event| {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
-                Ok(EvalEvent::Root(root)) => noted.roots.push(root.clone().behind(before)),
+                Ok(EvalEvent::Root(root)) => noted.roots.push(root.clone().with_offset(before)),
                 Ok(_) => {}
                 Err(error) => {
                     let name = error.attr_path().unwrap_or_default();

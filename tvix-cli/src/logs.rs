@@ -59,9 +59,13 @@ impl BuildLogs {
                 };
                 self.open.insert(*build, log);
             }
-            BuildEvent::LogLine { build, text } => {
+            BuildEvent::LogLine {
+                build,
+                text,
+                partial,
+            } => {
                 if let Some(log) = self.open.get_mut(build) {
-                    log.line(text.as_bytes());
+                    log.line(text.as_bytes(), *partial);
                     if !std::mem::replace(&mut log.dirty, true) {
                         self.dirty.push(*build);
                     }
@@ -97,12 +101,13 @@ impl BuildLogs {
 }
 
 impl Log {
-    fn line(&mut self, text: &[u8]) {
+    fn line(&mut self, text: &[u8], partial: bool) {
         if self.file.is_none() {
             self.file = create(&self.path).ok().map(BufWriter::new);
         }
         if let Some(file) = &mut self.file {
-            let _ = file.write_all(text).and_then(|()| file.write_all(b"\n"));
+            let end: &[u8] = if partial { b"" } else { b"\n" };
+            let _ = file.write_all(text).and_then(|()| file.write_all(end));
         }
     }
 }

@@ -39,6 +39,10 @@ use error::CliError;
 use output::say;
 use settings::{Configure as _, Effect};
 
+/// Faster than the system's allocator at the many small allocations of an evaluation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // In a process that is started as a built-in builder, this does not return.
     tvix_build_api::sandbox::init();

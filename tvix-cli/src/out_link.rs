@@ -47,7 +47,7 @@ fn numbers(report: &Report) -> Vec<usize> {
     let mut next = 0;
     let mut expected = 0;
     let numbers = derivations(report).map(|(root, drv_path)| {
-        if let Some(asked) = root.order.asked() {
+        if let Some(asked) = root.order.request_index() {
             if !report.errors.is_empty() {
                 next += asked.saturating_sub(expected);
             }

@@ -175,13 +175,13 @@ fn builder(
     let features = FEATURES.into_iter().filter(|_| !args.only_system_features);
     let features = features.map(str::to_owned);
     let mut sandbox = SandboxOptions::new("local")
-        .max_jobs(jobs.unwrap_or(1))
-        .sandbox_paths(args.sandbox_paths.iter().cloned())
-        .sandbox(!args.no_sandbox)
-        .relaxed(args.relaxed_sandbox)
-        .netrc_file(&args.netrc_file)
-        .transfer(args.transfer.settings())
-        .ahead(ahead);
+        .with_max_jobs(jobs.unwrap_or(1))
+        .with_sandbox_paths(args.sandbox_paths.iter().cloned())
+        .with_sandbox(!args.no_sandbox)
+        .with_relaxed(args.relaxed_sandbox)
+        .with_netrc_file(&args.netrc_file)
+        .with_transfer(args.transfer.settings())
+        .with_ahead(ahead);
     // Beside what the machine was found to have, unless the setting says what there is.
     if args.only_system_features {
         sandbox.features.clear();
@@ -200,7 +200,7 @@ fn builder(
     sandbox.count_memory = args.count_memory;
     let builder = SandboxBuilder::new(sandbox);
     let builder = builder.map_err(|error| CliError::Builder(Box::new(error)))?;
-    Ok(builder.knows(store.clone()))
+    Ok(builder.with_local_store(store.clone()))
 }
 
 fn coordinator(
@@ -212,16 +212,15 @@ fn coordinator(
     // Where only imports are built, there may well be none.
     let ahead = options.policy != BuildPolicy::Imports;
     let limit = |limit: Option<u64>| limit.filter(|limit| *limit > 0);
-    let options = Options {
-        cores: args.cores,
-        limits: BuildLimits {
-            wall_time: limit(args.timeout).map(Duration::from_secs),
-            silence: limit(args.max_silent_time).map(Duration::from_secs),
-            log_bytes: limit(args.max_log_size),
-        },
-        max_substitutions: args.substitute.more.max_substitution_jobs,
-        ..options
-    };
+    let options = options
+        .with_cores(args.cores)
+        .with_limits(
+            BuildLimits::default()
+                .with_wall_time(limit(args.timeout).map(Duration::from_secs))
+                .with_silence(limit(args.max_silent_time).map(Duration::from_secs))
+                .with_log_bytes(limit(args.max_log_size)),
+        )
+        .with_max_substitutions(args.substitute.more.max_substitution_jobs);
     let coordinator = Coordinator::new(evaluator, store.clone()).with_options(options);
     if args.max_jobs == Some(0) {
         return Ok(coordinator);

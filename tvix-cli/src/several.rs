@@ -23,6 +23,24 @@ impl Several {
     pub fn new(requests: Vec<Part>) -> Self {
         Self { requests }
     }
+
+    /// One request for everything, for a session: the name of each root in its place.
+    pub fn request(&self) -> EvalRequest {
+        let several = self.requests.len() > 1;
+        let names = self.requests.iter().enumerate();
+        EvalRequest::attrs(names.flat_map(|(number, (_, request))| {
+            let names = match &request.source {
+                EvalSource::Derivations(wanted) => wanted.clone(),
+                _ if request.attr_paths.is_empty() => vec![String::new()],
+                _ => request.attr_paths.clone(),
+            };
+            let name = move |name: String| match several {
+                true => numbered(number, &name),
+                false => name,
+            };
+            names.into_iter().map(name)
+        }))
+    }
 }
 
 /// The number of roots that a request asks for; the places of the next request follow them.
@@ -62,10 +80,10 @@ impl Evaluator for Several {
                 let numbered = events.map(move |event| match event {
                     Ok(EvalEvent::Root(mut root)) => {
                         root.name = numbered(number, &root.name);
-                        Ok(EvalEvent::Root(root.behind(before)))
+                        Ok(EvalEvent::Root(root.with_offset(before)))
                     }
                     Ok(event) => Ok(event),
-                    Err(error) => Err(error.behind(before)),
+                    Err(error) => Err(error.with_offset(before)),
                 });
                 numbered.boxed()
             });

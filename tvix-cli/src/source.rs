@@ -143,8 +143,8 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
     options.transfer = building.transfer.settings();
     options.netrc_file = Some(building.netrc_file.clone());
     NixEvaluator::new(settings)
-        .fetcher(CachingFetcher::new(options))
-        .valid_paths(StorePaths::new(building.store.clone()))
+        .with_fetcher(CachingFetcher::new(options))
+        .with_valid_paths(StorePaths::new(building.store.clone()))
 }
 
 /// The search path: `-I`, NIX_PATH, and the channels unless evaluation is restricted. The setting `nix-path`

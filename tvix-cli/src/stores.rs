@@ -22,7 +22,7 @@ async fn open_as(uri: Option<StoreUri>, read_only: bool) -> Result<LocalStore, C
     if uri.local_root().is_none() {
         return Err(CliError::UnsupportedStore(uri));
     }
-    let options = OpenOptions::new().read_only(read_only);
+    let options = OpenOptions::new().with_read_only(read_only);
     match tvix_store_api::open_kind(&uri, options).await? {
         OpenedStore::Local(store) => Ok(store),
         _ => Err(CliError::UnsupportedStore(uri)),

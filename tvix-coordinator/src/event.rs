@@ -16,8 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tvix_build_api::{BuildFailure, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root};
 
+use crate::component_error::ComponentError;
 use crate::report::{CheckProblem, FailureCause, Report};
-use crate::trouble::Trouble;
 
 /// The version of the serialised form. It changes when a consumer of an older version would
 /// misread a newer one; new events and new fields alone do not change it.
@@ -219,7 +219,7 @@ pub enum BuildEvent {
         substituter: Arc<str>,
         /// Why.
         #[serde(flatten)]
-        error: Trouble,
+        error: ComponentError,
     },
     /// A substituter does not answer; other substituters are asked, or paths are built. Reported
     /// once until it answers again.
@@ -228,7 +228,7 @@ pub enum BuildEvent {
         substituter: Arc<str>,
         /// Why.
         #[serde(flatten)]
-        error: Trouble,
+        error: ComponentError,
     },
     /// A substituter has realisations of content-addressed outputs that are not trusted. Reported
     /// once per substituter.
@@ -283,6 +283,10 @@ pub enum BuildEvent {
         /// The line, without the newline. In JSON, bytes that are not UTF-8 are replaced.
         #[cfg_attr(feature = "schema", schemars(with = "String"))]
         text: LogText,
+        /// Whether no newline follows: the line is very long and goes on with the next event of this
+        /// build, or the log ends here.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        partial: bool,
     },
     /// A builder that cannot write to the store is done; its outputs are being added.
     PushStarted {
@@ -331,7 +335,7 @@ pub enum BuildEvent {
         drv_path: StorePath,
         /// Why.
         #[serde(flatten)]
-        error: Trouble,
+        error: ComponentError,
         /// How long until the next try, in seconds.
         #[serde(with = "seconds")]
         #[cfg_attr(feature = "schema", schemars(with = "f64"))]

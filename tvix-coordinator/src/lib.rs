@@ -50,13 +50,13 @@
 
 #![forbid(unsafe_code)]
 
+mod component_error;
 #[cfg(feature = "driver")]
 mod driver;
 pub mod event;
 pub mod machine;
 pub mod options;
 pub mod report;
-mod trouble;
 
 /// The hash part of a path is a hash already.
 fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
@@ -64,6 +64,7 @@ fn digest_hash(path: &nix_compat::store_path::StorePath) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+pub use component_error::{ComponentError, ComponentErrorKind, StoreErrorKind};
 #[cfg(feature = "driver")]
 pub use driver::{Coordinator, Session, SessionEvents, SessionReport, SetupError};
 pub use event::{BuildEvent, EVENT_VERSION, EventRecord, LogText};
@@ -75,4 +76,24 @@ pub use report::{
     CheckProblem, CheckReport, Counts, Failure, FailureCause, Report, RootReport, SessionError,
     Skipped, Status,
 };
-pub use trouble::{StoreErrorKind, Trouble, TroubleKind};
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use futures;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use serde_json;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use tokio_util;
+#[doc(no_inline)]
+pub use tvix_build_api;
+#[doc(no_inline)]
+pub use tvix_eval_api;
+#[cfg(feature = "driver")]
+#[doc(no_inline)]
+pub use tvix_store_api;

@@ -10,6 +10,7 @@ use tvix_build_api::BuildLimits;
 /// The derivations to build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum BuildPolicy {
     /// Everything that is instantiated, as soon as its inputs are valid and while evaluation still
     /// runs. Builds that turn out not to be needed are cancelled when evaluation ends.
@@ -24,6 +25,7 @@ pub enum BuildPolicy {
 /// The reaction to the failure of a needed derivation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum OnFailure {
     /// End the session.
     #[default]
@@ -37,6 +39,7 @@ pub enum OnFailure {
 /// The answer of the front end to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum Decision {
     /// End the session.
     Stop,
@@ -49,6 +52,7 @@ pub enum Decision {
 /// The retries after failures of builders and stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct RetryPolicy {
     /// The most tries in all, at least 1.
     pub attempts: u32,
@@ -78,12 +82,34 @@ impl RetryPolicy {
             .saturating_mul(factor)
             .min(self.longest_delay)
     }
+
+    /// Sets the most tries in all.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// Sets the pause before the second try.
+    #[must_use]
+    pub fn with_first_delay(mut self, first_delay: Duration) -> Self {
+        self.first_delay = first_delay;
+        self
+    }
+
+    /// Sets the longest pause.
+    #[must_use]
+    pub fn with_longest_delay(mut self, longest_delay: Duration) -> Self {
+        self.longest_delay = longest_delay;
+        self
+    }
 }
 
 /// The reaction to inputs of builds that vanish from the store, as garbage collectors of other
 /// programs may remove them in spite of this process's roots.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum OnVanished {
     /// Evaluate, look up and build everything again, once.
     #[default]
@@ -105,7 +131,7 @@ pub struct CheckOptions {
 impl CheckOptions {
     /// Differing outputs are unpacked into `directory`.
     #[must_use]
-    pub fn keep(mut self, directory: impl Into<PathBuf>) -> Self {
+    pub fn with_keep(mut self, directory: impl Into<PathBuf>) -> Self {
         self.keep = Some(directory.into());
         self
     }
@@ -114,6 +140,7 @@ impl CheckOptions {
 /// Options of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Options {
     /// The derivations to build.
     pub policy: BuildPolicy,
@@ -141,4 +168,83 @@ pub struct Options {
     pub check: Option<CheckOptions>,
     /// Durations of earlier builds, by derivation name: long builds start early.
     pub estimates: BTreeMap<String, Duration>,
+}
+
+impl Options {
+    /// Sets the derivations to build.
+    #[must_use]
+    pub fn with_policy(mut self, policy: BuildPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the reaction to failures.
+    #[must_use]
+    pub fn with_on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.on_failure = on_failure;
+        self
+    }
+
+    /// Sets the most builds at once.
+    #[must_use]
+    pub fn with_max_jobs(mut self, max_jobs: impl Into<Option<usize>>) -> Self {
+        self.max_jobs = max_jobs.into();
+        self
+    }
+
+    /// Sets the most paths that are fetched at once.
+    #[must_use]
+    pub fn with_max_substitutions(mut self, max_substitutions: impl Into<Option<usize>>) -> Self {
+        self.max_substitutions = max_substitutions.into();
+        self
+    }
+
+    /// Sets the retries.
+    #[must_use]
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets the reaction to vanished inputs.
+    #[must_use]
+    pub fn with_on_vanished(mut self, on_vanished: OnVanished) -> Self {
+        self.on_vanished = on_vanished;
+        self
+    }
+
+    /// Sets the limits of each build.
+    #[must_use]
+    pub fn with_limits(mut self, limits: BuildLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the cores for each build; 0 for all.
+    #[must_use]
+    pub fn with_cores(mut self, cores: usize) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Sets whether `.drv` files are added to the store.
+    #[must_use]
+    pub fn with_record_derivations(mut self, record_derivations: bool) -> Self {
+        self.record_derivations = record_derivations;
+        self
+    }
+
+    /// Sets whether and how roots are checked.
+    #[must_use]
+    pub fn with_check(mut self, check: impl Into<Option<CheckOptions>>) -> Self {
+        self.check = check.into();
+        self
+    }
+
+    /// Sets the durations of earlier builds, by derivation name.
+    #[must_use]
+    pub fn with_estimates(mut self, estimates: BTreeMap<String, Duration>) -> Self {
+        self.estimates = estimates;
+        self
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tvix_build_api::{BuildFailure, Difference};
 use tvix_eval_api::{EvalErrorKind, EvalFailure, RootOrder};
 
-use crate::trouble::Trouble;
+use crate::component_error::ComponentError;
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,8 +19,8 @@ use crate::trouble::Trouble;
 pub struct Report {
     /// The end in one word.
     pub status: Status,
-    /// The roots: everything that the user asked for, also if its evaluation failed. They are in
-    /// the order of [`RootReport::order`], and without that as they were found.
+    /// The roots: everything that the user asked for, also if its evaluation failed or the session
+    /// ended before it. They are in the order of [`RootReport::order`], and without that as they were found.
     pub roots: Vec<RootReport>,
     /// Derivations that failed in themselves, first to last.
     pub failures: Vec<Failure>,
@@ -48,7 +48,7 @@ pub enum SessionError {
     /// An attribute, or all of it, could not be evaluated.
     Evaluation(EvalFailure),
     /// The store failed for good.
-    Store(Trouble),
+    Store(ComponentError),
     /// A root asks for an output that its derivation does not have.
     NoSuchOutput {
         /// The derivation.
@@ -119,7 +119,8 @@ pub struct RootReport {
     /// Whether all outputs asked for are in the store.
     pub success: bool,
     /// Why it could not be evaluated. A failure of its derivation, or of an input, is in
-    /// [`Report::failures`].
+    /// [`Report::failures`]. Without an error and a derivation, the session ended before it was
+    /// evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<EvalFailure>,
 }
@@ -165,7 +166,7 @@ pub enum FailureCause {
     /// All suitable builders failed in themselves too often.
     Builder {
         /// The last error.
-        error: Trouble,
+        error: ComponentError,
     },
     /// Inputs that were valid vanished from the store.
     InputsGone {
@@ -175,7 +176,7 @@ pub enum FailureCause {
     /// The store cannot take its outputs or provide its inputs.
     Store {
         /// The error of the store.
-        error: Trouble,
+        error: ComponentError,
     },
     /// A derivation or source that it needs was never yielded and is not in the store.
     MissingInput {

@@ -30,7 +30,7 @@ impl ErrorPlace {
 
     /// The same root, at a position in a source file.
     #[must_use]
-    pub fn position(mut self, position: Option<Position>) -> Self {
+    pub fn with_position(mut self, position: Option<Position>) -> Self {
         self.position = position;
         self
     }
@@ -224,7 +224,7 @@ impl EvalError {
 
     /// The error of the root at this place, if it is the error of one.
     #[must_use]
-    pub fn at(mut self, order: RootOrder) -> Self {
+    pub fn with_order(mut self, order: RootOrder) -> Self {
         if let Some(place) = self.place_mut() {
             place.order = order;
         }
@@ -234,9 +234,9 @@ impl EvalError {
     /// As an error of a larger evaluation, in which `asked` attribute paths come before those of
     /// this one. Attribute paths stay as the user wrote them.
     #[must_use]
-    pub fn behind(mut self, asked: usize) -> Self {
+    pub fn with_offset(mut self, asked: usize) -> Self {
         if let Some(place) = self.place_mut() {
-            place.order = std::mem::take(&mut place.order).behind(asked);
+            place.order = std::mem::take(&mut place.order).with_offset(asked);
         }
         self
     }

@@ -43,6 +43,7 @@ pub enum EvalEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct WantedOutputs {
     /// The derivation.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
@@ -50,6 +51,13 @@ pub struct WantedOutputs {
     /// Which of its outputs; not empty.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub outputs: Vec<OutputName>,
+}
+
+impl WantedOutputs {
+    /// Outputs of a derivation; not none.
+    pub fn new(drv_path: StorePath, outputs: Vec<OutputName>) -> Self {
+        Self { drv_path, outputs }
+    }
 }
 
 /// The place of a root among all roots of an evaluation.
@@ -77,12 +85,12 @@ impl RootOrder {
     }
 
     /// The number of the attribute path that led here, if the evaluator says so.
-    pub fn asked(&self) -> Option<usize> {
+    pub fn request_index(&self) -> Option<usize> {
         self.0.first().map(|number| *number as usize)
     }
 
     /// The same place in a larger evaluation, in which so many attribute paths come before.
-    pub(crate) fn behind(mut self, asked: usize) -> Self {
+    pub(crate) fn with_offset(mut self, asked: usize) -> Self {
         if let Some(first) = self.0.first_mut() {
             *first = first.saturating_add(clamped(asked));
         }
@@ -103,6 +111,7 @@ fn clamped(number: usize) -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Root {
     /// How the user asked for it: an attribute path, or the path of a `.drv` file.
     pub name: String,
@@ -131,15 +140,15 @@ impl Root {
     /// As a root of a larger evaluation, in which so many attribute paths come before those of the
     /// evaluation that yielded it.
     #[must_use]
-    pub fn behind(mut self, asked: usize) -> Self {
-        self.order = self.order.behind(asked);
-        self.moved_from = self.moved_from.map(|order| order.behind(asked));
+    pub fn with_offset(mut self, asked: usize) -> Self {
+        self.order = self.order.with_offset(asked);
+        self.moved_from = self.moved_from.map(|order| order.with_offset(asked));
         self
     }
 
     /// With a place among all roots.
     #[must_use]
-    pub fn at(mut self, order: RootOrder) -> Self {
+    pub fn with_order(mut self, order: RootOrder) -> Self {
         self.order = order;
         self
     }
@@ -147,6 +156,7 @@ impl Root {
 
 /// A request for outputs that evaluation waits for. Made by [`realise`] and [`realise_ahead`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Realise {
     /// The outputs that are needed.
     pub wanted: Vec<WantedOutputs>,
@@ -194,6 +204,7 @@ impl fmt::Debug for AheadRequest {
 
 /// An output that can be read now.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RealisedOutput {
     /// The derivation.
     pub drv_path: StorePath,
@@ -205,6 +216,31 @@ pub struct RealisedOutput {
     pub local_path: PathBuf,
     /// The store paths that the output refers to.
     pub references: SortedSet<StorePath>,
+}
+
+impl RealisedOutput {
+    /// An output without references.
+    pub fn new(
+        drv_path: StorePath,
+        output: OutputName,
+        store_path: StorePath,
+        local_path: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            drv_path,
+            output,
+            store_path,
+            local_path: local_path.into(),
+            references: SortedSet::new(),
+        }
+    }
+
+    /// Sets the store paths that the output refers to.
+    #[must_use]
+    pub fn with_references(mut self, references: SortedSet<StorePath>) -> Self {
+        self.references = references;
+        self
+    }
 }
 
 /// Why outputs that evaluation waits for are not available.
@@ -285,6 +321,7 @@ pub fn realise_ahead(
 /// A local tree or a text that becomes a store path. The path is computed already; contents that
 /// do not give it when they are added are an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceAddition {
     /// The store path.
     pub path: StorePath,
@@ -294,6 +331,25 @@ pub struct SourceAddition {
     pub references: SortedSet<StorePath>,
     /// The contents.
     pub content: SourceContent,
+}
+
+impl SourceAddition {
+    /// A source without references.
+    pub fn new(path: StorePath, method: ContentAddressMethod, content: SourceContent) -> Self {
+        Self {
+            path,
+            method,
+            content,
+            references: SortedSet::new(),
+        }
+    }
+
+    /// Sets the store paths that it refers to.
+    #[must_use]
+    pub fn with_references(mut self, references: SortedSet<StorePath>) -> Self {
+        self.references = references;
+        self
+    }
 }
 
 /// Where the contents of a source are.
@@ -311,6 +367,7 @@ pub enum SourceContent {
 /// A message to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
@@ -318,10 +375,21 @@ pub struct Diagnostic {
     pub message: String,
 }
 
+impl Diagnostic {
+    /// A message.
+    pub fn new(severity: Severity, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            message: message.into(),
+        }
+    }
+}
+
 /// How much a diagnostic matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub enum Severity {
     /// Output of `builtins.trace`.
     Trace,

@@ -229,7 +229,7 @@ mod tests {
             path: "/there".into(),
             source: missing,
         };
-        let error = EvalError::in_attribute("a.b", Arc::new(read)).at(RootOrder::of(3));
+        let error = EvalError::in_attribute("a.b", Arc::new(read)).with_order(RootOrder::of(3));
         let failure = error.failure();
         assert_eq!(failure.kind, EvalErrorKind::Io);
         assert_eq!(failure.attr_path, Some(AttrPath::new("a.b")));
@@ -257,8 +257,8 @@ mod tests {
 
     #[test]
     fn errors_of_a_part_are_those_of_the_whole() {
-        let error = EvalError::attribute_not_found("x").at(RootOrder::of(1));
-        let failure = error.behind(2).failure();
+        let error = EvalError::attribute_not_found("x").with_order(RootOrder::of(1));
+        let failure = error.with_offset(2).failure();
         assert_eq!(failure.kind, EvalErrorKind::AttributeNotFound);
         assert_eq!(failure.order, RootOrder::of(3));
         assert_eq!(failure.attr_path, Some(AttrPath::new("x")));

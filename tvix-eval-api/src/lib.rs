@@ -14,7 +14,7 @@
 //! use futures::StreamExt;
 //! use nix_compat::derivation::DerivationBuilder;
 //! use nix_compat::store_path::StoreDir;
-//! use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+//! use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 //! use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator, RealiseError};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -47,7 +47,7 @@
 //! ```
 //! # use futures::StreamExt;
 //! # use nix_compat::derivation::DerivationBuilder;
-//! # use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+//! # use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 //! # use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, Evaluator, RealiseError};
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,7 +60,7 @@
 //!     .import("packages", [(&lock, ["out"])], |outputs| {
 //!         let path = outputs[0].local_path.clone();
 //!         let _ = std::fs::read(&path).map_err(|source| EvalError::Read { path, source })?;
-//!         Ok(Evaluated::new()) // depends on the contents of the file
+//!         Ok(EvaluatedAttribute::new()) // depends on the contents of the file
 //!     });
 //!
 //! let mut events = evaluator.evaluate(EvalRequest::attrs(["packages", "hello"])).await?;
@@ -107,3 +107,11 @@ pub use event::{
 };
 pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
 pub use request::{EvalRequest, EvalSource};
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use futures;
+#[doc(no_inline)]
+pub use nix_compat;

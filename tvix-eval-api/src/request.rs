@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 /// A request to evaluate a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EvalRequest {
     /// The source.
     pub source: EvalSource,
@@ -45,7 +46,7 @@ pub enum EvalSource {
     /// all outputs.
     Derivations(Vec<String>),
     /// The evaluator's own contents.
-    BuiltIn,
+    Predefined,
 }
 
 impl EvalSource {
@@ -57,7 +58,7 @@ impl EvalSource {
             Self::Expression { .. } => "an expression",
             Self::Stdin { .. } => "standard input",
             Self::Derivations(_) => ".drv files",
-            Self::BuiltIn => "what it was made with",
+            Self::Predefined => "the evaluator's own contents",
         }
     }
 }
@@ -78,7 +79,35 @@ impl EvalRequest {
     pub fn attrs<A: Into<String>>(attr_paths: impl IntoIterator<Item = A>) -> Self {
         Self {
             attr_paths: attr_paths.into_iter().map(Into::into).collect(),
-            ..Self::new(EvalSource::BuiltIn)
+            ..Self::new(EvalSource::Predefined)
         }
+    }
+
+    /// Sets the attribute paths.
+    #[must_use]
+    pub fn with_attr_paths(mut self, attr_paths: Vec<String>) -> Self {
+        self.attr_paths = attr_paths;
+        self
+    }
+
+    /// Sets the arguments, as expressions.
+    #[must_use]
+    pub fn with_args(mut self, args: BTreeMap<String, String>) -> Self {
+        self.args = args;
+        self
+    }
+
+    /// Sets the entries of the search path.
+    #[must_use]
+    pub fn with_search_path(mut self, search_path: Vec<(String, PathBuf)>) -> Self {
+        self.search_path = search_path;
+        self
+    }
+
+    /// Sets the system to evaluate for.
+    #[must_use]
+    pub fn with_system(mut self, system: impl Into<Option<String>>) -> Self {
+        self.system = system.into();
+        self
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tvix_eval_api::conformance::{Capabilities, Subject, TestGraph, TestValue, run_all};
-use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator, StreamEvaluator};
+use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator, StreamEvaluator};
 use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator};
 
-fn add(evaluated: Evaluated, value: TestValue) -> Evaluated {
+fn add(evaluated: EvaluatedAttribute, value: TestValue) -> EvaluatedAttribute {
     match value {
         TestValue::Root(derivation, None) => evaluated.root(&derivation),
         TestValue::Root(derivation, Some(outputs)) => evaluated.root_outputs(&derivation, outputs),
@@ -20,7 +20,7 @@ fn add(evaluated: Evaluated, value: TestValue) -> Evaluated {
             let wanted = wanted.map(|(derivation, outputs)| (derivation, outputs));
             evaluated.import(wanted, move |_| {
                 resumed.count();
-                Ok(add(Evaluated::new(), then.clone()))
+                Ok(add(EvaluatedAttribute::new(), then.clone()))
             })
         }
         other => panic!("{other:?}"),
@@ -36,9 +36,9 @@ fn in_memory(graph: TestGraph) -> InMemoryEvaluator {
         evaluator = match attribute.value {
             TestValue::Lazy(derivation, computed) => evaluator.lazy(attribute.name, move || {
                 computed.count();
-                Ok(Evaluated::new().root(&derivation))
+                Ok(EvaluatedAttribute::new().root(&derivation))
             }),
-            value => evaluator.attribute(attribute.name, add(Evaluated::new(), value)),
+            value => evaluator.attribute(attribute.name, add(EvaluatedAttribute::new(), value)),
         };
     }
     evaluator
@@ -84,7 +84,7 @@ async fn the_evaluator_of_drv_files() {
         }
         let mut evaluator = DrvEvaluator::new(dir.clone(), vec![folder.path().into()]);
         for source in graph.sources {
-            evaluator = evaluator.source(source);
+            evaluator = evaluator.with_source(source);
         }
         let attributes = graph.attributes;
         let request = move |names: &[&str]| {
@@ -109,7 +109,7 @@ async fn the_evaluator_of_drv_files() {
             .with_request(request)
             .keeping(folder)
     };
-    let capabilities = Capabilities::default().sources(true);
+    let capabilities = Capabilities::default().with_sources(true);
     let report = run_all(factory, capabilities).await;
     report.assert_all();
     assert_eq!(report.outcomes.len(), 9, "{report}");
@@ -155,7 +155,7 @@ async fn the_suite_bites() {
     assert!(reason.contains("the root came before"), "{report}");
 
     // Everything at the end, and errors lost.
-    let lazy = Capabilities::default().lazy(true);
+    let lazy = Capabilities::default().with_lazy(true);
     let report = run_all(|graph| reordered(graph, |_| ()), lazy).await;
     let cases: Vec<_> = report.failures().map(|(case, _)| case).collect();
     assert_eq!(

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use nix_compat::derivation::{Derivation, DerivationBuilder, Instantiated};
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 use tvix_eval_api::{
     EvalError, EvalEvent, EvalRequest, EvalSource, Evaluator, RealisedOutput, SourceAddition,
     SourceContent,
@@ -35,12 +35,13 @@ async fn trace(evaluator: &InMemoryEvaluator, attrs: &[&str]) -> (Vec<String>, V
             Ok(EvalEvent::Root(root)) => format!("={}", root.name),
             Ok(EvalEvent::Realise(realise)) => {
                 let outputs = realise.wanted.iter().flat_map(|wanted| {
-                    wanted.outputs.iter().map(|output| RealisedOutput {
-                        drv_path: wanted.drv_path.clone(),
-                        output: output.clone(),
-                        store_path: wanted.drv_path.clone(),
-                        local_path: "/nowhere".into(),
-                        references: Default::default(),
+                    wanted.outputs.iter().map(|output| {
+                        RealisedOutput::new(
+                            wanted.drv_path.clone(),
+                            output.clone(),
+                            wanted.drv_path.clone(),
+                            "/nowhere",
+                        )
                     })
                 });
                 let outputs = outputs.collect();
@@ -83,11 +84,13 @@ async fn yields_what_is_needed_once_and_inputs_first() {
 async fn sources_come_before_their_users() {
     let path: StorePath = "00bgd045z0d4icpbc2yyz4gx48ak44la-inner".parse().unwrap();
     let outer: StorePath = "10bgd045z0d4icpbc2yyz4gx48ak44la-outer".parse().unwrap();
-    let text = |path: &StorePath, references| SourceAddition {
-        path: path.clone(),
-        method: nix_compat::content_address::ContentAddressMethod::Text,
-        references,
-        content: SourceContent::Text("text".into()),
+    let text = |path: &StorePath, references| {
+        SourceAddition::new(
+            path.clone(),
+            nix_compat::content_address::ContentAddressMethod::Text,
+            SourceContent::Text("text".into()),
+        )
+        .with_references(references)
     };
     let user = made(builder("user").source(&outer));
     let unrelated = text(
@@ -194,9 +197,9 @@ async fn imports_chain_and_each_hook_is_called_once() {
             let counted = Arc::clone(&counted);
             let next = move |_| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(Ok(Evaluated::new().child("third", &third)))
+                std::future::ready(Ok(EvaluatedAttribute::new().child("third", &third)))
             };
-            Ok(Evaluated::new()
+            Ok(EvaluatedAttribute::new()
                 .root(&second)
                 .import_async([(&second, ["out"])], next))
         })

@@ -15,7 +15,7 @@ use crate::syntax::{self, Scope, SyntaxError, SyntaxErrorKind};
 use crate::value::{Ref, Value};
 
 /// A parsed input.
-pub enum Typed<'h> {
+pub enum ParsedInput<'h> {
     /// An expression.
     Expression(&'h Expr<'h>),
     /// Definitions, in the syntax of a set's body: `a = 1; b.c = 2; inherit (d) e`. The last
@@ -47,12 +47,17 @@ pub enum Documented<'h> {
         arity: u8,
     },
     /// A value defined in the language.
-    Here(Documentation<'h>),
+    Value(Documentation<'h>),
 }
 
 impl<'h> Interp<'h> {
     /// Parses an input. Variables are looked up in `scope`; relative paths are relative to `base`.
-    pub fn parse_typed(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Typed<'h>> {
+    pub fn parse_input(
+        &self,
+        text: &[u8],
+        base: &[u8],
+        scope: &Scope<'h>,
+    ) -> Result<ParsedInput<'h>> {
         let text = self.heap.alloc_slice_copy(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
@@ -61,7 +66,7 @@ impl<'h> Interp<'h> {
         let quiet = |_| {};
         let cx = self.syntax_context(base, scope, &quiet);
         let first = match syntax::parse_definitions(&cx, source) {
-            Ok(set) => return Ok(Typed::Definitions(set)),
+            Ok(set) => return Ok(ParsedInput::Definitions(set)),
             Err(error) => error,
         };
         // The line break ends a comment. Positions refer to the text without the suffix.
@@ -71,7 +76,7 @@ impl<'h> Interp<'h> {
             ..source
         };
         let second = match syntax::parse_definitions(&cx, closed) {
-            Ok(set) => return Ok(Typed::Definitions(set)),
+            Ok(set) => return Ok(ParsedInput::Definitions(set)),
             Err(error) => error,
         };
         if let Some(unbound) = [&first, &second]
@@ -83,25 +88,25 @@ impl<'h> Interp<'h> {
         let warn = |warning| self.syntax_warning(warning);
         let cx = self.syntax_context(base, scope, &warn);
         match syntax::parse(&cx, source) {
-            Ok(expr) if !second.is_unfinished() => Ok(Typed::Expression(expr)),
-            Ok(_) => Ok(Typed::Unfinished(self.syntax_error(&second))),
+            Ok(expr) if !second.is_unfinished() => Ok(ParsedInput::Expression(expr)),
+            Ok(_) => Ok(ParsedInput::Unfinished(self.syntax_error(&second))),
             Err(error) if is_unbound(&error) => Err(self.syntax_error(&error)),
             Err(error) if error.is_unfinished() || in_comment(&error, source) => {
-                Ok(Typed::Unfinished(self.syntax_error(&error)))
+                Ok(ParsedInput::Unfinished(self.syntax_error(&error)))
             }
             Err(_)
                 if first.is_unfinished() && is_after(&second, source)
                     || second.is_unfinished()
                     || in_comment(&first, source) =>
             {
-                Ok(Typed::Unfinished(self.syntax_error(&first)))
+                Ok(ParsedInput::Unfinished(self.syntax_error(&first)))
             }
             Err(error) => Err(self.syntax_error(&error)),
         }
     }
 
     /// Parses an expression. The error for an incomplete expression says which part is missing.
-    pub fn parse_typed_expression(
+    pub fn parse_input_expression(
         &self,
         text: &[u8],
         base: &[u8],
@@ -173,7 +178,7 @@ impl<'h> Interp<'h> {
         self.find_file(&entries, name.as_bytes())
     }
 
-    /// Evaluates the result of [`Interp::parse_typed`].
+    /// Evaluates the result of [`Interp::parse_input`].
     pub fn eval_typed(&self, expr: &'h Expr<'h>) -> Result<Value<'h>> {
         self.eval(expr, self.root_env())
     }
@@ -271,7 +276,7 @@ impl<'h> Interp<'h> {
         let Some((name, pos)) = attr.filter(|(_, pos)| pos.is_some()) else {
             return Ok(None);
         };
-        Ok(Some(Documented::Here(Documentation {
+        Ok(Some(Documented::Value(Documentation {
             name: Some(name),
             of_attribute: true,
             place: self.sources.place(pos),
@@ -287,7 +292,7 @@ impl<'h> Interp<'h> {
             })),
             Value::Lambda { code, .. } => {
                 let lambda = self.lambdas.get(code);
-                Ok(Some(Documented::Here(Documentation {
+                Ok(Some(Documented::Value(Documentation {
                     name: lambda.name.get().map(|name| self.display(name)),
                     of_attribute: false,
                     place: self.sources.place(lambda.pos),
@@ -431,10 +436,10 @@ mod tests {
         let world = World::new(Settings::default(), files, Rc::new(NoHost));
         let interp = Interp::new(&heap, world);
         let scope = interp.global_scope();
-        let kind = |text: &str| match interp.parse_typed(text.as_bytes(), b"/", &scope) {
-            Ok(Typed::Expression(_)) => "expression",
-            Ok(Typed::Definitions(_)) => "definitions",
-            Ok(Typed::Unfinished(_)) => "unfinished",
+        let kind = |text: &str| match interp.parse_input(text.as_bytes(), b"/", &scope) {
+            Ok(ParsedInput::Expression(_)) => "expression",
+            Ok(ParsedInput::Definitions(_)) => "definitions",
+            Ok(ParsedInput::Unfinished(_)) => "unfinished",
             Err(_) => "error",
         };
         for (text, wanted) in [

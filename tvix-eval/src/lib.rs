@@ -42,16 +42,16 @@
 //!
 //! # Limits
 //!
-//! Set limits to evaluate untrusted expressions. [`NixEvaluator::cancelled_by`] takes a flag that
+//! Set limits to evaluate untrusted expressions. [`NixEvaluator::with_cancellation`] takes a flag that
 //! cancels evaluations.
 //!
 //! ```
 //! # use tvix_eval::{Limits, NixEvaluator};
 //! # use tvix_eval::error::ErrorKind;
 //! # use std::time::Duration;
-//! let limits = Limits::default().time(Duration::from_secs(1)).memory(64 << 20);
+//! let limits = Limits::default().with_time(Duration::from_secs(1)).with_memory(64 << 20);
 //! let greedy = "let f = x: y: f (x ++ x) (builtins.length x); in f [ 1 ] 1";
-//! let failure = NixEvaluator::default().limits(limits).eval_to::<i64>(greedy).unwrap_err();
+//! let failure = NixEvaluator::default().with_limits(limits).eval_to::<i64>(greedy).unwrap_err();
 //! assert!(matches!(failure.kind, ErrorKind::Limit | ErrorKind::Depth));
 //! ```
 //!
@@ -64,12 +64,12 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let nix = NixEvaluator::default()
-//!     .builtin(Native::of("upper", |text: String| Ok(text.to_uppercase())))
-//!     .files(MemoryFiles::new([
+//!     .with_builtin(Native::of("upper", |text: String| Ok(text.to_uppercase())))
+//!     .with_files(MemoryFiles::new([
 //!         ("/lib/default.nix", "{ shout = text: builtins.upper text + \"!\"; }"),
 //!         ("/lib/other.nix", "1"),
 //!     ]))
-//!     .search_path("lib", "/lib");
+//!     .with_search_path("lib", "/lib");
 //! let shouted: String = nix.eval_to(r#"(import <lib>).shout "hello""#)?;
 //! assert_eq!(shouted, "HELLO!");
 //! # Ok(())
@@ -109,20 +109,20 @@
 //! # Fetching
 //!
 //! `fetchurl`, `fetchTarball`, `fetchGit` and URLs in the search path need a
-//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::fetcher`] sets. The crate `tvix-fetch` has one
+//! [`Fetcher`](fetch::Fetcher), which [`NixEvaluator::with_fetcher`] sets. The crate `tvix-fetch` has one
 //! for HTTP and Git with a cache on disk:
 //!
 //! ```
 //! use tvix_eval::NixEvaluator;
 //! use tvix_fetch::{CachingFetcher, FetchOptions};
 //!
-//! let nix = NixEvaluator::default().fetcher(CachingFetcher::new(FetchOptions::default()));
+//! let nix = NixEvaluator::default().with_fetcher(CachingFetcher::new(FetchOptions::default()));
 //! ```
 //!
 //! # Access to values
 //!
-//! [`NixEvaluator::work`] provides the [interpreter](interp::Interp) on its thread;
-//! [`NixEvaluator::start`] does so with a stream of events, through which builds are requested.
+//! [`NixEvaluator::run`] provides the [interpreter](interp::Interp) on its thread;
+//! [`NixEvaluator::spawn`] does so with a stream of events, through which builds are requested.
 //! Values borrow from the evaluation's heap and cannot leave it.
 
 mod access;
@@ -159,3 +159,15 @@ pub use interp::Job;
 pub use limits::Limits;
 pub use pretty::PrettyOptions;
 pub use tvix_eval_api::fetch;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bstr;
+#[doc(no_inline)]
+pub use bumpalo;
+#[doc(no_inline)]
+pub use nix_compat;
+#[doc(no_inline)]
+pub use tokio;
+#[doc(no_inline)]
+pub use tvix_eval_api;

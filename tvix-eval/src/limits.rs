@@ -37,28 +37,28 @@ impl Default for Limits {
 impl Limits {
     /// Sets the maximum duration.
     #[must_use]
-    pub fn time(mut self, time: Duration) -> Self {
+    pub fn with_time(mut self, time: Duration) -> Self {
         self.time = Some(time);
         self
     }
 
     /// Sets the maximum size of the heap in bytes.
     #[must_use]
-    pub fn memory(mut self, bytes: usize) -> Self {
+    pub fn with_memory(mut self, bytes: usize) -> Self {
         self.memory = Some(bytes);
         self
     }
 
     /// Sets the maximum size of a value in bytes.
     #[must_use]
-    pub fn value(mut self, bytes: usize) -> Self {
+    pub fn with_value(mut self, bytes: usize) -> Self {
         self.value = Some(bytes);
         self
     }
 
     /// Sets the maximum nesting depth of calls.
     #[must_use]
-    pub fn depth(mut self, calls: u32) -> Self {
+    pub fn with_depth(mut self, calls: u32) -> Self {
         self.depth = calls;
         self
     }

@@ -41,14 +41,14 @@ impl Default for PrettyOptions {
 impl PrettyOptions {
     /// Sets the maximum depth.
     #[must_use]
-    pub fn depth(mut self, levels: u32) -> Self {
+    pub fn with_depth(mut self, levels: u32) -> Self {
         self.depth = levels;
         self
     }
 
     /// Enables or disables colours.
     #[must_use]
-    pub fn colours(mut self, on: bool) -> Self {
+    pub fn with_colours(mut self, on: bool) -> Self {
         self.colours = on;
         self
     }
@@ -313,7 +313,7 @@ mod tests {
         ] {
             assert_eq!(pretty(text, &all), printed, "{text}");
         }
-        let one = PrettyOptions::default().depth(1).colours(true);
+        let one = PrettyOptions::default().with_depth(1).with_colours(true);
         assert_eq!(
             pretty("{ a = { }; b = \"x\"; }", &one),
             "{\n  a = { ... };\n  b = \u{1b}[35;1m\"x\"\u{1b}[0m;\n}"

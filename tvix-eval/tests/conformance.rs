@@ -148,16 +148,16 @@ fn subject(graph: TestGraph) -> (NixEvaluator, String) {
     // A chain of 2,000 derivations nests more calls than it has links.
     limits.depth = 50_000;
     settings.limits = limits;
-    (NixEvaluator::new(settings).builtin(count), expression)
+    (NixEvaluator::new(settings).with_builtin(count), expression)
 }
 
 fn request(expression: String) -> impl Fn(&[&str]) -> EvalRequest + Send + Sync {
-    move |names| EvalRequest {
-        attr_paths: names.iter().map(|name| (*name).to_owned()).collect(),
-        ..EvalRequest::new(EvalSource::Expression {
+    move |names| {
+        EvalRequest::new(EvalSource::Expression {
             text: expression.clone(),
             base: "/".into(),
         })
+        .with_attr_paths(names.iter().map(|name| (*name).to_owned()).collect())
     }
 }
 

@@ -35,6 +35,19 @@ pub use nix_compat::realisation::{DrvOutput, Realisation};
 pub use object::VerifiedObject;
 #[cfg(unix)]
 pub use open::{OpenError, OpenOptions, OpenedStore, open, open_kind};
-pub use store::{Becomes, NarStream, SourceTree, Store};
+pub use store::{ExpectedPath, NarStream, SourceTree, Store};
 pub use tiered::TieredStore;
 pub use uri::{StoreUri, StoreUriError};
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
+#[doc(no_inline)]
+pub use futures;
+#[doc(no_inline)]
+pub use nix_compat;
+#[cfg(feature = "binary-cache")]
+#[doc(no_inline)]
+pub use tvix_http;
+#[doc(no_inline)]
+pub use tvix_tree;

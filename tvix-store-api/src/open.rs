@@ -60,7 +60,7 @@ impl OpenOptions {
     /// system that is read-only.
     #[cfg(feature = "local-fs")]
     #[must_use]
-    pub fn read_only(mut self, read_only: bool) -> Self {
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
@@ -68,7 +68,7 @@ impl OpenOptions {
     /// Sets the store directory of a local or in-memory store, and of a binary cache that is
     /// created [default: `/nix/store`].
     #[must_use]
-    pub fn store_dir(mut self, dir: StoreDir) -> Self {
+    pub fn with_store_dir(mut self, dir: StoreDir) -> Self {
         self.store_dir = Some(dir);
         self
     }
@@ -76,7 +76,7 @@ impl OpenOptions {
     /// Creates a binary cache that does not exist. Local stores are always created.
     #[cfg(feature = "binary-cache")]
     #[must_use]
-    pub fn create(mut self, create: bool) -> Self {
+    pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
@@ -84,7 +84,7 @@ impl OpenOptions {
     /// Sets the keys whose signatures are trusted in a binary cache.
     #[cfg(feature = "binary-cache")]
     #[must_use]
-    pub fn trusted_keys(mut self, keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
+    pub fn with_trusted_keys(mut self, keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
         self.trusted_keys = keys.into_iter().collect();
         self
     }
@@ -92,7 +92,7 @@ impl OpenOptions {
     /// Whether paths of a binary cache that no trusted key has signed are accepted.
     #[cfg(feature = "binary-cache")]
     #[must_use]
-    pub fn allow_unsigned(mut self, allow: bool) -> Self {
+    pub fn with_allow_unsigned(mut self, allow: bool) -> Self {
         self.allow_unsigned = allow;
         self
     }
@@ -100,7 +100,7 @@ impl OpenOptions {
     /// Sets the file with passwords for binary caches over HTTP(S).
     #[cfg(feature = "binary-cache")]
     #[must_use]
-    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn with_netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.netrc_file = Some(file.into());
         self
     }
@@ -108,7 +108,7 @@ impl OpenOptions {
     /// Sets time limits and retries of binary caches.
     #[cfg(feature = "binary-cache")]
     #[must_use]
-    pub fn tuning(mut self, tuning: Tuning) -> Self {
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         self.tuning = tuning;
         self
     }
@@ -263,13 +263,13 @@ async fn open_local(uri: &StoreUri, options: OpenOptions) -> Result<LocalStore, 
         }
     };
     let root: PathBuf = uri.local_root().unwrap_or_else(|| "/".into());
-    let mut local = LocalStoreOptions::new(root).read_only(read_only);
+    let mut local = LocalStoreOptions::new(root).with_read_only(read_only);
     if let Some(dir) = options.store_dir {
-        local = local.store_dir(dir);
+        local = local.with_store_dir(dir);
     }
     match uri.parameter("durability") {
         None | Some("relaxed") => {}
-        Some("full") => local = local.durability(Durability::Full),
+        Some("full") => local = local.with_durability(Durability::Full),
         Some(other) => {
             let message = format!("durability '{other}' is neither 'relaxed' nor 'full'");
             return Err(parameter(uri, message));
@@ -285,14 +285,14 @@ async fn open_cache(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore,
     let cache = cache.map_err(|error| parameter(uri, error))?;
     let check = !options.allow_unsigned && cache.require_signatures;
     let mut cache = cache
-        .tuning(options.tuning)
-        .trusted_keys(options.trusted_keys)
-        .require_signatures(check);
+        .with_tuning(options.tuning)
+        .with_trusted_keys(options.trusted_keys)
+        .with_require_signatures(check);
     if let Some(file) = options.netrc_file {
-        cache = cache.netrc_file(file);
+        cache = cache.with_netrc_file(file);
     }
     if options.create {
-        cache = cache.create(options.store_dir.unwrap_or_default());
+        cache = cache.with_create(options.store_dir.unwrap_or_default());
     }
     let opened = BinaryCache::open(cache).await;
     let opened = opened.map_err(|error| failed(uri, error))?;
@@ -318,7 +318,7 @@ mod tests {
         uris.extend([place("root"), format!("local?root={}", place("other"))]);
         #[cfg(feature = "binary-cache")]
         uris.push(format!("file://{}", place("cache")));
-        let options = OpenOptions::new().create(true);
+        let options = OpenOptions::new().with_create(true);
         for uri in uris {
             let store = open(&uri, options.clone()).await.unwrap();
             assert_eq!(*store.uri(), uri.parse().unwrap());

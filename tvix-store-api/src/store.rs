@@ -22,27 +22,51 @@ pub type NarStream = BoxStream<'static, Result<Bytes, StoreError>>;
 
 /// A file or tree of this machine to be added to a store. It is hashed with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceTree {
     /// The file or directory. A symlink is added as such, not followed.
     pub file: PathBuf,
     /// The expected store path, or its name.
-    pub becomes: Becomes,
+    pub expected: ExpectedPath,
     /// The hashing method.
     pub method: ContentAddressMethod,
     /// The references. Only texts have any.
     pub references: SortedSet<StorePath>,
 }
 
+impl SourceTree {
+    /// A source without references.
+    pub fn new(
+        file: impl Into<PathBuf>,
+        expected: ExpectedPath,
+        method: ContentAddressMethod,
+    ) -> Self {
+        Self {
+            file: file.into(),
+            expected,
+            method,
+            references: SortedSet::new(),
+        }
+    }
+
+    /// Sets the references, which only texts have.
+    #[must_use]
+    pub fn with_references(mut self, references: SortedSet<StorePath>) -> Self {
+        self.references = references;
+        self
+    }
+}
+
 /// The store path of a [`SourceTree`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Becomes {
+pub enum ExpectedPath {
     /// The path that follows from the contents and this name.
     Name(StorePathName),
     /// This path, which was computed from the contents earlier.
     Path(StorePath),
 }
 
-impl Becomes {
+impl ExpectedPath {
     /// The name of the path.
     pub fn name(&self) -> &StorePathName {
         match self {

@@ -20,7 +20,7 @@
 //! ```
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nar::{Event, NarError, Parser, Problem};
+use nix_compat::nar::{Event, NarError, Parser, Violation};
 #[cfg(doc)]
 use nix_compat::nixhash::SelfReferenceHashes;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher, SelfReferenceHasher};
@@ -258,7 +258,7 @@ impl NarVerifier {
         let error = NarError::Malformed {
             offset: self.parser.offset(),
             path: self.parser.path(),
-            problem: Problem::TrailingBytes,
+            violation: Violation::TrailingBytes,
         };
         Err(malformed(&self.path, error))
     }

@@ -13,8 +13,8 @@ use tvix_store_api::{MemoryStore, Store, TieredStore};
 
 fn memory() -> Capabilities {
     Capabilities::default()
-        .realisations(true)
-        .registration(true)
+        .with_realisations(true)
+        .with_registration(true)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -70,9 +70,9 @@ mod local {
                 .unwrap()
         };
         let capabilities = Capabilities::default()
-            .realisations(true)
-            .registration(true)
-            .on_disk(true);
+            .with_realisations(true)
+            .with_registration(true)
+            .with_on_disk(true);
         run_all(new_store, capabilities).await.assert_all();
     }
 
@@ -95,14 +95,19 @@ mod local {
             TieredStore::new(Arc::new(local), [below]).unwrap()
         };
         let capabilities = Capabilities::default()
-            .realisations(true)
-            .registration(true)
-            .on_disk(true);
+            .with_realisations(true)
+            .with_registration(true)
+            .with_on_disk(true);
         run_all(new_store, capabilities).await.assert_all();
     }
 
     #[tokio::test]
     async fn local_store_on_one_thread_that_adds_one_at_a_time_and_syncs() {
-        run(|options| options.concurrent_additions(1).durability(Durability::Full)).await;
+        run(|options| {
+            options
+                .with_concurrent_additions(1)
+                .with_durability(Durability::Full)
+        })
+        .await;
     }
 }

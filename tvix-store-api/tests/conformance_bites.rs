@@ -14,7 +14,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::conformance::{Capabilities, case_names, run_all};
 use tvix_store_api::verify::digest;
 use tvix_store_api::{
-    Becomes, DrvOutput, MemoryStore, NarStream, PathInfo, Realisation, SourceTree, Store,
+    DrvOutput, ExpectedPath, MemoryStore, NarStream, PathInfo, Realisation, SourceTree, Store,
     StoreError, StoreUri, VerifiedObject,
 };
 
@@ -212,15 +212,12 @@ impl Store for Broken {
         results
     }
 
-    async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
-        let (becomes, name) = (tree.becomes.clone(), tree.becomes.name().clone());
-        match (self.fault, becomes) {
-            (Fault::TakesAnyTree, Becomes::Path(path)) => {
-                let becomes = Becomes::Name(name);
-                let added = self
-                    .inner
-                    .add_source(SourceTree { becomes, ..tree })
-                    .await?;
+    async fn add_source(&self, mut tree: SourceTree) -> Result<StorePath, StoreError> {
+        let (expected, name) = (tree.expected.clone(), tree.expected.name().clone());
+        match (self.fault, expected) {
+            (Fault::TakesAnyTree, ExpectedPath::Path(path)) => {
+                tree.expected = ExpectedPath::Name(name);
+                let added = self.inner.add_source(tree).await?;
                 let info = PathInfo::clone(&*self.inner.path_info(&added).await?.unwrap());
                 let ca = None;
                 self.tell(PathInfo {
@@ -269,8 +266,8 @@ async fn failing_cases(fault: Fault) -> BTreeSet<&'static str> {
         }
     };
     let capabilities = Capabilities::default()
-        .realisations(true)
-        .registration(true);
+        .with_realisations(true)
+        .with_registration(true);
     let report = run_all(new_store, capabilities).await;
     assert_eq!(report.outcomes.len(), case_names().count());
     report.failures().map(|(case, _)| case).collect()
@@ -351,7 +348,9 @@ async fn every_fault_is_found_by_the_cases_for_it() {
 #[tokio::test]
 async fn what_a_back_end_claims_it_must_do() {
     let new_store = || async { MemoryStore::new(StoreDir::default()) };
-    let capabilities = Capabilities::default().registration(true).on_disk(true);
+    let capabilities = Capabilities::default()
+        .with_registration(true)
+        .with_on_disk(true);
     let report = run_all(new_store, capabilities).await;
     let failing: Vec<_> = report.failures().map(|(case, _)| case).collect();
     assert_eq!(failing, ["files_on_disk_are_those_of_the_nar"]);

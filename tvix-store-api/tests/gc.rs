@@ -132,11 +132,11 @@ async fn what_roots_need_stays_and_all_else_goes() {
         "{found:?}"
     );
 
-    let list = GcOptions::default().action(GcAction::ListDead);
+    let list = GcOptions::default().with_action(GcAction::ListDead);
     let mut listed = collect(&root, list).await.paths;
     listed.sort();
     assert_eq!(listed, [dead_in.clone(), dead.clone()]);
-    let alive = collect(&root, GcOptions::default().action(GcAction::ListLive)).await;
+    let alive = collect(&root, GcOptions::default().with_action(GcAction::ListLive)).await;
     assert_eq!(alive.paths.len(), 6);
 
     let report = collect(&root, GcOptions::default()).await;
@@ -319,9 +319,9 @@ async fn it_ends_when_enough_is_freed() {
             add_folder(&store, &path(seed, "x"), 100_000, "nowhere").await;
         }
     }
-    let report = collect(&root, GcOptions::default().max_freed(0)).await;
+    let report = collect(&root, GcOptions::default().with_max_freed(0)).await;
     assert_eq!(report.paths, []);
-    let report = collect(&root, GcOptions::default().max_freed(250_000)).await;
+    let report = collect(&root, GcOptions::default().with_max_freed(250_000)).await;
     assert_eq!(report.paths.len(), 3);
     assert!(report.bytes_freed >= 250_000);
     assert_eq!(valid(&root).await.len(), 17);
@@ -353,7 +353,7 @@ async fn outputs_and_derivations_are_kept_as_asked() {
     fs::remove_file(state(&root, "gcroots/x")).unwrap();
     let link = format!("/nix/store/{}", made.path);
     symlink(link, state(&root, "gcroots/drv")).unwrap();
-    let keep = GcOptions::default().keep_outputs(true);
+    let keep = GcOptions::default().with_keep_outputs(true);
     assert_eq!(collect(&root, keep).await.paths, []);
     assert_eq!(collect(&root, GcOptions::default()).await.paths, [output]);
 }
@@ -374,7 +374,7 @@ async fn roots_that_cannot_be_read_end_it() {
 async fn a_store_that_is_only_read_is_not_collected() {
     let root = Root::new();
     drop(open(&root));
-    let options = LocalStoreOptions::new(root.path()).read_only(true);
+    let options = LocalStoreOptions::new(root.path()).with_read_only(true);
     let store = LocalStore::open_blocking(options).unwrap();
     let refused = store.collect_garbage(GcOptions::default()).await;
     assert!(matches!(refused, Err(StoreError::ReadOnly { .. })));

@@ -36,7 +36,7 @@ fn files(folder: &Path, count: usize) -> Vec<(PathBuf, StorePathName)> {
 }
 
 async fn expect_whole(store: &LocalStore) {
-    let options = VerifyOptions::default().contents(true);
+    let options = VerifyOptions::default().with_contents(true);
     let report = store.verify_all(options).await.unwrap();
     assert!(report.damaged.is_empty(), "{report:?}");
     let names = fs::read_dir(store.real_store_dir()).unwrap().flatten();
@@ -125,7 +125,7 @@ async fn a_store_that_cannot_be_written_says_so_of_each() {
     let first = store.import_trees(sources[..3].to_vec(), METHOD).await;
     first.into_iter().for_each(|added| drop(added.unwrap()));
     drop(store);
-    let options = LocalStoreOptions::new(root.path()).read_only(true);
+    let options = LocalStoreOptions::new(root.path()).with_read_only(true);
     let store = LocalStore::open_blocking(options).unwrap();
     let added = store.import_trees(sources, METHOD).await;
     for (index, added) in added.into_iter().enumerate() {

@@ -160,7 +160,7 @@ async fn two_stores_on_one_root_see_each_other() {
 async fn read_only_stores_read() {
     let root = Root::new();
     let path = path(1, "x");
-    let read_only = LocalStoreOptions::new(root.path()).read_only(true);
+    let read_only = LocalStoreOptions::new(root.path()).with_read_only(true);
     let error = LocalStore::open(read_only.clone()).await.unwrap_err();
     assert!(
         with_sources(&error).contains("there is no store"),
@@ -182,7 +182,7 @@ async fn read_only_stores_read() {
 async fn any_number_of_paths_is_looked_up() {
     let root = tempfile::tempdir().unwrap();
     drop(open(root.path()));
-    let read_only = LocalStoreOptions::new(root.path()).read_only(true);
+    let read_only = LocalStoreOptions::new(root.path()).with_read_only(true);
     let store = LocalStore::open(read_only).await.unwrap();
     let unknown = |number: u32| {
         let mut digest = [0; 20];
@@ -277,7 +277,7 @@ async fn a_row_that_makes_no_sense_is_named() {
 async fn a_locked_database_is_worth_a_retry() {
     let root = Root::new();
     let options =
-        LocalStoreOptions::new(root.path()).busy_timeout(std::time::Duration::from_millis(20));
+        LocalStoreOptions::new(root.path()).with_busy_timeout(std::time::Duration::from_millis(20));
     let store = LocalStore::open(options).await.unwrap();
     let connection = rusqlite::Connection::open(store.state_dir().join("db/db.sqlite")).unwrap();
     connection.execute_batch("begin immediate").unwrap();
@@ -317,13 +317,12 @@ async fn the_outputs_of_derivations_are_registered() {
 }
 
 fn output(scratch: &Path, path: &StorePath) -> OutputTree {
-    OutputTree {
-        scratch: scratch.to_owned(),
-        owner: fs::symlink_metadata(scratch).unwrap().uid(),
-        path: path.clone(),
-        deriver: Some(self::path(99, "made.drv")),
-        ca: None,
-    }
+    OutputTree::new(
+        scratch.to_owned(),
+        fs::symlink_metadata(scratch).unwrap().uid(),
+        path.clone(),
+    )
+    .with_deriver(self::path(99, "made.drv"))
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ fn open(root: &Path) -> LocalStore {
 }
 
 fn open_to_read(root: &Path) -> LocalStore {
-    LocalStore::open_blocking(LocalStoreOptions::new(root).read_only(true)).unwrap()
+    LocalStore::open_blocking(LocalStoreOptions::new(root).with_read_only(true)).unwrap()
 }
 
 fn database(root: &Path) -> Connection {

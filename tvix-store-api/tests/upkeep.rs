@@ -77,22 +77,22 @@ impl Two {
 #[tokio::test]
 async fn damage_is_found_and_repaired() {
     let two = Two::new().await;
-    let all = VerifyOptions::default().contents(true);
+    let all = VerifyOptions::default().with_contents(true);
     let report = two.store.verify_all(all.clone()).await.unwrap();
-    assert!(report.is_sound() && report.checked == 1, "{report:?}");
+    assert!(report.is_intact() && report.checked == 1, "{report:?}");
     two.damage("a");
     let quick = two.store.verify_all(VerifyOptions::default()).await;
-    assert!(quick.unwrap().is_sound());
+    assert!(quick.unwrap().is_intact());
     let report = two.store.verify_all(all.clone()).await.unwrap();
-    assert!(!report.is_sound());
+    assert!(!report.is_intact());
     let damage = &report.damaged[0].damage;
     assert!(
         matches!(damage, Damage::Contents(StoreError::HashMismatch { .. })),
         "{damage}"
     );
-    let repair = all.clone().repair_from(two.other.clone());
+    let repair = all.clone().with_repair_from(two.other.clone());
     let report = two.store.verify_all(repair).await.unwrap();
-    assert!(report.is_sound(), "{report:?}");
+    assert!(report.is_intact(), "{report:?}");
     assert_eq!(two.read("a"), "equal contents");
     // The old files are gone.
     let places = two.store.state_dir().join("tmp-tvix");
@@ -116,10 +116,10 @@ async fn what_is_missing_is_repaired_or_forgotten() {
     two.store.verify(&two.path).await.unwrap();
     fs::rename(two.root.path().join("away"), two.root.path().join("gone")).unwrap();
     remove();
-    let options = VerifyOptions::default().forget_missing(true);
+    let options = VerifyOptions::default().with_forget_missing(true);
     let report = two.store.verify_all(options).await.unwrap();
     assert!(matches!(report.damaged[0].damage, Damage::Missing));
-    assert!(report.damaged[0].forgotten && report.is_sound());
+    assert!(report.damaged[0].forgotten && report.is_intact());
     assert_eq!(two.store.all_valid_paths().await.unwrap(), []);
 }
 
@@ -134,7 +134,7 @@ async fn what_others_need_is_not_forgotten() {
     let input = text("input", &[]).await;
     let middle = text("middle", std::slice::from_ref(&input)).await;
     let top = text("top", std::slice::from_ref(&middle)).await;
-    let options = VerifyOptions::default().forget_missing(true);
+    let options = VerifyOptions::default().with_forget_missing(true);
     for path in [&input, &middle] {
         fs::remove_file(two.store.real_path(path)).unwrap();
     }
@@ -275,8 +275,8 @@ async fn empty_files_and_symbolic_links_share() {
     for path in [&first, &second, &top] {
         store.verify(path).await.unwrap();
     }
-    let all = VerifyOptions::default().contents(true);
-    assert!(store.verify_all(all).await.unwrap().is_sound());
+    let all = VerifyOptions::default().with_contents(true);
+    assert!(store.verify_all(all).await.unwrap().is_intact());
     let again = store.optimise(OptimiseOptions::default()).await.unwrap();
     assert_eq!(again.shared, 0);
     drop(store);
@@ -304,8 +304,8 @@ async fn damage_does_not_spread() {
     assert_eq!(two.read("a"), "equal contents");
     assert_eq!(two.read("sub/b"), "equal contents");
     two.store.verify(&two.path).await.unwrap();
-    let all = VerifyOptions::default().contents(true);
-    assert!(two.store.verify_all(all).await.unwrap().is_sound());
+    let all = VerifyOptions::default().with_contents(true);
+    assert!(two.store.verify_all(all).await.unwrap().is_intact());
 }
 
 #[tokio::test]
@@ -316,16 +316,16 @@ async fn bad_links_are_found() {
         .await
         .unwrap();
     two.damage("c");
-    let all = VerifyOptions::default().contents(true);
+    let all = VerifyOptions::default().with_contents(true);
     let report = two.store.verify_all(all.clone()).await.unwrap();
     assert_eq!((report.damaged.len(), report.bad_links.len()), (1, 1));
     let report = two
         .store
-        .verify_all(all.repair_from(two.other.clone()))
+        .verify_all(all.with_repair_from(two.other.clone()))
         .await
         .unwrap();
     assert!(
-        report.is_sound() && !report.bad_links[0].exists(),
+        report.is_intact() && !report.bad_links[0].exists(),
         "{report:?}"
     );
 }
@@ -333,10 +333,10 @@ async fn bad_links_are_found() {
 #[tokio::test]
 async fn a_store_that_is_only_read_is_not_changed() {
     let two = Two::new().await;
-    let options = LocalStoreOptions::new(two.root.path().join("store")).read_only(true);
+    let options = LocalStoreOptions::new(two.root.path().join("store")).with_read_only(true);
     let store = LocalStore::open_blocking(options).unwrap();
-    let all = VerifyOptions::default().contents(true);
-    assert!(store.verify_all(all.clone()).await.unwrap().is_sound());
+    let all = VerifyOptions::default().with_contents(true);
+    assert!(store.verify_all(all.clone()).await.unwrap().is_intact());
     let read_only = |result: Result<(), StoreError>| {
         assert!(
             matches!(result, Err(StoreError::ReadOnly { .. })),
@@ -347,7 +347,7 @@ async fn a_store_that_is_only_read_is_not_changed() {
     read_only(store.repair(&two.path, &*two.other).await);
     read_only(
         store
-            .verify_all(all.repair_from(two.other.clone()))
+            .verify_all(all.with_repair_from(two.other.clone()))
             .await
             .map(drop),
     );
@@ -451,17 +451,16 @@ async fn contents_that_are_not_those_of_their_address() {
             String::new()
         };
         fs::write(scratch.path(), format!("contents {own}")).unwrap();
-        let tree = OutputTree {
-            owner: fs::metadata(scratch.path()).unwrap().uid(),
-            scratch: scratch.path().to_owned(),
-            path: path.clone(),
-            deriver: None,
-            ca: Some(address),
-        };
+        let tree = OutputTree::new(
+            scratch.path().to_owned(),
+            fs::metadata(scratch.path()).unwrap().uid(),
+            path.clone(),
+        )
+        .with_ca(address);
         store.import_outputs(vec![tree], vec![]).await.unwrap();
         let options = VerifyOptions::default()
-            .contents(true)
-            .paths(vec![path.clone()]);
+            .with_contents(true)
+            .with_paths(vec![path.clone()]);
         let report = store.verify_all(options).await.unwrap();
         let [damaged] = &report.damaged[..] else {
             panic!("{method:?} {algo}: {report:?}");

@@ -156,10 +156,7 @@ fn roots(graph: &Graph) -> Vec<Root> {
         .flat_map(|(_, derivation)| derivation.input_drvs.keys())
         .collect();
     let tops = graph.iter().filter(|(path, _)| !used.contains(path));
-    let wanted = tops.map(|(path, _)| WantedOutputs {
-        drv_path: path.clone(),
-        outputs: vec![OutputName::out()],
-    });
+    let wanted = tops.map(|(path, _)| WantedOutputs::new(path.clone(), vec![OutputName::out()]));
     wanted.map(|wanted| Root::new("", wanted)).collect()
 }
 
@@ -179,7 +176,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     let size = graph.len() as f64;
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
-    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let builder = InMemoryBuilder::trivial(profile).with_store(store.clone());
     let evaluator = StreamEvaluator::new(move |_request: EvalRequest| {
         let (graph, roots) = (graph.clone(), roots.clone());
         let derivations = (0..graph.len()).map(move |index| {
@@ -195,15 +192,12 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
     });
     let coordinator = Coordinator::new(Arc::new(evaluator), store.clone())
         .with_builder(Arc::new(builder))
-        .with_options(Options {
-            policy,
-            ..Options::default()
-        });
+        .with_options(Options::default().with_policy(policy));
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let start = Instant::now();
     let cpu = cpu_seconds();
-    let mut session = coordinator.start(EvalRequest::new(EvalSource::BuiltIn));
+    let mut session = coordinator.start(EvalRequest::new(EvalSource::Predefined));
     let mut events = 0u64;
     while session.next().await.is_some() {
         events += 1;
@@ -233,7 +227,7 @@ async fn whole(graph: Arc<Graph>, roots: Arc<Vec<Root>>, policy: BuildPolicy) ->
 async fn back_ends(graph: Arc<Graph>) -> f64 {
     let store = Arc::new(MemoryStore::new(StoreDir::default()));
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
-    let builder = InMemoryBuilder::trivial(profile).knows(store.clone());
+    let builder = InMemoryBuilder::trivial(profile).with_store(store.clone());
     let start = Instant::now();
     for chunk in graph.chunks(1000) {
         let outputs: Vec<StorePath> = chunk
@@ -261,10 +255,7 @@ async fn back_ends(graph: Arc<Graph>) -> f64 {
 /// Microseconds per derivation.
 fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
     let profile = BuilderProfile::new("memory", "x86_64-linux", 16);
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
+    let options = Options::default().with_policy(policy);
     let mut machine = Machine::new(StoreDir::default(), vec![profile], options);
     let start = Instant::now();
     let derivations = graph.iter().map(|(path, derivation)| Input::Derivation {

@@ -63,13 +63,9 @@ impl Host for Builds {
                 let output = wanted.outputs.first()?.clone();
                 let derivations = self.derivations.borrow();
                 let derivation = derivations.get(&wanted.drv_path)?;
-                Some(RealisedOutput {
-                    store_path: derivation.output_path(&StoreDir::default(), &output)?,
-                    drv_path: wanted.drv_path,
-                    output,
-                    local_path: self.file.clone(),
-                    references: Default::default(),
-                })
+                let path = derivation.output_path(&StoreDir::default(), &output)?;
+                let file = self.file.clone();
+                Some(RealisedOutput::new(wanted.drv_path, output, path, file))
             })
             .collect();
         Some((fiber, Answer::Realised(Ok(outputs))))

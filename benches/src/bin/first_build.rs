@@ -109,7 +109,7 @@ async fn round(tree: &std::path::Path, attribute: &str) -> Result<Round> {
     let starts: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let seen = starts.clone();
     let profile = BuilderProfile::new("memory", this_system(), 8);
-    let builder = InMemoryBuilder::new(profile).otherwise_async(move |_| {
+    let builder = InMemoryBuilder::new(profile).with_default_async(move |_| {
         seen.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Instant::now());
@@ -118,10 +118,7 @@ async fn round(tree: &std::path::Path, attribute: &str) -> Result<Round> {
             Ok(MemoryOutputs::out(Tree::file("built")))
         }
     });
-    let options = Options {
-        on_failure: OnFailure::Continue,
-        ..Options::default()
-    };
+    let options = Options::default().with_on_failure(OnFailure::Continue);
     let first: Arc<Mutex<Option<Instant>>> = Arc::default();
     let evaluator = Timed {
         evaluator: NixEvaluator::new(Settings::default()),
@@ -130,10 +127,8 @@ async fn round(tree: &std::path::Path, attribute: &str) -> Result<Round> {
     let coordinator = Coordinator::new(Arc::new(evaluator), Arc::new(store))
         .with_builder(Arc::new(builder))
         .with_options(options);
-    let request = EvalRequest {
-        attr_paths: vec![attribute.to_owned()],
-        ..EvalRequest::new(EvalSource::File(tree.to_owned()))
-    };
+    let request = EvalRequest::new(EvalSource::File(tree.to_owned()))
+        .with_attr_paths(vec![attribute.to_owned()]);
 
     let begin = Instant::now();
     let mut session = coordinator.start(request);

@@ -94,10 +94,10 @@ async fn round(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let options = SandboxOptions::new("sandbox")
-        .max_jobs(jobs)
-        .ahead(start != Start::Cold)
-        .sandbox_paths([SandboxPath::new(program, "/bin/sh")]);
-    let builder = SandboxBuilder::new(options)?.knows(&store);
+        .with_max_jobs(jobs)
+        .with_ahead(start != Start::Cold)
+        .with_sandbox_paths([SandboxPath::new(program, "/bin/sh")]);
+    let builder = SandboxBuilder::new(options)?.with_local_store(&store);
     let mut evaluator = InMemoryEvaluator::new();
     for made in graph {
         evaluator = evaluator.root(made.path.to_string(), made);

@@ -38,8 +38,8 @@ async fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let store = LocalStore::open(LocalStoreOptions::new(directory.path())).await?;
     let options =
-        SandboxOptions::new("bench").sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
-    let builder = SandboxBuilder::new(options)?.knows(&store);
+        SandboxOptions::new("bench").with_sandbox_paths([SandboxPath::new(&program, "/bin/sh")]);
+    let builder = SandboxBuilder::new(options)?.with_local_store(&store);
     let bench = Bench {
         builder: &builder,
         store: &store,
@@ -76,16 +76,14 @@ async fn main() -> Result<()> {
     for round in 0..rounds {
         let place = store.scratch()?;
         std::fs::write(place.path(), "hello")?;
-        let tree = OutputTree {
-            scratch: place.path().to_owned(),
-            owner: std::fs::metadata(place.path()).map(|m| {
+        let tree = OutputTree::new(
+            place.path().to_owned(),
+            std::fs::metadata(place.path()).map(|m| {
                 use std::os::unix::fs::MetadataExt as _;
                 m.uid()
             })?,
-            path: StorePath::new(numbered(round), "registered".parse()?),
-            deriver: None,
-            ca: None,
-        };
+            StorePath::new(numbered(round), "registered".parse()?),
+        );
         let begin = Instant::now();
         store.import_outputs(vec![tree], Vec::new()).await?;
         times.push(begin.elapsed());

@@ -35,7 +35,7 @@ async fn main() -> Result<()> {
     );
     for durability in [Durability::Relaxed, Durability::Full] {
         let root = directory.path().join(format!("{durability:?}"));
-        let options = LocalStoreOptions::new(root).durability(durability);
+        let options = LocalStoreOptions::new(root).with_durability(durability);
         let store = LocalStore::open(options).await?;
         let count = match durability {
             Durability::Full => paths / 20,
@@ -99,13 +99,8 @@ async fn import(store: &LocalStore, count: usize) -> Result<Duration> {
         fs::write(&place, format!("output {number}"))?;
         let mut digest = [7; 20];
         digest[..8].copy_from_slice(&number.to_le_bytes());
-        let output = OutputTree {
-            owner: fs::symlink_metadata(&place)?.uid(),
-            scratch: place,
-            path: StorePath::new(digest, "out".parse()?),
-            deriver: None,
-            ca: None,
-        };
+        let owner = fs::symlink_metadata(&place)?.uid();
+        let output = OutputTree::new(place, owner, StorePath::new(digest, "out".parse()?));
         let start = Instant::now();
         store.import_outputs(vec![output], Vec::new()).await?;
         elapsed += start.elapsed();
@@ -198,13 +193,11 @@ async fn large(directory: &std::path::Path, mebibytes: usize) -> Result<()> {
 
     let scratch = store.scratch()?;
     fs::rename(&file, scratch.path())?;
-    let output = OutputTree {
-        owner: fs::symlink_metadata(scratch.path())?.uid(),
-        scratch: scratch.path().to_owned(),
-        path: StorePath::new([10; 20], "output".parse()?),
-        deriver: None,
-        ca: None,
-    };
+    let output = OutputTree::new(
+        scratch.path().to_owned(),
+        fs::symlink_metadata(scratch.path())?.uid(),
+        StorePath::new([10; 20], "output".parse()?),
+    );
     let start = Instant::now();
     store.import_outputs(vec![output], candidates).await?;
     rate(

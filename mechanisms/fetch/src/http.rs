@@ -17,10 +17,10 @@ pub(super) fn client(options: &FetchOptions) -> Result<Client, FetchError> {
         None => None,
     };
     let client = ClientOptions::default()
-        .transfer(options.transfer.clone())
-        .netrc(netrc)
+        .with_transfer(options.transfer.clone())
+        .with_netrc(netrc)
         // Hashes protect contents, and expressions without one may name HTTP URLs themselves.
-        .downgrades(true);
+        .with_downgrades(true);
     Client::new(&client).map_err(|error| FetchError::local("setting up the HTTP client", error))
 }
 
@@ -38,9 +38,9 @@ pub(super) fn download<W: io::Write>(
         reason: format!("is not a valid URL: {error}"),
     })?;
     let download = Download::new(parsed)
-        .unless_etag(etag.map(str::to_owned))
-        .coded(true)
-        .limit(options.download_limit);
+        .with_known_etag(etag.map(str::to_owned))
+        .with_content_codings(true)
+        .with_limit(options.download_limit);
     let mut target = File {
         url,
         cancel,

@@ -27,4 +27,10 @@ pub use tvix_eval_api::fetch::{
     Cancel, FetchError, FetchRequest, Fetched, Fetcher, GitRequest, GitTree,
 };
 
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use tvix_eval_api;
+#[doc(no_inline)]
+pub use tvix_http;
+
 use tvix_eval_api::fetch::{file_path, git_url, split_scheme};

@@ -24,3 +24,17 @@ pub use netrc::{Login, Netrc};
 pub use retry::{is_transient_status, retry_after};
 pub use settings::{SettingError, TransferSettings};
 pub use unreachable::Unreachable;
+
+// Crates whose types occur in public items.
+#[cfg(feature = "client")]
+#[doc(no_inline)]
+pub use bytes;
+#[cfg(feature = "client")]
+#[doc(no_inline)]
+pub use futures;
+#[cfg(feature = "client")]
+#[doc(no_inline)]
+pub use reqwest;
+#[cfg(feature = "client")]
+#[doc(no_inline)]
+pub use url;

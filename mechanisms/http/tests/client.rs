@@ -75,8 +75,8 @@ fn settings() -> TransferSettings {
 
 fn options() -> ClientOptions {
     ClientOptions::default()
-        .transfer(settings())
-        .roots(Roots::None)
+        .with_transfer(settings())
+        .with_roots(Roots::None)
 }
 
 #[derive(Default)]
@@ -115,7 +115,7 @@ impl Target for Kept {
 
 impl Kept {
     fn get(&mut self, options: &ClientOptions, url: &str) -> Result<Downloaded, HttpError> {
-        let download = Download::new(Url::parse(url).unwrap()).coded(true);
+        let download = Download::new(Url::parse(url).unwrap()).with_content_codings(true);
         Client::new(options).unwrap().download(&download, self)
     }
 
@@ -243,7 +243,7 @@ fn errors_that_pass_and_errors_that_do_not() {
     let mut few = settings();
     few.download_attempts = 2;
     let server = Server::start([down(), down(), ok("x")]);
-    let error = Kept::default().get(&options().transfer(few), &server.url);
+    let error = Kept::default().get(&options().with_transfer(few), &server.url);
     assert_eq!(
         (error.unwrap_err().status(), server.count()),
         (Some(503), 2)
@@ -267,7 +267,7 @@ fn redirects_and_credentials() {
         (elsewhere, Vec::new(), 0),
     ]);
     let netrc = Netrc::parse("default login me password s3cret");
-    let options = options().netrc(Some(netrc));
+    let options = options().with_netrc(Some(netrc));
     let mut kept = Kept::default();
     kept.get(&options, &first.url).unwrap();
     assert_eq!(kept.text(), "x");
@@ -300,7 +300,7 @@ fn what_has_not_changed_is_not_sent_again() {
     for head in ["304 x", "200 OK\r\nETag: \"v1\""] {
         let server = Server::start([(head, Vec::new(), 0)]);
         let url = Url::parse(&server.url).unwrap();
-        let download = Download::new(url).unless_etag(Some("\"v1\"".into()));
+        let download = Download::new(url).with_known_etag(Some("\"v1\"".into()));
         let client = Client::new(&options()).unwrap();
         let done = client.download(&download, &mut Kept::default()).unwrap();
         assert_eq!(done, Downloaded::Unchanged, "{head}");
@@ -321,7 +321,7 @@ fn limits_hold_for_decoded_contents() {
     ]);
     let client = Client::new(&options()).unwrap();
     for limit in [9, 100_000] {
-        let download = Download::new(Url::parse(&server.url).unwrap()).limit(limit);
+        let download = Download::new(Url::parse(&server.url).unwrap()).with_limit(limit);
         let error = client.download(&download, &mut Kept::default());
         let error = error.unwrap_err();
         assert!(matches!(error, HttpError::TooLarge { .. }), "{error}");
@@ -351,7 +351,7 @@ fn servers_that_stall() {
     short.download_attempts = 1;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/file", listener.local_addr().unwrap());
-    let error = Kept::default().get(&options().transfer(short), &url);
+    let error = Kept::default().get(&options().with_transfer(short), &url);
     assert_eq!(
         error.unwrap_err().to_string(),
         "no answer for 'file' within 0.05 s"
@@ -376,7 +376,7 @@ async fn blocking_on_the_thread_of_a_runtime() {
 
 #[test]
 fn roots_that_are_missing() {
-    let options = options().roots(Roots::File("/nowhere/at/all.pem".into()));
+    let options = options().with_roots(Roots::File("/nowhere/at/all.pem".into()));
     let error = Client::new(&options).unwrap_err();
     assert_eq!(error.to_string(), "cannot read '/nowhere/at/all.pem'");
 }

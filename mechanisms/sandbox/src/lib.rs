@@ -92,13 +92,17 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
 pub use error::EngineError;
-pub use lines::LineBuffer;
+pub use lines::{Line, LineBuffer};
 pub use running::{Ending, Event, Running};
 pub use scratch::Scratch;
 pub use spec::{
     Access, HostIds, Isolation, Limits, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
 };
 pub use usage::Usage;
+
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use bytes;
 
 use cgroup::Groups;
 use directory::EngineDirectory;
@@ -114,6 +118,7 @@ pub const DEFAULT_FIRST_ID: u32 = 872_415_232;
 
 /// Settings of an [`Engine`].
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// The directory that processes write below. On the file system of the store, outputs can be moved
     /// there by a rename. The engine creates a private directory in it, and removes those of engines
@@ -133,6 +138,20 @@ impl EngineOptions {
             spawners: std::thread::available_parallelism().map_or(1, |count| count.get().min(8)),
             first_id: DEFAULT_FIRST_ID,
         }
+    }
+
+    /// Sets the number of threads that start processes.
+    #[must_use]
+    pub fn with_spawners(mut self, spawners: usize) -> Self {
+        self.spawners = spawners;
+        self
+    }
+
+    /// Sets the first host user of processes.
+    #[must_use]
+    pub fn with_first_id(mut self, first_id: u32) -> Self {
+        self.first_id = first_id;
+        self
     }
 }
 

@@ -2,6 +2,16 @@
 
 use bytes::{Bytes, BytesMut};
 
+/// A line of a log, or a piece of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The bytes, without the line break.
+    pub text: Bytes,
+    /// Whether no line break follows: the line is longer than the limit and goes on in the next
+    /// piece, or the log ended within it.
+    pub partial: bool,
+}
+
 /// Splits a log into lines, with a limit on the length of a line.
 #[derive(Debug)]
 pub struct LineBuffer {
@@ -26,29 +36,38 @@ impl LineBuffer {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete line, without its line break.
-    pub fn next_line(&mut self) -> Option<Bytes> {
+    /// The next complete line, or a piece of a line that is longer than the limit.
+    pub fn next_line(&mut self) -> Option<Line> {
         let window = self.buffer.len().min(self.limit + 1);
         let unsearched = self.buffer.get(self.searched..window)?;
         if let Some(at) = memchr::memchr(b'\n', unsearched) {
             let mut line = self.buffer.split_to(self.searched + at + 1);
             line.truncate(line.len() - 1);
             self.searched = 0;
-            return Some(line.freeze());
+            return Some(Line {
+                text: line.freeze(),
+                partial: false,
+            });
         }
         if self.buffer.len() > self.limit {
             self.searched = 0;
-            return Some(self.buffer.split_to(self.limit).freeze());
+            return Some(Line {
+                text: self.buffer.split_to(self.limit).freeze(),
+                partial: true,
+            });
         }
         self.searched = self.buffer.len();
         None
     }
 
     /// The bytes after the last line break, once the log has ended.
-    pub fn finish(&mut self) -> Option<Bytes> {
+    pub fn finish(&mut self) -> Option<Line> {
         self.searched = 0;
-        let rest = self.buffer.split().freeze();
-        (!rest.is_empty()).then_some(rest)
+        let text = self.buffer.split().freeze();
+        (!text.is_empty()).then_some(Line {
+            text,
+            partial: true,
+        })
     }
 }
 
@@ -66,19 +85,22 @@ mod tests {
         found.extend(buffer.finish());
         found
             .into_iter()
-            .map(|line| String::from_utf8(line.to_vec()).unwrap())
+            .map(|line| {
+                let text = String::from_utf8(line.text.to_vec()).unwrap();
+                if line.partial { text + "…" } else { text }
+            })
             .collect()
     }
 
     #[test]
     fn pieces_join_and_lines_split() {
-        assert_eq!(lines(80, &["a\nb", "c\n", "\nd"]), ["a", "bc", "", "d"]);
+        assert_eq!(lines(80, &["a\nb", "c\n", "\nd"]), ["a", "bc", "", "d…"]);
         assert!(lines(80, &[]).is_empty());
     }
 
     #[test]
     fn a_line_without_end_is_cut() {
-        assert_eq!(lines(4, &["abcdefghij\nk"]), ["abcd", "efgh", "ij", "k"]);
+        assert_eq!(lines(4, &["abcdefghij\nk"]), ["abcd…", "efgh…", "ij", "k…"]);
         assert_eq!(lines(4, &["abcd\n"]), ["abcd"]);
     }
 }

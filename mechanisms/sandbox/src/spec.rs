@@ -11,6 +11,7 @@ pub const SANDBOX_GID: u32 = 100;
 
 /// A process to start: program, environment, visible files, network, limits.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct SandboxSpec {
     /// The program, as a path inside the sandbox.
     pub program: PathBuf,
@@ -75,6 +76,7 @@ pub enum Isolation {
 
 /// The network of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Network {
     /// Only a loopback interface.
     None,
@@ -173,6 +175,7 @@ pub enum Access {
 
 /// Limits of a process. A process that exceeds one is killed. `None`: no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Maximum run time.
     pub wall_time: Option<Duration>,
@@ -188,4 +191,48 @@ pub struct Limits {
     /// Maximum disk usage of [`SandboxSpec::counted`] in bytes, measured four times a second, and the
     /// maximum size of a file. Deleted files that are still open are not counted.
     pub disk: Option<u64>,
+}
+
+impl Limits {
+    /// Sets the maximum run time.
+    #[must_use]
+    pub fn with_wall_time(mut self, wall_time: impl Into<Option<Duration>>) -> Self {
+        self.wall_time = wall_time.into();
+        self
+    }
+
+    /// Sets the maximum time without output.
+    #[must_use]
+    pub fn with_silence(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.silence = silence.into();
+        self
+    }
+
+    /// Sets the maximum size of the log, in bytes.
+    #[must_use]
+    pub fn with_log_bytes(mut self, log_bytes: impl Into<Option<u64>>) -> Self {
+        self.log_bytes = log_bytes.into();
+        self
+    }
+
+    /// Sets the maximum number of processes and threads.
+    #[must_use]
+    pub fn with_processes(mut self, processes: impl Into<Option<u64>>) -> Self {
+        self.processes = processes.into();
+        self
+    }
+
+    /// Sets the maximum memory in bytes.
+    #[must_use]
+    pub fn with_memory(mut self, memory: impl Into<Option<u64>>) -> Self {
+        self.memory = memory.into();
+        self
+    }
+
+    /// Sets the maximum disk usage in bytes.
+    #[must_use]
+    pub fn with_disk(mut self, disk: impl Into<Option<u64>>) -> Self {
+        self.disk = disk.into();
+        self
+    }
 }

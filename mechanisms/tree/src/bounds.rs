@@ -6,12 +6,29 @@ use crate::TreeError;
 
 /// Conditions that end a pass over a tree early.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Bounds<'a> {
     /// Called before each chunk of a file and each entry of a directory; `true` ends the pass.
     pub interrupted: &'a dyn Fn() -> bool,
     /// Maximum size of the NAR, in bytes. Sparse files count with their full size, as in the NAR; a
     /// file that exceeds the limit is not read.
     pub nar_size: u64,
+}
+
+impl<'a> Bounds<'a> {
+    /// Sets the condition that ends the pass.
+    #[must_use]
+    pub fn with_interrupted(mut self, interrupted: &'a dyn Fn() -> bool) -> Self {
+        self.interrupted = interrupted;
+        self
+    }
+
+    /// Sets the maximum size of the NAR, in bytes.
+    #[must_use]
+    pub fn with_nar_size(mut self, nar_size: u64) -> Self {
+        self.nar_size = nar_size;
+        self
+    }
 }
 
 impl Default for Bounds<'_> {

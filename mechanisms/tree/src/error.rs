@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix_compat::nar::{NarError, Problem};
+use nix_compat::nar::{NarError, Violation};
 use thiserror::Error;
 
 /// An error of reading, writing or checking a tree. Errors of files name the file.
@@ -84,9 +84,9 @@ impl TreeError {
     }
 
     /// The violated rule of the archive format, if there is one.
-    pub fn problem(&self) -> Option<&Problem> {
+    pub fn violation(&self) -> Option<&Violation> {
         match self {
-            Self::Nar(error) => error.problem(),
+            Self::Nar(error) => error.violation(),
             _ => None,
         }
     }

@@ -70,5 +70,9 @@ pub use measure::measure;
 pub use restore::{RestoreOptions, Unpacker, restore, restore_node};
 pub use scan::{TreeScan, scan};
 
+// Crates whose types occur in public items.
+#[doc(no_inline)]
+pub use nix_compat;
+
 /// Approximate size of a node in a NAR without its name and its contents, in bytes.
 const NODE: u64 = 128;

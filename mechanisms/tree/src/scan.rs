@@ -12,6 +12,7 @@ use crate::{TreeError, dump_path};
 
 /// The result of a pass over a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TreeScan {
     /// SHA-256 of its NAR.
     pub nar_hash: [u8; 32],
@@ -19,6 +20,17 @@ pub struct TreeScan {
     pub nar_size: u64,
     /// The candidates that it refers to.
     pub references: SortedSet<StorePath>,
+}
+
+impl TreeScan {
+    /// A tree with this hash (SHA-256) and size of its NAR, and these references.
+    pub fn new(nar_hash: [u8; 32], nar_size: u64, references: SortedSet<StorePath>) -> Self {
+        Self {
+            nar_hash,
+            nar_size,
+            references,
+        }
+    }
 }
 
 /// Hashes the tree at `path` as NAR and finds the `candidates` that it refers to, without changing

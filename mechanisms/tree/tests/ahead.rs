@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use nix_compat::nar::{MAX_DEPTH, NarError, Problem, Writer};
+use nix_compat::nar::{MAX_DEPTH, NarError, Violation, Writer};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use tvix_tree::{TreeError, dump_path, hash_path};
 
@@ -178,5 +178,5 @@ fn depth_is_limited_as_ever() {
     dump_path(folder.path(), io::sink()).unwrap();
     fs::create_dir(deepest.join("d")).unwrap();
     let error = dump_path(folder.path(), io::sink()).unwrap_err();
-    assert_eq!(error.problem(), Some(&Problem::TooDeep));
+    assert_eq!(error.violation(), Some(&Violation::TooDeep));
 }

@@ -16,7 +16,12 @@ use tvix_tree::{RestoreOptions, dump_path, restore};
 fn there_and_back(nar: &[u8], canonical: bool) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let dest = folder.path().join("dest");
-    restore(nar, &dest, RestoreOptions::default().canonical(canonical)).unwrap();
+    restore(
+        nar,
+        &dest,
+        RestoreOptions::default().with_canonical(canonical),
+    )
+    .unwrap();
     let mut again = Vec::new();
     dump_path(&dest, &mut again).unwrap();
     again

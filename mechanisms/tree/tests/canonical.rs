@@ -193,15 +193,7 @@ fn trees_are_measured_before_they_are_read() {
         file.set_len(size).unwrap();
     }
     set_mode(&tree.join("locked"), 0);
-    let within = |nar_size| {
-        measure(
-            &tree,
-            Bounds {
-                nar_size,
-                ..Bounds::default()
-            },
-        )
-    };
+    let within = |nar_size| measure(&tree, Bounds::default().with_nar_size(nar_size));
     let size = within(u64::MAX).unwrap();
     assert!((3 << 40..(3 << 40) + 4096).contains(&size), "{size}");
     assert_eq!(within(size).unwrap(), size);

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nar_common::{Raw, Tree, decode};
-use nix_compat::nar::{Event, MAX_DEPTH, NarError, Problem, Reader, Writer};
+use nix_compat::nar::{Event, MAX_DEPTH, NarError, Reader, Violation, Writer};
 use tvix_tree::{RestoreOptions, TreeError, Unpacker, dump_node, dump_path, restore, restore_node};
 
 fn dump(path: &Path) -> Result<Vec<u8>, TreeError> {
@@ -175,7 +175,7 @@ fn a_tree_too_deep_is_refused_by_both() {
     restore(&nar[..], &folder.path().join("again"), plain()).unwrap();
     fs::create_dir(deepest.join("d")).unwrap();
     let error = dump(&tree).unwrap_err();
-    assert_eq!(error.problem(), Some(&Problem::TooDeep));
+    assert_eq!(error.violation(), Some(&Violation::TooDeep));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn canonical_metadata() {
     let raw = raw.close().entry("link");
     let raw = raw.all(&["(", "type", "symlink", "target", "nowhere", ")"]);
     let nar = raw.close().close();
-    restore(&nar.0[..], &dest, plain().canonical(true)).unwrap();
+    restore(&nar.0[..], &dest, plain().with_canonical(true)).unwrap();
     for (path, mode) in [
         ("", 0o555),
         ("dir", 0o555),
@@ -327,7 +327,7 @@ fn failed_restores_leave_nothing_behind() {
         raw.clone().s("nonsense"),
         raw.close().s("trailing"),
     ] {
-        restore(&tail.0[..], &dest, plain().canonical(true)).unwrap_err();
+        restore(&tail.0[..], &dest, plain().with_canonical(true)).unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
@@ -348,7 +348,7 @@ fn nothing_outside_is_written_or_removed() {
     restore(&raw.0[..], &dest, plain()).unwrap_err();
     // A symlink as the root, and as an object to remove on failure.
     let raw = link(Raw::new()).s("trailing");
-    restore(&raw.0[..], &dest, plain().canonical(true)).unwrap_err();
+    restore(&raw.0[..], &dest, plain().with_canonical(true)).unwrap_err();
     assert!(fs::symlink_metadata(&dest).is_err());
     // A directory is replaced by a symlink during unpacking.
     let mut unpacker = Unpacker::new(&dest, plain()).unwrap();
@@ -381,10 +381,13 @@ fn events_that_are_no_archive_are_refused() {
     for name in ["..", "../canary", ""] {
         let name = name.into();
         let error = unpacker.event(Event::Entry { name }).unwrap_err();
-        assert!(matches!(error.problem(), Some(Problem::BadName(_))));
+        assert!(matches!(error.violation(), Some(Violation::BadName(_))));
     }
     let error = unpacker.finish().unwrap_err();
-    assert!(matches!(error.problem(), Some(Problem::OutOfPlace(_))));
+    assert!(matches!(
+        error.violation(),
+        Some(Violation::UnexpectedCall(_))
+    ));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

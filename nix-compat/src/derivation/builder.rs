@@ -6,8 +6,8 @@ use bstr::BString;
 use thiserror::Error;
 
 use super::{
-    CompleteError, Completed, Derivation, HashModulo, MissingInput, Output, OutputName,
-    OutputNameError, OutputOptionError, output_placeholder, upstream_placeholder,
+    CompleteError, Completed, Derivation, HashModulo, MissingInput, Output, OutputAddressError,
+    OutputName, OutputNameError, output_placeholder, upstream_placeholder,
 };
 use crate::content_address::{ContentAddress, ContentAddressMethod};
 use crate::nixhash::{HashAlgo, NixHash};
@@ -99,7 +99,7 @@ pub enum InstantiateError {
         /// The derivation's name.
         derivation: String,
         /// The reason.
-        source: OutputOptionError,
+        source: OutputAddressError,
     },
     /// The input derivation does not have this output.
     #[error("derivation '{derivation}' has no output '{output}'")]

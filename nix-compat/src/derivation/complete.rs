@@ -2,12 +2,15 @@
 
 use thiserror::Error;
 
-use super::aterm::Sections;
+use super::aterm::{HashedInputs, Masked, Rest};
 use super::{Derivation, HashModulo, MissingInput, Output};
-use crate::store_path::{DRV_SUFFIX, NameError, StoreDir, StorePath, output_path, text_path};
+use crate::store_path::{
+    DRV_SUFFIX, NameError, StoreDir, StorePath, output_path, text_path_of_hash,
+};
 
 /// Everything computed from a complete derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Completed {
     /// Path of the `.drv` file.
     pub path: StorePath,
@@ -34,6 +37,36 @@ pub enum CompleteError {
     MissingInput(#[from] MissingInput),
 }
 
+/// What a hash modulo fixed outputs is computed from.
+enum Basis {
+    /// The contents of the output.
+    Fixed(HashModulo),
+    /// The derivation and the hashes of its inputs.
+    Inputs {
+        inputs: HashedInputs,
+        deferred: bool,
+    },
+}
+
+impl Basis {
+    fn modulo(
+        &self,
+        derivation: &Derivation,
+        dir: &StoreDir,
+        rest: &Rest,
+        masked: Masked,
+        outputs: &[Option<StorePath>],
+    ) -> HashModulo {
+        match self {
+            Self::Fixed(modulo) => *modulo,
+            Self::Inputs { inputs, deferred } => HashModulo {
+                hash: rest.modulo_hash(derivation, dir, masked, outputs, inputs),
+                deferred: *deferred,
+            },
+        }
+    }
+}
+
 impl Derivation {
     /// Computes the paths of [`Output::Deferred`] outputs, unless the path of an input is unknown
     /// too, and stores them in the outputs and in the environment. Returns the paths and hashes of
@@ -49,26 +82,35 @@ impl Derivation {
     pub fn complete(
         &mut self,
         dir: &StoreDir,
-        mut input: impl FnMut(&StorePath) -> Option<HashModulo>,
+        input: impl FnMut(&StorePath) -> Option<HashModulo>,
     ) -> Result<Completed, CompleteError> {
+        let mut rest = Rest::new(self, dir);
+        let mut outputs: Vec<_> = self.output_paths(dir).map(|(_, path)| path).collect();
+        let basis = match self.fixed_modulo(dir, &outputs) {
+            Some(modulo) => Basis::Fixed(modulo),
+            None => {
+                let (inputs, deferred) = self.hashed_inputs(dir, input)?;
+                Basis::Inputs { inputs, deferred }
+            }
+        };
         let is_deferred = |output: &Output| matches!(output, Output::Deferred);
         if self.outputs.iter().any(|(_, output)| is_deferred(output)) {
-            let masked = self.masked_hash_modulo(dir, &mut input)?;
+            let masked = basis.modulo(self, dir, &rest, Masked::Yes, &outputs);
             if !masked.deferred {
                 self.set_paths(dir, &masked.hash)?;
+                outputs = self.output_paths(dir).map(|(_, path)| path).collect();
+                if !rest.is_of(self) {
+                    rest = Rest::new(self, dir);
+                }
             }
         }
-        let outputs: Vec<_> = self.output_paths(dir).map(|(_, path)| path).collect();
-        let sections = Sections::new(self, dir, &outputs);
         let name = format!("{}{DRV_SUFFIX}", self.name);
         let name = name
             .parse()
             .map_err(|source| CompleteError::Name { name, source })?;
-        let path = text_path(dir, name, &sections.aterm(), &self.references());
-        let modulo = match self.fixed_modulo(dir, &outputs) {
-            Some(modulo) => modulo,
-            None => self.modulo_with(input, |inputs| sections.hash_with(inputs))?,
-        };
+        let file = rest.file_hash(self, dir, &outputs);
+        let path = text_path_of_hash(dir, name, &file, &self.references());
+        let modulo = basis.modulo(self, dir, &rest, Masked::No, &outputs);
         Ok(Completed {
             path,
             modulo,

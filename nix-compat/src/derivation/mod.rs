@@ -27,7 +27,7 @@ pub use builder::{DerivationBuilder, InstantiateError, Instantiated};
 pub use check::OutputPathError;
 pub use complete::{CompleteError, Completed};
 pub use modulo::{HashModulo, MissingInput};
-pub use output::{Output, OutputName, OutputNameError, OutputOptionError};
+pub use output::{Output, OutputAddressError, OutputName, OutputNameError};
 pub use placeholder::{output_placeholder, upstream_placeholder};
 pub use resolve::ResolveError;
 

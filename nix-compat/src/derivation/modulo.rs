@@ -7,7 +7,7 @@
 
 use thiserror::Error;
 
-use super::aterm::{InputHashes, Masked, write_aterm};
+use super::aterm::{HashedInputs, Masked, write_aterm};
 use super::{Derivation, Output};
 use crate::nixhash::sha256;
 use crate::realisation::DrvKey;
@@ -26,6 +26,7 @@ pub struct HashModulo {
 /// The hash of an input derivation is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the input derivation '{0}' is not known")]
+#[non_exhaustive]
 pub struct MissingInput(pub StorePath);
 
 impl Derivation {
@@ -94,34 +95,31 @@ impl Derivation {
         if let Some(modulo) = self.fixed_modulo(dir, &paths) {
             return Ok(modulo);
         }
-        self.modulo_with(input, |inputs| {
-            sha256(&write_aterm(self, dir, masked, &paths, Some(inputs)))
+        let (inputs, deferred) = self.hashed_inputs(dir, input)?;
+        let text = write_aterm(self, dir, masked, &paths, Some(inputs.as_bytes()));
+        Ok(HashModulo {
+            hash: sha256(&text),
+            deferred,
         })
     }
 
-    /// The hash of a derivation without a fixed output. `hash` computes it from the hashes of the
-    /// inputs.
-    pub(super) fn modulo_with(
+    /// The inputs by their hashes, and whether a hash modulo with them is deferred.
+    pub(super) fn hashed_inputs(
         &self,
+        dir: &StoreDir,
         mut input: impl FnMut(&StorePath) -> Option<HashModulo>,
-        hash: impl FnOnce(&InputHashes) -> [u8; 32],
-    ) -> Result<HashModulo, MissingInput> {
+    ) -> Result<(HashedInputs, bool), MissingInput> {
         let mut deferred = self
             .outputs
             .iter()
             .any(|(_, output)| matches!(output, Output::Floating { .. } | Output::Impure { .. }));
-        let mut inputs = InputHashes::new();
-        for (path, outputs) in self.input_drvs.iter() {
+        let inputs = self.input_drvs.iter().map(|(path, outputs)| {
             let modulo = input(path).ok_or_else(|| MissingInput(path.clone()))?;
             deferred |= modulo.deferred;
-            let hash = data_encoding::HEXLOWER.encode(&modulo.hash);
-            inputs
-                .entry(hash)
-                .or_default()
-                .extend(outputs.iter().cloned());
-        }
-        let hash = hash(&inputs);
-        Ok(HashModulo { hash, deferred })
+            Ok((modulo.hash, outputs))
+        });
+        let inputs: Vec<_> = inputs.collect::<Result<_, MissingInput>>()?;
+        Ok((HashedInputs::new(dir, inputs.into_iter()), deferred))
     }
 
     /// The hash of a fixed-output derivation, given the path of its output.

@@ -105,7 +105,7 @@ pub enum Output {
 /// Why no store path exists for an output.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum OutputOptionError {
+pub enum OutputAddressError {
     /// No store path exists for this content address.
     #[error("no store path can have the content address '{0}'")]
     Unaddressable(ContentAddress),
@@ -144,14 +144,14 @@ impl Output {
         dir: &StoreDir,
         derivation: &StorePathName,
         name: &OutputName,
-    ) -> Result<StorePath, OutputOptionError> {
+    ) -> Result<StorePath, OutputAddressError> {
         let path_name =
-            output_path_name(derivation, name).map_err(|source| OutputOptionError::Name {
+            output_path_name(derivation, name).map_err(|source| OutputAddressError::Name {
                 derivation: derivation.clone(),
                 output: name.clone(),
                 source,
             })?;
         fixed_output_path(dir, path_name, address)
-            .ok_or_else(|| OutputOptionError::Unaddressable(address.clone()))
+            .ok_or_else(|| OutputAddressError::Unaddressable(address.clone()))
     }
 }

@@ -95,7 +95,7 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream continues, and the
+    /// [`Violation::TrailingBytes`](super::Violation::TrailingBytes) if the stream continues, and the
     /// errors of [`next_event`](Self::next_event).
     pub async fn finish(mut self) -> Result<R, NarError> {
         while self.next_raw().await?.is_some() {}
@@ -307,7 +307,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Problem::OutOfPlace`](super::Problem::OutOfPlace) if the archive is not complete.
+    /// [`Violation::UnexpectedCall`](super::Violation::UnexpectedCall) if the archive is not complete.
     pub async fn finish(mut self) -> Result<W, NarError> {
         self.encoder.finish()?;
         self.flush_buffer().await?;

@@ -2,7 +2,7 @@
 
 use bstr::BString;
 
-use super::error::{NarError, Problem};
+use super::error::{NarError, Violation};
 use super::parser::Event;
 use super::rules::{self, Trail};
 
@@ -27,7 +27,7 @@ use super::rules::{self, Trail};
 /// # Ok::<(), nix_compat::nar::NarError>(())
 /// ```
 ///
-/// Calls fail with [`NarError::Unwritable`] if they do not follow the grammar of [`Event`]. A
+/// Calls fail with [`NarError::InvalidWrite`] if they do not follow the grammar of [`Event`]. A
 /// failed call appends nothing and changes nothing: the caller may continue with a valid call.
 #[derive(Debug, Clone)]
 pub struct Encoder {
@@ -67,8 +67,8 @@ impl Encoder {
     /// Starts a directory.
     pub fn directory_start(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
         self.check_node("a directory")?;
-        if let Err(problem) = self.trail.open_directory() {
-            return Err(self.refuse(problem));
+        if let Err(violation) = self.trail.open_directory() {
+            return Err(self.refuse(violation));
         }
         // The magic string precedes the root directory only.
         self.node_start(b"directory", out);
@@ -80,14 +80,14 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the name is not a file name, or if it does not follow the
+    /// [`NarError::InvalidWrite`] if the name is not a file name, or if it does not follow the
     /// previous entry's name in the order of their bytes.
     pub fn entry(&mut self, name: &[u8], out: &mut Vec<u8>) -> Result<(), NarError> {
         if self.state != State::Directory {
-            return Err(self.refuse(Problem::OutOfPlace("an entry")));
+            return Err(self.refuse(Violation::UnexpectedCall("an entry")));
         }
-        if let Err(problem) = self.trail.open_entry(name) {
-            return Err(self.refuse(problem));
+        if let Err(violation) = self.trail.open_entry(name) {
+            return Err(self.refuse(violation));
         }
         string(b"entry", out);
         string(b"(", out);
@@ -101,7 +101,7 @@ impl Encoder {
     /// Ends the innermost directory.
     pub fn directory_end(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
         if self.state != State::Directory {
-            return Err(self.refuse(Problem::OutOfPlace("a directory's end")));
+            return Err(self.refuse(Violation::UnexpectedCall("a directory's end")));
         }
         self.trail.close_directory();
         self.node_end(out);
@@ -112,11 +112,11 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the target is empty, contains NUL or is too long.
+    /// [`NarError::InvalidWrite`] if the target is empty, contains NUL or is too long.
     pub fn symlink(&mut self, target: &[u8], out: &mut Vec<u8>) -> Result<(), NarError> {
         self.check_node("a symlink")?;
-        if let Err(problem) = rules::check_target(target) {
-            return Err(self.refuse(problem));
+        if let Err(violation) = rules::check_target(target) {
+            return Err(self.refuse(violation));
         }
         self.node_start(b"symlink", out);
         string(b"target", out);
@@ -133,8 +133,8 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> Result<(), NarError> {
         self.check_node("a file")?;
-        if let Err(problem) = rules::check_size(size) {
-            return Err(self.refuse(problem));
+        if let Err(violation) = rules::check_size(size) {
+            return Err(self.refuse(violation));
         }
         self.node_start(b"regular", out);
         if executable {
@@ -155,14 +155,14 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the file would exceed its declared size. The caller must not
+    /// [`NarError::InvalidWrite`] if the file would exceed its declared size. The caller must not
     /// write the bytes then.
     pub fn contents(&mut self, len: u64) -> Result<(), NarError> {
         let State::Contents { size, remaining } = self.state else {
-            return Err(self.refuse(Problem::OutOfPlace("contents")));
+            return Err(self.refuse(Violation::UnexpectedCall("contents")));
         };
         let Some(remaining) = remaining.checked_sub(len) else {
-            return Err(self.refuse(Problem::WrongSize {
+            return Err(self.refuse(Violation::WrongSize {
                 declared: size,
                 given: (size - remaining).saturating_add(len),
             }));
@@ -175,13 +175,13 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the file has fewer bytes than declared.
+    /// [`NarError::InvalidWrite`] if the file has fewer bytes than declared.
     pub fn regular_end(&mut self, out: &mut Vec<u8>) -> Result<(), NarError> {
         let State::Contents { size, remaining } = self.state else {
-            return Err(self.refuse(Problem::OutOfPlace("a file's end")));
+            return Err(self.refuse(Violation::UnexpectedCall("a file's end")));
         };
         if remaining > 0 {
-            return Err(self.refuse(Problem::WrongSize {
+            return Err(self.refuse(Violation::WrongSize {
                 declared: size,
                 given: size - remaining,
             }));
@@ -214,7 +214,7 @@ impl Encoder {
         if self.is_finished() {
             return Ok(());
         }
-        Err(self.refuse(Problem::OutOfPlace("the archive's end")))
+        Err(self.refuse(Violation::UnexpectedCall("the archive's end")))
     }
 
     /// Whether the archive is complete.
@@ -236,13 +236,13 @@ impl Encoder {
         if matches!(self.state, State::Root | State::Node) {
             return Ok(());
         }
-        Err(self.refuse(Problem::OutOfPlace(what)))
+        Err(self.refuse(Violation::UnexpectedCall(what)))
     }
 
-    fn refuse(&self, problem: Problem) -> NarError {
-        NarError::Unwritable {
+    fn refuse(&self, violation: Violation) -> NarError {
+        NarError::InvalidWrite {
             path: self.trail.path(),
-            problem,
+            violation,
         }
     }
 
@@ -280,9 +280,9 @@ mod tests {
     use super::super::MAX_DEPTH;
     use super::*;
 
-    fn problem(result: Result<(), NarError>) -> Problem {
+    fn violation(result: Result<(), NarError>) -> Violation {
         match result {
-            Err(NarError::Unwritable { problem, .. }) => problem,
+            Err(NarError::InvalidWrite { violation, .. }) => violation,
             other => panic!("{other:?}"),
         }
     }
@@ -292,12 +292,12 @@ mod tests {
         let mut out = Vec::new();
         let mut encoder = Encoder::new();
         assert!(matches!(
-            problem(encoder.symlink(b"", &mut out)),
-            Problem::BadTarget(_)
+            violation(encoder.symlink(b"", &mut out)),
+            Violation::BadTarget(_)
         ));
         assert!(matches!(
-            problem(encoder.entry(b"x", &mut out)),
-            Problem::OutOfPlace(_)
+            violation(encoder.entry(b"x", &mut out)),
+            Violation::UnexpectedCall(_)
         ));
         assert!(out.is_empty());
         encoder.directory_start(&mut out).unwrap();
@@ -305,23 +305,23 @@ mod tests {
         encoder.symlink(b"t", &mut out).unwrap();
         let before = out.clone();
         assert!(matches!(
-            problem(encoder.entry(b"a", &mut out)),
-            Problem::Unordered { .. }
+            violation(encoder.entry(b"a", &mut out)),
+            Violation::Unordered { .. }
         ));
         assert_eq!(
-            problem(encoder.entry(b"b", &mut out)),
-            Problem::DuplicateName("b".into())
+            violation(encoder.entry(b"b", &mut out)),
+            Violation::DuplicateName("b".into())
         );
         assert_eq!(
-            problem(encoder.symlink(b"t", &mut out)),
-            Problem::OutOfPlace("a symlink")
+            violation(encoder.symlink(b"t", &mut out)),
+            Violation::UnexpectedCall("a symlink")
         );
         assert_eq!(out, before);
         encoder.directory_end(&mut out).unwrap();
         encoder.finish().unwrap();
         assert!(matches!(
-            problem(encoder.directory_start(&mut out)),
-            Problem::OutOfPlace(_)
+            violation(encoder.directory_start(&mut out)),
+            Violation::UnexpectedCall(_)
         ));
     }
 
@@ -331,22 +331,22 @@ mod tests {
         let mut encoder = Encoder::new();
         encoder.regular_start(false, 3, &mut out).unwrap();
         encoder.contents(2).unwrap();
-        let short = Problem::WrongSize {
+        let short = Violation::WrongSize {
             declared: 3,
             given: 2,
         };
-        assert_eq!(problem(encoder.regular_end(&mut out)), short);
-        let long = Problem::WrongSize {
+        assert_eq!(violation(encoder.regular_end(&mut out)), short);
+        let long = Violation::WrongSize {
             declared: 3,
             given: 4,
         };
-        assert_eq!(problem(encoder.contents(2)), long);
+        assert_eq!(violation(encoder.contents(2)), long);
         encoder.contents(1).unwrap();
         encoder.regular_end(&mut out).unwrap();
         let size = u64::MAX;
         assert_eq!(
-            problem(Encoder::new().regular_start(false, size, &mut out)),
-            Problem::FileTooLarge(size)
+            violation(Encoder::new().regular_start(false, size, &mut out)),
+            Violation::FileTooLarge(size)
         );
     }
 
@@ -358,7 +358,10 @@ mod tests {
             encoder.directory_start(&mut out).unwrap();
             encoder.entry(b"d", &mut out).unwrap();
         }
-        assert_eq!(problem(encoder.directory_start(&mut out)), Problem::TooDeep);
+        assert_eq!(
+            violation(encoder.directory_start(&mut out)),
+            Violation::TooDeep
+        );
         // A leaf is still allowed at this depth.
         encoder.symlink(b"t", &mut out).unwrap();
     }

@@ -4,12 +4,12 @@ use std::io;
 
 use bstr::{BStr, BString};
 
-use super::rules::{MAX_DEPTH, MAX_FILE_SIZE};
+use super::limits::{MAX_DEPTH, MAX_FILE_SIZE};
 
 /// The rule of the format that an archive, or a call of a writer, violates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
+pub enum Violation {
     /// The input ended inside the archive.
     #[error("the archive is truncated")]
     Truncated,
@@ -25,10 +25,10 @@ pub enum Problem {
         found: BString,
     },
     /// A string is longer than its limit. It is not read.
-    #[error("{what} of {len} bytes, of which at most {limit} are allowed")]
+    #[error("{kind} of {len} bytes, of which at most {limit} are allowed")]
     TooLong {
         /// The kind of string.
-        what: &'static str,
+        kind: &'static str,
         /// Its declared length in bytes.
         len: u64,
         /// The limit in bytes.
@@ -70,7 +70,7 @@ pub enum Problem {
     },
     /// A call of a writer that is not allowed at this position.
     #[error("{0} cannot come here")]
-    OutOfPlace(&'static str),
+    UnexpectedCall(&'static str),
 }
 
 /// Why an archive cannot be read or written.
@@ -81,7 +81,7 @@ pub enum Problem {
 #[non_exhaustive]
 pub enum NarError {
     /// The input is not a well-formed archive.
-    #[error("malformed NAR at byte {offset}{}: {problem}", At(path))]
+    #[error("malformed NAR at byte {offset}{}: {violation}", At(path))]
     Malformed {
         /// Offset of the offending token, in bytes from the start of the archive. For padding and
         /// truncation it is the offset of the offending bytes.
@@ -89,15 +89,15 @@ pub enum NarError {
         /// Path of the current node, relative to the root and `/`-separated; empty for the root.
         path: BString,
         /// The violated rule.
-        problem: Problem,
+        violation: Violation,
     },
     /// The calls of a writer do not form a well-formed archive: a bug in the caller.
-    #[error("cannot write NAR{}: {problem}", At(path))]
-    Unwritable {
+    #[error("cannot write NAR{}: {violation}", At(path))]
+    InvalidWrite {
         /// Path of the current node, relative to the root and `/`-separated; empty for the root.
         path: BString,
         /// The rule that would be violated.
-        problem: Problem,
+        violation: Violation,
     },
     /// The stream that carries the archive failed.
     #[error("NAR stream: {0}")]
@@ -106,9 +106,11 @@ pub enum NarError {
 
 impl NarError {
     /// The violated rule, if the error concerns a rule of the format.
-    pub fn problem(&self) -> Option<&Problem> {
+    pub fn violation(&self) -> Option<&Violation> {
         match self {
-            Self::Malformed { problem, .. } | Self::Unwritable { problem, .. } => Some(problem),
+            Self::Malformed { violation, .. } | Self::InvalidWrite { violation, .. } => {
+                Some(violation)
+            }
             _ => None,
         }
     }
@@ -122,11 +124,11 @@ impl From<NarError> for io::Error {
         let kind = match error {
             NarError::Io(source) => return source,
             NarError::Malformed {
-                problem: Problem::Truncated,
+                violation: Violation::Truncated,
                 ..
             } => io::ErrorKind::UnexpectedEof,
             NarError::Malformed { .. } => io::ErrorKind::InvalidData,
-            NarError::Unwritable { .. } => io::ErrorKind::InvalidInput,
+            NarError::InvalidWrite { .. } => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }
@@ -153,7 +155,7 @@ mod tests {
         let error = NarError::Malformed {
             offset: 120,
             path: "a/b".into(),
-            problem: Problem::Unordered {
+            violation: Violation::Unordered {
                 name: "x".into(),
                 previous: "y".into(),
             },

@@ -40,6 +40,7 @@
 pub mod r#async;
 mod encoder;
 mod error;
+mod limits;
 #[cfg(feature = "json")]
 mod listing;
 mod parser;
@@ -48,12 +49,12 @@ mod rules;
 mod writer;
 
 pub use encoder::Encoder;
-pub use error::{NarError, Problem};
+pub use error::{NarError, Violation};
+pub use limits::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 #[cfg(feature = "json")]
 pub use listing::Listing;
 pub use parser::{Event, Parser, Step};
 pub use reader::{Contents, Reader};
-pub use rules::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 pub use writer::Writer;
 
 /// Buffer size of readers and writers, in bytes.

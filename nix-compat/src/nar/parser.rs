@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use bstr::{BStr, BString};
 
-use super::error::{NarError, Problem};
-use super::rules::{self, MAX_NAME_LEN, MAX_TAG_LEN, MAX_TARGET_LEN, Trail};
+use super::error::{NarError, Violation};
+use super::limits::{MAX_NAME_LEN, MAX_TARGET_LEN};
+use super::rules::{self, MAX_TAG_LEN, Trail};
 
 /// An element of an archive. Events are in the order of the archive's bytes.
 ///
@@ -54,6 +55,7 @@ pub enum Event<'a> {
 
 /// The result of [`Parser::feed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Step<'a> {
     /// Number of bytes of the input that were read. Pass the remainder to the next call.
     pub consumed: usize,
@@ -112,7 +114,7 @@ pub struct Parser {
     /// Number of bytes read.
     offset: u64,
     executable: bool,
-    failure: Option<Box<(u64, BString, Problem)>>,
+    failure: Option<Box<(u64, BString, Violation)>>,
 }
 
 /// The end condition of a skip, as documented at [`Reader::skip`](super::Reader::skip).
@@ -278,14 +280,14 @@ impl Parser {
     ///
     /// # Errors
     ///
-    /// [`NarError::Malformed`]: with [`Problem::Truncated`] if the archive is incomplete, or the earlier error of the parser.
+    /// [`NarError::Malformed`]: with [`Violation::Truncated`] if the archive is incomplete, or the earlier error of the parser.
     pub fn finish(&mut self) -> Result<(), NarError> {
         self.check_failure()?;
         if matches!(self.state, State::AtEnd | State::Done) {
             return Ok(());
         }
         let offset = self.offset;
-        Err(self.fail(offset, Problem::Truncated))
+        Err(self.fail(offset, Violation::Truncated))
     }
 
     /// Whether the archive is complete and [`Event::End`] has been yielded.
@@ -329,7 +331,7 @@ impl Parser {
     /// The error for input after the end of the archive.
     pub(super) fn trailing(&mut self) -> NarError {
         let offset = self.offset;
-        self.fail(offset, Problem::TrailingBytes)
+        self.fail(offset, Violation::TrailingBytes)
     }
 
     /// Converts a raw event into an [`Event`] that borrows from the parser and from `input`, the
@@ -403,7 +405,7 @@ impl Parser {
                 State::Padding(missing) => {
                     let taken = missing.min(rest.len());
                     if let Some(at) = rest[..taken].iter().position(|&byte| byte != 0) {
-                        return Err(self.fail(self.offset + at as u64, Problem::Padding));
+                        return Err(self.fail(self.offset + at as u64, Violation::Padding));
                     }
                     used += taken;
                     self.offset += taken as u64;
@@ -421,23 +423,23 @@ impl Parser {
         match &self.failure {
             None => Ok(()),
             Some(failure) => {
-                let (offset, path, problem) = (**failure).clone();
+                let (offset, path, violation) = (**failure).clone();
                 Err(NarError::Malformed {
                     offset,
                     path,
-                    problem,
+                    violation,
                 })
             }
         }
     }
 
-    fn fail(&mut self, offset: u64, problem: Problem) -> NarError {
+    fn fail(&mut self, offset: u64, violation: Violation) -> NarError {
         let path = self.trail.path();
-        self.failure = Some(Box::new((offset, path.clone(), problem.clone())));
+        self.failure = Some(Box::new((offset, path.clone(), violation.clone())));
         NarError::Malformed {
             offset,
             path,
-            problem,
+            violation,
         }
     }
 
@@ -462,8 +464,12 @@ impl Parser {
             // Checked before any byte is stored, so that a declared length never allocates memory.
             let (what, limit) = expect.limit();
             if len > limit as u64 {
-                let problem = Problem::TooLong { what, len, limit };
-                return Err(self.fail(self.token.start, problem));
+                let violation = Violation::TooLong {
+                    kind: what,
+                    len,
+                    limit,
+                };
+                return Err(self.fail(self.token.start, violation));
             }
         }
         // At most the limit, so it fits.
@@ -481,19 +487,19 @@ impl Parser {
         }
         if let Some(at) = self.token.bytes[len..].iter().position(|&byte| byte != 0) {
             let offset = self.token.start + 8 + (len + at) as u64;
-            return Err(self.fail(offset, Problem::Padding));
+            return Err(self.fail(offset, Violation::Padding));
         }
         self.token.bytes.truncate(len);
         self.token.header_len = 0;
         let event = match self.accept(expect) {
             Ok(event) => event,
-            Err(problem) => return Err(self.fail(self.token.start, problem)),
+            Err(violation) => return Err(self.fail(self.token.start, violation)),
         };
         Ok((used, event))
     }
 
     /// Processes a complete string.
-    fn accept(&mut self, expect: Expect) -> Result<Option<RawEvent>, Problem> {
+    fn accept(&mut self, expect: Expect) -> Result<Option<RawEvent>, Violation> {
         let token = &self.token.bytes[..];
         let next = match (expect, token) {
             (Expect::Magic, b"nix-archive-1") => Expect::NodeOpen,
@@ -547,7 +553,7 @@ impl Parser {
                 Expect::EntryOrClose
             }
             _ => {
-                return Err(Problem::UnexpectedTag {
+                return Err(Violation::UnexpectedTag {
                     expected: expect.describe(),
                     found: token.into(),
                 });
@@ -577,8 +583,8 @@ impl Parser {
             return Ok((taken, None));
         };
         self.token.header_len = 0;
-        if let Err(problem) = rules::check_size(size) {
-            return Err(self.fail(self.token.start, problem));
+        if let Err(violation) = rules::check_size(size) {
+            return Err(self.fail(self.token.start, violation));
         }
         self.state = State::Contents {
             remaining: size,

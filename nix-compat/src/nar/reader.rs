@@ -93,7 +93,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     ///
-    /// [`Problem::TrailingBytes`](super::Problem::TrailingBytes) if the stream continues, and the
+    /// [`Violation::TrailingBytes`](super::Violation::TrailingBytes) if the stream continues, and the
     /// errors of [`next_event`](Self::next_event).
     pub fn finish(mut self) -> Result<R, NarError> {
         while self.next_raw()?.is_some() {}
@@ -290,7 +290,10 @@ mod tests {
         reader.skip().unwrap();
         assert_eq!(reader.into_inner(), b"rest");
         let error = Reader::new(&nar[..]).finish().unwrap_err();
-        assert_eq!(error.problem(), Some(&super::super::Problem::TrailingBytes));
+        assert_eq!(
+            error.violation(),
+            Some(&super::super::Violation::TrailingBytes)
+        );
     }
 
     #[test]

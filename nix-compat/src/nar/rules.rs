@@ -2,19 +2,9 @@
 
 use bstr::BString;
 
-use super::error::Problem;
+use super::error::Violation;
+use super::limits::{MAX_DEPTH, MAX_FILE_SIZE, MAX_NAME_LEN, MAX_TARGET_LEN};
 
-/// Maximum length of an entry's name in bytes (`NAME_MAX` on Linux).
-pub const MAX_NAME_LEN: usize = 255;
-/// Maximum length of a symlink target in bytes (`PATH_MAX` on Linux, without its NUL).
-pub const MAX_TARGET_LEN: usize = 4095;
-/// Maximum number of open directories, and so of components of a path.
-///
-/// The format itself has no such limit. Readers that recurse or that open a file descriptor per
-/// level need one, and must reject archives that they cannot unpack.
-pub const MAX_DEPTH: usize = 64;
-/// Maximum size of a file in bytes: the largest signed 64-bit file offset.
-pub const MAX_FILE_SIZE: u64 = i64::MAX as u64;
 /// Maximum length of a keyword that is read at all. The longest keyword of the format has 13 bytes.
 pub(super) const MAX_TAG_LEN: usize = 32;
 
@@ -25,10 +15,10 @@ pub(super) fn padding(len: u64) -> usize {
 
 /// Checks a directory entry's name: not empty, not `.` or `..`, no `/`, no NUL, at most
 /// [`MAX_NAME_LEN`] bytes.
-pub(super) fn check_name(name: &[u8]) -> Result<(), Problem> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), Violation> {
     if name.len() > MAX_NAME_LEN {
-        return Err(Problem::TooLong {
-            what: "name",
+        return Err(Violation::TooLong {
+            kind: "name",
             len: name.len() as u64,
             limit: MAX_NAME_LEN,
         });
@@ -38,30 +28,30 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Problem> {
         || name == b".."
         || memchr::memchr2(b'/', 0, name).is_some();
     if bad {
-        return Err(Problem::BadName(name.into()));
+        return Err(Violation::BadName(name.into()));
     }
     Ok(())
 }
 
 /// Checks a symlink's target: not empty, no NUL, at most [`MAX_TARGET_LEN`] bytes.
-pub(super) fn check_target(target: &[u8]) -> Result<(), Problem> {
+pub(super) fn check_target(target: &[u8]) -> Result<(), Violation> {
     if target.len() > MAX_TARGET_LEN {
-        return Err(Problem::TooLong {
-            what: "symlink target",
+        return Err(Violation::TooLong {
+            kind: "symlink target",
             len: target.len() as u64,
             limit: MAX_TARGET_LEN,
         });
     }
     if target.is_empty() || memchr::memchr(0, target).is_some() {
-        return Err(Problem::BadTarget(target.into()));
+        return Err(Violation::BadTarget(target.into()));
     }
     Ok(())
 }
 
 /// Checks a file's size: at most [`MAX_FILE_SIZE`].
-pub(super) fn check_size(size: u64) -> Result<(), Problem> {
+pub(super) fn check_size(size: u64) -> Result<(), Violation> {
     if size > MAX_FILE_SIZE {
-        return Err(Problem::FileTooLarge(size));
+        return Err(Violation::FileTooLarge(size));
     }
     Ok(())
 }
@@ -93,9 +83,9 @@ impl Trail {
             .map_or(&[], |&start| &self.names[start..])
     }
 
-    pub(super) fn open_directory(&mut self) -> Result<(), Problem> {
+    pub(super) fn open_directory(&mut self) -> Result<(), Violation> {
         if self.depth() == MAX_DEPTH {
-            return Err(Problem::TooDeep);
+            return Err(Violation::TooDeep);
         }
         self.starts.push(self.names.len());
         self.in_entry = false;
@@ -112,16 +102,16 @@ impl Trail {
 
     /// Opens the next entry of the innermost directory. Its name must be valid and greater than the
     /// previous name.
-    pub(super) fn open_entry(&mut self, name: &[u8]) -> Result<(), Problem> {
+    pub(super) fn open_entry(&mut self, name: &[u8]) -> Result<(), Violation> {
         check_name(name)?;
         let previous = self.name();
         // Names are never empty, so an empty name stands for "no entry yet".
         if !previous.is_empty() {
             match name.cmp(previous) {
                 std::cmp::Ordering::Greater => {}
-                std::cmp::Ordering::Equal => return Err(Problem::DuplicateName(name.into())),
+                std::cmp::Ordering::Equal => return Err(Violation::DuplicateName(name.into())),
                 std::cmp::Ordering::Less => {
-                    return Err(Problem::Unordered {
+                    return Err(Violation::Unordered {
                         name: name.into(),
                         previous: previous.into(),
                     });
@@ -191,11 +181,11 @@ mod tests {
         assert_eq!(trail.path(), "");
         assert!(matches!(
             trail.open_entry(b"b"),
-            Err(Problem::DuplicateName(_))
+            Err(Violation::DuplicateName(_))
         ));
         assert!(matches!(
             trail.open_entry(b"a"),
-            Err(Problem::Unordered { .. })
+            Err(Violation::Unordered { .. })
         ));
         trail.open_entry(b"b.").unwrap();
         trail.close_entry();
@@ -208,7 +198,7 @@ mod tests {
     fn names_that_are_not_names() {
         for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", b"\0"] {
             assert!(
-                matches!(check_name(bad), Err(Problem::BadName(_))),
+                matches!(check_name(bad), Err(Violation::BadName(_))),
                 "{bad:?}"
             );
         }
@@ -217,17 +207,20 @@ mod tests {
         }
         assert!(matches!(
             check_name(&[b'x'; 256]),
-            Err(Problem::TooLong { .. })
+            Err(Violation::TooLong { .. })
         ));
     }
 
     #[test]
     fn targets_that_are_not_targets() {
-        assert!(matches!(check_target(b""), Err(Problem::BadTarget(_))));
-        assert!(matches!(check_target(b"a\0b"), Err(Problem::BadTarget(_))));
+        assert!(matches!(check_target(b""), Err(Violation::BadTarget(_))));
+        assert!(matches!(
+            check_target(b"a\0b"),
+            Err(Violation::BadTarget(_))
+        ));
         assert!(matches!(
             check_target(&[b'x'; 4096]),
-            Err(Problem::TooLong { .. })
+            Err(Violation::TooLong { .. })
         ));
         check_target(&[b'x'; 4095]).unwrap();
         check_target(b"../../..").unwrap();

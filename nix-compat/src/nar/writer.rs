@@ -13,7 +13,7 @@ const DIRECT: usize = 16 * 1024;
 /// Writes an archive to a blocking stream.
 ///
 /// Calls must follow the grammar of [`Event`]. Calls that do not, invalid names, names out of order
-/// and wrong sizes are rejected with [`NarError::Unwritable`]. A rejected call writes nothing; the
+/// and wrong sizes are rejected with [`NarError::InvalidWrite`]. A rejected call writes nothing; the
 /// caller may continue with a valid one.
 ///
 /// Small pieces are collected in a buffer, so the stream needs none. [`finish`](Self::finish)
@@ -72,7 +72,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Problem::WrongSize`](super::Problem::WrongSize) if the stream is shorter or longer,
+    /// [`Violation::WrongSize`](super::Violation::WrongSize) if the stream is shorter or longer,
     /// [`NarError::Io`] if it fails. The archive is unusable then.
     pub fn regular_from(
         &mut self,
@@ -132,7 +132,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Problem::OutOfPlace`](super::Problem::OutOfPlace) if the archive is not complete.
+    /// [`Violation::UnexpectedCall`](super::Violation::UnexpectedCall) if the archive is not complete.
     pub fn finish(mut self) -> Result<W, NarError> {
         self.encoder.finish()?;
         self.flush_buffer()?;
@@ -169,7 +169,7 @@ impl<W: Write> Writer<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Problem;
+    use super::super::Violation;
     use super::*;
 
     #[test]
@@ -179,7 +179,10 @@ mod tests {
             let result = writer.regular_from(false, size, &b"hello"[..]);
             assert_eq!(result.is_ok(), ok, "{size}");
             if let Err(error) = result {
-                assert!(matches!(error.problem(), Some(Problem::WrongSize { .. })));
+                assert!(matches!(
+                    error.violation(),
+                    Some(Violation::WrongSize { .. })
+                ));
             }
         }
     }
@@ -190,8 +193,8 @@ mod tests {
         writer.directory_start().unwrap();
         let error = writer.finish().unwrap_err();
         assert_eq!(
-            error.problem(),
-            Some(&Problem::OutOfPlace("the archive's end"))
+            error.violation(),
+            Some(&Violation::UnexpectedCall("the archive's end"))
         );
     }
 

@@ -62,7 +62,7 @@ pub enum HashError {
     MissingAlgo(String),
     /// The text names another algorithm than the expected one.
     #[error("'{text}' should be a {expected} hash")]
-    OtherAlgo {
+    AlgoMismatch {
         /// The text.
         text: String,
         /// The expected algorithm.
@@ -183,7 +183,7 @@ impl NixHash {
         };
         let named: HashAlgo = name.parse()?;
         match algo {
-            Some(expected) if expected != named => Err(HashError::OtherAlgo {
+            Some(expected) if expected != named => Err(HashError::AlgoMismatch {
                 text: text.to_owned(),
                 expected,
             }),
@@ -383,7 +383,7 @@ mod tests {
             Err(HashError::InvalidDigits { .. })
         ));
         let other = NixHash::parse_any(&format!("sha256:{digits}"), Some(HashAlgo::Sha512));
-        assert!(matches!(other, Err(HashError::OtherAlgo { .. })));
+        assert!(matches!(other, Err(HashError::AlgoMismatch { .. })));
     }
 
     proptest! {

@@ -25,6 +25,7 @@ pub struct SelfReferenceHasher {
 
 /// The two hashes of contents with self-references. They are equal if there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SelfReferenceHashes {
     /// With the offsets of self-references: Nix up to 2.16 and since 2.35. This hash determines the
     /// contents.

@@ -16,7 +16,7 @@ use crate::store_path::{StoreDir, StorePath, StorePathError};
 pub enum JsonError {
     /// The JSON value has another structure.
     #[error("not a path info")]
-    Shape(#[from] serde_json::Error),
+    Structure(#[from] serde_json::Error),
     /// A field holds an invalid store path.
     #[error("{field} is not a store path")]
     StorePath {

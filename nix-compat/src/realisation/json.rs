@@ -18,10 +18,10 @@ use crate::store_path::StorePath;
 pub enum RealisationJsonError {
     /// The JSON value has another structure.
     #[error("not a realisation")]
-    Shape(#[from] serde_json::Error),
+    Structure(#[from] serde_json::Error),
     /// The realisation is for another output than the expected one.
     #[error("it is about '{actual}', not '{expected}'")]
-    OtherKey {
+    KeyMismatch {
         /// The expected output.
         expected: DrvOutput,
         /// The output in the JSON value.
@@ -29,7 +29,7 @@ pub enum RealisationJsonError {
     },
     /// An `id`, of the realisation or of a dependent one, is not a hash modulo.
     #[error("'{0}' is not a hash with an output")]
-    NotAHash(DrvOutput),
+    InvalidId(DrvOutput),
     /// An invalid key.
     #[error(transparent)]
     Key(#[from] DrvOutputError),
@@ -142,7 +142,7 @@ impl Realisation {
     /// # Errors
     ///
     /// The variants of [`RealisationJsonError`] except
-    /// [`OtherKey`](RealisationJsonError::OtherKey).
+    /// [`KeyMismatch`](RealisationJsonError::KeyMismatch).
     pub fn from_nix_json(value: &Value) -> Result<Self, RealisationJsonError> {
         if value.get("key").is_none() {
             return Flat::deserialize(value)?.read();
@@ -165,7 +165,7 @@ impl Realisation {
         let realisation = Self::from_nix_json(value)?;
         match realisation.id == *id {
             true => Ok(realisation),
-            false => Err(RealisationJsonError::OtherKey {
+            false => Err(RealisationJsonError::KeyMismatch {
                 expected: id.clone(),
                 actual: realisation.id,
             }),
@@ -206,7 +206,7 @@ impl Flat {
     fn read(self) -> Result<Realisation, RealisationJsonError> {
         for id in self.dependent_realisations.keys().chain([&self.id]) {
             if !matches!(id.drv, DrvKey::HashModulo(_)) {
-                return Err(RealisationJsonError::NotAHash(id.clone()));
+                return Err(RealisationJsonError::InvalidId(id.clone()));
             }
         }
         Ok(Realisation {

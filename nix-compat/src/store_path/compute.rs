@@ -80,9 +80,18 @@ pub fn text_path(
     contents: &[u8],
     references: &SortedSet<StorePath>,
 ) -> StorePath {
-    let hash = sha256(contents);
+    text_path_of_hash(dir, name, &sha256(contents), references)
+}
+
+/// [`text_path`] of contents with the SHA-256 `hash`.
+pub(crate) fn text_path_of_hash(
+    dir: &StoreDir,
+    name: StorePathName,
+    hash: &[u8; 32],
+    references: &SortedSet<StorePath>,
+) -> StorePath {
     let path_type = path_type_with_references(dir, "text", references, false);
-    store_path(dir, &path_type, &hash, name)
+    store_path(dir, &path_type, hash, name)
 }
 
 /// The store path of contents with the content address `address`.

@@ -17,6 +17,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+pub(crate) use compute::text_path_of_hash;
 pub use compute::{
     PathReferences, compress_hash, content_addressed_path, fixed_output_path, output_path,
     output_path_name, text_path,

@@ -123,11 +123,10 @@ impl Builder for LyingBuilder {
             .map(|it| Ok(Bytes::copy_from_slice(it)))
             .collect();
         let nar = stream::iter(chunks).boxed();
-        Ok(BuildOutcome::Success(BuildSuccess {
-            delivery: Delivery::Streamed(vec![StreamedOutput { name, info, nar }]),
-            duration: Default::default(),
-            usage: None,
-        }))
+        Ok(BuildOutcome::Success(BuildSuccess::new(
+            Delivery::Streamed(vec![StreamedOutput::new(name, info, nar)]),
+            Default::default(),
+        )))
     }
 }
 

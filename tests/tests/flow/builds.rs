@@ -243,10 +243,7 @@ async fn build_failure_fail_response() {
     };
 
     // Stop: with one job at a time, the first build is the one that fails.
-    let options = Options {
-        max_jobs: Some(1),
-        ..Options::default()
-    };
+    let options = Options::default().with_max_jobs(1);
     let only = EvalRequest::attrs(["dependent"]);
     let stopping = coordinator.clone().with_options(options.clone());
     let (events, report) = run(&stopping, only).await;
@@ -265,10 +262,9 @@ async fn build_failure_fail_response() {
     assert_eq!(world.valid().await, []);
 
     // Continue with everything that does not depend on it.
-    let going_on = coordinator.clone().with_options(Options {
-        on_failure: OnFailure::Continue,
-        ..options
-    });
+    let going_on = coordinator
+        .clone()
+        .with_options(options.with_on_failure(OnFailure::Continue));
     let (_, report) = run(&going_on, request.clone()).await;
     expect_failure(&report);
     let good_out = good.output_path("out").unwrap();
@@ -404,10 +400,7 @@ async fn inputs_that_vanish_are_built_again_once() {
 
 #[tokio::test]
 async fn inputs_that_vanish_fail_their_build_where_nothing_can_be_evaluated_again() {
-    let options = Options {
-        on_vanished: OnVanished::Fail,
-        ..Options::default()
-    };
+    let options = Options::default().with_on_vanished(OnVanished::Fail);
     let (events, report, builds) = vanishing(1, options).await;
     assert_eq!(report.status, Status::StoreFailed);
     assert_eq!((restarts(&events), builds), (0, 2), "{events:#?}");

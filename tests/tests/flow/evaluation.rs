@@ -9,7 +9,7 @@ use tokio::sync::{Barrier, Notify};
 use tvix_build_api::memory::{InMemoryBuilder, MemoryOutputs, Tree};
 use tvix_build_api::{BuilderProfile, this_system};
 use tvix_coordinator::{BuildEvent, Coordinator};
-use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator, StreamEvaluator};
+use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator, StreamEvaluator};
 use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource, realise};
 use tvix_store_api::MemoryStore;
 use tvix_tests::local::{instantiate, shell};
@@ -25,7 +25,7 @@ fn memory_store() -> Arc<MemoryStore> {
 
 /// Makes files that contain the name of their derivation.
 fn memory_builder() -> InMemoryBuilder {
-    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).otherwise(|build| {
+    InMemoryBuilder::new(BuilderProfile::new("memory", this_system(), 8)).with_default(|build| {
         let name = &build.request().derivation.name;
         Ok(MemoryOutputs::out(Tree::file(format!("made by {name}"))))
     })
@@ -43,11 +43,9 @@ async fn coordinator_starts_evaluation_with_path_lookup_and_attribute() {
             stream::iter([Ok(derivation(&hello)), Ok(root("hello", &hello))])
         })
     };
-    let request = EvalRequest {
-        attr_paths: vec!["hello".into()],
-        search_path: vec![("nixpkgs".into(), nixpkgs.path().to_owned())],
-        ..EvalRequest::new(EvalSource::SearchPath("nixpkgs".into()))
-    };
+    let request = EvalRequest::new(EvalSource::SearchPath("nixpkgs".into()))
+        .with_attr_paths(vec!["hello".into()])
+        .with_search_path(vec![("nixpkgs".into(), nixpkgs.path().to_owned())]);
     let coordinator = Coordinator::new(Arc::new(evaluator), memory_store())
         .with_builder(Arc::new(memory_builder()));
     let (events, report) = run(&coordinator, request.clone()).await;
@@ -79,7 +77,7 @@ async fn evaluator_yields_derivations_while_it_still_evaluates() {
             stream::iter([Ok(derivation(&first)), Ok(root("first", &first))]).chain(rest.flatten())
         })
     };
-    let builder = memory_builder().on_async("first", move |_| {
+    let builder = memory_builder().with_program_async("first", move |_| {
         begun.notify_one();
         async { Ok(MemoryOutputs::out(Tree::file("first"))) }
     });
@@ -127,7 +125,7 @@ async fn import_from_derivation_is_fed_back_into_the_evaluator() {
             stream::iter(events).chain(rest.flatten())
         })
     };
-    let builder = memory_builder().on("list", |_| {
+    let builder = memory_builder().with_program("list", |_| {
         Ok(MemoryOutputs::out(Tree::file("apple pear\n")))
     });
     let coordinator =
@@ -170,7 +168,7 @@ async fn fire_and_forget_is_not_fed_back() {
             move |outputs| {
                 let names = outputs.iter().map(|it| it.drv_path.name().to_string());
                 answers.lock().unwrap().extend(names);
-                Ok(Evaluated::new().root(&after))
+                Ok(EvaluatedAttribute::new().root(&after))
             },
         )
     };
@@ -199,10 +197,10 @@ async fn imports_wait_side_by_side() {
     let [after_a, after_b] = results.clone();
     let evaluator = InMemoryEvaluator::new()
         .import("a", [(&a, ["out"])], move |_| {
-            Ok(Evaluated::new().root(&after_a))
+            Ok(EvaluatedAttribute::new().root(&after_a))
         })
         .import("b", [(&b, ["out"])], move |_| {
-            Ok(Evaluated::new().root(&after_b))
+            Ok(EvaluatedAttribute::new().root(&after_b))
         })
         .root("other", &other);
     // Builds end only when all three are running concurrently.
@@ -210,7 +208,7 @@ async fn imports_wait_side_by_side() {
     let mut builder = memory_builder();
     for name in [names[0], names[1], "other"] {
         let meeting = meeting.clone();
-        builder = builder.on_async(name, move |_| {
+        builder = builder.with_program_async(name, move |_| {
             let meeting = meeting.clone();
             async move {
                 meeting.wait().await;

@@ -1,6 +1,7 @@
 //! The arrows between user, command line and coordinator: the program `tvix`, run as by a user.
 
 use std::fs;
+use std::path::Path;
 
 use nix_compat::derivation::Instantiated;
 use tvix_coordinator::{BuildEvent, EVENT_VERSION, EventRecord, Report, Status};
@@ -29,12 +30,15 @@ async fn build_with_events(
         command.arg(world.write(made).await);
     }
     let ended = run(&mut command);
-    let text = fs::read_to_string(file).unwrap();
+    (ended, events_in(&file, world))
+}
+
+fn events_in(file: &Path, world: &LocalWorld) -> Vec<EventRecord> {
     let dir = world.store.store_dir();
-    let events = text
-        .lines()
-        .map(|line| EventRecord::from_json(line, dir).unwrap());
-    (ended, events.collect())
+    let text = fs::read_to_string(file).unwrap();
+    let lines = text.lines();
+    let events = lines.map(|line| EventRecord::from_json(line, dir).unwrap());
+    events.collect()
 }
 
 fn report_of(events: &[EventRecord]) -> &Report {
@@ -96,6 +100,22 @@ async fn coordinator_responds_success_or_fail() {
 }
 
 #[tokio::test]
+async fn report_has_what_was_not_evaluated() {
+    let world = LocalWorld::new().await;
+    let events = world.beside("events");
+    let mut command = build(tvix(), &world);
+    command.arg("--events").arg(&events);
+    let fine = "derivation { name = \"a\"; system = \"any\"; builder = \"/bin/sh\"; }";
+    command.args(["-E", "throw \"no\"", fine]);
+    run(&mut command).expect(1).says(&["no"]);
+    let events = events_in(&events, &world);
+    let roots = report_of(&events).roots.iter();
+    let roots = roots.map(|root| (&*root.name, root.success, root.error.is_some()));
+    let roots: Vec<_> = roots.collect();
+    assert_eq!(roots, [("0", false, true), ("1", false, false)]);
+}
+
+#[tokio::test]
 async fn user_gets_exit_code() {
     let world = LocalWorld::new().await;
     let good = world.write(&greeting()).await;
@@ -106,4 +126,21 @@ async fn user_gets_exit_code() {
     run(build(tvix(), &world).arg("/nowhere/such-a.drv")).expect(1);
     run(build(tvix(), &world).arg("--no-such-option")).expect(1);
     world.expect_clean().await;
+}
+
+#[tokio::test]
+async fn log_files_have_the_bytes_that_were_written() {
+    let world = LocalWorld::new().await;
+    // A line longer than those that events carry, bytes that are not UTF-8, and no newline at the end.
+    let script = "head -c 100000 /dev/zero | tr '\\0' x; printf '\\n\\377\\n\\nend'; echo > $out";
+    let loud = instantiate(shell("loud", script));
+    let drv = world.write(&loud).await;
+    run(build(tvix(), &world).arg(&drv)).expect(0);
+    let name = loud.path.to_string();
+    let (folder, file) = name.split_at(2);
+    let logs = world.root().join("nix/var/log/nix/drvs");
+    let log = fs::read(logs.join(folder).join(file)).unwrap();
+    let mut expected = vec![b'x'; 100_000];
+    expected.extend_from_slice(b"\n\xff\n\nend");
+    assert!(log == expected, "{} bytes", log.len());
 }

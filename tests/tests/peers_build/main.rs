@@ -26,8 +26,9 @@ use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::{BuildContext, BuildOutcome, BuildRequest, Builder, this_system};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
+use tvix_test_support::ordinary_user;
 use tvix_tests::build_users;
-use tvix_tests::local::{again_as_an_ordinary_user, make_writable};
+use tvix_tests::local::make_writable;
 
 /// Two stores with the same derivations and inputs: one for Nix and one for this project.
 struct Peers {
@@ -45,10 +46,10 @@ impl Peers {
         let (theirs, ours) = (open("theirs").await.unwrap(), open("ours").await.unwrap());
         let busybox = find("busybox");
         let options =
-            SandboxOptions::new("ours").sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
+            SandboxOptions::new("ours").with_sandbox_paths([SandboxPath::new(&busybox, "/bin/sh")]);
         let builder = SandboxBuilder::new(options).unwrap();
         Self {
-            builder: builder.knows(&ours),
+            builder: builder.with_local_store(&ours),
             directory,
             theirs,
             ours,
@@ -194,7 +195,7 @@ fn instantiate(builder: DerivationBuilder) -> Instantiated {
 #[test]
 fn as_an_ordinary_user() {
     if build_users::group().is_none() {
-        again_as_an_ordinary_user();
+        ordinary_user::run_again();
     }
 }
 

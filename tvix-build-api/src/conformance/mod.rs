@@ -11,7 +11,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! let capabilities = Capabilities::default().floating(true);
+//! let capabilities = Capabilities::default().with_floating(true);
 //! run_all(|| async { Subject::in_memory() }, capabilities)
 //!     .await
 //!     .assert_all();
@@ -55,14 +55,14 @@ pub struct Capabilities {
 impl Capabilities {
     /// Sets [`floating`](Self::floating).
     #[must_use]
-    pub fn floating(mut self, floating: bool) -> Self {
+    pub fn with_floating(mut self, floating: bool) -> Self {
         self.floating = floating;
         self
     }
 
     /// Sets [`log_limits`](Self::log_limits).
     #[must_use]
-    pub fn log_limits(mut self, log_limits: bool) -> Self {
+    pub fn with_log_limits(mut self, log_limits: bool) -> Self {
         self.log_limits = log_limits;
         self
     }
@@ -120,6 +120,7 @@ pub struct Report {
 
 /// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,

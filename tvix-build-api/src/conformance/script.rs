@@ -8,6 +8,7 @@ use crate::memory::{MemoryBuild, MemoryOutputs, MemoryResult, Tree};
 
 /// The actions of a build, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Script(pub Vec<Step>);
 
 /// A step of a [`Script`].

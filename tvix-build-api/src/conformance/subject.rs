@@ -63,8 +63,8 @@ impl Subject {
     ) -> Self {
         let system = "x86_64-linux";
         let builder = InMemoryBuilder::new(BuilderProfile::new("memory", system, 4))
-            .knows(store.clone())
-            .otherwise_async(|build| async move {
+            .with_store(store.clone())
+            .with_default_async(|build| async move {
                 let script = build.request().derivation.env_var("script");
                 match script
                     .map(|text| text.as_slice())

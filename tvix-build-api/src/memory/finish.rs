@@ -1,6 +1,7 @@
 //! Turns trees into outputs with complete infos.
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::nixhash::{HashAlgo, NixHash, SelfReferenceHasher};
 use nix_compat::path_info::PathInfo;
@@ -11,17 +12,35 @@ use tvix_store_api::verify::digest;
 
 use super::Tree;
 use super::job::{MemoryBuild, MemoryOutputs};
-use crate::FailureKind;
 use crate::outputs::{
     Destination, HashRewrite, MadeOutput, OutputChecks, PlannedOutput, check_fixed, floating_path,
     references_first, rewrite_in_place,
 };
+use crate::{FailureKind, StreamedOutput};
+
+impl MemoryBuild {
+    /// The outputs with their paths, hashes and references, references first. The rules of the
+    /// derivation are checked: fixed hashes, allowed references, sizes.
+    ///
+    /// # Errors
+    ///
+    /// If an output is missing or breaks a rule.
+    pub fn finish(&self, made: MemoryOutputs) -> Result<Vec<StreamedOutput>, FailureKind> {
+        let outputs = finish(self, made)?.into_iter();
+        let streamed = outputs.map(|Finished { output, info, nar }| StreamedOutput {
+            name: output.name,
+            info,
+            nar: stream::iter([Ok(nar)]).boxed(),
+        });
+        Ok(streamed.collect())
+    }
+}
 
 /// An output that is ready for delivery.
-pub(super) struct Finished {
-    pub output: PlannedOutput,
-    pub info: PathInfo,
-    pub nar: Bytes,
+struct Finished {
+    output: PlannedOutput,
+    info: PathInfo,
+    nar: Bytes,
 }
 
 struct Made {
@@ -46,10 +65,7 @@ impl Made {
 }
 
 /// Hashes, scans and checks the trees. The outputs are sorted, references first.
-pub(super) fn finish(
-    build: &MemoryBuild,
-    mut made: MemoryOutputs,
-) -> Result<Vec<Finished>, FailureKind> {
+fn finish(build: &MemoryBuild, mut made: MemoryOutputs) -> Result<Vec<Finished>, FailureKind> {
     let dir = build.store_dir();
     let request = build.request();
     let checks = OutputChecks::of(dir, &request.attributes()?, &build.outputs)?;

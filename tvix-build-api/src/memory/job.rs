@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{self, StreamExt as _};
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
 use tvix_store_api::Store;
 
 use super::Tree;
-use super::finish::{Finished, finish};
 use crate::outputs::{PlannedOutput, plan_outputs};
 use crate::{
     BuildContext, BuildFailure, BuildOutcome, BuildRequest, BuildSuccess, BuilderError, Delivery,
-    FailureKind, LogSender, StreamedOutput,
+    FailureKind, LogSender,
 };
 
 /// A build in progress, as seen by its closure. Cheap to clone.
@@ -58,22 +56,6 @@ impl MemoryBuild {
             cancel: context.cancel.clone(),
             attempt: 1,
         })
-    }
-
-    /// The outputs with their paths, hashes and references, references first. The rules of the
-    /// derivation are checked: fixed hashes, allowed references, sizes.
-    ///
-    /// # Errors
-    ///
-    /// If an output is missing or breaks a rule.
-    pub fn finish(&self, made: MemoryOutputs) -> Result<Vec<StreamedOutput>, FailureKind> {
-        let outputs = finish(self, made)?.into_iter();
-        let streamed = outputs.map(|Finished { output, info, nar }| StreamedOutput {
-            name: output.name,
-            info,
-            nar: stream::iter([Ok(nar)]).boxed(),
-        });
-        Ok(streamed.collect())
     }
 
     /// What a builder returns of this build: its outputs, its failure, or the builder's own error.

@@ -12,8 +12,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = Arc::new(MemoryStore::new(StoreDir::default()));
 //! let builder = InMemoryBuilder::new(BuilderProfile::new("memory", "x86_64-linux", 4))
-//!     .knows(store.clone())
-//!     .on("greeting", |build| {
+//!     .with_store(store.clone())
+//!     .with_program("greeting", |build| {
 //!         let name = &build.request().derivation.name;
 //!         Ok(MemoryOutputs::out(Tree::file(format!("hello from {name}\n"))))
 //!     });
@@ -99,7 +99,7 @@ impl InMemoryBuilder {
 
     /// Builds the derivation of this name or path with the synchronous closure `program`.
     #[must_use]
-    pub fn on(
+    pub fn with_program(
         mut self,
         derivation: impl Into<String>,
         program: impl Fn(&MemoryBuild) -> MemoryResult + Send + Sync + 'static,
@@ -111,7 +111,7 @@ impl InMemoryBuilder {
     /// Builds the derivation of this name or path with the asynchronous closure `program`. Its
     /// future is dropped when the build is cancelled.
     #[must_use]
-    pub fn on_async<F>(
+    pub fn with_program_async<F>(
         mut self,
         derivation: impl Into<String>,
         program: impl Fn(MemoryBuild) -> F + Send + Sync + 'static,
@@ -128,7 +128,7 @@ impl InMemoryBuilder {
 
     /// Builds all other derivations with `program`.
     #[must_use]
-    pub fn otherwise(
+    pub fn with_default(
         mut self,
         program: impl Fn(&MemoryBuild) -> MemoryResult + Send + Sync + 'static,
     ) -> Self {
@@ -136,9 +136,9 @@ impl InMemoryBuilder {
         self
     }
 
-    /// As [`otherwise`](Self::otherwise), with an asynchronous closure.
+    /// As [`with_default`](Self::with_default), with an asynchronous closure.
     #[must_use]
-    pub fn otherwise_async<F>(
+    pub fn with_default_async<F>(
         mut self,
         program: impl Fn(MemoryBuild) -> F + Send + Sync + 'static,
     ) -> Self
@@ -153,41 +153,41 @@ impl InMemoryBuilder {
 
     /// Builds of the derivation of this name or path fail.
     #[must_use]
-    pub fn fail(self, derivation: impl Into<String>, kind: FailureKind) -> Self {
-        self.on(derivation, move |_| Err(kind.clone().into()))
+    pub fn with_failure(self, derivation: impl Into<String>, kind: FailureKind) -> Self {
+        self.with_program(derivation, move |_| Err(kind.clone().into()))
     }
 
     /// Builds of the derivation of this name or path run until they are cancelled.
     #[must_use]
     pub fn never(self, derivation: impl Into<String>) -> Self {
-        self.on_async(derivation, |_| std::future::pending())
+        self.with_program_async(derivation, |_| std::future::pending())
     }
 
     /// The first `times` builds of the derivation of this name or path return a retryable
     /// [`BuilderError`].
     #[must_use]
-    pub fn trouble(mut self, derivation: impl Into<String>, times: u64) -> Self {
+    pub fn with_error(mut self, derivation: impl Into<String>, times: u64) -> Self {
         self.behaviour(derivation).trouble = Arc::new(AtomicU64::new(times));
         self
     }
 
     /// Delays the builds of the derivation of this name or path.
     #[must_use]
-    pub fn delay(mut self, derivation: impl Into<String>, delay: Duration) -> Self {
+    pub fn with_delay(mut self, derivation: impl Into<String>, delay: Duration) -> Self {
         self.behaviour(derivation).delay = Some(delay);
         self
     }
 
     /// Delays the builds of all derivations without a delay of their own.
     #[must_use]
-    pub fn delay_all(mut self, delay: Duration) -> Self {
+    pub fn with_delay_of_all(mut self, delay: Duration) -> Self {
         self.default.delay = Some(delay);
         self
     }
 
     /// Pushes outputs to `store` when a request names it.
     #[must_use]
-    pub fn knows(mut self, store: Arc<dyn Store>) -> Self {
+    pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
         self.stores.insert(store.uri().clone(), store);
         self
     }

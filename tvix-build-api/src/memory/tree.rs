@@ -80,7 +80,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if a name is no file name, a symlink's target is none, or the tree
+    /// [`NarError::InvalidWrite`] if a name is no file name, a symlink's target is none, or the tree
     /// is too deep.
     pub fn to_nar(&self) -> Result<Vec<u8>, NarError> {
         let mut writer = Writer::new(Vec::new());

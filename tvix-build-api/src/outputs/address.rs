@@ -10,6 +10,7 @@ use crate::FailureKind;
 
 /// The path and address of a floating output.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Addressed {
     /// Its path.
     pub path: StorePath,

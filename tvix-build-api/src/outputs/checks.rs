@@ -39,6 +39,7 @@ struct Checks {
 
 /// An output, with references under the paths where the outputs were made.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct MadeOutput<'o> {
     /// The output.
     pub output: &'o PlannedOutput,
@@ -46,6 +47,21 @@ pub struct MadeOutput<'o> {
     pub references: &'o SortedSet<StorePath>,
     /// The size of its NAR in bytes.
     pub nar_size: u64,
+}
+
+impl<'o> MadeOutput<'o> {
+    /// An output with its references and the size of its NAR in bytes.
+    pub fn new(
+        output: &'o PlannedOutput,
+        references: &'o SortedSet<StorePath>,
+        nar_size: u64,
+    ) -> Self {
+        Self {
+            output,
+            references,
+            nar_size,
+        }
+    }
 }
 
 impl OutputChecks {

@@ -9,6 +9,7 @@ use crate::{BuildRequest, FailureKind};
 
 /// An output to be made.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct PlannedOutput {
     /// Its name.
     pub name: OutputName,

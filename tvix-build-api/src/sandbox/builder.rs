@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio_util::sync::CancellationToken;
 #[cfg(feature = "local-fs")]
@@ -16,9 +18,9 @@ use tvix_store_api::{Store, StoreUri};
 use super::SandboxOptions;
 use super::deliver::{Claim, KnownStore, claim, deliver};
 use super::features::check_features;
-use super::harvest::Field;
+use super::field::Field;
 use super::inputs::{self, Inputs};
-use super::keep::keep_failed;
+use super::keep::{keep_failed, kept_name};
 use super::place::Place;
 use super::prepare::{self, Prepared, Surroundings};
 use super::run::run;
@@ -41,8 +43,8 @@ use tvix_sandbox::{Engine, Scratch, Starting};
 /// of the host; fixed-output derivations also see its network. On a machine that cannot sandbox,
 /// builds return [`BuilderError::SandboxUnavailable`]: isolation is never weaker than requested.
 ///
-/// Outputs are pushed to a [known](Self::knows_store) store, in one transaction if that is a [local
-/// store](Self::knows) on the file system that builds write to. In that case the builder takes the
+/// Outputs are pushed to a [known](Self::with_store) store, in one transaction if that is a [local
+/// store](Self::with_local_store) on the file system that builds write to. In that case the builder takes the
 /// store's output locks, which exclude other processes, including Nix. If all outputs are valid
 /// once the locks are acquired, nothing is built.
 ///
@@ -52,7 +54,7 @@ pub struct SandboxBuilder {
     profile: BuilderProfile,
     blame: Blame,
     place: Arc<Place>,
-    pub(super) options: Arc<SandboxOptions>,
+    options: Arc<SandboxOptions>,
     translate: TranslateOptions,
     stores: HashMap<StoreUri, KnownStore>,
 }
@@ -62,7 +64,7 @@ impl SandboxBuilder {
     /// can sandbox. Blocks for a short time if a [scratch directory](SandboxOptions::scratch) is
     /// given.
     ///
-    /// Once the scratch directory is known, from the options or from [`knows`](Self::knows), a
+    /// Once the scratch directory is known, from the options or from [`with_local_store`](Self::with_local_store), a
     /// thread prepares the resources that the first build would have to wait for (see
     /// [`SandboxOptions::ahead`]). Dropping the builder ends the thread and removes these
     /// resources.
@@ -102,14 +104,14 @@ impl SandboxBuilder {
 
     /// Pushes outputs to `store` when a request names it. If the store is on the file system that
     /// builds write to, no file is copied and all outputs of a build become valid at once;
-    /// otherwise it works as [`knows_store`](Self::knows_store). Inputs that are read from this
+    /// otherwise it works as [`with_store`](Self::with_store). Inputs that are read from this
     /// store are located without a query.
     ///
     /// The first store that is added determines the scratch directory, unless
     /// [`SandboxOptions::scratch`] is set.
     #[cfg(feature = "local-fs")]
     #[must_use]
-    pub fn knows(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
+    pub fn with_local_store(mut self, store: impl std::borrow::Borrow<LocalStore>) -> Self {
         use std::os::unix::fs::MetadataExt as _;
         let store = store.borrow().clone();
         let scratch = store.state_dir().join("tvix-builds");
@@ -135,7 +137,7 @@ impl SandboxBuilder {
 
     /// Pushes outputs to `store` when a request names it, through [`Store::add`].
     #[must_use]
-    pub fn knows_store(mut self, store: Arc<dyn Store>) -> Self {
+    pub fn with_store(mut self, store: Arc<dyn Store>) -> Self {
         self.stores
             .insert(store.uri().clone(), KnownStore::Any(store));
         self
@@ -220,7 +222,7 @@ impl SandboxBuilder {
         let reclaimed = scratch.reclaim();
         reclaimed.map_err(|error| self.blame.io("reclaim the directories of a build", error))?;
         if let Err(trouble) = ran {
-            keep_failed(self, &request, &scratch, context, tail).await;
+            self.keep_failed(&request, &scratch, context, tail).await;
             return Err(trouble);
         }
         let stop = CancellationToken::new();
@@ -403,7 +405,32 @@ impl SandboxBuilder {
     }
 
     /// Runs `work` on a thread that may block. The work continues if the future is dropped.
-    pub(super) async fn blocking<T: Send + 'static>(
+    /// Keeps the build directory of a failed build, if that is wanted, and says so in its log.
+    async fn keep_failed(
+        &self,
+        request: &BuildRequest,
+        scratch: &Arc<Scratch>,
+        context: &BuildContext,
+        tail: &mut Tail,
+    ) {
+        let Some(directory) = self.options.keep_failed.clone() else {
+            return;
+        };
+        let Some(name) = kept_name(request) else {
+            return;
+        };
+        let scratch = scratch.clone();
+        let kept = self.blocking(move || Ok(keep_failed(&scratch, &directory, &name)));
+        let Ok(line) = kept.await else {
+            return;
+        };
+        let line = Bytes::from(line);
+        tail.push(&line);
+        // Does not wait, because the reader of the log may have cancelled the build.
+        let _ = context.log.send(line).now_or_never();
+    }
+
+    async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {

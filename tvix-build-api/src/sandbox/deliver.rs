@@ -7,7 +7,7 @@ use tvix_store_api::Store;
 #[cfg(feature = "local-fs")]
 use tvix_store_api::local_fs::{LocalStore, LockedOutputs, OutputLocks, ScannedTree};
 
-use super::harvest::Harvested;
+use super::field::Harvested;
 use super::stream::stream_tree;
 use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
@@ -72,14 +72,14 @@ pub(super) async fn claim(
                 biased;
                 locked = &mut locked => (locked, false),
                 Ok(lock) = waits => {
-                    slot.give_up(lock).await;
+                    slot.release(lock).await;
                     (locked.await, true)
                 }
             };
             Ok(match locked.map_err(|error| blame.push(error))? {
                 LockedOutputs::ToBuild(locks) => {
                     if waited {
-                        slot.take_again().await;
+                        slot.reacquire().await;
                     }
                     Claim::Ours(Claimed { locks })
                 }
@@ -124,10 +124,7 @@ pub(super) async fn deliver(
             let (names, trees): (Vec<_>, Vec<_>) = outputs
                 .into_iter()
                 .map(|harvested| {
-                    let tree = ScannedTree {
-                        scratch: harvested.file,
-                        info: harvested.info,
-                    };
+                    let tree = ScannedTree::new(harvested.file, harvested.info);
                     (harvested.output.name, tree)
                 })
                 .unzip();

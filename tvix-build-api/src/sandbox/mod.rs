@@ -14,6 +14,7 @@ mod builtin;
 mod builtin;
 mod deliver;
 mod features;
+mod field;
 mod harvest;
 mod init;
 mod inputs;

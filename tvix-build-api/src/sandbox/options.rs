@@ -53,7 +53,7 @@ pub struct SandboxOptions {
     /// processes together. Costs half a millisecond.
     pub count_memory: bool,
     /// The directory that builds write to; created if it is missing. With `None`, it is in the
-    /// state directory of the local store that the builder [knows](super::SandboxBuilder::knows),
+    /// state directory of the local store that the builder [knows](super::SandboxBuilder::with_local_store),
     /// so that outputs are renamed into the store; without such a store, it is a temporary
     /// directory.
     pub scratch: Option<PathBuf>,
@@ -109,49 +109,49 @@ impl SandboxOptions {
 
     /// Sets [`max_jobs`](Self::max_jobs).
     #[must_use]
-    pub fn max_jobs(mut self, max_jobs: usize) -> Self {
+    pub fn with_max_jobs(mut self, max_jobs: usize) -> Self {
         self.max_jobs = max_jobs;
         self
     }
 
     /// Adds to [`sandbox_paths`](Self::sandbox_paths).
     #[must_use]
-    pub fn sandbox_paths(mut self, paths: impl IntoIterator<Item = SandboxPath>) -> Self {
+    pub fn with_sandbox_paths(mut self, paths: impl IntoIterator<Item = SandboxPath>) -> Self {
         self.sandbox_paths.extend(paths);
         self
     }
 
     /// Adds one path to [`sandbox_paths`](Self::sandbox_paths).
     #[must_use]
-    pub fn sandbox_path(mut self, path: SandboxPath) -> Self {
+    pub fn with_sandbox_path(mut self, path: SandboxPath) -> Self {
         self.sandbox_paths.push(path);
         self
     }
 
     /// Sets [`scratch`](Self::scratch).
     #[must_use]
-    pub fn scratch(mut self, directory: impl Into<PathBuf>) -> Self {
+    pub fn with_scratch(mut self, directory: impl Into<PathBuf>) -> Self {
         self.scratch = Some(directory.into());
         self
     }
 
     /// Sets [`sandbox`](Self::sandbox).
     #[must_use]
-    pub fn sandbox(mut self, sandbox: bool) -> Self {
+    pub fn with_sandbox(mut self, sandbox: bool) -> Self {
         self.sandbox = sandbox;
         self
     }
 
     /// Sets [`relaxed`](Self::relaxed).
     #[must_use]
-    pub fn relaxed(mut self, relaxed: bool) -> Self {
+    pub fn with_relaxed(mut self, relaxed: bool) -> Self {
         self.relaxed = relaxed;
         self
     }
 
     /// Sets [`ahead`](Self::ahead).
     #[must_use]
-    pub fn ahead(mut self, ahead: bool) -> Self {
+    pub fn with_ahead(mut self, ahead: bool) -> Self {
         self.ahead = ahead;
         self
     }
@@ -159,14 +159,14 @@ impl SandboxOptions {
     /// Sets [`ca_file`](Self::ca_file). The default is the file in `NIX_SSL_CERT_FILE` or
     /// `SSL_CERT_FILE`, or else the system's.
     #[must_use]
-    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(file.into());
         self
     }
 
     /// Sets [`netrc_file`](Self::netrc_file).
     #[must_use]
-    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn with_netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.netrc_file = Some(file.into());
         self
     }
@@ -174,14 +174,14 @@ impl SandboxOptions {
     /// Sets [`transfer`](Self::transfer).
     #[cfg(feature = "builtins")]
     #[must_use]
-    pub fn transfer(mut self, transfer: tvix_http::TransferSettings) -> Self {
+    pub fn with_transfer(mut self, transfer: tvix_http::TransferSettings) -> Self {
         self.transfer = transfer;
         self
     }
 
     /// Sets [`keep_failed`](Self::keep_failed).
     #[must_use]
-    pub fn keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
+    pub fn with_keep_failed(mut self, directory: impl Into<PathBuf>) -> Self {
         self.keep_failed = Some(directory.into());
         self
     }

@@ -161,14 +161,13 @@ fn spec(translation: &Translation, limits: &BuildLimits, options: &SandboxOption
         .collect();
     spec.linux32 = translation.linux32 && cfg!(target_pointer_width = "64");
     spec.grouped = options.count_memory;
-    spec.limits = Limits {
-        wall_time: limits.wall_time,
-        silence: limits.silence,
-        log_bytes: limits.log_bytes,
-        processes: options.max_processes,
-        memory: options.max_memory,
-        disk: options.max_disk,
-    };
+    spec.limits = Limits::default()
+        .with_wall_time(limits.wall_time)
+        .with_silence(limits.silence)
+        .with_log_bytes(limits.log_bytes)
+        .with_processes(options.max_processes)
+        .with_memory(options.max_memory)
+        .with_disk(options.max_disk);
     spec
 }
 

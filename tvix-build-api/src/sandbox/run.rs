@@ -10,7 +10,7 @@ use super::timers::Timers;
 use super::trouble::{Blame, Trouble};
 use crate::log::Tail;
 use crate::{FailureKind, LogSender, ResourceUsage, StructuredLog};
-use tvix_sandbox::{Ending, Event, LineBuffer, Running};
+use tvix_sandbox::{Ending, Event, Line, LineBuffer, Running};
 
 /// Maximum length of a log line in bytes; longer lines are split.
 const LINE_LIMIT: usize = 64 * 1024;
@@ -37,7 +37,7 @@ pub(super) async fn run(
     usage: &mut Option<ResourceUsage>,
 ) -> Result<(), Trouble> {
     let mut lines = LineBuffer::new(LINE_LIMIT);
-    let mut waiting: VecDeque<Bytes> = VecDeque::new();
+    let mut waiting: VecDeque<Line> = VecDeque::new();
     let mut killed = None;
     let ending = loop {
         let line = waiting.front().cloned();
@@ -51,7 +51,7 @@ pub(super) async fn run(
                 killed = Some(too_long);
                 running.kill();
             }
-            () = send(log, line), if killed.is_none() && !waiting.is_empty() => {
+            Some(()) = send_first(log, line), if killed.is_none() && !waiting.is_empty() => {
                 waiting.pop_front();
             }
             event = running.next(), if killed.is_some() || waiting.len() < LINES_WAITING => {
@@ -59,7 +59,7 @@ pub(super) async fn run(
                     Event::Log(bytes) => {
                         lines.push(&bytes);
                         while let Some(line) = lines.next_line() {
-                            remember(tail, &line);
+                            remember(tail, &line.text);
                             waiting.push_back(line);
                         }
                     }
@@ -70,7 +70,7 @@ pub(super) async fn run(
         while killed.is_some()
             && let Some(line) = waiting.pop_front()
         {
-            let _ = log.send(line).now_or_never();
+            let _ = send(log, line).now_or_never();
         }
     };
     *usage = running.usage().map(|used| ResourceUsage {
@@ -79,14 +79,14 @@ pub(super) async fn run(
         peak_memory: used.peak_memory,
     });
     if let Some(line) = lines.finish() {
-        remember(tail, &line);
+        remember(tail, &line.text);
         waiting.push_back(line);
     }
     // The process is dead and its output is complete.
     while let Some(line) = waiting.pop_front() {
         tokio::select! {
             biased;
-            () = log.send(line), if killed.is_none() => {}
+            () = send(log, line), if killed.is_none() => {}
             () = cancel.cancelled() => break,
         }
     }
@@ -112,8 +112,14 @@ fn remember(tail: &mut Tail, line: &Bytes) {
     }
 }
 
-async fn send(log: &LogSender, line: Option<Bytes>) {
-    if let Some(line) = line {
-        log.send(line).await;
+async fn send_first(log: &LogSender, line: Option<Line>) -> Option<()> {
+    send(log, line?).await;
+    Some(())
+}
+
+async fn send(log: &LogSender, line: Line) {
+    match line.partial {
+        true => log.send_partial(line.text).await,
+        false => log.send(line.text).await,
     }
 }

@@ -11,7 +11,7 @@ use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
 use tvix_tree::{Interruptible, RestoreOptions, TreeError, Unpacker};
 
-use super::harvest::{Field, Found, Harvested};
+use super::field::{Field, Found, Harvested};
 use super::trouble::Trouble;
 use crate::outputs::{
     Addressed, Destination, HashRewrite, PlannedOutput, RewritingWriter, check_fixed, floating_path,
@@ -223,7 +223,7 @@ impl<'f> Settler<'f> {
         let write = || -> Result<(NixHash, u64), TreeError> {
             let sink = UnpackSink {
                 parser: Parser::new(),
-                unpacker: Unpacker::new(&copy, RestoreOptions::default().canonical(true))?,
+                unpacker: Unpacker::new(&copy, RestoreOptions::default().with_canonical(true))?,
                 hasher: NixHasher::new(HashAlgo::Sha256),
                 size: 0,
             };
@@ -348,11 +348,7 @@ mod tests {
             let sparse = std::fs::File::create(&file).unwrap();
             sparse.set_len(8_000_000_000_000).unwrap();
             let itself = to_self.then(|| output.path.clone());
-            let scan = TreeScan {
-                nar_hash: [0; 32],
-                nar_size: 8_000_000_000_112,
-                references: itself.into_iter().collect(),
-            };
+            let scan = TreeScan::new([0; 32], 8_000_000_000_112, itself.into_iter().collect());
             let field = Field {
                 blame: Blame("test".into()),
                 dir: dir.clone(),

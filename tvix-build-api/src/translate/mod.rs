@@ -106,6 +106,7 @@ pub struct Translation {
 
 /// A file in the build directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BuildFile {
     /// Its name.
     pub name: String,

@@ -27,7 +27,7 @@ pub struct Fixture {
 impl Fixture {
     pub fn new() -> Self {
         Self::with("/nix/store", |options| {
-            options.sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
+            options.with_sandbox_paths([SandboxPath::new(busybox(), "/bin/sh")])
         })
     }
 
@@ -42,12 +42,12 @@ impl Fixture {
         change: impl FnOnce(SandboxOptions) -> SandboxOptions,
     ) -> Self {
         let options = LocalStoreOptions::new(directory.path().join("root"))
-            .store_dir(StoreDir::new(dir).unwrap());
+            .with_store_dir(StoreDir::new(dir).unwrap());
         let store = LocalStore::open_blocking(options).unwrap();
         let options = change(SandboxOptions::new("test"));
         let builder = SandboxBuilder::new(options).unwrap();
         Self {
-            builder: builder.knows(&store),
+            builder: builder.with_local_store(&store),
             store,
             directory,
         }

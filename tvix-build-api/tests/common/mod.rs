@@ -4,9 +4,7 @@
 use std::fs;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -56,38 +54,9 @@ pub fn busybox() -> PathBuf {
         .expect("these tests need a statically linked busybox in PATH")
 }
 
-/// Runs this test program once more as an unprivileged user, if it runs as root.
+/// Runs this test program once more as an unprivileged user, if it runs as root. The tests must
+/// remove all that they make.
 pub fn again_as_an_ordinary_user() {
-    const NOBODY: u32 = 65534;
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let directory = Directory::new();
-    let program = directory.path().join("suite");
-    // Copied by another program: a process that another test starts at this moment could inherit
-    // the copy open for writing, and then the copy could not be executed.
-    let copied = Command::new("cp")
-        .arg(std::env::current_exe().unwrap())
-        .arg(&program)
-        .status();
-    assert!(copied.unwrap().success());
-    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let output = Command::new(program)
-        .env("TMPDIR", directory.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
-    let left: Vec<_> = fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .filter(|name| name != "suite")
-        .collect();
+    let left = tvix_test_support::ordinary_user::run_again();
     assert!(left.is_empty(), "left behind: {left:?}");
 }

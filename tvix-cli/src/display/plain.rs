@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nix_compat::store_path::StoreDir;
 use tvix_coordinator::StoreErrorKind;
-use tvix_coordinator::{BuildEvent, TroubleKind};
+use tvix_coordinator::{BuildEvent, ComponentErrorKind};
 
 use super::line::shown;
 use super::{restarted, short_name, waiting};
@@ -104,7 +104,7 @@ impl Plain {
             }
             // It names the substituter.
             BuildEvent::SubstituterFailed { error, .. }
-                if error.kind == TroubleKind::Store(StoreErrorKind::Unreachable) =>
+                if error.kind == ComponentErrorKind::Store(StoreErrorKind::Unreachable) =>
             {
                 format!("warning: {error}")
             }

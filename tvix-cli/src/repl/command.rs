@@ -27,27 +27,31 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":a", ":add"],
         "<expr>",
-        &["Add attributes from resulting set to scope"],
+        &["Define the attributes of a set as variables"],
     ),
     command(&[":b"], "<expr>", &["Build a derivation"]),
     command(
         &[":bl"],
         "<expr>",
         &[
-            "Build a derivation, creating GC roots in the",
-            "working directory",
+            "Build a derivation, and link to its outputs",
+            "in the current directory",
         ],
     ),
     command(
         &[":e", ":edit"],
         "<expr>",
-        &["Open package or function in $EDITOR"],
+        &["Edit the definition of a function or package"],
     ),
-    command(&[":i"], "<expr>", &["Install a derivation with 'nix-env'"]),
+    command(
+        &[":i"],
+        "<expr>",
+        &["Install a package in the profile (nix-env)"],
+    ),
     command(
         &[":l", ":load"],
         "<path>",
-        &["Load Nix expression and add it to scope"],
+        &["Evaluate a file and define its attributes"],
     ),
     command(
         &[":lf", ":load-flake"],
@@ -57,42 +61,50 @@ pub const COMMANDS: &[Command] = &[
     command(
         &[":ll", ":last-loaded"],
         "",
-        &["Show the variables that were loaded last"],
+        &["List the variables that were defined last"],
     ),
     command(
         &[":p", ":print"],
         "<expr>",
         &[
-            "Evaluate and print expression recursively;",
-            "strings are printed without escaping",
+            "Print a value with everything in it; strings",
+            "without quotes and escapes",
         ],
     ),
-    command(&[":q", ":quit"], "", &["Exit"]),
-    command(&[":r", ":reload"], "", &["Reload all files"]),
-    command(&[":sh"], "<expr>", &["Start 'nix-shell' for a derivation"]),
-    command(&[":t"], "<expr>", &["Describe result of evaluation"]),
-    command(&[":u"], "<expr>", &["Start 'nix-shell' with a derivation"]),
+    command(&[":q", ":quit"], "", &["Leave"]),
+    command(&[":r", ":reload"], "", &["Load all files again"]),
+    command(
+        &[":sh"],
+        "<expr>",
+        &["Enter the build environment of a derivation"],
+    ),
+    command(&[":t"], "<expr>", &["Print the type of a value"]),
+    command(
+        &[":u"],
+        "<expr>",
+        &["Enter a shell that has a package on its PATH"],
+    ),
     command(
         &[":doc"],
         "<expr>",
-        &["Show documentation of a function or attribute"],
+        &["Print the comment before a function"],
     ),
     command(
         &[":log"],
         "<expr>",
-        &["Show the log of a derivation's build"],
+        &["Print the build log of a derivation"],
     ),
     command(
         &[":te", ":trace-enable"],
         "[bool]",
-        &["Enable, disable or toggle showing traces for", "errors"],
+        &["Show full traces of errors (default: the opposite)"],
     ),
-    command(&[":?", ":help"], "", &["Show this help"]),
+    command(&[":?", ":help"], "", &["Print this list"]),
 ];
 
 /// The text of `:?`.
 pub fn help() -> String {
-    let mut text = String::from("The following commands are available:\n\n");
+    let mut text = String::from("Enter an expression, a definition, or a command:\n\n");
     let mut line = |left: &str, help: &[&str]| {
         let mut left = left;
         for part in help {
@@ -100,8 +112,8 @@ pub fn help() -> String {
             left = "";
         }
     };
-    line("<expr>", &["Evaluate and print expression"]);
-    line("<x> = <expr>", &["Bind expression to variable"]);
+    line("<expr>", &["Print the value of an expression"]);
+    line("<x> = <expr>", &["Define a variable"]);
     for command in COMMANDS {
         let names = command.names.join(", ");
         line(

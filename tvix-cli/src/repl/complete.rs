@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustyline::completion::Completer;
 use rustyline::{Context, Helper, Highlighter, Hinter, Validator};
-use tvix_eval::interactive::Typed;
+use tvix_eval::interactive::ParsedInput;
 use tvix_eval::value::Value;
 
 use super::command::COMMANDS;
@@ -91,8 +91,8 @@ fn files(directory: &str, name: &str) -> Vec<String> {
 /// The attributes of a set. It is evaluated for that; if that fails or takes too long, there are none.
 fn attributes(state: &State<'_, '_>, set: &str, name: &str) -> Vec<String> {
     let interp = state.interp;
-    let parsed = interp.parse_typed(set.as_bytes(), &state.base, &state.scope);
-    let Ok(Typed::Expression(expr)) = parsed else {
+    let parsed = interp.parse_input(set.as_bytes(), &state.base, &state.scope);
+    let Ok(ParsedInput::Expression(expr)) = parsed else {
         return Vec::new();
     };
     let flag = state.interrupted.clone();

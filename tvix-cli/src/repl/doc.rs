@@ -13,7 +13,7 @@ pub fn text(documented: &Documented<'_>) -> String {
             let plural = if *arity == 1 { "" } else { "s" };
             format!("Builtin builtins.{name}\nTakes {arity} argument{plural}. See {MANUAL}{name}")
         }
-        Documented::Here(documentation) => of_language(documentation),
+        Documented::Value(documentation) => of_language(documentation),
     }
 }
 

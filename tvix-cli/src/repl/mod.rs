@@ -46,11 +46,15 @@ pub async fn run(args: ReplArgs) -> Result<ExitCode, CliError> {
     let arguments = source::arguments(&args.source)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let evaluator = source::evaluator(&args.source.search, &args.building, true);
-    let evaluator = evaluator.cancelled_by(interrupted.clone());
+    let evaluator = evaluator.with_cancellation(interrupted.clone());
     let (asking, asked) = requests();
     let flag = interrupted.clone();
-    let started =
-        evaluator.start(move |interp| Ok(prompt::run(interp, &arguments, asking, flag, &loaded)));
+    let store = args.building.store.clone();
+    let started = evaluator.spawn(move |interp| {
+        Ok(prompt::run(
+            interp, &arguments, asking, store, flag, &loaded,
+        ))
+    });
     let Evaluation { events, result } = match started {
         Ok(evaluation) => evaluation,
         Err(failure) => {

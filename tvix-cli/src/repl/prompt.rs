@@ -6,10 +6,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix_compat::store_path::StoreDir;
 use rustyline::error::ReadlineError;
 use tvix_eval::PrettyOptions;
 use tvix_eval::error::{Error, ErrorKind};
-use tvix_eval::interactive::Typed;
+use tvix_eval::interactive::ParsedInput;
 use tvix_eval::interp::Interp;
 use tvix_eval::ir::Expr;
 use tvix_eval::select::Selector;
@@ -17,6 +18,7 @@ use tvix_eval::source::Pos;
 use tvix_eval::syntax::Scope;
 use tvix_eval::value::{Ref, Value};
 use tvix_eval_api::{EvalRequest, RealiseError};
+use tvix_store_api::StoreUri;
 
 use super::command::{self, split};
 use super::complete::Names;
@@ -88,6 +90,7 @@ pub fn run(
     interp: &Interp<'_>,
     arguments: &BTreeMap<String, String>,
     asking: Asking,
+    store: Option<StoreUri>,
     interrupted: Arc<AtomicBool>,
     loaded: &[EvalRequest],
 ) -> Result<(), ReadlineError> {
@@ -97,6 +100,7 @@ pub fn run(
         interp,
         state: &state,
         asking,
+        store,
         selector: Selector::new(interp, arguments),
         loaded,
         files: Vec::new(),
@@ -115,6 +119,8 @@ struct Prompt<'r, 'i, 'h> {
     interp: &'i Interp<'h>,
     state: &'r RefCell<State<'i, 'h>>,
     asking: Asking,
+    /// The store, unless it is the default one.
+    store: Option<StoreUri>,
     selector: Selector<'h>,
     /// Loads the sources of the command line.
     loaded: &'r [EvalRequest],
@@ -257,19 +263,19 @@ impl<'h> Prompt<'_, '_, 'h> {
         let parsed = {
             let state = self.state.borrow();
             self.interp
-                .parse_typed(text.as_bytes(), &state.base, &state.scope)
+                .parse_input(text.as_bytes(), &state.base, &state.scope)
         };
         match parsed? {
-            Typed::Unfinished(error) => Err(Stop::Unfinished(error)),
-            Typed::Definitions(set) => {
+            ParsedInput::Unfinished(error) => Err(Stop::Unfinished(error)),
+            ParsedInput::Definitions(set) => {
                 for (name, cell) in self.interp.define_typed(set)? {
                     self.define(name, cell);
                 }
                 Ok(())
             }
-            Typed::Expression(expr) => {
+            ParsedInput::Expression(expr) => {
                 let value = self.interp.eval_typed(expr)?;
-                self.print(value, &PrettyOptions::default().depth(1))
+                self.print(value, &PrettyOptions::default().with_depth(1))
             }
         }
     }
@@ -280,7 +286,7 @@ impl<'h> Prompt<'_, '_, 'h> {
         let text = text.as_bytes();
         let parsed = self
             .interp
-            .parse_typed_expression(text, &state.base, &state.scope);
+            .parse_input_expression(text, &state.base, &state.scope);
         match parsed? {
             Ok(expr) => Ok(expr),
             Err(error) => Err(Stop::Unfinished(error)),
@@ -292,7 +298,7 @@ impl<'h> Prompt<'_, '_, 'h> {
     }
 
     fn print(&self, value: Value<'h>, options: &PrettyOptions) -> Done {
-        let options = options.clone().colours(true);
+        let options = options.clone().with_colours(true);
         let mut out = Vec::new();
         let printed = self
             .interp
@@ -444,7 +450,7 @@ impl<'h> Prompt<'_, '_, 'h> {
                 continue;
             }
             let name = format!("repl-result-{output}");
-            let parsed = nix_compat::store_path::StoreDir::default().parse(&path);
+            let parsed = StoreDir::default().parse(&path);
             let parsed = parsed.map_err(|error| error.to_string())?;
             let here = std::env::current_dir().map_err(|error| error.to_string())?;
             let link = here.join(&name);
@@ -474,7 +480,7 @@ impl<'h> Prompt<'_, '_, 'h> {
         let path = path.select(self.interp, derivation, "drvPath")?;
         let why = "while evaluating the 'drvPath' attribute of a derivation";
         let path = self.interp.expect_string(path, Pos::NONE, why)?;
-        let parsed = nix_compat::store_path::StoreDir::default().parse(path.bytes);
+        let parsed = StoreDir::default().parse(path.bytes);
         parsed.map_err(|error| error.to_string().into())
     }
 
@@ -482,10 +488,12 @@ impl<'h> Prompt<'_, '_, 'h> {
     fn run_nix(&self, program: &str, args: &[&str], derivation: Ref<'h>) -> Done {
         let path = self.store_path(derivation)?;
         self.asking.ask(Task::Record)?;
-        let path = nix_compat::store_path::StoreDir::default()
-            .display(&path)
-            .to_string();
-        let ran = Command::new(program).args(args).arg(path).status();
+        let path = StoreDir::default().display(&path).to_string();
+        let mut command = Command::new(program);
+        if let Some(store) = &self.store {
+            command.arg("--store").arg(store.to_string());
+        }
+        let ran = command.args(args).arg(path).status();
         ran.map_err(|error| format!("cannot run '{program}', which this needs of Nix: {error}"))?;
         Ok(())
     }

@@ -164,14 +164,12 @@ impl<'a> Service<'a> {
             let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
             stream::iter(events.take().unwrap_or_default()).boxed()
         });
-        let options = Options {
-            policy: BuildPolicy::Imports,
-            on_failure: OnFailure::Continue,
+        let options = Options::default()
+            .with_policy(BuildPolicy::Imports)
+            .with_on_failure(OnFailure::Continue)
             // These events come but once.
-            on_vanished: OnVanished::Fail,
-            record_derivations: record,
-            ..Options::default()
-        };
+            .with_on_vanished(OnVanished::Fail)
+            .with_record_derivations(record);
         let request = EvalRequest::attrs([""; 0]);
         let evaluator = Arc::new(evaluator);
         session::run_imports(self.building, &store, evaluator, request, options).await?;

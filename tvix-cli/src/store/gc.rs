@@ -56,9 +56,9 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         _ => GcAction::Delete,
     };
     let mut options = GcOptions::default()
-        .action(action)
-        .keep_outputs(args.keep_outputs)
-        .keep_derivations(!args.no_keep_derivations);
+        .with_action(action)
+        .with_keep_outputs(args.keep_outputs)
+        .with_keep_derivations(!args.no_keep_derivations);
     options.max_freed = args.max_freed;
     let mut report = store
         .collect_garbage(options)

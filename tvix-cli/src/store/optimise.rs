@@ -29,7 +29,7 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
-    let options = OptimiseOptions::default().reflink(args.reflink);
+    let options = OptimiseOptions::default().with_reflink(args.reflink);
     let report = store.optimise(options).await.map_err(CliError::store)?;
     if args.json {
         print([json!({

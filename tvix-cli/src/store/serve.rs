@@ -59,10 +59,10 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let keys = args.key_files.iter().map(|file| caches::read_key(file));
     let options = ServerOptions::default()
-        .signing_keys(keys.collect::<Result<Vec<_>, _>>()?)
-        .priority(args.priority);
+        .with_signing_keys(keys.collect::<Result<Vec<_>, _>>()?)
+        .with_priority(args.priority);
     let options = match logs {
-        Some(directory) => options.log_directory(directory),
+        Some(directory) => options.with_log_directory(directory),
         None => options,
     };
     let failed = |source| CliError::Listen {

@@ -54,17 +54,17 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         false => stores::open_to_read(args.store.store).await?,
     };
     let mut options = VerifyOptions::default()
-        .contents(!args.no_contents)
-        .forget_missing(args.forget_missing)
-        .paths(parse_all(&store, &args.paths)?);
+        .with_contents(!args.no_contents)
+        .with_forget_missing(args.forget_missing)
+        .with_paths(parse_all(&store, &args.paths)?);
     if let Some(uri) = args.repair_from {
         let network = args.netrc.network();
         let from = caches::open(Some(uri), Access::ANYTHING, network).await?;
-        options = options.repair_from(from);
+        options = options.with_repair_from(from);
     }
     let report = store.verify_all(options).await.map_err(CliError::store)?;
     show(&store, &report, args.json)?;
-    Ok(code(report.is_sound()))
+    Ok(code(report.is_intact()))
 }
 
 fn show(store: &LocalStore, report: &VerifyReport, as_json: bool) -> Result<(), CliError> {

@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix_compat::nixhash::{HashAlgo, NixHash};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tvix_test_support::tls::{ServerConnection, StreamOwned, self_signed};
 use tvix_tests::local::LocalWorld;
 use tvix_tests::program::{Ended, run};
 
@@ -53,16 +52,7 @@ struct Server {
 
 impl Server {
     fn start(manner: Manner, tls: bool) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let config = Arc::new(config);
+        let (config, certificate) = self_signed();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -86,7 +76,7 @@ impl Server {
         let scheme = if tls { "https" } else { "http" };
         Self {
             url: format!("{scheme}://localhost:{port}"),
-            certificate: made.cert.pem(),
+            certificate,
             seen,
         }
     }
@@ -240,9 +230,9 @@ fn succeeded(user: User, ended: &Ended, seen: &[Seen]) {
 async fn certificate_authorities() {
     let mut world = World::new().await;
     let server = Server::start(Manner::Plain, true);
-    let unrelated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (_, unrelated) = self_signed();
     let own = world.file("own.pem", &server.certificate);
-    let other = world.file("other.pem", &unrelated.cert.pem());
+    let other = world.file("other.pem", &unrelated);
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (own, other) = (text(&own), text(&other));
     for user in USERS {

@@ -5,8 +5,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tvix_test_support::tls::{ServerConnection, StreamOwned, self_signed};
 use tvix_tests::local::LocalWorld;
 use tvix_tests::program::{Ended, run};
 
@@ -19,16 +18,7 @@ struct Server {
 
 impl Server {
     fn start(body: &'static str) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let config = Arc::new(config);
+        let (config, certificate) = self_signed();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -43,7 +33,7 @@ impl Server {
         });
         Self {
             port,
-            certificate: made.cert.pem(),
+            certificate,
             requests,
         }
     }
@@ -93,8 +83,8 @@ async fn servers_have_to_be_vouched_for() {
         run(&mut command)
     };
     let other = world.beside("other.pem");
-    let unrelated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(&other, unrelated.cert.pem()).unwrap();
+    let (_, unrelated) = self_signed();
+    std::fs::write(&other, unrelated).unwrap();
     let refused = fetch(&other).expect(1);
     refused.says(&["unable to download 'https://localhost", "certificate"]);
     assert_eq!(*server.requests.lock().unwrap(), [""; 0]);

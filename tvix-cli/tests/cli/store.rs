@@ -98,7 +98,7 @@ async fn what_is_added_can_be_looked_at() {
     let info = json(&store(&root, &["path-info", "--json", path]).expect(0));
     let parsed: StorePath = StoreDir::default().parse(path).unwrap();
     let opened = tvix_store_api::local_fs::LocalStore::open(
-        tvix_store_api::local_fs::LocalStoreOptions::new(&root).read_only(true),
+        tvix_store_api::local_fs::LocalStoreOptions::new(&root).with_read_only(true),
     );
     let known = opened
         .await

@@ -30,8 +30,8 @@ use super::outbox::Outbox;
 use super::sources::Added;
 use super::tasks;
 use crate::machine::{
-    Action, BatchId, BuildId, BuildResult, CheckResult, FoundRealisation, ImportId, Input, Machine,
-    ProbeId, Probed, QuestionId, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, BuildResult, CheckResult, ComponentError, FoundRealisation, ImportId,
+    Input, Machine, ProbeId, Probed, QuestionId, SubstitutionId,
 };
 use crate::options::Decision;
 use crate::report::Report;
@@ -47,18 +47,18 @@ const AT_A_STRETCH: usize = 64;
 enum Done {
     /// Whether an import that was requested ahead is needed.
     ImportSettled(ImportId, bool),
-    Paths(BatchId, Result<Vec<bool>, Trouble>),
-    Realisations(BatchId, Result<Vec<Option<StorePath>>, Trouble>),
+    Paths(BatchId, Result<Vec<bool>, ComponentError>),
+    Realisations(BatchId, Result<Vec<Option<StorePath>>, ComponentError>),
     Realised(ProbeId, Vec<FoundRealisation>),
-    Probed(ProbeId, Result<Vec<Probed>, Trouble>),
-    Substituted(SubstitutionId, Result<(), Trouble>),
+    Probed(ProbeId, Result<Vec<Probed>, ComponentError>),
+    Substituted(SubstitutionId, Result<(), ComponentError>),
     /// How adding these went, and which are to be added by themselves.
     Sources(Added, Vec<StorePath>),
-    Recorded(BatchId, Result<(), Trouble>),
-    Built(BuildId, Result<BuildOutcome, Trouble>),
+    Recorded(BatchId, Result<(), ComponentError>),
+    Built(BuildId, Result<BuildOutcome, ComponentError>),
     Checked(BuildId, CheckResult),
-    Inputs(BuildId, Result<Vec<bool>, Trouble>),
-    Pushed(BuildId, Result<(), Trouble>),
+    Inputs(BuildId, Result<Vec<bool>, ComponentError>),
+    Pushed(BuildId, Result<(), ComponentError>),
     Decided(QuestionId, Decision),
     Located(Answer),
     EvaluationStarted(Result<EvalStream, EvalError>),
@@ -162,6 +162,7 @@ impl Driver {
 
     pub(super) async fn run(mut self, request: EvalRequest) -> Report {
         loop {
+            self.machine = self.machine.with_request(request.attr_paths.clone());
             match self.session(request.clone()).await {
                 End::Finished(report) => {
                     self.send_rest().await;
@@ -307,6 +308,7 @@ impl Driver {
         self.tell(Input::LogLine {
             build: BuildId(line.build),
             text: line.text,
+            partial: line.partial,
         });
     }
 
@@ -438,7 +440,7 @@ impl Driver {
     fn build_result(
         &mut self,
         build: BuildId,
-        result: Result<BuildOutcome, Trouble>,
+        result: Result<BuildOutcome, ComponentError>,
     ) -> BuildResult {
         match result {
             Ok(BuildOutcome::Success(success)) => match success.delivery {
@@ -459,7 +461,7 @@ impl Driver {
                 }
             },
             Ok(BuildOutcome::Failure(failure)) => BuildResult::Failed(failure),
-            Err(trouble) => BuildResult::Trouble(trouble),
+            Err(trouble) => BuildResult::ComponentError(trouble),
         }
     }
 

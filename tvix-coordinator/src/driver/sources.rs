@@ -7,10 +7,10 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval_api::{SourceAddition, SourceContent};
 use tvix_store_api::{Store, StoreError, StoreExt as _, VerifiedObject};
 
-use crate::machine::Trouble;
+use crate::machine::ComponentError;
 
 /// The result for each source.
-pub(super) type Added = Vec<(StorePath, Result<(), Trouble>)>;
+pub(super) type Added = Vec<(StorePath, Result<(), ComponentError>)>;
 
 /// Adds sources in one request, as far as each has at most `max_size` bytes and all together
 /// `max_total`. Returns the results, and the sources that are too large.
@@ -32,7 +32,7 @@ pub(super) async fn add_small(
                     left -= object.nar().len().min(left);
                     objects.push(object);
                 }
-                Err(error) => added.push((source.path.clone(), Err(Trouble::from(&error)))),
+                Err(error) => added.push((source.path.clone(), Err(ComponentError::from(&error)))),
             }
         }
         (objects, added, large)
@@ -43,7 +43,7 @@ pub(super) async fn add_small(
     };
     let paths: Vec<StorePath> = objects.iter().map(|object| object.path().clone()).collect();
     let results = store.add_many(objects).await.into_iter();
-    let results = results.map(|result| result.map_err(|error| Trouble::from(&error)));
+    let results = results.map(|result| result.map_err(|error| ComponentError::from(&error)));
     added.extend(paths.into_iter().zip(results));
     (added, large)
 }
@@ -74,7 +74,7 @@ fn small_object(
 pub(super) async fn add_source(
     store: Arc<dyn Store>,
     source: Arc<SourceAddition>,
-) -> Result<(), Trouble> {
+) -> Result<(), ComponentError> {
     let path = &source.path;
     let added = match &source.content {
         SourceContent::Text(text) if source.method == ContentAddressMethod::Flat => {
@@ -94,15 +94,15 @@ pub(super) async fn add_source(
             .map(|()| None),
         _ => {
             let message = format!("a source of an unknown kind should become '{path}'");
-            return Err(Trouble::bug(message));
+            return Err(ComponentError::bug(message));
         }
     };
     match added {
         Ok(Some(actual)) if actual != *path => {
             let message = format!("a text that should become '{path}' became '{actual}'");
-            Err(Trouble::bug(message))
+            Err(ComponentError::bug(message))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Trouble::from(&error)),
+        Err(error) => Err(ComponentError::from(&error)),
     }
 }

@@ -16,8 +16,8 @@ use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject
 
 use super::closures::{Closure, Closures};
 use crate::machine::{
-    CheckResult, FoundRealisation, ImportedOutput, OutputKeys, Probed, RealisationConflict,
-    Recording, Trouble,
+    CheckResult, ComponentError, FoundRealisation, ImportedOutput, OutputKeys, Probed,
+    RealisationConflict, Recording,
 };
 use crate::options::CheckOptions;
 
@@ -31,11 +31,11 @@ const PROBED_AT_ONCE: usize = 64;
 pub(super) async fn query_paths(
     store: Arc<dyn Store>,
     paths: Vec<StorePath>,
-) -> Result<Vec<bool>, Trouble> {
+) -> Result<Vec<bool>, ComponentError> {
     let valid = store
         .valid_paths(&paths)
         .await
-        .map_err(|error| Trouble::from(&error))?;
+        .map_err(|error| ComponentError::from(&error))?;
     Ok(paths.iter().map(|path| valid.contains(path)).collect())
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn query_paths(
 pub(super) async fn query_substituter(
     substituter: Arc<dyn Store>,
     paths: Vec<StorePath>,
-) -> Result<Vec<Probed>, Trouble> {
+) -> Result<Vec<Probed>, ComponentError> {
     let look_up = |path: StorePath| {
         let substituter = substituter.clone();
         async move {
@@ -55,10 +55,10 @@ pub(super) async fn query_substituter(
                 // The error concerns one path only.
                 Err(error @ (StoreError::Untrusted { .. } | StoreError::BadInfo { .. })) => {
                     Ok(Probed::Refused {
-                        error: Trouble::from(&error),
+                        error: ComponentError::from(&error),
                     })
                 }
-                Err(error) => Err(Trouble::from(&error)),
+                Err(error) => Err(ComponentError::from(&error)),
             }
         }
     };
@@ -71,19 +71,19 @@ pub(super) async fn substitute(
     substituter: Arc<dyn Store>,
     store: Arc<dyn Store>,
     path: StorePath,
-) -> Result<(), Trouble> {
+) -> Result<(), ComponentError> {
     let copied = async {
         let info = substituter.require(&path).await?;
         substituter.copy_path(&*store, &info).await
     };
-    copied.await.map_err(|error| Trouble::from(&error))
+    copied.await.map_err(|error| ComponentError::from(&error))
 }
 
 /// The paths of outputs, where they are known by any of their keys and valid.
 pub(super) async fn query_realisations(
     store: Arc<dyn Store>,
     outputs: Vec<OutputKeys>,
-) -> Result<Vec<Option<StorePath>>, Trouble> {
+) -> Result<Vec<Option<StorePath>>, ComponentError> {
     let look_up = |output: OutputKeys| {
         let store = store.clone();
         async move {
@@ -106,7 +106,7 @@ pub(super) async fn query_realisations(
     found
         .try_collect()
         .await
-        .map_err(|error: StoreError| Trouble::from(&error))
+        .map_err(|error: StoreError| ComponentError::from(&error))
 }
 
 /// Whether a store rejects a realisation that it has.
@@ -131,7 +131,7 @@ pub(super) async fn find_recorded(
                     conflicts: Vec::new(),
                 },
                 Ok(None) => FoundRealisation::Absent,
-                Err(error) => FoundRealisation::Failed(Trouble::from(&error)),
+                Err(error) => FoundRealisation::Failed(ComponentError::from(&error)),
             }
         }
     };
@@ -179,9 +179,11 @@ async fn find_at(
                      cache to the trusted keys, or have the cache signed"
                 ),
             },
-            Err(error) if error.is_retryable() => FoundRealisation::Failed(Trouble::from(&error)),
+            Err(error) if error.is_retryable() => {
+                FoundRealisation::Failed(ComponentError::from(&error))
+            }
             Err(error) => FoundRealisation::Refused {
-                message: Trouble::from(&error).message,
+                message: ComponentError::from(&error).message,
             },
         };
         let told = matches!(unusable, None | Some(FoundRealisation::Failed(_)));
@@ -210,7 +212,10 @@ async fn conflicts(store: &dyn Store, found: &Realisation) -> Vec<RealisationCon
     conflicts
 }
 
-pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Result<(), Trouble> {
+pub(super) async fn record(
+    store: Arc<dyn Store>,
+    recording: Recording,
+) -> Result<(), ComponentError> {
     let recorded = match recording {
         Recording::Derivations(derivations) => record_derivations(&*store, derivations).await,
         Recording::Realisations(realisations) => {
@@ -223,7 +228,7 @@ pub(super) async fn record(store: Arc<dyn Store>, recording: Recording) -> Resul
                 .await
         }
     };
-    recorded.map_err(|error| Trouble::from(&error))
+    recorded.map_err(|error| ComponentError::from(&error))
 }
 
 /// Adds `.drv` files that are not there yet, inputs first.
@@ -265,12 +270,12 @@ async fn record_derivations(
 pub(super) async fn push_outputs(
     store: Arc<dyn Store>,
     outputs: Vec<StreamedOutput>,
-) -> Result<(), Trouble> {
+) -> Result<(), ComponentError> {
     for output in outputs {
         store
             .add(output.info, output.nar)
             .await
-            .map_err(|error| Trouble::from(&error))?;
+            .map_err(|error| ComponentError::from(&error))?;
     }
     Ok(())
 }
@@ -287,13 +292,13 @@ pub(super) async fn build_with(
     mut parts: BuildParts,
     closures: Arc<Closures>,
     inputs: Closure,
-) -> Result<BuildOutcome, Trouble> {
+) -> Result<BuildOutcome, ComponentError> {
     let inputs = closures.complete(&*parts.context.inputs, inputs).await;
-    parts.request.inputs = inputs.map_err(|error| Trouble::from(&error))?;
+    parts.request.inputs = inputs.map_err(|error| ComponentError::from(&error))?;
     build(parts).await
 }
 
-pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, Trouble> {
+pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, ComponentError> {
     let BuildParts {
         builder,
         request,
@@ -302,16 +307,16 @@ pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, Trouble> {
     // Of the builder itself: that of the `Arc` would box another future around it.
     let built = AssertUnwindSafe((*builder).build(request, context));
     match built.catch_unwind().await {
-        Ok(outcome) => outcome.map_err(|error| Trouble::from(&error)),
+        Ok(outcome) => outcome.map_err(|error| ComponentError::from(&error)),
         Err(panic) => Err(builder_panicked(&*builder, &*panic)),
     }
 }
 
-fn builder_panicked(builder: &dyn Builder, panic: &(dyn std::any::Any + Send)) -> Trouble {
+fn builder_panicked(builder: &dyn Builder, panic: &(dyn std::any::Any + Send)) -> ComponentError {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     let name = &builder.profile().name;
-    Trouble::builder(format!(
+    ComponentError::builder(format!(
         "builder '{name}' panicked: {}",
         text.unwrap_or_default()
     ))
@@ -328,7 +333,7 @@ pub(super) async fn check(
     let inputs = closures.complete(&*parts.context.inputs, inputs).await;
     match inputs {
         Ok(inputs) => parts.request.inputs = inputs,
-        Err(error) => return CheckResult::Trouble(Trouble::from(&error)),
+        Err(error) => return CheckResult::ComponentError(ComponentError::from(&error)),
     }
     let BuildParts {
         builder,
@@ -339,14 +344,16 @@ pub(super) async fn check(
     let checked = AssertUnwindSafe(check_against(&*builder, request, context, &outputs, keep));
     match checked.catch_unwind().await {
         Ok(Ok(outcome)) => CheckResult::Ended(outcome),
-        Ok(Err(CheckError::Builder(error))) => CheckResult::Trouble(Trouble::from(&error)),
+        Ok(Err(CheckError::Builder(error))) => {
+            CheckResult::ComponentError(ComponentError::from(&error))
+        }
         Ok(Err(CheckError::Store(error))) if error.is_retryable() => {
-            CheckResult::Trouble(Trouble::from(&error))
+            CheckResult::ComponentError(ComponentError::from(&error))
         }
         Ok(Err(error)) => CheckResult::Impossible {
-            error: Trouble::from(&error),
+            error: ComponentError::from(&error),
         },
-        Err(panic) => CheckResult::Trouble(builder_panicked(&*builder, &*panic)),
+        Err(panic) => CheckResult::ComponentError(builder_panicked(&*builder, &*panic)),
     }
 }
 
@@ -362,13 +369,13 @@ pub(super) async fn local_outputs(
             let local = store.local_path(&output.path).await?;
             let info = store.path_info(&output.path).await?;
             let references = info.map(|info| info.references.clone());
-            let realised = RealisedOutput {
-                drv_path: output.drv_path,
-                output: output.output,
-                store_path: output.path,
-                local_path: local.path().to_owned(),
-                references: references.unwrap_or_default(),
-            };
+            let realised = RealisedOutput::new(
+                output.drv_path,
+                output.output,
+                output.path,
+                local.path().to_owned(),
+            )
+            .with_references(references.unwrap_or_default());
             Ok((realised, local))
         }
     };
@@ -376,6 +383,6 @@ pub(super) async fn local_outputs(
     let located: Result<Vec<_>, StoreError> = located.try_collect().await;
     match located {
         Ok(located) => Ok(located.into_iter().unzip()),
-        Err(error) => Err(RealiseError::Store(Trouble::from(&error).message)),
+        Err(error) => Err(RealiseError::Store(ComponentError::from(&error).message)),
     }
 }

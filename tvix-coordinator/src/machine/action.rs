@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, OutputName};
-use nix_compat::realisation::{DrvKey, DrvOutput};
+use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::RealiseError;
 
-use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, Recording, SubstitutionId};
+use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
 use crate::event::EventRecord;
 use crate::report::{Failure, Report};
 
@@ -176,6 +176,7 @@ pub enum Action {
 
 /// An output of a floating derivation, and the keys by which its realisation is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutputKeys {
     /// Names of the derivation, the best first. A realisation under any of them is the answer.
     pub keys: Vec<DrvKey>,
@@ -195,6 +196,7 @@ impl OutputKeys {
 
 /// A build to start.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartBuild {
     /// Name of the build.
     pub build: BuildId,
@@ -210,6 +212,7 @@ pub struct StartBuild {
 
 /// An output that evaluation waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ImportedOutput {
     /// The derivation.
     pub drv_path: StorePath,
@@ -217,4 +220,14 @@ pub struct ImportedOutput {
     pub output: OutputName,
     /// Where it is.
     pub path: StorePath,
+}
+
+/// Things for the store to keep, in one go.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Recording {
+    /// Add the `.drv` files of these, in this order: inputs come first.
+    Derivations(Vec<(StorePath, Arc<Derivation>)>),
+    /// Remember where these outputs are.
+    Realisations(Vec<Realisation>),
 }

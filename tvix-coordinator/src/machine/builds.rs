@@ -11,10 +11,10 @@ use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 
 use super::graph::{NodeId, State};
 use super::vanished::Failed;
-use super::{Action, BuildId, BuildResult, CheckResult, Machine, StartBuild, Trouble, Work};
+use super::{Action, BuildId, BuildResult, CheckResult, ComponentError, Machine, StartBuild, Work};
+use crate::component_error::{ComponentErrorKind, StoreErrorKind};
 use crate::event::{BuildEvent, LogText};
 use crate::report::FailureCause;
-use crate::trouble::{StoreErrorKind, TroubleKind};
 
 /// A build under way.
 #[derive(Debug)]
@@ -187,9 +187,13 @@ impl Machine {
         false
     }
 
-    pub(super) fn log_line(&mut self, build: BuildId, text: Bytes) {
+    pub(super) fn log_line(&mut self, build: BuildId, text: Bytes, partial: bool) {
         let (build, text) = (build.0, LogText::from(text));
-        self.emit(BuildEvent::LogLine { build, text });
+        self.emit(BuildEvent::LogLine {
+            build,
+            text,
+            partial,
+        });
     }
 
     pub(super) fn build_ended(
@@ -207,7 +211,9 @@ impl Machine {
         build.usage = usage;
         let result = match result {
             BuildResult::Failed(failure) => return self.failed(id, failure.into()),
-            BuildResult::Trouble(trouble) => return self.failed(id, Failed::Builder(trouble)),
+            BuildResult::ComponentError(trouble) => {
+                return self.failed(id, Failed::Builder(trouble));
+            }
             succeeded => succeeded,
         };
         let cancelled = self.give_up_slot(id);
@@ -228,7 +234,7 @@ impl Machine {
                 }
                 Err(message) => self.build_fell_short(id, message),
             },
-            BuildResult::Failed(_) | BuildResult::Trouble(_) => {}
+            BuildResult::Failed(_) | BuildResult::ComponentError(_) => {}
         }
     }
 
@@ -239,7 +245,9 @@ impl Machine {
             return;
         }
         let outcome = match result {
-            CheckResult::Trouble(trouble) => return self.failed(id, Failed::Builder(trouble)),
+            CheckResult::ComponentError(trouble) => {
+                return self.failed(id, Failed::Builder(trouble));
+            }
             CheckResult::Ended(CheckOutcome::Failed(failure)) => {
                 return self.failed(id, failure.into());
             }
@@ -307,10 +315,10 @@ impl Machine {
     }
 
     fn build_fell_short(&mut self, id: BuildId, message: String) {
-        self.try_again(id, Trouble::builder(message));
+        self.try_again(id, ComponentError::builder(message));
     }
 
-    pub(super) fn outputs_pushed(&mut self, id: BuildId, result: Result<(), Trouble>) {
+    pub(super) fn outputs_pushed(&mut self, id: BuildId, result: Result<(), ComponentError>) {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
         };
@@ -418,16 +426,16 @@ impl Machine {
 
     /// Whether the store or the builder is to blame. A store that refuses contents because they are
     /// not what the builder says is right.
-    fn blamed(error: Trouble) -> FailureCause {
+    fn blamed(error: ComponentError) -> FailureCause {
         match error.kind {
-            TroubleKind::Store(StoreErrorKind::Corrupt) => FailureCause::Builder { error },
-            TroubleKind::Store(_) => FailureCause::Store { error },
+            ComponentErrorKind::Store(StoreErrorKind::Corrupt) => FailureCause::Builder { error },
+            ComponentErrorKind::Store(_) => FailureCause::Store { error },
             _ => FailureCause::Builder { error },
         }
     }
 
     /// Retries a build after a failure of the builder or the store.
-    pub(super) fn try_again(&mut self, id: BuildId, trouble: Trouble) {
+    pub(super) fn try_again(&mut self, id: BuildId, trouble: ComponentError) {
         let Some(build) = self.builds.remove(&id) else {
             return;
         };
@@ -443,8 +451,8 @@ impl Machine {
         let count = attempts.count;
         let derivation = self.derivation_of(&build).cloned();
         let others = derivation.is_some_and(|it| {
-            let kind = self.graph[build.node].kind;
-            self.scheduler.suitable(build.node, kind, &it) != 0
+            let system = self.graph[build.node].system;
+            self.scheduler.suitable(build.node, system, &it) != 0
         });
         if !others || count >= self.options.retry.attempts {
             let cause = Self::blamed(trouble);

@@ -15,15 +15,15 @@ use nix_compat::derivation::{Derivation, OutputName};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tvix_build_api::CheckOutcome;
 
-use super::demand::{Urgency, Want};
-use super::graph::{FailureId, NodeId};
+use super::demand::Want;
+use super::graph::{FailureId, NodeId, Urgency};
 use super::schedule::BuilderMask;
 use super::sources::SourceState;
 use super::{Action, BuildId, Machine, StartBuild, Work};
+use crate::component_error::ComponentError;
 use crate::event::BuildEvent;
 use crate::options::BuildPolicy;
 use crate::report::{CheckProblem, CheckReport, FailureCause};
-use crate::trouble::Trouble;
 
 /// The checks of a session.
 #[derive(Debug, Default)]
@@ -209,8 +209,8 @@ impl Machine {
         let Some(derivation) = self.checks.derivation(id).cloned() else {
             return;
         };
-        let kind = self.graph[id].kind;
-        let suitable = self.scheduler.suitable(id, kind, &derivation);
+        let system = self.graph[id].system;
+        let suitable = self.scheduler.suitable(id, system, &derivation);
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(&derivation);
             let message = format!("no builder can build it: {reasons}");
@@ -299,7 +299,7 @@ impl Machine {
             // `CheckOutcome` may grow.
             Ok(other) => CheckProblem::Impossible {
                 reason: Box::new(FailureCause::Builder {
-                    error: Trouble::bug(format!("unknown outcome of a check: {other:?}")),
+                    error: ComponentError::bug(format!("unknown outcome of a check: {other:?}")),
                 }),
             },
             Err(reason) => CheckProblem::Impossible {

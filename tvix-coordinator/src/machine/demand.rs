@@ -2,10 +2,10 @@
 
 use nix_compat::store_path::StorePath;
 
-use super::graph::{NodeId, OutputMask, State};
+use super::graph::{NodeId, OutputMask, State, Urgency};
 use super::lookup::{Batch, Subject};
 use super::sources::SourceState;
-use super::{Action, BatchId, Machine, Trouble, Work};
+use super::{Action, BatchId, ComponentError, Machine, Work};
 use crate::event::BuildEvent;
 use crate::options::BuildPolicy;
 use crate::report::FailureCause;
@@ -18,18 +18,6 @@ pub(super) struct Want {
     /// Something that was asked for needs them. Otherwise they are built on the chance.
     pub(super) needed: bool,
     pub(super) urgency: Urgency,
-}
-
-/// How evaluation waits for something.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Urgency {
-    /// It does not.
-    #[default]
-    None,
-    /// It has asked for it ahead.
-    Ahead,
-    /// It is stalled.
-    Stalled,
 }
 
 impl Machine {
@@ -171,7 +159,7 @@ impl Machine {
         })
     }
 
-    pub(super) fn paths_queried(&mut self, id: BatchId, result: Result<Vec<bool>, Trouble>) {
+    pub(super) fn paths_queried(&mut self, id: BatchId, result: Result<Vec<bool>, ComponentError>) {
         let Some(batch) = self.look_ups.answered(id) else {
             return;
         };
@@ -228,7 +216,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn query_failed(&mut self, id: BatchId, mut batch: Batch, trouble: Trouble) {
+    pub(super) fn query_failed(&mut self, id: BatchId, mut batch: Batch, trouble: ComponentError) {
         batch.attempts += 1;
         if trouble.retryable && batch.attempts < self.options.retry.attempts {
             let until = self.now + self.options.retry.delay(batch.attempts);
@@ -372,7 +360,9 @@ impl Machine {
         let Some(derivation) = self.graph[id].derivation() else {
             return;
         };
-        let suitable = self.scheduler.suitable(id, self.graph[id].kind, derivation);
+        let suitable = self
+            .scheduler
+            .suitable(id, self.graph[id].system, derivation);
         if suitable == 0 {
             let reasons = self.scheduler.why_unsuitable(derivation);
             let message = format!("no builder can build it: {reasons}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix_compat::sorted::SortedMap;
 use rustc_hash::FxHashSet;
+use tvix_eval_api::{EvalFailure, RootOrder};
 
 use super::graph::{Body, NodeId, State};
 use super::sources::SourceState;
@@ -219,6 +220,37 @@ impl Machine {
         self.fail(order[first], FailureCause::Cycle { cycle });
     }
 
+    /// The name of a root that failed: its attribute path, or else as it was requested.
+    fn failed_name(&self, error: &EvalFailure) -> String {
+        let requested = || self.requested.get(error.order.request_index()?).cloned();
+        let path = error.attr_path.as_ref().map(ToString::to_string);
+        path.or_else(requested).unwrap_or_default()
+    }
+
+    /// Entries for requested attribute paths that were not evaluated.
+    fn unreached_roots(&self, reached: &[RootReport]) -> Vec<RootReport> {
+        let numbers: Option<FxHashSet<usize>> = reached
+            .iter()
+            .map(|root| root.order.request_index())
+            .collect();
+        // Without numbers it is not known which path a root belongs to.
+        let (false, Some(numbers)) = (self.evaluated, numbers) else {
+            return Vec::new();
+        };
+        let requested = self.requested.iter().enumerate();
+        let unreached = requested.filter(|(number, _)| !numbers.contains(number));
+        unreached
+            .map(|(number, name)| RootReport {
+                name: name.clone(),
+                order: RootOrder::of(number),
+                drv_path: None,
+                outputs: SortedMap::default(),
+                success: false,
+                error: None,
+            })
+            .collect()
+    }
+
     fn report(&self) -> Report {
         let mut roots: Vec<RootReport> = self
             .roots
@@ -251,7 +283,7 @@ impl Machine {
             })
             .collect();
         let failed = self.failed_roots.iter().map(|error| RootReport {
-            name: error.attr_path.iter().map(ToString::to_string).collect(),
+            name: self.failed_name(error),
             order: error.order.clone(),
             drv_path: None,
             outputs: SortedMap::default(),
@@ -259,6 +291,7 @@ impl Machine {
             error: Some(error.clone()),
         });
         roots.extend(failed);
+        roots.extend(self.unreached_roots(&roots));
         roots.sort_by(|a, b| a.order.cmp(&b.order));
         let failures: Vec<_> = self
             .failures

@@ -6,14 +6,13 @@
 //! is kept apart. So is the path of the output `out` where it is the only one, as is usual: queries
 //! and dependents read it there, and need neither the node nor the derivation.
 
+use std::num::NonZeroU8;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::{StoreDir, StorePath};
 
-use super::demand::Urgency;
-use super::schedule::Kind;
 use crate::digest_hash;
 
 /// A derivation, by number.
@@ -29,6 +28,10 @@ pub(super) struct FailureId(pub(super) u32);
 pub(super) type OutputMask = u32;
 
 const NONE: u32 = u32::MAX;
+
+/// The scheduler's number of the system, for derivations that require no feature; `None` for others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SystemNumber(pub(super) Option<NonZeroU8>);
 
 /// Where a derivation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,18 @@ pub(super) enum Body {
     Out,
 }
 
+/// How evaluation waits for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// It does not.
+    #[default]
+    None,
+    /// It has asked for it ahead.
+    Ahead,
+    /// It is stalled.
+    Stalled,
+}
+
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Node {
@@ -93,8 +108,8 @@ pub(super) struct Node {
     pub(super) refused: bool,
     /// It uses sources.
     pub(super) has_sources: bool,
-    /// The class of builders that can build it, for the scheduler.
-    pub(super) kind: Kind,
+    /// For the scheduler, which reads the environment of a new derivation once.
+    pub(super) system: SystemNumber,
     /// Estimated milliseconds from its start to the end of the longest known chain of dependents.
     pub(super) height: u32,
     first_edge: u32,
@@ -186,7 +201,7 @@ impl Graph {
             only_out: false,
             refused: false,
             has_sources: false,
-            kind: Kind::default(),
+            system: SystemNumber::default(),
             height: 0,
             first_edge: 0,
             edge_count: 0,

@@ -6,8 +6,8 @@ use nix_compat::derivation::OutputName;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
-use super::demand::{Urgency, Want};
-use super::graph::{Body, FailureId, NodeId, State};
+use super::demand::Want;
+use super::graph::{Body, FailureId, NodeId, State, Urgency};
 use super::{Action, ImportId, ImportedOutput, Machine, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;

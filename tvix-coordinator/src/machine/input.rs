@@ -11,8 +11,8 @@ use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 use tvix_eval_api::{Diagnostic, EvalFailure, Root, WantedOutputs};
 
 use super::{BatchId, BuildId, ImportId, ProbeId, QuestionId, SubstitutionId};
+use crate::component_error::ComponentError;
 use crate::options::Decision;
-use crate::trouble::Trouble;
 
 /// An event that the machine is told of.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each path, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::QueryRealisations`].
     ///
@@ -87,7 +87,7 @@ pub enum Input {
         /// Which query.
         batch: BatchId,
         /// For each output, in order, its path, if it is known and valid.
-        result: Result<Vec<Option<StorePath>>, Trouble>,
+        result: Result<Vec<Option<StorePath>>, ComponentError>,
     },
     /// Answers [`Action::QuerySubstituter`].
     ///
@@ -96,7 +96,7 @@ pub enum Input {
         /// Which question.
         probe: ProbeId,
         /// The answer for each path, in order.
-        result: Result<Vec<Probed>, Trouble>,
+        result: Result<Vec<Probed>, ComponentError>,
     },
     /// Answers [`Action::FindRealisations`].
     ///
@@ -114,7 +114,7 @@ pub enum Input {
         /// Which substitution.
         substitution: SubstitutionId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AddSource`] and [`Action::AddSmallSources`].
     ///
@@ -124,7 +124,7 @@ pub enum Input {
         /// The source.
         path: StorePath,
         /// The result of the addition.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AddSmallSources`]: these were not added because of their size.
     ///
@@ -140,14 +140,16 @@ pub enum Input {
         /// Which recording.
         batch: BatchId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// A build wrote a line to its log.
     LogLine {
         /// Which build.
         build: BuildId,
-        /// The line.
+        /// The line, without the newline.
         text: Bytes,
+        /// Whether no newline follows it.
+        partial: bool,
     },
     /// A build that was started waits for something that another process does, and uses no slot
     /// meanwhile.
@@ -184,7 +186,7 @@ pub enum Input {
         /// The build.
         build: BuildId,
         /// For each input, in order, whether it is valid.
-        result: Result<Vec<bool>, Trouble>,
+        result: Result<Vec<bool>, ComponentError>,
     },
     /// Answers [`Action::StartCheck`].
     ///
@@ -202,7 +204,7 @@ pub enum Input {
         /// Which build.
         build: BuildId,
         /// How it went.
-        result: Result<(), Trouble>,
+        result: Result<(), ComponentError>,
     },
     /// Answers [`Action::AskAboutFailure`].
     ///
@@ -223,6 +225,7 @@ pub enum Input {
 
 /// The answer of a substituter for a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Probed {
     /// It has the path.
     Offered {
@@ -234,13 +237,14 @@ pub enum Probed {
     /// It has it, and it must not be used.
     Refused {
         /// Why.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
 /// The realisation that a substituter has of an output. Of several keys, the first with a usable
 /// realisation counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FoundRealisation {
     /// It has none.
     Absent,
@@ -257,11 +261,12 @@ pub enum FoundRealisation {
         message: String,
     },
     /// It could not be asked.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 /// An input of a realisation that the store knows under another path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RealisationConflict {
     /// The realisation.
     pub realisation: DrvOutput,
@@ -273,22 +278,41 @@ pub struct RealisationConflict {
     pub known: StorePath,
 }
 
+impl RealisationConflict {
+    /// An input of `realisation` that has the path `claimed` there, and `known` in the store.
+    pub fn new(
+        realisation: DrvOutput,
+        input: DrvOutput,
+        claimed: StorePath,
+        known: StorePath,
+    ) -> Self {
+        Self {
+            realisation,
+            input,
+            claimed,
+            known,
+        }
+    }
+}
+
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckResult {
     /// The rebuild ended, or was cancelled.
     Ended(CheckOutcome),
     /// The builder failed, not the derivation.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
     /// The store cannot compare or keep outputs.
     Impossible {
         /// The reason.
-        error: Trouble,
+        error: ComponentError,
     },
 }
 
 /// How a build ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BuildResult {
     /// The outputs are valid.
     Pushed(Vec<(OutputName, StorePath)>),
@@ -299,7 +323,7 @@ pub enum BuildResult {
     /// The derivation is to blame, or the build was cancelled.
     Failed(BuildFailure),
     /// The builder is to blame.
-    Trouble(Trouble),
+    ComponentError(ComponentError),
 }
 
 impl fmt::Display for RealisationConflict {

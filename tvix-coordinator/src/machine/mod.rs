@@ -57,7 +57,7 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::BuilderProfile;
 use tvix_eval_api::{EvalFailure, Root};
 
-pub use action::{Action, ImportedOutput, OutputKeys, StartBuild};
+pub use action::{Action, ImportedOutput, OutputKeys, Recording, StartBuild};
 use builds::Build;
 use checks::Checks;
 use demand::Want;
@@ -65,16 +65,15 @@ use graph::{FailureId, Graph, NodeId};
 use imports::Imports;
 pub use input::{BuildResult, CheckResult, FoundRealisation, Input, Probed, RealisationConflict};
 use lookup::LookUps;
-pub use record::Recording;
 use record::Recordings;
 use schedule::Scheduler;
 use sources::Sources;
 use substitute::{GoalId, Realised, Substitutions};
 
+pub use crate::component_error::ComponentError;
 use crate::event::{BuildEvent, EventRecord};
 use crate::options::{OnVanished, Options};
 use crate::report::{Counts, Failure, SessionError};
-pub use crate::trouble::Trouble;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -174,6 +173,10 @@ pub struct Machine {
     roots: Vec<(Root, NodeId)>,
     /// Roots that could not be evaluated.
     failed_roots: Vec<EvalFailure>,
+    /// The attribute paths that were requested, by number.
+    requested: Vec<String>,
+    /// Whether the evaluator yielded all roots.
+    evaluated: bool,
     /// Failures, each with its node. `None` for failures that were retried.
     failures: Vec<Option<(NodeId, Failure)>>,
     skipped: Vec<(NodeId, FailureId)>,
@@ -228,6 +231,8 @@ impl Machine {
             realised: FxHashMap::default(),
             roots: Vec::new(),
             failed_roots: Vec::new(),
+            requested: Vec::new(),
+            evaluated: false,
             failures: Vec::new(),
             skipped: Vec::new(),
             errors: Vec::new(),
@@ -252,6 +257,14 @@ impl Machine {
     #[must_use]
     pub fn with_substituters(mut self, names: Vec<String>) -> Self {
         self.substitutions = Substitutions::new(names, self.options.max_substitutions);
+        self
+    }
+
+    /// Sets the attribute paths that the evaluator was asked for, so that the report has an entry for
+    /// each even if the session ends before it is evaluated. To be called before anything else.
+    #[must_use]
+    pub fn with_request(mut self, attr_paths: Vec<String>) -> Self {
+        self.requested = attr_paths;
         self
     }
 
@@ -308,7 +321,11 @@ impl Machine {
             Input::SourceAdded { path, result } => self.source_added(&path, result),
             Input::SourcesTooLarge { paths } => self.sources.too_large(paths),
             Input::Recorded { batch, result } => self.recorded(batch, result),
-            Input::LogLine { build, text } => self.log_line(build, text),
+            Input::LogLine {
+                build,
+                text,
+                partial,
+            } => self.log_line(build, text, partial),
             Input::BuildWaiting { build, lock } => self.build_waiting(build, lock),
             Input::BuildReady { build } => self.build_ready(build),
             Input::BuildEnded {
@@ -444,7 +461,7 @@ impl Machine {
     }
 
     /// The store failed for good: nothing can go on.
-    fn store_failed(&mut self, trouble: Trouble) {
+    fn store_failed(&mut self, trouble: ComponentError) {
         self.errors.push(SessionError::Store(trouble));
         self.stop(Stop::Failure);
     }

@@ -8,20 +8,10 @@ use nix_compat::derivation::Derivation;
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
-use super::{Action, BatchId, Machine, Trouble};
+use super::{Action, BatchId, ComponentError, Machine, Recording};
 
 /// The most `.drv` files that go out together. They are in memory as texts then.
 const BATCH: usize = 1024;
-
-/// Things for the store to keep, in one go.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Recording {
-    /// Add the `.drv` files of these, in this order: inputs come first.
-    Derivations(Vec<(StorePath, Arc<Derivation>)>),
-    /// Remember where these outputs are.
-    Realisations(Vec<Realisation>),
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Recordings {
@@ -104,7 +94,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), Trouble>) {
+    pub(super) fn recorded(&mut self, batch: BatchId, result: Result<(), ComponentError>) {
         let recordings = &mut self.recordings;
         if recordings
             .in_flight

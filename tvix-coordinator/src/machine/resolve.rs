@@ -7,7 +7,7 @@ use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 
 use super::graph::{Body, NodeId, State, mask_of_all};
-use super::{BatchId, Machine, Trouble, Work};
+use super::{BatchId, ComponentError, Machine, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
 
@@ -118,7 +118,7 @@ impl Machine {
     pub(super) fn realisations_queried(
         &mut self,
         id: BatchId,
-        result: Result<Vec<Option<StorePath>>, Trouble>,
+        result: Result<Vec<Option<StorePath>>, ComponentError>,
     ) {
         let Some(batch) = self.look_ups.answered(id) else {
             return;

@@ -15,7 +15,7 @@ use nix_compat::derivation::Derivation;
 use rustc_hash::FxHashMap;
 use tvix_build_api::{BuilderProfile, Requirements};
 
-use super::graph::{Graph, NodeId, State};
+use super::graph::{Graph, NodeId, State, SystemNumber};
 use super::ready::ReadyQueue;
 
 /// The estimate for a derivation without history, in milliseconds.
@@ -23,11 +23,6 @@ const DEFAULT_ESTIMATE: u32 = 1000;
 
 /// Systems that are remembered. There are but a few.
 const SYSTEMS: usize = 8;
-
-/// The number of the system of derivations that require no feature; `None` for any other. Kept with
-/// a new derivation, so that its environment is read once.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kind(Option<NonZeroU8>);
 
 /// Builders, as bits.
 pub(super) type BuilderMask = u64;
@@ -95,10 +90,10 @@ impl Scheduler {
         self.builders[builder].name.clone()
     }
 
-    pub(super) fn kind(&mut self, derivation: &Derivation) -> Kind {
+    pub(super) fn system_number(&mut self, derivation: &Derivation) -> SystemNumber {
         let says = |name| derivation.env_var(name).is_some();
         if says("requiredSystemFeatures") || says("__json") {
-            return Kind(None);
+            return SystemNumber(None);
         }
         let mut known = self.by_system.iter();
         let index = known.position(|(system, _)| *system == derivation.system);
@@ -108,16 +103,21 @@ impl Scheduler {
             self.by_system.push((derivation.system.clone(), can));
         }
         let number = u8::try_from(index + 1).ok().filter(|_| index < SYSTEMS);
-        Kind(number.and_then(NonZeroU8::new))
+        SystemNumber(number.and_then(NonZeroU8::new))
     }
 
     /// The builders that can build `derivation`, except for those that refused it.
-    pub(super) fn suitable(&self, id: NodeId, kind: Kind, derivation: &Derivation) -> BuilderMask {
+    pub(super) fn suitable(
+        &self,
+        id: NodeId,
+        system: SystemNumber,
+        derivation: &Derivation,
+    ) -> BuilderMask {
         let unsuitable = self
             .attempts
             .get(&id)
             .map_or(0, |attempts| attempts.unsuitable);
-        let known = kind
+        let known = system
             .0
             .and_then(|number| self.by_system.get(usize::from(number.get()) - 1));
         let can = known.map_or_else(|| self.supporting(derivation), |(_, can)| *can);

@@ -8,7 +8,7 @@ use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
 use super::{Action, NodeId};
-use crate::trouble::Trouble;
+use crate::component_error::ComponentError;
 
 /// Maximum size in bytes of a source that is added in one request with others. They are read into
 /// memory.
@@ -35,7 +35,7 @@ pub(super) enum SourceState {
     /// It is not there and nobody has its contents.
     Missing,
     /// Adding it failed.
-    Failed(Trouble),
+    Failed(ComponentError),
 }
 
 impl SourceState {

@@ -8,7 +8,7 @@
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, FailureKind};
 
-use super::{Action, BuildId, Machine, Trouble};
+use super::{Action, BuildId, ComponentError, Machine};
 use crate::report::{FailureCause, Report, Status};
 
 /// The result of a build that did not succeed.
@@ -17,7 +17,7 @@ pub(super) enum Failed {
     /// The derivation is at fault, unless inputs vanished.
     Derivation(BuildFailure),
     /// The builder is.
-    Builder(Trouble),
+    Builder(ComponentError),
 }
 
 impl From<BuildFailure> for Failed {
@@ -26,7 +26,7 @@ impl From<BuildFailure> for Failed {
             // A builder may report a cancellation only if it was asked for one.
             FailureKind::Cancelled => {
                 let message = "the builder cancelled a build without having been asked to";
-                Self::Builder(Trouble::builder(message).retryable(true))
+                Self::Builder(ComponentError::builder(message).retryable(true))
             }
             _ => Self::Derivation(failure),
         }
@@ -49,7 +49,11 @@ impl Machine {
             .push_back(Action::QueryInputs { build: id, paths });
     }
 
-    pub(super) fn inputs_queried(&mut self, id: BuildId, result: Result<Vec<bool>, Trouble>) {
+    pub(super) fn inputs_queried(
+        &mut self,
+        id: BuildId,
+        result: Result<Vec<bool>, ComponentError>,
+    ) {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
         };

@@ -6,11 +6,11 @@ use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use tvix_eval_api::{EvalFailure, Root};
 
-use super::demand::{Urgency, Want};
-use super::graph::{Body, State};
+use super::demand::Want;
+use super::graph::{Body, State, Urgency};
 use super::lookup::Subject;
 use super::sources::{SourceId, SourceState};
-use super::{Machine, NodeId, Stop, Trouble, Work};
+use super::{ComponentError, Machine, NodeId, Stop, Work};
 use crate::event::BuildEvent;
 use crate::options::{BuildPolicy, OnFailure};
 use crate::report::{FailureCause, SessionError};
@@ -64,7 +64,7 @@ impl Machine {
                 Err(output) => missing = Some((path.clone(), output)),
             }
         }
-        self.graph[id].kind = self.scheduler.kind(&derivation);
+        self.graph[id].system = self.scheduler.system_number(&derivation);
         self.graph.set_derivation(id, derivation, &self.dir);
         self.index_outputs(id);
         let node = &mut self.graph[id];
@@ -128,7 +128,7 @@ impl Machine {
         self.emit(BuildEvent::EvaluationFailed {
             error: error.clone(),
         });
-        if error.attr_path.is_some() {
+        if error.attr_path.is_some() || error.order.request_index().is_some() {
             self.failed_roots.push(error.clone());
         }
         self.errors.push(SessionError::Evaluation(error));
@@ -138,6 +138,7 @@ impl Machine {
     }
 
     pub(super) fn evaluation_ended(&mut self) {
+        self.evaluated |= self.evaluating;
         if std::mem::replace(&mut self.evaluating, false) {
             self.emit(BuildEvent::EvaluationEnded);
             self.scheduler.refresh_heights(&mut self.graph);
@@ -161,7 +162,7 @@ impl Machine {
         self.look_ups.queue(Subject::Source(id));
     }
 
-    pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), Trouble>) {
+    pub(super) fn source_added(&mut self, path: &StorePath, result: Result<(), ComponentError>) {
         let Some(id) = self.sources.find(path) else {
             return;
         };

@@ -2,6 +2,7 @@
 //! languages rely on. Run with `UPDATE_GOLDEN=1` to write the file anew after an intended change.
 #![allow(clippy::unwrap_used)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::{BuildFailure, BuilderErrorKind, Difference, FailureKind, ResourceUsage};
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::{
-    BuildEvent, CheckProblem, CheckReport, EventRecord, Failure, FailureCause, Report, RootReport,
-    SessionError, Skipped, Status, Trouble, TroubleKind,
+    BuildEvent, CheckProblem, CheckReport, ComponentError, ComponentErrorKind, EventRecord,
+    Failure, FailureCause, Report, RootReport, SessionError, Skipped, Status,
 };
 use tvix_eval_api::{
     Diagnostic, EvalError, EvalErrorKind, EvalFailure, Position, Root, RootOrder, Severity,
@@ -31,7 +32,7 @@ fn out() -> OutputName {
 }
 
 fn not_found() -> EvalFailure {
-    let error = EvalError::attribute_not_found("packages.nothere").at(RootOrder::of(1));
+    let error = EvalError::attribute_not_found("packages.nothere").with_order(RootOrder::of(1));
     error.failure()
 }
 
@@ -42,9 +43,10 @@ fn thrown() -> EvalFailure {
     failure
 }
 
-fn full() -> Trouble {
+fn full() -> ComponentError {
     let message = "store 'local' failed while writing: No space left on device (os error 28)";
-    let mut trouble = Trouble::new(TroubleKind::Store(StoreErrorKind::NoSpace), message);
+    let mut trouble =
+        ComponentError::new(ComponentErrorKind::Store(StoreErrorKind::NoSpace), message);
     trouble.causes = vec![
         "store 'local' failed while writing".to_owned(),
         "No space left on device (os error 28)".to_owned(),
@@ -53,20 +55,17 @@ fn full() -> Trouble {
 }
 
 fn failure(kind: FailureKind) -> BuildFailure {
-    BuildFailure {
-        kind,
-        log_tail: vec!["last words".to_owned()],
-        duration: Duration::from_millis(1500),
-        usage: Some(usage()),
-    }
+    BuildFailure::new(kind, Duration::from_millis(1500))
+        .with_log_tail(vec!["last words".to_owned()])
+        .with_usage(usage())
 }
 
 fn usage() -> ResourceUsage {
-    ResourceUsage {
-        user: Duration::from_millis(250),
-        system: Duration::from_millis(125),
-        peak_memory: 1 << 20,
-    }
+    ResourceUsage::new(
+        Duration::from_millis(250),
+        Duration::from_millis(125),
+        1 << 20,
+    )
 }
 
 fn failure_kinds() -> Vec<FailureKind> {
@@ -121,8 +120,8 @@ fn causes() -> Vec<FailureCause> {
         },
         FailureCause::Unsuitable { message: message() },
         FailureCause::Builder {
-            error: Trouble::new(
-                TroubleKind::Builder(BuilderErrorKind::SandboxUnavailable),
+            error: ComponentError::new(
+                ComponentErrorKind::Builder(BuilderErrorKind::SandboxUnavailable),
                 "no namespaces",
             ),
         },
@@ -146,13 +145,10 @@ fn check_problems() -> Vec<CheckProblem> {
     let hash = |text: &[u8]| NixHash::digest(HashAlgo::Sha256, text);
     vec![
         CheckProblem::Differs {
-            differences: vec![Difference {
-                output: out(),
-                path: path("hello"),
-                expected: hash(b"a"),
-                actual: hash(b"b"),
-                kept: Some("/tmp/kept".into()),
-            }],
+            differences: vec![
+                Difference::new(out(), path("hello"), hash(b"a"), hash(b"b"))
+                    .with_kept(PathBuf::from("/tmp/kept")),
+            ],
         },
         CheckProblem::Failed {
             failure: failure(FailureKind::ExitCode { code: 1 }),
@@ -206,20 +202,17 @@ fn report() -> Report {
 /// At least one event of each variant.
 fn events() -> Vec<BuildEvent> {
     let drv_path = || path("hello.drv");
-    let wanted = WantedOutputs {
-        drv_path: drv_path(),
-        outputs: vec![out()],
-    };
-    let mut root = Root::new("packages.hello", wanted).at(RootOrder::of(0).child(2));
+    let wanted = WantedOutputs::new(drv_path(), vec![out()]);
+    let mut root = Root::new("packages.hello", wanted).with_order(RootOrder::of(0).child(2));
     root.moved_from = Some(RootOrder::of(1));
-    let diagnostic = Diagnostic {
-        severity: Severity::Warning,
-        message: "careful".to_owned(),
-    };
+    let diagnostic = Diagnostic::new(Severity::Warning, "careful".to_owned());
     let substituter: Arc<str> = "https://cache.example.org".into();
     let builder: Arc<str> = "local".into();
     let second = Duration::from_secs(1);
-    let unreachable = Trouble::new(TroubleKind::Store(StoreErrorKind::Unreachable), "no answer");
+    let unreachable = ComponentError::new(
+        ComponentErrorKind::Store(StoreErrorKind::Unreachable),
+        "no answer",
+    );
     let mut events = vec![
         BuildEvent::SessionStarted {
             store_dir: StoreDir::default(),
@@ -266,7 +259,10 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::SubstitutionFailed {
             path: path("hello"),
             substituter: substituter.clone(),
-            error: Trouble::new(TroubleKind::Store(StoreErrorKind::Corrupt), "not a NAR"),
+            error: ComponentError::new(
+                ComponentErrorKind::Store(StoreErrorKind::Corrupt),
+                "not a NAR",
+            ),
         },
         BuildEvent::SubstituterFailed {
             substituter: substituter.clone(),
@@ -297,6 +293,12 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::LogLine {
             build: 1,
             text: "compiling".into(),
+            partial: false,
+        },
+        BuildEvent::LogLine {
+            build: 1,
+            text: "no newline at the end".into(),
+            partial: true,
         },
         BuildEvent::PushStarted { build: 1 },
         BuildEvent::BuildSucceeded {
@@ -310,7 +312,7 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::BuildRetried {
             build: 1,
             drv_path: drv_path(),
-            error: Trouble::bug("lost").retryable(true),
+            error: ComponentError::bug("lost").retryable(true),
             delay: second,
         },
         BuildEvent::Skipped {

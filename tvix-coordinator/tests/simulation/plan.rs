@@ -561,27 +561,27 @@ impl Plan {
             let profile = BuilderProfile::new(format!("builder-{builder}"), "x86_64-linux", jobs);
             self.builders.push(profile);
         }
-        self.options = Options {
-            policy: if random.percent(50) {
+        self.options = std::mem::take(&mut self.options)
+            .with_policy(if random.percent(50) {
                 BuildPolicy::Eager
             } else {
                 BuildPolicy::Demand
-            },
-            on_failure: [
-                OnFailure::Stop,
-                OnFailure::Continue,
-                OnFailure::Continue,
-                OnFailure::Ask,
-            ][random.below(4)],
-            max_jobs: random.percent(30).then(|| 1 + random.below(3)),
-            max_substitutions: random.percent(50).then(|| 1 + random.below(3)),
-            retry: RetryPolicy {
-                attempts: 5,
-                first_delay: Duration::from_secs(1),
-                ..RetryPolicy::default()
-            },
-            ..std::mem::take(&mut self.options)
-        };
+            })
+            .with_on_failure(
+                [
+                    OnFailure::Stop,
+                    OnFailure::Continue,
+                    OnFailure::Continue,
+                    OnFailure::Ask,
+                ][random.below(4)],
+            )
+            .with_max_jobs(random.percent(30).then(|| 1 + random.below(3)))
+            .with_max_substitutions(random.percent(50).then(|| 1 + random.below(3)))
+            .with_retry(
+                RetryPolicy::default()
+                    .with_attempts(5)
+                    .with_first_delay(Duration::from_secs(1)),
+            );
         self.options.on_vanished = match random.percent(80) {
             true => OnVanished::Restart,
             false => OnVanished::Fail,

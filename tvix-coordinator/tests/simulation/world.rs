@@ -14,10 +14,10 @@ use nix_compat::realisation::DrvOutput;
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{
-    Action, BatchId, BuildId, ImportId, Input, Machine, OutputKeys, ProbeId, QuestionId, Recording,
-    StartBuild, SubstitutionId, Trouble,
+    Action, BatchId, BuildId, ComponentError, ImportId, Input, Machine, OutputKeys, ProbeId,
+    QuestionId, Recording, StartBuild, SubstitutionId,
 };
-use tvix_coordinator::{BuildEvent, CheckProblem, Decision, OnFailure, Report, TroubleKind};
+use tvix_coordinator::{BuildEvent, CheckProblem, ComponentErrorKind, Decision, OnFailure, Report};
 use tvix_eval_api::{EvalError, Root, WantedOutputs};
 
 use crate::Tally;
@@ -325,9 +325,11 @@ impl World {
                 self.threads[thread].waiting = Some(import);
                 let wanted: Vec<WantedOutputs> = wanted
                     .iter()
-                    .map(|(index, outputs)| WantedOutputs {
-                        drv_path: self.plan.derivations[*index].path.clone(),
-                        outputs: Self::outputs(outputs),
+                    .map(|(index, outputs)| {
+                        WantedOutputs::new(
+                            self.plan.derivations[*index].path.clone(),
+                            Self::outputs(outputs),
+                        )
                     })
                     .collect();
                 let ahead = self.random.percent(30);
@@ -350,10 +352,7 @@ impl World {
             Step::Root(index, outputs) => {
                 self.need(index);
                 let drv_path = self.plan.derivations[index].path.clone();
-                let wanted = WantedOutputs {
-                    drv_path,
-                    outputs: Self::outputs(&outputs),
-                };
+                let wanted = WantedOutputs::new(drv_path, Self::outputs(&outputs));
                 let root = Root::new(format!("attr{thread}"), wanted);
                 self.roots.push(root.clone());
                 self.tell(Input::Root(root));
@@ -375,10 +374,10 @@ impl World {
     }
 
     /// Whether the store or a builder fails this time.
-    fn trouble(&mut self, key: String, percent: u64) -> Option<Trouble> {
+    fn trouble(&mut self, key: String, percent: u64) -> Option<ComponentError> {
         if self.plan.fatal_store_trouble && self.random.percent(2) {
-            return Some(Trouble::new(
-                TroubleKind::Store(StoreErrorKind::Failed),
+            return Some(ComponentError::new(
+                ComponentErrorKind::Store(StoreErrorKind::Failed),
                 "disk on fire",
             ));
         }
@@ -387,8 +386,8 @@ impl World {
             return None;
         }
         *count += 1;
-        let kind = TroubleKind::Store(StoreErrorKind::Failed);
-        Some(Trouble::new(kind, "try again").retryable(true))
+        let kind = ComponentErrorKind::Store(StoreErrorKind::Failed);
+        Some(ComponentError::new(kind, "try again").retryable(true))
     }
 
     fn answer(&mut self, pending: Pending) {

@@ -15,6 +15,7 @@ use crate::{EvalRequest, Evaluator, SourceAddition};
 ///
 /// [`StoreDir::default`]: nix_compat::store_path::StoreDir
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct TestGraph {
     /// Derivations that exist from the start, inputs first.
     pub derivations: Vec<Instantiated>,
@@ -26,6 +27,7 @@ pub struct TestGraph {
 
 /// An attribute that a request may name.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TestAttribute {
     /// Its name: letters and digits.
     pub name: String,
@@ -53,6 +55,7 @@ pub enum TestValue {
 
 /// An import from derivation: evaluation waits for `wanted`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TestImport {
     /// The imported derivations and outputs.
     pub wanted: Vec<(Instantiated, Vec<String>)>,

@@ -57,21 +57,21 @@ impl Capabilities {
 
     /// Sets [`sources`](Self::sources).
     #[must_use]
-    pub fn sources(mut self, sources: bool) -> Self {
+    pub fn with_sources(mut self, sources: bool) -> Self {
         self.sources = sources;
         self
     }
 
     /// Sets [`lazy`](Self::lazy).
     #[must_use]
-    pub fn lazy(mut self, lazy: bool) -> Self {
+    pub fn with_lazy(mut self, lazy: bool) -> Self {
         self.lazy = lazy;
         self
     }
 
     /// Sets [`imports`](Self::imports).
     #[must_use]
-    pub fn imports(mut self, imports: bool) -> Self {
+    pub fn with_imports(mut self, imports: bool) -> Self {
         self.imports = imports;
         self
     }

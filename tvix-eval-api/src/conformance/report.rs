@@ -16,6 +16,7 @@ pub struct Report {
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,

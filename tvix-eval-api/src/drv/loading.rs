@@ -295,7 +295,7 @@ impl Loading {
             failing.append(&mut node.dependents);
             for wanted in self.wanted.remove(&id).unwrap_or_default() {
                 let error = EvalError::in_attribute(&wanted.text, Arc::clone(&error));
-                let error = error.at(wanted.order.clone());
+                let error = error.with_order(wanted.order.clone());
                 self.items.push_back(Err(error));
             }
         }

@@ -33,7 +33,7 @@ pub use read::DrvFileError;
 /// failed file fails its dependents; other requests continue.
 ///
 /// Sources that derivations refer to are assumed to be in the store already. Sources that are not
-/// must be declared by [`DrvEvaluator::source`]; other files in the search directories are never
+/// must be declared by [`DrvEvaluator::with_source`]; other files in the search directories are never
 /// taken as sources.
 ///
 /// Files are read in batches on threads that may block ([`tokio::task::spawn_blocking`], which
@@ -91,14 +91,14 @@ impl DrvEvaluator {
 
     /// Declares a source. It is yielded before the first derivation that uses it.
     #[must_use]
-    pub fn source(mut self, source: SourceAddition) -> Self {
+    pub fn with_source(mut self, source: SourceAddition) -> Self {
         Arc::make_mut(&mut self.sources).insert(source.path.clone(), Arc::new(source));
         self
     }
 
     /// Sets the number of batches that are read concurrently; at least one.
     #[must_use]
-    pub fn parallel(mut self, batches: usize) -> Self {
+    pub fn with_concurrency(mut self, batches: usize) -> Self {
         self.parallel = batches.max(1);
         self
     }

@@ -37,7 +37,7 @@ impl Wanted {
                     path,
                     source: Box::new(source),
                 };
-                Err(EvalError::in_attribute(&text, Arc::new(error)).at(order))
+                Err(EvalError::in_attribute(&text, Arc::new(error)).with_order(order))
             }
         }
     }
@@ -92,10 +92,10 @@ impl Wanted {
                 drv_path: self.path.clone(),
                 output: output.clone(),
             };
-            EvalError::in_attribute(&self.text, Arc::new(error)).at(self.order.clone())
+            EvalError::in_attribute(&self.text, Arc::new(error)).with_order(self.order.clone())
         })?;
         let drv_path = self.path;
         let wanted = WantedOutputs { drv_path, outputs };
-        Ok(Root::new(self.text, wanted).at(self.order))
+        Ok(Root::new(self.text, wanted).with_order(self.order))
     }
 }

@@ -14,10 +14,10 @@ use crate::{EvalError, RealisedOutput, SourceAddition};
 /// The result of evaluating an attribute: roots, and optionally an import from derivation that
 /// determines the rest.
 ///
-/// Derivations that roots need are added by [`Evaluated::derivation`], unless the evaluator has
+/// Derivations that roots need are added by [`EvaluatedAttribute::derivation`], unless the evaluator has
 /// them already. Derivations that nothing refers to are not yielded.
 #[derive(Clone, Default)]
-pub struct Evaluated {
+pub struct EvaluatedAttribute {
     pub(super) nodes: Vec<Node>,
     pub(super) roots: Vec<RootSpec>,
     pub(super) import: Option<Import>,
@@ -44,7 +44,7 @@ pub(super) struct Import {
     pub(super) hook: Hook,
 }
 
-type Outcome = Result<Evaluated, EvalError>;
+type Outcome = Result<EvaluatedAttribute, EvalError>;
 
 #[derive(Clone)]
 pub(super) enum Hook {
@@ -52,7 +52,7 @@ pub(super) enum Hook {
     Async(Arc<dyn Fn(Vec<RealisedOutput>) -> BoxFuture<'static, Outcome> + Send + Sync>),
 }
 
-impl Evaluated {
+impl EvaluatedAttribute {
     /// An empty result.
     pub fn new() -> Self {
         Self::default()
@@ -122,7 +122,7 @@ impl Evaluated {
         self.with_import(wanted, Hook::Blocking(Arc::new(hook)))
     }
 
-    /// Like [`Evaluated::import`], with an asynchronous hook. Dropping the stream drops the hook's
+    /// Like [`EvaluatedAttribute::import`], with an asynchronous hook. Dropping the stream drops the hook's
     /// future.
     #[must_use]
     pub fn import_async<'a, O, N, F>(
@@ -174,11 +174,11 @@ impl Evaluated {
     }
 }
 
-impl fmt::Debug for Evaluated {
+impl fmt::Debug for EvaluatedAttribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let roots = self.roots.iter().map(|root| &root.wanted.drv_path);
         let import = self.import.iter().flat_map(|import| &import.wanted);
-        f.debug_struct("Evaluated")
+        f.debug_struct("EvaluatedAttribute")
             .field("roots", &roots.collect::<Vec<_>>())
             .field(
                 "import",

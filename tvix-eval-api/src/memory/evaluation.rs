@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 
 use super::Attribute;
-use super::evaluated::{Evaluated, Hook, Import, RootSpec, WantedSpec};
+use super::evaluated::{EvaluatedAttribute, Hook, Import, RootSpec, WantedSpec};
 use super::graph::{Layers, Step, Walk};
 use crate::{EvalError, EvalEvent, RealiseError, RealisedOutput, Root, WantedOutputs, realise};
 
@@ -21,7 +21,7 @@ use crate::{EvalError, EvalEvent, RealiseError, RealisedOutput, Root, WantedOutp
 const EVENTS_BETWEEN_IMPORTS: u32 = 32;
 
 type Item = Result<EvalEvent, EvalError>;
-type Resumed = (Arc<str>, Result<Evaluated, EvalError>);
+type Resumed = (Arc<str>, Result<EvaluatedAttribute, EvalError>);
 
 pub(super) struct Evaluation {
     attributes: Arc<BTreeMap<String, Attribute>>,
@@ -138,7 +138,7 @@ impl Evaluation {
     }
 
     /// Queues the result of an attribute ahead of all other work.
-    fn expand(&mut self, attr: &Arc<str>, evaluated: Evaluated) {
+    fn expand(&mut self, attr: &Arc<str>, evaluated: EvaluatedAttribute) {
         for node in evaluated.nodes {
             if self.graph.find(node.path()).is_none() {
                 self.graph.added.insert(node);

@@ -23,7 +23,7 @@ use crate::{
 use evaluation::Evaluation;
 use graph::{Graph, Layers, Node};
 
-pub use evaluated::Evaluated;
+pub use evaluated::EvaluatedAttribute;
 pub use generator::StreamEvaluator;
 
 /// An evaluator of a graph made in Rust.
@@ -31,7 +31,7 @@ pub use generator::StreamEvaluator;
 /// [`EvalRequest::attr_paths`] selects attributes by name; if it is empty, all attributes are
 /// evaluated in the order of their names. Only the derivations and sources that these attributes
 /// need are yielded, each once, inputs first. The only supported [`EvalSource`] is
-/// [`EvalSource::BuiltIn`]; arguments, search path and system are ignored.
+/// [`EvalSource::Predefined`]; arguments, search path and system are ignored.
 ///
 /// The stream works while it is polled. The only tasks that it starts are blocking hooks
 /// ([`InMemoryEvaluator::import`]). An error of one attribute (a missing input, an unknown output,
@@ -41,7 +41,7 @@ pub use generator::StreamEvaluator;
 /// ```
 /// use futures::StreamExt;
 /// use nix_compat::derivation::DerivationBuilder;
-/// use tvix_eval_api::memory::{Evaluated, InMemoryEvaluator};
+/// use tvix_eval_api::memory::{EvaluatedAttribute, InMemoryEvaluator};
 /// use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator, RealisedOutput};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -52,7 +52,7 @@ pub use generator::StreamEvaluator;
 ///     .instantiate(&dir)?;
 /// let evaluator = InMemoryEvaluator::new().import("all", [(&list, ["out"])], move |outputs| {
 ///     let text = std::fs::read_to_string(&outputs[0].local_path).unwrap();
-///     let mut all = Evaluated::new();
+///     let mut all = EvaluatedAttribute::new();
 ///     for name in text.split_whitespace() {
 ///         let builder = DerivationBuilder::new(name, "x86_64-linux", "/bin/sh");
 ///         all = all.child(name, &builder.instantiate(&dir)?);
@@ -70,13 +70,12 @@ pub use generator::StreamEvaluator;
 ///             std::fs::write(&file, "one two")?;
 ///             let (_, local_path) = file.keep()?;
 ///             let wanted = &realise.wanted[0];
-///             realise.reply.answer(Ok(vec![RealisedOutput {
-///                 drv_path: wanted.drv_path.clone(),
-///                 output: wanted.outputs[0].clone(),
-///                 store_path: list.output_path("out").unwrap(),
+///             realise.reply.answer(Ok(vec![RealisedOutput::new(
+///                 wanted.drv_path.clone(),
+///                 wanted.outputs[0].clone(),
+///                 list.output_path("out").unwrap(),
 ///                 local_path,
-///                 references: Default::default(),
-///             }]));
+///             )]));
 ///         }
 ///         EvalEvent::Root(root) => roots.push(root.name),
 ///         _ => {}
@@ -92,11 +91,11 @@ pub struct InMemoryEvaluator {
     attributes: Arc<BTreeMap<String, Attribute>>,
 }
 
-type Compute = dyn Fn() -> Result<Evaluated, EvalError> + Send + Sync;
+type Compute = dyn Fn() -> Result<EvaluatedAttribute, EvalError> + Send + Sync;
 
 #[derive(Clone)]
 enum Attribute {
-    Known(Evaluated),
+    Known(EvaluatedAttribute),
     Lazy(Arc<Compute>),
 }
 
@@ -109,7 +108,7 @@ impl InMemoryEvaluator {
     /// Sets the attribute `name` to all outputs of `derivation`.
     #[must_use]
     pub fn root(self, name: impl Into<String>, derivation: &Instantiated) -> Self {
-        self.attribute(name, Evaluated::new().root(derivation))
+        self.attribute(name, EvaluatedAttribute::new().root(derivation))
     }
 
     /// Sets the attribute `name` to these outputs of `derivation`.
@@ -120,12 +119,15 @@ impl InMemoryEvaluator {
         derivation: &Instantiated,
         outputs: impl IntoIterator<Item = O>,
     ) -> Self {
-        self.attribute(name, Evaluated::new().root_outputs(derivation, outputs))
+        self.attribute(
+            name,
+            EvaluatedAttribute::new().root_outputs(derivation, outputs),
+        )
     }
 
     /// Sets the attribute `name` to `evaluated`. Replaces an earlier attribute of this name.
     #[must_use]
-    pub fn attribute(mut self, name: impl Into<String>, mut evaluated: Evaluated) -> Self {
+    pub fn attribute(mut self, name: impl Into<String>, mut evaluated: EvaluatedAttribute) -> Self {
         let nodes = std::mem::take(&mut evaluated.nodes);
         self.insert(nodes);
         self.set(name.into(), Attribute::Known(evaluated))
@@ -138,7 +140,7 @@ impl InMemoryEvaluator {
     pub fn lazy(
         self,
         name: impl Into<String>,
-        compute: impl Fn() -> Result<Evaluated, EvalError> + Send + Sync + 'static,
+        compute: impl Fn() -> Result<EvaluatedAttribute, EvalError> + Send + Sync + 'static,
     ) -> Self {
         self.set(name.into(), Attribute::Lazy(Arc::new(compute)))
     }
@@ -146,19 +148,22 @@ impl InMemoryEvaluator {
     /// Sets the attribute `name` to the result of `hook`, which is called once per evaluation when
     /// these outputs have been built. Other attributes continue meanwhile.
     ///
-    /// The hook may block to read files; see [`Evaluated::import`].
+    /// The hook may block to read files; see [`EvaluatedAttribute::import`].
     #[must_use]
     pub fn import<'a, O, N>(
         self,
         name: impl Into<String>,
         wanted: impl IntoIterator<Item = (&'a Instantiated, O)>,
-        hook: impl Fn(Vec<RealisedOutput>) -> Result<Evaluated, EvalError> + Send + Sync + 'static,
+        hook: impl Fn(Vec<RealisedOutput>) -> Result<EvaluatedAttribute, EvalError>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self
     where
         O: IntoIterator<Item = N>,
         N: AsRef<str>,
     {
-        self.attribute(name, Evaluated::new().import(wanted, hook))
+        self.attribute(name, EvaluatedAttribute::new().import(wanted, hook))
     }
 
     /// Like [`InMemoryEvaluator::import`], with an asynchronous hook.
@@ -172,9 +177,9 @@ impl InMemoryEvaluator {
     where
         O: IntoIterator<Item = N>,
         N: AsRef<str>,
-        F: Future<Output = Result<Evaluated, EvalError>> + Send + 'static,
+        F: Future<Output = Result<EvaluatedAttribute, EvalError>> + Send + 'static,
     {
-        self.attribute(name, Evaluated::new().import_async(wanted, hook))
+        self.attribute(name, EvaluatedAttribute::new().import_async(wanted, hook))
     }
 
     /// Adds a derivation on which attributes depend.
@@ -217,7 +222,7 @@ impl InMemoryEvaluator {
 #[async_trait]
 impl Evaluator for InMemoryEvaluator {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
-        if request.source != EvalSource::BuiltIn {
+        if request.source != EvalSource::Predefined {
             return Err(EvalError::UnsupportedSource {
                 source_kind: request.source.kind().to_owned(),
             });

@@ -159,12 +159,9 @@ impl<'h> Interp<'h> {
             self.exclude(entry.key(), resolved, &excluded);
             entry.insert(local);
         }
-        self.offer(SourceAddition {
-            path: store_path.clone(),
-            method,
-            references,
-            content,
-        })?;
+        self.offer(
+            SourceAddition::new(store_path.clone(), method, content).with_references(references),
+        )?;
         Ok(store_path)
     }
 
@@ -220,12 +217,14 @@ impl<'h> Interp<'h> {
             NixHash::digest(HashAlgo::Sha256, contents)
         })?;
         let path = text_path(dir, name, contents, &references);
-        self.offer(SourceAddition {
-            path: path.clone(),
-            method: ContentAddressMethod::Text,
-            references,
-            content: SourceContent::Text(Bytes::copy_from_slice(contents)),
-        })?;
+        self.offer(
+            SourceAddition::new(
+                path.clone(),
+                ContentAddressMethod::Text,
+                SourceContent::Text(Bytes::copy_from_slice(contents)),
+            )
+            .with_references(references),
+        )?;
         Ok(path)
     }
 

@@ -31,7 +31,7 @@ impl<'h> Interp<'h> {
     /// Builds all outputs of a derivation, as import from derivation does, and returns their store
     /// paths.
     ///
-    /// The caller of [`NixEvaluator::start`](crate::NixEvaluator::start) performs the build.
+    /// The caller of [`NixEvaluator::spawn`](crate::NixEvaluator::spawn) performs the build.
     /// Evaluations without such a caller fail.
     pub fn build_derivation(&self, cell: Ref<'h>) -> Result<Vec<(OutputName, String)>> {
         let Value::Attrs(attrs) = self.force(cell)? else {

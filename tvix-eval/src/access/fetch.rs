@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nixhash::{HashAlgo, NixHash};
-use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StorePath, StorePathName, fixed_output_path};
 use tvix_eval_api::{Diagnostic, Severity, SourceAddition, SourceContent};
 
@@ -60,10 +59,10 @@ impl<'h> Interp<'h> {
             None => {
                 let fetched = Rc::new(self.fetch_anew(name, &request)?);
                 for warning in &fetched.warnings {
-                    self.diagnostic(Diagnostic {
-                        severity: Severity::Warning,
-                        message: format!("warning: {warning}"),
-                    });
+                    self.diagnostic(Diagnostic::new(
+                        Severity::Warning,
+                        format!("warning: {warning}"),
+                    ));
                 }
                 let mut all = self.world.fetched.borrow_mut();
                 all.entry(request.clone()).or_insert(fetched).clone()
@@ -145,12 +144,11 @@ impl<'h> Interp<'h> {
             .borrow_mut()
             .entry(text.into_bytes())
             .or_insert(local_bytes);
-        self.offer(SourceAddition {
-            path: path.clone(),
+        self.offer(SourceAddition::new(
+            path.clone(),
             method,
-            references: SortedSet::new(),
-            content: SourceContent::Tree(local.to_owned()),
-        })
+            SourceContent::Tree(local.to_owned()),
+        ))
     }
 
     /// The store path, as text, of the archive at a URL that takes the place of a path.

@@ -38,10 +38,7 @@ impl<'h> Interp<'h> {
             }
             match wanted.iter_mut().find(|one| one.drv_path == drv_path) {
                 Some(one) => one.outputs.push(output),
-                None => wanted.push(WantedOutputs {
-                    drv_path,
-                    outputs: vec![output],
-                }),
+                None => wanted.push(WantedOutputs::new(drv_path, vec![output])),
             }
         }
         if !wanted.is_empty() {
@@ -70,10 +67,7 @@ impl<'h> Interp<'h> {
         let missing = |output: &&OutputName| self.realised_output(drv_path, output).is_none();
         let missing: Vec<_> = outputs.iter().filter(missing).cloned().collect();
         if !missing.is_empty() {
-            self.build(vec![WantedOutputs {
-                drv_path: drv_path.clone(),
-                outputs: missing,
-            }])?;
+            self.build(vec![WantedOutputs::new(drv_path.clone(), missing)])?;
         }
         let path = |output: OutputName| match self.realised_output(drv_path, &output) {
             Some(path) => Ok((output, path)),

@@ -99,10 +99,7 @@ fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         Value::String(string) => String::from_utf8_lossy(string.bytes).into_owned(),
         value => interp.show_whole(args[0], value)?,
     };
-    interp.diagnostic(Diagnostic {
-        severity: Severity::Trace,
-        message: format!("trace: {text}"),
-    });
+    interp.diagnostic(Diagnostic::new(Severity::Trace, format!("trace: {text}")));
     interp.force_at(args[1], pos)
 }
 
@@ -119,13 +116,13 @@ fn warn<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         pos,
         "while evaluating the first argument; the message passed to builtins.warn",
     )?;
-    interp.diagnostic(Diagnostic {
-        severity: Severity::Warning,
-        message: format!(
+    interp.diagnostic(Diagnostic::new(
+        Severity::Warning,
+        format!(
             "evaluation warning: {}",
             String::from_utf8_lossy(text.bytes)
         ),
-    });
+    ));
     if interp.world.settings.abort_on_warn {
         return Err(Error::new(
             ErrorKind::Abort,

@@ -257,9 +257,9 @@ fn compare_versions<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resu
 impl<'h> Interp<'h> {
     /// Sends a warning to the user.
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.diagnostic(tvix_eval_api::Diagnostic {
-            severity: tvix_eval_api::Severity::Warning,
-            message: format!("warning: {}", message.into()),
-        });
+        self.diagnostic(tvix_eval_api::Diagnostic::new(
+            tvix_eval_api::Severity::Warning,
+            format!("warning: {}", message.into()),
+        ));
     }
 }

@@ -131,7 +131,7 @@ pub(super) fn parse_hash(text: &str, algo: Option<HashAlgo>) -> Result<NixHash> 
             HashError::MissingAlgo(_) => format!(
                 "hash '{text}' does not include a type, nor is the type otherwise known from context"
             ),
-            HashError::OtherAlgo { expected, .. } => {
+            HashError::AlgoMismatch { expected, .. } => {
                 format!("hash '{text}' should have type '{expected}'")
             }
             HashError::WrongLength { text, algo } => {

@@ -73,7 +73,7 @@ impl From<EvalError> for Failure {
     }
 }
 
-/// A running evaluation with import from derivation, made by [`NixEvaluator::start`].
+/// A running evaluation with import from derivation, made by [`NixEvaluator::spawn`].
 pub struct Evaluation<R> {
     /// Events and requests of the evaluation. Evaluation advances only while the stream is polled,
     /// and ends when the stream is dropped.
@@ -208,7 +208,7 @@ impl NixEvaluator {
     /// thread that cannot be started.
     pub fn eval_to<T: DeserializeOwned>(&self, text: &str) -> std::result::Result<T, Failure> {
         let text = text.to_owned();
-        parsed(&self.work(move |interp| json(interp, &text))?)
+        parsed(&self.run(move |interp| json(interp, &text))?)
     }
 
     /// Asynchronous variant of [`NixEvaluator::eval_to`]. Dropping the future ends the evaluation.
@@ -221,7 +221,7 @@ impl NixEvaluator {
         text: &str,
     ) -> std::result::Result<T, Failure> {
         let text = text.to_owned();
-        parsed(&self.work_async(move |interp| json(interp, &text)).await?)
+        parsed(&self.run_async(move |interp| json(interp, &text)).await?)
     }
 
     /// Runs `work` with an interpreter on an evaluation's thread, and blocks until it returns.
@@ -230,7 +230,7 @@ impl NixEvaluator {
     /// # Errors
     ///
     /// [`Failure`]: the error of `work`, or a thread that cannot be started.
-    pub fn work<R, F>(&self, work: F) -> std::result::Result<R, Failure>
+    pub fn run<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
         F: for<'i, 'h> FnOnce(&'i Interp<'h>) -> Result<R> + Send + 'static,
@@ -242,12 +242,12 @@ impl NixEvaluator {
         receiver.recv().unwrap_or_else(|_| Err(Failure::gone()))
     }
 
-    /// Asynchronous variant of [`NixEvaluator::work`]. Dropping the future ends the evaluation.
+    /// Asynchronous variant of [`NixEvaluator::run`]. Dropping the future ends the evaluation.
     ///
     /// # Errors
     ///
-    /// As for [`NixEvaluator::work`].
-    pub async fn work_async<R, F>(&self, work: F) -> std::result::Result<R, Failure>
+    /// As for [`NixEvaluator::run`].
+    pub async fn run_async<R, F>(&self, work: F) -> std::result::Result<R, Failure>
     where
         R: Send + 'static,
         F: for<'i, 'h> FnOnce(&'i Interp<'h>) -> Result<R> + Send + 'static,
@@ -266,7 +266,7 @@ impl NixEvaluator {
     /// # Errors
     ///
     /// If the thread cannot be started. Errors of `work` are in [`Evaluation::result`].
-    pub fn start<R, F>(&self, work: F) -> std::result::Result<Evaluation<R>, Failure>
+    pub fn spawn<R, F>(&self, work: F) -> std::result::Result<Evaluation<R>, Failure>
     where
         R: Send + 'static,
         F: for<'i, 'h> FnOnce(&'i Interp<'h>) -> Result<R> + Send + 'static,

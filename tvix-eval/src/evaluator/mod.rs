@@ -59,21 +59,21 @@ impl NixEvaluator {
 
     /// Sets the file system to read.
     #[must_use]
-    pub fn files(mut self, files: impl Files + Send + Sync + 'static) -> Self {
+    pub fn with_files(mut self, files: impl Files + Send + Sync + 'static) -> Self {
         self.files = Arc::new(files);
         self
     }
 
     /// Sets the limits of an evaluation.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
+    pub fn with_limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
     /// Appends an entry to the search path: `<prefix>` stands for `path`.
     #[must_use]
-    pub fn search_path(mut self, prefix: impl Into<String>, path: impl Into<String>) -> Self {
+    pub fn with_search_path(mut self, prefix: impl Into<String>, path: impl Into<String>) -> Self {
         let entry = (prefix.into(), path.into());
         self.settings.search_path.push(entry);
         self
@@ -81,7 +81,7 @@ impl NixEvaluator {
 
     /// Adds a builtin. Replaces an existing one of the same name.
     #[must_use]
-    pub fn builtin(mut self, native: Native) -> Self {
+    pub fn with_builtin(mut self, native: Native) -> Self {
         let others = self
             .natives
             .iter()
@@ -92,7 +92,7 @@ impl NixEvaluator {
 
     /// Sets the fetcher for URLs in expressions. Without a fetcher, fetching is an error.
     #[must_use]
-    pub fn fetcher(mut self, fetcher: impl Fetcher + 'static) -> Self {
+    pub fn with_fetcher(mut self, fetcher: impl Fetcher + 'static) -> Self {
         self.fetcher = Some(Arc::new(fetcher));
         self
     }
@@ -100,17 +100,17 @@ impl NixEvaluator {
     /// Sets the look-up of valid store paths, which provides the references of paths that are
     /// copied or read from the store.
     #[must_use]
-    pub fn valid_paths(mut self, valid_paths: impl ValidPaths + 'static) -> Self {
+    pub fn with_valid_paths(mut self, valid_paths: impl ValidPaths + 'static) -> Self {
         self.valid_paths = Some(Arc::new(valid_paths));
         self
     }
 
     /// Sets a flag that cancels evaluations soon after it becomes `true`. Work of
-    /// [`NixEvaluator::start`] gets errors of kind
+    /// [`NixEvaluator::spawn`] gets errors of kind
     /// [`Cancelled`](crate::error::ErrorKind::Cancelled) while the flag is `true`, and may continue
     /// once it is `false` again. Dropping a stream also cancels its evaluation.
     #[must_use]
-    pub fn cancelled_by(mut self, flag: Arc<AtomicBool>) -> Self {
+    pub fn with_cancellation(mut self, flag: Arc<AtomicBool>) -> Self {
         self.cancelled = Some(flag);
         self
     }

@@ -243,7 +243,7 @@ impl<'h> Search<'h, '_> {
     fn derivation(&self, interp: &Interp<'h>, task: &Task<'h>, attrs: &Attrs<'h>) -> Searched {
         let entries = attrs.entries;
         let address = entries.as_ptr().addr();
-        let identity = (task.order.asked(), address, entries.len());
+        let identity = (task.order.request_index(), address, entries.len());
         match self.found.borrow_mut().entry(identity) {
             Entry::Occupied(known) if known.get().order <= task.order => return Ok(()),
             Entry::Occupied(mut known) => known.get_mut().order = task.order.clone(),
@@ -304,13 +304,9 @@ impl<'h> Search<'h, '_> {
             outputs.any(|(output, _)| output == name)
         };
         match output.parse::<OutputName>() {
-            Ok(output) if declared(&output) => Ok(Root::new(
-                name,
-                WantedOutputs {
-                    drv_path,
-                    outputs: vec![output],
-                },
-            )),
+            Ok(output) if declared(&output) => {
+                Ok(Root::new(name, WantedOutputs::new(drv_path, vec![output])))
+            }
             _ => Err(Failed::NoSuchOutput(EvalError::NoSuchOutput {
                 drv_path,
                 output,
@@ -333,14 +329,14 @@ impl Failed {
         let attr_path = task.name.clone();
         let place = |error: &Error| {
             let place = ErrorPlace::of_root(task.order.clone());
-            Box::new(place.position(interp.position_of(error)))
+            Box::new(place.with_position(interp.position_of(error)))
         };
         let mut trail = task.trail.as_deref();
         let mut error = match self {
             Self::NoSuchOutput(error) if attr_path.is_empty() => return Some(error),
             Self::NoSuchOutput(error) => {
                 let error = EvalError::in_attribute(&attr_path, Arc::new(error));
-                return Some(error.at(task.order.clone()));
+                return Some(error.with_order(task.order.clone()));
             }
             Self::NotFound(error) => {
                 let message = message(interp, &error);

@@ -1,13 +1,15 @@
 //! An evaluation on a thread of its own, and the stream of its events.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use futures::future::{AbortHandle, BoxFuture, abortable};
@@ -30,8 +32,14 @@ use crate::native::Native;
 use crate::valid_paths::ValidPaths;
 use crate::world::{Settings, World};
 
-/// Capacity of the event channel: how far evaluation runs ahead of the consumer.
-const EVENTS: usize = 256;
+/// Capacity of the channel in batches: how far evaluation runs ahead of the consumer.
+const BATCHES: usize = 8;
+
+/// Maximum number of messages in a batch.
+const BATCH: usize = 64;
+
+/// Maximum time that a message waits for others, while expressions are evaluated.
+const MAX_DELAY: Duration = Duration::from_millis(1);
 
 /// The configuration of an evaluation.
 pub(super) struct Setup {
@@ -60,28 +68,35 @@ impl Setup {
     where
         B: FnOnce(&Interp<'_>, &Wire) + Send + 'static,
     {
-        let (messages, receiver) = mpsc::channel(EVENTS);
+        let (messages, receiver) = mpsc::channel(BATCHES);
         let (sender, answers) = std_mpsc::channel();
-        let panicked = messages.clone();
         let cancelled = self.cancelled.clone();
         let flag = cancelled.clone();
         let work = move || {
             let wire = Rc::new(Wire {
-                messages,
+                messages: RefCell::new(Some(messages)),
+                batch: RefCell::default(),
+                sent: Cell::new(None),
                 answers,
                 cancelled: flag,
             });
             let host: Rc<dyn Host> = wire.clone();
             let done = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                self.work(host, |interp| body(interp, &wire));
+                self.work(host, |interp| {
+                    body(interp, &wire);
+                    // The receiver need not wait until the heap is freed.
+                    wire.close();
+                });
             }));
             if let Err(panic) = done {
-                let _ = panicked.blocking_send(Message::Failed(bug(&*panic)));
+                wire.failed(bug(&*panic));
+                wire.close();
             }
         };
         on_thread(work)?;
         Ok(Events {
             receiver,
+            batch: Vec::new().into_iter(),
             sender: Mutex::new(sender),
             waiting: FuturesUnordered::new(),
             ahead: FxHashMap::default(),
@@ -125,7 +140,12 @@ enum Message {
 
 /// The thread's end of the channels.
 pub(super) struct Wire {
-    messages: mpsc::Sender<Message>,
+    /// `None` after the end of the evaluation.
+    messages: RefCell<Option<mpsc::Sender<Vec<Message>>>>,
+    /// Messages to be sent together: each wake-up of the receiver costs more than several events.
+    batch: RefCell<Vec<Message>>,
+    /// The time of the last send.
+    sent: Cell<Option<Instant>>,
     answers: std_mpsc::Receiver<(u32, Answer)>,
     cancelled: Option<Arc<AtomicBool>>,
 }
@@ -133,12 +153,53 @@ pub(super) struct Wire {
 impl Wire {
     /// Sends an event, waiting for room in the channel. Returns false if the stream was dropped.
     pub(super) fn event(&self, event: EvalEvent) -> bool {
-        self.messages.blocking_send(Message::Event(event)).is_ok()
+        self.send(Message::Event(event))
     }
 
     /// Sends an error. Returns false if the stream was dropped.
     pub(super) fn failed(&self, error: EvalError) -> bool {
-        self.messages.blocking_send(Message::Failed(error)).is_ok()
+        self.send(Message::Failed(error))
+    }
+
+    /// Sends a message at once if none was sent lately, and with later ones otherwise.
+    fn send(&self, message: Message) -> bool {
+        let mut batch = self.batch.borrow_mut();
+        batch.push(message);
+        if batch.len() < BATCH && !self.is_due() {
+            return !self.is_closed();
+        }
+        drop(batch);
+        self.flush()
+    }
+
+    fn is_closed(&self) -> bool {
+        let messages = self.messages.borrow();
+        messages.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+
+    /// Sends all messages so far, and ends the stream.
+    fn close(&self) {
+        self.flush();
+        self.messages.take();
+    }
+
+    fn is_due(&self) -> bool {
+        let sent = self.sent.get();
+        sent.is_none_or(|sent| sent.elapsed() >= MAX_DELAY)
+    }
+
+    /// Sends all messages so far. Returns false if the stream was dropped.
+    fn flush(&self) -> bool {
+        let batch = std::mem::take(&mut *self.batch.borrow_mut());
+        if batch.is_empty() {
+            return !self.is_closed();
+        }
+        let messages = self.messages.borrow();
+        let sent = messages
+            .as_ref()
+            .is_some_and(|it| it.blocking_send(batch).is_ok());
+        self.sent.set(Some(Instant::now()));
+        sent
     }
 }
 
@@ -165,33 +226,30 @@ impl Host for Wire {
     }
 
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
-        let message = Message::Realise(fiber, wanted);
         // If the stream was dropped, the next answer is `None`.
-        let _ = self.messages.blocking_send(message);
+        self.send(Message::Realise(fiber, wanted));
     }
 
     fn realise_ahead(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
-        let message = Message::RealiseAhead(fiber, wanted);
-        let _ = self.messages.blocking_send(message);
+        self.send(Message::RealiseAhead(fiber, wanted));
     }
 
     fn needed(&self, fiber: u32) {
-        let _ = self.messages.blocking_send(Message::Needed(fiber));
+        self.send(Message::Needed(fiber));
     }
 
     fn forget(&self, fiber: u32) {
-        let _ = self.messages.blocking_send(Message::Forget(fiber));
+        self.send(Message::Forget(fiber));
     }
 
     fn background(&self, fiber: u32, work: Work) -> Option<Work> {
         // If the stream was dropped, the next answer is `None`.
-        let _ = self
-            .messages
-            .blocking_send(Message::Background(fiber, work));
+        self.send(Message::Background(fiber, work));
         None
     }
 
     fn next_answer(&self) -> Option<(u32, Answer)> {
+        self.flush();
         self.answers.recv().ok()
     }
 
@@ -200,15 +258,21 @@ impl Host for Wire {
     }
 
     fn is_cancelled(&self) -> bool {
+        // Called periodically, so no message waits for long.
+        if self.is_due() {
+            self.flush();
+        }
         let cancelled = self.cancelled.as_ref();
-        self.messages.is_closed() || cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.is_closed() || cancelled.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
 /// The event stream of an evaluation. After it is dropped, the thread ends when it next sends an
 /// event or request, or after a thousand calls.
 pub(super) struct Events {
-    receiver: mpsc::Receiver<Message>,
+    receiver: mpsc::Receiver<Vec<Message>>,
+    /// The rest of the messages that were received last.
+    batch: std::vec::IntoIter<Message>,
     /// The mutex makes this [`Sync`]. It is never contended.
     sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
     /// Imports and fetches in flight.
@@ -261,18 +325,26 @@ impl Stream for Events {
                 // The thread waits for this answer, unless it has panicked.
                 let _ = sender.send(answer);
             }
-            return match self.receiver.poll_recv(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(None) => Poll::Ready(None),
-                Poll::Ready(Some(Message::Event(event))) => Poll::Ready(Some(Ok(event))),
-                Poll::Ready(Some(Message::Failed(error))) => Poll::Ready(Some(Err(error))),
-                Poll::Ready(Some(Message::Realise(fiber, wanted))) => {
+            let message = match self.batch.next() {
+                Some(message) => message,
+                None => match ready!(self.receiver.poll_recv(cx)) {
+                    Some(batch) => {
+                        self.batch = batch.into_iter();
+                        continue;
+                    }
+                    None => return Poll::Ready(None),
+                },
+            };
+            return Poll::Ready(Some(match message {
+                Message::Event(event) => Ok(event),
+                Message::Failed(error) => Err(error),
+                Message::Realise(fiber, wanted) => {
                     let (request, answer) = realise(wanted);
                     let answer = async move { Some((fiber, Answer::Realised(answer.await))) };
                     self.waiting.push(Box::pin(answer));
-                    Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+                    Ok(EvalEvent::Realise(request))
                 }
-                Poll::Ready(Some(Message::RealiseAhead(fiber, wanted))) => {
+                Message::RealiseAhead(fiber, wanted) => {
                     let (request, ahead, answer) = realise_ahead(wanted);
                     let (answer, abort) = abortable(answer);
                     self.ahead.insert(fiber, (ahead, abort));
@@ -280,25 +352,25 @@ impl Stream for Events {
                         let answer = answer.await.ok()?;
                         Some((fiber, Answer::Realised(answer)))
                     }));
-                    Poll::Ready(Some(Ok(EvalEvent::Realise(request))))
+                    Ok(EvalEvent::Realise(request))
                 }
-                Poll::Ready(Some(Message::Needed(fiber))) => {
+                Message::Needed(fiber) => {
                     if let Some((ahead, _)) = self.ahead.remove(&fiber) {
                         ahead.needed();
                     }
                     continue;
                 }
-                Poll::Ready(Some(Message::Forget(fiber))) => {
+                Message::Forget(fiber) => {
                     if let Some((_, abort)) = self.ahead.remove(&fiber) {
                         abort.abort();
                     }
                     continue;
                 }
-                Poll::Ready(Some(Message::Background(fiber, work))) => {
+                Message::Background(fiber, work) => {
                     self.background(fiber, work);
                     continue;
                 }
-            };
+            }));
         }
     }
 }

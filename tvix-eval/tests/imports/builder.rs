@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nix_compat::derivation::Derivation;
-use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_eval::files::{FileKind, Files};
 use tvix_eval::host::{Answer, Host};
@@ -255,13 +254,12 @@ impl Builder {
         let local_path = PathBuf::from(dir.display(&store_path).to_string());
         let text = self.variable(path, "text").into_bytes();
         self.files.0.borrow_mut().insert(local_path.clone(), text);
-        Ok(RealisedOutput {
-            drv_path: path.clone(),
-            output: output.clone(),
+        Ok(RealisedOutput::new(
+            path.clone(),
+            output.clone(),
             store_path,
             local_path,
-            references: SortedSet::new(),
-        })
+        ))
     }
 }
 

@@ -52,7 +52,9 @@ pub(super) fn decode_small(
     if codings.is_empty() || bytes.is_empty() {
         return Ok(bytes);
     }
-    let limits = Limits::default().memory(SMALL_MEMORY).output(limit as u64);
+    let limits = Limits::default()
+        .with_memory(SMALL_MEMORY)
+        .with_output(limit as u64);
     let mut decoded = Vec::new();
     let mut decoder = decode_all(codings, &bytes[..], &limits)?;
     let read = decoder.read_to_end(&mut decoded);

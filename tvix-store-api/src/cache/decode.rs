@@ -75,8 +75,8 @@ pub(super) fn decode(origin: Origin, body: Body, memory: u64) -> NarStream {
         Ok(coding) => Vec::from_iter(coding),
         Err(error) => return stream::iter([Err(origin.undecodable(error.into()))]).boxed(),
     };
-    let limits = Limits::default().memory(memory);
-    let limits = limits.output(origin.info.info.nar_size);
+    let limits = Limits::default().with_memory(memory);
+    let limits = limits.with_output(origin.info.info.nar_size);
     let contents = bridge::decode(codings, body, limits);
     let state = Some((origin, contents, 0u64));
     let chunks = stream::unfold(state, |state| async move {

@@ -14,7 +14,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let key = "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse()?;
 //! let options = BinaryCacheOptions::new("https://cache.example.org".parse()?)?;
-//! let cache = BinaryCache::open(options.trusted_keys([key])).await?;
+//! let cache = BinaryCache::open(options.with_trusted_keys([key])).await?;
 //! let store = MemoryStore::new(cache.store_dir().clone());
 //! let path = "00bgd045z0d4icpbc2yyz4gx48ak44la-hello".parse()?;
 //! cache.copy_closure(&store, &[path]).await?;

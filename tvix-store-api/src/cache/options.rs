@@ -177,63 +177,63 @@ impl BinaryCacheOptions {
 
     /// Sets [`trusted_keys`](Self::trusted_keys).
     #[must_use]
-    pub fn trusted_keys(mut self, keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
+    pub fn with_trusted_keys(mut self, keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
         self.trusted_keys = keys.into_iter().collect();
         self
     }
 
     /// Sets [`require_signatures`](Self::require_signatures).
     #[must_use]
-    pub fn require_signatures(mut self, require: bool) -> Self {
+    pub fn with_require_signatures(mut self, require: bool) -> Self {
         self.require_signatures = require;
         self
     }
 
     /// Sets [`signing_keys`](Self::signing_keys).
     #[must_use]
-    pub fn signing_keys(mut self, keys: impl IntoIterator<Item = SigningKey>) -> Self {
+    pub fn with_signing_keys(mut self, keys: impl IntoIterator<Item = SigningKey>) -> Self {
         self.signing_keys = keys.into_iter().collect();
         self
     }
 
     /// Sets [`compression`](Self::compression).
     #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
+    pub fn with_compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
     /// Sets [`create`](Self::create).
     #[must_use]
-    pub fn create(mut self, dir: StoreDir) -> Self {
+    pub fn with_create(mut self, dir: StoreDir) -> Self {
         self.create = Some(dir);
         self
     }
 
     /// Sets [`listings`](Self::listings).
     #[must_use]
-    pub fn listings(mut self, listings: bool) -> Self {
+    pub fn with_listings(mut self, listings: bool) -> Self {
         self.listings = listings;
         self
     }
 
     /// Sets [`realisations`](Self::realisations).
     #[must_use]
-    pub fn realisations(mut self, forms: RealisationForms) -> Self {
+    pub fn with_realisations(mut self, forms: RealisationForms) -> Self {
         self.realisations = forms;
         self
     }
 
     /// Sets [`netrc_file`](Self::netrc_file).
     #[must_use]
-    pub fn netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
+    pub fn with_netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.netrc_file = Some(file.into());
         self
     }
 
     /// Sets [`tuning`](Self::tuning). Parameters of the URI take precedence.
     #[must_use]
-    pub fn tuning(mut self, tuning: Tuning) -> Self {
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         let options = self.clone().tuned(tuning);
         // The parameters were validated when the options were created.
         if let Ok(options) = options {
@@ -264,7 +264,7 @@ mod tests {
         let mut general = Tuning::default();
         general.set("connect-timeout", "30").unwrap();
         general.set("stalled-download-timeout", "20").unwrap();
-        let tuning = options(uri).unwrap().tuning(general).tuning;
+        let tuning = options(uri).unwrap().with_tuning(general).tuning;
         let seconds = |count| Some(Duration::from_secs(count));
         assert_eq!(tuning.transfer.connect_timeout, seconds(7));
         assert_eq!(tuning.transfer.stalled_download_timeout, seconds(20));

@@ -303,8 +303,8 @@ impl Transfer {
             self.body = Some(raw);
             return Ok(true);
         }
-        let limits = Limits::default().memory(self.requests.tuning.decode_memory);
-        let decoded = bridge::decode(object.codings, raw, limits.output(most));
+        let limits = Limits::default().with_memory(self.requests.tuning.decode_memory);
+        let decoded = bridge::decode(object.codings, raw, limits.with_output(most));
         let chunks = decoded.map(move |chunk| {
             chunk.map_err(|failure| match failure {
                 Failure::Transport(error) => error,

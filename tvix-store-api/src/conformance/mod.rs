@@ -9,7 +9,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let new_store = || async { MemoryStore::new(StoreDir::default()) };
-//! let capabilities = Capabilities::default().realisations(true).registration(true);
+//! let capabilities = Capabilities::default().with_realisations(true).with_registration(true);
 //! run_all(new_store, capabilities).await.assert_all();
 //! # }
 //! ```
@@ -57,21 +57,21 @@ pub struct Capabilities {
 impl Capabilities {
     /// Sets [`realisations`](Self::realisations).
     #[must_use]
-    pub fn realisations(mut self, realisations: bool) -> Self {
+    pub fn with_realisations(mut self, realisations: bool) -> Self {
         self.realisations = realisations;
         self
     }
 
     /// Sets [`registration`](Self::registration).
     #[must_use]
-    pub fn registration(mut self, registration: bool) -> Self {
+    pub fn with_registration(mut self, registration: bool) -> Self {
         self.registration = registration;
         self
     }
 
     /// Sets [`on_disk`](Self::on_disk).
     #[must_use]
-    pub fn on_disk(mut self, on_disk: bool) -> Self {
+    pub fn with_on_disk(mut self, on_disk: bool) -> Self {
         self.on_disk = on_disk;
         self
     }
@@ -130,6 +130,7 @@ pub struct Report {
 
 /// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The case's name.
     pub case: &'static str,

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::fixtures::{Node, Object, expect_nothing, new_path};
 use super::{CaseResult, Context, Failure, cases, ensure};
 use crate::verify::digest;
-use crate::{Becomes, SourceTree, Store, StoreError};
+use crate::{ExpectedPath, SourceTree, Store, StoreError};
 
 cases![
     a_tree_of_this_machine_is_added,
@@ -84,10 +84,10 @@ impl Source {
         Ok(object)
     }
 
-    fn becoming(&self, becomes: Becomes, method: ContentAddressMethod) -> SourceTree {
+    fn becoming(&self, expected: ExpectedPath, method: ContentAddressMethod) -> SourceTree {
         SourceTree {
             file: self.file.clone(),
-            becomes,
+            expected,
             method,
             references: SortedSet::new(),
         }
@@ -95,7 +95,7 @@ impl Source {
 
     fn named(&self, method: ContentAddressMethod) -> SourceTree {
         let name = new_path("source").name().clone();
-        self.becoming(Becomes::Name(name), method)
+        self.becoming(ExpectedPath::Name(name), method)
     }
 }
 
@@ -119,15 +119,15 @@ fn write(node: &Node, place: &Path) -> std::io::Result<()> {
 
 /// Fails unless the tree is refused with an error about the tree, and leaves nothing visible.
 async fn expect_refused(store: &dyn Store, tree: SourceTree) -> CaseResult {
-    let becomes = tree.becomes.clone();
+    let becomes = tree.expected.clone();
     match store.add_source(tree).await {
         Err(StoreError::Source { .. }) => {}
         Err(error) => return Err(Failure(format!("should be Source, not: {error}"))),
         Ok(path) => return Err(Failure(format!("'{path}' is accepted"))),
     }
     match &becomes {
-        Becomes::Path(path) => expect_nothing(store, path).await,
-        Becomes::Name(_) => Ok(()),
+        ExpectedPath::Path(path) => expect_nothing(store, path).await,
+        ExpectedPath::Name(_) => Ok(()),
     }
 }
 
@@ -139,12 +139,12 @@ async fn a_tree_of_this_machine_is_added(context: Context) -> CaseResult {
     ensure!(path == *object.path(), "it became '{path}'");
     object.expect_in(store).await?;
     // Repeats the addition, with the known path.
-    let known = Becomes::Path(path.clone());
+    let known = ExpectedPath::Path(path.clone());
     let again = store.add_source(source.becoming(known, TREE)).await?;
     ensure!(again == path, "the second time it became '{again}'");
     let source = Source::tree()?;
     let object = source.object(store, TREE, SortedSet::new())?;
-    let known = Becomes::Path(object.path().clone());
+    let known = ExpectedPath::Path(object.path().clone());
     store.add_source(source.becoming(known, TREE)).await?;
     object.expect_in(store).await
 }
@@ -188,7 +188,7 @@ async fn a_text_of_this_machine_keeps_its_references(context: Context) -> CaseRe
 async fn a_tree_that_is_not_the_path_it_should_be_is_refused(context: Context) -> CaseResult {
     let store = &*context.store;
     let source = Source::tree()?;
-    let other = Becomes::Path(new_path("source"));
+    let other = ExpectedPath::Path(new_path("source"));
     expect_refused(store, source.becoming(other, TREE)).await?;
     let object = source.object(store, TREE, SortedSet::new())?;
     expect_nothing(store, object.path()).await

@@ -115,7 +115,7 @@ pub(super) async fn local_path<S: Store + ?Sized>(
             },
         };
         // With the modes and times of a store object on disk.
-        let unpacker = Unpacker::new(&path, RestoreOptions::default().canonical(true));
+        let unpacker = Unpacker::new(&path, RestoreOptions::default().with_canonical(true));
         let mut unpacker = unpacker.map_err(failed)?;
         let mut verifier = NarVerifier::new(&info);
         loop {

@@ -24,7 +24,7 @@ pub(crate) use self::source::add_tree;
 #[cfg(all(unix, feature = "local-fs"))]
 pub(crate) use self::source::expect;
 use crate::verify::NarVerifier;
-use crate::{Becomes, SourceTree, Store, StoreError};
+use crate::{ExpectedPath, SourceTree, Store, StoreError};
 
 /// Operations that are derived from the methods of [`Store`], for every store.
 ///
@@ -148,7 +148,7 @@ pub trait StoreExt: Store {
     ) -> Result<StorePath, StoreError> {
         let tree = SourceTree {
             file: file.to_owned(),
-            becomes: Becomes::Name(name),
+            expected: ExpectedPath::Name(name),
             method,
             references: SortedSet::new(),
         };
@@ -171,7 +171,7 @@ pub trait StoreExt: Store {
     ) -> Result<(), StoreError> {
         let tree = SourceTree {
             file: file.to_owned(),
-            becomes: Becomes::Path(path.clone()),
+            expected: ExpectedPath::Path(path.clone()),
             method,
             references,
         };

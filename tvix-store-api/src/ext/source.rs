@@ -13,7 +13,7 @@ use tvix_tree::TreeError;
 
 use crate::blocking::{blocking, produce};
 use crate::object::ChangedError;
-use crate::{Becomes, SourceTree, Store, StoreError, VerifiedObject};
+use crate::{ExpectedPath, SourceTree, Store, StoreError, VerifiedObject};
 
 pub(super) async fn add_text<S: Store + ?Sized>(
     store: &S,
@@ -61,13 +61,13 @@ pub(crate) async fn add_tree<S: Store + ?Sized>(
 ) -> Result<StorePath, StoreError> {
     let SourceTree {
         file,
-        becomes,
+        expected,
         method,
         references,
     } = tree;
-    let info = hash_tree(store, &file, becomes.name().clone(), method, references).await?;
+    let info = hash_tree(store, &file, expected.name().clone(), method, references).await?;
     let path = info.path.clone();
-    expect(&file, &becomes, &path)?;
+    expect(&file, &expected, &path)?;
     let nar = produce(store.uri().clone(), {
         let (file, path) = (file.clone(), path.clone());
         move |chunks| {
@@ -91,9 +91,13 @@ pub(crate) async fn add_tree<S: Store + ?Sized>(
 }
 
 /// Fails if the tree should become another path than `path`.
-pub(crate) fn expect(file: &Path, becomes: &Becomes, path: &StorePath) -> Result<(), StoreError> {
-    match becomes {
-        Becomes::Path(expected) if expected != path => Err(StoreError::Source {
+pub(crate) fn expect(
+    file: &Path,
+    expected: &ExpectedPath,
+    path: &StorePath,
+) -> Result<(), StoreError> {
+    match expected {
+        ExpectedPath::Path(expected) if expected != path => Err(StoreError::Source {
             file: file.to_owned(),
             path: expected.clone(),
             source: ChangedError::Since(path.clone()).into(),

@@ -66,7 +66,7 @@ impl Inner {
         // Unpacks before it takes the file lock. A process that waited for the lock usually finds
         // the path valid afterwards.
         let scratch = self.scratch()?.reserve();
-        let options = RestoreOptions::default().canonical(true);
+        let options = RestoreOptions::default().with_canonical(true);
         let unpacker = Unpacker::new(scratch.path(), options);
         let mut unpacker = unpacker.map_err(|error| self.unpack_error(&info.path, error))?;
         let mut verifier = NarVerifier::new(&info);
@@ -180,9 +180,9 @@ impl Inner {
     /// Tells errors in the NAR from errors of the file system.
     fn unpack_error(&self, path: &StorePath, error: TreeError) -> StoreError {
         match error {
-            TreeError::Nar(error @ (NarError::Malformed { .. } | NarError::Unwritable { .. })) => {
-                malformed(path, error)
-            }
+            TreeError::Nar(
+                error @ (NarError::Malformed { .. } | NarError::InvalidWrite { .. }),
+            ) => malformed(path, error),
             error => StoreError::Backend {
                 store: self.uri.clone(),
                 action: format!("unpack '{path}'"),

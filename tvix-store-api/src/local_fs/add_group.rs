@@ -161,7 +161,7 @@ impl Inner {
 
     fn unpack_into_place(&self, object: &VerifiedObject) -> io::Result<()> {
         let scratch = self.scratch().map_err(io::Error::other)?.reserve();
-        let options = RestoreOptions::default().canonical(true);
+        let options = RestoreOptions::default().with_canonical(true);
         let mut unpacker = Unpacker::new(scratch.path(), options).map_err(io::Error::other)?;
         let mut parser = Parser::new();
         let mut rest = &object.nar()[..];

@@ -2,7 +2,6 @@
 //! same time, and gets its name once the hash is known.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -11,8 +10,7 @@ use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::nar::{NarError, Parser};
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
-use nix_compat::sorted::SortedSet;
-use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
+use nix_compat::store_path::{PathReferences, StorePath, content_addressed_path};
 use tvix_tree::{RestoreOptions, TreeError, Unpacker};
 
 use super::add::{NewPath, Tree};
@@ -21,7 +19,7 @@ use crate::blocking::blocking;
 use crate::ext::expect;
 use crate::object::derivation_outputs;
 use crate::verify::sha256;
-use crate::{Becomes, SourceTree, StoreError};
+use crate::{SourceTree, StoreError};
 use tvix_tree::hash as hash_file;
 
 /// Size limit, in bytes, of objects that are hashed and written by one thread.
@@ -35,33 +33,10 @@ const PIECES: usize = 16;
 pub(super) const SMALL: usize = 64 << 10;
 
 impl LocalStore {
-    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree), but returns the info, and reads the
-    /// tree only once: it is hashed while it is written. Only a few chunks of it are in memory at a
-    /// time.
+    /// Adds a tree, and reads it only once: it is hashed while it is written. Only a few chunks of it
+    /// are in memory at a time.
     ///
     /// If the future is dropped, the tree is either added as a whole or not at all.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Source`] if the tree cannot be read, contains a file type that a store cannot
-    /// hold, or is not a regular file although `method` requires one; [`StoreError::ReadOnly`],
-    /// [`StoreError::Backend`].
-    pub async fn import_tree(
-        &self,
-        file: &Path,
-        name: StorePathName,
-        method: ContentAddressMethod,
-    ) -> Result<Arc<PathInfo>, StoreError> {
-        let tree = SourceTree {
-            file: file.to_owned(),
-            becomes: Becomes::Name(name),
-            method,
-            references: SortedSet::new(),
-        };
-        self.import_source(tree).await
-    }
-
-    /// As [`import_tree`](Self::import_tree), for any [`SourceTree`].
     pub(super) async fn import_source(
         &self,
         tree: SourceTree,
@@ -82,11 +57,11 @@ impl Inner {
     pub(super) fn import(&self, tree: SourceTree) -> Result<Arc<PathInfo>, StoreError> {
         let SourceTree {
             file,
-            becomes,
+            expected,
             method,
             references,
         } = tree;
-        let (file, name) = (file.as_path(), becomes.name());
+        let (file, name) = (file.as_path(), expected.name());
         // The path is not known yet: errors show a placeholder with the right name.
         let unknown = StorePath::new([0; 20], name.clone());
         let source = |error: TreeError| StoreError::Source {
@@ -114,7 +89,7 @@ impl Inner {
             }
         }
         let scratch = self.scratch()?.reserve();
-        let options = RestoreOptions::default().canonical(true);
+        let options = RestoreOptions::default().with_canonical(true);
         let mut copy = Copy {
             unpacker: Unpacker::new(scratch.path(), options).map_err(unpacking)?,
             parser: Parser::new(),
@@ -145,7 +120,7 @@ impl Inner {
             path: unknown.clone(),
             address: Box::new(address.clone()),
         })?;
-        expect(file, &becomes, &path)?;
+        expect(file, &expected, &path)?;
         let outputs = match path.is_derivation() && copy.size <= SMALL as u64 {
             true => std::fs::read(scratch.path())
                 .map(|contents| derivation_outputs(&self.store_dir, &path, &contents))

@@ -18,7 +18,7 @@ use super::import::SMALL;
 use super::{Inner, LocalStore};
 use crate::blocking::blocking;
 use crate::local_fs::stop::StopOnDrop;
-use crate::{Becomes, SourceTree, StoreError, VerifiedObject};
+use crate::{ExpectedPath, SourceTree, StoreError, VerifiedObject};
 
 /// Number of reading threads.
 const READERS: usize = 2;
@@ -30,7 +30,7 @@ const GROUP_BYTES: usize = 2 << 20;
 type Named = (PathBuf, StorePathName);
 
 impl LocalStore {
-    /// As [`import_tree`](Self::import_tree) for each of `files`; returns one result for each, in
+    /// As [`StoreExt::add_tree`](crate::StoreExt::add_tree) for each of `files`; returns one result for each, in
     /// order. Small trees are added in groups, which makes thousands of them much cheaper.
     ///
     /// If the future is dropped, no further trees are read.
@@ -158,7 +158,7 @@ impl Inner {
                 }
                 Ok(None) => self.import(SourceTree {
                     file,
-                    becomes: Becomes::Name(name),
+                    expected: ExpectedPath::Name(name),
                     method,
                     references: SortedSet::new(),
                 }),

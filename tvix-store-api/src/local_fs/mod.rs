@@ -54,7 +54,7 @@ pub use self::verify_all::{Damage, DamagedPath, VerifyOptions, VerifyReport};
 pub use self::waits::observe_lock_waits;
 use crate::blocking::blocking;
 use crate::ext::add_tree;
-use crate::{Becomes, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
+use crate::{ExpectedPath, NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// Number of NARs that are read concurrently; further reads wait. Each takes a thread.
 const CONCURRENT_READS: usize = 64;
@@ -384,9 +384,9 @@ impl Store for LocalStore {
     }
 
     async fn add_source(&self, tree: SourceTree) -> Result<StorePath, StoreError> {
-        let known = match &tree.becomes {
-            Becomes::Path(path) => self.is_valid(path).await?,
-            Becomes::Name(_) => false,
+        let known = match &tree.expected {
+            ExpectedPath::Path(path) => self.is_valid(path).await?,
+            ExpectedPath::Name(_) => false,
         };
         // Only hashed: the result would not be kept, or the store is read-only.
         if known || self.0.scratch.is_none() {

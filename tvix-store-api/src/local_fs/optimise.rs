@@ -32,7 +32,7 @@ pub struct OptimiseOptions {
 
 impl OptimiseOptions {
     /// Sets [`reflink`](Self::reflink).
-    pub fn reflink(mut self, reflink: bool) -> Self {
+    pub fn with_reflink(mut self, reflink: bool) -> Self {
         self.reflink = reflink;
         self
     }

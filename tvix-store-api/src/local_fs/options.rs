@@ -53,31 +53,31 @@ impl LocalStoreOptions {
     }
 
     /// Sets [`store_dir`](Self::store_dir).
-    pub fn store_dir(mut self, store_dir: StoreDir) -> Self {
+    pub fn with_store_dir(mut self, store_dir: StoreDir) -> Self {
         self.store_dir = store_dir;
         self
     }
 
     /// Sets [`read_only`](Self::read_only).
-    pub fn read_only(mut self, read_only: bool) -> Self {
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
     /// Sets [`durability`](Self::durability).
-    pub fn durability(mut self, durability: Durability) -> Self {
+    pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
     /// Sets [`busy_timeout`](Self::busy_timeout).
-    pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
+    pub fn with_busy_timeout(mut self, busy_timeout: Duration) -> Self {
         self.busy_timeout = busy_timeout;
         self
     }
 
     /// Sets [`concurrent_additions`](Self::concurrent_additions).
-    pub fn concurrent_additions(mut self, concurrent_additions: usize) -> Self {
+    pub fn with_concurrent_additions(mut self, concurrent_additions: usize) -> Self {
         self.concurrent_additions = concurrent_additions;
         self
     }

@@ -24,6 +24,7 @@ use tvix_tree::{TreeError, TreeScan, canonicalise};
 
 /// An output of a build, not scanned yet.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct OutputTree {
     /// The location of the tree: on the store's file system, such as below [`LocalStore::scratch`].
     pub scratch: PathBuf,
@@ -39,6 +40,7 @@ pub struct OutputTree {
 
 /// A canonical tree with a complete info.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ScannedTree {
     /// The location of the tree, on the store's file system.
     pub scratch: PathBuf,
@@ -46,7 +48,42 @@ pub struct ScannedTree {
     pub info: PathInfo,
 }
 
+impl ScannedTree {
+    /// A tree with its info.
+    pub fn new(scratch: impl Into<PathBuf>, info: PathInfo) -> Self {
+        Self {
+            scratch: scratch.into(),
+            info,
+        }
+    }
+}
+
 impl OutputTree {
+    /// A tree without deriver and content address.
+    pub fn new(scratch: impl Into<PathBuf>, owner: u32, path: StorePath) -> Self {
+        Self {
+            scratch: scratch.into(),
+            owner,
+            path,
+            deriver: None,
+            ca: None,
+        }
+    }
+
+    /// Sets the derivation that was built.
+    #[must_use]
+    pub fn with_deriver(mut self, deriver: impl Into<Option<StorePath>>) -> Self {
+        self.deriver = deriver.into();
+        self
+    }
+
+    /// Sets the content address.
+    #[must_use]
+    pub fn with_ca(mut self, ca: impl Into<Option<ContentAddress>>) -> Self {
+        self.ca = ca.into();
+        self
+    }
+
     /// Makes the tree canonical, hashes it, and scans it for references to `candidates` and to its
     /// own path. Blocks.
     ///
@@ -59,6 +96,7 @@ impl OutputTree {
             nar_hash,
             nar_size,
             references,
+            ..
         } = canonicalise(&self.scratch, self.owner, own_path.chain(candidates))?;
         let mut info = PathInfo::new(self.path, nar_hash, nar_size);
         info.references = references;

@@ -72,7 +72,7 @@ impl Inner {
             source: error.into(),
         };
         let scratch = self.scratch()?.reserve();
-        let options = RestoreOptions::default().canonical(true);
+        let options = RestoreOptions::default().with_canonical(true);
         let mut unpacker = Unpacker::new(scratch.path(), options).map_err(failed)?;
         let mut verifier = NarVerifier::new(info);
         while let Some(chunk) = chunks.next().map_err(|Abandoned| {

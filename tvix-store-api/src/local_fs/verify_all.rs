@@ -35,25 +35,25 @@ pub struct VerifyOptions {
 
 impl VerifyOptions {
     /// Sets [`contents`](Self::contents).
-    pub fn contents(mut self, contents: bool) -> Self {
+    pub fn with_contents(mut self, contents: bool) -> Self {
         self.contents = contents;
         self
     }
 
     /// Sets [`repair_from`](Self::repair_from).
-    pub fn repair_from(mut self, store: Arc<dyn Store>) -> Self {
+    pub fn with_repair_from(mut self, store: Arc<dyn Store>) -> Self {
         self.repair_from = Some(store);
         self
     }
 
     /// Sets [`forget_missing`](Self::forget_missing).
-    pub fn forget_missing(mut self, forget: bool) -> Self {
+    pub fn with_forget_missing(mut self, forget: bool) -> Self {
         self.forget_missing = forget;
         self
     }
 
     /// Sets [`paths`](Self::paths).
-    pub fn paths(mut self, paths: Vec<StorePath>) -> Self {
+    pub fn with_paths(mut self, paths: Vec<StorePath>) -> Self {
         self.paths = paths;
         self
     }
@@ -75,8 +75,8 @@ pub struct VerifyReport {
 
 impl VerifyReport {
     /// Whether everything that is valid now is intact.
-    pub fn is_sound(&self) -> bool {
-        self.damaged.iter().all(|it| it.is_mended())
+    pub fn is_intact(&self) -> bool {
+        self.damaged.iter().all(|it| it.is_repaired())
             && (self.bad_links.is_empty() || self.bad_links_removed)
     }
 }
@@ -97,7 +97,7 @@ pub struct DamagedPath {
 
 impl DamagedPath {
     /// Whether the damage is gone.
-    pub fn is_mended(&self) -> bool {
+    pub fn is_repaired(&self) -> bool {
         self.forgotten || matches!(self.repaired, Some(Ok(())))
     }
 }
@@ -201,7 +201,7 @@ impl LocalStore {
         let missing = report
             .damaged
             .iter()
-            .filter(|it| matches!(it.damage, Damage::Missing) && !it.is_mended());
+            .filter(|it| matches!(it.damage, Damage::Missing) && !it.is_repaired());
         let missing: Vec<StorePath> = missing.map(|it| it.path.clone()).collect();
         let forgotten = self.read(move |database| database.forget(&missing)).await?;
         for damaged in &mut report.damaged {

@@ -131,7 +131,7 @@ async fn silence_has_an_end() {
     let mut quick = tuning();
     quick.transfer.download_attempts = 2;
     quick.transfer.stalled_download_timeout = Some(Duration::from_millis(50));
-    let cache = BinaryCache::open(options(&server.url).tuning(quick))
+    let cache = BinaryCache::open(options(&server.url).with_tuning(quick))
         .await
         .unwrap();
     server.files().faults.silent = true;
@@ -215,7 +215,7 @@ async fn passwords_are_for_the_cache_alone() {
     let folder = tempfile::TempDir::new().unwrap();
     let netrc = folder.path().join("netrc");
     std::fs::write(&netrc, "machine 127.0.0.1 login me password s3cret\n").unwrap();
-    let with_netrc = || options(&server.url).netrc_file(&netrc);
+    let with_netrc = || options(&server.url).with_netrc_file(&netrc);
     let refused = BinaryCache::open(options(&server.url)).await.unwrap_err();
     let text = format!("{refused:?}");
     assert!(text.contains("401"), "{text}");
@@ -227,9 +227,9 @@ async fn passwords_are_for_the_cache_alone() {
     add(&cache, &other, &nar).await;
     // A missing file is accepted, an unreadable one is an error, and an entry for another host is
     // not used.
-    let missing = options(&server.url).netrc_file(folder.path().join("missing"));
+    let missing = options(&server.url).with_netrc_file(folder.path().join("missing"));
     assert!(BinaryCache::open(missing).await.is_err());
-    let folder_in_place = options(&server.url).netrc_file(folder.path());
+    let folder_in_place = options(&server.url).with_netrc_file(folder.path());
     let error = BinaryCache::open(folder_in_place).await.unwrap_err();
     assert!(format!("{error:?}").contains("cannot read"), "{error:?}");
     std::fs::write(&netrc, "machine elsewhere login me password s3cret\n").unwrap();

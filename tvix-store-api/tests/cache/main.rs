@@ -35,9 +35,9 @@ fn tuning() -> Tuning {
 fn options(uri: &str) -> BinaryCacheOptions {
     BinaryCacheOptions::new(uri.parse().unwrap())
         .unwrap()
-        .create(StoreDir::default())
-        .require_signatures(false)
-        .tuning(tuning())
+        .with_create(StoreDir::default())
+        .with_require_signatures(false)
+        .with_tuning(tuning())
 }
 
 async fn open(uri: &str) -> BinaryCache {
@@ -82,11 +82,11 @@ async fn a_directory_keeps_the_contract() {
     let directory = TempDir::new().unwrap();
     let uri = file_uri(&directory);
     let new_store = || async {
-        BinaryCache::open(options(&uri).compression(Compression::Zstd))
+        BinaryCache::open(options(&uri).with_compression(Compression::Zstd))
             .await
             .unwrap()
     };
-    let capabilities = Capabilities::default().realisations(true);
+    let capabilities = Capabilities::default().with_realisations(true);
     run_all(new_store, capabilities).await.assert_all();
     let left: Vec<_> = std::fs::read_dir(directory.path())
         .unwrap()
@@ -100,7 +100,7 @@ async fn a_directory_keeps_the_contract() {
 async fn a_server_keeps_the_contract() {
     let server = Server::start().await;
     let new_store = || async { open(&format!("{}/cache?compression=gzip", server.url)).await };
-    let capabilities = Capabilities::default().realisations(true);
+    let capabilities = Capabilities::default().with_realisations(true);
     run_all(new_store, capabilities).await.assert_all();
 }
 

@@ -37,7 +37,7 @@ fn key() -> VerifyingKey {
 async fn open(directory: &Path, keys: &[VerifyingKey]) -> BinaryCache {
     let uri = format!("file://{}", directory.display()).parse().unwrap();
     let options = BinaryCacheOptions::new(uri).unwrap();
-    BinaryCache::open(options.trusted_keys(keys.to_vec()))
+    BinaryCache::open(options.with_trusted_keys(keys.to_vec()))
         .await
         .unwrap()
 }
@@ -142,24 +142,24 @@ async fn a_local_store_keeps_its_paths() {
     let all = [path()];
     cache.copy_closure(&store, &all).await.unwrap();
     let report = store
-        .verify_all(VerifyOptions::default().contents(true))
+        .verify_all(VerifyOptions::default().with_contents(true))
         .await
         .unwrap();
-    assert!(report.is_sound() && report.checked == 2, "{report:?}");
+    assert!(report.is_intact() && report.checked == 2, "{report:?}");
     copy_local(&store).await.unwrap();
     // `verify` and `copy` both detect damage and repair it.
     let file = store.real_path(&path());
     fs::remove_file(&file).unwrap();
     fs::write(&file, "something else").unwrap();
     copy_local(&store).await.unwrap_err();
-    let options = VerifyOptions::default().contents(true);
+    let options = VerifyOptions::default().with_contents(true);
     let report = store.verify_all(options.clone()).await.unwrap();
     assert_eq!(report.damaged.len(), 1);
     let report = store
-        .verify_all(options.clone().repair_from(cache))
+        .verify_all(options.clone().with_repair_from(cache))
         .await
         .unwrap();
-    assert!(report.is_sound(), "{report:?}");
+    assert!(report.is_intact(), "{report:?}");
     assert!(store.verify_all(options).await.unwrap().damaged.is_empty());
     copy_local(&store).await.unwrap();
 }

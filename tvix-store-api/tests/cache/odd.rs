@@ -153,8 +153,8 @@ fn described(url: &str, compression: &str, more: &str) -> (PathInfo, Vec<u8>, St
 fn options(uri: &str) -> BinaryCacheOptions {
     BinaryCacheOptions::new(uri.parse().unwrap())
         .unwrap()
-        .require_signatures(false)
-        .tuning(tuning())
+        .with_require_signatures(false)
+        .with_tuning(tuning())
 }
 
 async fn copy(uri: &str, info: &PathInfo) -> Result<(), StoreError> {

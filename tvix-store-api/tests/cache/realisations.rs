@@ -36,7 +36,7 @@ fn file_of(directory: &Path, id: &DrvOutput) -> PathBuf {
 
 /// A cache with one path that is signed by the first key.
 async fn cache_with_path(directory: &TempDir) -> StorePath {
-    let options = options(&file_uri(directory)).signing_keys([key(1)]);
+    let options = options(&file_uri(directory)).with_signing_keys([key(1)]);
     let cache = BinaryCache::open(options).await.unwrap();
     let (info, nar) = object("first", b"first");
     add(&cache, &info, &nar).await;
@@ -45,8 +45,8 @@ async fn cache_with_path(directory: &TempDir) -> StorePath {
 
 async fn trusting(directory: &TempDir, key: &SigningKey) -> BinaryCache {
     let options = options(&file_uri(directory))
-        .require_signatures(true)
-        .trusted_keys([key.verifying_key()]);
+        .with_require_signatures(true)
+        .with_trusted_keys([key.verifying_key()]);
     BinaryCache::open(options).await.unwrap()
 }
 
@@ -68,7 +68,7 @@ async fn unsigned_realisations_are_not_believed() {
     let directory = TempDir::new().unwrap();
     let out_path = cache_with_path(&directory).await;
     for (seed, keys) in [(1, vec![]), (2, vec![key(1)])] {
-        let options = options(&file_uri(&directory)).signing_keys(keys);
+        let options = options(&file_uri(&directory)).with_signing_keys(keys);
         let writer = BinaryCache::open(options).await.unwrap();
         for id in ids(seed) {
             let realisation = Realisation::new(id, out_path.clone());
@@ -105,7 +105,7 @@ async fn either_form_and_both() {
         let directory = TempDir::new().unwrap();
         let out_path = cache_with_path(&directory).await;
         let uri = format!("{}{forms}", file_uri(&directory));
-        let writer = BinaryCache::open(options(&uri).signing_keys([key(1)]));
+        let writer = BinaryCache::open(options(&uri).with_signing_keys([key(1)]));
         let writer = writer.await.unwrap();
         let reader = trusting(&directory, &key(1)).await;
         for id in ids(1) {
@@ -130,7 +130,7 @@ async fn either_form_and_both() {
 async fn files_are_those_of_nix() {
     let directory = TempDir::new().unwrap();
     let out_path = cache_with_path(&directory).await;
-    let writer = BinaryCache::open(options(&file_uri(&directory)).signing_keys([key(1)]));
+    let writer = BinaryCache::open(options(&file_uri(&directory)).with_signing_keys([key(1)]));
     let writer = writer.await.unwrap();
     let [by_hash, by_path] = ids(1);
     for id in [&by_hash, &by_path] {
@@ -164,7 +164,8 @@ async fn signatures_of_the_same_are_added() {
     let directory = TempDir::new().unwrap();
     let out_path = cache_with_path(&directory).await;
     for seed in [1, 2] {
-        let writer = BinaryCache::open(options(&file_uri(&directory)).signing_keys([key(seed)]));
+        let writer =
+            BinaryCache::open(options(&file_uri(&directory)).with_signing_keys([key(seed)]));
         let writer = writer.await.unwrap();
         for id in ids(1) {
             let realisation = Realisation::new(id, out_path.clone());

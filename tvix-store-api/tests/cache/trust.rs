@@ -15,7 +15,7 @@ fn key(name: &str, seed: u8) -> SigningKey {
 
 /// A cache signed by `key`, with the infos of two paths, one of which refers to the other.
 async fn signed(directory: &TempDir, key: SigningKey) -> [nix_compat::path_info::PathInfo; 2] {
-    let options = options(&file_uri(directory)).signing_keys([key]);
+    let options = options(&file_uri(directory)).with_signing_keys([key]);
     let cache = BinaryCache::open(options).await.unwrap();
     let (first, nar) = object("first", b"first");
     add(&cache, &first, &nar).await;
@@ -27,8 +27,8 @@ async fn signed(directory: &TempDir, key: SigningKey) -> [nix_compat::path_info:
 
 async fn trusting(directory: &TempDir, key: &SigningKey) -> BinaryCache {
     let options = options(&file_uri(directory))
-        .require_signatures(true)
-        .trusted_keys([key.verifying_key()]);
+        .with_require_signatures(true)
+        .with_trusted_keys([key.verifying_key()]);
     BinaryCache::open(options).await.unwrap()
 }
 

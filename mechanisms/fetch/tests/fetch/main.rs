@@ -53,7 +53,7 @@ impl World {
 
     fn evaluator(&self) -> NixEvaluator {
         let fetcher = CachingFetcher::new(self.options.clone());
-        NixEvaluator::new(self.settings.clone()).fetcher(fetcher)
+        NixEvaluator::new(self.settings.clone()).with_fetcher(fetcher)
     }
 
     fn eval(&self, text: &str) -> Result<Value, Failure> {

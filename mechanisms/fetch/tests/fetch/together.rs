@@ -66,7 +66,7 @@ fn a_fetch_is_cancelled() {
         },
     );
     let flag = Arc::new(AtomicBool::new(false));
-    let evaluator = world.evaluator().cancelled_by(flag.clone());
+    let evaluator = world.evaluator().with_cancellation(flag.clone());
     let watched = server.clone();
     let canceller = std::thread::spawn(move || {
         while watched.seen().is_empty() {

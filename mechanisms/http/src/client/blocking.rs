@@ -60,21 +60,21 @@ impl Download {
 
     /// Sets [`unless_etag`](Self::unless_etag).
     #[must_use]
-    pub fn unless_etag(mut self, etag: Option<String>) -> Self {
+    pub fn with_known_etag(mut self, etag: Option<String>) -> Self {
         self.unless_etag = etag;
         self
     }
 
     /// Sets [`coded`](Self::coded).
     #[must_use]
-    pub fn coded(mut self, welcome: bool) -> Self {
+    pub fn with_content_codings(mut self, welcome: bool) -> Self {
         self.coded = welcome;
         self
     }
 
     /// Sets [`limit`](Self::limit).
     #[must_use]
-    pub fn limit(mut self, bytes: u64) -> Self {
+    pub fn with_limit(mut self, bytes: u64) -> Self {
         self.limit = Some(bytes);
         self
     }

@@ -63,35 +63,35 @@ impl Default for ClientOptions {
 impl ClientOptions {
     /// Sets [`transfer`](Self::transfer).
     #[must_use]
-    pub fn transfer(mut self, transfer: TransferSettings) -> Self {
+    pub fn with_transfer(mut self, transfer: TransferSettings) -> Self {
         self.transfer = transfer;
         self
     }
 
     /// Sets [`netrc`](Self::netrc).
     #[must_use]
-    pub fn netrc(mut self, netrc: Option<Netrc>) -> Self {
+    pub fn with_netrc(mut self, netrc: Option<Netrc>) -> Self {
         self.netrc = netrc;
         self
     }
 
     /// Sets [`roots`](Self::roots).
     #[must_use]
-    pub fn roots(mut self, roots: Roots) -> Self {
+    pub fn with_roots(mut self, roots: Roots) -> Self {
         self.roots = roots;
         self
     }
 
     /// Sets [`idle_per_host`](Self::idle_per_host).
     #[must_use]
-    pub fn idle_per_host(mut self, count: usize) -> Self {
+    pub fn with_idle_per_host(mut self, count: usize) -> Self {
         self.idle_per_host = count;
         self
     }
 
     /// Sets [`downgrades`](Self::downgrades).
     #[must_use]
-    pub fn downgrades(mut self, followed: bool) -> Self {
+    pub fn with_downgrades(mut self, followed: bool) -> Self {
         self.downgrades = followed;
         self
     }

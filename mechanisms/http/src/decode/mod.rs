@@ -72,14 +72,14 @@ impl Default for Limits {
 impl Limits {
     /// Sets [`memory`](Self::memory).
     #[must_use]
-    pub fn memory(mut self, bytes: u64) -> Self {
+    pub fn with_memory(mut self, bytes: u64) -> Self {
         self.memory = bytes;
         self
     }
 
     /// Sets [`output`](Self::output).
     #[must_use]
-    pub fn output(mut self, bytes: u64) -> Self {
+    pub fn with_output(mut self, bytes: u64) -> Self {
         self.output = Some(bytes);
         self
     }

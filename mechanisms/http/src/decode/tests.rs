@@ -305,9 +305,9 @@ fn limits_of_output() {
     let size = plain.len() as u64;
     for coding in Coding::ALL {
         let encoded = encode(coding, &plain);
-        let exact = Limits::default().output(size);
+        let exact = Limits::default().with_output(size);
         assert!(decode_with(coding, &encoded, &exact).unwrap() == plain);
-        let short = Limits::default().output(size - 1);
+        let short = Limits::default().with_output(size - 1);
         let error = decode_with(coding, &encoded, &short).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
         let limit = size - 1;
@@ -353,7 +353,8 @@ fn limits_of_memory() {
         (Coding::Lzip, lzip),
     ];
     for (coding, stream) in &streams {
-        let error = decode_with(*coding, stream, &Limits::default().memory(100 << 20)).unwrap_err();
+        let error =
+            decode_with(*coding, stream, &Limits::default().with_memory(100 << 20)).unwrap_err();
         let kind = DecodeError::of(&error);
         assert!(
             matches!(kind, Some(DecodeError::MemoryLimit { limit, .. }) if *limit == 100 << 20)
@@ -363,7 +364,7 @@ fn limits_of_memory() {
             text.contains(coding.name()) && text.contains("104857600"),
             "{text}"
         );
-        let enough = Limits::default().memory(300 << 20);
+        let enough = Limits::default().with_memory(300 << 20);
         assert!(
             decode_with(*coding, stream, &enough).unwrap() == plain,
             "{coding}"
@@ -381,7 +382,7 @@ fn limits_of_memory() {
             "{coding}"
         );
     }
-    let none = Limits::default().memory(0);
+    let none = Limits::default().with_memory(0);
     assert!(decode_with(Coding::Xz, &xz_dictionary(0, plain), &none).is_err());
     assert!(decode_with(Coding::Gzip, &encode(Coding::Gzip, plain), &none).is_ok());
 }

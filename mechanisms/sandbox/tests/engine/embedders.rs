@@ -3,7 +3,6 @@
 //!
 //! The tests run this test program again with a role.
 
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -120,32 +119,7 @@ fn a_machine_that_cannot_sandbox_says_so() {
 /// Runs the whole suite once more as an unprivileged user, if it runs as root.
 #[test]
 fn as_an_ordinary_user() {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    const NOBODY: u32 = 65534;
-    let directory = tempfile::tempdir().unwrap();
-    let program = directory.path().join("suite");
-    // Copied by another program: a process that another test starts at this moment could inherit
-    // the copy open for writing, and then the copy could not be executed.
-    let copied = Command::new("cp")
-        .arg(std::env::current_exe().unwrap())
-        .arg(&program)
-        .status();
-    assert!(copied.unwrap().success());
-    std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let output = Command::new(program)
-        .env("TMPDIR", directory.path())
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    tvix_test_support::ordinary_user::run_again();
     // By then the scratch directories have been cleaned up.
     std::thread::sleep(Duration::from_millis(100));
 }

@@ -35,7 +35,7 @@ const ALONE: usize = 4;
 ///
 /// [`TreeError::File`] if a file cannot be read, [`TreeError::UnsupportedType`] for sockets, fifos and
 /// devices, [`TreeError::Changed`], each with the path of the file;
-/// [`NarError::Unwritable`](nix_compat::nar::NarError::Unwritable) if the tree is deeper than
+/// [`NarError::InvalidWrite`](nix_compat::nar::NarError::InvalidWrite) if the tree is deeper than
 /// [`MAX_DEPTH`](nix_compat::nar::MAX_DEPTH); [`NarError::Io`](nix_compat::nar::NarError::Io) if
 /// `writer` fails. The output is then incomplete.
 pub fn dump_path(path: &Path, writer: impl Write) -> Result<(), TreeError> {

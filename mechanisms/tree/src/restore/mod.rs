@@ -30,7 +30,7 @@ pub struct RestoreOptions {
 
 impl RestoreOptions {
     /// Sets [`canonical`](Self::canonical).
-    pub fn canonical(mut self, canonical: bool) -> Self {
+    pub fn with_canonical(mut self, canonical: bool) -> Self {
         self.canonical = canonical;
         self
     }
@@ -166,7 +166,7 @@ impl Unpacker {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the event is not allowed at this point, [`TreeError::File`],
+    /// [`NarError::InvalidWrite`] if the event is not allowed at this point, [`TreeError::File`],
     /// [`TreeError::Collision`] and [`TreeError::DestinationExists`]. After an error drop or
     /// [`abort`](Self::abort) the unpacker.
     pub fn event(&mut self, event: Event<'_>) -> Result<(), TreeError> {
@@ -203,7 +203,7 @@ impl Unpacker {
     ///
     /// # Errors
     ///
-    /// [`NarError::Unwritable`] if the events were not a whole archive, [`TreeError::File`] if a file
+    /// [`NarError::InvalidWrite`] if the events were not a whole archive, [`TreeError::File`] if a file
     /// could not be written; then it is removed.
     pub fn finish(mut self) -> Result<(), TreeError> {
         self.checker.finish()?;

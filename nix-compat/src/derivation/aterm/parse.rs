@@ -4,7 +4,7 @@ use bstr::BString;
 use thiserror::Error;
 
 use crate::content_address::{ContentAddress, ContentAddressMethod};
-use crate::derivation::{Derivation, Output, OutputName, OutputNameError, OutputOptionError};
+use crate::derivation::{Derivation, Output, OutputAddressError, OutputName, OutputNameError};
 use crate::nixhash::{HashAlgo, HashError, NixHash};
 use crate::sorted::{SortedMap, SortedSet};
 use crate::store_path::{StoreDir, StorePath, StorePathError, StorePathName};
@@ -12,6 +12,7 @@ use crate::store_path::{StoreDir, StorePath, StorePathError, StorePathName};
 /// A parse error of a `.drv` file, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("derivation '{name}' is malformed at byte {offset}")]
+#[non_exhaustive]
 pub struct AtermError {
     /// The derivation's name.
     pub name: StorePathName,
@@ -58,7 +59,7 @@ pub enum AtermErrorKind {
     NonCanonicalHash(String),
     /// A fixed output for which no store path exists.
     #[error("not a valid output")]
-    Output(#[from] OutputOptionError),
+    Output(#[from] OutputAddressError),
     /// The path of a fixed output differs from the path that its hash determines.
     #[error("the path of the fixed output should be '{expected}'")]
     FixedPathMismatch {

@@ -1,9 +1,9 @@
 //! Writing ATerm.
 
-use bstr::BString;
+use std::borrow::Cow;
 
 use crate::derivation::{Derivation, Output, OutputName};
-use crate::nixhash::{HashEncoding, sha256_of};
+use crate::nixhash::HashEncoding;
 use crate::sorted::SortedSet;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -15,9 +15,6 @@ pub(crate) enum Masked {
     No,
 }
 
-/// Input derivations by their hash modulo fixed outputs, in base 16, sorted.
-pub(crate) type InputHashes = std::collections::BTreeMap<String, SortedSet<OutputName>>;
-
 impl Derivation {
     /// The contents of the `.drv` file.
     pub fn to_aterm(&self, dir: &StoreDir) -> Vec<u8> {
@@ -26,76 +23,31 @@ impl Derivation {
     }
 }
 
-/// Serialises `derivation`, with its input derivations replaced by `inputs` if given.
+/// Serialises `derivation`, with the section of its input derivations replaced by `inputs` if given.
 pub(crate) fn write_aterm(
     derivation: &Derivation,
     dir: &StoreDir,
     masked: Masked,
     paths: &[Option<StorePath>],
-    inputs: Option<&InputHashes>,
+    inputs: Option<&[u8]>,
 ) -> Vec<u8> {
-    let mut out = Writer {
-        bytes: Vec::with_capacity(estimate(derivation)),
-        dir,
-    };
+    let mut out = Writer::with_room(dir, estimate(derivation));
     outputs_section(&mut out, derivation, masked, paths);
     match inputs {
-        Some(inputs) => hashes_section(&mut out, inputs),
+        Some(inputs) => out.raw(inputs),
         None => inputs_section(&mut out, derivation),
     }
-    rest_section(&mut out, derivation, masked);
+    rest_section(&mut out, derivation, |out, variable| {
+        if masked == Masked::Yes && variable.is_output {
+            out.raw(b"\"\"");
+        } else {
+            out.string(variable.value);
+        }
+    });
     out.bytes
 }
 
-/// A derivation serialised in sections. Its `.drv` file and its hash modulo fixed outputs differ
-/// only in the section of the inputs.
-pub(crate) struct Sections<'a> {
-    derivation: &'a Derivation,
-    dir: &'a StoreDir,
-    outputs: Vec<u8>,
-    rest: Vec<u8>,
-}
-
-impl<'a> Sections<'a> {
-    /// Serialises the sections; `paths` are the paths of the outputs.
-    pub(crate) fn new(
-        derivation: &'a Derivation,
-        dir: &'a StoreDir,
-        paths: &[Option<StorePath>],
-    ) -> Self {
-        let mut outputs = Writer::new(dir);
-        outputs_section(&mut outputs, derivation, Masked::No, paths);
-        let mut rest = Writer {
-            bytes: Vec::with_capacity(estimate(derivation)),
-            dir,
-        };
-        rest_section(&mut rest, derivation, Masked::No);
-        Self {
-            derivation,
-            dir,
-            outputs: outputs.bytes,
-            rest: rest.bytes,
-        }
-    }
-
-    /// The contents of the `.drv` file.
-    pub(crate) fn aterm(&self) -> Vec<u8> {
-        let mut inputs = Writer::new(self.dir);
-        inputs_section(&mut inputs, self.derivation);
-        [&self.outputs, &inputs.bytes, &self.rest]
-            .map(Vec::as_slice)
-            .concat()
-    }
-
-    /// The hash of the serialised derivation, with the input derivations replaced by `inputs`.
-    pub(crate) fn hash_with(&self, inputs: &InputHashes) -> [u8; 32] {
-        let mut hashes = Writer::new(self.dir);
-        hashes_section(&mut hashes, inputs);
-        sha256_of(&[&self.outputs, &hashes.bytes, &self.rest])
-    }
-}
-
-fn outputs_section(
+pub(super) fn outputs_section(
     out: &mut Writer<'_>,
     derivation: &Derivation,
     masked: Masked,
@@ -112,7 +64,7 @@ fn outputs_section(
     out.raw(b"],[");
 }
 
-fn inputs_section(out: &mut Writer<'_>, derivation: &Derivation) {
+pub(super) fn inputs_section(out: &mut Writer<'_>, derivation: &Derivation) {
     out.list(derivation.input_drvs.iter(), |out, (path, outputs)| {
         out.raw(b"(");
         out.path(path);
@@ -120,15 +72,39 @@ fn inputs_section(out: &mut Writer<'_>, derivation: &Derivation) {
     });
 }
 
-fn hashes_section(out: &mut Writer<'_>, inputs: &InputHashes) {
-    out.list(inputs.iter(), |out, (hash, outputs)| {
+/// The section of inputs in which each derivation is replaced by its hash modulo fixed outputs. The
+/// hashes are sorted and unique.
+pub(super) fn hashes_section<'a>(
+    out: &mut Writer<'_>,
+    inputs: impl Iterator<Item = &'a InputHash<'a>>,
+) {
+    out.list(inputs, |out, (hash, outputs)| {
+        let mut hex = [0; 64];
+        data_encoding::HEXLOWER.encode_mut(hash, &mut hex);
         out.raw(b"(");
-        out.quoted(hash.as_bytes());
+        out.quoted(&hex);
         out.output_names(outputs);
     });
 }
 
-fn rest_section(out: &mut Writer<'_>, derivation: &Derivation, masked: Masked) {
+/// The hash modulo fixed outputs of an input derivation, and the outputs that are used of it.
+pub(super) type InputHash<'a> = ([u8; 32], Cow<'a, SortedSet<OutputName>>);
+
+/// An environment variable that is being serialised.
+pub(super) struct Variable<'a> {
+    /// Its index in the environment.
+    pub(super) index: usize,
+    pub(super) value: &'a [u8],
+    /// Whether it has the name of an output.
+    pub(super) is_output: bool,
+}
+
+/// Everything behind the inputs. `value` writes the values of environment variables.
+pub(super) fn rest_section(
+    out: &mut Writer<'_>,
+    derivation: &Derivation,
+    mut value: impl FnMut(&mut Writer<'_>, Variable<'_>),
+) {
     out.raw(b"],[");
     out.list(derivation.input_srcs.iter(), |out, path| out.path(path));
     out.raw(b"],");
@@ -138,22 +114,21 @@ fn rest_section(out: &mut Writer<'_>, derivation: &Derivation, masked: Masked) {
     out.raw(b",[");
     out.list(derivation.args.iter(), |out, arg| out.string(arg));
     out.raw(b"],[");
-    out.list(derivation.env.iter(), |out, (name, value)| {
+    let variables = derivation.env.iter().enumerate();
+    out.list(variables, |out, (index, (name, text))| {
         out.raw(b"(");
         out.string(name);
         out.raw(b",");
-        if masked == Masked::Yes && names_output(derivation, name) {
-            out.raw(b"\"\"");
-        } else {
-            out.string(value);
-        }
+        let mut outputs = derivation.outputs.iter();
+        let variable = Variable {
+            index,
+            value: text,
+            is_output: outputs.any(|(output, _)| output.as_str().as_bytes() == &name[..]),
+        };
+        value(out, variable);
         out.raw(b")");
     });
     out.raw(b"])");
-}
-
-fn names_output(derivation: &Derivation, name: &BString) -> bool {
-    std::str::from_utf8(name).is_ok_and(|name| derivation.outputs.contains_key(name))
 }
 
 /// The index of the first byte that must be escaped.
@@ -184,7 +159,7 @@ fn next_escaped(text: &[u8]) -> Option<usize> {
     Some(at + found)
 }
 
-fn estimate(derivation: &Derivation) -> usize {
+pub(super) fn estimate(derivation: &Derivation) -> usize {
     let env: usize = derivation
         .env
         .iter()
@@ -196,15 +171,16 @@ fn estimate(derivation: &Derivation) -> usize {
     env + args + derivation.builder.len() + 100 * paths + 64
 }
 
-struct Writer<'a> {
-    bytes: Vec<u8>,
+pub(super) struct Writer<'a> {
+    pub(super) bytes: Vec<u8>,
     dir: &'a StoreDir,
 }
 
 impl<'a> Writer<'a> {
-    fn new(dir: &'a StoreDir) -> Self {
+    /// A writer with room for `bytes` bytes.
+    pub(super) fn with_room(dir: &'a StoreDir, bytes: usize) -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(bytes),
             dir,
         }
     }
@@ -229,7 +205,7 @@ impl<'a> Writer<'a> {
         self.raw(b"\"");
     }
 
-    fn string(&mut self, text: &[u8]) {
+    pub(super) fn string(&mut self, text: &[u8]) {
         self.raw(b"\"");
         let mut rest = text;
         while let Some(position) = next_escaped(rest) {

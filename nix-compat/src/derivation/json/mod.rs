@@ -24,7 +24,7 @@ use bstr::{BStr, BString};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Derivation, Output, OutputName, OutputNameError, OutputOptionError};
+use super::{Derivation, Output, OutputAddressError, OutputName, OutputNameError};
 use crate::content_address::ContentAddressMethod;
 use crate::nixhash::HashError;
 use crate::sorted::SortedMap;
@@ -58,7 +58,7 @@ pub enum JsonError {
     },
     /// The JSON value has another structure.
     #[error("not a derivation")]
-    Shape(#[from] serde_json::Error),
+    Structure(#[from] serde_json::Error),
     /// The JSON value is not a map of derivations by path.
     #[error("not derivations by their paths")]
     NotMap,
@@ -86,7 +86,7 @@ pub enum JsonError {
     },
     /// The derivation's name differs from the name in its path.
     #[error("the derivation is called '{found}', not '{expected}'")]
-    OtherName {
+    NameMismatch {
         /// The name in the field `name`.
         found: StorePathName,
         /// The name in the path.
@@ -114,7 +114,7 @@ pub enum JsonError {
     OutputFields(OutputName),
     /// No store path exists for the fixed output.
     #[error(transparent)]
-    Output(#[from] OutputOptionError),
+    Output(#[from] OutputAddressError),
     /// The path of a fixed output differs from the path that its hash determines.
     #[error("the path of the fixed output should be '{expected}'")]
     FixedPathMismatch {

@@ -193,7 +193,7 @@ pub(super) fn read(
         env.insert(STRUCTURED.into(), serde_json::to_string(attrs)?.into());
     }
     if own != name {
-        return Err(JsonError::OtherName {
+        return Err(JsonError::NameMismatch {
             found: own,
             expected: name,
         });

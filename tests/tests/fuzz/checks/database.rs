@@ -210,7 +210,7 @@ fn columns(db: &Path, input: &[u8]) -> rusqlite::Result<()> {
 
 /// Calls all methods that read.
 fn read(root: &Path, db: &Path) {
-    let options = LocalStoreOptions::new(root).read_only(true);
+    let options = LocalStoreOptions::new(root).with_read_only(true);
     let store = match LocalStore::open_blocking(options) {
         Ok(store) => store,
         Err(error) => return names_the_database(&error),

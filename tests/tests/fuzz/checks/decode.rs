@@ -8,7 +8,7 @@ use tvix_http::decode::{Coding, Decoder, Limits};
 const OUTPUT: u64 = 1 << 20;
 
 fn limits() -> Limits {
-    Limits::default().memory(16 << 20).output(OUTPUT)
+    Limits::default().with_memory(16 << 20).with_output(OUTPUT)
 }
 
 /// Reads at most this many bytes at once.

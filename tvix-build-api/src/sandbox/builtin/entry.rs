@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::task;
+use super::run;
 
 /// The name of the executed file, by which a built-in builder is recognised. No other program has
 /// it.
@@ -30,10 +30,10 @@ pub fn init() {
     if &name[start..] != NAME.as_bytes() {
         return;
     }
-    let run = std::panic::catch_unwind(task::run);
+    let code = std::panic::catch_unwind(run::run);
     // Skips the exit handlers, because none of the program's own code may run.
     // SAFETY: it ends the process.
-    unsafe { libc::_exit(run.unwrap_or(101)) }
+    unsafe { libc::_exit(code.unwrap_or(101)) }
 }
 
 /// Whether [`init`] was called.

@@ -20,11 +20,11 @@ pub(super) fn download(task: &Task, url: &str, to: &Path) -> Result<(), Complain
         None => Roots::None,
     };
     let options = ClientOptions::default()
-        .transfer(task.transfer.settings())
-        .netrc(task.netrc.as_deref().map(Netrc::parse))
-        .roots(roots)
+        .with_transfer(task.transfer.settings())
+        .with_netrc(task.netrc.as_deref().map(Netrc::parse))
+        .with_roots(roots)
         // The hash of the output protects it.
-        .downgrades(true);
+        .with_downgrades(true);
     // As in Nix, no content coding is asked for, and one that a server applies is undone.
     let download = Download::new(parsed);
     let mut target = Output { url, to };

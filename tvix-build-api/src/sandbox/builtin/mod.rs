@@ -11,6 +11,7 @@ mod buildenv;
 mod entry;
 mod fetchurl;
 mod http;
+mod run;
 mod task;
 mod unpack_channel;
 

@@ -1,4 +1,4 @@
-//! The task of a built-in builder, and its execution.
+//! The task of a built-in builder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,6 @@ use bstr::ByteSlice as _;
 use serde::{Deserialize, Serialize};
 use tvix_http::TransferSettings;
 
-use super::{buildenv, fetchurl, unpack_channel};
 use crate::translate::Translation;
 
 /// The name of the task file.
@@ -20,7 +19,7 @@ pub(super) type Complaint = Box<dyn std::error::Error + Send + Sync>;
 /// The task of a built-in builder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
-    builder: String,
+    pub builder: String,
     attributes: BTreeMap<String, String>,
     pub netrc: Option<String>,
     pub ca_file: Option<PathBuf>,
@@ -92,15 +91,6 @@ impl Task {
         self.attribute("out").map(Path::new)
     }
 
-    fn perform(&self) -> Result<(), Complaint> {
-        match self.builder.as_str() {
-            "builtin:fetchurl" => fetchurl::run(self),
-            "builtin:unpack-channel" => unpack_channel::run(self),
-            "builtin:buildenv" => buildenv::run(self),
-            other => Err(format!("there is no built-in builder '{other}'").into()),
-        }
-    }
-
     #[cfg(test)]
     pub fn with(attributes: &[(&str, &str)]) -> Self {
         let owned = attributes.iter();
@@ -113,31 +103,4 @@ impl Task {
             transfer: (&TransferSettings::default()).into(),
         }
     }
-}
-
-/// Executes the task in the file that the first argument names, and returns the exit code.
-pub(super) fn run() -> i32 {
-    match read().and_then(|task| task.perform()) {
-        Ok(()) => 0,
-        Err(complaint) => {
-            eprintln!("error: {complaint}");
-            let mut source = complaint.source();
-            while let Some(error) = source {
-                eprintln!("       {error}");
-                source = error.source();
-            }
-            1
-        }
-    }
-}
-
-/// Removes the file, so that not even child processes can read it.
-fn read() -> Result<Task, Complaint> {
-    // Before `main`, the standard library has the arguments only with GNU libc.
-    let arguments = std::fs::read("/proc/self/cmdline")?;
-    let file = arguments.split(|byte| *byte == 0).nth(1).ok_or("no task")?;
-    let file = Path::new(file.to_os_str()?).to_owned();
-    let contents = std::fs::read(&file)?;
-    std::fs::remove_file(&file)?;
-    Ok(serde_json::from_slice(&contents)?)
 }

@@ -10,7 +10,7 @@ use super::{Done, Driver};
 use crate::driver::closures::Closure;
 use crate::driver::sources;
 use crate::driver::tasks::{self, BuildParts};
-use crate::machine::{BuildId, Input, StartBuild, Trouble};
+use crate::machine::{BuildId, ComponentError, Input, StartBuild};
 
 impl Driver {
     /// Adds sources without references in one request, as far as they are small.
@@ -46,7 +46,7 @@ impl Driver {
         });
     }
 
-    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), Trouble>) {
+    pub(super) fn source_added(&mut self, path: StorePath, result: Result<(), ComponentError>) {
         if result.is_ok() {
             self.sources.remove(&path);
         }
@@ -90,12 +90,10 @@ impl Driver {
         let parts = BuildParts {
             builder: self.parts.builders[start.builder].clone(),
             request,
-            context: BuildContext {
-                inputs: self.store.clone(),
-                log: self.log.tagged(build.0),
-                cancel,
-                slot: self.slot.tagged(build.0),
-            },
+            context: BuildContext::new(self.store.clone())
+                .with_log(self.log.tagged(build.0))
+                .with_cancel(cancel)
+                .with_slot(self.slot.tagged(build.0)),
         };
         (parts, self.closures.of(start.inputs))
     }
@@ -118,6 +116,6 @@ impl Driver {
 }
 
 /// The failure of a source that evaluation did not yield.
-fn without_contents(path: &StorePath) -> Trouble {
-    Trouble::bug(format!("the contents of '{path}' are gone (a bug)"))
+fn without_contents(path: &StorePath) -> ComponentError {
+    ComponentError::bug(format!("the contents of '{path}' are gone (a bug)"))
 }

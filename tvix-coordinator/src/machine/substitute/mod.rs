@@ -21,7 +21,7 @@ pub(super) use self::goals::{GoalId, Substitutions};
 pub(super) use self::realise::Realised;
 use super::lookup::Subject;
 use super::sources::SourceState;
-use super::{Action, Machine, NodeId, ProbeId, Probed, SubstitutionId, Trouble, Work};
+use super::{Action, ComponentError, Machine, NodeId, ProbeId, Probed, SubstitutionId, Work};
 use crate::event::BuildEvent;
 
 impl Machine {
@@ -72,7 +72,7 @@ impl Machine {
     pub(super) fn substituter_queried(
         &mut self,
         probe: ProbeId,
-        result: Result<Vec<Probed>, Trouble>,
+        result: Result<Vec<Probed>, ComponentError>,
     ) {
         let answered = self.substitutions.probed(probe, result.is_ok());
         let Some((substituter, goals)) = answered else {
@@ -250,7 +250,7 @@ impl Machine {
         id
     }
 
-    pub(super) fn substituted(&mut self, id: SubstitutionId, result: Result<(), Trouble>) {
+    pub(super) fn substituted(&mut self, id: SubstitutionId, result: Result<(), ComponentError>) {
         let Some(fetch) = self.substitutions.fetched(id) else {
             return;
         };

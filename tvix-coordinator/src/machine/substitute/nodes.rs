@@ -4,8 +4,7 @@ use nix_compat::store_path::StorePath;
 
 use super::goals::GoalState;
 use super::{GoalId, Machine, Work};
-use crate::machine::demand::Urgency;
-use crate::machine::graph::{NodeId, OutputMask, State, bit};
+use crate::machine::graph::{NodeId, OutputMask, State, Urgency, bit};
 
 /// The bit that outputs from the 32nd on share.
 const SHARED: OutputMask = bit(31);

@@ -8,7 +8,7 @@ use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
 use tvix_build_api::{BuildFailure, FailureKind};
 use tvix_coordinator::BuildPolicy;
-use tvix_coordinator::machine::{BuildId, BuildResult, Input, StartBuild, Trouble};
+use tvix_coordinator::machine::{BuildId, BuildResult, ComponentError, Input, StartBuild};
 
 use super::{Pending, World};
 use crate::plan::Fate;
@@ -48,18 +48,14 @@ impl World {
         self.building.remove(&resolved);
         let duration = self.now;
         let failure = |kind| {
-            let failure = BuildFailure {
-                kind,
-                log_tail: vec!["oh no".to_owned()],
-                duration,
-                usage: None,
-            };
+            let failure = BuildFailure::new(kind, duration).with_log_tail(vec!["oh no".to_owned()]);
             BuildResult::Failed(failure)
         };
         if self.random.percent(30) {
             self.tell(Input::LogLine {
                 build,
                 text: b"a line"[..].into(),
+                partial: false,
             });
         }
         let class = self.plan.classes[index];
@@ -78,8 +74,8 @@ impl World {
                         < count =>
                 {
                     *self.troubles.entry(format!("class {class}")).or_default() += 1;
-                    let trouble = Trouble::builder("builder fell over");
-                    BuildResult::Trouble(trouble.retryable(true))
+                    let trouble = ComponentError::builder("builder fell over");
+                    BuildResult::ComponentError(trouble.retryable(true))
                 }
                 _ => {
                     let outputs = self.made(&start);

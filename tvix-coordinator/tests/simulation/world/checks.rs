@@ -8,7 +8,7 @@ use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, Difference, FailureKind};
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::machine::{BuildId, CheckResult, Input, StartBuild};
-use tvix_coordinator::{CheckProblem, FailureCause, Report, Trouble, TroubleKind};
+use tvix_coordinator::{CheckProblem, ComponentError, ComponentErrorKind, FailureCause, Report};
 
 use super::World;
 
@@ -75,18 +75,15 @@ impl World {
         self.checking.running.remove(&start.drv_path);
         let failed = |kind| {
             let duration = std::time::Duration::ZERO;
-            CheckResult::Ended(CheckOutcome::Failed(BuildFailure {
-                kind,
-                log_tail: Vec::new(),
-                duration,
-                usage: None,
-            }))
+            CheckResult::Ended(CheckOutcome::Failed(
+                BuildFailure::new(kind, duration).with_log_tail(Vec::new()),
+            ))
         };
         let cancelled = self.cancelled_builds.contains(&build);
         let result = if cancelled && self.random.percent(80) {
             failed(FailureKind::Cancelled)
         } else if let Some(trouble) = self.trouble(format!("check {}", start.drv_path), 10) {
-            CheckResult::Trouble(trouble)
+            CheckResult::ComponentError(trouble)
         } else {
             let ended = match self.random.below(100) {
                 0..70 => Ended::Same,
@@ -102,19 +99,18 @@ impl World {
                 Ended::Same => CheckResult::Ended(CheckOutcome::Same),
                 Ended::Differs => {
                     let hash = |text: &str| NixHash::digest(HashAlgo::Sha256, text);
-                    let difference = Difference {
-                        output: OutputName::out(),
-                        path: start.derivation.path(&self.plan.dir).unwrap(),
-                        expected: hash("one"),
-                        actual: hash("other"),
-                        kept: None,
-                    };
+                    let difference = Difference::new(
+                        OutputName::out(),
+                        start.derivation.path(&self.plan.dir).unwrap(),
+                        hash("one"),
+                        hash("other"),
+                    );
                     CheckResult::Ended(CheckOutcome::Differs(vec![difference]))
                 }
                 Ended::Failed => failed(FailureKind::ExitCode { code: 1 }),
                 Ended::Impossible => {
-                    let kind = TroubleKind::Store(StoreErrorKind::NoSpace);
-                    let error = Trouble::new(kind, "disk full");
+                    let kind = ComponentErrorKind::Store(StoreErrorKind::NoSpace);
+                    let error = ComponentError::new(kind, "disk full");
                     CheckResult::Impossible { error }
                 }
             }

@@ -7,7 +7,7 @@ use nix_compat::store_path::StorePath;
 use tvix_coordinator::machine::{
     FoundRealisation, Input, OutputKeys, ProbeId, Probed, RealisationConflict, SubstitutionId,
 };
-use tvix_coordinator::{BuildPolicy, StoreErrorKind, Trouble, TroubleKind};
+use tvix_coordinator::{BuildPolicy, ComponentError, ComponentErrorKind, StoreErrorKind};
 
 use super::{Pending, World};
 
@@ -101,8 +101,8 @@ impl World {
                         message: "not signed".to_owned(),
                     },
                     1 => {
-                        let kind = TroubleKind::Store(StoreErrorKind::Unreachable);
-                        let trouble = Trouble::new(kind, "no answer");
+                        let kind = ComponentErrorKind::Store(StoreErrorKind::Unreachable);
+                        let trouble = ComponentError::new(kind, "no answer");
                         FoundRealisation::Failed(trouble.retryable(true))
                     }
                     _ => self.conflicting(output),
@@ -129,12 +129,12 @@ impl World {
         let path = |digest| StorePath::new([digest; 20], "conflicting".parse().unwrap());
         FoundRealisation::Known {
             path: path(250),
-            conflicts: vec![RealisationConflict {
-                realisation: id.clone(),
-                input: id,
-                claimed: path(251),
-                known: path(252),
-            }],
+            conflicts: vec![RealisationConflict::new(
+                id.clone(),
+                id,
+                path(251),
+                path(252),
+            )],
         }
     }
 
@@ -160,15 +160,15 @@ impl World {
         needed.any(|other| self.plan.classes[*other] == class)
     }
 
-    fn in_trouble(&mut self, substituter: usize) -> Option<Trouble> {
+    fn in_trouble(&mut self, substituter: usize) -> Option<ComponentError> {
         let faults = self.plan.substituters[substituter].trouble;
         if !self.random.percent(faults) {
             return None;
         }
         self.tally.substituter_troubles += 1;
-        let kind = TroubleKind::Store(StoreErrorKind::Unreachable);
+        let kind = ComponentErrorKind::Store(StoreErrorKind::Unreachable);
         let retryable = self.random.percent(50);
-        Some(Trouble::new(kind, "no answer").retryable(retryable))
+        Some(ComponentError::new(kind, "no answer").retryable(retryable))
     }
 
     pub(super) fn answer_probe(
@@ -186,8 +186,8 @@ impl World {
                     let refused = self.random.percent(2);
                     answers.push(match has.get(path) {
                         _ if refused => Probed::Refused {
-                            error: Trouble::new(
-                                TroubleKind::Store(StoreErrorKind::Untrusted),
+                            error: ComponentError::new(
+                                ComponentErrorKind::Store(StoreErrorKind::Untrusted),
                                 "not signed",
                             ),
                         },

@@ -36,7 +36,10 @@ impl World {
         let started = self.vanishing.started.take();
         let once = !self.vanishing.any() && !self.vanishing.restarted;
         let cancelled = self.cancelled_builds.contains(&build);
-        let fails = matches!(result, BuildResult::Failed(_) | BuildResult::Trouble(_));
+        let fails = matches!(
+            result,
+            BuildResult::Failed(_) | BuildResult::ComponentError(_)
+        );
         if !once || cancelled || !fails || !self.random.percent(self.plan.vanishing) {
             return result;
         }
@@ -50,12 +53,10 @@ impl World {
         self.tally.vanished += 1;
         self.valid.remove(&path);
         self.vanishing.vanished.insert(path);
-        BuildResult::Failed(BuildFailure {
-            kind: FailureKind::ExitCode { code: 2 },
-            log_tail: Vec::new(),
-            duration: self.now,
-            usage: None,
-        })
+        BuildResult::Failed(
+            BuildFailure::new(FailureKind::ExitCode { code: 2 }, self.now)
+                .with_log_tail(Vec::new()),
+        )
     }
 
     pub(super) fn answer_inputs(&mut self, build: BuildId, paths: Vec<StorePath>) {

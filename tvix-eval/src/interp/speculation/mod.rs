@@ -278,6 +278,15 @@ impl<'h> Interp<'h> {
         }
     }
 
+    /// Like [`Interp::wait_for_order`]; fails if the fiber was dropped meanwhile.
+    pub(crate) fn reach_order(&self) -> Result<()> {
+        self.wait_for_order();
+        match self.ahead() {
+            None => Ok(()),
+            Some(_) => Err(cancelled()),
+        }
+    }
+
     /// The periodic check of a speculative fiber: lets others run, and fails if it was dropped.
     pub(crate) fn check_speculation(&self) -> Result<()> {
         let Some(runner) = self.runner() else {

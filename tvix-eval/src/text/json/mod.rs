@@ -5,7 +5,7 @@ mod problem;
 mod read;
 
 pub use normal::normalize;
-pub use problem::{JsonError, JsonProblem};
+pub use problem::{JsonError, JsonErrorKind};
 pub use read::{JsonSink, read};
 
 /// A string cannot be written as JSON because it is not UTF-8.
@@ -37,10 +37,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text;
-    while let Some(at) = rest
-        .iter()
-        .position(|b| *b < b' ' || matches!(b, b'"' | b'\\'))
-    {
+    while let Some(at) = next_escaped(rest) {
         out.extend_from_slice(&rest[..at]);
         let byte = rest[at];
         let short = match byte {
@@ -62,6 +59,30 @@ pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
     out.extend_from_slice(rest);
     out.push(b'"');
     Ok(())
+}
+
+/// The index of the first byte that must be escaped.
+fn next_escaped(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    // The high bit of each byte that is below the byte in `limits`; also of some bytes after one.
+    let below = |word: u64, limits: u64| word.wrapping_sub(limits) & !word & HIGHS;
+    let mut chunks = text.chunks_exact(8);
+    for (index, chunk) in chunks.by_ref().enumerate() {
+        let word = u64::from_le_bytes(chunk.try_into().ok()?);
+        let found = below(word, ONES * u64::from(b' '))
+            | below(word ^ (ONES * u64::from(b'"')), ONES)
+            | below(word ^ (ONES * u64::from(b'\\')), ONES);
+        if found != 0
+            && let Some(at) = chunk.iter().position(is_escaped)
+        {
+            return Some(index * 8 + at);
+        }
+    }
+    let rest = chunks.remainder();
+    let at = rest.iter().position(is_escaped)?;
+    Some(text.len() - rest.len() + at)
 }
 
 fn not_utf8(text: &[u8], error: std::str::Utf8Error) -> NotUtf8 {
@@ -88,6 +109,18 @@ mod tests {
         let mut out = Vec::new();
         write_string(&mut out, text).map_err(|e| e.to_string())?;
         Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn bytes_are_escaped_at_every_place() {
+        for byte in 0..=0x7f_u8 {
+            for length in 0..20 {
+                let mut text = vec![b'a'; length + 9];
+                text[length] = byte;
+                let escaped = byte < b' ' || byte == b'"' || byte == b'\\';
+                assert_eq!(next_escaped(&text), escaped.then_some(length), "{byte}");
+            }
+        }
     }
 
     #[test]

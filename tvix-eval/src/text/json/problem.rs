@@ -5,7 +5,7 @@ use std::fmt;
 /// The kinds of errors in a JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum JsonProblem<E> {
+pub enum JsonErrorKind<E> {
     /// The text is empty.
     #[error(
         "attempting to parse an empty input; check that your input string or stream contains the expected JSON"
@@ -55,7 +55,7 @@ pub struct JsonError<E> {
     /// Column in bytes, counted from 1.
     pub column: usize,
     /// The kind of error.
-    pub problem: JsonProblem<E>,
+    pub problem: JsonErrorKind<E>,
 }
 
 impl<E: fmt::Display> fmt::Display for JsonError<E> {
@@ -66,12 +66,12 @@ impl<E: fmt::Display> fmt::Display for JsonError<E> {
             problem,
         } = self;
         match problem {
-            JsonProblem::Empty | JsonProblem::Syntax { .. } => write!(
+            JsonErrorKind::Empty | JsonErrorKind::Syntax { .. } => write!(
                 f,
                 "[json.exception.parse_error.101] parse error at line {line}, column {column}: {problem}"
             ),
-            JsonProblem::Overflow(_) => write!(f, "[json.exception.out_of_range.406] {problem}"),
-            JsonProblem::Nul(_) | JsonProblem::Unsigned(_) => problem.fmt(f),
+            JsonErrorKind::Overflow(_) => write!(f, "[json.exception.out_of_range.406] {problem}"),
+            JsonErrorKind::Nul(_) | JsonErrorKind::Unsigned(_) => problem.fmt(f),
             _ => write!(f, "at line {line}, column {column}: {problem}"),
         }
     }

@@ -3,7 +3,7 @@
 mod strings;
 
 use super::super::number::read_float;
-use super::problem::{JsonError, JsonProblem};
+use super::problem::{JsonError, JsonErrorKind};
 
 /// Receives the events of the parser, in order.
 ///
@@ -88,7 +88,7 @@ const WORDS: [(&str, &str); 3] = [
 
 const ANY_VALUE: &str = "'[', '{', or a literal";
 
-type Read<T, S> = Result<T, JsonProblem<<S as JsonSink>::Error>>;
+type Read<T, S> = Result<T, JsonErrorKind<<S as JsonSink>::Error>>;
 
 impl<'t, S: JsonSink> Reader<'t, '_, S> {
     fn peek(&mut self) -> Option<u8> {
@@ -139,7 +139,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
                 }
             }
         };
-        Err(JsonProblem::Syntax {
+        Err(JsonErrorKind::Syntax {
             parsing,
             found: format!("unexpected {found}"),
             wanted: Some(what),
@@ -156,7 +156,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
                 _ => read.push(letter),
             }
         }
-        Err(JsonProblem::Syntax {
+        Err(JsonErrorKind::Syntax {
             parsing: self.parsing,
             found: format!("{message}; last read: '{read}'"),
             wanted,
@@ -169,7 +169,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             self.at = 3;
         }
         if self.at == self.text.len() {
-            return Err(JsonProblem::Empty);
+            return Err(JsonErrorKind::Empty);
         }
         loop {
             let complete = self.value()?;
@@ -225,7 +225,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             Some(b'f') if self.word(b"false") => self.sink.bool(false),
             _ => return self.expected(ANY_VALUE),
         };
-        done.map_err(JsonProblem::Sink)?;
+        done.map_err(JsonErrorKind::Sink)?;
         Ok(true)
     }
 
@@ -239,7 +239,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
 
     fn begin(&mut self, set: bool) -> Read<(), S> {
         if self.open.len() >= self.max_depth {
-            return Err(JsonProblem::Depth);
+            return Err(JsonErrorKind::Depth);
         }
         self.at += 1;
         self.open.push(set);
@@ -248,7 +248,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         } else {
             self.sink.begin_list()
         };
-        done.map_err(JsonProblem::Sink)
+        done.map_err(JsonErrorKind::Sink)
     }
 
     /// Closes the lists and sets that end here. Returns whether none is open any more.
@@ -264,8 +264,8 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
                     self.at += 1;
                     return Ok(false);
                 }
-                (Some(b'}'), true) => self.sink.end_set().map_err(JsonProblem::Sink)?,
-                (Some(b']'), false) => self.sink.end_list().map_err(JsonProblem::Sink)?,
+                (Some(b'}'), true) => self.sink.end_set().map_err(JsonErrorKind::Sink)?,
+                (Some(b']'), false) => self.sink.end_list().map_err(JsonErrorKind::Sink)?,
                 (_, true) => {
                     self.parsing = "object";
                     return self.expected("'}'");
@@ -291,7 +291,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
         let text = self.string(&mut scratch)?;
         let done = self.sink.key(text);
         self.scratch = scratch;
-        done.map_err(JsonProblem::Sink)?;
+        done.map_err(JsonErrorKind::Sink)?;
         if self.peek() != Some(b':') {
             self.parsing = "object separator";
             return self.expected("':'");
@@ -355,20 +355,20 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             match magnitude {
                 Some(magnitude) if negative => {
                     if let Some(value) = 0i64.checked_sub_unsigned(magnitude) {
-                        return self.sink.int(value).map_err(JsonProblem::Sink);
+                        return self.sink.int(value).map_err(JsonErrorKind::Sink);
                     }
                 }
                 Some(magnitude) => {
                     let value = i64::try_from(magnitude);
-                    let value = value.map_err(|_| JsonProblem::Unsigned(magnitude))?;
-                    return self.sink.int(value).map_err(JsonProblem::Sink);
+                    let value = value.map_err(|_| JsonErrorKind::Unsigned(magnitude))?;
+                    return self.sink.int(value).map_err(JsonErrorKind::Sink);
                 }
                 None => {}
             }
         }
         match read_float(literal) {
-            Some(value) if value.is_finite() => self.sink.float(value).map_err(JsonProblem::Sink),
-            _ => Err(JsonProblem::Overflow(
+            Some(value) if value.is_finite() => self.sink.float(value).map_err(JsonErrorKind::Sink),
+            _ => Err(JsonErrorKind::Overflow(
                 String::from_utf8_lossy(literal).into_owned(),
             )),
         }

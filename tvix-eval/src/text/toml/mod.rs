@@ -45,7 +45,7 @@ pub enum TomlValue {
 /// The kinds of errors in a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TomlProblem {
+pub enum TomlErrorKind {
     /// An unexpected token; the expected one.
     #[error("expected {0}")]
     Expected(&'static str),
@@ -82,5 +82,5 @@ pub struct TomlError {
     /// Column in bytes, counted from 1.
     pub column: usize,
     /// The kind of error.
-    pub problem: TomlProblem,
+    pub problem: TomlErrorKind,
 }

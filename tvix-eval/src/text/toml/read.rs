@@ -2,9 +2,9 @@
 
 use super::super::number::read_float;
 use super::tables::Table;
-use super::{TomlError, TomlProblem, TomlTable, TomlValue, datetime};
+use super::{TomlError, TomlErrorKind, TomlTable, TomlValue, datetime};
 
-type Read<T> = Result<T, TomlProblem>;
+type Read<T> = Result<T, TomlErrorKind>;
 
 /// Parses a document.
 ///
@@ -30,7 +30,7 @@ pub fn read_within(text: &[u8], max_depth: usize) -> Result<TomlTable, TomlError
         Ok(_) => reader.document(),
         Err(error) => {
             reader.at = error.valid_up_to();
-            Err(TomlProblem::NotUtf8)
+            Err(TomlErrorKind::NotUtf8)
         }
     };
     result.map_err(|problem| {
@@ -50,15 +50,15 @@ struct Reader<'t> {
 }
 
 const fn expected<T>(what: &'static str) -> Read<T> {
-    Err(TomlProblem::Expected(what))
+    Err(TomlErrorKind::Expected(what))
 }
 
 const fn number<T>(what: &'static str) -> Read<T> {
-    Err(TomlProblem::Number(what))
+    Err(TomlErrorKind::Number(what))
 }
 
 const fn string<T>(what: &'static str) -> Read<T> {
-    Err(TomlProblem::String(what))
+    Err(TomlErrorKind::String(what))
 }
 
 fn is_bare(byte: u8) -> bool {
@@ -69,7 +69,7 @@ impl<'t> Reader<'t> {
     /// Checks the nesting depth.
     fn check_depth(&self, depth: usize) -> Read<()> {
         match depth > self.max_depth {
-            true => Err(TomlProblem::Depth),
+            true => Err(TomlErrorKind::Depth),
             false => Ok(()),
         }
     }
@@ -218,7 +218,7 @@ impl<'t> Reader<'t> {
             Some(b't') if self.eat(b"true") => TomlValue::Bool(true),
             Some(b'f') if self.eat(b"false") => TomlValue::Bool(false),
             Some(b'0'..=b'9') if datetime::begins(self.rest()) => {
-                let (text, length) = datetime::read(self.rest()).ok_or(TomlProblem::DateTime)?;
+                let (text, length) = datetime::read(self.rest()).ok_or(TomlErrorKind::DateTime)?;
                 self.at += length;
                 TomlValue::DateTime(text)
             }
@@ -455,7 +455,7 @@ impl<'t> Reader<'t> {
             .filter(|_| digits.len() == length)
             .and_then(char::from_u32)
         {
-            Some('\0') => Err(TomlProblem::Nul),
+            Some('\0') => Err(TomlErrorKind::Nul),
             Some(character) => {
                 out.push(character);
                 self.at += 1 + length;
@@ -547,7 +547,7 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         let error = read(b"a = '\xff'").unwrap_err();
-        assert_eq!(error.problem, TomlProblem::NotUtf8);
+        assert_eq!(error.problem, TomlErrorKind::NotUtf8);
     }
 
     #[test]

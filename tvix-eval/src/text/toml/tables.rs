@@ -1,6 +1,6 @@
 //! The tables of a document during parsing, and the rules for extending them.
 
-use super::{TomlProblem, TomlTable, TomlValue};
+use super::{TomlErrorKind, TomlTable, TomlValue};
 use std::collections::BTreeMap;
 
 /// The origin of a table.
@@ -25,10 +25,10 @@ pub(super) struct Table {
     entries: BTreeMap<String, Node>,
 }
 
-type Put<T> = Result<T, TomlProblem>;
+type Put<T> = Result<T, TomlErrorKind>;
 
 fn defined<T>(key: &str) -> Put<T> {
-    Err(TomlProblem::Defined(key.to_owned()))
+    Err(TomlErrorKind::Defined(key.to_owned()))
 }
 
 impl Table {

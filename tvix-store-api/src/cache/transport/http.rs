@@ -34,7 +34,7 @@ impl Http {
                 .map_err(|error| format!("cannot read '{}': {error}", file.display()))?,
             None => None,
         };
-        let client = Client::new(&options(tuning).netrc(netrc))?;
+        let client = Client::new(&options(tuning).with_netrc(netrc))?;
         Ok(Self {
             anonymous: client.anonymous(),
             client,
@@ -90,8 +90,8 @@ impl Http {
 /// Options of a client without credentials.
 pub(super) fn options(tuning: &Tuning) -> ClientOptions {
     ClientOptions::default()
-        .transfer(tuning.transfer.clone())
-        .idle_per_host(tuning.requests)
+        .with_transfer(tuning.transfer.clone())
+        .with_idle_per_host(tuning.requests)
 }
 
 /// The error for a file. A URL may hold a password, and the path names the file.

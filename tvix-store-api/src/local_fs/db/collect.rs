@@ -5,7 +5,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, ffi};
 
 use super::Database;
 use super::distrust::{Room, is_sound_table};
-use super::rows::DbError;
+use super::error::DbError;
 use super::schema::REALISATIONS;
 use super::write::{WriteError, Writer};
 use crate::StoreError;

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 
-use super::rows::DbError;
+use super::error::DbError;
 
 /// Size limit of a text or row that is read or written, in bytes. Ten thousand signatures fit.
 const LONGEST: i32 = 1024 * 1024;

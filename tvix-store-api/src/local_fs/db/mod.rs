@@ -2,6 +2,7 @@
 
 mod collect;
 mod distrust;
+mod error;
 mod realisations;
 mod rows;
 mod schema;
@@ -22,7 +23,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 pub(super) use self::collect::PathRow;
 pub(super) use self::collect::Snapshot;
 use self::distrust::{Reader, Room, check, restrict};
-use self::rows::{DbError, Rows};
+use self::error::DbError;
+use self::rows::Rows;
 pub(super) use self::write::Registration;
 use self::write::{Write, WriteError, Writer};
 use super::options::Durability;

@@ -10,7 +10,8 @@ use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::distrust::{Room, is_sound_table};
-use super::rows::{DbError, Rows, invalid, joined, signatures, unreadable};
+use super::error::DbError;
+use super::rows::{Rows, invalid, joined, signatures, unreadable};
 use super::schema::{BUILD_TRACE, REALISATIONS};
 
 /// The key, as stored in the table of its form.

@@ -8,7 +8,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::distrust::is_sound_table;
-use super::rows::DbError;
+use super::error::DbError;
 
 /// The table of realisations by hash, of Nix up to 2.34.
 pub(super) const REALISATIONS: &str = "Realisations";

@@ -11,7 +11,8 @@ use nix_compat::store_path::StorePath;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::rows::{DbError, Rows};
+use super::error::DbError;
+use super::rows::Rows;
 
 /// A path to register, and the outputs if the path is a derivation.
 #[derive(Debug, Clone)]

@@ -265,10 +265,14 @@ mod tests {
         let mut it = graph(4, &[(1, 2)], &options);
         it.mark_path(&path(0));
         assert_eq!(alive(&it), [name(0)]);
-        let mut it = graph(4, &[(1, 2)], &GcOptions::default().keep_outputs(true));
+        let mut it = graph(4, &[(1, 2)], &GcOptions::default().with_keep_outputs(true));
         it.mark_path(&path(0));
         assert_eq!(alive(&it), [name(0), name(1), name(2)]);
-        let mut it = graph(4, &[(1, 2)], &GcOptions::default().keep_derivations(false));
+        let mut it = graph(
+            4,
+            &[(1, 2)],
+            &GcOptions::default().with_keep_derivations(false),
+        );
         it.mark_path(&path(1));
         assert_eq!(alive(&it), [name(1), name(2)]);
     }

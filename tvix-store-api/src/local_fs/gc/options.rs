@@ -44,25 +44,25 @@ impl Default for GcOptions {
 
 impl GcOptions {
     /// Sets [`action`](Self::action).
-    pub fn action(mut self, action: GcAction) -> Self {
+    pub fn with_action(mut self, action: GcAction) -> Self {
         self.action = action;
         self
     }
 
     /// Sets [`max_freed`](Self::max_freed).
-    pub fn max_freed(mut self, bytes: u64) -> Self {
+    pub fn with_max_freed(mut self, bytes: u64) -> Self {
         self.max_freed = Some(bytes);
         self
     }
 
     /// Sets [`keep_outputs`](Self::keep_outputs).
-    pub fn keep_outputs(mut self, keep: bool) -> Self {
+    pub fn with_keep_outputs(mut self, keep: bool) -> Self {
         self.keep_outputs = keep;
         self
     }
 
     /// Sets [`keep_derivations`](Self::keep_derivations).
-    pub fn keep_derivations(mut self, keep: bool) -> Self {
+    pub fn with_keep_derivations(mut self, keep: bool) -> Self {
         self.keep_derivations = keep;
         self
     }
@@ -87,6 +87,7 @@ pub struct GcReport {
 /// An entry that could not be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot remove '{}'", path.display())]
+#[non_exhaustive]
 pub struct GcFailure {
     /// The file or directory.
     pub path: PathBuf,

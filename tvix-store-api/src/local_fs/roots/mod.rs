@@ -14,6 +14,7 @@ use crate::blocking::blocking;
 
 /// A root: a valid path that is kept together with its closure, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Root {
     /// The path.
     pub path: StorePath,

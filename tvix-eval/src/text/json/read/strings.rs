@@ -1,6 +1,6 @@
 //! Strings and escape sequences.
 
-use super::{JsonProblem, JsonSink, Read, Reader};
+use super::{JsonErrorKind, JsonSink, Read, Reader};
 
 impl<'t, S: JsonSink> Reader<'t, '_, S> {
     /// The end of the literal text of a string.
@@ -47,7 +47,7 @@ impl<'t, S: JsonSink> Reader<'t, '_, S> {
             scratch.push_str(more);
         }
         if scratch.contains('\0') {
-            return Err(JsonProblem::Nul(scratch.clone()));
+            return Err(JsonErrorKind::Nul(scratch.clone()));
         }
         Ok(scratch)
     }

@@ -16,10 +16,10 @@ use tvix_store_api::StoreError;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct Trouble {
+pub struct ComponentError {
     /// The component that failed, and the kind of its error.
     #[serde(flatten)]
-    pub kind: TroubleKind,
+    pub kind: ComponentErrorKind,
     /// The whole error as text, with its causes.
     pub message: String,
     /// The texts of the error and of its causes, outermost first.
@@ -33,7 +33,7 @@ pub struct Trouble {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "origin", content = "kind", rename_all = "camelCase")]
 #[non_exhaustive]
-pub enum TroubleKind {
+pub enum ComponentErrorKind {
     /// A store or substituter failed.
     Store(StoreErrorKind),
     /// A builder failed.
@@ -43,6 +43,8 @@ pub enum TroubleKind {
 }
 
 /// The kind of an error of a store.
+//
+// That of `tvix-store-api`, for programs that have the machine and no runtime, which that crate needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -89,9 +91,9 @@ impl From<tvix_store_api::StoreErrorKind> for StoreErrorKind {
     }
 }
 
-impl Trouble {
+impl ComponentError {
     /// An error without causes.
-    pub fn new(kind: TroubleKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ComponentErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
             kind,
@@ -110,21 +112,24 @@ impl Trouble {
 
     /// An error of a builder without causes.
     pub fn builder(message: impl Into<String>) -> Self {
-        Self::new(TroubleKind::Builder(BuilderErrorKind::Failed), message)
+        Self::new(
+            ComponentErrorKind::Builder(BuilderErrorKind::Failed),
+            message,
+        )
     }
 
     /// A bug of the coordinator.
     pub fn bug(message: impl Into<String>) -> Self {
-        Self::new(TroubleKind::Coordinator, message)
+        Self::new(ComponentErrorKind::Coordinator, message)
     }
 
     /// Whether a store failed, and not a builder.
     pub fn is_of_store(&self) -> bool {
-        matches!(self.kind, TroubleKind::Store(_))
+        matches!(self.kind, ComponentErrorKind::Store(_))
     }
 
     #[cfg(feature = "driver")]
-    fn of(kind: TroubleKind, error: &dyn Error, retryable: bool) -> Self {
+    fn of(kind: ComponentErrorKind, error: &dyn Error, retryable: bool) -> Self {
         let (mut message, mut causes) = (String::new(), Vec::new());
         let mut error = Some(error);
         while let Some(cause) = error {
@@ -149,36 +154,40 @@ impl Trouble {
 }
 
 #[cfg(feature = "driver")]
-impl From<&StoreError> for Trouble {
+impl From<&StoreError> for ComponentError {
     fn from(error: &StoreError) -> Self {
-        let kind = TroubleKind::Store(error.kind().into());
+        let kind = ComponentErrorKind::Store(error.kind().into());
         Self::of(kind, error, error.is_retryable())
     }
 }
 
 #[cfg(feature = "driver")]
-impl From<&BuilderError> for Trouble {
+impl From<&BuilderError> for ComponentError {
     fn from(error: &BuilderError) -> Self {
         let kind = match error.store_error() {
-            Some(store) => TroubleKind::Store(store.kind().into()),
-            None => TroubleKind::Builder(error.kind()),
+            Some(store) => ComponentErrorKind::Store(store.kind().into()),
+            None => ComponentErrorKind::Builder(error.kind()),
         };
         Self::of(kind, error, error.is_retryable())
     }
 }
 
 #[cfg(feature = "driver")]
-impl From<&CheckError> for Trouble {
+impl From<&CheckError> for ComponentError {
     fn from(error: &CheckError) -> Self {
         match error {
             CheckError::Store(error) => Self::from(error),
             CheckError::Builder(error) => Self::from(error),
-            other => Self::of(TroubleKind::Store(StoreErrorKind::Failed), other, false),
+            other => Self::of(
+                ComponentErrorKind::Store(StoreErrorKind::Failed),
+                other,
+                false,
+            ),
         }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ComponentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
@@ -203,12 +212,15 @@ mod tests {
             builder: "here".into(),
             source: full,
         };
-        let trouble = Trouble::from(&error);
+        let trouble = ComponentError::from(&error);
         assert!(trouble.is_of_store());
         assert_eq!(trouble.causes.len(), 3, "{trouble:?}");
         let json = serde_json::to_value(&trouble).unwrap();
         assert_eq!(json["origin"], "store");
         assert_eq!(json["kind"], "noSpace");
-        assert_eq!(serde_json::from_value::<Trouble>(json).unwrap(), trouble);
+        assert_eq!(
+            serde_json::from_value::<ComponentError>(json).unwrap(),
+            trouble
+        );
     }
 }
