@@ -56,7 +56,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(record) = session.next().await {
         let time = record.time.as_millis();
         match record.event {
-            BuildEvent::ImportRequested { import, drv_paths } => {
+            BuildEvent::ImportRequested {
+                import, drv_paths, ..
+            } => {
                 println!(
                     "{time:3} ms: import {import} waits for {}",
                     drv_paths[0].name()

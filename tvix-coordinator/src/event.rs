@@ -144,6 +144,19 @@ pub enum BuildEvent {
         /// The derivations that evaluation needs outputs of.
         #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
         drv_paths: Vec<StorePath>,
+        /// Whether evaluation does not wait for it yet: `ImportNeeded` or `ImportDropped` follows.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
+    },
+    /// Evaluation waits for an import that it has requested ahead.
+    ImportNeeded {
+        /// The import.
+        import: u64,
+    },
+    /// Evaluation does not need an import that it has requested ahead.
+    ImportDropped {
+        /// The import.
+        import: u64,
     },
     /// An import ended: evaluation got the outputs, or an error.
     ImportAnswered {

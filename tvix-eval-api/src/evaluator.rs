@@ -26,7 +26,8 @@ pub type EvalStream = BoxStream<'static, Result<EvalEvent, EvalError>>;
 ///   evaluation. Duplicates are allowed.
 /// - **Imports.** [`EvalEvent::Realise`] suspends only the part of the evaluation that needs the
 ///   reply. Several imports may be in flight, replies may arrive in any order, and nothing is
-///   evaluated twice. A dropped reply counts as [`RealiseError::Cancelled`].
+///   evaluated twice. A dropped reply counts as [`RealiseError::Cancelled`]. A request may come
+///   before evaluation waits for it ([`Realise::ahead`](crate::Realise::ahead)).
 /// - **Back-pressure.** Evaluation stops soon after the stream is no longer polled.
 /// - **Cancellation.** Dropping the stream, or the future of `evaluate`, ends the evaluation and
 ///   its tasks and processes.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -165,7 +167,7 @@ impl Root {
     }
 }
 
-/// A request for outputs that evaluation waits for. Made by [`realise`].
+/// A request for outputs that evaluation waits for. Made by [`realise`] and [`realise_ahead`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Realise {
@@ -173,6 +175,44 @@ pub struct Realise {
     pub wanted: Vec<WantedOutputs>,
     /// Where the answer goes.
     pub reply: RealiseReply,
+    /// Set if evaluation does not wait for the outputs yet: it needs them if everything before them
+    /// succeeds. Until [`Ahead`] says that they are needed, a failure should not be answered and
+    /// must not fail anything.
+    pub ahead: Option<Ahead>,
+}
+
+/// The future of a request ahead of evaluation: `true` once evaluation waits for the outputs, `false`
+/// if it does not need them after all.
+pub struct Ahead(oneshot::Receiver<()>);
+
+impl Future for Ahead {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        Pin::new(&mut self.0).poll(cx).map(|needed| needed.is_ok())
+    }
+}
+
+impl fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ahead(..)")
+    }
+}
+
+/// The evaluator's side of [`Ahead`]. Dropping it says that the outputs are not needed.
+pub struct AheadRequest(oneshot::Sender<()>);
+
+impl AheadRequest {
+    /// Evaluation waits for the outputs.
+    pub fn needed(self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl fmt::Debug for AheadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AheadRequest(..)")
+    }
 }
 
 /// An output that can be read now.
@@ -270,9 +310,25 @@ pub fn realise(
         Realise {
             wanted,
             reply: RealiseReply(sender),
+            ahead: None,
         },
         answer,
     )
+}
+
+/// A request ahead of evaluation, to be yielded; the means to say that its outputs are needed; and
+/// the future of its answer.
+pub fn realise_ahead(
+    wanted: Vec<WantedOutputs>,
+) -> (
+    Realise,
+    AheadRequest,
+    impl Future<Output = Result<Vec<RealisedOutput>, RealiseError>> + Send,
+) {
+    let (mut request, answer) = realise(wanted);
+    let (sender, receiver) = oneshot::channel();
+    request.ahead = Some(Ahead(receiver));
+    (request, AheadRequest(sender), answer)
 }
 
 /// A local tree or a text that becomes a store path. The path is computed already; contents that

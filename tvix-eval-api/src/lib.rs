@@ -104,8 +104,9 @@ mod workers;
 pub use error::{ErrorPlace, EvalError};
 pub use evaluator::{EvalStream, Evaluator};
 pub use event::{
-    Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply, RealisedOutput, Root, RootOrder,
-    Severity, SourceAddition, SourceContent, WantedOutputs, realise,
+    Ahead, AheadRequest, Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply,
+    RealisedOutput, Root, RootOrder, Severity, SourceAddition, SourceContent, WantedOutputs,
+    realise, realise_ahead,
 };
 pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
 pub use job::{EvalCost, JobDetails, JobOptions};

@@ -266,6 +266,8 @@ impl<'h> Tracer<'h> {
             | Value::Int(_)
             | Value::Float(_)
             | Value::Hole(_)
+            // Its outcome is a root.
+            | Value::Uncommitted(_)
             | Value::Failed(_) => {}
             Value::Lambda { env, .. } | Value::Thunk { env, .. } => self.env(env),
             Value::String(string) => self.string(string),
@@ -568,6 +570,7 @@ impl<'h> Interp<'h> {
             tracer.bytes(path);
             tracer.string(copied);
         }
+        self.speculation.trace(&mut tracer);
         self.grown.bytes.forget();
         self.grown.items.forget();
         self.grown.entries.forget();

@@ -39,6 +39,20 @@ pub trait Host {
     fn diagnostic(&self, diagnostic: Diagnostic);
     /// A fiber needs outputs. [`Host::next_answer`] returns the fiber's number with the answer.
     fn realise(&self, fiber: u32, wanted: Vec<WantedOutputs>);
+    /// A speculative fiber asks for outputs: evaluation needs them in any case, if everything before
+    /// them succeeds. [`Host::needed`] or [`Host::forget`] follows. A failure should be answered only
+    /// after [`Host::needed`], and must not have consequences before.
+    fn realise_ahead(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
+        self.realise(fiber, wanted);
+    }
+    /// Evaluation waits for the outputs that a speculative fiber has asked for.
+    fn needed(&self, fiber: u32) {
+        let _ = fiber;
+    }
+    /// A speculative fiber does not need an answer any more. Answers to it are ignored.
+    fn forget(&self, fiber: u32) {
+        let _ = fiber;
+    }
     /// Runs work for a fiber on another thread. [`Host::next_answer`] returns the fiber's number
     /// with [`Answer::Done`]. A host without threads returns the work, which then runs at once and
     /// blocks the evaluation.

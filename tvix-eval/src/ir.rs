@@ -437,6 +437,8 @@ pub struct Concat<'h> {
     pub pos: Pos,
     /// Whether it is a string; otherwise it is a path, and so is the first part.
     pub string: bool,
+    /// Whether several parts are not constants.
+    pub several: bool,
     /// Parts.
     pub parts: &'h mut [ConcatPart<'h>],
 }

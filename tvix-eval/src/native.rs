@@ -79,6 +79,8 @@ impl Native {
         // The heap runs no destructors, so its contents must only borrow.
         let function: &'h Function<'h> =
             heap.alloc(move |interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos| {
+                // It may do more than return a value.
+                interp.reach_order()?;
                 let _runs = interp.in_foreign();
                 function(interp, args, pos)
             });

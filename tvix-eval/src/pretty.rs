@@ -165,7 +165,8 @@ impl<'h> Interp<'h> {
             | Value::Apply(_)
             | Value::Apply2(_)
             | Value::Element { .. }
-            | Value::Failed(_) => printer.text(MAGENTA, "«thunk»"),
+            | Value::Failed(_)
+            | Value::Uncommitted(_) => printer.text(MAGENTA, "«thunk»"),
         }
         Ok(())
     }

@@ -50,20 +50,29 @@ impl<'h> Interp<'h> {
         self.shown(value, 0, IN_ERRORS).unwrap_or_default()
     }
 
-    /// The same for a cell, which a list inside may contain again.
-    pub(crate) fn show_cell(&self, cell: Ref<'h>) -> String {
-        let identity = std::ptr::from_ref(cell).addr();
-        self.shown(cell.get(), identity, IN_ERRORS)
+    /// The value of a cell for a message.
+    pub(crate) fn show_value(&self, cell: Ref<'h>) -> String {
+        self.shown(self.settled(cell), 0, IN_ERRORS)
             .unwrap_or_default()
     }
 
-    /// A complete value, as far as it is evaluated.
-    pub(crate) fn show_whole(&self, cell: Ref<'h>) -> Result<String> {
+    /// The same for a cell, which a list inside may contain again.
+    pub(crate) fn show_cell(&self, cell: Ref<'h>) -> String {
         let identity = std::ptr::from_ref(cell).addr();
-        self.shown(cell.get(), identity, IN_TRACES)
+        self.shown(self.settled(cell), identity, IN_ERRORS)
+            .unwrap_or_default()
+    }
+
+    /// The complete value of a cell, as far as it is evaluated.
+    pub(crate) fn show_whole(&self, cell: Ref<'h>, value: Value<'h>) -> Result<String> {
+        let identity = std::ptr::from_ref(cell).addr();
+        self.shown(value, identity, IN_TRACES)
     }
 
     fn shown(&self, value: Value<'h>, identity: usize, most: ShowLimits) -> Result<String> {
+        if matches!(value, Value::List(_) | Value::Attrs(_)) {
+            self.wait_for_order();
+        }
         let mut shown = Shown {
             out: Vec::new(),
             most,
@@ -110,7 +119,7 @@ impl<'h> Interp<'h> {
                     }
                     let identity = std::ptr::from_ref(*item).addr();
                     self.nested(Pos::NONE, || {
-                        self.show_into(item.get(), identity, depth + 1, shown)
+                        self.show_into(self.visible(item), identity, depth + 1, shown)
                     })?;
                     shown.out.push(b' ');
                     shown.items += 1;
@@ -146,7 +155,7 @@ impl<'h> Interp<'h> {
                     shown.out.extend_from_slice(b" = ");
                     let identity = std::ptr::from_ref(attr.value).addr();
                     self.nested(Pos::NONE, || {
-                        self.show_into(attr.value.get(), identity, depth + 1, shown)
+                        self.show_into(self.visible(attr.value), identity, depth + 1, shown)
                     })?;
                     shown.out.extend_from_slice(b"; ");
                     shown.attrs += 1;
@@ -174,9 +183,11 @@ impl<'h> Interp<'h> {
                 let name = partial.builtin.name;
                 out.extend_from_slice(format!("«partially applied primop {name}»").as_bytes());
             }
-            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
-                out.extend_from_slice("«thunk»".as_bytes())
-            }
+            Value::Thunk { .. }
+            | Value::Apply(_)
+            | Value::Apply2(_)
+            | Value::Element { .. }
+            | Value::Uncommitted(_) => out.extend_from_slice("«thunk»".as_bytes()),
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),
@@ -223,7 +234,7 @@ impl<'h> Interp<'h> {
                 out.extend_from_slice(b"[ ");
                 for item in list.items {
                     self.nested(Pos::NONE, || {
-                        self.print_into(item.get(), Some(item), seen, out)
+                        self.print_into(self.visible(item), Some(item), seen, out)
                     })?;
                     out.push(b' ');
                 }
@@ -240,7 +251,7 @@ impl<'h> Interp<'h> {
                     literal::write_attribute_name(out, name);
                     out.extend_from_slice(b" = ");
                     self.nested(Pos::NONE, || {
-                        self.print_into(attr.value.get(), Some(attr.value), seen, out)
+                        self.print_into(self.visible(attr.value), Some(attr.value), seen, out)
                     })?;
                     out.extend_from_slice(b"; ");
                 }
@@ -252,9 +263,11 @@ impl<'h> Interp<'h> {
             }
             Value::Builtin(_) => out.extend_from_slice(b"<PRIMOP>"),
             Value::Partial(_) => out.extend_from_slice(b"<PRIMOP-APP>"),
-            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
-                out.extend_from_slice(b"<CODE>")
-            }
+            Value::Thunk { .. }
+            | Value::Apply(_)
+            | Value::Apply2(_)
+            | Value::Element { .. }
+            | Value::Uncommitted(_) => out.extend_from_slice(b"<CODE>"),
             Value::Hole(_) => out.extend_from_slice("«potential infinite recursion»".as_bytes()),
             Value::Failed(_) => out.extend_from_slice("«failed»".as_bytes()),
             scalar => self.print_scalar(scalar, out),

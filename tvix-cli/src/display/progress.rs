@@ -1,6 +1,6 @@
 //! A progress display for terminals: a line for the whole, and one for each build that runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -20,6 +20,8 @@ pub struct Progress {
     bars: MultiProgress,
     whole: ProgressBar,
     builds: HashMap<u64, Build>,
+    /// Imports that have not been answered.
+    imports: BTreeMap<u64, Import>,
     pub(super) print_build_logs: bool,
     evaluating: bool,
     instantiated: u64,
@@ -27,6 +29,13 @@ pub struct Progress {
     fetching: u64,
     fetched: u64,
     failed: u64,
+}
+
+struct Import {
+    /// The name of its first derivation.
+    name: String,
+    /// Evaluation does not wait for it yet.
+    ahead: bool,
 }
 
 struct Build {
@@ -45,6 +54,7 @@ impl Progress {
             bars,
             whole,
             builds: HashMap::new(),
+            imports: BTreeMap::new(),
             print_build_logs,
             evaluating: true,
             instantiated: 0,
@@ -58,7 +68,30 @@ impl Progress {
     pub fn event(&mut self, event: &BuildEvent) {
         match event {
             BuildEvent::Instantiated { .. } => self.instantiated += 1,
-            BuildEvent::EvaluationEnded => self.evaluating = false,
+            BuildEvent::EvaluationEnded => {
+                self.evaluating = false;
+                self.imports.clear();
+            }
+            BuildEvent::ImportRequested {
+                import,
+                drv_paths,
+                ahead,
+            } => {
+                let name = drv_paths.first().map_or("", short_name).to_owned();
+                let requested = Import {
+                    name,
+                    ahead: *ahead,
+                };
+                self.imports.insert(*import, requested);
+            }
+            BuildEvent::ImportNeeded { import } => {
+                if let Some(import) = self.imports.get_mut(import) {
+                    import.ahead = false;
+                }
+            }
+            BuildEvent::ImportAnswered { import, .. } | BuildEvent::ImportDropped { import } => {
+                self.imports.remove(import);
+            }
             BuildEvent::BuildStarted {
                 build, drv_path, ..
             }
@@ -109,6 +142,7 @@ impl Progress {
             }
             BuildEvent::Restarted { message } => {
                 (self.evaluating, self.instantiated) = (true, 0);
+                self.imports.clear();
                 say!("{}", restarted(message));
             }
             BuildEvent::BuildSucceeded { build, .. } => {
@@ -179,7 +213,7 @@ impl Progress {
     }
 
     fn summary(&self) -> String {
-        let evaluation = if self.evaluating { "evaluating, " } else { "" };
+        let evaluation = self.evaluation();
         let waiting = self.builds.values().filter(|build| build.waiting).count();
         let (known, running) = (self.instantiated, self.builds.len() - waiting);
         let mut text = format!(
@@ -197,6 +231,19 @@ impl Progress {
             text.push_str(&format!(", {} failed", self.failed));
         }
         text
+    }
+
+    /// Whether it evaluates, and the imports from derivations that it waits for.
+    fn evaluation(&self) -> String {
+        let mut waits = self.imports.values().filter(|import| !import.ahead);
+        match (waits.next(), waits.count()) {
+            _ if !self.evaluating => String::new(),
+            (None, _) => "evaluating, ".to_owned(),
+            (Some(import), 0) => format!("evaluation waits for {}, ", import.name),
+            (Some(import), others) => {
+                format!("evaluation waits for {} and {others} more, ", import.name)
+            }
+        }
     }
 
     pub fn finish(self) {

@@ -45,6 +45,8 @@ const AT_A_STRETCH: usize = 64;
 
 /// The result of a task of the driver.
 enum Done {
+    /// Whether an import that was requested ahead is needed.
+    ImportSettled(ImportId, bool),
     Paths(BatchId, Result<Vec<bool>, ComponentError>),
     Realisations(BatchId, Result<Vec<Option<StorePath>>, ComponentError>),
     Realised(ProbeId, Vec<FoundRealisation>),
@@ -346,9 +348,14 @@ impl Driver {
                 self.last_import += 1;
                 let import = ImportId(self.last_import);
                 self.replies.insert(import, realise.reply);
+                let ahead = realise.ahead.is_some();
+                if let Some(ahead) = realise.ahead {
+                    self.spawn(async move { Done::ImportSettled(import, ahead.await) });
+                }
                 Input::Import {
                     import,
                     wanted: realise.wanted,
+                    ahead,
                 }
             }
             Some(Ok(EvalEvent::AddSource(source))) => {
@@ -367,6 +374,8 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         let input = match done {
+            Done::ImportSettled(import, true) => Input::ImportNeeded { import },
+            Done::ImportSettled(import, false) => Input::ImportDropped { import },
             Done::Paths(batch, result) => Input::PathsQueried { batch, result },
             Done::Realised(probe, answers) => Input::RealisationsFound { probe, answers },
             Done::Realisations(batch, result) => Input::RealisationsQueried { batch, result },
@@ -529,6 +538,9 @@ impl Driver {
                 let outputs = self.streamed.remove(&build).unwrap_or_default();
                 let push = tasks::push_outputs(store, outputs);
                 self.spawn(push.map(move |result| Done::Pushed(build, result)));
+            }
+            Action::DropImport { import } => {
+                self.replies.remove(&import);
             }
             Action::AnswerImport { import, answer } => {
                 if let Some(reply) = self.replies.remove(&import) {

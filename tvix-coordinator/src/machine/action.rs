@@ -139,6 +139,11 @@ pub enum Action {
     ///
     /// [`Input::OutputsPushed`]: super::Input::OutputsPushed
     PushOutputs(BuildId),
+    /// Forget an import that was requested ahead. Nothing to answer.
+    DropImport {
+        /// The import.
+        import: ImportId,
+    },
     /// Answer an import. Nothing to answer.
     AnswerImport {
         /// Which.

@@ -16,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tvix_build_api::CheckOutcome;
 
 use super::demand::Want;
-use super::graph::{FailureId, NodeId};
+use super::graph::{FailureId, NodeId, Urgency};
 use super::schedule::BuilderMask;
 use super::sources::SourceState;
 use super::{Action, BuildId, Machine, StartBuild, Work};
@@ -144,7 +144,7 @@ impl Machine {
                     id: edge.input,
                     outputs: edge.outputs,
                     needed: true,
-                    urgent: false,
+                    urgency: Urgency::None,
                 }));
             }
         }

@@ -2,7 +2,7 @@
 
 use nix_compat::store_path::StorePath;
 
-use super::graph::{NodeId, OutputMask, State};
+use super::graph::{NodeId, OutputMask, State, Urgency};
 use super::lookup::{Batch, Subject};
 use super::sources::SourceState;
 use super::{Action, BatchId, ComponentError, Machine, Work};
@@ -17,8 +17,7 @@ pub(super) struct Want {
     pub(super) outputs: OutputMask,
     /// Something that was asked for needs them. Otherwise they are built on the chance.
     pub(super) needed: bool,
-    /// A stalled evaluation needs them.
-    pub(super) urgent: bool,
+    pub(super) urgency: Urgency,
 }
 
 impl Machine {
@@ -27,16 +26,16 @@ impl Machine {
             id,
             outputs,
             needed,
-            urgent,
+            urgency,
         } = want;
         let node = &mut self.graph[id];
         let newly_needed = needed && !node.needed;
-        let newly_urgent = urgent && !node.urgent;
+        let more_urgent = urgency > node.urgency;
         node.wanted |= outputs;
         node.needed |= needed;
-        node.urgent |= urgent;
+        node.urgency = node.urgency.max(urgency);
         let satisfied = node.has(node.wanted);
-        let more = newly_needed || newly_urgent;
+        let more = newly_needed || more_urgent;
         match node.state {
             State::Unknown => {}
             State::Idle => self.look_up(id),
@@ -48,7 +47,7 @@ impl Machine {
             State::Waiting { .. } => {}
             State::Ready if more => self.enqueue(id),
             State::Ready => {}
-            State::Delegated(resolved) if more => self.want_all(resolved, needed, urgent),
+            State::Delegated(resolved) if more => self.want_all(resolved, needed, urgency),
             State::Delegated(_) => {}
             State::Failed(failure) | State::Skipped(failure) if newly_needed => {
                 self.failure_needed(failure);
@@ -57,19 +56,19 @@ impl Machine {
         }
     }
 
-    pub(super) fn want_all(&mut self, id: NodeId, needed: bool, urgent: bool) {
+    pub(super) fn want_all(&mut self, id: NodeId, needed: bool, urgency: Urgency) {
         let outputs = self.graph[id].all_outputs();
         self.work.push(Work::Want(Want {
             id,
             outputs,
             needed,
-            urgent,
+            urgency,
         }));
     }
 
     /// Marks the inputs of a waiting derivation as needed or urgent, like the derivation itself.
     fn want_inputs(&mut self, id: NodeId) {
-        let (needed, urgent) = (self.graph[id].needed, self.graph[id].urgent);
+        let (needed, urgency) = (self.graph[id].needed, self.graph[id].urgency);
         if let Some(cause) = self.hopeless(id) {
             return self.fail(id, cause);
         }
@@ -80,7 +79,7 @@ impl Machine {
                     id,
                     outputs,
                     needed,
-                    urgent,
+                    urgency,
                 }));
             }
         }
@@ -90,7 +89,7 @@ impl Machine {
     /// missing that should have been yielded before, and nothing else is yielded while evaluation
     /// waits.
     fn hopeless(&self, id: NodeId) -> Option<FailureCause> {
-        if !self.graph[id].urgent {
+        if self.graph[id].urgency != Urgency::Stalled {
             return None;
         }
         if let Some(input) = self.unknown_input(id) {
@@ -257,7 +256,7 @@ impl Machine {
         if !matches!(node.state, State::Present | State::Unneeded) {
             return;
         }
-        let (needed, urgent) = (node.needed, node.urgent);
+        let (needed, urgency) = (node.needed, node.urgency);
         let has_sources = node.has_sources;
         if node.derivation().is_none() {
             return;
@@ -271,7 +270,7 @@ impl Machine {
                     id,
                     outputs,
                     needed,
-                    urgent,
+                    urgency,
                 }));
             }
         }

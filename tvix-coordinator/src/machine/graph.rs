@@ -77,6 +77,18 @@ pub(super) enum Body {
     Out,
 }
 
+/// How evaluation waits for something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// It does not.
+    #[default]
+    None,
+    /// It has asked for it ahead.
+    Ahead,
+    /// It is stalled.
+    Stalled,
+}
+
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Node {
@@ -86,8 +98,8 @@ pub(super) struct Node {
     pub(super) wanted: OutputMask,
     /// Something that was asked for needs it.
     pub(super) needed: bool,
-    /// A stalled evaluation needs it.
-    pub(super) urgent: bool,
+    /// How evaluation waits for it.
+    pub(super) urgency: Urgency,
     /// Its output paths follow from a build, its own or another's.
     pub(super) floating: bool,
     /// Its outputs are known, and `out` is the only one, as it mostly is.
@@ -184,7 +196,7 @@ impl Graph {
             valid: 0,
             wanted: 0,
             needed: false,
-            urgent: false,
+            urgency: Urgency::None,
             floating: false,
             only_out: false,
             refused: false,

@@ -3,31 +3,45 @@
 use std::collections::BTreeMap;
 
 use nix_compat::derivation::OutputName;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tvix_eval_api::{RealiseError, WantedOutputs};
 
 use super::demand::Want;
-use super::graph::{Body, FailureId, NodeId, State};
+use super::graph::{Body, FailureId, NodeId, State, Urgency};
 use super::{Action, ImportId, ImportedOutput, Machine, Work};
 use crate::event::BuildEvent;
 use crate::report::FailureCause;
 
 #[derive(Debug, Default)]
 pub(super) struct Imports {
-    open: BTreeMap<ImportId, Vec<(NodeId, WantedOutputs)>>,
+    open: BTreeMap<ImportId, Open>,
     /// Which imports wait for a derivation.
     waiting: FxHashMap<NodeId, Vec<ImportId>>,
 }
 
+/// An import that has not been answered.
+#[derive(Debug)]
+struct Open {
+    wanted: Vec<(NodeId, WantedOutputs)>,
+    /// Evaluation does not wait for it yet.
+    ahead: bool,
+}
+
 impl Imports {
-    /// Open imports, with the outputs that they wait for.
+    /// What evaluation waits for.
     pub(super) fn wants(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.open.values().flatten().map(|(id, _)| *id)
+        let needed = self.open.values().filter(|open| !open.ahead);
+        needed.flat_map(|open| &open.wanted).map(|(id, _)| *id)
     }
 }
 
 impl Machine {
-    pub(super) fn import_requested(&mut self, import: ImportId, wanted: Vec<WantedOutputs>) {
+    pub(super) fn import_requested(
+        &mut self,
+        import: ImportId,
+        wanted: Vec<WantedOutputs>,
+        ahead: bool,
+    ) {
         if self.stop.is_some() {
             return self.refuse_import(import);
         }
@@ -39,6 +53,7 @@ impl Machine {
         self.emit(BuildEvent::ImportRequested {
             import: import.0,
             drv_paths,
+            ahead,
         });
         let mut nodes = Vec::with_capacity(wanted.len());
         for wanted in wanted {
@@ -56,8 +71,11 @@ impl Machine {
                     self.work.push(Work::Want(Want {
                         id,
                         outputs,
-                        needed: true,
-                        urgent: true,
+                        needed: !ahead,
+                        urgency: match ahead {
+                            true => Urgency::Ahead,
+                            false => Urgency::Stalled,
+                        },
                     }));
                 }
                 Err(output) => {
@@ -73,10 +91,89 @@ impl Machine {
                 waiting.push(import);
             }
         }
-        self.imports.open.insert(import, nodes);
+        let open = Open {
+            wanted: nodes,
+            ahead,
+        };
+        self.imports.open.insert(import, open);
         // Wants come first: they tell whether something has failed before.
         self.do_work();
         self.try_answer(import);
+    }
+
+    /// Evaluation waits for an import that it has requested ahead.
+    pub(super) fn import_needed(&mut self, import: ImportId) {
+        let Some(open) = self.imports.open.get_mut(&import) else {
+            return;
+        };
+        if !std::mem::replace(&mut open.ahead, false) {
+            return;
+        }
+        let wanted = open.wanted.clone();
+        self.emit(BuildEvent::ImportNeeded { import: import.0 });
+        for (id, wanted) in wanted {
+            if let Ok(outputs) = self.graph[id].mask(&wanted.outputs) {
+                self.work.push(Work::Want(Want {
+                    id,
+                    outputs,
+                    needed: true,
+                    urgency: Urgency::Stalled,
+                }));
+            }
+        }
+        self.do_work();
+        self.try_answer(import);
+    }
+
+    /// Evaluation does not need an import that it has requested ahead. Its builds are cancelled, as
+    /// far as nothing else needs them.
+    pub(super) fn import_dropped(&mut self, import: ImportId) {
+        let Some(open) = self.close_import(import) else {
+            return;
+        };
+        self.emit(BuildEvent::ImportDropped { import: import.0 });
+        self.actions.push_back(Action::DropImport { import });
+        if self.stop.is_some() {
+            return;
+        }
+        let dropped = self.unneeded_inputs(open.wanted.iter().map(|(id, _)| *id));
+        if dropped.is_empty() {
+            return;
+        }
+        let others = self.imports.open.values().filter(|open| open.ahead);
+        let others = others.flat_map(|open| &open.wanted).map(|(id, _)| *id);
+        let others = self.unneeded_inputs(others.collect::<Vec<_>>());
+        let dropped: FxHashSet<NodeId> = dropped.difference(&others).copied().collect();
+        for id in &dropped {
+            let node = &mut self.graph[*id];
+            node.urgency = Urgency::None;
+            if matches!(node.state, State::Waiting { .. } | State::Ready) {
+                node.state = State::Unneeded;
+            }
+        }
+        self.cancel_builds(|_, id| dropped.contains(&id));
+    }
+
+    /// Derivations and their inputs, as far as nothing that was asked for needs them and they may be
+    /// built.
+    fn unneeded_inputs(&self, ids: impl IntoIterator<Item = NodeId>) -> FxHashSet<NodeId> {
+        let mut rest: Vec<NodeId> = ids.into_iter().collect();
+        let mut found = FxHashSet::default();
+        while let Some(id) = rest.pop() {
+            let node = &self.graph[id];
+            let under_way = match node.state {
+                State::Waiting { .. } | State::Ready | State::Building => true,
+                State::Delegated(resolved) => {
+                    rest.push(resolved);
+                    true
+                }
+                _ => false,
+            };
+            if !node.needed && under_way && found.insert(id) {
+                rest.extend(self.graph.inputs(id).iter().map(|edge| edge.input));
+            }
+        }
+        found
     }
 
     /// Answers imports that wait for this derivation, if they have all they need.
@@ -90,17 +187,19 @@ impl Machine {
     }
 
     fn try_answer(&mut self, import: ImportId) {
-        let Some(wants) = self.imports.open.get(&import) else {
+        let Some(open) = self.imports.open.get(&import) else {
             return;
         };
         let mut answer = Vec::new();
-        for (id, wanted) in wants {
+        for (id, wanted) in &open.wanted {
             let node = &self.graph[*id];
             let Ok(mask) = node.mask(&wanted.outputs) else {
                 return;
             };
             if !node.has(mask) {
                 match node.state {
+                    // It is answered once evaluation waits for it.
+                    _ if open.ahead => return,
                     State::Failed(failure) | State::Skipped(failure) if !self.is_asked(failure) => {
                         return self.fail_import(import, failure);
                     }
@@ -129,8 +228,9 @@ impl Machine {
     }
 
     fn fail_import(&mut self, import: ImportId, failure: FailureId) {
-        if !self.imports.open.contains_key(&import) {
-            return;
+        match self.imports.open.get(&import) {
+            Some(open) if !open.ahead => {}
+            _ => return,
         }
         let error = match self.failure(failure) {
             Some(failure) => {
@@ -155,22 +255,26 @@ impl Machine {
         import: ImportId,
         answer: Result<Vec<ImportedOutput>, RealiseError>,
     ) {
-        if let Some(wants) = self.imports.open.remove(&import) {
-            for (id, _) in wants {
-                if let Some(waiting) = self.imports.waiting.get_mut(&id) {
-                    waiting.retain(|other| *other != import);
-                    if waiting.is_empty() {
-                        self.imports.waiting.remove(&id);
-                    }
-                }
-            }
-        }
+        self.close_import(import);
         self.emit(BuildEvent::ImportAnswered {
             import: import.0,
             success: answer.is_ok(),
         });
         self.actions
             .push_back(Action::AnswerImport { import, answer });
+    }
+
+    fn close_import(&mut self, import: ImportId) -> Option<Open> {
+        let open = self.imports.open.remove(&import)?;
+        for (id, _) in &open.wanted {
+            if let Some(waiting) = self.imports.waiting.get_mut(id) {
+                waiting.retain(|other| *other != import);
+                if waiting.is_empty() {
+                    self.imports.waiting.remove(id);
+                }
+            }
+        }
+        Some(open)
     }
 
     /// Answers an import that comes when everything ends.

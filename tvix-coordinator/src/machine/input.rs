@@ -35,6 +35,19 @@ pub enum Input {
         import: ImportId,
         /// The outputs that it needs.
         wanted: Vec<WantedOutputs>,
+        /// Whether the evaluator only expects to need them: [`Input::ImportNeeded`] or
+        /// [`Input::ImportDropped`] follows. Until then, a failure is not answered.
+        ahead: bool,
+    },
+    /// The evaluator waits for an import that it has requested ahead.
+    ImportNeeded {
+        /// The import.
+        import: ImportId,
+    },
+    /// The evaluator does not need an import that it has requested ahead. It is not answered.
+    ImportDropped {
+        /// The import.
+        import: ImportId,
     },
     /// The evaluator has a source for this path; the caller keeps its contents until
     /// [`Action::AddSource`] and [`Action::AddSmallSources`] ask for them.

@@ -44,8 +44,8 @@ impl Machine {
         if matches!(self.graph[resolved_id].body, Body::Unknown) {
             self.introduce(resolved_id, Arc::new(resolved));
         }
-        let (needed, urgent) = (self.graph[id].needed, self.graph[id].urgent);
-        self.want_all(resolved_id, needed, urgent);
+        let (needed, urgency) = (self.graph[id].needed, self.graph[id].urgency);
+        self.want_all(resolved_id, needed, urgency);
         // It may have come to its end before.
         match self.graph[resolved_id].state {
             State::Failed(failure) => {

@@ -1,7 +1,7 @@
 //! The order of builds, and the choice of builders.
 //!
-//! Derivations that a stalled evaluation needs come first, then other needed ones, then those with
-//! the longest path to the end of the graph as far as it is known, weighted by the durations of
+//! Derivations that a stalled evaluation needs come first, then those that it has asked for ahead,
+//! then other needed ones, then those with the longest path to the end of the graph as far as it is known, weighted by the durations of
 //! earlier builds.
 
 use std::cmp::Reverse;
@@ -148,9 +148,10 @@ impl Scheduler {
     /// Queues a ready derivation. It may be queued again when its priority grew.
     pub(super) fn push(&mut self, graph: &Graph, id: NodeId, suitable: BuilderMask) {
         let node = &graph[id];
-        // Urgent before needed before anything else, and among equals by height.
+        // What stalls evaluation, then what it will wait for, then what is needed, then anything
+        // else; among equals by height.
         let rank =
-            u64::from(node.urgent) << 33 | u64::from(node.needed) << 32 | u64::from(node.height);
+            (node.urgency as u64) << 33 | u64::from(node.needed) << 32 | u64::from(node.height);
         match self.ready.iter_mut().find(|(mask, _)| *mask == suitable) {
             Some((_, queue)) => queue.push(rank, id),
             None => {

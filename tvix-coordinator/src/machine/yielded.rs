@@ -7,7 +7,7 @@ use nix_compat::store_path::StorePath;
 use tvix_eval_api::{EvalFailure, Root};
 
 use super::demand::Want;
-use super::graph::{Body, State};
+use super::graph::{Body, State, Urgency};
 use super::lookup::Subject;
 use super::sources::{SourceId, SourceState};
 use super::{ComponentError, Machine, NodeId, Stop, Work};
@@ -76,7 +76,7 @@ impl Machine {
         node.wanted &= all;
         self.graph.limit_dependents(id, all);
         let node = &self.graph[id];
-        let (wanted, needed, urgent) = (node.wanted, node.needed, node.urgent);
+        let (wanted, needed, urgency) = (node.wanted, node.needed, node.urgency);
         self.scheduler.added(&mut self.graph, id);
         if let Some((input, output)) = missing {
             let output = output.to_string();
@@ -87,7 +87,7 @@ impl Machine {
                 id,
                 outputs: wanted,
                 needed,
-                urgent,
+                urgency,
             }));
         } else if self.options.policy == BuildPolicy::Eager {
             self.look_up(id);
@@ -103,7 +103,7 @@ impl Machine {
                     id,
                     outputs,
                     needed: true,
-                    urgent: false,
+                    urgency: Urgency::None,
                 }));
             }
             Err(output) => {

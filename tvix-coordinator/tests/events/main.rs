@@ -224,11 +224,19 @@ fn events() -> Vec<BuildEvent> {
         BuildEvent::ImportRequested {
             import: 1,
             drv_paths: vec![drv_path()],
+            ahead: false,
         },
         BuildEvent::ImportAnswered {
             import: 1,
             success: true,
         },
+        BuildEvent::ImportRequested {
+            import: 2,
+            drv_paths: vec![drv_path()],
+            ahead: true,
+        },
+        BuildEvent::ImportNeeded { import: 2 },
+        BuildEvent::ImportDropped { import: 3 },
         BuildEvent::Diagnostic { diagnostic },
         BuildEvent::EvaluationFailed { error: not_found() },
         BuildEvent::EvaluationFailed { error: thrown() },

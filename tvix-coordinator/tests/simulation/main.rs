@@ -36,6 +36,7 @@ pub struct Tally {
     retries: u64,
     imports: u64,
     failed_imports: u64,
+    dropped_imports: u64,
     cancelled: u64,
     resolved: u64,
     cut_off: u64,
@@ -64,6 +65,7 @@ impl Tally {
         self.retries += other.retries;
         self.imports += other.imports;
         self.failed_imports += other.failed_imports;
+        self.dropped_imports += other.dropped_imports;
         self.cancelled += other.cancelled;
         self.resolved += other.resolved;
         self.cut_off += other.cut_off;
@@ -144,6 +146,7 @@ fn ten_thousand_worlds() {
             retries,
             imports,
             failed_imports,
+            dropped_imports,
             cancelled,
             ..
         } = total;
@@ -173,6 +176,7 @@ fn ten_thousand_worlds() {
             ("retries", retries),
             ("imports", imports),
             ("failed imports", failed_imports),
+            ("dropped imports", dropped_imports),
             ("cancelled sessions", cancelled),
             ("resolutions", resolved),
             ("early cut-offs", cut_off),

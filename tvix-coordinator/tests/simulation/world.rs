@@ -46,6 +46,8 @@ enum Pending {
     Find(ProbeId, Option<usize>, Vec<OutputKeys>),
     Fetch(SubstitutionId, usize, StorePath),
     Question(QuestionId, StorePath),
+    /// An import that was requested ahead, before it is known whether it is needed.
+    Ahead(ImportId),
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,8 @@ pub struct World {
     mended_twin: bool,
     /// The derivations that the requests so far need.
     needed: BTreeSet<usize>,
+    /// Those, and what imports have been requested ahead for.
+    requested: BTreeSet<usize>,
     roots: Vec<Root>,
     open_imports: BTreeMap<ImportId, Vec<WantedOutputs>>,
     imports: u64,
@@ -149,6 +153,7 @@ impl World {
             stop_decided: false,
             mended_twin: false,
             needed: BTreeSet::new(),
+            requested: BTreeSet::new(),
             roots: Vec::new(),
             open_imports: BTreeMap::new(),
             imports: 0,
@@ -262,6 +267,25 @@ impl World {
         }
     }
 
+    fn need_all(&mut self, wanted: &[WantedOutputs]) {
+        for wanted in wanted {
+            self.need(self.by_path[&wanted.drv_path]);
+        }
+    }
+
+    /// It turns out whether an import that was requested ahead is needed.
+    fn settle_import(&mut self, import: ImportId) {
+        let Some(wanted) = self.open_imports.get(&import).cloned() else {
+            return;
+        };
+        if self.random.percent(60) {
+            self.need_all(&wanted);
+            self.tell(Input::ImportNeeded { import });
+        } else {
+            self.tell(Input::ImportDropped { import });
+        }
+    }
+
     fn outputs(names: &[String]) -> Vec<OutputName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
@@ -308,11 +332,22 @@ impl World {
                         )
                     })
                     .collect();
-                for wanted in &wanted {
-                    self.need(self.by_path[&wanted.drv_path]);
+                let ahead = self.random.percent(30);
+                if ahead {
+                    for wanted in &wanted {
+                        let index = self.by_path[&wanted.drv_path];
+                        self.requested.extend(self.plan.closure(index));
+                    }
+                    self.pending.push(Pending::Ahead(import));
+                } else {
+                    self.need_all(&wanted);
                 }
                 self.open_imports.insert(import, wanted.clone());
-                self.tell(Input::Import { import, wanted });
+                self.tell(Input::Import {
+                    import,
+                    wanted,
+                    ahead,
+                });
             }
             Step::Root(index, outputs) => {
                 self.need(index);
@@ -335,6 +370,7 @@ impl World {
 
     fn need(&mut self, index: usize) {
         self.needed.extend(self.plan.closure(index));
+        self.requested.extend(self.plan.closure(index));
     }
 
     /// Whether the store or a builder fails this time.
@@ -410,6 +446,7 @@ impl World {
             }
             Pending::Find(probe, place, outputs) => self.answer_find(probe, place, outputs),
             Pending::Fetch(id, substituter, path) => self.answer_fetch(id, substituter, path),
+            Pending::Ahead(import) => self.settle_import(import),
             Pending::Question(question, drv_path) => {
                 self.tally.questions += 1;
                 let decision = match self.random.below(5) {
@@ -537,7 +574,22 @@ impl World {
                 );
                 self.pending.push(Pending::Push(build));
             }
+            Action::DropImport { import } => {
+                self.tally.dropped_imports += 1;
+                self.open_imports
+                    .remove(&import)
+                    .expect("an open import is dropped");
+                for thread in &mut self.threads {
+                    thread.waiting = thread.waiting.filter(|waiting| *waiting != import);
+                }
+            }
             Action::AnswerImport { import, answer } => {
+                let is_ahead =
+                    |pending: &Pending| matches!(pending, Pending::Ahead(it) if *it == import);
+                assert!(
+                    answer.is_ok() || self.stopped || !self.pending.iter().any(is_ahead),
+                    "a failure is answered before the import is needed"
+                );
                 let wanted = self
                     .open_imports
                     .remove(&import)

@@ -59,7 +59,7 @@ impl<'h> Interp<'h> {
             None => {
                 let fetched = Rc::new(self.fetch_anew(name, &request)?);
                 for warning in &fetched.warnings {
-                    self.world.host.diagnostic(Diagnostic::new(
+                    self.diagnostic(Diagnostic::new(
                         Severity::Warning,
                         format!("warning: {warning}"),
                     ));

@@ -103,7 +103,11 @@ impl<'h> Interp<'h> {
                 ),
             ));
         }
-        self.world.host.realise(self.fiber.get(), wanted);
+        let host = &self.world.host;
+        match self.ahead() {
+            None => host.realise(self.fiber.get(), wanted),
+            Some(_) => host.realise_ahead(self.fiber.get(), wanted),
+        }
         let Some(Answer::Realised(answer)) = self.fibers.wait_for_answer(self) else {
             return Err(Error::new(
                 ErrorKind::Cancelled,

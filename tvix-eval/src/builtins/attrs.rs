@@ -2,7 +2,7 @@
 
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::source::Pos;
 use crate::symbol::Symbol;
 use crate::value::{Apply2, Attr, Elements, Ref, Slot, Value};
@@ -62,7 +62,7 @@ fn cat_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         "while evaluating the second argument passed to builtins.catAttrs",
     )?;
     let mut found = Vec::new();
-    for item in list.items {
+    interp.each_upcoming(list.items, |item| item, Demand::Value, |_, item| {
         let attrs = interp.expect_attrs(
             item,
             pos,
@@ -71,7 +71,8 @@ fn cat_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         if let Some(attr) = attrs.get(name) {
             found.push(attr.value);
         }
-    }
+        Ok(())
+    })?;
     Ok(interp.list(&found))
 }
 
@@ -195,7 +196,7 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         "while evaluating the argument passed to builtins.listToAttrs",
     )?;
     let mut entries: Vec<Attr<'h>> = Vec::with_capacity(list.items.len());
-    for item in list.items {
+    interp.each_upcoming(list.items, |item| item, Demand::Value, |_, item| {
         let attrs = interp.expect_attrs(
             item,
             pos,
@@ -218,7 +219,7 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
         let Some(value) = attrs.get(interp.known.value) else {
             // The value of an earlier name is not looked up.
             if entries.iter().any(|entry| entry.name == name) {
-                continue;
+                return Ok(());
             }
             return missing(interp.known.value);
         };
@@ -227,7 +228,8 @@ fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<
             pos: value.pos,
             value: value.value,
         });
-    }
+        Ok(())
+    })?;
     Ok(interp.attrs(entries))
 }
 
@@ -326,7 +328,7 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
     let mut values: std::collections::BTreeMap<Symbol, Vec<Ref<'h>>> =
         std::collections::BTreeMap::new();
     let mut count = 0;
-    for set in sets.items {
+    interp.each_upcoming(sets.items, |set| set, Demand::Value, |_, set| {
         let attrs = interp.expect_attrs(
             set,
             pos,
@@ -338,7 +340,8 @@ fn zip_attrs_with<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result
         for attr in entries {
             values.entry(attr.name).or_default().push(attr.value);
         }
-    }
+        Ok(())
+    })?;
     let entries: Vec<Attr<'h>> = values
         .into_iter()
         .map(|(name, values)| Attr {

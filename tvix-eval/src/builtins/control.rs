@@ -5,14 +5,14 @@ use tvix_eval_api::{Diagnostic, Severity};
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp, Offer};
 use crate::source::Pos;
-use crate::value::{Attr, ContextId, Ref, Value};
+use crate::value::{Attr, ContextId, Ref, THEN_OTHERS, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("abort", 1, abort),
     def("throw", 1, throw),
-    def("seq", 2, seq).strict(0b1),
+    def("seq", 2, seq).strict(0b1 | THEN_OTHERS),
     def("deepSeq", 2, deep_seq),
     def("tryEval", 1, try_eval),
     def("addErrorContext", 2, add_error_context),
@@ -50,12 +50,12 @@ fn throw<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
 }
 
 fn seq<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    interp.force_at(args[0], pos)?;
+    interp.then_value(args, |cell| interp.force_at(cell, pos))?;
     interp.force_at(args[1], pos)
 }
 
 fn deep_seq<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
-    interp.force_deep(args[0], pos)?;
+    interp.then_value(args, |cell| interp.force_deep(cell, pos))?;
     interp.force_at(args[1], pos)
 }
 
@@ -97,12 +97,9 @@ fn add_error_context<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Res
 fn trace<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
     let text = match interp.force_at(args[0], pos)? {
         Value::String(string) => String::from_utf8_lossy(string.bytes).into_owned(),
-        _ => interp.show_whole(args[0])?,
+        value => interp.show_whole(args[0], value)?,
     };
-    interp
-        .world
-        .host
-        .diagnostic(Diagnostic::new(Severity::Trace, format!("trace: {text}")));
+    interp.diagnostic(Diagnostic::new(Severity::Trace, format!("trace: {text}")));
     interp.force_at(args[1], pos)
 }
 
@@ -119,7 +116,7 @@ fn warn<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         pos,
         "while evaluating the first argument; the message passed to builtins.warn",
     )?;
-    interp.world.host.diagnostic(Diagnostic::new(
+    interp.diagnostic(Diagnostic::new(
         Severity::Warning,
         format!(
             "evaluation warning: {}",
@@ -140,6 +137,16 @@ fn break_here<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
 }
 
 impl<'h> Interp<'h> {
+    /// Runs code for the first of two arguments. The second one is forced next.
+    fn then_value(
+        &self,
+        args: &[Ref<'h>],
+        work: impl FnOnce(Ref<'h>) -> Result<Value<'h>>,
+    ) -> Result<Value<'h>> {
+        let offer = |index| Offer::item(args, index, |arg| *arg, Demand::Value);
+        self.upcoming(&offer, |_| work(args[0]))
+    }
+
     /// Evaluates a value deeply.
     pub fn force_deep(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
         let mut seen = rustc_hash::FxHashSet::default();
@@ -161,23 +168,36 @@ impl<'h> Interp<'h> {
             let value = self.force_at(cell, pos)?;
             match value {
                 Value::List(list) if seen.insert(std::ptr::from_ref(list).addr()) => {
-                    for (index, item) in list.items.iter().enumerate() {
-                        if let Err(error) = self.force_deep_seen(item, pos, seen) {
-                            let what = format!("while evaluating list element at index {index}");
-                            return Err(error.within(Pos::NONE, what));
-                        }
-                    }
+                    self.each_upcoming(
+                        list.items,
+                        |item| item,
+                        Demand::Deep,
+                        |index, item| {
+                            if let Err(error) = self.force_deep_seen(item, pos, seen) {
+                                let what =
+                                    format!("while evaluating list element at index {index}");
+                                return Err(error.within(Pos::NONE, what));
+                            }
+                            Ok(())
+                        },
+                    )?;
                 }
                 Value::Attrs(attrs) if seen.insert(std::ptr::from_ref(attrs).addr()) => {
-                    for attr in self.entries(attrs) {
-                        if let Err(error) = self.force_deep_seen(attr.value, attr.pos, seen) {
-                            let name = self.display(attr.name);
-                            return Err(error.within(
-                                attr.pos,
-                                format!("while evaluating the attribute '{name}'"),
-                            ));
-                        }
-                    }
+                    self.each_upcoming(
+                        self.entries(attrs),
+                        |attr| attr.value,
+                        Demand::Deep,
+                        |_, attr| {
+                            if let Err(error) = self.force_deep_seen(attr.value, attr.pos, seen) {
+                                let name = self.display(attr.name);
+                                return Err(error.within(
+                                    attr.pos,
+                                    format!("while evaluating the attribute '{name}'"),
+                                ));
+                            }
+                            Ok(())
+                        },
+                    )?;
                 }
                 _ => {}
             }

@@ -41,7 +41,7 @@ fn import<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
     }
     let (cell, file) = interp.import(&path)?;
     // The cell of a file that imports itself is under evaluation already.
-    let is_new = !matches!(cell.get(), Value::Hole(_));
+    let is_new = !interp.is_under_evaluation(cell);
     match interp.force_at(cell, pos) {
         Ok(value) => Ok(value),
         Err(error) if !is_new => Err(error),

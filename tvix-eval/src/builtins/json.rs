@@ -4,7 +4,7 @@ use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
 use crate::internal;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::source::Pos;
 use crate::text::{json, number};
 use crate::value::{Attr, ContextId, Ref, Value};
@@ -204,15 +204,20 @@ impl<'h> Interp<'h> {
             Value::Path(path) => self.json_string(path.bytes, out)?,
             Value::List(list) => self.nested(pos, || {
                 out.push(b'[');
-                for (index, item) in list.items.iter().enumerate() {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    self.write_json(item, pos, copy_to_store, out, context)
-                        .within_with(pos, || {
-                            format!("while evaluating list element at index {index}")
-                        })?;
-                }
+                self.each_upcoming(
+                    list.items,
+                    |item| item,
+                    Demand::Json,
+                    |index, item| {
+                        if index > 0 {
+                            out.push(b',');
+                        }
+                        self.write_json(item, pos, copy_to_store, out, context)
+                            .within_with(pos, || {
+                                format!("while evaluating list element at index {index}")
+                            })
+                    },
+                )?;
                 out.push(b']');
                 Ok(())
             })?,
@@ -227,18 +232,24 @@ impl<'h> Interp<'h> {
                 }
                 self.nested(pos, || {
                     out.push(b'{');
-                    for (index, (name, attr)) in self.by_name(attrs).into_iter().enumerate() {
-                        if index > 0 {
-                            out.push(b',');
-                        }
-                        self.json_string(name, out)?;
-                        out.push(b':');
-                        self.write_json(attr.value, attr.pos, copy_to_store, out, context)
-                            .within_with(attr.pos, || {
-                                let name = String::from_utf8_lossy(name);
-                                format!("while evaluating attribute '{name}'")
-                            })?;
-                    }
+                    let members = self.by_name(attrs);
+                    self.each_upcoming(
+                        &members,
+                        |(_, attr)| attr.value,
+                        Demand::Json,
+                        |index, (name, attr)| {
+                            if index > 0 {
+                                out.push(b',');
+                            }
+                            self.json_string(name, out)?;
+                            out.push(b':');
+                            self.write_json(attr.value, attr.pos, copy_to_store, out, context)
+                                .within_with(attr.pos, || {
+                                    let name = String::from_utf8_lossy(name);
+                                    format!("while evaluating attribute '{name}'")
+                                })
+                        },
+                    )?;
                     out.push(b'}');
                     Ok(())
                 })?;

@@ -97,7 +97,7 @@ fn insert_sorted<'h>(
         let middle = (low + high) / 2;
         let (value, other) = known[middle];
         let order = compare(interp, key, value).map_err(|error| {
-            let (new, old) = (interp.show(element.get()), interp.show(other.get()));
+            let (new, old) = (interp.show_value(element), interp.show_value(other));
             error
                 .within(Pos::NONE, format!("with element {old}"))
                 .within(Pos::NONE, format!("while comparing element {new}"))

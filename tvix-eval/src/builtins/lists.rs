@@ -4,7 +4,7 @@ use super::keys::Keys;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::heap::{HeapQueue, HeapVec};
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp, Offer, Upcoming};
 use crate::source::Pos;
 use crate::value::{Attr, Elements, List, Ref, Slot, Value};
 
@@ -36,7 +36,17 @@ fn holds<'h>(
     pos: Pos,
     context: &'static str,
 ) -> Result<bool> {
-    match interp.call(func, &[item], pos)? {
+    let value = interp.call(func, &[item], pos)?;
+    is_true(interp, value, pos, context)
+}
+
+fn is_true<'h>(
+    interp: &Interp<'h>,
+    value: Value<'h>,
+    pos: Pos,
+    context: &'static str,
+) -> Result<bool> {
+    match value {
         Value::Bool(value) => Ok(value),
         other => Err(interp.type_error("a Boolean", other).within(pos, context)),
     }
@@ -90,17 +100,23 @@ fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
     )?;
     let mut total = 0;
     let mut longest: Option<&'h List<'h>> = None;
-    for list in lists.items {
-        let list = interp.expect_list(
-            list,
-            pos,
-            "while evaluating a value of the list passed to builtins.concatLists",
-        )?;
-        total += list.items.len();
-        if longest.is_none_or(|longest| longest.items.len() < list.items.len()) {
-            longest = Some(list);
-        }
-    }
+    interp.each_upcoming(
+        lists.items,
+        |list| list,
+        Demand::Value,
+        |_, list| {
+            let list = interp.expect_list(
+                list,
+                pos,
+                "while evaluating a value of the list passed to builtins.concatLists",
+            )?;
+            total += list.items.len();
+            if longest.is_none_or(|longest| longest.items.len() < list.items.len()) {
+                longest = Some(list);
+            }
+            Ok(())
+        },
+    )?;
     match longest {
         None => return Ok(Value::List(interp.shared.no_list)),
         Some(only) if only.items.len() == total => return Ok(Value::List(only)),
@@ -109,7 +125,7 @@ fn concat_lists<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
     interp.make_room_for::<Ref<'h>>(total)?;
     let mut items = HeapVec::with_capacity(interp.heap, total);
     for list in lists.items {
-        if let Value::List(list) = list.get() {
+        if let Value::List(list) = interp.force(list)? {
             items.extend_from_slice(list.items);
         }
     }
@@ -128,22 +144,22 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         "while evaluating the second argument passed to builtins.concatMap",
     )?;
     let mut items = HeapVec::new(interp.heap);
-    for item in list.items {
-        match interp.call(func, &[item], pos)? {
-            Value::List(part) => {
-                interp.make_room_for::<Ref<'h>>(items.len() + part.items.len())?;
-                items.extend_from_slice(part.items);
-            }
-            other => {
-                let context = "while evaluating the return value of the function passed to builtins.concatMap";
-                let place = match func {
-                    Value::Lambda { code, .. } => interp.lambdas.get(code).pos,
-                    _ => pos,
-                };
-                return Err(interp.type_error("a list", other).within(place, context));
-            }
+    interp.call_each(func, list.items, pos, |_, value| match value {
+        Value::List(part) => {
+            interp.make_room_for::<Ref<'h>>(items.len() + part.items.len())?;
+            items.extend_from_slice(part.items);
+            Ok(())
         }
-    }
+        other => {
+            let context =
+                "while evaluating the return value of the function passed to builtins.concatMap";
+            let place = match func {
+                Value::Lambda { code, .. } => interp.lambdas.get(code).pos,
+                _ => pos,
+            };
+            Err(interp.type_error("a list", other).within(place, context))
+        }
+    })?;
     Ok(match items.is_empty() {
         true => Value::List(interp.shared.no_list),
         false => interp.list_in_heap(items.into_slice()),
@@ -205,13 +221,14 @@ fn filter<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'
         "while evaluating the first argument passed to builtins.filter",
     )?;
     let mut kept = Vec::with_capacity(list.items.len());
-    for item in list.items {
+    interp.call_each(func, list.items, pos, |item, value| {
         let context =
             "while evaluating the return value of the filtering function passed to builtins.filter";
-        if holds(interp, func, item, pos, context)? {
-            kept.push(*item);
+        if is_true(interp, value, pos, context)? {
+            kept.push(item);
         }
-    }
+        Ok(())
+    })?;
     if kept.len() == list.items.len() {
         return Ok(Value::List(list));
     }
@@ -298,12 +315,30 @@ fn generic_closure<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         pos,
         "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure",
     )?;
-    let mut queue = HeapQueue::of(interp.heap, start.items);
+    // The elements that are known at the start are all forced.
+    let offer = |index| Offer::item(start.items, index, |item| *item, Demand::Value);
+    interp.upcoming(&offer, |upcoming| {
+        closure(interp, operator, start.items, pos, upcoming)
+    })
+}
+
+/// The elements that a function reaches from the elements `start`.
+fn closure<'h>(
+    interp: &Interp<'h>,
+    operator: Value<'h>,
+    start: &'h [Ref<'h>],
+    pos: Pos,
+    upcoming: &Upcoming<'h>,
+) -> Result<Value<'h>> {
+    let show = |item: Ref<'h>| interp.show_value(item);
+    let mut queue = HeapQueue::of(interp.heap, start);
     let mut done = Keys::default();
     // Keeps what `done` refers to.
     let mut result = HeapVec::new(interp.heap);
-    let show = |item: Ref<'h>| interp.show(item.get());
+    let mut taken = 0;
     while let Some(item) = queue.pop() {
+        upcoming.at(taken);
+        taken += 1;
         let attrs = match interp.force_at(item, pos)? {
             Value::Attrs(attrs) => attrs,
             other => {
@@ -352,16 +387,16 @@ fn group_by<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         "while evaluating the second argument passed to builtins.groupBy",
     )?;
     let mut groups: std::collections::BTreeMap<_, Vec<Ref<'h>>> = std::collections::BTreeMap::new();
-    for item in list.items {
+    interp.call_each(func, list.items, pos, |item, name| {
         let context =
             "while evaluating the return value of the grouping function passed to builtins.groupBy";
-        let name = interp.call(func, &[item], pos)?;
         let name = interp.expect_plain_string(interp.cell(name), pos, context)?;
         groups
             .entry(interp.intern_string(name))
             .or_default()
-            .push(*item);
-    }
+            .push(item);
+        Ok(())
+    })?;
     let entries: Vec<Attr<'h>> = groups
         .into_iter()
         .map(|(name, items)| Attr {
@@ -461,7 +496,7 @@ fn partition<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         "while evaluating the second argument passed to builtins.partition",
     )?;
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
-    for item in list.items {
+    interp.each_upcoming(list.items, |item| item, Demand::Value, |_, item| {
         let context = "while evaluating the return value of the partition function passed to builtins.partition";
         interp.force_at(item, pos)?;
         if holds(interp, func, item, pos, context)? {
@@ -469,7 +504,8 @@ fn partition<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         } else {
             wrong.push(*item);
         }
-    }
+        Ok(())
+    })?;
     let attr = |name, items: &[Ref<'h>]| Attr {
         name,
         pos: Pos::NONE,
@@ -495,15 +531,18 @@ fn sort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
         pos,
         "while evaluating the first argument passed to builtins.sort",
     )?;
-    for item in list.items {
-        interp.force_at(item, pos)?;
-    }
+    interp.each_upcoming(
+        list.items,
+        |item| item,
+        Demand::Value,
+        |_, item| interp.force_at(item, pos).map(drop),
+    )?;
     let is_less_than = matches!(func, Value::Builtin(builtin) if builtin.name == "lessThan");
     let context =
         "while evaluating the return value of the sorting function passed to builtins.sort";
     let less = |a: Ref<'h>, b: Ref<'h>| -> Result<bool> {
         if is_less_than {
-            return interp.less(a.get(), b.get()).within(
+            return interp.less(interp.force(a)?, interp.force(b)?).within(
                 pos,
                 "while evaluating the ordering function passed to builtins.sort",
             );

@@ -3,7 +3,7 @@
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::Coercion;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::paths;
 use crate::source::Pos;
 use crate::text::version;
@@ -93,7 +93,7 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
     )?;
     interp.with_buffer(|buffer| {
         let mut context = separator.context;
-        for (index, item) in list.items.iter().enumerate() {
+        interp.each_upcoming(list.items, |item| item, Demand::Text, |index, item| {
             if index > 0 {
                 interp.make_room(buffer.len() + separator.bytes.len())?;
                 buffer.extend_from_slice(separator.bytes);
@@ -106,8 +106,8 @@ fn concat_strings_sep<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Re
                 "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep",
                 buffer,
                 &mut context,
-            )?;
-        }
+            )
+        })?;
         Ok(interp.string(&*buffer, context))
     })
 }
@@ -130,17 +130,17 @@ fn replace_strings<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         ));
     }
     let mut patterns = Vec::with_capacity(from.items.len());
-    for item in from.items {
-        patterns.push(
-            interp
-                .expect_string(
-                    item,
-                    pos,
-                    "while evaluating one of the strings to replace passed to builtins.replaceStrings",
-                )?
-                .bytes,
-        );
-    }
+    interp.each_upcoming(
+        from.items,
+        |item| item,
+        Demand::Value,
+        |_, item| {
+            let why =
+                "while evaluating one of the strings to replace passed to builtins.replaceStrings";
+            patterns.push(interp.expect_string(item, pos, why)?.bytes);
+            Ok(())
+        },
+    )?;
     let text = interp.expect_string(
         args[2],
         pos,
@@ -257,7 +257,7 @@ fn compare_versions<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resu
 impl<'h> Interp<'h> {
     /// Sends a warning to the user.
     pub(crate) fn warn(&self, message: impl Into<String>) {
-        self.world.host.diagnostic(tvix_eval_api::Diagnostic::new(
+        self.diagnostic(tvix_eval_api::Diagnostic::new(
             tvix_eval_api::Severity::Warning,
             format!("warning: {}", message.into()),
         ));

@@ -4,7 +4,7 @@ use super::{Def, def};
 use crate::access::lossy;
 use crate::error::Result;
 use crate::internal;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::source::{Origin, Pos};
 use crate::text::number;
 use crate::text::xml::XmlWriter;
@@ -87,9 +87,11 @@ impl<'h> Writer<'_, 'h> {
             Value::List(list) => {
                 self.xml.open("list", &[]);
                 self.interp.deeper(Pos::NONE)?;
-                for item in list.items {
-                    self.value(item, pos)?;
-                }
+                self.each(
+                    list.items,
+                    |item| item,
+                    |writer, item| writer.value(item, pos),
+                )?;
                 self.interp.depth.set(self.interp.depth.get() - 1);
                 self.xml.close();
             }
@@ -111,30 +113,51 @@ impl<'h> Writer<'_, 'h> {
             | Value::Apply2(_)
             | Value::Element { .. }
             | Value::Hole(_)
-            | Value::Failed(_) => self.xml.empty("unevaluated", &[]),
+            | Value::Failed(_)
+            | Value::Uncommitted(_) => self.xml.empty("unevaluated", &[]),
         }
         Ok(())
+    }
+
+    /// Writes each item in order. With `strict`, each of their cells is forced.
+    fn each<T>(
+        &mut self,
+        items: &[T],
+        cell: impl Fn(&T) -> Ref<'h>,
+        mut work: impl FnMut(&mut Self, &T) -> Result<()>,
+    ) -> Result<()> {
+        if !self.strict {
+            return items.iter().try_for_each(|item| work(self, item));
+        }
+        let interp = self.interp;
+        interp.each_upcoming(items, cell, Demand::Value, |_, item| work(self, item))
     }
 
     fn attrs(&mut self, attrs: &Attrs<'h>) -> Result<()> {
         // Each level is indented, so the output grows with the square of the depth.
         self.interp.deeper(Pos::NONE)?;
-        for (name, attr) in self.interp.by_name(attrs) {
-            let place = self.place(attr.pos);
-            let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
-            if let Some((column, line, path)) = &place {
-                attributes.push(("column", column.as_bytes()));
-                attributes.push(("line", line.as_bytes()));
-                if let Some(path) = path {
-                    attributes.push(("path", path.as_bytes()));
+        let members = self.interp.by_name(attrs);
+        self.each(
+            &members,
+            |(_, attr)| attr.value,
+            |writer, (name, attr)| {
+                let place = writer.place(attr.pos);
+                let mut attributes: Vec<(&'static str, &[u8])> = Vec::new();
+                if let Some((column, line, path)) = &place {
+                    attributes.push(("column", column.as_bytes()));
+                    attributes.push(("line", line.as_bytes()));
+                    if let Some(path) = path {
+                        attributes.push(("path", path.as_bytes()));
+                    }
                 }
-            }
-            attributes.insert(0, ("name", name));
-            attributes.sort_by_key(|(name, _)| *name);
-            self.xml.open("attr", &attributes);
-            self.value(attr.value, attr.pos)?;
-            self.xml.close();
-        }
+                attributes.insert(0, ("name", name));
+                attributes.sort_by_key(|(name, _)| *name);
+                writer.xml.open("attr", &attributes);
+                writer.value(attr.value, attr.pos)?;
+                writer.xml.close();
+                Ok(())
+            },
+        )?;
         self.interp.depth.set(self.interp.depth.get() - 1);
         Ok(())
     }
@@ -145,10 +168,11 @@ impl<'h> Writer<'_, 'h> {
             let Some(attr) = attrs.get(name) else {
                 return Ok(None);
             };
-            if self.strict {
-                interp.force_at(attr.value, attr.pos)?;
-            }
-            Ok(match attr.value.get() {
+            let value = match self.strict {
+                true => interp.force_at(attr.value, attr.pos)?,
+                false => attr.value.get(),
+            };
+            Ok(match value {
                 Value::String(string) => {
                     self.context = interp.contexts.union(self.context, string.context);
                     Some(string.bytes.to_vec())

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::heap::HeapVec;
-use crate::interp::{Grown, Interp};
-use crate::ir::{AttrKind, AttrSet, Delayed};
+use crate::interp::{Demand, Grown, Interp, Memo, Offer};
+use crate::ir::{AttrKind, AttrSet, Delayed, DynamicAttr};
 use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value};
 
@@ -146,35 +146,22 @@ impl<'h> Interp<'h> {
         env: Env<'h>,
     ) -> Result<Value<'h>> {
         let mut all = HeapVec::of(self.heap, entries);
-        for attr in set.dynamic.iter() {
-            let name: Ref<'h> = match self.eval(&attr.name, env)? {
-                Value::Null => continue,
-                value => self.cell(value),
-            };
-            let name = self
-                .expect_plain_string(
-                    name,
-                    attr.pos,
-                    "while evaluating the name of a dynamic attribute",
-                )
-                .map_err(|error| error.of_type_at(attr.pos))?;
-            let name = self.intern_string(name);
-            if let Some(before) = all.iter().find(|other| other.name == name) {
-                let message = format!(
-                    "dynamic attribute '{}' already defined at {}",
-                    self.display(name),
-                    self.place_text(before.pos)
-                );
-                return Err(Error::new(ErrorKind::Other, message)).at(attr.pos);
+        let memo = Memo::new();
+        let offer = |index: u32| match set.dynamic.get(index as usize) {
+            None => Offer::End,
+            Some(attr) => {
+                let place = (set.dynamic.len(), index as usize);
+                self.offer_expr(&memo, place, &attr.name, env, Demand::Value)
             }
-            // Not an alias, so the function is not named after it.
-            let value = self.delay(&attr.value, env);
-            all.push(Attr {
-                name,
-                pos: attr.pos,
-                value,
-            });
-        }
+        };
+        self.upcoming(&offer, |upcoming| {
+            for (index, attr) in set.dynamic.iter().enumerate() {
+                upcoming.at(index);
+                let name = self.eval_upcoming(&memo, index, &attr.name, env)?;
+                self.add_dynamic(attr, name, env, &mut all)?;
+            }
+            Ok(())
+        })?;
         all.sort_by_key(|attr| attr.name);
         Ok(self.attrs_in_heap(all.into_slice(), set.pos))
     }
@@ -197,6 +184,44 @@ impl<'h> Interp<'h> {
         }
         attrs.flatten(all);
         all
+    }
+
+    /// Adds an attribute with a computed name.
+    fn add_dynamic(
+        &self,
+        attr: &'h DynamicAttr<'h>,
+        name: Value<'h>,
+        env: Env<'h>,
+        all: &mut HeapVec<'h, Attr<'h>>,
+    ) -> Result<()> {
+        let name: Ref<'h> = match name {
+            Value::Null => return Ok(()),
+            value => self.cell(value),
+        };
+        let name = self
+            .expect_plain_string(
+                name,
+                attr.pos,
+                "while evaluating the name of a dynamic attribute",
+            )
+            .map_err(|error| error.of_type_at(attr.pos))?;
+        let name = self.intern_string(name);
+        if let Some(before) = all.iter().find(|other| other.name == name) {
+            let message = format!(
+                "dynamic attribute '{}' already defined at {}",
+                self.display(name),
+                self.place_text(before.pos)
+            );
+            return Err(Error::new(ErrorKind::Other, message)).at(attr.pos);
+        }
+        // Not an alias, so the function is not named after it.
+        let value = self.delay(&attr.value, env);
+        all.push(Attr {
+            name,
+            pos: attr.pos,
+            value,
+        });
+        Ok(())
     }
 
     /// `left // right`.

@@ -1,17 +1,32 @@
 //! Function calls.
 
 use super::Step;
+use super::force::is_transient;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::heap::Keep;
 use crate::internal;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp, Memo, Offer};
 use crate::ir::{Call, Delayed, Expr, Formals, Lambda};
 use crate::source::Pos;
 use crate::value::Builtin;
-use crate::value::{Attrs, Env, Partial, Ref, Value, Words};
+use crate::value::{Attrs, Env, Partial, Ref, THEN_OTHERS, Value, Words};
 
 /// Maximum number of a builtin's parameters.
 pub(crate) const MAX_ARITY: usize = 6;
+
+/// Whether an argument that is always evaluated is evaluated before the call.
+#[inline]
+fn is_evaluated_early(expr: &Expr<'_>) -> bool {
+    matches!(
+        expr,
+        Expr::Select(_)
+            | Expr::Call(_)
+            | Expr::Binary(_)
+            | Expr::HasAttr(_)
+            | Expr::If(_)
+            | Expr::Not(_)
+    )
+}
 
 impl<'h> Interp<'h> {
     /// Evaluates a call in tail position. The caller evaluates the body of the last function.
@@ -70,15 +85,21 @@ impl<'h> Interp<'h> {
                         }))));
                     }
                     let mut cells = [self.shared.null; MAX_ARITY];
-                    for (index, cell) in cells[..wanted].iter_mut().enumerate() {
-                        *cell = if builtin.strict >> index & 1 == 0 {
-                            self.delay(&args[given], env)
-                        } else {
-                            self.evaluated(&args[given], env)?
-                        };
-                        given += 1;
+                    let taken = &args[given..given + wanted];
+                    let cells = &mut cells[..wanted];
+                    match builtin.strict.count_ones() {
+                        0 | 1 => {
+                            for (index, (arg, cell)) in taken.iter().zip(&mut *cells).enumerate() {
+                                *cell = match builtin.strict >> index & 1 {
+                                    0 => self.delay(arg, env),
+                                    _ => self.evaluated(arg, env)?,
+                                };
+                            }
+                        }
+                        _ => self.several_evaluated(builtin.strict, taken, env, cells)?,
                     }
-                    func = self.call_builtin(builtin, &cells[..wanted], pos)?;
+                    given += wanted;
+                    func = self.call_builtin(builtin, cells, pos)?;
                     if given == args.len() {
                         return Ok(Step::Done(func));
                     }
@@ -139,19 +160,50 @@ impl<'h> Interp<'h> {
     /// error, and the builtin fails when it uses the argument.
     #[inline]
     fn evaluated(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Result<Ref<'h>> {
-        match &delayed.expr {
-            Expr::Select(_)
-            | Expr::Call(_)
-            | Expr::Binary(_)
-            | Expr::HasAttr(_)
-            | Expr::If(_)
-            | Expr::Not(_) => {}
-            _ => return Ok(self.delay(delayed, env)),
+        if !is_evaluated_early(&delayed.expr) {
+            return Ok(self.delay(delayed, env));
         }
         match self.eval(&delayed.expr, env) {
             Ok(value) => Ok(self.cell(value)),
             Err(error) => self.failed_cell(error),
         }
+    }
+
+    /// Cells for the arguments of a builtin that always evaluates several of them.
+    fn several_evaluated(
+        &self,
+        strict: u8,
+        args: &'h [Delayed<'h>],
+        env: Env<'h>,
+        cells: &mut [Ref<'h>],
+    ) -> Result<()> {
+        let memo = Memo::new();
+        let is_early =
+            |index: usize| strict >> index & 1 != 0 && is_evaluated_early(&args[index].expr);
+        let all = strict & THEN_OTHERS != 0;
+        let offer = |index: u32| match index as usize {
+            index if index >= args.len() => Offer::End,
+            index if all || is_early(index) => {
+                let place = (args.len(), index);
+                self.offer_expr(&memo, place, &args[index].expr, env, Demand::Value)
+            }
+            _ => Offer::Nothing,
+        };
+        self.upcoming(&offer, |upcoming| {
+            for (index, (arg, cell)) in args.iter().zip(cells).enumerate() {
+                upcoming.at(index);
+                *cell = match memo.get(index) {
+                    Some(started) if !is_early(index) => started,
+                    Some(started) => match self.force(started) {
+                        Err(error) if is_transient(&error) => return Err(error),
+                        _ => started,
+                    },
+                    None if is_early(index) => self.evaluated(arg, env)?,
+                    None => self.delay(arg, env),
+                };
+            }
+            Ok(())
+        })
     }
 
     /// Calls a function.

@@ -1,7 +1,7 @@
 //! Coercion of values to strings.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::source::Pos;
 use crate::value::{ContextId, List, Ref, Value};
 
@@ -115,21 +115,27 @@ impl<'h> Interp<'h> {
         out: &mut Vec<u8>,
         context: &mut ContextId,
     ) -> Result<()> {
-        for (index, item) in list.items.iter().enumerate() {
-            let value = self
-                .force_at(item, pos)
-                .and_then(|value| {
-                    let item = "while evaluating one element of the list";
-                    self.coerce(value, mode, pos, item, out, context)?;
-                    Ok(value)
-                })
-                .within(pos, why)?;
-            let is_empty_list = matches!(value, Value::List(list) if list.items.is_empty());
-            if index + 1 < list.items.len() && !is_empty_list {
-                out.push(b' ');
-            }
-        }
-        Ok(())
+        let last = list.items.len().saturating_sub(1);
+        self.each_upcoming(
+            list.items,
+            |item| item,
+            Demand::Texts,
+            |index, item| {
+                let value = self
+                    .force_at(item, pos)
+                    .and_then(|value| {
+                        let item = "while evaluating one element of the list";
+                        self.coerce(value, mode, pos, item, out, context)?;
+                        Ok(value)
+                    })
+                    .within(pos, why)?;
+                let is_empty_list = matches!(value, Value::List(list) if list.items.is_empty());
+                if index < last && !is_empty_list {
+                    out.push(b' ');
+                }
+                Ok(())
+            },
+        )
     }
 
     /// A cell coerced to a string, and its context.

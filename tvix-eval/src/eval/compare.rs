@@ -96,7 +96,7 @@ impl<'h> Interp<'h> {
                             return Ok(true);
                         };
                         if !self.equal_cells(x, y, Pos::NONE)? {
-                            return self.less_in(x.get(), y.get(), true);
+                            return self.less_in(self.force(x)?, self.force(y)?, true);
                         }
                     }
                     Ok(false)

@@ -4,7 +4,7 @@ use super::Coercion;
 use super::operators::add_integers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::HeapVec;
-use crate::interp::{Grown, Interp};
+use crate::interp::{Demand, Grown, Interp, Memo, Offer, Upcoming};
 use crate::ir::{Binary, Concat};
 use crate::source::Pos;
 use crate::value::{ContextId, Env, Value};
@@ -17,14 +17,14 @@ const SEGMENT: &str = "while evaluating a path segment";
 impl<'h> Interp<'h> {
     /// `left + right`.
     pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
-        let left = self.eval(&node.left, env)?;
+        let (left, memo) = self.eval_first(&node.left, &node.right, env, Demand::Text)?;
         // Paths in a string are copied to the store only if the left operand is a string.
         let copy_to_store = matches!(left, Value::String(_));
         let left = match left {
             Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Path(_) => left,
             other => self.as_text(other, node.left_pos())?,
         };
-        let right = self.eval(&node.right, env)?;
+        let right = self.eval_second(&memo, &node.right, env)?;
         match (left, right) {
             (Value::Int(a), Value::Int(b)) => {
                 add_integers(a, b).map_err(|error| error.at(self.right_of(node.pos)))
@@ -62,6 +62,36 @@ impl<'h> Interp<'h> {
 
     /// `"…${e}…"`, `./a/${e}`.
     pub(super) fn concat(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        match node.several {
+            true => self.concat_several(node, env),
+            false => self.concat_parts(node, env, &Memo::new(), None),
+        }
+    }
+
+    /// A string or path with several parts that are evaluated.
+    #[inline(never)]
+    fn concat_several(&self, node: &'h Concat<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        let memo = Memo::new();
+        let offer = |index: u32| match node.parts.get(index as usize) {
+            None => Offer::End,
+            Some(part) => {
+                let place = (node.parts.len(), index as usize);
+                self.offer_expr(&memo, place, &part.expr, env, Demand::Text)
+            }
+        };
+        self.upcoming(&offer, |upcoming| {
+            self.concat_parts(node, env, &memo, Some(upcoming))
+        })
+    }
+
+    #[inline(always)]
+    fn concat_parts(
+        &self,
+        node: &'h Concat<'h>,
+        env: Env<'h>,
+        memo: &Memo<'h>,
+        upcoming: Option<&Upcoming<'h>>,
+    ) -> Result<Value<'h>> {
         let mut context = ContextId::EMPTY;
         let mut pieces: [&'h [u8]; PIECES] = [b""; PIECES];
         let mut known = 0;
@@ -69,8 +99,11 @@ impl<'h> Interp<'h> {
         let mut other = None;
         if node.string && node.parts.len() <= PIECES {
             // A few strings are concatenated once, directly into the heap.
-            for (part, piece) in node.parts.iter().zip(&mut pieces) {
-                match self.eval(&part.expr, env)? {
+            for (index, (part, piece)) in node.parts.iter().zip(&mut pieces).enumerate() {
+                if let Some(upcoming) = upcoming {
+                    upcoming.at(index);
+                }
+                match self.eval_upcoming(memo, index, &part.expr, env)? {
                     Value::String(string) => {
                         *piece = string.bytes;
                         length += string.bytes.len();
@@ -96,12 +129,15 @@ impl<'h> Interp<'h> {
             for piece in &pieces[..known] {
                 buffer.extend_from_slice(piece);
             }
-            for part in &node.parts[known..] {
+            for (index, part) in node.parts.iter().enumerate().skip(known) {
+                if let Some(upcoming) = upcoming {
+                    upcoming.at(index);
+                }
                 if let Some(value) = other.take() {
                     self.coerce(value, mode, part.pos, SEGMENT, buffer, &mut context)?;
                     continue;
                 }
-                let value = self.eval(&part.expr, env)?;
+                let value = self.eval_upcoming(memo, index, &part.expr, env)?;
                 match value {
                     Value::String(string) => {
                         self.make_room(buffer.len() + string.bytes.len())?;

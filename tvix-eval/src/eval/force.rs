@@ -3,7 +3,7 @@
 use tvix_eval_api::RealiseError;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::interp::Interp;
+use crate::interp::{Interp, Parked, SPECULATIVE, cancelled};
 use crate::source::Pos;
 use crate::value::{Attrs, Elements, List, NixString, Ref, Value, Words};
 
@@ -33,31 +33,45 @@ impl<'h> Interp<'h> {
     fn compute(&self, cell: Ref<'h>, pos: Pos) -> Result<Value<'h>> {
         let value = cell.get();
         let fiber = self.fiber.get();
-        let result = match value {
-            Value::Thunk { code, env } => {
+        if fiber >= SPECULATIVE {
+            return self.compute_speculatively(cell, pos);
+        }
+        match value {
+            Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
                 cell.set(Value::Hole(fiber));
-                self.eval(self.codes.get(code), env)
+                self.computed(cell, value, self.run_thunk(value))
             }
-            Value::Apply(apply) => {
-                cell.set(Value::Hole(fiber));
-                self.force(apply.func)
-                    .and_then(|func| self.call(func, &[apply.arg], Pos::NONE))
-            }
-            Value::Apply2(apply) => {
-                cell.set(Value::Hole(fiber));
-                self.force(apply.func)
-                    .and_then(|func| self.call(func, &apply.args, Pos::NONE))
-            }
-            Value::Element { index, of } => {
-                cell.set(Value::Hole(fiber));
-                self.call_element(of, index as usize)
-            }
-            Value::Hole(owner) => return self.wait_for(cell, owner, pos),
-            Value::Failed(number) => {
-                return Err(Box::new(self.failures.borrow()[number as usize].clone()));
-            }
-            evaluated => return Ok(evaluated),
-        };
+            Value::Hole(owner) => self.wait_for(cell, owner, pos),
+            Value::Failed(number) => Err(self.failure(number)),
+            Value::Uncommitted(number) => self.commit(number),
+            evaluated => Ok(evaluated),
+        }
+    }
+
+    /// Evaluates a thunk, whose cell is a hole.
+    #[inline(always)]
+    pub(crate) fn run_thunk(&self, thunk: Value<'h>) -> Result<Value<'h>> {
+        match thunk {
+            Value::Thunk { code, env } => self.eval(self.codes.get(code), env),
+            Value::Apply(apply) => self
+                .force(apply.func)
+                .and_then(|func| self.call(func, &[apply.arg], Pos::NONE)),
+            Value::Apply2(apply) => self
+                .force(apply.func)
+                .and_then(|func| self.call(func, &apply.args, Pos::NONE)),
+            Value::Element { index, of } => self.call_element(of, index as usize),
+            evaluated => Ok(evaluated),
+        }
+    }
+
+    /// Stores the result of a thunk in its cell.
+    #[inline(always)]
+    pub(crate) fn computed(
+        &self,
+        cell: Ref<'h>,
+        thunk: Value<'h>,
+        result: Result<Value<'h>>,
+    ) -> Result<Value<'h>> {
         match result {
             Ok(value) => {
                 cell.set(value);
@@ -65,7 +79,7 @@ impl<'h> Interp<'h> {
                 Ok(value)
             }
             Err(error) => {
-                self.fail(cell, value, &error);
+                self.fail(cell, thunk, &error);
                 Err(error)
             }
         }
@@ -108,29 +122,27 @@ impl<'h> Interp<'h> {
         if is_transient(error) {
             cell.set(thunk);
         } else {
-            let mut failures = self.failures.borrow_mut();
-            cell.set(Value::Failed(failures.len() as u32));
-            failures.push(error.clone());
+            cell.set(self.failed(error));
         }
         self.wake(cell);
     }
 
     #[cold]
-    fn wait_for(&self, cell: Ref<'h>, owner: u32, pos: Pos) -> Result<Value<'h>> {
-        if owner == self.fiber.get() || !self.fibers.park(self, cell, owner) {
-            return Err(Error::new(
-                ErrorKind::InfiniteRecursion,
-                "infinite recursion encountered",
-            )
-            .at(pos));
+    pub(crate) fn wait_for(&self, cell: Ref<'h>, owner: u32, pos: Pos) -> Result<Value<'h>> {
+        match self.fibers.park(self, cell, owner) {
+            Parked::Woken => self.force_at(cell, pos),
+            Parked::Circle => {
+                let message = "infinite recursion encountered";
+                Err(Error::new(ErrorKind::InfiniteRecursion, message).at(pos))
+            }
+            Parked::Dropped => Err(cancelled()),
         }
-        self.force_at(cell, pos)
     }
 
     #[inline]
-    fn wake(&self, cell: Ref<'h>) {
+    pub(crate) fn wake(&self, cell: Ref<'h>) {
         if self.fibers.has_waiters() {
-            self.fibers.wake(cell);
+            self.fibers.wake(self, cell);
         }
     }
 
@@ -264,7 +276,7 @@ impl<'h> Interp<'h> {
 }
 
 /// Whether another attempt may succeed, with more stack, memory or time.
-fn is_transient(error: &Error) -> bool {
+pub(super) fn is_transient(error: &Error) -> bool {
     matches!(
         error.kind,
         ErrorKind::Depth | ErrorKind::Cancelled | ErrorKind::Limit

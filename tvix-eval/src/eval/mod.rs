@@ -12,6 +12,7 @@ mod concat;
 mod force;
 mod operators;
 mod select;
+mod speculate;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;

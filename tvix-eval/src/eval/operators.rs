@@ -1,7 +1,7 @@
 //! Binary operators and assertions.
 
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::interp::{Grown, Interp};
+use crate::interp::{Demand, Grown, Interp, Memo};
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
 use crate::value::{Attr, Attrs, Env, List, Slot, Value};
@@ -53,13 +53,11 @@ impl<'h> Interp<'h> {
                 )?
             }
             BinaryOp::Equal => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
+                let (left, right) = self.eval_both(&node.left, &node.right, env)?;
                 self.equal(left, right, pos)?
             }
             BinaryOp::NotEqual => {
-                let left = self.eval(&node.left, env)?;
-                let right = self.eval(&node.right, env)?;
+                let (left, right) = self.eval_both(&node.left, &node.right, env)?;
                 !self.equal(left, right, pos)?
             }
             BinaryOp::Update => return self.update_expr(node, env),
@@ -69,8 +67,7 @@ impl<'h> Interp<'h> {
                 // In C++ Nix these operators are calls.
                 self.deeper(pos)?;
                 let result = (|| {
-                    let left = self.eval(&node.left, env)?;
-                    let right = self.eval(&node.right, env)?;
+                    let (left, right) = self.eval_both(&node.left, &node.right, env)?;
                     self.arithmetic(node.op, left, right)
                 })();
                 return result.map_err(|error| {
@@ -85,8 +82,7 @@ impl<'h> Interp<'h> {
             BinaryOp::Less | BinaryOp::GreaterOrEqual => {
                 self.deeper(pos)?;
                 let less = (|| {
-                    let left = self.eval(&node.left, env)?;
-                    let right = self.eval(&node.right, env)?;
+                    let (left, right) = self.eval_both(&node.left, &node.right, env)?;
                     self.less(left, right)
                 })()
                 .within(pos, "while calling the 'lessThan' builtin");
@@ -101,8 +97,7 @@ impl<'h> Interp<'h> {
                 self.deeper(pos)?;
                 // `a > b` is `__lessThan b a`, which evaluates `b` first.
                 let less = (|| {
-                    let right = self.eval(&node.right, env)?;
-                    let left = self.eval(&node.left, env)?;
+                    let (right, left) = self.eval_both(&node.right, &node.left, env)?;
                     self.less(right, left)
                 })()
                 .within(pos, "while calling the 'lessThan' builtin");
@@ -119,9 +114,12 @@ impl<'h> Interp<'h> {
 
     fn update_expr(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         // C++ Nix evaluates the right side first.
+        let (right, memo) = match self.eval_first(&node.right, &node.left, env, Demand::Value) {
+            Ok((right, memo)) => (Ok(right), memo),
+            Err(error) => (Err(error), Memo::new()),
+        };
         let right = self.operand_attrs(
-            &node.right,
-            env,
+            right,
             match &node.right {
                 Expr::Global(_) => self.right_of(Pos(node.pos.0 + 1)),
                 right => right.pos(),
@@ -129,8 +127,7 @@ impl<'h> Interp<'h> {
             "in the right operand of the update (//) operator",
         )?;
         let left = self.operand_attrs(
-            &node.left,
-            env,
+            self.eval_second(&memo, &node.left, env),
             node.left.pos(),
             "in the left operand of the update (//) operator",
         )?;
@@ -140,12 +137,11 @@ impl<'h> Interp<'h> {
 
     fn operand_attrs(
         &self,
-        expr: &'h Expr<'h>,
-        env: Env<'h>,
+        value: Result<Value<'h>>,
         pos: Pos,
         context: &'static str,
     ) -> Result<&'h Attrs<'h>> {
-        match self.eval(expr, env).within(pos, context)? {
+        match value.within(pos, context)? {
             Value::Attrs(attrs) => Ok(attrs),
             other => Err(self.type_error("a set", other).within(pos, context)),
         }
@@ -153,8 +149,7 @@ impl<'h> Interp<'h> {
 
     fn concat_lists(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         // Both operands are evaluated before either is checked.
-        let left = self.eval(&node.left, env)?;
-        let right = self.eval(&node.right, env)?;
+        let (left, right) = self.eval_both(&node.left, &node.right, env)?;
         let left = self.operand_list(left, node.pos)?;
         let right = self.operand_list(right, node.pos)?;
         if left.items.is_empty() {

@@ -12,12 +12,16 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::heap::Heap;
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, BoxFuture, abortable};
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
+use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
-use tvix_eval_api::{Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise};
+use tvix_eval_api::{
+    AheadRequest, Diagnostic, EvalError, EvalEvent, SourceAddition, WantedOutputs, realise,
+    realise_ahead,
+};
 
 use crate::background::{Pool, Work};
 use crate::fetch::{Cancel, Fetcher};
@@ -100,6 +104,7 @@ impl Setup {
             batch: Vec::new().into_iter(),
             sender: Mutex::new(sender),
             waiting: FuturesUnordered::new(),
+            ahead: FxHashMap::default(),
             pool: Pool::default(),
             dropped: Arc::default(),
             cancelled,
@@ -131,6 +136,9 @@ fn bug(panic: &(dyn Any + Send)) -> EvalError {
 enum Message {
     Event(EvalEvent),
     Realise(u32, Vec<WantedOutputs>),
+    RealiseAhead(u32, Vec<WantedOutputs>),
+    Needed(u32),
+    Forget(u32),
     Background(u32, Work),
     /// The thread wants to know when this is ready.
     AwaitTask(BoxFuture<'static, ()>),
@@ -251,6 +259,18 @@ impl Host for Wire {
         self.send(Message::Realise(fiber, wanted));
     }
 
+    fn realise_ahead(&self, fiber: u32, wanted: Vec<WantedOutputs>) {
+        self.send(Message::RealiseAhead(fiber, wanted));
+    }
+
+    fn needed(&self, fiber: u32) {
+        self.send(Message::Needed(fiber));
+    }
+
+    fn forget(&self, fiber: u32) {
+        self.send(Message::Forget(fiber));
+    }
+
     fn background(&self, fiber: u32, work: Work) -> Option<Work> {
         // If the stream was dropped, the next answer is `None`.
         self.send(Message::Background(fiber, work));
@@ -286,7 +306,9 @@ pub(super) struct Events {
     /// The mutex makes this [`Sync`]. It is never contended.
     sender: Mutex<std_mpsc::Sender<(u32, Answer)>>,
     /// Imports and fetches in flight.
-    waiting: FuturesUnordered<BoxFuture<'static, (u32, Answer)>>,
+    waiting: FuturesUnordered<BoxFuture<'static, Option<(u32, Answer)>>>,
+    /// Imports ahead of evaluation that are not needed yet.
+    ahead: FxHashMap<u32, (AheadRequest, AbortHandle)>,
     pool: Pool,
     dropped: Arc<AtomicBool>,
     cancelled: Option<Arc<AtomicBool>>,
@@ -304,7 +326,7 @@ impl Events {
         });
         self.waiting.push(Box::pin(async move {
             let _ = is_done.await;
-            (fiber, Answer::Done)
+            Some((fiber, Answer::Done))
         }));
     }
 }
@@ -321,6 +343,11 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             while let Poll::Ready(Some(answer)) = self.waiting.poll_next_unpin(cx) {
+                // It was forgotten.
+                let Some(answer) = answer else {
+                    continue;
+                };
+                self.ahead.remove(&answer.0);
                 let sender = self
                     .sender
                     .get_mut()
@@ -343,9 +370,31 @@ impl Stream for Events {
                 Message::Failed(error) => Err(error),
                 Message::Realise(fiber, wanted) => {
                     let (request, answer) = realise(wanted);
-                    let answer = async move { (fiber, Answer::Realised(answer.await)) };
+                    let answer = async move { Some((fiber, Answer::Realised(answer.await))) };
                     self.waiting.push(Box::pin(answer));
                     Ok(EvalEvent::Realise(request))
+                }
+                Message::RealiseAhead(fiber, wanted) => {
+                    let (request, ahead, answer) = realise_ahead(wanted);
+                    let (answer, abort) = abortable(answer);
+                    self.ahead.insert(fiber, (ahead, abort));
+                    self.waiting.push(Box::pin(async move {
+                        let answer = answer.await.ok()?;
+                        Some((fiber, Answer::Realised(answer)))
+                    }));
+                    Ok(EvalEvent::Realise(request))
+                }
+                Message::Needed(fiber) => {
+                    if let Some((ahead, _)) = self.ahead.remove(&fiber) {
+                        ahead.needed();
+                    }
+                    continue;
+                }
+                Message::Forget(fiber) => {
+                    if let Some((_, abort)) = self.ahead.remove(&fiber) {
+                        abort.abort();
+                    }
+                    continue;
                 }
                 Message::Background(fiber, work) => {
                     self.background(fiber, work);
@@ -354,7 +403,7 @@ impl Stream for Events {
                 Message::AwaitTask(ready) => {
                     self.waiting.push(Box::pin(async move {
                         ready.await;
-                        (0, Answer::Task)
+                        Some((0, Answer::Task))
                     }));
                     continue;
                 }

@@ -448,6 +448,19 @@ impl Heap {
         }
     }
 
+    /// Places for references to objects of a kind. They are empty.
+    pub(crate) fn places<'h, T>(&'h self, len: usize) -> &'h [Cell<Option<&'h T>>]
+    where
+        &'h T: Item,
+    {
+        if len == 0 {
+            return &[];
+        }
+        let first = self.room_for::<&'h T>(len).cast();
+        // SAFETY: the room has a word for each, which is zero: `None`.
+        unsafe { NonNull::slice_from_raw_parts(first, len).as_ref() }
+    }
+
     /// A slice with the elements that a function returns.
     #[inline]
     pub(crate) fn slice_with<T: Item>(

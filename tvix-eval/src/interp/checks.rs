@@ -1,6 +1,6 @@
 //! Checks of the limits and of cancellation.
 
-use super::Interp;
+use super::{Interp, SPECULATIVE};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Values below this size in bytes are not checked when they are made, but by the next periodic
@@ -24,6 +24,9 @@ impl Interp<'_> {
         self.collect_if_due();
         if self.world.host.is_cancelled() {
             return Err(self.recheck(cancelled()));
+        }
+        if self.fiber.get() >= SPECULATIVE {
+            self.check_speculation()?;
         }
         let limits = &self.world.settings.limits;
         if let Some(time) = limits.time

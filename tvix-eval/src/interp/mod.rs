@@ -5,6 +5,7 @@ mod checks;
 mod derivations;
 mod fiber;
 mod known;
+mod speculation;
 mod table;
 
 use std::cell::{Cell, RefCell};
@@ -29,7 +30,12 @@ pub(crate) use checks::cancelled;
 pub(crate) use derivations::{Derivations, Instantiated};
 use fiber::Fibers;
 pub use fiber::Job;
+pub(crate) use fiber::Parked;
 pub(crate) use known::Known;
+use speculation::Speculation;
+pub(crate) use speculation::{
+    Demand, Effect, Memo, OUTCOME_BYTES, Offer, Outcome, Runner, SPECULATIVE, Upcoming,
+};
 pub(crate) use table::Table;
 
 /// Maximum capacity in bytes of a buffer that is kept for reuse.
@@ -54,6 +60,7 @@ pub struct Interp<'h> {
     pub(crate) scope: RefCell<Rc<Scope<'h>>>,
     pub(crate) world: World<'h>,
     pub(crate) fibers: Fibers,
+    pub(crate) speculation: Speculation<'h>,
     pub(crate) derivations: Derivations,
     /// Current nesting depth of calls.
     pub(crate) depth: Cell<u32>,
@@ -68,6 +75,8 @@ pub struct Interp<'h> {
     pub(crate) collector: Collector<'h>,
     /// Number of the running fiber.
     pub(crate) fiber: Cell<u32>,
+    /// The innermost list of values that the running fiber forces next.
+    pub(crate) upcoming: Cell<*const Upcoming<'h>>,
     /// The values that grew last.
     pub(crate) grown: Grown<'h>,
     buffers: RefCell<Vec<Vec<u8>>>,
@@ -128,6 +137,7 @@ impl<'h> Interp<'h> {
         sources.add(Origin::Internal, internal::TEXT);
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
+        let memory = world.settings.limits.memory;
         let show_trace = world.settings.show_trace;
         Self {
             heap,
@@ -142,6 +152,7 @@ impl<'h> Interp<'h> {
             scope: RefCell::new(Rc::new(Scope::new())),
             world,
             fibers: Fibers::default(),
+            speculation: Speculation::new(memory),
             derivations: Derivations::default(),
             depth: Cell::new(0),
             max_depth,
@@ -151,6 +162,7 @@ impl<'h> Interp<'h> {
             stack_base: Cell::new(0),
             collector: Collector::default(),
             fiber: Cell::new(0),
+            upcoming: Cell::new(std::ptr::null()),
             grown: Grown {
                 bytes: Growing::new(heap),
                 items: Growing::new(heap),
@@ -165,6 +177,19 @@ impl<'h> Interp<'h> {
     #[inline]
     pub fn cell(&self, value: Value<'h>) -> Ref<'h> {
         self.heap.alloc(Slot::new(value))
+    }
+
+    /// The value of a cell whose evaluation failed.
+    #[cold]
+    pub(crate) fn failed(&self, error: &Error) -> Value<'h> {
+        let mut failures = self.failures.borrow_mut();
+        failures.push(error.clone());
+        Value::Failed(failures.len() as u32 - 1)
+    }
+
+    #[cold]
+    pub(crate) fn failure(&self, number: u32) -> Box<Error> {
+        Box::new(self.failures.borrow()[number as usize].clone())
     }
 
     /// The symbol of a name.

@@ -96,7 +96,16 @@ impl<'h> Parser<'_, 'h> {
 
     fn concat(&mut self, pos: Pos, string: bool, base: usize) -> Expr<'h> {
         let parts = self.heap.alloc_slice_fill_iter(self.parts.drain(base..));
-        Expr::Concat(self.heap.alloc(Concat { pos, string, parts }))
+        let open = parts
+            .iter()
+            .filter(|part| !matches!(part.expr, Expr::Const(_)));
+        let several = open.count() > 1;
+        Expr::Concat(self.heap.alloc(Concat {
+            pos,
+            string,
+            several,
+            parts,
+        }))
     }
 
     /// The error for a text that ends inside a string.

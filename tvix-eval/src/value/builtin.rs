@@ -5,6 +5,9 @@ use crate::error::Result;
 use crate::interp::Interp;
 use crate::source::Pos;
 
+/// In [`Builtin::strict`]: the other arguments are always evaluated after these.
+pub(crate) const THEN_OTHERS: u8 = 1 << 7;
+
 /// A Rust function that expressions can call.
 pub struct Builtin<'h> {
     /// Name in messages.
@@ -14,7 +17,8 @@ pub struct Builtin<'h> {
     /// Whether traces omit the builtin.
     pub quiet: bool,
     /// The arguments that are always evaluated, as a bit set: 1 for the first, 2 for the second and
-    /// so on. They may be evaluated before the call, which saves their thunks.
+    /// so on. They may be evaluated before the call, which saves their thunks. The highest bit says
+    /// that the others are evaluated after them.
     pub strict: u8,
     /// The implementation. Its arguments are not evaluated.
     pub function: &'h Function<'h>,

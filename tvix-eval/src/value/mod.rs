@@ -17,6 +17,7 @@ use crate::symbol::Symbol;
 
 pub use attrs::Attrs;
 pub(crate) use attrs::{MOST_LAYERS, find};
+pub(crate) use builtin::THEN_OTHERS;
 pub use builtin::{Builtin, Function};
 pub use context::{ContextElement, ContextId, Contexts};
 pub use env::Env;
@@ -85,6 +86,9 @@ pub enum Value<'h> {
     Hole(u32),
     /// Evaluation failed with the error of this number in the interpreter.
     Failed(u32),
+    /// Evaluated by a speculative fiber, with the outcome of this number. Evaluation in order has
+    /// not come to it.
+    Uncommitted(u32),
 }
 
 impl<'h> Value<'h> {
@@ -99,6 +103,7 @@ impl<'h> Value<'h> {
                 | Self::Element { .. }
                 | Self::Hole(_)
                 | Self::Failed(_)
+                | Self::Uncommitted(_)
         )
     }
 
@@ -119,7 +124,8 @@ impl<'h> Value<'h> {
             | Self::Apply2(_)
             | Self::Element { .. }
             | Self::Hole(_)
-            | Self::Failed(_) => "thunk",
+            | Self::Failed(_)
+            | Self::Uncommitted(_) => "thunk",
         }
     }
 
@@ -149,7 +155,8 @@ impl<'h> Value<'h> {
             | Self::Apply2(_)
             | Self::Element { .. }
             | Self::Hole(_)
-            | Self::Failed(_) => "a thunk",
+            | Self::Failed(_)
+            | Self::Uncommitted(_) => "a thunk",
         })
     }
 

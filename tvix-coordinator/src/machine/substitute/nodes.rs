@@ -4,7 +4,7 @@ use nix_compat::store_path::StorePath;
 
 use super::goals::GoalState;
 use super::{GoalId, Machine, Work};
-use crate::machine::graph::{NodeId, OutputMask, State, bit};
+use crate::machine::graph::{NodeId, OutputMask, State, Urgency, bit};
 
 /// The bit that outputs from the 32nd on share.
 const SHARED: OutputMask = bit(31);
@@ -146,7 +146,7 @@ impl Machine {
     }
 
     fn fetch_outputs(&mut self, id: NodeId, goals: Vec<GoalId>) {
-        let urgent = self.graph[id].urgent;
+        let urgent = self.graph[id].urgency == Urgency::Stalled;
         for goal in goals {
             self.work.push(Work::WantGoal { goal, urgent });
         }

@@ -163,7 +163,7 @@ impl World {
         self.expect_slot(start.builder);
         // With the policy "demand", only needed derivations are built.
         if self.plan.options.policy == BuildPolicy::Demand {
-            assert!(self.needed.contains(&index), "{name}: nothing needs it");
+            assert!(self.requested.contains(&index), "{name}: nothing needs it");
         }
         self.run_build(start);
     }

@@ -147,7 +147,7 @@ impl World {
         let policy = self.plan.options.policy;
         if policy == BuildPolicy::Demand && self.plan.classes[owner] == owner {
             assert!(
-                self.needed.contains(&owner) || self.is_twin_of_needed(owner),
+                self.requested.contains(&owner) || self.is_twin_of_needed(owner),
                 "{path}: nothing needs it"
             );
         }
@@ -156,7 +156,7 @@ impl World {
     /// Floating twins resolve to the same derivation, so either may be reported.
     fn is_twin_of_needed(&self, owner: usize) -> bool {
         let class = self.plan.classes[owner];
-        let mut needed = self.needed.iter();
+        let mut needed = self.requested.iter();
         needed.any(|other| self.plan.classes[*other] == class)
     }
 

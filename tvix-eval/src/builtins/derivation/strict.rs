@@ -16,7 +16,7 @@ use crate::builtins::text;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
 use crate::interp::Instantiated;
-use crate::interp::Interp;
+use crate::interp::{Demand, Interp};
 use crate::source::Pos;
 use crate::text::json;
 use crate::value::{Attr, Attrs, ContextElement, ContextId, Ref, Value};
@@ -124,22 +124,33 @@ fn collect<'h>(
         impure: false,
         json: structured.then(|| b"{".to_vec()),
     };
-    for (key, attr) in interp.by_name(attrs) {
-        if attr.name == known.ignore_nulls {
-            continue;
-        }
-        let result = draft.attribute(interp, key, &attr, ignore_nulls);
-        if let Err(error) = result {
-            let key = String::from_utf8_lossy(key);
-            return Err(error.within(
-                attr.pos,
-                format!(
-                    "while evaluating attribute '{key}' of derivation '{}'",
-                    draft.derivation.name
-                ),
-            ));
-        }
-    }
+    let demand = match structured {
+        true => Demand::Json,
+        false => Demand::Texts,
+    };
+    let members = interp.by_name(attrs);
+    interp.each_upcoming(
+        &members,
+        |(_, attr)| attr.value,
+        demand,
+        |_, (key, attr)| {
+            if attr.name == known.ignore_nulls {
+                return Ok(());
+            }
+            let result = draft.attribute(interp, key, attr, ignore_nulls);
+            if let Err(error) = result {
+                let key = String::from_utf8_lossy(key);
+                return Err(error.within(
+                    attr.pos,
+                    format!(
+                        "while evaluating attribute '{key}' of derivation '{}'",
+                        draft.derivation.name
+                    ),
+                ));
+            }
+            Ok(())
+        },
+    )?;
     if let Some(mut json) = draft.json.take() {
         json.push(b'}');
         draft
@@ -175,15 +186,21 @@ impl Draft {
             return Ok(());
         }
         if attr.name == known.args {
-            for item in interp.expect_list(attr.value, pos, "")?.items {
-                let value = interp.force_at(item, pos)?;
-                let why = "while evaluating an element of the argument list";
-                let mut text = Vec::new();
-                let context = &mut self.context;
-                interp.coerce(value, Coercion::ENVIRONMENT, pos, why, &mut text, context)?;
-                self.derivation.args.push(text.into());
-            }
-            return Ok(());
+            let items = interp.expect_list(attr.value, pos, "")?.items;
+            return interp.each_upcoming(
+                items,
+                |item| item,
+                Demand::Texts,
+                |_, item| {
+                    let value = interp.force_at(item, pos)?;
+                    let why = "while evaluating an element of the argument list";
+                    let mut text = Vec::new();
+                    let context = &mut self.context;
+                    interp.coerce(value, Coercion::ENVIRONMENT, pos, why, &mut text, context)?;
+                    self.derivation.args.push(text.into());
+                    Ok(())
+                },
+            );
         }
         if self.json.is_some() {
             return self.structured_attribute(interp, key, attr);
