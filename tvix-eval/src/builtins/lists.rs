@@ -143,11 +143,14 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
         pos,
         "while evaluating the second argument passed to builtins.concatMap",
     )?;
-    let mut items = HeapVec::new(interp.heap);
+    // The results are in the heap already. They are copied once, into a list of the right size.
+    let mut parts = HeapVec::with_capacity(interp.heap, list.items.len());
+    let mut count = 0;
     interp.call_each(func, list.items, pos, |_, value| match value {
         Value::List(part) => {
-            interp.make_room_for::<Ref<'h>>(items.len() + part.items.len())?;
-            items.extend_from_slice(part.items);
+            count += part.items.len();
+            interp.make_room_for::<Ref<'h>>(count)?;
+            parts.push(interp.cell(value));
             Ok(())
         }
         other => {
@@ -160,10 +163,16 @@ fn concat_map<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Val
             Err(interp.type_error("a list", other).within(place, context))
         }
     })?;
-    Ok(match items.is_empty() {
-        true => Value::List(interp.shared.no_list),
-        false => interp.list_in_heap(items.into_slice()),
-    })
+    if count == 0 {
+        return Ok(Value::List(interp.shared.no_list));
+    }
+    let mut items = HeapVec::with_capacity(interp.heap, count);
+    for part in parts.iter() {
+        if let Value::List(part) = part.get() {
+            items.extend_from_slice(part.items);
+        }
+    }
+    Ok(interp.list_in_heap(items.into_slice()))
 }
 
 fn elem<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
