@@ -127,11 +127,12 @@ const CYCLES: &[(&str, &str, &[&str])] = &[
     ),
     // An error has a kind and a position; a failure is made of an error.
     ("tvix-eval-api", "crate", &["error", "failure"]),
-    // The state of an evaluation: a builtin is a value with a Rust function of the interpreter.
+    // The state of an evaluation: a builtin is a value with a Rust function of the interpreter, and
+    // the interpreter starts the collector, which follows its values.
     (
         "tvix-eval",
         "crate",
-        &["interp", "ir", "syntax", "value", "world"],
+        &["collect", "interp", "ir", "syntax", "value", "world"],
     ),
     // A recursive-descent parser: strings and attribute sets contain expressions.
     (

@@ -220,3 +220,9 @@ impl<T> ResultExt<T> for Result<T> {
         }
     }
 }
+
+/// The error of an evaluation that was cancelled.
+#[cold]
+pub(crate) fn cancelled() -> Box<Error> {
+    Error::new(ErrorKind::Cancelled, "the evaluation was cancelled")
+}

@@ -1,7 +1,7 @@
 //! Checks of the limits and of cancellation.
 
 use super::{Interp, SPECULATIVE};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, cancelled};
 
 /// Values below this size in bytes are not checked when they are made, but by the next periodic
 /// check.
@@ -99,11 +99,6 @@ impl Interp<'_> {
         self.heap.calls_left.set(0);
         error
     }
-}
-
-#[cold]
-pub(crate) fn cancelled() -> Box<Error> {
-    Error::new(ErrorKind::Cancelled, "the evaluation was cancelled")
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ use crate::value::{
 };
 use crate::world::World;
 
+pub(crate) use crate::error::cancelled;
 pub use by_name::{ByName, IntoIter};
-pub(crate) use checks::cancelled;
 pub(crate) use derivations::{Derivations, Instantiated};
 use fiber::Fibers;
 pub use fiber::Job;

@@ -14,6 +14,7 @@
 //! - A speculative fiber whose values are not needed any more, or that meets an error that depends
 //!   on the order of evaluation, is abandoned: its cells become thunks again.
 
+mod effect;
 mod outcome;
 mod runner;
 mod upcoming;
@@ -30,8 +31,9 @@ use crate::collect::Tracer;
 use crate::error::Result;
 use crate::value::{Ref, Value};
 
+pub(crate) use effect::Effect;
+pub(crate) use outcome::Outcome;
 use outcome::Outcomes;
-pub(crate) use outcome::{Effect, Outcome};
 pub(crate) use runner::{Runner, RunnerState};
 pub(crate) use upcoming::{Demand, Memo, Offer, Upcoming, Waiting};
 

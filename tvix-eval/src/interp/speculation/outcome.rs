@@ -2,21 +2,12 @@
 
 use std::cell::RefCell;
 
-use tvix_eval_api::Diagnostic;
-
+use super::effect::Effect;
 use super::{Runner, SPECULATIVE, Speculation};
 use crate::collect::Tracer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::value::{Ref, Value};
-
-/// Something that an evaluation has produced besides its value.
-pub(crate) enum Effect {
-    /// The evaluation has used the uncommitted value of this number.
-    Used(u32),
-    /// A message for the user.
-    Message(Box<Diagnostic>),
-}
 
 /// The uncommitted value of a cell.
 pub(crate) struct Outcome<'h> {

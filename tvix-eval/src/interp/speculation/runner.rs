@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::Upcoming;
-use super::outcome::Effect;
+use super::effect::Effect;
 use crate::collect::Tracer;
 use crate::value::Ref;
 
