@@ -140,8 +140,8 @@ async fn a_large_set() {
     let request = || request(expression(&text), &[], true);
     let alone = found(&NixEvaluator::default(), request()).await;
     assert_eq!(alone.len(), count);
-    // A third of what a worker needs.
-    let shared = found(&workers(2, Some(count as u64 * 320)), request()).await;
+    // Little enough that workers start afresh now and then.
+    let shared = found(&workers(2, Some((4 << 20) + count as u64 * 500)), request()).await;
     assert!(alone == shared);
 }
 
