@@ -35,12 +35,30 @@ use crate::{
 ///
 /// ```
 /// use std::num::NonZeroUsize;
-/// use tvix_eval_api::Workers;
+/// use futures::StreamExt as _;
+/// use nix_compat::derivation::DerivationBuilder;
+/// use nix_compat::store_path::StoreDir;
 /// use tvix_eval_api::memory::InMemoryEvaluator;
+/// use tvix_eval_api::{EvalEvent, EvalRequest, Evaluator as _, Workers};
 ///
-/// let workers = NonZeroUsize::new(2).expect("two");
-/// let evaluator = Workers::new(InMemoryEvaluator::new(), workers).with_memory(Some(512 << 20));
-/// # let _ = evaluator;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let hello = DerivationBuilder::new("hello", "x86_64-linux", "/bin/sh");
+/// let hello = hello.instantiate(&StoreDir::default())?;
+/// // Any evaluator that takes tasks: this one, or that of the Nix language.
+/// let evaluator = InMemoryEvaluator::new().root("hello", &hello);
+/// let count = NonZeroUsize::new(2).expect("two");
+/// let workers = Workers::new(evaluator, count).with_memory(Some(512 << 20));
+/// let mut events = workers.evaluate(EvalRequest::attrs(["hello"])).await?;
+/// let mut roots = Vec::new();
+/// while let Some(event) = events.next().await {
+///     if let EvalEvent::Root(root) = event? {
+///         roots.push(root.name);
+///     }
+/// }
+/// assert_eq!(roots, ["hello"]);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Workers<E> {

@@ -76,7 +76,7 @@ struct Search<'h, 'w> {
     shared: Option<TaskSource>,
     /// Whether `shared` gives no more tasks.
     ended: Cell<bool>,
-    /// The attribute path to evaluate while there are no tasks yet.
+    /// The attribute path to evaluate while there are no tasks yet, if the request is for jobs.
     ahead: Cell<Option<String>>,
 }
 
@@ -145,9 +145,10 @@ pub(super) fn evaluate<'h>(
         jobs: request.jobs.as_ref(),
         shared,
         ended: Cell::new(false),
-        ahead: Cell::new(Some(
-            request.attr_paths.first().cloned().unwrap_or_default(),
-        )),
+        ahead: Cell::new(request.jobs.is_some().then(|| {
+            let first = request.attr_paths.first();
+            first.cloned().unwrap_or_default()
+        })),
     };
     // Attributes that were freed are not found again, and others may get their address.
     let found = search.found.clone();
