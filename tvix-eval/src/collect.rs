@@ -35,6 +35,9 @@ const LEAST: usize = 64 << 20;
 /// the size grows by twice as much, so that its peak is closer to what is in use.
 const BALANCED: usize = 64 << 20;
 
+/// The same for a set of jobs: most of what is evaluated stays in use, and collections free little.
+const BALANCED_FOR_JOBS: usize = 96 << 20;
+
 /// Forgets addresses of objects that are not in use any more.
 type Forget<'h> = Box<dyn Fn(&Alive<'_>) + 'h>;
 
@@ -45,6 +48,8 @@ pub(crate) struct Collector<'h> {
     allowed: Cell<bool>,
     /// Number of calls of the embedder's functions that have not returned.
     foreign: Cell<usize>,
+    /// Whether a set of jobs is evaluated.
+    of_jobs: Cell<bool>,
     handles: Rc<Handles<'h>>,
     /// Called after marking, to forget what was freed.
     forget: RefCell<Vec<Forget<'h>>>,
@@ -472,6 +477,11 @@ impl<'h> Interp<'h> {
         self.collector.allowed.set(known);
     }
 
+    /// Notes that a set of jobs is evaluated.
+    pub(crate) fn collect_for_jobs(&self) {
+        self.collector.of_jobs.set(true);
+    }
+
     /// Notes that an embedder's function runs, until the result is dropped.
     pub(crate) fn in_foreign(&self) -> Foreign<'_> {
         let foreign = &self.collector.foreign;
@@ -527,7 +537,11 @@ impl<'h> Interp<'h> {
         let by_kind = live;
         let live: usize = by_kind.iter().sum();
         if self.world.settings.collect_every.is_none() {
-            let budget = live.saturating_mul(BALANCED).isqrt().max(LEAST);
+            let balanced = match collector.of_jobs.get() {
+                true => BALANCED_FOR_JOBS,
+                false => BALANCED,
+            };
+            let budget = live.saturating_mul(balanced).isqrt().max(LEAST);
             self.heap.set_budget(budget);
             self.heap.give_back(budget + budget / 4);
         }
@@ -549,6 +563,7 @@ impl<'h> Interp<'h> {
         let Collector {
             allowed: _,
             foreign: _,
+            of_jobs: _,
             handles,
             forget,
             count: _,

@@ -119,6 +119,9 @@ pub(super) fn evaluate<'h>(
     shared: Option<TaskSource>,
 ) {
     interp.allow_collection();
+    if request.jobs.is_some() {
+        interp.collect_for_jobs();
+    }
     let Some(source) = interp.source(&request.source) else {
         return;
     };

@@ -18,11 +18,19 @@ const FIRST_STEP: usize = 1 << 20;
 /// The largest step by which usable memory grows, in bytes.
 const LARGEST_STEP: usize = 32 << 20;
 
+/// Bytes that the operating system fills with zeros at once. Otherwise each page that is used
+/// first costs a fault, and half as much again as the zeros.
+const FILLED_STEP: usize = 1 << 20;
+
+/// Size in bytes up to which a heap may use only parts of its blocks, and is not filled.
+const NOT_FILLED: usize = 8 << 20;
+
 /// A reserved range of addresses. Its pages are zero when they become usable.
 pub(super) struct Pages {
     base: NonNull<u8>,
     reserved: usize,
     usable: Cell<usize>,
+    filled: Cell<usize>,
 }
 
 impl Pages {
@@ -50,6 +58,7 @@ impl Pages {
             base,
             reserved,
             usable: Cell::new(0),
+            filled: Cell::new(0),
         }
     }
 
@@ -66,17 +75,25 @@ impl Pages {
 
     /// Makes at least the first `bytes` bytes usable.
     pub(super) fn need(&self, bytes: usize) -> std::io::Result<()> {
-        let usable = self.usable.get();
-        if bytes <= usable {
+        if bytes <= self.filled.get() {
             return Ok(());
         }
-        if bytes > self.reserved {
-            return Err(std::io::ErrorKind::OutOfMemory.into());
+        let usable = self.usable.get();
+        if bytes > usable {
+            if bytes > self.reserved {
+                return Err(std::io::ErrorKind::OutOfMemory.into());
+            }
+            let step = usable.clamp(FIRST_STEP, LARGEST_STEP);
+            let wanted = bytes.max(usable + step).min(self.reserved);
+            map::make_usable(self.base, usable, wanted - usable)?;
+            self.usable.set(wanted);
         }
-        let step = usable.clamp(FIRST_STEP, LARGEST_STEP);
-        let wanted = bytes.max(usable + step).min(self.reserved);
-        map::make_usable(self.base, usable, wanted - usable)?;
-        self.usable.set(wanted);
+        let filled = self.filled.get();
+        let wanted = bytes.max(filled + FILLED_STEP).min(self.usable.get());
+        if wanted > NOT_FILLED {
+            map::fill(self.base, filled, wanted - filled);
+        }
+        self.filled.set(wanted);
         Ok(())
     }
 
@@ -133,6 +150,15 @@ mod map {
         Ok(())
     }
 
+    /// Makes the kernel provide pages now. Kernels before 5.14 do so on use.
+    pub(super) fn fill(base: NonNull<u8>, start: usize, len: usize) {
+        // SAFETY: the range is in the mapping of `reserve` and usable. Its contents stay.
+        let _ = unsafe {
+            let start = base.add(start).as_ptr().cast();
+            rustix::mm::madvise(start, len, Advice::LinuxPopulateWrite)
+        };
+    }
+
     pub(super) fn discard(base: NonNull<u8>, start: usize, len: usize) {
         // SAFETY: the range is in the mapping of `reserve`, and nothing refers to it. An error
         // would leave the pages as they are, which is why callers do not rely on zeros then.
@@ -171,6 +197,8 @@ mod map {
     pub(super) fn make_usable(_: NonNull<u8>, _: usize, _: usize) -> std::io::Result<()> {
         Ok(())
     }
+
+    pub(super) fn fill(_: NonNull<u8>, _: usize, _: usize) {}
 
     pub(super) fn discard(base: NonNull<u8>, start: usize, len: usize) {
         // SAFETY: the range is in the allocation, and nothing refers to it.
