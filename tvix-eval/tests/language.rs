@@ -10,7 +10,6 @@ mod cases;
 mod collecting;
 #[path = "language/ours.rs"]
 mod ours;
-#[cfg(feature = "peers")]
 #[path = "language/record.rs"]
 mod record;
 

@@ -17,7 +17,7 @@ mod tests;
 
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
 pub use print::print;
-#[cfg(feature = "peers")]
+#[doc(hidden)]
 pub use print::print_older;
 pub use scope::Scope;
 
