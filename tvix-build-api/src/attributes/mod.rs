@@ -1,12 +1,8 @@
 //! Attributes of a derivation that control its build. They are in its environment or, with
 //! `__structuredAttrs`, in the JSON object of the variable `__json`.
 
-mod graph;
 mod json;
 mod shell;
-
-pub(crate) use graph::ReferenceGraphs;
-pub use graph::derivations_in_graphs;
 
 use std::sync::Arc;
 

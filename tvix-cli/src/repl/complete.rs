@@ -12,7 +12,7 @@ use tvix_eval::interactive::ParsedInput;
 use tvix_eval::value::Value;
 
 use super::command::COMMANDS;
-use super::prompt::State;
+use super::state::State;
 
 /// How long a set may take to be evaluated for its names.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
 //! The prompt: reads and executes lines.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,6 @@ use tvix_eval::interp::Interp;
 use tvix_eval::ir::Expr;
 use tvix_eval::select::Selector;
 use tvix_eval::source::Pos;
-use tvix_eval::syntax::Scope;
 use tvix_eval::value::{Ref, Value};
 use tvix_eval_api::{EvalRequest, RealiseError};
 use tvix_store_api::StoreUri;
@@ -24,6 +23,7 @@ use super::command::{self, split};
 use super::complete::Names;
 use super::input::{Input, Line};
 use super::service::{Asking, Task};
+use super::state::State;
 use super::{doc, print};
 use crate::output::say;
 use crate::source::file_source;
@@ -34,31 +34,6 @@ const LISTED: usize = 20;
 /// What `:u` makes of a derivation.
 const SHELL: &str =
     "drv: (import <nixpkgs> {}).runCommand \"shell\" { buildInputs = [ drv ]; } \"\"";
-
-/// The state that lines are evaluated with.
-pub struct State<'i, 'h> {
-    pub interp: &'i Interp<'h>,
-    pub scope: Scope<'h>,
-    /// Names for completion.
-    pub names: BTreeSet<String>,
-    /// The directory that relative paths are relative to.
-    pub base: Vec<u8>,
-    /// Ends the current evaluation.
-    pub interrupted: Arc<AtomicBool>,
-}
-
-impl<'i, 'h> State<'i, 'h> {
-    fn new(interp: &'i Interp<'h>, interrupted: Arc<AtomicBool>) -> Self {
-        let base = std::env::current_dir().unwrap_or_else(|_| "/".into());
-        Self {
-            interp,
-            scope: interp.global_scope(),
-            names: interp.builtin_names().into_iter().collect(),
-            base: base.into_os_string().into_encoded_bytes(),
-            interrupted,
-        }
-    }
-}
 
 /// Why a line was not done.
 enum Stop {
