@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn a_build_parses_once() {
         use crate::outputs::{OutputChecks, plan_outputs};
-        use crate::translate::{TranslateOptions, asks_for_no_sandbox, translate};
+        use crate::translate::{
+            TranslateOptions, asks_for_no_sandbox, derivations_in_graphs, translate,
+        };
         let dir = StoreDir::default();
         let derivation = with(
             "__json",
