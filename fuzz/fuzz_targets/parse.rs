@@ -7,9 +7,10 @@
 
 use tvix_eval::heap::Heap;
 use libfuzzer_sys::fuzz_target;
-use tvix_eval::source::{Origin, Sources};
-use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Scope, parse_unresolved, print, resolve};
+use tvix_eval::internals::Sources;
+use tvix_eval::source::Origin;
+use tvix_eval::internals::Symbols;
+use tvix_eval::internals::syntax::{Context, Scope, parse_unresolved, print, resolve};
 
 fuzz_target!(|input: &[u8]| {
     let heap = Heap::new();

@@ -10,9 +10,8 @@ use nix_compat::store_path::StoreDir;
 use rustyline::error::ReadlineError;
 use tvix_eval::PrettyOptions;
 use tvix_eval::error::{Error, ErrorKind};
-use tvix_eval::interactive::ParsedInput;
+use tvix_eval::interactive::{Parsed, ParsedInput};
 use tvix_eval::interp::Interp;
-use tvix_eval::ir::Expr;
 use tvix_eval::select::Selector;
 use tvix_eval::source::Pos;
 use tvix_eval::value::{Ref, Value};
@@ -256,7 +255,7 @@ impl<'h> Prompt<'_, '_, 'h> {
     }
 
     /// Parses an expression.
-    fn expression(&self, text: &str) -> Done<&'h Expr<'h>> {
+    fn expression(&self, text: &str) -> Done<Parsed<'h>> {
         let state = self.state.borrow();
         let text = text.as_bytes();
         let parsed = self
@@ -481,6 +480,6 @@ fn is_interrupt(error: &Error) -> bool {
 
 fn literal(name: &str) -> String {
     let mut literal = Vec::new();
-    tvix_eval::text::print::write_attribute_name(&mut literal, name.as_bytes());
+    tvix_eval::literal::write_attribute_name(&mut literal, name.as_bytes());
     String::from_utf8_lossy(&literal).into_owned()
 }

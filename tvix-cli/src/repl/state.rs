@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tvix_eval::interactive::Scope;
 use tvix_eval::interp::Interp;
-use tvix_eval::syntax::Scope;
 
 /// The state that lines are evaluated with.
 pub struct State<'i, 'h> {

@@ -287,3 +287,21 @@ async fn failures_are_said_once() {
         assert_eq!(text.matches("exit code 5").count(), 1, "{command}: {text}");
     }
 }
+
+/// Lines that are printed while a progress display is shown begin at the left, on a line of their own.
+#[tokio::test]
+async fn lines_of_jobs_do_not_follow_the_progress_display() {
+    let world = LocalWorld::new().await;
+    let jobs = "builtins.listToAttrs (map (n: { name = ''job${toString n}''; value = derivation { name = ''x${toString n}''; system = ''x''; builder = ''x''; }; }) (builtins.genList (n: n) 50))";
+    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    tvix.args(["jobs", "-E", jobs, "--store"]).arg(world.root());
+    let (shown, code) = on_terminal(&mut tvix);
+    assert_eq!(code, Some(0));
+    let shown = String::from_utf8(shown).unwrap();
+    let before: Vec<_> = shown.split("{\"attr\":").collect();
+    assert_eq!(before.len(), 51, "{shown}");
+    for before in &before[..50] {
+        let at_the_left = before.is_empty() || before.ends_with(['\n', '\r', 'K']);
+        assert!(at_the_left, "{before:?}");
+    }
+}
