@@ -53,7 +53,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         request,
         options,
     };
-    let report = run.to_end().await?;
+    let report = run.reported().await?;
     let mut out = output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;

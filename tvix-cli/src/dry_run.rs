@@ -38,7 +38,7 @@ pub async fn run(
         request,
         options: Options::default().with_policy(BuildPolicy::Imports),
     };
-    let report = run.to_end().await?;
+    let report = run.reported().await?;
     if report.status != Status::Success {
         return Ok(exit::code(&report));
     }

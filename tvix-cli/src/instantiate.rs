@@ -60,7 +60,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
         evaluator,
         options,
     };
-    let report = run.to_end().await?;
+    let report = run.reported().await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
     // As in Nix, an attribute path is printed when all of it was evaluated, in their order.
     let failed = noted.failed.into_iter().min().unwrap_or(usize::MAX);

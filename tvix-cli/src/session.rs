@@ -37,7 +37,7 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Runs the session to its end and prints failures.
-    pub async fn to_end(self) -> Result<Report, CliError> {
+    pub async fn reported(self) -> Result<Report, CliError> {
         self.printing(&mut |_| (), |_| ()).await
     }
 

@@ -1,7 +1,7 @@
 //! Output to terminals, files and pipes: text and colours, and each failure once.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::FromRawFd as _;
 use std::process::{Command, Stdio};
 
@@ -30,6 +30,11 @@ const HOSTILE: &[&str] = &[
 
 /// Runs a command with standard output and error on a terminal; returns its output and exit code.
 pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
+    on_terminal_typing(command, b"")
+}
+
+/// The same for a command that reads from the terminal, unless nothing is typed.
+fn on_terminal_typing(command: &mut Command, typed: &[u8]) -> (Vec<u8>, Option<i32>) {
     let (mut main, mut other) = (0, 0);
     // SAFETY: both pointers are to variables that live until the call returns; the others may be null.
     let opened = unsafe {
@@ -58,11 +63,16 @@ pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
             &size,
         )
     };
-    command.stdin(Stdio::null());
+    match typed {
+        b"" => command.stdin(Stdio::null()),
+        _ => command.stdin(other.try_clone().unwrap()),
+    };
+    main.write_all(typed).unwrap();
     command.stdout(other.try_clone().unwrap()).stderr(other);
     let mut child = command.spawn().unwrap();
     // Its copies of the terminal.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null());
     let reader = std::thread::spawn(move || {
         let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
         // Ends with an error once nobody has the terminal open any more.
@@ -303,5 +313,19 @@ async fn lines_of_jobs_do_not_follow_the_progress_display() {
     for before in &before[..50] {
         let at_the_left = before.is_empty() || before.ends_with(['\n', '\r', 'K']);
         assert!(at_the_left, "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_prompt_keeps_lines_that_were_typed_ahead() {
+    let world = LocalWorld::new().await;
+    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    tvix.args(["repl", "--store"]).arg(world.root());
+    tvix.env("HOME", world.beside("home")).env("TERM", "xterm");
+    let (shown, code) = on_terminal_typing(&mut tvix, b"10 + 1\n10 + 2\n10 + 3\n:q\n");
+    let shown = String::from_utf8_lossy(&shown);
+    assert_eq!(code, Some(0), "{shown}");
+    for result in ["11", "12", "13"] {
+        assert!(shown.contains(result), "{result}: {shown}");
     }
 }
