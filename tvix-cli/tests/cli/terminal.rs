@@ -68,6 +68,14 @@ fn on_terminal_typing(command: &mut Command, typed: &[u8]) -> (Vec<u8>, Option<i
         _ => command.stdin(other.try_clone().unwrap()),
     };
     main.write_all(typed).unwrap();
+    if !typed.is_empty() {
+        // Ends a prompt that has lost the end of what was typed.
+        let mut main = main.try_clone().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(30));
+            let _ = main.write_all(b"\n:q\n");
+        });
+    }
     command.stdout(other.try_clone().unwrap()).stderr(other);
     let mut child = command.spawn().unwrap();
     // Its copies of the terminal.
