@@ -9,9 +9,10 @@ use std::process::Command;
 
 use bstr::{BString, ByteSlice};
 use tvix_eval::heap::Heap;
-use tvix_eval::source::{Origin, Sources};
-use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Home, Scope, parse_unresolved, print_older};
+use tvix_eval::internals::Sources;
+use tvix_eval::internals::Symbols;
+use tvix_eval::internals::syntax::{Context, Home, Scope, parse_unresolved, print_older};
+use tvix_eval::source::Origin;
 
 /// The result of this parser.
 fn ours(text: &[u8], base: &Path) -> Result<BString, String> {

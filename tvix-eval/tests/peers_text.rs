@@ -20,7 +20,7 @@ mod regexes;
 
 use std::io::Write as _;
 
-use random::Random;
+use random::random;
 
 /// Number of error cases. Errors cannot be batched, so there are fewer of them.
 const ERRORS: usize = 8;
@@ -47,7 +47,7 @@ fn nix_agrees() {
 }
 
 fn compare(kind: &str) -> usize {
-    let mut random = Random::new();
+    let mut random = random();
     let inputs: Vec<String> = (0..random::cases())
         .map(|_| generate::input(kind, &mut random))
         .collect();

@@ -1,12 +1,11 @@
 //! Helpers of the tests of the sandbox builder.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
+use tvix_test_support::directory::make_writable;
 
 /// A temporary directory, removed on drop even if it contains read-only directories, as stores do.
 #[derive(Debug)]
@@ -34,15 +33,6 @@ impl Deref for Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         make_writable(self.0.path());
-    }
-}
-
-fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
     }
 }
 

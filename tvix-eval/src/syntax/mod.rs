@@ -14,6 +14,7 @@ mod scope;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
 pub use print::print;
