@@ -3,10 +3,16 @@
 /// SplitMix64.
 pub struct Random(u64);
 
+#[allow(dead_code, reason = "not all tests use all")]
 impl Random {
     pub fn new() -> Self {
         let seed = std::env::var("TVIX_PEER_SEED").ok();
-        Self(seed.and_then(|s| s.parse().ok()).unwrap_or(1))
+        Self::of(seed.and_then(|s| s.parse().ok()).unwrap_or(1))
+    }
+
+    /// The numbers of a seed.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
     }
 
     pub fn next(&mut self) -> u64 {
@@ -27,6 +33,7 @@ impl Random {
 }
 
 /// Number of cases to run.
+#[allow(dead_code, reason = "not all tests use it")]
 pub fn cases() -> usize {
     let set = std::env::var("TVIX_PEER_CASES").ok();
     set.and_then(|s| s.parse().ok()).unwrap_or(300)
