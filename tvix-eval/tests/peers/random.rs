@@ -9,6 +9,7 @@ pub fn random() -> Random {
 }
 
 /// Number of cases to run.
+#[allow(dead_code, reason = "not all tests use it")]
 pub fn cases() -> usize {
     let set = std::env::var("TVIX_PEER_CASES").ok();
     set.and_then(|s| s.parse().ok()).unwrap_or(300)
