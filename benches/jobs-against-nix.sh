@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # All derivations of a package set: `tvix jobs` by one worker and by two, and `nix-env -qaP --drv-path`.
 #
-#   benches/jobs-against-nix.sh FILE [MEMORY]        (MEMORY of all workers together, default: 700M)
+#   benches/jobs-against-nix.sh FILE [MEMORY]        (MEMORY of all workers together, default: that of tvix)
 #
 # FILE evaluates to the set, without attributes that fail by other errors than `throw` and `assert`, as these
 # end nix-env. NIX_ENV is the peer (default: nix-env), ROUNDS how often times are taken (3); all three take
-# turns. Nothing is written to a store by either. Needs /usr/bin/time and python3. Each derivation that Nix
-# lists must be one of ours, or it says so.
+# turns. PRIORITY stands in front of each command, such as `chrt -f 10` where other programs run. Nothing is
+# written to a store by either. Needs /usr/bin/time and python3. Each derivation that Nix lists must be one of
+# ours, or it says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 file=$(realpath "${1:?a file that evaluates to a package set}")
-memory=${2:-700M}
+memory=${2:+--max-memory $2}
+priority=${PRIORITY:-}
 read -ra peer <<<"${NIX_ENV:-nix-env}"
 rounds=${ROUNDS:-3}
 tvix=${TVIX:-}
@@ -22,10 +24,11 @@ work=$(mktemp -d)
 trap 'chmod -R u+w "$work" && rm -rf "$work"' EXIT
 export NIX_REMOTE= HOME=$work
 
-jobs() { "$tvix" jobs -f "$file" --workers "$1" --max-memory "$memory" --dry-run --store "$work/store"; }
-nix() { "${peer[@]}" -f "$file" -qaP --drv-path; }
+# Options and priority are several words or none.
+jobs() { $priority "$tvix" jobs -f "$file" --workers "$1" $memory --dry-run --store "$work/store"; }
+nix() { $priority "${peer[@]}" -f "$file" -qaP --drv-path; }
 export -f jobs nix
-export tvix file memory work
+export tvix file memory work priority
 measured() { /usr/bin/time -f '%e %U %S %M' -a -o "$work/$1" bash -c "peer=(${peer[*]@Q}); $2" >"$work/$1.out" 2>/dev/null; }
 
 for _ in $(seq "$rounds"); do

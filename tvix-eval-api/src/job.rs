@@ -14,6 +14,8 @@ use nix_compat::derivation::Derivation;
 pub struct JobOptions {
     /// Whether to evaluate the attribute `meta` of each job.
     pub meta: bool,
+    /// Whether to search all attribute sets, as if `recurseForDerivations` was true in each.
+    pub force_recurse: bool,
 }
 
 impl JobOptions {
@@ -21,6 +23,13 @@ impl JobOptions {
     #[must_use]
     pub fn with_meta(mut self, meta: bool) -> Self {
         self.meta = meta;
+        self
+    }
+
+    /// Sets [`force_recurse`](Self::force_recurse).
+    #[must_use]
+    pub fn with_force_recurse(mut self, force: bool) -> Self {
+        self.force_recurse = force;
         self
     }
 }

@@ -1,28 +1,32 @@
 //! Several evaluations of one request, as one evaluator.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use futures::stream::{self, SelectAll};
+use futures::stream::{self, BoxStream, SelectAll};
 use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::tasks::TaskQueue;
-use crate::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root, RootOrder};
+use crate::{
+    Diagnostic, EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root, RootOrder,
+};
 
 /// An evaluator that evaluates each request by several evaluations of another evaluator, which
 /// share its tasks.
 ///
 /// The first evaluation starts at once, and each further one when there are tasks that no other
-/// has taken. An evaluation that uses more than its share of memory finishes the tasks that it has
+/// has taken; for jobs, all start at once. An evaluation that uses more than its share of memory finishes the tasks that it has
 /// begun, and a new one continues ([`Workers::with_memory`]).
 ///
 /// The events of all evaluations are merged into one stream. A derivation or source that several
-/// of them yield appears once; diagnostics may appear several times. Roots have the places that
+/// of them yield appears once, and a diagnostic as often as in the evaluation that yields it most
+/// often. Roots have the places that
 /// they would have in a single evaluation. Unless the request is for jobs, equal derivations and
 /// outputs at one requested attribute path are one root.
 ///
@@ -73,6 +77,7 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
         let Some(first) = self.evaluator.evaluate_tasks(&request, source).await? else {
             return self.evaluator.evaluate(request).await;
         };
+        let evaluations = Arc::new(AtomicUsize::new(0));
         let mut slot = |worker, first| {
             let slot = Slot {
                 worker,
@@ -80,6 +85,7 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
                 evaluator: self.evaluator.clone(),
                 request: request.clone(),
                 queue: queue.clone(),
+                evaluations: evaluations.clone(),
                 open: true,
             };
             slot.events(first)
@@ -89,13 +95,17 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
         streams.extend((1..self.count.get()).map(|worker| slot(worker, None)));
         let mut merged = Merged::new(request.jobs.is_none());
         Ok(streams
-            .filter_map(move |event| {
-                let event = event.map(|event| merged.event(event)).transpose();
+            .filter_map(move |(evaluation, event)| {
+                let event = event.map(|event| merged.event(evaluation, event));
+                let event = event.transpose();
                 async { event }
             })
             .boxed())
     }
 }
+
+/// Events, each with the number of its evaluation.
+type Numbered = BoxStream<'static, (usize, Result<EvalEvent, EvalError>)>;
 
 /// A place for one evaluation at a time.
 struct Slot<E> {
@@ -103,31 +113,42 @@ struct Slot<E> {
     evaluator: E,
     request: EvalRequest,
     queue: TaskQueue,
+    /// Number of evaluations that were started in all slots.
+    evaluations: Arc<AtomicUsize>,
     /// Number of tasks that the current evaluation has got; `None` before the first.
     count: Option<Arc<AtomicUsize>>,
     open: bool,
 }
 
 impl<E: Evaluator + 'static> Slot<E> {
-    /// The events of all evaluations in this slot.
-    fn events(self, first: Option<EvalStream>) -> EvalStream {
-        let first = first.unwrap_or_else(|| stream::empty().boxed());
+    /// The events of all evaluations in this slot, each with the number of its evaluation.
+    fn events(self, first: Option<EvalStream>) -> Numbered {
+        let first = first.map_or_else(|| stream::empty().boxed(), |first| self.numbered(first));
         let later = stream::unfold(self, async |mut slot| {
             let events = slot.next().await?;
-            Some((events, slot))
+            Some((slot.numbered(events), slot))
         });
         first.chain(later.flatten()).boxed()
+    }
+
+    fn numbered(&self, events: EvalStream) -> Numbered {
+        let number = self.evaluations.fetch_add(1, Ordering::Relaxed);
+        events.map(move |event| (number, event)).boxed()
     }
 
     /// The next evaluation.
     async fn next(&mut self) -> Option<EvalStream> {
         // An evaluation that ended without a task has failed, and would fail again.
         let count = self.count.take();
+        let is_first = count.is_none();
         let failed = count.is_some_and(|count| count.load(Ordering::Relaxed) == 0);
         if !self.open || failed {
             return None;
         }
-        self.queue.wanted().await;
+        // Most sets of jobs are work for all.
+        if !is_first || self.request.jobs.is_none() {
+            self.queue.wanted().await;
+        }
         if self.queue.is_complete() {
             return None;
         }
@@ -151,6 +172,9 @@ struct Merged {
     /// Roots at their first place so far.
     roots: FxHashMap<(Option<usize>, StorePath, Vec<OutputName>), RootOrder>,
     unique_roots: bool,
+    /// How often diagnostics were yielded, by their hashes: by each evaluation, and in all.
+    diagnostics: FxHashMap<(Option<usize>, u64), usize>,
+    hasher: RandomState,
 }
 
 impl Merged {
@@ -159,11 +183,13 @@ impl Merged {
             seen: FxHashSet::default(),
             roots: FxHashMap::default(),
             unique_roots,
+            diagnostics: FxHashMap::default(),
+            hasher: RandomState::new(),
         }
     }
 
     /// The event, unless another evaluation has yielded it.
-    fn event(&mut self, event: EvalEvent) -> Option<EvalEvent> {
+    fn event(&mut self, evaluation: usize, event: EvalEvent) -> Option<EvalEvent> {
         match event {
             EvalEvent::Derivation { ref path, .. } => {
                 self.seen.insert(*path.digest()).then_some(event)
@@ -174,8 +200,26 @@ impl Merged {
             EvalEvent::Root(root) if self.unique_roots && !root.order.is_unknown() => {
                 self.root(root).map(EvalEvent::Root)
             }
+            EvalEvent::Diagnostic(ref diagnostic) => {
+                self.diagnostic(evaluation, diagnostic).then_some(event)
+            }
             other => Some(other),
         }
+    }
+
+    /// Whether this evaluation has now yielded a diagnostic more often than was passed on.
+    fn diagnostic(&mut self, evaluation: usize, diagnostic: &Diagnostic) -> bool {
+        let hash = self.hasher.hash_one(diagnostic);
+        let own = self
+            .diagnostics
+            .entry((Some(evaluation), hash))
+            .or_default();
+        *own += 1;
+        let own = *own;
+        let all = self.diagnostics.entry((None, hash)).or_default();
+        let is_new = own > *all;
+        *all += usize::from(is_new);
+        is_new
     }
 
     fn root(&mut self, mut root: Root) -> Option<Root> {
@@ -195,5 +239,28 @@ impl Merged {
             }
         }
         Some(root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Severity;
+
+    #[test]
+    fn diagnostics_come_as_often_as_in_one_evaluation() {
+        let mut merged = Merged::new(true);
+        let mut pass = |evaluation, text: &str| {
+            let diagnostic = Diagnostic::new(Severity::Trace, text);
+            let event = EvalEvent::Diagnostic(diagnostic);
+            merged.event(evaluation, event).is_some()
+        };
+        assert!(pass(0, "shared"));
+        assert!(!pass(1, "shared"));
+        // Twice in one evaluation.
+        assert!(pass(1, "shared"));
+        assert!(!pass(0, "shared"));
+        assert!(pass(0, "shared"));
+        assert!(pass(1, "other"));
     }
 }

@@ -1,10 +1,12 @@
 //! Arguments of evaluations by several workers.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::Parser;
 
 use super::{BuildingArgs, SourceArgs};
+use crate::error::CliError;
 use crate::settings::value::parse_size;
 
 /// Evaluate a set of jobs and print a line of JSON for each.
@@ -38,6 +40,18 @@ pub struct JobsArgs {
     #[arg(long = "max-memory", value_name = "SIZE", value_parser = parse_size)]
     pub max_worker_memory: Option<u64>,
 
+    /// Memory of each worker in MiB, in place of `--max-memory`, as in nix-eval-jobs.
+    #[arg(long, value_name = "MIB", conflicts_with = "max_worker_memory")]
+    pub max_memory_size: Option<u64>,
+
+    /// Search all sets, including those without a true attribute `recurseForDerivations`.
+    #[arg(long)]
+    pub force_recurse: bool,
+
+    /// Create a symbolic link to the derivation of each job in this directory, as a garbage collector root.
+    #[arg(long, value_name = "PATH", conflicts_with = "dry_run")]
+    pub gc_roots_dir: Option<PathBuf>,
+
     /// Print the attribute `meta` of each job.
     #[arg(long)]
     pub meta: bool,
@@ -60,6 +74,50 @@ pub struct JobsArgs {
 
     #[command(flatten)]
     pub building: BuildingArgs,
+
+    /// Refused: flakes are not supported.
+    #[arg(long, hide = true)]
+    pub flake: bool,
+
+    /// Refused: an expression can do that.
+    #[arg(long, hide = true, value_name = "EXPR")]
+    pub select: Option<String>,
+
+    /// Refused: an expression can do that.
+    #[arg(long, hide = true, value_name = "EXPR")]
+    pub apply: Option<String>,
+
+    /// Refused: `--show-input-drvs` prints what an aggregate job needs.
+    #[arg(long, hide = true)]
+    pub constituents: bool,
+}
+
+impl JobsArgs {
+    /// Options of nix-eval-jobs that are refused.
+    pub fn check(&self) -> Result<(), CliError> {
+        if self.flake {
+            let flake = self.inputs.first().map_or(".", String::as_str);
+            return Err(CliError::Flake(flake.to_owned()));
+        }
+        let refused = |action, instead| Err(CliError::Instead { action, instead });
+        if self.select.is_some() {
+            return refused("select by a function", "--attr, or --expr");
+        }
+        if self.apply.is_some() {
+            return refused("apply a function to each job", "--meta, or --expr");
+        }
+        if self.constituents {
+            return refused("list constituents", "--show-input-drvs");
+        }
+        Ok(())
+    }
+
+    /// Memory of `workers` together, in bytes.
+    pub fn memory(&self, workers: NonZeroUsize) -> Option<u64> {
+        let each = self.max_memory_size.map(|mib| mib.saturating_mul(1 << 20));
+        let all = each.map(|each| each.saturating_mul(workers.get() as u64));
+        all.or(self.max_worker_memory)
+    }
 }
 
 /// How many workers evaluate.

@@ -22,6 +22,8 @@ pub struct Line {
     json: BTreeMap<&'static str, Value>,
     /// Its output paths; `None` for those that are known only after a build.
     pub outputs: Vec<Option<StorePath>>,
+    /// Its derivation, for a job.
+    pub drv_path: Option<StorePath>,
 }
 
 impl Line {
@@ -33,10 +35,16 @@ impl Line {
         let mut line = Self {
             json: BTreeMap::new(),
             outputs: Vec::new(),
+            drv_path: None,
         };
         line.set("attr", attr);
         line.set("attrPath", path);
         line
+    }
+
+    fn set_derivation(&mut self, dir: &StoreDir, drv_path: &StorePath) {
+        self.set("drvPath", dir.path_text(drv_path));
+        self.drv_path = Some(drv_path.clone());
     }
 
     fn set_cost(&mut self, cost: &EvalCost) {
@@ -58,12 +66,12 @@ impl Format {
         let drv_path = &root.wanted.drv_path;
         let Some(job) = &root.job else {
             let mut line = Line::new(&root.name, AttrPath::new(root.name.as_str()).names);
-            line.set("drvPath", self.dir.path_text(drv_path));
+            line.set_derivation(&self.dir, drv_path);
             return line;
         };
         let mut line = Line::new(&root.name, job.attr_path.clone());
         let derivation = &job.derivation;
-        line.set("drvPath", self.dir.path_text(drv_path));
+        line.set_derivation(&self.dir, drv_path);
         line.set("name", job.name.as_str());
         line.set("system", derivation.system.to_string());
         let outputs = derivation.output_paths(&self.dir);

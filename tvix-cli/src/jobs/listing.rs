@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, future};
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator};
 
+use super::held::{Held, Passed};
 use super::line::Format;
 use super::lines::Lines;
 
-/// Evaluates as another evaluator does. Ends early when nobody takes lines any more.
+/// Evaluates as another evaluator does, and passes on what the session needs. Ends early when nobody takes
+/// lines any more.
 #[derive(Debug)]
 pub struct Listing {
     pub evaluator: Arc<dyn Evaluator>,
@@ -20,6 +22,10 @@ pub struct Listing {
     pub lines: Arc<Lines>,
     /// Set if a requested set cannot be evaluated.
     pub failed: Arc<AtomicBool>,
+    /// Whether the session gets derivations that no import needs.
+    pub records: bool,
+    /// Whether the session gets roots and errors, which it needs for its events alone.
+    pub reports: bool,
 }
 
 #[async_trait]
@@ -27,23 +33,29 @@ impl Evaluator for Listing {
     async fn evaluate(&self, request: EvalRequest) -> Result<EvalStream, EvalError> {
         let (format, requested) = (Arc::new(self.format.clone()), self.requested.clone());
         let (lines, failed) = (self.lines.clone(), self.failed.clone());
+        let reports = self.reports;
+        let mut held = Held::new(!self.records && !reports);
         let events = self.evaluator.evaluate(request).await?;
-        let listed = events.then(move |mut event| {
-            let line = match &mut event {
-                Ok(EvalEvent::Root(root)) => {
-                    let line = format.job(root);
+        let listed = events.then(move |event| {
+            let (line, passed) = match event {
+                Ok(EvalEvent::Root(mut root)) => {
+                    let line = (format.job(&root), Some(root.wanted.drv_path.clone()));
                     // The session would keep it to the end.
                     root.job = None;
-                    Some((line, Some(root.wanted.drv_path.clone())))
+                    (
+                        Some(line),
+                        Passed::if_so(reports, Ok(EvalEvent::Root(root))),
+                    )
                 }
-                Ok(_) => None,
+                Ok(event) => (None, held.pass(event)),
                 Err(error) => {
                     let is_whole = match error.attr_path() {
                         None => true,
                         Some(path) => requested.iter().any(|it| it == path),
                     };
                     failed.fetch_or(is_whole, Ordering::Relaxed);
-                    Some((format.error(error), None))
+                    let line = (format.error(&error), None);
+                    (Some(line), Passed::if_so(reports, Err(error)))
                 }
             };
             let lines = lines.clone();
@@ -52,10 +64,11 @@ impl Evaluator for Listing {
                     Some((line, drv_path)) => lines.push(line, drv_path.as_ref()).await,
                     None => true,
                 };
-                pushed.then_some(event)
+                pushed.then_some(passed)
             }
         });
-        let listed = listed.take_while(|event| future::ready(event.is_some()));
-        Ok(listed.filter_map(future::ready).boxed())
+        let listed = listed.take_while(|passed| future::ready(passed.is_some()));
+        let listed = listed.filter_map(future::ready);
+        Ok(listed.flat_map(Passed::into_stream).boxed())
     }
 }

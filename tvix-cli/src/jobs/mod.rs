@@ -1,6 +1,8 @@
 //! `tvix jobs`.
 
 mod cache_status;
+mod gc_roots;
+mod held;
 mod line;
 mod lines;
 mod listing;
@@ -8,6 +10,7 @@ mod listing;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +24,7 @@ use crate::session::Run;
 use crate::several::{Part, Several};
 use crate::{exit, interrupt, output, source, stores, workers};
 use cache_status::CacheStatus;
+use gc_roots::GcRoots;
 use line::{Format, Line};
 use lines::Lines;
 use listing::Listing;
@@ -28,11 +32,15 @@ use listing::Listing;
 /// Batches of lines for which caches are queried at the same time.
 const QUERIES: usize = 4;
 
+/// The time in which lines gather to be written together: each write costs more than several lines.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// Evaluates jobs, prints them, and returns the exit code.
 pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
+    args.check()?;
     let store = Arc::new(stores::open(args.building.store.clone()).await?);
     let count = args.workers.unwrap_or_else(workers::usual_count);
-    let memory = args.max_worker_memory.or_else(workers::usual_memory);
+    let memory = args.memory(count).or_else(workers::usual_memory);
     let mut evaluator = source::evaluator(&args.source.search, &args.building, !args.dry_run);
     if let Some(memory) = memory.and_then(|memory| usize::try_from(memory).ok()) {
         let limits = evaluator.settings().limits.clone();
@@ -43,7 +51,9 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
     let sources = source::sources(&args.source, &args.inputs)?;
     let requests = source::requests(&args.source, sources)?.into_iter();
     let parts = requests.map(|request| -> Part {
-        let options = JobOptions::default().with_meta(args.meta);
+        let options = JobOptions::default()
+            .with_meta(args.meta)
+            .with_force_recurse(args.force_recurse);
         (Arc::new(evaluator.clone()), request.with_jobs(options))
     });
     let several = Several::new(parts.collect());
@@ -59,12 +69,19 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
         requested: args.source.attrs.clone(),
         lines: lines.clone(),
         failed: failed.clone(),
+        records: !args.dry_run,
+        reports: args.building.events.is_some(),
     };
     let status = match args.check_cache_status {
         true => Some(CacheStatus::new(&args.building, &store).await),
         false => None,
     };
-    let printing = AbortOnDropHandle::new(tokio::spawn(print(lines.clone(), status)));
+    let roots = match args.gc_roots_dir {
+        Some(dir) => Some(GcRoots::new(dir, store.clone())?),
+        None => None,
+    };
+    let additions = Arc::new(Additions { status, roots });
+    let printing = AbortOnDropHandle::new(tokio::spawn(print(lines.clone(), additions)));
     let options = Options::default()
         .with_policy(BuildPolicy::Imports)
         .with_on_failure(OnFailure::Continue)
@@ -99,14 +116,16 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
 }
 
 /// Prints lines until they end, the reader has read enough, or a signal comes.
-async fn print(lines: Arc<Lines>, status: Option<CacheStatus>) -> Result<(), CliError> {
+async fn print(lines: Arc<Lines>, additions: Arc<Additions>) -> Result<(), CliError> {
     let _close = lines.close_on_drop();
-    let status = status.map(Arc::new);
-    let batches = stream::unfold(lines.clone(), |lines| async move {
+    let batches = stream::unfold((lines.clone(), false), |(lines, pauses)| async move {
+        if pauses {
+            tokio::time::sleep(PAUSE).await;
+        }
         let batch = lines.next().await?;
-        Some((batch, lines))
+        Some((batch, (lines, true)))
     });
-    let batches = batches.map(move |batch| annotated(batch, status.clone()));
+    let batches = batches.map(move |batch| completed(batch, additions.clone()));
     let mut batches = std::pin::pin!(batches.buffered(QUERIES));
     let print = async {
         while let Some(batch) = batches.next().await {
@@ -124,11 +143,19 @@ async fn print(lines: Arc<Lines>, status: Option<CacheStatus>) -> Result<(), Cli
     }
 }
 
-async fn annotated(
-    mut batch: Vec<Line>,
-    status: Option<Arc<CacheStatus>>,
-) -> Result<Vec<Line>, CliError> {
-    if let Some(status) = status {
+/// What is done for each line before it is printed.
+struct Additions {
+    status: Option<CacheStatus>,
+    roots: Option<GcRoots>,
+}
+
+async fn completed(mut batch: Vec<Line>, additions: Arc<Additions>) -> Result<Vec<Line>, CliError> {
+    if let Some(roots) = &additions.roots {
+        for drv_path in batch.iter().filter_map(|line| line.drv_path.as_ref()) {
+            roots.add(drv_path).await?;
+        }
+    }
+    if let Some(status) = &additions.status {
         status.annotate(&mut batch).await?;
     }
     Ok(batch)

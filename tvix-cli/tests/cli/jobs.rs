@@ -155,6 +155,87 @@ async fn nothing_is_written_if_it_is_asked_not_to_be() {
     assert_eq!(world.valid().await, before);
 }
 
+/// An import in a dry run gets the derivations that were found before it.
+#[tokio::test]
+async fn imports_are_built_in_a_dry_run() {
+    let world = LocalWorld::new().await;
+    let set = r#"
+        let sh = name: script: derivation {
+              inherit name; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" script ];
+            };
+            made = sh "made" "echo '\"fine\"' > $out";
+        in { a = made; b = sh (import (sh "text" "while read x; do echo $x; done < ${made} > $out")) "true"; }"#;
+    for workers in ["1", "2"] {
+        let arguments = ["-E", set, "--workers", workers, "--dry-run"];
+        let lines = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+        let names: Vec<_> = lines.iter().map(|line| &line["name"]).collect();
+        assert_eq!(names, [&Value::from("made"), &Value::from("fine")]);
+    }
+}
+
+#[tokio::test]
+async fn options_of_nix_eval_jobs() {
+    let world = LocalWorld::new().await;
+    let arguments = [
+        "--expr",
+        SET,
+        "-A",
+        "other",
+        "-A",
+        "set",
+        "--force-recurse",
+        "--gc-roots-dir",
+        "roots/jobs",
+        "--max-memory-size",
+        "512",
+        "--workers",
+        "2",
+        "--impure",
+    ];
+    let lines = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    for line in lines {
+        let drv_path = line["drvPath"].as_str().unwrap();
+        let name = drv_path.rsplit('/').next().unwrap();
+        let link = world.beside("work").join("roots/jobs").join(name);
+        assert!(fs::read_link(link).unwrap().ends_with(&drv_path[1..]));
+    }
+    let arguments = ["-E", SET, "--force-recurse", "--dry-run"];
+    let lines = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+    assert!(lines.iter().any(|line| line["attr"] == "other.z"));
+    for (arguments, message) in [
+        (&["--flake", ".#x"][..], "flakes are not supported"),
+        (&["-E", SET, "--select", "x: x"], "--attr"),
+        (&["-E", SET, "--apply", "x: x"], "--meta"),
+        (&["-E", SET, "--constituents"], "--show-input-drvs"),
+    ] {
+        run(&mut command(&world, "jobs", arguments))
+            .expect(1)
+            .says(&[message]);
+    }
+}
+
+/// What all workers evaluate is reported once.
+#[tokio::test]
+async fn messages_come_once() {
+    let world = LocalWorld::new().await;
+    let set = r#"
+        let d = name: derivation { inherit name; system = "s"; builder = "b"; };
+        in builtins.trace "shared" (builtins.listToAttrs (builtins.genList (n: {
+          name = "n${toString n}";
+          value = builtins.trace "job ${toString n}" (d "n${toString n}");
+        }) 40))"#;
+    let arguments = ["-E", set, "--workers", "3", "--dry-run"];
+    let ended = run(&mut command(&world, "jobs", &arguments)).expect(0);
+    assert_eq!(jobs(&ended).len(), 40);
+    let traces = ended.err.lines().filter(|it| it.starts_with("trace:"));
+    let mut traces: Vec<_> = traces.collect();
+    assert_eq!(traces.len(), 41, "{}", ended.err);
+    traces.sort_unstable();
+    traces.dedup();
+    assert_eq!(traces.len(), 41, "{}", ended.err);
+}
+
 #[tokio::test]
 async fn a_job_that_takes_all_memory_ends_no_other() {
     let world = LocalWorld::new().await;

@@ -44,6 +44,8 @@ struct Task<'h> {
 enum Target<'h> {
     /// The value at the place of a shared task.
     Shared,
+    /// The value that the tasks to come are probably parts of. It is no root itself.
+    Ahead,
     /// The value at a requested attribute path. The empty path stands for the complete source.
     Requested,
     /// An attribute of a set of derivations. If it is a set but not a derivation, it is searched
@@ -74,6 +76,8 @@ struct Search<'h, 'w> {
     shared: Option<TaskSource>,
     /// Whether `shared` gives no more tasks.
     ended: Cell<bool>,
+    /// The attribute path to evaluate while there are no tasks yet.
+    ahead: Cell<Option<String>>,
 }
 
 /// The identity of a root. Derivations of one requested attribute path with the same attributes are
@@ -141,6 +145,9 @@ pub(super) fn evaluate<'h>(
         jobs: request.jobs.as_ref(),
         shared,
         ended: Cell::new(false),
+        ahead: Cell::new(Some(
+            request.attr_paths.first().cloned().unwrap_or_default(),
+        )),
     };
     // Attributes that were freed are not found again, and others may get their address.
     let found = search.found.clone();
@@ -178,6 +185,8 @@ impl<'h> Search<'h, '_> {
             task.began = Began::now(interp);
         }
         let outcome = match &task.target {
+            // Whatever it is, tasks come to it again.
+            Target::Ahead => return self.begin(interp, &task.name),
             Target::Shared => self.shared(interp, &mut task),
             Target::Requested => self.requested(interp, &task),
             Target::Attribute(cell) => self.attribute(interp, &task, cell.cell()),
@@ -293,6 +302,9 @@ impl<'h> Search<'h, '_> {
         };
         if interp.is_derivation(attrs)? {
             return self.derivation(interp, task, attrs);
+        }
+        if self.jobs.is_some_and(|options| options.force_recurse) {
+            return self.search(interp, task, cell);
         }
         let recurse = attrs.get(interp.known.recurse);
         if let Some(recurse) = recurse

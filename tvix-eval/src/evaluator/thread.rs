@@ -105,6 +105,7 @@ impl Setup {
             sender: Mutex::new(sender),
             waiting: FuturesUnordered::new(),
             ahead: FxHashMap::default(),
+            working: FxHashMap::default(),
             pool: Pool::default(),
             dropped: Arc::default(),
             cancelled,
@@ -309,6 +310,8 @@ pub(super) struct Events {
     waiting: FuturesUnordered<BoxFuture<'static, Option<(u32, Answer)>>>,
     /// Imports ahead of evaluation that are not needed yet.
     ahead: FxHashMap<u32, (AheadRequest, AbortHandle)>,
+    /// Flags that cancel the background work of a fiber.
+    working: FxHashMap<u32, Arc<AtomicBool>>,
     pool: Pool,
     dropped: Arc<AtomicBool>,
     cancelled: Option<Arc<AtomicBool>>,
@@ -316,14 +319,17 @@ pub(super) struct Events {
 
 impl Events {
     /// Runs work in the pool, and sends an answer to the fiber afterwards.
-    fn background(&self, fiber: u32, work: Work) {
+    fn background(&mut self, fiber: u32, work: Work) {
         let (done, is_done) = oneshot::channel();
-        let flags = [&self.dropped].into_iter().chain(&self.cancelled);
+        let forgotten = Arc::<AtomicBool>::default();
+        let flags = [&self.dropped, &forgotten];
+        let flags = flags.into_iter().chain(&self.cancelled);
         let cancel = Cancel::new(flags.cloned());
         // Work that cannot be started leaves no result, and the fiber reports that.
         let _ = self.pool.submit(work, cancel, move || {
             let _: Result<(), ()> = done.send(());
         });
+        self.working.insert(fiber, forgotten);
         self.waiting.push(Box::pin(async move {
             let _ = is_done.await;
             Some((fiber, Answer::Done))
@@ -348,6 +354,7 @@ impl Stream for Events {
                     continue;
                 };
                 self.ahead.remove(&answer.0);
+                self.working.remove(&answer.0);
                 let sender = self
                     .sender
                     .get_mut()
@@ -393,6 +400,9 @@ impl Stream for Events {
                 Message::Forget(fiber) => {
                     if let Some((_, abort)) = self.ahead.remove(&fiber) {
                         abort.abort();
+                    }
+                    if let Some(forgotten) = self.working.remove(&fiber) {
+                        forgotten.store(true, Ordering::Relaxed);
                     }
                     continue;
                 }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use tvix_eval_api::EvalCost;
 use tvix_eval_api::tasks::{Reached, Taken};
+use tvix_eval_api::{EvalCost, RootOrder};
 
 use super::{Failed, Search, Searched, Target, Task, Trail};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,15 @@ impl<'h> Search<'h, '_> {
         match shared.try_take(interp.heap_used() as u64) {
             Taken::Later => {
                 self.wire.await_task(shared.ready());
-                None
+                let name = self.ahead.take().filter(|_| shared.count() == 0)?;
+                Some(Task {
+                    name,
+                    order: RootOrder::default(),
+                    target: Target::Ahead,
+                    trail: None,
+                    shared: None,
+                    began: Began::default(),
+                })
             }
             Taken::End => {
                 self.ended.set(true);
@@ -36,6 +44,15 @@ impl<'h> Search<'h, '_> {
                 shared: Some(task),
                 began: Began::default(),
             }),
+        }
+    }
+
+    /// Evaluates a requested set or list, of which other evaluations make tasks.
+    pub(super) fn begin(&self, interp: &Interp<'h>, name: &str) {
+        let selected = self.selector.try_select(interp, self.source.cell(), name);
+        if let Ok(cell) = selected {
+            // Tasks report errors.
+            let _ = self.called(interp, cell);
         }
     }
 
