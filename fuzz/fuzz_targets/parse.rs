@@ -5,17 +5,17 @@
 
 #![no_main]
 
-use tvix_eval::heap::Heap;
 use libfuzzer_sys::fuzz_target;
-use tvix_eval::source::{Origin, Sources};
-use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Scope, parse_unresolved, print, resolve};
+use tvix_eval::heap::Heap;
+use tvix_eval::internals::syntax::{Context, Scope, parse_unresolved, print, resolve};
+use tvix_eval::internals::{Sources, Symbols};
+use tvix_eval::source::Origin;
 
 fuzz_target!(|input: &[u8]| {
     let heap = Heap::new();
     let symbols = Symbols::new(&heap);
     let sources = Sources::default();
-    let text = heap.alloc_slice_copy(input);
+    let text = heap.copy_text(input);
     let source = sources.add(Origin::Text, text).expect("inputs are small");
     let scope = Scope::new();
     let cx = Context {

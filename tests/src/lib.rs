@@ -4,10 +4,8 @@
 // All of this is test code, which panics on failure.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
-#[cfg(feature = "peers")]
 pub mod build_users;
 pub mod local;
-#[cfg(feature = "peers")]
 pub mod nix;
 pub mod program;
 pub mod recording;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions, SandboxPath};
 use tvix_build_api::this_system;
 use tvix_store_api::StoreExt as _;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+pub use tvix_test_support::directory::make_writable;
 
 /// A local store, and a temporary directory for further files. Dropping it removes both.
 #[derive(Debug)]
@@ -176,14 +176,4 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// Makes a directory removable by an ordinary user.
-pub fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
 }

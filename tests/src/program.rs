@@ -15,8 +15,18 @@ pub fn tvix() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile = test.ancestors().nth(2).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
+        // With a test of the whole workspace the features of dependencies are those with which they
+        // are compiled for tests, so that nothing is compiled twice.
         cargo
-            .args(["build", "--quiet", "-p", "tvix-cli", "--bin", "tvix"])
+            .args([
+                "build",
+                "--quiet",
+                "--workspace",
+                "--bin",
+                "tvix",
+                "--test",
+                "cli",
+            ])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .arg("--target-dir")
             .arg(profile.parent().unwrap());

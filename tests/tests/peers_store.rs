@@ -1,7 +1,6 @@
 //! The local store and C++ Nix on the same root: each reads paths that the other wrote.
 //!
-//! `cargo test -p tvix-tests --features peers --test peers_store`; needs `nix-store`.
-#![cfg(feature = "peers")]
+//! `cargo test -p tvix-tests --test peers_store -- --ignored`; needs `nix-store`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -149,6 +148,7 @@ fn make_tree(at: &Path) {
 }
 
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn nix_reads_what_we_add() {
     let shared = Shared::new().await;
     let source = shared.beside("tree");
@@ -181,6 +181,7 @@ async fn nix_reads_what_we_add() {
 }
 
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn we_read_what_nix_adds() {
     let shared = Shared::new().await;
     // A store that Nix has created.
@@ -221,6 +222,7 @@ async fn we_read_what_nix_adds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Nix"]
 async fn both_add_at_the_same_time() {
     let shared = Shared::new().await;
     let mut files = Vec::new();
@@ -259,6 +261,7 @@ async fn both_add_at_the_same_time() {
 }
 
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn derivations_and_their_outputs() {
     let mut shared = Shared::new().await;
     let store = &shared.store;
@@ -327,6 +330,7 @@ async fn derivations_and_their_outputs() {
 }
 
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn nix_instantiates_and_builds_in_our_store() {
     let shared = Shared::new().await;
     let file = shared.beside("default.nix");
@@ -349,6 +353,7 @@ async fn nix_instantiates_and_builds_in_our_store() {
 }
 
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn realisations_are_where_nix_has_them() {
     let shared = Shared::new().await;
     let text = shared
@@ -377,6 +382,7 @@ async fn realisations_are_where_nix_has_them() {
 
 /// The content addresses of contents that refer to themselves are equal.
 #[tokio::test]
+#[ignore = "needs Nix"]
 async fn contents_that_refer_to_themselves() {
     let shared = Shared::new().await;
     let store = &shared.store;

@@ -1,6 +1,6 @@
 //! The public items of the library crates, with all features, are those in `docs/public-api`. After an
-//! intended change run `UPDATE_GOLDEN=1 cargo test -p tvix-tests --features public-api --test public_api`
-//! to write the files anew.
+//! intended change run `UPDATE_GOLDEN=1 cargo test --workspace --features tvix-tests/public-api --test
+//! public_api` to write the files anew.
 //!
 //! Derived, automatic and blanket implementations are left out.
 #![allow(clippy::unwrap_used)]
@@ -35,10 +35,15 @@ fn describe() -> PathBuf {
     // The directory of this test's build, so that dependencies are compiled once.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["doc", "--quiet", "--all-features", "--no-deps", "--lib"]);
-    for (package, _) in CRATES {
-        cargo.args(["--package", package]);
-    }
+    // The whole workspace, as its features of dependencies are those that are compiled already.
+    cargo.args([
+        "doc",
+        "--quiet",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+        "--lib",
+    ]);
     let status = cargo
         .current_dir(&root)
         .env("CARGO_TARGET_DIR", target)
@@ -95,7 +100,7 @@ fn public_items_are_the_recorded_ones() {
     assert!(
         changes.is_empty(),
         "the public items are not those in docs/public-api:\n{changes}\
-         If that is intended, run: UPDATE_GOLDEN=1 cargo test -p tvix-tests --features public-api \
-         --test public_api"
+         If that is intended, run: UPDATE_GOLDEN=1 cargo test --workspace \
+         --features tvix-tests/public-api --test public_api"
     );
 }

@@ -39,6 +39,8 @@ mod outcome;
 pub mod outputs;
 mod profile;
 #[cfg(feature = "builder")]
+mod reference_graphs;
+#[cfg(feature = "builder")]
 mod request;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;

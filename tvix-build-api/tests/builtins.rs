@@ -8,7 +8,7 @@ tvix_build_api::sandbox::init_before_main!();
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use tvix_build_api::{
 };
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store as _, StoreExt as _};
-use tvix_test_support::tls::{ServerConnection, StreamOwned, self_signed};
+use tvix_test_support::http::{self, Connection, Head};
 
 /// A request, as received by a server.
 #[derive(Debug, Clone)]
@@ -37,12 +37,10 @@ struct Seen {
     user: Option<u32>,
 }
 
-/// A server on the loopback interface. Its thread ends with the test program.
+/// A server, and what it is asked for.
 struct Server {
-    address: SocketAddr,
+    http: http::Server,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// The certificate, for clients that should trust it.
-    certificate: Option<String>,
 }
 
 impl Server {
@@ -52,44 +50,16 @@ impl Server {
             .iter()
             .map(|(path, contents)| ((*path).to_owned(), contents.to_vec()))
             .collect();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (config, certificate) = match tls {
-            true => {
-                let (config, certificate) = self_signed();
-                (Some(config), Some(certificate))
-            }
-            false => (None, None),
-        };
         let shared = seen.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let user = owner_of(stream.peer_addr().unwrap());
-                // A client may close the connection.
-                let _ = match &config {
-                    None => serve(stream, &files, user, &shared),
-                    Some(config) => {
-                        let connection = ServerConnection::new(config.clone()).unwrap();
-                        serve(StreamOwned::new(connection, stream), &files, user, &shared)
-                    }
-                };
-            }
+        let http = http::Server::start(tls, move |stream, client| {
+            serve(stream, &files, owner_of(client), &shared)
         });
-        Self {
-            address,
-            seen,
-            certificate,
-        }
+        Self { http, seen }
     }
 
     fn url(&self, path: &str) -> String {
-        let scheme = if self.certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://localhost:{}{path}", self.address.port())
+        format!("{}{path}", self.http.url)
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -98,24 +68,14 @@ impl Server {
 }
 
 fn serve(
-    mut stream: impl Read + Write,
+    stream: &mut dyn Connection,
     files: &HashMap<String, Vec<u8>>,
     user: Option<u32>,
     seen: &Mutex<Vec<Seen>>,
 ) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let path = head.split(' ').nth(1).unwrap().to_owned();
-    let authorization = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        let same = name.eq_ignore_ascii_case("authorization");
-        same.then(|| value.trim().to_owned())
-    });
+    let head = Head::read(stream)?;
+    let path = head.target().to_owned();
+    let authorization = head.header("authorization").map(str::to_owned);
     let body = files.get(&path).cloned();
     seen.lock().unwrap().push(Seen {
         path,
@@ -424,7 +384,7 @@ async fn servers_have_to_be_vouched_for() {
 
     let friend = Fixture::new(|options, directory| {
         let file = directory.path().join("ca.pem");
-        fs::write(&file, server.certificate.as_ref().unwrap()).unwrap();
+        fs::write(&file, server.http.certificate.as_ref().unwrap()).unwrap();
         options.with_netrc_file(netrc(directory)).with_ca_file(file)
     });
     friend.build(builder(), &[]).await.unwrap();
@@ -437,7 +397,7 @@ async fn servers_have_to_be_vouched_for() {
 #[tokio::test]
 async fn passwords_do_not_follow_redirects() {
     let other = Server::new(&[("/file", b"contents")], false);
-    let elsewhere = format!("->http://127.0.0.1:{}/file", other.address.port());
+    let elsewhere = format!("->{}", other.url("/file").replace("localhost", "127.0.0.1"));
     let first = Server::new(&[("/moved", elsewhere.as_bytes())], false);
     let fixture = Fixture::new(|options, directory| {
         let file = directory.path().join("netrc");

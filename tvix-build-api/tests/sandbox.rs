@@ -105,6 +105,11 @@ async fn a_program_that_cannot_be_run_is_named() {
         matches!(&failure.kind, FailureKind::CannotRun { program, .. } if program == "/no/such/program"),
         "{failure}"
     );
+    // One of this machine that the sandbox lacks.
+    let program = std::env::current_exe().unwrap();
+    let builder = DerivationBuilder::new("test", this_system(), program.to_str().unwrap());
+    let failure = fixture.fail(&fixture.instantiate(builder)).await;
+    assert!(failure.to_string().contains("--sandbox-path"), "{failure}");
 }
 
 #[tokio::test]

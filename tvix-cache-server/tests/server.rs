@@ -17,6 +17,7 @@ use tvix_cache_server::{CacheServer, ServerOptions};
 use tvix_store_api::cache::{BinaryCache, BinaryCacheOptions};
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{MemoryStore, Store, StoreError, StoreExt as _};
+use tvix_test_support::directory::make_writable;
 
 struct Served {
     address: String,
@@ -257,16 +258,6 @@ async fn nothing_outside_of_the_store_is_served() {
     .await;
     assert!(answer.starts_with(b"HTTP/1.1 400"), "{answer:?}");
     make_writable(&root);
-}
-
-fn make_writable(directory: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(directory, PermissionsExt::from_mode(0o700));
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
 }
 
 #[tokio::test]

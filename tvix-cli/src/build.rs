@@ -16,6 +16,7 @@ use crate::error::CliError;
 use crate::exit;
 use crate::out_link::link_outputs;
 use crate::output;
+use crate::session::Run;
 use crate::several::{Part, Several};
 use crate::store::{MOST_LINKS, derivation_of_link};
 use crate::{dry_run, session, source, stores, workers};
@@ -45,8 +46,14 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
         })
         .with_record_derivations(true)
         .with_check(args.check.then(|| check_options(&args.building, &store)));
-    let evaluator = Arc::new(evaluator);
-    let report = session::run(&args.building, &store, evaluator, request, options).await?;
+    let run = Run {
+        args: &args.building,
+        store: &store,
+        evaluator: Arc::new(evaluator),
+        request,
+        options,
+    };
+    let report = run.reported().await?;
     let mut out = output::stdout();
     for path in report.output_paths() {
         writeln!(out, "{}", dir.display(path)).map_err(CliError::Output)?;

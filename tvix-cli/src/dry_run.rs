@@ -16,7 +16,8 @@ use tvix_store_api::{Store, StoreExt as _};
 use crate::args::BuildingArgs;
 use crate::error::CliError;
 use crate::output::say;
-use crate::{caches, exit, session};
+use crate::session::Run;
+use crate::{caches, exit};
 
 /// Evaluates, and shows missing paths on standard error. Imports from derivations are built.
 pub async fn run(
@@ -30,8 +31,14 @@ pub async fn run(
         evaluator,
         graph: graph.clone(),
     });
-    let options = Options::default().with_policy(BuildPolicy::Imports);
-    let report = session::run(building, store, noting, request, options).await?;
+    let run = Run {
+        args: building,
+        store,
+        evaluator: noting,
+        request,
+        options: Options::default().with_policy(BuildPolicy::Imports),
+    };
+    let report = run.reported().await?;
     if report.status != Status::Success {
         return Ok(exit::code(&report));
     }

@@ -12,7 +12,8 @@ use crate::args::BuildingArgs;
 use crate::error::CliError;
 use crate::exit::Failures;
 use crate::output::say;
-use crate::{session, stores};
+use crate::session::Run;
+use crate::stores;
 
 /// Follows an evaluation to its end, builds its imports and returns the kinds of failures. With `record`, derivations
 /// and sources are added to the store. Without it, a store is opened only for an import.
@@ -65,6 +66,12 @@ async fn realise(
         // These events come but once.
         .with_on_vanished(OnVanished::Fail)
         .with_record_derivations(record);
-    let request = EvalRequest::attrs([""; 0]);
-    session::run_imports(building, &store, Arc::new(evaluator), request, options).await
+    let run = Run {
+        args: building,
+        store: &store,
+        evaluator: Arc::new(evaluator),
+        request: EvalRequest::attrs([""; 0]),
+        options,
+    };
+    run.imports().await
 }

@@ -14,8 +14,9 @@ use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::{EvalArgs, InstantiateArgs};
 use crate::error::CliError;
+use crate::session::Run;
 use crate::several::{Part, Several, asked_for};
-use crate::{eval, exit, session, source, stores, workers};
+use crate::{eval, exit, source, stores, workers};
 
 /// Adds derivations to the store, and returns the exit code.
 pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
@@ -52,8 +53,14 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let options = Options::default()
         .with_policy(BuildPolicy::Imports)
         .with_record_derivations(!dry_run);
-    let request = evaluator.request();
-    let report = session::run(&args.building, &store, evaluator, request, options).await?;
+    let run = Run {
+        args: &args.building,
+        store: &store,
+        request: evaluator.request(),
+        evaluator,
+        options,
+    };
+    let report = run.reported().await?;
     let noted = std::mem::take(&mut *noted.lock().unwrap_or_else(PoisonError::into_inner));
     // As in Nix, an attribute path is printed when all of it was evaluated, in their order.
     let failed = noted.failed.into_iter().min().unwrap_or(usize::MAX);

@@ -156,10 +156,16 @@ pub fn print<T: Display>(lines: impl IntoIterator<Item = T>) -> Result<(), CliEr
     })
 }
 
-/// Writes to standard output, all of it.
+/// Writes to standard output, all of it: whole lines, as a progress display on the same terminal is removed meanwhile.
 pub fn write(what: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), CliError> {
     let mut out = stdout();
-    what(&mut out)
-        .and_then(|()| out.flush())
-        .map_err(CliError::Output)
+    let progress = PROGRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    let bars = progress.clone().filter(|_| out.is_terminal());
+    drop(progress);
+    let write = || what(&mut out).and_then(|()| out.flush());
+    let written = match bars {
+        Some(bars) => bars.suspend(write),
+        None => write(),
+    };
+    written.map_err(CliError::Output)
 }

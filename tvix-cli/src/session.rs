@@ -25,59 +25,129 @@ use crate::interrupt::{self, Orderly};
 use crate::logs::{self, BuildLogs};
 use crate::output::say;
 
-/// Runs a session to its end and prints failures. Limits of builds are added to `options`.
-pub async fn run(
-    args: &BuildingArgs,
-    store: &Arc<LocalStore>,
-    evaluator: Arc<dyn Evaluator>,
-    request: EvalRequest,
-    options: Options,
-) -> Result<Report, CliError> {
-    let observe = &mut |_: &BuildEvent| ();
-    let run = run_quietly(args, store, evaluator, request, options, observe);
-    let (report, log_shown) = run.await?;
-    show(&report, store, log_shown);
-    interrupted(&report)?;
-    Ok(report)
+/// A session of a command.
+pub struct Run<'a> {
+    pub args: &'a BuildingArgs,
+    pub store: &'a Arc<LocalStore>,
+    pub evaluator: Arc<dyn Evaluator>,
+    pub request: EvalRequest,
+    /// Limits of builds are added to these.
+    pub options: Options,
 }
 
-/// The same for an evaluation whose failures are reported otherwise. `observe` is called for each event.
-pub async fn run_observed(
-    args: &BuildingArgs,
-    store: &Arc<LocalStore>,
-    evaluator: Arc<dyn Evaluator>,
-    request: EvalRequest,
-    options: Options,
-    observe: &mut (dyn FnMut(&BuildEvent) + Send),
-) -> Result<Report, CliError> {
-    let run = run_quietly(args, store, evaluator, request, options, observe);
-    let (mut report, log_shown) = run.await?;
-    report.failures.clear();
-    report.skipped.clear();
-    let evaluation = |error: &_| matches!(error, SessionError::Evaluation(_));
-    report.errors.retain(|error| !evaluation(error));
-    show(&report, store, log_shown);
-    interrupted(&report)?;
-    Ok(report)
+impl Run<'_> {
+    /// Runs the session to its end and prints failures.
+    pub async fn reported(self) -> Result<Report, CliError> {
+        self.printing(&mut |_| (), |_| ()).await
+    }
+
+    /// Calls `observe` for each event. Prints no failure that ends an evaluation or a build: the command reports
+    /// them itself.
+    pub async fn observed(
+        self,
+        observe: &mut (dyn FnMut(&BuildEvent) + Send),
+    ) -> Result<Report, CliError> {
+        let leave_out = |report: &mut Report| {
+            leave_out_builds(report);
+            let evaluation = |error: &_| matches!(error, SessionError::Evaluation(_));
+            report.errors.retain(|error| !evaluation(error));
+        };
+        self.printing(observe, leave_out).await
+    }
+
+    /// Builds imports of an evaluation, and returns the kinds of failures. Prints no failed build: the evaluation reports
+    /// them.
+    pub async fn imports(self) -> Result<Failures, CliError> {
+        let mut failures = None;
+        let leave_out = |report: &mut Report| {
+            failures = Some(Failures::of(report));
+            leave_out_builds(report);
+        };
+        let report = self.printing(&mut |_| (), leave_out).await?;
+        Ok(failures.unwrap_or_else(|| Failures::of(&report)))
+    }
+
+    /// Runs the session to its end. Prints the failures that `leave_out` leaves in the report.
+    async fn printing(
+        self,
+        observe: &mut (dyn FnMut(&BuildEvent) + Send),
+        leave_out: impl FnOnce(&mut Report),
+    ) -> Result<Report, CliError> {
+        let store = self.store;
+        let (mut report, log_shown) = self.quietly(observe).await?;
+        leave_out(&mut report);
+        show(&report, store, log_shown);
+        match report.status {
+            Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
+            _ => Ok(report),
+        }
+    }
+
+    /// Runs the session to its end. Returns the report, and whether build logs were shown.
+    async fn quietly(
+        self,
+        observe: &mut (dyn FnMut(&BuildEvent) + Send),
+    ) -> Result<(Report, bool), CliError> {
+        let Self {
+            args,
+            store,
+            evaluator,
+            request,
+            options,
+        } = self;
+        if args.eval_store.is_some() {
+            return Err(CliError::Instead {
+                action: "keep derivations in another store",
+                instead: "--store",
+            });
+        }
+        let dir = store.store_dir().clone();
+        let events = args.events.clone();
+        let events = events.map(|path| EventFile::create(path, dir.clone()));
+        let mut events = events.transpose()?;
+        let mut logs = BuildLogs::new(logs::folder(store));
+        let mut coordinator = coordinator(args, store, evaluator, options)?;
+        let network = args.network();
+        for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
+            coordinator = coordinator.with_substituter(substituter, priority);
+        }
+        let mut session = coordinator.start(request);
+        let _orderly = Orderly::begin();
+        let _cancelling = cancel_when_interrupted(&session);
+        let mut display = Display::new(dir.clone(), shows_logs(args)?);
+        let log_shown = display.shows_logs();
+        loop {
+            let event = match session.next().now_or_never() {
+                Some(event) => event,
+                // Nothing more has happened so far: the files hold all of it while this waits.
+                None => {
+                    logs.flush();
+                    events.as_mut().map_or(Ok(()), EventFile::flush)?;
+                    session.next().await
+                }
+            };
+            let Some(event) = event else {
+                break;
+            };
+            if is_shown(&event.event, args) {
+                display.event(&event.event);
+            }
+            logs.event(&event.event);
+            observe(&event.event);
+            if let Some(events) = &mut events {
+                events.write(&event)?;
+            }
+        }
+        let report = session.report().await;
+        display.finish();
+        events.as_mut().map_or(Ok(()), EventFile::flush)?;
+        Ok((report, log_shown))
+    }
 }
 
-/// The same for imports of an evaluation that reports failures itself. Returns their kinds.
-pub async fn run_imports(
-    args: &BuildingArgs,
-    store: &Arc<LocalStore>,
-    evaluator: Arc<dyn Evaluator>,
-    request: EvalRequest,
-    options: Options,
-) -> Result<Failures, CliError> {
-    let observe = &mut |_: &BuildEvent| ();
-    let run = run_quietly(args, store, evaluator, request, options, observe);
-    let (mut report, log_shown) = run.await?;
-    let failures = Failures::of(&report);
+fn leave_out_builds(report: &mut Report) {
     report.failures.clear();
     report.skipped.clear();
-    show(&report, store, log_shown);
-    interrupted(&report)?;
-    Ok(failures)
 }
 
 fn show(report: &Report, store: &LocalStore, log_shown: bool) {
@@ -86,71 +156,6 @@ fn show(report: &Report, store: &LocalStore, log_shown: bool) {
     if !failures.is_empty() {
         say!("{}", failures.trim_end());
     }
-}
-
-fn interrupted(report: &Report) -> Result<(), CliError> {
-    match report.status {
-        Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
-        _ => Ok(()),
-    }
-}
-
-/// Runs a session to its end. Returns the report, and whether build logs were shown.
-async fn run_quietly(
-    args: &BuildingArgs,
-    store: &Arc<LocalStore>,
-    evaluator: Arc<dyn Evaluator>,
-    request: EvalRequest,
-    options: Options,
-    observe: &mut (dyn FnMut(&BuildEvent) + Send),
-) -> Result<(Report, bool), CliError> {
-    if args.eval_store.is_some() {
-        return Err(CliError::Instead {
-            action: "keep derivations in another store",
-            instead: "--store",
-        });
-    }
-    let dir = store.store_dir().clone();
-    let events = args.events.clone();
-    let events = events.map(|path| EventFile::create(path, dir.clone()));
-    let mut events = events.transpose()?;
-    let mut logs = BuildLogs::new(logs::folder(store));
-    let mut coordinator = coordinator(args, store, evaluator, options)?;
-    let network = args.network();
-    for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
-        coordinator = coordinator.with_substituter(substituter, priority);
-    }
-    let mut session = coordinator.start(request);
-    let _orderly = Orderly::begin();
-    let _cancelling = cancel_when_interrupted(&session);
-    let mut display = Display::new(dir.clone(), shows_logs(args)?);
-    let log_shown = display.shows_logs();
-    loop {
-        let event = match session.next().now_or_never() {
-            Some(event) => event,
-            // Nothing more has happened so far: the files hold all of it while this waits.
-            None => {
-                logs.flush();
-                events.as_mut().map_or(Ok(()), EventFile::flush)?;
-                session.next().await
-            }
-        };
-        let Some(event) = event else {
-            break;
-        };
-        if is_shown(&event.event, args) {
-            display.event(&event.event);
-        }
-        logs.event(&event.event);
-        observe(&event.event);
-        if let Some(events) = &mut events {
-            events.write(&event)?;
-        }
-    }
-    let report = session.report().await;
-    display.finish();
-    events.as_mut().map_or(Ok(()), EventFile::flush)?;
-    Ok((report, log_shown))
 }
 
 /// Whether logs are shown on a terminal, too.

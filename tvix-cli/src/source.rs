@@ -106,7 +106,7 @@ pub fn arguments(args: &SourceArgs) -> Result<BTreeMap<String, String>, CliError
 
 fn string_literal(text: &[u8]) -> String {
     let mut literal = Vec::new();
-    tvix_eval::text::print::write_string(&mut literal, text);
+    tvix_eval::literal::write_string(&mut literal, text);
     String::from_utf8_lossy(&literal).into_owned()
 }
 

@@ -6,7 +6,8 @@ use std::fmt;
 use nix_compat::store_path::StorePath;
 use serde::{Deserialize, Serialize};
 
-use crate::{EvalError, RealiseError, RootOrder};
+use crate::error::{EvalError, EvalErrorKind, Position};
+use crate::{RealiseError, RootOrder};
 
 /// An [`EvalError`] as a value that can be compared, kept and sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,54 +34,6 @@ pub struct EvalFailure {
     pub message: String,
     /// The texts of the error and of its causes, outermost first.
     pub causes: Vec<String>,
-}
-
-/// The kind of an evaluation error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum EvalErrorKind {
-    /// An attribute path that was asked for leads nowhere.
-    AttributeNotFound,
-    /// `throw`, or a search path without the entry.
-    Thrown,
-    /// An assertion that does not hold.
-    Assertion,
-    /// `abort`.
-    Abort,
-    /// A value of the wrong type.
-    Type,
-    /// An expression uses a variable or attribute that does not exist.
-    Missing,
-    /// A value that needs itself.
-    InfiniteRecursion,
-    /// Calls or data structures are nested too deeply.
-    Depth,
-    /// Text that is not valid Nix.
-    Syntax,
-    /// A file cannot be read.
-    Io,
-    /// Restricted or pure evaluation forbids it.
-    Forbidden,
-    /// A derivation that evaluation needs (import from derivation), or a source, cannot be had.
-    Build,
-    /// The evaluator does not support it.
-    Unsupported,
-    /// A limit of time or memory.
-    Limit,
-    /// The evaluation was cancelled.
-    Cancelled,
-    /// A derivation is not valid.
-    InvalidDerivation,
-    /// An input derivation is missing.
-    MissingInput,
-    /// Derivations depend on each other.
-    Cycle,
-    /// A derivation has no such output.
-    NoSuchOutput,
-    /// Any other error.
-    Other,
 }
 
 /// An attribute path, as text and in parts.
@@ -113,28 +66,6 @@ impl AttrPath {
             names.push(name);
         }
         Self { text, names }
-    }
-}
-
-/// A position in a source file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct Position {
-    /// The file, or the name of another source, such as `«string»`.
-    pub file: String,
-    /// The line, counted from 1.
-    pub line: u32,
-    /// The column in bytes, counted from 1.
-    pub column: u32,
-}
-
-impl Position {
-    /// A position.
-    pub fn new(file: impl Into<String>, line: u32, column: u32) -> Self {
-        let file = file.into();
-        Self { file, line, column }
     }
 }
 
@@ -193,12 +124,6 @@ impl fmt::Display for EvalFailure {
 impl fmt::Display for AttrPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
-    }
-}
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }
 

@@ -101,14 +101,14 @@ mod request;
 pub mod tasks;
 mod workers;
 
-pub use error::{ErrorPlace, EvalError};
+pub use error::{ErrorPlace, EvalError, EvalErrorKind, Position};
 pub use evaluator::{EvalStream, Evaluator};
 pub use event::{
     Ahead, AheadRequest, Diagnostic, EvalEvent, Realise, RealiseError, RealiseReply,
     RealisedOutput, Root, RootOrder, Severity, SourceAddition, SourceContent, WantedOutputs,
     realise, realise_ahead,
 };
-pub use failure::{AttrPath, EvalErrorKind, EvalFailure, Position};
+pub use failure::{AttrPath, EvalFailure};
 pub use job::{EvalCost, JobDetails, JobOptions};
 pub use request::{EvalRequest, EvalSource};
 pub use workers::Workers;

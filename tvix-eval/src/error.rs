@@ -47,6 +47,7 @@ pub enum ErrorKind {
 
 /// An evaluation error.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Error {
     /// The kind of error.
     pub kind: ErrorKind,
@@ -86,6 +87,7 @@ impl From<ErrorKind> for EvalErrorKind {
 
 /// A frame of a trace: an operation that was under way when the error occurred.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Frame {
     /// Position of the operation.
     pub pos: Pos,

@@ -11,21 +11,28 @@ use crate::ir::{AttrName, Expr};
 use crate::paths;
 use crate::select::{Selector, absolute};
 use crate::source::{Origin, Place, Pos, Source};
-use crate::syntax::{self, Scope, SyntaxError, SyntaxErrorKind};
+use crate::syntax::{self, SyntaxError, SyntaxErrorKind};
 use crate::value::{Ref, Value};
+
+pub use crate::syntax::Scope;
+
+/// The syntax tree of an input.
+#[derive(Clone, Copy)]
+pub struct Parsed<'h>(&'h Expr<'h>);
 
 /// A parsed input.
 pub enum ParsedInput<'h> {
     /// An expression.
-    Expression(&'h Expr<'h>),
+    Expression(Parsed<'h>),
     /// Definitions, in the syntax of a set's body: `a = 1; b.c = 2; inherit (d) e`. The last
     /// semicolon is optional.
-    Definitions(&'h Expr<'h>),
+    Definitions(Parsed<'h>),
     /// The start of an expression or of definitions. The error says which part is missing.
     Unfinished(Box<Error>),
 }
 
 /// Documentation of a value.
+#[non_exhaustive]
 pub struct Documentation<'h> {
     /// Name of the function or attribute, if there is one.
     pub name: Option<String>,
@@ -66,7 +73,7 @@ impl<'h> Interp<'h> {
         let quiet = |_| {};
         let cx = self.syntax_context(base, scope, &quiet);
         let first = match syntax::parse_definitions(&cx, source) {
-            Ok(set) => return Ok(ParsedInput::Definitions(set)),
+            Ok(set) => return Ok(ParsedInput::Definitions(Parsed(set))),
             Err(error) => error,
         };
         // The line break ends a comment. Positions refer to the text without the suffix.
@@ -76,7 +83,7 @@ impl<'h> Interp<'h> {
             ..source
         };
         let second = match syntax::parse_definitions(&cx, closed) {
-            Ok(set) => return Ok(ParsedInput::Definitions(set)),
+            Ok(set) => return Ok(ParsedInput::Definitions(Parsed(set))),
             Err(error) => error,
         };
         if let Some(unbound) = [&first, &second]
@@ -88,7 +95,7 @@ impl<'h> Interp<'h> {
         let warn = |warning| self.syntax_warning(warning);
         let cx = self.syntax_context(base, scope, &warn);
         match syntax::parse(&cx, source) {
-            Ok(expr) if !second.is_unfinished() => Ok(ParsedInput::Expression(expr)),
+            Ok(expr) if !second.is_unfinished() => Ok(ParsedInput::Expression(Parsed(expr))),
             Ok(_) => Ok(ParsedInput::Unfinished(self.syntax_error(&second))),
             Err(error) if is_unbound(&error) => Err(self.syntax_error(&error)),
             Err(error) if error.is_unfinished() || in_comment(&error, source) => {
@@ -111,14 +118,14 @@ impl<'h> Interp<'h> {
         text: &[u8],
         base: &[u8],
         scope: &Scope<'h>,
-    ) -> Result<std::result::Result<&'h Expr<'h>, Box<Error>>> {
+    ) -> Result<std::result::Result<Parsed<'h>, Box<Error>>> {
         let text = self.heap.copy_text(text);
         let Some(source) = self.sources.add(Origin::Text, text) else {
             let message = "more than 4 GiB of Nix expressions";
             return Err(Error::new(ErrorKind::Limit, message));
         };
         match syntax::parse(&self.syntax_context(base, scope, &|_| {}), source) {
-            Ok(expr) => Ok(Ok(expr)),
+            Ok(expr) => Ok(Ok(Parsed(expr))),
             Err(error) if error.is_unfinished() || in_comment(&error, source) => {
                 Ok(Err(self.syntax_error(&error)))
             }
@@ -179,12 +186,12 @@ impl<'h> Interp<'h> {
     }
 
     /// Evaluates the result of [`Interp::parse_input`].
-    pub fn eval_typed(&self, expr: &'h Expr<'h>) -> Result<Value<'h>> {
-        self.eval(expr, self.root_env())
+    pub fn eval_typed(&self, input: Parsed<'h>) -> Result<Value<'h>> {
+        self.eval(input.0, self.root_env())
     }
 
     /// Names and values of definitions. The values are not evaluated.
-    pub fn define_typed(&self, definitions: &'h Expr<'h>) -> Result<Vec<(String, Ref<'h>)>> {
+    pub fn define_typed(&self, definitions: Parsed<'h>) -> Result<Vec<(String, Ref<'h>)>> {
         match self.eval_typed(definitions)? {
             Value::Attrs(attrs) => Ok(self.named(attrs)),
             _ => Ok(Vec::new()),
@@ -265,11 +272,11 @@ impl<'h> Interp<'h> {
         }
     }
 
-    /// The documentation of an expression's value: of the function, or else of the attribute that
+    /// The documentation of the value of an expression: of the function, or else of the attribute that
     /// the expression selects. `None` if there is none.
-    pub fn documentation(&self, expr: &'h Expr<'h>) -> Result<Option<Documented<'h>>> {
-        let attr = self.selected(expr)?;
-        let value = self.eval_typed(expr)?;
+    pub fn documentation(&self, input: Parsed<'h>) -> Result<Option<Documented<'h>>> {
+        let attr = self.selected(input.0)?;
+        let value = self.eval_typed(input)?;
         if let Some(found) = self.documented_function(value)? {
             return Ok(Some(found));
         }

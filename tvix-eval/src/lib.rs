@@ -127,7 +127,7 @@
 
 mod access;
 mod background;
-pub mod builtins;
+mod builtins;
 mod collect;
 pub mod error;
 mod eval;
@@ -137,9 +137,12 @@ pub mod heap;
 pub mod host;
 pub mod interactive;
 mod internal;
+#[doc(hidden)]
+pub mod internals;
 pub mod interp;
-pub mod ir;
+mod ir;
 pub mod limits;
+pub mod literal;
 mod machine;
 pub mod native;
 mod paths;
@@ -148,10 +151,11 @@ mod print;
 mod report;
 pub mod search_path;
 pub mod select;
+mod settings;
 pub mod source;
-pub mod symbol;
-pub mod syntax;
-pub mod text;
+mod symbol;
+mod syntax;
+mod text;
 pub mod valid_paths;
 pub mod value;
 pub mod world;
@@ -165,10 +169,6 @@ pub use pretty::PrettyOptions;
 pub use tvix_eval_api::fetch;
 
 // Crates whose types occur in public items.
-#[doc(no_inline)]
-pub use bstr;
-#[doc(no_inline)]
-pub use bumpalo;
 #[doc(no_inline)]
 pub use nix_compat;
 #[doc(no_inline)]

@@ -71,7 +71,7 @@ impl<'h> Selector<'h> {
     }
 
     /// Whether there are arguments.
-    pub fn has_args(&self) -> bool {
+    pub(crate) fn has_args(&self) -> bool {
         !self.args.is_empty()
     }
 
@@ -267,7 +267,7 @@ impl<'h> Interp<'h> {
 
     /// The result of a function, called with the arguments that it accepts; any other value
     /// unchanged. Formals without an argument must have a default.
-    pub fn auto_call(&self, value: Value<'h>, args: &'h Attrs<'h>) -> Result<Value<'h>> {
+    pub(crate) fn auto_call(&self, value: Value<'h>, args: &'h Attrs<'h>) -> Result<Value<'h>> {
         match value {
             Value::Attrs(attrs) => match attrs.get(self.known.functor) {
                 Some(functor) => self.nested(functor.pos, || {

@@ -46,6 +46,7 @@ pub struct Source<'h> {
 
 /// A place by line and column, both counted from 1. Columns are bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Place<'h> {
     /// Origin of the source.
     pub origin: Origin<'h>,

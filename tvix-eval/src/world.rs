@@ -7,90 +7,17 @@ use std::sync::Arc;
 
 use nix_compat::derivation::OutputName;
 use nix_compat::sorted::SortedSet;
-use nix_compat::store_path::{StoreDir, StorePath};
+use nix_compat::store_path::StorePath;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::fetch::{FetchRequest, Fetched, Fetcher};
 use crate::files::{FileKind, Files};
 use crate::host::Host;
-use crate::limits::Limits;
 use crate::text::regex::Regex;
 use crate::valid_paths::ValidPaths;
 use crate::value::{NixString, Ref};
 
-/// Settings of an evaluation: the store, and the accessible parts of the environment.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Settings {
-    /// The store directory.
-    pub store_dir: StoreDir,
-    /// Root of the local store, below which `store_dir` is read, if store paths are not at
-    /// [`Settings::store_dir`] on this file system.
-    pub store_root: Option<PathBuf>,
-    /// `builtins.currentSystem` (default: the system of this machine).
-    pub system: String,
-    /// Search path entries: prefix, which may be empty, and path or URL.
-    pub search_path: Vec<(String, String)>,
-    /// Pure evaluation: hides the environment, the time, the search path, and all files except
-    /// those that evaluation itself has copied, fetched or had built. Fetches must be locked by a
-    /// hash or commit (default: false).
-    pub pure: bool,
-    /// Restricted evaluation, if not `None`: only these directories, the search path, and paths
-    /// that evaluation itself has copied, fetched or had built are readable. The environment is
-    /// hidden, and only `allowed_uris` may be fetched.
-    pub allowed_paths: Option<Vec<PathBuf>>,
-    /// URIs that may be fetched, or prefixes of them, if `allowed_paths` is set.
-    pub allowed_uris: Vec<String>,
-    /// Whether the store is read-only (default: true). `builtins.storePath` then accepts paths that
-    /// are not valid.
-    pub read_only: bool,
-    /// Whether import from derivation is allowed (default: true).
-    pub import_from_derivation: bool,
-    /// Home directory, for paths that start with `~` (default: the user's).
-    pub home: Option<PathBuf>,
-    /// `builtins.currentTime`, in seconds since 1970 (default: the current time).
-    pub time: i64,
-    /// Whether `traceVerbose` prints (default: false).
-    pub trace_verbose: bool,
-    /// Whether `warn` is an error (default: false).
-    pub abort_on_warn: bool,
-    /// Whether errors show complete traces, including every function call (default: false). Calls
-    /// in tail position then take memory.
-    pub show_trace: bool,
-    /// Limits of the evaluation.
-    pub limits: Limits,
-    /// For tests: collects garbage at every call of this number, and overwrites what it frees
-    /// (default: the environment variable `TVIX_EVAL_COLLECT_EVERY`).
-    pub collect_every: Option<u32>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let since_1970 = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            store_dir: StoreDir::default(),
-            store_root: None,
-            system: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-            search_path: Vec::new(),
-            pure: false,
-            allowed_paths: None,
-            allowed_uris: Vec::new(),
-            read_only: true,
-            import_from_derivation: true,
-            home: std::env::home_dir(),
-            time: since_1970.as_secs() as i64,
-            trace_verbose: false,
-            abort_on_warn: false,
-            show_trace: false,
-            limits: Limits::default(),
-            collect_every: std::env::var("TVIX_EVAL_COLLECT_EVERY")
-                .ok()
-                .and_then(|number| number.parse().ok()),
-        }
-    }
-}
+pub use crate::settings::Settings;
 
 /// The cell of an imported file, and the file's path.
 type Imported<'h> = (Ref<'h>, &'h [u8]);

@@ -88,7 +88,7 @@ fn variable(name: &str, default: u64) -> u64 {
 }
 
 fn check(seed: u64) -> (u64, u64) {
-    let mut random = Random(!seed);
+    let mut random = Random::new(!seed);
     let text = Program::text(seed);
     let form = [Form::Lazy, Form::Strict, Form::Json, Form::Xml][random.below(4)];
     let show_trace = random.below(2) == 0;

@@ -10,7 +10,6 @@ mod cases;
 mod collecting;
 #[path = "language/ours.rs"]
 mod ours;
-#[cfg(feature = "peers")]
 #[path = "language/record.rs"]
 mod record;
 
@@ -18,6 +17,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use cases::{Case, Outcome};
+use futures::StreamExt as _;
 
 /// The known differences of a kind (`results` or `messages`), with reasons: see
 /// tests/language/differences.txt.
@@ -113,8 +113,8 @@ fn printed() {
     compare("messages", |outcome| outcome.messages.clone());
 }
 
-/// Cases in an order that differs with the seed `TVIX_SEED`, each with collections at every call,
-/// until all were run or `TVIX_STRESS_SECONDS` have passed.
+/// Cases in an order that differs with the seed `TVIX_SEED`, each with a collection at every
+/// `TVIX_STRESS_EVERY`th call, until all were run or `TVIX_STRESS_SECONDS` have passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collections_change_nothing() {
     let number = |name: &str, default| match std::env::var(name) {
@@ -123,6 +123,7 @@ async fn collections_change_nothing() {
     };
     let limit = Duration::from_secs(number("TVIX_STRESS_SECONDS", 20));
     let each = Duration::from_secs(number("TVIX_STRESS_CASE_SECONDS", 1));
+    let every = number("TVIX_STRESS_EVERY", 1) as u32;
     let mut cases = recorded();
     let mut random = number("TVIX_SEED", 1) | 1;
     for end in (1..cases.len()).rev() {
@@ -133,12 +134,14 @@ async fn collections_change_nothing() {
     }
     let start = Instant::now();
     let (mut compared, mut wrong) = (0, 0);
-    for (topic, case, _) in &cases {
-        if start.elapsed() > limit {
-            break;
-        }
+    let started = cases.iter().take_while(|_| start.elapsed() < limit);
+    let outcomes = started.map(|(topic, case, _)| async move {
         let plain = collecting::evaluate(case, None, each).await;
-        let stressed = collecting::evaluate(case, Some(1), each).await;
+        let stressed = collecting::evaluate(case, Some(every), each).await;
+        (topic, case, plain, stressed)
+    });
+    let mut outcomes = futures::stream::iter(outcomes).buffer_unordered(4);
+    while let Some((topic, case, plain, stressed)) = outcomes.next().await {
         if let (Some(plain), Some(stressed)) = (plain, stressed) {
             compared += 1;
             if plain != stressed {

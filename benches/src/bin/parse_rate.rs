@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tvix_eval::heap::Heap;
-use tvix_eval::source::{Origin, Sources};
-use tvix_eval::symbol::Symbols;
-use tvix_eval::syntax::{Context, Home, Scope, parse};
+use tvix_eval::internals::Sources;
+use tvix_eval::internals::Symbols;
+use tvix_eval::internals::syntax::{Context, Home, Scope, parse};
+use tvix_eval::source::Origin;
 use tvix_eval::value::{Slot, Value};
 
 /// The builtins that are global variables; the others have names with two leading underscores.

@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::tree::Tree;
 use super::{Cancel, FetchError};
 
 /// The interval between attempts to take a lock that another process holds.
@@ -119,6 +120,23 @@ impl Cache {
             Err(_) if place.symlink_metadata().is_ok() => Ok(place),
             Err(error) => Err(FetchError::local("moving into the cache", error)),
         }
+    }
+
+    /// Adds a tree.
+    pub(super) fn keep_tree(
+        &self,
+        tree: Tree,
+        scratch: &Path,
+        url: &str,
+    ) -> Result<(NixHash, PathBuf), FetchError> {
+        let made = scratch.join("tree");
+        tree.write(&made)
+            .map_err(|error| FetchError::local(format!("unpacking '{url}'"), error))?;
+        let (sha256, _) = tvix_tree::hash_path(&made, HashAlgo::Sha256).map_err(|error| {
+            FetchError::local(format!("hashing the contents of '{url}'"), error)
+        })?;
+        let path = self.keep(Kind::Tree, &sha256, &made)?;
+        Ok((sha256, path))
     }
 
     /// The note under a key, if it can be read.

@@ -5,49 +5,16 @@ use std::io::{self, BufWriter};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
-use tvix_http::TransferSettings;
 use tvix_http::client::blocking::{Client, Downloaded};
 
 use super::archive::{self, ArchiveError};
 use super::cache::{self, Cache, Kind, Known, key};
 use super::http;
+use super::options::FetchOptions;
 use super::tree::Tree;
 use super::{Cancel, FetchError, FetchRequest, Fetched, Fetcher, file_path, git, split_scheme};
-
-/// Options of a [`CachingFetcher`].
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct FetchOptions {
-    /// The directory of the cache. `None`: `tvix/fetch` below `XDG_CACHE_HOME`, or `~/.cache`.
-    pub cache: Option<PathBuf>,
-    /// How long a cached download is considered fresh. Default: an hour.
-    pub ttl: Duration,
-    /// Time limits and retries of downloads.
-    pub transfer: TransferSettings,
-    /// Credentials per host, as `.netrc` (Nix's `netrc-file`). The file may be missing. None by
-    /// default.
-    pub netrc_file: Option<PathBuf>,
-    /// Largest download, in bytes. Default: 16 GiB.
-    pub download_limit: u64,
-    /// Largest unpacked tree, in bytes of files. Default: 32 GiB.
-    pub unpacked_limit: u64,
-}
-
-impl Default for FetchOptions {
-    fn default() -> Self {
-        Self {
-            cache: None,
-            ttl: Duration::from_secs(3600),
-            transfer: TransferSettings::default(),
-            netrc_file: None,
-            download_limit: 16 << 30,
-            unpacked_limit: 32 << 30,
-        }
-    }
-}
 
 /// A [`Fetcher`] that speaks HTTP(S), reads `file:` URLs, runs `git`, and caches results on disk.
 ///
@@ -81,11 +48,11 @@ impl CachingFetcher {
     }
 
     fn cache(&self) -> Result<Cache, FetchError> {
-        let folder = self.options.cache.clone().or_else(usual_cache);
-        match folder {
-            Some(folder) => Cache::open(&folder),
+        let directory = self.options.cache.clone().or_else(usual_cache);
+        match directory {
+            Some(directory) => Cache::open(&directory),
             None => Err(FetchError::local(
-                "finding a folder for the cache",
+                "finding a directory for the cache",
                 "neither XDG_CACHE_HOME nor HOME is set",
             )),
         }
@@ -247,26 +214,10 @@ impl CachingFetcher {
                 archive::unpack(archive, is_named_zip(url), &mut tree, most, cancel)
                     .map_err(|error| unpack_error(url, &error))?;
                 tree.enter_only_directory();
-                keep_tree(cache, tree, scratch, url)
+                cache.keep_tree(tree, scratch, url)
             }
         }
     }
-}
-
-/// Adds a tree to the cache.
-pub(super) fn keep_tree(
-    cache: &Cache,
-    tree: Tree,
-    scratch: &Path,
-    url: &str,
-) -> Result<(NixHash, PathBuf), FetchError> {
-    let made = scratch.join("tree");
-    tree.write(&made)
-        .map_err(|error| FetchError::local(format!("unpacking '{url}'"), error))?;
-    let (sha256, _) = tvix_tree::hash_path(&made, HashAlgo::Sha256)
-        .map_err(|error| FetchError::local(format!("hashing what '{url}' holds"), error))?;
-    let path = cache.keep(Kind::Tree, &sha256, &made)?;
-    Ok((sha256, path))
 }
 
 /// The result of a download.
@@ -311,12 +262,12 @@ fn copy_hashing(from: &Path, to: &Path, cancel: &Cancel) -> io::Result<NixHash> 
 }
 
 fn usual_cache() -> Option<PathBuf> {
-    let xdg = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty());
-    let folder = match xdg {
-        Some(folder) => PathBuf::from(folder),
+    let xdg = std::env::var_os("XDG_CACHE_HOME").filter(|directory| !directory.is_empty());
+    let directory = match xdg {
+        Some(directory) => PathBuf::from(directory),
         None => std::env::home_dir()?.join(".cache"),
     };
-    Some(folder.join("tvix/fetch"))
+    Some(directory.join("tvix/fetch"))
 }
 
 impl Fetcher for CachingFetcher {

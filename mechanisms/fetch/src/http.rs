@@ -7,7 +7,8 @@ use tvix_http::Netrc;
 use tvix_http::client::blocking::{Client, Download, Downloaded, Target};
 use tvix_http::client::{ClientOptions, HttpError};
 
-use super::{Cancel, FetchError, FetchOptions};
+use super::options::FetchOptions;
+use super::{Cancel, FetchError};
 
 /// The client for `options`. Reads the netrc file and the certificate authorities.
 pub(super) fn client(options: &FetchOptions) -> Result<Client, FetchError> {

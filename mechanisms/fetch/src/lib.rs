@@ -4,10 +4,10 @@
 //! [`CachingFetcher`] implements [`Fetcher`], which an evaluator calls on threads that may block.
 //!
 //! ```
+//! use std::path::PathBuf;
 //! use tvix_fetch::{CachingFetcher, FetchOptions};
 //!
-//! let mut options = FetchOptions::default();
-//! options.cache = Some("/tmp/fetched".into());
+//! let options = FetchOptions::default().with_cache(PathBuf::from("/tmp/fetched"));
 //! let fetcher = CachingFetcher::new(options);
 //! # let _ = fetcher;
 //! ```
@@ -19,10 +19,11 @@ mod cache;
 mod caching;
 mod git;
 mod http;
+mod options;
 mod tree;
-mod zip;
 
-pub use caching::{CachingFetcher, FetchOptions};
+pub use caching::CachingFetcher;
+pub use options::FetchOptions;
 pub use tvix_eval_api::fetch::{
     Cancel, FetchError, FetchRequest, Fetched, Fetcher, GitRequest, GitTree,
 };

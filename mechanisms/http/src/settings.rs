@@ -76,6 +76,60 @@ impl SettingError {
 }
 
 impl TransferSettings {
+    /// Sets how long a connection may take to be made.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, connect_timeout: impl Into<Option<Duration>>) -> Self {
+        self.connect_timeout = connect_timeout.into();
+        self
+    }
+
+    /// Sets how long a transfer may receive nothing.
+    #[must_use]
+    pub fn with_stalled_download_timeout(
+        mut self,
+        stalled_download_timeout: impl Into<Option<Duration>>,
+    ) -> Self {
+        self.stalled_download_timeout = stalled_download_timeout.into();
+        self
+    }
+
+    /// Sets how often a transfer is attempted in all.
+    #[must_use]
+    pub fn with_download_attempts(mut self, download_attempts: u32) -> Self {
+        self.download_attempts = download_attempts;
+        self
+    }
+
+    /// Sets how long a server may take to answer first.
+    #[must_use]
+    pub fn with_answer_timeout(mut self, answer_timeout: Duration) -> Self {
+        self.answer_timeout = answer_timeout;
+        self
+    }
+
+    /// Sets the pause before the second attempt.
+    #[must_use]
+    pub fn with_first_pause(mut self, first_pause: Duration) -> Self {
+        self.first_pause = first_pause;
+        self
+    }
+
+    /// Sets the longest pause of our own choice.
+    #[must_use]
+    pub fn with_longest_pause(mut self, longest_pause: Duration) -> Self {
+        self.longest_pause = longest_pause;
+        self
+    }
+
+    /// Sets the longest pause that a server may ask for.
+    #[must_use]
+    pub fn with_longest_wait(mut self, longest_wait: Duration) -> Self {
+        self.longest_wait = longest_wait;
+        self
+    }
+}
+
+impl TransferSettings {
     /// The names that [`set`](Self::set) knows.
     pub const NAMES: [&str; 3] = [
         "connect-timeout",

@@ -65,6 +65,7 @@ mod directory;
 mod disk;
 mod error;
 mod host_sockets;
+mod janitor;
 mod keyring;
 mod lines;
 mod netns;
@@ -75,6 +76,7 @@ mod remove;
 mod running;
 mod scratch;
 mod seccomp;
+mod slots;
 mod spawner;
 mod spec;
 mod stack;
@@ -106,9 +108,10 @@ pub use bytes;
 
 use cgroup::Groups;
 use directory::EngineDirectory;
-use plan::{Plan, Privileges};
-use process::Janitor;
-use scratch::Slots;
+use janitor::Janitor;
+use plan::Plan;
+use probe::Privileges;
+use slots::Slots;
 use spawner::{Job, Shared, Spawn, Started};
 use template::Templates;
 
@@ -260,7 +263,7 @@ impl Engine {
     ///
     /// If they cannot be created.
     pub fn scratch(&self) -> Result<Scratch, EngineError> {
-        self.inner.slots.take(&self.inner.janitor)
+        Scratch::new(&self.inner.slots, &self.inner.janitor)
     }
 
     /// Starts a process. Returns once it executes its program.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use libc::{c_char, c_int};
 
 use super::error::EngineError;
-use super::probe::{self, Obstacle};
+use super::probe::{self, Privileges};
 use super::spec::{
     Access, HostIds, Isolation, Mount, Network, SANDBOX_GID, SANDBOX_UID, SandboxSpec,
 };
@@ -115,21 +115,6 @@ pub(super) enum NetPlan {
     FromPool,
     /// One made by `clone` itself.
     Fresh,
-}
-
-/// Capabilities of the engine on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Privileges {
-    /// Whether users of the host can be chosen freely, and namespaces made outside a user
-    /// namespace.
-    pub(super) root: bool,
-    /// Whether a process without sandbox can at least have a PID namespace.
-    pub(super) pid_namespace: bool,
-    /// Whether there are control groups for memory.
-    pub(super) groups: bool,
-    pub(super) caller: HostIds,
-    /// The obstacle to sandboxing, if one is known already.
-    pub(super) obstacle: Option<Obstacle>,
 }
 
 /// An argument list in the form of `execve`.

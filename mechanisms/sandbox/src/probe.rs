@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::error::EngineError;
 use super::from_errno;
-use super::plan::Privileges;
 use super::spec::HostIds;
 use super::sys;
 
@@ -73,6 +72,21 @@ impl Obstacle {
             source: from_errno(errno),
         }
     }
+}
+
+/// Capabilities of the engine on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Privileges {
+    /// Whether users of the host can be chosen freely, and namespaces made outside a user
+    /// namespace.
+    pub(super) root: bool,
+    /// Whether a process without sandbox can at least have a PID namespace.
+    pub(super) pid_namespace: bool,
+    /// Whether there are control groups for memory.
+    pub(super) groups: bool,
+    pub(super) caller: HostIds,
+    /// The obstacle to sandboxing, if one is known already.
+    pub(super) obstacle: Option<Obstacle>,
 }
 
 /// The privileges of the caller.

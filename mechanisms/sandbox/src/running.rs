@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::cgroup::Group;
 use super::error::EngineError;
-use super::process::{Chore, Janitor, Process};
+use super::janitor::{Chore, Janitor};
+use super::process::Process;
 use super::spawner::{Job, Started};
 use super::spec::Limits;
 use super::sys::Exit;

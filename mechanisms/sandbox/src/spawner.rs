@@ -24,9 +24,10 @@ use super::cgroup::Groups;
 use super::child::{self, Context};
 use super::directory::EngineDirectory;
 use super::error::EngineError;
+use super::janitor::{Chore, Janitor};
 use super::netns::NetPool;
 use super::plan::{IdMap, NetPlan, Plan};
-use super::process::{Chore, Held, Janitor, Process};
+use super::process::{Held, Process};
 use super::stack::Stack;
 use super::sys::Errno;
 use super::under_way::{Ticket, UnderWay, this_thread_spawns};
@@ -450,7 +451,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::plan::Privileges;
+    use crate::probe::Privileges;
     use crate::spec::{HostIds, Isolation, SandboxSpec};
     use crate::template::Templates;
 

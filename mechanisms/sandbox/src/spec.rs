@@ -62,6 +62,83 @@ impl SandboxSpec {
             grouped: false,
         }
     }
+
+    /// Sets the argument vector, `argv[0]` included.
+    #[must_use]
+    pub fn with_args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the whole environment.
+    #[must_use]
+    pub fn with_env(mut self, env: Vec<(OsString, OsString)>) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// Sets the working directory, inside the sandbox.
+    #[must_use]
+    pub fn with_cwd(mut self, cwd: impl Into<PathBuf>) -> Self {
+        self.cwd = cwd.into();
+        self
+    }
+
+    /// Sets whether the process is sandboxed.
+    #[must_use]
+    pub fn with_isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Sets the visible files.
+    #[must_use]
+    pub fn with_mounts(mut self, mounts: Vec<Mount>) -> Self {
+        self.mounts = mounts;
+        self
+    }
+
+    /// Sets the network of the process.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Sets the user and group on the host.
+    #[must_use]
+    pub fn with_host_ids(mut self, host_ids: impl Into<Option<HostIds>>) -> Self {
+        self.host_ids = host_ids.into();
+        self
+    }
+
+    /// Sets whether `uname -m` reports a 32-bit machine.
+    #[must_use]
+    pub fn with_linux32(mut self, linux32: bool) -> Self {
+        self.linux32 = linux32;
+        self
+    }
+
+    /// Sets the limits of the process.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the directories that count towards [`Limits::disk`].
+    #[must_use]
+    pub fn with_counted(mut self, counted: Vec<PathBuf>) -> Self {
+        self.counted = counted;
+        self
+    }
+
+    /// Sets whether the process gets a control group even without a memory limit.
+    #[must_use]
+    pub fn with_grouped(mut self, grouped: bool) -> Self {
+        self.grouped = grouped;
+        self
+    }
 }
 
 /// The isolation of a process from the host.

@@ -34,7 +34,7 @@ pub fn hash_path(path: &Path, algo: HashAlgo) -> Result<(NixHash, u64), TreeErro
 ///
 /// Those of [`hash_path`], and [`NarError::Io`] with the error of `check`. It must not be
 /// [`io::ErrorKind::Interrupted`], after which `check` is called again.
-pub fn hash_path_while(
+pub(crate) fn hash_path_while(
     path: &Path,
     algo: HashAlgo,
     check: impl FnMut() -> io::Result<()>,

@@ -4,7 +4,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | pack a tree | [`dump_path`], or [`dump_node`] inside an archive |
+//! | pack a tree | [`dump_path`] |
 //! | unpack an archive | [`restore`], or [`Unpacker`] for single events |
 //! | hash a tree as NAR | [`hash_path`] |
 //! | hash a tree as a content address does | [`hash`] |
@@ -63,11 +63,12 @@ mod scan;
 pub use address::{hash, hash_until};
 pub use bounds::{Bounds, Interruptible};
 pub use canonical::{canonicalise, canonicalise_within};
-pub use dump::{dump_node, dump_path};
+pub use dump::dump_path;
 pub use error::TreeError;
-pub use hash::{hash_path, hash_path_while};
+pub use hash::hash_path;
+pub(crate) use hash::hash_path_while;
 pub use measure::measure;
-pub use restore::{RestoreOptions, Unpacker, restore, restore_node};
+pub use restore::{RestoreOptions, Unpacker, restore};
 pub use scan::{TreeScan, scan};
 
 // Crates whose types occur in public items.

@@ -11,8 +11,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nar_common::{Raw, Tree, decode};
-use nix_compat::nar::{Event, MAX_DEPTH, NarError, Reader, Violation, Writer};
-use tvix_tree::{RestoreOptions, TreeError, Unpacker, dump_node, dump_path, restore, restore_node};
+use nix_compat::nar::{Event, MAX_DEPTH, NarError, Reader, Violation};
+use tvix_tree::{RestoreOptions, TreeError, Unpacker, dump_path, restore};
 
 fn dump(path: &Path) -> Result<Vec<u8>, TreeError> {
     let mut nar = Vec::new();
@@ -176,24 +176,6 @@ fn a_tree_too_deep_is_refused_by_both() {
     fs::create_dir(deepest.join("d")).unwrap();
     let error = dump(&tree).unwrap_err();
     assert_eq!(error.violation(), Some(&Violation::TooDeep));
-}
-
-#[test]
-fn archives_are_put_together_from_trees() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("f"), "x").unwrap();
-    let mut writer = Writer::new(Vec::new());
-    writer.directory_start().unwrap();
-    for name in ["one", "two"] {
-        writer.entry(name.as_bytes()).unwrap();
-        dump_node(folder.path(), &mut writer).unwrap();
-    }
-    writer.directory_end().unwrap();
-    let nar = writer.finish().unwrap();
-    let dest = folder.path().join("dest");
-    restore(&nar[..], &dest, plain()).unwrap();
-    assert_eq!(fs::read(dest.join("one/f")).unwrap(), b"x");
-    assert_eq!(fs::read(dest.join("two/f")).unwrap(), b"x");
 }
 
 #[test]
@@ -397,7 +379,11 @@ fn an_archive_inside_a_stream() {
     let dest = folder.path().join("dest");
     let stream = [&file_nar()[..], b"rest"].concat();
     let mut reader = Reader::new(&stream[..]);
-    restore_node(&mut reader, &dest, plain()).unwrap();
+    let mut unpacker = Unpacker::new(&dest, plain()).unwrap();
+    while let Some(event) = reader.next_event().unwrap() {
+        unpacker.event(event).unwrap();
+    }
+    unpacker.finish().unwrap();
     assert_eq!(reader.into_inner(), b"rest");
     assert_eq!(fs::read(dest).unwrap(), b"x");
 }

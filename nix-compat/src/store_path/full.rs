@@ -28,6 +28,9 @@ impl StoreDir {
     /// For formats that hold store paths of one store in the values of many types, such as the
     /// events of a session.
     ///
+    /// The directory is a thread-local for the duration of the call: the paths are at any depth in types
+    /// of several crates, and Serde's buffers for tagged and flattened values drop a `DeserializeSeed`.
+    ///
     /// ```
     /// use nix_compat::store_path::{StoreDir, StorePath};
     ///

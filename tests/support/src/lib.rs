@@ -2,6 +2,10 @@
 //! crates can use it too.
 #![allow(clippy::unwrap_used)]
 
+pub mod directory;
+#[cfg(feature = "tls")]
+pub mod http;
 pub mod ordinary_user;
+pub mod random;
 #[cfg(feature = "tls")]
 pub mod tls;

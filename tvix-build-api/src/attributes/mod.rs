@@ -1,12 +1,8 @@
 //! Attributes of a derivation that control its build. They are in its environment or, with
 //! `__structuredAttrs`, in the JSON object of the variable `__json`.
 
-mod graph;
 mod json;
 mod shell;
-
-pub(crate) use graph::ReferenceGraphs;
-pub use graph::derivations_in_graphs;
 
 use std::sync::Arc;
 
@@ -218,7 +214,9 @@ mod tests {
     #[test]
     fn a_build_parses_once() {
         use crate::outputs::{OutputChecks, plan_outputs};
-        use crate::translate::{TranslateOptions, asks_for_no_sandbox, translate};
+        use crate::translate::{
+            TranslateOptions, asks_for_no_sandbox, derivations_in_graphs, translate,
+        };
         let dir = StoreDir::default();
         let derivation = with(
             "__json",

@@ -101,11 +101,18 @@ impl Blame {
     /// An error of the engine while it starts or watches a process.
     pub fn engine(&self, error: EngineError) -> Trouble {
         match error {
-            EngineError::Execute { program, source } => FailureKind::CannotRun {
-                program: program.display().to_string(),
-                message: source.to_string(),
+            EngineError::Execute { program, source } => {
+                let mut message = source.to_string();
+                // It is here, so it, or the interpreter that it names, is missing in the sandbox only.
+                if source.kind() == io::ErrorKind::NotFound && program.exists() {
+                    message.push_str(
+                        " (a sandbox has only the inputs of the derivation and the paths of \
+                         --sandbox-path)",
+                    );
+                }
+                let program = program.display().to_string();
+                FailureKind::CannotRun { program, message }.into()
             }
-            .into(),
             EngineError::Unavailable {
                 missing,
                 advice,

@@ -9,8 +9,9 @@ use nix_compat::store_path::StoreDir;
 use serde_json::{Map, Value};
 
 use super::{BuildFile, TranslateOptions, has_network};
-use crate::attributes::{self, Attributes, ReferenceGraphs};
+use crate::attributes::{self, Attributes};
 use crate::outputs::PlannedOutput;
+use crate::reference_graphs::ReferenceGraphs;
 use crate::{BuildRequest, FailureKind};
 
 /// The origins of an environment.

@@ -32,8 +32,8 @@ use nix_compat::sorted::SortedMap;
 use nix_compat::store_path::{StoreDir, StorePath};
 use thiserror::Error;
 
-pub use crate::attributes::derivations_in_graphs;
 use crate::outputs::{PlannedOutput, placeholder_rewrites, plan_outputs};
+pub use crate::reference_graphs::derivations_in_graphs;
 use crate::{BuildRequest, FailureKind};
 
 /// The build directory inside a sandbox, the same in every build.

@@ -1,12 +1,11 @@
 //! Helpers of the tests of the sandbox builder.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
+use tvix_test_support::directory::make_writable;
 
 /// A temporary directory, removed on drop even if it contains read-only directories, as stores do.
 #[derive(Debug)]
@@ -37,15 +36,6 @@ impl Drop for Directory {
     }
 }
 
-fn make_writable(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
-}
-
 pub fn busybox() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
     let mut found = std::env::split_paths(&path).map(|directory| directory.join("busybox"));
@@ -57,6 +47,6 @@ pub fn busybox() -> PathBuf {
 /// Runs this test program once more as an unprivileged user, if it runs as root. The tests must
 /// remove all that they make.
 pub fn again_as_an_ordinary_user() {
-    let left = tvix_test_support::ordinary_user::run_again();
+    let left = tvix_test_support::ordinary_user::run_again(&[]);
     assert!(left.is_empty(), "left behind: {left:?}");
 }

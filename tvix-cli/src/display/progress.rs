@@ -216,8 +216,9 @@ impl Progress {
         let evaluation = self.evaluation();
         let waiting = self.builds.values().filter(|build| build.waiting).count();
         let (known, running) = (self.instantiated, self.builds.len() - waiting);
+        let plural = if known == 1 { "" } else { "s" };
         let mut text = format!(
-            "{evaluation}{known} derivations, {running} building, {} built",
+            "{evaluation}{known} derivation{plural}, {running} building, {} built",
             self.done
         );
         if self.fetching + self.fetched > 0 {

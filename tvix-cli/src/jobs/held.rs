@@ -50,7 +50,6 @@ impl Drop for Held {
 
 /// Events that are passed on.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives for a moment")]
 pub enum Passed {
     Nothing,
     One(Result<EvalEvent, EvalError>),

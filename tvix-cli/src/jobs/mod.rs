@@ -20,8 +20,9 @@ use tvix_store_api::Store as _;
 
 use crate::args::JobsArgs;
 use crate::error::CliError;
+use crate::session::Run;
 use crate::several::{Part, Several};
-use crate::{exit, interrupt, output, session, source, stores, workers};
+use crate::{exit, interrupt, output, source, stores, workers};
 use cache_status::CacheStatus;
 use gc_roots::GcRoots;
 use line::{Format, Line};
@@ -88,19 +89,19 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
         .with_on_vanished(OnVanished::Fail)
         .with_record_derivations(!args.dry_run);
     let recorded = lines.clone();
-    let report = session::run_observed(
-        &args.building,
-        &store,
-        Arc::new(listing),
+    let run = Run {
+        args: &args.building,
+        store: &store,
+        evaluator: Arc::new(listing),
         request,
         options,
-        &mut move |event| {
-            if let BuildEvent::Recorded { drv_paths } = event {
-                recorded.recorded(drv_paths);
-            }
-        },
-    )
-    .await;
+    };
+    let observe = &mut move |event: &BuildEvent| {
+        if let BuildEvent::Recorded { drv_paths } = event {
+            recorded.recorded(drv_paths);
+        }
+    };
+    let report = run.observed(observe).await;
     lines.end();
     match printing.await {
         Ok(printed) => printed?,

@@ -12,7 +12,7 @@ use tvix_eval::interactive::ParsedInput;
 use tvix_eval::value::Value;
 
 use super::command::COMMANDS;
-use super::prompt::State;
+use super::state::State;
 
 /// How long a set may take to be evaluated for its names.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -114,7 +114,7 @@ fn attributes(state: &State<'_, '_>, set: &str, name: &str) -> Vec<String> {
     names
         .map(|(found, _)| {
             let mut literal = Vec::new();
-            tvix_eval::text::print::write_attribute_name(&mut literal, found.as_bytes());
+            tvix_eval::literal::write_attribute_name(&mut literal, found.as_bytes());
             format!("{set}.{}", String::from_utf8_lossy(&literal))
         })
         .collect()

@@ -11,6 +11,7 @@ mod input;
 mod print;
 mod prompt;
 mod service;
+mod state;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The prompt: reads and executes lines.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,10 @@ use nix_compat::store_path::StoreDir;
 use rustyline::error::ReadlineError;
 use tvix_eval::PrettyOptions;
 use tvix_eval::error::{Error, ErrorKind};
-use tvix_eval::interactive::ParsedInput;
+use tvix_eval::interactive::{Parsed, ParsedInput};
 use tvix_eval::interp::Interp;
-use tvix_eval::ir::Expr;
 use tvix_eval::select::Selector;
 use tvix_eval::source::Pos;
-use tvix_eval::syntax::Scope;
 use tvix_eval::value::{Ref, Value};
 use tvix_eval_api::{EvalRequest, RealiseError};
 use tvix_store_api::StoreUri;
@@ -24,6 +22,7 @@ use super::command::{self, split};
 use super::complete::Names;
 use super::input::{Input, Line};
 use super::service::{Asking, Task};
+use super::state::State;
 use super::{doc, print};
 use crate::output::say;
 use crate::source::file_source;
@@ -34,31 +33,6 @@ const LISTED: usize = 20;
 /// What `:u` makes of a derivation.
 const SHELL: &str =
     "drv: (import <nixpkgs> {}).runCommand \"shell\" { buildInputs = [ drv ]; } \"\"";
-
-/// The state that lines are evaluated with.
-pub struct State<'i, 'h> {
-    pub interp: &'i Interp<'h>,
-    pub scope: Scope<'h>,
-    /// Names for completion.
-    pub names: BTreeSet<String>,
-    /// The directory that relative paths are relative to.
-    pub base: Vec<u8>,
-    /// Ends the current evaluation.
-    pub interrupted: Arc<AtomicBool>,
-}
-
-impl<'i, 'h> State<'i, 'h> {
-    fn new(interp: &'i Interp<'h>, interrupted: Arc<AtomicBool>) -> Self {
-        let base = std::env::current_dir().unwrap_or_else(|_| "/".into());
-        Self {
-            interp,
-            scope: interp.global_scope(),
-            names: interp.builtin_names().into_iter().collect(),
-            base: base.into_os_string().into_encoded_bytes(),
-            interrupted,
-        }
-    }
-}
 
 /// Why a line was not done.
 enum Stop {
@@ -281,7 +255,7 @@ impl<'h> Prompt<'_, '_, 'h> {
     }
 
     /// Parses an expression.
-    fn expression(&self, text: &str) -> Done<&'h Expr<'h>> {
+    fn expression(&self, text: &str) -> Done<Parsed<'h>> {
         let state = self.state.borrow();
         let text = text.as_bytes();
         let parsed = self
@@ -506,6 +480,6 @@ fn is_interrupt(error: &Error) -> bool {
 
 fn literal(name: &str) -> String {
     let mut literal = Vec::new();
-    tvix_eval::text::print::write_attribute_name(&mut literal, name.as_bytes());
+    tvix_eval::literal::write_attribute_name(&mut literal, name.as_bytes());
     String::from_utf8_lossy(&literal).into_owned()
 }

@@ -17,7 +17,8 @@ use tvix_store_api::local_fs::LocalStore;
 use crate::args::BuildingArgs;
 use crate::error::{CliError, describe};
 use crate::output::say;
-use crate::{interrupt, logs, session, stores};
+use crate::session::Run;
+use crate::{interrupt, logs, stores};
 
 /// A request of the prompt.
 pub enum Task {
@@ -170,9 +171,14 @@ impl<'a> Service<'a> {
             // These events come but once.
             .with_on_vanished(OnVanished::Fail)
             .with_record_derivations(record);
-        let request = EvalRequest::attrs([""; 0]);
-        let evaluator = Arc::new(evaluator);
-        session::run_imports(self.building, &store, evaluator, request, options).await?;
+        let run = Run {
+            args: self.building,
+            store: &store,
+            evaluator: Arc::new(evaluator),
+            request: EvalRequest::attrs([""; 0]),
+            options,
+        };
+        run.imports().await?;
         Ok(())
     }
 

@@ -6,7 +6,6 @@ mod caches;
 mod failures;
 mod hostile;
 mod http;
-mod https;
 mod interrupt;
 mod jobs;
 mod language;

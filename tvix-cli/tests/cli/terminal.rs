@@ -1,7 +1,7 @@
 //! Output to terminals, files and pipes: text and colours, and each failure once.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::FromRawFd as _;
 use std::process::{Command, Stdio};
 
@@ -30,6 +30,11 @@ const HOSTILE: &[&str] = &[
 
 /// Runs a command with standard output and error on a terminal; returns its output and exit code.
 pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
+    on_terminal_typing(command, b"")
+}
+
+/// The same for a command that reads from the terminal, unless nothing is typed.
+fn on_terminal_typing(command: &mut Command, typed: &[u8]) -> (Vec<u8>, Option<i32>) {
     let (mut main, mut other) = (0, 0);
     // SAFETY: both pointers are to variables that live until the call returns; the others may be null.
     let opened = unsafe {
@@ -58,11 +63,24 @@ pub fn on_terminal(command: &mut Command) -> (Vec<u8>, Option<i32>) {
             &size,
         )
     };
-    command.stdin(Stdio::null());
+    match typed {
+        b"" => command.stdin(Stdio::null()),
+        _ => command.stdin(other.try_clone().unwrap()),
+    };
+    main.write_all(typed).unwrap();
+    if !typed.is_empty() {
+        // Ends a prompt that has lost the end of what was typed.
+        let mut main = main.try_clone().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(30));
+            let _ = main.write_all(b"\n:q\n");
+        });
+    }
     command.stdout(other.try_clone().unwrap()).stderr(other);
     let mut child = command.spawn().unwrap();
     // Its copies of the terminal.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null());
     let reader = std::thread::spawn(move || {
         let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
         // Ends with an error once nobody has the terminal open any more.
@@ -285,5 +303,37 @@ async fn failures_are_said_once() {
         assert_ne!(code, Some(0));
         let text = without_display(&shown);
         assert_eq!(text.matches("exit code 5").count(), 1, "{command}: {text}");
+    }
+}
+
+/// Lines that are printed while a progress display is shown begin at the left, on a line of their own.
+#[tokio::test]
+async fn lines_of_jobs_do_not_follow_the_progress_display() {
+    let world = LocalWorld::new().await;
+    let jobs = "builtins.listToAttrs (map (n: { name = ''job${toString n}''; value = derivation { name = ''x${toString n}''; system = ''x''; builder = ''x''; }; }) (builtins.genList (n: n) 50))";
+    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    tvix.args(["jobs", "-E", jobs, "--store"]).arg(world.root());
+    let (shown, code) = on_terminal(&mut tvix);
+    assert_eq!(code, Some(0));
+    let shown = String::from_utf8(shown).unwrap();
+    let before: Vec<_> = shown.split("{\"attr\":").collect();
+    assert_eq!(before.len(), 51, "{shown}");
+    for before in &before[..50] {
+        let at_the_left = before.is_empty() || before.ends_with(['\n', '\r', 'K']);
+        assert!(at_the_left, "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_prompt_keeps_lines_that_were_typed_ahead() {
+    let world = LocalWorld::new().await;
+    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    tvix.args(["repl", "--store"]).arg(world.root());
+    tvix.env("HOME", world.beside("home")).env("TERM", "xterm");
+    let (shown, code) = on_terminal_typing(&mut tvix, b"10 + 1\n10 + 2\n10 + 3\n:q\n");
+    let shown = String::from_utf8_lossy(&shown);
+    assert_eq!(code, Some(0), "{shown}");
+    for result in ["11", "12", "13"] {
+        assert!(shown.contains(result), "{result}: {shown}");
     }
 }

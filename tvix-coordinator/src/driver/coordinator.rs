@@ -7,10 +7,9 @@ use futures::future::BoxFuture;
 use nix_compat::store_path::StoreDir;
 use thiserror::Error;
 use tvix_build_api::Builder;
-use tvix_eval_api::{EvalRequest, Evaluator};
+use tvix_eval_api::Evaluator;
 use tvix_store_api::{Store, StoreUri};
 
-use super::session::Session;
 use crate::machine::MAX_BUILDERS;
 use crate::options::{Decision, OnFailure, Options};
 use crate::report::Failure;
@@ -152,16 +151,6 @@ impl Coordinator {
         self.ask = Some(Arc::new(move |failure| Box::pin(decide(failure))));
         self.options.on_failure = OnFailure::Ask;
         self
-    }
-
-    /// Starts to evaluate `request` and to build the derivations that it yields, on a task of its
-    /// own.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub fn start(&self, request: EvalRequest) -> Session {
-        Session::start(self.clone(), request)
     }
 }
 

@@ -24,8 +24,8 @@ use tvix_eval_api::{
 };
 use tvix_store_api::{LocalPath, Store};
 
-use super::Coordinator;
 use super::closures::Closures;
+use super::coordinator::Coordinator;
 use super::outbox::Outbox;
 use super::sources::Added;
 use super::tasks;

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tvix_eval_api::EvalRequest;
 
-use super::Coordinator;
+use super::coordinator::Coordinator;
 use super::outbox::{Inbox, outbox};
 use super::run::Driver;
 use crate::event::EventRecord;
@@ -40,8 +40,20 @@ pub struct SessionReport {
     cancel: CancellationToken,
 }
 
+impl Coordinator {
+    /// Starts to evaluate `request` and to build the derivations that it yields, on a task of its
+    /// own.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(&self, request: EvalRequest) -> Session {
+        Session::start(self.clone(), request)
+    }
+}
+
 impl Session {
-    pub(super) fn start(coordinator: Coordinator, request: EvalRequest) -> Self {
+    fn start(coordinator: Coordinator, request: EvalRequest) -> Self {
         let cancel = CancellationToken::new();
         let (outbox, inbox) = outbox();
         let driver = Driver::new(coordinator, outbox, cancel.clone());

@@ -11,7 +11,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::BuilderProfile;
 use tvix_coordinator::{BuildPolicy, CheckOptions, OnFailure, OnVanished, Options, RetryPolicy};
 
-use crate::random::Random;
+use tvix_test_support::random::Random;
 
 /// The result of the builds of a derivation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

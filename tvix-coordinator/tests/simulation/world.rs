@@ -22,7 +22,7 @@ use tvix_eval_api::{EvalError, Root, WantedOutputs};
 
 use crate::Tally;
 use crate::plan::{Fate, Plan, Step};
-use crate::random::Random;
+use tvix_test_support::random::Random;
 
 /// More steps than any plan needs: a longer run does not terminate.
 const MOST_STEPS: usize = 50_000;

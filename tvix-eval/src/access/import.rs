@@ -121,17 +121,10 @@ impl<'h> Interp<'h> {
     }
 
     /// Evaluates a text from standard input.
-    pub fn eval_stdin(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
+    pub(crate) fn eval_stdin(&self, text: &[u8], base: &[u8]) -> Result<Value<'h>> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Stdin, text, base, &scope)?;
-        self.eval(expr, self.root_env())
-    }
-
-    /// Evaluates a text in the scope `scope`.
-    pub fn eval_text_in(&self, text: &[u8], base: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
-        let text = self.heap.copy_text(text);
-        let expr = self.parse(Origin::Text, text, base, scope)?;
         self.eval(expr, self.root_env())
     }
 

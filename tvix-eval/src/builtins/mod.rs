@@ -113,7 +113,7 @@ impl<'h> Interp<'h> {
 
     /// An evaluation in an empty heap with builtins of the embedder, which replace existing ones of
     /// the same name.
-    pub fn with_natives(heap: &'h Heap, world: World<'h>, natives: &'h [Native]) -> Self {
+    pub(crate) fn with_natives(heap: &'h Heap, world: World<'h>, natives: &'h [Native]) -> Self {
         let interp = Self::without_builtins(heap, world);
         *interp.scope.borrow_mut() = Rc::new(scope(&interp, natives));
         interp.start_collector();

@@ -3,10 +3,12 @@
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Demand, Interp};
 use crate::source::Pos;
+use crate::text::number;
 use crate::value::{ContextId, List, Ref, Value};
 
 /// The values that are coerced to strings, and the form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Coercion {
     /// Whether numbers, Booleans, `null` and lists are coerced, as in `toString` and in the
     /// environment of a derivation.
@@ -41,7 +43,7 @@ impl Coercion {
 impl<'h> Interp<'h> {
     /// Appends a value as a string, and adds its context to a context. `why` is the trace frame of
     /// a value that cannot be coerced; errors during evaluation do not get it.
-    pub fn coerce(
+    pub(crate) fn coerce(
         &self,
         value: Value<'h>,
         mode: Coercion,
@@ -96,7 +98,7 @@ impl<'h> Interp<'h> {
                 Ok(())
             }
             Value::Float(number) => {
-                out.extend_from_slice(format!("{number:.6}").as_bytes());
+                number::write_coerced(out, number);
                 Ok(())
             }
             Value::List(list) => {

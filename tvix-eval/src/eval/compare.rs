@@ -8,7 +8,7 @@ use crate::value::{Attrs, Ref, Value};
 impl<'h> Interp<'h> {
     /// Whether the values of two cells are equal. A cell equals itself, even if it holds a
     /// function.
-    pub fn equal_cells(&self, left: Ref<'h>, right: Ref<'h>, pos: Pos) -> Result<bool> {
+    pub(crate) fn equal_cells(&self, left: Ref<'h>, right: Ref<'h>, pos: Pos) -> Result<bool> {
         let a = self.force_at(left, pos)?;
         let b = self.force_at(right, pos)?;
         if std::ptr::eq(left, right) {

@@ -32,7 +32,7 @@ pub(crate) enum Step<'h> {
 impl<'h> Interp<'h> {
     /// Evaluates an expression in a scope. The result itself is evaluated; its parts need not be.
     #[inline(always)]
-    pub fn eval(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
+    pub(crate) fn eval(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Result<Value<'h>> {
         match expr {
             Expr::Const(cell) => Ok(cell.get()),
             Expr::Global(cell) => self.force(cell),

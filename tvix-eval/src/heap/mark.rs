@@ -301,7 +301,7 @@ impl<'m> Marks<'m> {
     /// Ends the collection: what is not marked is free. Returns the bytes of all marked objects,
     /// by kind.
     pub(crate) fn finish(mut self) -> [usize; Kind::ALL.len()] {
-        let poisons = self.heap.poisons.get();
+        let poisons = self.heap.stressed.get();
         for index in 0..self.table.len() {
             match self.table.state(index) {
                 State::Small(kind) => {

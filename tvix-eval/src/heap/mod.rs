@@ -189,8 +189,9 @@ pub struct Heap {
     budget: Cell<usize>,
     /// Number of calls before the next look at limits, cancellation and the budget.
     pub(crate) calls_left: Cell<u32>,
-    /// Whether freed memory is overwritten, for tests.
-    pub(crate) poisons: Cell<bool>,
+    /// Whether calls alone, and no budget, lead to collections, and freed memory is overwritten: for
+    /// tests.
+    pub(crate) stressed: Cell<bool>,
 }
 
 impl Heap {
@@ -213,7 +214,7 @@ impl Heap {
             fresh: Cell::new(0),
             budget: Cell::new(usize::MAX),
             calls_left: Cell::new(0),
-            poisons: Cell::new(false),
+            stressed: Cell::new(false),
         }
     }
 

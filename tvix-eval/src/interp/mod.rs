@@ -200,21 +200,12 @@ impl<'h> Interp<'h> {
 
     /// The symbol of a string. It is stored in the string.
     #[inline]
-    pub fn intern_string(&self, string: &NixString<'h>) -> Symbol {
+    pub(crate) fn intern_string(&self, string: &NixString<'h>) -> Symbol {
         string.interned().unwrap_or_else(|| {
             let symbol = self.symbols.intern(string.bytes);
             string.symbol.set(symbol.0 + 1);
             symbol
         })
-    }
-
-    /// A name as a string without context.
-    pub fn symbol_string(&self, symbol: Symbol) -> Value<'h> {
-        Value::String(self.heap.alloc(NixString {
-            bytes: self.symbols.name(symbol),
-            context: ContextId::EMPTY,
-            symbol: Cell::new(symbol.0 + 1),
-        }))
     }
 
     /// A cell with a name as a string, shared by all uses of the name.
@@ -245,7 +236,7 @@ impl<'h> Interp<'h> {
 
     /// A string of bytes in the heap.
     #[inline]
-    pub fn string_in_heap(&self, bytes: &'h [u8], context: ContextId) -> Value<'h> {
+    pub(crate) fn string_in_heap(&self, bytes: &'h [u8], context: ContextId) -> Value<'h> {
         Value::String(self.heap.alloc(NixString {
             bytes,
             context,
@@ -275,7 +266,7 @@ impl<'h> Interp<'h> {
 
     /// A list of cells in the heap.
     #[inline]
-    pub fn list_in_heap(&self, items: &'h [Ref<'h>]) -> Value<'h> {
+    pub(crate) fn list_in_heap(&self, items: &'h [Ref<'h>]) -> Value<'h> {
         Value::List(self.heap.alloc(List { items }))
     }
 
@@ -293,7 +284,7 @@ impl<'h> Interp<'h> {
     }
 
     /// An attribute set of attributes sorted by symbol, copied into the heap.
-    pub fn attrs_sorted(&self, entries: &[Attr<'h>]) -> Value<'h> {
+    pub(crate) fn attrs_sorted(&self, entries: &[Attr<'h>]) -> Value<'h> {
         if entries.is_empty() {
             return Value::Attrs(self.shared.no_attrs);
         }
@@ -302,7 +293,7 @@ impl<'h> Interp<'h> {
 
     /// An attribute set of attributes in the heap, sorted by symbol.
     #[inline]
-    pub fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
+    pub(crate) fn attrs_in_heap(&self, entries: &'h [Attr<'h>], pos: Pos) -> Value<'h> {
         Value::Attrs(self.heap.alloc(Attrs::new(entries, pos)))
     }
 

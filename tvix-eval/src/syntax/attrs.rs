@@ -5,9 +5,9 @@ use std::cell::Cell;
 use bstr::BString;
 
 use super::error::{SyntaxError, SyntaxErrorKind};
-use super::lexer::Tok;
 use super::parser::{Failed, Parsed, Parser, nothing};
 use super::strings::Text;
+use super::token::Tok;
 use crate::ir::{AttrDef, AttrKind, AttrName, AttrSet, Delayed, DynamicAttr, Expr, Select};
 use crate::source::Pos;
 use crate::symbol::Symbol;

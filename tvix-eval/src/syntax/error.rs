@@ -4,7 +4,7 @@ use std::fmt;
 
 use bstr::BString;
 
-use super::lexer::Tok;
+use super::token::{Tok, describe};
 use crate::source::Pos;
 
 /// A syntax error.
@@ -124,63 +124,5 @@ impl fmt::Display for SyntaxErrorKind {
                 write!(f, "the path '{path}' can not be resolved in pure mode")
             }
         }
-    }
-}
-
-/// The name of a token in messages.
-pub(super) fn describe(tok: Tok) -> &'static str {
-    match tok {
-        Tok::Eof => "end of file",
-        Tok::Error | Tok::Invalid => "invalid token",
-        Tok::Ident => "identifier",
-        Tok::Int => "integer",
-        Tok::Float => "floating-point literal",
-        Tok::Quote => "'\"'",
-        Tok::IndOpen => "start of an indented string",
-        Tok::Path => "path",
-        Tok::HomePath => "'~/…' path",
-        Tok::SearchPath => "'<…>' path",
-        Tok::Uri => "URI",
-        Tok::LParen => "'('",
-        Tok::RParen => "')'",
-        Tok::LBrace => "'{'",
-        Tok::RBrace => "'}'",
-        Tok::LBracket => "'['",
-        Tok::RBracket => "']'",
-        Tok::Let => "'let'",
-        Tok::Rec => "'rec'",
-        Tok::Or => "'or'",
-        Tok::If => "'if'",
-        Tok::Then => "'then'",
-        Tok::Else => "'else'",
-        Tok::Assert => "'assert'",
-        Tok::With => "'with'",
-        Tok::In => "'in'",
-        Tok::Inherit => "'inherit'",
-        Tok::DollarCurly => "'${'",
-        Tok::Ellipsis => "'...'",
-        Tok::Dot => "'.'",
-        Tok::Comma => "','",
-        Tok::Colon => "':'",
-        Tok::Semicolon => "';'",
-        Tok::At => "'@'",
-        Tok::Assign => "'='",
-        Tok::Not => "'!'",
-        Tok::Implies => "'->'",
-        Tok::OrOr => "'||'",
-        Tok::AndAnd => "'&&'",
-        Tok::Equal => "'=='",
-        Tok::NotEqual => "'!='",
-        Tok::Less => "'<'",
-        Tok::Greater => "'>'",
-        Tok::LessOrEqual => "'<='",
-        Tok::GreaterOrEqual => "'>='",
-        Tok::Update => "'//'",
-        Tok::Plus => "'+'",
-        Tok::Minus => "'-'",
-        Tok::Times => "'*'",
-        Tok::Divide => "'/'",
-        Tok::Concat => "'++'",
-        Tok::Question => "'?'",
     }
 }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use bstr::BString;
 
 use super::error::SyntaxErrorKind;
-use super::lexer::Tok;
 use super::parser::{Parsed, Parser};
+use super::token::Tok;
 use crate::ir::{Delayed, Expr, Formal, Formals, Lambda};
 use crate::source::Pos;
 use crate::symbol::Symbol;

@@ -14,10 +14,11 @@ mod scope;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
 pub use print::print;
-#[cfg(feature = "peers")]
+#[doc(hidden)]
 pub use print::print_older;
 pub use scope::Scope;
 

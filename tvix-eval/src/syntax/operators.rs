@@ -1,7 +1,7 @@
 //! Operators: a stack of operators with incomplete right operands.
 
-use super::lexer::Tok;
 use super::parser::{Parsed, Parser};
+use super::token::Tok;
 use crate::ir::{Binary, BinaryOp, Expr, HasAttr, Not};
 use crate::source::Pos;
 use crate::value::Value;

@@ -6,10 +6,11 @@ use bumpalo::Bump;
 
 use super::Context;
 use super::attrs::Order;
-use super::error::{SyntaxError, SyntaxErrorKind, SyntaxWarning, describe};
-use super::lexer::{Lexer, Tok};
+use super::error::{SyntaxError, SyntaxErrorKind, SyntaxWarning};
+use super::lexer::Lexer;
 use super::operators::Pending;
 use super::strings::Piece;
+use super::token::{Tok, describe};
 use crate::ir::{
     Assert, AttrDef, AttrName, Call, ConcatPart, Delayed, DynamicAttr, Expr, Formal, If, Let,
     ListExpr, Select, With,

@@ -16,7 +16,6 @@ pub fn print<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
 }
 
 /// Like [`print()`], with `inherit (set) name;` printed as `name = (set).name;`, as Nix 2.8 does.
-#[cfg(feature = "peers")]
 #[doc(hidden)]
 pub fn print_older<'h>(symbols: &Symbols<'h>, expr: &Expr<'h>) -> Vec<u8> {
     run(symbols, expr, true)

@@ -4,8 +4,8 @@ use bstr::BString;
 
 use super::Home;
 use super::error::SyntaxErrorKind;
-use super::lexer::Tok;
 use super::parser::{Parsed, Parser};
+use super::token::Tok;
 use crate::ir::{Concat, ConcatPart, Expr};
 use crate::source::Pos;
 use crate::value::{NixPath, Value};

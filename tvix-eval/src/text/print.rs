@@ -29,16 +29,11 @@ pub fn write_attribute_name(out: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// Whether a word is a keyword that cannot be a name. `or` can.
-pub fn is_keyword(word: &[u8]) -> bool {
+fn is_keyword(word: &[u8]) -> bool {
     matches!(
         word,
         b"if" | b"then" | b"else" | b"assert" | b"with" | b"let" | b"in" | b"rec" | b"inherit"
     )
-}
-
-/// Writes a path, without quotes.
-pub fn write_path(out: &mut Vec<u8>, path: &[u8]) {
-    out.extend_from_slice(path);
 }
 
 #[cfg(test)]
@@ -90,6 +85,5 @@ mod tests {
             );
         }
         assert_eq!(written(write_attribute_name, b"a${b"), b"\"a\\${b\"");
-        assert_eq!(written(write_path, b"/a b"), b"/a b");
     }
 }

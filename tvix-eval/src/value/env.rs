@@ -43,19 +43,19 @@ const _: () = assert!(align_of::<Header<'_>>() == align_of::<usize>());
 impl<'h> Env<'h> {
     /// A scope of empty slots.
     #[inline]
-    pub fn new(heap: &'h Heap, up: Option<Self>, slots: usize) -> Self {
+    pub(crate) fn new(heap: &'h Heap, up: Option<Self>, slots: usize) -> Self {
         Self::filled(heap, up, slots, |_| None)
     }
 
     /// A scope of one slot.
     #[inline]
-    pub fn one(heap: &'h Heap, up: Self, value: Ref<'h>) -> Self {
+    pub(crate) fn one(heap: &'h Heap, up: Self, value: Ref<'h>) -> Self {
         Self::filled(heap, Some(up), 1, |_| Some(value))
     }
 
     /// A scope with slots filled by index.
     #[inline]
-    pub fn filled(
+    pub(crate) fn filled(
         heap: &'h Heap,
         up: Option<Self>,
         len: usize,
@@ -105,7 +105,7 @@ impl<'h> Env<'h> {
     /// A scope with the first slots of this one, followed by further slots that are filled by
     /// index. It has the same enclosing scope as this one.
     #[inline]
-    pub fn extended(
+    pub(crate) fn extended(
         self,
         heap: &'h Heap,
         kept: usize,
@@ -197,7 +197,7 @@ impl<'h> Env<'h> {
 
     /// The enclosing scope at a distance of `level`.
     #[inline]
-    pub fn outer(self, level: u32) -> Self {
+    pub(crate) fn outer(self, level: u32) -> Self {
         let mut env = self;
         for _ in 0..level {
             env = env.up().expect("the resolver counts scopes");
@@ -207,19 +207,19 @@ impl<'h> Env<'h> {
 
     /// The content of a slot, if it is filled.
     #[inline]
-    pub fn peek(&self, slot: u32) -> Option<Ref<'h>> {
+    pub(crate) fn peek(&self, slot: u32) -> Option<Ref<'h>> {
         self.slot(slot as usize).get()
     }
 
     /// The content of a slot, which must be filled.
     #[inline]
-    pub fn get(&self, slot: u32) -> Ref<'h> {
+    pub(crate) fn get(&self, slot: u32) -> Ref<'h> {
         self.peek(slot).expect("a slot is filled before it is read")
     }
 
     /// Fills a slot.
     #[inline]
-    pub fn set(&self, slot: usize, value: Ref<'h>) {
+    pub(crate) fn set(&self, slot: usize, value: Ref<'h>) {
         self.slot(slot).set(Some(value));
     }
 }

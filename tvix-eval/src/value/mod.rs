@@ -13,13 +13,13 @@ use std::fmt;
 
 use crate::heap::{Item, Kind, Object};
 use crate::source::Pos;
-use crate::symbol::Symbol;
-
+pub use crate::symbol::Symbol;
 pub use attrs::Attrs;
 pub(crate) use attrs::{MOST_LAYERS, find};
 pub(crate) use builtin::THEN_OTHERS;
 pub use builtin::{Builtin, Function};
-pub use context::{ContextElement, ContextId, Contexts};
+pub use context::ContextId;
+pub(crate) use context::{ContextElement, Contexts};
 pub use env::Env;
 pub(crate) use growing::Growing;
 pub(crate) use words::Words;

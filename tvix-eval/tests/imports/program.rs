@@ -1,31 +1,12 @@
 //! Random programs that import from derivations at random places.
 
+pub use tvix_test_support::random::Random;
+
 /// Definitions that every program and every imported file starts with.
 const PRELUDE: &str = "let
   mk = name: secs: fail: text: derivation { inherit name secs fail text; system = \"x\"; builder = \"b\"; };
   imp = name: secs: fail: text: import (mk name secs fail text);
 in ";
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, chances: usize) -> bool {
-        self.below(chances) == 0
-    }
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Type {
@@ -53,7 +34,7 @@ impl Program {
     /// The program of a seed.
     pub fn text(seed: u64) -> String {
         let mut program = Self {
-            random: Random(seed),
+            random: Random::new(seed),
             scope: Vec::new(),
             names: 0,
             left: 150,

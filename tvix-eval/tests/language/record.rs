@@ -7,6 +7,7 @@ use crate::cases::{self, Case, Mode, Outcome};
 
 /// Records the results of `TVIX_RECORD_NIX` for the cases; see record.sh.
 #[test]
+#[ignore = "records the results of Nix"]
 fn record() {
     let Ok(program) = std::env::var("TVIX_RECORD_NIX") else {
         return;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use tvix_eval::text::print;
+use tvix_eval::internals::text::print;
 
 use crate::ours::SPLIT;
 

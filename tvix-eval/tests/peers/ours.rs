@@ -1,12 +1,12 @@
 //! The answers of this crate, as text.
 
-use tvix_eval::text::json::{self, JsonSink};
-use tvix_eval::text::number;
-use tvix_eval::text::print;
-use tvix_eval::text::regex::{Groups, Regex};
-use tvix_eval::text::toml::{self, TomlValue};
-use tvix_eval::text::version;
-use tvix_eval::text::xml::XmlWriter;
+use tvix_eval::internals::text::json::{self, JsonSink};
+use tvix_eval::internals::text::number;
+use tvix_eval::internals::text::print;
+use tvix_eval::internals::text::regex::{Groups, Regex};
+use tvix_eval::internals::text::toml::{self, TomlValue};
+use tvix_eval::internals::text::version;
+use tvix_eval::internals::text::xml::XmlWriter;
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use super::commit::{DIRECTORY, Entry};
+use super::entries::{DIRECTORY, Entry};
 use super::run::Git;
 use crate::FetchError;
 

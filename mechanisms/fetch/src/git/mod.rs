@@ -5,6 +5,7 @@
 
 mod attributes;
 mod commit;
+mod entries;
 mod keys;
 mod lfs;
 mod run;
@@ -17,7 +18,7 @@ use nix_compat::nixhash::NixHash;
 use serde::{Deserialize, Serialize};
 
 use super::cache::{self, Cache, Kind, Known};
-use super::caching::{FetchOptions, keep_tree};
+use super::options::FetchOptions;
 use super::tree::Tree;
 use super::{Cancel, FetchError, Fetched, GitRequest, GitTree, file_path, git_url};
 use run::Git;
@@ -138,7 +139,7 @@ impl Session<'_> {
                 collector.add(&git, path, &state, b"", MOST_NESTED)?
             }
         };
-        let (sha256, place) = keep_tree(self.cache, tree, scratch.path(), &request.url)?;
+        let (sha256, place) = self.cache.keep_tree(tree, scratch.path(), &request.url)?;
         let mut fetched = Fetched::new(place, sha256);
         let commit = match &state.head {
             Some(rev) => self.describe(&git, rev, request.shallow || dirty)?,
@@ -181,7 +182,7 @@ impl Session<'_> {
                 let scratch = self.cache.scratch()?;
                 let mut tree = self.tree(scratch.path())?;
                 self.add(&found, request, b"", &mut tree, scratch.path(), MOST_NESTED)?;
-                let (sha256, place) = keep_tree(self.cache, tree, scratch.path(), &request.url)?;
+                let (sha256, place) = self.cache.keep_tree(tree, scratch.path(), &request.url)?;
                 let note = TreeNote {
                     sha256: sha256.clone(),
                 };

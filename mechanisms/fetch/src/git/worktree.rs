@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::attributes::{self, Exported};
-use super::commit::{SUBMODULE, join, unusable};
+use super::commit::{join, unusable};
+use super::entries::SUBMODULE;
 use super::run::Git;
 use super::submodules;
 use crate::tree::{Tree, TreeError};

@@ -11,7 +11,6 @@ mod parity;
 mod server;
 mod together;
 
-#[cfg(feature = "peers")]
 mod peers;
 
 use std::path::Path;

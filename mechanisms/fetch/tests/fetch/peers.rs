@@ -37,6 +37,7 @@ fn same(world: &World, text: &str) {
 }
 
 #[test]
+#[ignore = "needs Nix"]
 fn files_and_archives() {
     let world = World::new();
     let top = archive([
@@ -71,6 +72,7 @@ fn files_and_archives() {
 }
 
 #[test]
+#[ignore = "needs Nix"]
 fn git_trees() {
     let world = World::new();
     let path = world.path().join("repo");

@@ -45,11 +45,8 @@ pub fn dump_path(path: &Path, writer: impl Write) -> Result<(), TreeError> {
     Ok(())
 }
 
-/// Writes the tree at `path` as the next node of `writer`, for archives that combine several trees or
-/// parts of one.
-///
-/// Otherwise like [`dump_path`].
-pub fn dump_node<W: Write>(path: &Path, writer: &mut Writer<W>) -> Result<(), TreeError> {
+/// Writes the tree at `path` as the next node of `writer`.
+fn dump_node<W: Write>(path: &Path, writer: &mut Writer<W>) -> Result<(), TreeError> {
     let mut walk = Walk::new(path)?;
     let mut dumper = Dumper {
         writer,

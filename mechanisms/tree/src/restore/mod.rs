@@ -57,18 +57,6 @@ pub fn restore(reader: impl Read, dest: &Path, options: RestoreOptions) -> Resul
     unpacker.finish()
 }
 
-/// Like [`restore`], for an archive inside a longer stream: the reader stops at the end of the
-/// archive.
-pub fn restore_node<R: BufRead>(
-    reader: &mut Reader<R>,
-    dest: &Path,
-    options: RestoreOptions,
-) -> Result<(), TreeError> {
-    let mut unpacker = Unpacker::new(dest, options)?;
-    unpack(reader, &mut unpacker)?;
-    unpacker.finish()
-}
-
 fn unpack<R: BufRead>(reader: &mut Reader<R>, unpacker: &mut Unpacker) -> Result<(), TreeError> {
     while let Some(event) = reader.next_event()? {
         unpacker.event(event)?;

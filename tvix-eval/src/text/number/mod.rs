@@ -4,18 +4,6 @@ mod shortest;
 
 use std::io::Write as _;
 
-/// Why a text is not a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NumberError {
-    /// Not an integer, or out of range.
-    #[error("invalid integer")]
-    InvalidInt,
-    /// Not a float, or out of range.
-    #[error("invalid float")]
-    InvalidFloat,
-}
-
 fn write_to(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     // Writing to a vector cannot fail.
     let _ = out.write_fmt(text);
@@ -118,40 +106,6 @@ pub fn write_json(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-/// Parses an integer literal: digits alone, up to 2^63 - 1.
-///
-/// # Errors
-/// [`NumberError::InvalidInt`].
-pub fn parse_int(digits: &[u8]) -> Result<i64, NumberError> {
-    let grow = |value: i64, digit: &u8| {
-        let digit = digit.is_ascii_digit().then(|| i64::from(digit - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    };
-    match digits {
-        [] => Err(NumberError::InvalidInt),
-        digits => digits
-            .iter()
-            .try_fold(0, grow)
-            .ok_or(NumberError::InvalidInt),
-    }
-}
-
-/// Parses a float literal. As with C's `strtod`, numbers that are too large, or so small that
-/// digits are lost, are errors.
-///
-/// # Errors
-/// [`NumberError::InvalidFloat`].
-pub fn parse_float(literal: &[u8]) -> Result<f64, NumberError> {
-    let number = read_float(literal).ok_or(NumberError::InvalidFloat)?;
-    let mantissa = literal.split(|b| matches!(b, b'e' | b'E')).next();
-    let zero = mantissa.is_none_or(|m| !m.iter().any(|b| matches!(b, b'1'..=b'9')));
-    if number.is_finite() && (number.is_normal() || zero) {
-        Ok(number)
-    } else {
-        Err(NumberError::InvalidFloat)
-    }
-}
-
 /// Parses a float: infinite if too large, zero if too small.
 pub(crate) fn read_float(literal: &[u8]) -> Option<f64> {
     std::str::from_utf8(literal).ok()?.parse().ok()
@@ -202,27 +156,6 @@ mod tests {
         assert_eq!(written(write_json, f64::from_bits(1)), "5e-324");
     }
 
-    #[test]
-    fn literals() {
-        assert_eq!(parse_int(b"9223372036854775807"), Ok(i64::MAX));
-        assert_eq!(parse_int(b"007"), Ok(7));
-        for bad in [&b"9223372036854775808"[..], b"", b"1a", b"-1"] {
-            assert_eq!(parse_int(bad), Err(NumberError::InvalidInt));
-        }
-        assert_eq!(parse_float(b"1."), Ok(1.0));
-        assert_eq!(parse_float(b".5e-4"), Ok(0.00005));
-        assert_eq!(parse_float(b"0.0e9"), Ok(0.0));
-        for bad in [
-            &b"1.0e400"[..],
-            b"1.0e-310",
-            b"1.0e-400",
-            b"4.9406564584124654e-324",
-        ] {
-            assert_eq!(parse_float(bad), Err(NumberError::InvalidFloat));
-        }
-        assert!(parse_float(b"2.2250738585072014e-308").is_ok());
-    }
-
     proptest::proptest! {
         #[test]
         fn json_reads_back(bits: u64) {
@@ -231,12 +164,6 @@ mod tests {
                 let text = written(write_json, number);
                 proptest::prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
             }
-        }
-
-        #[test]
-        fn parsers_do_not_panic(text: Vec<u8>) {
-            let _ = parse_int(&text);
-            let _ = parse_float(&text);
         }
     }
 }

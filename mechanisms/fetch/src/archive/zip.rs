@@ -5,9 +5,9 @@ use std::io::{BufReader, Read as _};
 
 use zip::ZipArchive;
 
-use super::Cancel;
-use super::archive::ArchiveError;
-use super::tree::Tree;
+use super::error::ArchiveError;
+use crate::Cancel;
+use crate::tree::Tree;
 
 /// Maximum length of a symbolic link that is read; longer ones are refused later.
 const MOST_TARGET: u64 = 1 << 16;

@@ -10,7 +10,8 @@ use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::{StoreDir, StorePath};
 use serde_json::{Map, Value, json};
 
-use super::{Attributes, invalid, wrong_type};
+use crate::attributes::{Attributes, invalid, wrong_type};
+use crate::profile::STRUCTURED;
 use crate::{BuildRequest, FailureKind};
 
 const ATTRIBUTE: &str = "exportReferencesGraph";
@@ -161,7 +162,7 @@ pub fn derivations_in_graphs(
 }
 
 fn asks(derivation: &Derivation) -> bool {
-    derivation.env_var(ATTRIBUTE).is_some() || derivation.env_var(super::STRUCTURED).is_some()
+    derivation.env_var(ATTRIBUTE).is_some() || derivation.env_var(STRUCTURED).is_some()
 }
 
 /// The store paths of each graph, by name.

@@ -1,85 +1,22 @@
-//! Archives: tar with any compression, and zip. The contents determine the format, not the name.
+//! Tar archives.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Read};
 
-use tvix_http::decode::{DecodeError, Decoder, Limits};
+use super::error::ArchiveError;
+use crate::Cancel;
+use crate::tree::Tree;
 
-use super::tree::{Tree, TreeError};
-use super::{Cancel, zip};
-
-/// Maximum number of nested codings, such as gzip of gzip.
-const MOST_CODINGS: usize = 4;
 /// Maximum size of headers that are entries of their own, such as long names.
 const MOST_HEADER: u64 = 1 << 20;
 
-/// The reason why an archive cannot be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ArchiveError {
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    #[error(transparent)]
-    Zip(#[from] ::zip::result::ZipError),
-    #[error("'{path}' is {what}, which no store path can have")]
-    Special { path: String, what: &'static str },
-    #[error("{0}")]
-    Unsupported(&'static str),
-    #[error("it has a header of {0} bytes")]
-    Header(u64),
-    #[error("it was cancelled")]
-    Cancelled,
-}
-
-/// Unpacks an archive into a tree. `named_zip`: its name ends with `.zip`.
-pub(super) fn unpack(
-    mut archive: File,
-    named_zip: bool,
-    tree: &mut Tree,
-    most: u64,
-    cancel: &Cancel,
-) -> Result<(), ArchiveError> {
-    let mut start = Vec::new();
-    (&mut archive).take(4).read_to_end(&mut start)?;
-    archive.rewind()?;
-    if zip::is_zip(&start) {
-        return zip::unpack(zip::open(archive)?, named_zip, tree, cancel);
-    }
-    if named_zip {
-        // A zip archive may follow other data, such as a program that unpacks it.
-        if let Ok(archive) = zip::open(archive.try_clone()?) {
-            return zip::unpack(archive, named_zip, tree, cancel);
-        }
-        archive.rewind()?;
-    }
-    let plain = decoded(archive)?;
-    // Headers count too: an archive may consist of headers only.
-    let limited = Limited {
-        inner: plain,
-        left: most.saturating_mul(2).saturating_add(1 << 20),
-    };
-    let mut archive = tar::Archive::new(limited);
-    unpack_tar(&mut archive, tree, cancel)?;
-    // A stream that is truncated after the end of the tar archive is an error too.
-    let mut rest = archive.into_inner();
-    let mut buffer = vec![0; 1 << 16];
-    while rest.read(&mut buffer)? > 0 {
-        if cancel.is_cancelled() {
-            return Err(ArchiveError::Cancelled);
-        }
-    }
-    Ok(())
-}
-
-fn unpack_tar(
-    archive: &mut tar::Archive<impl Read>,
+/// Unpacks an archive into a tree, and returns the reader behind the end of the archive.
+pub(super) fn unpack<R: Read>(
+    archive: R,
     tree: &mut Tree,
     cancel: &Cancel,
-) -> Result<(), ArchiveError> {
+) -> Result<R, ArchiveError> {
+    let mut archive = tar::Archive::new(archive);
     // A hard link may precede its target.
     let mut hard_links = BTreeMap::new();
     let mut extra = Extra::default();
@@ -141,7 +78,7 @@ fn unpack_tar(
     for (path, target) in hard_links {
         tree.hard_link(&path, &target)?;
     }
-    Ok(())
+    Ok(archive.into_inner())
 }
 
 /// Kinds of entries that are not files.
@@ -234,35 +171,4 @@ fn before_nul(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(end);
     }
     bytes
-}
-
-/// The decompressed contents of a file.
-fn decoded(archive: File) -> Result<Box<dyn Read>, ArchiveError> {
-    let mut reader: Box<dyn Read> = Box::new(archive);
-    for _ in 0..MOST_CODINGS {
-        let decoder = Decoder::sniffing(reader, &Limits::default())?;
-        let coded = decoder.coding().is_some();
-        reader = Box::new(decoder);
-        if !coded {
-            break;
-        }
-    }
-    Ok(reader)
-}
-
-/// A reader that fails when a limit is exceeded.
-struct Limited<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => return Err(io::Error::other("it is too large when it is decompressed")),
-        }
-        Ok(read)
-    }
 }

@@ -1,43 +1,18 @@
 //! Errors of an evaluation.
 
+mod kind;
+mod place;
+
+pub use kind::EvalErrorKind;
+pub use place::{ErrorPlace, Position};
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix_compat::store_path::StorePath;
 use thiserror::Error;
 
-use crate::failure::{EvalErrorKind, Position};
 use crate::{EvalCost, RealiseError, RootOrder};
-
-/// Where an error belongs: in the request, and in the source.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ErrorPlace {
-    /// The place of the root that failed among all roots; unknown if the error ended more than one.
-    pub order: RootOrder,
-    /// The position in a source file.
-    pub position: Option<Position>,
-    /// The cost of the evaluation that failed, if the evaluator knows it.
-    pub cost: Option<EvalCost>,
-}
-
-impl ErrorPlace {
-    /// The place of a root, without a position in a source file.
-    pub fn of_root(order: RootOrder) -> Self {
-        Self {
-            order,
-            position: None,
-            cost: None,
-        }
-    }
-
-    /// The same root, at a position in a source file.
-    #[must_use]
-    pub fn with_position(mut self, position: Option<Position>) -> Self {
-        self.position = position;
-        self
-    }
-}
 
 /// Why an evaluation, or a part of it, failed.
 ///

@@ -497,9 +497,9 @@ impl<'h> Interp<'h> {
     /// Sets the number of bytes before the first collection.
     pub(crate) fn start_collector(&self) {
         let every = self.world.settings.collect_every;
-        self.heap.poisons.set(every.is_some());
+        self.heap.stressed.set(every.is_some());
         self.heap.set_budget(match every {
-            Some(_) => 0,
+            Some(_) => usize::MAX,
             None => FIRST,
         });
     }
@@ -507,7 +507,7 @@ impl<'h> Interp<'h> {
     /// Collects if it is time and allowed.
     #[inline]
     pub(crate) fn collect_if_due(&self) {
-        if self.heap.is_due() {
+        if self.heap.is_due() || self.heap.stressed.get() {
             self.collect();
         }
     }
