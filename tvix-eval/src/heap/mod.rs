@@ -454,8 +454,8 @@ impl Heap {
     fn shrink<T: Item>(&self, first: NonNull<T>, capacity: usize, len: usize) {
         let bytes = |elements: usize| (elements * size_of::<T>() + WORD).next_multiple_of(WORD);
         let cursor = match bytes(capacity) {
-            0..=MEDIUM => T::KIND as usize,
-            ..=LARGE => T::KIND as usize + Kind::ALL.len(),
+            room if room <= MEDIUM => T::KIND as usize,
+            room if room <= LARGE => T::KIND as usize + Kind::ALL.len(),
             _ => return,
         };
         let place = &self.cursors[cursor];

@@ -55,11 +55,12 @@ pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
         write_byte(out, lane[at]);
         rest = &rest[at + 1..];
     }
-    if !verified && !rest.is_ascii() {
-        if let Err(error) = std::str::from_utf8(text) {
-            out.truncate(start);
-            return Err(not_utf8(text, error));
-        }
+    if !verified
+        && !rest.is_ascii()
+        && let Err(error) = std::str::from_utf8(text)
+    {
+        out.truncate(start);
+        return Err(not_utf8(text, error));
     }
     for byte in rest {
         write_byte(out, *byte);
