@@ -85,11 +85,24 @@ const GROUP_DIGITS: usize = 8;
 fn encode_group(group: &[u8; GROUP]) -> [u8; GROUP_DIGITS] {
     let [a, b, c, d, e] = *group;
     let word = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
-    std::array::from_fn(|index| {
-        let shift = 5 * (GROUP_DIGITS - 1 - index);
-        ALPHABET[(word >> shift & 0x1f) as usize]
-    })
+    let mut digits = [0; GROUP_DIGITS];
+    let (places, _) = digits.as_chunks_mut();
+    for (index, place) in places.iter_mut().rev().enumerate() {
+        *place = PAIRS[(word >> (10 * index) & 0x3ff) as usize];
+    }
+    digits
 }
+
+/// The two digits of each number of ten bits.
+static PAIRS: [[u8; 2]; 1024] = {
+    let mut pairs = [[0; 2]; 1024];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [ALPHABET[number >> 5], ALPHABET[number & 0x1f]];
+        number += 1;
+    }
+    pairs
+};
 
 /// Decodes exactly `N` bytes.
 ///

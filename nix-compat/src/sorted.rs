@@ -100,6 +100,8 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     /// Sets the value of a key. Returns the previous one.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        // Most entries come in order.
+        let (key, value) = self.0.try_append(key, value)?;
         self.0.insert(key, value)
     }
 

@@ -17,6 +17,7 @@ in
   cross = whole arm.own;
   changed = { inherit (changed) gzip hello closed closed2 editor; set = changed.melody3Modules.extra; };
   machine = import ./machine { inherit pkgs; };
+  recent = import ./recent { inherit lib pkgs; };
   other = import ./machine {
     inherit pkgs;
     modules = [

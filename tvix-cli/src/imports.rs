@@ -37,8 +37,8 @@ type Events = BoxStream<'static, Result<EvalEvent, EvalError>>;
 /// Follows an evaluation until it needs a store. Returns its events so far and those to come.
 async fn listen(mut events: EvalStream) -> Option<Events> {
     let mut held = Vec::new();
-    loop {
-        match events.next().await? {
+    while let Some(event) = events.next().await {
+        match event {
             Ok(EvalEvent::Diagnostic(diagnostic)) => say!("{}", diagnostic.message),
             event @ Ok(EvalEvent::Realise(_)) => {
                 held.push(event);
@@ -47,6 +47,9 @@ async fn listen(mut events: EvalStream) -> Option<Events> {
             event => held.push(event),
         }
     }
+    // Once for each process, just before it ends: to free thousands of derivations would only delay that.
+    std::mem::forget(held);
+    None
 }
 
 async fn realise(

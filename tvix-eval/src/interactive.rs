@@ -213,6 +213,7 @@ impl<'h> Interp<'h> {
         world.copied.borrow_mut().clear();
         world.looked_up.borrow_mut().clear();
         world.kinds.borrow_mut().clear();
+        world.direct.borrow_mut().clear();
     }
 
     /// Whether errors show complete traces.

@@ -61,8 +61,10 @@ pub struct World<'h> {
     pub(crate) allowed_objects: RefCell<FxHashSet<Vec<u8>>>,
     /// Locations of search path entries; `None` for missing ones.
     pub(crate) looked_up: RefCell<FxHashMap<Vec<u8>, Option<Vec<u8>>>>,
-    /// Kinds of directories and links.
+    /// Kinds of directories, links, and imported files.
     pub(crate) kinds: RefCell<FxHashMap<Box<[u8]>, FileKind>>,
+    /// Directories by paths without links.
+    pub(crate) direct: RefCell<FxHashSet<Box<[u8]>>>,
 }
 
 impl<'h> World<'h> {
@@ -93,6 +95,7 @@ impl<'h> World<'h> {
             allowed_objects: RefCell::default(),
             looked_up: RefCell::default(),
             kinds: RefCell::default(),
+            direct: RefCell::default(),
         }
     }
 

@@ -104,7 +104,7 @@ impl Derivation {
                 }
             }
         }
-        let name = format!("{}{DRV_SUFFIX}", self.name);
+        let name = [self.name.as_str(), DRV_SUFFIX].concat();
         let name = name
             .parse()
             .map_err(|source| CompleteError::Name { name, source })?;

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::aterm::{HashedInputs, Masked, write_aterm};
 use super::{Derivation, Output};
-use crate::nixhash::sha256;
+use crate::nixhash::{sha256, sha256_of};
 use crate::realisation::DrvKey;
 use crate::store_path::{StoreDir, StorePath};
 
@@ -133,14 +133,15 @@ impl Derivation {
             return None;
         };
         let path = paths.first()?.as_ref()?;
-        let text = format!(
-            "fixed:out:{}{}:{}",
-            address.method.prefix(),
-            address.hash.base16(),
-            dir.display(path)
-        );
+        let hash = sha256_of(&[
+            b"fixed:out:",
+            address.method.prefix().as_bytes(),
+            address.hash.base16().as_bytes(),
+            b":",
+            dir.path_text(path).as_bytes(),
+        ]);
         Some(HashModulo {
-            hash: sha256(text.as_bytes()),
+            hash,
             deferred: false,
         })
     }

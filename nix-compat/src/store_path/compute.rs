@@ -1,9 +1,9 @@
 //! Computation of store paths (Nix manual, "Complete store path calculation").
 
-use super::{DIGEST_LEN, NameError, StoreDir, StorePath, StorePathName};
+use super::{DIGEST_LEN, HASH_PART_LEN, NameError, StoreDir, StorePath, StorePathName};
 use crate::content_address::{ContentAddress, ContentAddressMethod};
 use crate::derivation::OutputName;
-use crate::nixhash::{NixHash, sha256};
+use crate::nixhash::{NixHash, sha256, sha256_of};
 use crate::sorted::SortedSet;
 
 /// The references of a content-addressed store path, from which the path is computed too.
@@ -42,17 +42,17 @@ pub fn compress_hash<const N: usize>(hash: &[u8]) -> [u8; N] {
 
 /// The digest of a store path: `type:sha256:<hex>:<store directory>:<name>`, hashed and folded.
 fn store_path(dir: &StoreDir, path_type: &str, inner: &[u8; 32], name: StorePathName) -> StorePath {
-    let hex = data_encoding::HEXLOWER.encode(inner);
-    let parts = [
-        path_type,
-        ":sha256:",
+    let mut hex = [0; 64];
+    data_encoding::HEXLOWER.encode_mut(inner, &mut hex);
+    let hash = sha256_of(&[
+        path_type.as_bytes(),
+        b":sha256:",
         &hex,
-        ":",
-        dir.as_str(),
-        ":",
-        name.as_str(),
-    ];
-    let hash = sha256(parts.concat().as_bytes());
+        b":",
+        dir.as_str().as_bytes(),
+        b":",
+        name.as_str().as_bytes(),
+    ]);
     StorePath::new(compress_hash::<DIGEST_LEN>(&hash), name)
 }
 
@@ -62,7 +62,11 @@ fn path_type_with_references(
     references: &SortedSet<StorePath>,
     to_self: bool,
 ) -> String {
-    let mut text = path_type.to_owned();
+    let lengths = references.iter().map(|path| path.name().as_str().len());
+    let each = dir.as_str().len() + HASH_PART_LEN + 3;
+    let room = lengths.sum::<usize>() + references.len() * each;
+    let mut text = String::with_capacity(path_type.len() + room + ":self".len());
+    text.push_str(path_type);
     for reference in references.iter() {
         text.push(':');
         dir.push_path(reference, &mut text);
@@ -116,10 +120,15 @@ pub fn content_addressed_path(
             Some(store_path(dir, &path_type, hash, name))
         }
         (method, hash) if references.is_empty() => {
-            let prefix = method.prefix();
-            let algo = hash.algo();
             let hex = data_encoding::HEXLOWER.encode(hash.digest_bytes());
-            let inner = sha256(format!("fixed:out:{prefix}{algo}:{hex}:").as_bytes());
+            let inner = sha256_of(&[
+                b"fixed:out:",
+                method.prefix().as_bytes(),
+                hash.algo().name().as_bytes(),
+                b":",
+                hex.as_bytes(),
+                b":",
+            ]);
             Some(store_path(dir, "output:out", &inner, name))
         }
         _ => None,
@@ -148,7 +157,7 @@ pub fn output_path_name(
     if output.as_str() == "out" {
         return Ok(derivation.clone());
     }
-    format!("{derivation}-{output}").parse()
+    [derivation.as_str(), "-", output.as_str()].concat().parse()
 }
 
 /// The store path of an input-addressed output. `hash_modulo` is the derivation's hash modulo fixed
@@ -166,7 +175,7 @@ pub fn output_path(
     let name = output_path_name(derivation, output)?;
     Ok(store_path(
         dir,
-        &format!("output:{output}"),
+        &["output:", output.as_str()].concat(),
         hash_modulo,
         name,
     ))

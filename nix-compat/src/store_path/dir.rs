@@ -110,6 +110,7 @@ impl StoreDir {
 
     /// Appends the absolute path of `path`.
     pub(crate) fn push_path(&self, path: &StorePath, text: &mut String) {
+        text.reserve(self.0.len() + 2 + HASH_PART_LEN + path.name().as_str().len());
         text.push_str(&self.0);
         text.push('/');
         path.push_to(text);

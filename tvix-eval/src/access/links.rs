@@ -32,6 +32,38 @@ impl<'h> Interp<'h> {
     /// A path without symbolic links. Components that do not exist, or that evaluation may not see,
     /// are kept: reading the result reports them.
     pub(crate) fn resolve(&self, path: &[u8], links: Links) -> Result<Vec<u8>> {
+        if self.is_without_links(path, links)? {
+            return Ok(path.to_vec());
+        }
+        let resolved = self.resolve_each(path, links)?;
+        if resolved == path && !self.is_confined() {
+            let parent = paths::dir_name(path);
+            // One that does not exist may be built later.
+            if self.stat(parent)? == Some(FileKind::Directory) {
+                self.world.direct.borrow_mut().insert(parent.into());
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// Whether a path is known to have no links to resolve: its directory was resolved before, and
+    /// has none.
+    fn is_without_links(&self, path: &[u8], links: Links) -> Result<bool> {
+        let parent = paths::dir_name(path);
+        if self.is_confined() || !self.world.direct.borrow().contains(parent) {
+            return Ok(false);
+        }
+        let name = match parent {
+            b"/" => path.get(1..),
+            _ => path.get(parent.len() + 1..),
+        };
+        if matches!(name, None | Some(b"" | b"." | b"..")) {
+            return Ok(false);
+        }
+        Ok(links == Links::Parents || self.stat(path)? != Some(FileKind::Symlink))
+    }
+
+    fn resolve_each(&self, path: &[u8], links: Links) -> Result<Vec<u8>> {
         let mut resolved: Vec<u8> = Vec::with_capacity(path.len());
         let mut rest = split_reversed(path);
         let mut followed = 0;
@@ -96,7 +128,11 @@ impl<'h> Interp<'h> {
                     };
                 }
                 FileKind::Directory => break,
-                _ => return Ok(path),
+                kind => {
+                    // It is parsed next.
+                    self.world.kinds.borrow_mut().insert(real.into(), kind);
+                    return Ok(path);
+                }
             }
         }
         Ok(join(&path, b"default.nix"))

@@ -2,10 +2,11 @@
 
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::HeapVec;
 use crate::interp::{Demand, Interp};
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Apply2, Attr, Elements, Ref, Slot, Value};
+use crate::value::{Apply2, Attr, Elements, Ref, Slot, Value, find};
 
 pub(super) const BUILTINS: &[Def] = &[
     def("attrNames", 1, attr_names).strict(0b1),
@@ -173,20 +174,24 @@ fn intersect_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Resul
         "while evaluating the second argument passed to builtins.intersectAttrs",
     )?;
     // The values come from `right`; the shorter side is iterated.
-    let both: Vec<Attr<'h>> = if left.size() < right.size() {
-        let names = interp.entries(left).iter();
-        names
-            .filter_map(|attr| right.get(attr.name))
-            .copied()
-            .collect()
+    let mut both = HeapVec::with_capacity(interp.heap, left.size().min(right.size()));
+    if left.size() < right.size() {
+        for attr in interp.entries(left) {
+            if let Some(found) = right.get(attr.name) {
+                both.push(*found);
+            }
+        }
     } else {
-        let entries = interp.entries(right).iter();
-        entries
-            .filter(|attr| left.get(attr.name).is_some())
-            .copied()
-            .collect()
-    };
-    Ok(interp.attrs_sorted(&both))
+        for attr in interp.entries(right) {
+            if left.get(attr.name).is_some() {
+                both.push(*attr);
+            }
+        }
+    }
+    match both.into_exact_slice() {
+        [] => Ok(Value::Attrs(interp.shared.no_attrs)),
+        both => Ok(interp.attrs_in_heap(both, Pos::NONE)),
+    }
 }
 
 fn list_to_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {
@@ -277,23 +282,24 @@ fn remove_attrs<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<V
             "while evaluating the values of the second argument passed to builtins.removeAttrs",
         )?);
     }
-    names.sort_unstable();
-    names.dedup();
-    let removed = names
-        .iter()
-        .filter(|name| attrs.get(**name).is_some())
-        .count();
-    if removed == 0 {
+    names.retain(|name| attrs.get(*name).is_some());
+    if names.is_empty() {
         return Ok(Value::Attrs(attrs));
     }
-    let entries = interp.entries(attrs);
-    let mut kept = entries
-        .iter()
-        .filter(|attr| names.binary_search(&attr.name).is_err());
-    let entries = interp.heap.slice_with(entries.len() - removed, |_| {
-        *kept.next().expect("what is not removed is kept")
-    });
-    Ok(interp.attrs_in_heap(entries, attrs.pos))
+    names.sort_unstable();
+    names.dedup();
+    let mut entries = interp.entries(attrs);
+    let mut kept = HeapVec::with_capacity(interp.heap, entries.len() - names.len());
+    for name in names {
+        // Both are sorted.
+        let Some(at) = find(entries, name) else {
+            continue;
+        };
+        kept.extend_from_slice(&entries[..at]);
+        entries = &entries[at + 1..];
+    }
+    kept.extend_from_slice(entries);
+    Ok(interp.attrs_in_heap(kept.into_slice(), attrs.pos))
 }
 
 fn unsafe_get_attr_pos<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

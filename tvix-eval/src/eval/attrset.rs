@@ -5,7 +5,7 @@ use crate::heap::HeapVec;
 use crate::interp::{Demand, Grown, Interp, Memo, Offer};
 use crate::ir::{AttrKind, AttrSet, Delayed, DynamicAttr};
 use crate::source::Pos;
-use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value};
+use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value, find};
 
 impl<'h> Interp<'h> {
     pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
@@ -255,40 +255,40 @@ impl<'h> Interp<'h> {
         self.attrs_in_heap(self.merged(l, r), left.pos)
     }
 
-    /// The update of a large set by a small one, or of a small one by a large one, in layers: the
-    /// large one is not copied. Sets that grow in place have no layers.
+    /// The update of a large set by a small one, of a small one by a large one, or of two that are so
+    /// large that a look-up in both costs less than a copy, in layers: the left one is not copied.
+    /// Sets that grow in place have no layers.
     #[inline]
     fn layered(&self, left: &'h Attrs<'h>, right: &'h Attrs<'h>) -> Option<Attrs<'h>> {
         let (l, r) = (left.size(), right.size());
-        let large = match (r * 2 <= l, l * 2 <= r) {
-            (true, _) => left,
-            (_, true) => right,
-            _ => return None,
-        };
-        let worth = l.max(r) >= LAYERED && left.layers().count() < MOST_LAYERS;
-        if !worth || self.grown.entries.grows(large.top()) {
+        let large = if l >= r { left } else { right };
+        let (few, many) = (l.min(r), l.max(r));
+        let is_worth = few * 2 <= many && many >= LAYERED || few >= NEVER_COPIED;
+        if !is_worth || self.grown.entries.grows(large.top()) {
             return None;
         }
-        Some(Attrs::layered(self.entries(right), left, left.pos))
+        let top = self.entries(right);
+        if left.layers().count() >= MOST_LAYERS {
+            let base = self.flatten(left);
+            // One that probably continues to grow at its end does so in place.
+            let is_before = |a: &[Attr<'_>], b: &[Attr<'_>]| a[a.len() - 1].name < b[0].name;
+            if is_few(top.len(), base.len()) && (is_before(base, top) || is_before(top, base)) {
+                return None;
+            }
+        }
+        Some(Attrs::layered(top, left, left.pos))
     }
 
     /// The attributes of both slices; those of the second one win.
     fn merged(&self, l: &[Attr<'h>], r: &[Attr<'h>]) -> &'h [Attr<'h>] {
-        let few = is_few(r.len(), l.len());
-        let common = if few {
-            r.iter()
-                .filter(|attr| {
-                    l.binary_search_by(|other| other.name.cmp(&attr.name))
-                        .is_ok()
-                })
-                .count()
-        } else {
-            in_both(l, r)
+        // Room for names that both sides have is given back at the end, unless it is large.
+        let common = match l.len() + r.len() {
+            0..=COUNTED => 0,
+            _ => in_both(l, r),
         };
-        let len = l.len() + r.len() - common;
-        let mut merged = HeapVec::with_capacity(self.heap, len);
+        let mut merged = HeapVec::with_capacity(self.heap, l.len() + r.len() - common);
         let mut rest = l;
-        if few {
+        if is_few(r.len(), l.len()) {
             // Few changes to many attributes: the runs between them are copied as a whole.
             for attr in r {
                 let at = rest.partition_point(|other| other.name < attr.name);
@@ -300,23 +300,18 @@ impl<'h> Interp<'h> {
                 }
             }
         } else {
-            for attr in r {
-                while let Some((first, others)) = rest.split_first() {
-                    if first.name < attr.name {
-                        merged.push(*first);
-                        rest = others;
-                        continue;
-                    }
-                    if first.name == attr.name {
-                        rest = others;
-                    }
-                    break;
-                }
-                merged.push(*attr);
-            }
+            let (mut at_l, mut at_r) = (0, 0);
+            merged.fill(|| {
+                let (a, b) = (l.get(at_l)?, r.get(at_r)?);
+                at_l += usize::from(a.name <= b.name);
+                at_r += usize::from(a.name >= b.name);
+                Some(if a.name < b.name { *a } else { *b })
+            });
+            merged.extend_from_slice(&r[at_r..]);
+            rest = &l[at_l..];
         }
         merged.extend_from_slice(rest);
-        merged.into_slice()
+        merged.into_exact_slice()
     }
 }
 
@@ -329,8 +324,18 @@ fn is_few(few: usize, many: usize) -> bool {
 /// The least number of attributes of a set that is not copied by an update.
 const LAYERED: usize = 24;
 
+/// The least number of attributes of each of two sets that are not copied by an update.
+const NEVER_COPIED: usize = 256;
+
+/// The least number of attributes of two sets whose common names are counted before they are merged.
+const COUNTED: usize = 1000;
+
 /// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {
+    if is_few(r.len(), l.len()) {
+        let is_left = |attr: &&Attr<'_>| find(l, attr.name).is_some();
+        return r.iter().filter(is_left).count();
+    }
     let mut count = 0;
     while let ([a, more_l @ ..], [b, more_r @ ..]) = (l, r) {
         count += usize::from(a.name == b.name);

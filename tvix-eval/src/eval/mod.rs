@@ -40,12 +40,14 @@ impl<'h> Interp<'h> {
             Expr::Outer { level, slot, pos } => {
                 self.force_at(env.outer(u32::from(*level)).get(*slot), *pos)
             }
+            Expr::Binary(binary) => self.binary(binary, env).result(),
+            Expr::Select(select) => self.select_from_variable(select, expr, env).result(),
             _ => self.eval_node(expr, env).result(),
         }
     }
 
     #[inline(never)]
-    fn eval_node(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Words<'h> {
+    pub(super) fn eval_node(&self, expr: &'h Expr<'h>, env: Env<'h>) -> Words<'h> {
         if let Err(error) = self.check_stack() {
             return Words::new(Err(error));
         }
@@ -98,7 +100,7 @@ impl<'h> Interp<'h> {
                         other => Err(self.not_negated(not, other)),
                     };
                 }
-                Expr::Binary(binary) => return self.binary(binary, env),
+                Expr::Binary(binary) => return self.binary(binary, env).result(),
                 Expr::Concat(concat) => return self.concat(concat, env),
                 Expr::CurPos(pos) => return Ok(self.pos_attrs(*pos)),
                 Expr::Name { name, pos } => return Err(self.undefined(*name, *pos)),
@@ -115,23 +117,30 @@ impl<'h> Interp<'h> {
 
     /// A cell for an expression that is evaluated on demand. Variables and constants return their
     /// own cell.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn delay(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
         let known = match &delayed.expr {
             Expr::Const(cell) | Expr::Global(cell) => Some(*cell),
             // An empty slot belongs to a later definition of the same scope.
             Expr::Local { slot, .. } => env.peek(*slot),
             Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
-            Expr::Lambda(lambda) => {
-                let code = self.lambda_code(lambda);
-                Some(self.heap.alloc(Slot::new(Value::Lambda { code, env })))
-            }
-            Expr::List(list) if list.items.is_empty() => Some(self.shared.empty_list),
             _ => None,
         };
         match known {
             Some(cell) => cell,
-            None => self.thunk(delayed, env),
+            None => self.delay_other(delayed, env),
+        }
+    }
+
+    #[inline(never)]
+    fn delay_other(&self, delayed: &'h Delayed<'h>, env: Env<'h>) -> Ref<'h> {
+        match &delayed.expr {
+            Expr::Lambda(lambda) => {
+                let code = self.lambda_code(lambda);
+                self.heap.alloc(Slot::new(Value::Lambda { code, env }))
+            }
+            Expr::List(list) if list.items.is_empty() => self.shared.empty_list,
+            _ => self.thunk(delayed, env),
         }
     }
 

@@ -4,13 +4,25 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Demand, Grown, Interp, Memo};
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
 use crate::source::Pos;
-use crate::value::{Attr, Attrs, Env, List, Slot, Value};
+use crate::value::{Attr, Attrs, Env, List, Slot, Value, Words};
 
 /// `a >= b` is `!(a < b)`.
 const NOT: &str = "in the argument of the not operator";
 
 impl<'h> Interp<'h> {
-    pub(super) fn binary(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
+    #[inline(never)]
+    pub(super) fn binary(&self, node: &'h Binary<'h>, env: Env<'h>) -> Words<'h> {
+        if let Err(error) = self.check_stack() {
+            return Words::new(Err(error));
+        }
+        let depth = self.depth.get();
+        let result = self.operation(node, env);
+        self.depth.set(depth);
+        Words::new(result)
+    }
+
+    #[inline(always)]
+    fn operation(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
         let value = match node.op {
             BinaryOp::And => {

@@ -7,9 +7,37 @@ use crate::interp::Interp;
 use crate::ir::{AttrName, Expr, HasAttr, Select};
 use crate::source::Pos;
 use crate::symbol::Symbol;
-use crate::value::{Attrs, Env, Value};
+use crate::value::{Attrs, Env, Value, Words};
 
 impl<'h> Interp<'h> {
+    /// The value of a selection, outside of a tail position. Most have a single name, which exists, in
+    /// a set that is the value of a variable.
+    #[inline(never)]
+    pub(super) fn select_from_variable(
+        &self,
+        select: &'h Select<'h>,
+        expr: &'h Expr<'h>,
+        env: Env<'h>,
+    ) -> Words<'h> {
+        let base = match &select.base {
+            Expr::Local { slot, .. } => env.peek(*slot),
+            Expr::Outer { level, slot, .. } => env.outer(u32::from(*level)).peek(*slot),
+            Expr::Global(cell) => Some(*cell),
+            _ => None,
+        };
+        if let Some(base) = base
+            && let Value::Attrs(attrs) = base.get()
+            && let [AttrName::Static(name)] = &*select.path
+            && let Some(attr) = attrs.get_again(*name, &select.cache)
+        {
+            let value = attr.value.get();
+            if value.is_evaluated() {
+                return Words::new(Ok(value));
+            }
+        }
+        self.eval_node(expr, env)
+    }
+
     pub(super) fn select(&self, select: &'h Select<'h>, env: Env<'h>) -> Result<Step<'h>> {
         let mut value = self.eval(&select.base, env)?;
         // Most selections have a single name, which exists, with an evaluated value.

@@ -448,6 +448,25 @@ impl Heap {
         }
     }
 
+    /// Takes back the end of a slice's room, of which only the first `len` elements were written, if
+    /// it is the last room that was handed out.
+    #[inline]
+    fn shrink<T: Item>(&self, first: NonNull<T>, capacity: usize, len: usize) {
+        let bytes = |elements: usize| (elements * size_of::<T>() + WORD).next_multiple_of(WORD);
+        let cursor = match bytes(capacity) {
+            room if room <= MEDIUM => T::KIND as usize,
+            room if room <= LARGE => T::KIND as usize + Kind::ALL.len(),
+            _ => return,
+        };
+        let place = &self.cursors[cursor];
+        let start = first.as_ptr().addr() - WORD;
+        if place.next.get() == start + bytes(capacity) {
+            // SAFETY: `room_for` has put the length in front of the first element.
+            unsafe { first.cast::<usize>().sub(1).write(len) };
+            place.next.set(start + bytes(len));
+        }
+    }
+
     /// Places for references to objects of a kind. They are empty.
     pub(crate) fn places<'h, T>(&'h self, len: usize) -> &'h [Cell<Option<&'h T>>]
     where

@@ -62,6 +62,21 @@ impl<'h, T: Item> HeapVec<'h, T> {
         self.len += 1;
     }
 
+    /// Adds the elements that a function returns, as long as it returns some and there is room.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, mut next: impl FnMut() -> Option<T>) {
+        let (first, capacity) = (self.first, self.capacity);
+        let mut len = self.len;
+        while len < capacity
+            && let Some(item) = next()
+        {
+            // SAFETY: there is room for more than `len` elements.
+            unsafe { first.add(len).write(item) };
+            len += 1;
+        }
+        self.len = len;
+    }
+
     #[inline]
     pub(crate) fn extend_from_slice(&mut self, items: &[T]) {
         if self.capacity - self.len < items.len() {
@@ -74,6 +89,16 @@ impl<'h, T: Item> HeapVec<'h, T> {
             end.copy_from_nonoverlapping(from, items.len());
         }
         self.len += items.len();
+    }
+
+    /// The elements, which stay in place. Room behind them is used again if possible.
+    #[inline]
+    pub(crate) fn into_exact_slice(mut self) -> &'h [T] {
+        if self.len < self.capacity {
+            self.heap.shrink(self.first, self.capacity, self.len);
+            self.capacity = self.len;
+        }
+        self.into_slice()
     }
 
     /// The elements, which stay in place.

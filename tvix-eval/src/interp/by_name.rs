@@ -25,12 +25,53 @@ impl<'h> Interp<'h> {
             let layer = layer.iter().filter(is_new);
             entries.extend(layer.map(|attr| (self.symbols.name(attr.name), *attr)));
         }
-        entries.sort_unstable_by_key(|(name, _)| *name);
         ByName {
-            entries,
+            entries: in_order(entries),
             attrs: Keep(attrs),
         }
     }
+}
+
+/// Number of entries up to which a sort moves the entries themselves.
+const FEW: usize = 4;
+
+/// The entries in the order of their names.
+fn in_order<'h>(mut entries: Vec<(&'h [u8], Attr<'h>)>) -> Vec<(&'h [u8], Attr<'h>)> {
+    if entries.len() <= FEW {
+        entries.sort_unstable_by_key(|(name, _)| *name);
+        return entries;
+    }
+    // Most names differ in their first bytes, and few entries are moved then: not the entries are
+    // sorted, but these bytes.
+    let mut keys: Vec<(u64, u32)> = Vec::with_capacity(entries.len());
+    keys.extend(
+        (0..)
+            .zip(&entries)
+            .map(|(at, (name, _))| (first_bytes(name), at)),
+    );
+    let name = |at: u32| entries[at as usize].0;
+    if keys.is_sorted_by(|a, b| a.0 < b.0) {
+        return entries;
+    }
+    keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))));
+    keys.iter().map(|(_, at)| entries[*at as usize]).collect()
+}
+
+/// The first eight bytes of a name, ordered as names are, except that it does not tell apart names
+/// with equal first bytes, and the end of a name from bytes that are 0.
+#[inline]
+fn first_bytes(name: &[u8]) -> u64 {
+    if let Some(first) = name.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    // Two words that overlap hold four to seven bytes.
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        let (first, last) = (u32::from_be_bytes(*first), u32::from_be_bytes(*last));
+        let missing = 8 * (8 - name.len());
+        return u64::from(first) << 32 | u64::from(last) << missing;
+    }
+    let bytes = (0..3).map(|at| u64::from(name.get(at).copied().unwrap_or(0)));
+    bytes.fold(0, |word, byte| word << 8 | byte) << 40
 }
 
 impl<'h> Deref for ByName<'h> {
@@ -85,3 +126,74 @@ impl DoubleEndedIterator for IntoIter<'_> {
 }
 
 impl ExactSizeIterator for IntoIter<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Pos;
+    use crate::symbol::Symbol;
+    use crate::value::{Slot, Value};
+
+    #[test]
+    fn first_bytes_are_ordered_as_names() {
+        let mut names: Vec<Vec<u8>> = vec![Vec::new()];
+        for len in 0..12 {
+            for byte in [0, 1, b'a', b'b', 0x7f, 0x80, 0xff] {
+                let mut name = vec![b'a'; len];
+                names.push(name.clone());
+                name.push(byte);
+                names.push(name.clone());
+                name.insert(0, byte);
+                names.push(name);
+            }
+        }
+        for a in &names {
+            for b in &names {
+                if first_bytes(a) < first_bytes(b) {
+                    assert!(a < b, "{a:?} {b:?}");
+                }
+                if a.get(..8) == b.get(..8) && a.len() >= 8 && b.len() >= 8 {
+                    assert_eq!(first_bytes(a), first_bytes(b), "{a:?} {b:?}");
+                }
+            }
+        }
+        for (name, word) in [
+            (&b""[..], 0),
+            (b"a", 0x6100_0000_0000_0000),
+            (b"abc", 0x6162_6300_0000_0000),
+            (b"abcd", 0x6162_6364_0000_0000),
+            (b"abcdefg", 0x6162_6364_6566_6700),
+            (b"abcdefgh", 0x6162_6364_6566_6768),
+            (b"abcdefghi", 0x6162_6364_6566_6768),
+        ] {
+            assert_eq!(first_bytes(name), word, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn entries_are_sorted_whatever_their_number() {
+        let heap = crate::heap::Heap::new();
+        let value = heap.alloc(Slot::new(Value::Null));
+        let names: Vec<Vec<u8>> = (0..300_u32)
+            .map(|n| format!("{}{}", "prefix-".repeat(n as usize % 3), n * 7919 % 301).into_bytes())
+            .collect();
+        for count in 0..names.len() {
+            let entry = |(at, name): (u32, &'_ Vec<u8>)| {
+                let name = heap.copy_text(name);
+                let attr = Attr {
+                    name: Symbol(at),
+                    pos: Pos::NONE,
+                    value,
+                };
+                (name, attr)
+            };
+            let entries: Vec<_> = (0..).zip(&names[..count]).map(entry).collect();
+            let mut expected = entries.clone();
+            expected.sort_by_key(|(name, _)| *name);
+            let order = |entries: &[(&[u8], Attr<'_>)]| -> Vec<u32> {
+                entries.iter().map(|(_, attr)| attr.name.0).collect()
+            };
+            assert_eq!(order(&in_order(entries)), order(&expected));
+        }
+    }
+}

@@ -119,15 +119,19 @@ impl<'h> Attrs<'h> {
     }
 
     fn search_again(&self, name: Symbol, cache: &Cell<u32>) -> Option<&'h Attr<'h>> {
-        self.layers().find_map(|layer| {
+        let mut attrs = self;
+        loop {
+            let layer = attrs.top();
             match layer.get(cache.get() as usize) {
                 Some(attr) if attr.name == name => return Some(attr),
                 _ => {}
             }
-            let index = find(layer, name)?;
-            cache.set(index as u32);
-            Some(&layer[index])
-        })
+            if let Some(index) = find(layer, name) {
+                cache.set(index as u32);
+                return Some(&layer[index]);
+            }
+            attrs = attrs.base()?;
+        }
     }
 
     /// An attribute.
@@ -142,7 +146,13 @@ impl<'h> Attrs<'h> {
 
     #[inline(never)]
     fn get_below(&self, name: Symbol) -> Option<&'h Attr<'h>> {
-        self.layers()
-            .find_map(|layer| find(layer, name).map(|index| &layer[index]))
+        let mut attrs = self;
+        loop {
+            let layer = attrs.top();
+            if let Some(index) = find(layer, name) {
+                return Some(&layer[index]);
+            }
+            attrs = attrs.base()?;
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::derivation::{Derivation, Output, OutputName};
 use crate::nixhash::HashEncoding;
 use crate::sorted::SortedSet;
-use crate::store_path::{StoreDir, StorePath};
+use crate::store_path::{HASH_PART_LEN, StoreDir, StorePath};
 
 /// Whether to blank out output paths and the environment variables that hold them. Hashes from
 /// which these paths are computed need this.
@@ -131,32 +131,21 @@ pub(super) fn rest_section(
     out.raw(b"])");
 }
 
-/// The index of the first byte that must be escaped.
-fn next_escaped(text: &[u8]) -> Option<usize> {
-    /// Tests eight bytes at a time for bytes below `\x10`, quotes and backslashes.
-    const LANE: usize = 8;
+/// The number of bytes that are tested at a time.
+const LANE: usize = 8;
+
+/// The index of the first byte that is a quote, a backslash or a control character below `\x10`.
+#[inline]
+fn first_special(lane: &[u8; LANE]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
-    let suspicious = |word: u64| {
-        // The loop below removes false positives.
-        word.wrapping_sub(ONES * 0x10) & !word & HIGHS
-            | has_zero(word ^ (ONES * u64::from(b'"')))
-            | has_zero(word ^ (ONES * u64::from(b'\\')))
-    };
-    let is_escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t');
-    let mut at = 0;
-    while let Some(chunk) = text.get(at..at + LANE) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("a lane has eight bytes"));
-        if suspicious(word) != 0
-            && let Some(found) = chunk.iter().position(is_escaped)
-        {
-            return Some(at + found);
-        }
-        at += LANE;
-    }
-    let found = text[at..].iter().position(is_escaped)?;
-    Some(at + found)
+    let word = u64::from_le_bytes(*lane);
+    // The lowest bit that is set is that of the first such byte; higher ones may be wrong.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let found = word.wrapping_sub(ONES * 0x10) & !word & HIGHS
+        | zeros(word ^ (ONES * u64::from(b'"')))
+        | zeros(word ^ (ONES * u64::from(b'\\')));
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 pub(super) fn estimate(derivation: &Derivation) -> usize {
@@ -200,38 +189,56 @@ impl<'a> Writer<'a> {
 
     /// A string without characters to escape.
     fn quoted(&mut self, text: &[u8]) {
-        self.raw(b"\"");
+        self.bytes.reserve(text.len() + 2);
+        self.bytes.push(b'"');
         self.raw(text);
-        self.raw(b"\"");
+        self.bytes.push(b'"');
     }
 
     pub(super) fn string(&mut self, text: &[u8]) {
-        self.raw(b"\"");
+        self.bytes.reserve(text.len() + 2);
+        self.bytes.push(b'"');
         let mut rest = text;
-        while let Some(position) = next_escaped(rest) {
-            let byte = rest[position];
-            self.raw(&rest[..position]);
-            self.raw(match byte {
-                b'\n' => b"\\n",
-                b'\r' => b"\\r",
-                b'\t' => b"\\t",
-                b'"' => b"\\\"",
-                _ => b"\\\\",
-            });
-            rest = &rest[position + 1..];
+        while let Some((lane, behind)) = rest.split_first_chunk::<LANE>() {
+            self.bytes.extend_from_slice(lane);
+            let Some(at) = first_special(lane) else {
+                rest = behind;
+                continue;
+            };
+            self.bytes.truncate(self.bytes.len() - (LANE - at));
+            self.character(lane[at]);
+            rest = &rest[at + 1..];
         }
-        self.raw(rest);
-        self.raw(b"\"");
+        for byte in rest {
+            self.character(*byte);
+        }
+        self.bytes.push(b'"');
+    }
+
+    /// A byte of a string.
+    #[inline]
+    fn character(&mut self, byte: u8) {
+        let letter = match byte {
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            b'"' | b'\\' => byte,
+            _ => return self.bytes.push(byte),
+        };
+        self.bytes.extend_from_slice(&[b'\\', letter]);
     }
 
     fn path(&mut self, path: &StorePath) {
-        self.raw(b"\"");
-        self.raw(self.dir.as_str().as_bytes());
-        self.raw(b"/");
+        let (dir, name) = (self.dir.as_str(), path.name().as_str());
+        self.bytes
+            .reserve(dir.len() + HASH_PART_LEN + name.len() + 4);
+        self.bytes.push(b'"');
+        self.raw(dir.as_bytes());
+        self.bytes.push(b'/');
         self.raw(&path.hash_part_bytes());
-        self.raw(b"-");
-        self.raw(path.name().as_str().as_bytes());
-        self.raw(b"\"");
+        self.bytes.push(b'-');
+        self.raw(name.as_bytes());
+        self.bytes.push(b'"');
     }
 
     fn output_names(&mut self, names: &SortedSet<OutputName>) {
@@ -265,5 +272,41 @@ impl<'a> Writer<'a> {
         self.quoted(method_algo.as_bytes());
         self.raw(b",");
         self.quoted(hash.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_escaped_at_every_place() {
+        let dir = StoreDir::default();
+        let escaped = |text: &[u8]| {
+            let mut out = b"\"".to_vec();
+            for byte in text {
+                match byte {
+                    b'\n' => out.extend(b"\\n"),
+                    b'\r' => out.extend(b"\\r"),
+                    b'\t' => out.extend(b"\\t"),
+                    b'"' => out.extend(b"\\\""),
+                    b'\\' => out.extend(b"\\\\"),
+                    other => out.push(*other),
+                }
+            }
+            out.push(b'"');
+            out
+        };
+        for byte in 0..=0xff_u8 {
+            for length in 0..20 {
+                for other in [b'a', 0, 1, b'"', b'\n', 0x80, byte] {
+                    let mut text = vec![other; length + 9];
+                    text[length] = byte;
+                    let mut out = Writer::with_room(&dir, 0);
+                    out.string(&text);
+                    assert_eq!(out.bytes, escaped(&text), "{text:?}");
+                }
+            }
+        }
     }
 }

@@ -33,56 +33,78 @@ pub enum NotUtf8 {
 /// # Errors
 /// If the string is not UTF-8. Nothing is written then.
 pub fn write_string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
-    std::str::from_utf8(text).map_err(|error| not_utf8(text, error))?;
     out.reserve(text.len() + 2);
+    let start = out.len();
     out.push(b'"');
     let mut rest = text;
-    while let Some(at) = next_escaped(rest) {
-        out.extend_from_slice(&rest[..at]);
-        let byte = rest[at];
-        let short = match byte {
-            0x08 => b'b',
-            b'\t' => b't',
-            b'\n' => b'n',
-            0x0c => b'f',
-            b'\r' => b'r',
-            b'"' | b'\\' => byte,
-            _ => b'u',
+    let mut verified = false;
+    while let Some((lane, behind)) = rest.split_first_chunk::<LANE>() {
+        out.extend_from_slice(lane);
+        let Some(at) = first_special(lane) else {
+            rest = behind;
+            continue;
         };
-        out.extend_from_slice(&[b'\\', short]);
-        if short == b'u' {
-            let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-            out.extend_from_slice(&[b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+        if !lane[at].is_ascii() && !verified {
+            if let Err(error) = std::str::from_utf8(text) {
+                out.truncate(start);
+                return Err(not_utf8(text, error));
+            }
+            verified = true;
         }
+        out.truncate(out.len() - (LANE - at));
+        write_byte(out, lane[at]);
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest);
+    if !verified
+        && !rest.is_ascii()
+        && let Err(error) = std::str::from_utf8(text)
+    {
+        out.truncate(start);
+        return Err(not_utf8(text, error));
+    }
+    for byte in rest {
+        write_byte(out, *byte);
+    }
     out.push(b'"');
     Ok(())
 }
 
-/// The index of the first byte that must be escaped.
-fn next_escaped(text: &[u8]) -> Option<usize> {
+/// Writes a byte of a string.
+#[inline]
+fn write_byte(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        0x08 => b'b',
+        b'\t' => b't',
+        b'\n' => b'n',
+        0x0c => b'f',
+        b'\r' => b'r',
+        b'"' | b'\\' => byte,
+        ..b' ' => b'u',
+        _ => return out.push(byte),
+    };
+    out.extend_from_slice(&[b'\\', short]);
+    if short == b'u' {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        out.extend_from_slice(&[b'0', b'0', digit(byte >> 4), digit(byte & 15)]);
+    }
+}
+
+/// The number of bytes that are tested at a time.
+const LANE: usize = 8;
+
+/// The index of the first byte that must be escaped or is not ASCII.
+#[inline]
+fn first_special(lane: &[u8; LANE]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    let word = u64::from_le_bytes(*lane);
     // The high bit of each byte that is below the byte in `limits`; also of some bytes after one.
     let below = |word: u64, limits: u64| word.wrapping_sub(limits) & !word & HIGHS;
-    let mut chunks = text.chunks_exact(8);
-    for (index, chunk) in chunks.by_ref().enumerate() {
-        let word = u64::from_le_bytes(chunk.try_into().ok()?);
-        let found = below(word, ONES * u64::from(b' '))
-            | below(word ^ (ONES * u64::from(b'"')), ONES)
-            | below(word ^ (ONES * u64::from(b'\\')), ONES);
-        if found != 0
-            && let Some(at) = chunk.iter().position(is_escaped)
-        {
-            return Some(index * 8 + at);
-        }
-    }
-    let rest = chunks.remainder();
-    let at = rest.iter().position(is_escaped)?;
-    Some(text.len() - rest.len() + at)
+    let found = word & HIGHS
+        | below(word, ONES * u64::from(b' '))
+        | below(word ^ (ONES * u64::from(b'"')), ONES)
+        | below(word ^ (ONES * u64::from(b'\\')), ONES);
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 fn not_utf8(text: &[u8], error: std::str::Utf8Error) -> NotUtf8 {
@@ -113,12 +135,34 @@ mod tests {
 
     #[test]
     fn bytes_are_escaped_at_every_place() {
-        for byte in 0..=0x7f_u8 {
+        let escaped = |text: &str| {
+            let escape = |character: char| match character {
+                '"' | '\\' => format!("\\{character}"),
+                '\u{8}' => "\\b".to_owned(),
+                '\u{c}' => "\\f".to_owned(),
+                '\n' => "\\n".to_owned(),
+                '\r' => "\\r".to_owned(),
+                '\t' => "\\t".to_owned(),
+                '\0'..' ' => format!("\\u{:04x}", u32::from(character)),
+                _ => character.to_string(),
+            };
+            format!("\"{}\"", text.chars().map(escape).collect::<String>())
+        };
+        for character in (0..0x200).filter_map(char::from_u32) {
             for length in 0..20 {
-                let mut text = vec![b'a'; length + 9];
-                text[length] = byte;
-                let escaped = byte < b' ' || byte == b'"' || byte == b'\\';
-                assert_eq!(next_escaped(&text), escaped.then_some(length), "{byte}");
+                for other in ["a", "é", "\u{1}", "\"", ""] {
+                    let text = format!("{}{character}{}", "a".repeat(length), other.repeat(9));
+                    assert_eq!(
+                        written(text.as_bytes()).unwrap(),
+                        escaped(&text),
+                        "{text:?}"
+                    );
+                }
+                let mut text = "a".repeat(length).into_bytes();
+                text.push(0xff);
+                assert!(written(&text).is_err());
+                text.extend([b'a'; 9]);
+                assert!(written(&text).is_err());
             }
         }
     }
