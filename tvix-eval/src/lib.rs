@@ -124,6 +124,55 @@
 //! [`NixEvaluator::run`] provides the [interpreter](interp::Interp) on its thread;
 //! [`NixEvaluator::spawn`] does so with a stream of events, through which builds are requested.
 //! Values borrow from the evaluation's heap and cannot leave it.
+//!
+//! # Which values stay
+//!
+//! Values that are not in use are freed only where this crate's code alone holds values: in streams
+//! of derivations, and in texts and deserialised values that were asked for. While a function of the
+//! embedder runs (a [`Native`](native::Native), or the work of [`NixEvaluator::run`]), nothing is
+//! freed, so it may keep values anywhere: in a vector, a map or a closure, also while it waits for a
+//! build.
+//!
+//! ```
+//! use tvix_eval::native::Native;
+//! use tvix_eval::source::Pos;
+//! use tvix_eval::value::{Ref, Value};
+//! # use tvix_eval::NixEvaluator;
+//!
+//! let calls = Native::new("calls", 2, |interp, args: &[Ref<'_>], pos: Pos| {
+//!     let count = interp.expect_int(args[1], pos, "while counting")?;
+//!     let function = interp.force(args[0])?;
+//!     let mut results = Vec::new();
+//!     for number in 0..count {
+//!         let argument = interp.cell(Value::Int(number));
+//!         results.push(interp.cell(interp.call(function, &[argument], pos)?));
+//!     }
+//!     Ok(interp.list(&results))
+//! });
+//! let nix = NixEvaluator::default().with_builtin(calls);
+//! let texts: Vec<String> = nix.eval_to(r#"builtins.calls (n: "n${toString n}") 3"#).unwrap();
+//! assert_eq!(texts, ["n0", "n1", "n2"]);
+//! ```
+//!
+//! After it has returned, a function cannot have values: the compiler rejects it.
+//!
+//! ```compile_fail
+//! use std::cell::Cell;
+//! use tvix_eval::native::Native;
+//! use tvix_eval::source::Pos;
+//! use tvix_eval::value::{Ref, Value};
+//!
+//! thread_local! {
+//!     static KEPT: Cell<Value<'static>> = const { Cell::new(Value::Null) };
+//! }
+//! Native::new("keep", 1, |interp, args: &[Ref<'_>], _: Pos| {
+//!     let value = interp.force(args[0])?;
+//!     KEPT.set(value);
+//!     Ok(value)
+//! });
+//! ```
+//!
+//! A [`Held`] keeps a value alive wherever it is, by [`Interp::hold`](interp::Interp::hold).
 
 mod access;
 mod background;

@@ -6,24 +6,24 @@
 //! object, or of a part of one, keeps the object alive. Values, scopes and slices are then followed
 //! by their types.
 //!
-//! Only a call of a function can start a collection (`Interp::look_around`). So whatever is built
+//! Only a call of a function can start a collection (`Interp::check_limits`). So whatever is built
 //! between two calls needs no care. What Rust code holds *while it evaluates* must be on its stack,
 //! in the heap ([`HeapVec`](crate::heap::HeapVec)), reachable from the arguments of the builtin
 //! that is called, or kept ([`Keep`](crate::heap::Keep)): a vector of the ordinary heap hides it.
 
+mod held;
+mod tracer;
+
 use std::cell::{Cell, RefCell};
-use std::marker::PhantomData;
-use std::mem::offset_of;
-use std::ptr::NonNull;
 use std::rc::Rc;
 
-use crate::heap::{
-    Found, Heap, Item, Kind, Marks, Object, SEARCHES_STACKS, StackPart, with_registers,
-};
+use crate::heap::{Kind, Marks, SEARCHES_STACKS, StackPart, with_registers};
 use crate::interp::Interp;
-use crate::value::{
-    Apply, Apply2, Attr, Attrs, Elements, Env, List, NixPath, NixString, Partial, Ref, Slot, Value,
-};
+use crate::value::{Ref, Slot};
+
+use held::Handles;
+pub use held::Held;
+pub(crate) use tracer::Tracer;
 
 /// Bytes that are handed out before the first collection.
 const FIRST: usize = 192 << 20;
@@ -67,398 +67,12 @@ impl Alive<'_> {
     }
 }
 
-/// The cells that handles keep alive.
-#[derive(Default)]
-struct Handles<'h> {
-    cells: RefCell<Vec<Option<Ref<'h>>>>,
-    free: RefCell<Vec<usize>>,
-}
-
-/// A handle of a cell. It keeps the value of the cell alive, wherever the handle is: in a vector,
-/// in a closure, in a map.
-pub struct Held<'h> {
-    handles: Rc<Handles<'h>>,
-    index: usize,
-    cell: Ref<'h>,
-}
-
-impl<'h> Held<'h> {
-    /// The cell.
-    #[inline]
-    pub fn cell(&self) -> Ref<'h> {
-        self.cell
-    }
-}
-
-impl Clone for Held<'_> {
-    fn clone(&self) -> Self {
-        self.handles.hold(self.cell)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.handles.cells.borrow_mut()[self.index] = None;
-        self.handles.free.borrow_mut().push(self.index);
-    }
-}
-
-impl std::fmt::Debug for Held<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Held").field(&self.cell.get()).finish()
-    }
-}
-
-impl<'h> Handles<'h> {
-    fn hold(self: &Rc<Self>, cell: Ref<'h>) -> Held<'h> {
-        let mut cells = self.cells.borrow_mut();
-        let index = match self.free.borrow_mut().pop() {
-            Some(index) => {
-                cells[index] = Some(cell);
-                index
-            }
-            None => {
-                cells.push(Some(cell));
-                cells.len() - 1
-            }
-        };
-        Held {
-            handles: self.clone(),
-            index,
-            cell,
-        }
-    }
-}
-
 /// Counts the calls of the embedder's functions.
 pub(crate) struct Foreign<'i>(&'i Cell<usize>);
 
 impl Drop for Foreign<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Follows references from roots.
-pub(crate) struct Tracer<'h> {
-    heap: &'h Heap,
-    marks: Marks<'h>,
-    /// Addresses of marked objects whose references were not followed yet, plus their kind.
-    work: Vec<usize>,
-    values: PhantomData<Cell<Ref<'h>>>,
-}
-
-// The lowest bits of an address on the work list.
-const CELL: usize = 0;
-const ENV: usize = 1;
-const REFS: usize = 2;
-const ENTRIES: usize = 3;
-const KINDS: usize = 3;
-
-/// Number of objects whose memory is fetched ahead.
-const FETCHED: usize = 16;
-
-/// Length of the work list from which on it has no cells that are marked already.
-const LONG: usize = 1 << 20;
-
-impl<'h> Tracer<'h> {
-    pub(crate) fn new(heap: &'h Heap) -> Self {
-        Self {
-            heap,
-            marks: Marks::new(heap),
-            work: Vec::new(),
-            values: PhantomData,
-        }
-    }
-
-    /// A reference to an object at an address in the heap.
-    ///
-    /// # Safety
-    ///
-    /// An object of this type is at the address.
-    unsafe fn at<T>(&self, address: usize) -> &'h T {
-        // SAFETY: as the caller guarantees; objects live for `'h` unless they are freed.
-        unsafe { self.heap.pointer(address).cast().as_ref() }
-    }
-
-    /// A cell that may be anywhere; its value is followed in any case.
-    pub(crate) fn root(&mut self, cell: Ref<'h>) {
-        self.marks.object(cell);
-        self.value(cell.get());
-    }
-
-    /// Cells are marked when they are taken from the work list, and fetched until then.
-    #[inline]
-    pub(crate) fn cell(&mut self, cell: Ref<'h>) {
-        let address = std::ptr::from_ref(cell).addr();
-        if !self.marks.contains(address) {
-            return;
-        }
-        // A list that is this long may have many of the same cell.
-        if self.work.len() < LONG || !self.marks.is_marked(address) {
-            self.work.push(address | CELL);
-        }
-    }
-
-    #[inline]
-    fn env(&mut self, env: Env<'h>) {
-        let (header, start, words) = env.extent();
-        if self.marks.env(start, words) {
-            self.work.push(header | ENV);
-        }
-    }
-
-    #[inline]
-    fn slice<T: Item>(&mut self, slice: &[T]) {
-        if let Some(found) = self.marks.slice(slice) {
-            self.push(found);
-        }
-    }
-
-    /// Bytes.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.slice(bytes);
-    }
-
-    fn push(&mut self, found: Found) {
-        let kind = match found.kind {
-            Kind::Env => ENV,
-            Kind::Refs => REFS,
-            Kind::Entries => ENTRIES,
-            _ => return,
-        };
-        self.work.push(found.address | kind);
-    }
-
-    pub(crate) fn string(&mut self, string: &NixString<'h>) {
-        if self.marks.object(string) {
-            self.slice(string.bytes);
-        }
-    }
-
-    fn path(&mut self, path: &NixPath<'h>) {
-        if self.marks.object(path) {
-            self.slice(path.bytes);
-        }
-    }
-
-    fn list(&mut self, list: &List<'h>) {
-        if self.marks.object(list) {
-            self.slice(list.items);
-        }
-    }
-
-    fn attrs(&mut self, attrs: &Attrs<'h>) {
-        if self.marks.object(attrs) {
-            self.slice(attrs.top());
-            // There are few layers.
-            if let Some(base) = attrs.base() {
-                self.attrs(base);
-            }
-        }
-    }
-
-    fn new_object<T: Object>(&mut self, object: &T) -> bool {
-        self.marks.object(object)
-    }
-
-    /// Follows the references of a value.
-    #[inline]
-    pub(crate) fn value(&mut self, value: Value<'h>) {
-        match value {
-            Value::Null
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::Float(_)
-            | Value::Hole(_)
-            // Its outcome is a root.
-            | Value::Uncommitted(_)
-            | Value::Failed(_) => {}
-            Value::Lambda { env, .. } | Value::Thunk { env, .. } => self.env(env),
-            Value::String(string) => self.string(string),
-            Value::Path(path) => self.path(path),
-            Value::List(list) => self.list(list),
-            Value::Attrs(attrs) => self.attrs(attrs),
-            // All that a builtin refers to lasts as long as the heap.
-            Value::Builtin(builtin) => {
-                self.new_object(builtin);
-            }
-            Value::Partial(partial) => {
-                if self.new_object(partial) {
-                    self.partial(partial);
-                }
-            }
-            Value::Apply(apply) => {
-                if self.new_object(apply) {
-                    self.apply(apply);
-                }
-            }
-            Value::Apply2(apply) => {
-                if self.new_object(apply) {
-                    self.apply2(apply);
-                }
-            }
-            Value::Element { of, .. } => {
-                if self.new_object(of) {
-                    self.elements(of);
-                }
-            }
-        }
-    }
-
-    fn partial(&mut self, Partial { builtin, args }: &Partial<'h>) {
-        self.new_object(*builtin);
-        self.slice(args);
-    }
-
-    fn apply(&mut self, Apply { func, arg }: &Apply<'h>) {
-        self.cell(func);
-        self.cell(arg);
-    }
-
-    fn apply2(&mut self, Apply2 { func, args }: &Apply2<'h>) {
-        let [first, second] = args;
-        self.cell(func);
-        self.cell(first);
-        self.cell(second);
-    }
-
-    fn elements(&mut self, elements: &Elements<'h>) {
-        match elements {
-            Elements::Map { func, items } => {
-                self.cell(func);
-                self.slice(items);
-            }
-            Elements::GenList { func } => self.cell(func),
-            Elements::MapAttrs { func, entries } => {
-                self.cell(func);
-                self.slice(entries);
-            }
-        }
-    }
-
-    /// A word that may be the address of an object.
-    fn word(&mut self, word: usize) {
-        if !self.marks.near(word) {
-            return;
-        }
-        let found: Vec<Found> = self.marks.find(word).collect();
-        for found in found {
-            if let Some(found) = self.marks.found(found) {
-                self.contents(found);
-            }
-        }
-    }
-
-    /// Follows the references of an object that was found by its address. What is zero is not in
-    /// use yet.
-    fn contents(&mut self, found: Found) {
-        let address = found.address;
-        let in_use = || {
-            let words = self.heap.pointer(address).cast::<usize>();
-            // SAFETY: an object of this kind has this size.
-            (0..found.kind.size() / 8).any(|index| unsafe { words.add(index).read() } != 0)
-        };
-        // SAFETY: the block of the address has objects of the kind only; it is one, as it is not
-        // zero.
-        unsafe {
-            match found.kind {
-                Kind::Cell => self.value(self.at::<Slot<'h>>(address).get()),
-                Kind::Env | Kind::Refs | Kind::Entries => self.push(found),
-                Kind::Bytes | Kind::Builtin => {}
-                _ if !in_use() => {}
-                Kind::List => self.slice(self.at::<List<'h>>(address).items),
-                Kind::Attrs => {
-                    let attrs = self.at::<Attrs<'h>>(address);
-                    self.slice(attrs.top());
-                    if let Some(base) = attrs.base() {
-                        self.attrs(base);
-                    }
-                }
-                Kind::String => self.slice(self.at::<NixString<'h>>(address).bytes),
-                Kind::Path => self.slice(self.at::<NixPath<'h>>(address).bytes),
-                Kind::Partial => self.partial(self.at(address)),
-                Kind::Apply => self.apply(self.at(address)),
-                Kind::Apply2 => self.apply2(self.at(address)),
-                Kind::Elements => self.elements(self.at(address)),
-            }
-        }
-    }
-
-    /// A part of a stack.
-    ///
-    /// # Safety
-    ///
-    /// It is readable, and nothing writes it meanwhile.
-    unsafe fn stack(&mut self, part: StackPart) {
-        // SAFETY: as the caller guarantees.
-        for word in unsafe { part.words() } {
-            self.word(word);
-        }
-    }
-
-    /// Follows all references from what was marked.
-    fn follow(&mut self) {
-        let mut fetched = [0; FETCHED];
-        let (mut first, mut count) = (0, 0);
-        loop {
-            while count < FETCHED
-                && let Some(entry) = self.work.pop()
-            {
-                self.marks.prefetch(entry & !KINDS);
-                fetched[(first + count) % FETCHED] = entry;
-                count += 1;
-            }
-            if count == 0 {
-                return;
-            }
-            let entry = fetched[first];
-            first = (first + 1) % FETCHED;
-            count -= 1;
-            let address = entry & !KINDS;
-            // SAFETY: the entry was pushed for an object of its kind.
-            unsafe {
-                match entry & KINDS {
-                    CELL => {
-                        let cell = self.at::<Slot<'h>>(address);
-                        if self.marks.object(cell) {
-                            self.value(cell.get());
-                        }
-                    }
-                    ENV => {
-                        let (up, slots) = Env::at(self.heap.pointer(address)).parts();
-                        slots.for_each(|cell| self.cell(cell));
-                        if let Some(up) = up {
-                            self.env(up);
-                        }
-                    }
-                    REFS => self.references(address, 8, 0),
-                    _ => {
-                        let value = offset_of!(Attr<'h>, value);
-                        self.references(address, size_of::<Attr<'h>>(), value);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The cells that the elements of a slice refer to; those that are not written yet are zero.
-    ///
-    /// # Safety
-    ///
-    /// A slice starts at the address. Each element has a reference to a cell, or 0, at an offset.
-    unsafe fn references(&mut self, address: usize, size: usize, offset: usize) {
-        let first = self.heap.pointer(address);
-        // SAFETY: the length precedes the elements.
-        unsafe {
-            let len = first.cast::<usize>().sub(1).read();
-            for index in 0..len {
-                let place = first.add(index * size + offset);
-                if let Some(cell) = place.cast::<Option<NonNull<Slot<'h>>>>().read() {
-                    self.cell(cell.as_ref());
-                }
-            }
-        }
     }
 }
 
@@ -604,9 +218,10 @@ mod tests {
 
     use super::*;
     use crate::files::MemoryFiles;
+    use crate::heap::Heap;
     use crate::host::NoHost;
     use crate::source::Pos;
-    use crate::value::{ContextId, Env};
+    use crate::value::{Attr, ContextId, Env, Value};
     use crate::world::{Settings, World};
 
     fn with_interp(work: impl FnOnce(&Interp<'_>)) {

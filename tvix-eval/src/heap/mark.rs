@@ -221,11 +221,15 @@ impl<'m> Marks<'m> {
     }
 
     /// The objects that a word of a stack may refer to: it may be the address of any part of an
-    /// object, of the end of a slice, or of the place in front of its first element.
+    /// object, of the end of a slice, or of the place in front of its first element. (Neighbours of
+    /// other objects are not kept: each could keep all of what was evaluated once.)
     pub(crate) fn find(&self, word: usize) -> impl Iterator<Item = Found> + use<'_> {
-        [word, word.wrapping_sub(WORD), word.wrapping_add(2 * WORD)]
+        let beside = [word.wrapping_sub(WORD), word.wrapping_add(2 * WORD)];
+        let slices = beside
             .into_iter()
             .filter_map(|address| self.find_at(address))
+            .filter(|found| found.kind.is_slice());
+        self.find_at(word).into_iter().chain(slices)
     }
 
     fn find_at(&self, address: usize) -> Option<Found> {
