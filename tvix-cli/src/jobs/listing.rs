@@ -50,7 +50,7 @@ impl Evaluator for Listing {
                 Ok(event) => (None, held.pass(event)),
                 Err(error) => {
                     let is_whole = match error.attr_path() {
-                        None => true,
+                        None | Some("") => true,
                         Some(path) => requested.iter().any(|it| it == path),
                     };
                     failed.fetch_or(is_whole, Ordering::Relaxed);

@@ -106,6 +106,11 @@ async fn jobs_are_the_same_by_any_number_of_workers() {
     }
 }
 
+/// A set that is imported from a derivation that cannot be built.
+const UNFIT: &str = r#"import (derivation {
+  name = "unfit"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "exit 3" ];
+})"#;
+
 #[tokio::test]
 async fn a_set_that_cannot_be_evaluated_is_an_error() {
     let world = LocalWorld::new().await;
@@ -113,6 +118,7 @@ async fn a_set_that_cannot_be_evaluated_is_an_error() {
         (&["-E", "throw \"all\""][..], "thrown"),
         (&["-E", SET, "-A", "missing"], "attributeNotFound"),
         (&["-E", "1"], "type"),
+        (&["-E", UNFIT], "build"),
     ] {
         let ended = run(&mut command(&world, "jobs", arguments)).expect(1);
         let line: Value = serde_json::from_str(&ended.out[0]).unwrap();
