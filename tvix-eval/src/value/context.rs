@@ -10,8 +10,7 @@ use nix_compat::derivation::OutputName;
 use nix_compat::store_path::StorePath;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-/// An interned set of [`ContextElement`]s. Equal sets have equal numbers. The default is the empty
-/// set.
+/// An interned string context. Equal contexts have equal numbers. The default is the empty one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ContextId(u32);
 
