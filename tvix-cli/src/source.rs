@@ -119,7 +119,10 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
     let uri = building.store.clone().unwrap_or_else(stores::usual);
     settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
     if let Some(mib) = search.max_eval_memory {
-        settings.limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
+        let limits = &mut settings.limits;
+        limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
+        // Whoever allows more memory may need it for one value.
+        limits.value = limits.memory.max(limits.value).filter(|_| mib > 0);
     }
     settings.show_trace = search.show_trace;
     settings.abort_on_warn = search.abort_on_warn;

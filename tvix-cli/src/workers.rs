@@ -1,10 +1,9 @@
 //! Evaluation by several workers.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tvix_eval::NixEvaluator;
+use tvix_eval::{Limits, NixEvaluator};
 use tvix_eval_api::{Evaluator, Workers};
 
 use crate::args::WorkersArgs;
@@ -34,25 +33,9 @@ pub fn usual_count() -> NonZeroUsize {
 
 /// Half of the memory of this machine, or of the control group of this process if that is less.
 pub fn usual_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let mut lines = text.lines();
-    let total = lines.find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = total.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    let machine = kib.saturating_mul(1 << 10);
-    Some(control_group().unwrap_or(machine).min(machine) / 2)
-}
-
-/// The lowest limit of the control groups of this process (version 2).
-fn control_group() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let top = Path::new("/sys/fs/cgroup");
-    let groups = PathBuf::from(own);
-    let limits = groups.ancestors().filter_map(|group| {
-        let limit = std::fs::read_to_string(top.join(group).join("memory.max")).ok()?;
-        limit.trim().parse().ok()
-    });
-    limits.min()
+    // The usual limit of an evaluation is three quarters of it.
+    let limit = Limits::default().memory?;
+    Some(limit as u64 / 3 * 2)
 }
 
 #[cfg(test)]

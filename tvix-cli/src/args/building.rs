@@ -124,7 +124,7 @@ pub struct BuildingArgs {
     pub max_disk: Option<u64>,
 
     /// Measure the memory of all processes of a build together instead of that of the largest one, if
-    /// control groups are available. Implied by `--max-memory`.
+    /// control groups are available. Implied by a memory limit of builds.
     #[arg(long, help_heading = "Build limits")]
     pub count_memory: bool,
 

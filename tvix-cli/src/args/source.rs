@@ -80,7 +80,8 @@ pub struct SearchArgs {
     pub show_trace: bool,
 
     /// Memory limit of an evaluation, in MiB; 0 means no limit [default: three quarters of the
-    /// memory of this machine or control group].
+    /// memory of this machine or control group]. More than 256 allows strings, lists and sets of that size,
+    /// which are limited to 256 MiB by default.
     #[arg(long, value_name = "MIB")]
     pub max_eval_memory: Option<usize>,
 

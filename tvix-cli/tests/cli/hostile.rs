@@ -135,3 +135,20 @@ fn the_memory_of_an_evaluation_is_an_option() {
     );
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn more_memory_allows_larger_values() {
+    let length = |limit: &str| {
+        let list = "builtins.length (builtins.genList (x: x) 12000000)";
+        let output = Command::new(env!("CARGO_BIN_EXE_tvix"))
+            .args(["eval", "--max-eval-memory", limit, "-E", list])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        String::from_utf8(said).unwrap()
+    };
+    assert_eq!(length("0"), "12000000\n");
+    assert_eq!(length("2000"), "12000000\n");
+    let said = length("200");
+    assert!(said.contains("more than 268435456"), "{said}");
+}

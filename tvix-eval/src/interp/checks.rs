@@ -47,8 +47,10 @@ impl Interp<'_> {
         if let Some(value) = self.world.settings.limits.value
             && bytes > value
         {
-            let message =
-                format!("evaluation needs {bytes} bytes for one value, more than {value}");
+            let message = format!(
+                "evaluation needs {bytes} bytes for one value, more than {value}; \
+                     with a higher --max-eval-memory a value may be larger"
+            );
             return Err(Error::new(ErrorKind::Limit, message));
         }
         self.heap_has_room(bytes)
@@ -76,7 +78,7 @@ impl Interp<'_> {
         let message = match limits.memory {
             Some(memory) if self.memory().saturating_add(bytes) > memory => format!(
                 "evaluation used more than {memory} bytes of memory{}; \
-                 --max-eval-memory or Limits::memory set another limit",
+                 set a higher limit (--max-eval-memory; of jobs, --max-memory)",
                 match limits.is_default_memory() {
                     true => ", three quarters of what this machine or control group has",
                     false => "",
