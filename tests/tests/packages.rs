@@ -16,6 +16,9 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packages")
 }
 
+/// Number of derivations.
+const COUNT: usize = 512;
+
 const ATTRS: [&str; 6] = ["native", "cross", "changed", "machine", "other", "recent"];
 
 /// The instantiated derivations by name, serialised. Checks that none is yielded twice, or before
@@ -80,7 +83,7 @@ async fn every_derivation_is_that_of_nix() {
         missing.is_empty() && other.is_empty(),
         "missing {missing:#?}, other {other:#?}"
     );
-    assert_eq!(found.len(), 512);
+    assert_eq!(found.len(), COUNT);
 }
 
 /// The same derivations with a collection at every `TVIX_STRESS_EVERY`th call, after which freed
@@ -90,7 +93,7 @@ async fn collections_change_no_derivation() {
     let every = std::env::var("TVIX_STRESS_EVERY").ok();
     let every = every.map_or(10_000, |every| every.parse().unwrap());
     let expected = derivations(None).await;
-    assert_eq!(expected.len(), 480);
+    assert_eq!(expected.len(), COUNT);
     let found = derivations(Some(every)).await;
     assert!(found == expected, "{:#?}", found.keys());
 }
