@@ -54,7 +54,7 @@ pub fn again_with_build_users() {
         fs::write(directory.path().join(file), text).unwrap();
     }
     let script = "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group \
-                  && shift && exec \"$@\"";
+                  && exec \"$2\"";
     let output = Command::new("unshare")
         .args([
             "--mount",
@@ -67,7 +67,6 @@ pub fn again_with_build_users() {
         ])
         .arg(directory.path())
         .arg(std::env::current_exe().unwrap())
-        .arg("--include-ignored")
         .env(GROUP, name)
         .env(STATE, directory.path().join("state"))
         .output()

@@ -1,7 +1,7 @@
 //! Binary caches and C++ Nix: each substitutes from caches that the other wrote, from files and
 //! over HTTP; and a third-party S3 server.
 //!
-//! `cargo test -p tvix-tests --test peers_cache -- --ignored`; needs `nix`, `nix-store` and
+//! `cargo test -p tvix-tests --test peers_cache`; needs `nix`, `nix-store` and
 //! `moto_server` (`pip install 'moto[server]'`), in PATH or as MOTO_SERVER.
 #![allow(clippy::unwrap_used)]
 
@@ -132,7 +132,6 @@ fn options(uri: &str) -> BinaryCacheOptions {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn nix_substitutes_from_our_directories() {
     let world = LocalWorld::new().await;
     let path = fill(&world).await;
@@ -160,7 +159,6 @@ async fn nix_substitutes_from_our_directories() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn nix_substitutes_from_our_server() {
     let world = LocalWorld::new().await;
     let path = fill(&world).await;
@@ -174,7 +172,6 @@ async fn nix_substitutes_from_our_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn we_substitute_from_what_nix_wrote() {
     let world = LocalWorld::new().await;
     let path = fill(&world).await;
@@ -217,7 +214,6 @@ async fn we_substitute_from_what_nix_wrote() {
 
 /// Listings are equal to those of Nix.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn listings() {
     let world = LocalWorld::new().await;
     let path = fill(&world).await;
@@ -245,7 +241,6 @@ async fn listings() {
 /// by them. The key is the hash of the derivation before its inputs are resolved, so the inputs are
 /// not needed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn floating_outputs_that_nix_built() {
     let world = LocalWorld::new().await;
     let text = r#"
@@ -401,7 +396,6 @@ impl Drop for S3 {
 /// Credentials come from the environment, which can only be set for a new process: this program
 /// runs again, with the address of the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn a_cache_in_s3() {
     if let Ok(address) = std::env::var("S3_ADDRESS") {
         return s3_with_credentials(&address).await;
@@ -410,7 +404,7 @@ async fn a_cache_in_s3() {
     let server = S3::start(&world).await;
     server.put_bucket("cache").await;
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_cache_in_s3", "--nocapture", "--ignored"])
+        .args(["--exact", "a_cache_in_s3", "--nocapture"])
         .env("AWS_ACCESS_KEY_ID", "test")
         .env("AWS_SECRET_ACCESS_KEY", "test")
         .env("S3_ADDRESS", &server.address)

@@ -1,7 +1,7 @@
 //! Kills `tvix`, or fails a system call, at every point of its operations on a store. Afterwards
 //! the store is intact, Nix verifies it, and a repetition of the operation succeeds.
 //!
-//! `cargo test -p tvix-tests --test peers_crash -- --ignored`; needs `strace`, `nix-store` and
+//! `cargo test -p tvix-tests --test peers_crash`; needs `strace`, `nix-store` and
 //! a static busybox. By default the distance between points grows. `TVIX_SWEEP=all` tests every
 //! point.
 #![allow(clippy::unwrap_used)]
@@ -282,25 +282,21 @@ async fn optimising() -> Scene {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_adding() {
     adding().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_adding_many() {
     adding_many().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_registering() {
     registering().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_building() {
     let scene = building().await;
     scene.sweep(KILL, CHANGES);
@@ -309,37 +305,31 @@ async fn killed_while_building() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_collecting() {
     collecting().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn killed_while_optimising() {
     optimising().await.sweep(KILL, CHANGES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn a_full_disk_while_adding() {
     adding().await.sweep("error=ENOSPC", FAILURES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn a_broken_disk_while_registering() {
     registering().await.sweep("error=EIO", FAILURES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn a_broken_disk_while_building() {
     building().await.sweep("error=EIO", FAILURES);
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn a_broken_disk_while_collecting() {
     collecting().await.sweep("error=EIO", FAILURES);
 }

@@ -1,7 +1,7 @@
 //! The whole flow compared with C++ Nix: Nix instantiates a package set into a store, `tvix build`
 //! builds it, and Nix reads the result. `nix-build` has the same result.
 //!
-//! `cargo test -p tvix-tests --test peers_flow -- --ignored`; needs Nix and a statically
+//! `cargo test -p tvix-tests --test peers_flow`; needs Nix and a statically
 //! linked `busybox`, and fails without.
 #![allow(clippy::unwrap_used)]
 
@@ -95,7 +95,6 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_reads_what_was_built() {
     let (world, drvs) = instantiated().await;
     let printed = tvix_build(&world, &drvs);
@@ -138,7 +137,6 @@ async fn nix_reads_what_was_built() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_finds_the_logs() {
     let (world, drvs) = instantiated().await;
     tvix_build(&world, &drvs);
@@ -149,7 +147,6 @@ async fn nix_finds_the_logs() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_build_finds_everything_built() {
     let (world, drvs) = instantiated().await;
     let printed = tvix_build(&world, &drvs);
@@ -162,7 +159,6 @@ async fn nix_build_finds_everything_built() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_build_makes_the_same() {
     let (world, drvs) = instantiated().await;
     let ours = tvix_build(&world, &drvs);
@@ -207,7 +203,6 @@ async fn infos(store: &LocalStore) -> BTreeMap<String, PathInfo> {
 
 /// Paths built by Nix and by this project may depend on each other in one store.
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn they_take_turns() {
     let (world, drvs) = instantiated().await;
     let file = world.beside("packages.nix");

@@ -1,7 +1,7 @@
 //! The garbage collectors of this project and of Nix on one store, and the roots that each
 //! respects.
 //!
-//! `cargo test -p tvix-tests --test peers_gc -- --ignored`; needs `nix-store`, `nix-build`,
+//! `cargo test -p tvix-tests --test peers_gc`; needs `nix-store`, `nix-build`,
 //! `mkfifo` and a static busybox.
 #![allow(clippy::unwrap_used)]
 
@@ -94,7 +94,6 @@ fn expect_success(child: Child) {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_keeps_what_we_rely_on() {
     let mut world = LocalWorld::new().await;
     let held = add(&world.store, "held").await;
@@ -106,7 +105,6 @@ async fn nix_keeps_what_we_rely_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_that_collects_is_told_of_what_we_rely_on() {
     let mut world = LocalWorld::new().await;
     let (asked, dead) = (
@@ -137,7 +135,6 @@ async fn nix_that_collects_is_told_of_what_we_rely_on() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn we_keep_what_nix_builds() {
     let mut world = LocalWorld::new().await;
     add(&world.store, "dead").await;
@@ -197,7 +194,6 @@ async fn we_keep_what_nix_builds() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn both_find_the_same_dead_and_alive() {
     let mut world = LocalWorld::new().await;
     let kept = instantiate(shell("kept", "echo > $out"));
@@ -243,7 +239,6 @@ async fn both_find_the_same_dead_and_alive() {
 
 /// Roots made by Nix are respected.
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn we_keep_nix_roots() {
     let mut world = LocalWorld::new().await;
     let made = instantiate(shell("x", "echo > $out"));
@@ -265,7 +260,6 @@ async fn we_keep_nix_roots() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn both_share_equal_files_in_the_same_way() {
     let world = LocalWorld::new().await;
     let folder = world.beside("folder");
@@ -305,7 +299,6 @@ async fn both_share_equal_files_in_the_same_way() {
 /// The collector of Nix may remove an output between its look-up and its use. The build is then
 /// retried once.
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn builds_succeed_while_nix_collects() {
     let world = LocalWorld::new().await;
     let library = instantiate(shell("library", "echo > $out"));

@@ -1,6 +1,6 @@
 //! The local store and C++ Nix on the same root: each reads paths that the other wrote.
 //!
-//! `cargo test -p tvix-tests --test peers_store -- --ignored`; needs `nix-store`.
+//! `cargo test -p tvix-tests --test peers_store`; needs `nix-store`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -148,7 +148,6 @@ fn make_tree(at: &Path) {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_reads_what_we_add() {
     let shared = Shared::new().await;
     let source = shared.beside("tree");
@@ -181,7 +180,6 @@ async fn nix_reads_what_we_add() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn we_read_what_nix_adds() {
     let shared = Shared::new().await;
     // A store that Nix has created.
@@ -222,7 +220,6 @@ async fn we_read_what_nix_adds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn both_add_at_the_same_time() {
     let shared = Shared::new().await;
     let mut files = Vec::new();
@@ -261,7 +258,6 @@ async fn both_add_at_the_same_time() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn derivations_and_their_outputs() {
     let mut shared = Shared::new().await;
     let store = &shared.store;
@@ -330,7 +326,6 @@ async fn derivations_and_their_outputs() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn nix_instantiates_and_builds_in_our_store() {
     let shared = Shared::new().await;
     let file = shared.beside("default.nix");
@@ -353,7 +348,6 @@ async fn nix_instantiates_and_builds_in_our_store() {
 }
 
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn realisations_are_where_nix_has_them() {
     let shared = Shared::new().await;
     let text = shared
@@ -382,7 +376,6 @@ async fn realisations_are_where_nix_has_them() {
 
 /// The content addresses of contents that refer to themselves are equal.
 #[tokio::test]
-#[ignore = "needs Nix"]
 async fn contents_that_refer_to_themselves() {
     let shared = Shared::new().await;
     let store = &shared.store;

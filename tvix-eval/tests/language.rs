@@ -10,8 +10,6 @@ mod cases;
 mod collecting;
 #[path = "language/ours.rs"]
 mod ours;
-#[path = "language/record.rs"]
-mod record;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -157,7 +157,6 @@ fn kind(message: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn programs() {
     must_be_installed();
     let version = Command::new(nix()).arg("--version").output().unwrap();
@@ -225,13 +224,11 @@ fn values_agree(make: fn(&mut Random) -> String) {
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn indented_strings() {
     values_agree(texts::indented_string);
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn xml() {
     values_agree(texts::to_xml);
 }

@@ -216,7 +216,6 @@ const TOKENS: &[(&str, &str)] = &[
 ];
 
 #[test]
-#[ignore = "needs Nix"]
 fn messages() {
     let mut differing = Vec::new();
     for text in WRONG {
@@ -245,7 +244,6 @@ fn messages() {
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn corpus() {
     let mut files = Vec::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/parse");
@@ -255,7 +253,6 @@ fn corpus() {
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn trees() {
     let mut files = Vec::new();
     for path in std::env::var("PARSE_TREES").unwrap_or_default().split(':') {

@@ -29,7 +29,6 @@ const ERRORS: usize = 8;
 const CHANGED: [&str; 5] = ["float-json", "json", "json-string", "toml", "printed"];
 
 #[test]
-#[ignore = "needs Nix"]
 fn nix_agrees() {
     let version = nix::version().expect("real Nix is needed: nix-instantiate");
     let only = std::env::var("TVIX_PEER_KIND").ok();

@@ -5,4 +5,4 @@ set -eu
 cd "$(dirname "$0")/.."
 rm -f tests/recorded_text.jsonl
 TVIX_PEER_RECORD="$PWD/tests/recorded_text.jsonl" TVIX_PEER_CASES=60 TVIX_PEER_ERRORS=20 TVIX_PEER_SEED=2 \
-    cargo test -p tvix-eval --test peers_text nix_agrees -- --ignored
+    cargo test -p tvix-eval --test peers_text nix_agrees

@@ -1,4 +1,4 @@
-//! Evaluates an expression, and writes what each collection found, the peak of memory and page
+//! Evaluates an expression, and writes the bytes that each collection found in use, the peak of memory and page
 //! faults.
 //!
 //! `cargo run --release -p tvix-benches --bin eval_memory -- EXPR`

@@ -14,13 +14,13 @@ const NOBODY: u32 = 65534;
 /// The name of the copy of the test program.
 const SUITE: &str = "suite";
 
-/// Runs this test program again with `arguments` as an unprivileged user, if it runs as root. Returns
-/// the names that the tests have left in their temporary directory.
+/// Runs this test program again as an unprivileged user, if it runs as root. Returns the names that
+/// the tests have left in their temporary directory.
 ///
 /// # Panics
 ///
 /// If the tests fail.
-pub fn run_again(arguments: &[&str]) -> Vec<OsString> {
+pub fn run_again() -> Vec<OsString> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return Vec::new();
     }
@@ -35,7 +35,6 @@ pub fn run_again(arguments: &[&str]) -> Vec<OsString> {
     assert!(copied.unwrap().success());
     std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let output = Command::new(program)
-        .args(arguments)
         .env("TMPDIR", directory.path())
         .current_dir("/")
         .uid(NOBODY)

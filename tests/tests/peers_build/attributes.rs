@@ -24,7 +24,6 @@ fn path_of(made: &Instantiated) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn graphs_of_references_are_the_same() {
     let peers = Peers::new().await;
     let (library, program) = inputs(&peers).await;
@@ -78,7 +77,6 @@ fn structured(name: &str, script: &str, json: &str) -> DerivationBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn structured_attributes_are_the_same() {
     let peers = Peers::new().await;
     let (library, program) = inputs(&peers).await;
@@ -118,7 +116,6 @@ async fn structured_attributes_are_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn checks_of_outputs_are_the_same() {
     let peers = Peers::new().await;
     let (library, program) = inputs(&peers).await;

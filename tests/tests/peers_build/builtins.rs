@@ -51,7 +51,6 @@ fn archive(contents: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn what_is_fetched_is_the_same() {
     let peers = Peers::new().await;
     let url = server(vec![
@@ -96,7 +95,6 @@ async fn what_is_fetched_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn channels_and_profiles_are_the_same() {
     let peers = Peers::new().await;
     let channel = instantiate(shell(

@@ -1,7 +1,7 @@
 //! The same derivations, built by C++ Nix and by the sandbox builder: the outputs are equal, and so
 //! is the environment that a builder program sees.
 //!
-//! `cargo test -p tvix-tests --test peers_build -- --ignored`; needs `nix-store` and a
+//! `cargo test -p tvix-tests --test peers_build`; needs `nix-store` and a
 //! statically linked `busybox`.
 #![allow(clippy::unwrap_used)]
 
@@ -192,17 +192,15 @@ fn instantiate(builder: DerivationBuilder) -> Instantiated {
 /// Runs the same tests as an unprivileged user, if this program runs as root: both Nix and this
 /// project set up sandboxes differently then.
 #[test]
-#[ignore = "needs Nix"]
 fn as_an_ordinary_user() {
     if build_users::group().is_none() {
-        ordinary_user::run_again(&["--include-ignored"]);
+        ordinary_user::run_again();
     }
 }
 
 /// Runs the same tests as root, compared with a Nix that has build users, as a system-wide
 /// installation has.
 #[test]
-#[ignore = "needs Nix"]
 fn beside_nix_with_build_users() {
     build_users::again_with_build_users();
 }

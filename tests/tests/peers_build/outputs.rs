@@ -10,7 +10,6 @@ use tvix_build_api::BuildOutcome;
 use crate::{Peers, instantiate, shell};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn outputs_are_the_same() {
     let peers = Peers::new().await;
     let source = peers.add_text("source", "what a source holds\n").await;
@@ -88,7 +87,6 @@ async fn outputs_are_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn floating_outputs_are_the_same() {
     let peers = Peers::new().await;
     for (name, script) in [
@@ -112,7 +110,6 @@ async fn floating_outputs_are_the_same() {
 /// derivations only. Missing variables are empty, and these variables override those of the
 /// derivation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn fixed_outputs_see_the_same_of_our_environment() {
     let peers = Peers::new().await;
     let script = "printf %s \"$PATH, ${NOT_SET-unset}, ${OTHER-unset}\" > $out";
@@ -133,7 +130,6 @@ async fn fixed_outputs_see_the_same_of_our_environment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn failures_are_the_same() {
     let peers = Peers::new().await;
     let hash = NixHash::digest(HashAlgo::Sha256, b"other");

@@ -134,7 +134,6 @@ const WORLD: &[(&str, &str, Difference)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs Nix"]
 async fn the_world_is_the_same() {
     let peers = Peers::new().await;
     let source = peers.add_text("source", "text").await;

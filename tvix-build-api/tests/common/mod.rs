@@ -47,6 +47,6 @@ pub fn busybox() -> PathBuf {
 /// Runs this test program once more as an unprivileged user, if it runs as root. The tests must
 /// remove all that they make.
 pub fn again_as_an_ordinary_user() {
-    let left = tvix_test_support::ordinary_user::run_again(&[]);
+    let left = tvix_test_support::ordinary_user::run_again();
     assert!(left.is_empty(), "left behind: {left:?}");
 }

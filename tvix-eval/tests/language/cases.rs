@@ -112,6 +112,12 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/language")
 }
 
+/// Directory of the files that cases read; goldens contain `@FILES@` in its place.
+pub fn files() -> String {
+    let folder = folder().join("files");
+    folder.into_os_string().into_string().unwrap()
+}
+
 /// The topics in alphabetical order.
 pub fn topics() -> Vec<String> {
     let mut topics: Vec<String> = std::fs::read_dir(folder())

@@ -7,8 +7,8 @@ use tvix_eval::world::Settings;
 use tvix_eval::{Limits, NixEvaluator, PrintFormat};
 use tvix_eval_api::{EvalEvent, EvalRequest, EvalSource};
 
+use crate::cases::files;
 use crate::cases::{Case, Mode};
-use crate::ours::files;
 
 /// What a case results in.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,12 +19,6 @@ use tvix_eval_api::{Diagnostic, SourceAddition, WantedOutputs};
 
 use crate::cases::{Case, Mode, Outcome};
 
-/// Directory of the files that cases read; goldens contain `@FILES@` in its place.
-pub fn files() -> String {
-    let folder = crate::cases::folder().join("files");
-    folder.into_os_string().into_string().unwrap()
-}
-
 /// Collects messages.
 #[derive(Default)]
 struct Listener(RefCell<String>);
@@ -60,7 +54,7 @@ impl Host for Listener {
 }
 
 pub fn evaluate(case: &Case) -> Outcome {
-    let files = files();
+    let files = crate::cases::files();
     let mut settings = Settings::default();
     settings.system = "x86_64-linux".into();
     settings.home = Some("/root".into());

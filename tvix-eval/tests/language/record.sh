@@ -5,4 +5,4 @@
 # derivation-internal.nix, a file of C++ Nix, are removed from messages.
 set -eu
 cd "$(dirname "$0")/../.."
-TVIX_RECORD_NIX="${TVIX_RECORD_NIX:-nix-instantiate}" cargo test -p tvix-eval --test language record -- --ignored
+TVIX_RECORD_NIX="${TVIX_RECORD_NIX:-nix-instantiate}" cargo test -p tvix-eval --test record_language

@@ -167,7 +167,6 @@ fn peer() -> Option<std::path::PathBuf> {
 }
 
 #[test]
-#[ignore = "needs Nix"]
 fn libstdcxx_agrees() {
     let peer = peer().expect("g++ is needed");
     let mut random = random();

@@ -10,64 +10,8 @@ use tar::EntryType;
 use tvix_eval::error::ErrorKind;
 
 use super::World;
+use super::pack::{Entry, archive, file, link, special};
 use super::server::{Page, Server};
-
-/// An entry of an archive, as hostile as it may be.
-pub struct Entry {
-    kind: EntryType,
-    path: &'static [u8],
-    target: &'static [u8],
-    mode: u32,
-    contents: Vec<u8>,
-    /// What the header says that the size is.
-    size: Option<u64>,
-}
-
-pub fn file(path: &'static str, contents: &str) -> Entry {
-    Entry {
-        kind: EntryType::Regular,
-        path: path.as_bytes(),
-        target: b"",
-        mode: 0o644,
-        contents: contents.into(),
-        size: None,
-    }
-}
-
-pub fn special(kind: EntryType, path: &'static str) -> Entry {
-    Entry {
-        kind,
-        ..file(path, "")
-    }
-}
-
-pub fn link(kind: EntryType, path: &'static str, target: &'static str) -> Entry {
-    Entry {
-        target: target.as_bytes(),
-        ..special(kind, path)
-    }
-}
-
-pub fn archive(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
-    let mut out = Vec::new();
-    for entry in entries {
-        let mut header = tar::Header::new_ustar();
-        // Past the checks of the library.
-        let old = header.as_old_mut();
-        old.name[..entry.path.len()].copy_from_slice(entry.path);
-        old.linkname[..entry.target.len()].copy_from_slice(entry.target);
-        header.set_entry_type(entry.kind);
-        header.set_mode(entry.mode);
-        header.set_mtime(1_000_000_000);
-        header.set_size(entry.size.unwrap_or(entry.contents.len() as u64));
-        header.set_cksum();
-        out.extend_from_slice(header.as_bytes());
-        out.extend_from_slice(&entry.contents);
-        out.resize(out.len().next_multiple_of(512), 0);
-    }
-    out.resize(out.len() + 1024, 0);
-    out
-}
 
 fn tree() -> Vec<u8> {
     archive([

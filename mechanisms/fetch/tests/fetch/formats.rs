@@ -9,7 +9,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::World;
-use super::archives::{archive, file, link, special};
+use super::pack::{archive, file, link, special};
 
 /// Whether an archive is unpacked.
 fn unpacks(world: &World, name: &str, bytes: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::World;
-use super::git::git;
+use super::repositories::git;
 
 /// Defines `f`: `fetchGit` with a list of the files in place of `outPath`.
 const PRELUDE: &str = r#"let

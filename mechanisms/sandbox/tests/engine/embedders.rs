@@ -119,7 +119,7 @@ fn a_machine_that_cannot_sandbox_says_so() {
 /// Runs the whole suite once more as an unprivileged user, if it runs as root.
 #[test]
 fn as_an_ordinary_user() {
-    tvix_test_support::ordinary_user::run_again(&[]);
+    tvix_test_support::ordinary_user::run_again();
     // By then the scratch directories have been cleaned up.
     std::thread::sleep(Duration::from_millis(100));
 }
