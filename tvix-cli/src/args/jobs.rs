@@ -34,9 +34,9 @@ pub struct JobsArgs {
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Memory of all workers together, in bytes or with a unit (`512M`, `4G`) [default: half of what
-    /// this machine or control group has]. A worker that exceeds its share finishes its job and starts afresh; a job that exceeds
-    /// all of it fails.
+    /// Memory of all workers together, in bytes or with a unit (`512M`, `4G`) [default: half of the
+    /// memory of this machine or control group]. A worker that exceeds its share finishes its job and
+    /// starts afresh; a job that exceeds all of it fails.
     #[arg(long = "max-memory", value_name = "SIZE", value_parser = parse_size)]
     pub max_worker_memory: Option<u64>,
 
