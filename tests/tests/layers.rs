@@ -102,6 +102,7 @@ fn members_below(package: &str) -> BTreeSet<String> {
 fn mechanisms_know_nothing_above_them() {
     for (package, allowed) in [
         ("tvix-nix-compat", &[][..]),
+        ("tvix-conformance", &[]),
         ("tvix-http", &[]),
         ("tvix-sandbox", &[]),
         ("tvix-tree", &["tvix-nix-compat"]),
@@ -154,6 +155,7 @@ fn modules_form_no_further_cycles() {
         "tvix-coordinator",
         "tvix-cache-server",
         "tvix-cli",
+        "mechanisms/conformance",
         "mechanisms/http",
         "mechanisms/sandbox",
         "mechanisms/tree",

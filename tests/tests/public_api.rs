@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages, and the names of their libraries.
-const CRATES: [(&str, &str); 11] = [
+const CRATES: [(&str, &str); 12] = [
     ("tvix-nix-compat", "nix_compat"),
+    ("tvix-conformance", "tvix_conformance"),
     ("tvix-http", "tvix_http"),
     ("tvix-tree", "tvix_tree"),
     ("tvix-sandbox", "tvix_sandbox"),

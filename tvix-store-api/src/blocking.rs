@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::mpsc;
 
 use crate::{NarStream, StoreError, StoreUri};
@@ -26,14 +26,7 @@ where
 {
     let uri = uri.clone();
     let running = tokio::task::spawn_blocking(work);
-    async move {
-        running.await.unwrap_or_else(|error| {
-            Err(StoreError::Bug {
-                store: uri,
-                message: format!("work on a blocking thread was lost: {error}"),
-            })
-        })
-    }
+    async move { running.await.unwrap_or_else(|error| Err(lost(uri, &error))) }
 }
 
 /// A NAR stream, as seen from a thread that may block.
@@ -120,29 +113,48 @@ pub(crate) async fn consume<T: Send + 'static>(
     fed.and(consumed)
 }
 
-/// A stream of the bytes that `produce` writes. `produce` runs on a thread that may block, starts
-/// when the stream is first polled, and runs at most a few chunks ahead. Once the stream is
-/// dropped, writing fails.
-pub(crate) fn produce(
-    uri: StoreUri,
-    produce: impl FnOnce(ChunkWriter) -> Result<(), StoreError> + Send + 'static,
-) -> NarStream {
+/// A stream of the bytes that `write` writes, for instance a NAR.
+///
+/// `write` runs on a thread that may block, starts when the stream is first polled, and runs at most
+/// a few writes ahead of the reader. Once the stream is dropped, writing fails with
+/// [`io::ErrorKind::BrokenPipe`]. An error of `write` is the last item of the stream; `lost` makes
+/// that item if `write` panics, or if the runtime shuts down.
+pub fn writer_stream<E: Send + 'static>(
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+    lost: impl FnOnce(tokio::task::JoinError) -> E + Send + 'static,
+) -> BoxStream<'static, Result<Bytes, E>> {
     let started = async move {
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let producing = blocking(&uri, move || produce(ChunkWriter(sender)));
-        // The chunks, then the result of `produce`.
+        let writing = tokio::task::spawn_blocking(move || write(&mut ChunkWriter(sender)));
+        // The chunks, then the result of `write`.
         let chunks = stream::unfold(receiver, |mut receiver| async move {
             let chunk = receiver.recv().await?;
             Some((Ok(chunk), receiver))
         });
-        let end = stream::once(producing).filter_map(|ended| async move { ended.err().map(Err) });
+        let end = async move { writing.await.unwrap_or_else(|error| Err(lost(error))) };
+        let end = stream::once(end).filter_map(|ended| async move { ended.err().map(Err) });
         chunks.chain(end)
     };
     stream::once(started).flatten().boxed()
 }
 
+/// The same for work of a store.
+pub(crate) fn produce(
+    uri: StoreUri,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), StoreError> + Send + 'static,
+) -> NarStream {
+    writer_stream(write, |error| lost(uri, &error))
+}
+
+fn lost(store: StoreUri, error: &tokio::task::JoinError) -> StoreError {
+    StoreError::Bug {
+        store,
+        message: format!("work on a blocking thread was lost: {error}"),
+    }
+}
+
 /// Sends the bytes that are written to it as chunks. Writing fails once the receiver is dropped.
-pub(crate) struct ChunkWriter(mpsc::Sender<Bytes>);
+struct ChunkWriter(mpsc::Sender<Bytes>);
 
 impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -27,6 +27,7 @@ mod tiered;
 mod uri;
 pub mod verify;
 
+pub use blocking::writer_stream;
 pub use error::{BoxError, Fault, StoreError, StoreErrorKind};
 pub use ext::{LocalPath, StoreExt};
 pub use memory::MemoryStore;

@@ -21,7 +21,6 @@ mod settings;
 mod unreachable;
 
 pub use netrc::{Login, Netrc};
-pub use retry::{is_transient_status, retry_after};
 pub use settings::{SettingError, TransferSettings};
 pub use unreachable::Unreachable;
 

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 use nix_compat::nar::{self, BUFFER_SIZE};
 use nix_compat::store_path::StorePath;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{clear_flags, remove_attributes};
 use super::copy::copy_sparse;
 use super::scan::ScanSink;
+use super::times::CANONICAL_TIMES;
 use super::{Bounds, NODE, TreeError, TreeScan};
 
 /// Gives the tree at `path` the metadata of a store object, hashes it as NAR, and finds the
@@ -294,8 +295,7 @@ impl<'a> Walk<'a> {
             rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| self.error("change the owner of", error))?;
         }
-        let times = canonical_times();
-        rustix::fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(parent, name, &CANONICAL_TIMES, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| self.error("set the time of", error))
     }
 
@@ -310,7 +310,7 @@ impl<'a> Walk<'a> {
         remove_attributes(fd).map_err(|error| self.error("remove the attributes of", error))?;
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
             .map_err(|error| self.error("set the mode of", error))?;
-        rustix::fs::futimens(fd, &canonical_times())
+        rustix::fs::futimens(fd, &CANONICAL_TIMES)
             .map_err(|error| self.error("set the time of", error))
     }
 
@@ -390,19 +390,5 @@ impl<'a> Walk<'a> {
             path: self.current(),
             source: source.into(),
         }
-    }
-}
-
-/// Modification time 1, as all store objects have; the access time stays.
-fn canonical_times() -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        },
     }
 }

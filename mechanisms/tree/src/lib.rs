@@ -10,6 +10,7 @@
 //! | hash a tree as a content address does | [`hash`] |
 //! | hash it and find its references | [`scan`] |
 //! | give it the metadata of a store object at the same time | [`canonicalise`] |
+//! | give a file the modification time of store objects | [`set_canonical_times`] |
 //! | know its size before reading it | [`measure`] |
 //!
 //! All functions block, and follow no symlinks. None of them holds a large file in memory. Packing,
@@ -59,6 +60,7 @@ mod hash;
 mod measure;
 mod restore;
 mod scan;
+mod times;
 
 pub use address::{hash, hash_until};
 pub use bounds::{Bounds, Interruptible};
@@ -70,6 +72,7 @@ pub(crate) use hash::hash_path_while;
 pub use measure::measure;
 pub use restore::{RestoreOptions, Unpacker, restore};
 pub use scan::{TreeScan, scan};
+pub use times::set_canonical_times;
 
 // Crates whose types occur in public items.
 #[doc(no_inline)]

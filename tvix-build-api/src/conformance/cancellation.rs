@@ -59,7 +59,7 @@ async fn cancelled_while_nobody_takes_its_log(subject: Subject) -> CaseResult {
     let both = async { futures::join!(building, cancelling) };
     let (outcome, ()) = tokio::time::timeout(Duration::from_secs(10), both)
         .await
-        .map_err(|_| Failure("it waits for the reader of its log".into()))?;
+        .map_err(|_| Failure::new("it waits for the reader of its log"))?;
     ensure_cancelled(outcome?)?;
     drop(receiver);
     subject.ensure_nothing_left(&made).await
@@ -76,7 +76,7 @@ async fn dropped_while_it_runs(subject: Subject) -> CaseResult {
     let building = subject.builder.build(subject.request(&made), context);
     tokio::select! {
         outcome = building => {
-            return Err(Failure(format!("it ended: {outcome:?}")));
+            return Err(Failure::new(format!("it ended: {outcome:?}")));
         }
         _ = receiver.recv() => {}
     }
@@ -96,7 +96,7 @@ async fn dropped_at_any_time(subject: Subject) -> CaseResult {
         ensure!(
             again.is_ok(),
             "after {limit:?} (ended: {ended}) it cannot be built any more: {}",
-            again.err().map(|failure| failure.0).unwrap_or_default()
+            again.as_ref().err().map_or("", Failure::message)
         );
     }
     Ok(())
@@ -105,6 +105,6 @@ async fn dropped_at_any_time(subject: Subject) -> CaseResult {
 fn ensure_cancelled(outcome: BuildOutcome) -> CaseResult {
     match outcome {
         BuildOutcome::Failure(failure) if failure.kind == FailureKind::Cancelled => Ok(()),
-        outcome => Err(Failure(format!("it ended otherwise: {outcome:?}"))),
+        outcome => Err(Failure::new(format!("it ended otherwise: {outcome:?}"))),
     }
 }

@@ -24,7 +24,7 @@ async fn a_known_store_is_pushed_to(subject: Subject) -> CaseResult {
     let made = subject.instantiate(&[file("out", "x")], |drv| drv)?;
     let success = subject.succeed(subject.request(&made)).await?;
     let Delivery::Pushed(outputs) = success.delivery else {
-        return Err(Failure("the outputs are streamed".into()));
+        return Err(Failure::new("the outputs are streamed"));
     };
     for output in outputs {
         let stored = subject.store.require(&output.info.path).await?;
@@ -47,7 +47,7 @@ async fn other_outputs_are_streamed(subject: Subject) -> CaseResult {
     for request in [subject.foreign_request(&made), unnamed] {
         let success = subject.succeed(request).await?;
         let Delivery::Streamed(outputs) = success.delivery else {
-            return Err(Failure("the outputs are pushed".into()));
+            return Err(Failure::new("the outputs are pushed"));
         };
         for output in outputs {
             // Adding the outputs in this order never misses a reference.
@@ -68,7 +68,7 @@ async fn streams_outlive_the_build(subject: Subject) -> CaseResult {
     let made = subject.instantiate(&script, |drv| drv.outputs(["out", "dev"]))?;
     let success = subject.succeed(subject.foreign_request(&made)).await?;
     let Delivery::Streamed(mut outputs) = success.delivery else {
-        return Err(Failure("the outputs are pushed".into()));
+        return Err(Failure::new("the outputs are pushed"));
     };
     // Meanwhile other builds use the resources that this build may have used.
     for _ in 0..3 {
@@ -89,7 +89,7 @@ async fn streams_can_be_dropped(subject: Subject) -> CaseResult {
     let made = subject.instantiate(&script, |drv| drv.outputs(["out", "dev"]))?;
     let success = subject.succeed(subject.foreign_request(&made)).await?;
     let Delivery::Streamed(mut outputs) = success.delivery else {
-        return Err(Failure("the outputs are pushed".into()));
+        return Err(Failure::new("the outputs are pushed"));
     };
     let first = outputs.remove(0).nar.next().await.transpose()?;
     ensure!(first.is_some(), "a stream is empty");
@@ -128,7 +128,7 @@ async fn builds_at_once(subject: Subject) -> CaseResult {
     ensure!(paths.len() == 16, "{} paths", paths.len());
     for (number, made) in all[..16].iter().enumerate() {
         let path = made.output_path("out");
-        let path = path.ok_or_else(|| Failure("no path".into()))?;
+        let path = path.ok_or_else(|| Failure::new("no path"))?;
         let stored = subject.stored_nar(&path).await?;
         ensure!(
             stored == file_nar(&number.to_string())?,

@@ -79,7 +79,7 @@ impl Subject {
     pub(super) async fn succeed(&self, request: BuildRequest) -> Result<BuildSuccess, Failure> {
         match self.build(request).await? {
             BuildOutcome::Success(success) => Ok(success),
-            BuildOutcome::Failure(failure) => Err(Failure(format!(
+            BuildOutcome::Failure(failure) => Err(Failure::new(format!(
                 "the build failed: {failure}; log: {:?}",
                 failure.log_tail
             ))),
@@ -89,7 +89,7 @@ impl Subject {
     pub(super) async fn fail(&self, request: BuildRequest) -> Result<BuildFailure, Failure> {
         match self.build(request).await? {
             BuildOutcome::Failure(failure) => Ok(failure),
-            BuildOutcome::Success(_) => Err(Failure("the build succeeded".into())),
+            BuildOutcome::Success(_) => Err(Failure::new("the build succeeded")),
         }
     }
 

@@ -33,7 +33,7 @@ async fn polls_do_not_block(subject: Subject) -> CaseResult {
         longest = longest.max(blocked);
     }
     let longest = longest.unwrap_or_default();
-    Err(Failure(format!(
+    Err(Failure::new(format!(
         "a poll blocked its thread for {longest:?}"
     )))
 }
@@ -172,6 +172,6 @@ async fn ensure_unsupported(
     match subject.builder.build(request, subject.context()).await {
         Err(crate::BuilderError::Unsupported { .. }) => Ok(()),
         Err(error) => Err(error.into()),
-        Ok(outcome) => Err(Failure(format!("it was built: {outcome:?}"))),
+        Ok(outcome) => Err(Failure::new(format!("it was built: {outcome:?}"))),
     }
 }

@@ -23,17 +23,15 @@
 mod cases;
 mod graph;
 mod imports;
-mod report;
 mod watch;
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub use graph::{Counter, Subject, TestAttribute, TestGraph, TestImport, TestValue};
-pub use report::{Outcome, Report};
+use tvix_conformance::Failure;
+pub use tvix_conformance::{Outcome, Report};
 
 /// Optional features of an evaluator. Cases that need a missing capability are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,19 +102,11 @@ pub async fn run_all(
             && (capabilities.lazy || !needs.lazy)
             && (capabilities.imports || !needs.imports);
         if !able {
-            report.skipped.push(case.name);
+            report.skip(case.name);
             continue;
         }
-        let run = AssertUnwindSafe((case.run)(&factory)).catch_unwind();
-        let result = match tokio::time::timeout(TIMEOUT, run).await {
-            Err(_) => Err(format!("hangs: not done after {TIMEOUT:?}")),
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(format!("panics: {}", report::panic_message(&*panic))),
-        };
-        report.outcomes.push(Outcome {
-            case: case.name,
-            failure: result.err(),
-        });
+        let run = async { (case.run)(&factory).await.map_err(Failure::new) };
+        report.run(case.name, TIMEOUT, run).await;
     }
     report
 }

@@ -94,9 +94,13 @@ async fn one_bad_object_of_a_batch_is_refused_alone(context: Context) -> CaseRes
                 expect_nothing(store, object.path()).await?;
             }
             (4..=6, Err(error)) => {
-                return Err(Failure(format!("should be InvalidReference, not: {error}")));
+                return Err(Failure::new(format!(
+                    "should be InvalidReference, not: {error}"
+                )));
             }
-            (4..=6, Ok(())) => return Err(Failure(format!("'{}' is accepted", object.path()))),
+            (4..=6, Ok(())) => {
+                return Err(Failure::new(format!("'{}' is accepted", object.path())));
+            }
             (_, result) => {
                 result?;
                 object.expect_in(store).await?;

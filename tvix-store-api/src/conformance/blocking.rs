@@ -84,7 +84,7 @@ async fn polls_do_not_block(context: Case) -> CaseResult {
         longest = longest.max(blocked);
     }
     let longest = longest.unwrap_or_default();
-    Err(Failure(format!(
+    Err(Failure::new(format!(
         "a poll blocked its thread for {longest:?}"
     )))
 }

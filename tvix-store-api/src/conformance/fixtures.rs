@@ -154,20 +154,20 @@ impl Object {
     pub async fn expect_in(&self, store: &dyn Store) -> Result<(), Failure> {
         let path = self.path();
         let Some(info) = store.path_info(path).await? else {
-            return Err(Failure(format!("'{path}' is not valid")));
+            return Err(Failure::new(format!("'{path}' is not valid")));
         };
         let mut expected = self.info.clone();
         // The fields that a back end need not keep have a case of their own.
         expected.registration_time = info.registration_time;
         expected.ultimate = info.ultimate;
         if *info != expected {
-            return Err(Failure(format!(
+            return Err(Failure::new(format!(
                 "the info is {info:?}, but {expected:?} was added"
             )));
         }
         let nar = read_nar(store, path).await?;
         if nar != self.nar {
-            return Err(Failure(format!(
+            return Err(Failure::new(format!(
                 "the NAR of '{path}' differs from the added one: {} bytes instead of {}",
                 nar.len(),
                 self.nar.len()
@@ -198,25 +198,25 @@ pub(super) async fn read_nar(store: &dyn Store, path: &StorePath) -> Result<Byte
 /// Fails if a part of `path` is visible in the store.
 pub(super) async fn expect_nothing(store: &dyn Store, path: &StorePath) -> Result<(), Failure> {
     if store.path_info(path).await?.is_some() {
-        return Err(Failure(format!("'{path}' is valid")));
+        return Err(Failure::new(format!("'{path}' is valid")));
     }
     if !store
         .valid_paths(std::slice::from_ref(path))
         .await?
         .is_empty()
     {
-        return Err(Failure(format!("'{path}' counts as valid in a batch")));
+        return Err(Failure::new(format!("'{path}' counts as valid in a batch")));
     }
     if let Some(place) = store.on_disk(path).await? {
         let place = place.display();
-        return Err(Failure(format!("'{path}' is said to be at '{place}'")));
+        return Err(Failure::new(format!("'{path}' is said to be at '{place}'")));
     }
     match read_nar(store, path).await {
         Err(StoreError::NotFound { path: named, .. }) if named == *path => Ok(()),
-        Err(error) => Err(Failure(format!(
+        Err(error) => Err(Failure::new(format!(
             "the NAR of '{path}', which is not valid, should fail with NotFound, not: {error}"
         ))),
-        Ok(nar) => Err(Failure(format!(
+        Ok(nar) => Err(Failure::new(format!(
             "'{path}' is not valid, but has a NAR of {} bytes",
             nar.len()
         ))),

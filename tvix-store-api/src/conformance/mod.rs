@@ -27,13 +27,14 @@ mod refusal;
 mod trees;
 mod validity;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
 
 pub use blocking::Polls;
+use tvix_conformance::{CaseResult, Failure, ensure};
+pub use tvix_conformance::{Outcome, Report};
 
 use crate::Store;
 
@@ -93,21 +94,7 @@ where
             store,
             capabilities,
         };
-        // Runs as a separate task, so that a panic affects only this case.
-        let running = tokio::spawn((case.run)(context));
-        let abort = running.abort_handle();
-        let result = match tokio::time::timeout(TIME_LIMIT, running).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(Failure(panic.to_string())),
-            Err(_) => {
-                abort.abort();
-                Err(Failure(format!("still running after {TIME_LIMIT:?}")))
-            }
-        };
-        report.outcomes.push(Outcome {
-            case: case.name,
-            failure: result.err().map(|failure| failure.0),
-        });
+        report.run(case.name, TIME_LIMIT, (case.run)(context)).await;
     }
     report
 }
@@ -117,81 +104,10 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
     all_cases().map(|case| case.name)
 }
 
-/// The results of all cases.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[must_use = "a report says nothing unless it is looked at"]
-#[non_exhaustive]
-pub struct Report {
-    /// One outcome for each case, in the order of execution.
-    pub outcomes: Vec<Outcome>,
-    /// The cases that need a capability that the back end does not have.
-    pub skipped: Vec<&'static str>,
-}
-
-/// The result of a case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Outcome {
-    /// The case's name.
-    pub case: &'static str,
-    /// The violation of the contract; `None` if the case passed.
-    pub failure: Option<String>,
-}
-
-impl Report {
-    /// The names of the failed cases, with the violations.
-    pub fn failures(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let outcomes = self.outcomes.iter();
-        outcomes.filter_map(|outcome| Some((outcome.case, outcome.failure.as_deref()?)))
-    }
-
-    /// Panics with all failures if there are any.
-    ///
-    /// # Panics
-    ///
-    /// If a case failed.
-    #[track_caller]
-    pub fn assert_all(&self) {
-        assert!(self.failures().next().is_none(), "{self}");
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (failed, skipped) = (self.failures().count(), self.skipped.len());
-        let cases = self.outcomes.len();
-        write!(
-            f,
-            "{failed} of {cases} cases failed, {skipped} were skipped"
-        )?;
-        for (case, failure) in self.failures() {
-            write!(f, "\n  {case}: {failure}")?;
-        }
-        Ok(())
-    }
-}
-
 /// The arguments of a case.
 struct Context {
     store: Arc<dyn Store>,
     capabilities: Capabilities,
-}
-
-/// A violation of the contract.
-struct Failure(String);
-
-type CaseResult = Result<(), Failure>;
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let mut text = format!("unexpected error: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        Self(text)
-    }
 }
 
 struct Case {
@@ -229,16 +145,7 @@ macro_rules! cases {
     };
 }
 
-/// Fails the case unless the condition holds.
-macro_rules! ensure {
-    ($condition:expr, $($message:tt)*) => {
-        if !$condition {
-            return Err(super::Failure(format!($($message)*)));
-        }
-    };
-}
-
-use {cases, ensure};
+use cases;
 
 fn boxed(
     case: impl Future<Output = CaseResult> + Send + 'static,

@@ -100,8 +100,8 @@ async fn a_path_that_cannot_be_read_keeps_no_other_from_being_read(context: Cont
             (1, Err(StoreError::NotFound { .. })) => {}
             (2, Err(StoreError::HashMismatch { .. })) => {}
             (3 | 4, Err(StoreError::SizeMismatch { .. })) => {}
-            (_, Err(error)) => return Err(Failure(format!("object {index}: {error}"))),
-            (_, Ok(_)) => return Err(Failure(format!("object {index} was not checked"))),
+            (_, Err(error)) => return Err(Failure::new(format!("object {index}: {error}"))),
+            (_, Ok(_)) => return Err(Failure::new(format!("object {index} was not checked"))),
         }
     }
     Ok(())

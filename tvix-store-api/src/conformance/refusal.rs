@@ -33,7 +33,7 @@ async fn refuse(
     let store = &*context.store;
     let nar = stream_of(nar.into());
     match store.add(object.info.clone(), nar).await {
-        Ok(()) => return Err(Failure("it was accepted".into())),
+        Ok(()) => return Err(Failure::new("it was accepted")),
         Err(error) => ensure!(is_expected(&error), "refused with another error: {error:?}"),
     }
     expect_nothing(store, object.path()).await?;
@@ -192,7 +192,7 @@ async fn contents_that_are_not_their_address(context: Context) -> CaseResult {
             let address = ContentAddress { method, hash };
             let name = object.path().name().clone();
             let Some(path) = fixed_output_path(dir, name, &address) else {
-                return Err(Failure(format!("{address} gives no path")));
+                return Err(Failure::new(format!("{address} gives no path")));
             };
             object.info.path = path;
             object.info.ca = Some(address);

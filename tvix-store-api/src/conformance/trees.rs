@@ -75,7 +75,7 @@ impl Source {
         let name = new_path("source").name().clone();
         let path = content_addressed_path(store.store_dir(), name, &address, &path_references);
         let Some(path) = path else {
-            return Err(Failure(format!("{address:?} has no path")));
+            return Err(Failure::new(format!("{address:?} has no path")));
         };
         let mut object = Object::from_nar("source", nar);
         object.info.path = path;
@@ -122,8 +122,8 @@ async fn expect_refused(store: &dyn Store, tree: SourceTree) -> CaseResult {
     let becomes = tree.expected.clone();
     match store.add_source(tree).await {
         Err(StoreError::Source { .. }) => {}
-        Err(error) => return Err(Failure(format!("should be Source, not: {error}"))),
-        Ok(path) => return Err(Failure(format!("'{path}' is accepted"))),
+        Err(error) => return Err(Failure::new(format!("should be Source, not: {error}"))),
+        Ok(path) => return Err(Failure::new(format!("'{path}' is accepted"))),
     }
     match &becomes {
         ExpectedPath::Path(path) => expect_nothing(store, path).await,
@@ -175,8 +175,12 @@ async fn a_text_of_this_machine_keeps_its_references(context: Context) -> CaseRe
     };
     match store.add_source(tree.clone()).await {
         Err(StoreError::InvalidReference { reference, .. }) if reference == *needed.path() => {}
-        Err(error) => return Err(Failure(format!("should be InvalidReference, not: {error}"))),
-        Ok(path) => return Err(Failure(format!("'{path}' is accepted"))),
+        Err(error) => {
+            return Err(Failure::new(format!(
+                "should be InvalidReference, not: {error}"
+            )));
+        }
+        Ok(path) => return Err(Failure::new(format!("'{path}' is accepted"))),
     }
     expect_nothing(store, object.path()).await?;
     needed.add_to(store).await?;

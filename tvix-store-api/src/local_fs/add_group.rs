@@ -12,12 +12,12 @@ use nix_compat::nar::Parser;
 use nix_compat::store_path::StorePath;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use tvix_tree::{RestoreOptions, Unpacker};
+use tvix_tree::{RestoreOptions, Unpacker, set_canonical_times};
 
 use super::Inner;
 use super::add::Tree;
 use super::db::Registration;
-use super::files::{CANONICAL_TIMES, remove_tree};
+use super::files::remove_tree;
 use super::locks::FileLock;
 use crate::memory::now;
 use crate::{StoreError, StoreUri, VerifiedObject};
@@ -155,7 +155,7 @@ impl Inner {
         if Mode::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != mode {
             rustix::fs::fchmod(&file, mode)?;
         }
-        rustix::fs::futimens(&file, &CANONICAL_TIMES)?;
+        set_canonical_times(&file)?;
         Ok(())
     }
 

@@ -3,25 +3,12 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use tvix_tree::set_canonical_times;
 
 /// Depth at which a removal stops recursing and moves deeper directories up.
 const MAX_RECURSION: usize = 64;
-
-/// The modification time of everything in a store; the access time is unchanged.
-pub(super) const CANONICAL_TIMES: Timestamps = Timestamps {
-    last_access: Timespec {
-        tv_sec: 0,
-        tv_nsec: UTIME_OMIT,
-    },
-    last_modification: Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    },
-};
 
 /// Opens a directory without following a symlink.
 pub(super) fn open_directory(
@@ -56,7 +43,8 @@ pub(super) fn move_tree(
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
             rename()?;
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
-            rustix::fs::futimens(&directory, &CANONICAL_TIMES)
+            set_canonical_times(&directory)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         }
         // Some file systems do not support `RENAME_NOREPLACE`.
         Err(Errno::INVAL) => {

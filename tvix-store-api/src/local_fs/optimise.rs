@@ -13,8 +13,9 @@ use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use tvix_tree::set_canonical_times;
 
-use super::files::{CANONICAL_TIMES, open_directory, remove_tree};
+use super::files::{open_directory, remove_tree};
 use super::{Inner, LocalStore};
 use crate::StoreError;
 use crate::blocking::blocking;
@@ -241,7 +242,7 @@ impl<'a> Optimiser<'a> {
         let copy = rustix::fs::openat(directory, temporary, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::ioctl_ficlone(&copy, original)?;
         rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o777))?;
-        rustix::fs::futimens(&copy, &CANONICAL_TIMES)?;
+        set_canonical_times(&copy)?;
         drop(copy);
         replace(parent, name, (directory, temporary))?;
         self.count(stat);
@@ -345,7 +346,7 @@ fn replace(
     // The store directory itself is not part of an object, so its metadata need not be restored.
     if !writable {
         rustix::fs::fchmod(parent, Mode::from_raw_mode(stat.st_mode & 0o777))?;
-        rustix::fs::futimens(parent, &CANONICAL_TIMES)?;
+        set_canonical_times(parent)?;
     }
     if let Err(error) = renamed {
         let _ = remove_tree(directory, temporary);

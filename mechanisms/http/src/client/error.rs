@@ -9,8 +9,8 @@ use thiserror::Error;
 use url::Url;
 
 use super::environment;
+use super::status::is_transient_status;
 use crate::decode::{DecodeError, UnknownCoding};
-use crate::retry::is_transient_status;
 use crate::unreachable::Unreachable;
 
 type BoxError = Box<dyn StdError + Send + Sync>;

@@ -7,6 +7,7 @@
 pub mod blocking;
 mod environment;
 mod error;
+mod status;
 mod tls;
 
 use std::time::Duration;
@@ -24,8 +25,9 @@ use url::Url;
 pub use self::error::{HttpError, describe_status};
 pub use self::tls::{Roots, roots_file};
 
+use self::status::retry_after;
+
 use crate::decode::Coding;
-use crate::retry::retry_after;
 use crate::{Netrc, TransferSettings};
 
 /// Redirects that are followed, as in Nix.

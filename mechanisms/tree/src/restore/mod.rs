@@ -10,10 +10,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use bstr::BString;
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::TreeError;
+use crate::times::CANONICAL_TIMES;
 
 use self::behind::{Behind, Filling, SMALL, Unfilled};
 use nix_compat::nar::{Encoder, Event, MAX_DEPTH, NarError, Reader};
@@ -270,7 +271,7 @@ impl Unpacker {
         match self.directories.pop() {
             Some(directory) if self.options.canonical => {
                 rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
-                rustix::fs::futimens(&directory, &canonical_times())
+                rustix::fs::futimens(&directory, &CANONICAL_TIMES)
             }
             _ => Ok(()),
         }
@@ -346,7 +347,7 @@ impl Unpacker {
         rustix::fs::symlinkat(target, parent, name)?;
         let timed = if self.options.canonical {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::utimensat(parent, name, &canonical_times(), flags)
+            rustix::fs::utimensat(parent, name, &CANONICAL_TIMES, flags)
         } else {
             Ok(())
         };
@@ -400,21 +401,7 @@ fn canonicalise(file: &File, executable: bool) -> Result<(), Errno> {
     if rustix::fs::fstat(file)?.st_mode & 0o7777 != mode {
         rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     }
-    rustix::fs::futimens(file, &canonical_times())
-}
-
-/// Second 1 for the modification, as everything in a store has; the access time stays.
-fn canonical_times() -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        },
-    }
+    rustix::fs::futimens(file, &CANONICAL_TIMES)
 }
 
 /// Removes a tree that is no deeper than archives are. Follows no symlinks.
