@@ -26,7 +26,7 @@ pub enum CliError {
         source: tvix_store_api::BoxError,
     },
     #[error(
-        "cannot use store '{0}' here: only stores on this file system are supported; specify an absolute path or 'local'"
+        "cannot use store '{0}' here: only stores on this file system are supported; specify a path or 'local'"
     )]
     UnsupportedStore(StoreUri),
     #[error(transparent)]

@@ -186,7 +186,7 @@ async fn the_suite_bites() {
     let report = run_all(panics, Capabilities::ALL).await;
     assert_eq!(report.failures().count(), report.outcomes.len());
     assert!(
-        report.to_string().contains("panics: no evaluator"),
+        report.to_string().contains("panicked: no evaluator"),
         "{report}"
     );
 }

@@ -14,8 +14,9 @@ use thiserror::Error;
 /// Two handles on the same store have equal URIs. A builder decides by the URI alone whether it can
 /// push to the store. Cheap to clone.
 ///
-/// The forms are those of the Nix manual ("Store URL format"): an absolute path stands for the
-/// local store with that root, and `local` for the local store at `/`.
+/// The forms are those of the Nix manual ("Store URL format"): a path with a slash stands for the
+/// local store with that root, and `local` for the local store at `/`. A relative path, such as
+/// `./store`, is made absolute when the text is parsed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreUri(Arc<Parts>);
 
@@ -31,8 +32,8 @@ struct Parts {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreUriError {
-    /// Neither a scheme nor an absolute path.
-    #[error("'{0}' is not a store URI, expected an absolute path, 'local' or 'scheme://…'")]
+    /// Neither a scheme nor a path.
+    #[error("'{0}' is not a store URI, expected a path with '/', 'local' or 'scheme://…'")]
     UnknownForm(String),
     /// A parameter without `=`.
     #[error("the parameter '{parameter}' of store '{uri}' has no value")]
@@ -152,6 +153,13 @@ impl FromStr for StoreUri {
         if text.starts_with('/') {
             return Ok(Self::local(text));
         }
+        // A relative path, as C++ Nix distinguishes it from a URI.
+        if text.contains('/') && !text.contains([':', '?']) {
+            // Without a current directory nothing is known of it.
+            let root = std::path::absolute(text)
+                .map_err(|_| StoreUriError::UnknownForm(text.to_owned()))?;
+            return Ok(Self::local(root));
+        }
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
         let (scheme, location) = match base.split_once("://") {
             Some((scheme, location)) if !scheme.is_empty() => (scheme, location),
@@ -268,6 +276,11 @@ mod tests {
             assert_eq!(uri.local_root().unwrap(), Path::new("/some/where"));
             assert_eq!(uri.to_string(), "local?root=/some/where");
         }
+        let here = std::env::current_dir().unwrap();
+        for text in ["./some/where", "some/where"] {
+            let uri: StoreUri = text.parse().unwrap();
+            assert_eq!(uri, StoreUri::local(here.join("some/where")), "{text}");
+        }
         for text in ["/", "local", "local?root=/"] {
             assert_eq!(
                 text.parse::<StoreUri>().unwrap(),
@@ -307,7 +320,7 @@ mod tests {
         assert_eq!(uri.local_root(), None);
         let odd = StoreUri::local("/a b/grün?&%");
         assert_eq!(odd.to_string().parse::<StoreUri>().unwrap(), odd);
-        for bad in ["", "nonsense", "://x", "https://x?y", "https://x?y=%zz"] {
+        for bad in ["", "nonsense", ".", "a:b/c", "x/y?root=/z", "://x", "https://x?y", "https://x?y=%zz"] {
             assert!(bad.parse::<StoreUri>().is_err(), "{bad}");
         }
     }

@@ -15,7 +15,7 @@ use crate::settings::value::parse_jobs;
 #[command(next_help_heading = "Stores and caches")]
 pub struct SubstituteArgs {
     /// Store to fetch outputs from instead of building them: a binary cache (`https://…`, `file://…`,
-    /// `s3://…`) or an absolute path; may be repeated. Caches are queried in the order of the priority they
+    /// `s3://…`) or a path with a slash; may be repeated. Caches are queried in the order of the priority they
     /// advertise.
     #[arg(long = "substituter", value_name = "URI")]
     pub substituters: Vec<StoreUri>,
@@ -46,7 +46,7 @@ pub struct TransferSettings {
 /// Where and how to build.
 #[derive(Debug, Parser)]
 pub struct BuildingArgs {
-    /// Store to read and to add to: an absolute path for the store below that directory, or `local` for
+    /// Store to read and to add to: a path for the store below that directory, or `local` for
     /// the system's [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI", help_heading = "Stores and caches")]
     pub store: Option<StoreUri>,

@@ -55,7 +55,7 @@ enum StoreCommand {
 /// A store on this file system.
 #[derive(Debug, Parser)]
 pub struct StoreOption {
-    /// Store to use: an absolute path for the store below that directory, or `local` for the system's
+    /// Store to use: a path for the store below that directory, or `local` for the system's
     /// [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     pub store: Option<StoreUri>,
@@ -64,7 +64,7 @@ pub struct StoreOption {
 /// A store of any kind, to be read.
 #[derive(Debug, Parser)]
 pub struct AnyStoreOption {
-    /// Store to read: an absolute path for the store below that directory, `local` for the system's, or a
+    /// Store to read: a path for the store below that directory, `local` for the system's, or a
     /// binary cache (`file://…`, `http://…`, `https://…`, `s3://…`) [default: `local` if you own /nix,
     /// otherwise ~/.local/share/nix/root].
     #[arg(long, visible_alias = "from", value_name = "URI")]
