@@ -320,7 +320,16 @@ mod tests {
         assert_eq!(uri.local_root(), None);
         let odd = StoreUri::local("/a b/grün?&%");
         assert_eq!(odd.to_string().parse::<StoreUri>().unwrap(), odd);
-        for bad in ["", "nonsense", ".", "a:b/c", "x/y?root=/z", "://x", "https://x?y", "https://x?y=%zz"] {
+        for bad in [
+            "",
+            "nonsense",
+            ".",
+            "a:b/c",
+            "x/y?root=/z",
+            "://x",
+            "https://x?y",
+            "https://x?y=%zz",
+        ] {
             assert!(bad.parse::<StoreUri>().is_err(), "{bad}");
         }
     }
