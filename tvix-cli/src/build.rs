@@ -90,7 +90,7 @@ fn requests(args: &BuildArgs, store: &LocalStore) -> Result<Vec<Part>, CliError>
         return Err(CliError::AttributesOfDerivations(derivation.clone()));
     }
     let evaluator = source::evaluator(&args.source.search, &args.building, true);
-    let evaluator = workers::shared(evaluator, args.workers);
+    let evaluator = workers::shared(evaluator, args.workers, !args.keep_going);
     let mut sources = Vec::new();
     if !args.source.files.is_empty() || args.inputs.is_empty() {
         sources.extend(source::sources(&args.source, &[])?);

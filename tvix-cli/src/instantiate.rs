@@ -34,7 +34,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
     let dir = store.store_dir().clone();
     let noted = Arc::new(Mutex::new(Noted::default()));
     let evaluator = source::evaluator(&args.source.search, &args.building, true);
-    let evaluator = workers::shared(evaluator, args.workers);
+    let evaluator = workers::shared(evaluator, args.workers, true);
     let sources = source::sources(&args.source, &args.inputs)?;
     let mut before = 0;
     let requests = source::requests(&args.source, sources)?.into_iter();
@@ -151,8 +151,11 @@ impl Evaluator for Noting {
                 Ok(EvalEvent::Root(root)) => noted.roots.push(root.clone().with_offset(before)),
                 Ok(_) => {}
                 Err(error) => {
-                    let name = error.attr_path().unwrap_or_default();
-                    let asked = asked_for.iter().position(|asked| belongs(name, asked));
+                    let place = error.place().and_then(|place| place.order.request_index());
+                    let asked = place.or_else(|| {
+                        let name = error.attr_path().unwrap_or_default();
+                        asked_for.iter().position(|asked| belongs(name, asked))
+                    });
                     noted.failed.push(before + asked.unwrap_or_default());
                 }
             }

@@ -9,7 +9,7 @@ use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalSource, EvalStream, E
 
 /// Evaluates requests one after the other.
 ///
-/// Names of roots begin with the number of the request, from 0 on, as if the requests were elements of a list; a
+/// Names of roots and errors begin with the number of the request, from 0 on, as if the requests were elements of a list; a
 /// single request has no number. Roots are in the order of requests.
 #[derive(Debug)]
 pub struct Several {
@@ -75,15 +75,18 @@ impl Evaluator for Several {
             stream::iter(requests).then(|(number, before, (evaluator, request))| async move {
                 let events = match evaluator.evaluate(request).await {
                     Ok(events) => events,
-                    Err(error) => return stream::iter([Err(error)]).boxed(),
+                    Err(error) => return stream::iter([Err(error.with_part(number))]).boxed(),
                 };
                 let numbered = events.map(move |event| match event {
                     Ok(EvalEvent::Root(mut root)) => {
                         root.name = numbered(number, &root.name);
+                        if let Some(job) = &mut root.job {
+                            job.attr_path.insert(0, number.to_string());
+                        }
                         Ok(EvalEvent::Root(root.with_offset(before)))
                     }
                     Ok(event) => Ok(event),
-                    Err(error) => Err(error.with_offset(before)),
+                    Err(error) => Err(error.with_offset(before).with_part(number)),
                 });
                 numbered.boxed()
             });

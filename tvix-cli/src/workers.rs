@@ -8,8 +8,9 @@ use tvix_eval_api::{Evaluator, Workers};
 
 use crate::args::WorkersArgs;
 
-/// The evaluator itself, or several workers of it that share its memory.
-pub fn shared(evaluator: NixEvaluator, args: WorkersArgs) -> Arc<dyn Evaluator> {
+/// The evaluator itself, or several workers of it that share its memory. `stops`: the first error ends the
+/// evaluation.
+pub fn shared(evaluator: NixEvaluator, args: WorkersArgs, stops: bool) -> Arc<dyn Evaluator> {
     let memory = evaluator
         .settings()
         .limits
@@ -17,7 +18,10 @@ pub fn shared(evaluator: NixEvaluator, args: WorkersArgs) -> Arc<dyn Evaluator> 
         .map(|memory| memory as u64);
     match args.workers {
         None | Some(NonZeroUsize::MIN) => Arc::new(evaluator),
-        Some(count) => Arc::new(Workers::new(evaluator, count).with_memory(share(memory, count))),
+        Some(count) => {
+            let workers = Workers::new(evaluator, count).with_memory(share(memory, count));
+            Arc::new(workers.with_stop_at_error(stops))
+        }
     }
 }
 

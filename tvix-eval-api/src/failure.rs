@@ -48,25 +48,101 @@ pub struct AttrPath {
     pub names: Vec<String>,
 }
 
+/// A name in an attribute path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttrPathName {
+    /// The name without quotes.
+    pub text: String,
+    /// Whether a part of it is in double quotes. It is the name of an attribute then, also if it is
+    /// empty or a number.
+    pub is_quoted: bool,
+}
+
+impl AttrPathName {
+    /// The index in a list that it stands for.
+    pub fn index(&self) -> Option<u32> {
+        match self.is_quoted {
+            true => None,
+            false => self.text.parse().ok(),
+        }
+    }
+}
+
 impl AttrPath {
     /// Splits an attribute path at its dots, except for those between double quotes.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let mut names = Vec::new();
-        let mut name = String::new();
-        let mut quoted = false;
-        for letter in text.chars() {
-            match letter {
-                '"' => quoted = !quoted,
-                '.' if !quoted => names.push(std::mem::take(&mut name)),
-                letter => name.push(letter),
-            }
-        }
-        if !name.is_empty() {
-            names.push(name);
-        }
+        let (names, _) = split(&text);
+        let names = names.into_iter().map(|name| name.text).collect();
         Self { text, names }
     }
+
+    /// The names of an attribute path; `None` if a double quote is not closed.
+    ///
+    /// Names are separated by dots outside of double quotes. Between them, `\"` and `\\` stand for
+    /// a double quote and a backslash. An empty last name without quotes is ignored, as in C++ Nix.
+    pub fn parse(text: &str) -> Option<Vec<AttrPathName>> {
+        let (names, is_closed) = split(text);
+        is_closed.then_some(names)
+    }
+
+    /// Appends the name of an attribute to the text of an attribute path, in double quotes if it
+    /// would be read as something else.
+    pub fn push_attribute(path: &mut String, name: &str) {
+        separate(path);
+        let is_plain =
+            !name.is_empty() && !name.contains(['.', '"']) && name.parse::<u32>().is_err();
+        if is_plain {
+            return path.push_str(name);
+        }
+        path.push('"');
+        for letter in name.chars() {
+            if matches!(letter, '"' | '\\') {
+                path.push('\\');
+            }
+            path.push(letter);
+        }
+        path.push('"');
+    }
+
+    /// Appends the number of a list element to the text of an attribute path.
+    pub fn push_element(path: &mut String, number: usize) {
+        separate(path);
+        path.push_str(&number.to_string());
+    }
+}
+
+fn separate(path: &mut String) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+}
+
+/// The names of an attribute path, and whether all double quotes are closed.
+fn split(text: &str) -> (Vec<AttrPathName>, bool) {
+    let mut names = Vec::new();
+    let mut name = AttrPathName::default();
+    let mut quoted = false;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => {
+                quoted = !quoted;
+                name.is_quoted = true;
+            }
+            '.' if !quoted => names.push(std::mem::take(&mut name)),
+            '\\' if quoted => {
+                let escaped = letters.next_if(|next| matches!(next, '"' | '\\'));
+                name.text.push(escaped.unwrap_or(letter));
+            }
+            letter => name.text.push(letter),
+        }
+    }
+    if name != AttrPathName::default() {
+        names.push(name);
+    }
+    (names, !quoted)
 }
 
 impl EvalError {
@@ -145,6 +221,63 @@ mod tests {
         ] {
             assert_eq!(AttrPath::new(text).names, names, "{text}");
         }
+    }
+
+    #[test]
+    fn written_attribute_paths_are_read_back() {
+        let parts = [
+            "a",
+            "",
+            "0",
+            "4294967295",
+            "+7",
+            "a.b",
+            "\"",
+            "\\",
+            "a\\\"",
+            "x y",
+            "é.",
+            "\\.",
+        ];
+        let paths = parts
+            .iter()
+            .flat_map(|one| parts.iter().map(move |two| [one, two]));
+        for names in paths {
+            let mut text = String::new();
+            for name in names {
+                AttrPath::push_attribute(&mut text, name);
+            }
+            let read = AttrPath::parse(&text).unwrap();
+            assert!(read.iter().all(|name| name.index().is_none()), "{text}");
+            let read: Vec<_> = read.iter().map(|name| name.text.as_str()).collect();
+            assert_eq!(read, names, "{text}");
+            assert_eq!(AttrPath::new(text).names, names);
+        }
+        let mut text = "a".to_owned();
+        AttrPath::push_element(&mut text, 3);
+        assert_eq!(AttrPath::parse(&text).unwrap()[1].index(), Some(3));
+    }
+
+    #[test]
+    fn attribute_paths_are_parsed() {
+        for (path, wanted) in [
+            ("", &[][..]),
+            ("a", &["a"]),
+            ("a.\"b.c\".d", &["a", "b.c", "d"]),
+            ("a.\"\"", &["a", ""]),
+            ("\"\"", &[""]),
+            ("\"\".a", &["", "a"]),
+            ("a.", &["a"]),
+            ("a.c\".\"d", &["a", "c.d"]),
+            ("a..b", &["a", "", "b"]),
+            ("a\\", &["a\\"]),
+            ("\"a\\b\"", &["a\\b"]),
+        ] {
+            let names = AttrPath::parse(path).unwrap();
+            let names: Vec<_> = names.iter().map(|name| name.text.as_str()).collect();
+            assert_eq!(names, wanted, "{path}");
+        }
+        assert_eq!(AttrPath::parse("a.\"b"), None);
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub use event::{
     RealisedOutput, Root, RootOrder, Severity, SourceAddition, SourceContent, WantedOutputs,
     realise, realise_ahead,
 };
-pub use failure::{AttrPath, EvalFailure};
+pub use failure::{AttrPath, AttrPathName, EvalFailure};
 pub use job::{EvalCost, JobDetails, JobOptions};
 pub use request::{EvalRequest, EvalSource};
 pub use workers::Workers;

@@ -65,6 +65,7 @@ pub struct Workers<E> {
     evaluator: E,
     count: NonZeroUsize,
     memory: Option<u64>,
+    stop_at_error: bool,
 }
 
 impl<E> Workers<E> {
@@ -74,7 +75,17 @@ impl<E> Workers<E> {
             evaluator,
             count,
             memory: None,
+            stop_at_error: false,
         }
+    }
+
+    /// Makes the first error the last event (default: false). Evaluations continue up to the place of
+    /// the root that failed, and yield what comes before it, as a single evaluation does; nothing
+    /// behind it is begun.
+    #[must_use]
+    pub fn with_stop_at_error(mut self, stop: bool) -> Self {
+        self.stop_at_error = stop;
+        self
     }
 
     /// Sets the memory in bytes after which an evaluation makes room for a new one (default: none).
@@ -112,14 +123,53 @@ impl<E: Evaluator + Clone + 'static> Evaluator for Workers<E> {
         streams.push(slot(0, Some(first)));
         streams.extend((1..self.count.get()).map(|worker| slot(worker, None)));
         let mut merged = Merged::new(request.jobs.is_none());
-        Ok(streams
-            .filter_map(move |(evaluation, event)| {
-                let event = event.map(|event| merged.event(evaluation, event));
-                let event = event.transpose();
-                async { event }
-            })
-            .boxed())
+        let events = streams.filter_map(move |(evaluation, event)| {
+            let event = event.map(|event| merged.event(evaluation, event));
+            let event = event.transpose();
+            async { event }
+        });
+        Ok(match self.stop_at_error {
+            true => up_to_error(queue, events.boxed()),
+            false => events.boxed(),
+        })
     }
+}
+
+/// The events up to the root that fails first in the order of roots, and its error.
+fn up_to_error(queue: TaskQueue, events: EvalStream) -> EvalStream {
+    let state = (queue, events, None::<EvalError>);
+    let events = stream::unfold(state, async |(queue, mut events, mut failed)| {
+        loop {
+            match events.next().await {
+                None => {
+                    let error = failed.take()?;
+                    return Some((Err(error), (queue, stream::empty().boxed(), None)));
+                }
+                Some(Ok(event)) => return Some((Ok(event), (queue, events, failed))),
+                Some(Err(error)) => match order(&error).cloned() {
+                    // It is an error of everything.
+                    None => return Some((Err(error), (queue, stream::empty().boxed(), None))),
+                    Some(order) => {
+                        queue.end_at(&order);
+                        if failed
+                            .as_ref()
+                            .and_then(self::order)
+                            .is_none_or(|it| order < *it)
+                        {
+                            failed = Some(error);
+                        }
+                    }
+                },
+            }
+        }
+    });
+    events.boxed()
+}
+
+/// The place of the root that failed, if it is known.
+fn order(error: &EvalError) -> Option<&RootOrder> {
+    let order = &error.place()?.order;
+    (!order.is_unknown()).then_some(order)
 }
 
 /// Events, each with the number of its evaluation.

@@ -66,7 +66,7 @@ pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
             dir: store.store_dir().clone(),
             input_drvs: args.show_input_drvs,
         },
-        requested: args.source.attrs.clone(),
+        requested: request.attr_paths.clone(),
         lines: lines.clone(),
         failed: failed.clone(),
         records: !args.dry_run,

@@ -304,3 +304,104 @@ async fn a_set_with_failures_ends_as_with_one_worker() {
     assert_eq!(results[0], results[1]);
     assert_eq!(results[0].len(), 2);
 }
+
+/// What `jobs` prints as `attr` selects the same job.
+#[tokio::test]
+async fn printed_attribute_paths_are_accepted() {
+    let world = LocalWorld::new().await;
+    let set = r#"
+        let d = name: derivation { inherit name; system = "s"; builder = "b"; };
+        in {
+          "" = d "empty"; "0" = d "zero"; "+7" = d "seven"; "a.b" = d "dot"; "q\"x" = d "quote"; "b\\s" = d "slash";
+          "\\\"." = d "all"; "x y" = d "space"; l = [ (d "l0") (d "l1") ];
+          s = { recurseForDerivations = true; "" = d "inner"; "3" = d "three"; };
+        }"#;
+    for workers in ["1", "2"] {
+        let arguments = [
+            "-E",
+            set,
+            "--force-recurse",
+            "--dry-run",
+            "--workers",
+            workers,
+        ];
+        let lines = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+        assert_eq!(lines.len(), 12, "{lines:?}");
+        for line in lines {
+            let attr = line["attr"].as_str().unwrap();
+            let drv_path = line["drvPath"].as_str().unwrap();
+            let arguments = ["-E", set, "-A", attr, "--dry-run"];
+            let again = jobs(&run(&mut command(&world, "jobs", &arguments)).expect(0));
+            assert_eq!(again[0]["drvPath"], line["drvPath"], "{attr}");
+            assert_eq!(again[0]["attr"], line["attr"], "{attr}");
+            assert_eq!(again[0]["attrPath"], line["attrPath"], "{attr}");
+            let ended = run(&mut command(&world, "instantiate", &arguments)).expect(0);
+            assert_eq!(ended.out, [drv_path], "{attr}");
+            let output = format!("{attr}.drvPath");
+            let arguments = ["-E", set, "-A", &output, "--raw"];
+            let ended = run(&mut command(&world, "eval", &arguments)).expect(0);
+            assert_eq!(ended.out, [drv_path], "{attr}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_of_several_expressions_have_their_numbers() {
+    let world = LocalWorld::new().await;
+    let jobs_of = |expressions: &[&str], more: &[&str]| {
+        let arguments = [&["--dry-run", "-E"], expressions, more].concat();
+        let ended = run(&mut command(&world, "jobs", &arguments));
+        let line = |line: &Value| {
+            let names = line["attrPath"].as_array().unwrap().iter();
+            let names: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
+            (line["attr"].as_str().unwrap().to_owned(), names.join("/"))
+        };
+        let found: Vec<_> = jobs(&ended).iter().map(line).collect();
+        (ended.code, found)
+    };
+    let drv = r#"{ a = derivation { name = "a"; system = "s"; builder = "b"; }; b = throw "x"; }"#;
+    let pair = |attr: &str, path: &str| (attr.to_owned(), path.to_owned());
+    let (code, found) = jobs_of(&[drv, "throw \"all\"", drv], &[]);
+    assert_eq!(code, Some(1));
+    let all = [
+        ("0.a", "0/a"),
+        ("0.b", "0/b"),
+        ("1", "1"),
+        ("2.a", "2/a"),
+        ("2.b", "2/b"),
+    ];
+    assert_eq!(found, all.map(|(attr, path)| pair(attr, path)));
+    let (code, found) = jobs_of(&[drv, drv], &["-A", "b"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(found, [pair("0.b", "0/b"), pair("1.b", "1/b")]);
+    let (code, found) = jobs_of(&[drv, drv], &[]);
+    assert_eq!((code, found.len()), (Some(0), 4));
+}
+
+#[tokio::test]
+async fn results_before_a_failure_are_those_of_one_worker() {
+    let world = LocalWorld::new().await;
+    let set = r#"
+        let d = name: derivation { inherit name; system = "s"; builder = "b"; };
+        in {
+          z = d "z"; a = d "a"; b = d "b";
+          list = builtins.genList (n: if n == 20 || n == 30 then throw "n${toString n}" else d "n${toString n}") 60;
+        }"#;
+    for attrs in [
+        &["z", "a", "nope", "b"][..],
+        &["nope", "z"],
+        &["z", "list", "a"],
+        &["z", "a"],
+    ] {
+        let mut first = None;
+        for workers in ["1", "2", "5"] {
+            let mut arguments = vec!["-E", set, "--dry-run", "--workers", workers];
+            for attr in attrs {
+                arguments.extend(["-A", attr]);
+            }
+            let ended = run(&mut command(&world, "instantiate", &arguments));
+            let found = (ended.code, ended.out, ended.err);
+            assert_eq!(found, *first.get_or_insert(found.clone()), "{workers}");
+        }
+    }
+}

@@ -228,6 +228,26 @@ impl EvalError {
         self
     }
 
+    /// As an error of the part with this number of a larger evaluation: its attribute path begins
+    /// with the number. Messages stay.
+    #[must_use]
+    pub fn with_part(mut self, number: usize) -> Self {
+        let numbered = |path: &str| match path {
+            "" => number.to_string(),
+            path => format!("{number}.{path}"),
+        };
+        match &mut self {
+            Self::AttributeNotFound { attr_path, .. }
+            | Self::Import { attr_path, .. }
+            | Self::Attribute { attr_path, .. } => *attr_path = numbered(attr_path),
+            Self::Expression { attr_path, .. } => {
+                *attr_path = Some(numbered(attr_path.as_deref().unwrap_or_default()));
+            }
+            _ => return Self::in_attribute(&number.to_string(), Arc::new(self)),
+        }
+        self
+    }
+
     fn place_mut(&mut self) -> Option<&mut ErrorPlace> {
         match self {
             Self::AttributeNotFound { place, .. }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::RootOrder;
+use crate::{AttrPath, RootOrder};
 
 /// The place of a value among the values that are searched for roots: its attribute path, from a
 /// requested one on.
@@ -86,28 +86,17 @@ impl TaskPlace {
         RootOrder(self.trail().into_iter().map(|place| place.number).collect())
     }
 
-    /// The attribute path. Names with dots are in double quotes.
+    /// The attribute path, as [`AttrPath::parse`] reads it.
     pub fn attr_path(&self) -> String {
         let mut text = String::new();
         for place in self.trail() {
-            if place.reached != Reached::Requested {
-                push_name(&mut text, &place.name);
-            } else {
-                text.push_str(&place.name);
+            match (place.reached, place.name.parse()) {
+                (Reached::Requested, _) => text.push_str(&place.name),
+                (Reached::Element, Ok(number)) => AttrPath::push_element(&mut text, number),
+                _ => AttrPath::push_attribute(&mut text, &place.name),
             }
         }
         text
-    }
-}
-
-/// Appends a name to an attribute path.
-fn push_name(path: &mut String, name: &str) {
-    if !path.is_empty() {
-        path.push('.');
-    }
-    match name.contains('.') || name.is_empty() {
-        true => path.extend(["\"", name, "\""]),
-        false => path.push_str(name),
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use rustc_hash::FxBuildHasher;
 
 use super::place::{Reached, TaskPlace};
-use crate::EvalRequest;
+use crate::{EvalRequest, RootOrder};
 
 /// The most tasks that an evaluation takes at once.
 const LARGEST_BATCH: usize = 16;
@@ -35,6 +35,8 @@ struct State {
     alone: VecDeque<Arc<TaskPlace>>,
     /// Tasks that were taken and have not ended.
     taken: usize,
+    /// The last place whose task may begin.
+    end: Option<RootOrder>,
     wakers: Vec<Waker>,
 }
 
@@ -101,6 +103,7 @@ impl TaskQueue {
             queued: 0,
             alone: VecDeque::new(),
             taken: 0,
+            end: None,
             wakers: Vec::new(),
         };
         state.add(
@@ -127,6 +130,11 @@ impl TaskQueue {
     /// Whether all tasks have ended.
     pub fn is_complete(&self) -> bool {
         self.0.lock().is_complete()
+    }
+
+    /// Removes the tasks behind a place: none of them will be begun.
+    pub(crate) fn end_at(&self, place: &RootOrder) {
+        self.0.change(|state| state.end_at(place));
     }
 
     /// Waits until there is a task for a new evaluation, or all have ended.
@@ -171,6 +179,30 @@ impl State {
         self.queued > 0 || !self.alone.is_empty()
     }
 
+    fn end_at(&mut self, place: &RootOrder) {
+        if self.end.as_ref().is_some_and(|end| end <= place) {
+            return;
+        }
+        for waiting in &mut self.waiting {
+            for set in &mut waiting.sets {
+                let around = set.parent.as_ref().map(|parent| parent.order());
+                let around = around.unwrap_or_default();
+                set.members
+                    .retain(|member| around.child(member.number as usize) <= *place);
+            }
+            waiting.sets.retain(|set| !set.members.is_empty());
+            waiting.count = waiting.sets.iter().map(|set| set.members.len()).sum();
+        }
+        self.queued = self.waiting.iter().map(|waiting| waiting.count).sum();
+        self.alone.retain(|task| task.order() <= *place);
+        self.end = Some(place.clone());
+    }
+
+    /// Whether tasks at a place are not begun any more.
+    fn is_behind_end(&self, place: &RootOrder) -> bool {
+        self.end.as_ref().is_some_and(|end| place > end)
+    }
+
     /// Adds members of a set or list, in front of all others.
     fn add(
         &mut self,
@@ -180,7 +212,11 @@ impl State {
     ) {
         let workers = self.waiting.len();
         let mut parts: Vec<VecDeque<Member>> = vec![VecDeque::new(); workers];
+        let around = parent.map(|parent| parent.order()).unwrap_or_default();
         for member in members {
+            if self.end.is_some() && self.is_behind_end(&around.child(member.number as usize)) {
+                continue;
+            }
             let worker = match workers {
                 1 => 0,
                 _ => FxBuildHasher.hash_one(&member.name) as usize % workers,
@@ -269,6 +305,22 @@ impl TaskSource {
             } else if state.queued > 0 {
                 *held = state.take(self.worker);
             } else if !state.alone.is_empty() || state.is_complete() {
+                return Taken::End;
+            }
+        }
+        {
+            let mut state = self.shared.lock();
+            while let Some(place) = held.front()
+                && state.end.is_some()
+                && state.is_behind_end(&place.order())
+            {
+                held.pop_front();
+                state.taken -= 1;
+            }
+            if held.is_empty() && state.is_complete() {
+                let wakers = std::mem::take(&mut state.wakers);
+                drop(state);
+                wakers.into_iter().for_each(Waker::wake);
                 return Taken::End;
             }
         }

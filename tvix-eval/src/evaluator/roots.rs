@@ -13,7 +13,8 @@ use nix_compat::derivation::OutputName;
 use rustc_hash::FxHashMap;
 use tvix_eval_api::tasks::{self, Member, Reached, TaskSource};
 use tvix_eval_api::{
-    ErrorPlace, EvalError, EvalEvent, EvalRequest, JobOptions, Root, RootOrder, WantedOutputs,
+    AttrPath, ErrorPlace, EvalError, EvalEvent, EvalRequest, JobOptions, Root, RootOrder,
+    WantedOutputs,
 };
 
 use super::thread::Wire;
@@ -259,7 +260,7 @@ impl<'h> Search<'h, '_> {
         let mut tasks = self.tasks.borrow_mut();
         for (number, member, attr) in members.collect::<Vec<_>>().into_iter().rev() {
             tasks.push_front(Task {
-                name: below(&task.name, member),
+                name: below(&task.name, |path| AttrPath::push_attribute(path, member)),
                 order: task.order.child(number),
                 target: match all {
                     true => Target::Element(interp.hold(attr.value)),
@@ -285,7 +286,7 @@ impl<'h> Search<'h, '_> {
         let mut tasks = self.tasks.borrow_mut();
         for (number, item) in items.iter().enumerate().rev() {
             tasks.push_front(Task {
-                name: below(&task.name, &number.to_string()),
+                name: below(&task.name, |path| AttrPath::push_element(path, number)),
                 order: task.order.child(number),
                 target: Target::Element(interp.hold(item)),
                 trail: task.trail.clone(),
@@ -492,11 +493,8 @@ fn is_plain(name: &str) -> bool {
         && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '+'))
 }
 
-fn below(path: &str, name: &str) -> String {
-    match (path, name.contains('.')) {
-        ("", false) => name.to_owned(),
-        ("", true) => format!("\"{name}\""),
-        (_, false) => format!("{path}.{name}"),
-        (_, true) => format!("{path}.\"{name}\""),
-    }
+fn below(path: &str, push: impl FnOnce(&mut String)) -> String {
+    let mut below = path.to_owned();
+    push(&mut below);
+    below
 }
