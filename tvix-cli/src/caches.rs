@@ -10,7 +10,7 @@ use tvix_store_api::cache::{BinaryCache, Tuning};
 use tvix_store_api::{OpenOptions, OpenedStore, Store, StoreUri};
 
 use crate::args::{Network, SubstituteArgs, TransferOptions};
-use crate::error::{CliError, describe};
+use crate::error::CliError;
 use crate::output::say;
 use crate::stores;
 
@@ -105,7 +105,7 @@ pub async fn substituters(
             // It names the substituter.
             Err(CliError::Store(error)) => say!("warning: {error}"),
             Err(error) => {
-                let why = describe(&error);
+                let why = error.about_store();
                 say!("warning: substituter '{uri}' is not used: {why}");
             }
         }

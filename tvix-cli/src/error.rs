@@ -1,7 +1,7 @@
 //! Errors of the command line, other than failed builds.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tvix_build_api::BuilderError;
@@ -59,8 +59,11 @@ pub enum CliError {
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]
     Events { path: PathBuf, source: io::Error },
-    #[error("cannot create a link to a build output")]
-    OutLink(#[source] Box<StoreError>),
+    #[error("cannot create the link '{}'", link.display())]
+    OutLink {
+        link: PathBuf,
+        source: tvix_store_api::BoxError,
+    },
     #[error("'{text}' is not in store '{store}'")]
     NotInStore { text: String, store: StoreUri },
     #[error("'{text}' is below a store path; specify '{path}' itself")]
@@ -109,8 +112,8 @@ pub enum CliError {
     Output(#[source] io::Error),
     #[error("refusing to write an archive to a terminal; redirect standard output")]
     ArchiveToTerminal,
-    #[error("interrupted by the user")]
-    Interrupted,
+    #[error("interrupted by {0}")]
+    Interrupted(&'static str),
 }
 
 impl From<OpenError> for CliError {
@@ -147,6 +150,35 @@ impl CliError {
                 uri,
                 source: Box::new(error),
             },
+        }
+    }
+
+    /// A link to a store path that cannot be created. The store's own error names the link again.
+    pub fn out_link(link: &Path, error: StoreError) -> Self {
+        let source = match error {
+            StoreError::Backend { source, .. } => source,
+            error => error.into(),
+        };
+        Self::OutLink {
+            link: link.to_owned(),
+            source,
+        }
+    }
+
+    /// Why a store cannot be used, without its name.
+    pub fn about_store(&self) -> String {
+        match self {
+            Self::OpenLocalStore { action, source, .. } => {
+                after(&format!("cannot {action}"), &describe(source.as_ref()))
+            }
+            Self::OpenStore { source, .. } => match &**source {
+                StoreError::Backend { action, source, .. } => {
+                    after(&format!("cannot {action}"), &describe(source.as_ref()))
+                }
+                error => describe(error),
+            },
+            Self::CacheOption { source, .. } => describe(source.as_ref()),
+            error => describe(error),
         }
     }
 

@@ -110,7 +110,7 @@ async fn add_root(
         source,
     })?;
     let linked = store.add_root(&link, path).await;
-    linked.map_err(|error| CliError::OutLink(Box::new(error)))?;
+    linked.map_err(|error| CliError::out_link(&link, error))?;
     Ok(link.display().to_string())
 }
 

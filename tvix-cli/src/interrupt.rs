@@ -78,7 +78,7 @@ pub async fn watch(
     tokio::select! {
         biased;
         outcome = command => outcome,
-        () = dropped => Err(CliError::Interrupted),
+        () = dropped => Err(error()),
     }
 }
 
@@ -137,6 +137,16 @@ pub fn exit_on_next_signal() {
     };
     // Without the thread the process still ends after the grace period.
     let _ = std::thread::Builder::new().spawn(wait);
+}
+
+/// The error of a command that a signal ended.
+pub fn error() -> CliError {
+    let number = SIGNAL.load(Ordering::Relaxed);
+    CliError::Interrupted(match number {
+        _ if number == SignalKind::terminate().as_raw_value() => "SIGTERM",
+        _ if number == SignalKind::hangup().as_raw_value() => "SIGHUP",
+        _ => "the user",
+    })
 }
 
 /// Whether a signal has come.

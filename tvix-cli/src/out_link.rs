@@ -26,8 +26,9 @@ pub async fn link_outputs(
             if output.as_str() != "out" {
                 name.push(format!("-{output}"));
             }
-            let linked = store.add_root(Path::new(&name), path).await;
-            linked.map_err(|error| CliError::OutLink(Box::new(error)))?;
+            let name = Path::new(&name);
+            let linked = store.add_root(name, path).await;
+            linked.map_err(|error| CliError::out_link(name, error))?;
         }
     }
     Ok(())

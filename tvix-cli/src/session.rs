@@ -78,7 +78,7 @@ impl Run<'_> {
         leave_out(&mut report);
         show(&report, store, log_shown);
         match report.status {
-            Status::Cancelled if interrupt::has_come() => Err(CliError::Interrupted),
+            Status::Cancelled if interrupt::has_come() => Err(interrupt::error()),
             _ => Ok(report),
         }
     }

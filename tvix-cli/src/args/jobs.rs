@@ -7,7 +7,7 @@ use clap::Parser;
 
 use super::{BuildingArgs, SourceArgs};
 use crate::error::CliError;
-use crate::settings::value::parse_size;
+use crate::settings::value::{parse_mebibytes, parse_memory, parse_workers};
 
 /// Evaluate a set of jobs and print a line of JSON for each.
 ///
@@ -31,17 +31,17 @@ pub struct JobsArgs {
     pub inputs: Vec<String>,
 
     /// Number of workers that evaluate at the same time [default: number of processors].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
     pub workers: Option<NonZeroUsize>,
 
     /// Memory of all workers together, in bytes or with a unit (`512M`, `4G`) [default: half of the
     /// memory of this machine or control group]. A worker that exceeds its share finishes its job and
     /// starts afresh; a job that exceeds all of it fails.
-    #[arg(long = "max-memory", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long = "max-memory", value_name = "SIZE", value_parser = parse_memory)]
     pub max_worker_memory: Option<u64>,
 
     /// Memory of each worker in MiB, in place of `--max-memory`, as in nix-eval-jobs.
-    #[arg(long, value_name = "MIB", conflicts_with = "max_worker_memory")]
+    #[arg(long, value_name = "MIB", value_parser = parse_mebibytes, conflicts_with = "max_worker_memory")]
     pub max_memory_size: Option<u64>,
 
     /// Search all sets, including those without a true attribute `recurseForDerivations`.
@@ -125,6 +125,6 @@ impl JobsArgs {
 pub struct WorkersArgs {
     /// Number of workers that evaluate the derivations of a set at the same time [default: 1]. Each may use
     /// its part of `--max-eval-memory`.
-    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    #[arg(long, value_name = "N", value_parser = parse_workers, help_heading = "Evaluation")]
     pub workers: Option<NonZeroUsize>,
 }

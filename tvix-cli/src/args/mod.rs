@@ -184,8 +184,11 @@ pub struct PrintArgs {
 /// `:?` at the prompt lists the commands. Without a terminal, input is read from standard input, line by
 /// line, and echoed.
 #[derive(Debug, Parser)]
+// The other commands evaluate `./default.nix` by default.
+#[command(mut_arg("files", |arg| arg
+    .help("File whose attributes become variables, as in `tvix eval`; may be repeated [default: none]")))]
 pub struct ReplArgs {
-    /// Files, or expressions if `--expr` is given. Their attributes become variables.
+    /// Files, or expressions if `--expr` is given. Their attributes become variables [default: none].
     #[arg(value_name = "FILE|EXPR")]
     pub inputs: Vec<String>,
 

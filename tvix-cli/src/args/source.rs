@@ -2,6 +2,8 @@
 
 use clap::{ArgAction, Parser};
 
+use crate::settings::value::parse_limit;
+
 /// The expressions to evaluate.
 #[derive(Debug, Clone, Parser)]
 #[command(next_help_heading = "Expressions")]
@@ -82,7 +84,7 @@ pub struct SearchArgs {
     /// Memory limit of an evaluation, in MiB; 0 means no limit [default: three quarters of the
     /// memory of this machine or control group]. More than 256 allows strings, lists and sets of that size,
     /// which are limited to 256 MiB by default.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = parse_limit)]
     pub max_eval_memory: Option<usize>,
 
     /// Settings without an option of their own.

@@ -35,7 +35,7 @@ impl GcRoots {
         match added {
             // The session failed, and says so itself.
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(CliError::OutLink(Box::new(error))),
+            Err(error) => Err(CliError::out_link(&link, error)),
         }
     }
 }

@@ -140,7 +140,7 @@ impl<'a> Service<'a> {
             Task::Root { link, path } => {
                 let store = self.store().await?;
                 let made = store.add_root(&link, &path).await;
-                made.map_err(|error| CliError::OutLink(Box::new(error)))?;
+                made.map_err(|error| CliError::out_link(link.as_ref(), error))?;
                 Ok(Vec::new())
             }
             Task::Log(path) => {

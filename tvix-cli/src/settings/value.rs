@@ -1,5 +1,6 @@
 //! Values of settings.
 
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use super::{Assignment, SettingError};
@@ -53,10 +54,36 @@ impl Assignment {
 }
 
 /// A number of bytes, perhaps with a unit.
-pub fn parse_size(text: &str) -> Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     parse_number(text).ok_or_else(|| {
         "expected a number of bytes, which the unit K, M, G or T may follow".to_owned()
     })
+}
+
+/// A number of bytes that is not 0.
+pub fn parse_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("expected more than 0 bytes".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A number of MiB that is not 0.
+pub fn parse_mebibytes(text: &str) -> Result<u64, String> {
+    let parsed = text.parse().ok().filter(|mib| *mib > 0);
+    parsed.ok_or_else(|| "expected a number of MiB, 1 or more".to_owned())
+}
+
+/// A number of MiB, or 0 for no limit.
+pub fn parse_limit(text: &str) -> Result<usize, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_| "expected a number of MiB, or 0 for no limit".to_owned())
+}
+
+/// A number of workers.
+pub fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_| "expected a number of workers, 1 or more".to_owned())
 }
 
 /// A number, perhaps with a unit.

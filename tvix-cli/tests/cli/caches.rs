@@ -81,6 +81,21 @@ async fn what_was_copied_to_a_cache_is_not_built_again() {
     built_elsewhere(&nowhere)
         .await
         .says(&["warning", "is not used", "building"]);
+    let missing = text(&world.beside("missing"));
+    let ended = built_elsewhere(&["--substituter", &missing]).await;
+    let warning = ended
+        .err
+        .lines()
+        .find(|line| line.starts_with("warning:"))
+        .unwrap();
+    assert!(warning.contains("is not used: cannot open"), "{warning}");
+    assert!(!warning.contains("cannot open store"), "{warning}");
+    let ended = built_elsewhere(&nowhere).await;
+    assert_eq!(
+        ended.err.matches("file:///nonexistent/cache").count(),
+        1,
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]

@@ -134,6 +134,21 @@ async fn what_is_no_link_is_not_replaced() {
     assert!(target(&world, &made, "out").exists());
 }
 
+#[tokio::test]
+async fn links_that_cannot_be_created_are_named_once() {
+    let world = LocalWorld::new().await;
+    let drv = world.write(&two_outputs("a")).await;
+    let mut command = build(&world);
+    let ended =
+        run(command.args(["--out-link", "/proc/missing/result", &format!("{drv}!out")])).expect(1);
+    let last = ended.err.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: cannot create the link '/proc/missing/result': "),
+        "{last}"
+    );
+    assert!(!last.contains("store '"), "{last}");
+}
+
 /// The names behind the hashes of store paths.
 fn names(paths: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
     let name = |path: &str| path.rsplit_once('/').unwrap().1[33..].to_owned();

@@ -232,6 +232,41 @@ async fn usage() {
         .expect(1)
         .says(&["relative"]);
     run(bare_build(&world).args(["--no-out-link", "--out-link", "x", "y"])).expect(1);
+    for (arguments, message) in [
+        (
+            &["instantiate", "--workers", "0"][..],
+            "a number of workers, 1 or more",
+        ),
+        (
+            &["build", "--workers", "x"],
+            "a number of workers, 1 or more",
+        ),
+        (
+            &["jobs", "--workers", "0"],
+            "a number of workers, 1 or more",
+        ),
+        (&["jobs", "--max-memory", "0"], "more than 0 bytes"),
+        (&["jobs", "--max-memory", "5Q"], "a number of bytes"),
+        (
+            &["jobs", "--max-memory-size", "0"],
+            "a number of MiB, 1 or more",
+        ),
+        (
+            &["jobs", "--max-memory-size", "5G"],
+            "a number of MiB, 1 or more",
+        ),
+        (&["eval", "--max-eval-memory", "5G"], "a number of MiB"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let ended = run(command.args(arguments).args(["-E", "1"])).expect(1);
+        ended.says(&["error: invalid value", message]);
+    }
+    let help = run(Command::new(env!("CARGO_BIN_EXE_tvix")).args(["repl", "--help"])).expect(0);
+    assert!(help.out.iter().any(|line| line.contains("[default: none]")));
+    assert!(
+        !help.out.iter().any(|line| line.contains("default.nix]")),
+        "{help:#?}"
+    );
     let version = run(Command::new(env!("CARGO_BIN_EXE_tvix")).arg("--version")).expect(0);
     assert_eq!(version.out, [concat!("tvix ", env!("CARGO_PKG_VERSION"))]);
 }
