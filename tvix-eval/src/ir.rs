@@ -87,25 +87,40 @@ impl Expr<'_> {
     /// The position of the expression in messages. As in C++ Nix, literals and `let` have none.
     /// Constants such as `null` have lost theirs.
     pub fn pos(&self) -> Pos {
-        match self {
-            Self::Const(_) | Self::Global(_) | Self::Let(_) => Pos::NONE,
-            Self::Name { pos, .. }
-            | Self::Local { pos, .. }
-            | Self::Outer { pos, .. }
-            | Self::CurPos(pos) => *pos,
-            Self::WithName(name) => name.pos,
-            Self::Select(select) => select.pos,
-            Self::HasAttr(has) => has.base.pos(),
-            Self::AttrSet(set) => set.pos,
-            Self::List(list) => list.items.first().map_or(Pos::NONE, |item| item.expr.pos()),
-            Self::Lambda(lambda) => lambda.pos,
-            Self::Call(call) => call.pos,
-            Self::With(with) => with.pos,
-            Self::If(choice) => choice.pos,
-            Self::Assert(assert) => assert.pos,
-            Self::Not(not) => not.operand.pos(),
-            Self::Binary(binary) => binary.pos,
-            Self::Concat(concat) => concat.pos,
+        let mut expr = self;
+        loop {
+            return match expr {
+                Self::Const(_) | Self::Global(_) | Self::Let(_) => Pos::NONE,
+                Self::Name { pos, .. }
+                | Self::Local { pos, .. }
+                | Self::Outer { pos, .. }
+                | Self::CurPos(pos) => *pos,
+                Self::WithName(name) => name.pos,
+                Self::Select(select) => select.pos,
+                Self::HasAttr(has) => {
+                    expr = &has.base;
+                    continue;
+                }
+                Self::AttrSet(set) => set.pos,
+                Self::List(list) => match list.items.first() {
+                    Some(first) => {
+                        expr = &first.expr;
+                        continue;
+                    }
+                    None => Pos::NONE,
+                },
+                Self::Lambda(lambda) => lambda.pos,
+                Self::Call(call) => call.pos,
+                Self::With(with) => with.pos,
+                Self::If(choice) => choice.pos,
+                Self::Assert(assert) => assert.pos,
+                Self::Not(not) => {
+                    expr = &not.operand;
+                    continue;
+                }
+                Self::Binary(binary) => binary.pos,
+                Self::Concat(concat) => concat.pos,
+            };
         }
     }
 }

@@ -12,8 +12,22 @@ use crate::value::{Env, Ref, Slot, Value};
 
 use super::Links;
 
-/// Maximum nesting depth of expressions.
-const MAX_NESTING: u32 = 10_000;
+/// Maximum nesting depth of expressions, if there is enough memory.
+const MAX_NESTING: u32 = 1_000_000;
+
+/// The least maximum of the nesting depth.
+const LEAST_NESTING: u32 = 10_000;
+
+/// Memory that a level of nesting takes while a text is parsed, in bytes.
+const NESTING_BYTES: usize = 4 << 10;
+
+/// Maximum nesting depth of expressions within a memory limit in bytes.
+fn nesting_limit(memory: Option<usize>) -> u32 {
+    let levels = memory.map_or(usize::MAX, |bytes| bytes / NESTING_BYTES);
+    u32::try_from(levels).map_or(MAX_NESTING, |levels| {
+        levels.clamp(LEAST_NESTING, MAX_NESTING)
+    })
+}
 
 impl<'h> Interp<'h> {
     /// The cell of an imported file's value, and the path of that file.
@@ -107,7 +121,7 @@ impl<'h> Interp<'h> {
             base,
             home,
             scope,
-            depth_limit: MAX_NESTING,
+            depth_limit: nesting_limit(self.world.settings.limits.memory),
             warn,
         }
     }
@@ -168,7 +182,7 @@ impl<'h> Interp<'h> {
             base,
             home: Home::At(b"/"),
             scope: &scope,
-            depth_limit: MAX_NESTING,
+            depth_limit: nesting_limit(self.world.settings.limits.memory),
             warn: &|_| {},
         };
         let source = Source {

@@ -5,7 +5,7 @@ use super::operators::add_integers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::HeapVec;
 use crate::interp::{Demand, Grown, Interp, Memo, Offer, Upcoming};
-use crate::ir::{Binary, Concat};
+use crate::ir::{Binary, Concat, Expr};
 use crate::source::Pos;
 use crate::value::{ContextId, Env, Value};
 
@@ -17,14 +17,56 @@ const SEGMENT: &str = "while evaluating a path segment";
 impl<'h> Interp<'h> {
     /// `left + right`.
     pub(super) fn add(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        if is_chain(node) {
+            return self.add_chain(node, env);
+        }
         let (left, memo) = self.eval_first(&node.left, &node.right, env, Demand::Text)?;
+        self.add_to(node, left, || self.eval_second(&memo, &node.right, env))
+    }
+
+    /// `a + b + c …`, without recursion.
+    #[inline(never)]
+    fn add_chain(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
+        let (first, nodes) = chain(node);
+        let memo = Memo::new();
+        let operand = |index: usize| match index.checked_sub(1) {
+            None => Some(first),
+            Some(index) => nodes.get(index).map(|node| &node.right),
+        };
+        let offer = |index: u32| match operand(index as usize) {
+            None => Offer::End,
+            Some(expr) => {
+                let place = (nodes.len() + 1, index as usize);
+                self.offer_expr(&memo, place, expr, env, Demand::Text)
+            }
+        };
+        self.upcoming(&offer, |upcoming| {
+            let mut sum = self.eval_upcoming(&memo, 0, first, env)?;
+            for (index, node) in nodes.iter().enumerate() {
+                sum = self.add_to(node, sum, || {
+                    upcoming.at(index + 1);
+                    self.eval_upcoming(&memo, index + 1, &node.right, env)
+                })?;
+            }
+            Ok(sum)
+        })
+    }
+
+    /// The sum of a value and the right operand.
+    #[inline(always)]
+    fn add_to(
+        &self,
+        node: &'h Binary<'h>,
+        left: Value<'h>,
+        right: impl FnOnce() -> Result<Value<'h>>,
+    ) -> Result<Value<'h>> {
         // Paths in a string are copied to the store only if the left operand is a string.
         let copy_to_store = matches!(left, Value::String(_));
         let left = match left {
             Value::Int(_) | Value::Float(_) | Value::String(_) | Value::Path(_) => left,
             other => self.as_text(other, node.left_pos())?,
         };
-        let right = self.eval_second(&memo, &node.right, env)?;
+        let right = right()?;
         match (left, right) {
             (Value::Int(a), Value::Int(b)) => {
                 add_integers(a, b).map_err(|error| error.at(self.right_of(node.pos)))
@@ -235,6 +277,33 @@ impl<'h> Interp<'h> {
         }
         Ok(self.path(&crate::paths::canonical(text)))
     }
+}
+
+/// Whether a node is the end of a chain of the same operator, with five operands or more.
+#[inline]
+pub(super) fn is_chain(node: &Binary<'_>) -> bool {
+    let mut node = node;
+    for _ in 0..3 {
+        match &node.left {
+            Expr::Binary(left) if left.op == node.op => node = left,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The first operand of a chain of the same operator, and its nodes in the order of evaluation.
+pub(super) fn chain<'h>(node: &'h Binary<'h>) -> (&'h Expr<'h>, Vec<&'h Binary<'h>>) {
+    let mut nodes = vec![node];
+    let mut first = &node.left;
+    while let Expr::Binary(left) = first
+        && left.op == node.op
+    {
+        nodes.push(left);
+        first = &left.left;
+    }
+    nodes.reverse();
+    (first, nodes)
 }
 
 #[cold]

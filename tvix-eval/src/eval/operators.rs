@@ -1,5 +1,6 @@
 //! Binary operators and assertions.
 
+use super::concat::{chain, is_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Demand, Grown, Interp, Memo};
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
@@ -25,6 +26,7 @@ impl<'h> Interp<'h> {
     fn operation(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {
         let pos = node.pos;
         let value = match node.op {
+            BinaryOp::And | BinaryOp::Or if is_chain(node) => self.bool_chain(node, env)?,
             BinaryOp::And => {
                 self.eval_bool(
                     &node.left,
@@ -122,6 +124,41 @@ impl<'h> Interp<'h> {
             }
         };
         Ok(Value::Bool(value))
+    }
+
+    /// `a && b && c …` or `a || b || c …`, without recursion.
+    #[inline(never)]
+    fn bool_chain(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<bool> {
+        let (first, nodes) = chain(node);
+        let is_and = node.op == BinaryOp::And;
+        let (on_left, on_right) = match is_and {
+            true => (
+                "in the left operand of the AND (&&) operator",
+                "in the right operand of the AND (&&) operator",
+            ),
+            false => (
+                "in the left operand of the OR (||) operator",
+                "in the right operand of the OR (||) operator",
+            ),
+        };
+        let within = |error: Box<Error>, nodes: &[&'h Binary<'h>]| {
+            let nodes = nodes.iter();
+            nodes.fold(error, |error, node| error.within(node.pos, on_left))
+        };
+        let Some(innermost) = nodes.first() else {
+            return Ok(is_and);
+        };
+        let left = self.eval_bool(first, env, innermost.pos, on_left);
+        if left.map_err(|error| within(error, &nodes[1..]))? != is_and {
+            return Ok(!is_and);
+        }
+        for (index, node) in nodes.iter().enumerate() {
+            let right = self.eval_bool(&node.right, env, node.pos, on_right);
+            if right.map_err(|error| within(error, &nodes[index + 1..]))? != is_and {
+                return Ok(!is_and);
+            }
+        }
+        Ok(is_and)
     }
 
     fn update_expr(&self, node: &'h Binary<'h>, env: Env<'h>) -> Result<Value<'h>> {

@@ -8,6 +8,7 @@ use super::error::{SyntaxError, SyntaxErrorKind};
 use super::parser::{Failed, Parsed, Parser, nothing};
 use super::strings::Text;
 use super::token::Tok;
+use crate::deep::{LEVELS, on_new_stack};
 use crate::ir::{AttrDef, AttrKind, AttrName, AttrSet, Delayed, DynamicAttr, Expr, Select};
 use crate::source::Pos;
 use crate::symbol::Symbol;
@@ -274,7 +275,12 @@ impl<'h> Parser<'_, 'h> {
                 }
                 path.push(name);
                 if !ascending(&self.defs[inner.defs..]) {
-                    self.sort_and_merge(inner, path)?;
+                    match path.len() as u32 % LEVELS {
+                        0 => on_new_stack(|| self.sort_and_merge(inner, path)).unwrap_or_else(
+                            |_| Err(self.fail_at(SyntaxErrorKind::TooDeep, group[0].pos)),
+                        )?,
+                        _ => self.sort_and_merge(inner, path)?,
+                    }
                 }
                 path.pop();
                 // Properties of the first definition, such as `rec`, apply to the merged set.

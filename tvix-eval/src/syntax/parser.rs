@@ -11,6 +11,7 @@ use super::lexer::Lexer;
 use super::operators::Pending;
 use super::strings::Piece;
 use super::token::{Tok, describe};
+use crate::deep::{FIRST_LEVELS, LEVELS, on_new_stack};
 use crate::ir::{
     Assert, AttrDef, AttrName, Call, ConcatPart, Delayed, DynamicAttr, Expr, Formal, If, Let,
     ListExpr, Select, With,
@@ -46,6 +47,8 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) known: Known,
     pub(super) error: Option<SyntaxError>,
     pub(super) depth: u32,
+    /// The depth for which the stack has room.
+    stack_end: u32,
     /// Whether the text contains a CR or a NUL.
     pub(super) odd_bytes: bool,
     pub(super) items: Vec<Delayed<'h>>,
@@ -59,6 +62,8 @@ pub(super) struct Parser<'c, 'h> {
     pub(super) bytes: Vec<u8>,
     pub(super) pending: Vec<Pending>,
     pub(super) operands: Vec<Expr<'h>>,
+    /// Places of parentheses whose first operand is in parentheses, too.
+    open: Vec<Pos>,
     /// Buffers for sorting definitions.
     pub(super) order: Order,
     /// Start and end of the last operand, if it is a call with `or`.
@@ -81,6 +86,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             known,
             error: None,
             depth: 0,
+            stack_end: FIRST_LEVELS,
             odd_bytes: memchr::memchr2(b'\r', 0, source.text).is_some(),
             items: Vec::new(),
             names: Vec::new(),
@@ -93,6 +99,7 @@ impl<'c, 'h> Parser<'c, 'h> {
             bytes: Vec::new(),
             pending: Vec::new(),
             operands: Vec::new(),
+            open: Vec::new(),
             order: Order::default(),
             or_as_name: None,
         }
@@ -215,9 +222,28 @@ impl<'c, 'h> Parser<'c, 'h> {
         self.constant(Value::String(string))
     }
 
+    /// Continues on a new stack.
+    #[cold]
+    #[inline(never)]
+    fn on_new_stack<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        let end = std::mem::replace(&mut self.stack_end, self.depth.saturating_add(LEVELS));
+        let parsed = on_new_stack(|| parse(self));
+        self.stack_end = end;
+        let pos = self.lx.here();
+        parsed.unwrap_or_else(|_| Err(self.fail_at(SyntaxErrorKind::TooDeep, pos)))
+    }
+
     /// Any expression.
+    #[inline]
     pub(super) fn expr(&mut self) -> Parsed<Expr<'h>> {
         self.deeper(1)?;
+        if self.depth > self.stack_end {
+            return self.on_new_stack(Self::any_expr);
+        }
+        self.any_expr()
+    }
+
+    fn any_expr(&mut self) -> Parsed<Expr<'h>> {
         let expr = match self.lx.tok {
             Tok::Ident => {
                 let (name, pos) = (self.lx.name, self.lx.here());
@@ -367,7 +393,10 @@ impl<'c, 'h> Parser<'c, 'h> {
         let default = if self.lx.tok == Tok::Or {
             self.lx.advance();
             self.deeper(1)?;
-            let default = self.selection(None)?;
+            let default = match self.depth > self.stack_end {
+                true => self.on_new_stack(|parser| parser.selection(None))?,
+                false => self.selection(None)?,
+            };
             self.warn_of_or();
             self.depth -= 1;
             Some(default)
@@ -433,12 +462,7 @@ impl<'c, 'h> Parser<'c, 'h> {
                 self.lx.advance();
                 Ok(expr)
             }
-            Tok::LParen => {
-                self.lx.advance();
-                let expr = self.expr()?;
-                self.pass(Tok::RParen)?;
-                Ok(expr)
-            }
+            Tok::LParen => self.parentheses(),
             Tok::LBrace => {
                 self.lx.advance();
                 self.set(pos, false)
@@ -456,6 +480,26 @@ impl<'c, 'h> Parser<'c, 'h> {
             }
             _ => self.literal(),
         }
+    }
+
+    /// `( … )`. Parentheses that begin where others do need no recursion.
+    fn parentheses(&mut self) -> Parsed<Expr<'h>> {
+        let base = self.open.len();
+        self.lx.advance();
+        while self.lx.tok == Tok::LParen {
+            self.open.push(self.lx.here());
+            self.lx.advance();
+        }
+        let mut expr = self.expr()?;
+        self.pass(Tok::RParen)?;
+        while self.open.len() > base
+            && let Some(pos) = self.open.pop()
+        {
+            self.or_as_name = None;
+            expr = self.operation(Some((expr, pos)))?;
+            self.pass(Tok::RParen)?;
+        }
+        Ok(expr)
     }
 
     /// `{ … }`, after the brace.
@@ -492,6 +536,14 @@ impl<'c, 'h> Parser<'c, 'h> {
     #[inline(never)]
     fn list(&mut self) -> Parsed<Expr<'h>> {
         self.deeper(1)?;
+        if self.depth > self.stack_end {
+            return self.on_new_stack(Self::elements);
+        }
+        self.elements()
+    }
+
+    /// The elements of a list, from the bracket.
+    fn elements(&mut self) -> Parsed<Expr<'h>> {
         self.lx.advance();
         let base = self.items.len();
         while self.lx.tok.starts_operand() {

@@ -7,6 +7,7 @@ use crate::heap::Heap;
 use super::Context;
 use super::error::{SyntaxError, SyntaxErrorKind};
 use super::scope::{Binding, Scope};
+use crate::deep::{FIRST_LEVELS, LEVELS, on_new_stack};
 use crate::ir::{
     AttrKind, AttrName, AttrSet, Binary, BinaryOp, Call, Delayed, Expr, Lambda, Let, Not, With,
     WithName, WithScope,
@@ -36,6 +37,8 @@ pub(super) fn resolve<'h>(cx: &Context<'_, 'h>, expr: &mut Expr<'h>) -> Result<(
         undo: Vec::new(),
         with: None,
         depth: 0,
+        levels: 0,
+        stack_end: FIRST_LEVELS,
         waiting: Vec::new(),
     };
     let done = resolver.expr(expr);
@@ -67,6 +70,10 @@ struct Resolver<'c, 'x, 'h> {
     with: Option<&'h WithScope<'h>>,
     /// Number of scopes around the current expression.
     depth: u32,
+    /// Number of expressions around the current one.
+    levels: u32,
+    /// The number of levels for which the stack has room.
+    stack_end: u32,
     /// Right operands of operators with unresolved left operands.
     waiting: Vec<&'x mut Expr<'h>>,
 }
@@ -85,7 +92,28 @@ impl<'x, 'h> Resolver<'_, 'x, 'h> {
         }
     }
 
-    fn compound(&mut self, mut expr: &'x mut Expr<'h>) -> Resolved {
+    fn compound(&mut self, expr: &'x mut Expr<'h>) -> Resolved {
+        self.levels += 1;
+        let resolved = match self.levels > self.stack_end {
+            true => self.on_new_stack(expr),
+            false => self.parts(expr),
+        };
+        self.levels -= 1;
+        resolved
+    }
+
+    /// Continues on a new stack.
+    #[cold]
+    #[inline(never)]
+    fn on_new_stack(&mut self, expr: &'x mut Expr<'h>) -> Resolved {
+        let end = std::mem::replace(&mut self.stack_end, self.levels + LEVELS);
+        let pos = expr.pos();
+        let resolved = on_new_stack(|| self.parts(expr));
+        self.stack_end = end;
+        resolved.unwrap_or_else(|_| Err(error(SyntaxErrorKind::TooDeep, pos)))
+    }
+
+    fn parts(&mut self, mut expr: &'x mut Expr<'h>) -> Resolved {
         let waiting = self.waiting.len();
         loop {
             // The last part of an expression is resolved by this loop, and so are both operands of
