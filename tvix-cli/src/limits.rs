@@ -1,7 +1,8 @@
 //! Limits of this process (`ulimit`) that it cannot work within.
 
 use std::io;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -10,6 +11,15 @@ use crate::output::say;
 
 /// The number of open files that a build of a single derivation needs, with its store.
 const OPEN_FILES: u64 = 64;
+
+/// Addresses that an evaluation needs, with its threads, in bytes.
+const ADDRESSES: u64 = 256 << 20;
+
+/// How much address space mimalloc reserves at once: a gibibyte, unless this variable says otherwise.
+const RESERVE_VARIABLE: &str = "MIMALLOC_ARENA_RESERVE";
+
+/// What it reserves in a process with a limit of address space.
+const RESERVE: &str = "32M";
 
 /// The size of the main thread's stack, independent of `ulimit -s`.
 const STACK: usize = 8 << 20;
@@ -30,6 +40,18 @@ pub fn with_room(work: impl FnOnce() -> ExitCode + Send + 'static) -> Result<Exi
             ),
         });
     }
+    if let Some(limit) = getrlimit(Resource::As).current {
+        if limit < ADDRESSES {
+            let (limit, needed) = (limit >> 20, ADDRESSES >> 20);
+            return Err(CliError::Limit {
+                message: format!(
+                    "this process may use {limit} MiB of address space and needs {needed} or more; raise the \
+                     limit (ulimit -v)"
+                ),
+            });
+        }
+        start_again_with_small_reserve();
+    }
     say_what_lacks();
     let thread = std::thread::Builder::new()
         .name("main".into())
@@ -42,6 +64,24 @@ pub fn with_room(work: impl FnOnce() -> ExitCode + Send + 'static) -> Result<Exi
         Ok(code) => Ok(code),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Starts this program once more if its allocator has reserved too much of the address space. It does so
+/// before `main`, so only the environment can tell it.
+fn start_again_with_small_reserve() {
+    if std::env::var_os(RESERVE_VARIABLE).is_some() {
+        return;
+    }
+    let mut args = std::env::args_os();
+    let Some(name) = args.next() else {
+        return;
+    };
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(args).env(RESERVE_VARIABLE, RESERVE);
+    // Otherwise the C library reserves 64 MiB for each thread that calls it.
+    command.env("MALLOC_ARENA_MAX", "1");
+    // If this fails, the process works with what is left.
+    let _ = command.exec();
 }
 
 /// Turns panics of libraries that cannot get a thread or descriptor into an error.

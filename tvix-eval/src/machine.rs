@@ -1,4 +1,4 @@
-//! The memory of this machine.
+//! The memory and the address space of this process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,23 @@ pub(crate) fn memory() -> Option<usize> {
             (machine, group) => machine.or(group),
         }
     })
+}
+
+/// The addresses that this process can still use, in bytes, if they are limited (`ulimit -v`).
+pub(crate) fn addresses_left() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = address_limit(&limits)?;
+    let used = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = used.split(' ').next()?.parse().ok()?;
+    // Pages may be larger than that, and less is left then.
+    Some(limit.saturating_sub(pages.saturating_mul(4096)))
+}
+
+/// The limit of addresses in `/proc/self/limits`, in bytes.
+fn address_limit(text: &str) -> Option<usize> {
+    let mut lines = text.lines();
+    let values = lines.find_map(|line| line.strip_prefix("Max address space"))?;
+    values.split_whitespace().next()?.parse().ok()
 }
 
 /// The size in `/proc/meminfo`.
@@ -71,6 +88,13 @@ mod tests {
         );
         assert_eq!(total("MemFree: 3 kB\n"), None);
         assert!(memory().is_some_and(|bytes| bytes > 1 << 26));
+    }
+
+    #[test]
+    fn limits_of_addresses_are_read() {
+        let text = "Limit  Soft Limit  Hard Limit  Units\nMax address space         1048576  unlimited  bytes\n";
+        assert_eq!(address_limit(text), Some(1 << 20));
+        assert_eq!(address_limit(&text.replace("1048576", "unlimited")), None);
     }
 
     #[test]

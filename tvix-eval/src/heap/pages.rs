@@ -4,12 +4,17 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+use crate::machine::addresses_left;
+
 /// Range of addresses that a heap reserves, in bytes. Addresses cost nothing. A process with a
 /// limit of address space gets less.
 const RESERVED: usize = if cfg!(miri) { 64 << 20 } else { 64 << 30 };
 
 /// The least range that is of use, in bytes.
 const LEAST: usize = 16 << 20;
+
+/// Part of the addresses that are left, if they are limited, for a heap.
+const SHARE: usize = 2;
 
 /// The first step by which usable memory grows, in bytes. Each is twice the previous one, up to
 /// [`LARGEST_STEP`].
@@ -36,19 +41,14 @@ pub(super) struct Pages {
 impl Pages {
     /// Reserves addresses; the first one is a multiple of `align`, a power of two.
     pub(super) fn reserve(align: usize) -> std::io::Result<Self> {
-        let mut size = RESERVED;
+        // Scarce addresses are left to others too: stacks, and the ordinary allocator.
+        let left = addresses_left().map_or(RESERVED, |left| left / SHARE);
+        let mut size = left.clamp(LEAST, RESERVED) / align * align;
         loop {
             match map::reserve(size, align) {
-                // Address space that was scarce is left to others too.
-                Ok(base) if size < RESERVED && size > LEAST => {
-                    map::release(base, size);
-                    size /= 2;
-                    let base = map::reserve(size, align)?;
-                    return Ok(Self::new(base, size));
-                }
                 Ok(base) => return Ok(Self::new(base, size)),
                 Err(error) if size <= LEAST => return Err(error),
-                Err(_) => size /= 2,
+                Err(_) => size = (size / 2).max(LEAST) / align * align,
             }
         }
     }
