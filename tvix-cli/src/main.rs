@@ -35,15 +35,18 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
+use tvix_eval::limits::CountingAllocator;
 
 use command::{Args, Command};
 use error::CliError;
 use output::say;
 use settings::{Configure as _, Effect};
 
-/// Faster than the system's allocator at the many small allocations of an evaluation.
+/// Faster than the system's allocator at the many small allocations of an evaluation. Large ones count for
+/// its memory limit.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: CountingAllocator<mimalloc::MiMalloc> =
+    CountingAllocator::new(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     // In a process that is started as a built-in builder, this does not return.

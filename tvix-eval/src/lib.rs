@@ -178,6 +178,8 @@ mod access;
 mod background;
 mod builtins;
 mod collect;
+mod counting;
+mod deep;
 pub mod error;
 mod eval;
 mod evaluator;

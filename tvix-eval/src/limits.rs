@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::machine;
 
+pub use crate::counting::CountingAllocator;
+
 /// Maximum nesting depth of calls, as in C++ Nix.
 pub const MAX_CALL_DEPTH: u32 = 10_000;
 
@@ -14,8 +16,9 @@ pub const MAX_CALL_DEPTH: u32 = 10_000;
 pub struct Limits {
     /// Maximum duration, including the time in which it waits for builds (default: none).
     pub time: Option<Duration>,
-    /// Maximum memory of evaluation in bytes: its heap, string contexts and derivations (default:
-    /// three quarters of the memory of this machine, or of its control group).
+    /// Maximum memory of evaluation in bytes: its heap, string contexts and derivations, and with a
+    /// [`CountingAllocator`] also what builtins allocate while they run (default: three quarters of
+    /// the memory of this machine, or of its control group).
     pub memory: Option<usize>,
     /// Maximum size of a string, list or set in bytes, including the memory allocated for it
     /// (default: 256 MiB). Values that double in a loop exceed this limit long before the limit of

@@ -3,6 +3,7 @@
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
+use crate::heap::HeapVec;
 use crate::internal;
 use crate::interp::{Demand, Interp};
 use crate::source::Pos;
@@ -38,6 +39,9 @@ fn from_json<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
     interp.read_json(text.bytes, pos)
 }
 
+/// Number of elements from which on a list is long.
+const LONG: usize = 4096;
+
 /// Builds values from parser events.
 struct Sink<'i, 'h> {
     interp: &'i Interp<'h>,
@@ -47,6 +51,8 @@ struct Sink<'i, 'h> {
 
 enum Open<'h> {
     List(Vec<Ref<'h>>),
+    /// A long list. Its elements count for the memory limit at once.
+    LongList(HeapVec<'h, Ref<'h>>),
     Set {
         entries: Vec<Attr<'h>>,
         key: Option<crate::symbol::Symbol>,
@@ -57,7 +63,16 @@ impl<'h> Sink<'_, 'h> {
     fn add(&mut self, value: Value<'h>) {
         match self.open.last_mut() {
             None => self.result = value,
-            Some(Open::List(items)) => items.push(self.interp.cell(value)),
+            Some(Open::List(items)) => {
+                items.push(self.interp.cell(value));
+                if items.len() == LONG {
+                    let mut long = HeapVec::with_capacity(self.interp.heap, 2 * LONG);
+                    long.extend_from_slice(items);
+                    self.open.pop();
+                    self.open.push(Open::LongList(long));
+                }
+            }
+            Some(Open::LongList(items)) => items.push(self.interp.cell(value)),
             Some(Open::Set { entries, key }) => {
                 if let Some(name) = key.take() {
                     entries.push(Attr {
@@ -130,10 +145,12 @@ impl json::JsonSink for Sink<'_, '_> {
     }
 
     fn end_list(&mut self) -> std::result::Result<(), Self::Error> {
-        if let Some(Open::List(items)) = self.open.pop() {
-            let list = self.interp.list(&items);
-            self.add(list);
-        }
+        let list = match self.open.pop() {
+            Some(Open::List(items)) => self.interp.list(&items),
+            Some(Open::LongList(items)) => self.interp.list_in_heap(items.into_slice()),
+            _ => return Ok(()),
+        };
+        self.add(list);
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! Lists.
 
 use super::keys::Keys;
+use super::merge_sort::merge_sort;
 use super::{Def, def};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::heap::{HeapQueue, HeapVec};
 use crate::interp::{Demand, Interp, Offer, Upcoming};
 use crate::source::Pos;
+use crate::symbol::Symbol;
 use crate::value::{Attr, Elements, List, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
@@ -395,23 +397,29 @@ fn group_by<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value
         pos,
         "while evaluating the second argument passed to builtins.groupBy",
     )?;
-    let mut groups: std::collections::BTreeMap<_, Vec<Ref<'h>>> = std::collections::BTreeMap::new();
-    interp.call_each(func, list.items, pos, |item, name| {
+    // The list keeps its elements.
+    let mut members: Vec<(Symbol, u32)> = Vec::new();
+    let mut index = 0;
+    interp.call_each(func, list.items, pos, |_, name| {
         let context =
             "while evaluating the return value of the grouping function passed to builtins.groupBy";
         let name = interp.expect_plain_string(interp.cell(name), pos, context)?;
-        groups
-            .entry(interp.intern_string(name))
-            .or_default()
-            .push(item);
+        members.push((interp.intern_string(name), index));
+        index += 1;
         Ok(())
     })?;
+    members.sort_unstable();
+    let groups = members.chunk_by(|one, other| one.0 == other.0);
     let entries: Vec<Attr<'h>> = groups
-        .into_iter()
-        .map(|(name, items)| Attr {
-            name,
-            pos: Pos::NONE,
-            value: interp.cell(interp.list(&items)),
+        .map(|group| {
+            let items = interp
+                .heap
+                .slice_with(group.len(), |member| list.items[group[member].1 as usize]);
+            Attr {
+                name: group[0].0,
+                pos: Pos::NONE,
+                value: interp.cell(interp.list_in_heap(items)),
+            }
         })
         .collect();
     Ok(interp.attrs_sorted(&entries))
@@ -564,36 +572,4 @@ fn sort<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>
     let mut items = list.items.to_vec();
     merge_sort(&mut items, &less)?;
     Ok(interp.list(&items))
-}
-
-/// A stable sort with a fallible comparison.
-fn merge_sort<T: Copy>(items: &mut [T], less: &impl Fn(T, T) -> Result<bool>) -> Result<()> {
-    const SHORT: usize = 8;
-    if items.len() <= SHORT {
-        for end in 1..items.len() {
-            let mut at = end;
-            while at > 0 && less(items[at], items[at - 1])? {
-                items.swap(at, at - 1);
-                at -= 1;
-            }
-        }
-        return Ok(());
-    }
-    let middle = items.len() / 2;
-    merge_sort(&mut items[..middle], less)?;
-    merge_sort(&mut items[middle..], less)?;
-    let left = items[..middle].to_vec();
-    let (mut i, mut j, mut out) = (0, middle, 0);
-    while i < left.len() && j < items.len() {
-        if less(items[j], left[i])? {
-            items[out] = items[j];
-            j += 1;
-        } else {
-            items[out] = left[i];
-            i += 1;
-        }
-        out += 1;
-    }
-    items[out..out + left.len() - i].copy_from_slice(&left[i..]);
-    Ok(())
 }

@@ -11,6 +11,7 @@ mod files;
 mod json;
 mod keys;
 mod lists;
+mod merge_sort;
 mod strings;
 mod text;
 mod types;

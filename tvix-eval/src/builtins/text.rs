@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::text::regex::{Regex, RegexError};
-use crate::text::toml::{self, TomlValue};
+use crate::text::toml::{self, TomlErrorKind, TomlValue};
 use crate::value::{ContextId, NixString, Ref, Slot, Value};
 
 pub(super) const BUILTINS: &[Def] = &[
@@ -36,6 +36,20 @@ impl<'h> Interp<'h> {
             .borrow_mut()
             .insert(pattern.into(), regex.clone());
         Ok(regex)
+    }
+}
+
+/// The error of a match.
+#[cold]
+fn match_error(
+    interp: &Interp<'_>,
+    regex: &Regex,
+    error: &RegexError,
+    pattern: &[u8],
+) -> Box<Error> {
+    match error {
+        RegexError::Complexity if regex.is_cramped() => interp.exhausted(),
+        error => regex_error(error, pattern),
     }
 }
 
@@ -72,10 +86,11 @@ fn match_regex<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Va
         pos,
         "while evaluating the second argument passed to builtins.match",
     )?;
+    regex.set_room(interp.room_left());
     match regex.match_whole(text.bytes) {
         Ok(Some(found)) => Ok(groups(interp, text.bytes, &found)),
         Ok(None) => Ok(Value::Null),
-        Err(error) => Err(regex_error(&error, pattern.bytes)),
+        Err(error) => Err(match_error(interp, &regex, &error, pattern.bytes)),
     }
 }
 
@@ -95,8 +110,9 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
         |range: std::ops::Range<usize>| interp.string_in_heap(&text.bytes[range], ContextId::EMPTY);
     let mut parts = Vec::new();
     let mut end = 0;
+    regex.set_room(interp.room_left());
     for found in regex.find_iter(text.bytes) {
-        let found = found.map_err(|error| regex_error(&error, pattern.bytes))?;
+        let found = found.map_err(|error| match_error(interp, &regex, &error, pattern.bytes))?;
         interp.make_room_for::<(Ref<'h>, Slot<'h>, NixString<'h>)>(parts.len())?;
         parts.push(part(end..found.range.start));
         parts.push(groups(interp, text.bytes, &found.groups));
@@ -237,8 +253,14 @@ fn from_toml<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Valu
         "while evaluating the argument passed to builtins.fromTOML",
     )?;
     let depth = interp.levels_left(toml::STACK_PER_LEVEL);
-    let table = toml::read_within(text.bytes, depth)
-        .map_err(|error| Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")))?;
+    let (table, bytes) =
+        toml::read_within(text.bytes, depth, interp.room_left()).map_err(|error| {
+            match error.problem {
+                TomlErrorKind::Memory => interp.exhausted(),
+                _ => Error::new(ErrorKind::Other, format!("while parsing TOML: {error}")),
+            }
+        })?;
+    let _tree = interp.count_beside(bytes);
     toml_value(interp, &TomlValue::Table(table), pos)
 }
 

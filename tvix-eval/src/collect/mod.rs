@@ -68,11 +68,16 @@ impl Alive<'_> {
 }
 
 /// Counts the calls of the embedder's functions.
-pub(crate) struct Foreign<'i>(&'i Cell<usize>);
+pub(crate) struct Foreign<'i> {
+    calls: &'i Cell<usize>,
+    unwinds: &'i Cell<bool>,
+    unwound: bool,
+}
 
 impl Drop for Foreign<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.calls.set(self.calls.get() - 1);
+        self.unwinds.set(self.unwound);
     }
 }
 
@@ -98,9 +103,16 @@ impl<'h> Interp<'h> {
 
     /// Notes that an embedder's function runs, until the result is dropped.
     pub(crate) fn in_foreign(&self) -> Foreign<'_> {
-        let foreign = &self.collector.foreign;
-        foreign.set(foreign.get() + 1);
-        Foreign(foreign)
+        let calls = &self.collector.foreign;
+        calls.set(calls.get() + 1);
+        // Nothing unwinds the embedder's code.
+        let unwinds = &self.heap.ceiling.unwinds;
+        let unwound = unwinds.replace(false);
+        Foreign {
+            calls,
+            unwinds,
+            unwound,
+        }
     }
 
     /// Adds a function that forgets addresses of freed objects.

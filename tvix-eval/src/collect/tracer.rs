@@ -16,8 +16,25 @@ pub(crate) struct Tracer<'h> {
     pub(super) marks: Marks<'h>,
     /// Addresses of marked objects whose references were not followed yet, plus their kind.
     work: Vec<usize>,
+    /// Parts of long slices whose references were not followed yet.
+    long: Vec<Rest>,
     values: PhantomData<Cell<Ref<'h>>>,
 }
+
+/// A part of a slice: each element has a reference to a cell, or 0, at an offset.
+struct Rest {
+    /// The address of the first element.
+    address: usize,
+    /// Number of elements.
+    len: usize,
+    /// Size of an element in bytes.
+    size: usize,
+    offset: usize,
+}
+
+/// Number of elements of a slice that are followed at once. More would make the work list as long
+/// as the longest list.
+const PORTION: usize = 4096;
 
 // The lowest bits of an address on the work list.
 const CELL: usize = 0;
@@ -38,6 +55,7 @@ impl<'h> Tracer<'h> {
             heap,
             marks: Marks::new(heap),
             work: Vec::new(),
+            long: Vec::new(),
             values: PhantomData,
         }
     }
@@ -281,7 +299,12 @@ impl<'h> Tracer<'h> {
                 count += 1;
             }
             if count == 0 {
-                return;
+                match self.long.pop() {
+                    // SAFETY: it is a part of a slice that was found.
+                    Some(rest) => unsafe { self.portion(rest) },
+                    None => return,
+                }
+                continue;
             }
             let entry = fetched[first];
             first = (first + 1) % FETCHED;
@@ -319,16 +342,40 @@ impl<'h> Tracer<'h> {
     ///
     /// A slice starts at the address. Each element has a reference to a cell, or 0, at an offset.
     unsafe fn references(&mut self, address: usize, size: usize, offset: usize) {
-        let first = self.heap.pointer(address);
         // SAFETY: the length precedes the elements.
         unsafe {
+            let first = self.heap.pointer(address);
             let len = first.cast::<usize>().sub(1).read();
-            for index in 0..len {
-                let place = first.add(index * size + offset);
+            self.portion(Rest {
+                address,
+                len,
+                size,
+                offset,
+            });
+        }
+    }
+
+    /// The cells that the first elements of a part refer to. Others follow later.
+    ///
+    /// # Safety
+    ///
+    /// The part is one of a slice in the heap.
+    unsafe fn portion(&mut self, mut rest: Rest) {
+        let first = self.heap.pointer(rest.address);
+        let count = rest.len.min(PORTION);
+        for index in 0..count {
+            // SAFETY: as the caller guarantees.
+            unsafe {
+                let place = first.add(index * rest.size + rest.offset);
                 if let Some(cell) = place.cast::<Option<NonNull<Slot<'h>>>>().read() {
                     self.cell(cell.as_ref());
                 }
             }
+        }
+        if rest.len > count {
+            rest.address += count * rest.size;
+            rest.len -= count;
+            self.long.push(rest);
         }
     }
 }

@@ -296,7 +296,7 @@ impl<'h> Interp<'h> {
         // What the arguments refer to stays alive during the call.
         let _args = Keep(args.as_ptr());
         // As in C++ Nix, builtins get no position; the position of the call is in the trace.
-        match (builtin.function)(self, args, Pos::NONE) {
+        match self.within_memory(|| (builtin.function)(self, args, Pos::NONE)) {
             Ok(value) => Ok(value),
             Err(error) if builtin.is_derivation() => Err(self.in_derivation(error, args[0], pos)),
             Err(error) if builtin.quiet => Err(error),

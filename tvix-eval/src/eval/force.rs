@@ -39,7 +39,10 @@ impl<'h> Interp<'h> {
         match value {
             Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
                 cell.set(Value::Hole(fiber));
-                self.computed(cell, value, self.run_thunk(value))
+                let unwound = Unwound(self, cell, value);
+                let result = self.run_thunk(value);
+                std::mem::forget(unwound);
+                self.computed(cell, value, result)
             }
             Value::Hole(owner) => self.wait_for(cell, owner, pos),
             Value::Failed(number) => Err(self.failure(number)),
@@ -272,6 +275,17 @@ impl<'h> Interp<'h> {
                 "the string '{text}' is not allowed to refer to a store path (such as '{mention}')"
             ),
         )
+    }
+}
+
+/// Makes a cell a thunk again when its evaluation unwinds, which happens for want of memory.
+struct Unwound<'a, 'h>(&'a Interp<'h>, Ref<'h>, Value<'h>);
+
+impl Drop for Unwound<'_, '_> {
+    fn drop(&mut self) {
+        let Self(interp, cell, thunk) = self;
+        cell.set(*thunk);
+        interp.wake(cell);
     }
 }
 

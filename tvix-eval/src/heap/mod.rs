@@ -16,6 +16,7 @@
 //! - Objects above 16 KiB have blocks of their own.
 
 mod block;
+mod ceiling;
 mod mark;
 mod pages;
 mod stack;
@@ -31,9 +32,11 @@ use bumpalo::Bump;
 use rustc_hash::FxHashSet;
 
 use block::{Block, WORD};
+use ceiling::Ceiling;
 use pages::Pages;
 use table::Table;
 
+pub(crate) use ceiling::Exhausted;
 pub(crate) use mark::{Found, Marks};
 pub(crate) use stack::{SEARCHES_STACKS, StackPart, with_registers};
 pub(crate) use vec::{HeapQueue, HeapVec, Keep};
@@ -192,6 +195,8 @@ pub struct Heap {
     /// Whether calls alone, and no budget, lead to collections, and freed memory is overwritten: for
     /// tests.
     pub(crate) stressed: Cell<bool>,
+    /// The limit of memory.
+    pub(crate) ceiling: Ceiling,
 }
 
 impl Heap {
@@ -215,6 +220,7 @@ impl Heap {
             budget: Cell::new(usize::MAX),
             calls_left: Cell::new(0),
             stressed: Cell::new(false),
+            ceiling: Ceiling::default(),
         }
     }
 
@@ -222,6 +228,25 @@ impl Heap {
     pub fn used_bytes(&self) -> usize {
         let lasting = self.permanent.allocated_bytes() - self.permanent.chunk_capacity();
         self.table.borrow().used() * block::SIZE + lasting
+    }
+
+    /// The memory of the evaluation in bytes: what is in use here, tables beside it, and what its
+    /// thread has allocated meanwhile.
+    pub(crate) fn memory(&self) -> usize {
+        let beside = self.ceiling.beside(self.permanent.allocated_bytes());
+        self.used_bytes() + beside
+    }
+
+    /// Called before further blocks are used. Makes the next call check the limit if they exceed it.
+    /// If they exceed it by far, there was no call for a long time, and the builtin that runs ends.
+    fn before_blocks(&self, blocks: usize) {
+        if self.ceiling.is_set() {
+            let memory = self.memory() + blocks * block::SIZE;
+            if self.ceiling.is_exceeded(memory) {
+                self.calls_left.set(0);
+                self.ceiling.end_builtin(memory);
+            }
+        }
     }
 
     /// The addresses that are left, in bytes.
@@ -250,6 +275,11 @@ impl Heap {
     /// The addresses of the cells that expressions refer to.
     pub(crate) fn roots(&self) -> Vec<usize> {
         self.roots.borrow().iter().copied().collect()
+    }
+
+    /// Whether a collection may free much.
+    pub(crate) fn is_much_fresh(&self) -> bool {
+        self.fresh.get() > 16 << 20
     }
 
     /// Whether the budget is used up.
@@ -361,11 +391,12 @@ impl Heap {
         if self.is_due() {
             self.calls_left.set(0);
         }
-        let mut table = self.table.borrow_mut();
-        if let Some(index) = table.partly_used(kind) {
+        let partly_used = self.table.borrow_mut().partly_used(kind);
+        if let Some(index) = partly_used {
             return self.address_of(index);
         }
-        let index = table.take(1, kind, false);
+        self.before_blocks(1);
+        let index = self.table.borrow_mut().take(1, kind, false);
         self.make_usable(index + 1);
         let address = self.address_of(index);
         // A new block is zero already. A page that is read before it is written costs two faults.
@@ -405,6 +436,7 @@ impl Heap {
             return self.words(kind as usize + Kind::ALL.len(), bytes);
         }
         let blocks = bytes.div_ceil(block::SIZE);
+        self.before_blocks(blocks);
         let mut table = self.table.borrow_mut();
         let index = table.take(blocks, kind, true);
         self.make_usable(index + blocks);

@@ -1,7 +1,11 @@
 //! Checks of the limits and of cancellation.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use super::{Interp, SPECULATIVE};
 use crate::error::{Error, ErrorKind, Result, cancelled};
+use crate::heap::Exhausted;
 
 /// Values below this size in bytes are not checked when they are made, but by the next periodic
 /// check.
@@ -70,15 +74,49 @@ impl Interp<'_> {
     fn heap_has_room(&self, bytes: usize) -> Result<()> {
         let limits = &self.world.settings.limits;
         let limit = limits.memory.unwrap_or(usize::MAX);
+        let tables = self.contexts.bytes() + self.derivations.bytes();
+        self.heap.ceiling.tables.set(tables);
         let fits =
             || bytes < self.heap.room() / 8 * 7 && self.memory().saturating_add(bytes) <= limit;
         if fits() || (self.collect() && fits()) {
             return Ok(());
         }
+        Err(self.recheck(self.exhausted_by(bytes)))
+    }
+
+    /// The memory in bytes that is left within the limit, after a collection if little is.
+    pub(crate) fn room_left(&self) -> usize {
+        let Some(limit) = self.world.settings.limits.memory else {
+            return usize::MAX;
+        };
+        if self.memory() > limit / 2 && self.heap.is_much_fresh() {
+            self.collect();
+        }
+        limit.saturating_sub(self.memory())
+    }
+
+    /// The error of a builtin that needs more memory than is left.
+    #[cold]
+    pub(crate) fn exhausted(&self) -> Box<Error> {
+        self.exhausted_by(usize::MAX)
+    }
+
+    /// Counts small blocks of the ordinary allocator for the limit, until the result is dropped.
+    pub(crate) fn count_beside(&self, bytes: usize) -> impl Drop + use<'_> {
+        let counted = &self.heap.ceiling.counted;
+        let before = counted.get();
+        counted.set(before + bytes);
+        Counted(counted, before)
+    }
+
+    /// The error of an evaluation that has no room for `bytes` further bytes.
+    #[cold]
+    fn exhausted_by(&self, bytes: usize) -> Box<Error> {
+        let limits = &self.world.settings.limits;
         let message = match limits.memory {
             Some(memory) if self.memory().saturating_add(bytes) > memory => format!(
                 "evaluation used more than {memory} bytes of memory{}; \
-                 set a higher limit (--max-eval-memory; of jobs, --max-memory)",
+                 set a higher limit (--max-eval-memory; of jobs, --max-memory or --max-memory-size)",
                 match limits.is_default_memory() {
                     true => ", three quarters of what this machine or control group has",
                     false => "",
@@ -88,18 +126,59 @@ impl Interp<'_> {
                   (ulimit -v)"
                 .to_owned(),
         };
-        Err(self.recheck(Error::new(ErrorKind::Limit, message)))
+        Error::new(ErrorKind::Limit, message)
     }
 
-    /// The memory that evaluation uses, in bytes: the heap and the large tables beside it.
+    /// The memory that evaluation uses, in bytes.
     fn memory(&self) -> usize {
-        self.heap.used_bytes() + self.contexts.bytes() + self.derivations.bytes()
+        self.heap.memory()
+    }
+
+    /// Runs a builtin. If it takes far more memory than the limit without calling a function, it
+    /// ends and runs a second time after a collection, and fails if that is not enough either.
+    #[inline]
+    pub(crate) fn within_memory<T>(&self, builtin: impl Fn() -> Result<T>) -> Result<T> {
+        let unwinds = &self.heap.ceiling.unwinds;
+        let outer = unwinds.replace(self.fiber.get() < SPECULATIVE);
+        let upcoming = self.upcoming.get();
+        let depth = self.depth.get();
+        let mut result = catch_unwind(AssertUnwindSafe(&builtin));
+        if let Err(payload) = &result
+            && payload.is::<Exhausted>()
+        {
+            self.upcoming.set(upcoming);
+            self.depth.set(depth);
+            // What the builtin allocated is garbage now, and so may be what there was before.
+            self.collect();
+            unwinds.set(self.fiber.get() < SPECULATIVE);
+            result = catch_unwind(AssertUnwindSafe(&builtin));
+        }
+        unwinds.set(outer);
+        match result {
+            Ok(result) => result,
+            Err(payload) if payload.is::<Exhausted>() => {
+                self.upcoming.set(upcoming);
+                self.depth.set(depth);
+                let limit = self.world.settings.limits.memory.unwrap_or(0);
+                Err(self.recheck(self.exhausted_by(limit)))
+            }
+            Err(payload) => resume_unwind(payload),
+        }
     }
 
     /// Makes the next call check the limits again, so that an exceeded limit stays an error.
     fn recheck(&self, error: Box<Error>) -> Box<Error> {
         self.heap.calls_left.set(0);
         error
+    }
+}
+
+/// Sets what is counted back to what it was.
+struct Counted<'i>(&'i Cell<usize>, usize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Interp, cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{StackPart, with_registers};
 use crate::host::Answer;
+use crate::machine::addresses_left;
 use crate::value::Ref;
 
 /// The work of a fiber.
@@ -26,6 +27,12 @@ const STACK_PER_CALL: usize = 26 << 10;
 
 /// Maximum size of a fiber's stack in bytes, regardless of the call depth.
 const STACK_MAX: usize = 256 << 20;
+
+/// Part of the addresses that are left, if they are limited, for a fiber's stack.
+const STACK_SHARE: usize = 8;
+
+/// The least size of a fiber's stack in bytes where addresses are limited.
+const STACK_LEAST: usize = 4 << 20;
 
 /// Stack space in bytes that is reserved for code without stack checks.
 const STACK_RESERVE: usize = 256 << 10;
@@ -306,6 +313,7 @@ impl Fibers {
         let limit = interp.stack_limit.get();
         let upcoming = interp.upcoming.get();
         let base = interp.stack_base.get();
+        let unwinds = interp.heap.ceiling.unwinds.get();
         with_registers(|from| {
             let part = StackPart { from, until: base };
             let _suspended = Listed::new(&self.suspended, fiber, part);
@@ -319,6 +327,7 @@ impl Fibers {
         interp.depth.set(depth);
         interp.stack_limit.set(limit);
         interp.upcoming.set(upcoming);
+        interp.heap.ceiling.unwinds.set(unwinds);
         true
     }
 
@@ -429,6 +438,7 @@ impl<'h> Interp<'h> {
         speculation.switch(runner.clone());
         let before = runner.as_ref().map(|_| self.heap.used_bytes());
         let base = self.stack_base.get();
+        let unwinds = self.heap.ceiling.unwinds.get();
         let resuming = &self.fibers.resuming;
         let result = with_registers(|from| {
             resuming.borrow_mut().push(StackPart { from, until: base });
@@ -437,6 +447,7 @@ impl<'h> Interp<'h> {
             result
         });
         self.stack_base.set(base);
+        self.heap.ceiling.unwinds.set(unwinds);
         if let (Some(runner), Some(before)) = (runner, before) {
             let bytes = self.heap.used_bytes().saturating_sub(before);
             speculation.count(&runner, bytes);
@@ -458,13 +469,14 @@ impl<'h> Interp<'h> {
         match live.stacks.pop() {
             Some(stack) => Ok(stack),
             None => DefaultStack::new(self.stack_size()).map_err(|error| {
-                Error::new(
-                    ErrorKind::Limit,
-                    format!(
-                        "cannot get a stack to evaluate on: {error}; if there is a limit of \
-                         address space, raise it (ulimit -v)"
-                    ),
-                )
+                let message = match addresses_left() {
+                    Some(_) => {
+                        "address space for a stack is exhausted; raise the limit (ulimit -v)"
+                            .to_owned()
+                    }
+                    None => format!("cannot allocate a stack: {error}"),
+                };
+                Error::new(ErrorKind::Limit, message)
             }),
         }
     }
@@ -481,6 +493,7 @@ impl<'h> Interp<'h> {
             self.depth.set(start.depth);
             self.stack_limit.set(limit);
             self.upcoming.set(std::ptr::null());
+            self.heap.ceiling.unwinds.set(false);
             self.stack_base.set(base);
             let part = StackPart { from, until };
             let _listed = Listed::new(&self.fibers.jobs, start.number, part);
@@ -494,7 +507,11 @@ impl<'h> Interp<'h> {
 
     fn stack_size(&self) -> usize {
         let deepest = (self.max_depth as usize).saturating_mul(STACK_PER_CALL);
-        (STACK_RESERVE * 4).saturating_add(deepest).min(STACK_MAX)
+        let wanted = (STACK_RESERVE * 4).saturating_add(deepest).min(STACK_MAX);
+        // Where addresses are limited, others need some too.
+        addresses_left().map_or(wanted, |left| {
+            wanted.min((left / STACK_SHARE).max(STACK_LEAST))
+        })
     }
 
     fn await_answer(&self) -> Result<()> {

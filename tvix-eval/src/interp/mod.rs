@@ -138,6 +138,7 @@ impl<'h> Interp<'h> {
         let known = Known::new(&symbols);
         let max_depth = world.settings.limits.depth;
         let memory = world.settings.limits.memory;
+        heap.ceiling.set(memory.unwrap_or(usize::MAX));
         let show_trace = world.settings.show_trace;
         Self {
             heap,

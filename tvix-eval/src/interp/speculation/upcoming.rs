@@ -154,6 +154,19 @@ impl<'h> Upcoming<'h> {
     }
 }
 
+/// Detaches a list from its speculative fibers when the code that forces it unwinds.
+struct Unwound<'a, 'h>(&'a Interp<'h>, &'a Upcoming<'h>);
+
+impl Drop for Unwound<'_, '_> {
+    fn drop(&mut self) {
+        let Self(interp, list) = self;
+        interp.upcoming.set(list.around.get());
+        if list.started.get() != 0 {
+            interp.list_ended(list, true);
+        }
+    }
+}
+
 /// Cells for values of a list that have no cell of their own, made when they are started.
 pub(crate) struct Memo<'h>(Cell<&'h [Cell<Option<Ref<'h>>>]>);
 
@@ -212,7 +225,9 @@ impl<'h> Interp<'h> {
             started: Cell::new(0),
         };
         self.upcoming.set(ptr::from_ref(&list));
+        let unwound = Unwound(self, &list);
         let result = work(&list);
+        std::mem::forget(unwound);
         self.upcoming.set(around);
         if list.started.get() != 0 {
             self.list_ended(&list, result.is_err());

@@ -40,6 +40,7 @@ pub enum RegexError {
 pub struct Regex {
     program: Program,
     limit: u64,
+    room: Cell<usize>,
 }
 
 /// The captures of a match's groups, from the first on. A group without a capture has `None`.
@@ -74,7 +75,18 @@ impl Regex {
         Ok(Self {
             program: Program::new(syntax::parse(pattern)?),
             limit: STEP_LIMIT,
+            room: Cell::new(usize::MAX),
         })
+    }
+
+    /// Sets the memory in bytes that a match may take, if that is less than matches take at most.
+    pub fn set_room(&self, bytes: usize) {
+        self.room.set(bytes);
+    }
+
+    /// Whether matches may take less memory than usual.
+    pub fn is_cramped(&self) -> bool {
+        run::is_cramped(self.room.get())
     }
 
     /// Sets the limit of the steps of a match.
@@ -119,6 +131,7 @@ impl Regex {
             text,
             flags,
             limit: self.limit,
+            room: self.room.get(),
         };
         with_scratch(|scratch| {
             let found = run.search(begin, scratch)?;

@@ -107,6 +107,22 @@ pub(super) struct Run<'r> {
     pub(super) text: &'r [u8],
     pub(super) flags: Flags,
     pub(super) limit: u64,
+    /// Memory that the match may take, in bytes.
+    pub(super) room: usize,
+}
+
+/// Memory of a result that is remembered, in bytes, in a map that may have grown just now.
+const REMEMBERED_BYTES: usize = 96;
+
+/// The most frames within `room` bytes, of which half are for results. A vector that grows has up
+/// to three times the size of its elements.
+fn most_frames(room: usize) -> usize {
+    (room / 2 / (3 * size_of::<Frame>())).min(MAX_FRAMES)
+}
+
+/// Whether matches may take less memory than usual.
+pub(super) fn is_cramped(room: usize) -> bool {
+    most_frames(room) < MAX_FRAMES
 }
 
 impl Run<'_> {
@@ -204,6 +220,8 @@ impl Run<'_> {
         let mut op = program.start;
         let mut position = begin;
         let mut remembering = false;
+        let most_frames = most_frames(self.room);
+        let most_remembered = (self.room / 2 / REMEMBERED_BYTES).min(MAX_REMEMBERED);
         let mut check_at = if *steps >= REMEMBER_AFTER {
             *steps
         } else {
@@ -218,11 +236,11 @@ impl Run<'_> {
                     1
                 };
                 if *steps >= check_at {
-                    if *steps > self.limit || frames.len() > MAX_FRAMES {
+                    if *steps > self.limit || frames.len() > most_frames {
                         return Err(RegexError::Complexity);
                     }
-                    remembering =
-                        program.counters <= MAX_KEYED_COUNTERS && remembered.len() < MAX_REMEMBERED;
+                    remembering = program.counters <= MAX_KEYED_COUNTERS
+                        && remembered.len() < most_remembered;
                     check_at = *steps + 4096;
                 }
                 match program.ops[op as usize] {
@@ -518,7 +536,7 @@ impl Run<'_> {
                         op: this,
                         position: at,
                     }) => {
-                        if remembered.len() < MAX_REMEMBERED {
+                        if remembered.len() < most_remembered {
                             remembered.insert((this, at, key(rounds, at as usize)), found);
                         }
                     }

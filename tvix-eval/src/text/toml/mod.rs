@@ -6,6 +6,7 @@
 
 mod datetime;
 mod read;
+mod room;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,9 @@ pub enum TomlErrorKind {
     /// The nesting depth of tables and arrays exceeds the limit.
     #[error("nested too deeply")]
     Depth,
+    /// The tree of the document exceeds the memory that it may take.
+    #[error("not enough memory")]
+    Memory,
     /// The document is not UTF-8.
     #[error("invalid UTF-8")]
     NotUtf8,

@@ -1,6 +1,7 @@
 //! The TOML parser.
 
 use super::super::number::read_float;
+use super::room::{Room, TABLE_BYTES, VALUE_BYTES};
 use super::tables::Table;
 use super::{TomlError, TomlErrorKind, TomlTable, TomlValue, datetime};
 
@@ -11,7 +12,7 @@ type Read<T> = Result<T, TomlErrorKind>;
 /// # Errors
 /// If the document is not TOML 1.0, is nested deeper than [`super::MAX_DEPTH`], or contains a NUL.
 pub fn read(text: &[u8]) -> Result<TomlTable, TomlError> {
-    read_within(text, super::MAX_DEPTH)
+    read_within(text, super::MAX_DEPTH, usize::MAX).map(|(table, _)| table)
 }
 
 /// Parses a document with a nesting depth of at most `max_depth`. Parsing, and dropping the result,
@@ -19,15 +20,22 @@ pub fn read(text: &[u8]) -> Result<TomlTable, TomlError> {
 ///
 /// # Errors
 /// As for [`read()`].
-pub fn read_within(text: &[u8], max_depth: usize) -> Result<TomlTable, TomlError> {
+pub fn read_within(
+    text: &[u8],
+    max_depth: usize,
+    max_bytes: usize,
+) -> Result<(TomlTable, usize), TomlError> {
     let valid = std::str::from_utf8(text);
     let mut reader = Reader {
         text: valid.unwrap_or_default(),
         at: 0,
         max_depth,
+        room: Room::new(max_bytes),
     };
     let result = match valid {
-        Ok(_) => reader.document(),
+        Ok(_) => reader
+            .document()
+            .map(|table| (table, max_bytes - reader.room.left())),
         Err(error) => {
             reader.at = error.valid_up_to();
             Err(TomlErrorKind::NotUtf8)
@@ -47,6 +55,8 @@ struct Reader<'t> {
     text: &'t str,
     at: usize,
     max_depth: usize,
+    /// Memory that is left for the tree, in bytes.
+    room: Room,
 }
 
 const fn expected<T>(what: &'static str) -> Read<T> {
@@ -144,6 +154,7 @@ impl<'t> Reader<'t> {
                 }
                 depth = path.len() + 1;
                 self.check_depth(depth)?;
+                self.room.take(TABLE_BYTES)?;
                 table = root.header(&path, array)?;
             } else {
                 let (path, value) = self.entry(depth)?;
@@ -193,6 +204,7 @@ impl<'t> Reader<'t> {
                     self.text[start..self.at].to_owned()
                 }
             };
+            self.room.take(part.len() + VALUE_BYTES)?;
             path.push(part);
             self.blanks();
             if !self.eat(b".") {
@@ -202,6 +214,18 @@ impl<'t> Reader<'t> {
     }
 
     fn value(&mut self, depth: usize) -> Read<TomlValue> {
+        let start = self.at;
+        let value = self.any_value(depth)?;
+        let bytes = match value {
+            TomlValue::Table(_) => TABLE_BYTES,
+            TomlValue::String(_) => self.at - start,
+            _ => 0,
+        };
+        self.room.take(bytes + VALUE_BYTES)?;
+        Ok(value)
+    }
+
+    fn any_value(&mut self, depth: usize) -> Read<TomlValue> {
         Ok(match self.peek() {
             Some(b'"') => {
                 let long = self.eat(b"\"\"\"");
