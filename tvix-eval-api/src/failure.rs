@@ -241,7 +241,7 @@ mod tests {
         ];
         let paths = parts
             .iter()
-            .flat_map(|one| parts.iter().map(move |two| [one, two]));
+            .flat_map(|one| parts.iter().map(move |two| [*one, *two]));
         for names in paths {
             let mut text = String::new();
             for name in names {

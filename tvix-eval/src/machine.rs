@@ -24,8 +24,11 @@ pub(crate) fn memory() -> Option<usize> {
 
 /// The addresses that this process can still use, in bytes, if they are limited (`ulimit -v`).
 pub(crate) fn addresses_left() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let limit = address_limit(&limits)?;
+    static LIMIT: OnceLock<Option<usize>> = OnceLock::new();
+    let limit = (*LIMIT.get_or_init(|| {
+        let limits = fs::read_to_string("/proc/self/limits").ok()?;
+        address_limit(&limits)
+    }))?;
     let used = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = used.split(' ').next()?.parse().ok()?;
     // Pages may be larger than that, and less is left then.

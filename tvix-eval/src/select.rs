@@ -134,9 +134,14 @@ impl<'h> Selector<'h> {
             let message = format!("missing closing quote in selection path '{path}'");
             return Err(Error::new(ErrorKind::Other, message).into());
         };
-        for part in parts {
-            let index = part.index();
+        let last = parts.len().saturating_sub(1);
+        for (place, part) in parts.into_iter().enumerate() {
+            let index = part.text.parse::<u32>().ok();
             let (part, is_quoted) = (part.text, part.is_quoted);
+            if part.is_empty() && place == last && !self.has_empty_name(interp, cell)? {
+                // As in C++ Nix, where no attribute can be selected by such a name.
+                break;
+            }
             cell = self.called(interp, cell)?;
             let value = interp.force(cell)?;
             let wrong = |wanted: &str| {
@@ -159,31 +164,52 @@ impl<'h> Selector<'h> {
                         )));
                     }
                 },
+                (Some(_), Value::Attrs(_)) if !is_quoted => return Err(wrong("a list")),
+                (Some(_), Value::Attrs(attrs)) => self.attribute(interp, attrs, &part, path)?,
                 (Some(_), _) => return Err(wrong("a list")),
-                (None, Value::Attrs(_)) if part.is_empty() && !is_quoted => {
-                    let message = format!("empty attribute name in selection path '{path}'");
-                    return Err(Error::new(ErrorKind::Other, message).into());
-                }
-                (None, Value::Attrs(attrs)) => {
-                    let name = interp.intern(&part);
-                    match attrs.get(name) {
+                (None, Value::Attrs(attrs)) if part.is_empty() => {
+                    match attrs.get(interp.intern("")).filter(|_| is_quoted) {
                         Some(attr) => attr.value,
                         None => {
                             let message =
-                                format!("attribute '{part}' in selection path '{path}' not found");
-                            let known = interp.entries(attrs).iter().map(|attr| attr.name);
-                            return Err(SelectError::NotFound(
-                                Error::new(ErrorKind::Missing, message)
-                                    .suggesting(interp.suggest(name, known)),
-                            ));
+                                format!("empty attribute name in selection path '{path}'");
+                            return Err(Error::new(ErrorKind::Other, message).into());
                         }
                     }
                 }
+                (None, Value::Attrs(attrs)) => self.attribute(interp, attrs, &part, path)?,
                 (None, _) => return Err(wrong("a set")),
             };
             interp.force(cell)?;
         }
         Ok(cell)
+    }
+
+    /// Whether a value is a set with an attribute whose name is empty.
+    fn has_empty_name(&self, interp: &Interp<'h>, cell: Ref<'h>) -> Result<bool> {
+        let cell = self.called(interp, cell)?;
+        Ok(match interp.force(cell)? {
+            Value::Attrs(attrs) => attrs.get(interp.intern("")).is_some(),
+            _ => false,
+        })
+    }
+
+    fn attribute(
+        &self,
+        interp: &Interp<'h>,
+        attrs: &'h Attrs<'h>,
+        part: &str,
+        path: &str,
+    ) -> std::result::Result<Ref<'h>, SelectError> {
+        let name = interp.intern(part);
+        if let Some(attr) = attrs.get(name) {
+            return Ok(attr.value);
+        }
+        let message = format!("attribute '{part}' in selection path '{path}' not found");
+        let known = interp.entries(attrs).iter().map(|attr| attr.name);
+        Err(SelectError::NotFound(
+            Error::new(ErrorKind::Missing, message).suggesting(interp.suggest(name, known)),
+        ))
     }
 }
 

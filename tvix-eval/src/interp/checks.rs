@@ -191,6 +191,7 @@ mod tests {
     use super::*;
     use crate::files::MemoryFiles;
     use crate::host::NoHost;
+    use crate::value::Value;
     use crate::world::{Settings, World};
 
     /// The kind of error, if any, that a text evaluates to, and the size of the heap in bytes
@@ -202,6 +203,37 @@ mod tests {
         let interp = Interp::new(&heap, world);
         let result = interp.eval_text(text.as_bytes(), b"/");
         (result.err().map(|error| error.kind), heap.used_bytes())
+    }
+
+    /// A builtin that is ended by unwinding leaves thunks, and the state of the interpreter, as it
+    /// found them.
+    #[test]
+    #[cfg_attr(miri, ignore = "too large")]
+    fn unwound_builtins_can_be_called_again() {
+        let heap = Heap::new();
+        let files = Rc::new(MemoryFiles::default());
+        let mut settings = Settings::default();
+        settings.limits = settings.limits.with_memory(24 << 20);
+        let interp = Interp::new(&heap, World::new(settings, files, Rc::new(NoHost)));
+        let text = r#"rec {
+            text = "[" + builtins.concatStringsSep "," (builtins.genList (x: "1") 1000000) + "]";
+            large = builtins.fromJSON text;
+            shown = builtins.deepSeq [ 1 [ (builtins.length large) ] ] (builtins.length large);
+        }"#;
+        let Ok(Value::Attrs(attrs)) = interp.eval_text(text.as_bytes(), b"/") else {
+            panic!("a set");
+        };
+        for name in ["shown", "large", "shown"] {
+            let attr = attrs.get(interp.intern(name)).unwrap();
+            let error = interp.force(attr.value).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Limit, "{name}");
+            assert!(interp.render(&error).contains("'fromJSON' builtin"));
+            assert_eq!(
+                (interp.depth.get(), interp.heap.ceiling.unwinds.get()),
+                (0, false)
+            );
+            assert!(interp.upcoming.get().is_null());
+        }
     }
 
     #[test]
