@@ -61,7 +61,7 @@ fn limited_address_space_is_enough() {
     command.args([
         "eval",
         "--expr",
-        "builtins.length (builtins.foldl' (a: x: [ (builtins.length x) x a ]) [ ] (builtins.genList (x: builtins.genList (y: y) 5000000) 10))",
+        "builtins.length (builtins.foldl' (a: x: builtins.seq (builtins.length x) [ x a ]) [ ] (builtins.genList (x: builtins.genList (y: y) 5000000) 10))",
     ]);
     let ended = run(&mut limited("ulimit -v 600000", &command)).expect(1);
     ended.says(&["error:", "address space", "ulimit -v"]);

