@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::args::{BuildArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
-use crate::settings::{Assignment, Configure, SettingError};
+use crate::settings::{Assignment, Configure, SettingError, WithSettings};
 use crate::store::StoreArgs;
 
 /// Evaluate Nix expressions and build derivations.
@@ -16,32 +16,41 @@ pub struct Args {
     pub command: Command,
 }
 
+// Only the arguments of the command that runs are built. Descriptions for the list of commands are therefore here;
+// those of the arguments, which are longer, replace them.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
-    Build(BuildArgs),
-    Instantiate(InstantiateArgs),
-    Eval(EvalArgs),
-    Jobs(JobsArgs),
-    Repl(ReplArgs),
+    /// Build derivations and print the store paths of their outputs.
+    Build(WithSettings<BuildArgs>),
+    /// Add the derivations of an expression to the store and print their paths.
+    Instantiate(WithSettings<InstantiateArgs>),
+    /// Evaluate expressions and print their values.
+    Eval(WithSettings<EvalArgs>),
+    /// Evaluate a set of jobs and print a line of JSON for each.
+    Jobs(WithSettings<JobsArgs>),
+    /// Evaluate expressions interactively.
+    Repl(WithSettings<ReplArgs>),
+    /// Inspect, copy, verify and clean up stores.
     Store(StoreArgs),
 }
 
 impl Configure for Command {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
         match self {
-            Self::Build(args) => args.configure(assignment),
-            Self::Instantiate(InstantiateArgs {
+            Self::Build(WithSettings(args)) => args.configure(assignment),
+            Self::Instantiate(WithSettings(InstantiateArgs {
                 source, building, ..
-            })
-            | Self::Eval(EvalArgs {
+            }))
+            | Self::Eval(WithSettings(EvalArgs {
                 source, building, ..
-            })
-            | Self::Jobs(JobsArgs {
+            }))
+            | Self::Jobs(WithSettings(JobsArgs {
                 source, building, ..
-            })
-            | Self::Repl(ReplArgs {
+            }))
+            | Self::Repl(WithSettings(ReplArgs {
                 source, building, ..
-            }) => {
+            })) => {
                 source.search.configure(assignment)?;
                 building.configure(assignment)
             }
@@ -64,6 +73,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn descriptions_are_those_of_the_arguments() {
+        fn descriptions(command: &clap::Command) -> Vec<(String, String)> {
+            let about = |sub: &clap::Command| sub.get_about().map(ToString::to_string);
+            command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+                .map(|sub| (sub.get_name().to_owned(), about(sub).unwrap_or_default()))
+                .collect()
+        }
+        let mut built = Args::command();
+        built.build();
+        assert_eq!(descriptions(&Args::command()), descriptions(&built));
+        // Those of stores are not built with their parent.
+        let store = |command: clap::Command| {
+            let of_store = command
+                .get_subcommands()
+                .find(|sub| sub.get_name() == "store");
+            of_store.expect("there is such a command").clone()
+        };
+        let mut only_store = store(Args::command());
+        // The first step builds it, but not its commands.
+        let _ = only_store.render_usage();
+        assert_eq!(descriptions(&only_store).len(), 13);
+        assert_eq!(descriptions(&only_store), descriptions(&store(built)));
+    }
+
     /// A heading applies to the arguments that follow a flattened group, too, unless they have their own.
     #[test]
     fn headings_do_not_leak() {
@@ -73,7 +109,8 @@ mod tests {
             "stalled-download-timeout",
             "download-attempts",
         ];
-        let command = Args::command();
+        let mut command = Args::command();
+        command.build();
         let leaves = leaves(&command);
         assert!(leaves.len() > 15);
         for leaf in leaves {

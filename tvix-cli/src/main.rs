@@ -95,18 +95,18 @@ fn run(command: Command) -> Result<ExitCode, CliError> {
 
 async fn perform(command: Command) -> Result<ExitCode, CliError> {
     match command {
-        Command::Build(args) => build::run(args).await,
-        Command::Instantiate(args) => instantiate::run(args).await,
-        Command::Eval(args) => eval::run(args).await,
-        Command::Jobs(args) => jobs::run(args).await,
+        Command::Build(args) => build::run(args.0).await,
+        Command::Instantiate(args) => instantiate::run(args.0).await,
+        Command::Eval(args) => eval::run(args.0).await,
+        Command::Jobs(args) => jobs::run(args.0).await,
         Command::Store(args) => store::run(args).await,
-        Command::Repl(args) => repl::run(args).await,
+        Command::Repl(args) => repl::run(args.0).await,
     }
 }
 
 /// The command line, with the settings on it.
 fn command() -> Result<Result<Command, CliError>, clap::Error> {
-    let parser = settings::with_arguments(Args::command());
+    let parser = Args::command();
     let matches = parser.try_get_matches_from(spelled_out(std::env::args_os()))?;
     let mut command = Args::from_arg_matches(&matches)?.command;
     let mut matches = &matches;

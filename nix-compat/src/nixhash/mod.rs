@@ -18,7 +18,7 @@ pub use algo::HashAlgo;
 pub use hasher::NixHasher;
 #[cfg(feature = "hash")]
 pub use self_reference::{SelfReferenceHasher, SelfReferenceHashes};
-pub(crate) use sha256::{sha256, sha256_of};
+pub(crate) use sha256::{hex, sha256, sha256_of};
 
 use crate::nixbase32;
 use crate::serde_text::serde_as_text;

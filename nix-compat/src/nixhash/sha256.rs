@@ -19,6 +19,23 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha256_of(&[bytes])
 }
 
+/// A hash in base 16. There is one for each store path, and for each input of each derivation.
+pub(crate) fn hex(hash: &[u8; 32]) -> [[u8; 2]; 32] {
+    hash.map(|byte| DIGITS[usize::from(byte)])
+}
+
+/// The two digits of each byte.
+static DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
 #[cfg(feature = "hash")]
 fn new() -> Context {
     Context::new(&ring::digest::SHA256)
@@ -53,6 +70,15 @@ mod tests {
             let expected = hmac_sha256::Hash::hash(&bytes[..length]);
             assert_eq!(sha256(&bytes[..length]), expected, "{length}");
             assert_eq!(sha256_of(&[start, end]), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn hashes_in_base_16() {
+        for first in (0..=255_u8).step_by(32) {
+            let hash = std::array::from_fn(|index| first + index as u8);
+            let text = data_encoding::HEXLOWER.encode(&hash);
+            assert_eq!(hex(&hash).as_flattened(), text.as_bytes());
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod value;
 use std::collections::HashSet;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
 pub use known::{Effect, Kind, Setting, find};
@@ -52,22 +52,39 @@ pub struct Assignments {
 
 const OPTION: &str = "option";
 
-/// Adds `--option`, and each setting as an option of its own, to every subcommand. Only `--option` is shown in
-/// the help.
-pub fn with_arguments(mut command: Command) -> Command {
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|sub| sub.get_name().to_owned())
-        .collect();
-    if names.is_empty() {
-        let own = command.get_arguments().filter_map(Arg::get_long);
-        let own: HashSet<String> = own.map(str::to_owned).collect();
-        return command.args_override_self(true).args(arguments(&own));
+/// The arguments of a command, and those for settings: `--option`, and each setting as an option of its own. Only
+/// `--option` is shown in the help.
+#[derive(Debug)]
+pub struct WithSettings<A>(pub A);
+
+impl<A: Args> Args for WithSettings<A> {
+    fn augment_args(command: Command) -> Command {
+        with_arguments(A::augment_args(command))
     }
-    for name in names {
-        command = command.mut_subcommand(name, with_arguments);
+
+    fn augment_args_for_update(command: Command) -> Command {
+        with_arguments(A::augment_args_for_update(command))
     }
-    command
+}
+
+impl<A: FromArgMatches> FromArgMatches for WithSettings<A> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        A::from_arg_matches(matches).map(Self)
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        A::from_arg_matches_mut(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+fn with_arguments(command: Command) -> Command {
+    let own = command.get_arguments().filter_map(Arg::get_long);
+    let own: HashSet<String> = own.map(str::to_owned).collect();
+    command.args_override_self(true).args(arguments(&own))
 }
 
 fn arguments(own: &HashSet<String>) -> Vec<Arg> {
@@ -109,8 +126,11 @@ fn arguments(own: &HashSet<String>) -> Vec<Arg> {
     all
 }
 
+/// Precedes the name of an option in its id.
+const PREFIX: &str = "setting:";
+
 fn id(name: &str) -> String {
-    format!("setting:{name}")
+    [PREFIX, name].concat()
 }
 
 /// The settings among the arguments of a subcommand.
@@ -124,13 +144,9 @@ pub fn assignments(matches: &ArgMatches) -> Assignments {
             found.push((pair[0].1, pair[0].0.clone(), pair[1].0.clone()));
         }
     }
-    for setting in known::SETTINGS {
-        for name in [
-            setting.name.to_owned(),
-            format!("no-{}", setting.name),
-            format!("extra-{}", setting.name),
-        ] {
-            take_flag(matches, setting, &name, &mut found);
+    for id in matches.ids() {
+        if let Some(name) = id.as_str().strip_prefix(PREFIX) {
+            take_flag(matches, name, &mut found);
         }
     }
     found.sort_by_key(|(index, ..)| *index);
@@ -151,18 +167,15 @@ pub fn assignments(matches: &ArgMatches) -> Assignments {
     assignments
 }
 
-fn take_flag(
-    matches: &ArgMatches,
-    setting: &Setting,
-    name: &str,
-    found: &mut Vec<(usize, String, String)>,
-) {
+/// The assignments by the option `--NAME`.
+fn take_flag(matches: &ArgMatches, name: &str, found: &mut Vec<(usize, String, String)>) {
     let id = id(name);
-    if !matches!(matches.try_contains_id(&id), Ok(true))
-        || matches.value_source(&id) != Some(ValueSource::CommandLine)
-    {
+    if matches.value_source(&id) != Some(ValueSource::CommandLine) {
         return;
     }
+    let Some(setting) = of_option(name) else {
+        return;
+    };
     let indices = matches.indices_of(&id).into_iter().flatten();
     if matches!(setting.kind, Kind::Bool | Kind::Sandbox) {
         let value = if name == setting.name {
@@ -179,6 +192,17 @@ fn take_flag(
     for (value, index) in values.zip(indices) {
         found.push((index, name.to_owned(), value.clone()));
     }
+}
+
+/// The setting that the option `--NAME` assigns.
+fn of_option(name: &str) -> Option<&'static Setting> {
+    let is_of = |setting: &&Setting| {
+        let rest = name.strip_suffix(setting.name);
+        matches!(rest, Some("" | "no-" | "extra-"))
+    };
+    let all = known::SETTINGS.iter().filter(is_of);
+    // The longest: `extra-platforms` is a setting, too.
+    all.max_by_key(|setting| setting.name.len())
 }
 
 fn given<'m, T: Clone + Send + Sync + 'static>(
@@ -204,10 +228,10 @@ mod tests {
 
     fn set(line: &str) -> Vec<String> {
         let own = Arg::new("cores").long("cores").action(ArgAction::Set);
-        let command = Command::new("x").subcommand(Command::new("build").arg(own));
+        let build = with_arguments(Command::new("build").arg(own));
+        let command = Command::new("x").subcommand(build);
         let line = line.split(' ').map(|word| word.replace('_', " "));
-        let matches =
-            with_arguments(command).get_matches_from(["x".to_owned()].into_iter().chain(line));
+        let matches = command.get_matches_from(["x".to_owned()].into_iter().chain(line));
         let (_, matches) = matches.subcommand().unwrap();
         let assignments = assignments(matches);
         let known = assignments.known.iter().map(|assignment| {

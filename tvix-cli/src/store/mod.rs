@@ -24,6 +24,7 @@ use tvix_store_api::StoreUri;
 use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::output::print;
+use crate::settings::WithSettings;
 
 pub use paths::{MOST_LINKS, derivation_of_link};
 
@@ -36,20 +37,34 @@ pub struct StoreArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum StoreCommand {
-    Add(add::Args),
-    Cat(cat::Args),
-    Dump(dump::Args),
-    Gc(gc::Args),
-    Ls(ls::Args),
-    Optimise(optimise::Args),
-    PathInfo(path_info::Args),
-    Repair(repair::Args),
-    Roots(roots::Args),
-    Verify(verify::Args),
-    Copy(copy::Args),
-    Serve(serve::Args),
-    Sign(sign::Args),
+    /// Add files and directories to the store and print their store paths.
+    Add(WithSettings<add::Args>),
+    /// Print the contents of a file in the store.
+    Cat(WithSettings<cat::Args>),
+    /// Write the NAR of a store path to standard output.
+    Dump(WithSettings<dump::Args>),
+    /// Delete store paths that are not reachable from a garbage collector root.
+    Gc(WithSettings<gc::Args>),
+    /// List the contents of a store path.
+    Ls(WithSettings<ls::Args>),
+    /// Replace identical files in the store by hard links to one copy.
+    Optimise(WithSettings<optimise::Args>),
+    /// Show information about store paths.
+    PathInfo(WithSettings<path_info::Args>),
+    /// Replace the contents of store paths with a copy from another store.
+    Repair(WithSettings<repair::Args>),
+    /// List garbage collector roots, or add one.
+    Roots(WithSettings<roots::Args>),
+    /// Check that the contents of store paths match their registered hashes.
+    Verify(WithSettings<verify::Args>),
+    /// Copy store paths and their closures from one store to another.
+    Copy(WithSettings<copy::Args>),
+    /// Serve a store as a binary cache over HTTP.
+    Serve(WithSettings<serve::Args>),
+    /// Sign store paths, in addition to the signatures they have.
+    Sign(WithSettings<sign::Args>),
 }
 
 /// A store on this file system.
@@ -76,19 +91,19 @@ pub struct AnyStoreOption {
 
 pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
     match args.command {
-        StoreCommand::Add(args) => add::run(args).await,
-        StoreCommand::Cat(args) => cat::run(args).await,
-        StoreCommand::Dump(args) => dump::run(args).await,
-        StoreCommand::Gc(args) => gc::run(args).await,
-        StoreCommand::Ls(args) => ls::run(args).await,
-        StoreCommand::Optimise(args) => optimise::run(args).await,
-        StoreCommand::PathInfo(args) => path_info::run(args).await,
-        StoreCommand::Repair(args) => repair::run(args).await,
-        StoreCommand::Roots(args) => roots::run(args).await,
-        StoreCommand::Verify(args) => verify::run(args).await,
-        StoreCommand::Copy(args) => copy::run(args).await,
-        StoreCommand::Serve(args) => serve::run(args).await,
-        StoreCommand::Sign(args) => sign::run(args).await,
+        StoreCommand::Add(args) => add::run(args.0).await,
+        StoreCommand::Cat(args) => cat::run(args.0).await,
+        StoreCommand::Dump(args) => dump::run(args.0).await,
+        StoreCommand::Gc(args) => gc::run(args.0).await,
+        StoreCommand::Ls(args) => ls::run(args.0).await,
+        StoreCommand::Optimise(args) => optimise::run(args.0).await,
+        StoreCommand::PathInfo(args) => path_info::run(args.0).await,
+        StoreCommand::Repair(args) => repair::run(args.0).await,
+        StoreCommand::Roots(args) => roots::run(args.0).await,
+        StoreCommand::Verify(args) => verify::run(args.0).await,
+        StoreCommand::Copy(args) => copy::run(args.0).await,
+        StoreCommand::Serve(args) => serve::run(args.0).await,
+        StoreCommand::Sign(args) => sign::run(args.0).await,
     }
 }
 

@@ -20,7 +20,7 @@ use links::missing;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::eval::Coercion;
 use crate::files::FileKind;
-use crate::interp::Interp;
+use crate::interp::{Interp, cmp_names};
 use crate::paths;
 use crate::source::Pos;
 use crate::value::{ContextId, Ref, Value};
@@ -109,7 +109,7 @@ impl<'h> Interp<'h> {
             Error::new(ErrorKind::Io, message)
         })?;
         self.hide_unseen(path, &mut entries);
-        entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        entries.sort_unstable_by(|(a, _), (b, _)| cmp_names(a, b));
         Ok(entries)
     }
 

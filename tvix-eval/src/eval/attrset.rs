@@ -5,7 +5,7 @@ use crate::heap::HeapVec;
 use crate::interp::{Demand, Grown, Interp, Memo, Offer};
 use crate::ir::{AttrKind, AttrSet, Delayed, DynamicAttr};
 use crate::source::Pos;
-use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value, find};
+use crate::value::{Attr, Attrs, Env, MOST_LAYERS, Ref, Value};
 
 impl<'h> Interp<'h> {
     pub(super) fn attr_set(&self, set: &'h AttrSet<'h>, env: Env<'h>) -> Result<Value<'h>> {
@@ -182,7 +182,7 @@ impl<'h> Interp<'h> {
         for layer in layers {
             all = self.merged(layer, all);
         }
-        attrs.flatten(all);
+        attrs.replace_layers(all, None);
         all
     }
 
@@ -269,23 +269,42 @@ impl<'h> Interp<'h> {
         }
         let top = self.entries(right);
         if left.layers().count() >= MOST_LAYERS {
-            let base = self.flatten(left);
             // One that probably continues to grow at its end does so in place.
             let is_before = |a: &[Attr<'_>], b: &[Attr<'_>]| a[a.len() - 1].name < b[0].name;
-            if is_few(top.len(), base.len()) && (is_before(base, top) || is_before(top, base)) {
+            if is_few(top.len(), left.size())
+                && (left.layers().all(|layer| is_before(layer, top))
+                    || left.layers().all(|layer| is_before(top, layer)))
+            {
                 return None;
             }
+            self.join_layers(left);
         }
         Some(Attrs::layered(top, left, left.pos))
     }
 
+    /// Joins layers of a set that has [`MOST_LAYERS`], from the top: large ones at the bottom are not copied
+    /// for the sake of small ones above them.
+    fn join_layers(&self, attrs: &Attrs<'h>) {
+        let mut top = attrs.top();
+        let mut base = attrs.base();
+        let mut left = MOST_LAYERS;
+        while let Some(next) = base {
+            left -= 1;
+            if left <= KEPT_LAYERS && top.len() * 2 <= next.top().len() {
+                break;
+            }
+            top = self.merged(next.top(), top);
+            base = next.base();
+        }
+        attrs.replace_layers(top, base);
+    }
+
     /// The attributes of both slices; those of the second one win.
     fn merged(&self, l: &[Attr<'h>], r: &[Attr<'h>]) -> &'h [Attr<'h>] {
-        // Room for names that both sides have is given back at the end, unless it is large.
-        let common = match l.len() + r.len() {
-            0..=COUNTED => 0,
-            _ => in_both(l, r),
-        };
+        // Room for names that both sides have is given back at the end, unless it is large and may be much of all.
+        let is_counted =
+            l.len() + r.len() > COUNTED && !is_few(l.len(), r.len()) && !is_few(r.len(), l.len());
+        let common = if is_counted { in_both(l, r) } else { 0 };
         let mut merged = HeapVec::with_capacity(self.heap, l.len() + r.len() - common);
         let mut rest = l;
         if is_few(r.len(), l.len()) {
@@ -299,6 +318,17 @@ impl<'h> Interp<'h> {
                     rest = &rest[1..];
                 }
             }
+        } else if is_few(l.len(), r.len()) {
+            let mut above = r;
+            for attr in l {
+                let at = above.partition_point(|other| other.name < attr.name);
+                merged.extend_from_slice(&above[..at]);
+                above = &above[at..];
+                if above.first().is_none_or(|other| other.name != attr.name) {
+                    merged.push(*attr);
+                }
+            }
+            rest = above;
         } else {
             let (mut at_l, mut at_r) = (0, 0);
             merged.fill(|| {
@@ -324,6 +354,9 @@ fn is_few(few: usize, many: usize) -> bool {
 /// The least number of attributes of a set that is not copied by an update.
 const LAYERED: usize = 24;
 
+/// Number of layers below those that are joined when there are too many.
+const KEPT_LAYERS: usize = 4;
+
 /// The least number of attributes of each of two sets that are not copied by an update.
 const NEVER_COPIED: usize = 256;
 
@@ -332,10 +365,6 @@ const COUNTED: usize = 1000;
 
 /// The number of names that two sorted slices have in common.
 fn in_both(mut l: &[Attr<'_>], mut r: &[Attr<'_>]) -> usize {
-    if is_few(r.len(), l.len()) {
-        let is_left = |attr: &&Attr<'_>| find(l, attr.name).is_some();
-        return r.iter().filter(is_left).count();
-    }
     let mut count = 0;
     while let ([a, more_l @ ..], [b, more_r @ ..]) = (l, r) {
         count += usize::from(a.name == b.name);

@@ -1,11 +1,12 @@
 //! The attributes of a set in alphabetical order.
 
+use std::cmp::Ordering;
 use std::ops::{Deref, DerefMut};
 use std::vec;
 
 use super::Interp;
 use crate::heap::Keep;
-use crate::value::{Attr, Attrs, find};
+use crate::value::{Attr, Attrs};
 
 /// Attributes with their names, in alphabetical order unless they are sorted anew. Keeps them alive.
 pub struct ByName<'h> {
@@ -17,16 +18,17 @@ impl<'h> Interp<'h> {
     /// The attributes of a set in alphabetical order.
     pub fn by_name(&self, attrs: &Attrs<'h>) -> ByName<'h> {
         let mut entries = Vec::with_capacity(attrs.size());
-        for (number, layer) in attrs.layers().enumerate() {
-            let is_new = |attr: &&Attr<'h>| {
-                let mut above = attrs.layers().take(number);
-                !above.any(|layer| find(layer, attr.name).is_some())
-            };
-            let layer = layer.iter().filter(is_new);
-            entries.extend(layer.map(|attr| (self.symbols.name(attr.name), *attr)));
+        for layer in attrs.layers() {
+            let named = |attr: &Attr<'h>| (self.symbols.name(attr.name), *attr);
+            entries.extend(layer.iter().map(named));
+        }
+        let mut entries = in_order(entries);
+        if !attrs.is_flat() {
+            // Of equal names, that of the upper layer is the first.
+            entries.dedup_by_key(|(_, attr)| attr.name);
         }
         ByName {
-            entries: in_order(entries),
+            entries,
             attrs: Keep(attrs),
         }
     }
@@ -35,10 +37,10 @@ impl<'h> Interp<'h> {
 /// Number of entries up to which a sort moves the entries themselves.
 const FEW: usize = 4;
 
-/// The entries in the order of their names.
+/// The entries in the order of their names. Those with equal names keep their order.
 fn in_order<'h>(mut entries: Vec<(&'h [u8], Attr<'h>)>) -> Vec<(&'h [u8], Attr<'h>)> {
     if entries.len() <= FEW {
-        entries.sort_unstable_by_key(|(name, _)| *name);
+        entries.sort_by_key(|(name, _)| *name);
         return entries;
     }
     // Most names differ in their first bytes, and few entries are moved then: not the entries are
@@ -53,8 +55,17 @@ fn in_order<'h>(mut entries: Vec<(&'h [u8], Attr<'h>)>) -> Vec<(&'h [u8], Attr<'
     if keys.is_sorted_by(|a, b| a.0 < b.0) {
         return entries;
     }
-    keys.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| name(a.1).cmp(name(b.1))));
+    keys.sort_unstable_by(|a, b| {
+        let names = || name(a.1).cmp(name(b.1)).then(a.1.cmp(&b.1));
+        a.0.cmp(&b.0).then_with(names)
+    });
     keys.iter().map(|(_, at)| entries[*at as usize]).collect()
+}
+
+/// Compares names. Most differ in their first bytes.
+#[inline]
+pub(crate) fn cmp_names(a: &[u8], b: &[u8]) -> Ordering {
+    first_bytes(a).cmp(&first_bytes(b)).then_with(|| a.cmp(b))
 }
 
 /// The first eight bytes of a name, ordered as names are, except that it does not tell apart names

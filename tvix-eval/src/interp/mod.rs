@@ -26,6 +26,7 @@ use crate::value::{
 use crate::world::World;
 
 pub(crate) use crate::error::cancelled;
+pub(crate) use by_name::cmp_names;
 pub use by_name::{ByName, IntoIter};
 pub(crate) use derivations::{Derivations, Instantiated};
 use fiber::Fibers;

@@ -64,7 +64,7 @@ impl<'h> Attrs<'h> {
     /// The attributes of the top layer; all of them if the set is flat.
     #[inline]
     pub(crate) fn top(&self) -> &'h [Attr<'h>] {
-        // SAFETY: `new` and `flatten` store the parts of such a slice.
+        // SAFETY: `new` and `replace_layers` store the parts of such a slice.
         unsafe { std::slice::from_raw_parts(self.first.get().as_ptr(), self.len.get() as usize) }
     }
 
@@ -80,12 +80,12 @@ impl<'h> Attrs<'h> {
         self.base.get().is_none()
     }
 
-    /// Replaces the layers by one with all attributes.
-    pub(crate) fn flatten(&self, entries: &'h [Attr<'h>]) {
+    /// Replaces the layers above `base` by one with all of their attributes.
+    pub(crate) fn replace_layers(&self, entries: &'h [Attr<'h>], base: Option<&'h Self>) {
         let Self { first, len, .. } = Self::new(entries, self.pos);
         self.first.set(first.get());
         self.len.set(len.get());
-        self.base.set(None);
+        self.base.set(base);
     }
 
     /// The layers, from the top.

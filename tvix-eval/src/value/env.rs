@@ -140,21 +140,19 @@ impl<'h> Env<'h> {
 
     #[inline]
     fn slot(&self, index: usize) -> &EnvSlot<'h> {
-        if index >= self.header().up.addr() & MANY {
-            self.check(index);
+        if index >= self.header().up.addr() & MANY && index >= self.count() {
+            self.beyond(index);
         }
         // SAFETY: `filled` has written the slots directly behind the header, in the allocation that
         // `self.header` points to, and they are accessed by shared references only. `index` is
         // below their number: the number in the header is at most the actual one, and larger
-        // indices were verified by `check`.
+        // indices are compared with that.
         unsafe { self.header.add(1).cast::<EnvSlot<'h>>().add(index).as_ref() }
     }
 
-    /// Panics if the slot does not exist. Called for indices beyond the number in the header.
-    #[inline(never)]
-    fn check(&self, index: usize) {
-        let len = self.count();
-        assert!(index < len, "slot {index} of a scope of {len}");
+    #[cold]
+    fn beyond(&self, index: usize) -> ! {
+        panic!("slot {index} of a scope of {}", self.count());
     }
 
     /// The scope whose header is at an address.
@@ -178,6 +176,7 @@ impl<'h> Env<'h> {
         }
     }
 
+    #[inline]
     fn count(self) -> usize {
         match self.header().up.addr() & MANY {
             // SAFETY: `many` has written the number in front of the header, in the same allocation.

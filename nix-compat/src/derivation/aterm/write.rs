@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::derivation::{Derivation, Output, OutputName};
-use crate::nixhash::HashEncoding;
+use crate::nixhash::{HashEncoding, hex};
 use crate::sorted::SortedSet;
 use crate::store_path::{HASH_PART_LEN, StoreDir, StorePath};
 
@@ -79,10 +79,8 @@ pub(super) fn hashes_section<'a>(
     inputs: impl Iterator<Item = &'a InputHash<'a>>,
 ) {
     out.list(inputs, |out, (hash, outputs)| {
-        let mut hex = [0; 64];
-        data_encoding::HEXLOWER.encode_mut(hash, &mut hex);
         out.raw(b"(");
-        out.quoted(&hex);
+        out.quoted(hex(hash).as_flattened());
         out.output_names(outputs);
     });
 }
