@@ -183,6 +183,7 @@ impl<'h> Interp<'h> {
             all = self.merged(layer, all);
         }
         attrs.flatten(all);
+        self.attrs_changed(attrs);
         all
     }
 

@@ -74,8 +74,7 @@ impl<'h> Interp<'h> {
     ) -> Result<Value<'h>> {
         match result {
             Ok(value) => {
-                cell.set(value);
-                self.wake(cell);
+                self.store(cell, value);
                 Ok(value)
             }
             Err(error) => {
@@ -119,12 +118,11 @@ impl<'h> Interp<'h> {
     /// Stores the error of a cell's failed evaluation in the cell.
     #[cold]
     fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
-        if is_transient(error) {
-            cell.set(thunk);
-        } else {
-            cell.set(self.failed(error));
-        }
-        self.wake(cell);
+        let value = match is_transient(error) {
+            true => thunk,
+            false => self.failed(error),
+        };
+        self.store(cell, value);
     }
 
     #[cold]
@@ -136,13 +134,6 @@ impl<'h> Interp<'h> {
                 Err(Error::new(ErrorKind::InfiniteRecursion, message).at(pos))
             }
             Parked::Dropped => Err(cancelled()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn wake(&self, cell: Ref<'h>) {
-        if self.fibers.has_waiters() {
-            self.fibers.wake(self, cell);
         }
     }
 

@@ -72,7 +72,7 @@ impl Interp<'_> {
         let limit = limits.memory.unwrap_or(usize::MAX);
         let fits =
             || bytes < self.heap.room() / 8 * 7 && self.memory().saturating_add(bytes) <= limit;
-        if fits() || (self.collect() && fits()) {
+        if fits() || (self.collect(true) && fits()) {
             return Ok(());
         }
         let message = match limits.memory {
