@@ -45,6 +45,31 @@ fn values_that_a_native_holds_stay() {
     assert_eq!(lists, expected);
 }
 
+/// Collections that follow only what is new find what a native has stored in an old cell.
+#[test]
+fn values_that_a_native_stores_stay() {
+    let change = Native::new("change", 1, |interp, args: &[Ref<'_>], pos: Pos| {
+        let list = interp.expect_list(args[0], pos, "")?;
+        for (number, cell) in (100..).zip(list.items) {
+            cell.set(interp.attrs(vec![interp.attr("v", Value::Int(number))]));
+        }
+        Ok(Value::Null)
+    });
+    let text = r#"
+        let
+          some = builtins.genList (x: [ x ]) 60;
+          changed = map (n: { v = n; }) (builtins.genList (x: x) 50);
+          all = [ changed (builtins.deepSeq some null) (builtins.change changed) (map (x: x ++ x) some) ];
+        in
+        builtins.seq (builtins.deepSeq changed some) (builtins.deepSeq all (map (x: x.v) changed))
+    "#;
+    for every in 1..8 {
+        let evaluator = collecting(Some(every)).with_builtin(change.clone());
+        let numbers: Vec<i64> = evaluator.eval_to(text).unwrap();
+        assert_eq!(numbers, (100..150).collect::<Vec<_>>(), "{every}");
+    }
+}
+
 #[test]
 fn values_of_builtins_stay() {
     let texts = [

@@ -198,7 +198,7 @@ fn scope<'h>(interp: &Interp<'h>, natives: &'h [Native]) -> Scope<'h> {
         pos: Pos::NONE,
         value: all,
     });
-    all.set(interp.attrs(entries));
+    interp.store(all, interp.attrs(entries));
     scope.insert(interp.intern("builtins"), all);
     scope
 }

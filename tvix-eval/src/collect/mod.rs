@@ -6,6 +6,11 @@
 //! object, or of a part of one, keeps the object alive. Values, scopes and slices are then followed
 //! by their types.
 //!
+//! Marks stay until a *full* collection removes them. Other collections do not follow what is
+//! marked, except for objects that were changed since the last collection
+//! ([`Heap::note_change`](crate::heap::Heap::note_change)), and those that stacks referred to then:
+//! their owners may have filled them further.
+//!
 //! Only a call of a function can start a collection (`Interp::check_limits`). So whatever is built
 //! between two calls needs no care. What Rust code holds *while it evaluates* must be on its stack,
 //! in the heap ([`HeapVec`](crate::heap::HeapVec)), reachable from the arguments of the builtin
@@ -38,6 +43,16 @@ const BALANCED: usize = 64 << 20;
 /// The same for a set of jobs: most of what is evaluated stays in use, and collections free little.
 const BALANCED_FOR_JOBS: usize = 96 << 20;
 
+/// Bytes in use after a full collection by which they may grow before the next full one. They may
+/// grow by twice as much if they are four times as many.
+const GROWTH: usize = 96 << 20;
+
+/// The least number of bytes by which those in use grow before the next full collection.
+const LEAST_GROWTH: usize = 96 << 20;
+
+/// In tests, one of this many collections is a full one.
+const FULL_IF_STRESSED: u32 = 4;
+
 /// Forgets addresses of objects that are not in use any more.
 type Forget<'h> = Box<dyn Fn(&Alive<'_>) + 'h>;
 
@@ -48,11 +63,17 @@ pub(crate) struct Collector<'h> {
     allowed: Cell<bool>,
     /// Number of calls of the embedder's functions that have not returned.
     foreign: Cell<usize>,
+    /// Whether the embedder's functions ran since the last full collection. They may change cells.
+    foreign_code_ran: Cell<bool>,
     /// Whether a set of jobs is evaluated.
     of_jobs: Cell<bool>,
     handles: Rc<Handles<'h>>,
     /// Called after marking, to forget what was freed.
     forget: RefCell<Vec<Forget<'h>>>,
+    /// Bytes in use after the last collection.
+    live: Cell<usize>,
+    /// Bytes in use after the last full collection.
+    after_full: Cell<usize>,
     /// Number of collections.
     pub(crate) count: Cell<u32>,
 }
@@ -81,6 +102,21 @@ impl Drop for Foreign<'_> {
     }
 }
 
+impl Collector<'_> {
+    /// Whether the next collection is a full one.
+    fn is_full_due(&self, stressed: bool) -> bool {
+        if self.foreign_code_ran.get() || self.after_full.get() == 0 {
+            return true;
+        }
+        if stressed {
+            return self.count.get().is_multiple_of(FULL_IF_STRESSED);
+        }
+        let after_full = self.after_full.get();
+        let growth = after_full.saturating_mul(GROWTH).isqrt().max(LEAST_GROWTH);
+        self.live.get() > after_full + growth
+    }
+}
+
 impl<'h> Interp<'h> {
     /// A handle that keeps a cell and all that it refers to alive, wherever the handle is. Values
     /// on the stack need none.
@@ -104,6 +140,7 @@ impl<'h> Interp<'h> {
     /// Notes that an embedder's function runs, until the result is dropped.
     pub(crate) fn in_foreign(&self) -> Foreign<'_> {
         let calls = &self.collector.foreign;
+        self.collector.foreign_code_ran.set(true);
         calls.set(calls.get() + 1);
         // Nothing unwinds the embedder's code.
         let unwinds = &self.heap.ceiling.unwinds;
@@ -134,34 +171,44 @@ impl<'h> Interp<'h> {
     #[inline]
     pub(crate) fn collect_if_due(&self) {
         if self.heap.is_due() || self.heap.stressed.get() {
-            self.collect();
+            self.collect(false);
         }
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn collect(&self) -> bool {
+    pub(crate) fn collect(&self, full: bool) -> bool {
         let collector = &self.collector;
         if !collector.allowed.get() || collector.foreign.get() != 0 {
             return false;
         }
         let start = std::time::Instant::now();
         let before = self.heap.used_bytes();
-        let live = with_registers(|from| {
+        let full = full || collector.is_full_due(self.heap.stressed.get());
+        let by_kind = with_registers(|from| {
             let running = StackPart {
                 from,
                 until: self.stack_base.get(),
             };
-            let mut tracer = Tracer::new(self.heap);
-            for part in self.fibers.stacks(running) {
-                // SAFETY: the parts of stacks that are in use are readable, and no code runs on
-                // them meanwhile, except this function on `running`, below `from`.
-                unsafe { tracer.stack(part) };
+            let stacks = self.fibers.stacks(running);
+            let mut tracer = Tracer::new(self.heap, full);
+            // SAFETY: the parts of stacks that are in use are readable, and no code runs on
+            // them meanwhile, except this function on `running`, below `from`.
+            unsafe { self.mark(&mut tracer, &stacks) };
+            if cfg!(debug_assertions) && self.heap.stressed.get() && !full {
+                let saved = tracer.marks.take();
+                // SAFETY: as above.
+                unsafe { self.mark(&mut tracer, &stacks) };
+                tracer.marks.replace(saved);
             }
-            self.trace(tracer)
+            self.finish(tracer)
         });
-        let by_kind = live;
         let live: usize = by_kind.iter().sum();
+        collector.live.set(live);
+        if full {
+            collector.after_full.set(live);
+            collector.foreign_code_ran.set(false);
+        }
         if self.world.settings.collect_every.is_none() {
             let balanced = match collector.of_jobs.get() {
                 true => BALANCED_FOR_JOBS,
@@ -173,6 +220,7 @@ impl<'h> Interp<'h> {
         }
         collector.count.set(collector.count.get() + 1);
         tracing::debug!(
+            full,
             live,
             before,
             after = self.heap.used_bytes(),
@@ -183,17 +231,27 @@ impl<'h> Interp<'h> {
         true
     }
 
-    /// Follows the tables of the interpreter and frees what was not found. Returns the bytes in
-    /// use.
-    fn trace(&self, mut tracer: Tracer<'h>) -> [usize; Kind::ALL.len()] {
+    /// Marks what stacks and the tables of the interpreter refer to.
+    ///
+    /// # Safety
+    ///
+    /// The parts of stacks are readable, and nothing writes them meanwhile.
+    unsafe fn mark(&self, tracer: &mut Tracer<'h>, stacks: &[StackPart]) {
         let Collector {
             allowed: _,
             foreign: _,
+            foreign_code_ran: _,
             of_jobs: _,
             handles,
-            forget,
+            forget: _,
+            live: _,
+            after_full: _,
             count: _,
         } = &self.collector;
+        for part in stacks {
+            // SAFETY: as the caller guarantees.
+            unsafe { tracer.stack(*part) };
+        }
         for cell in handles.cells.borrow().iter().flatten() {
             tracer.root(cell);
         }
@@ -211,16 +269,21 @@ impl<'h> Interp<'h> {
             tracer.bytes(path);
             tracer.string(copied);
         }
-        self.speculation.trace(&mut tracer);
+        self.speculation.trace(tracer);
+        tracer.follow();
+    }
+
+    /// Frees what was not marked. Returns the bytes in use.
+    fn finish(&self, tracer: Tracer<'h>) -> [usize; Kind::ALL.len()] {
         self.grown.bytes.forget();
         self.grown.items.forget();
         self.grown.entries.forget();
-        tracer.follow();
-        let alive = Alive(&tracer.marks);
-        for forget in forget.borrow().iter() {
-            forget(&alive);
+        self.fibers.note_changes();
+        let marks = tracer.into_marks();
+        for forget in self.collector.forget.borrow().iter() {
+            forget(&Alive(&marks));
         }
-        tracer.marks.finish()
+        marks.finish()
     }
 }
 
@@ -251,9 +314,11 @@ mod tests {
 
     impl<'h> Interp<'h> {
         /// Collects what no table and no handle refers to. Stacks are not searched.
-        fn collect_exactly(&self) -> usize {
-            let live = self.trace(Tracer::new(self.heap));
-            live.iter().sum()
+        fn collect_exactly(&self, full: bool) -> usize {
+            let mut tracer = Tracer::new(self.heap, full);
+            // SAFETY: there are none.
+            unsafe { self.mark(&mut tracer, &[]) };
+            self.finish(tracer).iter().sum()
         }
 
         fn json(&self, cell: Ref<'h>) -> String {
@@ -336,16 +401,32 @@ mod tests {
                 if next(3) == 0 && !pool.is_empty() {
                     pool.swap_remove(next(pool.len()));
                 }
+                if next(5) == 0 && !pool.is_empty() {
+                    // A cell becomes old, and refers to something new then.
+                    let thunk = interp.cell(Value::Null);
+                    let around = interp.hold(interp.cell(interp.list(&[thunk])));
+                    interp.collect_exactly(next(2) == 0);
+                    let (held, text) = &pool[next(pool.len())];
+                    let (other, more) = &pool[next(pool.len())];
+                    let list = interp.list(&[interp.cell(held.cell().get()), other.cell()]);
+                    interp.store(thunk, list);
+                    let text = format!("[[{text},{more}]]");
+                    if text.len() < 4000 {
+                        pool.push((around, text));
+                    }
+                }
                 if next(40) == 0 {
-                    interp.collect_exactly();
+                    interp.collect_exactly(next(4) == 0);
                     for (held, text) in &pool {
                         assert_eq!(interp.json(held.cell()), *text);
                     }
                 }
             }
-            let before = interp.collect_exactly();
+            let before = interp.collect_exactly(true);
             pool.clear();
-            let after = interp.collect_exactly();
+            let kept = interp.collect_exactly(false);
+            assert_eq!(before, kept);
+            let after = interp.collect_exactly(true);
             assert!(after < before / 2 && after < 64 << 10, "{before} {after}");
         });
     }
@@ -354,7 +435,7 @@ mod tests {
     fn large_objects_are_freed_and_used_again() {
         with_interp(|interp| {
             let heap = interp.heap;
-            interp.collect_exactly();
+            interp.collect_exactly(true);
             let empty = heap.used_bytes();
             for _ in 0..5 {
                 let cell = interp.cell(Value::Int(7));
@@ -366,7 +447,7 @@ mod tests {
                 env.set(4999, list.cell());
                 let function = interp.hold(interp.cell(Value::Lambda { code: 0, env }));
                 drop(list);
-                interp.collect_exactly();
+                interp.collect_exactly(true);
                 let Value::Lambda { env, .. } = function.cell().get() else {
                     panic!("it was one");
                 };
@@ -382,7 +463,7 @@ mod tests {
                 };
                 assert!(text.bytes.iter().all(|byte| *byte == b'y'));
             }
-            interp.collect_exactly();
+            interp.collect_exactly(true);
             assert!(heap.used_bytes() < empty + (1 << 20));
         });
     }

@@ -14,10 +14,14 @@ use crate::value::{
 pub(crate) struct Tracer<'h> {
     heap: &'h Heap,
     pub(super) marks: Marks<'h>,
-    /// Addresses of marked objects whose references were not followed yet, plus their kind.
+    /// Addresses of objects whose references were not followed yet, plus their kind. Cells and
+    /// slices are marked already; others are marked when they are taken from here, and fetched
+    /// until then.
     work: Vec<usize>,
     /// Parts of long slices whose references were not followed yet.
     long: Vec<Rest>,
+    /// Addresses of objects that stacks refer to.
+    on_stacks: Vec<usize>,
     values: PhantomData<Cell<Ref<'h>>>,
 }
 
@@ -41,23 +45,30 @@ const CELL: usize = 0;
 const ENV: usize = 1;
 const REFS: usize = 2;
 const ENTRIES: usize = 3;
-const KINDS: usize = 3;
+const ATTRS: usize = 4;
+const LIST: usize = 5;
+const STRING: usize = 6;
+const KINDS: usize = 7;
 
 /// Number of objects whose memory is fetched ahead.
 const FETCHED: usize = 16;
 
-/// Length of the work list from which on it has no cells that are marked already.
-const LONG: usize = 1 << 20;
-
 impl<'h> Tracer<'h> {
-    pub(crate) fn new(heap: &'h Heap) -> Self {
-        Self {
+    /// Follows references from roots: all of them if `full`, otherwise only those to objects that
+    /// were not marked by an earlier collection.
+    pub(crate) fn new(heap: &'h Heap, full: bool) -> Self {
+        let mut tracer = Self {
             heap,
-            marks: Marks::new(heap),
+            marks: Marks::new(heap, full),
             work: Vec::new(),
             long: Vec::new(),
+            on_stacks: Vec::new(),
             values: PhantomData,
+        };
+        for found in tracer.marks.to_follow_again() {
+            tracer.contents(found);
         }
+        tracer
     }
 
     /// A reference to an object at an address in the heap.
@@ -76,24 +87,38 @@ impl<'h> Tracer<'h> {
         self.value(cell.get());
     }
 
-    /// Cells are marked when they are taken from the work list, and fetched until then.
     #[inline]
     pub(crate) fn cell(&mut self, cell: Ref<'h>) {
         let address = std::ptr::from_ref(cell).addr();
-        if !self.marks.contains(address) {
-            return;
-        }
-        // A list that is this long may have many of the same cell.
-        if self.work.len() < LONG || !self.marks.is_marked(address) {
+        if self.marks.cell(address) {
             self.work.push(address | CELL);
+        }
+    }
+
+    /// Marks an object of one size later.
+    #[inline]
+    fn later<T: Object>(&mut self, object: &T, kind: usize) {
+        let address = std::ptr::from_ref(object).addr();
+        if self.marks.may_be_new(address) {
+            self.work.push(address | kind);
         }
     }
 
     #[inline]
     fn env(&mut self, env: Env<'h>) {
-        let (header, start, words) = env.extent();
-        if self.marks.env(start, words) {
-            self.work.push(header | ENV);
+        let address = env.address();
+        if self.marks.may_be_new(address) {
+            self.work.push(address | ENV);
+        }
+    }
+
+    /// Follows the slots of an environment, and the enclosing one.
+    #[inline]
+    fn slots(&mut self, env: Env<'h>) {
+        let (up, slots) = env.parts();
+        slots.for_each(|cell| self.cell(cell));
+        if let Some(up) = up {
+            self.env(up);
         }
     }
 
@@ -111,7 +136,6 @@ impl<'h> Tracer<'h> {
 
     fn push(&mut self, found: Found) {
         let kind = match found.kind {
-            Kind::Env => ENV,
             Kind::Refs => REFS,
             Kind::Entries => ENTRIES,
             _ => return,
@@ -164,10 +188,10 @@ impl<'h> Tracer<'h> {
             | Value::Uncommitted(_)
             | Value::Failed(_) => {}
             Value::Lambda { env, .. } | Value::Thunk { env, .. } => self.env(env),
-            Value::String(string) => self.string(string),
+            Value::String(string) => self.later(string, STRING),
             Value::Path(path) => self.path(path),
-            Value::List(list) => self.list(list),
-            Value::Attrs(attrs) => self.attrs(attrs),
+            Value::List(list) => self.later(list, LIST),
+            Value::Attrs(attrs) => self.later(attrs, ATTRS),
             // All that a builtin refers to lasts as long as the heap.
             Value::Builtin(builtin) => {
                 self.new_object(builtin);
@@ -233,6 +257,7 @@ impl<'h> Tracer<'h> {
         }
         let found: Vec<Found> = self.marks.find(word).collect();
         for found in found {
+            self.on_stacks.push(found.address);
             if let Some(found) = self.marks.found(found) {
                 self.contents(found);
             }
@@ -253,7 +278,8 @@ impl<'h> Tracer<'h> {
         unsafe {
             match found.kind {
                 Kind::Cell => self.value(self.at::<Slot<'h>>(address).get()),
-                Kind::Env | Kind::Refs | Kind::Entries => self.push(found),
+                Kind::Env => self.slots(Env::at(self.heap.pointer(address))),
+                Kind::Refs | Kind::Entries => self.push(found),
                 Kind::Bytes | Kind::Builtin => {}
                 _ if !in_use() => {}
                 Kind::List => self.slice(self.at::<List<'h>>(address).items),
@@ -286,19 +312,21 @@ impl<'h> Tracer<'h> {
         }
     }
 
+    /// The marks, once all references were followed.
+    pub(super) fn into_marks(self) -> Marks<'h> {
+        self.marks.note_on_stacks(self.on_stacks);
+        self.marks
+    }
+
     /// Follows all references from what was marked.
     pub(super) fn follow(&mut self) {
+        // Entries that were taken from the work list and are being fetched; 0 for none.
         let mut fetched = [0; FETCHED];
-        let (mut first, mut count) = (0, 0);
+        let mut at = 0;
+        // How many times in a row the work list was empty.
+        let mut empty = 0;
         loop {
-            while count < FETCHED
-                && let Some(entry) = self.work.pop()
-            {
-                self.marks.prefetch(entry & !KINDS);
-                fetched[(first + count) % FETCHED] = entry;
-                count += 1;
-            }
-            if count == 0 {
+            if empty >= FETCHED && self.work.is_empty() {
                 match self.long.pop() {
                     // SAFETY: it is a part of a slice that was found.
                     Some(rest) => unsafe { self.portion(rest) },
@@ -306,25 +334,37 @@ impl<'h> Tracer<'h> {
                 }
                 continue;
             }
-            let entry = fetched[first];
-            first = (first + 1) % FETCHED;
-            count -= 1;
+            let next = match self.work.pop() {
+                Some(entry) => {
+                    self.marks.prefetch(entry & !KINDS);
+                    empty = 0;
+                    entry
+                }
+                None => {
+                    empty += 1;
+                    0
+                }
+            };
+            let entry = std::mem::replace(&mut fetched[at], next);
+            at = (at + 1) % FETCHED;
+            if entry == 0 {
+                continue;
+            }
             let address = entry & !KINDS;
             // SAFETY: the entry was pushed for an object of its kind.
             unsafe {
                 match entry & KINDS {
-                    CELL => {
-                        let cell = self.at::<Slot<'h>>(address);
-                        if self.marks.object(cell) {
-                            self.value(cell.get());
-                        }
-                    }
+                    CELL => self.value(self.at::<Slot<'h>>(address).get()),
+                    ATTRS => self.attrs(self.at(address)),
+                    LIST => self.list(self.at(address)),
+                    STRING => self.string(self.at(address)),
                     ENV => {
-                        let (up, slots) = Env::at(self.heap.pointer(address)).parts();
-                        slots.for_each(|cell| self.cell(cell));
-                        if let Some(up) = up {
-                            self.env(up);
+                        let env = Env::at(self.heap.pointer(address));
+                        let (start, words) = env.extent();
+                        if !self.marks.env(start, words) {
+                            continue;
                         }
+                        self.slots(env);
                     }
                     REFS => self.references(address, 8, 0),
                     _ => {
@@ -392,7 +432,7 @@ mod tests {
             .collect();
         let address = |cell: Ref<'_>| std::ptr::from_ref(cell).addr();
         let slice = heap.slice_copy(&[cells[0], cells[5]]);
-        let mut tracer = Tracer::new(&heap);
+        let mut tracer = Tracer::new(&heap, true);
         for word in [address(cells[2]), address(cells[4]) + 8] {
             tracer.word(word);
         }

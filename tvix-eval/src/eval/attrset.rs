@@ -183,6 +183,7 @@ impl<'h> Interp<'h> {
             all = self.merged(layer, all);
         }
         attrs.replace_layers(all, None);
+        self.attrs_changed(attrs);
         all
     }
 
@@ -297,6 +298,7 @@ impl<'h> Interp<'h> {
             base = next.base();
         }
         attrs.replace_layers(top, base);
+        self.attrs_changed(attrs);
     }
 
     /// The attributes of both slices; those of the second one win.

@@ -77,8 +77,7 @@ impl<'h> Interp<'h> {
     ) -> Result<Value<'h>> {
         match result {
             Ok(value) => {
-                cell.set(value);
-                self.wake(cell);
+                self.store(cell, value);
                 Ok(value)
             }
             Err(error) => {
@@ -122,12 +121,11 @@ impl<'h> Interp<'h> {
     /// Stores the error of a cell's failed evaluation in the cell.
     #[cold]
     fn fail(&self, cell: Ref<'h>, thunk: Value<'h>, error: &Error) {
-        if is_transient(error) {
-            cell.set(thunk);
-        } else {
-            cell.set(self.failed(error));
-        }
-        self.wake(cell);
+        let value = match is_transient(error) {
+            true => thunk,
+            false => self.failed(error),
+        };
+        self.store(cell, value);
     }
 
     #[cold]
@@ -139,13 +137,6 @@ impl<'h> Interp<'h> {
                 Err(Error::new(ErrorKind::InfiniteRecursion, message).at(pos))
             }
             Parked::Dropped => Err(cancelled()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn wake(&self, cell: Ref<'h>) {
-        if self.fibers.has_waiters() {
-            self.fibers.wake(self, cell);
         }
     }
 
@@ -284,8 +275,7 @@ struct Unwound<'a, 'h>(&'a Interp<'h>, Ref<'h>, Value<'h>);
 impl Drop for Unwound<'_, '_> {
     fn drop(&mut self) {
         let Self(interp, cell, thunk) = self;
-        cell.set(*thunk);
-        interp.wake(cell);
+        interp.store(cell, *thunk);
     }
 }
 

@@ -45,8 +45,7 @@ impl<'h> Interp<'h> {
             Ok(value) => *value,
             Err(error) if is_independent(error) => self.failed(error),
             Err(_) => {
-                cell.set(thunk);
-                self.wake(cell);
+                self.store(cell, thunk);
                 return result;
             }
         };
@@ -58,9 +57,9 @@ impl<'h> Interp<'h> {
             again: None,
         };
         let number = self.speculation.add_outcome(outcome);
+        self.store(cell, Value::Uncommitted(number));
         runner.effect(Effect::Used(number));
         self.speculation.count(&runner, OUTCOME_BYTES);
-        self.wake(cell);
         result
     }
 
@@ -82,8 +81,8 @@ impl<'h> Interp<'h> {
                     used_by: 0,
                     again: Some(thunk),
                 };
-                self.speculation.add_outcome(outcome);
-                self.wake(cell);
+                let number = self.speculation.add_outcome(outcome);
+                self.store(cell, Value::Uncommitted(number));
                 result
             }
             _ => self.computed(cell, thunk, result),

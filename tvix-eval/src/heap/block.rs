@@ -1,4 +1,6 @@
-//! Blocks: the units of memory that hold objects of one kind, with two bits for each word.
+//! Blocks: the units of memory that hold objects of one kind, with two bits for each word. The marks
+//! of all blocks are together: those of a block at its start would compete for few places in the
+//! caches of processors, because blocks start at multiples of their size.
 
 use std::ptr::NonNull;
 
@@ -11,7 +13,7 @@ pub(super) const SIZE: usize = 64 << 10;
 pub(super) const WORD: usize = 8;
 
 const WORDS: usize = SIZE / WORD;
-const BITS: usize = WORDS / 64;
+pub(super) const BITS: usize = WORDS / 64;
 
 /// Offset of the first object in bytes.
 pub(super) const DATA: usize = size_of::<Header>();
@@ -23,13 +25,18 @@ pub(super) const DATA: usize = size_of::<Header>();
 /// last collection, or was handed to the allocator since (and is zero if it is not in use yet).
 #[repr(C, align(64))]
 struct Header {
-    mark: [u64; BITS],
     valid: [u64; BITS],
 }
 
+/// Bytes of marks for each block.
+pub(super) const MARKS: usize = BITS * size_of::<u64>();
+
 /// A block that holds small objects.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Block(NonNull<u8>);
+pub(super) struct Block {
+    start: NonNull<u8>,
+    marks: NonNull<u64>,
+}
 
 /// The bits of the words from `from` up to `to`, all of one group of 64.
 #[inline]
@@ -39,33 +46,33 @@ fn mask(from: usize, to: usize) -> u64 {
 }
 
 impl Block {
-    /// The block that contains an address.
+    /// A block at an address.
     ///
     /// # Safety
     ///
-    /// The address is in a block of small objects of a heap, and the pointer may access all of it.
+    /// It is a block of small objects of a heap, `marks` has [`MARKS`] bytes, and the pointers may
+    /// access both.
     #[inline]
-    pub(super) unsafe fn of(address: NonNull<u8>) -> Self {
-        let start = address.as_ptr().map_addr(|address| address & !(SIZE - 1));
-        // SAFETY: the first block of a heap does not start at address 0.
-        Self(unsafe { NonNull::new_unchecked(start) })
+    pub(super) unsafe fn new(start: NonNull<u8>, marks: NonNull<u8>) -> Self {
+        Self {
+            start,
+            marks: marks.cast(),
+        }
     }
 
     #[inline]
     fn mark_bits(self) -> NonNull<u64> {
-        // `mark` is the first field.
-        self.0.cast()
+        self.marks
     }
 
     #[inline]
     fn valid_bits(self) -> NonNull<u64> {
-        // SAFETY: the header has both.
-        unsafe { self.0.cast::<u64>().add(BITS) }
+        self.start.cast()
     }
 
     #[inline]
     pub(super) fn start(self) -> NonNull<u8> {
-        self.0
+        self.start
     }
 
     #[inline]
@@ -75,7 +82,7 @@ impl Block {
 
     #[inline]
     fn get(bits: NonNull<u64>, index: usize) -> bool {
-        // SAFETY: `index` is the number of a word in a block, and the header has a bit for each.
+        // SAFETY: `index` is the number of a word in a block, and there is a bit for each.
         let group = unsafe { bits.add(index / 64).read() };
         group >> (index % 64) & 1 != 0
     }
@@ -113,14 +120,6 @@ impl Block {
             Self::set(bits, index, words);
         }
         true
-    }
-
-    /// The address of an object's mark.
-    #[inline]
-    pub(super) fn mark_of(self, object: usize) -> *const u64 {
-        self.mark_bits()
-            .as_ptr()
-            .wrapping_add(Self::index(object) / 64)
     }
 
     /// Whether an object is marked.
@@ -161,7 +160,7 @@ impl Block {
             let bits = unsafe { self.valid_bits().add(group).read() } & wanted;
             if bits != 0 {
                 let index = group * 64 + 63 - bits.leading_zeros() as usize;
-                return Some(self.0.as_ptr().addr() + index * WORD);
+                return Some(self.start.as_ptr().addr() + index * WORD);
             }
             group = group.checked_sub(1)?;
             wanted = u64::MAX;
@@ -170,8 +169,20 @@ impl Block {
 
     /// Removes all marks.
     pub(super) fn unmark(self) {
-        // SAFETY: the header has this many groups.
+        // SAFETY: there are this many groups.
         unsafe { self.mark_bits().write_bytes(0, BITS) };
+    }
+
+    /// The marks of all words.
+    pub(super) fn marks(self) -> [u64; BITS] {
+        // SAFETY: there are this many groups.
+        unsafe { self.mark_bits().cast().read() }
+    }
+
+    /// Sets the marks of all words.
+    pub(super) fn set_marks(self, marks: [u64; BITS]) {
+        // SAFETY: as above.
+        unsafe { self.mark_bits().cast().write(marks) };
     }
 
     /// After a collection: what is not marked is no object any more. Returns the number of marked
@@ -193,15 +204,15 @@ impl Block {
         marked
     }
 
-    /// Forgets all objects.
+    /// Forgets all objects, none of which is marked.
     pub(super) fn clear(self) {
         // SAFETY: the header is at the start of the block.
-        unsafe { self.0.write_bytes(0, DATA) };
+        unsafe { self.start.write_bytes(0, DATA) };
     }
 
     /// The next range of words that are not marked, of at least `bytes` bytes: its start and end.
     pub(super) fn hole(self, from: usize, bytes: usize) -> Option<(usize, usize)> {
-        let start = self.0.as_ptr().addr();
+        let start = self.start.as_ptr().addr();
         let mut index = from.max(start + DATA).saturating_sub(start) / WORD;
         loop {
             index = self.next(index, false)?;
@@ -233,13 +244,16 @@ impl Block {
 mod tests {
     use super::*;
 
-    #[repr(align(65536))]
+    #[repr(C, align(65536))]
     struct Memory {
-        _bytes: [u8; SIZE],
+        bytes: [u8; SIZE],
+        marks: [u8; MARKS],
     }
 
     fn block(memory: &mut Memory) -> Block {
-        Block(NonNull::from(memory).cast())
+        let Memory { bytes, marks } = memory;
+        // SAFETY: both are used only as this block.
+        unsafe { Block::new(NonNull::from(bytes).cast(), NonNull::from(marks).cast()) }
     }
 
     fn memory() -> Box<Memory> {

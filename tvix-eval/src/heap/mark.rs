@@ -1,6 +1,7 @@
 //! Marks of a collection.
 
 use std::cell::RefMut;
+use std::ptr::NonNull;
 
 use super::block::{self, Block, DATA, WORD};
 use super::table::{State, Table};
@@ -17,14 +18,25 @@ pub(crate) struct Found {
     pub(crate) len: usize,
 }
 
+/// The marks of a collection, to compare them.
+#[derive(Default)]
+pub(crate) struct SavedMarks {
+    small: Vec<(usize, [u64; block::BITS])>,
+    large: Vec<(usize, bool)>,
+}
+
 /// The marks of a heap while a collection sets them. Nothing is allocated meanwhile.
 pub(crate) struct Marks<'m> {
     heap: &'m Heap,
     table: RefMut<'m, Table>,
     base: usize,
     bytes: usize,
+    /// The marks of all blocks, one after the other.
+    groups: NonNull<u64>,
     /// Bytes of all marked objects, by kind.
     live: [usize; Kind::ALL.len()],
+    /// Whether marks of the previous collection were removed.
+    full: bool,
 }
 
 /// The word in front of an environment's slots: the lowest bits are their number, or all set.
@@ -40,30 +52,71 @@ fn element(kind: Kind) -> usize {
 }
 
 impl<'m> Marks<'m> {
-    /// Removes the marks of the previous collection.
-    pub(crate) fn new(heap: &'m Heap) -> Self {
+    /// Begins a collection. A full one removes the marks of the previous collection.
+    pub(crate) fn new(heap: &'m Heap, full: bool) -> Self {
         let mut table = heap.table.borrow_mut();
         table.forget_holes();
         for cursor in &heap.cursors {
             cursor.reset();
         }
-        for index in 0..table.len() {
-            match table.state(index) {
-                State::Small(_) => {
-                    // SAFETY: it is a block of small objects.
-                    unsafe { Block::of(heap.pointer(heap.address_of(index))) }.unmark();
-                }
-                State::Large(_) => table.unmark(index),
-                State::Free | State::Rest(_) => {}
-            }
-        }
-        Self {
+        let mut marks = Self {
             heap,
             base: heap.address_of(0),
             bytes: table.len() * block::SIZE,
+            groups: heap.marks.base().cast(),
             live: [0; Kind::ALL.len()],
             table,
+            full,
+        };
+        if full {
+            marks.unmark();
         }
+        marks
+    }
+
+    /// Removes all marks.
+    fn unmark(&mut self) {
+        for index in 0..self.table.len() {
+            match self.table.state(index) {
+                State::Small(_) => self.block(self.heap.address_of(index)).unmark(),
+                State::Large(_) => self.table.unmark(index),
+                State::Free | State::Rest(_) => {}
+            }
+        }
+    }
+
+    /// The objects that stacks referred to at the last collection, and those that were changed
+    /// since, all of which are marked. None if all marks were removed.
+    pub(crate) fn to_follow_again(&self) -> Vec<Found> {
+        let mut addresses = self.heap.changed.take();
+        addresses.append(&mut self.heap.on_stacks.borrow_mut());
+        if self.full {
+            return Vec::new();
+        }
+        let found = addresses.into_iter().map(|address| self.object_at(address));
+        found.collect()
+    }
+
+    /// Notes the objects that stacks refer to, for the next collection.
+    pub(crate) fn note_on_stacks(&self, mut addresses: Vec<usize>) {
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.shrink_to_fit();
+        *self.heap.on_stacks.borrow_mut() = addresses;
+    }
+
+    /// The object at the address that [`Found`] has for it.
+    fn object_at(&self, address: usize) -> Found {
+        let kind = match self.table.state(self.heap.index_of(address)) {
+            State::Small(kind) | State::Large(kind) => kind,
+            // Objects that were found start in the first block of theirs.
+            State::Rest(_) | State::Free => unreachable!("a marked object is in a block"),
+        };
+        let len = match kind.is_slice() {
+            true => self.word(address - WORD),
+            false => 0,
+        };
+        Found { kind, address, len }
     }
 
     /// Whether an address is in the blocks.
@@ -83,10 +136,10 @@ impl<'m> Marks<'m> {
     fn block(&self, address: usize) -> Block {
         debug_assert!(self.contains(address));
         // SAFETY: callers ask for addresses in blocks of small objects.
-        unsafe { Block::of(self.heap.pointer(address)) }
+        unsafe { self.heap.block(address) }
     }
 
-    /// Fetches an object and its mark.
+    /// Fetches an object.
     #[inline]
     pub(crate) fn prefetch(&self, address: usize) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -95,7 +148,6 @@ impl<'m> Marks<'m> {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             let object = self.heap.pointer(address).as_ptr();
             _mm_prefetch::<_MM_HINT_T0>(object.cast());
-            _mm_prefetch::<_MM_HINT_T0>(self.block(address).mark_of(address).cast());
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         let _ = address;
@@ -115,6 +167,42 @@ impl<'m> Marks<'m> {
     pub(crate) fn object<T: Object>(&mut self, object: &T) -> bool {
         let address = std::ptr::from_ref(object).addr();
         self.contains(address) && self.block(address).mark(address, size_of::<T>() / WORD)
+    }
+
+    /// Marks the cell at an address. Returns whether it was not marked yet; `false` if it is not in
+    /// the blocks.
+    #[inline(always)]
+    pub(crate) fn cell(&mut self, address: usize) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.bytes {
+            return false;
+        }
+        debug_assert!(offset.is_multiple_of(2 * WORD));
+        // SAFETY: there is a mark for each word of the blocks. Cells have two words, and so start
+        // at an even one.
+        unsafe {
+            let group = self.groups.add(offset / (64 * WORD));
+            let marks = group.read();
+            let bit = offset / WORD % 64;
+            if marks >> bit & 1 != 0 {
+                return false;
+            }
+            group.write(marks | 3 << bit);
+        }
+        true
+    }
+
+    /// Whether an object or environment has to be marked and followed. Those that are large may have
+    /// been marked already.
+    #[inline(always)]
+    pub(crate) fn may_be_new(&self, address: usize) -> bool {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.bytes {
+            return false;
+        }
+        // SAFETY: as above. Words of large objects are not marked here.
+        let marks = unsafe { self.groups.add(offset / (64 * WORD)).read() };
+        marks >> (offset / WORD % 64) & 1 == 0
     }
 
     /// Marks an environment, which starts at an address and has this number of words.
@@ -302,6 +390,56 @@ impl<'m> Marks<'m> {
         None
     }
 
+    /// Removes all marks, and returns them.
+    pub(crate) fn take(&mut self) -> SavedMarks {
+        let mut saved = SavedMarks::default();
+        for index in 0..self.table.len() {
+            match self.table.state(index) {
+                State::Small(_) => {
+                    let block = self.block(self.heap.address_of(index));
+                    saved.small.push((index, block.marks()));
+                }
+                State::Large(_) => saved.large.push((index, self.table.is_marked(index))),
+                State::Free | State::Rest(_) => {}
+            }
+        }
+        self.unmark();
+        saved
+    }
+
+    /// Sets marks again.
+    ///
+    /// # Panics
+    ///
+    /// If an object is marked now, and was not then.
+    pub(crate) fn replace(&mut self, saved: SavedMarks) {
+        for (index, marks) in saved.small {
+            let block = self.block(self.heap.address_of(index));
+            for (group, (then, now)) in marks.iter().zip(block.marks()).enumerate() {
+                if let lost = now & !then
+                    && lost != 0
+                {
+                    let word = group * 64 + lost.trailing_zeros() as usize;
+                    let address = self.heap.address_of(index) + word * WORD;
+                    let State::Small(kind) = self.table.state(index) else {
+                        unreachable!("it was so before");
+                    };
+                    panic!("{kind:?} at {address:x} would be lost");
+                }
+            }
+            block.set_marks(marks);
+        }
+        for (index, marked) in saved.large {
+            assert!(
+                marked || !self.table.is_marked(index),
+                "a large object would be lost"
+            );
+            if marked {
+                self.table.mark(index);
+            }
+        }
+    }
+
     /// Ends the collection: what is not marked is free. Returns the bytes of all marked objects,
     /// by kind.
     pub(crate) fn finish(mut self) -> [usize; Kind::ALL.len()] {
@@ -310,12 +448,15 @@ impl<'m> Marks<'m> {
             match self.table.state(index) {
                 State::Small(kind) => {
                     let block = self.block(self.heap.address_of(index));
-                    let marked = block.settle(kind) * WORD;
+                    // Nothing in a block is new if no part of it was handed out.
+                    let known = self.table.untouched_words(index).filter(|_| !self.full);
+                    let words = known.unwrap_or_else(|| block.settle(kind));
+                    let marked = words * WORD;
                     self.live[kind as usize] += marked;
                     if marked == 0 {
                         self.table.free(index, 1);
                     } else {
-                        self.table.set_dirty(index, true);
+                        self.table.settle(index, words);
                         if marked < block::SIZE / 16 * 15 {
                             self.table.has_holes(index, kind);
                         }

@@ -181,6 +181,8 @@ impl Cursor {
 pub struct Heap {
     permanent: Bump,
     pages: Pages,
+    /// The marks of all blocks.
+    marks: Pages,
     table: RefCell<Table>,
     /// By kind; then those of larger environments and slices.
     cursors: [Cursor; Kind::ALL.len() * 2],
@@ -190,6 +192,10 @@ pub struct Heap {
     fresh: Cell<usize>,
     /// Bytes handed out after which the next collection is due.
     budget: Cell<usize>,
+    /// Addresses of marked objects that refer to others since the last collection.
+    changed: RefCell<Vec<usize>>,
+    /// Addresses of the objects that stacks referred to at the last collection.
+    on_stacks: RefCell<Vec<usize>>,
     /// Number of calls before the next look at limits, cancellation and the budget.
     pub(crate) calls_left: Cell<u32>,
     /// Whether calls alone, and no budget, lead to collections, and freed memory is overwritten: for
@@ -206,18 +212,25 @@ impl Heap {
     ///
     /// If this process cannot reserve 16 MiB of address space.
     pub fn new() -> Self {
-        let pages = match Pages::reserve(block::SIZE) {
-            Ok(pages) => pages,
+        let reserved = Pages::reserve(block::SIZE).and_then(|pages| {
+            let marks = pages.reserved() / block::SIZE * block::MARKS;
+            Ok((pages, Pages::reserve_exactly(marks, block::SIZE)?))
+        });
+        let (pages, marks) = match reserved {
+            Ok(reserved) => reserved,
             Err(error) => panic!("no address space for a heap: {error} (ulimit -v)"),
         };
         Self {
             permanent: Bump::new(),
             pages,
+            marks,
             table: RefCell::default(),
             cursors: Default::default(),
             roots: RefCell::default(),
             fresh: Cell::new(0),
             budget: Cell::new(usize::MAX),
+            changed: RefCell::default(),
+            on_stacks: RefCell::default(),
             calls_left: Cell::new(0),
             stressed: Cell::new(false),
             ceiling: Ceiling::default(),
@@ -292,6 +305,19 @@ impl Heap {
         self.budget.set(bytes);
     }
 
+    /// Notes that an object that others may refer to was changed, and refers to other objects now.
+    /// Not needed before the first collection.
+    pub(crate) fn note_change<T: Object>(&self, object: &T) {
+        let address = std::ptr::from_ref(object).addr();
+        if address.wrapping_sub(self.pages.base().as_ptr().addr()) >= self.pages.reserved() {
+            return;
+        }
+        // SAFETY: it is an object of one size in the blocks, and so in one of small objects.
+        if unsafe { self.block(address) }.is_marked(address) {
+            self.changed.borrow_mut().push(address);
+        }
+    }
+
     /// Adds an object.
     #[inline(always)]
     pub(crate) fn alloc<T: Object>(&self, value: T) -> &T {
@@ -354,7 +380,7 @@ impl Heap {
             let block = place.block.get();
             if block != 0 {
                 // SAFETY: the cursor is in a block of small objects.
-                let inside = unsafe { Block::of(self.pointer(block)) };
+                let inside = unsafe { self.block(block) };
                 if let Some((start, end)) = inside.hole(hole.max(block), least) {
                     place.next.set(start);
                     place.end.set(start);
@@ -376,8 +402,8 @@ impl Heap {
         self.fresh.set(self.fresh.get() + bytes);
         // SAFETY: the part is in a hole of the block: nothing refers to it.
         unsafe {
-            let block = Block::of(self.pointer(block));
-            if self.table.borrow().is_dirty(self.index_of(from)) {
+            let block = self.block(block);
+            if self.table.borrow_mut().touch(self.index_of(from)) {
                 self.pointer(from).write_bytes(0, bytes);
             }
             if !kind.is_slice() {
@@ -401,14 +427,28 @@ impl Heap {
         let address = self.address_of(index);
         // A new block is zero already. A page that is read before it is written costs two faults.
         // SAFETY: the block is free.
-        unsafe { Block::of(self.pointer(address)).clear() };
+        unsafe { self.block(address).clear() };
         address
     }
 
     fn make_usable(&self, blocks: usize) {
-        if let Err(error) = self.pages.need(blocks * block::SIZE) {
+        let marks = self.marks.need(blocks * block::MARKS);
+        if let Err(error) = marks.and(self.pages.need(blocks * block::SIZE)) {
             panic!("no memory left for values: {error}");
         }
+    }
+
+    /// The block that contains an address.
+    ///
+    /// # Safety
+    ///
+    /// It is one of small objects.
+    #[inline]
+    unsafe fn block(&self, address: usize) -> Block {
+        let marks = self.index_of(address) * block::MARKS;
+        let start = self.pointer(address & !(block::SIZE - 1));
+        // SAFETY: blocks in use are usable, and so are their marks.
+        unsafe { Block::new(start, self.marks.base().add(marks)) }
     }
 
     #[inline]
@@ -473,7 +513,8 @@ impl Heap {
         // of small objects unless it is large.
         unsafe {
             if bytes <= LARGE {
-                Block::of(start).starts(start.as_ptr().addr());
+                let address = start.as_ptr().addr();
+                self.block(address).starts(address);
             }
             start.cast::<usize>().write(len);
             start.add(WORD).cast()

@@ -53,6 +53,11 @@ impl Pages {
         }
     }
 
+    /// Reserves this number of bytes.
+    pub(super) fn reserve_exactly(size: usize, align: usize) -> std::io::Result<Self> {
+        Ok(Self::new(map::reserve(size, align)?, size))
+    }
+
     fn new(base: NonNull<u8>, reserved: usize) -> Self {
         Self {
             base,

@@ -21,6 +21,10 @@ struct Entry {
     dirty: bool,
     /// Whether the large object is marked.
     marked: bool,
+    /// Whether a part was handed out since the last collection.
+    touched: bool,
+    /// Number of words that the last collection has found in use, of a block of small objects.
+    words: u16,
 }
 
 /// The blocks of a heap, by number.
@@ -47,6 +51,29 @@ impl Table {
 
     pub(super) fn is_dirty(&self, index: usize) -> bool {
         self.entries[index].dirty
+    }
+
+    /// Notes that a part of a block is handed out. Returns whether the block is dirty.
+    pub(super) fn touch(&mut self, index: usize) -> bool {
+        let entry = &mut self.entries[index];
+        entry.touched = true;
+        entry.dirty
+    }
+
+    /// The number of words in use of a block of which nothing was handed out since the last
+    /// collection.
+    pub(super) fn untouched_words(&self, index: usize) -> Option<usize> {
+        let entry = &self.entries[index];
+        (!entry.touched).then_some(usize::from(entry.words))
+    }
+
+    /// Notes the number of words that a collection has found in use.
+    pub(super) fn settle(&mut self, index: usize, words: usize) {
+        let entry = &mut self.entries[index];
+        entry.touched = false;
+        // A block has fewer than 2^13 words.
+        entry.words = words as u16;
+        entry.dirty = true;
     }
 
     pub(super) fn state(&self, index: usize) -> State {
@@ -79,9 +106,12 @@ impl Table {
             state: State::Free,
             dirty: false,
             marked: false,
+            touched: true,
+            words: 0,
         };
         self.entries.extend(std::iter::repeat_n(fresh, missing));
         for (distance, entry) in self.entries[index..index + count].iter_mut().enumerate() {
+            entry.touched = true;
             entry.state = match (large, distance) {
                 (false, _) => State::Small(kind),
                 (true, 0) => State::Large(kind),

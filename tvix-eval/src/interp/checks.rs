@@ -78,7 +78,7 @@ impl Interp<'_> {
         self.heap.ceiling.tables.set(tables);
         let fits =
             || bytes < self.heap.room() / 8 * 7 && self.memory().saturating_add(bytes) <= limit;
-        if fits() || (self.collect() && fits()) {
+        if fits() || (self.collect(true) && fits()) {
             return Ok(());
         }
         Err(self.recheck(self.exhausted_by(bytes)))
@@ -90,7 +90,7 @@ impl Interp<'_> {
             return usize::MAX;
         };
         if self.memory() > limit / 2 && self.heap.is_much_fresh() {
-            self.collect();
+            self.collect(true);
         }
         limit.saturating_sub(self.memory())
     }
@@ -149,7 +149,7 @@ impl Interp<'_> {
             self.upcoming.set(upcoming);
             self.depth.set(depth);
             // What the builtin allocated is garbage now, and so may be what there was before.
-            self.collect();
+            self.collect(true);
             unwinds.set(self.fiber.get() < SPECULATIVE);
             result = catch_unwind(AssertUnwindSafe(&builtin));
         }

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::{StackPart, with_registers};
 use crate::host::Answer;
 use crate::machine::addresses_left;
-use crate::value::Ref;
+use crate::value::{Attrs, Ref, Value};
 
 /// The work of a fiber.
 pub type Job<'h, 'i> = Box<dyn FnOnce(&Interp<'h>) + 'i>;
@@ -62,6 +62,11 @@ pub(crate) struct Fibers {
     /// Waiting fibers, by the address of the cell that they wait for.
     waiting: RefCell<FxHashMap<usize, Vec<u32>>>,
     waiters: Cell<usize>,
+    /// Whether something happens after a cell was evaluated: there are waiting fibers, or there was
+    /// a collection.
+    after_cells: Cell<bool>,
+    /// Whether there was a collection.
+    notes_changes: Cell<bool>,
     /// For each waiting fiber, the fiber that evaluates its cell, and the cell's address.
     waits_for: RefCell<FxHashMap<u32, (u32, usize)>>,
     /// Fibers that wait for the host's answer.
@@ -113,17 +118,29 @@ impl Fibers {
         stacks
     }
 
+    /// Whether [`Interp::cell_changed`] has anything to do.
     #[inline]
-    pub(crate) fn has_waiters(&self) -> bool {
-        self.waiters.get() != 0
+    pub(crate) fn has_to_know(&self) -> bool {
+        self.after_cells.get()
+    }
+
+    /// There was a collection: changes of cells are noted from now on.
+    pub(crate) fn note_changes(&self) {
+        self.notes_changes.set(true);
+        self.after_cells.set(true);
+    }
+
+    fn set_waiters(&self, waiters: usize) {
+        self.waiters.set(waiters);
+        self.after_cells
+            .set(waiters != 0 || self.notes_changes.get());
     }
 
     /// Resumes the fibers that wait for a cell.
-    #[cold]
-    pub(crate) fn wake<'h>(&self, interp: &Interp<'h>, cell: Ref<'h>) {
+    fn wake<'h>(&self, interp: &Interp<'h>, cell: Ref<'h>) {
         let address = std::ptr::from_ref(cell).addr();
         if let Some(woken) = self.waiting.borrow_mut().remove(&address) {
-            self.waiters.set(self.waiters.get() - woken.len());
+            self.set_waiters(self.waiters.get() - woken.len());
             for fiber in woken {
                 self.waits_for.borrow_mut().remove(&fiber);
                 self.make_ready(interp, fiber);
@@ -178,7 +195,7 @@ impl Fibers {
             .entry(address)
             .or_default()
             .push(me);
-        self.waiters.set(self.waiters.get() + 1);
+        self.set_waiters(self.waiters.get() + 1);
         if interp.ahead().is_none() {
             interp.put_in_order(owner, address);
         }
@@ -283,7 +300,7 @@ impl Fibers {
                     && let Some(others) = waiting.get_mut(&cell)
                 {
                     others.retain(|other| *other != number);
-                    self.waiters.set(self.waiters.get() - 1);
+                    self.set_waiters(self.waiters.get() - 1);
                 }
             }
         }
@@ -355,6 +372,33 @@ struct Live {
 }
 
 impl<'h> Interp<'h> {
+    /// Stores a value in a cell that others may refer to, and resumes the fibers that wait for it.
+    #[inline(always)]
+    pub(crate) fn store(&self, cell: Ref<'h>, value: Value<'h>) {
+        cell.set(value);
+        if self.fibers.has_to_know() {
+            self.cell_changed(cell);
+        }
+    }
+
+    /// A cell has a new value.
+    #[inline(never)]
+    fn cell_changed(&self, cell: Ref<'h>) {
+        if self.fibers.notes_changes.get() {
+            self.heap.note_change(cell);
+        }
+        if self.fibers.waiters.get() != 0 {
+            self.fibers.wake(self, cell);
+        }
+    }
+
+    /// A set refers to other attributes.
+    pub(crate) fn attrs_changed(&self, attrs: &Attrs<'h>) {
+        if self.fibers.notes_changes.get() {
+            self.heap.note_change(attrs);
+        }
+    }
+
     /// Runs each job on a fiber, until all have ended. A job is started when all earlier jobs have
     /// ended or wait.
     ///

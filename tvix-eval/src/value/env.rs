@@ -167,12 +167,18 @@ impl<'h> Env<'h> {
         }
     }
 
-    /// The address of the header, the address of the first word, and the number of words.
-    pub(crate) fn extent(self) -> (usize, usize, usize) {
-        let header = self.header.as_ptr().addr();
+    /// The address of the header.
+    #[inline]
+    pub(crate) fn address(self) -> usize {
+        self.header.as_ptr().addr()
+    }
+
+    /// The address of the first word, and the number of words.
+    #[inline]
+    pub(crate) fn extent(self) -> (usize, usize) {
         match self.header().up.addr() & MANY {
-            MANY => (header, header - size_of::<usize>(), self.count() + 2),
-            count => (header, header, count + 1),
+            MANY => (self.address() - size_of::<usize>(), self.count() + 2),
+            count => (self.address(), count + 1),
         }
     }
 

@@ -62,10 +62,10 @@ pub(crate) fn imported_derivation<'h>(interp: &Interp<'h>, path: &StorePath) -> 
     let shared = interp.cell(Value::Attrs(common));
     for ((output, out_path), cell) in outputs.iter().zip(cells).skip(1) {
         let captured = [shared, interp.name_cell(*output), *out_path];
-        cell.set(later(interp, "import", &later_output, &captured));
+        interp.store(cell, later(interp, "import", &later_output, &captured));
     }
     let value = output(interp, common, first.0, first.1);
-    cells[0].set(value);
+    interp.store(cells[0], value);
     Ok(value)
 }
 

@@ -65,11 +65,11 @@ pub(super) fn derivation<'h>(interp: &Interp<'h>, args: &[Ref<'h>], _: Pos) -> R
     for (name, cell) in names.iter().zip(cells).skip(1) {
         let out_path = lazy(select, *name);
         let captured = [shared, interp.name_cell(*name), out_path, drv_path, kind];
-        cell.set(later(interp, "output", &later_output, &captured));
+        interp.store(cell, later(interp, "output", &later_output, &captured));
     }
     let out_path = lazy(select, *first);
     let value = output(interp, common, *first, [out_path, drv_path, kind]);
-    cells[0].set(value);
+    interp.store(cells[0], value);
     Ok(value)
 }
 

@@ -38,14 +38,11 @@ impl<'h> Outcomes<'h> {
 }
 
 impl<'h> Speculation<'h> {
-    /// Stores the uncommitted value of a cell, which wakes nobody. Returns its number.
+    /// Adds an uncommitted value, which the caller stores in the cell. Returns its number.
     pub(crate) fn add_outcome(&self, outcome: Outcome<'h>) -> u32 {
-        let cell = outcome.cell;
         let mut outcomes = self.outcomes.0.borrow_mut();
         outcomes.push(outcome);
-        let number = outcomes.len() as u32 - 1;
-        cell.set(Value::Uncommitted(number));
-        number
+        outcomes.len() as u32 - 1
     }
 }
 
@@ -102,7 +99,7 @@ impl<'h> Interp<'h> {
                     };
                     // Otherwise it has been committed.
                     if matches!(outcome.cell.get(), Value::Uncommitted(of) if of == number) {
-                        outcome.cell.set(outcome.again.unwrap_or(outcome.value));
+                        self.store(outcome.cell, outcome.again.unwrap_or(outcome.value));
                     }
                     let effects = std::mem::take(&mut outcome.effects);
                     if !effects.is_empty() {
