@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BuildArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
+use crate::args::{BuildArgs, ConfigArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
 use crate::settings::{Assignment, Configure, SettingError};
 use crate::store::StoreArgs;
 
@@ -24,6 +24,7 @@ pub enum Command {
     Jobs(JobsArgs),
     Repl(ReplArgs),
     Store(StoreArgs),
+    Config(ConfigArgs),
 }
 
 impl Configure for Command {
@@ -45,7 +46,9 @@ impl Configure for Command {
                 source.search.configure(assignment)?;
                 building.configure(assignment)
             }
-            Self::Store(_) => Ok(()),
+            Self::Store(args) => args.configure(assignment),
+            // It shows all.
+            Self::Config(_) => Ok(()),
         }
     }
 }

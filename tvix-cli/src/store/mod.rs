@@ -24,6 +24,7 @@ use tvix_store_api::StoreUri;
 use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::output::print;
+use crate::settings::{Assignment, Configure, SettingError};
 
 pub use paths::{MOST_LINKS, derivation_of_link};
 
@@ -72,6 +73,45 @@ pub struct AnyStoreOption {
 
     #[command(flatten)]
     pub netrc: NetworkArgs,
+}
+
+impl Configure for AnyStoreOption {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        assignment.store(&mut self.store)?;
+        self.netrc.configure(assignment)
+    }
+}
+
+impl Configure for StoreArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        use StoreCommand as Of;
+        let (store, network) = match &mut self.command {
+            Of::Cat(cat::Args { store, .. })
+            | Of::Dump(dump::Args { store, .. })
+            | Of::Ls(ls::Args { store, .. })
+            | Of::PathInfo(path_info::Args { store, .. })
+            | Of::Serve(serve::Args { store, .. }) => return store.configure(assignment),
+            Of::Add(add::Args { store, .. })
+            | Of::Gc(gc::Args { store, .. })
+            | Of::Optimise(optimise::Args { store, .. })
+            | Of::Roots(roots::Args { store, .. }) => (Some(&mut store.store), None),
+            Of::Repair(repair::Args { store, netrc, .. })
+            | Of::Verify(verify::Args { store, netrc, .. }) => {
+                (Some(&mut store.store), Some(netrc))
+            }
+            Of::Sign(args) => (None, Some(&mut args.netrc)),
+            Of::Copy(args) => {
+                if assignment.setting.name == "trusted-public-keys" {
+                    assignment.list(&mut args.trusted_public_keys)?;
+                }
+                (Some(&mut args.store), Some(&mut args.netrc))
+            }
+        };
+        if let Some(store) = store {
+            assignment.store(store)?;
+        }
+        network.map_or(Ok(()), |network| network.configure(assignment))
+    }
 }
 
 pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {
