@@ -45,6 +45,7 @@ pub mod content_address;
 pub mod derivation;
 pub mod nar;
 pub mod narinfo;
+pub mod nix_conf;
 pub mod nixbase32;
 pub mod nixhash;
 pub mod path_info;

@@ -57,6 +57,10 @@ pub fn bare_build(program: &Path, world: &LocalWorld) -> Command {
         .arg("build")
         .current_dir(folder)
         .env("HOME", world.beside("home"))
+        // No settings of this machine.
+        .env("NIX_CONF_DIR", world.beside("no-conf"))
+        .env("NIX_USER_CONF_FILES", world.beside("no-user.conf"))
+        .env_remove("NIX_CONFIG")
         .stdin(Stdio::null());
     command
 }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BuildArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
+use crate::args::{BuildArgs, ConfigArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
 use crate::settings::{Assignment, Configure, SettingError, WithSettings};
 use crate::store::StoreArgs;
 
@@ -33,6 +33,8 @@ pub enum Command {
     Repl(WithSettings<ReplArgs>),
     /// Inspect, copy, verify and clean up stores.
     Store(StoreArgs),
+    /// Show the settings, their values, and where each was set.
+    Config(WithSettings<ConfigArgs>),
 }
 
 impl Configure for Command {
@@ -54,7 +56,9 @@ impl Configure for Command {
                 source.search.configure(assignment)?;
                 building.configure(assignment)
             }
-            Self::Store(_) => Ok(()),
+            Self::Store(args) => args.configure(assignment),
+            // It shows all.
+            Self::Config(_) => Ok(()),
         }
     }
 }

@@ -100,6 +100,10 @@ pub enum CliError {
     },
     #[error(transparent)]
     Setting(#[from] crate::settings::SettingError),
+    #[error(transparent)]
+    SettingFiles(#[from] crate::settings::FilesError),
+    #[error("unknown setting '{0}'; 'tvix config' lists all")]
+    UnknownSetting(String),
     #[error("build log of '{derivation}' is not available")]
     NoLog { derivation: String },
     #[error("cannot parse '{what}': {message}")]

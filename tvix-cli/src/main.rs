@@ -6,6 +6,7 @@ mod args;
 mod build;
 mod caches;
 mod command;
+mod config;
 mod display;
 mod dry_run;
 mod error;
@@ -40,7 +41,7 @@ use tvix_eval::limits::CountingAllocator;
 use command::{Args, Command};
 use error::CliError;
 use output::say;
-use settings::{Configure as _, Effect};
+use settings::{Assignments, Configure as _, Effect};
 
 /// Faster than the system's allocator at the many small allocations of an evaluation. Large ones count for
 /// its memory limit.
@@ -101,6 +102,7 @@ async fn perform(command: Command) -> Result<ExitCode, CliError> {
         Command::Jobs(args) => jobs::run(args.0).await,
         Command::Store(args) => store::run(args).await,
         Command::Repl(args) => repl::run(args.0).await,
+        Command::Config(args) => config::run(args.0),
     }
 }
 
@@ -108,25 +110,46 @@ async fn perform(command: Command) -> Result<ExitCode, CliError> {
 fn command() -> Result<Result<Command, CliError>, clap::Error> {
     let parser = Args::command();
     let matches = parser.try_get_matches_from(spelled_out(std::env::args_os()))?;
-    let mut command = Args::from_arg_matches(&matches)?.command;
+    let command = Args::from_arg_matches(&matches)?.command;
     let mut matches = &matches;
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
     }
-    let assignments = settings::assignments(matches);
-    for name in &assignments.unknown {
+    let from_files = match settings::files::read() {
+        Ok(found) => settings::without_overridden(found, matches),
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let given = settings::assignments(matches);
+    Ok(configure(command, from_files, given))
+}
+
+/// Sets what the files and the command line say. Files may well have settings of Nix that mean nothing here.
+fn configure(
+    mut command: Command,
+    from_files: Assignments,
+    given: Assignments,
+) -> Result<Command, CliError> {
+    for (name, origin) in &from_files.unknown {
+        say!("warning: unknown setting '{name}' in {origin}");
+    }
+    for (name, _) in &given.unknown {
         say!("warning: unknown setting '{name}'");
     }
-    for assignment in &assignments.known {
+    for assignment in &given.known {
         if assignment.setting.effect == Effect::None {
             let name = assignment.setting.name;
             say!("warning: setting '{name}' has no effect");
         }
-        if let Err(error) = command.configure(assignment) {
-            return Ok(Err(error.into()));
-        }
     }
-    Ok(Ok(command))
+    let all = from_files.known.into_iter().chain(given.known);
+    if let Command::Config(args) = &mut command {
+        args.0.assignments = all.collect();
+        return Ok(command);
+    }
+    for assignment in all {
+        command.configure(&assignment)?;
+    }
+    Ok(command)
 }
 
 /// `--expr=EXPR` and `-EEXPR` as an option and an argument.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{BuildArgs, BuildingArgs, SearchArgs, SubstituteArgs};
+use super::{BuildArgs, BuildingArgs, NetworkArgs, SearchArgs, SubstituteArgs, TransferOptions};
 use crate::settings::value::parse_jobs;
 use crate::settings::{Assignment, Configure, SettingError};
 
@@ -61,9 +61,7 @@ impl Configure for SubstituteArgs {
 impl Configure for BuildingArgs {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
         match assignment.setting.name {
-            "connect-timeout" => self.transfer.connect_timeout = Some(assignment.number()?),
             "cores" => self.cores = assignment.number()?,
-            "download-attempts" => self.transfer.download_attempts = Some(assignment.number()?),
             "extra-platforms" => assignment.list(&mut self.extra_platforms)?,
             "keep-failed" => self.keep_failed = assignment.boolean()?,
             "max-build-log-size" => self.max_log_size = assignment.limit()?,
@@ -84,22 +82,38 @@ impl Configure for BuildingArgs {
                 };
             }
             "sandbox-paths" => assignment.list(&mut self.sandbox_paths)?,
-            "store" => {
-                let uri = assignment.value.parse();
-                let uri = uri.map_err(|error| assignment.should_be(format!("a store: {error}")))?;
-                self.store = Some(uri);
-            }
+            "store" => assignment.store(&mut self.store)?,
             "system" => self.system = Some(assignment.value.clone()),
             "system-features" => {
                 assignment.list(&mut self.system_features)?;
                 self.only_system_features |= !assignment.append;
             }
             "timeout" => self.timeout = assignment.limit()?,
-            "stalled-download-timeout" => {
-                self.transfer.stalled_download_timeout = Some(assignment.number()?);
-            }
             _ => {}
         }
+        self.transfer.configure(assignment)?;
         self.substitute.configure(assignment)
+    }
+}
+
+impl Configure for TransferOptions {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        let option = match assignment.setting.name {
+            "connect-timeout" => &mut self.connect_timeout,
+            "download-attempts" => &mut self.download_attempts,
+            "stalled-download-timeout" => &mut self.stalled_download_timeout,
+            _ => return Ok(()),
+        };
+        *option = Some(assignment.number()?);
+        Ok(())
+    }
+}
+
+impl Configure for NetworkArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        if assignment.setting.name == "netrc-file" {
+            self.netrc_file = PathBuf::from(&assignment.value);
+        }
+        self.transfer.configure(assignment)
     }
 }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::settings::Assignment;
+
 pub use building::{BuildingArgs, SubstituteArgs};
 pub use jobs::{JobsArgs, WorkersArgs};
 pub use network::{Network, NetworkArgs, TransferOptions};
@@ -177,6 +179,26 @@ pub struct PrintArgs {
     /// Look the arguments up in the search path and print the paths found, instead of evaluating them.
     #[arg(long)]
     pub find_file: bool,
+}
+
+/// Show the settings, their values, and where each was set.
+///
+/// Settings are those of nix.conf: the file of the system (/etc/nix/nix.conf, or nix.conf in NIX_CONF_DIR), those
+/// of the user (~/.config/nix/nix.conf and others, or NIX_USER_CONF_FILES), and the variable NIX_CONFIG. Later ones
+/// replace earlier ones, and options on the command line replace all. The output is in the format of nix.conf.
+#[derive(Debug, Parser)]
+pub struct ConfigArgs {
+    /// Settings to show [default: all].
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Print an object of JSON: for each setting its value, its default, its origin and its effect.
+    #[arg(long)]
+    pub json: bool,
+
+    /// What the files and the command line say, in order.
+    #[clap(skip)]
+    pub assignments: Vec<Assignment>,
 }
 
 /// Evaluate expressions interactively.

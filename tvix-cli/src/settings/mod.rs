@@ -1,9 +1,10 @@
-//! Settings with Nix's names: `--option NAME VALUE`, `--NAME VALUE`, `--NAME` and `--no-NAME`.
+//! Settings with Nix's names: in files of settings, as `--option NAME VALUE`, `--NAME VALUE`, `--NAME` and `--no-NAME`.
 //!
 //! The table in [`known`] lists the settings of Nix. Groups of arguments implement [`Configure`] for
 //! the settings that have a meaning in this program. The last assignment on the command line wins, whether it
 //! is a setting or an option of this program.
 
+pub mod files;
 mod known;
 pub mod value;
 
@@ -13,7 +14,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
-pub use known::{Effect, Kind, Setting, find};
+pub use files::{FilesError, Origin};
+pub use known::{Effect, Kind, SETTINGS, Setting, find};
 
 /// A setting and its new value.
 #[derive(Debug, Clone)]
@@ -24,13 +26,17 @@ pub struct Assignment {
     pub value: String,
     /// Whether the value is added to the present one (`extra-NAME`).
     pub append: bool,
+    /// Where it is from.
+    pub origin: Origin,
 }
 
 /// Why a setting cannot be set.
 #[derive(Debug, Error)]
-#[error("setting '{name}' has invalid value '{value}', expected {expected}")]
+#[error("setting '{name}'{place} has invalid value '{value}', expected {expected}")]
 pub struct SettingError {
     name: &'static str,
+    /// ` in FILE:LINE`, or empty.
+    place: String,
     value: String,
     expected: String,
 }
@@ -41,13 +47,13 @@ pub trait Configure {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError>;
 }
 
-/// The settings on a command line, in order.
+/// Settings in order: those of the files, or of a command line.
 #[derive(Debug, Default)]
 pub struct Assignments {
     /// Assignments to known settings.
     pub known: Vec<Assignment>,
     /// Unknown names.
-    pub unknown: Vec<String>,
+    pub unknown: Vec<(String, Origin)>,
 }
 
 const OPTION: &str = "option";
@@ -110,7 +116,7 @@ fn arguments(own: &HashSet<String>) -> Vec<Arg> {
             false => arg.action(ArgAction::SetTrue),
         });
     };
-    for setting in known::SETTINGS {
+    for setting in SETTINGS {
         match setting.kind {
             Kind::Bool => {
                 add(setting.name.to_owned(), false);
@@ -158,10 +164,11 @@ pub fn assignments(matches: &ArgMatches) -> Assignments {
                     setting,
                     value,
                     append,
+                    origin: Origin::CommandLine,
                 });
             }
             Some(_) => {}
-            None => assignments.unknown.push(name),
+            None => assignments.unknown.push((name, Origin::CommandLine)),
         }
     }
     assignments
@@ -200,7 +207,7 @@ fn of_option(name: &str) -> Option<&'static Setting> {
         let rest = name.strip_suffix(setting.name);
         matches!(rest, Some("" | "no-" | "extra-"))
     };
-    let all = known::SETTINGS.iter().filter(is_of);
+    let all = SETTINGS.iter().filter(is_of);
     // The longest: `extra-platforms` is a setting, too.
     all.max_by_key(|setting| setting.name.len())
 }
@@ -210,6 +217,13 @@ fn given<'m, T: Clone + Send + Sync + 'static>(
     id: &str,
 ) -> Option<impl Iterator<Item = &'m T> + use<'m, T>> {
     matches.try_get_many::<T>(id).ok().flatten()
+}
+
+/// Leaves out what options of this program on the command line replace. An option replaces a list as a whole.
+pub fn without_overridden(mut found: Assignments, matches: &ArgMatches) -> Assignments {
+    let given = |assignment: &Assignment| overridden(matches, assignment.setting, 0);
+    found.known.retain(|assignment| !given(assignment));
+    found
 }
 
 /// Whether an option of this program with the same meaning comes later.
@@ -238,7 +252,10 @@ mod tests {
             let sign = if assignment.append { "+=" } else { "=" };
             format!("{}{sign}{}", assignment.setting.name, assignment.value)
         });
-        let unknown = assignments.unknown.iter().map(|name| format!("?{name}"));
+        let unknown = assignments
+            .unknown
+            .iter()
+            .map(|(name, _)| format!("?{name}"));
         known.chain(unknown).collect()
     }
 

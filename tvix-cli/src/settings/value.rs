@@ -3,13 +3,19 @@
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
-use super::{Assignment, SettingError};
+use tvix_store_api::StoreUri;
+
+use super::{Assignment, Origin, SettingError};
 
 impl Assignment {
     /// The error that the value should be something else.
     pub fn should_be(&self, expected: impl Into<String>) -> SettingError {
         SettingError {
             name: self.setting.name,
+            place: match &self.origin {
+                Origin::CommandLine => String::new(),
+                origin => format!(" in {origin}"),
+            },
             value: self.value.clone(),
             expected: expected.into(),
         }
@@ -28,6 +34,20 @@ impl Assignment {
     pub fn number<T: TryFrom<u64>>(&self) -> Result<T, SettingError> {
         let number = parse_number(&self.value).and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| self.should_be("a number"))
+    }
+
+    /// Selects a store, if the setting is `store`. `auto` is the default.
+    pub fn store(&self, store: &mut Option<StoreUri>) -> Result<(), SettingError> {
+        if self.setting.name == "store" {
+            *store = match self.value.as_str() {
+                "auto" => None,
+                uri => {
+                    let uri = uri.parse();
+                    Some(uri.map_err(|error| self.should_be(format!("a store: {error}")))?)
+                }
+            };
+        }
+        Ok(())
     }
 
     /// A limit, of which 0 is none.

@@ -20,7 +20,7 @@ pub struct Args {
     files: Vec<PathBuf>,
 
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Name of the store path [default: name of the file].
     #[arg(long)]

@@ -34,7 +34,7 @@ pub struct Args {
     /// Store for whichever of --from and --to is not given [default: `local` if you own /nix, otherwise
     /// ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
-    store: Option<StoreUri>,
+    pub(super) store: Option<StoreUri>,
 
     /// Copy the closures of the paths; this is the default.
     #[arg(long)]
@@ -46,7 +46,7 @@ pub struct Args {
 
     /// Public key to trust, as `NAME:BASE64`; may be repeated.
     #[arg(long = "trusted-public-key", value_name = "KEY")]
-    trusted_public_keys: Vec<VerifyingKey>,
+    pub(super) trusted_public_keys: Vec<VerifyingKey>,
 
     /// Accept paths from a cache without the signature of a trusted key.
     #[arg(long)]
@@ -61,7 +61,7 @@ pub struct Args {
     paths: Vec<String>,
 
     #[command(flatten)]
-    netrc: NetworkArgs,
+    pub(super) netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

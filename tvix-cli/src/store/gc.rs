@@ -20,7 +20,7 @@ use crate::stores;
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Stop after freeing this much, in bytes; the suffixes K, M, G and T are powers of 1024 [default: no
     /// limit].

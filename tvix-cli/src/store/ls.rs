@@ -33,7 +33,7 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    store: AnyStoreOption,
+    pub(super) store: AnyStoreOption,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

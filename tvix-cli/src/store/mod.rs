@@ -24,7 +24,7 @@ use tvix_store_api::StoreUri;
 use crate::args::NetworkArgs;
 use crate::error::CliError;
 use crate::output::print;
-use crate::settings::WithSettings;
+use crate::settings::{Assignment, Configure, SettingError, WithSettings};
 
 pub use paths::{MOST_LINKS, derivation_of_link};
 
@@ -87,6 +87,47 @@ pub struct AnyStoreOption {
 
     #[command(flatten)]
     pub netrc: NetworkArgs,
+}
+
+impl Configure for AnyStoreOption {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        assignment.store(&mut self.store)?;
+        self.netrc.configure(assignment)
+    }
+}
+
+impl Configure for StoreArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        use StoreCommand as Of;
+        let (store, network) = match &mut self.command {
+            Of::Cat(WithSettings(cat::Args { store, .. }))
+            | Of::Dump(WithSettings(dump::Args { store, .. }))
+            | Of::Ls(WithSettings(ls::Args { store, .. }))
+            | Of::PathInfo(WithSettings(path_info::Args { store, .. }))
+            | Of::Serve(WithSettings(serve::Args { store, .. })) => {
+                return store.configure(assignment);
+            }
+            Of::Add(WithSettings(add::Args { store, .. }))
+            | Of::Gc(WithSettings(gc::Args { store, .. }))
+            | Of::Optimise(WithSettings(optimise::Args { store, .. }))
+            | Of::Roots(WithSettings(roots::Args { store, .. })) => (Some(&mut store.store), None),
+            Of::Repair(WithSettings(repair::Args { store, netrc, .. }))
+            | Of::Verify(WithSettings(verify::Args { store, netrc, .. })) => {
+                (Some(&mut store.store), Some(netrc))
+            }
+            Of::Sign(WithSettings(args)) => (None, Some(&mut args.netrc)),
+            Of::Copy(WithSettings(args)) => {
+                if assignment.setting.name == "trusted-public-keys" {
+                    assignment.list(&mut args.trusted_public_keys)?;
+                }
+                (Some(&mut args.store), Some(&mut args.netrc))
+            }
+        };
+        if let Some(store) = store {
+            assignment.store(store)?;
+        }
+        network.map_or(Ok(()), |network| network.configure(assignment))
+    }
 }
 
 pub async fn run(args: StoreArgs) -> Result<ExitCode, CliError> {

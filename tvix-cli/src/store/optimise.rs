@@ -15,7 +15,7 @@ use crate::stores;
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Share the blocks of identical files (reflinks) instead of creating hard links, on file systems with
     /// support for it (Btrfs, XFS).

@@ -23,7 +23,7 @@ pub struct Args {
     paths: Vec<String>,
 
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Store of any kind to copy from. Contents must match the hash that is registered for the path, so
     /// signatures are not required.
@@ -35,7 +35,7 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    netrc: NetworkArgs,
+    pub(super) netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

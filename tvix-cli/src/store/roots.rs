@@ -17,7 +17,7 @@ use crate::stores;
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Create a symbolic link to a store path. The path is kept for as long as the link exists.
     #[arg(long, num_args = 2, value_names = ["LINK", "PATH"])]

@@ -40,7 +40,7 @@ pub struct Args {
     paths: Vec<String>,
 
     #[command(flatten)]
-    netrc: NetworkArgs,
+    pub(super) netrc: NetworkArgs,
 }
 
 /// A store that accepts further signatures.

@@ -25,7 +25,7 @@ pub struct Args {
     paths: Vec<String>,
 
     #[command(flatten)]
-    store: StoreOption,
+    pub(super) store: StoreOption,
 
     /// Check only that the files exist, without reading them.
     #[arg(long)]
@@ -44,7 +44,7 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    netrc: NetworkArgs,
+    pub(super) netrc: NetworkArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

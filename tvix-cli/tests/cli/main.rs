@@ -15,6 +15,7 @@ mod options;
 mod paths;
 mod processes;
 mod repl;
+mod settings;
 mod store;
 mod terminal;
 mod typed;
