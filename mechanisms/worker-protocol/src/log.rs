@@ -204,7 +204,7 @@ message! {
 pub struct RemoteError {
     /// How important it is.
     pub level: Verbosity,
-    /// What happened. May contain escape sequences of the terminal.
+    /// What happened, with escape sequences for colours. The error displays without them.
     pub message: BString,
     /// What the daemon was doing, the innermost first.
     pub traces: Vec<BString>,
@@ -228,13 +228,39 @@ impl RemoteError {
     }
 }
 
+/// The traces, outermost first, and the message, without the colours that Nix puts in.
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for trace in self.traces.iter().rev() {
-            write!(f, "{trace}: ")?;
+            write!(f, "{}: ", plain(trace))?;
         }
-        fmt::Display::fmt(&self.message, f)
+        f.write_str(&plain(&self.message))
     }
+}
+
+/// A text without escape sequences of the form `ESC [ … letter`, and without other control
+/// characters than line breaks and tabs.
+fn plain(text: &BString) -> String {
+    let text = text.to_string();
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' if chars.as_str().starts_with('[') => {
+                chars.next();
+                // Parameters, and the letter that ends the sequence.
+                for c in chars.by_ref() {
+                    if matches!(c, '@'..='~') {
+                        break;
+                    }
+                }
+            }
+            '\n' | '\t' => plain.push(c),
+            c if c.is_control() => {}
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 impl std::error::Error for RemoteError {}
@@ -393,4 +419,22 @@ impl Codec for LogMessage {
 /// fewer than eight bytes are given.
 pub fn is_error_instead_of_nar(bytes: &[u8]) -> Option<bool> {
     Some(crate::scan::read_number(bytes)? == ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_displayed_without_control_characters() {
+        let error = RemoteError::new(
+            "path '\x1b[35;1m/nix/store/x\x1b[0m' \x1b]0;title\x07is\r\nnot valid\x1b[",
+        );
+        let error = error.with_traces(["while \x1b[1mbuilding".into()]);
+        let shown = error.to_string();
+        assert_eq!(
+            shown,
+            "while building: path '/nix/store/x' ]0;titleis\nnot valid"
+        );
+    }
 }
