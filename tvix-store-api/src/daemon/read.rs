@@ -186,29 +186,22 @@ async fn await_nar(connection: &mut Connection) -> Result<(), CallError> {
 }
 
 /// Receives a NAR of at most the announced size, and verifies it. The outer error is one of the
-/// connection.
+/// connection, which cannot be used again: the NAR is not received to its end.
 async fn receive_object(
     store: &DaemonStore,
     receiver: &mut super::connection::Receiver,
     info: &Arc<PathInfo>,
 ) -> Result<Result<VerifiedObject, StoreError>, CallError> {
+    let broken = |error: &dyn std::error::Error| std::io::Error::other(error.to_string());
     let mut parser = Parser::new();
-    let mut verifier = Some(NarVerifier::new(info));
-    let mut failed = check_address(store.store_dir(), info).err();
+    let mut verifier = NarVerifier::new(info);
     let (mut nar, mut first) = (BytesMut::new(), Bytes::new());
     while !parser.is_finished() {
         let bytes = receiver.bytes().await?;
-        let consumed = consume(&mut parser, bytes);
-        let consumed = consumed.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let consumed = consume(&mut parser, bytes).map_err(|error| broken(&error))?;
         let chunk = receiver.take(consumed);
-        let Some(checking) = verifier.as_mut().filter(|_| failed.is_none()) else {
-            continue;
-        };
-        if let Err(error) = checking.update(&chunk, |_| Ok(())) {
-            // The rest is received, and dropped.
-            failed = Some(error);
-            continue;
-        }
+        let verified = verifier.update(&chunk, |_| Ok(()));
+        verified.map_err(|error| broken(&error))?;
         // A NAR in a single chunk is not copied.
         if first.is_empty() && nar.is_empty() {
             first = chunk;
@@ -217,10 +210,7 @@ async fn receive_object(
             nar.extend_from_slice(&chunk);
         }
     }
-    if let Some(error) = failed {
-        return Ok(Err(error));
-    }
-    let verified = verifier.take().map_or(Ok(()), NarVerifier::finish);
+    let verified = check_address(store.store_dir(), info).and_then(|()| verifier.finish());
     let nar = if nar.is_empty() { first } else { nar.freeze() };
     Ok(verified.map(|()| VerifiedObject::checked(store.store_dir(), PathInfo::clone(info), nar)))
 }
