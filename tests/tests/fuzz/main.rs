@@ -168,7 +168,8 @@ fn a_check_that_fails_and_one_that_takes_memory_are_seen() {
 
 /// Recorded sessions of real clients and daemons: what each side sent.
 fn sessions() -> Vec<[Vec<u8>; 2]> {
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mechanisms/worker-protocol/tests/goldens");
+    let goldens =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../mechanisms/worker-protocol/tests/goldens");
     let mut sessions = Vec::new();
     for version in ["2.8.0", "2.34.8"] {
         for entry in fs::read_dir(goldens.join(version)).unwrap() {
@@ -188,7 +189,12 @@ fn sessions() -> Vec<[Vec<u8>; 2]> {
 fn worker_requests() {
     let mut corpus = corpus("worker_requests", &[], "");
     corpus.extend(sessions().into_iter().map(|[client, _]| client));
-    fuzz("worker_requests", &corpus, 1, checks::worker_requests::check);
+    fuzz(
+        "worker_requests",
+        &corpus,
+        1,
+        checks::worker_requests::check,
+    );
 }
 
 #[test]
@@ -211,7 +217,9 @@ fn operations(client: &[u8]) -> Vec<u8> {
     let (mut at, context) = handshake.feed(client).unwrap();
     let (context, mut asked) = (context.unwrap(), Vec::new());
     while at < client.len() {
-        let (taken, request) = Decoder::<Request>::new().feed(&client[at..], &context).unwrap();
+        let (taken, request) = Decoder::<Request>::new()
+            .feed(&client[at..], &context)
+            .unwrap();
         at += taken;
         let operation = request.unwrap().operation();
         let index = Operation::ALL.iter().position(|it| *it == operation);

@@ -27,7 +27,9 @@ pub fn check(input: &[u8]) {
             };
             at += taken;
             let mut bytes = Vec::new();
-            context.encode(&message, &mut bytes).expect("what was decoded can be encoded");
+            context
+                .encode(&message, &mut bytes)
+                .expect("what was decoded can be encoded");
             let again = Decoder::<LogMessage>::new().feed(&bytes, &context);
             let again = again.expect("what is written can be read");
             assert_eq!(again, (bytes.len(), Some(message.clone())));
@@ -49,8 +51,13 @@ pub fn check(input: &[u8]) {
         };
         at += taken;
         let mut bytes = Vec::new();
-        answer.encode(&context, &mut bytes).expect("what was decoded can be encoded");
+        answer
+            .encode(&context, &mut bytes)
+            .expect("what was decoded can be encoded");
         let again = AnswerDecoder::new(operation).feed(&bytes, &context);
-        assert_eq!(again.expect("what is written can be read"), (bytes.len(), Some(answer)));
+        assert_eq!(
+            again.expect("what is written can be read"),
+            (bytes.len(), Some(answer))
+        );
     }
 }

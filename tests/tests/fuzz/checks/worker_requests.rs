@@ -26,9 +26,14 @@ pub fn check(input: &[u8]) {
         };
         at += taken;
         let mut bytes = Vec::new();
-        context.encode(&request, &mut bytes).expect("what was decoded can be encoded");
+        context
+            .encode(&request, &mut bytes)
+            .expect("what was decoded can be encoded");
         let again = Decoder::<Request>::new().feed(&bytes, &context);
-        assert_eq!(again.expect("what is written can be read"), (bytes.len(), Some(request.clone())));
+        assert_eq!(
+            again.expect("what is written can be read"),
+            (bytes.len(), Some(request.clone()))
+        );
         if request.operation().has_stream() {
             let mut frames = FrameDecoder::new();
             let mut paths = PathsDecoder::new();
