@@ -106,6 +106,7 @@ fn mechanisms_know_nothing_above_them() {
         ("tvix-http", &[]),
         ("tvix-sandbox", &[]),
         ("tvix-tree", &["tvix-nix-compat"]),
+        ("tvix-worker-protocol", &["tvix-nix-compat"]),
     ] {
         let below: Vec<_> = members_below(package).into_iter().collect();
         assert_eq!(below, allowed, "{package}");
@@ -159,6 +160,7 @@ fn modules_form_no_further_cycles() {
         "mechanisms/http",
         "mechanisms/sandbox",
         "mechanisms/tree",
+        "mechanisms/worker-protocol",
         "mechanisms/fetch",
     ] {
         for cycle in modules::cycles(&workspace().join(directory).join("src")) {

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages, and the names of their libraries.
-const CRATES: [(&str, &str); 12] = [
+const CRATES: [(&str, &str); 13] = [
     ("tvix-nix-compat", "nix_compat"),
     ("tvix-conformance", "tvix_conformance"),
     ("tvix-http", "tvix_http"),
     ("tvix-tree", "tvix_tree"),
     ("tvix-sandbox", "tvix_sandbox"),
+    ("tvix-worker-protocol", "tvix_worker_protocol"),
     ("tvix-fetch", "tvix_fetch"),
     ("tvix-eval-api", "tvix_eval_api"),
     ("tvix-eval", "tvix_eval"),

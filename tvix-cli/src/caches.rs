@@ -52,8 +52,24 @@ pub async fn open(
     match (uri.local_root(), &access) {
         (Some(_), Access::Read { .. }) => Ok(Arc::new(stores::open_to_read(Some(uri)).await?)),
         (Some(_), Access::Write { .. }) => Ok(Arc::new(stores::open(Some(uri)).await?)),
-        (None, _) => Ok(Arc::new(open_cache(uri, access, network).await?)),
+        (None, _) => open_remote(uri, access, network).await,
     }
+}
+
+/// Opens a store that is not on this file system: a daemon, or a cache.
+pub async fn open_remote(
+    uri: StoreUri,
+    access: Access,
+    network: Network<'_>,
+) -> Result<Arc<dyn Store>, CliError> {
+    if !matches!(uri.scheme(), "daemon" | "unix" | "ssh-ng") {
+        return Ok(Arc::new(open_cache(uri, access, network).await?));
+    }
+    // As for Nix, the options of ssh come from the environment.
+    let arguments = std::env::var("NIX_SSHOPTS").unwrap_or_default();
+    let arguments = arguments.split_whitespace().map(str::to_owned);
+    let options = OpenOptions::new().with_ssh_arguments(arguments);
+    Ok(tvix_store_api::open(&uri, options).await?)
 }
 
 pub async fn open_cache(

@@ -12,6 +12,8 @@ mod blocking;
 pub mod cache;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(all(unix, feature = "daemon"))]
+pub mod daemon;
 mod error;
 mod ext;
 mod forward;
@@ -52,3 +54,6 @@ pub use nix_compat;
 pub use tvix_http;
 #[doc(no_inline)]
 pub use tvix_tree;
+#[cfg(all(unix, feature = "daemon"))]
+#[doc(no_inline)]
+pub use tvix_worker_protocol;

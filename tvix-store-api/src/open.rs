@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "daemon")]
+use std::ffi::OsString;
 #[cfg(any(feature = "local-fs", feature = "binary-cache"))]
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use thiserror::Error;
 
 #[cfg(feature = "binary-cache")]
 use crate::cache::{BinaryCache, BinaryCacheOptions, Tuning};
+#[cfg(feature = "daemon")]
+use crate::daemon::{DaemonOptions, DaemonStore};
 #[cfg(feature = "local-fs")]
 use crate::local_fs::{Durability, LocalStore, LocalStoreOptions};
 use crate::{BoxError, MemoryStore, Store, StoreError, StoreUri};
@@ -48,6 +52,8 @@ pub struct OpenOptions {
     netrc_file: Option<PathBuf>,
     #[cfg(feature = "binary-cache")]
     tuning: Tuning,
+    #[cfg(feature = "daemon")]
+    ssh_arguments: Vec<OsString>,
 }
 
 impl OpenOptions {
@@ -112,6 +118,17 @@ impl OpenOptions {
         self.tuning = tuning;
         self
     }
+
+    /// Adds arguments of `ssh`, for daemons on other machines.
+    #[cfg(feature = "daemon")]
+    #[must_use]
+    pub fn with_ssh_arguments<A: Into<OsString>>(
+        mut self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        self.ssh_arguments = arguments.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 /// A store that [`open_kind`] has opened, by its kind.
@@ -126,6 +143,9 @@ pub enum OpenedStore {
     /// `file://…`, `http://…`, `https://…`, `s3://…`.
     #[cfg(feature = "binary-cache")]
     BinaryCache(BinaryCache),
+    /// `daemon`, `unix://…`, `ssh-ng://…`.
+    #[cfg(feature = "daemon")]
+    Daemon(DaemonStore),
 }
 
 impl OpenedStore {
@@ -137,6 +157,8 @@ impl OpenedStore {
             Self::Local(store) => Arc::new(store),
             #[cfg(feature = "binary-cache")]
             Self::BinaryCache(store) => Arc::new(store),
+            #[cfg(feature = "daemon")]
+            Self::Daemon(store) => Arc::new(store),
         }
     }
 }
@@ -183,6 +205,12 @@ const SUPPORTED: &[&str] = &[
     "'https://'",
     #[cfg(feature = "s3")]
     "'s3://'",
+    #[cfg(feature = "daemon")]
+    "'daemon'",
+    #[cfg(feature = "daemon")]
+    "'unix://'",
+    #[cfg(feature = "daemon")]
+    "'ssh-ng://'",
     "'memory://'",
 ];
 
@@ -229,6 +257,8 @@ pub async fn open_kind(uri: &StoreUri, options: OpenOptions) -> Result<OpenedSto
         "s3" => open_cache(uri, options).await,
         #[cfg(feature = "binary-cache")]
         "file" | "http" | "https" => open_cache(uri, options).await,
+        #[cfg(feature = "daemon")]
+        "daemon" | "unix" | "ssh-ng" => open_daemon(uri, options).await,
         _ => Err(OpenError::Unsupported { uri: uri.clone() }),
     }
 }
@@ -240,7 +270,7 @@ fn parameter(uri: &StoreUri, source: impl Into<BoxError>) -> OpenError {
     }
 }
 
-#[cfg(any(feature = "local-fs", feature = "binary-cache"))]
+#[cfg(any(feature = "local-fs", feature = "binary-cache", feature = "daemon"))]
 fn failed(uri: &StoreUri, source: StoreError) -> OpenError {
     OpenError::Store {
         uri: uri.clone(),
@@ -299,6 +329,15 @@ async fn open_cache(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore,
     Ok(OpenedStore::BinaryCache(opened))
 }
 
+#[cfg(feature = "daemon")]
+async fn open_daemon(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore, OpenError> {
+    let daemon = DaemonOptions::new(uri.clone()).map_err(|error| parameter(uri, error))?;
+    let daemon = daemon.with_ssh_arguments(options.ssh_arguments);
+    let opened = DaemonStore::open(daemon).await;
+    let opened = opened.map_err(|error| failed(uri, error))?;
+    Ok(OpenedStore::Daemon(opened))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -345,6 +384,20 @@ mod tests {
         {
             let opened = open("file:///nowhere/at/all", OpenOptions::new()).await;
             assert!(matches!(opened, Err(OpenError::Store { .. })));
+        }
+        #[cfg(feature = "daemon")]
+        {
+            let opened = open("unix:///nowhere/at/all", OpenOptions::new()).await;
+            assert!(matches!(opened, Err(OpenError::Store { .. })));
+            for uri in [
+                "unix:///socket?x=y",
+                "unix://socket",
+                "ssh-ng://-o",
+                "daemon?compress=true",
+            ] {
+                let opened = open(uri, OpenOptions::new()).await;
+                assert!(matches!(opened, Err(OpenError::Parameter { .. })), "{uri}");
+            }
         }
     }
 }

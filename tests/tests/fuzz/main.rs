@@ -14,6 +14,8 @@ mod checks {
     pub mod signature;
     pub mod store_path;
     pub mod terminal;
+    pub mod worker_answers;
+    pub mod worker_requests;
 }
 mod memory;
 mod mutate;
@@ -162,4 +164,71 @@ fn a_check_that_fails_and_one_that_takes_memory_are_seen() {
     for check in [fails, takes] {
         assert!(catch_unwind(|| fuzz("purpose", &corpus, 1, check)).is_err());
     }
+}
+
+/// Recorded sessions of real clients and daemons: what each side sent.
+fn sessions() -> Vec<[Vec<u8>; 2]> {
+    let goldens =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../mechanisms/worker-protocol/tests/goldens");
+    let mut sessions = Vec::new();
+    for version in ["2.8.0", "2.34.8"] {
+        for entry in fs::read_dir(goldens.join(version)).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_some_and(|it| it == "client") {
+                let daemon = fs::read(file.with_extension("daemon")).unwrap();
+                sessions.push([fs::read(&file).unwrap(), daemon]);
+            }
+        }
+    }
+    sessions.sort();
+    assert!(sessions.len() > 40);
+    sessions
+}
+
+#[test]
+fn worker_requests() {
+    let mut corpus = corpus("worker_requests", &[], "");
+    corpus.extend(sessions().into_iter().map(|[client, _]| client));
+    fuzz(
+        "worker_requests",
+        &corpus,
+        1,
+        checks::worker_requests::check,
+    );
+}
+
+#[test]
+fn worker_answers() {
+    let mut corpus = corpus("worker_answers", &[], "");
+    corpus.extend(sessions().into_iter().map(|[client, daemon]| {
+        let asked = operations(&client);
+        let mut input = vec![asked.len() as u8];
+        input.extend(asked);
+        input.extend(daemon);
+        input
+    }));
+    fuzz("worker_answers", &corpus, 1, checks::worker_answers::check);
+}
+
+/// The operations in what a client sent, as indices.
+fn operations(client: &[u8]) -> Vec<u8> {
+    use tvix_worker_protocol::{Decoder, FrameDecoder, Operation, Request, ServerHandshake};
+    let mut handshake = ServerHandshake::new(Default::default(), "");
+    let (mut at, context) = handshake.feed(client).unwrap();
+    let (context, mut asked) = (context.unwrap(), Vec::new());
+    while at < client.len() {
+        let (taken, request) = Decoder::<Request>::new()
+            .feed(&client[at..], &context)
+            .unwrap();
+        at += taken;
+        let operation = request.unwrap().operation();
+        let index = Operation::ALL.iter().position(|it| *it == operation);
+        asked.push(index.unwrap() as u8);
+        let mut frames = FrameDecoder::new();
+        while operation.has_stream() && !frames.is_ended() {
+            at += frames.feed(&client[at..]).0;
+        }
+    }
+    asked.truncate(255);
+    asked
 }

@@ -18,9 +18,9 @@ use crate::stores;
 
 /// Copy store paths and their closures from one store to another.
 ///
-/// A store is an absolute path or `local` (stores on this file system), or a binary cache: `file://…`,
-/// `http://…`, `https://…` or `s3://…`. Paths that the destination already has are skipped. The paths copied
-/// are printed.
+/// A store is an absolute path or `local` (stores on this file system), a binary cache: `file://…`, `http://…`,
+/// `https://…` or `s3://…`, or a Nix daemon: `daemon`, `unix://SOCKET?root=DIR` or `ssh-ng://[USER@]HOST`. Paths
+/// that the destination already has are skipped. The paths copied are printed.
 #[derive(Debug, Parser)]
 pub struct Args {
     /// Source store [default: the store of --store].
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     };
     let from: Arc<dyn Store> = match &local {
         Some(local) => Arc::new(local.clone()),
-        None => Arc::new(caches::open_cache(uri, access, network).await?),
+        None => caches::open_remote(uri, access, network).await?,
     };
     let dir = from.store_dir().clone();
     let access = Access::Write { dir: dir.clone() };

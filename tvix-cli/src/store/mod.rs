@@ -79,9 +79,9 @@ pub struct StoreOption {
 /// A store of any kind, to be read.
 #[derive(Debug, Parser)]
 pub struct AnyStoreOption {
-    /// Store to read: a path for the store below that directory, `local` for the system's, or a
-    /// binary cache (`file://…`, `http://…`, `https://…`, `s3://…`) [default: `local` if you own /nix,
-    /// otherwise ~/.local/share/nix/root].
+    /// Store to read: a path for the store below that directory, `local` for the system's, a binary
+    /// cache (`file://…`, `http://…`, `https://…`, `s3://…`), or a Nix daemon (`daemon`, `unix://…`,
+    /// `ssh-ng://…`) [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
     #[arg(long, visible_alias = "from", value_name = "URI")]
     pub store: Option<StoreUri>,
 

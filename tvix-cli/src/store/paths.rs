@@ -39,11 +39,8 @@ impl Readable {
             return Ok(Self { store, files });
         }
         let access = Access::ANYTHING;
-        let store = caches::open_cache(uri, access, option.netrc.network()).await?;
-        Ok(Self {
-            store: Arc::new(store),
-            files: None,
-        })
+        let store = caches::open_remote(uri, access, option.netrc.network()).await?;
+        Ok(Self { store, files: None })
     }
 
     fn names(&self) -> PathNames<'_> {

@@ -1,6 +1,8 @@
 //! Cases: adding many objects in a batch.
 
+use nix_compat::derivation::DerivationBuilder;
 use nix_compat::sorted::SortedSet;
+use nix_compat::store_path::{StoreDir, StorePath};
 
 use super::fixtures::{Node, Object, expect_nothing, new_path};
 use super::{CaseResult, Context, Failure, cases, ensure};
@@ -56,19 +58,30 @@ pub(super) fn chain(store: &dyn Store, len: usize) -> Vec<Object> {
             ),
             2 => Object::new("executable", &Node::Executable(Vec::new())),
             _ => {
-                let references: SortedSet<_> = objects
-                    .last()
-                    .map(|it| it.path().clone())
-                    .into_iter()
-                    .collect();
-                let contents = new_path("text").to_string();
-                Object::text(store.store_dir(), "text.drv", &contents, references)
+                let before = objects.last().map(|it| it.path().clone());
+                derivation(store.store_dir(), before.as_ref())
             }
         };
         let before = objects.last().map(|it| it.path().clone());
         objects.push(object.referring_to(before.iter()));
     }
     objects
+}
+
+/// The file of a derivation that any store accepts.
+fn derivation(dir: &StoreDir, source: Option<&StorePath>) -> Object {
+    let unique = new_path("unique").to_string();
+    let mut made = DerivationBuilder::new("text", "x86_64-linux", "/bin/sh").env("unique", unique);
+    if let Some(source) = source {
+        made = made.source(source);
+    }
+    // Its name and attributes are valid.
+    let contents = made
+        .instantiate(dir)
+        .map(|made| made.derivation.to_aterm(dir));
+    let contents = String::from_utf8(contents.unwrap_or_default()).unwrap_or_default();
+    let references: SortedSet<_> = source.cloned().into_iter().collect();
+    Object::text(dir, "text.drv", &contents, references)
 }
 
 async fn a_batch_is_added_in_order(context: Context) -> CaseResult {

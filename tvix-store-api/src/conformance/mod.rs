@@ -53,6 +53,8 @@ pub struct Capabilities {
     pub registration: bool,
     /// It keeps files on this file system: [`Store::on_disk`] returns paths.
     pub on_disk: bool,
+    /// It refuses `.drv` files that are not derivations with the right paths, as Nix does.
+    pub checks_derivations: bool,
 }
 
 impl Capabilities {
@@ -74,6 +76,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_on_disk(mut self, on_disk: bool) -> Self {
         self.on_disk = on_disk;
+        self
+    }
+
+    /// Sets [`checks_derivations`](Self::checks_derivations).
+    #[must_use]
+    pub fn with_checks_derivations(mut self, checks_derivations: bool) -> Self {
+        self.checks_derivations = checks_derivations;
         self
     }
 }
