@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+#![allow(clippy::unwrap_used)]
+
 use std::alloc::System;
 use std::fs;
 
