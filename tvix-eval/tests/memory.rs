@@ -1,7 +1,6 @@
 //! The memory that evaluations take beside what their limit allows, with an allocator that counts.
 
 #![cfg(target_os = "linux")]
-
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::System;
