@@ -13,11 +13,11 @@ use thiserror::Error;
 pub struct Entry<'a> {
     /// The number of the line, from 1.
     pub line: usize,
-    /// What it says.
+    /// The statement.
     pub statement: Statement<'a>,
 }
 
-/// What a line says.
+/// The statement of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Statement<'a> {

@@ -78,7 +78,7 @@ impl Shown {
         Ok(())
     }
 
-    /// What a value of this setting does.
+    /// The effect of the setting, as a word.
     fn effect(&self) -> &'static str {
         match self.setting.effect {
             Effect::Used => "used",

@@ -18,7 +18,7 @@ const ADDRESSES: u64 = 256 << 20;
 /// How much address space mimalloc reserves at once: a gibibyte, unless this variable says otherwise.
 const RESERVE_VARIABLE: &str = "MIMALLOC_ARENA_RESERVE";
 
-/// What it reserves in a process with a limit of address space.
+/// The reservation in a process with a limit of address space.
 const RESERVE: &str = "32M";
 
 /// The size of the main thread's stack, independent of `ulimit -s`.

@@ -123,7 +123,7 @@ fn command() -> Result<Result<Command, CliError>, clap::Error> {
     Ok(configure(command, from_files, given))
 }
 
-/// Sets what the files and the command line say. Files may well have settings of Nix that mean nothing here.
+/// Applies the settings of the files and the command line. Files may well have settings of Nix that mean nothing here.
 fn configure(
     mut command: Command,
     from_files: Assignments,

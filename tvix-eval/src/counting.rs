@@ -29,7 +29,7 @@ thread_local! {
 pub struct CountingAllocator<A>(A);
 
 impl<A> CountingAllocator<A> {
-    /// Counts what another allocator allocates.
+    /// Counts the blocks of another allocator.
     pub const fn new(allocator: A) -> Self {
         Self(allocator)
     }

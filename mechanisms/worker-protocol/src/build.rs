@@ -1,4 +1,4 @@
-//! What is built, and what comes of it.
+//! Requests to build, and their results.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use crate::{Feature, ProtocolError};
 numbered! {
     /// How something is built.
     BuildMode: "build mode" {
-        /// Builds what is not valid.
+        /// Builds invalid outputs.
         Normal = 0,
-        /// Builds again what is corrupt.
+        /// Builds corrupt outputs again.
         Repair = 1,
-        /// Builds again what is valid, and compares.
+        /// Builds valid outputs again, and compares.
         Check = 2,
     }
 
@@ -79,7 +79,7 @@ pub enum WantedOutputs {
     Names(SortedSet<OutputName>),
 }
 
-/// What should be valid: a store path, or outputs of a derivation, `/nix/store/….drv!out,dev`.
+/// A request for validity: a store path, or outputs of a derivation, `/nix/store/….drv!out,dev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DerivedPath {
     /// A store path.
@@ -287,9 +287,9 @@ impl Codec for BuildResult {
 message! {
     /// The result of something that was to be built.
     KeyedBuildResult {
-        /// What was to be built.
+        /// The request.
         path: DerivedPath,
-        /// What came of it.
+        /// The result.
         result: BuildResult,
     }
 

@@ -17,7 +17,7 @@ pub fn encode_end(out: &mut Vec<u8>) {
     encode_frame(0, out);
 }
 
-/// What was found at the beginning of the input.
+/// The beginning of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framed<'a> {
     /// More bytes are needed.

@@ -47,7 +47,7 @@ impl Codec for Option<Trust> {
     }
 }
 
-/// What a client learns from the handshake.
+/// The result of a handshake for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
@@ -59,7 +59,7 @@ pub struct Session {
     pub trust: Option<Trust>,
 }
 
-/// What is offered to the peer.
+/// The offer to the peer.
 #[derive(Debug, Clone)]
 struct Offer {
     version: Version,
@@ -206,7 +206,7 @@ impl ClientHandshake {
         self
     }
 
-    /// Sets the limits of what the daemon may send afterwards.
+    /// Sets the limits of the messages of the daemon afterwards.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.offer.limits = limits;
@@ -220,7 +220,7 @@ impl ClientHandshake {
         self.out.extend_from_slice(&version.to_le_bytes());
     }
 
-    /// What is to be sent now. Call it at the start and after [`feed`](Self::feed).
+    /// The bytes to send now. Call it at the start and after [`feed`](Self::feed).
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
@@ -395,14 +395,14 @@ impl ServerHandshake {
         self
     }
 
-    /// Sets the limits of what the client may send afterwards.
+    /// Sets the limits of the messages of the client afterwards.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.offer.limits = limits;
         self
     }
 
-    /// What is to be sent now. Call it after [`feed`](Self::feed).
+    /// The bytes to send now. Call it after [`feed`](Self::feed).
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }

@@ -10,7 +10,7 @@
 //! to earlier ones have arrived.
 //!
 //! Decoders take bytes in pieces of any size and return how many they used, so any I/O can be put
-//! below: [`Decoder`], [`FrameDecoder`], [`PathsDecoder`]. What they read may be hostile. Lengths are
+//! below: [`Decoder`], [`FrameDecoder`], [`PathsDecoder`]. Their input may be hostile. Lengths are
 //! checked against [`Limits`] before memory is taken, padding must be zero, and unknown operations,
 //! versions and alternatives are errors.
 //!

@@ -1,4 +1,4 @@
-//! What a daemon sends before the answer to an operation: log lines, activities, errors.
+//! Messages of a daemon before the answer to an operation: log lines, activities, errors.
 
 use std::fmt;
 
@@ -204,9 +204,9 @@ message! {
 pub struct RemoteError {
     /// How important it is.
     pub level: Verbosity,
-    /// What happened, with escape sequences for colours. The error displays without them.
+    /// The message, with escape sequences for colours. The error displays without them.
     pub message: BString,
-    /// What the daemon was doing, the innermost first.
+    /// The actions of the daemon, the innermost first.
     pub traces: Vec<BString>,
 }
 
@@ -326,7 +326,7 @@ fn no_position(reader: &mut Reader<'_>) -> Result<(), ProtocolError> {
     }
 }
 
-/// What a daemon sends before the answer to an operation, up to [`Last`](Self::Last) or
+/// A message of a daemon before the answer to an operation, up to [`Last`](Self::Last) or
 /// [`Error`](Self::Error). The answer follows the former.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogMessage {

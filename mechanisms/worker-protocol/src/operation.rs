@@ -17,7 +17,7 @@ use crate::values::UnkeyedPathInfo;
 use crate::wire::{Codec, Reader, Tagged, Writer};
 use crate::{Context, Feature, ProtocolError};
 
-/// A request, and what the daemon answers after [`LogMessage::Last`](crate::LogMessage::Last).
+/// A request, and the type of the answer after [`LogMessage::Last`](crate::LogMessage::Last).
 pub trait Call: Message {
     /// The operation.
     const OPERATION: Operation;

@@ -59,7 +59,7 @@ message! {
 
     /// Builds or substitutes paths. The operation fails if one fails.
     BuildPaths {
-        /// What should be valid.
+        /// The paths and outputs to make valid.
         paths: Vec<DerivedPath>,
         /// How to build.
         mode: BuildMode,
@@ -67,7 +67,7 @@ message! {
 
     /// Builds or substitutes paths, and says how each ended.
     BuildPathsWithResults {
-        /// What should be valid.
+        /// The paths and outputs to make valid.
         paths: Vec<DerivedPath>,
         /// How to build.
         mode: BuildMode,
@@ -117,7 +117,7 @@ message! {
         keep_failed: bool,
         /// Goes on after a failure.
         keep_going: bool,
-        /// Builds what cannot be substituted.
+        /// Builds paths that cannot be substituted.
         try_fallback: bool,
         /// The importance of messages that the client wants.
         verbosity: VerbosityLevel,
@@ -213,7 +213,7 @@ message! {
     VerifyStore {
         /// Reads the contents.
         check_contents: bool,
-        /// Repairs what is corrupt. Only for trusted clients.
+        /// Repairs corrupt paths. Only for trusted clients.
         repair: bool,
     }
 
@@ -250,7 +250,7 @@ message! {
         dont_check_signatures: bool,
     }
 
-    /// What has to be done to make paths valid.
+    /// The work that makes paths valid.
     QueryMissing {
         /// The paths.
         paths: Vec<DerivedPath>,
@@ -322,7 +322,7 @@ message! {
         nar_size: u64,
     }
 
-    /// What a substituter says about a path.
+    /// A substituter's information about a path.
     SubstitutablePathInfo {
         /// The derivation that produced it.
         deriver: Option<StorePath>,
@@ -385,7 +385,7 @@ impl Codec for VerbosityLevel {
 }
 
 numbered! {
-    /// What a garbage collection does.
+    /// The action of a garbage collection.
     GcAction: "garbage collection" {
         /// Lists the live paths.
         ReturnLive = 0,

@@ -1,4 +1,4 @@
-//! Versions, features, limits: what both sides of a connection have agreed on.
+//! Versions, features and limits of a connection.
 
 use std::fmt;
 
@@ -147,7 +147,7 @@ impl fmt::Debug for Features {
     }
 }
 
-/// Limits of what a peer may send. A message is held in memory until it is complete; streams
+/// Limits of the messages of a peer. A message is held in memory until it is complete; streams
 /// (NARs, frames) are not, and have no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -184,7 +184,7 @@ impl Limits {
     }
 }
 
-/// What the form of messages depends on: the negotiated version and features, and the store
+/// The context that determines the form of messages: the negotiated version and features, and the store
 /// directory, which both sides must share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
@@ -205,7 +205,7 @@ impl Context {
         }
     }
 
-    /// Sets the limits of what the peer may send.
+    /// Sets the limits of the messages of the peer.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

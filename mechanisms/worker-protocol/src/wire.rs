@@ -1,4 +1,4 @@
-//! Reading and writing values: numbers, texts, lists, and what is made of them.
+//! Reading and writing values: numbers, texts, lists and their compounds.
 
 use std::collections::BTreeMap;
 

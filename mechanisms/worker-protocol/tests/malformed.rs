@@ -1,4 +1,4 @@
-//! What peers may not send, and that it takes no memory.
+//! Invalid messages are errors, and take no memory.
 #![allow(clippy::unwrap_used)]
 
 use tvix_worker_protocol::*;

@@ -97,7 +97,7 @@ fn truncation_at_every_byte() {
     }
 }
 
-/// The recordings have what real clients ask for.
+/// The recordings contain the operations of real clients.
 #[test]
 fn recordings_cover_the_operations() {
     let mut seen = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Every message is decoded to what was encoded, in every version and with every set of features; cut
+//! Every message is decoded to the value that was encoded, in every version and with every set of features; cut
 //! off anywhere, it is incomplete.
 #![allow(clippy::unwrap_used)]
 
@@ -550,7 +550,7 @@ fn decodes<T: Message + PartialEq + std::fmt::Debug>(bytes: &[u8], context: &Con
     whole.unwrap()
 }
 
-/// What remains of a realisation in the form of the context.
+/// The fields of a realisation in the form of the context.
 fn as_sent(answer: Answer, context: &Context) -> Answer {
     let with_path = context.features().contains(Feature::RealisationWithPath);
     let realised = |output: OutputName, mut it: Realised| {

@@ -166,7 +166,7 @@ fn a_check_that_fails_and_one_that_takes_memory_are_seen() {
     }
 }
 
-/// Recorded sessions of real clients and daemons: what each side sent.
+/// Recorded sessions of real clients and daemons: the messages of each side.
 fn sessions() -> Vec<[Vec<u8>; 2]> {
     let goldens =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../mechanisms/worker-protocol/tests/goldens");
@@ -210,7 +210,7 @@ fn worker_answers() {
     fuzz("worker_answers", &corpus, 1, checks::worker_answers::check);
 }
 
-/// The operations in what a client sent, as indices.
+/// The operations in the messages of a client, as indices.
 fn operations(client: &[u8]) -> Vec<u8> {
     use tvix_worker_protocol::{Decoder, FrameDecoder, Operation, Request, ServerHandshake};
     let mut handshake = ServerHandshake::new(Default::default(), "");

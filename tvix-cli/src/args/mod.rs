@@ -196,7 +196,7 @@ pub struct ConfigArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// What the files and the command line say, in order.
+    /// The assignments of the files and the command line, in order.
     #[clap(skip)]
     pub assignments: Vec<Assignment>,
 }

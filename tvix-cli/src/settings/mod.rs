@@ -219,7 +219,7 @@ fn given<'m, T: Clone + Send + Sync + 'static>(
     matches.try_get_many::<T>(id).ok().flatten()
 }
 
-/// Leaves out what options of this program on the command line replace. An option replaces a list as a whole.
+/// Leaves out settings that options of this program on the command line replace. An option replaces a list as a whole.
 pub fn without_overridden(mut found: Assignments, matches: &ArgMatches) -> Assignments {
     let given = |assignment: &Assignment| overridden(matches, assignment.setting, 0);
     found.known.retain(|assignment| !given(assignment));

@@ -153,7 +153,7 @@ async fn errors_name_the_file_and_the_line() {
     assert_eq!((ended.out, ended.err.as_str()), (vec!["1".to_owned()], ""));
 }
 
-/// The table in the documents is what the program says of itself. UPDATE_GOLDEN=1 writes it anew.
+/// The table in the documents agrees with the program. UPDATE_GOLDEN=1 writes it anew.
 #[test]
 fn the_documents_list_every_setting() {
     let ended = run(config()

@@ -6,7 +6,7 @@
 //! object, or of a part of one, keeps the object alive. Values, scopes and slices are then followed
 //! by their types.
 //!
-//! Marks stay until a *full* collection removes them. Other collections do not follow what is
+//! Marks stay until a *full* collection removes them. Other collections do not follow values that are
 //! marked, except for objects that were changed since the last collection
 //! ([`Heap::note_change`](crate::heap::Heap::note_change)), and those that stacks referred to then:
 //! their owners may have filled them further.
@@ -37,7 +37,7 @@ const FIRST: usize = 192 << 20;
 const LEAST: usize = 64 << 20;
 
 /// Bytes that are in use if as many are handed out before the next collection. A heap of four times
-/// the size grows by twice as much, so that its peak is closer to what is in use.
+/// the size grows by twice as much, so that its peak is closer to the memory in use.
 const BALANCED: usize = 64 << 20;
 
 /// The same for a set of jobs: most of what is evaluated stays in use, and collections free little.
@@ -231,7 +231,7 @@ impl<'h> Interp<'h> {
         true
     }
 
-    /// Marks what stacks and the tables of the interpreter refer to.
+    /// Marks the values that stacks and the tables of the interpreter refer to.
     ///
     /// # Safety
     ///
@@ -273,7 +273,7 @@ impl<'h> Interp<'h> {
         tracer.follow();
     }
 
-    /// Frees what was not marked. Returns the bytes in use.
+    /// Frees unmarked objects. Returns the bytes in use.
     fn finish(&self, tracer: Tracer<'h>) -> [usize; Kind::ALL.len()] {
         self.grown.bytes.forget();
         self.grown.items.forget();

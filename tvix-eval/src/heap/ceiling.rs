@@ -10,7 +10,7 @@ const SLACK: usize = 32;
 /// The payload with which a builtin unwinds that exceeds the limit by far.
 pub(crate) struct Exhausted;
 
-/// The limit of memory, and what counts for it besides the heap.
+/// The limit of memory, and the memory that counts besides the heap.
 pub(crate) struct Ceiling {
     /// The limit in bytes.
     limit: Cell<usize>,

@@ -173,7 +173,7 @@ impl Interp<'_> {
     }
 }
 
-/// Sets what is counted back to what it was.
+/// Restores the count when it is dropped.
 struct Counted<'i>(&'i Cell<usize>, usize);
 
 impl Drop for Counted<'_> {

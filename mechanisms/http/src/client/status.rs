@@ -1,4 +1,4 @@
-//! What a response says of another attempt.
+//! Whether a response permits another attempt, and when.
 
 use std::time::{Duration, SystemTime};
 

@@ -101,7 +101,7 @@ struct Lengths {
 }
 
 impl Session {
-    /// Decodes what both sides sent, in pieces of at most `size` bytes.
+    /// Decodes the messages of both sides, in pieces of at most `size` bytes.
     pub fn decode(client: &[u8], daemon: &[u8], size: usize) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let mut requests = Pieces {
@@ -180,7 +180,7 @@ impl Session {
         }
     }
 
-    /// What both sides sent.
+    /// The messages of both sides.
     pub fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let [mut sent, mut answered] = self.handshake.clone();
         let context = &self.context;

@@ -1,4 +1,4 @@
-//! What a daemon sends to a client, from the handshake on. The input begins with the operations that
+//! The messages of a daemon to a client, from the handshake on. The input begins with the operations that
 //! the client has asked for: their number, and an index of each, all in one byte.
 
 use tvix_worker_protocol::{

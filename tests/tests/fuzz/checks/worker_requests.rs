@@ -1,4 +1,4 @@
-//! What a client sends to a daemon, from the handshake on: nothing panics, and each request that is
+//! The messages of a client to a daemon, from the handshake on: nothing panics, and each request that is
 //! accepted is the same after it is encoded and decoded again.
 
 use tvix_worker_protocol::{
