@@ -214,7 +214,7 @@ impl Heap {
     pub fn new() -> Self {
         let reserved = Pages::reserve(block::SIZE).and_then(|pages| {
             let marks = pages.reserved() / block::SIZE * block::MARKS;
-            Ok((pages, Pages::reserve_exactly(marks, block::SIZE)?))
+            Ok((pages, Pages::reserve_at_least(marks, block::SIZE)?))
         });
         let (pages, marks) = match reserved {
             Ok(reserved) => reserved,

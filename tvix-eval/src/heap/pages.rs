@@ -53,8 +53,9 @@ impl Pages {
         }
     }
 
-    /// Reserves this number of bytes.
-    pub(super) fn reserve_exactly(size: usize, align: usize) -> std::io::Result<Self> {
+    /// Reserves at least this number of bytes, a multiple of `align`.
+    pub(super) fn reserve_at_least(size: usize, align: usize) -> std::io::Result<Self> {
+        let size = size.next_multiple_of(align);
         Ok(Self::new(map::reserve(size, align)?, size))
     }
 
