@@ -115,7 +115,7 @@ fn command() -> Result<Result<Command, CliError>, clap::Error> {
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
     }
-    let from_files = match settings::files::read() {
+    let from_files = match settings::files::read(home::directory()) {
         Ok(found) => settings::without_overridden(found, matches),
         Err(error) => return Ok(Err(error.into())),
     };

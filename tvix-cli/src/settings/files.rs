@@ -60,10 +60,10 @@ pub enum FilesError {
     Cycle { by: Origin },
 }
 
-/// The settings of all files and of the environment.
-pub fn read() -> Result<Assignments, FilesError> {
+/// The settings of all files and of the environment. `home` is the user's home directory.
+pub fn read(home: Option<PathBuf>) -> Result<Assignments, FilesError> {
     let mut reader = Reader::default();
-    for file in files(&|name| env::var_os(name), crate::home::directory()) {
+    for file in files(&|name| env::var_os(name), home) {
         reader.file(&file)?;
     }
     if let Some(text) = env::var_os("NIX_CONFIG") {

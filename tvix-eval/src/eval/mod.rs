@@ -6,6 +6,7 @@
 
 mod attrset;
 mod call;
+mod chain;
 mod coerce;
 mod compare;
 mod concat;

@@ -1,6 +1,6 @@
 //! Binary operators and assertions.
 
-use super::concat::{chain, is_chain};
+use super::chain::{chain, is_chain};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::interp::{Demand, Grown, Interp, Memo};
 use crate::ir::{Assert, Binary, BinaryOp, Expr};
