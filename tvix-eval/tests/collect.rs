@@ -84,6 +84,8 @@ fn values_of_builtins_stay() {
         "builtins.attrValues (builtins.zipAttrsWith (n: vs: builtins.toJSON vs) (builtins.genList (n: { a = [ n ]; \"b${toString n}\" = \"${toString n}\"; }) 20))",
         "[ (builtins.toXML (builtins.foldl' (a: n: { inherit a; b = map (x: \"${toString (x + n)}\") [ n 2 ]; }) 0 (builtins.genList (x: x) 60))) ]",
         "map (x: builtins.toXML x.key) (builtins.genericClosure { startSet = [ { key = [ \"a\" ]; } ]; operator = x: if builtins.length x.key > 20 then [ ] else [ { key = map (k: \"${k}b\") x.key ++ [ \"c\" ]; } ]; })",
+        // The text of a file that only the path refers to.
+        "map builtins.readFile (builtins.filter (q: builtins.seq q true) (map (n: builtins.toFile \"q\" \"text ${toString n}\") (builtins.genList (x: x) 20)))",
         "builtins.filter builtins.isString (builtins.split \"([0-9]+)\" (builtins.concatStringsSep \"x\" (map toString (builtins.genList (x: x) 50))))",
     ];
     for text in texts {

@@ -83,4 +83,52 @@ fn builtins_stay_within_the_limit() {
                 (builtins.genList (x: x) 20)";
     let (result, _) = outcome(text);
     assert_eq!(result, Ok(10_000_000));
+    results_do_not_depend_on_the_limit();
+    more_memory_is_never_too_little();
+}
+
+/// The result of an expression with a limit in bytes.
+fn within(limit: usize, text: &str) -> Result<i64, String> {
+    let limits = Limits::default().with_memory(limit);
+    let nix = NixEvaluator::default().with_limits(limits);
+    nix.eval_to::<i64>(text).map_err(|error| error.to_string())
+}
+
+/// A collection that makes room for a builtin keeps the values that it has so far.
+fn results_do_not_depend_on_the_limit() {
+    let text = r#"
+        let
+          text = builtins.concatStringsSep "," (builtins.genList toString 50000);
+          parts = builtins.split "(,)" text;
+        in builtins.seq text (builtins.seq (builtins.length (builtins.genList (x: x) 50000))
+          (builtins.seq parts (builtins.stringLength (builtins.concatStringsSep ""
+            (builtins.filter builtins.isString parts)))))
+    "#;
+    let mut successes = 0;
+    for limit in (10..40).step_by(2) {
+        match within(limit * MIB, text) {
+            Ok(length) => {
+                assert_eq!(length, 238_890, "{limit} MiB");
+                successes += 1;
+            }
+            Err(error) => assert!(error.contains("bytes of memory"), "{limit} MiB: {error}"),
+        }
+    }
+    assert!(successes > 3);
+}
+
+/// Garbage of the functions that a builtin calls does not count against it.
+fn more_memory_is_never_too_little() {
+    let text = r#"
+        let
+          entry = i: { name = "k${toString i}"; value = i; };
+          base = builtins.listToAttrs (builtins.genList entry 60000);
+          step = i: (base // { x = i; }) == (base // { x = i; });
+        in if base.k1 == 1 && builtins.all step (builtins.genList (x: x) 20) then 1 else 0
+    "#;
+    let results: Vec<_> = (14..40).map(|limit| within(limit * MIB, text)).collect();
+    let first = results.iter().position(Result::is_ok).unwrap();
+    for (index, result) in results.iter().enumerate().skip(first) {
+        assert_eq!(*result, Ok(1), "{} MiB, but not {}", 14 + first, 14 + index);
+    }
 }

@@ -56,7 +56,7 @@ impl<'h> Interp<'h> {
     pub(crate) fn import_scoped(&self, path: &[u8], scope: &Scope<'h>) -> Result<Value<'h>> {
         let file = self.imported_file(path)?;
         let expr = self.parse_file(&file, scope)?;
-        self.eval(expr, self.root_env())
+        self.without_unwinding(|| self.eval(expr, self.root_env()))
     }
 
     fn delayed_file(&self, expr: &'h Expr<'h>) -> Ref<'h> {
@@ -131,7 +131,7 @@ impl<'h> Interp<'h> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Text, text, base, &scope)?;
-        self.eval(expr, self.root_env())
+        self.without_unwinding(|| self.eval(expr, self.root_env()))
     }
 
     /// Evaluates a text from standard input.
@@ -139,7 +139,7 @@ impl<'h> Interp<'h> {
         let scope: Rc<Scope<'h>> = self.scope.borrow().clone();
         let text = self.heap.copy_text(text);
         let expr = self.parse(Origin::Stdin, text, base, &scope)?;
-        self.eval(expr, self.root_env())
+        self.without_unwinding(|| self.eval(expr, self.root_env()))
     }
 
     /// The scope of files, which holds the builtins, as a layer to which names can be added.

@@ -7,6 +7,7 @@ use nix_compat::nixhash::{HashAlgo, HashEncoding, HashError, NixHash};
 use super::{Def, def};
 use crate::access::lossy;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::HeapVec;
 use crate::interp::Interp;
 use crate::source::Pos;
 use crate::text::regex::{Regex, RegexError};
@@ -108,22 +109,22 @@ fn split<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h
     )?;
     let part =
         |range: std::ops::Range<usize>| interp.string_in_heap(&text.bytes[range], ContextId::EMPTY);
-    let mut parts = Vec::new();
+    let mut parts = HeapVec::with_capacity(interp.heap, 8);
     let mut end = 0;
     regex.set_room(interp.room_left());
     for found in regex.find_iter(text.bytes) {
         let found = found.map_err(|error| match_error(interp, &regex, &error, pattern.bytes))?;
         interp.make_room_for::<(Ref<'h>, Slot<'h>, NixString<'h>)>(parts.len())?;
-        parts.push(part(end..found.range.start));
-        parts.push(groups(interp, text.bytes, &found.groups));
+        parts.push(interp.cell(part(end..found.range.start)));
+        parts.push(interp.cell(groups(interp, text.bytes, &found.groups)));
         end = found.range.end;
     }
     if parts.is_empty() {
         // The text itself, with its context.
         return Ok(interp.list(&[args[1]]));
     }
-    parts.push(part(end..text.bytes.len()));
-    Ok(interp.list_of(parts))
+    parts.push(interp.cell(part(end..text.bytes.len())));
+    Ok(interp.list_in_heap(parts.into_slice()))
 }
 
 fn hash_string<'h>(interp: &Interp<'h>, args: &[Ref<'h>], pos: Pos) -> Result<Value<'h>> {

@@ -11,8 +11,9 @@
 //! ([`Heap::note_change`](crate::heap::Heap::note_change)), and those that stacks referred to then:
 //! their owners may have filled them further.
 //!
-//! Only a call of a function can start a collection (`Interp::check_limits`). So whatever is built
-//! between two calls needs no care. What Rust code holds *while it evaluates* must be on its stack,
+//! Only a call of a function, and code that asks for room for a value, can start a collection
+//! (`Interp::check_limits`, `make_room`, `room_left`). So whatever is built between two of these
+//! needs no care. What Rust code holds *while it evaluates* must be on its stack,
 //! in the heap ([`HeapVec`](crate::heap::HeapVec)), reachable from the arguments of the builtin
 //! that is called, or kept ([`Keep`](crate::heap::Keep)): a vector of the ordinary heap hides it.
 
@@ -268,6 +269,9 @@ impl<'h> Interp<'h> {
         for (path, copied) in self.world.copied.borrow().iter() {
             tracer.bytes(path);
             tracer.string(copied);
+        }
+        for text in self.world.texts.borrow().values() {
+            tracer.bytes(text);
         }
         self.speculation.trace(tracer);
         tracer.follow();

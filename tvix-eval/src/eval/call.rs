@@ -218,7 +218,7 @@ impl<'h> Interp<'h> {
             return Words::new(Err(error));
         }
         let depth = self.depth.get();
-        let result = self.call_inner(func, args, pos);
+        let result = self.without_unwinding(|| self.call_inner(func, args, pos));
         self.depth.set(depth);
         Words::new(result)
     }

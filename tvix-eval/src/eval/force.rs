@@ -39,9 +39,7 @@ impl<'h> Interp<'h> {
         match value {
             Value::Thunk { .. } | Value::Apply(_) | Value::Apply2(_) | Value::Element { .. } => {
                 cell.set(Value::Hole(fiber));
-                let unwound = Unwound(self, cell, value);
-                let result = self.run_thunk(value);
-                std::mem::forget(unwound);
+                let result = self.without_unwinding(|| self.run_thunk(value));
                 self.computed(cell, value, result)
             }
             Value::Hole(owner) => self.wait_for(cell, owner, pos),
@@ -266,16 +264,6 @@ impl<'h> Interp<'h> {
                 "the string '{text}' is not allowed to refer to a store path (such as '{mention}')"
             ),
         )
-    }
-}
-
-/// Makes a cell a thunk again when its evaluation unwinds, which happens for want of memory.
-struct Unwound<'a, 'h>(&'a Interp<'h>, Ref<'h>, Value<'h>);
-
-impl Drop for Unwound<'_, '_> {
-    fn drop(&mut self) {
-        let Self(interp, cell, thunk) = self;
-        interp.store(cell, *thunk);
     }
 }
 

@@ -46,6 +46,10 @@ impl Interp<'_> {
     #[inline]
     pub(crate) fn make_room(&self, bytes: usize) -> Result<()> {
         if bytes < LARGE {
+            // A larger value could have needed a collection here.
+            if self.heap.stressed.get() {
+                self.collect(false);
+            }
             return Ok(());
         }
         if let Some(value) = self.world.settings.limits.value
@@ -89,7 +93,7 @@ impl Interp<'_> {
         let Some(limit) = self.world.settings.limits.memory else {
             return usize::MAX;
         };
-        if self.memory() > limit / 2 && self.heap.is_much_fresh() {
+        if self.memory() > limit / 2 && self.heap.is_much_fresh() || self.heap.stressed.get() {
             self.collect(true);
         }
         limit.saturating_sub(self.memory())
@@ -132,6 +136,17 @@ impl Interp<'_> {
     /// The memory that evaluation uses, in bytes.
     fn memory(&self) -> usize {
         self.heap.memory()
+    }
+
+    /// Evaluates something within a builtin, which is not unwound meanwhile: evaluation may have
+    /// effects, such as traces, and makes progress that a second run would need memory for again.
+    #[inline(always)]
+    pub(crate) fn without_unwinding<T>(&self, work: impl FnOnce() -> T) -> T {
+        let unwinds = &self.heap.ceiling.unwinds;
+        let outer = unwinds.replace(false);
+        let result = work();
+        unwinds.set(outer);
+        result
     }
 
     /// Runs a builtin. If it takes far more memory than the limit without calling a function, it
