@@ -77,6 +77,8 @@ pub(crate) struct Collector<'h> {
     after_full: Cell<usize>,
     /// Number of collections.
     pub(crate) count: Cell<u32>,
+    /// Number of requests for room, in tests.
+    requests: Cell<u32>,
 }
 
 /// What is still in use after marking.
@@ -168,6 +170,17 @@ impl<'h> Interp<'h> {
         });
     }
 
+    /// Collects at every so many requests for room, as tests ask for.
+    #[cold]
+    pub(crate) fn stress(&self) {
+        let requests = &self.collector.requests;
+        requests.set(requests.get() + 1);
+        let every = self.world.settings.collect_every.unwrap_or(1).max(1);
+        if requests.get().is_multiple_of(every) {
+            self.collect(false);
+        }
+    }
+
     /// Collects if it is time and allowed.
     #[inline]
     pub(crate) fn collect_if_due(&self) {
@@ -248,6 +261,7 @@ impl<'h> Interp<'h> {
             live: _,
             after_full: _,
             count: _,
+            requests: _,
         } = &self.collector;
         for part in stacks {
             // SAFETY: as the caller guarantees.

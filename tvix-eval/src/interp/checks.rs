@@ -48,7 +48,7 @@ impl Interp<'_> {
         if bytes < LARGE {
             // A larger value could have needed a collection here.
             if self.heap.stressed.get() {
-                self.collect(false);
+                self.stress();
             }
             return Ok(());
         }
@@ -93,8 +93,10 @@ impl Interp<'_> {
         let Some(limit) = self.world.settings.limits.memory else {
             return usize::MAX;
         };
-        if self.memory() > limit / 2 && self.heap.is_much_fresh() || self.heap.stressed.get() {
+        if self.memory() > limit / 2 && self.heap.is_much_fresh() {
             self.collect(true);
+        } else if self.heap.stressed.get() {
+            self.stress();
         }
         limit.saturating_sub(self.memory())
     }
