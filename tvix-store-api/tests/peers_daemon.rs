@@ -61,15 +61,6 @@ impl Daemon {
     }
 
     fn start(&mut self) {
-        // The processes of two first connections would create the database at the same time, and one fails.
-        let mut made = nix("nix-store");
-        made.arg("--store").arg(self.beside("root")).arg("--verify");
-        made.env("NIX_CONF_DIR", self.directory.path())
-            .env("HOME", self.directory.path())
-            .env_remove("NIX_REMOTE")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        assert!(made.status().expect("these tests need nix-store").success());
         let mut command = nix("nix-daemon");
         command
             .arg("--store")

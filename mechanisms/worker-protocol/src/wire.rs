@@ -308,15 +308,14 @@ macro_rules! message {
                 $(<$type as $crate::wire::Codec>::SHAPE,)*
             ]);
 
-            #[allow(unused_variables, reason = "messages without fields")]
-            fn read(reader: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::ProtocolError> {
-                $(let $field = <$type as $crate::wire::Codec>::read(reader)?;)*
+            // Messages without fields use neither reader nor writer.
+            fn read(_reader: &mut $crate::wire::Reader<'_>) -> Result<Self, $crate::ProtocolError> {
+                $(let $field = <$type as $crate::wire::Codec>::read(_reader)?;)*
                 Ok(Self { $($field,)* })
             }
 
-            #[allow(unused_variables, reason = "messages without fields")]
-            fn write(&self, writer: &mut $crate::wire::Writer<'_>) {
-                $($crate::wire::Codec::write(&self.$field, writer);)*
+            fn write(&self, _writer: &mut $crate::wire::Writer<'_>) {
+                $($crate::wire::Codec::write(&self.$field, _writer);)*
             }
         }
     )*};

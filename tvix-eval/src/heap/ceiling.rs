@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::{Heap, block};
 use crate::counting::large_blocks;
 
 /// Part of the limit by which a builtin may exceed it before it is ended.
@@ -70,6 +71,27 @@ impl Ceiling {
         {
             // Nothing is written to standard error, unlike for a panic.
             std::panic::resume_unwind(Box::new(Exhausted));
+        }
+    }
+}
+
+impl Heap {
+    /// The memory of the evaluation in bytes: what is in use here, tables beside it, and what its
+    /// thread has allocated meanwhile.
+    pub(crate) fn memory(&self) -> usize {
+        let beside = self.ceiling.beside(self.permanent.allocated_bytes());
+        self.used_bytes() + beside
+    }
+
+    /// Called before further blocks are used. Makes the next call check the limit if they exceed it.
+    /// If they exceed it by far, there was no call for a long time, and the builtin that runs ends.
+    pub(super) fn before_blocks(&self, blocks: usize) {
+        if self.ceiling.is_set() {
+            let memory = self.memory() + blocks * block::SIZE;
+            if self.ceiling.is_exceeded(memory) {
+                self.calls_left.set(0);
+                self.ceiling.end_builtin(memory);
+            }
         }
     }
 }

@@ -243,25 +243,6 @@ impl Heap {
         self.table.borrow().used() * block::SIZE + lasting
     }
 
-    /// The memory of the evaluation in bytes: what is in use here, tables beside it, and what its
-    /// thread has allocated meanwhile.
-    pub(crate) fn memory(&self) -> usize {
-        let beside = self.ceiling.beside(self.permanent.allocated_bytes());
-        self.used_bytes() + beside
-    }
-
-    /// Called before further blocks are used. Makes the next call check the limit if they exceed it.
-    /// If they exceed it by far, there was no call for a long time, and the builtin that runs ends.
-    fn before_blocks(&self, blocks: usize) {
-        if self.ceiling.is_set() {
-            let memory = self.memory() + blocks * block::SIZE;
-            if self.ceiling.is_exceeded(memory) {
-                self.calls_left.set(0);
-                self.ceiling.end_builtin(memory);
-            }
-        }
-    }
-
     /// The addresses that are left, in bytes.
     pub(crate) fn room(&self) -> usize {
         self.pages.reserved() - self.table.borrow().used() * block::SIZE

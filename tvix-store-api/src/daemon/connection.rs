@@ -96,9 +96,37 @@ impl std::fmt::Debug for Receiver {
     }
 }
 
+/// Whether the peer has ended a connection.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
+}
+
 impl Connection {
-    /// Connects and shakes hands.
+    /// Connects and shakes hands. If a daemon ends the connection meanwhile, this is tried again:
+    /// processes of Nix 2.8 for two first connections create the database at the same time, and one
+    /// fails. Whatever `ssh` connects to is asked once, as it may ask the user.
     pub async fn open(options: &DaemonOptions) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            match Self::open_once(options).await {
+                Err(CallError::Connect(error))
+                    if is_end(&error)
+                        && matches!(options.address, Address::Socket(_))
+                        && attempt < options.attempts =>
+                {
+                    tokio::time::sleep(options.first_pause * attempt).await;
+                    attempt += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(options: &DaemonOptions) -> Result<Self> {
         let opening = Self::open_without_limit(options);
         match tokio::time::timeout(options.connect_timeout, opening).await {
             Ok(Err(CallError::Io(error))) => Err(CallError::Connect(error)),

@@ -97,6 +97,21 @@ async fn requests_that_change_nothing_are_tried_again() {
     server.fail(Fault::Close, 0);
 }
 
+/// A daemon may end a connection that it has accepted, before anything was asked.
+#[tokio::test]
+async fn connections_that_end_at_once_are_opened_again() {
+    let server = Server::new(Version::MAX, Features::default());
+    server.refuse(2);
+    let store = open(&server).await;
+    let (from, paths) = chain(1).await;
+    server.close_all();
+    server.refuse(2);
+    from.copy_closure(&store, &paths).await.unwrap();
+    server.refuse(3);
+    let error = DaemonStore::open(server.options()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+}
+
 /// An addition may fail, and can then be made again.
 #[tokio::test]
 async fn additions_are_made_once_or_fail() {

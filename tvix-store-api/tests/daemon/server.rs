@@ -41,6 +41,8 @@ struct Shared {
     features: Features,
     /// The fault of one answer, after so many others.
     fault: Mutex<Option<(Fault, usize)>>,
+    /// Connections that end before the handshake.
+    refused: AtomicUsize,
     generation: watch::Sender<u64>,
     connections: AtomicUsize,
     most: AtomicUsize,
@@ -54,6 +56,7 @@ impl Server {
             version,
             features,
             fault: Mutex::default(),
+            refused: AtomicUsize::new(0),
             generation: watch::Sender::new(0),
             connections: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -62,6 +65,11 @@ impl Server {
         let serving = shared.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let less = |left: usize| left.checked_sub(1);
+                let order = Ordering::Relaxed;
+                if serving.refused.fetch_update(order, order, less).is_ok() {
+                    continue;
+                }
                 let (shared, mut generation) = (serving.clone(), serving.generation.subscribe());
                 tokio::spawn(async move {
                     let now = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
@@ -86,6 +94,11 @@ impl Server {
     /// Lets one answer fail, after `after` others.
     pub fn fail(&self, fault: Fault, after: usize) {
         *self.shared.fault.lock().unwrap() = Some((fault, after));
+    }
+
+    /// Ends the next connections at once.
+    pub fn refuse(&self, count: usize) {
+        self.shared.refused.store(count, Ordering::Relaxed);
     }
 
     pub fn heal(&self) {
