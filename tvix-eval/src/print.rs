@@ -118,9 +118,7 @@ impl<'h> Interp<'h> {
                         break;
                     }
                     let identity = std::ptr::from_ref(*item).addr();
-                    self.nested(Pos::NONE, || {
-                        self.show_into(self.visible(item), identity, depth + 1, shown)
-                    })?;
+                    self.show_nested(self.visible(item), identity, depth + 1, shown)?;
                     shown.out.push(b' ');
                     shown.items += 1;
                 }
@@ -154,9 +152,7 @@ impl<'h> Interp<'h> {
                     literal::write_attribute_name(&mut shown.out, name);
                     shown.out.extend_from_slice(b" = ");
                     let identity = std::ptr::from_ref(attr.value).addr();
-                    self.nested(Pos::NONE, || {
-                        self.show_into(self.visible(attr.value), identity, depth + 1, shown)
-                    })?;
+                    self.show_nested(self.visible(attr.value), identity, depth + 1, shown)?;
                     shown.out.extend_from_slice(b"; ");
                     shown.attrs += 1;
                 }
@@ -193,6 +189,22 @@ impl<'h> Interp<'h> {
             scalar => self.print_scalar(scalar, out),
         }
         Ok(())
+    }
+
+    /// Traces obey the limits of an evaluation. Errors show a bounded part of a value, and all of that:
+    /// a limit must not change the text of an error that evaluation has come to already.
+    fn show_nested(
+        &self,
+        value: Value<'h>,
+        identity: usize,
+        depth: u32,
+        shown: &mut Shown,
+    ) -> Result<()> {
+        if shown.most.depth == u32::MAX {
+            self.nested(Pos::NONE, || self.show_into(value, identity, depth, shown))
+        } else {
+            self.show_into(value, identity, depth, shown)
+        }
     }
 
     fn print_scalar(&self, value: Value<'h>, out: &mut Vec<u8>) {

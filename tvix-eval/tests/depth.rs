@@ -1,6 +1,6 @@
 //! Expressions that are nested deeply. C++ Nix 2.34 has values for these with 50,000 levels.
 
-use tvix_eval::NixEvaluator;
+use tvix_eval::{Limits, NixEvaluator};
 
 /// A text that begins, repeats and ends.
 fn nested(levels: usize, (open, inner, close): (&str, &str, &str)) -> String {
@@ -133,4 +133,26 @@ fn too_deep_evaluation_is_an_error() {
             ),
         }
     }
+}
+
+/// The text of an error does not depend on the calls that are left when it is made.
+#[test]
+fn errors_show_values_at_any_depth() {
+    let mut shown = 0;
+    for calls in 960..1000 {
+        let text = format!(
+            "let v = {{ a.b.c.d = [ 1 [ 2 ] ]; }}; f = n: if n == 0 then \"${{v}}\" else f (n - 1); \
+             in builtins.deepSeq v (builtins.stringLength (f {calls}))"
+        );
+        let limits = Limits::default().with_depth(1000);
+        let evaluator = NixEvaluator::default().with_limits(limits);
+        let error = evaluator.eval_to::<i64>(&text).unwrap_err().to_string();
+        if error.contains("max-call-depth") {
+            continue;
+        }
+        let value = "{ a = { b = { c = { d = [ 1 [ 2 ] ]; }; }; }; }";
+        assert!(error.contains(value), "{calls}: {error}");
+        shown += 1;
+    }
+    assert!((1..40).contains(&shown), "{shown}");
 }
