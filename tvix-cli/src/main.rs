@@ -1,7 +1,9 @@
 //! `tvix`: evaluates Nix expressions and builds derivations. A thin front end on the coordinator.
 
-#![forbid(unsafe_code)]
+// Only the allocator's option is set by a function of C.
+#![deny(unsafe_code)]
 
+mod allocator;
 mod args;
 mod build;
 mod caches;
@@ -36,20 +38,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use tvix_eval::limits::CountingAllocator;
 
 use command::{Args, Command};
 use error::CliError;
 use output::say;
 use settings::{Assignments, Configure as _, Effect};
 
-/// Faster than the system's allocator at the many small allocations of an evaluation. Large ones count for
-/// its memory limit.
-#[global_allocator]
-static ALLOCATOR: CountingAllocator<mimalloc::MiMalloc> =
-    CountingAllocator::new(mimalloc::MiMalloc);
-
 fn main() -> ExitCode {
+    allocator::configure();
     // In a process that is started as a built-in builder, this does not return.
     tvix_build_api::sandbox::init();
     limits::with_room(work).unwrap_or_else(|error| {
