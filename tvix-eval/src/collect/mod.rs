@@ -39,17 +39,19 @@ const LEAST: usize = 64 << 20;
 
 /// Bytes that are in use if as many are handed out before the next collection. A heap of four times
 /// the size grows by twice as much, so that its peak is closer to the memory in use.
-const BALANCED: usize = 64 << 20;
+const BALANCED: usize = 96 << 20;
 
-/// The same for a set of jobs: most of what is evaluated stays in use, and collections free little.
-const BALANCED_FOR_JOBS: usize = 96 << 20;
-
-/// Bytes in use after a full collection by which they may grow before the next full one. They may
+/// Bytes in use after a full collection by which the heap may grow before the next full one. It may
 /// grow by twice as much if they are four times as many.
 const GROWTH: usize = 96 << 20;
 
-/// The least number of bytes by which those in use grow before the next full collection.
-const LEAST_GROWTH: usize = 96 << 20;
+/// The least number of bytes by which the heap grows before the next full collection: a single
+/// large system has two collections that follow only what is new for each full one.
+const LEAST_GROWTH: usize = 160 << 20;
+
+/// The heap of a set of jobs grows by this factor more between two full collections: most of what
+/// is evaluated stays in use, and collections free little.
+const GROWTH_OF_JOBS: usize = 2;
 
 /// In tests, one of this many collections is a full one.
 const FULL_IF_STRESSED: u32 = 4;
@@ -71,8 +73,6 @@ pub(crate) struct Collector<'h> {
     handles: Rc<Handles<'h>>,
     /// Called after marking, to forget what was freed.
     forget: RefCell<Vec<Forget<'h>>>,
-    /// Bytes in use after the last collection.
-    live: Cell<usize>,
     /// Bytes in use after the last full collection.
     after_full: Cell<usize>,
     /// Number of collections.
@@ -106,8 +106,9 @@ impl Drop for Foreign<'_> {
 }
 
 impl Collector<'_> {
-    /// Whether the next collection is a full one.
-    fn is_full_due(&self, stressed: bool) -> bool {
+    /// Whether a collection of a heap of `used` bytes is a full one. Memory that was in use once
+    /// counts until then, so a graph that is dropped is part of the growth.
+    fn is_full_due(&self, stressed: bool, used: usize) -> bool {
         if self.foreign_code_ran.get() || self.after_full.get() == 0 {
             return true;
         }
@@ -115,8 +116,12 @@ impl Collector<'_> {
             return self.count.get().is_multiple_of(FULL_IF_STRESSED);
         }
         let after_full = self.after_full.get();
+        let factor = match self.of_jobs.get() {
+            true => GROWTH_OF_JOBS,
+            false => 1,
+        };
         let growth = after_full.saturating_mul(GROWTH).isqrt().max(LEAST_GROWTH);
-        self.live.get() > after_full + growth
+        used > after_full + factor * growth
     }
 }
 
@@ -198,7 +203,7 @@ impl<'h> Interp<'h> {
         }
         let start = std::time::Instant::now();
         let before = self.heap.used_bytes();
-        let full = full || collector.is_full_due(self.heap.stressed.get());
+        let full = full || collector.is_full_due(self.heap.stressed.get(), before);
         let by_kind = with_registers(|from| {
             let running = StackPart {
                 from,
@@ -218,17 +223,12 @@ impl<'h> Interp<'h> {
             self.finish(tracer)
         });
         let live: usize = by_kind.iter().sum();
-        collector.live.set(live);
         if full {
             collector.after_full.set(live);
             collector.foreign_code_ran.set(false);
         }
         if self.world.settings.collect_every.is_none() {
-            let balanced = match collector.of_jobs.get() {
-                true => BALANCED_FOR_JOBS,
-                false => BALANCED,
-            };
-            let budget = live.saturating_mul(balanced).isqrt().max(LEAST);
+            let budget = live.saturating_mul(BALANCED).isqrt().max(LEAST);
             self.heap.set_budget(budget);
             self.heap.give_back(budget + budget / 4);
         }
@@ -258,7 +258,6 @@ impl<'h> Interp<'h> {
             of_jobs: _,
             handles,
             forget: _,
-            live: _,
             after_full: _,
             count: _,
             requests: _,
