@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tvix_worker_protocol::{SetOptions, Trust, Verbosity};
+use tvix_worker_protocol::{SetOptions, Trust, Verbosity, Version};
 
 /// A client, as operations see it.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ use tvix_worker_protocol::{SetOptions, Trust, Verbosity};
 pub struct Client {
     /// Whether the client may do what changes the store for others.
     pub trust: Trust,
+    /// The version of the protocol that it speaks. Texts of errors depend on it.
+    pub version: Version,
     /// Its settings.
     pub settings: ClientSettings,
 }
@@ -20,8 +22,16 @@ impl Client {
     pub fn new(trust: Trust) -> Self {
         Self {
             trust,
+            version: Version::new(1, 38),
             settings: ClientSettings::default(),
         }
+    }
+
+    /// Sets the version of the protocol.
+    #[must_use]
+    pub fn with_version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
     }
 
     /// Whether the client is trusted.

@@ -16,7 +16,7 @@ use tvix_worker_protocol::{Limits, Trust, Version};
 
 use crate::access::{Access, Peer};
 use crate::backend::Stores;
-use crate::connection::{self, Probe};
+use crate::connection;
 
 /// How long connections may take to end once the daemon ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -189,8 +189,8 @@ impl Daemon {
     }
 }
 
-/// Whether the other end of a socket or pipe is closed.
-fn closed_probe(file: OwnedFd) -> Probe {
+/// Tells whether the other end of a socket or pipe is closed, for [`Daemon::connection`]. `file` is any handle on it.
+pub fn closed_probe(file: OwnedFd) -> Arc<dyn Fn() -> bool + Send + Sync> {
     Arc::new(move || {
         let mut polled = [PollFd::new(&file, PollFlags::empty())];
         let now = Timespec {

@@ -40,7 +40,7 @@ pub use access::{Access, NotAllowed, Peer};
 pub use backend::{Backend, Collection, Lease, Maintenance, RootLink, Stores};
 pub use builds::{Builds, LogSender};
 pub use client::{Client, ClientSettings};
-pub use daemon::{Daemon, DaemonOptions};
+pub use daemon::{Daemon, DaemonOptions, closed_probe};
 pub use log::Log;
 pub use socket::{BindError, bind};
 

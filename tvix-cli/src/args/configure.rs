@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{BuildArgs, BuildingArgs, NetworkArgs, SearchArgs, SubstituteArgs, TransferOptions};
+use super::{
+    BuildArgs, BuildingArgs, DaemonArgs, NetworkArgs, SearchArgs, SubstituteArgs, TransferOptions,
+};
 use crate::settings::value::parse_jobs;
 use crate::settings::{Assignment, Configure, SettingError};
 
@@ -12,6 +14,21 @@ impl Configure for BuildArgs {
             self.keep_going = assignment.boolean()?;
         }
         self.source.search.configure(assignment)?;
+        self.building.configure(assignment)
+    }
+}
+
+impl Configure for DaemonArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        let more = &mut self.more;
+        match assignment.setting.name {
+            "allowed-users" => assignment.list(&mut more.allowed_users)?,
+            "keep-derivations" => more.keep_derivations = assignment.boolean()?,
+            "keep-outputs" => more.keep_outputs = assignment.boolean()?,
+            "trusted-substituters" => assignment.list(&mut more.trusted_substituters)?,
+            "trusted-users" => assignment.list(&mut more.trusted_users)?,
+            _ => {}
+        }
         self.building.configure(assignment)
     }
 }

@@ -40,8 +40,9 @@ pub(crate) async fn serve(
         Ok(context) => context?,
         Err(_) => return Err(ErrorKind::TimedOut.into()),
     };
+    let client = Client::new(trust).with_version(context.version());
     let mut connection = Connection {
-        operations: Operations::new(daemon, context.clone(), Client::new(trust)),
+        operations: Operations::new(daemon, context.clone(), client),
         context,
         output,
         request: Decoder::new(),

@@ -52,7 +52,7 @@ impl Operations {
         let mut valid = valid.map_err(|error| self.failed(&error))?;
         if request.substitute && valid.len() < request.paths.len() {
             let missing = request.paths.iter().filter(|path| !valid.contains(path));
-            self.substitute(missing.cloned().collect(), log).await;
+            self.substitute(missing.cloned().collect(), log).await?;
             let found = store.valid_paths(&request.paths).await;
             valid = found.map_err(|error| self.failed(&error))?;
         }
