@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tvix_worker_protocol::{Trust, Verbosity};
+use tvix_worker_protocol::{Trust, Verbosity, Version};
 
 /// A client, as operations see it.
 #[derive(Debug, Clone)]
@@ -10,8 +10,21 @@ use tvix_worker_protocol::{Trust, Verbosity};
 pub struct Client {
     /// Whether the client may do what changes the store for others.
     pub trust: Trust,
+    /// The version of the protocol that it speaks. Texts of errors depend on it.
+    pub version: Version,
     /// Its settings.
     pub settings: ClientSettings,
+}
+
+impl Client {
+    /// A client with default settings.
+    pub fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            version: Version::new(1, 38),
+            settings: ClientSettings::default(),
+        }
+    }
 }
 
 /// Settings that a client sends (`SetOptions`), as far as its trust allows them.

@@ -5,5 +5,5 @@
 mod builds;
 mod client;
 
-pub use builds::{Builds, LogSender};
+pub use builds::{Builds, LogSender, PostBuildHook};
 pub use client::{Client, ClientSettings};
