@@ -84,6 +84,18 @@ impl StoreUri {
         Self(Arc::new(parts))
     }
 
+    /// Sets a parameter.
+    #[must_use]
+    pub fn with_parameter(self, name: &str, value: impl Into<String>) -> Self {
+        let mut parameters = self.0.parameters.clone();
+        parameters.insert(name.to_owned(), value.into());
+        Self(Arc::new(Parts {
+            scheme: self.0.scheme.clone(),
+            location: self.0.location.clone(),
+            parameters,
+        }))
+    }
+
     /// The scheme: `local`, `memory`, `https`, …
     pub fn scheme(&self) -> &str {
         &self.0.scheme

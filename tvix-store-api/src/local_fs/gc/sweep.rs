@@ -64,11 +64,20 @@ pub(super) fn collect(
         ((), Vec::new())
     }));
     let mut report = GcReport::default();
+    if let Some(only) = &options.only {
+        graph.keep_all_but(only);
+        let alive = |path: &&StorePath| graph.is_alive(path);
+        report.alive = only.iter().filter(alive).cloned().collect();
+        if !report.alive.is_empty() {
+            return Ok(report);
+        }
+    }
+    let is_meant = |stray: &strays::Stray| stray.is_among(options.only.as_deref());
     match options.action {
         GcAction::ListLive => report.paths = graph.paths(true),
         GcAction::ListDead => {
             report.paths = graph.paths(false);
-            let strays = strays::find(inner, &graph)?.into_iter();
+            let strays = strays::find(inner, &graph)?.into_iter().filter(is_meant);
             report.strays = strays.map(|stray| stray.name).collect();
         }
         GcAction::Delete => {
@@ -98,6 +107,7 @@ fn delete_all(
             shared,
             trash: &trash,
             left: options.max_freed,
+            only: options.only.as_deref(),
             stopped,
             group_len: FIRST_GROUP,
             report,
@@ -120,6 +130,8 @@ struct Sweep<'t, 'a> {
     trash: &'t Trash<'a>,
     /// The number of bytes still to be freed; `None` if there is no limit.
     left: Option<u64>,
+    /// The strays that may be removed; `None` for all.
+    only: Option<&'a [StorePath]>,
     stopped: &'t AtomicBool,
     group_len: usize,
     report: &'t mut GcReport,
@@ -144,6 +156,9 @@ impl Sweep<'_, '_> {
         for stray in strays::find(self.inner, graph)? {
             if self.is_done() {
                 break;
+            }
+            if !stray.is_among(self.only) {
+                continue;
             }
             let Some((verdict, _pending)) = stray.judge(self.inner, self.shared)? else {
                 continue;
