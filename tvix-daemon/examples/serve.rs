@@ -33,8 +33,7 @@ fn builds(store: LocalStore, paths: &[SandboxPath]) -> Result<Builds, StoreError
     })?;
     let builder = builder.with_local_store(store.clone());
     let evaluator = DrvEvaluator::new(store.store_dir().clone(), Vec::new());
-    let coordinator =
-        Coordinator::new(Arc::new(evaluator), store).with_builder(Arc::new(builder));
+    let coordinator = Coordinator::new(Arc::new(evaluator), store).with_builder(Arc::new(builder));
     Ok(Builds::new(coordinator).with_log_directory(logs, true))
 }
 
@@ -45,7 +44,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(root), Some(socket)) = (args.next(), args.next()) else {
         return Err("usage: serve ROOT SOCKET [SANDBOX_PATH…]".into());
     };
-    let paths = args.map(|path| path.parse()).collect::<Result<Vec<SandboxPath>, _>>()?;
+    let paths = args
+        .map(|path| path.parse())
+        .collect::<Result<Vec<SandboxPath>, _>>()?;
     let options = LocalStoreOptions::new(PathBuf::from(root));
     let stores = LocalStores::open(options, LocalSettings::default()).await?;
     let stores = stores.with_builds(Arc::new(move |store| builds(store, &paths)));

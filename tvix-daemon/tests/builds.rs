@@ -54,7 +54,10 @@ impl World {
     async fn add(&self, drv: &Instantiated) {
         let text = drv.derivation.to_aterm(self.store.store_dir());
         let name = drv.path.name().clone();
-        let added = self.store.add_text(name, &text, drv.derivation.references()).await;
+        let added = self
+            .store
+            .add_text(name, &text, drv.derivation.references())
+            .await;
         assert_eq!(added.unwrap(), drv.path);
     }
 
@@ -80,7 +83,11 @@ impl World {
     ) -> (Vec<(BuildStatus, String)>, Messages) {
         let (sender, messages) = collected();
         let paths = drvs.iter().map(|drv| all(drv)).collect();
-        let results = self.builds.build(paths, mode, &self.client, &sender).await.unwrap();
+        let results = self
+            .builds
+            .build(paths, mode, &self.client, &sender)
+            .await
+            .unwrap();
         drop(sender);
         let results = results.into_iter().map(|it| it.result);
         let results = results.map(|it| (it.status, plain(&it.error)));
@@ -166,7 +173,10 @@ async fn builds_once_and_is_valid_then() {
     assert_orderly(&messages);
     let dir = world.store.store_dir();
     let building = |drv: &Instantiated| format!("building '{}'", dir.display(&drv.path));
-    assert_eq!(shown(&messages), [building(&dep), "> a line".into(), building(&top)]);
+    assert_eq!(
+        shown(&messages),
+        [building(&dep), "> a line".into(), building(&top)]
+    );
     let (results, messages) = world.build(&[&top]).await;
     assert_eq!(results, [(BuildStatus::AlreadyValid, String::new())]);
     assert!(shown(&messages).is_empty());
@@ -188,18 +198,28 @@ async fn a_failure_ends_the_operation() {
     assert_eq!(results.len(), 1);
     assert_eq!(results[0].0, BuildStatus::DependencyFailed);
     assert!(results[0].1.starts_with(&cannot(&never)), "{results:?}");
-    assert!(results[0].1.contains("\nReason: 1 dependency failed.\nOutput paths:\n  /nix/store/"));
+    assert!(
+        results[0]
+            .1
+            .contains("\nReason: 1 dependency failed.\nOutput paths:\n  /nix/store/")
+    );
     assert_orderly(&messages);
     // Errors of inputs are messages.
     let text = shown(&messages).join("\n");
     assert!(text.contains(&format!("error: {}", cannot(&bad))), "{text}");
-    assert!(text.contains("       Last 1 log lines:\n       > it fails\n"), "{text}");
+    assert!(
+        text.contains("       Last 1 log lines:\n       > it fails\n"),
+        "{text}"
+    );
     assert!(text.contains(&format!("error: {}", cannot(&dep))), "{text}");
 
     // As one error.
     let (sender, messages) = collected();
     let paths = vec![all(&never), all(&other)];
-    let error = world.builds.build_paths(paths, BuildMode::Normal, &world.client, &sender).await;
+    let error = world
+        .builds
+        .build_paths(paths, BuildMode::Normal, &world.client, &sender)
+        .await;
     drop(sender);
     let mut drvs = [dir.path_text(&never.path), dir.path_text(&other.path)];
     drvs.sort();
@@ -212,7 +232,12 @@ async fn a_failure_ends_the_operation() {
 async fn keep_going_builds_the_rest() {
     let failing = builder()
         .with_failure("bad", FailureKind::ExitCode { code: 1 })
-        .with_failure("late", FailureKind::TimedOut { limit: std::time::Duration::from_secs(2) });
+        .with_failure(
+            "late",
+            FailureKind::TimedOut {
+                limit: std::time::Duration::from_secs(2),
+            },
+        );
     let mut world = World::new(failing);
     world.client.settings.keep_going = true;
     world.client.version = Version::new(1, 34);
@@ -221,15 +246,30 @@ async fn keep_going_builds_the_rest() {
     let good = world.drv("good", &[]).await;
     let (results, messages) = world.build(&[&both, &late, &good]).await;
     let statuses: Vec<_> = results.iter().map(|it| it.0).collect();
-    let expected = [BuildStatus::DependencyFailed, BuildStatus::TimedOut, BuildStatus::Built];
+    let expected = [
+        BuildStatus::DependencyFailed,
+        BuildStatus::TimedOut,
+        BuildStatus::Built,
+    ];
     assert_eq!(statuses, expected, "{results:?}");
     let dir = world.store.store_dir();
     let both = dir.path_text(&both.path);
-    assert_eq!(results[0].1, format!("2 dependencies of derivation '{both}' failed to build"));
-    assert!(results[1].1.ends_with("timed out after 2 seconds"), "{results:?}");
+    assert_eq!(
+        results[0].1,
+        format!("2 dependencies of derivation '{both}' failed to build")
+    );
+    assert!(
+        results[1].1.ends_with("timed out after 2 seconds"),
+        "{results:?}"
+    );
     let text = shown(&messages).join("\n");
     let bad = dir.path_text(&bad.path);
-    assert!(text.contains(&format!("error: builder for '{bad}' failed with exit code 1")), "{text}");
+    assert!(
+        text.contains(&format!(
+            "error: builder for '{bad}' failed with exit code 1"
+        )),
+        "{text}"
+    );
 }
 
 /// A build that waits, and notes that it was dropped.
@@ -267,7 +307,13 @@ impl Slow {
         });
         let world = Arc::new(World::new(slow));
         let drv = world.drv("slow", &[]).await;
-        Self { world, drv, go, runs, ended }
+        Self {
+            world,
+            drv,
+            go,
+            runs,
+            ended,
+        }
     }
 
     fn client(&self) -> tokio::task::JoinHandle<(Vec<(BuildStatus, String)>, Messages)> {
@@ -338,23 +384,61 @@ async fn what_is_missing() {
     });
     let dep = world.drv("dep", &[]).await;
     let top = world.drv("top", &[&dep]).await;
-    let leaf = cache.add_text("leaf".parse().unwrap(), b"leaf", SortedSet::new()).await.unwrap();
+    let leaf = cache
+        .add_text("leaf".parse().unwrap(), b"leaf", SortedSet::new())
+        .await
+        .unwrap();
     let references = SortedSet::from([leaf.clone()]);
-    let tree = cache.add_text("tree".parse().unwrap(), b"tree", references).await.unwrap();
-    let gone = cache.store_dir().parse("/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-gone").unwrap();
+    let tree = cache
+        .add_text("tree".parse().unwrap(), b"tree", references)
+        .await
+        .unwrap();
+    let gone = cache
+        .store_dir()
+        .parse("/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-gone")
+        .unwrap();
     let (sender, _messages) = collected();
-    let paths = [all(&top), DerivedPath::Opaque(tree.clone()), DerivedPath::Opaque(gone.clone())];
-    let missing = world.builds.missing(&paths, &world.client, &sender).await.unwrap();
-    assert_eq!(missing.will_build, SortedSet::from([dep.path.clone(), top.path.clone()]));
-    assert_eq!(missing.will_substitute, SortedSet::from([leaf.clone(), tree.clone()]));
+    let paths = [
+        all(&top),
+        DerivedPath::Opaque(tree.clone()),
+        DerivedPath::Opaque(gone.clone()),
+    ];
+    let missing = world
+        .builds
+        .missing(&paths, &world.client, &sender)
+        .await
+        .unwrap();
+    assert_eq!(
+        missing.will_build,
+        SortedSet::from([dep.path.clone(), top.path.clone()])
+    );
+    assert_eq!(
+        missing.will_substitute,
+        SortedSet::from([leaf.clone(), tree.clone()])
+    );
     assert_eq!(missing.unknown, SortedSet::from([gone.clone()]));
     assert!(missing.nar_size > 0);
     assert!(!world.store.is_valid(&tree).await.unwrap());
 
-    world.builds.ensure(tree.clone(), &world.client, &sender).await.unwrap();
-    assert!(world.store.is_valid(&leaf).await.unwrap() && world.store.is_valid(&tree).await.unwrap());
-    let error = world.builds.ensure(gone, &world.client, &sender).await.unwrap_err();
-    assert!(error.to_string().contains("there is no substituter that can build it"), "{error}");
+    world
+        .builds
+        .ensure(tree.clone(), &world.client, &sender)
+        .await
+        .unwrap();
+    assert!(
+        world.store.is_valid(&leaf).await.unwrap() && world.store.is_valid(&tree).await.unwrap()
+    );
+    let error = world
+        .builds
+        .ensure(gone, &world.client, &sender)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("there is no substituter that can build it"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -372,7 +456,13 @@ async fn outputs_are_fetched_rather_than_built() {
     assert_eq!(statuses, [BuildStatus::Built, BuildStatus::Substituted]);
     let dir = world.store.store_dir();
     let text = shown(&messages).join("\n");
-    assert!(text.contains(&format!("copying path '{}' from 'memory:", dir.display(&out))), "{text}");
+    assert!(
+        text.contains(&format!(
+            "copying path '{}' from 'memory:",
+            dir.display(&out)
+        )),
+        "{text}"
+    );
     assert_orderly(&messages);
 }
 
@@ -384,11 +474,19 @@ async fn checks() {
     }));
     let (odd, even) = (world.drv("odd", &[]).await, world.drv("even", &[]).await);
     let (results, _) = world.build_as(&[&odd], BuildMode::Check).await;
-    assert!(results[0].1.contains("are not valid, so checking is not possible"), "{results:?}");
+    assert!(
+        results[0]
+            .1
+            .contains("are not valid, so checking is not possible"),
+        "{results:?}"
+    );
     world.build(&[&odd, &even]).await;
     let (results, messages) = world.build_as(&[&odd], BuildMode::Check).await;
     assert_eq!(results[0].0, BuildStatus::NotDeterministic);
-    assert!(results[0].1.contains("may not be deterministic: output"), "{results:?}");
+    assert!(
+        results[0].1.contains("may not be deterministic: output"),
+        "{results:?}"
+    );
     assert!(shown(&messages)[0].starts_with("checking outputs of '"));
     let (results, _) = world.build_as(&[&even], BuildMode::Check).await;
     assert_eq!(results, [(BuildStatus::Built, String::new())]);
@@ -402,20 +500,33 @@ async fn derivations_without_a_file() {
         .floating(ContentAddressMethod::NixArchive, HashAlgo::Sha256)
         .instantiate(&dir)
         .unwrap();
-    let plain = DerivationBuilder::new("plain", "x86_64-linux", "/bin/sh").instantiate(&dir).unwrap();
+    let plain = DerivationBuilder::new("plain", "x86_64-linux", "/bin/sh")
+        .instantiate(&dir)
+        .unwrap();
     let (sender, _messages) = collected();
     let request = |drv: &Instantiated| BuildDerivation {
         path: drv.path.clone(),
         derivation: (*drv.derivation).clone(),
         mode: BuildMode::Normal,
     };
-    let built = world.builds.build_derivation(request(&plain), &world.client, &sender).await.unwrap();
+    let built = world
+        .builds
+        .build_derivation(request(&plain), &world.client, &sender)
+        .await
+        .unwrap();
     assert_eq!(built.status, BuildStatus::Built);
     world.client = Client::new(Trust::NotTrusted);
-    let refused = world.builds.build_derivation(request(&plain), &world.client, &sender).await;
+    let refused = world
+        .builds
+        .build_derivation(request(&plain), &world.client, &sender)
+        .await;
     assert!(refused.unwrap_err().to_string().contains("not privileged"));
     for status in [BuildStatus::Built, BuildStatus::AlreadyValid] {
-        let built = world.builds.build_derivation(request(&fixed), &world.client, &sender).await.unwrap();
+        let built = world
+            .builds
+            .build_derivation(request(&fixed), &world.client, &sender)
+            .await
+            .unwrap();
         assert_eq!(built.status, status, "{built:?}");
         let path = &built.built_outputs.values().next().unwrap().path;
         assert!(world.store.is_valid(path).await.unwrap());
@@ -430,10 +541,20 @@ async fn a_derivation_with_the_output_of_another_is_refused() {
     forged.args = vec!["-c".into(), "other contents".into()];
     let text = forged.to_aterm(world.store.store_dir());
     let name = victim.path.name().clone();
-    let path = world.store.add_text(name, &text, SortedSet::new()).await.unwrap();
+    let path = world
+        .store
+        .add_text(name, &text, SortedSet::new())
+        .await
+        .unwrap();
     let (sender, _messages) = collected();
-    let paths = vec![DerivedPath::Built { drv: path, outputs: WantedOutputs::All }];
-    let error = world.builds.build(paths, BuildMode::Normal, &world.client, &sender).await;
+    let paths = vec![DerivedPath::Built {
+        drv: path,
+        outputs: WantedOutputs::All,
+    }];
+    let error = world
+        .builds
+        .build(paths, BuildMode::Normal, &world.client, &sender)
+        .await;
     assert!(error.unwrap_err().to_string().contains("incorrect output"));
 }
 
@@ -442,10 +563,17 @@ async fn a_hook_runs_after_builds() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("hook");
-    std::fs::write(&program, "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n").unwrap();
+    std::fs::write(
+        &program,
+        "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n",
+    )
+    .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut world = World::new(builder());
-    world.builds = world.builds.clone().with_post_build_hook(PostBuildHook::new(&program));
+    world.builds = world
+        .builds
+        .clone()
+        .with_post_build_hook(PostBuildHook::new(&program));
     let (works, fails) = (world.drv("works", &[]).await, world.drv("fails", &[]).await);
     let (results, messages) = world.build(&[&works]).await;
     assert_eq!(results[0].0, BuildStatus::Built);
@@ -459,7 +587,13 @@ async fn a_hook_runs_after_builds() {
     assert_orderly(&messages);
     let (results, _) = world.build(&[&fails]).await;
     assert_eq!(results[0].0, BuildStatus::MiscFailure);
-    assert!(results[0].1.as_bytes().ends_with_str("' failed with exit code 4"), "{results:?}");
+    assert!(
+        results[0]
+            .1
+            .as_bytes()
+            .ends_with_str("' failed with exit code 4"),
+        "{results:?}"
+    );
 }
 
 #[tokio::test]
@@ -492,7 +626,13 @@ async fn the_places_for_builds_are_those_of_all_clients() {
         }));
     }
     for client in clients {
-        assert!(client.await.unwrap().iter().all(|it| it.0 == BuildStatus::Built));
+        assert!(
+            client
+                .await
+                .unwrap()
+                .iter()
+                .all(|it| it.0 == BuildStatus::Built)
+        );
     }
     assert_eq!(most.load(Ordering::SeqCst), 4);
 }

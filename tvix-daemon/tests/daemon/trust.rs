@@ -23,7 +23,9 @@ fn info(name: &str) -> PathInfo {
 }
 
 async fn add(store: &dyn Store, info: PathInfo) -> Result<(), StoreError> {
-    store.add(info, stream::iter([Ok(nar().into())]).boxed()).await
+    store
+        .add(info, stream::iter([Ok(nar().into())]).boxed())
+        .await
 }
 
 fn text(error: &StoreError) -> String {
@@ -47,7 +49,10 @@ async fn unsigned_paths_are_refused() {
     .await;
     let store = world.open().await;
     let error = add(&store, info("unsigned")).await.unwrap_err();
-    assert!(text(&error).contains("lacks a signature by a trusted key"), "{error:?}");
+    assert!(
+        text(&error).contains("lacks a signature by a trusted key"),
+        "{error:?}"
+    );
     // The connection goes on.
     let mut signed = info("signed");
     signed.sign(&StoreDir::default(), &key);
