@@ -14,18 +14,18 @@ use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tvix_coordinator::Options;
 use tvix_daemon::local::{LocalSettings, LocalStores, MakeBuilds};
-use tvix_daemon::{Access, Builds, Daemon, DaemonOptions, bind};
+use tvix_daemon::{Access, Builds, Daemon, DaemonOptions, PostBuildHook, bind};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store, StoreError, StoreUri};
 use tvix_daemon::tvix_worker_protocol::Trust;
 
-use crate::args::{BuildingArgs, DaemonArgs};
+use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings};
 use crate::caches;
 use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
 use crate::output::say;
-use crate::session;
+use crate::{logs, session};
 
 /// When the process ends after a signal, whatever still runs. What blocking work leaves behind is removed when the
 /// store is opened again.
@@ -48,7 +48,15 @@ pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
     let mut substituters = substituters;
     substituters.sort_by_key(|(priority, _)| *priority);
     let daemon_options = daemon_options(&args);
-    let DaemonArgs { building, socket, stdio, .. } = args;
+    let DaemonArgs {
+        mut building,
+        more,
+        socket,
+        stdio,
+        ..
+    } = args;
+    // Clients decide about it for each build.
+    building.keep_failed = true;
     let stores = LocalStores::open(options, settings).await;
     let stores = stores.map_err(|error| {
         let uri = uri.unwrap_or_else(|| StoreUri::local("/"));
@@ -56,7 +64,7 @@ pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
     })?;
     let stores = stores
         .with_substituters(substituters.iter().map(|(_, store)| store.clone()))
-        .with_builds(make_builds(building, substituters));
+        .with_builds(make_builds(building, more, substituters));
     let daemon = Daemon::new(Arc::new(stores), daemon_options);
     let _orderly = Orderly::begin();
     end_at_last();
@@ -144,7 +152,11 @@ fn daemon_options(args: &DaemonArgs) -> DaemonOptions {
         .with_allowed_substituters(own.chain(trusted).collect())
 }
 
-fn make_builds(args: BuildingArgs, substituters: Vec<(i32, Arc<dyn Store>)>) -> MakeBuilds {
+fn make_builds(
+    args: BuildingArgs,
+    settings: DaemonSettings,
+    substituters: Vec<(i32, Arc<dyn Store>)>,
+) -> MakeBuilds {
     Arc::new(move |store: LocalStore| {
         let (dir, store) = (store.store_dir().clone(), Arc::new(store));
         let evaluator = Arc::new(DrvEvaluator::new(dir, Vec::new()));
@@ -159,7 +171,15 @@ fn make_builds(args: BuildingArgs, substituters: Vec<(i32, Arc<dyn Store>)>) -> 
         for (priority, substituter) in &substituters {
             coordinator = coordinator.with_substituter(substituter.clone(), *priority);
         }
-        Ok(Builds::new(coordinator))
+        let mut builds = Builds::new(coordinator);
+        if settings.keep_build_log {
+            let logs = logs::folder(&store);
+            builds = builds.with_log_directory(logs, settings.compress_build_log);
+        }
+        if let Some(program) = &settings.post_build_hook {
+            builds = builds.with_post_build_hook(PostBuildHook::new(program));
+        }
+        Ok(builds)
     })
 }
 

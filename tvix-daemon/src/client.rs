@@ -224,7 +224,11 @@ mod tests {
         assert_eq!(settings.timeout, Some(Duration::from_secs(7)));
         assert_eq!(settings.max_jobs, Some(3));
         assert!(settings.keep_going);
-        let others: Vec<_> = settings.others.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let others: Vec<_> = settings
+            .others
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         assert_eq!(others, ["builders=", "substituters=https://a/"]);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("'sandbox'"));

@@ -160,7 +160,9 @@ impl Daemon {
         peer.pid = credentials.pid();
         let access = self.0.options.access.clone();
         let judged = tokio::task::spawn_blocking(move || access.judge(peer)).await;
-        let trust = judged.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let trust = judged
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
         let probe = stream.as_fd().try_clone_to_owned().ok().map(closed_probe);
         let (reader, writer) = stream.into_split();
         self.connection(reader, writer, trust, probe).await
@@ -201,4 +203,3 @@ pub fn closed_probe(file: OwnedFd) -> Arc<dyn Fn() -> bool + Send + Sync> {
         poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(closed)
     })
 }
-

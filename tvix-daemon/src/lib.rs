@@ -38,7 +38,7 @@ mod socket;
 
 pub use access::{Access, NotAllowed, Peer};
 pub use backend::{Backend, Collection, Lease, Maintenance, RootLink, Stores};
-pub use builds::{Builds, LogSender};
+pub use builds::{Builds, LogSender, PostBuildHook};
 pub use client::{Client, ClientSettings};
 pub use daemon::{Daemon, DaemonOptions, closed_probe};
 pub use log::Log;

@@ -158,7 +158,10 @@ struct Building {
 impl Drop for Building {
     fn drop(&mut self) {
         // One is that of the lease.
-        let is_last = self.users.take().is_some_and(|users| Arc::strong_count(&users) <= 2);
+        let is_last = self
+            .users
+            .take()
+            .is_some_and(|users| Arc::strong_count(&users) <= 2);
         if is_last && let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let store = self.store.clone();
             runtime.spawn(async move { store.release().await });
@@ -282,7 +285,11 @@ impl Maintenance for Local {
         if report.alive.is_empty() {
             // Those that are not there count as deleted, as in Nix.
             let gone: Vec<String> = named.iter().map(ToString::to_string).collect();
-            names.extend(gone.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
+            names.extend(
+                gone.into_iter()
+                    .filter(|name| !names.contains(name))
+                    .collect::<Vec<_>>(),
+            );
         }
         if request.action == WireAction::DeleteDead || request.action == WireAction::DeleteSpecific
         {
@@ -324,7 +331,8 @@ impl Maintenance for Local {
                     log.line(Verbosity::Error, text).await;
                 }
                 Damage::Missing => {
-                    let text = format!("path '{path}' disappeared, but it still has valid referrers!");
+                    let text =
+                        format!("path '{path}' disappeared, but it still has valid referrers!");
                     log.error(text).await;
                 }
                 Damage::Contents(StoreError::HashMismatch {
@@ -340,10 +348,14 @@ impl Maintenance for Local {
                     ))
                     .await;
                 }
-                damage => log.error(format!("path '{path}': {}", describe(damage))).await,
+                damage => {
+                    log.error(format!("path '{path}': {}", describe(damage)))
+                        .await
+                }
             }
             if let Some(Err(error)) = &damaged.repaired {
-                log.warning(format!("cannot repair '{path}': {}", describe(error))).await;
+                log.warning(format!("cannot repair '{path}': {}", describe(error)))
+                    .await;
             }
         }
         for link in &report.bad_links {

@@ -24,6 +24,12 @@ impl Configure for DaemonArgs {
         match assignment.setting.name {
             "allowed-users" => assignment.list(&mut more.allowed_users)?,
             "keep-derivations" => more.keep_derivations = assignment.boolean()?,
+            "compress-build-log" => more.compress_build_log = assignment.boolean()?,
+            "keep-build-log" => more.keep_build_log = assignment.boolean()?,
+            "post-build-hook" => {
+                let hook = Some(PathBuf::from(&assignment.value));
+                more.post_build_hook = hook.filter(|hook| !hook.as_os_str().is_empty());
+            }
             "keep-outputs" => more.keep_outputs = assignment.boolean()?,
             "trusted-substituters" => assignment.list(&mut more.trusted_substituters)?,
             "trusted-users" => assignment.list(&mut more.trusted_users)?,

@@ -228,6 +228,12 @@ pub struct DaemonSettings {
     pub keep_derivations: bool,
     /// `keep-outputs`.
     pub keep_outputs: bool,
+    /// `keep-build-log`.
+    pub keep_build_log: bool,
+    /// `compress-build-log`.
+    pub compress_build_log: bool,
+    /// `post-build-hook`.
+    pub post_build_hook: Option<PathBuf>,
 }
 
 impl Default for DaemonSettings {
@@ -238,6 +244,9 @@ impl Default for DaemonSettings {
             trusted_substituters: Vec::new(),
             keep_derivations: true,
             keep_outputs: false,
+            keep_build_log: true,
+            compress_build_log: true,
+            post_build_hook: None,
         }
     }
 }

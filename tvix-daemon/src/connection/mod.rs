@@ -53,14 +53,18 @@ pub(crate) async fn serve(
             Ok(false) => return Ok(()),
             Err(Failure::Gone(error)) => return Err(error),
             Err(Failure::Refused(error)) => {
-                connection.output.message(&connection.context, &LogMessage::Error(error))?;
+                connection
+                    .output
+                    .message(&connection.context, &LogMessage::Error(error))?;
                 connection.output.flush().await?;
             }
             Err(Failure::Protocol(error)) => {
                 // Nothing is known of what follows.
                 let dir = connection.context.store_dir();
                 let error = RemoteError::new(of_protocol(&error, dir));
-                connection.output.message(&connection.context, &LogMessage::Error(error))?;
+                connection
+                    .output
+                    .message(&connection.context, &LogMessage::Error(error))?;
                 return connection.output.flush().await;
             }
         }
@@ -83,7 +87,8 @@ async fn handshake(
             return Err(ErrorKind::UnexpectedEof.into());
         };
         let fed = handshake.feed(bytes);
-        let (taken, context) = fed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        let (taken, context) =
+            fed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         input.take(taken);
         output.bytes(&handshake.take_output());
         output.flush().await?;
@@ -185,4 +190,3 @@ async fn logged<T>(
     }
     Ok(reply)
 }
-

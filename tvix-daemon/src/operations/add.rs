@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
-use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::nar;
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::path_info::PathInfo;
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_addressed_path};
@@ -47,9 +47,8 @@ impl Operations {
     /// Checks that the client may replace valid paths.
     pub(super) fn check_repair(&self, repair: bool) -> Result<(), Failure> {
         match repair {
-            true => self.require_trust(
-                "repairing is not allowed because you are not in 'trusted-users'",
-            ),
+            true => self
+                .require_trust("repairing is not allowed because you are not in 'trusted-users'"),
             false => Ok(()),
         }
     }
@@ -73,7 +72,9 @@ impl Operations {
         let path = info.path.clone();
         let (target, info): (Arc<dyn Store>, _) = match repairs {
             true if info.nar_size > LARGEST_REPAIR => {
-                return Err(Failure::refused("the path is too large to be repaired by a client"));
+                return Err(Failure::refused(
+                    "the path is too large to be repaired by a client",
+                ));
             }
             true => {
                 let memory = MemoryStore::new(self.context.store_dir().clone());
@@ -133,13 +134,20 @@ impl Operations {
                 written = spool.write(&piece).await;
             }
         }
-        written.map_err(|error| Failure::refused(format!("cannot write a temporary file: {error}")))?;
+        written
+            .map_err(|error| Failure::refused(format!("cannot write a temporary file: {error}")))?;
         let address = ContentAddress {
             method,
             hash: hasher.finish(),
         };
         let info = self
-            .add_addressed(request.name, address, request.references, spool, request.repair)
+            .add_addressed(
+                request.name,
+                address,
+                request.references,
+                spool,
+                request.repair,
+            )
             .await?;
         self.encoded(&PathInfo::clone(&info))
     }
@@ -178,12 +186,15 @@ impl Operations {
         let others = PathReferences::others(references.clone());
         let path = content_addressed_path(&dir, name, &address, &others);
         let path = path.ok_or_else(|| {
-            Failure::refused(format!("paths with the content address '{address}' cannot have references"))
+            Failure::refused(format!(
+                "paths with the content address '{address}' cannot have references"
+            ))
         })?;
         if !repair && let Some(info) = self.held_info(&path).await? {
             return Ok(info);
         }
-        let temporary = |error: io::Error| Failure::refused(format!("cannot read a temporary file: {error}"));
+        let temporary =
+            |error: io::Error| Failure::refused(format!("cannot read a temporary file: {error}"));
         let is_nar = address.method == ContentAddressMethod::NixArchive;
         let framing = match is_nar {
             true => (Vec::new(), Vec::new()),
@@ -242,10 +253,15 @@ impl Operations {
         let Some(place) = place.map_err(|error| self.failed(&error))? else {
             return self.encoded(&DONE);
         };
-        let failed = |error: io::Error| Failure::refused(format!("cannot write '{}': {error}", place.display()));
+        let failed = |error: io::Error| {
+            Failure::refused(format!("cannot write '{}': {error}", place.display()))
+        };
         let directory = place.parent().unwrap_or(&place).to_owned();
-        let created = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(directory));
-        let created = created.await.map_err(|error| Failure::refused(error.to_string()))?;
+        let created =
+            tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(directory));
+        let created = created
+            .await
+            .map_err(|error| Failure::refused(error.to_string()))?;
         let (file, temporary) = created.map_err(failed)?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
         while let Some(piece) = frames.next().await? {
@@ -255,7 +271,9 @@ impl Operations {
         readable(&file).await.map_err(failed)?;
         let target = place.clone();
         let persisted = tokio::task::spawn_blocking(move || temporary.persist(target));
-        let persisted = persisted.await.map_err(|error| Failure::refused(error.to_string()))?;
+        let persisted = persisted
+            .await
+            .map_err(|error| Failure::refused(error.to_string()))?;
         persisted.map_err(|error| failed(error.error))?;
         self.encoded(&DONE)
     }
@@ -273,7 +291,8 @@ fn cut_off(path: &StorePath) -> StoreError {
 /// Logs are for everybody; temporary files are not.
 async fn readable(file: &tokio::fs::File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644)).await
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        .await
 }
 
 /// References that the contents of a valid path have are valid already, but not in the store that they pass through.

@@ -53,6 +53,8 @@ impl Operations {
             return Ok(());
         }
         let builds = self.builds(Operation::QueryValidPaths).await?;
-        Ok(builds.substitute(&paths, &self.client, log.sender()).await?)
+        Ok(builds
+            .substitute(&paths, &self.client, log.sender())
+            .await?)
     }
 }

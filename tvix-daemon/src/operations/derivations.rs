@@ -66,10 +66,14 @@ impl Operations {
         }
         let nar = self.store().await?.nar(path).await;
         let nar = nar.map_err(|error| self.failed(&error))?;
-        let nar: Vec<_> = nar.try_collect().await.map_err(|error| self.failed(&error))?;
+        let nar: Vec<_> = nar
+            .try_collect()
+            .await
+            .map_err(|error| self.failed(&error))?;
         let contents = file(&nar.concat()).ok_or_else(|| failed("it is no file".to_owned()))?;
         let name = path.name().as_str().trim_end_matches(".drv").parse();
-        let name = name.map_err(|error: nix_compat::store_path::NameError| failed(error.to_string()))?;
+        let name =
+            name.map_err(|error: nix_compat::store_path::NameError| failed(error.to_string()))?;
         let parsed = Derivation::from_aterm(&dir, name, &contents);
         parsed.map_err(|error| failed(error.to_string()))
     }

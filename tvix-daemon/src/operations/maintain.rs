@@ -15,7 +15,10 @@ const CENSORED: &[u8] = b"{censored}";
 impl Operations {
     pub(super) async fn roots(&mut self, request: &FindRoots) -> Result<Reply, Failure> {
         let maintenance = self.maintenance(Operation::FindRoots).await?;
-        let found = maintenance.roots().await.map_err(|error| self.failed(&error))?;
+        let found = maintenance
+            .roots()
+            .await
+            .map_err(|error| self.failed(&error))?;
         let mut roots: Vec<Root> = found
             .into_iter()
             .map(|root| Root {
@@ -44,7 +47,9 @@ impl Operations {
             ..
         } = request.paths
         {
-            return Err(Failure::refused("deleting the referrers of paths is not supported"));
+            return Err(Failure::refused(
+                "deleting the referrers of paths is not supported",
+            ));
         }
         let maintenance = self.maintenance(Operation::CollectGarbage).await?;
         let settings = self.client.settings.clone();
@@ -92,7 +97,11 @@ impl Operations {
         self.reply(request, &request.link)
     }
 
-    pub(super) async fn verify(&mut self, request: &VerifyStore, log: Log) -> Result<Reply, Failure> {
+    pub(super) async fn verify(
+        &mut self,
+        request: &VerifyStore,
+        log: Log,
+    ) -> Result<Reply, Failure> {
         if request.repair {
             self.require_trust("you are not privileged to repair paths")?;
         }
@@ -116,7 +125,10 @@ impl Operations {
     }
 
     /// Any client may add signatures: they are looked at by those who know the keys.
-    pub(super) async fn add_signatures(&mut self, request: AddSignatures) -> Result<Reply, Failure> {
+    pub(super) async fn add_signatures(
+        &mut self,
+        request: AddSignatures,
+    ) -> Result<Reply, Failure> {
         self.require_trust("you are not privileged to add signatures")?;
         let maintenance = self.maintenance(Operation::AddSignatures).await?;
         let added = maintenance

@@ -59,7 +59,12 @@ impl Operations {
     async fn backend(&mut self) -> Result<&Backend, Failure> {
         let opened = match self.backend.take() {
             Some(backend) => backend,
-            None => self.daemon.stores.open().await.map_err(|error| self.failed(&error))?,
+            None => self
+                .daemon
+                .stores
+                .open()
+                .await
+                .map_err(|error| self.failed(&error))?,
         };
         Ok(self.backend.insert(opened))
     }
@@ -216,6 +221,9 @@ fn absolute(path: &[u8]) -> Result<PathBuf, Failure> {
     let file = PathBuf::from(std::ffi::OsStr::from_bytes(path));
     match file.is_absolute() && !path.contains(&0) {
         true => Ok(file),
-        false => Err(Failure::refused(format!("not an absolute path: '{}'", file.display()))),
+        false => Err(Failure::refused(format!(
+            "not an absolute path: '{}'",
+            file.display()
+        ))),
     }
 }

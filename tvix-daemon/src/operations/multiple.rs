@@ -97,7 +97,9 @@ impl Operations {
             // An empty list ends only with a further look.
             let (_, event) = decoder.feed(&[], &self.context)?;
             if !matches!(event, Some(PathsEvent::End)) {
-                return Err(Failure::refused("the stream of paths ends before the last path"));
+                return Err(Failure::refused(
+                    "the stream of paths ends before the last path",
+                ));
             }
         }
         self.flush(&mut group).await?;
@@ -121,7 +123,10 @@ impl Operations {
         let store = self.store().await?;
         // The task is aborted before its sender is dropped if the stream ends early, and the NAR has another size then.
         let added = async move { store.add(info, from_channel(receiver)).await };
-        Ok(Target::Store(sender, AbortOnDropHandle::new(tokio::spawn(added))))
+        Ok(Target::Store(
+            sender,
+            AbortOnDropHandle::new(tokio::spawn(added)),
+        ))
     }
 
     /// Adds the group beside what arrives next.

@@ -20,7 +20,10 @@ use crate::log::Log;
 const QUERIED: usize = 1024;
 
 impl Operations {
-    pub(super) async fn info(&mut self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, Failure> {
+    pub(super) async fn info(
+        &mut self,
+        path: &StorePath,
+    ) -> Result<Option<Arc<PathInfo>>, Failure> {
         let info = self.store().await?.path_info(path).await;
         info.map_err(|error| self.failed(&error))
     }
@@ -74,7 +77,10 @@ impl Operations {
         self.reply(request, &sorted(referrers.map_err(|it| self.failed(&it))?))
     }
 
-    pub(super) async fn derivers(&mut self, request: &QueryValidDerivers) -> Result<Reply, Failure> {
+    pub(super) async fn derivers(
+        &mut self,
+        request: &QueryValidDerivers,
+    ) -> Result<Reply, Failure> {
         let maintenance = self.maintenance(Operation::QueryValidDerivers).await?;
         let derivers = maintenance.derivers(&request.path).await;
         self.reply(request, &sorted(derivers.map_err(|it| self.failed(&it))?))
@@ -89,7 +95,10 @@ impl Operations {
         self.reply(request, &sorted(paths.map_err(|it| self.failed(&it))?))
     }
 
-    pub(super) async fn realisation(&mut self, request: &QueryRealisation) -> Result<Reply, Failure> {
+    pub(super) async fn realisation(
+        &mut self,
+        request: &QueryRealisation,
+    ) -> Result<Reply, Failure> {
         let found = self.store().await?.realisation(&request.id).await;
         let found = found.map_err(|error| self.failed(&error))?;
         self.reply(request, &FoundRealisation(found.map(Into::into)))
@@ -118,7 +127,10 @@ impl Operations {
 
     /// What substituters know of paths, each path from the first one that has it. A substituter that fails is
     /// left out.
-    async fn at_substituters(&mut self, paths: &[StorePath]) -> Result<Vec<Arc<PathInfo>>, Failure> {
+    async fn at_substituters(
+        &mut self,
+        paths: &[StorePath],
+    ) -> Result<Vec<Arc<PathInfo>>, Failure> {
         if !self.client.settings.substitute {
             return Ok(Vec::new());
         }
@@ -158,7 +170,9 @@ impl Operations {
         &mut self,
         request: &QuerySubstitutablePathInfo,
     ) -> Result<Reply, Failure> {
-        let found = self.at_substituters(std::slice::from_ref(&request.path)).await?;
+        let found = self
+            .at_substituters(std::slice::from_ref(&request.path))
+            .await?;
         let found = found.first().map(|info| substitutable(info));
         self.reply(request, &Tagged(found))
     }
@@ -169,7 +183,9 @@ impl Operations {
     ) -> Result<Reply, Failure> {
         let paths: Vec<StorePath> = request.paths.iter().map(|(path, _)| path.clone()).collect();
         let found = self.at_substituters(&paths).await?;
-        let infos = found.iter().map(|info| (info.path.clone(), substitutable(info)));
+        let infos = found
+            .iter()
+            .map(|info| (info.path.clone(), substitutable(info)));
         self.reply(request, &infos.collect())
     }
 }

@@ -57,10 +57,22 @@ async fn nonsense_is_refused() {
         (9999, 0, "invalid operation 9999"),
         (u64::MAX, 0, "invalid operation"),
         (Operation::IsValidPath.number(), u64::MAX, "longer than"),
-        (Operation::QueryValidPaths.number(), u64::MAX / 8, "longer than"),
+        (
+            Operation::QueryValidPaths.number(),
+            u64::MAX / 8,
+            "longer than",
+        ),
         (Operation::IsValidPath.number(), 1 << 40, "longer than"),
-        (Operation::IsValidPath.number(), 0, "is not in the Nix store"),
-        (Operation::AddMultipleToStore.number(), 7, "not a valid boolean"),
+        (
+            Operation::IsValidPath.number(),
+            0,
+            "is not in the Nix store",
+        ),
+        (
+            Operation::AddMultipleToStore.number(),
+            7,
+            "not a valid boolean",
+        ),
     ] {
         let (mut stream, context) = connected(&world).await;
         let bytes = [number(operation), number(length), number(0)].concat();
@@ -77,7 +89,9 @@ async fn truncated_at_every_byte() {
     let (_, context) = connected(&world).await;
     let path = "00bgd045z0d4icpbc2yyz4gx48ak44la-hello".parse().unwrap();
     let mut request = Vec::new();
-    context.encode_call(&QueryPathInfo { path }, &mut request).unwrap();
+    context
+        .encode_call(&QueryPathInfo { path }, &mut request)
+        .unwrap();
     // An addition with a frame that is cut off.
     let mut addition = number(Operation::AddMultipleToStore.number()).to_vec();
     for word in [0, 0, 16, 1, 5] {
@@ -104,19 +118,23 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
     let (mut stream, context) = connected(&world).await;
     let path = "00bgd045z0d4icpbc2yyz4gx48ak44la-hello".parse().unwrap();
     let mut request = Vec::new();
-    context.encode_call(&QueryPathInfo { path }, &mut request).unwrap();
+    context
+        .encode_call(&QueryPathInfo { path }, &mut request)
+        .unwrap();
     let flood = request.repeat(1000);
     // Until the daemon reads no more.
-    while tokio::time::timeout(Duration::from_millis(300), stream.write_all(&flood)).await.is_ok() {}
+    while tokio::time::timeout(Duration::from_millis(300), stream.write_all(&flood))
+        .await
+        .is_ok()
+    {}
     still_serves(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_handshake_ends() {
-    let world = World::local_with(|options| {
-        options.with_handshake_timeout(Duration::from_millis(50))
-    })
-    .await;
+    let world =
+        World::local_with(|options| options.with_handshake_timeout(Duration::from_millis(50)))
+            .await;
     let mut stream = world.connect().await;
     stream.write_all(&number(0x6e69_7863)).await.unwrap();
     let mut bytes = Vec::new();

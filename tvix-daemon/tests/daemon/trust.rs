@@ -23,7 +23,9 @@ fn info(name: &str) -> PathInfo {
 }
 
 async fn add(store: &dyn Store, info: PathInfo) -> Result<(), StoreError> {
-    store.add(info, stream::iter([Ok(nar().into())]).boxed()).await
+    store
+        .add(info, stream::iter([Ok(nar().into())]).boxed())
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

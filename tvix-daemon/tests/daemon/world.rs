@@ -30,7 +30,9 @@ impl World {
     pub async fn local_with(set: impl FnOnce(DaemonOptions) -> DaemonOptions) -> Self {
         let directory = TempDir::new().unwrap();
         let store = LocalStoreOptions::new(directory.path().join("root"));
-        let stores = LocalStores::open(store, LocalSettings::default()).await.unwrap();
+        let stores = LocalStores::open(store, LocalSettings::default())
+            .await
+            .unwrap();
         Self::start(directory, Arc::new(stores), set, true)
     }
 
@@ -72,7 +74,10 @@ impl World {
     pub async fn open(&self) -> DaemonStore {
         let mut uri = format!("unix://{}", self.socket().display());
         if self.rooted {
-            uri = format!("{uri}?root={}", self.directory.path().join("root").display());
+            uri = format!(
+                "{uri}?root={}",
+                self.directory.path().join("root").display()
+            );
         }
         let options = ClientOptions::new(uri.parse().unwrap()).unwrap();
         DaemonStore::open(options).await.unwrap()
