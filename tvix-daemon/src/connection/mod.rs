@@ -115,7 +115,8 @@ impl<W: AsyncWrite + Unpin + Send> Connection<W> {
             return Ok(false);
         };
         let (sender, mut messages) = mpsc::channel(LOG_MESSAGES);
-        let log = Log::new(sender, self.operations.client.settings.verbosity);
+        let log = Log::new(sender, self.operations.client.settings.verbosity)
+            .with_version(self.context.version());
         let reply = if request.operation().has_stream() {
             let mut frames = Frames::new(input);
             let work = self.operations.with_stream(request, &mut frames, log);

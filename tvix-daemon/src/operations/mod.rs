@@ -168,7 +168,8 @@ impl Operations {
                 let allowed = allowed.iter().cloned().collect();
                 let (settings, warnings) =
                     ClientSettings::from_request(it, self.client.trust, &allowed);
-                let log = Log::new(log.sender().clone(), settings.verbosity);
+                let log = Log::new(log.sender().clone(), settings.verbosity)
+                    .with_version(self.context.version());
                 self.client.settings = settings;
                 for warning in warnings {
                     log.warning(warning).await;
