@@ -29,11 +29,25 @@ fn session(world: &World) -> Vec<String> {
     run("nix-store --add-fixed --recursive md5 SRC");
     let drv = run("nix-instantiate EXPR");
     for query in [
-        "--references", "--requisites", "--outputs", "--tree", "--graph", "--hash", "--size", "--binding name",
+        "--references",
+        "--requisites",
+        "--outputs",
+        "--tree",
+        "--graph",
+        "--hash",
+        "--size",
+        "--binding name",
     ] {
         run(&format!("nix-store -q {query} {drv}"));
     }
-    for query in ["--referrers", "--referrers-closure", "--deriver", "--roots", "--hash", "--size"] {
+    for query in [
+        "--referrers",
+        "--referrers-closure",
+        "--deriver",
+        "--roots",
+        "--hash",
+        "--size",
+    ] {
         run(&format!("nix-store -q {query} {path}"));
         run(&format!("nix-store -q {query} {path}x"));
     }
@@ -44,7 +58,9 @@ fn session(world: &World) -> Vec<String> {
     run("nix-store --verify --check-contents");
     run("nix path-info --all");
     run(&format!("nix path-info -rsSh {path}"));
-    run(&format!("nix-store -r {path} --add-root ROOT/root --indirect"));
+    run(&format!(
+        "nix-store -r {path} --add-root ROOT/root --indirect"
+    ));
     run("nix-store --gc --print-roots");
     run(&format!("nix-store -q --roots {path}"));
     run("nix-store --gc --print-dead");
@@ -66,7 +82,9 @@ fn session(world: &World) -> Vec<String> {
     run(&format!("nix copy --to file://ROOT/cache {path}"));
     run(&format!("nix-store --delete {path}"));
     run(&format!("nix copy --from file://ROOT/cache {path}"));
-    run(&format!("nix copy --no-check-sigs --from file://ROOT/cache {path}"));
+    run(&format!(
+        "nix copy --no-check-sigs --from file://ROOT/cache {path}"
+    ));
     run(&format!("nix-store -q --hash {path}"));
     run(&format!("nix-store --dump {path} > ROOT/dump"));
     run(&format!("nix store ls -lR {path}"));
@@ -138,7 +156,10 @@ fn a_build_its_log_and_garbage() {
     let _server = world.serve(Server::Tvix);
     let out = world.output("nix-build EXPR -o ROOT/result");
     assert_eq!(fs::read_to_string(&out).unwrap(), "built\n");
-    assert_eq!(world.output(&format!("nix-store --read-log {out}")), "building it");
+    assert_eq!(
+        world.output(&format!("nix-store --read-log {out}")),
+        "building it"
+    );
     world.output("nix-store --gc");
     assert!(fs::exists(&out).unwrap());
     fs::remove_file(world.root().join("result")).unwrap();
@@ -164,7 +185,11 @@ fn clients_that_are_killed_and_several_at_once() {
     }
     for pause in [0, 5, 20, 50, 100, 150] {
         let mut client = world.command("nix-store --add ROOT/tree");
-        let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut client = client
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(pause));
         let _ = client.kill();
         client.wait().unwrap();
@@ -173,7 +198,8 @@ fn clients_that_are_killed_and_several_at_once() {
         .map(|number| {
             let file = world.root().join(format!("file-{number}"));
             fs::write(&file, number.to_string()).unwrap();
-            let mut client = world.command(&format!("nix-store --add {} ROOT/tree", file.display()));
+            let mut client =
+                world.command(&format!("nix-store --add {} ROOT/tree", file.display()));
             client.stdout(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -183,7 +209,10 @@ fn clients_that_are_killed_and_several_at_once() {
         assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
     }
     let (verified, _) = world.shown("nix-store --verify --check-contents");
-    assert!(!verified.contains("modified") && !verified.contains("error"), "{verified}");
+    assert!(
+        !verified.contains("modified") && !verified.contains("error"),
+        "{verified}"
+    );
 }
 
 /// A store that is deleted and made anew serves the next connection.
@@ -220,7 +249,10 @@ fn over_pipes() {
     let bin = world.root().join("bin");
     fs::create_dir(&bin).unwrap();
     let daemon = bin.join("nix-daemon");
-    let script = format!("#!/bin/sh\nunset NIX_REMOTE\nexec {} daemon \"$@\"\n", env!("CARGO_BIN_EXE_tvix"));
+    let script = format!(
+        "#!/bin/sh\nunset NIX_REMOTE\nexec {} daemon \"$@\"\n",
+        env!("CARGO_BIN_EXE_tvix")
+    );
     fs::write(&daemon, script).unwrap();
     fs::set_permissions(&daemon, fs::Permissions::from_mode(0o755)).unwrap();
     let _ = symlink("file", world.root().join("src/again"));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use nix_compat::nar;
+use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::signature::Signature;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -212,7 +213,6 @@ impl Local {
     /// The text for a path with other contents than registered, or with none that can be read.
     async fn described(&self, damaged: &DamagedPath) -> String {
         let path = self.store.store_dir().display(&damaged.path);
-        let shown = |hash: &NixHash| format!("{}:{}", hash.algo(), hash.base32());
         let hashes = match &damaged.damage {
             Damage::Contents(StoreError::HashMismatch {
                 expected, actual, ..
@@ -224,8 +224,8 @@ impl Local {
         match hashes {
             Some((expected, actual)) => format!(
                 "path '{path}' was modified! expected hash '{}', got '{}'",
-                shown(&expected),
-                shown(&actual)
+                expected.base32(),
+                actual.base32()
             ),
             None => format!("path '{path}': {}", describe(&damaged.damage)),
         }
@@ -257,7 +257,7 @@ async fn link_hash(file: PathBuf) -> String {
         Ok(hashing.0.finish())
     };
     match tokio::task::spawn_blocking(hash).await {
-        Ok(Ok(hash)) => hash.base32(),
+        Ok(Ok(hash)) => nixbase32::encode(hash.digest_bytes()),
         Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     }

@@ -25,7 +25,8 @@ pub struct Running {
     socket: PathBuf,
 }
 
-const CONFIG: &str = "build-users-group =\nsubstituters =\nsandbox = false\nexperimental-features = nix-command\n";
+const CONFIG: &str =
+    "build-users-group =\nsubstituters =\nsandbox = false\nexperimental-features = nix-command\n";
 
 fn prefix() -> Vec<String> {
     let prefix = std::env::var("TVIX_NIX_PREFIX").unwrap_or_default();
@@ -87,7 +88,10 @@ impl World {
 
     pub fn serve(&self, server: Server) -> Running {
         let words: Vec<String> = match server {
-            Server::Nix => prefix().into_iter().chain(["nix-daemon".to_owned()]).collect(),
+            Server::Nix => prefix()
+                .into_iter()
+                .chain(["nix-daemon".to_owned()])
+                .collect(),
             Server::Tvix => vec![env!("CARGO_BIN_EXE_tvix").to_owned(), "daemon".to_owned()],
         };
         let mut command = Command::new(&words[0]);

@@ -1,6 +1,5 @@
 //! A connection: handshake, requests and answers, one after the other.
 
-mod input;
 mod output;
 
 use std::io::{self, ErrorKind};
@@ -14,13 +13,13 @@ use tvix_worker_protocol::{
     Context, Decoder, LogMessage, RemoteError, Request, ServerHandshake, Trust,
 };
 
-pub(crate) use self::input::{Frames, Input, Probe};
 use self::output::Output;
 use crate::client::Client;
-use crate::daemon::Shared;
 use crate::failure::{Failure, describe, of_protocol};
+use crate::input::{Frames, Input, Probe};
 use crate::log::Log;
 use crate::operations::{Operations, Reply};
+use crate::options::Shared;
 
 /// Messages of an operation that wait for the client.
 const LOG_MESSAGES: usize = 64;

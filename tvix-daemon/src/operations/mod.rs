@@ -19,10 +19,10 @@ use tvix_worker_protocol::{Call, Context, Message, Obsolete, Operation, Request}
 use crate::backend::{Backend, Maintenance};
 use crate::builds::Builds;
 use crate::client::{Client, ClientSettings};
-use crate::connection::Frames;
-use crate::daemon::Shared;
 use crate::failure::Failure;
+use crate::input::Frames;
 use crate::log::Log;
+use crate::options::Shared;
 
 /// The answer after the last message.
 pub(crate) enum Reply {
