@@ -162,7 +162,8 @@ impl FromStr for StoreUri {
     type Err = StoreUriError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with('/') {
+        // As C++ Nix reads it: `/some/where?parameter=value` has a parameter.
+        if text.starts_with('/') && !text.contains('?') {
             return Ok(Self::local(text));
         }
         // A relative path, as C++ Nix distinguishes it from a URI.
@@ -176,6 +177,7 @@ impl FromStr for StoreUri {
         let (scheme, location) = match base.split_once("://") {
             Some((scheme, location)) if !scheme.is_empty() => (scheme, location),
             None if matches!(base, "local" | "daemon" | "auto") => (base, ""),
+            None if base.starts_with('/') => ("local", base),
             _ => return Err(StoreUriError::UnknownForm(text.to_owned())),
         };
         let mut parameters = BTreeMap::new();
@@ -282,6 +284,7 @@ mod tests {
             "/some/where",
             "local?root=/some/where",
             "local:///some/where",
+            "/some/where?",
         ] {
             let uri: StoreUri = text.parse().unwrap();
             assert_eq!(uri, StoreUri::local("/some/where"), "{text}");

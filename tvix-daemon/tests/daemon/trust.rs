@@ -28,16 +28,6 @@ async fn add(store: &dyn Store, info: PathInfo) -> Result<(), StoreError> {
         .await
 }
 
-fn text(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unsigned_paths_are_refused() {
     let key = SigningKey::generate("test-1").unwrap();
@@ -49,10 +39,7 @@ async fn unsigned_paths_are_refused() {
     .await;
     let store = world.open().await;
     let error = add(&store, info("unsigned")).await.unwrap_err();
-    assert!(
-        text(&error).contains("lacks a signature by a trusted key"),
-        "{error:?}"
-    );
+    assert!(matches!(error, StoreError::Untrusted { .. }), "{error:?}");
     // The connection goes on.
     let mut signed = info("signed");
     signed.sign(&StoreDir::default(), &key);
