@@ -32,6 +32,8 @@ type Progress = [u64; 4];
 pub(super) struct Activities {
     sender: LogSender,
     verbosity: Verbosity,
+    /// Whether texts are those of Nix 2.8.
+    pub old: bool,
     realise: u64,
     builds: u64,
     copies: u64,
@@ -61,6 +63,7 @@ impl Activities {
         let mut activities = Self {
             sender,
             verbosity,
+            old: false,
             realise: next_id(),
             builds: next_id(),
             copies: next_id(),
@@ -182,7 +185,7 @@ impl Activities {
             0,
         )
         .await;
-        let parts = LineParts::default();
+        let parts = LineParts::new(self.old);
         self.running.insert(build, Running { id, parts });
         self.build_progress[2] += 1;
         self.build_progress[1] =

@@ -43,8 +43,8 @@ pub(super) fn inputs_first(graph: &super::drvs::Graph) -> Vec<(StorePath, Arc<De
     let mut ordered = Vec::with_capacity(graph.len());
     let mut seen = std::collections::HashSet::new();
     let mut paths: Vec<&StorePath> = graph.keys().collect();
-    // The same order each time.
-    paths.sort_unstable();
+    // As in Nix: by name.
+    paths.sort_unstable_by_key(|path| (path.name(), *path));
     let mut stack: Vec<(&StorePath, bool)> =
         paths.into_iter().rev().map(|it| (it, false)).collect();
     while let Some((path, inputs_done)) = stack.pop() {

@@ -26,6 +26,8 @@ pub(super) enum Part {
 /// The state of a build's log: the line so far, and the activities that the builder has reported.
 #[derive(Debug, Default)]
 pub(super) struct LineParts {
+    /// Whether texts are those of Nix 2.8.
+    old: bool,
     line: Vec<u8>,
     activities: HashMap<u64, u64>,
 }
@@ -67,6 +69,13 @@ impl JsonField {
 }
 
 impl LineParts {
+    pub fn new(old: bool) -> Self {
+        Self {
+            old,
+            ..Self::default()
+        }
+    }
+
     /// The messages for a line of the build with the activity `id`, without the newline.
     pub fn line(&mut self, line: &[u8], partial: bool, id: u64, next_id: fn() -> u64) -> Vec<Part> {
         if partial && self.line.len() + line.len() <= MAX_LINE {
@@ -83,7 +92,10 @@ impl LineParts {
             }
         };
         if is_keeping(line) {
-            let text = [line, b"\n"].concat();
+            let mut text = [line, b"\n"].concat();
+            if !self.old {
+                text.iter_mut().filter(|byte| **byte == b'\'').for_each(|byte| *byte = b'"');
+            }
             return vec![Part::Message(Verbosity::Error, text.into())];
         }
         let json = line.strip_prefix(b"@nix ");

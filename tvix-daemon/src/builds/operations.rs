@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix_compat::derivation::{Derivation, Output, OutputName};
 use nix_compat::store_path::StorePath;
-use tvix_store_api::{Store, StoreExt as _};
+use tvix_store_api::{Store, StoreError, StoreExt as _};
 use tvix_worker_protocol::{
     ActivityType, BuildDerivation, BuildMode, BuildResult, BuildStatus, DerivedPath,
     KeyedBuildResult, Missing, RemoteError, Trust, Verbosity, WantedOutputs,
@@ -19,7 +19,7 @@ use super::results::{Ended, error_of};
 use super::session::{Finished, Goals, Sessions, realised};
 use super::shared::describe;
 use super::substitute::substitute;
-use super::texts::{Subject, Wording};
+use super::texts::{Subject, Wording, value};
 use super::{Builds, LogSender};
 use crate::client::Client;
 
@@ -82,11 +82,11 @@ impl Builds {
         client: &Client,
         log: &LogSender,
     ) -> Result<(), RemoteError> {
-        let verbosity = client.settings.verbosity;
+        let (verbosity, wording) = (client.settings.verbosity, Wording::of(client.version));
         let mut activities = Activities::begin(log.clone(), verbosity).await;
         let ended = self.obtain(paths, mode, client, log, &mut activities).await;
         let error = match ended {
-            Ok(ended) => error_of(ended, self.store().store_dir(), &activities).await,
+            Ok(ended) => error_of(ended, self.store().store_dir(), wording, &activities).await,
             Err(error) => Some(error),
         };
         activities.end().await;
@@ -166,17 +166,19 @@ impl Builds {
             self.refuse_checks(&mut roots, &plan, wording, &mut results)
                 .await?;
         }
+        if mode == BuildMode::Repair {
+            self.refuse_repairs(&plan).await?;
+        }
         if !roots.is_empty() {
             self.check_outputs(&mut plan).await?;
             let work = !plan.will_build.is_empty() || !plan.substitutable.is_empty();
-            let roots = roots
-                .into_iter()
-                .map(|(drv, names)| (drv, names.into_iter().collect()));
-            let goals = Goals {
-                roots: roots.collect(),
-                plan,
-                mode,
-            };
+            let roots = roots.into_iter();
+            let mut roots: Vec<(StorePath, Vec<OutputName>)> = roots
+                .map(|(drv, names)| (drv, names.into_iter().collect()))
+                .collect();
+            // As in Nix: by name.
+            roots.sort_by(|(a, _), (b, _)| (a.name(), a).cmp(&(b.name(), b)));
+            let goals = Goals { roots, plan, mode };
             match work {
                 true => {
                     let keep = self.keep_differences(&goals, client).await;
@@ -327,6 +329,25 @@ impl Builds {
         Ok(())
     }
 
+    /// Fails if a known output is corrupt, as builds do not replace valid paths.
+    async fn refuse_repairs(&self, plan: &Plan) -> Result<(), RemoteError> {
+        let dir = self.store().store_dir();
+        for path in plan.outputs.values() {
+            match self.store().verify(path).await {
+                Ok(()) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => {
+                    let text = format!(
+                        "cannot repair path '{}': {}",
+                        value(dir.path_text(path)),
+                        describe(&error)
+                    );
+                    return Err(RemoteError::new(text));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The directory for outputs that differ from valid ones: that of the valid ones, if the client keeps failures.
     async fn keep_differences(&self, goals: &Goals, client: &Client) -> Option<PathBuf> {
         if goals.mode != BuildMode::Check || !client.settings.keep_failed {
@@ -457,9 +478,15 @@ impl Builds {
         if valid.map_err(|error| RemoteError::new(describe(&error)))? {
             return Ok(());
         }
-        let paths = vec![DerivedPath::Opaque(path)];
-        self.build_paths(paths, BuildMode::Normal, client, log)
-            .await
+        let paths = vec![DerivedPath::Opaque(path.clone())];
+        let made = self.build_paths(paths, BuildMode::Normal, client, log).await;
+        made.map_err(|error| match Wording::of(client.version) {
+            Wording::Current => error,
+            Wording::Old => {
+                let path = value(self.store().store_dir().path_text(&path));
+                RemoteError::new(format!("path '{path}' does not exist and cannot be created"))
+            }
+        })
     }
 
     /// Fetches those of `paths` that substituters have: `QueryValidPaths` with substitution. Failures are messages.

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use nix_compat::store_path::{StoreDir, StorePath};
-use tvix_worker_protocol::{BuildResult, DerivedPath, RemoteError, Verbosity};
+use tvix_worker_protocol::{BuildResult, BuildStatus, DerivedPath, RemoteError, Verbosity};
 
 use super::activities::Activities;
-use super::texts::{as_line, several_failed};
+use super::texts::{Wording, as_line, several_failed};
 
 /// The end of a request.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ fn store_path(path: &DerivedPath) -> &StorePath {
 pub(super) async fn error_of(
     mut ended: Vec<Ended>,
     dir: &StoreDir,
+    wording: Wording,
     activities: &Activities,
 ) -> Option<RemoteError> {
     // As Nix goes through its goals: by kind, name and path.
@@ -62,6 +63,10 @@ pub(super) async fn error_of(
         let Some(result) = ended.result.filter(|_| !ended.logged) else {
             continue;
         };
+        // Nix 2.8 says no more of it than that it failed.
+        if wording == Wording::Old && result.status == BuildStatus::NoSubstituters {
+            continue;
+        }
         match first {
             None => first = Some(result.error),
             Some(_) => {

@@ -150,6 +150,7 @@ impl Sessions<'_> {
         if !self.client.settings.fallback {
             hooks.set_refused(goals.plan.substitutable.clone());
         }
+        activities.old = self.wording == Wording::Old;
         let coordinator = self.coordinator(&goals, &hooks, keep);
         let profiles = coordinator.builders().iter().map(|it| it.profile().clone());
         let mut tracker = Tracker {

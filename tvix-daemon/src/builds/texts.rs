@@ -297,7 +297,7 @@ impl Subject<'_> {
             FailureCause::Unsuitable { message } => {
                 let text = match (self.derivation, &builders.first()) {
                     (Some(derivation), Some(builder)) => self.unsuitable(derivation, builder),
-                    (Some(_), None) => no_builder(self.wording),
+                    (Some(_), None) => self.no_builder(),
                     _ => message.clone(),
                 };
                 (BuildStatus::InputRejected, text)
@@ -368,6 +368,22 @@ impl Subject<'_> {
             );
         }
         text
+    }
+
+    /// Nothing can be built, as there is no builder.
+    fn no_builder(&self) -> String {
+        match self.wording {
+            Wording::Old => {
+                "unable to start any build; either increase '--max-jobs' or enable remote builds.\n\
+                 https://nixos.org/manual/nix/stable/advanced-topics/distributed-builds.html"
+                    .to_owned()
+            }
+            Wording::Current => self.cannot_build(
+                "local builds are disabled",
+                " (max-jobs = 0)\nHint: set 'max-jobs' to a non-zero value to enable local builds, or configure remote \
+                 builders via 'builders'",
+            ),
+        }
     }
 
     /// The result of a check. `real` is where a path's files are.
@@ -446,20 +462,10 @@ impl Subject<'_> {
     }
 }
 
-/// Nothing can be built, as there is no builder.
-fn no_builder(wording: Wording) -> String {
-    match wording {
-        Wording::Old => "unable to start any build; either increase '--max-jobs' or enable remote builds.\n\
-                         https://nixos.org/manual/nix/stable/advanced-topics/distributed-builds.html"
-            .to_owned(),
-        Wording::Current => "unable to start any build; either set '--max-jobs' to a non-zero value or enable remote \
-                             builds.\n\nFor more information run 'man nix.conf' and search for '/machines'."
-            .to_owned(),
-    }
-}
-
 /// The only line of the log of a builder that does not exist.
 pub(super) fn cannot_run(program: &str, message: &str) -> String {
+    // The number of the error is Rust's addition.
+    let message = message.split(" (os error ").next().unwrap_or(message);
     format!(
         "\x1b[31;1merror:{NORMAL} executing '{}': {}",
         value(program),
