@@ -115,9 +115,14 @@ fn comparable(text: &str) -> String {
     let mut lines: Vec<String> = text
         .lines()
         .filter(is_meant)
-        .map(|line| match line.split_once(" deleted, ") {
-            Some((count, _)) => format!("{count} deleted"),
-            None => line.to_owned(),
+        .map(|line| {
+            if let Some((count, _)) = line.split_once(" deleted, ") {
+                return format!("{count} deleted");
+            }
+            match line.split_once(" freed by ") {
+                Some((_, files)) => format!("freed by {files}"),
+                None => line.replace('"', "'"),
+            }
         })
         .collect();
     // Lists have no order of their own, in 2.34 nor here.
@@ -129,7 +134,7 @@ fn comparable(text: &str) -> String {
 
 #[test]
 fn clients_print_what_they_print_beside_nix() {
-    let mut world = World::new("");
+    let world = World::new("");
     let theirs = {
         let _server = world.serve(Server::Nix);
         session(&world)
@@ -152,7 +157,7 @@ fn clients_print_what_they_print_beside_nix() {
 
 #[test]
 fn a_build_its_log_and_garbage() {
-    let mut world = World::new("");
+    let world = World::new("");
     let _server = world.serve(Server::Tvix);
     let out = world.output("nix-build EXPR -o ROOT/result");
     assert_eq!(fs::read_to_string(&out).unwrap(), "built\n");
@@ -176,7 +181,7 @@ fn a_build_its_log_and_garbage() {
 
 #[test]
 fn clients_that_are_killed_and_several_at_once() {
-    let mut world = World::new("");
+    let world = World::new("");
     let _server = world.serve(Server::Tvix);
     let tree = world.root().join("tree");
     fs::create_dir(&tree).unwrap();
@@ -218,7 +223,7 @@ fn clients_that_are_killed_and_several_at_once() {
 /// A store that is deleted and made anew serves the next connection.
 #[test]
 fn a_store_made_anew() {
-    let mut world = World::new("");
+    let world = World::new("");
     let _server = world.serve(Server::Tvix);
     let path = world.output("nix-store --add SRC");
     world.clear();
@@ -228,7 +233,7 @@ fn a_store_made_anew() {
 
 #[test]
 fn sigterm_ends_it_and_the_socket_is_replaced() {
-    let mut world = World::new("");
+    let world = World::new("");
     let mut server = world.serve(Server::Tvix);
     world.output("nix-store --add SRC");
     let mode = fs::metadata(world.socket()).unwrap().permissions().mode();

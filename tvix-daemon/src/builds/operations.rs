@@ -479,12 +479,16 @@ impl Builds {
             return Ok(());
         }
         let paths = vec![DerivedPath::Opaque(path.clone())];
-        let made = self.build_paths(paths, BuildMode::Normal, client, log).await;
+        let made = self
+            .build_paths(paths, BuildMode::Normal, client, log)
+            .await;
         made.map_err(|error| match Wording::of(client.version) {
             Wording::Current => error,
             Wording::Old => {
                 let path = value(self.store().store_dir().path_text(&path));
-                RemoteError::new(format!("path '{path}' does not exist and cannot be created"))
+                RemoteError::new(format!(
+                    "path '{path}' does not exist and cannot be created"
+                ))
             }
         })
     }

@@ -14,7 +14,9 @@ use nix_compat::store_path::{PathReferences, StorePath, StorePathName, content_a
 use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tvix_store_api::{MemoryStore, NarStream, Store, StoreError, VerifiedObject};
-use tvix_worker_protocol::{AddBuildLog, AddTextToStore, AddToStore, AddToStoreNar, Operation};
+use tvix_worker_protocol::{
+    AddBuildLog, AddTextToStore, AddToStore, AddToStoreNar, Operation, Version,
+};
 
 use super::spool::Spool;
 use super::{DONE, Operations, Reply};
@@ -37,10 +39,15 @@ impl Operations {
             || info.signed_by(dir, &options.trusted_keys).next().is_some();
         match vouched {
             true => Ok(()),
-            false => Err(Failure::refused(format!(
-                "cannot add path '{}' because it lacks a signature by a trusted key",
-                dir.display(&info.path)
-            ))),
+            false => {
+                let lacks = match self.context.version() < Version::new(1, 38) {
+                    true => "a valid signature",
+                    false => "a signature by a trusted key",
+                };
+                let path = dir.display(&info.path);
+                let message = format!("cannot add path '{path}' because it lacks {lacks}");
+                Err(Failure::refused(message))
+            }
         }
     }
 
