@@ -98,9 +98,11 @@ impl ClientSettings {
     /// may choose from.
     pub(crate) fn from_request(
         request: SetOptions,
-        trust: Trust,
+        (trust, version): (Trust, Version),
         substituters: &BTreeSet<String>,
     ) -> (Self, Vec<String>) {
+        // As the daemons of Nix 2.8 and 2.34.
+        let talkative = version >= Version::new(1, 38);
         let seconds = |seconds: u64| Some(Duration::from_secs(seconds)).filter(|it| !it.is_zero());
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let mut settings = Self {
@@ -125,8 +127,10 @@ impl ClientSettings {
                 "builders" if value.is_empty() => {}
                 name if trusted || HARMLESS.contains(&name) => {}
                 "substituters" | "binary-caches" => {
-                    value = allowed_substituters(&value, substituters, &mut warnings);
+                    let warn = |uri: &str| warnings.push(untrusted_substituter(uri, talkative));
+                    value = allowed_substituters(&value, substituters, warn);
                 }
+                _ if !talkative => continue,
                 name => {
                     warnings.push(format!(
                         "ignoring the client-specified setting '{name}', because it is a restricted setting and you \
@@ -160,10 +164,21 @@ impl ClientSettings {
     }
 }
 
+fn untrusted_substituter(uri: &str, talkative: bool) -> String {
+    let advice = match talkative {
+        true => {
+            ", you are not a trusted user.\nRun `man nix.conf` for more information on the `substituters` \
+             configuration option."
+        }
+        false => "",
+    };
+    format!("ignoring untrusted substituter '{uri}'{advice}")
+}
+
 fn allowed_substituters(
     value: &str,
     allowed: &BTreeSet<String>,
-    warnings: &mut Vec<String>,
+    mut warn: impl FnMut(&str),
 ) -> String {
     let mut kept = Vec::new();
     for uri in value.split_whitespace() {
@@ -173,10 +188,7 @@ fn allowed_substituters(
         } else if allowed.contains(&with_slash) {
             kept.push(with_slash);
         } else {
-            warnings.push(format!(
-                "ignoring untrusted substituter '{uri}', you are not a trusted user.\nRun `man nix.conf` for more \
-                 information on the `substituters` configuration option."
-            ));
+            warn(uri);
         }
     }
     kept.join(" ")
@@ -219,8 +231,11 @@ mod tests {
             ("builders", ""),
         ];
         let allowed = BTreeSet::from(["https://a/".to_owned()]);
-        let (settings, warnings) =
-            ClientSettings::from_request(request(&all), Trust::NotTrusted, &allowed);
+        let (settings, warnings) = ClientSettings::from_request(
+            request(&all),
+            (Trust::NotTrusted, Version::MAX),
+            &allowed,
+        );
         assert_eq!(settings.timeout, Some(Duration::from_secs(7)));
         assert_eq!(settings.max_jobs, Some(3));
         assert!(settings.keep_going);
@@ -233,7 +248,7 @@ mod tests {
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("'sandbox'"));
         let (settings, warnings) =
-            ClientSettings::from_request(request(&all), Trust::Trusted, &allowed);
+            ClientSettings::from_request(request(&all), (Trust::Trusted, Version::MAX), &allowed);
         assert_eq!(settings.others.len(), 3);
         assert_eq!(settings.flag(&["sandbox"]), Some(false));
         assert!(warnings.is_empty());

@@ -166,8 +166,11 @@ impl Operations {
             Request::SetOptions(it) => {
                 let allowed = &self.daemon.options.allowed_substituters;
                 let allowed = allowed.iter().cloned().collect();
-                let (settings, warnings) =
-                    ClientSettings::from_request(it, self.client.trust, &allowed);
+                let (settings, warnings) = ClientSettings::from_request(
+                    it,
+                    (self.client.trust, self.context.version()),
+                    &allowed,
+                );
                 let log = Log::new(log.sender().clone(), settings.verbosity)
                     .with_version(self.context.version());
                 self.client.settings = settings;

@@ -239,7 +239,7 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
     let Ok(mut listing) = Dir::read_from(&links) else {
         return;
     };
-    let bytes = |stat: &Stat| i64::from(stat.st_blocks) * 512;
+    let bytes = |stat: &Stat| stat.st_blocks * 512;
     report.link_savings = -rustix::fs::fstat(&links).map_or(0, |stat| bytes(&stat));
     while let Some(Ok(entry)) = listing.read() {
         let name = entry.file_name();
