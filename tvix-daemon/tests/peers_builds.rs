@@ -49,7 +49,8 @@ impl Side {
         let at = directory.path();
         fs::copy("/bin/busybox", at.join("sh")).unwrap();
         fs::write(at.join("expression.nix"), EXPRESSION).unwrap();
-        let substituter = substituter.map_or(String::new(), |at| format!("file://{}", at.display()));
+        let substituter =
+            substituter.map_or(String::new(), |at| format!("file://{}", at.display()));
         let config = format!(
             "build-users-group =\nsubstituters = {substituter}\nrequire-sigs = false\nsandbox = true\n\
              sandbox-paths = /bin/sh={}/sh\nexperimental-features = nix-command ca-derivations\n",
@@ -73,7 +74,11 @@ impl Side {
             .stdin(Stdio::null())
             .stderr(Stdio::null());
         let child = command.spawn().expect("these tests need nix-daemon");
-        let side = Self { directory, child: Some(child), ours: None };
+        let side = Self {
+            directory,
+            child: Some(child),
+            ours: None,
+        };
         for _ in 0..1000 {
             if std::os::unix::net::UnixStream::connect(side.at("socket")).is_ok() {
                 return side;
@@ -95,13 +100,16 @@ impl Side {
             let cache: Option<Arc<dyn Store>> = match cache {
                 Some(uri) => {
                     let uri = uri.parse().unwrap();
-                    let opened = tvix_store_api::open(&uri, OpenOptions::new().with_allow_unsigned(true));
+                    let opened =
+                        tvix_store_api::open(&uri, OpenOptions::new().with_allow_unsigned(true));
                     Some(opened.await.unwrap())
                 }
                 None => None,
             };
             let options = LocalStoreOptions::new(at.join("root"));
-            let stores = LocalStores::open(options, LocalSettings::default()).await.unwrap();
+            let stores = LocalStores::open(options, LocalSettings::default())
+                .await
+                .unwrap();
             let make = move |store: LocalStore| {
                 let logs = store.state_dir().join("../log/nix/drvs");
                 let mut options = SandboxOptions::new("local")
@@ -128,7 +136,11 @@ impl Side {
             tokio::spawn(async move { daemon.listen(listener, until).await })
         });
         drop(listener);
-        Self { directory, child: None, ours: Some((runtime, shutdown)) }
+        Self {
+            directory,
+            child: None,
+            ours: Some((runtime, shutdown)),
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -138,7 +150,11 @@ impl Side {
     fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = nix(program);
         let socket = self.at("socket");
-        let remote = format!("unix://{}?root={}", socket.display(), self.at("root").display());
+        let remote = format!(
+            "unix://{}?root={}",
+            socket.display(),
+            self.at("root").display()
+        );
         command
             .args(args)
             .current_dir(self.directory.path())
@@ -168,7 +184,10 @@ impl Drop for Side {
             let children = fs::read_to_string(children).unwrap_or_default();
             let _ = child.kill();
             for child in children.split_whitespace() {
-                let _ = Command::new("kill").args(["-KILL", child]).stderr(Stdio::null()).status();
+                let _ = Command::new("kill")
+                    .args(["-KILL", child])
+                    .stderr(Stdio::null())
+                    .status();
             }
             let _ = child.wait();
         }
@@ -193,7 +212,10 @@ impl Run {
         let directory = side.directory.path().to_string_lossy().into_owned();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&directory, "DIR");
         let err = text(&output.stderr);
-        let lines = err.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        let lines = err
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty());
         Self {
             code: output.status.code(),
             out: text(&output.stdout),
@@ -298,18 +320,31 @@ fn as_with_the_daemon_of_nix() {
     let missing = "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-missing";
     both("nix-store", &["-r", missing]);
     both("nix-store", &["-r", &format!("{missing}.drv")]);
-    let drv = ours.run("nix-instantiate", &["expression.nix", "-A", "ok"]).out;
+    let drv = ours
+        .run("nix-instantiate", &["expression.nix", "-A", "ok"])
+        .out;
     let log = both("nix-store", &["-l", drv.trim()]);
     assert_eq!(log.out, "a line\ntwo\n");
-    assert_eq!(ours.run("nix-store", &["--verify", "--check-contents"]).code, Some(0));
+    assert_eq!(
+        ours.run("nix-store", &["--verify", "--check-contents"])
+            .code,
+        Some(0)
+    );
 }
 
 #[test]
 fn two_clients_of_one_build() {
     let ours = Side::ours(None);
     let start = || {
-        let mut command = ours.command("nix-build", &["expression.nix", "--no-out-link", "-A", "shared"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let mut command = ours.command(
+            "nix-build",
+            &["expression.nix", "--no-out-link", "-A", "shared"],
+        );
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     };
     let clients = [start(), start(), start()];
     let runs = clients.map(|client| Run::of(&ours, &client.wait_with_output().unwrap()));
@@ -325,14 +360,24 @@ fn two_clients_of_one_build() {
 #[test]
 fn a_client_that_vanishes_ends_its_build() {
     let ours = Side::ours(None);
-    let mut client = ours.command("nix-build", &["expression.nix", "--no-out-link", "-A", "slow"]);
-    let mut client = client.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut client = ours.command(
+        "nix-build",
+        &["expression.nix", "--no-out-link", "-A", "slow"],
+    );
+    let mut client = client
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     use std::io::BufRead as _;
     let lines = std::io::BufReader::new(client.stderr.take().unwrap()).lines();
     let begun = lines.map_while(Result::ok).any(|line| line == "begin");
     assert!(begun);
     let children = format!("/proc/{0}/task/{0}/children", client.id());
-    for child in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+    for child in fs::read_to_string(children)
+        .unwrap_or_default()
+        .split_whitespace()
+    {
         let _ = Command::new("kill").args(["-KILL", child]).status();
     }
     client.kill().unwrap();
@@ -341,9 +386,12 @@ fn a_client_that_vanishes_ends_its_build() {
     let run = ours.build(&["-A", "ok"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     for _ in 0..500 {
-        let left = fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(|process| {
-            fs::read(process.path().join("cmdline")).is_ok_and(|it| it == b"sleep\x00105\x00")
-        });
+        let left = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(Result::ok)
+            .any(|process| {
+                fs::read(process.path().join("cmdline")).is_ok_and(|it| it == b"sleep\x00105\x00")
+            });
         if !left {
             return;
         }
@@ -361,12 +409,18 @@ fn outputs_come_from_a_cache() {
     let uri = format!("file://{}", cache.path().display());
     let copied = source.run("nix", &["copy", "--to", &uri, made]);
     assert_eq!(copied.code, Some(0), "{copied:?}");
-    let (real, ours) = (Side::real(Some(cache.path())), Side::ours(Some(cache.path())));
+    let (real, ours) = (
+        Side::real(Some(cache.path())),
+        Side::ours(Some(cache.path())),
+    );
     let run = |args: &[&str]| {
         let (expected, actual) = (real.build(args), ours.build(args));
         // Sizes of downloads are not known to every store.
         let sizes = |run: &Run| {
-            let lines = run.err.iter().map(|line| line.split(" (").next().unwrap_or_default().to_owned());
+            let lines = run
+                .err
+                .iter()
+                .map(|line| line.split(" (").next().unwrap_or_default().to_owned());
             lines.collect::<Vec<_>>()
         };
         assert_eq!(sizes(&actual), sizes(&expected));
@@ -380,7 +434,10 @@ fn outputs_come_from_a_cache() {
     for file in fs::read_dir(cache.path().join("nar")).unwrap() {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
-    let (real, ours) = (Side::real(Some(cache.path())), Side::ours(Some(cache.path())));
+    let (real, ours) = (
+        Side::real(Some(cache.path())),
+        Side::ours(Some(cache.path())),
+    );
     for args in [&["-A", "two"][..], &["-A", "two", "--fallback"]] {
         let (expected, actual) = (real.build(args), ours.build(args));
         assert_eq!(actual.code, expected.code, "{actual:?} {expected:?}");
@@ -393,8 +450,15 @@ fn outputs_come_from_a_cache() {
 #[test]
 fn garbage_is_collected_beside_builds() {
     let ours = Side::ours(None);
-    let mut client = ours.command("nix-build", &["expression.nix", "--no-out-link", "-A", "many"]);
-    let mut client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut client = ours.command(
+        "nix-build",
+        &["expression.nix", "--no-out-link", "-A", "many"],
+    );
+    let mut client = client
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut collections = 0;
     while client.try_wait().unwrap().is_none() {
         let collected = ours.run("nix-store", &["--gc"]);

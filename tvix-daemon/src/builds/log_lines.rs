@@ -94,7 +94,9 @@ impl LineParts {
         if is_keeping(line) {
             let mut text = [line, b"\n"].concat();
             if !self.old {
-                text.iter_mut().filter(|byte| **byte == b'\'').for_each(|byte| *byte = b'"');
+                text.iter_mut()
+                    .filter(|byte| **byte == b'\'')
+                    .for_each(|byte| *byte = b'"');
             }
             return vec![Part::Message(Verbosity::Error, text.into())];
         }

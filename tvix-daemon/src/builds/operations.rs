@@ -113,8 +113,8 @@ impl Builds {
             Vec::new(),
         );
         let querying = querying.await;
-        let planning = Planning {
-            fallback: client.settings.fallback,
+        let mut planning = Planning {
+            fallback: false,
             rebuild: mode == BuildMode::Check,
         };
         let plan = planner.plan(&paths, planning).await;
@@ -178,13 +178,32 @@ impl Builds {
                 .collect();
             // As in Nix: by name.
             roots.sort_by(|(a, _), (b, _)| (a.name(), a).cmp(&(b.name(), b)));
-            let goals = Goals { roots, plan, mode };
+            let goals = Goals {
+                roots,
+                plan,
+                mode,
+                may_build_all: false,
+            };
             match work {
                 true => {
                     let keep = self.keep_differences(&goals, client).await;
                     let sessions = self.sessions(client, wording);
+                    let roots = goals.roots.clone();
                     let ended = sessions.run(goals, activities, keep.as_deref()).await;
-                    results.extend(ended);
+                    results.extend(ended.finished);
+                    if ended.again {
+                        planning.fallback = true;
+                        let mut plan = planner.plan(&paths, planning).await?;
+                        self.check_outputs(&mut plan).await?;
+                        let goals = Goals {
+                            roots,
+                            plan,
+                            mode,
+                            may_build_all: true,
+                        };
+                        let ended = sessions.run(goals, activities, keep.as_deref()).await;
+                        results.extend(ended.finished);
+                    }
                 }
                 false => results.extend(self.already_valid(&goals)),
             }
@@ -262,7 +281,7 @@ impl Builds {
     async fn check_outputs(&self, plan: &mut Plan) -> Result<(), RemoteError> {
         let dir = self.store().store_dir();
         plan.modulos = self.drvs.modulos(&plan.graph).await?;
-        for path in &plan.will_build {
+        for path in plan.will_build.iter().chain(&plan.substitutable) {
             let Some(derivation) = plan.graph.get(path) else {
                 continue;
             };
@@ -442,6 +461,7 @@ impl Builds {
             roots: vec![(path.clone(), names)],
             plan,
             mode,
+            may_build_all: true,
         };
         if all_valid && mode == BuildMode::Normal {
             let found = self.already_valid(&goals).remove(&path);
@@ -457,7 +477,7 @@ impl Builds {
         let sessions = self.sessions(client, Wording::of(client.version));
         let mut ended = sessions.run(goals, &mut activities, keep.as_deref()).await;
         activities.end().await;
-        let ended = ended.remove(&path).map(|ended| ended.result);
+        let ended = ended.finished.remove(&path).map(|ended| ended.result);
         Ok(ended.unwrap_or_else(|| {
             BuildResult::new(BuildStatus::MiscFailure).with_error("the build was not finished")
         }))
@@ -479,12 +499,16 @@ impl Builds {
             return Ok(());
         }
         let paths = vec![DerivedPath::Opaque(path.clone())];
-        let made = self.build_paths(paths, BuildMode::Normal, client, log).await;
+        let made = self
+            .build_paths(paths, BuildMode::Normal, client, log)
+            .await;
         made.map_err(|error| match Wording::of(client.version) {
             Wording::Current => error,
             Wording::Old => {
                 let path = value(self.store().store_dir().path_text(&path));
-                RemoteError::new(format!("path '{path}' does not exist and cannot be created"))
+                RemoteError::new(format!(
+                    "path '{path}' does not exist and cannot be created"
+                ))
             }
         })
     }
