@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BuildArgs, ConfigArgs, DaemonArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
+use crate::args::{
+    BuildArgs, ConfigArgs, DaemonArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs,
+};
 use crate::settings::{Assignment, Configure, SettingError, WithSettings};
 use crate::store::StoreArgs;
 
@@ -126,7 +128,9 @@ mod tests {
                 let here = format!("{} --{name}", leaf.get_name());
                 let below_network = arg.get_help_heading() == Some("Network");
                 assert_eq!(below_network, network.contains(&name), "{here}");
-                if arg.is_positional() || ["out-link", "listen", "add-root", "socket"].contains(&name) {
+                if arg.is_positional()
+                    || ["out-link", "listen", "add-root", "socket"].contains(&name)
+                {
                     assert_eq!(arg.get_help_heading(), None, "{here}");
                 }
                 assert!(arg.get_help().is_some() || name == "help", "{here}");

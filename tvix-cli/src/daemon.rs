@@ -14,11 +14,11 @@ use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 use tvix_coordinator::Options;
 use tvix_daemon::local::{LocalSettings, LocalStores, MakeBuilds};
+use tvix_daemon::tvix_worker_protocol::Trust;
 use tvix_daemon::{Access, Builds, Daemon, DaemonOptions, PostBuildHook, bind};
 use tvix_eval_api::drv::DrvEvaluator;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store, StoreError, StoreUri};
-use tvix_daemon::tvix_worker_protocol::Trust;
 
 use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings};
 use crate::caches;
@@ -203,7 +203,12 @@ async fn serve_stdio(daemon: &Daemon) -> Result<ExitCode, CliError> {
     let failed = |what| move |source| CliError::Descriptor { what, source };
     let input = input().map_err(failed("standard input"))?;
     let (output, copy) = output().map_err(failed("standard output"))?;
-    let serving = daemon.connection(input, output, Trust::Trusted, Some(tvix_daemon::closed_probe(copy)));
+    let serving = daemon.connection(
+        input,
+        output,
+        Trust::Trusted,
+        Some(tvix_daemon::closed_probe(copy)),
+    );
     tokio::select! {
         served = serving => match served {
             // The client went away, as far as anyone is left to tell.
@@ -226,7 +231,9 @@ fn input() -> std::io::Result<Input> {
     let kind = std::fs::metadata("/proc/self/fd/0")?.file_type();
     Ok(match kind {
         // Opened anew, so that other processes with this pipe may still block on it.
-        kind if kind.is_fifo() => Box::new(pipe::OpenOptions::new().open_receiver("/proc/self/fd/0")?),
+        kind if kind.is_fifo() => {
+            Box::new(pipe::OpenOptions::new().open_receiver("/proc/self/fd/0")?)
+        }
         kind if kind.is_socket() => Box::new(socket(file)?),
         _ => Box::new(tokio::fs::File::from_std(file.into())),
     })
@@ -238,7 +245,9 @@ fn output() -> std::io::Result<(Output, OwnedFd)> {
     let copy = file.try_clone()?;
     let kind = std::fs::metadata("/proc/self/fd/1")?.file_type();
     let output: Output = match kind {
-        kind if kind.is_fifo() => Box::new(pipe::OpenOptions::new().open_sender("/proc/self/fd/1")?),
+        kind if kind.is_fifo() => {
+            Box::new(pipe::OpenOptions::new().open_sender("/proc/self/fd/1")?)
+        }
         kind if kind.is_socket() => Box::new(socket(file)?),
         _ => Box::new(tokio::fs::File::from_std(file.into())),
     };

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io;
 
-use nix_compat::nixhash::NixHash;
 use nix_compat::store_path::StoreDir;
 use tvix_store_api::StoreError;
 use tvix_worker_protocol::{Operation, ProtocolError, RemoteError};
@@ -67,8 +66,8 @@ pub(crate) fn of_store(error: &StoreError, dir: &StoreDir) -> String {
         } => format!(
             "hash mismatch importing path '{}';\n  specified: {}\n  got:       {}",
             dir.display(path),
-            shown(expected),
-            shown(actual)
+            expected.base32(),
+            actual.base32()
         ),
         StoreError::SizeMismatch {
             path,
@@ -80,10 +79,6 @@ pub(crate) fn of_store(error: &StoreError, dir: &StoreDir) -> String {
         ),
         error => describe(error),
     }
-}
-
-fn shown(hash: &NixHash) -> String {
-    format!("{}:{}", hash.algo(), hash.base32())
 }
 
 /// The text for something that is no message of the protocol.

@@ -30,18 +30,21 @@ mod client;
 mod connection;
 mod daemon;
 mod failure;
+mod input;
 #[cfg(feature = "local-fs")]
 pub mod local;
 mod log;
 mod operations;
+mod options;
 mod socket;
 
 pub use access::{Access, NotAllowed, Peer};
 pub use backend::{Backend, Collection, Lease, Maintenance, RootLink, Stores};
 pub use builds::{Builds, LogSender, PostBuildHook};
 pub use client::{Client, ClientSettings};
-pub use daemon::{Daemon, DaemonOptions, closed_probe};
+pub use daemon::{Daemon, closed_probe};
 pub use log::Log;
+pub use options::DaemonOptions;
 pub use socket::{BindError, bind};
 
 // Crates whose types occur in public items.

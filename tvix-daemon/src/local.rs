@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use nix_compat::nar;
+use nix_compat::nixbase32;
+use nix_compat::nixhash::{HashAlgo, NixHash, NixHasher};
 use nix_compat::signature::Signature;
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::Mutex;
 use tvix_store_api::local_fs::{
-    Damage, GcAction, GcOptions, LocalStore, LocalStoreOptions, OptimiseOptions, RootSource,
-    VerifyOptions,
+    Damage, DamagedPath, GcAction, GcOptions, LocalStore, LocalStoreOptions, OptimiseOptions,
+    RootSource, VerifyOptions,
 };
 use tvix_store_api::{Store, StoreError};
-use tvix_worker_protocol::{CollectGarbage, GcAction as WireAction, GcPaths, Verbosity};
+use tvix_worker_protocol::{CollectGarbage, GcAction as WireAction, GcPaths};
 
 use crate::backend::{Backend, Collection, Lease, Maintenance, RootLink, Stores};
 use crate::builds::Builds;
@@ -205,6 +209,74 @@ struct Local {
     settings: LocalSettings,
 }
 
+impl Local {
+    /// The text for a path with other contents than registered, or with none that can be read.
+    async fn described(&self, damaged: &DamagedPath) -> String {
+        let path = self.store.store_dir().display(&damaged.path);
+        let hashes = match &damaged.damage {
+            Damage::Contents(StoreError::HashMismatch {
+                expected, actual, ..
+            }) => Some((expected.clone(), actual.clone())),
+            // It was read as far as its size only.
+            Damage::Contents(_) => self.hashes(&damaged.path).await,
+            _ => None,
+        };
+        match hashes {
+            Some((expected, actual)) => format!(
+                "path '{path}' was modified! expected hash '{}', got '{}'",
+                expected.base32(),
+                actual.base32()
+            ),
+            None => format!("path '{path}': {}", describe(&damaged.damage)),
+        }
+    }
+
+    /// The registered hash of a path, and that of its contents.
+    async fn hashes(&self, path: &StorePath) -> Option<(NixHash, NixHash)> {
+        let info = self.store.path_info(path).await.ok()??;
+        let mut nar = self.store.nar(path).await.ok()?;
+        let mut hasher = NixHasher::new(HashAlgo::Sha256);
+        while let Some(chunk) = nar.next().await {
+            hasher.update(&chunk.ok()?);
+        }
+        Some((info.nix_hash(), hasher.finish()))
+    }
+}
+
+/// The hash of a file in `.links`, as its name should be.
+async fn link_hash(file: PathBuf) -> String {
+    let hash = move || -> std::io::Result<NixHash> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mut opened = std::fs::File::open(&file)?;
+        let metadata = opened.metadata()?;
+        let executable = metadata.permissions().mode() & 0o100 != 0;
+        let mut writer = nar::Writer::new(Hashing(NixHasher::new(HashAlgo::Sha256)));
+        let written = writer.regular_from(executable, metadata.len(), &mut opened);
+        written.map_err(std::io::Error::other)?;
+        let hashing = writer.finish().map_err(std::io::Error::other)?;
+        Ok(hashing.0.finish())
+    };
+    match tokio::task::spawn_blocking(hash).await {
+        Ok(Ok(hash)) => nixbase32::encode(hash.digest_bytes()),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Hashes what is written.
+struct Hashing(NixHasher);
+
+impl std::io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Maintenance for Local {
     async fn hold(&self, path: &StorePath) -> Result<(), StoreError> {
@@ -271,13 +343,14 @@ impl Maintenance for Local {
             named = paths.into_iter().collect();
             options = options.with_only(named.clone());
         }
-        if request.action == WireAction::DeleteDead || request.action == WireAction::ReturnDead {
-            log.info("finding garbage collector roots...").await;
-        }
-        if options.action == GcAction::Delete {
-            log.info("deleting garbage...").await;
-        } else {
-            log.info("determining live/dead paths...").await;
+        let deletes = options.action == GcAction::Delete;
+        log.info("finding garbage collector roots...").await;
+        if request.action != WireAction::DeleteSpecific && request.max_freed > 0 {
+            let what = match deletes {
+                true => "deleting garbage...",
+                false => "determining live/dead paths...",
+            };
+            log.info(what).await;
         }
         let report = self.store.collect_garbage(options).await?;
         let mut names: Vec<String> = report.paths.iter().map(ToString::to_string).collect();
@@ -291,16 +364,16 @@ impl Maintenance for Local {
                     .collect::<Vec<_>>(),
             );
         }
-        if request.action == WireAction::DeleteDead || request.action == WireAction::DeleteSpecific
-        {
+        if deletes && report.alive.is_empty() {
             let dir = self.store.store_dir();
             for name in &names {
                 log.info(format!("deleting '{dir}/{name}'")).await;
             }
             log.info("deleting unused links...").await;
+            log.info(log.savings(report.link_savings)).await;
         }
         for failure in &report.failures {
-            log.error(describe(failure)).await;
+            log.error(format!("error: {}", describe(failure))).await;
         }
         Ok(Collection::new(names, report.bytes_freed, report.alive))
     }
@@ -313,54 +386,44 @@ impl Maintenance for Local {
     ) -> Result<bool, StoreError> {
         log.info("reading the Nix store...").await;
         log.info("checking path existence...").await;
-        if check_contents {
-            log.info("checking link hashes...").await;
-            log.info("checking store hashes...").await;
-        }
         let mut options = VerifyOptions::default()
             .with_contents(check_contents)
             .with_forget_missing(true);
         options.repair_from = repair;
         let report = self.store.verify_all(options).await?;
         let dir = self.store.store_dir();
-        for damaged in &report.damaged {
+        let is_missing = |damaged: &&DamagedPath| matches!(damaged.damage, Damage::Missing);
+        for damaged in report.damaged.iter().filter(is_missing) {
             let path = dir.display(&damaged.path);
-            match &damaged.damage {
-                Damage::Missing if damaged.forgotten => {
-                    let text = format!("path '{path}' disappeared, removing from database...");
-                    log.line(Verbosity::Error, text).await;
-                }
-                Damage::Missing => {
-                    let text =
-                        format!("path '{path}' disappeared, but it still has valid referrers!");
-                    log.error(text).await;
-                }
-                Damage::Contents(StoreError::HashMismatch {
-                    expected, actual, ..
-                }) => {
-                    let shown = |hash: &nix_compat::nixhash::NixHash| {
-                        format!("{}:{}", hash.algo(), hash.base32())
-                    };
-                    log.error(format!(
-                        "path '{path}' was modified! expected hash '{}', got '{}'",
-                        shown(expected),
-                        shown(actual)
-                    ))
-                    .await;
-                }
-                damage => {
-                    log.error(format!("path '{path}': {}", describe(damage)))
-                        .await
-                }
+            let what = match damaged.forgotten {
+                true => "removing from database...",
+                false => "but it still has valid referrers!",
+            };
+            log.error(format!("path '{path}' disappeared, {what}"))
+                .await;
+        }
+        if check_contents {
+            log.info("checking link hashes...").await;
+            for link in &report.bad_links {
+                let expected = link.file_name().unwrap_or_default().to_string_lossy();
+                let actual = link_hash(link.clone()).await;
+                log.error(format!(
+                    "link '{}' was modified! expected hash '{expected}', got '{actual}'",
+                    link.display()
+                ))
+                .await;
             }
+            log.info("checking store hashes...").await;
+        }
+        for damaged in report.damaged.iter().filter(|damaged| !is_missing(damaged)) {
+            log.error(self.described(damaged).await).await;
+        }
+        for damaged in &report.damaged {
             if let Some(Err(error)) = &damaged.repaired {
+                let path = dir.display(&damaged.path);
                 log.warning(format!("cannot repair '{path}': {}", describe(error)))
                     .await;
             }
-        }
-        for link in &report.bad_links {
-            let link = link.display();
-            log.error(format!("link '{link}' was modified!")).await;
         }
         Ok(!report.is_intact())
     }
@@ -368,8 +431,8 @@ impl Maintenance for Local {
     async fn optimise(&self, log: &Log) -> Result<(), StoreError> {
         let report = self.store.optimise(OptimiseOptions::default()).await?;
         log.info(format!(
-            "{:.2} MiB freed by hard-linking {} files",
-            report.bytes_freed as f64 / 1_048_576.0,
+            "{} freed by hard-linking {} files",
+            log.size(i64::try_from(report.bytes_freed).unwrap_or(i64::MAX)),
             report.shared
         ))
         .await;

@@ -1,6 +1,6 @@
 //! Messages for a client while an operation runs.
 
-use tvix_worker_protocol::{LogMessage, Verbosity};
+use tvix_worker_protocol::{LogMessage, Verbosity, Version};
 
 use crate::builds::LogSender;
 
@@ -9,12 +9,50 @@ use crate::builds::LogSender;
 pub struct Log {
     sender: LogSender,
     verbosity: Verbosity,
+    version: Version,
 }
 
 impl Log {
     /// Sends messages up to this verbosity.
     pub fn new(sender: LogSender, verbosity: Verbosity) -> Self {
-        Self { sender, verbosity }
+        let version = Version::new(1, 38);
+        Self {
+            sender,
+            verbosity,
+            version,
+        }
+    }
+
+    /// Sets the version of the protocol, which some texts depend on [default: 1.38].
+    #[must_use]
+    pub fn with_version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// A number of bytes, as the daemon of the client's version shows it.
+    pub(crate) fn size(&self, bytes: i64) -> String {
+        let mut value = bytes as f64 / 1024.0;
+        if self.version < Version::new(1, 38) {
+            return format!("{:.2} MiB", value / 1024.0);
+        }
+        let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter().peekable();
+        while let Some(unit) = units.next() {
+            if value.abs() < 1024.0 || units.peek().is_none() {
+                return format!("{value:.1} {unit}");
+            }
+            value /= 1024.0;
+        }
+        String::new()
+    }
+
+    /// The note about the space that `.links` saves.
+    pub(crate) fn savings(&self, bytes: i64) -> String {
+        let size = self.size(bytes);
+        match self.version < Version::new(1, 38) {
+            true => format!("note: currently hard linking saves {size}"),
+            false => format!("note: hard linking is currently saving {size}"),
+        }
     }
 
     /// A line, if the client wants lines of this importance.
@@ -32,8 +70,7 @@ impl Log {
     }
 
     /// An error that does not end the operation.
-    pub async fn error(&self, text: impl AsRef<str>) {
-        let text = format!("error: {}", text.as_ref());
+    pub async fn error(&self, text: impl Into<String>) {
         self.line(Verbosity::Error, text).await;
     }
 

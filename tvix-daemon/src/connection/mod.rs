@@ -1,6 +1,5 @@
 //! A connection: handshake, requests and answers, one after the other.
 
-mod input;
 mod output;
 
 use std::io::{self, ErrorKind};
@@ -14,13 +13,13 @@ use tvix_worker_protocol::{
     Context, Decoder, LogMessage, RemoteError, Request, ServerHandshake, Trust,
 };
 
-pub(crate) use self::input::{Frames, Input, Probe};
 use self::output::Output;
 use crate::client::Client;
-use crate::daemon::Shared;
 use crate::failure::{Failure, describe, of_protocol};
+use crate::input::{Frames, Input, Probe};
 use crate::log::Log;
 use crate::operations::{Operations, Reply};
+use crate::options::Shared;
 
 /// Messages of an operation that wait for the client.
 const LOG_MESSAGES: usize = 64;
@@ -115,7 +114,8 @@ impl<W: AsyncWrite + Unpin + Send> Connection<W> {
             return Ok(false);
         };
         let (sender, mut messages) = mpsc::channel(LOG_MESSAGES);
-        let log = Log::new(sender, self.operations.client.settings.verbosity);
+        let log = Log::new(sender, self.operations.client.settings.verbosity)
+            .with_version(self.context.version());
         let reply = if request.operation().has_stream() {
             let mut frames = Frames::new(input);
             let work = self.operations.with_stream(request, &mut frames, log);

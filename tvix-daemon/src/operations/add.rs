@@ -18,8 +18,8 @@ use tvix_worker_protocol::{AddBuildLog, AddTextToStore, AddToStore, AddToStoreNa
 
 use super::spool::Spool;
 use super::{DONE, Operations, Reply};
-use crate::connection::Frames;
 use crate::failure::Failure;
+use crate::input::Frames;
 
 /// Pieces of a NAR between the connection and the store.
 const PIECES: usize = 8;

@@ -2,7 +2,7 @@
 
 use tvix_worker_protocol::{
     AddIndirectRoot, AddPermRoot, AddSignatures, CollectGarbage, Collected, FindRoots, GcPaths,
-    Obsolete, Operation, OptimiseStore, Root, VerifyStore,
+    Obsolete, Operation, OptimiseStore, Root, VerifyStore, Version,
 };
 
 use super::{DONE, Operations, Reply, absolute};
@@ -57,9 +57,12 @@ impl Operations {
         let collected = collected.map_err(|error| self.failed(&error))?;
         let dir = self.context.store_dir();
         if let Some(alive) = collected.alive.first() {
+            let hint = match self.context.version() < Version::new(1, 38) {
+                true => "nix-store --query --roots",
+                false => "nix-store --query --roots and nix-store --query --referrers",
+            };
             return Err(Failure::refused(format!(
-                "Cannot delete path '{}' since it is still alive. To find out why, use: nix-store --query --roots and \
-                 nix-store --query --referrers",
+                "Cannot delete path '{}' since it is still alive. To find out why, use: {hint}",
                 dir.display(alive)
             )));
         }

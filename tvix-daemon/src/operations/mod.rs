@@ -19,10 +19,10 @@ use tvix_worker_protocol::{Call, Context, Message, Obsolete, Operation, Request}
 use crate::backend::{Backend, Maintenance};
 use crate::builds::Builds;
 use crate::client::{Client, ClientSettings};
-use crate::connection::Frames;
-use crate::daemon::Shared;
 use crate::failure::Failure;
+use crate::input::Frames;
 use crate::log::Log;
+use crate::options::Shared;
 
 /// The answer after the last message.
 pub(crate) enum Reply {
@@ -168,7 +168,8 @@ impl Operations {
                 let allowed = allowed.iter().cloned().collect();
                 let (settings, warnings) =
                     ClientSettings::from_request(it, self.client.trust, &allowed);
-                let log = Log::new(log.sender().clone(), settings.verbosity);
+                let log = Log::new(log.sender().clone(), settings.verbosity)
+                    .with_version(self.context.version());
                 self.client.settings = settings;
                 for warning in warnings {
                     log.warning(warning).await;

@@ -10,8 +10,8 @@ use tvix_worker_protocol::{AddMultipleToStore, PathsDecoder, PathsEvent};
 
 use super::add::from_channel;
 use super::{Operations, Reply};
-use crate::connection::Frames;
 use crate::failure::Failure;
+use crate::input::Frames;
 
 /// A NAR up to this size, in bytes, is added with others.
 const SMALL: u64 = 256 * 1024;

@@ -271,7 +271,10 @@ impl LocalStore {
     pub fn with_held_lookups(self) -> Self {
         let holds_lookups = true;
         let inner = Inner::clone(&self.0);
-        Self(Arc::new(Inner { holds_lookups, ..inner }))
+        Self(Arc::new(Inner {
+            holds_lookups,
+            ..inner
+        }))
     }
 
     /// Makes paths temporary roots of this handle and its clones. They need not be valid.

@@ -124,7 +124,10 @@ impl TempRoots {
     fn add(&self, held: &mut Held, dir: &StoreDir, new: Vec<StorePath>) -> io::Result<()> {
         let file = match &mut held.file {
             Some(file) => file,
-            empty => empty.insert(RootsFile::create(&self.state.join("temproots"), self.number)?),
+            empty => empty.insert(RootsFile::create(
+                &self.state.join("temproots"),
+                self.number,
+            )?),
         };
         // Written first: a collector that starts after the check below reads the file.
         let mut text = Vec::new();

@@ -91,6 +91,8 @@ pub struct GcReport {
     pub bytes_freed: u64,
     /// Number of files removed from `.links` because no path used them any more.
     pub unused_links: u64,
+    /// Disk space, in bytes, that hard links to files in `.links` save, less that of `.links` itself.
+    pub link_savings: i64,
     /// Entries that are not valid but could not be removed.
     pub failures: Vec<GcFailure>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix_compat::store_path::StorePath;
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, Stat};
 
 use super::graph::{Graph, Index};
 use super::lock::GcLock;
@@ -239,6 +239,8 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
     let Ok(mut listing) = Dir::read_from(&links) else {
         return;
     };
+    let bytes = |stat: &Stat| i64::from(stat.st_blocks) * 512;
+    report.link_savings = -rustix::fs::fstat(&links).map_or(0, |stat| bytes(&stat));
     while let Some(Ok(entry)) = listing.read() {
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
@@ -249,6 +251,8 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
         };
         // A file that is linked to at this moment stays under its new name.
         if stat.st_nlink != 1 {
+            let others = i64::try_from(stat.st_nlink).unwrap_or(0) - 2;
+            report.link_savings += others.max(0) * bytes(&stat);
             continue;
         }
         match rustix::fs::unlinkat(&links, name, AtFlags::empty()) {
