@@ -16,7 +16,7 @@ use super::activities::{Activities, Single};
 use super::drvs::Graph;
 use super::plan::{Plan, Planner, Planning};
 use super::results::{Ended, error_of};
-use super::session::{Finished, Goals, Sessions, realised};
+use super::session::{Finished, Goals, Results, Sessions, realised};
 use super::shared::describe;
 use super::substitute::substitute;
 use super::texts::{Subject, Wording, value};
@@ -190,6 +190,7 @@ impl Builds {
                     let sessions = self.sessions(client, wording);
                     let roots = goals.roots.clone();
                     let ended = sessions.run(goals, activities, keep.as_deref()).await;
+                    fatal(&ended)?;
                     results.extend(ended.finished);
                     if ended.again {
                         planning.fallback = true;
@@ -202,6 +203,7 @@ impl Builds {
                             may_build_all: true,
                         };
                         let ended = sessions.run(goals, activities, keep.as_deref()).await;
+                        fatal(&ended)?;
                         results.extend(ended.finished);
                     }
                 }
@@ -477,6 +479,7 @@ impl Builds {
         let sessions = self.sessions(client, Wording::of(client.version));
         let mut ended = sessions.run(goals, &mut activities, keep.as_deref()).await;
         activities.end().await;
+        fatal(&ended)?;
         let ended = ended.finished.remove(&path).map(|ended| ended.result);
         Ok(ended.unwrap_or_else(|| {
             BuildResult::new(BuildStatus::MiscFailure).with_error("the build was not finished")
@@ -579,6 +582,14 @@ impl Builds {
             download_size,
             nar_size,
         })
+    }
+}
+
+/// The error of a session that fails the operation as a whole.
+fn fatal(results: &Results) -> Result<(), RemoteError> {
+    match &results.fatal {
+        Some(text) => Err(RemoteError::new(text.as_str())),
+        None => Ok(()),
     }
 }
 

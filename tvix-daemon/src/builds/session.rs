@@ -42,6 +42,8 @@ pub(super) struct Results {
     /// Whether something could not be fetched after all and may be built: another session has to do it, with the inputs
     /// of what substituters have.
     pub again: bool,
+    /// Why the operation fails as a whole.
+    pub fatal: Option<String>,
 }
 
 /// The end of a requested derivation.
@@ -185,9 +187,14 @@ impl Sessions<'_> {
             roots: goals.roots.iter().map(|(path, _)| path.clone()).collect(),
             fallback: self.client.settings.fallback,
             may_build_all: goals.may_build_all,
+            hook: self.registry.post_build_hook.as_ref().map(|hook| {
+                let program = hook.program();
+                program.to_string_lossy().into_owned()
+            }),
             stopped: false,
             not_gone: false,
             again: HashSet::new(),
+            fatal: None,
         };
         let report = tracker.follow(post_build).await;
         tracker.report_skipped().await;
@@ -201,7 +208,11 @@ impl Sessions<'_> {
             }
         }
         let again = !tracker.again.is_empty();
-        Results { finished, again }
+        Results {
+            finished,
+            again,
+            fatal: tracker.fatal,
+        }
     }
 }
 
@@ -245,12 +256,15 @@ struct Tracker<'a> {
     roots: HashSet<StorePath>,
     fallback: bool,
     may_build_all: bool,
+    /// The program of the post-build hook.
+    hook: Option<String>,
     /// A request has failed, which ends the others without results.
     stopped: bool,
     /// A path could not be fetched, for another reason than that it has gone from the substituter.
     not_gone: bool,
     /// Derivations that could not be fetched, and will be built by another session, with their dependents.
     again: HashSet<StorePath>,
+    fatal: Option<String>,
 }
 
 impl Tracker<'_> {
@@ -480,6 +494,13 @@ impl Tracker<'_> {
     }
 
     async fn failure(&mut self, drv_path: StorePath, cause: &FailureCause) {
+        if let Some(message) = self.hooks.failure(&drv_path) {
+            let program = self.hook.as_deref().unwrap_or_default();
+            let text = format!("program {} {message}", self.wording.file(program));
+            self.fatal = self.fatal.take().or(Some(text));
+            self.stopped = true;
+            return;
+        }
         let lacks_input = matches!(cause, FailureCause::MissingInput { .. });
         let not_fetched = !self.may_build_all
             && self.plan.substitutable.contains(&drv_path)
@@ -488,10 +509,9 @@ impl Tracker<'_> {
             self.again.insert(drv_path);
             return;
         }
-        let text = match self.hooks.failure(&drv_path) {
-            Some(message) => (BuildStatus::MiscFailure, message.to_string()),
-            None if not_fetched => self.subject(&drv_path).substitutes_failed(),
-            None => self.subject(&drv_path).cause(cause, &self.profiles),
+        let text = match not_fetched {
+            true => self.subject(&drv_path).substitutes_failed(),
+            false => self.subject(&drv_path).cause(cause, &self.profiles),
         };
         self.log_if_waited_for(&drv_path, &text.1).await;
         self.stopped |= self.stops && self.roots.contains(&drv_path);
