@@ -58,7 +58,10 @@ impl Builds {
     ) -> Result<Vec<KeyedBuildResult>, RemoteError> {
         let verbosity = client.settings.verbosity;
         let mut activities = Activities::begin(log.clone(), verbosity).await;
-        let ended = self.obtain(paths, mode, client, log, &mut activities).await;
+        let builds = self.of_client(client).await;
+        let ended = builds
+            .obtain(paths, mode, client, log, &mut activities)
+            .await;
         activities.end().await;
         let results = ended?.into_iter().filter_map(|ended| {
             let (path, result) = (ended.path, ended.result?);
@@ -84,7 +87,10 @@ impl Builds {
     ) -> Result<(), RemoteError> {
         let (verbosity, wording) = (client.settings.verbosity, Wording::of(client.version));
         let mut activities = Activities::begin(log.clone(), verbosity).await;
-        let ended = self.obtain(paths, mode, client, log, &mut activities).await;
+        let builds = self.of_client(client).await;
+        let ended = builds
+            .obtain(paths, mode, client, log, &mut activities)
+            .await;
         let error = match ended {
             Ok(ended) => error_of(ended, self.store().store_dir(), wording, &activities).await,
             Err(error) => Some(error),
@@ -527,7 +533,8 @@ impl Builds {
         client: &Client,
         log: &LogSender,
     ) -> Result<(), RemoteError> {
-        let planner = self.planner(client, log);
+        let builds = self.of_client(client).await;
+        let planner = builds.planner(client, log);
         let requests: Vec<_> = paths.iter().cloned().map(DerivedPath::Opaque).collect();
         let planning = Planning {
             fallback: false,
@@ -543,7 +550,7 @@ impl Builds {
         activities
             .expect(0, copies, plan.download_size(), plan.nar_size())
             .await;
-        substitute(&self.coordinator, &plan, paths, &mut activities).await;
+        substitute(&builds.coordinator, &plan, paths, &mut activities).await;
         activities.end().await;
         Ok(())
     }
@@ -571,7 +578,8 @@ impl Builds {
             fallback: false,
             rebuild: false,
         };
-        let plan = self.planner(client, log).plan(paths, planning).await;
+        let builds = self.of_client(client).await;
+        let plan = builds.planner(client, log).plan(paths, planning).await;
         querying.end().await;
         let plan = plan?;
         let (download_size, nar_size) = (plan.download_size(), plan.nar_size());
