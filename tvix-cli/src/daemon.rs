@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use listenfd::ListenFd;
 use nix_compat::store_path::StoreDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,7 +21,7 @@ use tvix_eval_api::drv::DrvEvaluator;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
-use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings};
+use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings, SubstituteArgs};
 use crate::caches;
 use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
@@ -153,11 +154,15 @@ fn daemon_options(args: &DaemonArgs) -> DaemonOptions {
 }
 
 fn make_builds(
-    args: BuildingArgs,
+    mut args: BuildingArgs,
     settings: DaemonSettings,
     substituters: Vec<(i32, Arc<dyn Store>)>,
 ) -> MakeBuilds {
+    // Clients say for each build whether its files are kept.
+    args.keep_failed = true;
+    let args = Arc::new(args);
     Arc::new(move |store: LocalStore| {
+        let chosen_by_clients = open_substituters(args.clone(), store.store_dir().clone());
         let (dir, store) = (store.store_dir().clone(), Arc::new(store));
         let evaluator = Arc::new(DrvEvaluator::new(dir, Vec::new()));
         let options = Options::default();
@@ -171,7 +176,7 @@ fn make_builds(
         for (priority, substituter) in &substituters {
             coordinator = coordinator.with_substituter(substituter.clone(), *priority);
         }
-        let mut builds = Builds::new(coordinator);
+        let mut builds = Builds::new(coordinator).with_open_substituters(chosen_by_clients);
         if settings.keep_build_log {
             let logs = logs::folder(&store);
             builds = builds.with_log_directory(logs, settings.compress_build_log);
@@ -181,6 +186,24 @@ fn make_builds(
         }
         Ok(builds)
     })
+}
+
+/// Opens substituters that clients choose, with the keys and settings of the daemon.
+fn open_substituters(
+    args: Arc<BuildingArgs>,
+    dir: StoreDir,
+) -> impl Fn(Vec<String>) -> BoxFuture<'static, Vec<(i32, Arc<dyn Store>)>> + Send + Sync + 'static
+{
+    move |uris| {
+        let (args, dir) = (args.clone(), dir.clone());
+        let chosen = SubstituteArgs {
+            substituters: uris.iter().filter_map(|uri| uri.parse().ok()).collect(),
+            trusted_public_keys: args.substitute.trusted_public_keys.clone(),
+            no_substitute: false,
+            more: args.substitute.more.clone(),
+        };
+        Box::pin(async move { caches::substituters(&chosen, &dir, args.network()).await })
+    }
 }
 
 /// Ends the process some time after a signal.

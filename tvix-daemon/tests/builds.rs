@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bstr::ByteSlice as _;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::nixhash::HashAlgo;
@@ -585,14 +584,18 @@ async fn a_hook_runs_after_builds() {
     );
     assert!(shown(&messages).contains(&line), "{:?}", shown(&messages));
     assert_orderly(&messages);
-    let (results, _) = world.build(&[&fails]).await;
-    assert_eq!(results[0].0, BuildStatus::MiscFailure);
-    assert!(
-        results[0]
-            .1
-            .as_bytes()
-            .ends_with_str("' failed with exit code 4"),
-        "{results:?}"
+    // A failure ends the operation, whatever needs the build.
+    let top = world.drv("top", &[&fails]).await;
+    let (sender, _messages) = collected();
+    let paths = vec![all(&top)];
+    let error = world
+        .builds
+        .build(paths, BuildMode::Normal, &world.client, &sender)
+        .await;
+    let error = error.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("program \"{}\" failed with exit code 4", program.display())
     );
 }
 
@@ -635,4 +638,33 @@ async fn the_places_for_builds_are_those_of_all_clients() {
         );
     }
     assert_eq!(most.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_keeps_no_place() {
+    let loud = InMemoryBuilder::new(BuilderProfile::new("local", "x86_64-linux", 1))
+        .with_default(|build| Ok(MemoryOutputs::all(build, "made")))
+        .with_program_async("loud", |build| async move {
+            for _ in 0..4096 {
+                build.log("x".repeat(1024)).await;
+            }
+            Ok(MemoryOutputs::out(Tree::file("loud")))
+        });
+    let world = Arc::new(World::new(loud));
+    let (loud, quick) = (world.drv("loud", &[]).await, world.drv("quick", &[]).await);
+    let (sender, mut unread) = mpsc::channel(4);
+    let (stalled, paths) = (world.clone(), vec![all(&loud)]);
+    let stalled = tokio::spawn(async move {
+        stalled
+            .builds
+            .build(paths, BuildMode::Normal, &stalled.client, &sender)
+            .await
+    });
+    let (results, _) = world.build(&[&quick]).await;
+    assert_eq!(results, [(BuildStatus::Built, String::new())]);
+    // It goes on when the client reads.
+    let reading = tokio::spawn(async move { while unread.recv().await.is_some() {} });
+    let results = stalled.await.unwrap().unwrap();
+    assert_eq!(results[0].result.status, BuildStatus::Built);
+    reading.await.unwrap();
 }

@@ -283,7 +283,11 @@ impl Activities {
     pub async fn hook_started(&self, drv: &str, program: &str) -> Hook {
         let hook = Hook(next_id());
         let description = format!("running post-build-hook '{program}'");
-        let (level, kind) = (Verbosity::Talkative, ActivityType::PostBuildHook);
+        let level = match self.old {
+            true => Verbosity::Info,
+            false => Verbosity::Talkative,
+        };
+        let kind = ActivityType::PostBuildHook;
         self.start(hook.0, level, kind, description, vec![text(drv)], 0)
             .await;
         hook

@@ -168,16 +168,15 @@ impl Drvs {
         &self,
         graph: &Graph,
         known: &mut HashMap<StorePath, HashModulo>,
-        unknown: &mut Vec<Arc<Derivation>>,
+        inputs_of: &mut Vec<Arc<Derivation>>,
     ) {
         let remembered = self.remembered();
         for (path, derivation) in graph {
-            match remembered.get(path) {
-                Some(modulo) => {
-                    known.insert(path.clone(), *modulo);
-                }
-                None => unknown.push(derivation.clone()),
+            if let Some(modulo) = remembered.get(path) {
+                known.insert(path.clone(), *modulo);
             }
+            // The hashes of its inputs are wanted in any case.
+            inputs_of.push(derivation.clone());
         }
     }
 

@@ -15,7 +15,7 @@ const MAX_LINE: u64 = 64 * 1024;
 /// The program that is run after each build, with the derivation in `DRV_PATH` and the outputs, separated by spaces,
 /// in `OUT_PATHS`.
 ///
-/// A hook that fails fails the build, although the outputs are valid. It ends with the build if nobody waits for the build
+/// A hook that fails ends the operation of the client, although the outputs are valid. It ends with the build if nobody waits for the build
 /// any more.
 #[derive(Debug, Clone)]
 pub struct PostBuildHook {
@@ -44,7 +44,7 @@ impl PostBuildHook {
         &self.program
     }
 
-    /// Runs it. Its output goes to `log`.
+    /// Runs it. Its output goes to `log`. The error is what it failed with, to be put behind its name.
     pub(super) async fn run(
         &self,
         drv_path: &str,
@@ -70,7 +70,6 @@ impl PostBuildHook {
         outputs: &[String],
         log: &History,
     ) -> Result<(), String> {
-        let program = self.program.display();
         let mut child = Command::new(&self.program)
             .env("DRV_PATH", drv_path)
             .env("OUT_PATHS", outputs.join(" "))
@@ -80,14 +79,14 @@ impl PostBuildHook {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| format!("executing '{program}': {error}"))?;
+            .map_err(|error| format!("cannot be run: {error}"))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let (status, (), ()) = tokio::join!(child.wait(), lines(out, log), lines(err, log));
-        let status = status.map_err(|error| format!("waiting for '{program}': {error}"))?;
+        let status = status.map_err(|error| format!("is lost: {error}"))?;
         match (status.success(), status.code()) {
             (true, _) => Ok(()),
-            (false, Some(code)) => Err(format!("program '{program}' failed with exit code {code}")),
-            (false, None) => Err(format!("program '{program}' {status}")),
+            (false, Some(code)) => Err(format!("failed with exit code {code}")),
+            (false, None) => Err(format!("ended by {status}")),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::activities::{Activities, Single};
 use super::drvs::Graph;
 use super::plan::{Plan, Planner, Planning};
 use super::results::{Ended, error_of};
-use super::session::{Finished, Goals, Sessions, realised};
+use super::session::{Finished, Goals, Results, Sessions, realised};
 use super::shared::describe;
 use super::substitute::substitute;
 use super::texts::{Subject, Wording, value};
@@ -58,7 +58,10 @@ impl Builds {
     ) -> Result<Vec<KeyedBuildResult>, RemoteError> {
         let verbosity = client.settings.verbosity;
         let mut activities = Activities::begin(log.clone(), verbosity).await;
-        let ended = self.obtain(paths, mode, client, log, &mut activities).await;
+        let builds = self.of_client(client).await;
+        let ended = builds
+            .obtain(paths, mode, client, log, &mut activities)
+            .await;
         activities.end().await;
         let results = ended?.into_iter().filter_map(|ended| {
             let (path, result) = (ended.path, ended.result?);
@@ -84,7 +87,10 @@ impl Builds {
     ) -> Result<(), RemoteError> {
         let (verbosity, wording) = (client.settings.verbosity, Wording::of(client.version));
         let mut activities = Activities::begin(log.clone(), verbosity).await;
-        let ended = self.obtain(paths, mode, client, log, &mut activities).await;
+        let builds = self.of_client(client).await;
+        let ended = builds
+            .obtain(paths, mode, client, log, &mut activities)
+            .await;
         let error = match ended {
             Ok(ended) => error_of(ended, self.store().store_dir(), wording, &activities).await,
             Err(error) => Some(error),
@@ -113,8 +119,8 @@ impl Builds {
             Vec::new(),
         );
         let querying = querying.await;
-        let planning = Planning {
-            fallback: client.settings.fallback,
+        let mut planning = Planning {
+            fallback: false,
             rebuild: mode == BuildMode::Check,
         };
         let plan = planner.plan(&paths, planning).await;
@@ -178,13 +184,34 @@ impl Builds {
                 .collect();
             // As in Nix: by name.
             roots.sort_by(|(a, _), (b, _)| (a.name(), a).cmp(&(b.name(), b)));
-            let goals = Goals { roots, plan, mode };
+            let goals = Goals {
+                roots,
+                plan,
+                mode,
+                may_build_all: false,
+            };
             match work {
                 true => {
                     let keep = self.keep_differences(&goals, client).await;
                     let sessions = self.sessions(client, wording);
+                    let roots = goals.roots.clone();
                     let ended = sessions.run(goals, activities, keep.as_deref()).await;
-                    results.extend(ended);
+                    fatal(&ended)?;
+                    results.extend(ended.finished);
+                    if ended.again {
+                        planning.fallback = true;
+                        let mut plan = planner.plan(&paths, planning).await?;
+                        self.check_outputs(&mut plan).await?;
+                        let goals = Goals {
+                            roots,
+                            plan,
+                            mode,
+                            may_build_all: true,
+                        };
+                        let ended = sessions.run(goals, activities, keep.as_deref()).await;
+                        fatal(&ended)?;
+                        results.extend(ended.finished);
+                    }
                 }
                 false => results.extend(self.already_valid(&goals)),
             }
@@ -262,7 +289,7 @@ impl Builds {
     async fn check_outputs(&self, plan: &mut Plan) -> Result<(), RemoteError> {
         let dir = self.store().store_dir();
         plan.modulos = self.drvs.modulos(&plan.graph).await?;
-        for path in &plan.will_build {
+        for path in plan.will_build.iter().chain(&plan.substitutable) {
             let Some(derivation) = plan.graph.get(path) else {
                 continue;
             };
@@ -442,6 +469,7 @@ impl Builds {
             roots: vec![(path.clone(), names)],
             plan,
             mode,
+            may_build_all: true,
         };
         if all_valid && mode == BuildMode::Normal {
             let found = self.already_valid(&goals).remove(&path);
@@ -457,7 +485,8 @@ impl Builds {
         let sessions = self.sessions(client, Wording::of(client.version));
         let mut ended = sessions.run(goals, &mut activities, keep.as_deref()).await;
         activities.end().await;
-        let ended = ended.remove(&path).map(|ended| ended.result);
+        fatal(&ended)?;
+        let ended = ended.finished.remove(&path).map(|ended| ended.result);
         Ok(ended.unwrap_or_else(|| {
             BuildResult::new(BuildStatus::MiscFailure).with_error("the build was not finished")
         }))
@@ -504,7 +533,8 @@ impl Builds {
         client: &Client,
         log: &LogSender,
     ) -> Result<(), RemoteError> {
-        let planner = self.planner(client, log);
+        let builds = self.of_client(client).await;
+        let planner = builds.planner(client, log);
         let requests: Vec<_> = paths.iter().cloned().map(DerivedPath::Opaque).collect();
         let planning = Planning {
             fallback: false,
@@ -520,7 +550,7 @@ impl Builds {
         activities
             .expect(0, copies, plan.download_size(), plan.nar_size())
             .await;
-        substitute(&self.coordinator, &plan, paths, &mut activities).await;
+        substitute(&builds.coordinator, &plan, paths, &mut activities).await;
         activities.end().await;
         Ok(())
     }
@@ -548,7 +578,8 @@ impl Builds {
             fallback: false,
             rebuild: false,
         };
-        let plan = self.planner(client, log).plan(paths, planning).await;
+        let builds = self.of_client(client).await;
+        let plan = builds.planner(client, log).plan(paths, planning).await;
         querying.end().await;
         let plan = plan?;
         let (download_size, nar_size) = (plan.download_size(), plan.nar_size());
@@ -559,6 +590,14 @@ impl Builds {
             download_size,
             nar_size,
         })
+    }
+}
+
+/// The error of a session that fails the operation as a whole.
+fn fatal(results: &Results) -> Result<(), RemoteError> {
+    match &results.fatal {
+        Some(text) => Err(RemoteError::new(text.as_str())),
+        None => Ok(()),
     }
 }
 

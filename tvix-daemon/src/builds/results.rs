@@ -60,7 +60,9 @@ pub(super) async fn error_of(
             continue;
         }
         failed.insert(store_path(&ended.path).clone());
-        let Some(result) = ended.result.filter(|_| !ended.logged) else {
+        // Nix 2.34 repeats the error of something that others waited for.
+        let repeated = |_: &BuildResult| !ended.logged || wording == Wording::Current;
+        let Some(result) = ended.result.filter(repeated) else {
             continue;
         };
         // Nix 2.8 says no more of it than that it failed.

@@ -30,6 +30,20 @@ pub(super) struct Goals {
     pub roots: Vec<(StorePath, Vec<OutputName>)>,
     pub plan: Plan,
     pub mode: BuildMode,
+    /// Whether derivations that substituters have may be built.
+    pub may_build_all: bool,
+}
+
+/// The results of a session.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    /// By derivation.
+    pub finished: HashMap<StorePath, Finished>,
+    /// Whether something could not be fetched after all and may be built: another session has to do it, with the inputs
+    /// of what substituters have.
+    pub again: bool,
+    /// Why the operation fails as a whole.
+    pub fatal: Option<String>,
 }
 
 /// The end of a requested derivation.
@@ -144,10 +158,10 @@ impl Sessions<'_> {
         goals: Goals,
         activities: &mut Activities,
         keep: Option<&std::path::Path>,
-    ) -> HashMap<StorePath, Finished> {
+    ) -> Results {
         let (hooks, post_build) = Hooks::new();
         let hooks = Arc::new(hooks);
-        if !self.client.settings.fallback {
+        if !goals.may_build_all {
             hooks.set_refused(goals.plan.substitutable.clone());
         }
         activities.old = self.wording == Wording::Old;
@@ -169,7 +183,18 @@ impl Sessions<'_> {
             skipped: Vec::new(),
             copies: HashMap::new(),
             hook_lines: HashMap::new(),
-            sizes: &goals.plan,
+            plan: &goals.plan,
+            roots: goals.roots.iter().map(|(path, _)| path.clone()).collect(),
+            fallback: self.client.settings.fallback,
+            may_build_all: goals.may_build_all,
+            hook: self.registry.post_build_hook.as_ref().map(|hook| {
+                let program = hook.program();
+                program.to_string_lossy().into_owned()
+            }),
+            stopped: false,
+            not_gone: false,
+            again: HashSet::new(),
+            fatal: None,
         };
         let report = tracker.follow(post_build).await;
         tracker.report_skipped().await;
@@ -182,8 +207,20 @@ impl Sessions<'_> {
                 finished.insert(drv_path.clone(), ended);
             }
         }
-        finished
+        let again = !tracker.again.is_empty();
+        Results {
+            finished,
+            again,
+            fatal: tracker.fatal,
+        }
     }
+}
+
+/// The words of Nix for a file that a cache announces and does not have.
+fn gone(message: &str) -> Option<String> {
+    let (start, end) = message.rsplit_once("' is not there")?;
+    let file = end.is_empty().then(|| start.rsplit_once('\'')).flatten()?.1;
+    Some(format!("file '{file}' does not exist in binary cache"))
 }
 
 /// The name of this machine's builder.
@@ -215,7 +252,19 @@ struct Tracker<'a> {
     skipped: Vec<StorePath>,
     copies: HashMap<StorePath, Copy>,
     hook_lines: HashMap<StorePath, super::activities::Hook>,
-    sizes: &'a Plan,
+    plan: &'a Plan,
+    roots: HashSet<StorePath>,
+    fallback: bool,
+    may_build_all: bool,
+    /// The program of the post-build hook.
+    hook: Option<String>,
+    /// A request has failed, which ends the others without results.
+    stopped: bool,
+    /// A path could not be fetched, for another reason than that it has gone from the substituter.
+    not_gone: bool,
+    /// Derivations that could not be fetched, and will be built by another session, with their dependents.
+    again: HashSet<StorePath>,
+    fatal: Option<String>,
 }
 
 impl Tracker<'_> {
@@ -341,7 +390,10 @@ impl Tracker<'_> {
                 self.builds.remove(&build);
                 self.activities.build_dropped(build).await;
             }
-            BuildEvent::Skipped { drv_path, .. } => self.skip(drv_path).await,
+            BuildEvent::Skipped {
+                drv_path,
+                root_cause,
+            } => self.skip(drv_path, &root_cause).await,
             BuildEvent::Resolved { drv_path, resolved } => {
                 self.resolved.insert(drv_path, resolved);
             }
@@ -351,7 +403,7 @@ impl Tracker<'_> {
                 self.copies.insert(path, copy);
             }
             BuildEvent::Substituted { path, .. } => {
-                let offer = self.sizes.will_substitute.get(&path);
+                let offer = self.plan.will_substitute.get(&path);
                 let size = offer.map_or(0, |it| it.info.nar_size);
                 if let Some(copy) = self.copies.remove(&path) {
                     self.activities.copy_ended(copy, true, size).await;
@@ -361,8 +413,17 @@ impl Tracker<'_> {
                 if let Some(copy) = self.copies.remove(&path) {
                     self.activities.copy_ended(copy, false, 0).await;
                 }
-                let text = as_line(&error.message);
-                self.activities.message(Verbosity::Error, text).await;
+                let gone = gone(&error.message);
+                self.not_gone |= gone.is_none();
+                let (level, text) = match (gone, self.wording) {
+                    (None, _) => (Verbosity::Error, as_line(&error.message)),
+                    (Some(text), Wording::Old) => (Verbosity::Error, as_line(&text)),
+                    (Some(text), Wording::Current) => (
+                        Verbosity::Warn,
+                        format!("\x1b[35;1mwarning:\x1b[0m {text}\n"),
+                    ),
+                };
+                self.activities.message(level, text).await;
             }
             BuildEvent::SubstituterFailed { substituter, error } => {
                 let text = format!(
@@ -433,14 +494,27 @@ impl Tracker<'_> {
     }
 
     async fn failure(&mut self, drv_path: StorePath, cause: &FailureCause) {
-        let text = match self.hooks.failure(&drv_path) {
-            Some(message) => (BuildStatus::MiscFailure, message.to_string()),
-            None if self.hooks.was_refused(&drv_path) => {
-                self.subject(&drv_path).substitutes_failed()
-            }
-            None => self.subject(&drv_path).cause(cause, &self.profiles),
+        if let Some(message) = self.hooks.failure(&drv_path) {
+            let program = self.hook.as_deref().unwrap_or_default();
+            let text = format!("program {} {message}", self.wording.file(program));
+            self.fatal = self.fatal.take().or(Some(text));
+            self.stopped = true;
+            return;
+        }
+        let lacks_input = matches!(cause, FailureCause::MissingInput { .. });
+        let not_fetched = !self.may_build_all
+            && self.plan.substitutable.contains(&drv_path)
+            && (lacks_input || self.hooks.was_refused(&drv_path));
+        if not_fetched && (self.fallback || !self.not_gone) {
+            self.again.insert(drv_path);
+            return;
+        }
+        let text = match not_fetched {
+            true => self.subject(&drv_path).substitutes_failed(),
+            false => self.subject(&drv_path).cause(cause, &self.profiles),
         };
         self.log_if_waited_for(&drv_path, &text.1).await;
+        self.stopped |= self.stops && self.roots.contains(&drv_path);
         self.failed.insert(drv_path, text);
     }
 
@@ -453,11 +527,19 @@ impl Tracker<'_> {
         }
     }
 
-    async fn skip(&mut self, drv_path: StorePath) {
+    async fn skip(&mut self, drv_path: StorePath, root_cause: &StorePath) {
+        if self.stopped {
+            return;
+        }
+        if self.again.contains(root_cause) {
+            self.again.insert(drv_path);
+            return;
+        }
         self.skipped.push(drv_path.clone());
         if self.stops {
             let text = self.subject(&drv_path).dependencies_failed(1);
             self.log_if_waited_for(&drv_path, &text.1).await;
+            self.stopped |= self.roots.contains(&drv_path);
             self.failed.insert(drv_path, text);
         }
     }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bstr::BString;
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::{
@@ -34,6 +34,8 @@ use super::log_files::LogFiles;
 
 /// Lines between a builder and the log.
 const LINES: usize = 64;
+/// How long nobody may read a log before its build gives up its place.
+const STALLED: Duration = Duration::from_secs(5);
 
 /// The running builds of a daemon.
 #[derive(Debug)]
@@ -210,6 +212,54 @@ impl Drop for Registered {
     }
 }
 
+/// A place among the running builds of all clients.
+struct Place<'a> {
+    jobs: &'a Arc<Semaphore>,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl<'a> Place<'a> {
+    async fn take(jobs: &'a Arc<Semaphore>) -> Self {
+        let place = Self {
+            jobs,
+            permit: Mutex::default(),
+        };
+        place.take_again().await;
+        place
+    }
+
+    fn give_up(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+
+    async fn take_again(&self) {
+        let has_it = self
+            .permit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if has_it {
+            return;
+        }
+        let permit = self.jobs.clone().acquire_owned().await;
+        self.set(permit.ok());
+    }
+
+    /// Waits for `send`, which clients that do not read hold up. They keep no place from others meanwhile.
+    async fn while_sending(&self, send: impl Future<Output = ()>) {
+        tokio::pin!(send);
+        if tokio::time::timeout(STALLED, &mut send).await.is_err() {
+            self.give_up();
+            send.await;
+            self.take_again().await;
+        }
+    }
+}
+
 /// A builder of a session, which shares its builds with other sessions.
 #[derive(Debug)]
 pub(super) struct SessionBuilder {
@@ -243,7 +293,7 @@ impl SessionBuilder {
         request: BuildRequest,
         context: BuildContext,
     ) -> Result<BuildOutcome, BuilderError> {
-        let _place = self.registry.jobs.clone().acquire_owned().await;
+        let place = Place::take(&self.registry.jobs).await;
         let drv_path = request.drv_path.clone();
         self.hooks.started(&drv_path);
         let start = unix_now();
@@ -256,10 +306,13 @@ impl SessionBuilder {
                 if let Some(file) = &file {
                     file.line(Line::new(line.text.clone(), line.partial)).await;
                 }
-                match line.partial {
-                    true => to.send_partial(line.text).await,
-                    false => to.send(line.text).await,
-                }
+                let send = async {
+                    match line.partial {
+                        true => to.send_partial(line.text).await,
+                        false => to.send(line.text).await,
+                    }
+                };
+                place.while_sending(send).await;
             }
         };
         let build = self.inner.build(request, context.with_log(log));
@@ -463,7 +516,7 @@ struct Execution {
 impl Execution {
     async fn run(self, request: BuildRequest) {
         let jobs = &self.registry.jobs;
-        let mut place = jobs.clone().acquire_owned().await.ok();
+        let place = Place::take(jobs).await;
         self.channel.state.send_replace(State::Running);
         let drv_path = request.drv_path.clone();
         let start = unix_now();
@@ -481,20 +534,18 @@ impl Execution {
                 if let Some(file) = &file {
                     file.line(line.clone()).await;
                 }
-                self.channel.log.push(line).await;
+                place.while_sending(self.channel.log.push(line)).await;
             }
         };
         let place_of_build = async {
             while let Some(message) = slots.recv().await {
                 match message {
                     SlotMessage::Waiting { lock, .. } => {
-                        place = None;
+                        place.give_up();
                         self.channel.state.send_replace(State::Waiting(lock));
                     }
                     SlotMessage::Ready { go, .. } => {
-                        if place.is_none() {
-                            place = jobs.clone().acquire_owned().await.ok();
-                        }
+                        place.take_again().await;
                         self.channel.state.send_replace(State::Running);
                         let _ = go.send(());
                     }

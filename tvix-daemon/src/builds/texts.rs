@@ -43,7 +43,7 @@ impl Wording {
     }
 
     /// A file's path in quotes.
-    fn file(self, path: &str) -> String {
+    pub fn file(self, path: &str) -> String {
         match self {
             Self::Old => format!("'{}'", value(path)),
             Self::Current => value(format!("\"{path}\"")),
