@@ -155,6 +155,7 @@ fn modules_form_no_further_cycles() {
         "tvix-build-api",
         "tvix-coordinator",
         "tvix-cache-server",
+        "tvix-daemon",
         "tvix-cli",
         "mechanisms/conformance",
         "mechanisms/http",

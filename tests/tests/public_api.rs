@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages, and the names of their libraries.
-const CRATES: [(&str, &str); 13] = [
+const CRATES: [(&str, &str); 14] = [
     ("tvix-nix-compat", "nix_compat"),
     ("tvix-conformance", "tvix_conformance"),
     ("tvix-http", "tvix_http"),
@@ -25,6 +25,7 @@ const CRATES: [(&str, &str); 13] = [
     ("tvix-build-api", "tvix_build_api"),
     ("tvix-coordinator", "tvix_coordinator"),
     ("tvix-cache-server", "tvix_cache_server"),
+    ("tvix-daemon", "tvix_daemon"),
 ];
 
 fn workspace() -> PathBuf {

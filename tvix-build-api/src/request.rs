@@ -30,6 +30,8 @@ pub struct BuildRequest {
     pub cores: usize,
     /// The destination of the outputs, if the builder can push to it.
     pub store: Option<StoreUri>,
+    /// Whether a builder that is set up to keep the files of failed builds keeps those of this one. `true` by default.
+    pub keep_failed: bool,
     /// A derivation and its attributes: those of `derivation`, unless it was replaced since.
     parsed: OnceLock<(Arc<Derivation>, Result<Attributes, FailureKind>)>,
 }
@@ -44,6 +46,7 @@ impl BuildRequest {
             limits: BuildLimits::default(),
             cores: 0,
             store: None,
+            keep_failed: true,
             parsed: OnceLock::new(),
         }
     }
@@ -96,6 +99,13 @@ impl BuildRequest {
     #[must_use]
     pub fn with_cores(mut self, cores: usize) -> Self {
         self.cores = cores;
+        self
+    }
+
+    /// Sets whether the files of the build are kept if it fails and the builder is set up for it.
+    #[must_use]
+    pub fn with_keep_failed(mut self, keep_failed: bool) -> Self {
+        self.keep_failed = keep_failed;
         self
     }
 

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::args::{BuildArgs, ConfigArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs};
+use crate::args::{
+    BuildArgs, ConfigArgs, DaemonArgs, EvalArgs, InstantiateArgs, JobsArgs, ReplArgs,
+};
 use crate::settings::{Assignment, Configure, SettingError, WithSettings};
 use crate::store::StoreArgs;
 
@@ -33,6 +35,8 @@ pub enum Command {
     Repl(WithSettings<ReplArgs>),
     /// Inspect, copy, verify and clean up stores.
     Store(StoreArgs),
+    /// Serve clients of Nix as a Nix daemon.
+    Daemon(WithSettings<DaemonArgs>),
     /// Show the settings, their values, and where each was set.
     Config(WithSettings<ConfigArgs>),
 }
@@ -57,6 +61,7 @@ impl Configure for Command {
                 building.configure(assignment)
             }
             Self::Store(args) => args.configure(assignment),
+            Self::Daemon(WithSettings(args)) => args.configure(assignment),
             // It shows all.
             Self::Config(_) => Ok(()),
         }
@@ -123,7 +128,9 @@ mod tests {
                 let here = format!("{} --{name}", leaf.get_name());
                 let below_network = arg.get_help_heading() == Some("Network");
                 assert_eq!(below_network, network.contains(&name), "{here}");
-                if arg.is_positional() || ["out-link", "listen", "add-root"].contains(&name) {
+                if arg.is_positional()
+                    || ["out-link", "listen", "add-root", "socket"].contains(&name)
+                {
                     assert_eq!(arg.get_help_heading(), None, "{here}");
                 }
                 assert!(arg.get_help().is_some() || name == "help", "{here}");

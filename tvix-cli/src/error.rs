@@ -55,6 +55,13 @@ pub enum CliError {
         address: std::net::SocketAddr,
         source: io::Error,
     },
+    #[error(transparent)]
+    Bind(#[from] tvix_daemon::BindError),
+    #[error("cannot use the {what}")]
+    Descriptor {
+        what: &'static str,
+        source: io::Error,
+    },
     #[error("cannot build here")]
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]

@@ -12,8 +12,7 @@ use tvix_store_api::local_fs::LocalStore;
 
 /// Where Nix keeps the logs of builds in `store`.
 pub fn folder(store: &LocalStore) -> PathBuf {
-    let var = store.state_dir().parent().unwrap_or(store.state_dir());
-    var.join("log/nix/drvs")
+    store.log_dir().join("drvs")
 }
 
 /// The log files of a session. Write errors are ignored: a log is no reason for a build to fail.

@@ -9,6 +9,7 @@ mod build;
 mod caches;
 mod command;
 mod config;
+mod daemon;
 mod display;
 mod dry_run;
 mod error;
@@ -98,6 +99,7 @@ async fn perform(command: Command) -> Result<ExitCode, CliError> {
         Command::Jobs(args) => jobs::run(args.0).await,
         Command::Store(args) => store::run(args).await,
         Command::Repl(args) => repl::run(args.0).await,
+        Command::Daemon(args) => daemon::run(args.0).await,
         Command::Config(args) => config::run(args.0),
     }
 }

@@ -236,7 +236,8 @@ fn builder(
     Ok(builder.with_local_store(store.clone()))
 }
 
-fn coordinator(
+/// The coordinator of a store, without substituters.
+pub fn coordinator(
     args: &BuildingArgs,
     store: &Arc<LocalStore>,
     evaluator: Arc<dyn Evaluator>,

@@ -23,12 +23,16 @@ use crate::{BoxError, MemoryStore, Store, StoreError, StoreUri};
 /// Parameters of local stores: the root, the durability of writes, and parameters of Nix that
 /// change nothing here.
 #[cfg(feature = "local-fs")]
-const LOCAL_PARAMETERS: [&str; 8] = [
+const LOCAL_PARAMETERS: [&str; 12] = [
     "durability",
+    "log",
     "path-info-cache-size",
     "priority",
     "read-only",
+    "real",
     "root",
+    "state",
+    "store",
     "system-features",
     "trusted",
     "want-mass-query",
@@ -297,6 +301,14 @@ async fn open_local(uri: &StoreUri, options: OpenOptions) -> Result<LocalStore, 
     if let Some(dir) = options.store_dir {
         local = local.with_store_dir(dir);
     }
+    if let Some(dir) = uri.parameter("store") {
+        let dir = StoreDir::new(dir).map_err(|error| parameter(uri, error))?;
+        local = local.with_store_dir(dir);
+    }
+    let directory = |name| uri.parameter(name).map(PathBuf::from);
+    local.real_store_dir = directory("real");
+    local.state_dir = directory("state");
+    local.log_dir = directory("log");
     match uri.parameter("durability") {
         None | Some("relaxed") => {}
         Some("full") => local = local.with_durability(Durability::Full),

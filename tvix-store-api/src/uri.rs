@@ -84,6 +84,18 @@ impl StoreUri {
         Self(Arc::new(parts))
     }
 
+    /// Sets a parameter.
+    #[must_use]
+    pub fn with_parameter(self, name: &str, value: impl Into<String>) -> Self {
+        let mut parameters = self.0.parameters.clone();
+        parameters.insert(name.to_owned(), value.into());
+        Self(Arc::new(Parts {
+            scheme: self.0.scheme.clone(),
+            location: self.0.location.clone(),
+            parameters,
+        }))
+    }
+
     /// The scheme: `local`, `memory`, `https`, …
     pub fn scheme(&self) -> &str {
         &self.0.scheme
@@ -150,7 +162,8 @@ impl FromStr for StoreUri {
     type Err = StoreUriError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with('/') {
+        // As C++ Nix reads it: `/some/where?parameter=value` has a parameter.
+        if text.starts_with('/') && !text.contains('?') {
             return Ok(Self::local(text));
         }
         // A relative path, as C++ Nix distinguishes it from a URI.
@@ -164,6 +177,7 @@ impl FromStr for StoreUri {
         let (scheme, location) = match base.split_once("://") {
             Some((scheme, location)) if !scheme.is_empty() => (scheme, location),
             None if matches!(base, "local" | "daemon" | "auto") => (base, ""),
+            None if base.starts_with('/') => ("local", base),
             _ => return Err(StoreUriError::UnknownForm(text.to_owned())),
         };
         let mut parameters = BTreeMap::new();
@@ -270,6 +284,7 @@ mod tests {
             "/some/where",
             "local?root=/some/where",
             "local:///some/where",
+            "/some/where?",
         ] {
             let uri: StoreUri = text.parse().unwrap();
             assert_eq!(uri, StoreUri::local("/some/where"), "{text}");

@@ -413,7 +413,8 @@ impl SandboxBuilder {
         context: &BuildContext,
         tail: &mut Tail,
     ) {
-        let Some(directory) = self.options.keep_failed.clone() else {
+        let directory = self.options.keep_failed.clone();
+        let Some(directory) = directory.filter(|_| request.keep_failed) else {
             return;
         };
         let Some(name) = kept_name(request) else {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{BuildArgs, BuildingArgs, NetworkArgs, SearchArgs, SubstituteArgs, TransferOptions};
+use super::{
+    BuildArgs, BuildingArgs, DaemonArgs, NetworkArgs, SearchArgs, SubstituteArgs, TransferOptions,
+};
 use crate::settings::value::parse_jobs;
 use crate::settings::{Assignment, Configure, SettingError};
 
@@ -12,6 +14,27 @@ impl Configure for BuildArgs {
             self.keep_going = assignment.boolean()?;
         }
         self.source.search.configure(assignment)?;
+        self.building.configure(assignment)
+    }
+}
+
+impl Configure for DaemonArgs {
+    fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        let more = &mut self.more;
+        match assignment.setting.name {
+            "allowed-users" => assignment.list(&mut more.allowed_users)?,
+            "keep-derivations" => more.keep_derivations = assignment.boolean()?,
+            "compress-build-log" => more.compress_build_log = assignment.boolean()?,
+            "keep-build-log" => more.keep_build_log = assignment.boolean()?,
+            "post-build-hook" => {
+                let hook = Some(PathBuf::from(&assignment.value));
+                more.post_build_hook = hook.filter(|hook| !hook.as_os_str().is_empty());
+            }
+            "keep-outputs" => more.keep_outputs = assignment.boolean()?,
+            "trusted-substituters" => assignment.list(&mut more.trusted_substituters)?,
+            "trusted-users" => assignment.list(&mut more.trusted_users)?,
+            _ => {}
+        }
         self.building.configure(assignment)
     }
 }

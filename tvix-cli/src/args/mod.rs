@@ -181,6 +181,76 @@ pub struct PrintArgs {
     pub find_file: bool,
 }
 
+/// Serve clients of Nix as a Nix daemon.
+///
+/// `nix`, `nix-build` and other programs use a daemon unless they can write to the store themselves, or if
+/// NIX_REMOTE is `daemon`. The store, its state and its logs are where NIX_STORE_DIR, NIX_STATE_DIR and NIX_LOG_DIR
+/// say, or below the root of `--store`. On SIGINT, SIGTERM or SIGHUP, the daemon ends its connections and exits
+/// with 0.
+#[derive(Debug, Parser)]
+pub struct DaemonArgs {
+    /// Socket to listen on [default: NIX_DAEMON_SOCKET_PATH, or daemon-socket/socket in the state directory]. A
+    /// socket that the service manager passes (LISTEN_FDS) takes precedence.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Serve a single client on standard input and output, as `ssh-ng://` stores start it. The client is
+    /// trusted.
+    #[arg(long, conflicts_with = "socket")]
+    pub stdio: bool,
+
+    /// Trust no client.
+    #[arg(long)]
+    pub force_untrusted: bool,
+
+    #[command(flatten)]
+    pub building: BuildingArgs,
+
+    /// Settings without an option of their own.
+    #[clap(skip)]
+    pub more: DaemonSettings,
+
+    /// Accepted for compatibility: this is the default.
+    #[arg(long, hide = true)]
+    pub daemon: bool,
+}
+
+/// Settings of a daemon.
+#[derive(Debug, Clone)]
+pub struct DaemonSettings {
+    /// `allowed-users`.
+    pub allowed_users: Vec<String>,
+    /// `trusted-users`.
+    pub trusted_users: Vec<String>,
+    /// `trusted-substituters`.
+    pub trusted_substituters: Vec<String>,
+    /// `keep-derivations`.
+    pub keep_derivations: bool,
+    /// `keep-outputs`.
+    pub keep_outputs: bool,
+    /// `keep-build-log`.
+    pub keep_build_log: bool,
+    /// `compress-build-log`.
+    pub compress_build_log: bool,
+    /// `post-build-hook`.
+    pub post_build_hook: Option<PathBuf>,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self {
+            allowed_users: vec!["*".to_owned()],
+            trusted_users: vec!["root".to_owned()],
+            trusted_substituters: Vec::new(),
+            keep_derivations: true,
+            keep_outputs: false,
+            keep_build_log: true,
+            compress_build_log: true,
+            post_build_hook: None,
+        }
+    }
+}
+
 /// Show the settings, their values, and where each was set.
 ///
 /// Settings are those of nix.conf: the file of the system (/etc/nix/nix.conf, or nix.conf in NIX_CONF_DIR), those

@@ -140,6 +140,57 @@ impl Coordinator {
         self
     }
 
+    /// Replaces the evaluator: for programs that run sessions of different evaluators with the same store and builders.
+    #[must_use]
+    pub fn with_evaluator(mut self, evaluator: Arc<dyn Evaluator>) -> Self {
+        self.evaluator = evaluator;
+        self
+    }
+
+    /// Replaces each builder by the result of `map`, for builders that wrap others.
+    #[must_use]
+    pub fn map_builders(
+        mut self,
+        mut map: impl FnMut(Arc<dyn Builder>) -> Arc<dyn Builder>,
+    ) -> Self {
+        self.builders = self.builders.into_iter().map(&mut map).collect();
+        self
+    }
+
+    /// Removes the builders for which `keep` returns `false`.
+    #[must_use]
+    pub fn retain_builders(mut self, mut keep: impl FnMut(&dyn Builder) -> bool) -> Self {
+        self.builders.retain(|builder| keep(&**builder));
+        self
+    }
+
+    /// Removes all substituters.
+    #[must_use]
+    pub fn without_substituters(mut self) -> Self {
+        self.substituters.clear();
+        self
+    }
+
+    /// The store that outputs go to.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The substituters, in the order in which they are queried.
+    pub fn substituters(&self) -> impl Iterator<Item = &Arc<dyn Store>> {
+        self.substituters.iter().map(|(_, store)| store)
+    }
+
+    /// The builders, in the order in which they were added.
+    pub fn builders(&self) -> &[Arc<dyn Builder>] {
+        &self.builders
+    }
+
+    /// The options of sessions.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Calls `decide` for each failure of something that is needed, in place of
     /// [`Options::on_failure`]. Work that does not depend on the failure goes on meanwhile.
     #[must_use]

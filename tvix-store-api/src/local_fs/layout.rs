@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
+use super::options::LocalStoreOptions;
 use super::waits::Wait;
 use crate::{BoxError, StoreError, StoreUri};
 
@@ -25,6 +26,8 @@ pub(super) struct Layout {
     pub store: PathBuf,
     /// `<root>/nix/var/nix`.
     pub state: PathBuf,
+    /// `<root>/nix/var/log/nix`.
+    pub log: PathBuf,
 }
 
 /// A shared lock on the schema, held as long as the store is open. A process that changes the
@@ -35,11 +38,27 @@ pub(super) struct SchemaLock {
 }
 
 impl Layout {
-    pub fn new(uri: StoreUri, root: &Path) -> Self {
+    /// The directories of the store with these options, whose root has the absolute path `root`.
+    pub fn new(options: &LocalStoreOptions, root: &Path) -> Self {
+        let usual = |given: &Option<PathBuf>, below: &str| {
+            given.clone().unwrap_or_else(|| root.join(below))
+        };
+        let mut uri = StoreUri::local(root);
+        for (name, given) in [
+            ("real", &options.real_store_dir),
+            ("state", &options.state_dir),
+        ] {
+            if let Some(given) = given {
+                uri = uri.with_parameter(name, given.to_string_lossy());
+            }
+        }
+        let state = usual(&options.state_dir, "nix/var/nix");
+        let beside_state = || state.parent().unwrap_or(&state).join("log/nix");
         Self {
             uri,
-            store: root.join("nix/store"),
-            state: root.join("nix/var/nix"),
+            store: usual(&options.real_store_dir, "nix/store"),
+            log: options.log_dir.clone().unwrap_or_else(beside_state),
+            state,
         }
     }
 

@@ -18,7 +18,7 @@ use super::waits::Wait;
 type Locks = Mutex<HashMap<StorePath, Weak<AsyncMutex<()>>>>;
 
 /// The paths that this process is adding.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct PathLocks(Arc<Locks>);
 
 /// The lock of a path within this process.

@@ -85,6 +85,7 @@ const CONCURRENT_READS: usize = 64;
 #[derive(Clone)]
 pub struct LocalStore(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     uri: StoreUri,
     store_dir: StoreDir,
@@ -94,13 +95,15 @@ struct Inner {
     scratch: Option<Arc<ScratchRoot>>,
     /// `None` if the store is read-only.
     temp_roots: Option<Arc<TempRoots>>,
-    database: Database,
+    /// Whether paths that are looked up become temporary roots.
+    holds_lookups: bool,
+    database: Arc<Database>,
     locks: PathLocks,
     additions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     queries: Arc<Semaphore>,
     /// Released last, so declared last.
-    _schema_lock: Option<SchemaLock>,
+    _schema_lock: Option<Arc<SchemaLock>>,
 }
 
 impl LocalStore {
@@ -117,7 +120,7 @@ impl LocalStore {
 
     /// As [`open`](Self::open), for callers that may block.
     pub fn open_blocking(options: LocalStoreOptions) -> Result<Self, StoreError> {
-        let layout = Layout::new(StoreUri::local(&options.root), &options.root);
+        let layout = Layout::new(&options, &options.root);
         if options.read_only {
             layout.wait_until_made();
         }
@@ -139,8 +142,8 @@ impl LocalStore {
 
     fn open_once(options: LocalStoreOptions) -> Result<Self, StoreError> {
         let root = absolute(&options)?;
-        let uri = StoreUri::local(&root);
-        let layout = Layout::new(uri.clone(), &root);
+        let layout = Layout::new(&options, &root);
+        let uri = layout.uri.clone();
         let schema_lock = if options.read_only {
             layout.check_schema_version()?;
             None
@@ -148,7 +151,7 @@ impl LocalStore {
             let (path, timeout) = (layout.database(), options.busy_timeout);
             let initialise = || Database::create(&uri, &path, timeout);
             let add_realisations = || Database::add_realisations(&uri, &path, timeout);
-            Some(layout.prepare(initialise, add_realisations)?)
+            Some(Arc::new(layout.prepare(initialise, add_realisations)?))
         };
         let opening = || format!("open '{}'", layout.store.display());
         let open_store = || {
@@ -193,7 +196,8 @@ impl LocalStore {
             store_fd: Arc::new(store_fd),
             scratch,
             temp_roots,
-            database,
+            holds_lookups: true,
+            database: Arc::new(database),
             locks: PathLocks::default(),
             additions: Arc::new(Semaphore::new(options.concurrent_additions.max(1))),
             reads: Arc::new(Semaphore::new(CONCURRENT_READS)),
@@ -210,6 +214,11 @@ impl LocalStore {
     /// The state directory: `<root>/nix/var/nix`.
     pub fn state_dir(&self) -> &Path {
         &self.0.layout.state
+    }
+
+    /// The directory of build logs: `<root>/nix/var/log/nix`. It need not exist.
+    pub fn log_dir(&self) -> &Path {
+        &self.0.layout.log
     }
 
     /// The location of the files of `path`. The path need not be valid.
@@ -244,6 +253,76 @@ impl LocalStore {
             .await
     }
 
+    /// Another handle on this store, for one of several parties that a process serves: its temporary roots are its own,
+    /// and end with its last clone. Only paths that it adds, and those given to [`hold`](Self::hold), become temporary
+    /// roots; paths that it looks up do not.
+    #[must_use]
+    pub fn session(&self) -> Self {
+        let inner = Inner {
+            temp_roots: self.0.temp_roots.as_ref().map(|it| it.separate()),
+            holds_lookups: false,
+            ..Inner::clone(&self.0)
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Makes paths that are looked up temporary roots, too, as for a handle that [`open`](Self::open) returns.
+    #[must_use]
+    pub fn with_held_lookups(self) -> Self {
+        let holds_lookups = true;
+        let inner = Inner::clone(&self.0);
+        Self(Arc::new(Inner {
+            holds_lookups,
+            ..inner
+        }))
+    }
+
+    /// Makes paths temporary roots of this handle and its clones. They need not be valid.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub async fn hold(&self, paths: Vec<StorePath>) -> Result<(), StoreError> {
+        self.write(move |inner| inner.hold(&paths)).await
+    }
+
+    /// Ends the temporary roots of this handle and its clones. Paths that are held afterwards are temporary roots
+    /// again. Meant for a handle that serves one party after the other, once nothing runs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`].
+    pub async fn release(&self) -> Result<(), StoreError> {
+        self.write(|inner| {
+            if let Some(roots) = &inner.temp_roots {
+                roots.release();
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the directory of this store is still the one that was opened: another process may have deleted the store,
+    /// and made a new one.
+    pub async fn is_current(&self) -> bool {
+        let inner = self.0.clone();
+        let same = move || {
+            use std::os::unix::fs::MetadataExt as _;
+            let now = std::fs::metadata(&inner.layout.store);
+            let opened = rustix::fs::fstat(&inner.store_fd);
+            let store = matches!((now, opened), (Ok(now), Ok(opened))
+                if (now.dev(), now.ino()) == (opened.st_dev, opened.st_ino));
+            Ok(store && inner.database.is_there())
+        };
+        blocking(&self.0.uri, same).await.unwrap_or(false)
+    }
+
+    /// The valid derivations with `path` among their known outputs, sorted.
+    pub async fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        let path = path.clone();
+        self.read(move |database| database.derivers(&path)).await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
@@ -262,7 +341,9 @@ impl LocalStore {
         let inner = self.0.clone();
         blocking(&self.0.uri, move || {
             let _held = permit;
-            inner.hold(&paths)?;
+            if inner.holds_lookups {
+                inner.hold(&paths)?;
+            }
             query(&inner.database, &paths)
         })
         .await
@@ -372,6 +453,9 @@ impl Store for LocalStore {
 
     async fn add(&self, info: PathInfo, nar: NarStream) -> Result<(), StoreError> {
         let guard = self.0.locks.lock(&info.path).await;
+        if !self.0.holds_lookups {
+            self.hold(vec![info.path.clone()]).await?;
+        }
         if self.is_valid(&info.path).await? {
             return Ok(());
         }

@@ -15,6 +15,14 @@ pub struct LocalStoreOptions {
     /// The logical store directory. It is part of every path, so it is `/nix/store` unless all of a
     /// closure is built for another one. The files are in `<root>/nix/store` regardless.
     pub store_dir: StoreDir,
+    /// The directory of the files [default: `<root>/nix/store`]. Nix's parameter `real`.
+    pub real_store_dir: Option<PathBuf>,
+    /// The state directory, with the database and the roots [default: `<root>/nix/var/nix`]. It must be on the file
+    /// system of the files. Nix's parameter `state`.
+    pub state_dir: Option<PathBuf>,
+    /// The directory of build logs, which are in its subdirectory `drvs` [default: `log/nix` beside the state
+    /// directory's own `nix`, such as `/nix/var/log/nix`]. Nix's parameter `log`.
+    pub log_dir: Option<PathBuf>,
     /// Changes nothing, creates no file and takes no lock. Works on a read-only file system.
     pub read_only: bool,
     /// Guarantees after a power failure.
@@ -45,6 +53,9 @@ impl LocalStoreOptions {
         Self {
             root: root.into(),
             store_dir: StoreDir::default(),
+            real_store_dir: None,
+            state_dir: None,
+            log_dir: None,
             read_only: false,
             durability: Durability::default(),
             busy_timeout: Duration::from_secs(60),
@@ -55,6 +66,24 @@ impl LocalStoreOptions {
     /// Sets [`store_dir`](Self::store_dir).
     pub fn with_store_dir(mut self, store_dir: StoreDir) -> Self {
         self.store_dir = store_dir;
+        self
+    }
+
+    /// Sets [`real_store_dir`](Self::real_store_dir).
+    pub fn with_real_store_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.real_store_dir = Some(directory.into());
+        self
+    }
+
+    /// Sets [`state_dir`](Self::state_dir).
+    pub fn with_state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
+        self
+    }
+
+    /// Sets [`log_dir`](Self::log_dir).
+    pub fn with_log_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.log_dir = Some(directory.into());
         self
     }
 

@@ -11,6 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(super) struct TempRoots {
     state: PathBuf,
+    /// The suffix of the file's name that is tried first, after the process id; 0 for none.
+    number: u32,
     held: Mutex<Held>,
 }
 
@@ -70,10 +73,27 @@ impl TempRoots {
         }
         let roots = Arc::new(Self {
             state: state.to_owned(),
+            number: 0,
             held: Mutex::default(),
         });
         all.push((identity, Arc::downgrade(&roots)));
         Ok(roots)
+    }
+
+    /// Other temporary roots of this process in the same store.
+    pub fn separate(&self) -> Arc<Self> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        Arc::new(Self {
+            state: self.state.clone(),
+            // No two of a process, so that no name is tried in vain.
+            number: LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1),
+            held: Mutex::default(),
+        })
+    }
+
+    /// Ends all of these temporary roots. A collector that runs has been told of them and keeps their paths.
+    pub fn release(&self) {
+        *lock(&self.held) = Held::default();
     }
 
     /// Makes `paths` temporary roots: from now on no collection removes them or their references,
@@ -104,7 +124,10 @@ impl TempRoots {
     fn add(&self, held: &mut Held, dir: &StoreDir, new: Vec<StorePath>) -> io::Result<()> {
         let file = match &mut held.file {
             Some(file) => file,
-            empty => empty.insert(RootsFile::create(&self.state.join("temproots"))?),
+            empty => empty.insert(RootsFile::create(
+                &self.state.join("temproots"),
+                self.number,
+            )?),
         };
         // Written first: a collector that starts after the check below reads the file.
         let mut text = Vec::new();
@@ -197,11 +220,10 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 impl RootsFile {
-    /// The file is named after the process id, as in Nix. If a process of another PID namespace has
-    /// that name, a suffix is added.
-    fn create(directory: &Path) -> io::Result<Self> {
+    /// The file is named after the process id, as in Nix. A suffix is added for further roots of this process, and if a
+    /// process of another PID namespace has the name.
+    fn create(directory: &Path, mut number: u32) -> io::Result<Self> {
         let pid = std::process::id();
-        let mut number = 0u32;
         loop {
             let path = directory.join(match number {
                 0 => pid.to_string(),

@@ -61,8 +61,16 @@ pub(super) struct Database {
     busy_timeout: Duration,
     /// A read-only file system cannot hold a write-ahead log beside the database.
     immutable: bool,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
     writer: Option<Writer>,
     idle: Mutex<Vec<Reader>>,
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl Database {
@@ -112,6 +120,7 @@ impl Database {
             rows: rows.clone(),
             busy_timeout: options.busy_timeout,
             immutable: false,
+            identity: None,
             writer: None,
             idle: Mutex::default(),
         };
@@ -141,7 +150,13 @@ impl Database {
             let _ = schema::create_build_trace(&mut connection);
             database.writer = Some(Writer::new(connection, rows, options.before_commit));
         }
+        database.identity = identity(&database.path);
         Ok(database)
+    }
+
+    /// Whether the file is still the one that was opened.
+    pub fn is_there(&self) -> bool {
+        self.identity == identity(&self.path)
     }
 
     pub fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
@@ -188,6 +203,14 @@ impl Database {
              join Refs on reference = referred.id
              join ValidPaths as referring on referring.id = referrer
              where referred.path = ?",
+            Some(path),
+        )
+    }
+
+    /// The valid derivations with the output `path`.
+    pub fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        self.list(
+            "select v.path from DerivationOutputs d join ValidPaths v on d.drv = v.id where d.path = ?",
             Some(path),
         )
     }

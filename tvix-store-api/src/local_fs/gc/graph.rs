@@ -1,7 +1,7 @@
 //! The reference graph of a collection.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use nix_compat::store_path::{StoreDir, StorePath};
 
@@ -176,6 +176,24 @@ impl Graph {
             }
             todo.extend_from_slice(self.references.of(index));
             todo.extend_from_slice(self.kept.of(index));
+        }
+    }
+
+    /// Whether something needs a path, as far as marked.
+    pub fn is_alive(&self, path: &StorePath) -> bool {
+        let found = self.by_digest.get(path.digest()).into_iter().flatten();
+        let mut nodes = found.map(|index| self.node(*index));
+        nodes.any(|node| node.alive && node.path.as_ref() == Some(path))
+    }
+
+    /// Marks all paths except `only` as alive, and everything that they need.
+    pub fn keep_all_but(&mut self, only: &[StorePath]) {
+        let only: HashSet<&StorePath> = only.iter().collect();
+        for index in 0..self.nodes.len() as Index {
+            let path = &self.node(index).path;
+            if !path.as_ref().is_some_and(|path| only.contains(path)) {
+                self.mark(index);
+            }
         }
     }
 

@@ -25,6 +25,8 @@ pub struct GcOptions {
     pub action: GcAction,
     /// Disk space, in bytes, after which the collection stops. Unlimited by default.
     pub max_freed: Option<u64>,
+    /// The paths that may be removed; `None` for all. A path stays if another one refers to it that stays.
+    pub only: Option<Vec<StorePath>>,
     /// Whether a live derivation keeps its valid outputs. Nix's `keep-outputs`; false by default.
     pub keep_outputs: bool,
     /// Whether a live path keeps its deriver. Nix's `keep-derivations`; true by default.
@@ -36,6 +38,7 @@ impl Default for GcOptions {
         Self {
             action: GcAction::Delete,
             max_freed: None,
+            only: None,
             keep_outputs: false,
             keep_derivations: true,
         }
@@ -52,6 +55,12 @@ impl GcOptions {
     /// Sets [`max_freed`](Self::max_freed).
     pub fn with_max_freed(mut self, bytes: u64) -> Self {
         self.max_freed = Some(bytes);
+        self
+    }
+
+    /// Sets [`only`](Self::only).
+    pub fn with_only(mut self, paths: Vec<StorePath>) -> Self {
+        self.only = Some(paths);
         self
     }
 
@@ -76,10 +85,14 @@ pub struct GcReport {
     pub paths: Vec<StorePath>,
     /// Entries of the store directory that were not valid and were removed, or would be.
     pub strays: Vec<String>,
+    /// The paths among [`GcOptions::only`] that something needs. If there are any, none of the others is removed.
+    pub alive: Vec<StorePath>,
     /// Freed disk space, in bytes.
     pub bytes_freed: u64,
     /// Number of files removed from `.links` because no path used them any more.
     pub unused_links: u64,
+    /// Disk space, in bytes, that hard links to files in `.links` save, less that of `.links` itself.
+    pub link_savings: i64,
     /// Entries that are not valid but could not be removed.
     pub failures: Vec<GcFailure>,
 }

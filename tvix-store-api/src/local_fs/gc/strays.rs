@@ -65,6 +65,11 @@ pub(super) enum Verdict {
 }
 
 impl Stray {
+    /// Whether it is one of `paths`; `None` for all.
+    pub fn is_among(&self, paths: Option<&[StorePath]>) -> bool {
+        paths.is_none_or(|paths| self.path.as_ref().is_some_and(|it| paths.contains(it)))
+    }
+
     /// The way that the stray can be removed; `None` if it has to stay. Adding the path as a root
     /// blocks as long as the returned value is held.
     pub fn judge<'s>(

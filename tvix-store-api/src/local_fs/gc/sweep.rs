@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix_compat::store_path::StorePath;
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::{AtFlags, Dir, Stat};
 
 use super::graph::{Graph, Index};
 use super::lock::GcLock;
@@ -64,11 +64,20 @@ pub(super) fn collect(
         ((), Vec::new())
     }));
     let mut report = GcReport::default();
+    if let Some(only) = &options.only {
+        graph.keep_all_but(only);
+        let alive = |path: &&StorePath| graph.is_alive(path);
+        report.alive = only.iter().filter(alive).cloned().collect();
+        if !report.alive.is_empty() {
+            return Ok(report);
+        }
+    }
+    let is_meant = |stray: &strays::Stray| stray.is_among(options.only.as_deref());
     match options.action {
         GcAction::ListLive => report.paths = graph.paths(true),
         GcAction::ListDead => {
             report.paths = graph.paths(false);
-            let strays = strays::find(inner, &graph)?.into_iter();
+            let strays = strays::find(inner, &graph)?.into_iter().filter(is_meant);
             report.strays = strays.map(|stray| stray.name).collect();
         }
         GcAction::Delete => {
@@ -98,6 +107,7 @@ fn delete_all(
             shared,
             trash: &trash,
             left: options.max_freed,
+            only: options.only.as_deref(),
             stopped,
             group_len: FIRST_GROUP,
             report,
@@ -120,6 +130,8 @@ struct Sweep<'t, 'a> {
     trash: &'t Trash<'a>,
     /// The number of bytes still to be freed; `None` if there is no limit.
     left: Option<u64>,
+    /// The strays that may be removed; `None` for all.
+    only: Option<&'a [StorePath]>,
     stopped: &'t AtomicBool,
     group_len: usize,
     report: &'t mut GcReport,
@@ -144,6 +156,9 @@ impl Sweep<'_, '_> {
         for stray in strays::find(self.inner, graph)? {
             if self.is_done() {
                 break;
+            }
+            if !stray.is_among(self.only) {
+                continue;
             }
             let Some((verdict, _pending)) = stray.judge(self.inner, self.shared)? else {
                 continue;
@@ -224,6 +239,8 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
     let Ok(mut listing) = Dir::read_from(&links) else {
         return;
     };
+    let bytes = |stat: &Stat| stat.st_blocks * 512;
+    report.link_savings = -rustix::fs::fstat(&links).map_or(0, |stat| bytes(&stat));
     while let Some(Ok(entry)) = listing.read() {
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
@@ -234,6 +251,8 @@ fn remove_unused_links(inner: &Inner, report: &mut GcReport) {
         };
         // A file that is linked to at this moment stays under its new name.
         if stat.st_nlink != 1 {
+            let others = i64::try_from(stat.st_nlink).unwrap_or(0) - 2;
+            report.link_savings += others.max(0) * bytes(&stat);
             continue;
         }
         match rustix::fs::unlinkat(&links, name, AtFlags::empty()) {

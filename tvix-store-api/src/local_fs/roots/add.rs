@@ -60,6 +60,35 @@ impl LocalStore {
     }
 }
 
+impl LocalStore {
+    /// Makes the symlink `link`, which a user has created or will create, a root for as long as it leads to a path:
+    /// `gcroots/auto` gets a link to it, named as by Nix.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::ReadOnly`], [`StoreError::Backend`].
+    pub async fn register_root(&self, link: &Path) -> Result<(), StoreError> {
+        self.0.scratch()?;
+        let (inner, link) = (self.0.clone(), link.to_owned());
+        blocking(&self.0.uri, move || {
+            let auto = inner.layout.state.join("gcroots/auto");
+            let name = registered_name(&link);
+            let made = fs::create_dir_all(&auto).and_then(|()| replace(&auto.join(name), &link));
+            made.map_err(|error| {
+                let action = format!("register the root '{}'", link.display());
+                inner.layout.failed(action, error)
+            })
+        })
+        .await
+    }
+}
+
+/// The name of a registered link, as by Nix.
+fn registered_name(link: &Path) -> String {
+    let hash = NixHash::digest(HashAlgo::Sha1, link.as_os_str().as_bytes());
+    nixbase32::encode(hash.digest_bytes())
+}
+
 fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
     // The directory may be reached through symlinks, which may change. The registered link has its
     // real location.
@@ -90,9 +119,7 @@ fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
     }
     let file = places.store.join(path.to_string());
     replace(&link, &file)?;
-    // Named as by Nix.
-    let hash = NixHash::digest(HashAlgo::Sha1, link.as_os_str().as_bytes());
-    let name = nixbase32::encode(hash.digest_bytes());
+    let name = registered_name(&link);
     let auto = gcroots.join("auto");
     fs::create_dir_all(&auto)?;
     replace(&auto.join(&name), &link)?;
