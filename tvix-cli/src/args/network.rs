@@ -22,6 +22,10 @@ pub struct TransferOptions {
     /// How often a download is attempted in total [default: 5].
     #[arg(long, value_name = "COUNT")]
     pub download_attempts: Option<u32>,
+
+    /// `http-connections`.
+    #[clap(skip)]
+    pub connections: Option<u64>,
 }
 
 impl TransferOptions {
