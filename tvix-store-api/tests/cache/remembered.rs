@@ -122,7 +122,7 @@ async fn a_narinfo_that_is_out_of_date_is_asked_for_again() {
     let cache = world.open(world.disk()).await;
     let store = MemoryStore::new(StoreDir::default());
     cache
-        .copy_closure(&store, &[info.path.clone()])
+        .copy_closure(&store, std::slice::from_ref(&info.path))
         .await
         .unwrap();
     // Now the path is gone for good.
