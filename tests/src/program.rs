@@ -38,6 +38,18 @@ pub fn tvix() -> &'static Path {
     })
 }
 
+/// A program with settings that let it talk to no other machine, instead of those of this machine.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("NIX_CONF_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/conf"))
+        .env("NIX_USER_CONF_FILES", "/nonexistent/user.conf")
+        .env_remove("NIX_CONFIG")
+        .env_remove("NIX_REMOTE")
+        .env_remove("XDG_CACHE_HOME");
+    command
+}
+
 /// `tvix build` on the world's store, in a directory next to it.
 pub fn build(program: &Path, world: &LocalWorld) -> Command {
     let mut command = bare_build(program, world);
@@ -52,15 +64,11 @@ pub fn build(program: &Path, world: &LocalWorld) -> Command {
 pub fn bare_build(program: &Path, world: &LocalWorld) -> Command {
     let folder = world.beside("work");
     std::fs::create_dir_all(&folder).unwrap();
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command
         .arg("build")
         .current_dir(folder)
         .env("HOME", world.beside("home"))
-        // No settings of this machine.
-        .env("NIX_CONF_DIR", world.beside("no-conf"))
-        .env("NIX_USER_CONF_FILES", world.beside("no-user.conf"))
-        .env_remove("NIX_CONFIG")
         .stdin(Stdio::null());
     command
 }

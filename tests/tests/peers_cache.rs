@@ -268,7 +268,7 @@ async fn floating_outputs_that_nix_built() {
     let realisations = fs::read_dir(world.beside("cache/realisations")).unwrap();
     assert!(realisations.count() > 0, "Nix writes realisations");
     let build = |root: &Path, key: &str| {
-        let mut command = Command::new(tvix_tests::program::tvix());
+        let mut command = tvix_tests::program::command(tvix_tests::program::tvix());
         command.args(["build", "--no-out-link", "--substituter", &uri, "-f"]);
         command
             .arg(&file)
@@ -303,7 +303,7 @@ async fn floating_outputs_that_nix_built() {
     // version.
     let ours = world.beside("ours");
     let copy = format!("file://{}?secret-key={}", ours.display(), secret.display());
-    let mut command = Command::new(tvix_tests::program::tvix());
+    let mut command = tvix_tests::program::command(tvix_tests::program::tvix());
     command
         .args(["store", "copy", "--from"])
         .arg(world.beside("distrusting"));

@@ -81,7 +81,7 @@ impl Scene {
     }
 
     fn again(&self) -> Ended {
-        run(self.finish(&mut Command::new(tvix())))
+        run(self.finish(&mut tvix_tests::program::command(tvix())))
     }
 
     fn finish<'c>(&self, command: &'c mut Command) -> &'c mut Command {
@@ -181,7 +181,7 @@ impl Scene {
 
     /// Checks that garbage collection removes the files of killed processes.
     fn expect_nothing_left(&self) {
-        let gc = Command::new(tvix())
+        let gc = tvix_tests::program::command(tvix())
             .args(["store", "gc", "--store"])
             .arg(self.copy())
             .output();

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use tvix_coordinator::{CheckOptions, OnFailure, Options};
 use tvix_eval_api::EvalSource;
 use tvix_eval_api::drv::DrvEvaluator;
-use tvix_store_api::Store as _;
-use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::{BuildArgs, BuildingArgs, SourceArgs};
 use crate::error::CliError;
@@ -19,6 +17,7 @@ use crate::output;
 use crate::session::Run;
 use crate::several::{Part, Several};
 use crate::store::{MOST_LINKS, derivation_of_link};
+use crate::stores::MainStore;
 use crate::{dry_run, session, source, stores, workers};
 
 /// Builds, and returns the exit code.
@@ -29,7 +28,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
             instead: "'tvix store repair'",
         });
     }
-    let store = Arc::new(stores::open(args.building.store.clone()).await?);
+    let store = stores::open(args.building.store.clone()).await?;
     let dir = store.store_dir().clone();
     for input in args.inputs.iter_mut().filter(|_| !args.source.expr) {
         *input = derivation_of_link(&store, input);
@@ -67,7 +66,7 @@ pub async fn run(mut args: BuildArgs) -> Result<ExitCode, CliError> {
 }
 
 /// Differing outputs are kept beside the directories of failed builds, on the same condition.
-fn check_options(building: &BuildingArgs, store: &LocalStore) -> CheckOptions {
+fn check_options(building: &BuildingArgs, store: &MainStore) -> CheckOptions {
     match session::keep_failed(building, store) {
         Some(directory) => CheckOptions::default().with_keep(directory),
         None => CheckOptions::default(),
@@ -75,7 +74,7 @@ fn check_options(building: &BuildingArgs, store: &LocalStore) -> CheckOptions {
 }
 
 /// The sources in the order of the arguments: derivations that follow each other are one.
-fn requests(args: &BuildArgs, store: &LocalStore) -> Result<Vec<Part>, CliError> {
+fn requests(args: &BuildArgs, store: &MainStore) -> Result<Vec<Part>, CliError> {
     let names_derivation = |it: &String| {
         let path = it.split('!').next().unwrap_or_default();
         !args.source.expr && is_derivation(path)
@@ -108,7 +107,7 @@ fn requests(args: &BuildArgs, store: &LocalStore) -> Result<Vec<Part>, CliError>
             false => sources.extend(source::sources(&others, inputs)?),
         }
     }
-    let files = || vec![store.real_store_dir().to_owned()];
+    let files = || store.files().into_iter().collect();
     let requests = source::requests(&args.source, sources)?.into_iter();
     let requests = requests.map(|mut request| -> Part {
         if !matches!(request.source, EvalSource::Derivations(_)) {

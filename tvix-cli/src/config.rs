@@ -102,6 +102,7 @@ impl Shown {
 
     fn json(&self) -> Value {
         json!({
+            "aliases": self.setting.aliases,
             "value": typed(self.setting.kind, &self.value),
             "defaultValue": typed(self.setting.kind, self.setting.default),
             "origins": self.origins,

@@ -21,12 +21,13 @@ use tvix_eval_api::drv::DrvEvaluator;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
-use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings, SubstituteArgs};
+use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings};
 use crate::caches;
 use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
 use crate::output::say;
-use crate::{logs, session};
+use crate::session;
+use crate::stores::MainStore;
 
 /// When the process ends after a signal, whatever still runs. What blocking work leaves behind is removed when the
 /// store is opened again.
@@ -44,9 +45,7 @@ pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
     let settings = LocalSettings::default()
         .with_keep_outputs(args.more.keep_outputs)
         .with_keep_derivations(args.more.keep_derivations);
-    let substituters =
-        caches::substituters(&args.building.substitute, &dir, args.building.network()).await;
-    let mut substituters = substituters;
+    let mut substituters = caches::requested_substituters(&args.building, &dir).await;
     substituters.sort_by_key(|(priority, _)| *priority);
     let daemon_options = daemon_options(&args);
     let DaemonArgs {
@@ -163,7 +162,8 @@ fn make_builds(
     let args = Arc::new(args);
     Arc::new(move |store: LocalStore| {
         let chosen_by_clients = open_substituters(args.clone(), store.store_dir().clone());
-        let (dir, store) = (store.store_dir().clone(), Arc::new(store));
+        let dir = store.store_dir().clone();
+        let store = MainStore::Local(Arc::new(store));
         let evaluator = Arc::new(DrvEvaluator::new(dir, Vec::new()));
         let options = Options::default();
         let made = session::coordinator(&args, &store, evaluator, options);
@@ -178,8 +178,7 @@ fn make_builds(
         }
         let mut builds = Builds::new(coordinator).with_open_substituters(chosen_by_clients);
         if settings.keep_build_log {
-            let logs = logs::folder(&store);
-            builds = builds.with_log_directory(logs, settings.compress_build_log);
+            builds = builds.with_log_directory(store.logs(), settings.compress_build_log);
         }
         if let Some(program) = &settings.post_build_hook {
             builds = builds.with_post_build_hook(PostBuildHook::new(program));
@@ -195,14 +194,10 @@ fn open_substituters(
 ) -> impl Fn(Vec<String>) -> BoxFuture<'static, Vec<(i32, Arc<dyn Store>)>> + Send + Sync + 'static
 {
     move |uris| {
-        let (args, dir) = (args.clone(), dir.clone());
-        let chosen = SubstituteArgs {
-            substituters: uris.iter().filter_map(|uri| uri.parse().ok()).collect(),
-            trusted_public_keys: args.substitute.trusted_public_keys.clone(),
-            no_substitute: false,
-            more: args.substitute.more.clone(),
-        };
-        Box::pin(async move { caches::substituters(&chosen, &dir, args.network()).await })
+        let (mut chosen, dir) = (BuildingArgs::clone(&args), dir.clone());
+        chosen.substitute.substituters = uris.iter().filter_map(|uri| uri.parse().ok()).collect();
+        chosen.substitute.no_substitute = false;
+        Box::pin(async move { caches::requested_substituters(&chosen, &dir).await })
     }
 }
 

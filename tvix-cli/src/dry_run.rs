@@ -10,19 +10,19 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::{BuildPolicy, Options, Status};
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, WantedOutputs};
-use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _};
 
 use crate::args::BuildingArgs;
 use crate::error::CliError;
 use crate::output::say;
 use crate::session::Run;
+use crate::stores::MainStore;
 use crate::{caches, exit};
 
 /// Evaluates, and shows missing paths on standard error. Imports from derivations are built.
 pub async fn run(
     building: &BuildingArgs,
-    store: &Arc<LocalStore>,
+    store: &MainStore,
     evaluator: Arc<dyn Evaluator>,
     request: EvalRequest,
 ) -> Result<ExitCode, CliError> {
@@ -44,8 +44,7 @@ pub async fn run(
     }
     let graph = std::mem::take(&mut *graph.lock().unwrap_or_else(PoisonError::into_inner));
     let dir = store.store_dir().clone();
-    let network = building.network();
-    let substituters = caches::substituters(&building.substitute, &dir, network).await;
+    let substituters = caches::substituters(building, &**store).await;
     let substituters = substituters.into_iter().map(|(_, store)| store).collect();
     let missing = graph.missing(store, substituters).await?;
     let list = |one: &str, many: &str, paths: &[StorePath]| {
@@ -90,7 +89,7 @@ struct Missing {
 impl Graph {
     async fn missing(
         &self,
-        store: &Arc<LocalStore>,
+        store: &MainStore,
         substituters: Vec<Arc<dyn Store>>,
     ) -> Result<Missing, CliError> {
         let mut missing = Missing::default();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tvix_build_api::BuilderError;
-use tvix_store_api::{OpenError, StoreError, StoreUri};
+use tvix_store_api::{OpenError, Store, StoreError, StoreUri, StoreUriError};
 
 #[derive(Debug, Error)]
 pub enum CliError {
@@ -26,9 +26,16 @@ pub enum CliError {
         source: tvix_store_api::BoxError,
     },
     #[error(
-        "cannot use store '{0}' here: only stores on this file system are supported; specify a path or 'local'"
+        "cannot use store '{0}' here: only stores on this file system and Nix daemons are supported; specify a path, 'local', 'daemon', 'unix://…' or 'ssh-ng://…'"
     )]
     UnsupportedStore(StoreUri),
+    #[error("cannot {action} in store '{store}': daemons have no operation for it")]
+    NotWithDaemon {
+        action: &'static str,
+        store: StoreUri,
+    },
+    #[error("NIX_REMOTE is invalid")]
+    StoreUri(#[source] StoreUriError),
     #[error(transparent)]
     UnknownStore(OpenError),
     #[error("cannot list the paths of '{0}': binary caches have no index; specify store paths")]
@@ -109,7 +116,7 @@ pub enum CliError {
     Setting(#[from] crate::settings::SettingError),
     #[error(transparent)]
     SettingFiles(#[from] crate::settings::FilesError),
-    #[error("unknown setting '{0}'; 'tvix config' lists all")]
+    #[error("unknown setting '{0}'{suggestions}; 'tvix config' lists all", suggestions = crate::settings::did_you_mean(.0))]
     UnknownSetting(String),
     #[error("build log of '{derivation}' is not available")]
     NoLog { derivation: String },
@@ -191,6 +198,17 @@ impl CliError {
             Self::CacheOption { source, .. } => describe(source.as_ref()),
             error => describe(error),
         }
+    }
+
+    /// A store in the environment that is none.
+    pub fn store_uri(error: StoreUriError) -> Self {
+        Self::StoreUri(error)
+    }
+
+    /// Something that no daemon does.
+    pub fn not_with_daemon(action: &'static str, store: &dyn Store) -> Self {
+        let store = store.uri().clone();
+        Self::NotWithDaemon { action, store }
     }
 
     /// An error of a store.

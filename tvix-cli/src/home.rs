@@ -2,12 +2,18 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::output::say;
 
 /// The home directory as Nix determines it: `HOME`, unless that is a directory of another user, as
-/// it may be under `sudo`.
+/// it may be under `sudo`. A warning says so once.
 pub fn directory() -> Option<PathBuf> {
+    static HOME: OnceLock<Option<PathBuf>> = OnceLock::new();
+    HOME.get_or_init(find).clone()
+}
+
+fn find() -> Option<PathBuf> {
     let home = std::env::home_dir();
     let (Some(given), Ok(own)) = (&home, std::fs::metadata("/proc/self")) else {
         return home;

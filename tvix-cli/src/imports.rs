@@ -57,7 +57,7 @@ async fn realise(
     building: &BuildingArgs,
     record: bool,
 ) -> Result<Failures, CliError> {
-    let store = Arc::new(stores::open(building.store.clone()).await?);
+    let store = stores::open(building.store.clone()).await?;
     let events = Mutex::new(Some(events));
     let evaluator = StreamEvaluator::new(move |_| {
         let events = events.lock().ok().and_then(|mut events| events.take());

@@ -9,13 +9,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use tvix_coordinator::{BuildPolicy, Options};
 use tvix_eval_api::{EvalError, EvalEvent, EvalRequest, EvalStream, Evaluator, Root};
-use tvix_store_api::Store as _;
-use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::{EvalArgs, InstantiateArgs};
 use crate::error::CliError;
 use crate::session::Run;
 use crate::several::{Part, Several, asked_for};
+use crate::stores::MainStore;
 use crate::{eval, exit, source, stores, workers};
 
 /// Adds derivations to the store, and returns the exit code.
@@ -30,7 +29,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
         })
         .await;
     }
-    let store = Arc::new(stores::open(args.building.store.clone()).await?);
+    let store = stores::open(args.building.store.clone()).await?;
     let dir = store.store_dir().clone();
     let noted = Arc::new(Mutex::new(Noted::default()));
     let evaluator = source::evaluator(&args.source.search, &args.building, true);
@@ -95,7 +94,7 @@ pub async fn run(args: InstantiateArgs) -> Result<ExitCode, CliError> {
 
 /// Makes the link with a number, and returns where it is.
 async fn add_root(
-    store: &LocalStore,
+    store: &MainStore,
     link: &Path,
     number: usize,
     path: &nix_compat::store_path::StorePath,

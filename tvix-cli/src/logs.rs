@@ -8,12 +8,6 @@ use std::path::{Path, PathBuf};
 
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::BuildEvent;
-use tvix_store_api::local_fs::LocalStore;
-
-/// Where Nix keeps the logs of builds in `store`.
-pub fn folder(store: &LocalStore) -> PathBuf {
-    store.log_dir().join("drvs")
-}
 
 /// The log files of a session. Write errors are ignored: a log is no reason for a build to fail.
 pub struct BuildLogs {
@@ -25,6 +19,7 @@ pub struct BuildLogs {
 
 struct Log {
     path: PathBuf,
+    drv_path: StorePath,
     /// Created by the first line.
     file: Option<BufWriter<File>>,
     dirty: bool,
@@ -46,13 +41,15 @@ impl BuildLogs {
         self.folder.join(folder).join(file)
     }
 
-    pub fn event(&mut self, event: &BuildEvent) {
+    /// Returns the file of a log that is complete, and its derivation.
+    pub fn event(&mut self, event: &BuildEvent) -> Option<(StorePath, PathBuf)> {
         match event {
             BuildEvent::BuildStarted {
                 build, drv_path, ..
             } => {
                 let log = Log {
                     path: self.path(drv_path),
+                    drv_path: drv_path.clone(),
                     file: None,
                     dirty: false,
                 };
@@ -76,14 +73,18 @@ impl BuildLogs {
             | BuildEvent::BuildCancelled { build, .. } => {
                 if let Some(Log {
                     file: Some(mut file),
+                    path,
+                    drv_path,
                     ..
                 }) = self.open.remove(build)
                 {
                     let _ = file.flush();
+                    return Some((drv_path, path));
                 }
             }
             _ => {}
         }
+        None
     }
 
     /// Writes the lines so far to their files.

@@ -10,6 +10,7 @@ mod caches;
 mod command;
 mod config;
 mod daemon;
+mod default_store;
 mod display;
 mod dry_run;
 mod error;
@@ -21,6 +22,7 @@ mod imports;
 mod instantiate;
 mod interrupt;
 mod jobs;
+mod lazy_substituter;
 mod limits;
 mod logs;
 mod out_link;
@@ -32,6 +34,7 @@ mod several;
 mod source;
 mod store;
 mod stores;
+mod untrusted;
 mod valid_paths;
 mod workers;
 
@@ -128,10 +131,14 @@ fn configure(
     given: Assignments,
 ) -> Result<Command, CliError> {
     for (name, origin) in &from_files.unknown {
-        say!("warning: unknown setting '{name}' in {origin}");
+        let instead = settings::did_you_mean(name);
+        say!("warning: unknown setting '{name}' in {origin}{instead}");
     }
     for (name, _) in &given.unknown {
-        say!("warning: unknown setting '{name}'");
+        say!(
+            "warning: unknown setting '{name}'{}",
+            settings::did_you_mean(name)
+        );
     }
     for assignment in &given.known {
         if assignment.setting.effect == Effect::None {

@@ -5,18 +5,14 @@ use std::path::Path;
 
 use nix_compat::store_path::StorePath;
 use tvix_coordinator::{Report, RootReport};
-use tvix_store_api::local_fs::LocalStore;
 
 use crate::error::CliError;
+use crate::stores::MainStore;
 
 /// Links every output that was asked for: `result` to the first derivation's `out`,
 /// `result-dev` to its `dev`, `result-2` and `result-2-dev` for the second, as `nix-build` does.
 /// The links are garbage collector roots.
-pub async fn link_outputs(
-    report: &Report,
-    link: &Path,
-    store: &LocalStore,
-) -> Result<(), CliError> {
+pub async fn link_outputs(report: &Report, link: &Path, store: &MainStore) -> Result<(), CliError> {
     for ((root, _), index) in derivations(report).zip(numbers(report)) {
         for (output, path) in &root.outputs {
             let mut name = link.as_os_str().to_owned();

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
+use nix_compat::store_path::StorePath;
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::BuildLimits;
 use tvix_build_api::sandbox::{SandboxBuilder, SandboxOptions};
@@ -12,8 +14,8 @@ use tvix_coordinator::{
     BuildEvent, BuildPolicy, Coordinator, Options, Report, Session, SessionError, Status,
 };
 use tvix_eval_api::{EvalRequest, Evaluator};
-use tvix_store_api::Store as _;
-use tvix_store_api::local_fs::LocalStore;
+
+use tvix_store_api::daemon::DaemonStore;
 
 use crate::args::BuildingArgs;
 use crate::caches;
@@ -22,13 +24,15 @@ use crate::error::CliError;
 use crate::events::EventFile;
 use crate::exit::Failures;
 use crate::interrupt::{self, Orderly};
-use crate::logs::{self, BuildLogs};
+use crate::logs::BuildLogs;
 use crate::output::say;
+use crate::stores::{self, MainStore};
+use crate::untrusted::Untrusted;
 
 /// A session of a command.
 pub struct Run<'a> {
     pub args: &'a BuildingArgs,
-    pub store: &'a Arc<LocalStore>,
+    pub store: &'a MainStore,
     pub evaluator: Arc<dyn Evaluator>,
     pub request: EvalRequest,
     /// Limits of builds are added to these.
@@ -105,13 +109,13 @@ impl Run<'_> {
         let events = args.events.clone();
         let events = events.map(|path| EventFile::create(path, dir.clone()));
         let mut events = events.transpose()?;
-        let mut logs = BuildLogs::new(logs::folder(store));
+        let mut logs = BuildLogs::new(store.logs());
         let mut coordinator = coordinator(args, store, evaluator, options)?;
-        let network = args.network();
-        for (priority, substituter) in caches::substituters(&args.substitute, &dir, network).await {
+        for (priority, substituter) in caches::substituters(args, &**store).await {
             coordinator = coordinator.with_substituter(substituter, priority);
         }
         let mut session = coordinator.start(request);
+        let mut handed_on = JoinSet::new();
         let _orderly = Orderly::begin();
         let _cancelling = cancel_when_interrupted(&session);
         let mut display = Display::new(dir.clone(), shows_logs(args)?);
@@ -132,16 +136,29 @@ impl Run<'_> {
             if is_shown(&event.event, args) {
                 display.event(&event.event);
             }
-            logs.event(&event.event);
+            if let Some((drv_path, file)) = logs.event(&event.event)
+                && let MainStore::Daemon(daemon) = store
+                && daemon.daemon().trusted != Some(false)
+            {
+                handed_on.spawn(hand_on_log(daemon.clone(), drv_path, file));
+            }
             observe(&event.event);
             if let Some(events) = &mut events {
                 events.write(&event)?;
             }
         }
         let report = session.report().await;
+        while handed_on.join_next().await.is_some() {}
         display.finish();
         events.as_mut().map_or(Ok(()), EventFile::flush)?;
         Ok((report, log_shown))
+    }
+}
+
+/// Gives the log of a build to the daemon, so that Nix finds it. As any log, it is no reason for a failure.
+async fn hand_on_log(daemon: Arc<DaemonStore>, drv_path: StorePath, file: PathBuf) {
+    if let Ok(log) = tokio::fs::File::open(file).await {
+        let _ = daemon.add_build_log(&drv_path, log).await;
     }
 }
 
@@ -150,8 +167,8 @@ fn leave_out_builds(report: &mut Report) {
     report.skipped.clear();
 }
 
-fn show(report: &Report, store: &LocalStore, log_shown: bool) {
-    let (dir, logs) = (store.store_dir(), BuildLogs::new(logs::folder(store)));
+fn show(report: &Report, store: &MainStore, log_shown: bool) {
+    let (dir, logs) = (store.store_dir(), BuildLogs::new(store.logs()));
     let failures = show_failures(report, dir, log_shown, |drv_path| logs.path(drv_path));
     if !failures.is_empty() {
         say!("{}", failures.trim_end());
@@ -190,15 +207,14 @@ const FEATURES: [&str; 3] = ["benchmark", "big-parallel", "nixos-test"];
 
 /// Where build directories of failed builds are kept, if that was asked for: on the file system that
 /// builds write to, as they are moved there.
-pub fn keep_failed(args: &BuildingArgs, store: &LocalStore) -> Option<PathBuf> {
-    args.keep_failed
-        .then(|| store.state_dir().join("tvix-failed"))
+pub fn keep_failed(args: &BuildingArgs, store: &MainStore) -> Option<PathBuf> {
+    args.keep_failed.then(|| store.failed_builds())
 }
 
 /// The builder of this machine. `ahead` is for when it is likely that there will be builds.
 fn builder(
     args: &BuildingArgs,
-    store: &Arc<LocalStore>,
+    store: &MainStore,
     ahead: bool,
 ) -> Result<SandboxBuilder, CliError> {
     let jobs = args
@@ -231,15 +247,27 @@ fn builder(
     sandbox.max_memory = args.max_memory;
     sandbox.max_disk = args.max_disk;
     sandbox.count_memory = args.count_memory;
+    if let MainStore::Daemon(_) = store {
+        sandbox.scratch = Some(stores::directory_of_builds());
+        // Without one, a build would have to write to the daemon's store directory.
+        if !std::mem::replace(&mut sandbox.sandbox, true) && ahead {
+            say!(
+                "warning: builds for the store of a daemon run in a sandbox, although 'sandbox' is false"
+            );
+        }
+    }
     let builder = SandboxBuilder::new(sandbox);
     let builder = builder.map_err(|error| CliError::Builder(Box::new(error)))?;
-    Ok(builder.with_local_store(store.clone()))
+    Ok(match store {
+        MainStore::Local(store) => builder.with_local_store(store.clone()),
+        MainStore::Daemon(store) => builder.with_store(store.clone()),
+    })
 }
 
 /// The coordinator of a store, without substituters.
 pub fn coordinator(
     args: &BuildingArgs,
-    store: &Arc<LocalStore>,
+    store: &MainStore,
     evaluator: Arc<dyn Evaluator>,
     options: Options,
 ) -> Result<Coordinator, CliError> {
@@ -255,12 +283,18 @@ pub fn coordinator(
                 .with_log_bytes(limit(args.max_log_size)),
         )
         .with_max_substitutions(args.substitute.more.max_substitution_jobs);
-    let coordinator = Coordinator::new(evaluator, store.clone()).with_options(options);
+    let coordinator = Coordinator::new(evaluator, store.any()).with_options(options);
     if args.max_jobs == Some(0) {
         return Ok(coordinator);
     }
     let builder = builder(args, store, ahead)?;
-    Ok(coordinator.with_builder(Arc::new(builder)))
+    Ok(coordinator.with_builder(match store {
+        MainStore::Daemon(store) if store.daemon().trusted == Some(false) => Arc::new(Untrusted {
+            builder,
+            store: store.clone(),
+        }),
+        _ => Arc::new(builder),
+    }))
 }
 
 /// An interrupt ends the session in order.

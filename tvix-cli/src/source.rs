@@ -14,7 +14,7 @@ use tvix_fetch::{CachingFetcher, FetchOptions};
 use crate::args::{BuildingArgs, SearchArgs, SourceArgs};
 use crate::error::CliError;
 use crate::valid_paths::StorePaths;
-use crate::{home, stores};
+use crate::{default_store, home, stores};
 
 /// The sources of the arguments, in order: files or expressions. Reads standard input for `-`.
 pub fn sources(args: &SourceArgs, inputs: &[String]) -> Result<Vec<EvalSource>, CliError> {
@@ -116,8 +116,9 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
     settings.home = home::directory();
     settings.search_path = search_path(search, settings.home.as_deref());
     settings.read_only = !writes;
-    let uri = building.store.clone().unwrap_or_else(stores::usual);
-    settings.store_root = uri.local_root().filter(|root| root.as_os_str() != "/");
+    // An invalid default store is reported when it is opened.
+    let uri = default_store::resolve(building.store.clone());
+    settings.store_root = uri.ok().as_ref().and_then(stores::root);
     if let Some(mib) = search.max_eval_memory {
         let limits = &mut settings.limits;
         limits.memory = (mib > 0).then(|| mib.saturating_mul(1 << 20));
@@ -143,7 +144,8 @@ pub fn evaluator(search: &SearchArgs, building: &BuildingArgs, writes: bool) -> 
         settings.system.clone_from(system);
     }
     let mut options = FetchOptions::default();
-    options.ttl = Duration::from_secs(search.tarball_ttl);
+    let ttl = search.tarball_ttl;
+    options.ttl = Duration::from_secs(if building.substitute.refresh { 0 } else { ttl });
     options.transfer = building.transfer.settings();
     options.netrc_file = Some(building.netrc_file.clone());
     NixEvaluator::new(settings)

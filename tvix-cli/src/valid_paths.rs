@@ -1,22 +1,21 @@
 //! Queries of evaluation to the store.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use nix_compat::sorted::SortedSet;
 use nix_compat::store_path::StorePath;
 use tokio::runtime::Handle;
 use tvix_eval::valid_paths::ValidPaths;
-use tvix_store_api::local_fs::LocalStore;
-use tvix_store_api::{Store as _, StoreUri};
+use tvix_store_api::StoreUri;
 
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Looks up paths in a store that is opened once there is something to look up.
 pub struct StorePaths {
     uri: Option<StoreUri>,
     runtime: Handle,
-    store: OnceLock<Arc<LocalStore>>,
+    store: OnceLock<MainStore>,
 }
 
 impl StorePaths {
@@ -41,7 +40,7 @@ impl ValidPaths for StorePaths {
                     let Ok(store) = stores::open_to_read(self.uri.clone()).await else {
                         return Ok(None);
                     };
-                    self.store.get_or_init(|| Arc::new(store)).clone()
+                    self.store.get_or_init(|| store).clone()
                 }
             };
             let info = store.path_info(path).await.map_err(io::Error::other)?;

@@ -17,6 +17,8 @@ pub mod daemon;
 mod error;
 mod ext;
 mod forward;
+#[cfg(all(unix, any(feature = "daemon", feature = "local-fs")))]
+mod links;
 #[cfg(all(unix, feature = "local-fs"))]
 pub mod local_fs;
 mod memory;

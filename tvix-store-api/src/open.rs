@@ -12,6 +12,8 @@ use nix_compat::signature::VerifyingKey;
 use nix_compat::store_path::StoreDir;
 use thiserror::Error;
 
+#[cfg(feature = "disk-cache")]
+use crate::cache::DiskCache;
 #[cfg(feature = "binary-cache")]
 use crate::cache::{BinaryCache, BinaryCacheOptions, Tuning};
 #[cfg(feature = "daemon")]
@@ -56,6 +58,10 @@ pub struct OpenOptions {
     netrc_file: Option<PathBuf>,
     #[cfg(feature = "binary-cache")]
     tuning: Tuning,
+    #[cfg(feature = "disk-cache")]
+    disk_cache: Option<DiskCache>,
+    #[cfg(feature = "daemon")]
+    no_temporary_roots: bool,
     #[cfg(feature = "daemon")]
     ssh_arguments: Vec<OsString>,
 }
@@ -120,6 +126,23 @@ impl OpenOptions {
     #[must_use]
     pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         self.tuning = tuning;
+        self
+    }
+
+    /// Remembers answers of binary caches on other machines.
+    #[cfg(feature = "disk-cache")]
+    #[must_use]
+    pub fn with_disk_cache(mut self, cache: DiskCache) -> Self {
+        self.disk_cache = Some(cache);
+        self
+    }
+
+    /// Whether a daemon's garbage collector keeps what is looked up while the store is open
+    /// [default: true].
+    #[cfg(feature = "daemon")]
+    #[must_use]
+    pub fn with_temporary_roots(mut self, keep: bool) -> Self {
+        self.no_temporary_roots = !keep;
         self
     }
 
@@ -333,6 +356,10 @@ async fn open_cache(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore,
     if let Some(file) = options.netrc_file {
         cache = cache.with_netrc_file(file);
     }
+    #[cfg(feature = "disk-cache")]
+    if let Some(disk) = options.disk_cache {
+        cache = cache.with_disk_cache(disk);
+    }
     if options.create {
         cache = cache.with_create(options.store_dir.unwrap_or_default());
     }
@@ -344,7 +371,9 @@ async fn open_cache(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore,
 #[cfg(feature = "daemon")]
 async fn open_daemon(uri: &StoreUri, options: OpenOptions) -> Result<OpenedStore, OpenError> {
     let daemon = DaemonOptions::new(uri.clone()).map_err(|error| parameter(uri, error))?;
-    let daemon = daemon.with_ssh_arguments(options.ssh_arguments);
+    let daemon = daemon
+        .with_temporary_roots(!options.no_temporary_roots)
+        .with_ssh_arguments(options.ssh_arguments);
     let opened = DaemonStore::open(daemon).await;
     let opened = opened.map_err(|error| failed(uri, error))?;
     Ok(OpenedStore::Daemon(opened))

@@ -31,7 +31,7 @@ impl Hostile {
     }
 
     fn store(&self, arguments: &[&str]) -> Ended {
-        let mut command = Command::new(tvix());
+        let mut command = tvix_tests::program::command(tvix());
         command.arg("store").args(arguments).arg("--store");
         let ended = run(command.arg(self.0.beside("hostile")));
         assert!(!ended.err.contains("panicked"), "{}", ended.err);

@@ -13,7 +13,7 @@ use tvix_tests::program::{Ended, run, tvix};
 use super::Nobody;
 
 fn store(root: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(tvix());
+    let mut command = tvix_tests::program::command(tvix());
     command
         .arg("store")
         .args(arguments)

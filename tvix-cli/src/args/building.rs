@@ -10,24 +10,44 @@ use tvix_store_api::StoreUri;
 use super::network::{Network, TransferOptions};
 use crate::settings::value::parse_jobs;
 
+/// The cache that is a substituter by default, as in Nix.
+pub const DEFAULT_SUBSTITUTER: &str = "https://cache.nixos.org/";
+
+/// The key of that cache.
+pub const DEFAULT_PUBLIC_KEY: &str =
+    "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+
 /// Binary caches and other stores that outputs are fetched from.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(next_help_heading = "Stores and caches")]
 pub struct SubstituteArgs {
     /// Store to fetch outputs from instead of building them: a binary cache (`https://…`, `file://…`,
     /// `s3://…`) or a path with a slash; may be repeated. Caches are queried in the order of the priority they
     /// advertise.
-    #[arg(long = "substituter", value_name = "URI")]
+    #[arg(
+        long = "substituter",
+        value_name = "URI",
+        default_value = DEFAULT_SUBSTITUTER
+    )]
     pub substituters: Vec<StoreUri>,
 
     /// Public key to trust, as `NAME:BASE64`; may be repeated. Paths from a cache must be signed by a
     /// trusted key or be content-addressed.
-    #[arg(long = "trusted-public-key", value_name = "KEY")]
+    #[arg(
+        long = "trusted-public-key",
+        value_name = "KEY",
+        default_value = DEFAULT_PUBLIC_KEY
+    )]
     pub trusted_public_keys: Vec<VerifyingKey>,
 
     /// Build everything that is not in the store; do not query substituters.
     #[arg(long)]
     pub no_substitute: bool,
+
+    /// Ask substituters again about what they are remembered to have or not to have, and check whether downloads of
+    /// the evaluation have changed.
+    #[arg(long)]
+    pub refresh: bool,
 
     /// Settings without an option of their own.
     #[clap(skip)]
@@ -41,13 +61,21 @@ pub struct TransferSettings {
     pub unsigned: bool,
     /// `max-substitution-jobs`.
     pub max_substitution_jobs: Option<usize>,
+    /// `narinfo-cache-positive-ttl`, in seconds.
+    pub positive_ttl: Option<u64>,
+    /// `narinfo-cache-negative-ttl`, in seconds.
+    pub negative_ttl: Option<u64>,
+    /// `narinfo-cache-meta-ttl`, in seconds.
+    pub info_ttl: Option<u64>,
 }
 
 /// Where and how to build.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 pub struct BuildingArgs {
-    /// Store to read and to add to: a path for the store below that directory, or `local` for
-    /// the system's [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
+    /// Store to read and to add to: a path for the store below that directory, `local` for the
+    /// system's, or a Nix daemon (`daemon`, `unix://SOCKET?root=DIR`, `ssh-ng://HOST`). `auto` is the
+    /// system's store if you can write to it, otherwise its daemon if it runs, otherwise
+    /// ~/.local/share/nix/root [default: NIX_REMOTE, or `auto`].
     #[arg(long, value_name = "URI", help_heading = "Stores and caches")]
     pub store: Option<StoreUri>,
 

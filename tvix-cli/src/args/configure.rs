@@ -71,6 +71,9 @@ impl Configure for SubstituteArgs {
             "max-substitution-jobs" => {
                 self.more.max_substitution_jobs = Some(assignment.number()?);
             }
+            "narinfo-cache-meta-ttl" => self.more.info_ttl = Some(assignment.number()?),
+            "narinfo-cache-negative-ttl" => self.more.negative_ttl = Some(assignment.number()?),
+            "narinfo-cache-positive-ttl" => self.more.positive_ttl = Some(assignment.number()?),
             "require-sigs" => self.more.unsigned = !assignment.boolean()?,
             "substitute" => self.no_substitute = !assignment.boolean()?,
             "substituters" => assignment.list(&mut self.substituters)?,
@@ -121,6 +124,10 @@ impl Configure for BuildingArgs {
 
 impl Configure for TransferOptions {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
+        if assignment.setting.name == "http-connections" {
+            self.connections = Some(assignment.number()?);
+            return Ok(());
+        }
         let option = match assignment.setting.name {
             "connect-timeout" => &mut self.connect_timeout,
             "download-attempts" => &mut self.download_attempts,

@@ -12,7 +12,7 @@ use clap::Parser;
 
 use crate::settings::Assignment;
 
-pub use building::{BuildingArgs, SubstituteArgs};
+pub use building::{BuildingArgs, DEFAULT_PUBLIC_KEY, DEFAULT_SUBSTITUTER, SubstituteArgs};
 pub use jobs::{JobsArgs, WorkersArgs};
 pub use network::{Network, NetworkArgs, TransferOptions};
 pub use source::{SearchArgs, SourceArgs};

@@ -22,6 +22,10 @@ pub struct TransferOptions {
     /// How often a download is attempted in total [default: 5].
     #[arg(long, value_name = "COUNT")]
     pub download_attempts: Option<u32>,
+
+    /// `http-connections`.
+    #[clap(skip)]
+    pub connections: Option<u64>,
 }
 
 impl TransferOptions {
@@ -43,7 +47,7 @@ impl TransferOptions {
 }
 
 /// Access to binary caches over HTTP(S), for commands that do not build.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(next_help_heading = "Network")]
 pub struct NetworkArgs {
     /// Credentials per host, in the format of `.netrc`. The file need not exist.

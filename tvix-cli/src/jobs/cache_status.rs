@@ -5,24 +5,23 @@ use std::sync::Arc;
 
 use nix_compat::store_path::StorePath;
 use tvix_store_api::Store;
-use tvix_store_api::local_fs::LocalStore;
 
 use super::line::Line;
 use crate::args::BuildingArgs;
 use crate::caches;
 use crate::error::{CliError, describe};
 use crate::output::say;
+use crate::stores::MainStore;
 
 /// The store and the substituters, in the order in which they are queried.
 pub struct CacheStatus {
-    store: Arc<LocalStore>,
+    store: MainStore,
     substituters: Vec<Arc<dyn Store>>,
 }
 
 impl CacheStatus {
-    pub async fn new(building: &BuildingArgs, store: &Arc<LocalStore>) -> Self {
-        let (dir, network) = (store.store_dir(), building.network());
-        let mut substituters = caches::substituters(&building.substitute, dir, network).await;
+    pub async fn new(building: &BuildingArgs, store: &MainStore) -> Self {
+        let mut substituters = caches::substituters(building, &**store).await;
         substituters.sort_by_key(|(priority, _)| *priority);
         Self {
             store: store.clone(),

@@ -1,23 +1,22 @@
 //! `--gc-roots-dir`: a garbage collector root for the derivation of each job.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use nix_compat::store_path::StorePath;
 use tvix_store_api::StoreError;
-use tvix_store_api::local_fs::LocalStore;
 
 use crate::error::CliError;
+use crate::stores::MainStore;
 
 /// Links to derivations, named after them, in one directory.
 pub struct GcRoots {
     dir: PathBuf,
-    store: Arc<LocalStore>,
+    store: MainStore,
 }
 
 impl GcRoots {
     /// Creates the directory if it does not exist.
-    pub fn new(dir: PathBuf, store: Arc<LocalStore>) -> Result<Self, CliError> {
+    pub fn new(dir: PathBuf, store: MainStore) -> Result<Self, CliError> {
         match std::fs::create_dir_all(&dir) {
             Ok(()) => Ok(Self { dir, store }),
             Err(source) => Err(CliError::File {

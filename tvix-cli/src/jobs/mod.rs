@@ -16,7 +16,6 @@ use futures::{StreamExt as _, stream};
 use tokio_util::task::AbortOnDropHandle;
 use tvix_coordinator::{BuildEvent, BuildPolicy, OnFailure, OnVanished, Options};
 use tvix_eval_api::{JobOptions, Workers};
-use tvix_store_api::Store as _;
 
 use crate::args::JobsArgs;
 use crate::error::CliError;
@@ -38,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Evaluates jobs, prints them, and returns the exit code.
 pub async fn run(args: JobsArgs) -> Result<ExitCode, CliError> {
     args.check()?;
-    let store = Arc::new(stores::open(args.building.store.clone()).await?);
+    let store = stores::open(args.building.store.clone()).await?;
     let count = args.workers.unwrap_or_else(workers::usual_count);
     let memory = args.memory(count).or_else(workers::usual_memory);
     let mut evaluator = source::evaluator(&args.source.search, &args.building, !args.dry_run);

@@ -11,14 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 use tvix_coordinator::{BuildPolicy, OnFailure, OnVanished, Options};
 use tvix_eval_api::memory::StreamEvaluator;
 use tvix_eval_api::{EvalEvent, EvalRequest, EvalStream};
-use tvix_store_api::Store as _;
-use tvix_store_api::local_fs::LocalStore;
 
 use crate::args::BuildingArgs;
 use crate::error::{CliError, describe};
+use crate::interrupt;
 use crate::output::say;
 use crate::session::Run;
-use crate::{interrupt, logs, stores};
+use crate::stores::{self, MainStore};
 
 /// A request of the prompt.
 pub enum Task {
@@ -58,7 +57,7 @@ impl Asking {
 pub struct Service<'a> {
     building: &'a BuildingArgs,
     interrupted: Arc<AtomicBool>,
-    store: Option<Arc<LocalStore>>,
+    store: Option<MainStore>,
     /// Derivations and sources of the evaluation, which each session has to know.
     known: Vec<EvalEvent>,
     /// How many of `known` are in the store.
@@ -147,7 +146,7 @@ impl<'a> Service<'a> {
                 let store = self.store().await?;
                 let name = path.to_string();
                 let (directory, file) = name.split_at(2);
-                let file = logs::folder(&store).join(directory).join(file);
+                let file = store.logs().join(directory).join(file);
                 read_log(&file).await.map_err(|_| CliError::NoLog {
                     derivation: store.store_dir().display(&path).to_string(),
                 })
@@ -183,11 +182,11 @@ impl<'a> Service<'a> {
     }
 
     /// The store, opened when it is first needed.
-    async fn store(&mut self) -> Result<Arc<LocalStore>, CliError> {
+    async fn store(&mut self) -> Result<MainStore, CliError> {
         if let Some(store) = &self.store {
             return Ok(store.clone());
         }
-        let store = Arc::new(stores::open(self.building.store.clone()).await?);
+        let store = stores::open(self.building.store.clone()).await?;
         self.store = Some(store.clone());
         Ok(store)
     }

@@ -66,6 +66,50 @@ const fn setting(
     }
 }
 
+/// Names of settings that are nearly `name`, the nearest first.
+pub fn similar(name: &str) -> Vec<&'static str> {
+    // As Nix does for attributes: at most two changes, and fewer than the name has letters.
+    let most = 2.min(name.chars().count().saturating_sub(1));
+    let mut near: Vec<_> = SETTINGS
+        .iter()
+        .flat_map(|setting| setting.aliases.iter().chain([&setting.name]))
+        .map(|known| (distance(name, known), *known))
+        .filter(|(distance, _)| *distance <= most)
+        .collect();
+    near.sort_unstable();
+    near.into_iter().map(|(_, known)| known).take(3).collect()
+}
+
+/// The number of letters to insert, remove or replace.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A question after the name of a setting that does not exist; empty if none is similar.
+pub fn did_you_mean(name: &str) -> String {
+    let (extra, bare) = match name.strip_prefix("extra-") {
+        Some(bare) => ("extra-", bare),
+        None => ("", name),
+    };
+    let similar = similar(bare).into_iter();
+    let similar: Vec<_> = similar.map(|it| format!("'{extra}{it}'")).collect();
+    match similar.split_last() {
+        None => String::new(),
+        Some((last, [])) => format!(" (did you mean {last}?)"),
+        Some((last, others)) => format!(" (did you mean {} or {last}?)", others.join(", ")),
+    }
+}
+
 /// Finds a setting by a name, and whether `extra-` was before it.
 pub fn find(name: &str) -> Option<(&'static Setting, bool)> {
     let named = |name: &str| {
@@ -132,7 +176,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("fsync-store-paths", Kind::Bool, "false", &[], Effect::None, &[]),
     setting("gc-reserved-space", Kind::Number, "8388608", &[], Effect::None, &[]),
     setting("hashed-mirrors", Kind::List, "", &[], Effect::None, &[]),
-    setting("http-connections", Kind::Number, "25", &["binary-caches-parallel-connections"], Effect::None, &[]),
+    setting("http-connections", Kind::Number, "48", &["binary-caches-parallel-connections"], Effect::Used, &[]),
     setting("http2", Kind::Bool, "true", &[], Effect::Settled, &[]),
     setting("id-count", Kind::Number, "8388608", &[], Effect::None, &[]),
     setting("ignore-try", Kind::Bool, "false", &[], Effect::None, &[]),
@@ -159,9 +203,9 @@ pub const SETTINGS: &[Setting] = &[
     setting("min-free", Kind::Number, "0", &[], Effect::None, &[]),
     setting("min-free-check-interval", Kind::Number, "5", &[], Effect::None, &[]),
     setting("nar-buffer-size", Kind::Number, "33554432", &[], Effect::None, &[]),
-    setting("narinfo-cache-meta-ttl", Kind::Number, "604800", &[], Effect::None, &[]),
-    setting("narinfo-cache-negative-ttl", Kind::Number, "3600", &[], Effect::None, &[]),
-    setting("narinfo-cache-positive-ttl", Kind::Number, "2592000", &[], Effect::None, &[]),
+    setting("narinfo-cache-meta-ttl", Kind::Number, "604800", &[], Effect::Used, &[]),
+    setting("narinfo-cache-negative-ttl", Kind::Number, "3600", &[], Effect::Used, &[]),
+    setting("narinfo-cache-positive-ttl", Kind::Number, "2592000", &[], Effect::Used, &[]),
     setting("netrc-file", Kind::Text, "/etc/nix/netrc", &[], Effect::Used, &["netrc_file"]),
     setting("nix-path", Kind::List, "", &[], Effect::Used, &[]),
     setting("nix-shell-always-looks-for-shell-nix", Kind::Bool, "true", &[], Effect::None, &[]),
@@ -188,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("start-id", Kind::Number, "872415232", &[], Effect::None, &[]),
     setting("store", Kind::Text, "auto", &[], Effect::Used, &["store"]),
     setting("substitute", Kind::Bool, "true", &["build-use-substitutes"], Effect::Used, &["no_substitute"]),
-    setting("substituters", Kind::List, "", &["binary-caches"], Effect::Used, &["substituters"]),
+    setting("substituters", Kind::List, "https://cache.nixos.org/", &["binary-caches"], Effect::Used, &["substituters"]),
     setting("sync-before-registering", Kind::Bool, "false", &[], Effect::None, &[]),
     setting("system", Kind::Text, "", &[], Effect::Used, &[]),
     setting("system-features", Kind::List, "benchmark big-parallel kvm nixos-test", &[], Effect::Used, &["system_features"]),
@@ -198,7 +242,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("trace-import-from-derivation", Kind::Bool, "false", &[], Effect::None, &[]),
     setting("trace-verbose", Kind::Bool, "false", &[], Effect::Used, &[]),
     setting("trust-tarballs-from-git-forges", Kind::Bool, "true", &[], Effect::None, &[]),
-    setting("trusted-public-keys", Kind::List, "", &["binary-cache-public-keys"], Effect::Used, &["trusted_public_keys"]),
+    setting("trusted-public-keys", Kind::List, "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=", &["binary-cache-public-keys"], Effect::Used, &["trusted_public_keys"]),
     setting("trusted-substituters", Kind::List, "", &["trusted-binary-caches"], Effect::Used, &[]),
     setting("trusted-users", Kind::List, "root", &[], Effect::Used, &[]),
     setting("upgrade-nix-store-path-url", Kind::Text, "", &[], Effect::None, &[]),
@@ -227,6 +271,21 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn suggestions() {
+        assert_eq!(
+            did_you_mean("substitutors"),
+            " (did you mean 'substituters'?)"
+        );
+        assert_eq!(
+            did_you_mean("extra-sandbox-path"),
+            " (did you mean 'extra-sandbox-paths'?)"
+        );
+        assert_eq!(did_you_mean("core"), " (did you mean 'cores' or 'store'?)");
+        assert_eq!(did_you_mean("no-such"), "");
+        assert_eq!(did_you_mean(""), "");
     }
 
     #[test]

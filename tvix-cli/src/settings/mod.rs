@@ -15,7 +15,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use thiserror::Error;
 
 pub use files::{FilesError, Origin};
-pub use known::{Effect, Kind, SETTINGS, Setting, find};
+pub use known::{Effect, Kind, SETTINGS, Setting, did_you_mean, find};
 
 /// A setting and its new value.
 #[derive(Debug, Clone)]

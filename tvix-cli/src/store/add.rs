@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use futures::future::join_all;
 use nix_compat::content_address::ContentAddressMethod;
 use nix_compat::store_path::StorePathName;
-use tvix_store_api::{Store as _, StoreError};
+use tvix_store_api::{ExpectedPath, SourceTree, Store as _, StoreError};
 
 use super::{StoreOption, print};
 use crate::error::CliError;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Add files and directories to the store and print their store paths.
 #[derive(Debug, Parser)]
@@ -67,7 +68,16 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         files.push((file.clone(), name));
     }
     let mut paths = Vec::with_capacity(files.len());
-    for added in store.import_trees(files, method).await {
+    let added = match &store {
+        MainStore::Local(store) => store.import_trees(files, method).await,
+        MainStore::Daemon(store) => {
+            let added = files.into_iter().map(|(file, name)| {
+                store.add_source(SourceTree::new(file, ExpectedPath::Name(name), method))
+            });
+            join_all(added).await
+        }
+    };
+    for added in added {
         paths.push(store.store_dir().path_text(&added.map_err(failed)?));
     }
     match args.json {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use clap::Parser;
 use nix_compat::signature::VerifyingKey;
 use serde_json::json;
-use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
 use super::paths::PathNames;
 use super::print;
-use crate::args::NetworkArgs;
+use crate::args::{DEFAULT_PUBLIC_KEY, NetworkArgs};
 use crate::caches::{self, Access};
+use crate::default_store;
 use crate::error::CliError;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Copy store paths and their closures from one store to another.
 ///
@@ -31,8 +31,8 @@ pub struct Args {
     #[arg(long, value_name = "URI", required_unless_present = "from")]
     to: Option<StoreUri>,
 
-    /// Store for whichever of --from and --to is not given [default: `local` if you own /nix, otherwise
-    /// ~/.local/share/nix/root].
+    /// Store for whichever of --from and --to is not given [default: NIX_REMOTE, or `auto`: the system's store
+    /// if you can write to it, otherwise its daemon if it runs, otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     pub(super) store: Option<StoreUri>,
 
@@ -45,7 +45,11 @@ pub struct Args {
     no_recursive: bool,
 
     /// Public key to trust, as `NAME:BASE64`; may be repeated.
-    #[arg(long = "trusted-public-key", value_name = "KEY")]
+    #[arg(
+        long = "trusted-public-key",
+        value_name = "KEY",
+        default_value = DEFAULT_PUBLIC_KEY
+    )]
     pub(super) trusted_public_keys: Vec<VerifyingKey>,
 
     /// Accept paths from a cache without the signature of a trusted key.
@@ -70,24 +74,25 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         check: !args.no_check_sigs,
     };
     let network = args.netrc.network();
-    let other = args.store.unwrap_or_else(stores::usual);
-    let uri = args.from.unwrap_or_else(|| other.clone());
-    let target = args.to.unwrap_or(other);
-    let local = match uri.local_root() {
-        Some(_) => Some(stores::open_to_read(Some(uri.clone())).await?),
-        None => None,
+    let other = default_store::resolve(args.store)?;
+    let uri = default_store::resolve(Some(args.from.unwrap_or_else(|| other.clone())))?;
+    let target = default_store::resolve(Some(args.to.unwrap_or(other)))?;
+    let main = match stores::is_main(&uri) {
+        true => Some(stores::open_to_read(Some(uri.clone())).await?),
+        false => None,
     };
-    let from: Arc<dyn Store> = match &local {
-        Some(local) => Arc::new(local.clone()),
-        None => caches::open_remote(uri, access, network).await?,
+    let from: Arc<dyn Store> = match &main {
+        Some(main) => main.any(),
+        None => caches::open(Some(uri), access, network).await?,
     };
     let dir = from.store_dir().clone();
     let access = Access::Write { dir: dir.clone() };
     // A link may lead to the files of either store.
-    let target_files = target.local_root().map(|root| root.join("nix/store"));
+    let target_files = stores::root(&target).map(|root| root.join("nix/store"));
+    let files = main.as_ref().and_then(MainStore::files);
     let to = caches::open(Some(target), access, network).await?;
     let names = PathNames::new(&*from)
-        .with_files(local.as_ref().map(LocalStore::real_store_dir))
+        .with_files(files.as_deref())
         .with_files(target_files.as_deref());
     let paths = names.parse_all(&args.paths)?;
     let copied = if args.no_recursive {
@@ -105,7 +110,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         copied.map_err(CliError::store)?
     };
     // Realisations tell the destination which outputs of derivations these paths are.
-    if let Some(local) = local {
+    if let Some(MainStore::Local(local)) = main {
         let paths = match args.no_recursive {
             true => paths,
             false => {

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
-use tvix_store_api::Store as _;
-use tvix_store_api::local_fs::{GcAction, GcOptions, GcReport, LocalStore};
+use tvix_store_api::Store;
+use tvix_store_api::daemon::{CollectionAction, DaemonStore};
+use tvix_store_api::local_fs::{GcAction, GcOptions, GcReport};
 
 use super::{StoreOption, code, print, size};
 use crate::error::{CliError, describe};
 use crate::output::say;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Delete store paths that are not reachable from a garbage collector root.
 ///
@@ -49,7 +50,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open(args.store.store).await?;
+    let store = stores::open(args.store.store.clone()).await?;
+    let store = match store {
+        MainStore::Local(store) => store,
+        MainStore::Daemon(store) => return in_daemon(&args, &store).await,
+    };
     let action = match (args.print_dead, args.print_live) {
         (true, _) => GcAction::ListDead,
         (_, true) => GcAction::ListLive,
@@ -60,15 +65,22 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         .with_keep_outputs(args.keep_outputs)
         .with_keep_derivations(!args.no_keep_derivations);
     options.max_freed = args.max_freed;
-    let mut report = store
-        .collect_garbage(options)
-        .await
-        .map_err(CliError::store)?;
+    let report = store.collect_garbage(options).await;
+    let report = report.map_err(CliError::store)?;
+    show(&args, &*store, report, action == GcAction::Delete)
+}
+
+fn show(
+    args: &Args,
+    store: &dyn Store,
+    mut report: GcReport,
+    deleted: bool,
+) -> Result<ExitCode, CliError> {
     report.paths.sort();
     report.strays.sort();
     if args.json {
-        print([as_json(&store, &report)])?;
-    } else if action != GcAction::Delete {
+        print([as_json(store, &report)])?;
+    } else if !deleted {
         let paths = report.paths.iter();
         print(paths.map(|path| store.store_dir().display(path)))?;
         let strays = report.strays.iter();
@@ -86,7 +98,27 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     Ok(code(report.failures.is_empty()))
 }
 
-fn as_json(store: &LocalStore, report: &GcReport) -> serde_json::Value {
+/// Has a daemon collect garbage.
+async fn in_daemon(args: &Args, store: &DaemonStore) -> Result<ExitCode, CliError> {
+    if args.keep_outputs || args.no_keep_derivations {
+        let action = "choose which derivations and outputs are kept";
+        return Err(CliError::not_with_daemon(action, store));
+    }
+    let action = match (args.print_dead, args.print_live) {
+        (true, _) => CollectionAction::ListDead,
+        (_, true) => CollectionAction::ListLive,
+        _ => CollectionAction::Delete,
+    };
+    let collected = store.collect_garbage(action, args.max_freed).await;
+    let collected = collected.map_err(CliError::store)?;
+    let mut report = GcReport::default();
+    report.paths = collected.paths;
+    report.strays = collected.strays;
+    report.bytes_freed = collected.bytes_freed;
+    show(args, store, report, action == CollectionAction::Delete)
+}
+
+fn as_json(store: &dyn Store, report: &GcReport) -> serde_json::Value {
     let paths = report.paths.iter();
     let paths: Vec<_> = paths
         .map(|path| store.store_dir().path_text(path))

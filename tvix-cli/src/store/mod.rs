@@ -67,11 +67,12 @@ enum StoreCommand {
     Sign(WithSettings<sign::Args>),
 }
 
-/// A store on this file system.
+/// A store on this file system, or a daemon.
 #[derive(Debug, Parser)]
 pub struct StoreOption {
-    /// Store to use: a path for the store below that directory, or `local` for the system's
-    /// [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
+    /// Store to use: a path for the store below that directory, `local` for the system's, or a Nix daemon
+    /// (`daemon`, `unix://…`, `ssh-ng://…`) [default: NIX_REMOTE, or `auto`: the system's store if you can
+    /// write to it, otherwise its daemon if it runs, otherwise ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     pub store: Option<StoreUri>,
 }
@@ -81,7 +82,8 @@ pub struct StoreOption {
 pub struct AnyStoreOption {
     /// Store to read: a path for the store below that directory, `local` for the system's, a binary
     /// cache (`file://…`, `http://…`, `https://…`, `s3://…`), or a Nix daemon (`daemon`, `unix://…`,
-    /// `ssh-ng://…`) [default: `local` if you own /nix, otherwise ~/.local/share/nix/root].
+    /// `ssh-ng://…`) [default: NIX_REMOTE, or `auto`: the system's store if you can write to it, otherwise
+    /// its daemon if it runs, otherwise ~/.local/share/nix/root].
     #[arg(long, visible_alias = "from", value_name = "URI")]
     pub store: Option<StoreUri>,
 

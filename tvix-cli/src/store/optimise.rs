@@ -9,7 +9,7 @@ use tvix_store_api::local_fs::OptimiseOptions;
 use super::{StoreOption, print, size};
 use crate::error::CliError;
 use crate::output::say;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Replace identical files in the store by hard links to one copy.
 #[derive(Debug, Parser)]
@@ -29,6 +29,17 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let store = stores::open(args.store.store).await?;
+    let store = match store {
+        MainStore::Local(store) => store,
+        MainStore::Daemon(store) if args.reflink => {
+            return Err(CliError::not_with_daemon("share blocks", &*store));
+        }
+        // It does not say how much that was.
+        MainStore::Daemon(store) => {
+            store.optimise().await.map_err(CliError::store)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let options = OptimiseOptions::default().with_reflink(args.reflink);
     let report = store.optimise(options).await.map_err(CliError::store)?;
     if args.json {

@@ -1,10 +1,9 @@
 //! `tvix store path-info`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
-use tvix_store_api::{Store, StoreExt as _};
+use tvix_store_api::StoreExt as _;
 
 use super::paths::Readable;
 use super::{AnyStoreOption, print};
@@ -37,15 +36,16 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let (store, paths): (Arc<dyn Store>, _) = if args.paths.is_empty() {
+    let (store, paths) = if args.paths.is_empty() {
         if let Some(uri) = &args.store.store
-            && uri.local_root().is_none()
+            && uri.scheme() != "auto"
+            && !stores::is_main(uri)
         {
             return Err(CliError::CannotList(uri.clone()));
         }
         let store = stores::open_to_read(args.store.store).await?;
         let paths = store.all_valid_paths().await.map_err(CliError::store)?;
-        (Arc::new(store), paths)
+        (store.any(), paths)
     } else {
         let from = Readable::open(args.store).await?;
         let paths = args.paths.iter().map(|text| from.parse_whole(text));
@@ -56,8 +56,13 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     if args.recursive {
         infos = store.closure(&paths).await.map_err(CliError::store)?;
     } else {
-        for path in &paths {
-            infos.push(store.require(path).await.map_err(CliError::store)?);
+        let found = store.path_infos(&paths).await.map_err(CliError::store)?;
+        for (path, info) in paths.iter().zip(found) {
+            match info {
+                Some(info) => infos.push(info),
+                // The error of a single path.
+                None => infos.push(store.require(path).await.map_err(CliError::store)?),
+            }
         }
     }
     let dir = store.store_dir();

@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use nix_compat::store_path::StorePath;
-use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{LocalPath, Store, StoreExt as _};
 
 use super::AnyStoreOption;
 use crate::caches::{self, Access};
+use crate::default_store;
 use crate::error::CliError;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// A store path, and a path below it.
 #[derive(Debug)]
@@ -31,16 +31,16 @@ pub struct Readable {
 impl Readable {
     /// Opens it. Caches need no signatures: their contents are only displayed.
     pub async fn open(option: AnyStoreOption) -> Result<Self, CliError> {
-        let uri = option.store.unwrap_or_else(stores::usual);
-        if uri.local_root().is_some() {
+        let uri = default_store::resolve(option.store)?;
+        if stores::is_main(&uri) {
             let store = stores::open_to_read(Some(uri)).await?;
-            let files = Some(store.real_store_dir().to_owned());
-            let store = Arc::new(store);
+            let (files, store) = (store.files(), store.any());
             return Ok(Self { store, files });
         }
         let access = Access::ANYTHING;
-        let store = caches::open_remote(uri, access, option.netrc.network()).await?;
-        Ok(Self { store, files: None })
+        let store = caches::open_cache(uri, access, option.netrc.network()).await?;
+        let (files, store) = (None, Arc::new(store));
+        Ok(Self { store, files })
     }
 
     fn names(&self) -> PathNames<'_> {
@@ -183,17 +183,19 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// All of these store paths of a store on this file system.
-pub fn parse_all(store: &LocalStore, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
-    let names = PathNames::new(store).with_files(Some(store.real_store_dir()));
+/// All of these store paths of a store.
+pub fn parse_all(store: &MainStore, texts: &[String]) -> Result<Vec<StorePath>, CliError> {
+    let files = store.files();
+    let names = PathNames::new(&**store).with_files(files.as_deref());
     names.parse_all(texts)
 }
 
 /// A derivation, perhaps with outputs after a `!`. A symbolic link to one is replaced by its store
 /// path; other texts stay as they are.
-pub fn derivation_of_link(store: &LocalStore, text: &str) -> String {
+pub fn derivation_of_link(store: &MainStore, text: &str) -> String {
     let (file, outputs) = text.split_at(text.find('!').unwrap_or(text.len()));
-    let names = PathNames::new(store).with_files(Some(store.real_store_dir()));
+    let files = store.files();
+    let names = PathNames::new(&**store).with_files(files.as_deref());
     match Path::new(file)
         .is_symlink()
         .then(|| names.parse_whole(file))

@@ -11,7 +11,7 @@ use crate::args::NetworkArgs;
 use crate::caches::{self, Access};
 use crate::error::{CliError, describe};
 use crate::output::say;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Replace the contents of store paths with a copy from another store.
 ///
@@ -39,12 +39,15 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let store = stores::open(args.store.store).await?;
+    let main = stores::open(args.store.store).await?;
+    let MainStore::Local(store) = &main else {
+        return Err(CliError::not_with_daemon("repair", &*main));
+    };
     let network = args.netrc.network();
     let from = caches::open(Some(args.from), Access::ANYTHING, network).await?;
     let mut repaired = Vec::new();
     let mut fine = true;
-    for path in parse_all(&store, &args.paths)? {
+    for path in parse_all(&main, &args.paths)? {
         match store.repair(&path, &*from).await {
             Ok(()) => repaired.push(store.store_dir().path_text(&path)),
             Err(error) => {

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix_compat::store_path::StorePath;
 use serde_json::json;
-use tvix_store_api::Store as _;
+use tvix_store_api::StoreError;
 use tvix_store_api::local_fs::{Root, RootSource};
 
 use super::paths::parse_all;
 use super::{StoreOption, print};
 use crate::error::CliError;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// List garbage collector roots, or add one.
 #[derive(Debug, Parser)]
@@ -38,7 +39,7 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     let store = stores::open_to_read(args.store.store).await?;
-    let roots = store.roots().await.map_err(CliError::store)?;
+    let roots = listed(&store).await.map_err(CliError::store)?;
     let dir = store.store_dir();
     if args.json {
         let roots: Vec<_> = roots
@@ -46,8 +47,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             .map(|root| {
                 json!({
                     "path": dir.path_text(&root.path),
-                    "kind": kind(root),
-                    "source": root.source.to_string(),
+                    "kind": root.kind,
+                    "source": root.source,
                 })
             })
             .collect();
@@ -57,6 +58,35 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         print(lines.map(|root| format!("{} -> {}", root.source, dir.display(&root.path))))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A root as it is shown.
+struct Listed {
+    path: StorePath,
+    kind: &'static str,
+    source: String,
+}
+
+async fn listed(store: &MainStore) -> Result<Vec<Listed>, StoreError> {
+    Ok(match store {
+        MainStore::Local(store) => {
+            let roots = store.roots().await?.into_iter().map(|root| Listed {
+                kind: kind(&root),
+                source: root.source.to_string(),
+                path: root.path,
+            });
+            roots.collect()
+        }
+        MainStore::Daemon(store) => {
+            // Only the link is known.
+            let roots = store.roots().await?.into_iter().map(|root| Listed {
+                kind: "daemon",
+                source: root.link,
+                path: root.path,
+            });
+            roots.collect()
+        }
+    })
 }
 
 fn kind(root: &Root) -> &'static str {

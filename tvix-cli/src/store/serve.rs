@@ -14,7 +14,7 @@ use super::{AnyStoreOption, print};
 use crate::caches::{self, Access};
 use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
-use crate::{logs, stores};
+use crate::{default_store, stores};
 
 /// Serve a store as a binary cache over HTTP.
 ///
@@ -47,13 +47,13 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let access = Access::ANYTHING;
     let network = args.store.netrc.network();
-    let uri = args.store.store.unwrap_or_else(stores::usual);
+    let uri = default_store::resolve(args.store.store)?;
     let mut logs = None;
     let store: Arc<dyn Store> = match uri.local_root() {
         Some(_) => {
             let store = stores::open_to_read(Some(uri)).await?;
-            logs = Some(logs::folder(&store));
-            Arc::new(store)
+            logs = Some(store.logs());
+            store.any()
         }
         None => caches::open(Some(uri), access, network).await?,
     };

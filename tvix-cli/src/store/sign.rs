@@ -5,21 +5,22 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tvix_store_api::cache::BinaryCache;
-use tvix_store_api::local_fs::LocalStore;
 use tvix_store_api::{Store, StoreExt as _, StoreUri};
 
 use super::paths::PathNames;
 use super::print;
 use crate::args::NetworkArgs;
 use crate::caches::{self, Access};
+use crate::default_store;
 use crate::error::CliError;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Sign store paths, in addition to the signatures they have.
 #[derive(Debug, Parser)]
 pub struct Args {
-    /// Store with the paths: an absolute path, `local`, or a binary cache [default: `local` if you own /nix,
-    /// otherwise ~/.local/share/nix/root].
+    /// Store with the paths: an absolute path, `local`, a daemon, or a binary cache [default: NIX_REMOTE, or
+    /// `auto`: the system's store if you can write to it, otherwise its daemon if it runs, otherwise
+    /// ~/.local/share/nix/root].
     #[arg(long, value_name = "URI")]
     store: Option<StoreUri>,
 
@@ -45,31 +46,31 @@ pub struct Args {
 
 /// A store that accepts further signatures.
 enum Signable {
-    Local(LocalStore),
+    Main(MainStore),
     Cache(BinaryCache),
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let key = caches::read_key(&args.key_file)?;
-    let uri = args.store.unwrap_or_else(stores::usual);
-    let signable = match uri.local_root() {
-        Some(_) => Signable::Local(stores::open(Some(uri)).await?),
-        None => {
+    let uri = default_store::resolve(args.store)?;
+    let signable = match stores::is_main(&uri) {
+        true => Signable::Main(stores::open(Some(uri)).await?),
+        false => {
             let access = Access::ANYTHING;
             Signable::Cache(caches::open_cache(uri, access, args.netrc.network()).await?)
         }
     };
     let store: &dyn Store = match &signable {
-        Signable::Local(store) => store,
+        Signable::Main(store) => &**store,
         Signable::Cache(store) => store,
     };
     let dir = store.store_dir().clone();
     let files = match &signable {
-        Signable::Local(store) => Some(store.real_store_dir()),
+        Signable::Main(store) => store.files(),
         Signable::Cache(_) => None,
     };
     let paths = PathNames::new(store)
-        .with_files(files)
+        .with_files(files.as_deref())
         .parse_all(&args.paths)?;
     let infos = match args.recursive {
         true => store.closure(&paths).await.map_err(CliError::store)?,
@@ -88,7 +89,12 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
             signed.insert(dir.path_text(&info.path), signature.to_string().into());
         }
         let added = match &signable {
-            Signable::Local(store) => store.add_signatures(&info.path, vec![signature]).await,
+            Signable::Main(MainStore::Local(store)) => {
+                store.add_signatures(&info.path, vec![signature]).await
+            }
+            Signable::Main(MainStore::Daemon(store)) => {
+                store.add_signatures(&info.path, vec![signature]).await
+            }
             Signable::Cache(store) => store.add_signatures(&info.path, vec![signature]).await,
         };
         added.map_err(CliError::store)?;

@@ -13,7 +13,7 @@ use crate::args::NetworkArgs;
 use crate::caches::{self, Access};
 use crate::error::{CliError, describe};
 use crate::output::say;
-use crate::stores;
+use crate::stores::{self, MainStore};
 
 /// Check that the contents of store paths match their registered hashes.
 ///
@@ -53,17 +53,32 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         true => stores::open(args.store.store).await?,
         false => stores::open_to_read(args.store.store).await?,
     };
+    let main = store;
+    let store = match &main {
+        MainStore::Local(store) => store,
+        MainStore::Daemon(store) if changes || !args.paths.is_empty() || args.json => {
+            return Err(CliError::not_with_daemon(
+                "verify some paths, report, or repair",
+                &**store,
+            ));
+        }
+        MainStore::Daemon(store) => {
+            // It says what is damaged in its own log.
+            let intact = store.verify_store(!args.no_contents, false).await;
+            return Ok(code(intact.map_err(CliError::store)?));
+        }
+    };
     let mut options = VerifyOptions::default()
         .with_contents(!args.no_contents)
         .with_forget_missing(args.forget_missing)
-        .with_paths(parse_all(&store, &args.paths)?);
+        .with_paths(parse_all(&main, &args.paths)?);
     if let Some(uri) = args.repair_from {
         let network = args.netrc.network();
         let from = caches::open(Some(uri), Access::ANYTHING, network).await?;
         options = options.with_repair_from(from);
     }
     let report = store.verify_all(options).await.map_err(CliError::store)?;
-    show(&store, &report, args.json)?;
+    show(store, &report, args.json)?;
     Ok(code(report.is_intact()))
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tvix_tests::local::LocalWorld;
@@ -40,7 +40,7 @@ async fn attribute_paths_lead_where_they_lead_in_nix() {
             true => "eval",
             false => "instantiate",
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut command = super::plain();
         command
             .args([subcommand, "--store"])
             .arg(world.root())

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,10 +16,8 @@ use tvix_tests::program::{Ended, run};
 
 use super::build;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tvix");
-
 fn store_command(arguments: &[&str]) -> Ended {
-    let mut command = Command::new(PROGRAM);
+    let mut command = super::plain();
     run(command.arg("store").args(arguments).stdin(Stdio::null()))
 }
 
@@ -181,7 +179,7 @@ impl Drop for Served {
 async fn what_is_served_is_not_built_again() {
     let (world, key, key_file) = origin().await;
     let mut server = Served(
-        Command::new(PROGRAM)
+        super::plain()
             .args(["store", "serve", "--listen", "127.0.0.1:0"])
             .args(["--key-file", &key_file, "--store"])
             .arg(world.root())

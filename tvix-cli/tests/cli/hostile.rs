@@ -3,7 +3,7 @@
 //! `--nocapture` prints the figures. Each of these programs takes more than the gibibyte, or is killed, without the limit that its line names.
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 
 const GIB: i64 = 1 << 30;
 
@@ -82,7 +82,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     reason = "wait4 waits for it, and tells what it used"
 )]
 fn measured(program: &str) -> (ExitStatus, String, i64, f64) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+    let mut child = super::plain()
         .args(["eval", "--strict", "-E", program])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -124,7 +124,7 @@ fn greedy_programs_end_below_a_gibibyte() {
 #[test]
 fn the_memory_of_an_evaluation_is_an_option() {
     let endless = "builtins.genericClosure { startSet = [ { key = 0; } ]; operator = x: [ { key = x.key + 1; } ]; }";
-    let output = Command::new(env!("CARGO_BIN_EXE_tvix"))
+    let output = super::plain()
         .args(["eval", "--max-eval-memory", "64", "-E", endless])
         .output()
         .unwrap();
@@ -140,7 +140,7 @@ fn the_memory_of_an_evaluation_is_an_option() {
 fn more_memory_allows_larger_values() {
     let length = |limit: &str| {
         let list = "builtins.length (builtins.genList (x: x) 12000000)";
-        let output = Command::new(env!("CARGO_BIN_EXE_tvix"))
+        let output = super::plain()
             .args(["eval", "--max-eval-memory", limit, "-E", list])
             .output()
             .unwrap();

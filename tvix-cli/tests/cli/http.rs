@@ -2,7 +2,7 @@
 //! binary caches.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -139,7 +139,7 @@ impl World {
         let mut command = match user {
             User::Evaluator => {
                 let text = format!("builtins.readFile (builtins.fetchurl \"{url}/file\")");
-                let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+                let mut command = super::plain();
                 command.args(["eval", "--raw", "-E", &text, "--store"]);
                 command.arg(self.local.root());
                 command
@@ -156,7 +156,7 @@ impl World {
                 command
             }
             User::Cache => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+                let mut command = super::plain();
                 command.args(["store", "path-info", "--store", url, OBJECT]);
                 command
             }

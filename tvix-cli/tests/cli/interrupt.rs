@@ -55,7 +55,7 @@ fn hearing(command: &Command) -> Command {
 }
 
 fn tvix() -> Command {
-    hearing(&Command::new(env!("CARGO_BIN_EXE_tvix")))
+    hearing(&super::plain())
 }
 
 fn signal(signal: &str, child: &Child) {

@@ -7,8 +7,6 @@ use serde_json::Value;
 use tvix_tests::local::{LocalWorld, sandbox_paths};
 use tvix_tests::program::{Ended, run};
 
-const TVIX: &str = env!("CARGO_BIN_EXE_tvix");
-
 /// Jobs of every kind. `/bin/sh` is the sandbox's.
 const SET: &str = r#"
 let
@@ -34,7 +32,7 @@ in {
 "#;
 
 fn command(world: &LocalWorld, name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(TVIX);
+    let mut command = super::plain();
     command
         .arg(name)
         .args(arguments)

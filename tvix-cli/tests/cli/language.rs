@@ -1,7 +1,6 @@
 //! Expressions on the command line.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tvix_tests::local::{LocalWorld, sandbox_paths};
@@ -36,7 +35,7 @@ fn tvix(world: &LocalWorld, subcommand: &str) -> Command {
     let folder = world.beside("work");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("default.nix"), PACKAGES).unwrap();
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_tvix")));
+    let mut command = super::plain();
     command
         .arg(subcommand)
         .arg("--store")

@@ -46,7 +46,7 @@ async fn low_limits_are_named() {
 /// Above the least that is needed, every limit works, though not for everything.
 #[test]
 fn limited_address_space_is_enough() {
-    let mut command = Command::new(TVIX);
+    let mut command = super::plain();
     command.args([
         "eval",
         "--expr",
@@ -57,7 +57,7 @@ fn limited_address_space_is_enough() {
         let ended = run(&mut limited(&limits, &command)).expect(0);
         assert_eq!(ended.out, ["10000"], "{limits}");
     }
-    let mut command = Command::new(TVIX);
+    let mut command = super::plain();
     command.args([
         "eval",
         "--expr",
@@ -69,7 +69,7 @@ fn limited_address_space_is_enough() {
 
 #[test]
 fn too_little_address_space_and_too_few_threads_are_named() {
-    let mut command = Command::new(TVIX);
+    let mut command = super::plain();
     command.args(["eval", "--expr", "1 + 1"]);
     for limits in ["ulimit -v 150000", "ulimit -v 250000"] {
         let ended = run(&mut limited(limits, &command)).expect(1);

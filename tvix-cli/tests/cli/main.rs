@@ -31,6 +31,11 @@ fn build(world: &LocalWorld) -> Command {
     program::build(Path::new(env!("CARGO_BIN_EXE_tvix")), world)
 }
 
+/// `tvix`, with settings for tests.
+fn plain() -> Command {
+    program::command(Path::new(env!("CARGO_BIN_EXE_tvix")))
+}
+
 /// The same, without any option.
 fn bare_build(world: &LocalWorld) -> Command {
     program::bare_build(Path::new(env!("CARGO_BIN_EXE_tvix")), world)

@@ -1,7 +1,6 @@
 //! Standard output and standard error, and options that change builds.
 
 use std::fs;
-use std::process::Command;
 
 use nix_compat::derivation::{DerivationBuilder, Instantiated};
 use nix_compat::store_path::StoreDir;
@@ -257,17 +256,17 @@ async fn usage() {
         ),
         (&["eval", "--max-eval-memory", "5G"], "a number of MiB"),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut command = super::plain();
         let ended = run(command.args(arguments).args(["-E", "1"])).expect(1);
         ended.says(&["error: invalid value", message]);
     }
-    let help = run(Command::new(env!("CARGO_BIN_EXE_tvix")).args(["repl", "--help"])).expect(0);
+    let help = run(super::plain().args(["repl", "--help"])).expect(0);
     assert!(help.out.iter().any(|line| line.contains("[default: none]")));
     assert!(
         !help.out.iter().any(|line| line.contains("default.nix]")),
         "{help:#?}"
     );
-    let version = run(Command::new(env!("CARGO_BIN_EXE_tvix")).arg("--version")).expect(0);
+    let version = run(super::plain().arg("--version")).expect(0);
     assert_eq!(version.out, [concat!("tvix ", env!("CARGO_PKG_VERSION"))]);
 }
 

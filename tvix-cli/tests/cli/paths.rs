@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tvix_tests::local::{LocalWorld, sandbox_paths};
 use tvix_tests::program::run;
 
 /// The line that `tvix` with a subcommand prints in `folder`, on the world's store.
 fn tvix(world: &LocalWorld, folder: &Path, args: &[&str]) -> String {
-    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_tvix")));
+    let mut command = super::plain();
     command
         .arg(args[0])
         .arg("--store")

@@ -110,7 +110,7 @@ async fn verifying_beside_builds_and_collections_is_no_failure() {
         drvs.push(world.write(&made).await);
     }
     let store = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut command = super::plain();
         command
             .arg("store")
             .args(args)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tvix_tests::local::LocalWorld;
 use tvix_tests::program::Ended;
@@ -17,7 +17,7 @@ fn repl(world: &LocalWorld, lines: &str, args: &[&str]) -> Ended {
     for name in ["f.nix", "number.nix"] {
         fs::copy(Path::new(CASES).join(name), directory.join(name)).unwrap();
     }
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tvix"))
+    let mut child = super::plain()
         .args(["repl", "--store"])
         .arg(world.root())
         .args(args)

@@ -14,13 +14,18 @@ fn configured(world: &LocalWorld, command: &mut Command, text: &str) -> PathBuf 
     let directory = world.beside("conf");
     fs::create_dir_all(&directory).unwrap();
     let file = directory.join("nix.conf");
-    fs::write(&file, text).unwrap();
+    // After it, so that lines keep their numbers.
+    let offline = match text.contains("substituters") {
+        true => "",
+        false => "\nsubstituters =\n",
+    };
+    fs::write(&file, format!("{text}{offline}")).unwrap();
     command.env("NIX_CONF_DIR", &directory);
     file
 }
 
 fn config() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut command = super::plain();
     command.arg("config");
     command
 }
@@ -48,7 +53,9 @@ async fn each_setting_says_where_it_is_from() {
         ended.out,
         [
             format!("cores = 5  # {user}:1"),
-            format!("substituters = file:///a file:///b  # {system}:3, {user}:2"),
+            format!(
+                "substituters = https://cache.nixos.org/ file:///a file:///b  # {system}:3, {user}:2"
+            ),
             format!("max-jobs = 9  # {system}:4"),
             "max-silent-time = 1024  # NIX_CONFIG".to_owned(),
             "timeout = 7  # command line".to_owned(),
@@ -68,11 +75,14 @@ async fn each_setting_says_where_it_is_from() {
     let shown: serde_json::Value = serde_json::from_str(&ended.out[0]).unwrap();
     assert_eq!(shown["cores"]["value"], 5);
     assert_eq!(shown["cores"]["defaultValue"], 0);
-    assert_eq!(shown["substituters"]["value"][1], "file:///b");
+    assert_eq!(shown["substituters"]["value"][2], "file:///b");
     assert_eq!(shown["substituters"]["effect"], "used");
     run(config().arg("no-such"))
         .expect(1)
         .says(&["error: unknown setting 'no-such'; 'tvix config' lists all"]);
+    run(config().arg("extra-substitutors"))
+        .expect(1)
+        .says(&["'extra-substitutors' (did you mean 'extra-substituters'?); 'tvix config'"]);
 }
 
 #[tokio::test]
@@ -102,11 +112,11 @@ async fn files_have_an_effect_and_options_the_last_word() {
     let text = format!("store = {}\nsandbox = false\n", world.root().display());
     configured(&world, &mut command, &text);
     run(command.arg(&drv)).expect(0);
-    let mut info = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut info = super::plain();
     configured(&world, &mut info, &text);
     let ended = run(info.args(["store", "path-info", &drv])).expect(0);
     assert_eq!(ended.out, [drv.as_str()]);
-    let mut pure = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut pure = super::plain();
     configured(&world, &mut pure, "pure-eval = true\n");
     pure.args(["eval", "-E", "builtins ? currentTime"]);
     assert_eq!(run(&mut pure).expect(0).out, ["false"]);
@@ -136,14 +146,14 @@ async fn errors_name_the_file_and_the_line() {
             "gone.conf', which ".to_owned(),
         ),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut command = super::plain();
         configured(&world, &mut command, &text);
         run(command.args(["eval", "-E", "1"]))
             .expect(1)
             .says(&[&message]);
     }
     // Of settings that mean nothing here, files say nothing.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut command = super::plain();
     configured(
         &world,
         &mut command,

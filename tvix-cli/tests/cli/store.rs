@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use nix_compat::signature::SigningKey;
 use nix_compat::store_path::{StoreDir, StorePath};
@@ -14,7 +13,7 @@ use tvix_tests::program::{Ended, run};
 
 /// `tvix store` with these arguments, on the store at `root`.
 fn store(root: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut command = super::plain();
     run(command
         .arg("store")
         .args(arguments)
@@ -64,7 +63,7 @@ async fn links_are_added_themselves() {
         ("dlink/flink", "drfrfsvvskqjgv48grac88ahfcgqcyfz-flink"),
         ("./dlink", "jvs518p68qpagpac3if71h7n2wcb7syz-dlink"),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut command = super::plain();
         let command = command.args(["store", "add", file, "--store"]).arg(&root);
         let added = run(command.current_dir(&folder)).expect(0);
         assert_eq!(added.out, [format!("/nix/store/{expected}")], "{file}");
@@ -108,7 +107,7 @@ async fn what_is_added_can_be_looked_at() {
         .unwrap()
         .unwrap();
     assert_eq!(info[0]["narSize"], known.nar_size);
-    let mut dump = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut dump = super::plain();
     let dumped = dump
         .args(["store", "dump", path, "--store"])
         .arg(&root)
@@ -133,7 +132,7 @@ async fn caches_are_looked_at_as_stores_are() {
         .clone();
     fs::create_dir(world.beside("cache")).unwrap();
     let cache = format!("file://{}", world.beside("cache").display());
-    let mut copy = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut copy = super::plain();
     copy.args(["store", "copy", "--json", "--to", &cache, "--from"]);
     let copied = json(&run(copy.arg(&root).arg(&path)).expect(0));
     assert!(copied[&path]["narSize"].is_u64(), "{copied}");
@@ -247,7 +246,7 @@ async fn links_to_store_paths() {
         );
         assert_eq!(copied.expect(0).out, [path.as_str()]);
         let cache_of = |arguments: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+            let mut command = super::plain();
             run(command
                 .arg("store")
                 .args(arguments)

@@ -207,9 +207,8 @@ async fn names_and_values_reach_terminals_as_text() {
     let all = HOSTILE.concat();
     let name = all.replace('/', "");
     fs::write(folder.join(&name), &all).unwrap();
-    let tvix = env!("CARGO_BIN_EXE_tvix");
     let store = world.root().display().to_string();
-    let added = run(Command::new(tvix)
+    let added = run(super::plain()
         .args(["store", "add", "--store", &store])
         .arg(&folder))
     .expect(0);
@@ -244,7 +243,7 @@ async fn names_and_values_reach_terminals_as_text() {
         ),
     ];
     for (args, code) in cases {
-        let (shown, ended) = on_terminal(Command::new(tvix).args(*args));
+        let (shown, ended) = on_terminal(super::plain().args(*args));
         let text = without_display(&shown);
         assert_eq!(ended, Some(*code), "{args:?}: {text}");
         match args.contains(&"--json") {
@@ -254,12 +253,12 @@ async fn names_and_values_reach_terminals_as_text() {
         }
     }
     // An option ends before `=`, within a sequence, of which only the introducer is removed then.
-    let (shown, ended) = on_terminal(Command::new(tvix).arg(format!("--{all}")));
+    let (shown, ended) = on_terminal(super::plain().arg(format!("--{all}")));
     assert_eq!(ended, Some(1), "{shown:?}");
     let text = without_display(&shown);
     assert!(!text.contains(['\x1b', '\x07', '\u{9b}']), "{text:?}");
     // A pipe gets the bytes that were asked for.
-    let output = Command::new(tvix)
+    let output = super::plain()
         .args(["store", "cat", "--store", &store, &within])
         .output()
         .unwrap();
@@ -293,7 +292,7 @@ async fn failures_are_said_once() {
     // What evaluation imports, by each command that evaluates.
     let import = "import (derivation { name = ''x''; system = builtins.currentSystem; builder = ''/bin/sh''; args = [ ''-c'' ''exit 5'' ]; })";
     for command in ["build", "instantiate", "eval"] {
-        let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+        let mut tvix = super::plain();
         tvix.args([command, "-E", import, "--store"])
             .arg(world.root());
         for path in sandbox_paths() {
@@ -311,7 +310,7 @@ async fn failures_are_said_once() {
 async fn lines_of_jobs_do_not_follow_the_progress_display() {
     let world = LocalWorld::new().await;
     let jobs = "builtins.listToAttrs (map (n: { name = ''job${toString n}''; value = derivation { name = ''x${toString n}''; system = ''x''; builder = ''x''; }; }) (builtins.genList (n: n) 50))";
-    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut tvix = super::plain();
     tvix.args(["jobs", "-E", jobs, "--store"]).arg(world.root());
     let (shown, code) = on_terminal(&mut tvix);
     assert_eq!(code, Some(0));
@@ -327,7 +326,7 @@ async fn lines_of_jobs_do_not_follow_the_progress_display() {
 #[tokio::test]
 async fn the_prompt_keeps_lines_that_were_typed_ahead() {
     let world = LocalWorld::new().await;
-    let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut tvix = super::plain();
     tvix.args(["repl", "--store"]).arg(world.root());
     tvix.env("HOME", world.beside("home")).env("TERM", "xterm");
     let (shown, code) = on_terminal_typing(&mut tvix, b"10 + 1\n10 + 2\n10 + 3\n:q\n");

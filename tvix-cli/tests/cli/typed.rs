@@ -10,7 +10,7 @@ use tvix_tests::program::{Ended, run};
 fn tvix(world: &LocalWorld, args: &[&str]) -> Command {
     let directory = world.beside("typed");
     fs::create_dir_all(&directory).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tvix"));
+    let mut command = super::plain();
     command
         .args(args)
         .current_dir(directory)

@@ -27,12 +27,15 @@ mod bridge;
 mod codec;
 mod compress;
 mod decode;
+#[cfg(feature = "disk-cache")]
+mod disk;
 mod info;
 mod key;
 mod memo;
 mod options;
 mod parameters;
 mod realisations;
+mod remembered;
 mod request;
 mod transport;
 mod write;
@@ -50,12 +53,15 @@ use nix_compat::realisation::{DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "disk-cache")]
+pub use self::disk::DiskCache;
 pub use self::info::{CacheInfo, CacheInfoError};
 pub use self::options::{BinaryCacheOptions, Tuning};
 pub use self::realisations::RealisationForms;
 
 use self::decode::Origin;
 use self::memo::Memo;
+use self::remembered::Remembered;
 use self::request::{Large, Requests};
 use self::transport::TransportError;
 use crate::blocking::blocking;
@@ -93,6 +99,8 @@ struct Inner {
     options: BinaryCacheOptions,
     requests: Arc<Requests>,
     memo: Memo,
+    /// Answers on disk.
+    remembered: Remembered,
     /// Limits compressions of objects in memory: more threads than processors do not help.
     compressions: Arc<Semaphore>,
 }
@@ -122,11 +130,22 @@ impl BinaryCache {
         let transport = blocking(&uri, move || Ok(transport::open(&of))).await?;
         let transport = transport.map_err(unusable)?;
         let requests = Arc::new(Requests::new(transport, options.tuning.clone()));
+        let remembered = Remembered::of(&options);
+        let known = remembered.info().await;
+        let found = match &known {
+            Some(_) => Ok(known.clone()),
+            None => requests.small(info::FILE, INFO_LIMIT).await,
+        };
         let failed = |error| backend(&uri, format!("read '{}'", info::FILE), error);
-        let found = requests.small(info::FILE, INFO_LIMIT).await;
         let mut info = match (found.map_err(failed)?, &options.create) {
-            (Some(text), _) => CacheInfo::parse(&String::from_utf8_lossy(&text))
-                .map_err(|error| unusable(error.into()))?,
+            (Some(text), _) => {
+                let info = CacheInfo::parse(&String::from_utf8_lossy(&text));
+                let info = info.map_err(|error| unusable(error.into()))?;
+                if known.is_none() {
+                    remembered.learn_info(text).await;
+                }
+                info
+            }
             (None, Some(dir)) => {
                 let info = CacheInfo::new(dir.clone(), CacheInfo::default().priority);
                 let failed = |error| backend(&uri, format!("write '{}'", info::FILE), error);
@@ -152,6 +171,7 @@ impl BinaryCache {
         }
         Ok(Self(Arc::new(Inner {
             memo: Memo::new(options.tuning.negative_ttl),
+            remembered,
             compressions: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(2, NonZero::get),
             )),
@@ -174,10 +194,22 @@ impl BinaryCache {
     ///
     /// [`StoreError::BadInfo`], [`StoreError::Backend`].
     pub async fn narinfo(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
-        match self.0.memo.get(path) {
-            Some(known) => Ok(known),
-            None => self.0.ask(path).await,
+        if let Some(known) = self.0.memo.get(path) {
+            return Ok(known);
         }
+        match self.0.remembered.narinfo(path).await {
+            Some(None) => return Ok(None),
+            // What cannot be used is asked for again.
+            Some(Some(text)) => {
+                if let Ok(narinfo) = self.0.parse(path, &text) {
+                    let known = Some(Arc::new(narinfo));
+                    self.0.memo.learn(path, known.clone());
+                    return Ok(known);
+                }
+            }
+            None => {}
+        }
+        self.0.ask(path).await
     }
 
     async fn trusted(&self, path: &StorePath) -> Result<Option<Arc<NarInfo>>, StoreError> {
@@ -195,6 +227,44 @@ impl BinaryCache {
             store: self.0.uri.clone(),
             path: path.clone(),
         }
+    }
+
+    /// The NAR of a path; `None` if there is a narinfo without its NAR.
+    async fn open_nar(&self, info: &Arc<NarInfo>) -> Result<Option<NarStream>, StoreError> {
+        let origin = Origin {
+            store: self.0.uri.clone(),
+            info: info.clone(),
+        };
+        let requests = self.0.requests.clone();
+        // The announced file size only helps to detect the end of the file. The contents are
+        // verified by the size and hash of the NAR.
+        let key = self.0.requests.transport().resolve(&info.url);
+        let outside = |message| TransportError::new(message, false);
+        let key = key.map_err(|message| origin.transport_failed(outside(message)))?;
+        let file = Large {
+            key,
+            size: info.file_size,
+            most: info.info.nar_size.saturating_mul(2).saturating_add(SLACK),
+            coded: matches!(codec::coding(&info.compression), Ok(None)),
+        };
+        let body = request::large(requests, file).await;
+        let body = body.map_err(|error| origin.transport_failed(error))?;
+        Ok(body.map(|body| {
+            let nar = decode::decode(origin, body, self.0.options.tuning.decode_memory);
+            match self.0.is_vouched_for(&info.info) {
+                true => nar,
+                false => address::vouched_for(&self.0.uri, &info.info, nar),
+            }
+        }))
+    }
+
+    fn without_nar(&self, info: &Arc<NarInfo>) -> StoreError {
+        let origin = Origin {
+            store: self.0.uri.clone(),
+            info: info.clone(),
+        };
+        let message = format!("'{}' is not there", info.url);
+        origin.transport_failed(TransportError::new(message, false))
     }
 }
 
@@ -220,11 +290,13 @@ impl Inner {
         let key = key::narinfo(path.digest());
         let found = self.requests.small(&key, NARINFO_LIMIT).await;
         let failed = |error| backend(&self.uri, format!("query '{path}'"), error);
-        let known = match found.map_err(failed)? {
-            Some(text) => Some(Arc::new(self.parse(path, &text)?)),
+        let text = found.map_err(failed)?;
+        let known = match &text {
+            Some(text) => Some(Arc::new(self.parse(path, text)?)),
             None => None,
         };
         self.memo.learn(path, known.clone());
+        self.remembered.learn(path, text).await;
         Ok(known)
     }
 
@@ -338,36 +410,19 @@ impl Store for BinaryCache {
     async fn nar(&self, path: &StorePath) -> Result<NarStream, StoreError> {
         let narinfo = self.trusted(path).await?;
         let info = narinfo.ok_or_else(|| self.not_found(path))?;
-        let origin = Origin {
-            store: self.0.uri.clone(),
-            info: info.clone(),
-        };
-        let requests = self.0.requests.clone();
-        // The announced file size only helps to detect the end of the file. The contents are
-        // verified by the size and hash of the NAR.
-        let key = self.0.requests.transport().resolve(&info.url);
-        let outside = |message| TransportError::new(message, false);
-        let key = key.map_err(|message| origin.transport_failed(outside(message)))?;
-        let file = Large {
-            key,
-            size: info.file_size,
-            most: info.info.nar_size.saturating_mul(2).saturating_add(SLACK),
-            coded: matches!(codec::coding(&info.compression), Ok(None)),
-        };
-        let body = request::large(requests, file).await;
-        match body.map_err(|error| origin.transport_failed(error))? {
-            Some(body) => {
-                let nar = decode::decode(origin, body, self.0.options.tuning.decode_memory);
-                Ok(match self.0.is_vouched_for(&info.info) {
-                    true => nar,
-                    false => address::vouched_for(&self.0.uri, &info.info, nar),
-                })
+        match self.open_nar(&info).await {
+            // A narinfo that was remembered may be older than the NAR.
+            Ok(None) if self.0.remembered.is_used() => {
+                let asked = self.0.ask(path).await?;
+                let info = match asked {
+                    Some(again) if *again != *info => self.trusted(path).await?,
+                    asked => asked,
+                };
+                let info = info.ok_or_else(|| self.not_found(path))?;
+                let opened = self.open_nar(&info).await?;
+                opened.ok_or_else(|| self.without_nar(&info))
             }
-            None => {
-                // The narinfo exists without its NAR.
-                let error = TransportError::new(format!("'{}' is not there", info.url), false);
-                Err(origin.transport_failed(error))
-            }
+            opened => opened?.ok_or_else(|| self.without_nar(&info)),
         }
     }
 

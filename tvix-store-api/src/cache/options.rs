@@ -10,6 +10,8 @@ use nix_compat::store_path::StoreDir;
 use tvix_http::decode::Limits;
 use tvix_http::{SettingError, TransferSettings};
 
+#[cfg(feature = "disk-cache")]
+use super::DiskCache;
 use super::{RealisationForms, parameters};
 use crate::{BoxError, StoreUri};
 
@@ -114,6 +116,9 @@ pub struct BinaryCacheOptions {
     /// Passwords for caches over HTTP(S), in `.netrc` format (Nix's `netrc-file`). The file may be
     /// missing. Default: none. A user name in the URL takes precedence.
     pub netrc_file: Option<PathBuf>,
+    /// Answers that are remembered on disk, for caches on other machines that are read. Default: none.
+    #[cfg(feature = "disk-cache")]
+    pub disk_cache: Option<DiskCache>,
     /// Time-outs, retries and concurrency.
     pub tuning: Tuning,
 }
@@ -158,6 +163,8 @@ impl BinaryCacheOptions {
                 .map_or(Ok(RealisationForms::Both), str::parse)
                 .map_err(|error| format!("parameter 'realisations': {error}"))?,
             netrc_file: None,
+            #[cfg(feature = "disk-cache")]
+            disk_cache: None,
             tuning: Tuning::default(),
             uri,
         };
@@ -228,6 +235,15 @@ impl BinaryCacheOptions {
     #[must_use]
     pub fn with_netrc_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.netrc_file = Some(file.into());
+        self
+    }
+
+    /// Sets [`disk_cache`](Self::disk_cache). Not for caches that are written to: what others have
+    /// removed would count as there.
+    #[cfg(feature = "disk-cache")]
+    #[must_use]
+    pub fn with_disk_cache(mut self, cache: DiskCache) -> Self {
+        self.disk_cache = Some(cache);
         self
     }
 

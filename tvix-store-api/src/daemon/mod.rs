@@ -17,6 +17,7 @@ mod options;
 mod pool;
 mod read;
 mod roots;
+mod upkeep;
 mod write;
 
 use std::collections::HashSet;
@@ -35,6 +36,7 @@ use tvix_worker_protocol::{
 };
 
 pub use self::options::DaemonOptions;
+pub use self::upkeep::{Collected, CollectionAction, DaemonRoot};
 
 use self::connection::CallError;
 use self::pool::{Pool, Pooled, Purpose};
@@ -45,6 +47,9 @@ use crate::{NarStream, SourceTree, Store, StoreError, StoreUri, VerifiedObject};
 
 /// Paths in one request.
 const BATCH: usize = 4096;
+
+/// Batches that are asked for at the same time.
+const LOOK_UPS: usize = 4;
 
 /// Infos that are asked for on one connection, one request after the other without a pause.
 const INFOS: usize = 512;
@@ -186,14 +191,18 @@ impl DaemonStore {
     }
 
     /// The valid ones among paths, which need not be roots.
-    async fn valid(&self, paths: Vec<StorePath>) -> Result<HashSet<StorePath>, CallError> {
+    async fn valid(&self, paths: &[StorePath]) -> Result<HashSet<StorePath>, CallError> {
         let batches = paths.chunks(BATCH).map(|batch| QueryValidPaths {
             paths: batch.to_vec(),
             substitute: false,
         });
+        let batches: Vec<_> = batches.collect();
+        let mut answers = stream::iter(batches)
+            .map(|batch| async move { self.query(&batch).await })
+            .buffer_unordered(LOOK_UPS);
         let mut valid = HashSet::new();
-        for answer in self.query_all(&batches.collect::<Vec<_>>()).await? {
-            valid.extend(answer?);
+        while let Some(answer) = answers.try_next().await? {
+            valid.extend(answer);
         }
         Ok(valid)
     }
@@ -213,27 +222,28 @@ impl DaemonStore {
         }
     }
 
-    /// The infos of paths, asked for on one connection.
-    async fn infos(&self, paths: Vec<StorePath>) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
-        let failed = |error| self.failed("query paths", error);
-        let calls: Vec<_> = paths
-            .iter()
-            .cloned()
-            .map(|path| QueryPathInfo { path })
-            .collect();
-        let answers = self.query_all(&calls).await.map_err(failed)?;
+    /// The infos of paths, asked for on one connection. Valid ones become roots.
+    async fn infos(&self, paths: &[StorePath]) -> Result<Vec<Option<Arc<PathInfo>>>, CallError> {
+        let options = self.0.pool.options();
+        let keep = options.temporary_roots && !paths.iter().all(|path| self.0.roots.holds(path));
+        let answers = match keep {
+            true => {
+                let mut attempt = 1;
+                loop {
+                    match self.0.roots.infos(options, paths).await {
+                        Err(error) if self.again(&error, &mut attempt).await => {}
+                        answers => break answers?,
+                    }
+                }
+            }
+            false => {
+                let calls = paths.iter().cloned().map(|path| QueryPathInfo { path });
+                self.query_all(&calls.collect::<Vec<_>>()).await?
+            }
+        };
         let mut infos = Vec::with_capacity(paths.len());
         for (path, answer) in paths.iter().zip(answers) {
-            let answer = answer.map_err(|error| failed(error.into()))?;
-            let info = answer.0.map(|info| Arc::new(info.of(path.clone())));
-            infos.push(info);
-        }
-        let valid = infos.iter().flatten().map(|info| info.path.clone());
-        let gone = self.keep(valid.collect()).await.map_err(failed)?;
-        for info in &mut infos {
-            if info.as_ref().is_some_and(|info| gone.contains(&info.path)) {
-                *info = None;
-            }
+            infos.push(answer?.0.map(|info| Arc::new(info.of(path.clone()))));
         }
         Ok(infos)
     }
@@ -309,13 +319,9 @@ impl Store for DaemonStore {
     }
 
     async fn path_info(&self, path: &StorePath) -> Result<Option<Arc<PathInfo>>, StoreError> {
-        let failed = |error| self.failed(format!("query '{path}'"), error);
-        let found = self.query(&QueryPathInfo { path: path.clone() }).await;
-        let Some(info) = found.map_err(failed)?.0 else {
-            return Ok(None);
-        };
-        let gone = self.keep(vec![path.clone()]).await.map_err(failed)?;
-        Ok(gone.is_empty().then(|| Arc::new(info.of(path.clone()))))
+        let infos = self.infos(std::slice::from_ref(path)).await;
+        let infos = infos.map_err(|error| self.failed(format!("query '{path}'"), error))?;
+        Ok(infos.into_iter().next().flatten())
     }
 
     async fn find(&self, digest: &[u8; 20]) -> Result<Option<Arc<PathInfo>>, StoreError> {
@@ -338,7 +344,7 @@ impl Store for DaemonStore {
         if paths.is_empty() {
             return Ok(HashSet::new());
         }
-        let mut valid = self.valid(paths.to_vec()).await.map_err(failed)?;
+        let mut valid = self.valid(paths).await.map_err(failed)?;
         for batch in valid.iter().cloned().collect::<Vec<_>>().chunks(BATCH) {
             for gone in self.keep(batch.to_vec()).await.map_err(failed)? {
                 valid.remove(&gone);
@@ -353,10 +359,11 @@ impl Store for DaemonStore {
     ) -> Result<Vec<Option<Arc<PathInfo>>>, StoreError> {
         let batches: Vec<_> = paths.chunks(INFOS).map(<[_]>::to_vec).collect();
         let infos: Vec<Vec<_>> = stream::iter(batches)
-            .map(|batch| self.infos(batch))
-            .buffered(self.0.pool.options().connections)
+            .map(|batch| async move { self.infos(&batch).await })
+            .buffered(LOOK_UPS)
             .try_collect()
-            .await?;
+            .await
+            .map_err(|error| self.failed("query paths", error))?;
         Ok(infos.into_iter().flatten().collect())
     }
 

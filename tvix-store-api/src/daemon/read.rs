@@ -71,7 +71,7 @@ impl DaemonStore {
     /// The error of a read. The path may have been deleted meanwhile.
     async fn read_failed(&self, path: &StorePath, error: CallError) -> StoreError {
         if let CallError::Remote(_) = error
-            && let Ok(valid) = self.valid(vec![path.clone()]).await
+            && let Ok(valid) = self.valid(std::slice::from_ref(path)).await
             && valid.is_empty()
         {
             return self.not_found(path);
@@ -96,18 +96,18 @@ impl DaemonStore {
         infos: Vec<Arc<PathInfo>>,
     ) -> Vec<Result<VerifiedObject, StoreError>> {
         debug_assert!(infos.len() <= BATCH);
-        // A path that is not valid would end the connection.
+        // A path that is not valid would end the connection. A root is valid.
         let paths = infos.iter().map(|info| info.path.clone());
-        let valid = match self.valid_paths(&paths.collect::<Vec<_>>()).await {
+        let asked = self.0.roots.without_held(paths);
+        let valid = match self.valid_paths(&asked).await {
             Ok(valid) => valid,
             // Each fails in its own way.
             Err(_) => return many::read_many(self, infos).await,
         };
-        let (there, missing): (Vec<_>, Vec<_>) = infos
-            .iter()
-            .cloned()
-            .enumerate()
-            .partition(|(_, info)| valid.contains(&info.path));
+        let (there, missing): (Vec<_>, Vec<_>) =
+            infos.iter().cloned().enumerate().partition(|(_, info)| {
+                valid.contains(&info.path) || self.0.roots.holds(&info.path)
+            });
         let mut results: Vec<_> = infos.iter().map(|_| None).collect();
         for (index, info) in missing {
             results[index] = Some(Err(self.not_found(&info.path)));

@@ -7,16 +7,21 @@ use bytes::Bytes;
 use futures::stream::StreamExt as _;
 use nix_compat::path_info::PathInfo;
 use nix_compat::store_path::StorePath;
-use tvix_worker_protocol::{AddToStoreNar, Call, RemoteError};
+use tvix_worker_protocol::{
+    AddMultipleToStore, AddToStoreNar, Call, RemoteError, Version, encode_path_count,
+};
 
+use super::DaemonStore;
 use super::connection::{CallError, Connection, Sender};
 use super::pool::Purpose;
-use super::{BATCH, DaemonStore};
 use crate::verify::{NarVerifier, check_address};
 use crate::{NarStream, Store as _, StoreError, VerifiedObject};
 
 /// Objects that are sent on one connection without a pause.
 const OBJECTS: usize = 256;
+
+/// Bytes that are sent in one frame.
+const FRAME: usize = 64 * 1024;
 
 /// Bytes that are verified before the task yields.
 const TURN: usize = 256 * 1024;
@@ -44,7 +49,7 @@ impl DaemonStore {
             .iter()
             .filter(|reference| **reference != path);
         paths.extend(others.cloned());
-        let valid = self.valid(paths.clone()).await.map_err(failed)?;
+        let valid = self.valid(&paths).await.map_err(failed)?;
         // What was looked at must stay until it is needed.
         let found = paths.iter().filter(|path| valid.contains(path)).cloned();
         let gone = self.keep(found.collect()).await.map_err(failed)?;
@@ -128,8 +133,8 @@ impl DaemonStore {
         }
     }
 
-    /// Adds objects in order, without waiting for one before the next is sent. As each is an
-    /// operation of its own, each has its own result.
+    /// Adds objects in order, without waiting for one before the next is sent. Each has its own
+    /// result.
     pub(super) async fn add_objects(
         &self,
         objects: Vec<VerifiedObject>,
@@ -146,31 +151,35 @@ impl DaemonStore {
     }
 
     async fn add_batch(&self, objects: Vec<VerifiedObject>) -> Vec<Result<(), StoreError>> {
+        let own: HashSet<&StorePath> = objects.iter().map(VerifiedObject::path).collect();
         let mut mentioned: HashSet<StorePath> = HashSet::new();
         for object in &objects {
-            mentioned.insert(object.path().clone());
-            mentioned.extend(object.info().references.iter().cloned());
+            let references = object.info().references.iter();
+            mentioned.extend(references.filter(|path| !own.contains(path)).cloned());
         }
-        let mut valid = HashSet::new();
-        for batch in mentioned.into_iter().collect::<Vec<_>>().chunks(BATCH) {
-            match self.valid_paths(batch).await {
-                Ok(found) => valid.extend(found),
-                Err(error) => return self.all_failed(&objects, error),
-            }
+        // A daemon that trusts us takes valid paths again. Others say that they lack signatures.
+        if self.0.daemon.trusted != Some(true) {
+            mentioned.extend(own.into_iter().cloned());
         }
+        let asked = self.0.roots.without_held(mentioned);
+        let mut valid = match self.valid_paths(&asked).await {
+            Ok(valid) => valid,
+            Err(error) => return self.all_failed(&objects, error),
+        };
         let mut results: Vec<Option<Result<(), StoreError>>> = Vec::with_capacity(objects.len());
         let mut sent = Vec::new();
         for (index, object) in objects.iter().enumerate() {
             let info = object.info();
+            let is_valid = |path: &StorePath| valid.contains(path) || self.0.roots.holds(path);
             let mut references = info.references.iter();
-            let missing = references.find(|path| **path != info.path && !valid.contains(*path));
+            let missing = references.find(|path| **path != info.path && !is_valid(path));
             results.push(if object.store_dir() != self.store_dir() {
                 Some(Err(StoreError::OtherStoreDir {
                     store: self.uri().clone(),
                     actual: self.store_dir().clone(),
                     expected: object.store_dir().clone(),
                 }))
-            } else if valid.contains(object.path()) {
+            } else if is_valid(object.path()) {
                 Some(Ok(()))
             } else if let Some(reference) = missing {
                 Some(Err(self.invalid_reference(&info.path, reference)))
@@ -212,69 +221,57 @@ impl DaemonStore {
                 }));
             }
         }
-        let added = sent.iter().map(|(_, object)| object.path());
-        let added: Vec<_> = added
-            .filter(|path| !refused.contains(path))
-            .cloned()
-            .collect();
-        if let Err(error) = self.keep(added).await {
-            let error = self.failed("keep what was added", error);
-            return self.all_failed(&objects, error);
-        }
         results
             .into_iter()
             .map(|result| result.unwrap_or(Ok(())))
             .collect()
     }
 
-    /// Sends objects on one connection. One result for each.
+    /// Sends objects on one connection. One result for each. What was added stays a root of that
+    /// connection.
     async fn send_objects(
         &self,
         objects: &[(usize, &VerifiedObject)],
     ) -> Vec<Result<(), CallError>> {
-        let mut results = Vec::with_capacity(objects.len());
         if objects.is_empty() {
+            return Vec::new();
+        }
+        let options = self.0.pool.options();
+        if options.temporary_roots {
+            let mut lease = match self.0.roots.lease(options).await {
+                Ok(lease) => lease,
+                Err(error) => return for_all(error, objects.len()),
+            };
+            let results = self.send_on(&mut lease, objects).await;
+            let added = objects.iter().zip(&results);
+            let added = added.filter(|(_, result)| result.is_ok());
+            lease.holds(added.map(|((_, object), _)| object.path().clone()));
             return results;
         }
-        let sent = match self.acquire().await {
-            Ok(mut connection) => {
-                let Connection {
-                    sender, receiver, ..
-                } = &mut *connection;
-                let send = async {
-                    for (_, object) in objects {
-                        sender.request(&addition(object.info().clone()))?;
-                        sender.frames(object.nar()).await?;
-                        sender.end();
-                        if sender.is_full() {
-                            sender.flush().await?;
-                        }
-                    }
-                    sender.flush().await
-                };
-                let receive = async {
-                    for _ in objects {
-                        match receiver.answer::<AddToStoreNar>().await {
-                            Ok(()) => results.push(Ok(())),
-                            Err(error @ CallError::Remote(_)) => results.push(Err(error)),
-                            Err(error) => return Err(error),
-                        }
-                    }
-                    Ok::<_, CallError>(())
-                };
-                futures::try_join!(send, receive).map(|_| ())
+        match self.acquire().await {
+            Ok(mut connection) => self.send_on(&mut connection, objects).await,
+            Err(error) => for_all(error, objects.len()),
+        }
+    }
+
+    async fn send_on(
+        &self,
+        connection: &mut Connection,
+        objects: &[(usize, &VerifiedObject)],
+    ) -> Vec<Result<(), CallError>> {
+        // Nix 2.8 takes the NAR of a path that has become valid for the next path.
+        if objects.len() > 1 && self.0.daemon.protocol >= Version::new(1, 35) {
+            match send_together(connection, objects).await {
+                Ok(()) => return objects.iter().map(|_| Ok(())).collect(),
+                // Which one it is about is found out one by one.
+                Err(CallError::Remote(_)) if connection.is_idle() => {}
+                Err(error) => return for_all(error, objects.len()),
             }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
+        }
+        let mut results = Vec::with_capacity(objects.len());
+        if let Err(error) = send_each(connection, objects, &mut results).await {
             // The others may have been added: adding them again changes nothing.
-            let message = error.to_string();
-            results.push(Err(error));
-            while results.len() < objects.len() {
-                let error = std::io::Error::other(message.clone());
-                results.push(Err(error.into()));
-            }
-            results.truncate(objects.len());
+            results.extend(for_all(error, objects.len() - results.len()));
         }
         results
     }
@@ -297,6 +294,97 @@ impl DaemonStore {
         });
         results.collect()
     }
+}
+
+/// The error of a connection, for each of so many objects.
+fn for_all(error: CallError, count: usize) -> Vec<Result<(), CallError>> {
+    let message = error.to_string();
+    let mut first = Some(error);
+    let each = std::iter::repeat_with(|| {
+        let again = || std::io::Error::other(message.clone()).into();
+        Err(first.take().unwrap_or_else(again))
+    });
+    each.take(count).collect()
+}
+
+/// Adds objects with one request: the daemon adds all of them, or stops at one.
+async fn send_together(
+    connection: &mut Connection,
+    objects: &[(usize, &VerifiedObject)],
+) -> Result<(), CallError> {
+    let context = connection.session.context.clone();
+    let Connection {
+        sender, receiver, ..
+    } = connection;
+    let send = async {
+        sender.request(&AddMultipleToStore {
+            repair: false,
+            dont_check_signatures: true,
+        })?;
+        let mut contents = Vec::with_capacity(FRAME);
+        encode_path_count(objects.len() as u64, &mut contents);
+        for (_, object) in objects {
+            context.encode(object.info(), &mut contents)?;
+            match object.nar().len() < FRAME {
+                true => contents.extend_from_slice(object.nar()),
+                false => {
+                    sender.frames(&contents).await?;
+                    contents.clear();
+                    sender.frames(object.nar()).await?;
+                }
+            }
+            if contents.len() >= FRAME {
+                sender.frames(&contents).await?;
+                contents.clear();
+            }
+        }
+        sender.frames(&contents).await?;
+        sender.end();
+        sender.flush().await
+    };
+    let receive = async {
+        match receiver.answer::<AddMultipleToStore>().await {
+            // The daemon reads to the end nevertheless.
+            Err(CallError::Remote(error)) => Ok(Err(error)),
+            answer => answer.map(Ok),
+        }
+    };
+    let ((), answer) = futures::try_join!(send, receive)?;
+    Ok(answer?)
+}
+
+/// Adds objects with a request for each, without waiting for the answers to earlier ones. Appends
+/// the results; an error of the connection leaves some out.
+async fn send_each(
+    connection: &mut Connection,
+    objects: &[(usize, &VerifiedObject)],
+    results: &mut Vec<Result<(), CallError>>,
+) -> Result<(), CallError> {
+    let Connection {
+        sender, receiver, ..
+    } = connection;
+    let send = async {
+        for (_, object) in objects {
+            sender.request(&addition(object.info().clone()))?;
+            sender.frames(object.nar()).await?;
+            sender.end();
+            if sender.is_full() {
+                sender.flush().await?;
+            }
+        }
+        sender.flush().await
+    };
+    let receive = async {
+        for _ in objects {
+            match receiver.answer::<AddToStoreNar>().await {
+                Ok(()) => results.push(Ok(())),
+                Err(error @ CallError::Remote(_)) => results.push(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, CallError>(())
+    };
+    futures::try_join!(send, receive).map(|_| ())
 }
 
 /// The request that adds a path. Only a daemon that trusts us lets it pass without signatures.
@@ -340,5 +428,5 @@ async fn send_nar(
 
 const _: () = {
     // The contents of the request follow it as frames.
-    assert!(AddToStoreNar::OPERATION.has_stream());
+    assert!(AddToStoreNar::OPERATION.has_stream() && AddMultipleToStore::OPERATION.has_stream());
 };

@@ -6,6 +6,7 @@ mod lies;
 mod nix_2_34;
 mod odd;
 mod realisations;
+mod remembered;
 mod server;
 mod trust;
 

@@ -3,9 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use nix_compat::nixbase32;
 use nix_compat::nixhash::{HashAlgo, NixHash};
@@ -14,6 +12,7 @@ use nix_compat::store_path::StorePath;
 use super::Places;
 use crate::StoreError;
 use crate::blocking::blocking;
+use crate::links::{self, replace};
 use crate::local_fs::LocalStore;
 
 /// The subdirectory of `gcroots` with a second link for each link that real Nix would not follow.
@@ -90,28 +89,7 @@ fn registered_name(link: &Path) -> String {
 }
 
 fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
-    // The directory may be reached through symlinks, which may change. The registered link has its
-    // real location.
-    let (folder, name) = match (link.parent(), link.file_name()) {
-        (Some(folder), Some(name)) => (fs::canonicalize(folder)?, name),
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    let link = folder.join(name);
-    if link.starts_with(places.store) || link.starts_with(places.dir.as_path()) {
-        return Err(io::Error::other("a root cannot be in the store"));
-    }
-    match fs::read_link(&link) {
-        Ok(target) if leads_to_a_store(&target) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(_) => {
-            let message = "a link to something that is in no store is there";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-        Err(_) => {
-            let message = "something that is not a link is there";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-    }
+    let link = links::place(link, &[places.store, places.dir.as_path()])?;
     let logical = places.dir.absolute(path);
     let gcroots = places.state.join("gcroots");
     if link.starts_with(&gcroots) || link.starts_with(places.state.join("profiles")) {
@@ -129,27 +107,4 @@ fn make(places: &Places<'_>, link: &Path, path: &StorePath) -> io::Result<()> {
         replace(&mirror, &logical)?;
     }
     Ok(())
-}
-
-/// Whether a symlink target is in any store.
-fn leads_to_a_store(target: &Path) -> bool {
-    let mut names = target.components().map(|name| name.as_os_str().as_bytes());
-    names.any(|name| StorePath::from_base_name(name).is_ok())
-}
-
-/// Creates or atomically replaces a symlink.
-fn replace(link: &Path, target: &Path) -> io::Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut temporary = link.as_os_str().to_owned();
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".tmp-{}-{number}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    symlink(target, &temporary)?;
-    fs::rename(&temporary, link).inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
 }
