@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bstr::BString;
 use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tvix_build_api::{
@@ -31,11 +31,10 @@ use super::history::{History, Line, Origin, Reader};
 use super::hook::PostBuildHook;
 use super::hooks::Hooks;
 use super::log_files::LogFiles;
+use super::places::Place;
 
 /// Lines between a builder and the log.
 const LINES: usize = 64;
-/// How long nobody may read a log before its build gives up its place.
-const STALLED: Duration = Duration::from_secs(5);
 
 /// The running builds of a daemon.
 #[derive(Debug)]
@@ -212,54 +211,6 @@ impl Drop for Registered {
     }
 }
 
-/// A place among the running builds of all clients.
-struct Place<'a> {
-    jobs: &'a Arc<Semaphore>,
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-impl<'a> Place<'a> {
-    async fn take(jobs: &'a Arc<Semaphore>) -> Self {
-        let place = Self {
-            jobs,
-            permit: Mutex::default(),
-        };
-        place.take_again().await;
-        place
-    }
-
-    fn give_up(&self) {
-        self.set(None);
-    }
-
-    fn set(&self, permit: Option<OwnedSemaphorePermit>) {
-        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
-    }
-
-    async fn take_again(&self) {
-        let has_it = self
-            .permit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some();
-        if has_it {
-            return;
-        }
-        let permit = self.jobs.clone().acquire_owned().await;
-        self.set(permit.ok());
-    }
-
-    /// Waits for `send`, which clients that do not read hold up. They keep no place from others meanwhile.
-    async fn while_sending(&self, send: impl Future<Output = ()>) {
-        tokio::pin!(send);
-        if tokio::time::timeout(STALLED, &mut send).await.is_err() {
-            self.give_up();
-            send.await;
-            self.take_again().await;
-        }
-    }
-}
-
 /// A builder of a session, which shares its builds with other sessions.
 #[derive(Debug)]
 pub(super) struct SessionBuilder {
@@ -406,6 +357,8 @@ impl Builder for SessionBuilder {
 }
 
 impl SessionBuilder {
+    // The error is that of the trait.
+    #[allow(clippy::result_large_err)]
     fn outcome(
         &self,
         drv_path: &StorePath,
