@@ -24,11 +24,11 @@ pub struct DaemonBuilderOptions {
 }
 
 impl DaemonBuilderOptions {
-    /// A builder on `daemon`, whose machine has this profile.
+    /// A builder on `daemon`, whose machine has this profile. It is [remote](BuilderProfile::remote).
     pub fn new(daemon: DaemonOptions, profile: BuilderProfile) -> Self {
         Self {
             daemon,
-            profile,
+            profile: profile.with_remote(true),
             use_substitutes: false,
             stores: HashMap::new(),
         }
