@@ -65,11 +65,14 @@ pub async fn open_remote(
     if !matches!(uri.scheme(), "daemon" | "unix" | "ssh-ng") {
         return Ok(Arc::new(open_cache(uri, access, network).await?));
     }
-    // As for Nix, the options of ssh come from the environment.
-    let arguments = std::env::var("NIX_SSHOPTS").unwrap_or_default();
-    let arguments = arguments.split_whitespace().map(str::to_owned);
-    let options = OpenOptions::new().with_ssh_arguments(arguments);
+    let options = OpenOptions::new().with_ssh_arguments(ssh_arguments());
     Ok(tvix_store_api::open(&uri, options).await?)
+}
+
+/// The options of `ssh`, which come from the environment, as for Nix.
+pub fn ssh_arguments() -> Vec<String> {
+    let arguments = std::env::var("NIX_SSHOPTS").unwrap_or_default();
+    arguments.split_whitespace().map(str::to_owned).collect()
 }
 
 pub async fn open_cache(

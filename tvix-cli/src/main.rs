@@ -4,6 +4,7 @@
 
 mod args;
 mod build;
+mod builders;
 mod caches;
 mod command;
 mod config;
