@@ -17,7 +17,8 @@ pub fn check(data: &[u8]) {
         assert!(line.is_char_boundary(column - 1) && column <= line.len());
         let Ok(entry) = entry else { continue };
         if let Item::Machine(machine) = entry.item {
-            let again: Vec<_> = parse(&written(&machine)).collect::<Result<_, _>>().unwrap();
+            let text = written(&machine);
+            let again: Vec<_> = parse(&text).collect::<Result<_, _>>().unwrap();
             assert_eq!(again.len(), 1);
             assert_eq!(again[0].item, Item::Machine(machine));
         }
