@@ -95,6 +95,7 @@ impl World {
                     build: start.build,
                     result: BuildResult::Pushed(outputs),
                     usage: None,
+                    size: None,
                 });
             }
             Action::Finish(report) => return Some((*report).clone()),

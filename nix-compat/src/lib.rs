@@ -43,6 +43,7 @@ mod serde_text;
 
 pub mod content_address;
 pub mod derivation;
+pub mod machines;
 pub mod nar;
 pub mod narinfo;
 pub mod nix_conf;

@@ -43,6 +43,14 @@ pub enum BuilderError {
         /// The error of the store.
         source: StoreError,
     },
+    /// The builder's machine does not answer.
+    #[error("builder '{builder}' is unreachable")]
+    Unreachable {
+        /// The builder.
+        builder: String,
+        /// The cause.
+        source: BoxError,
+    },
     /// The builder failed.
     #[error("builder '{builder}' cannot {action}")]
     Backend {
@@ -63,6 +71,7 @@ impl BuilderError {
         match self {
             Self::Unsupported { .. } => BuilderErrorKind::Unsupported,
             Self::SandboxUnavailable { .. } => BuilderErrorKind::SandboxUnavailable,
+            Self::Unreachable { .. } => BuilderErrorKind::Unreachable,
             Self::Inputs { .. } | Self::Push { .. } | Self::Backend { .. } => {
                 BuilderErrorKind::Failed
             }
@@ -83,6 +92,7 @@ impl BuilderError {
         match self {
             Self::Unsupported { .. } | Self::SandboxUnavailable { .. } => false,
             Self::Inputs { source, .. } | Self::Push { source, .. } => source.is_retryable(),
+            Self::Unreachable { .. } => true,
             Self::Backend { retryable, .. } => *retryable,
         }
     }

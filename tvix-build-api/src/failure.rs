@@ -246,6 +246,8 @@ pub enum BuilderErrorKind {
     Unsupported,
     /// The machine cannot sandbox builds.
     SandboxUnavailable,
+    /// The builder's machine does not answer.
+    Unreachable,
     /// The builder failed.
     Failed,
 }

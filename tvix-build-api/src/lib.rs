@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`memory`] | tests and embedders: closures in place of builder programs |
 //! | `sandbox` (feature `sandbox`) | building on this machine, in Linux namespaces |
+//! | `daemon` (feature `daemon`) | building on a Nix daemon, here or on another machine |
 //!
 //! [`translate`] computes the arguments, environment and files of a builder program, for back ends
 //! that start one.
@@ -22,6 +23,8 @@ mod builder;
 mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(all(unix, feature = "daemon"))]
+pub mod daemon;
 mod difference;
 #[cfg(feature = "builder")]
 mod error;

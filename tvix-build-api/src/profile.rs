@@ -17,8 +17,22 @@ pub struct BuilderProfile {
     pub systems: BTreeSet<String>,
     /// The supported features, such as `kvm`, for `requiredSystemFeatures`.
     pub features: BTreeSet<String>,
+    /// Further features that it has. It builds only derivations that require all of these.
+    #[serde(default)]
+    pub mandatory_features: BTreeSet<String>,
     /// The maximum number of concurrent builds, at least 1.
     pub max_jobs: usize,
+    /// How fast it is, in thousandths of an ordinary machine's speed; at least 1.
+    #[serde(default = "ordinary")]
+    pub speed: u32,
+    /// Whether inputs have to be sent to it.
+    #[serde(default)]
+    pub remote: bool,
+}
+
+/// The speed of an ordinary machine.
+const fn ordinary() -> u32 {
+    1000
 }
 
 impl BuilderProfile {
@@ -29,7 +43,10 @@ impl BuilderProfile {
             name: name.into(),
             systems: BTreeSet::from([system.into()]),
             features: BTreeSet::new(),
+            mandatory_features: BTreeSet::new(),
             max_jobs: max_jobs.max(1),
+            speed: ordinary(),
+            remote: false,
         }
     }
 
@@ -40,7 +57,9 @@ impl BuilderProfile {
 
     /// Whether the builder has the system and all features of `requirements`.
     pub fn meets(&self, requirements: &Requirements) -> bool {
-        self.has_system(requirements.system.as_bstr()) && self.lacks_feature(requirements).is_none()
+        self.has_system(requirements.system.as_bstr())
+            && self.lacks_feature(requirements).is_none()
+            && self.misses_mandatory(requirements).is_none()
     }
 
     /// The missing system or feature that `derivation` requires, and the supported ones, as a
@@ -52,21 +71,38 @@ impl BuilderProfile {
     /// [`unsupported`](Self::unsupported) for a derivation with these requirements.
     pub fn unmet(&self, requirements: &Requirements) -> Option<String> {
         if !self.has_system(requirements.system.as_bstr()) {
+            let hint = self.hint(" (--extra-platform names another)");
             return Some(format!(
-                "it is for the system '{}', and builder '{}' is for {} (--extra-platform names \
-                 another)",
+                "it is for the system '{}', and builder '{}' is for {}{hint}",
                 requirements.system,
                 self.name,
                 quoted(&self.systems)
             ));
         }
+        if let Some(feature) = self.misses_mandatory(requirements) {
+            return Some(format!(
+                "it does not require the system feature '{feature}', and builder '{}' builds nothing \
+                 else",
+                self.name
+            ));
+        }
         let feature = self.lacks_feature(requirements)?;
+        let hint = self.hint(" (--system-feature names another)");
+        let mut features = self.features.clone();
+        features.extend(self.mandatory_features.iter().cloned());
         Some(format!(
-            "it requires the system feature '{feature}', and builder '{}' has {} (--system-feature \
-             names another)",
+            "it requires the system feature '{feature}', and builder '{}' has {}{hint}",
             self.name,
-            quoted(&self.features)
+            quoted(&features)
         ))
+    }
+
+    /// A remedy, if it concerns this machine.
+    fn hint(&self, hint: &'static str) -> &'static str {
+        match self.remote {
+            true => "",
+            false => hint,
+        }
     }
 
     fn has_system(&self, system: &BStr) -> bool {
@@ -76,7 +112,14 @@ impl BuilderProfile {
 
     fn lacks_feature<'r>(&self, requirements: &'r Requirements) -> Option<&'r str> {
         let mut required = requirements.features.iter().map(String::as_str);
-        required.find(|feature| !self.features.contains(*feature))
+        required.find(|feature| {
+            !self.features.contains(*feature) && !self.mandatory_features.contains(*feature)
+        })
+    }
+
+    fn misses_mandatory(&self, requirements: &Requirements) -> Option<&str> {
+        let mut mandatory = self.mandatory_features.iter().map(String::as_str);
+        mandatory.find(|feature| !requirements.requires(feature))
     }
 
     /// Sets the supported systems.
@@ -92,6 +135,28 @@ impl BuilderProfile {
         self.features = features;
         self
     }
+
+    /// Sets the features that derivations must require to be built.
+    #[must_use]
+    pub fn with_mandatory_features(mut self, features: BTreeSet<String>) -> Self {
+        self.mandatory_features = features;
+        self
+    }
+
+    /// Sets how fast the builder is, compared with an ordinary machine [default: 1].
+    #[must_use]
+    pub fn with_speed_factor(mut self, factor: f32) -> Self {
+        // Rounded and saturating, so that any number gives a speed.
+        self.speed = ((factor * 1000.0).round() as u32).max(1);
+        self
+    }
+
+    /// Sets whether inputs have to be sent to the builder [default: false].
+    #[must_use]
+    pub fn with_remote(mut self, remote: bool) -> Self {
+        self.remote = remote;
+        self
+    }
 }
 
 /// The requirements of a derivation on a builder. Reading them may parse structured attributes: read
@@ -103,6 +168,8 @@ pub struct Requirements {
     pub system: BString,
     /// The features that it requires (`requiredSystemFeatures`).
     pub features: Vec<String>,
+    /// Whether sending it elsewhere costs more than building it (`preferLocalBuild`).
+    pub prefers_local: bool,
 }
 
 impl Requirements {
@@ -114,19 +181,32 @@ impl Requirements {
         struct Required {
             #[serde(default)]
             required_system_features: Vec<String>,
+            // Of any type: the features are read in any case.
+            #[serde(default)]
+            prefer_local_build: serde_json::Value,
         }
-        let features = match derivation.env_var(STRUCTURED) {
-            Some(text) => serde_json::from_slice::<Required>(text)
-                .map_or_else(|_| Vec::new(), |required| required.required_system_features),
+        let (features, prefers_local) = match derivation.env_var(STRUCTURED) {
+            Some(text) => serde_json::from_slice::<Required>(text).map_or_else(
+                |_| (Vec::new(), false),
+                |required| {
+                    let prefers_local = required.prefer_local_build == true;
+                    (required.required_system_features, prefers_local)
+                },
+            ),
             None => {
                 let text = derivation.env_var("requiredSystemFeatures");
                 let words = text.into_iter().flat_map(|text| text.fields());
-                words.map(|word| word.to_str_lossy().into_owned()).collect()
+                let prefers = derivation.env_var("preferLocalBuild");
+                (
+                    words.map(|word| word.to_str_lossy().into_owned()).collect(),
+                    prefers.is_some_and(|value| value == "1"),
+                )
             }
         };
         Self {
             system: derivation.system.clone(),
             features,
+            prefers_local,
         }
     }
 }

@@ -70,6 +70,7 @@ impl BuildRequest {
         Requirements {
             system: self.derivation.system.clone(),
             features: features.collect(),
+            prefers_local: self.prefers_local_build(),
         }
     }
 

@@ -69,6 +69,13 @@ pub enum CliError {
         what: &'static str,
         source: io::Error,
     },
+    #[error("invalid machines in '{place}'")]
+    Machines {
+        place: String,
+        source: nix_compat::machines::MachinesError,
+    },
+    #[error(transparent)]
+    Setup(tvix_coordinator::SetupError),
     #[error("cannot build here")]
     Builder(#[source] Box<BuilderError>),
     #[error("cannot write events to '{path}'")]

@@ -6,6 +6,7 @@
 mod allocator;
 mod args;
 mod build;
+mod builders;
 mod caches;
 mod command;
 mod config;

@@ -18,8 +18,9 @@ use tvix_eval_api::{EvalRequest, Evaluator};
 use tvix_store_api::daemon::DaemonStore;
 
 use crate::args::BuildingArgs;
+use crate::builders;
 use crate::caches;
-use crate::display::{Display, show_failures};
+use crate::display::{Display, LOCAL, show_failures};
 use crate::error::CliError;
 use crate::events::EventFile;
 use crate::exit::Failures;
@@ -223,7 +224,7 @@ fn builder(
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let features = FEATURES.into_iter().filter(|_| !args.only_system_features);
     let features = features.map(str::to_owned);
-    let mut sandbox = SandboxOptions::new("local")
+    let mut sandbox = SandboxOptions::new(LOCAL)
         .with_max_jobs(jobs.unwrap_or(1))
         .with_sandbox_paths(args.sandbox_paths.iter().cloned())
         .with_sandbox(!args.no_sandbox)
@@ -283,18 +284,25 @@ pub fn coordinator(
                 .with_log_bytes(limit(args.max_log_size)),
         )
         .with_max_substitutions(args.substitute.more.max_substitution_jobs);
-    let coordinator = Coordinator::new(evaluator, store.any()).with_options(options);
-    if args.max_jobs == Some(0) {
-        return Ok(coordinator);
+    let mut coordinator = Coordinator::new(evaluator, store.any()).with_options(options);
+    if args.max_jobs != Some(0) {
+        let builder = builder(args, store, ahead)?;
+        coordinator = coordinator.with_builder(match store {
+            MainStore::Daemon(store) if store.daemon().trusted == Some(false) => {
+                Arc::new(Untrusted {
+                    builder,
+                    store: store.clone(),
+                })
+            }
+            _ => Arc::new(builder),
+        });
     }
-    let builder = builder(args, store, ahead)?;
-    Ok(coordinator.with_builder(match store {
-        MainStore::Daemon(store) if store.daemon().trusted == Some(false) => Arc::new(Untrusted {
-            builder,
-            store: store.clone(),
-        }),
-        _ => Arc::new(builder),
-    }))
+    for builder in builders::remote(args, store.store_dir())? {
+        coordinator = coordinator
+            .try_with_builder(builder)
+            .map_err(CliError::Setup)?;
+    }
+    Ok(coordinator)
 }
 
 /// An interrupt ends the session in order.

@@ -348,6 +348,19 @@ pub enum BuildEvent {
         #[cfg_attr(feature = "schema", schemars(with = "f64"))]
         delay: Duration,
     },
+    /// A builder is left alone for a while, because it is unreachable or has failed several times in a
+    /// row. Other builders build meanwhile. Then it gets one build.
+    BuilderPaused {
+        /// The builder.
+        builder: Arc<str>,
+        /// The last error.
+        #[serde(flatten)]
+        error: ComponentError,
+        /// How long it is left alone, in seconds.
+        #[serde(with = "seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+        pause: Duration,
+    },
     /// A derivation cannot be built, for another reason than that its build failed.
     Failed {
         /// The derivation.

@@ -286,6 +286,7 @@ fn machine(graph: &Graph, roots: &[Root], policy: BuildPolicy) -> f64 {
                         build: build.build,
                         result: BuildResult::Pushed(outputs.collect()),
                         usage: None,
+                        size: None,
                     });
                 }
                 Action::Finish(report) => {

@@ -9,6 +9,7 @@ mod checks {
     pub mod aterm;
     pub mod database;
     pub mod decode;
+    pub mod machines;
     pub mod nar;
     pub mod narinfo;
     pub mod signature;
@@ -130,6 +131,12 @@ fn signature() {
         corpus("signature", &["narinfo"], ".secret"),
     ];
     fuzz("signature", &corpus.concat(), 1, checks::signature::check);
+}
+
+#[test]
+fn machines() {
+    let corpus = corpus("machines", &[], "");
+    fuzz("machines", &corpus, 1, checks::machines::check);
 }
 
 /// Each input is decoded several times.

@@ -196,12 +196,9 @@ impl SandboxOptions {
     }
 
     pub(super) fn profile(&self) -> BuilderProfile {
-        BuilderProfile {
-            name: self.name.clone(),
-            systems: self.systems.clone(),
-            features: self.features.clone(),
-            max_jobs: self.max_jobs.max(1),
-        }
+        BuilderProfile::new(&self.name, crate::this_system(), self.max_jobs)
+            .with_systems(self.systems.clone())
+            .with_features(self.features.clone())
     }
 }
 

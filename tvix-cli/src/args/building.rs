@@ -82,10 +82,25 @@ pub struct BuildingArgs {
     #[command(flatten)]
     pub substitute: SubstituteArgs,
 
-    /// Number of builds to run at the same time: `auto` for the number of processors, 0 to build nothing
-    /// [default: auto].
+    /// Number of builds to run on this machine at the same time: `auto` for the number of processors, 0 to build
+    /// only on remote machines [default: auto].
     #[arg(long, short = 'j', value_name = "N", value_parser = parse_jobs, help_heading = "Builds")]
     pub max_jobs: Option<u16>,
+
+    /// Remote machines to build on, in the format of `/etc/nix/machines`, separated by `;`: URI, systems, SSH
+    /// key, number of jobs, speed factor, features, mandatory features and host key, of which all but the URI
+    /// may be `-` or omitted; or `@FILE` [default: @/etc/nix/machines].
+    #[arg(
+        long,
+        value_name = "MACHINES",
+        allow_hyphen_values = true,
+        help_heading = "Builds"
+    )]
+    pub builders: Option<String>,
+
+    /// Let remote machines fetch inputs from their own substituters instead of sending everything to them.
+    #[arg(long, help_heading = "Builds")]
+    pub builders_use_substitutes: bool,
 
     /// Number of processors a build may use, passed to builders as NIX_BUILD_CORES; 0 means all.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Builds")]

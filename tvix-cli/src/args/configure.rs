@@ -87,6 +87,8 @@ impl Configure for SubstituteArgs {
 impl Configure for BuildingArgs {
     fn configure(&mut self, assignment: &Assignment) -> Result<(), SettingError> {
         match assignment.setting.name {
+            "builders" => self.builders = Some(assignment.value.clone()),
+            "builders-use-substitutes" => self.builders_use_substitutes = assignment.boolean()?,
             "cores" => self.cores = assignment.number()?,
             "extra-platforms" => assignment.list(&mut self.extra_platforms)?,
             "keep-failed" => self.keep_failed = assignment.boolean()?,

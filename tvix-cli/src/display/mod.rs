@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_build_api::terminal::after_carriage_return;
-use tvix_coordinator::{BuildEvent, CheckProblem, CheckReport, Failure, FailureCause, Report};
+use tvix_coordinator::{
+    BuildEvent, CheckProblem, CheckReport, ComponentError, Failure, FailureCause, Report,
+};
 
 use plain::Plain;
 use progress::Progress;
@@ -67,6 +69,17 @@ pub fn short_name(drv_path: &StorePath) -> &str {
 /// The message for a build that waits for another process.
 fn waiting(lock: &str) -> String {
     format!("waiting for the lock on '{lock}'...")
+}
+
+/// The name of the builder of this machine.
+pub const LOCAL: &str = "local";
+
+/// The warning about a builder that is left alone, as Nix's.
+fn left_alone(builder: &str, error: &ComponentError) -> String {
+    // It names the builder already.
+    let causes = error.causes.get(1..).filter(|causes| !causes.is_empty());
+    let why = causes.map_or_else(|| error.message.clone(), |causes| causes.join(": "));
+    format!("warning: cannot build on '{builder}': {why}")
 }
 
 /// The message for a session that starts again.

@@ -1,13 +1,13 @@
 //! Plain lines, for files and pipes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use nix_compat::store_path::StoreDir;
 use tvix_coordinator::StoreErrorKind;
 use tvix_coordinator::{BuildEvent, ComponentErrorKind};
 
 use super::line::shown;
-use super::{restarted, short_name, waiting};
+use super::{LOCAL, left_alone, restarted, short_name, waiting};
 use crate::output::say;
 
 /// Writes a line for each event that matters in a log.
@@ -15,6 +15,8 @@ pub struct Plain {
     dir: StoreDir,
     /// Names of the builds that run.
     names: HashMap<u64, String>,
+    /// Builders with a warning.
+    paused: HashSet<String>,
 }
 
 impl Plain {
@@ -22,6 +24,7 @@ impl Plain {
         Self {
             dir,
             names: HashMap::new(),
+            paused: HashSet::new(),
         }
     }
 
@@ -39,10 +42,23 @@ impl Plain {
     fn line(&mut self, event: &BuildEvent) -> Option<String> {
         Some(match event {
             BuildEvent::BuildStarted {
-                build, drv_path, ..
+                build,
+                drv_path,
+                builder,
             } => {
                 self.names.insert(*build, short_name(drv_path).to_owned());
-                format!("building '{}'...", self.dir.display(drv_path))
+                let path = self.dir.display(drv_path);
+                match &**builder {
+                    LOCAL => format!("building '{path}'..."),
+                    builder => format!("building '{path}' on '{builder}'..."),
+                }
+            }
+            // Once: other builders build meanwhile.
+            BuildEvent::BuilderPaused { builder, error, .. } => {
+                if !self.paused.insert(builder.to_string()) {
+                    return None;
+                }
+                left_alone(builder, error)
             }
             BuildEvent::CheckStarted {
                 build, drv_path, ..

@@ -1,6 +1,6 @@
 //! A progress display for terminals: a line for the whole, and one for each build that runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -8,7 +8,7 @@ use tvix_build_api::terminal::printable;
 use tvix_coordinator::BuildEvent;
 
 use super::line::shown;
-use super::{restarted, short_name, waiting};
+use super::{LOCAL, left_alone, restarted, short_name, waiting};
 use crate::output::{end_progress, say, start_progress};
 
 /// Builds that get a line of their own; more are only counted.
@@ -29,6 +29,8 @@ pub struct Progress {
     fetching: u64,
     fetched: u64,
     failed: u64,
+    /// Builders with a warning.
+    paused: HashSet<String>,
 }
 
 struct Import {
@@ -62,6 +64,7 @@ impl Progress {
             fetching: 0,
             fetched: 0,
             failed: 0,
+            paused: HashSet::new(),
         }
     }
 
@@ -93,12 +96,19 @@ impl Progress {
                 self.imports.remove(import);
             }
             BuildEvent::BuildStarted {
-                build, drv_path, ..
+                build,
+                drv_path,
+                builder,
             }
             | BuildEvent::CheckStarted {
-                build, drv_path, ..
+                build,
+                drv_path,
+                builder,
             } => {
-                let name = short_name(drv_path).to_owned();
+                let name = match &**builder {
+                    LOCAL => short_name(drv_path).to_owned(),
+                    builder => format!("{} on {builder}", short_name(drv_path)),
+                };
                 let bar = (self.builds.len() < LINES).then(|| self.add_bar(&name));
                 let started = Build {
                     name,
@@ -138,6 +148,11 @@ impl Progress {
                     if let Some(bar) = &build.bar {
                         bar.set_message("");
                     }
+                }
+            }
+            BuildEvent::BuilderPaused { builder, error, .. } => {
+                if self.paused.insert(builder.to_string()) {
+                    say!("{}", left_alone(builder, error));
                 }
             }
             BuildEvent::Restarted { message } => {

@@ -401,15 +401,13 @@ impl Driver {
             }
             Done::Built(build, result) => {
                 self.forget(build);
-                let usage = match &result {
-                    Ok(BuildOutcome::Success(success)) => success.usage,
-                    _ => None,
-                };
+                let (usage, size) = tasks::measured(&result);
                 let result = self.build_result(build, result);
                 Input::BuildEnded {
                     build,
                     result,
                     usage,
+                    size,
                 }
             }
             Done::Pushed(build, result) => Input::OutputsPushed { build, result },

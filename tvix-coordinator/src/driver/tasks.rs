@@ -9,7 +9,8 @@ use nix_compat::derivation::{Derivation, OutputName};
 use nix_compat::realisation::Realisation;
 use nix_compat::store_path::StorePath;
 use tvix_build_api::{
-    BuildContext, BuildOutcome, BuildRequest, Builder, CheckError, StreamedOutput, check_against,
+    BuildContext, BuildOutcome, BuildRequest, Builder, CheckError, ResourceUsage, StreamedOutput,
+    check_against,
 };
 use tvix_eval_api::{RealiseError, RealisedOutput};
 use tvix_store_api::{LocalPath, Store, StoreError, StoreExt as _, VerifiedObject};
@@ -310,6 +311,18 @@ pub(super) async fn build(parts: BuildParts) -> Result<BuildOutcome, ComponentEr
         Ok(outcome) => outcome.map_err(|error| ComponentError::from(&error)),
         Err(panic) => Err(builder_panicked(&*builder, &*panic)),
     }
+}
+
+/// The resources that a successful build used, and the size of its outputs in bytes.
+pub(super) fn measured(
+    result: &Result<BuildOutcome, ComponentError>,
+) -> (Option<ResourceUsage>, Option<u64>) {
+    let Ok(BuildOutcome::Success(success)) = result else {
+        return (None, None);
+    };
+    let outputs = success.delivery.outputs();
+    let sizes = outputs.iter().map(|(_, info)| info.nar_size);
+    (success.usage, Some(sizes.sum()))
 }
 
 fn builder_panicked(builder: &dyn Builder, panic: &(dyn std::any::Any + Send)) -> ComponentError {

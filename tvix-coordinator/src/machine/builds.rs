@@ -10,6 +10,7 @@ use nix_compat::store_path::StorePath;
 use tvix_build_api::{BuildFailure, CheckOutcome, ResourceUsage};
 
 use super::graph::{NodeId, State};
+use super::pool::{Needs, Paused};
 use super::vanished::Failed;
 use super::{Action, BuildId, BuildResult, CheckResult, ComponentError, Machine, StartBuild, Work};
 use crate::component_error::{ComponentErrorKind, StoreErrorKind};
@@ -30,6 +31,8 @@ pub(super) struct Build {
     /// The outputs, once the builder is done and while they are pushed.
     pushing: Option<Vec<(OutputName, StorePath)>>,
     usage: Option<ResourceUsage>,
+    /// The size of all outputs in bytes, if it is known.
+    size: Option<u64>,
     /// Its result, while the store is asked for its inputs.
     pub(super) failed: Option<Failed>,
 }
@@ -51,7 +54,7 @@ impl Build {
 impl Machine {
     pub(super) fn start_build(&mut self, id: NodeId, builder: usize) {
         let Some(derivation) = self.graph[id].derivation().cloned() else {
-            self.scheduler.release(builder);
+            self.scheduler.pool.release(builder);
             let message = "it became ready without its derivation (a bug)".to_owned();
             return self.fail(id, FailureCause::Invalid { message });
         };
@@ -59,7 +62,8 @@ impl Machine {
         self.graph[id].state = State::Building;
         let drv_path = self.known_path(id).clone();
         let inputs = self.inputs_used(id, &derivation);
-        let name = self.scheduler.builder_name(builder);
+        self.note_inputs(id, builder, &derivation);
+        let name = self.scheduler.pool.name(builder);
         self.emit(BuildEvent::BuildStarted {
             build: build.0,
             drv_path: drv_path.clone(),
@@ -75,6 +79,25 @@ impl Machine {
         self.actions.push_back(start);
     }
 
+    /// Takes note that a builder will have the inputs of a build.
+    fn note_inputs(&mut self, id: NodeId, builder: usize, derivation: &Arc<Derivation>) {
+        if !self.scheduler.pool.cares_for_places() {
+            return;
+        }
+        let sources = derivation.input_srcs.iter();
+        let needs = Needs {
+            outputs: self
+                .graph
+                .inputs(id)
+                .iter()
+                .map(|edge| edge.input)
+                .collect(),
+            sources: sources.map(|path| self.sources.intern(path)).collect(),
+            estimate: 0,
+        };
+        self.scheduler.pool.sent(builder, &needs);
+    }
+
     /// Takes note of a build that starts now.
     pub(super) fn new_build(&mut self, node: NodeId, builder: usize, check: bool) -> BuildId {
         self.last_build += 1;
@@ -88,6 +111,7 @@ impl Machine {
             waiting: false,
             pushing: None,
             usage: None,
+            size: None,
             failed: None,
         };
         self.builds.insert(build, running);
@@ -144,7 +168,7 @@ impl Machine {
             return;
         }
         let (node, builder) = (build.node, build.builder);
-        self.scheduler.release(builder);
+        self.scheduler.pool.release(builder);
         self.emit(BuildEvent::BuildWaiting {
             build: id.0,
             drv_path: self.known_path(node).clone(),
@@ -170,7 +194,7 @@ impl Machine {
             let Some(build) = self.builds.get_mut(&id) else {
                 continue;
             };
-            if build.failed.is_some() || !self.scheduler.occupy(build.builder) {
+            if build.failed.is_some() || !self.scheduler.pool.occupy(build.builder) {
                 continue;
             }
             build.waiting = false;
@@ -201,6 +225,7 @@ impl Machine {
         id: BuildId,
         result: BuildResult,
         usage: Option<ResourceUsage>,
+        size: Option<u64>,
     ) {
         let Some(build) = self.builds.get_mut(&id) else {
             return;
@@ -208,7 +233,7 @@ impl Machine {
         if build.is_pushing() || build.check || build.failed.is_some() {
             return;
         }
-        build.usage = usage;
+        (build.usage, build.size) = (usage, size);
         let result = match result {
             BuildResult::Failed(failure) => return self.failed(id, failure.into()),
             BuildResult::ComponentError(trouble) => {
@@ -273,10 +298,13 @@ impl Machine {
         let Some(build) = self.builds.get_mut(&id) else {
             return false;
         };
+        if build.cancelled {
+            self.scheduler.pool.abandoned(build.builder);
+        }
         match std::mem::replace(&mut build.waiting, false) {
             // Another process has built it.
             true => build.started = self.now,
-            false => self.scheduler.release(build.builder),
+            false => self.scheduler.pool.release(build.builder),
         }
         self.resumable.retain(|it| *it != id);
         build.cancelled
@@ -327,8 +355,9 @@ impl Machine {
         };
         match result {
             Ok(()) => self.build_succeeded(id, outputs, false),
-            Err(trouble) if trouble.retryable && self.stop.is_none() => {
-                // The stream is used up: only another build brings the outputs back.
+            // The stream is used up: only another build brings the outputs back. One of another builder,
+            // if the contents are not those that this one said.
+            Err(trouble) if self.stop.is_none() && (trouble.retryable || is_corrupt(&trouble)) => {
                 self.try_again(id, trouble);
             }
             Err(trouble) => {
@@ -354,6 +383,11 @@ impl Machine {
         };
         self.counts.built += 1;
         self.scheduler.forget_attempts(build.node);
+        self.scheduler.pool.succeeded(build.builder);
+        if self.scheduler.pool.cares_for_places() {
+            let pool = &mut self.scheduler.pool;
+            pool.made(build.builder, build.node, build.size);
+        }
         if self.graph[build.node].floating {
             self.record_realisations(build.node, &outputs);
         }
@@ -442,29 +476,48 @@ impl Machine {
         if self.stop.is_some() {
             return;
         }
+        let paused = self
+            .scheduler
+            .pool
+            .failed(build.builder, &trouble, self.now);
+        let derivation = self.derivation_of(&build).cloned();
         let attempts = self.scheduler.attempts_mut(build.node);
-        attempts.count += 1;
         attempts.builders |= 1 << build.builder;
         if !trouble.retryable {
             attempts.unsuitable |= 1 << build.builder;
         }
-        let count = attempts.count;
-        let derivation = self.derivation_of(&build).cloned();
-        let others = derivation.is_some_and(|it| {
+        let tried = attempts.builders;
+        let suitable = derivation.map_or(0, |it| {
             let system = self.graph[build.node].system;
-            self.scheduler.suitable(build.node, system, &it) != 0
+            self.scheduler.suitable(build.node, system, &it)
         });
-        if !others || count >= self.options.retry.attempts {
+        // A failure of one builder does not count if it does not build this any more, if another one has
+        // not tried yet, or if it is left alone and another one is not. One of the store does.
+        let others = !is_of_any_builder(&trouble)
+            && (suitable & !tried != 0
+                || (paused.is_some() && self.scheduler.pool.any_fit(suitable)));
+        let counts = !others && (trouble.retryable || suitable == 0);
+        let attempts = self.scheduler.attempts_mut(build.node);
+        attempts.count += u32::from(counts);
+        let count = attempts.count;
+        if let Some(paused) = &paused {
+            self.emit(BuildEvent::BuilderPaused {
+                builder: self.scheduler.pool.name(build.builder),
+                error: trouble.clone(),
+                pause: paused.pause,
+            });
+        }
+        if suitable == 0 || count >= self.options.retry.attempts {
             let cause = Self::blamed(trouble);
-            return match build.check {
+            match build.check {
                 true => self.check_result(build.node, id, Duration::ZERO, Err(cause)),
                 false => self.fail(build.node, cause),
-            };
+            }
+            return self.give_up(paused);
         }
-        let delay = if trouble.retryable {
-            self.options.retry.delay(count)
-        } else {
-            Duration::ZERO
+        let delay = match trouble.retryable && !others {
+            true => self.options.retry.delay(count),
+            false => Duration::ZERO,
         };
         self.emit(BuildEvent::BuildRetried {
             build: id.0,
@@ -473,6 +526,19 @@ impl Machine {
             delay,
         });
         self.scheduler.delay(build.node, self.now + delay);
+        self.give_up(paused);
+    }
+
+    /// Fails derivations that only builders could build that are not to be waited for.
+    fn give_up(&mut self, paused: Option<Paused>) {
+        if !paused.is_some_and(|paused| paused.given_up) {
+            return;
+        }
+        for (id, error) in self.scheduler.given_up(&self.graph, self.now) {
+            if self.stop.is_none() && self.graph[id].state == State::Ready {
+                self.fail(id, FailureCause::Builder { error });
+            }
+        }
     }
 
     /// Ends builds soon.
@@ -495,4 +561,17 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether contents are not those that were announced.
+fn is_corrupt(error: &ComponentError) -> bool {
+    matches!(
+        error.kind,
+        ComponentErrorKind::Store(StoreErrorKind::Corrupt)
+    )
+}
+
+/// Whether an error would come from any builder: that of the store that they read from or push to.
+fn is_of_any_builder(error: &ComponentError) -> bool {
+    error.is_of_store() && !is_corrupt(error)
 }

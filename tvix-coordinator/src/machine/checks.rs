@@ -17,7 +17,7 @@ use tvix_build_api::CheckOutcome;
 
 use super::demand::Want;
 use super::graph::{FailureId, NodeId, Urgency};
-use super::schedule::BuilderMask;
+use super::pool::BuilderMask;
 use super::sources::SourceState;
 use super::{Action, BuildId, Machine, StartBuild, Work};
 use crate::component_error::ComponentError;
@@ -237,7 +237,10 @@ impl Machine {
         let mut ready = self.checks.ready.iter().enumerate();
         let next = ready.find_map(|(index, id)| {
             let suitable = self.checks.open.get(id)?.suitable;
-            let builder = self.scheduler.assign(*id, suitable)?;
+            let (graph, now) = (&self.graph, self.now);
+            let builder = self
+                .scheduler
+                .assign(graph, *id, suitable, now, &self.sources)?;
             Some((index, *id, builder))
         });
         let Some((index, id, builder)) = next else {
@@ -245,7 +248,7 @@ impl Machine {
         };
         self.checks.ready.remove(index);
         let Some(derivation) = self.checks.derivation(id).cloned() else {
-            self.scheduler.release(builder);
+            self.scheduler.pool.release(builder);
             return false;
         };
         let build = self.new_build(id, builder, true);
@@ -257,7 +260,7 @@ impl Machine {
         self.emit(BuildEvent::CheckStarted {
             build: build.0,
             drv_path: drv_path.clone(),
-            builder: self.scheduler.builder_name(builder),
+            builder: self.scheduler.pool.name(builder),
         });
         let start = StartBuild {
             build,

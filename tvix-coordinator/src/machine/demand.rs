@@ -296,7 +296,7 @@ impl Machine {
             unmet += 1;
             // What was given up and is needed after all may wait for it already.
             let waiting = &mut self.sources[source].waiting;
-            let again = self.pruned || self.substitutions.any();
+            let again = self.pruned || self.substitutions.any() || self.imports.any_given_up;
             if !again || !waiting.contains(&id) {
                 waiting.push(id);
             }
@@ -367,6 +367,10 @@ impl Machine {
             let reasons = self.scheduler.why_unsuitable(derivation);
             let message = format!("no builder can build it: {reasons}");
             return self.fail(id, FailureCause::Unsuitable { message });
+        }
+        if let Some(error) = self.scheduler.pool.given_up(suitable, self.now) {
+            let error = error.clone();
+            return self.fail(id, FailureCause::Builder { error });
         }
         self.scheduler.push(&self.graph, id, suitable);
     }

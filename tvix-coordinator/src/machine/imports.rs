@@ -17,6 +17,8 @@ pub(super) struct Imports {
     open: BTreeMap<ImportId, Open>,
     /// Which imports wait for a derivation.
     waiting: FxHashMap<NodeId, Vec<ImportId>>,
+    /// Whether derivations were given up because an import was dropped.
+    pub(super) any_given_up: bool,
 }
 
 /// An import that has not been answered.
@@ -149,6 +151,7 @@ impl Machine {
             node.urgency = Urgency::None;
             if matches!(node.state, State::Waiting { .. } | State::Ready) {
                 node.state = State::Unneeded;
+                self.imports.any_given_up = true;
             }
         }
         self.cancel_builds(|_, id| dropped.contains(&id));

@@ -178,6 +178,9 @@ pub enum Input {
         /// The resources of a successful build, if the builder measures them. A failure has its own
         /// field for them.
         usage: Option<ResourceUsage>,
+        /// The size in bytes of the NARs of all outputs of a successful build, if it is known. For the
+        /// choice of builders.
+        size: Option<u64>,
     },
     /// Answers [`Action::QueryInputs`].
     ///

@@ -38,6 +38,7 @@ mod graph;
 mod imports;
 mod input;
 mod lookup;
+mod pool;
 mod ready;
 mod record;
 mod resolve;
@@ -332,7 +333,8 @@ impl Machine {
                 build,
                 result,
                 usage,
-            } => self.build_ended(build, result, usage),
+                size,
+            } => self.build_ended(build, result, usage, size),
             Input::InputsQueried { build, result } => self.inputs_queried(build, result),
             Input::CheckEnded { build, result } => self.check_ended(build, result),
             Input::OutputsPushed { build, result } => self.outputs_pushed(build, result),
@@ -388,7 +390,8 @@ impl Machine {
             if self.resume_build() {
                 return self.actions.pop_front();
             }
-            if let Some((id, builder)) = self.scheduler.next(&self.graph) {
+            let next = self.scheduler.next(&self.graph, &self.sources, self.now);
+            if let Some((id, builder)) = next {
                 self.start_build(id, builder);
                 return self.actions.pop_front();
             }
@@ -408,6 +411,8 @@ impl Machine {
         let timeouts = [
             self.look_ups.next_timeout(),
             self.scheduler.next_timeout(),
+            self.scheduler
+                .next_resume(self.now, self.checks.any_ready()),
             self.sources.next_timeout(),
             self.recordings.next_timeout(),
         ];

@@ -56,6 +56,14 @@ impl ReadyQueue {
         }
     }
 
+    /// All, and some that are not ready any more.
+    pub(super) fn ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_rank.values().flat_map(|equals| {
+            let others = equals.others.iter().map(|Reverse(id)| *id);
+            equals.run.iter().copied().chain(others)
+        })
+    }
+
     pub(super) fn into_ids(self) -> impl Iterator<Item = NodeId> {
         self.by_rank.into_values().flat_map(|equals| {
             let others = equals.others.into_iter().map(|Reverse(id)| id);

@@ -1,13 +1,12 @@
-//! The order of builds, and the choice of builders.
+//! The order of builds.
 //!
 //! Derivations that a stalled evaluation needs come first, then those that it has asked for ahead,
 //! then other needed ones, then those with the longest path to the end of the graph as far as it is known, weighted by the durations of
-//! earlier builds.
+//! earlier builds. The builder of each is the [pool's](super::pool) choice.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bstr::BString;
@@ -16,23 +15,16 @@ use rustc_hash::FxHashMap;
 use tvix_build_api::{BuilderProfile, Requirements};
 
 use super::graph::{Graph, NodeId, State, SystemNumber};
+use super::pool::{BuilderMask, Needs, Pool};
 use super::ready::ReadyQueue;
+use super::sources::Sources;
+use crate::component_error::ComponentError;
 
 /// The estimate for a derivation without history, in milliseconds.
 const DEFAULT_ESTIMATE: u32 = 1000;
 
 /// Systems that are remembered. There are but a few.
 const SYSTEMS: usize = 8;
-
-/// Builders, as bits.
-pub(super) type BuilderMask = u64;
-
-#[derive(Debug)]
-struct Slots {
-    profile: BuilderProfile,
-    name: Arc<str>,
-    running: usize,
-}
 
 /// Earlier attempts to build a derivation.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,9 +37,7 @@ pub(super) struct Attempts {
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    builders: Vec<Slots>,
-    max_jobs: usize,
-    running: usize,
+    pub(super) pool: Pool,
     /// Ready derivations, by the builders that can build them.
     ready: Vec<(BuilderMask, ReadyQueue)>,
     delayed: BTreeMap<(Duration, NodeId), ()>,
@@ -65,18 +55,8 @@ impl Scheduler {
         max_jobs: Option<usize>,
         estimates: BTreeMap<String, Duration>,
     ) -> Self {
-        let builders = builders
-            .into_iter()
-            .map(|profile| Slots {
-                name: profile.name.as_str().into(),
-                profile,
-                running: 0,
-            })
-            .collect();
         Self {
-            builders,
-            max_jobs: max_jobs.unwrap_or(usize::MAX).max(1),
-            running: 0,
+            pool: Pool::new(builders, max_jobs),
             ready: Vec::new(),
             delayed: BTreeMap::new(),
             attempts: FxHashMap::default(),
@@ -86,13 +66,10 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn builder_name(&self, builder: usize) -> Arc<str> {
-        self.builders[builder].name.clone()
-    }
-
     pub(super) fn system_number(&mut self, derivation: &Derivation) -> SystemNumber {
         let says = |name| derivation.env_var(name).is_some();
-        if says("requiredSystemFeatures") || says("__json") {
+        let prefers_local = self.pool.cares_for_places() && says("preferLocalBuild");
+        if prefers_local || says("requiredSystemFeatures") || says("__json") {
             return SystemNumber(None);
         }
         let mut known = self.by_system.iter();
@@ -126,23 +103,11 @@ impl Scheduler {
 
     /// The systems and features that builders lack for `derivation`, as a message.
     pub(super) fn why_unsuitable(&self, derivation: &Derivation) -> String {
-        let reasons = self.builders.iter().map(|slots| {
-            let lacks = slots.profile.unsupported(derivation);
-            lacks.unwrap_or_else(|| format!("builder '{}' has refused it", slots.name))
-        });
-        let reasons: Vec<String> = reasons.collect();
-        match reasons.is_empty() {
-            true => "there are no builders".to_owned(),
-            false => reasons.join("; "),
-        }
+        self.pool.why_unsuitable(&Requirements::of(derivation))
     }
 
     fn supporting(&self, derivation: &Derivation) -> BuilderMask {
-        let requirements = Requirements::of(derivation);
-        let builders = self.builders.iter().enumerate();
-        builders.fold(0, |mask, (index, slots)| {
-            mask | (u64::from(slots.profile.meets(&requirements)) << index)
-        })
+        self.pool.supporting(&Requirements::of(derivation))
     }
 
     /// Queues a ready derivation. It may be queued again when its priority grew.
@@ -192,14 +157,16 @@ impl Scheduler {
     }
 
     /// The next derivation to build, and its builder.
-    pub(super) fn next(&mut self, graph: &Graph) -> Option<(NodeId, usize)> {
-        if self.running >= self.max_jobs {
-            return None;
-        }
+    pub(super) fn next(
+        &mut self,
+        graph: &Graph,
+        sources: &Sources,
+        now: Duration,
+    ) -> Option<(NodeId, usize)> {
         // Rank and number of the best, and in which queue it is.
         let mut best: Option<(u64, NodeId, usize)> = None;
         for index in 0..self.ready.len() {
-            if self.free_builder(self.ready[index].0, 0).is_none() {
+            if !self.pool.has_room(self.ready[index].0, now) {
                 continue;
             }
             let queue = &mut self.ready[index].1;
@@ -219,54 +186,54 @@ impl Scheduler {
         let (mask, queue) = &mut self.ready[index];
         queue.pop();
         let mask = *mask;
-        let builder = self.assign(id, mask)?;
+        let builder = self.assign(graph, id, mask, now, sources)?;
         Some((id, builder))
     }
 
     /// Takes a slot of one of the builders in `suitable`, if one is free.
-    pub(super) fn assign(&mut self, id: NodeId, suitable: BuilderMask) -> Option<usize> {
-        if self.running >= self.max_jobs {
-            return None;
-        }
+    pub(super) fn assign(
+        &mut self,
+        graph: &Graph,
+        id: NodeId,
+        suitable: BuilderMask,
+        now: Duration,
+        sources: &Sources,
+    ) -> Option<usize> {
         let attempts = self.attempts.get(&id);
         let tried = attempts.map_or(0, |attempts| attempts.builders);
-        let builder = self.free_builder(suitable, tried)?;
-        self.builders[builder].running += 1;
-        self.running += 1;
-        Some(builder)
-    }
-
-    /// The least busy builder with a free place; one that has not tried yet, if there is one.
-    fn free_builder(&self, mask: BuilderMask, tried: BuilderMask) -> Option<usize> {
-        let free = (0..self.builders.len()).filter(|index| {
-            let slots = &self.builders[*index];
-            mask >> index & 1 == 1 && slots.running < slots.profile.max_jobs
-        });
-        free.min_by_key(|index| {
-            let slots = &self.builders[*index];
-            (
-                tried >> index & 1,
-                slots.running * 1024 / slots.profile.max_jobs,
-                *index,
-            )
+        let estimate = self.own_height(graph, id);
+        self.pool.assign(suitable, tried, now, || Needs {
+            outputs: graph.inputs(id).iter().map(|edge| edge.input).collect(),
+            sources: sources.of(graph[id].derivation()),
+            estimate,
         })
     }
 
-    /// Takes a place of a builder, if there is one.
-    pub(super) fn occupy(&mut self, builder: usize) -> bool {
-        let slots = &mut self.builders[builder];
-        let free = self.running < self.max_jobs && slots.running < slots.profile.max_jobs;
-        if free {
-            slots.running += 1;
-            self.running += 1;
+    /// Derivations that wait only for builders that are not to be waited for, each with the last error
+    /// of one.
+    pub(super) fn given_up(&self, graph: &Graph, now: Duration) -> Vec<(NodeId, ComponentError)> {
+        let mut given_up = Vec::new();
+        for (mask, queue) in &self.ready {
+            if let Some(error) = self.pool.given_up(*mask, now) {
+                let waiting = queue.ids().filter(|id| graph[*id].state == State::Ready);
+                given_up.extend(waiting.map(|id| (id, error.clone())));
+            }
         }
-        free
+        given_up.sort_by_key(|(id, _)| *id);
+        given_up.dedup_by_key(|(id, _)| *id);
+        given_up
     }
 
-    /// A build is over, or waits.
-    pub(super) fn release(&mut self, builder: usize) {
-        self.builders[builder].running -= 1;
-        self.running -= 1;
+    /// When a builder is not left alone any more that a ready derivation may wait for, or any builder
+    /// if `any`.
+    pub(super) fn next_resume(&self, now: Duration, any: bool) -> Option<Duration> {
+        let waiting = self
+            .ready
+            .iter()
+            .filter(|(_, queue)| queue.peek().is_some());
+        let waiting = waiting.fold(0, |all, (mask, _)| all | mask);
+        let waiting = if any { BuilderMask::MAX } else { waiting };
+        self.pool.resumes(waiting, now)
     }
 
     pub(super) fn attempts_mut(&mut self, id: NodeId) -> &mut Attempts {

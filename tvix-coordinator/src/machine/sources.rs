@@ -2,8 +2,10 @@
 //! derivation says it uses.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use nix_compat::derivation::Derivation;
 use nix_compat::store_path::StorePath;
 use rustc_hash::FxHashMap;
 
@@ -99,6 +101,14 @@ impl Sources {
         });
         self.index.insert(path.clone(), id);
         id
+    }
+
+    /// The known sources of a derivation.
+    pub(super) fn of(&self, derivation: Option<&Arc<Derivation>>) -> Vec<SourceId> {
+        let sources = derivation.into_iter().flat_map(|it| it.input_srcs.iter());
+        sources
+            .filter_map(|path| self.index.get(path).copied())
+            .collect()
     }
 
     /// Has a source be added again at a time.

@@ -318,6 +318,15 @@ fn events() -> Vec<BuildEvent> {
             error: ComponentError::bug("lost").retryable(true),
             delay: second,
         },
+        BuildEvent::BuilderPaused {
+            builder: "ssh-ng://host".into(),
+            error: ComponentError::new(
+                ComponentErrorKind::Builder(BuilderErrorKind::Unreachable),
+                "no route to host",
+            )
+            .retryable(true),
+            pause: second,
+        },
         BuildEvent::Skipped {
             drv_path: drv_path(),
             root_cause: path("bad.drv"),

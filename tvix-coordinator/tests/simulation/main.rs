@@ -7,6 +7,7 @@
 //!
 //! - Nothing is built twice, and nothing before its inputs are valid.
 //! - No builder receives more builds than its limit.
+//! - Builders that are unreachable, lie or hang for a while fail nothing, as long as another one builds.
 //! - Every import is answered once, with valid paths of the requested outputs.
 //! - A failure stops exactly the derivations that depend on it.
 //! - When nothing is in progress any more, the session has ended, and everything that can be built
@@ -53,6 +54,10 @@ pub struct Tally {
     searches: u64,
     source_references: u64,
     restarts: u64,
+    hung: u64,
+    unreachable: u64,
+    lies: u64,
+    pauses: u64,
     vanished: u64,
 }
 
@@ -82,6 +87,10 @@ impl Tally {
         self.searches += other.searches;
         self.source_references += other.source_references;
         self.restarts += other.restarts;
+        self.hung += other.hung;
+        self.unreachable += other.unreachable;
+        self.lies += other.lies;
+        self.pauses += other.pauses;
         self.vanished += other.vanished;
     }
 }
@@ -167,6 +176,10 @@ fn ten_thousand_worlds() {
             source_references,
             restarts,
             vanished,
+            hung,
+            unreachable,
+            lies,
+            pauses,
             ..
         } = total;
         for (what, count) in [
@@ -188,6 +201,10 @@ fn ten_thousand_worlds() {
             ("waits for locks", waits),
             ("builds that went on", resumed),
             ("checks", checks),
+            ("builds that hang", hung),
+            ("unreachable builders", unreachable),
+            ("builders that lie", lies),
+            ("builders left alone", pauses),
             ("restarts", restarts),
             ("vanished inputs", vanished),
             ("searches at a further substituter", searches),

@@ -41,6 +41,17 @@ pub struct Substituter {
     pub trouble: u64,
 }
 
+/// The fault of a builder, which ends at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuilderFault {
+    /// It is unreachable, before or during builds.
+    Dies,
+    /// It reports success without the outputs, with other paths, or with other contents.
+    Lies,
+    /// Builds do not end.
+    Hangs,
+}
+
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub dir: StoreDir,
@@ -74,6 +85,8 @@ pub struct Plan {
     /// Attributes under evaluation.
     pub threads: Vec<Vec<Step>>,
     pub builders: Vec<BuilderProfile>,
+    /// Faults of builders, each with its end. The first builder has none.
+    pub builder_faults: Vec<Option<(BuilderFault, Duration)>>,
     pub options: Options,
     /// Percentage of store operations that fail.
     pub store_trouble: u64,
@@ -131,6 +144,7 @@ impl Plan {
             lies: false,
             threads: Vec::new(),
             builders: Vec::new(),
+            builder_faults: Vec::new(),
             options: Options::default(),
             store_trouble: [0, 0, 0, 5, 20][random.below(5)],
             locked: [0, 0, 10, 50, 100][random.below(5)],
@@ -555,11 +569,41 @@ impl Plan {
         closure
     }
 
+    /// The fault of a builder at a time.
+    pub fn fault(&self, builder: usize, now: Duration) -> Option<BuilderFault> {
+        let (fault, end) = (*self.builder_faults.get(builder)?)?;
+        (now < end).then_some(fault)
+    }
+
     fn set_options(&mut self, random: &mut Random) {
         for builder in 0..1 + random.below(3) {
             let jobs = 1 + random.below(4);
-            let profile = BuilderProfile::new(format!("builder-{builder}"), "x86_64-linux", jobs);
+            let profile = BuilderProfile::new(format!("builder-{builder}"), "x86_64-linux", jobs)
+                .with_speed_factor([0.1, 0.5, 1.0, 1.0, 3.0][random.below(5)])
+                .with_remote(random.percent(50));
             self.builders.push(profile);
+        }
+        let faults = self.builders.len() > 1 && random.percent(40);
+        for builder in 0..self.builders.len() {
+            let kind = match random.below(4) {
+                0 => BuilderFault::Dies,
+                1 => BuilderFault::Lies,
+                2 => BuilderFault::Hangs,
+                _ => continue,
+            };
+            if builder > 0 && faults {
+                let end = Duration::from_millis([200, 2_000, 30_000][random.below(3)]);
+                self.builder_faults.resize(builder + 1, None);
+                self.builder_faults[builder] = Some((kind, end));
+            }
+        }
+        if self.builder_faults.iter().any(Option::is_some) {
+            // Attempts are for the faults of builders.
+            for fate in &mut self.fates {
+                if matches!(fate, Fate::Troubled(_)) {
+                    *fate = Fate::Builds;
+                }
+            }
         }
         self.options = std::mem::take(&mut self.options)
             .with_policy(if random.percent(50) {

@@ -95,6 +95,8 @@ pub struct World {
     /// Builds that have streamed outputs, with the outputs to push.
     streamed: BTreeMap<BuildId, (StartBuild, Vec<(OutputName, StorePath)>)>,
     cancelled_builds: BTreeSet<BuildId>,
+    /// Builds that have streamed other contents than they said.
+    lying: BTreeSet<BuildId>,
     /// Builds with an event for their start but not for their end.
     open_builds: BTreeSet<u64>,
     /// The same for waiting builds.
@@ -166,6 +168,7 @@ impl World {
             substituting: substituters::Substituting::default(),
             streamed: BTreeMap::new(),
             cancelled_builds: BTreeSet::new(),
+            lying: BTreeSet::new(),
             open_builds: BTreeSet::new(),
             open_waits: BTreeSet::new(),
             troubles: BTreeMap::new(),
@@ -669,6 +672,10 @@ impl World {
             BuildEvent::BuildRetried { build, .. } => {
                 self.tally.retries += 1;
                 assert!(self.open_builds.remove(&build), "build {build} ends once");
+            }
+            BuildEvent::BuilderPaused { pause, .. } => {
+                self.tally.pauses += 1;
+                assert!(pause > Duration::ZERO && self.plan.builders.len() > 1);
             }
             BuildEvent::Skipped { .. } => self.tally.skips += 1,
             BuildEvent::Found { .. } => self.tally.found += 1,

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -19,9 +20,10 @@ use super::options::{Address, DaemonOptions};
 /// Bytes that are received at once, and size of frames.
 const CHUNK: usize = 64 * 1024;
 
-/// Why a call failed.
+/// Why a call to a daemon failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+#[non_exhaustive]
+pub enum CallError {
     /// The daemon says so; the connection can be used again.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -57,8 +59,29 @@ pub(super) struct Connection {
     pub sender: Sender,
     pub receiver: Receiver,
     pub session: Session,
-    /// Ends when it is dropped.
-    _child: Option<Child>,
+    /// Dropped last, after its pipes.
+    _child: Option<Program>,
+}
+
+/// How long a program may take to end after its pipes are closed. The daemon that it connects to ends
+/// builds meanwhile; if both were killed, nothing would.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The program of a connection. Dropped, it gets time to end by itself, as long as there is a runtime.
+#[derive(Debug)]
+struct Program(Option<Child>);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let (Some(mut child), Ok(runtime)) =
+            (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            // A child that is dropped is killed.
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(GRACE, child.wait()).await;
+            });
+        }
+    }
 }
 
 /// The half that sends requests.
@@ -93,6 +116,21 @@ impl std::fmt::Debug for Receiver {
         f.debug_struct("Receiver")
             .field("answered", &self.answered)
             .finish_non_exhaustive()
+    }
+}
+
+/// Connects to a socket. A daemon that has more clients waiting than it listens for takes more in a
+/// moment: Nix 2.8 listens for five.
+async fn connect(socket: &std::path::Path) -> io::Result<UnixStream> {
+    let mut pause = Duration::from_millis(2);
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+            connected => return connected,
+        }
     }
 }
 
@@ -142,7 +180,7 @@ impl Connection {
         );
         let (halves, child): (Halves, _) = match &options.address {
             Address::Socket(socket) => {
-                let (read, write) = UnixStream::connect(socket).await?.into_split();
+                let (read, write) = connect(socket).await?.into_split();
                 ((Box::new(read), Box::new(write)), None)
             }
             Address::Program { program, arguments } => {
@@ -155,7 +193,10 @@ impl Connection {
                 let (Some(write), Some(read)) = (child.stdin.take(), child.stdout.take()) else {
                     return Err(io::Error::other("the program has no pipes").into());
                 };
-                ((Box::new(read), Box::new(write)), Some(child))
+                (
+                    (Box::new(read), Box::new(write)),
+                    Some(Program(Some(child))),
+                )
             }
         };
         let (mut read, mut write) = halves;
@@ -286,6 +327,11 @@ impl Sender {
         self.within = false;
     }
 
+    /// Whether nothing is left to be sent.
+    pub fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// Whether much has been appended.
     pub fn is_full(&self) -> bool {
         self.out.len() >= CHUNK
@@ -308,28 +354,43 @@ impl Receiver {
 
     /// The log of an operation, to its end. An error of the daemon is the answer.
     pub async fn log(&mut self) -> Result<()> {
-        let mut decoder = Decoder::<LogMessage>::new();
+        let mut decoder = Decoder::new();
+        while self.log_message(&mut decoder).await?.is_some() {}
+        Ok(())
+    }
+
+    /// The next message of the log of an operation; `None` at its end. An error of the daemon is the
+    /// answer. Nothing is lost if the future is dropped, as long as the decoder is kept.
+    pub async fn log_message(
+        &mut self,
+        decoder: &mut Decoder<LogMessage>,
+    ) -> Result<Option<LogMessage>> {
         loop {
             let (taken, message) = decoder.feed(&self.buffer, &self.context)?;
             self.buffer.advance(taken);
             match message {
-                Some(LogMessage::Last) => return Ok(()),
+                Some(LogMessage::Last) => return Ok(None),
                 Some(LogMessage::Error(error)) => {
                     self.answered += 1;
                     return Err(error.into());
                 }
-                Some(_) => {}
+                Some(message) => return Ok(Some(message)),
                 None => receive(&mut self.inner, &mut self.buffer).await?,
             }
         }
     }
 
-    /// The log of a call and its answer.
-    pub async fn answer<C: Call>(&mut self) -> Result<C::Answer> {
-        self.log().await?;
+    /// The answer of a call after its log.
+    pub async fn answer_after_log<C: Call>(&mut self) -> Result<C::Answer> {
         let answer = self.message().await?;
         self.answered += 1;
         Ok(answer)
+    }
+
+    /// The log of a call and its answer.
+    pub async fn answer<C: Call>(&mut self) -> Result<C::Answer> {
+        self.log().await?;
+        self.answer_after_log::<C>().await
     }
 
     /// The next bytes; waits for some.

@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod calls;
 mod connection;
 mod options;
 mod pool;
@@ -32,13 +33,14 @@ use nix_compat::realisation::{DrvKey, DrvOutput, Realisation};
 use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_worker_protocol::{
     Call, Feature, QueryPathFromHashPart, QueryPathInfo, QueryRealisation, QueryValidPaths,
-    RegisterDrvOutput, RemoteError, Trust, Version,
+    RegisterDrvOutput, RemoteError, Session, Trust, Version,
 };
 
+pub use self::calls::DaemonConnection;
+pub use self::connection::CallError;
 pub use self::options::DaemonOptions;
 pub use self::upkeep::{Collected, CollectionAction, DaemonRoot};
 
-use self::connection::CallError;
 use self::pool::{Pool, Pooled, Purpose};
 use self::roots::Roots;
 use crate::blocking::blocking;
@@ -92,6 +94,18 @@ pub struct DaemonInfo {
     by_path: bool,
 }
 
+impl DaemonInfo {
+    fn of(session: &Session) -> Self {
+        let features = session.context.features();
+        Self {
+            version: session.daemon_version.to_string(),
+            protocol: session.context.version(),
+            trusted: session.trust.map(|trust| trust == Trust::Trusted),
+            by_path: features.contains(Feature::RealisationWithPath),
+        }
+    }
+}
+
 impl DaemonStore {
     /// Connects to a daemon.
     ///
@@ -104,14 +118,7 @@ impl DaemonStore {
         let pool = Arc::new(Pool::new(options));
         let first = pool.acquire(Purpose::Request).await;
         let first = first.map_err(|error| store_error(&uri, "open it".into(), error))?;
-        let session = &first.session;
-        let features = session.context.features();
-        let daemon = DaemonInfo {
-            version: session.daemon_version.to_string(),
-            protocol: session.context.version(),
-            trusted: session.trust.map(|trust| trust == Trust::Trusted),
-            by_path: features.contains(Feature::RealisationWithPath),
-        };
+        let daemon = DaemonInfo::of(&first.session);
         drop(first);
         Ok(Self(Arc::new(Inner {
             pool,

@@ -121,6 +121,16 @@ impl DaemonOptions {
         })
     }
 
+    /// The URI of the daemon.
+    pub fn uri(&self) -> &StoreUri {
+        &self.uri
+    }
+
+    /// The store directory of the daemon.
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
     /// Sets the maximum number of connections for requests. As many again may read NARs, as many may
     /// receive NARs, and one holds temporary roots. [default: 8; 4 over SSH]
     #[must_use]

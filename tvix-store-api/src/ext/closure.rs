@@ -78,11 +78,19 @@ fn references_first(
     ordered
 }
 
-pub(super) async fn copy_closure<S: Store + ?Sized>(
+pub(super) async fn copy_paths<S: Store + ?Sized>(
     from: &S,
     to: &dyn Store,
-    paths: &[StorePath],
-) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+    infos: Vec<Arc<PathInfo>>,
+) -> Result<(), StoreError> {
+    same_dir(from, to)?;
+    let paths: Vec<_> = infos.iter().map(|info| info.path.clone()).collect();
+    let infos = infos.into_iter().map(|info| (info.path.clone(), info));
+    let ordered = references_first(&paths, infos.collect());
+    Copying::new(&ordered).run(from, to).await
+}
+
+fn same_dir<S: Store + ?Sized>(from: &S, to: &dyn Store) -> Result<(), StoreError> {
     if from.store_dir() != to.store_dir() {
         return Err(StoreError::OtherStoreDir {
             store: to.uri().clone(),
@@ -90,6 +98,15 @@ pub(super) async fn copy_closure<S: Store + ?Sized>(
             expected: from.store_dir().clone(),
         });
     }
+    Ok(())
+}
+
+pub(super) async fn copy_closure<S: Store + ?Sized>(
+    from: &S,
+    to: &dyn Store,
+    paths: &[StorePath],
+) -> Result<Vec<Arc<PathInfo>>, StoreError> {
+    same_dir(from, to)?;
     // A path that is valid in `to` has its closure there.
     let missing = explore(from, paths, Some(to)).await?;
     let missing = references_first(paths, missing);

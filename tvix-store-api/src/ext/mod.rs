@@ -73,6 +73,20 @@ pub trait StoreExt: Store {
         closure::copy_closure(self, to, paths).await
     }
 
+    /// Makes the paths of `infos`, infos of this store, valid in `to`, references first, with several
+    /// copies in flight. Their other references must be valid in `to`, which is not asked what it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`copy_closure`](Self::copy_closure).
+    async fn copy_paths(
+        &self,
+        to: &dyn Store,
+        infos: Vec<Arc<PathInfo>>,
+    ) -> Result<(), StoreError> {
+        closure::copy_paths(self, to, infos).await
+    }
+
     /// Makes the path of `info`, an info of this store, valid in `to`. Its references must be valid
     /// in `to`.
     ///

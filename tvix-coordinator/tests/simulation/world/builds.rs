@@ -1,17 +1,18 @@
 //! Simulated builders: requests are checked, results are random.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use nix_compat::content_address::{ContentAddress, ContentAddressMethod};
 use nix_compat::derivation::{Output, OutputName};
 use nix_compat::nixhash::{HashAlgo, NixHash};
 use nix_compat::store_path::{StorePath, fixed_output_path, output_path_name};
-use tvix_build_api::{BuildFailure, FailureKind};
-use tvix_coordinator::BuildPolicy;
+use tvix_build_api::{BuildFailure, BuilderErrorKind, FailureKind};
 use tvix_coordinator::machine::{BuildId, BuildResult, ComponentError, Input, StartBuild};
+use tvix_coordinator::{BuildPolicy, ComponentErrorKind, StoreErrorKind};
 
 use super::{Pending, World};
-use crate::plan::Fate;
+use crate::plan::{BuilderFault, Fate};
 
 impl World {
     /// The output paths of a build. Floating ones depend only on name and contents.
@@ -40,6 +41,13 @@ impl World {
         if self.is_check(build) {
             return self.end_check(start);
         }
+        let cancelled = self.cancelled_builds.contains(&build);
+        let fault = self.plan.fault(start.builder, self.now);
+        if fault == Some(BuilderFault::Hangs) && !cancelled {
+            self.tally.hung += 1;
+            self.now += Duration::from_millis(300);
+            return self.pending.push(Pending::Build(start));
+        }
         let index = self.by_path[&start.drv_path];
         let resolved = start.derivation.path(&self.plan.dir).unwrap();
         self.vanishing.started = Some(start.clone());
@@ -60,8 +68,14 @@ impl World {
         }
         let class = self.plan.classes[index];
         let fate = self.plan.fates[class];
-        let result = if self.cancelled_builds.contains(&build) && self.random.percent(80) {
+        let result = if cancelled && self.random.percent(80) {
             failure(FailureKind::Cancelled)
+        } else if fault == Some(BuilderFault::Dies) {
+            self.tally.unreachable += 1;
+            let kind = ComponentErrorKind::Builder(BuilderErrorKind::Unreachable);
+            BuildResult::ComponentError(ComponentError::new(kind, "no route").retryable(true))
+        } else if fault == Some(BuilderFault::Lies) && fate != Fate::Fails {
+            self.lie(start)
         } else {
             match fate {
                 Fate::Fails => failure(FailureKind::ExitCode { code: 1 }),
@@ -96,14 +110,36 @@ impl World {
             build,
             result,
             usage: None,
+            size: None,
         });
         if self.duplicate() {
             self.tell(Input::BuildEnded {
                 build,
                 result: again,
                 usage: None,
+                size: None,
             });
         }
+    }
+
+    /// A success that is none.
+    fn lie(&mut self, start: StartBuild) -> BuildResult {
+        self.tally.lies += 1;
+        let mut outputs = self.made(&start);
+        let derivation = start.derivation.clone();
+        let known = derivation
+            .output_paths(&self.plan.dir)
+            .all(|(_, path)| path.is_some());
+        match self.random.below(3) {
+            0 => {
+                self.lying.insert(start.build);
+                self.streamed.insert(start.build, (start, outputs.clone()));
+                return BuildResult::Streamed(outputs);
+            }
+            1 if known => outputs[0].1 = start.drv_path,
+            _ => drop(outputs.pop()),
+        }
+        BuildResult::Pushed(outputs)
     }
 
     pub(super) fn end_push(&mut self, build: BuildId) {
@@ -112,9 +148,15 @@ impl World {
         let class = self.plan.classes[self.by_path[&start.drv_path]];
         // A failed push counts as an attempt of the build: errors of both count together.
         let percent = self.plan.store_trouble;
-        let result = self
-            .trouble(format!("class {class}"), percent)
-            .map_or(Ok(()), Err);
+        let result = match self.lying.remove(&build) {
+            true => {
+                let kind = ComponentErrorKind::Store(StoreErrorKind::Corrupt);
+                Err(ComponentError::new(kind, "it is something else"))
+            }
+            false => self
+                .trouble(format!("class {class}"), percent)
+                .map_or(Ok(()), Err),
+        };
         if result.is_ok() {
             self.make_valid(&start.derivation, &outputs);
             self.built
@@ -243,6 +285,7 @@ impl World {
                 build,
                 result: BuildResult::Pushed(outputs),
                 usage: None,
+                size: None,
             });
         }
         self.ready.insert(build);
