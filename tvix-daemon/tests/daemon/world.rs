@@ -11,7 +11,7 @@ use tvix_daemon::local::{LocalSettings, LocalStores};
 use tvix_daemon::{Access, Backend, Daemon, DaemonOptions, Stores, bind};
 use tvix_store_api::MemoryStore;
 use tvix_store_api::daemon::{DaemonOptions as ClientOptions, DaemonStore};
-use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
+use tvix_store_api::local_fs::LocalStoreOptions;
 use tvix_test_support::directory::make_writable;
 
 pub struct World {
@@ -81,13 +81,6 @@ impl World {
         }
         let options = ClientOptions::new(uri.parse().unwrap()).unwrap();
         DaemonStore::open(options).await.unwrap()
-    }
-
-    /// The store behind the daemon, as another process opens it.
-    pub async fn store(&self) -> LocalStore {
-        LocalStore::open(LocalStoreOptions::new(self.directory.path().join("root")))
-            .await
-            .unwrap()
     }
 }
 
