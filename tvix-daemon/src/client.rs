@@ -154,6 +154,7 @@ impl ClientSettings {
     }
 
     /// The value of a boolean setting that the client has set under one of `names`.
+    #[cfg(any(test, feature = "local-fs"))]
     pub(crate) fn flag(&self, names: &[&str]) -> Option<bool> {
         let value = names.iter().find_map(|name| self.others.get(*name))?;
         match value.as_str() {

@@ -31,6 +31,7 @@ impl Log {
     }
 
     /// A number of bytes, as the daemon of the client's version shows it.
+    #[cfg(feature = "local-fs")]
     pub(crate) fn size(&self, bytes: i64) -> String {
         let mut value = bytes as f64 / 1024.0;
         if self.version < Version::new(1, 38) {
@@ -47,6 +48,7 @@ impl Log {
     }
 
     /// The note about the space that `.links` saves.
+    #[cfg(feature = "local-fs")]
     pub(crate) fn savings(&self, bytes: i64) -> String {
         let size = self.size(bytes);
         match self.version < Version::new(1, 38) {
