@@ -70,13 +70,24 @@ async fn each_setting_says_where_it_is_from() {
     );
     // The output is a file of settings itself.
     let mut again = config();
-    configured(&world, &mut again, &(ended.out.join("\n") + "\n"));
+    let lines = ended.out;
+    configured(&world, &mut again, &(lines.join("\n") + "\n"));
     let ended = run(again.args(["--json", "cores", "substituters"])).expect(0);
     let shown: serde_json::Value = serde_json::from_str(&ended.out[0]).unwrap();
     assert_eq!(shown["cores"]["value"], 5);
     assert_eq!(shown["cores"]["defaultValue"], 0);
     assert_eq!(shown["substituters"]["value"][2], "file:///b");
     assert_eq!(shown["substituters"]["effect"], "used");
+    // Of one setting, the value alone.
+    for (name, value) in [
+        ("cores", "5"),
+        ("substituters", "https://cache.nixos.org/ file:///a file:///b"),
+        ("nix-path", ""),
+    ] {
+        let mut one = config();
+        configured(&world, &mut one, &(lines.join("\n") + "\n"));
+        assert_eq!(run(one.arg(name)).expect(0).out, [value]);
+    }
     run(config().arg("no-such"))
         .expect(1)
         .says(&["error: unknown setting 'no-such'; 'tvix config' lists all"]);
