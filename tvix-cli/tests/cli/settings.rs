@@ -81,7 +81,10 @@ async fn each_setting_says_where_it_is_from() {
     // Of one setting, the value alone.
     for (name, value) in [
         ("cores", "5"),
-        ("substituters", "https://cache.nixos.org/ file:///a file:///b"),
+        (
+            "substituters",
+            "https://cache.nixos.org/ file:///a file:///b",
+        ),
         ("nix-path", ""),
     ] {
         let mut one = config();
