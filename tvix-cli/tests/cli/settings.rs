@@ -37,7 +37,7 @@ async fn each_setting_says_where_it_is_from() {
     let system = configured(
         &world,
         &mut command,
-        "cores = 3\nodd = 1\nextra-substituters = file:///a # the first\nbuild-max-jobs = 9\nkeep-outputs = yes\n",
+        "cores = 3\nodd = 1\nextra-substituters = file:///a # the first\nbuild-max-jobs = 9\nauto-optimise-store = yes\n",
     );
     let user = world.beside("user.conf");
     fs::write(&user, "cores = 5\nextra-substituters = file:///b\n").unwrap();
@@ -46,7 +46,7 @@ async fn each_setting_says_where_it_is_from() {
         .env("NIX_CONFIG", "max-silent-time = 1K")
         .args(["--option", "timeout", "7"])
         .args(["cores", "substituters", "max-jobs", "max-silent-time"])
-        .args(["timeout", "keep-outputs", "sandbox", "nix-path"]);
+        .args(["timeout", "auto-optimise-store", "sandbox", "nix-path"]);
     let (system, user) = (system.display(), user.display());
     let ended = run(&mut command).expect(0);
     assert_eq!(
@@ -59,7 +59,7 @@ async fn each_setting_says_where_it_is_from() {
             format!("max-jobs = 9  # {system}:4"),
             "max-silent-time = 1024  # NIX_CONFIG".to_owned(),
             "timeout = 7  # command line".to_owned(),
-            format!("keep-outputs = true  # {system}:5, no effect"),
+            format!("auto-optimise-store = true  # {system}:5, no effect"),
             "sandbox = true".to_owned(),
             "nix-path =".to_owned(),
         ]
@@ -171,7 +171,7 @@ async fn errors_name_the_file_and_the_line() {
     configured(
         &world,
         &mut command,
-        "keep-outputs = true\nuse-cgroups = true\n",
+        "auto-optimise-store = true\nuse-cgroups = true\n",
     );
     let ended = run(command.args(["eval", "-E", "1"])).expect(0);
     assert_eq!((ended.out, ended.err.as_str()), (vec!["1".to_owned()], ""));
