@@ -91,22 +91,19 @@ async fn open_with(uri: StoreUri, options: OpenOptions) -> Result<BinaryCache, C
     }
 }
 
+/// Opened substituters, with their priorities.
+pub type Substituters = Vec<(i32, Arc<dyn Store>)>;
+
 /// The requested substituters of a store that can be opened, with their priorities. Each of the others causes a
 /// warning; its paths are fetched from another one, or built. For a store of the user's own, the system's store is
 /// one, which is trusted.
-pub async fn substituters(
-    building: &BuildingArgs,
-    store: &dyn Store,
-) -> Vec<(i32, Arc<dyn Store>)> {
+pub async fn substituters(building: &BuildingArgs, store: &dyn Store) -> Substituters {
     let system = default_store::system_store().filter(|_| default_store::is_own(store.uri()));
     substituters_and(system, building, store.store_dir()).await
 }
 
 /// The requested substituters alone, for paths in `dir`.
-pub async fn requested_substituters(
-    building: &BuildingArgs,
-    dir: &StoreDir,
-) -> Vec<(i32, Arc<dyn Store>)> {
+pub async fn requested_substituters(building: &BuildingArgs, dir: &StoreDir) -> Substituters {
     substituters_and(None, building, dir).await
 }
 
@@ -114,7 +111,7 @@ async fn substituters_and(
     system: Option<StoreUri>,
     building: &BuildingArgs,
     dir: &StoreDir,
-) -> Vec<(i32, Arc<dyn Store>)> {
+) -> Substituters {
     let args = &building.substitute;
     if args.no_substitute {
         return Vec::new();

@@ -22,7 +22,7 @@ use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{Store, StoreError, StoreUri};
 
 use crate::args::{BuildingArgs, DaemonArgs, DaemonSettings};
-use crate::caches;
+use crate::caches::{self, Substituters};
 use crate::error::CliError;
 use crate::interrupt::{self, Orderly};
 use crate::output::say;
@@ -155,7 +155,7 @@ fn daemon_options(args: &DaemonArgs) -> DaemonOptions {
 fn make_builds(
     mut args: BuildingArgs,
     settings: DaemonSettings,
-    substituters: Vec<(i32, Arc<dyn Store>)>,
+    substituters: Substituters,
 ) -> MakeBuilds {
     // Clients say for each build whether its files are kept.
     args.keep_failed = true;
@@ -191,8 +191,7 @@ fn make_builds(
 fn open_substituters(
     args: Arc<BuildingArgs>,
     dir: StoreDir,
-) -> impl Fn(Vec<String>) -> BoxFuture<'static, Vec<(i32, Arc<dyn Store>)>> + Send + Sync + 'static
-{
+) -> impl Fn(Vec<String>) -> BoxFuture<'static, Substituters> + Send + Sync + 'static {
     move |uris| {
         let (mut chosen, dir) = (BuildingArgs::clone(&args), dir.clone());
         chosen.substitute.substituters = uris.iter().filter_map(|uri| uri.parse().ok()).collect();

@@ -96,7 +96,7 @@ impl Side {
         let cache = substituter.map(|at| format!("file://{}", at.display()));
         let shutdown = CancellationToken::new();
         let until = shutdown.clone();
-        let listener = runtime.block_on(async {
+        runtime.block_on(async {
             let cache: Option<Arc<dyn Store>> = match cache {
                 Some(uri) => {
                     let uri = uri.parse().unwrap();
@@ -133,9 +133,8 @@ impl Side {
             let options = DaemonOptions::default().with_access(access);
             let daemon = Daemon::new(Arc::new(stores), options.with_require_signatures(false));
             let listener = bind(&at.join("socket")).unwrap();
-            tokio::spawn(async move { daemon.listen(listener, until).await })
+            tokio::spawn(async move { daemon.listen(listener, until).await });
         });
-        drop(listener);
         Self {
             directory,
             child: None,

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use tvix_tests::local::LocalWorld;
 use tvix_tests::program::{Ended, run, tvix};

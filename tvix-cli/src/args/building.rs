@@ -89,7 +89,7 @@ pub struct BuildingArgs {
 
     /// Remote machines to build on, in the format of `/etc/nix/machines`, separated by `;`: URI, systems, SSH
     /// key, number of jobs, speed factor, features, mandatory features and host key, of which all but the URI
-    /// may be `-` or omitted; or `@FILE` [default: @/etc/nix/machines].
+    /// may be `-` or omitted; or `@FILE`. Default: the setting `builders`, which is `@/etc/nix/machines`.
     #[arg(
         long,
         value_name = "MACHINES",

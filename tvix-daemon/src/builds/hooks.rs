@@ -8,7 +8,13 @@ use nix_compat::store_path::StorePath;
 use tokio::sync::{Notify, mpsc};
 
 use super::history::Line;
-use super::shared::Times;
+
+/// When a build began and ended, in seconds since 1970.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Times {
+    pub start: u64,
+    pub stop: u64,
+}
 
 /// Shared by a session and its builders.
 #[derive(Debug)]

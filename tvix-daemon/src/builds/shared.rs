@@ -29,7 +29,7 @@ use tvix_store_api::{Store, StoreUri};
 
 use super::history::{History, Line, Origin, Reader};
 use super::hook::PostBuildHook;
-use super::hooks::Hooks;
+use super::hooks::{Hooks, Times};
 use super::log_files::LogFiles;
 use super::places::Place;
 
@@ -105,13 +105,6 @@ enum Outcome {
         message: String,
         retryable: bool,
     },
-}
-
-/// When a build began and ended, in seconds since 1970.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
-    pub start: u64,
-    pub stop: u64,
 }
 
 pub(super) fn unix_now() -> u64 {

@@ -15,9 +15,9 @@ pub struct LocalStoreOptions {
     /// The logical store directory. It is part of every path, so it is `/nix/store` unless all of a
     /// closure is built for another one. The files are in `<root>/nix/store` regardless.
     pub store_dir: StoreDir,
-    /// The directory of the files [default: `<root>/nix/store`]. Nix's parameter `real`.
+    /// The directory of the files (`<root>/nix/store` by default). Nix's parameter `real`.
     pub real_store_dir: Option<PathBuf>,
-    /// The state directory, with the database and the roots [default: `<root>/nix/var/nix`]. It must be on the file
+    /// The state directory, with the database and the roots (`<root>/nix/var/nix` by default). It must be on the file
     /// system of the files. Nix's parameter `state`.
     pub state_dir: Option<PathBuf>,
     /// The directory of build logs, which are in its subdirectory `drvs` [default: `log/nix` beside the state
