@@ -25,6 +25,9 @@ pub fn run(args: ConfigArgs) -> Result<ExitCode, CliError> {
             .map(|it| (it.setting.name.to_owned(), it.json()))
             .collect();
         print([Value::Object(all)])?;
+    } else if let [one] = &shown[..] {
+        // For scripts, as `nix config show NAME` prints it.
+        print([&one.value])?;
     } else {
         print(shown.iter().map(Shown::line))?;
     }

@@ -1,7 +1,7 @@
 //! The sandbox builder.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,6 +57,8 @@ pub struct SandboxBuilder {
     options: Arc<SandboxOptions>,
     translate: TranslateOptions,
     stores: HashMap<StoreUri, KnownStore>,
+    /// Those of the stores whose files are at their store paths.
+    in_place: HashSet<StoreUri>,
 }
 
 impl SandboxBuilder {
@@ -78,23 +80,27 @@ impl SandboxBuilder {
             profile: options.profile(),
             blame: Blame(options.name.clone()),
             place: Arc::new(Place::new(options.scratch.clone(), options.first_id)),
-            options: Arc::new(options),
             translate: TranslateOptions {
                 builtins: cfg!(feature = "builtins"),
+                allows_no_sandbox: options.relaxed || !options.sandbox,
                 ..TranslateOptions::default().with_own_environment()
             },
+            options: Arc::new(options),
             stores: HashMap::new(),
+            in_place: HashSet::new(),
         };
         if builder.options.scratch.is_some() {
             builder.engine()?;
-            builder.make_ready(&StoreDir::default());
+            if builder.options.sandbox {
+                builder.make_ready(&StoreDir::default());
+            }
         }
         Ok(builder)
     }
 
     /// Starts preparing resources for the first build, if that is enabled.
     fn make_ready(&self, dir: &StoreDir) {
-        if !self.options.ahead || !self.options.sandbox {
+        if !self.options.ahead {
             return;
         }
         let (dir, options) = (dir.clone(), self.options.clone());
@@ -115,10 +121,16 @@ impl SandboxBuilder {
         use std::os::unix::fs::MetadataExt as _;
         let store = store.borrow().clone();
         let scratch = store.state_dir().join("tvix-builds");
+        let in_place = store.real_store_dir() == store.store_dir().as_path();
+        if in_place {
+            self.in_place.insert(store.uri().clone());
+        }
         if self.place.scratch().is_none() {
             let first_id = self.options.first_id;
             self.place = Arc::new(Place::new(Some(scratch), first_id));
-            self.make_ready(store.store_dir());
+            if self.options.sandbox || !in_place {
+                self.make_ready(store.store_dir());
+            }
         }
         let device = |path: &std::path::Path| {
             let mut existing = path.ancestors();
@@ -176,12 +188,14 @@ impl SandboxBuilder {
         if let Some(message) = self.profile.unmet(&requirements) {
             return Err(self.blame.unsupported(message));
         }
-        check_features(&self.blame, &requirements, self.options.sandbox)?;
         let dir = context.inputs.store_dir().clone();
         let store = request.store.as_ref().and_then(|uri| self.stores.get(uri));
         self.check_store_dir(&dir, store)?;
-        let confined =
+        let has_to_be =
             self.options.sandbox && !(self.options.relaxed && asks_for_no_sandbox(&request)?);
+        // As in Nix: elsewhere, a process would not find its inputs without a sandbox.
+        let confined = has_to_be || !self.in_place.contains(context.inputs.uri());
+        check_features(&self.blame, &requirements, confined)?;
         let claimed =
             match unless_cancelled(context, claim(&self.blame, store, &request, &context.slot))
                 .await?
@@ -343,13 +357,12 @@ impl SandboxBuilder {
         let known = self.stores.get(context.inputs.uri());
         let here = match known {
             #[cfg(feature = "local-fs")]
-            Some(KnownStore::Beside(store)) => store.real_store_dir() == dir.as_path(),
+            Some(KnownStore::Beside(_)) => true,
             _ => false,
         };
         if !here {
             return Err(self.blame.unsupported(format!(
-                "without a sandbox, inputs have to be in a local store whose files are in '{dir}', \
-                 on the file system that builds write to"
+                "without a sandbox, builds have to write to the file system of '{dir}'"
             )));
         }
         // A path that is valid already may be in use, and must not be replaced.
@@ -363,10 +376,7 @@ impl SandboxBuilder {
             )));
         }
         let options = self.translate_options(dir, request, context).await?;
-        let mut options = TranslateOptions {
-            unconfined: true,
-            ..options.into_owned()
-        };
+        let mut options = options.into_owned();
         let (place, blame) = (self.place.clone(), self.blame.clone());
         let (dir, request) = (dir.clone(), request.clone());
         let own_options = self.options.clone();

@@ -22,8 +22,9 @@ pub struct SandboxOptions {
     /// Paths of the host that are visible in every build.
     pub sandbox_paths: Vec<SandboxPath>,
     /// Whether builds are isolated from the files and the network of the host (false for
-    /// `--no-sandbox`). Without a sandbox, the store must keep its files at their store paths, and
-    /// concurrent builds of the same derivation can disturb each other.
+    /// `--no-sandbox`). Builds have a sandbox nevertheless, as in Nix, unless their inputs are in a
+    /// [local store](super::SandboxBuilder::with_local_store) whose files are at their store paths.
+    /// Without a sandbox, concurrent builds of the same derivation can disturb each other.
     pub sandbox: bool,
     /// Whether derivations with `__noChroot` are built as if [`sandbox`](Self::sandbox) were false.
     /// Otherwise they are refused.

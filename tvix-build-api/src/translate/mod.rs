@@ -55,8 +55,8 @@ pub struct TranslateOptions {
     /// Whether the back end has built-in builders. If so, the program of a translation may be the
     /// name of one, such as `builtin:fetchurl`.
     pub builtins: bool,
-    /// Whether the process has no sandbox, as requested by `__noChroot`.
-    pub unconfined: bool,
+    /// Whether derivations may request a process without a sandbox (`__noChroot`).
+    pub allows_no_sandbox: bool,
 }
 
 impl Default for TranslateOptions {
@@ -68,7 +68,7 @@ impl Default for TranslateOptions {
             impure_env: SortedMap::new(),
             derivation_outputs: HashMap::new(),
             builtins: false,
-            unconfined: false,
+            allows_no_sandbox: false,
         }
     }
 }
@@ -156,7 +156,7 @@ pub fn translate(
     if let Some(message) = unsupported_attribute(request)? {
         return Err(TranslateError::Unsupported(message));
     }
-    if asks_for_no_sandbox(request)? && !options.unconfined {
+    if asks_for_no_sandbox(request)? && !options.allows_no_sandbox {
         let message = "it has '__noChroot' set, which is not allowed here".to_owned();
         return Err(TranslateError::Unsupported(message));
     }

@@ -128,7 +128,8 @@ pub struct BuildingArgs {
     )]
     pub extra_platforms: Vec<String>,
 
-    /// Build without a sandbox: builds can read and change everything that you can.
+    /// Build without a sandbox: builds can read and change everything that you can. Where the files of the store
+    /// are not at their store paths, as below another root, there is a sandbox nevertheless.
     #[arg(long, help_heading = "Sandbox")]
     pub no_sandbox: bool,
 

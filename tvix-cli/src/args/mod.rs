@@ -258,7 +258,7 @@ impl Default for DaemonSettings {
 /// replace earlier ones, and options on the command line replace all. The output is in the format of nix.conf.
 #[derive(Debug, Parser)]
 pub struct ConfigArgs {
-    /// Settings to show [default: all].
+    /// Settings to show [default: all]. Of a single one, the value is printed alone.
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 

@@ -37,7 +37,7 @@ async fn each_setting_says_where_it_is_from() {
     let system = configured(
         &world,
         &mut command,
-        "cores = 3\nodd = 1\nextra-substituters = file:///a # the first\nbuild-max-jobs = 9\nkeep-outputs = yes\n",
+        "cores = 3\nodd = 1\nextra-substituters = file:///a # the first\nbuild-max-jobs = 9\nauto-optimise-store = yes\n",
     );
     let user = world.beside("user.conf");
     fs::write(&user, "cores = 5\nextra-substituters = file:///b\n").unwrap();
@@ -46,7 +46,7 @@ async fn each_setting_says_where_it_is_from() {
         .env("NIX_CONFIG", "max-silent-time = 1K")
         .args(["--option", "timeout", "7"])
         .args(["cores", "substituters", "max-jobs", "max-silent-time"])
-        .args(["timeout", "keep-outputs", "sandbox", "nix-path"]);
+        .args(["timeout", "auto-optimise-store", "sandbox", "nix-path"]);
     let (system, user) = (system.display(), user.display());
     let ended = run(&mut command).expect(0);
     assert_eq!(
@@ -59,7 +59,7 @@ async fn each_setting_says_where_it_is_from() {
             format!("max-jobs = 9  # {system}:4"),
             "max-silent-time = 1024  # NIX_CONFIG".to_owned(),
             "timeout = 7  # command line".to_owned(),
-            format!("keep-outputs = true  # {system}:5, no effect"),
+            format!("auto-optimise-store = true  # {system}:5, no effect"),
             "sandbox = true".to_owned(),
             "nix-path =".to_owned(),
         ]
@@ -70,13 +70,27 @@ async fn each_setting_says_where_it_is_from() {
     );
     // The output is a file of settings itself.
     let mut again = config();
-    configured(&world, &mut again, &(ended.out.join("\n") + "\n"));
+    let lines = ended.out;
+    configured(&world, &mut again, &(lines.join("\n") + "\n"));
     let ended = run(again.args(["--json", "cores", "substituters"])).expect(0);
     let shown: serde_json::Value = serde_json::from_str(&ended.out[0]).unwrap();
     assert_eq!(shown["cores"]["value"], 5);
     assert_eq!(shown["cores"]["defaultValue"], 0);
     assert_eq!(shown["substituters"]["value"][2], "file:///b");
     assert_eq!(shown["substituters"]["effect"], "used");
+    // Of one setting, the value alone.
+    for (name, value) in [
+        ("cores", "5"),
+        (
+            "substituters",
+            "https://cache.nixos.org/ file:///a file:///b",
+        ),
+        ("nix-path", ""),
+    ] {
+        let mut one = config();
+        configured(&world, &mut one, &(lines.join("\n") + "\n"));
+        assert_eq!(run(one.arg(name)).expect(0).out, [value]);
+    }
     run(config().arg("no-such"))
         .expect(1)
         .says(&["error: unknown setting 'no-such'; 'tvix config' lists all"]);
@@ -157,7 +171,7 @@ async fn errors_name_the_file_and_the_line() {
     configured(
         &world,
         &mut command,
-        "keep-outputs = true\nuse-cgroups = true\n",
+        "auto-optimise-store = true\nuse-cgroups = true\n",
     );
     let ended = run(command.args(["eval", "-E", "1"])).expect(0);
     assert_eq!((ended.out, ended.err.as_str()), (vec!["1".to_owned()], ""));
