@@ -13,7 +13,7 @@ use tvix_worker_protocol::{
 use super::world::World;
 
 /// A connection after its handshake.
-async fn connected(world: &World) -> (UnixStream, Context) {
+pub async fn connected(world: &World) -> (UnixStream, Context) {
     let mut stream = world.connect().await;
     let mut handshake = ClientHandshake::new(StoreDir::default());
     loop {
