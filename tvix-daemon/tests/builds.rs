@@ -564,7 +564,7 @@ async fn a_hook_runs_after_builds() {
     let program = folder.path().join("hook");
     std::fs::write(
         &program,
-        "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n",
+        "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\necho >> \"$0.runs\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n",
     )
     .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -597,6 +597,9 @@ async fn a_hook_runs_after_builds() {
         error,
         format!("program \"{}\" failed with exit code 4", program.display())
     );
+    // Once for each build.
+    let runs = std::fs::read(folder.path().join("hook.runs")).unwrap();
+    assert_eq!(runs, b"\n\n");
 }
 
 #[tokio::test]

@@ -309,8 +309,7 @@ impl Builder for SessionBuilder {
         context: BuildContext,
     ) -> Result<BuildOutcome, BuilderError> {
         if self.hooks.refuse(&request.drv_path) {
-            let failure = BuildFailure::new(FailureKind::Cancelled, Duration::ZERO);
-            return Ok(BuildOutcome::Failure(failure));
+            return Ok(final_failure("it is to be substituted"));
         }
         request.keep_failed = self.keep_failed;
         let Some(store) = request.store.clone() else {
@@ -377,8 +376,7 @@ impl SessionBuilder {
             Outcome::Failure(failure) => Ok(BuildOutcome::Failure(failure)),
             Outcome::HookFailed(message) => {
                 self.hooks.failed(drv_path, message);
-                let failure = BuildFailure::new(FailureKind::Cancelled, Duration::ZERO);
-                Ok(BuildOutcome::Failure(failure))
+                Ok(final_failure("the post-build hook failed"))
             }
             Outcome::Error { message, retryable } => {
                 let mut first = channel.error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -578,6 +576,13 @@ impl Execution {
             Err(message) => Outcome::HookFailed(message.into()),
         }
     }
+}
+
+/// A failure for a reason that [`Hooks`] know. A builder that cancels would be tried again.
+fn final_failure(message: &str) -> BuildOutcome {
+    let (program, message) = (String::new(), message.to_owned());
+    let kind = FailureKind::CannotRun { program, message };
+    BuildOutcome::Failure(BuildFailure::new(kind, Duration::ZERO))
 }
 
 /// An error and its causes.
