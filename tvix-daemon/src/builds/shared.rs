@@ -578,7 +578,7 @@ impl Execution {
     }
 }
 
-/// A failure for a reason that [`Hooks`] know. A builder that cancels would be tried again.
+/// A failure whose reason [`Hooks`] know. A cancellation would be tried again.
 fn final_failure(message: &str) -> BuildOutcome {
     let (program, message) = (String::new(), message.to_owned());
     let kind = FailureKind::CannotRun { program, message };
