@@ -309,7 +309,7 @@ impl Builder for SessionBuilder {
         context: BuildContext,
     ) -> Result<BuildOutcome, BuilderError> {
         if self.hooks.refuse(&request.drv_path) {
-            return Ok(final_failure("it is to be substituted"));
+            return Ok(final_failure());
         }
         request.keep_failed = self.keep_failed;
         let Some(store) = request.store.clone() else {
@@ -376,7 +376,7 @@ impl SessionBuilder {
             Outcome::Failure(failure) => Ok(BuildOutcome::Failure(failure)),
             Outcome::HookFailed(message) => {
                 self.hooks.failed(drv_path, message);
-                Ok(final_failure("the post-build hook failed"))
+                Ok(final_failure())
             }
             Outcome::Error { message, retryable } => {
                 let mut first = channel.error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -579,9 +579,8 @@ impl Execution {
 }
 
 /// A failure whose reason [`Hooks`] know. A cancellation would be tried again.
-fn final_failure(message: &str) -> BuildOutcome {
-    let (program, message) = (String::new(), message.to_owned());
-    let kind = FailureKind::CannotRun { program, message };
+fn final_failure() -> BuildOutcome {
+    let kind = FailureKind::ExitCode { code: 1 };
     BuildOutcome::Failure(BuildFailure::new(kind, Duration::ZERO))
 }
 
