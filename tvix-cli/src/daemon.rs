@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use listenfd::ListenFd;
 use nix_compat::store_path::StoreDir;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
@@ -33,6 +34,9 @@ use crate::stores::MainStore;
 /// store is opened again.
 const LATEST_END: Duration = Duration::from_secs(8);
 
+/// File descriptors that are wanted: four for each connection that holds paths, and those of builds.
+const FILES: u64 = 4 * 4096 + 1024;
+
 pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
     // First, while nothing else runs.
     let passed = ListenFd::from_env().take_unix_listener(0);
@@ -40,6 +44,7 @@ pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
         what: "socket of the service manager",
         source,
     })?;
+    raise_file_limit();
     let options = store_options(&mut args)?;
     let (dir, uri) = (options.store_dir.clone(), args.building.store.clone());
     let settings = LocalSettings::default()
@@ -80,6 +85,18 @@ pub async fn run(mut args: DaemonArgs) -> Result<ExitCode, CliError> {
     };
     daemon.listen(listener, interrupt::token()).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Raises the soft limit of file descriptors, which is often 1,024, as far as it may be raised.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES, |most| most.min(FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            say!("warning: cannot raise the limit of file descriptors to {wanted}: {error}");
+        }
+    }
 }
 
 fn listening(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListener> {

@@ -12,7 +12,7 @@ use nix_compat::store_path::{StoreDir, StorePath};
 use tvix_store_api::{Store, StoreError};
 use tvix_worker_protocol::CollectGarbage;
 
-use crate::builds::Builds;
+use crate::builds::{Builds, Drvs};
 use crate::client::ClientSettings;
 use crate::log::Log;
 
@@ -67,6 +67,10 @@ impl Lease {
     ) -> Self {
         let begin = Arc::new(begin);
         Self { builds, begin }
+    }
+
+    pub(crate) fn drvs(&self) -> Arc<Drvs> {
+        self.builds.drvs()
     }
 
     pub(crate) fn begin(&self) -> (Builds, Box<dyn Any + Send + Sync>) {

@@ -17,6 +17,7 @@ use crate::access::Peer;
 use crate::backend::Stores;
 use crate::connection;
 use crate::options::{DaemonOptions, Shared};
+use crate::users::Users;
 
 /// How long connections may take to end once the daemon ends.
 const GRACE: Duration = Duration::from_secs(5);
@@ -31,7 +32,12 @@ pub struct Daemon(Arc<Shared>);
 impl Daemon {
     /// A daemon that serves these stores.
     pub fn new(stores: Arc<dyn Stores>, options: DaemonOptions) -> Self {
-        Self(Arc::new(Shared { stores, options }))
+        let users = Users::default();
+        Self(Arc::new(Shared {
+            stores,
+            options,
+            users,
+        }))
     }
 
     /// Accepts and serves connections until `shutdown` is cancelled; then ends them, and waits some seconds at most for
@@ -76,7 +82,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// That the peer may not connect, or went away.
+    /// That the peer may not connect, has too many connections, or went away.
     pub async fn socket(&self, stream: UnixStream) -> io::Result<()> {
         let credentials = stream.peer_cred()?;
         let mut peer = Peer::new(credentials.uid(), credentials.gid());
@@ -86,6 +92,16 @@ impl Daemon {
         let trust = judged
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
+        let options = &self.0.options;
+        let _seat = match trust == Trust::Trusted && !options.force_untrusted {
+            true => None,
+            false => {
+                let limit = (options.max_connections / 4).max(1);
+                let seat = self.0.users.enter(peer.uid, limit);
+                let too_many = || io::Error::other("too many connections of this user");
+                Some(seat.ok_or_else(too_many)?)
+            }
+        };
         let probe = stream.as_fd().try_clone_to_owned().ok().map(closed_probe);
         let (reader, writer) = stream.into_split();
         self.connection(reader, writer, trust, probe).await

@@ -37,6 +37,7 @@ mod log;
 mod operations;
 mod options;
 mod socket;
+mod users;
 
 pub use access::{Access, NotAllowed, Peer};
 pub use backend::{Backend, Collection, Lease, Maintenance, RootLink, Stores};

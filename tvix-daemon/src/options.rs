@@ -8,6 +8,7 @@ use tvix_worker_protocol::{Limits, Version};
 
 use crate::access::Access;
 use crate::backend::Stores;
+use crate::users::Users;
 
 /// Options of a [`Daemon`](crate::Daemon).
 #[derive(Debug, Clone)]
@@ -31,7 +32,8 @@ pub struct DaemonOptions {
     pub protocol: Version,
     /// Limits of messages [default: 32 MiB for a text, 64 MiB for a message]. Streams have no limit.
     pub limits: Limits,
-    /// Maximum number of connections at the same time; further ones wait [default: 4096].
+    /// Maximum number of connections at the same time; further ones wait [default: 4096]. A user that is not trusted has
+    /// at most a quarter of them; further ones are closed, so that one user does not lock out the others.
     pub max_connections: usize,
     /// How long a client may take for the handshake [default: 30 seconds].
     pub handshake_timeout: Duration,
@@ -85,4 +87,5 @@ impl DaemonOptions {
 pub(crate) struct Shared {
     pub stores: Arc<dyn Stores>,
     pub options: DaemonOptions,
+    pub users: Users,
 }

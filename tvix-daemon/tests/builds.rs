@@ -564,7 +564,7 @@ async fn a_hook_runs_after_builds() {
     let program = folder.path().join("hook");
     std::fs::write(
         &program,
-        "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n",
+        "#!/bin/sh\necho \"$DRV_PATH $OUT_PATHS\"\necho >> \"$0.runs\"\ncase $DRV_PATH in *fails.drv) exit 4;; esac\n",
     )
     .unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -586,7 +586,7 @@ async fn a_hook_runs_after_builds() {
     assert_orderly(&messages);
     // A failure ends the operation, whatever needs the build.
     let top = world.drv("top", &[&fails]).await;
-    let (sender, _messages) = collected();
+    let (sender, messages) = collected();
     let paths = vec![all(&top)];
     let error = world
         .builds
@@ -597,6 +597,12 @@ async fn a_hook_runs_after_builds() {
         error,
         format!("program \"{}\" failed with exit code 4", program.display())
     );
+    drop(sender);
+    let shown = shown(&messages.await.unwrap());
+    assert!(shown.iter().all(|it| !it.contains("error")), "{shown:?}");
+    // Once for each build.
+    let runs = std::fs::read(folder.path().join("hook.runs")).unwrap();
+    assert_eq!(runs, b"\n\n");
 }
 
 #[tokio::test]

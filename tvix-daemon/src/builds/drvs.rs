@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use nix_compat::derivation::{Derivation, HashModulo};
 use nix_compat::nar::{Event, Parser};
 use nix_compat::store_path::{DRV_SUFFIX, StoreDir, StorePath, text_path};
@@ -23,7 +22,7 @@ pub(super) type Graph = HashMap<StorePath, Arc<Derivation>>;
 
 /// Reads derivations, and remembers their hashes.
 #[derive(Debug)]
-pub(super) struct Drvs {
+pub(crate) struct Drvs {
     store: Arc<dyn Store>,
     remembered: Mutex<HashMap<StorePath, HashModulo>>,
 }
@@ -36,7 +35,7 @@ impl Drvs {
         }
     }
 
-    fn dir(&self) -> &StoreDir {
+    pub(super) fn dir(&self) -> &StoreDir {
         self.store.store_dir()
     }
 
@@ -222,26 +221,37 @@ fn failed(error: &StoreError) -> RemoteError {
 
 /// Parses a derivation, and checks that the contents belong to the path.
 fn parse(dir: &StoreDir, path: &StorePath, contents: &[u8]) -> Result<Derivation, RemoteError> {
-    let refuse = |why: &dyn std::fmt::Display| {
-        let path = dir.display(path);
-        RemoteError::new(format!("error parsing derivation '{path}': {why}"))
-    };
-    let name = path.name().as_str();
-    let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name);
-    let name = name.parse().map_err(|error| refuse(&error))?;
-    let derivation =
-        Derivation::from_aterm(dir, name, contents).map_err(|error| refuse(&describe(&error)))?;
-    let computed = text_path(dir, path.name().clone(), contents, &derivation.references());
+    let (derivation, computed) = parse_file(dir, path, contents)?;
     match computed == *path {
         true => Ok(derivation),
-        false => Err(refuse(&"its contents belong to another path")),
+        false => Err(refuse(dir, path, &"its contents belong to another path")),
     }
 }
 
+/// Parses a derivation. Returns it with the path that its contents determine.
+pub(super) fn parse_file(
+    dir: &StoreDir,
+    path: &StorePath,
+    contents: &[u8],
+) -> Result<(Derivation, StorePath), RemoteError> {
+    let name = path.name().as_str();
+    let name = name.strip_suffix(DRV_SUFFIX).unwrap_or(name);
+    let name = name.parse().map_err(|error| refuse(dir, path, &error))?;
+    let derivation = Derivation::from_aterm(dir, name, contents)
+        .map_err(|error| refuse(dir, path, &describe(&error)))?;
+    let computed = text_path(dir, path.name().clone(), contents, &derivation.references());
+    Ok((derivation, computed))
+}
+
+fn refuse(dir: &StoreDir, path: &StorePath, why: &dyn std::fmt::Display) -> RemoteError {
+    let path = dir.display(path);
+    RemoteError::new(format!("error parsing derivation '{path}': {why}"))
+}
+
 /// The contents of a regular file's NAR.
-fn contents(nar: &Bytes) -> Option<Vec<u8>> {
+fn contents(nar: &[u8]) -> Option<Vec<u8>> {
     let mut parser = Parser::new();
-    let (mut rest, mut contents) = (&nar[..], Vec::new());
+    let (mut rest, mut contents) = (nar, Vec::new());
     loop {
         let step = parser.feed(rest).ok()?;
         match step.event {

@@ -8,6 +8,7 @@ mod hook;
 mod hooks;
 mod log_files;
 mod log_lines;
+mod new_drvs;
 mod operations;
 mod places;
 mod plan;
@@ -28,9 +29,10 @@ use tvix_coordinator::Coordinator;
 use tvix_store_api::Store;
 use tvix_worker_protocol::LogMessage;
 
+pub(crate) use self::drvs::Drvs;
 pub use self::hook::PostBuildHook;
+pub(crate) use self::new_drvs::NewDrv;
 
-use self::drvs::Drvs;
 use self::log_files::LogFiles;
 use self::shared::Registry;
 use crate::client::Client;
@@ -160,6 +162,10 @@ impl Builds {
             registry: Arc::new(registry),
             ..self
         }
+    }
+
+    pub(crate) fn drvs(&self) -> Arc<Drvs> {
+        self.drvs.clone()
     }
 
     /// The coordinator.

@@ -302,8 +302,7 @@ impl Builder for SessionBuilder {
         context: BuildContext,
     ) -> Result<BuildOutcome, BuilderError> {
         if self.hooks.refuse(&request.drv_path) {
-            let failure = BuildFailure::new(FailureKind::Cancelled, Duration::ZERO);
-            return Ok(BuildOutcome::Failure(failure));
+            return Ok(final_failure());
         }
         request.keep_failed = self.keep_failed;
         let Some(store) = request.store.clone() else {
@@ -370,8 +369,7 @@ impl SessionBuilder {
             Outcome::Failure(failure) => Ok(BuildOutcome::Failure(failure)),
             Outcome::HookFailed(message) => {
                 self.hooks.failed(drv_path, message);
-                let failure = BuildFailure::new(FailureKind::Cancelled, Duration::ZERO);
-                Ok(BuildOutcome::Failure(failure))
+                Ok(final_failure())
             }
             Outcome::Error { message, retryable } => {
                 let mut first = channel.error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -571,6 +569,12 @@ impl Execution {
             Err(message) => Outcome::HookFailed(message.into()),
         }
     }
+}
+
+/// A failure whose reason [`Hooks`] know. A cancellation would be tried again.
+fn final_failure() -> BuildOutcome {
+    let kind = FailureKind::ExitCode { code: 1 };
+    BuildOutcome::Failure(BuildFailure::new(kind, Duration::ZERO))
 }
 
 /// An error and its causes.

@@ -20,6 +20,7 @@ use tvix_worker_protocol::{
 
 use super::spool::Spool;
 use super::{DONE, Operations, Reply};
+use crate::builds::NewDrv;
 use crate::failure::Failure;
 use crate::input::Frames;
 
@@ -89,6 +90,11 @@ impl Operations {
             }
             false => (store, info),
         };
+        if path.is_derivation() && !repairs {
+            let object = self.received_drv(info, frames).await?;
+            self.add_object(object).await?;
+            return self.encoded(&());
+        }
         let (sender, receiver) = mpsc::channel(PIECES);
         let cut_off = cut_off(&path);
         let feed = async move {
@@ -117,6 +123,25 @@ impl Operations {
             self.repair_from(&path, &*target).await?;
         }
         self.encoded(&())
+    }
+
+    /// Receives the NAR of a derivation, which is read before it is added.
+    async fn received_drv(
+        &self,
+        info: PathInfo,
+        frames: &mut Frames<'_, impl AsyncRead + Unpin + Send>,
+    ) -> Result<VerifiedObject, Failure> {
+        self.check_size(&info.path, info.nar_size)?;
+        let size = info.nar_size;
+        let mut nar = Vec::new();
+        while let Some(piece) = frames.next().await? {
+            // One byte more than announced is enough to refuse it.
+            if nar.len() as u64 <= size {
+                nar.extend_from_slice(&piece);
+            }
+        }
+        let dir = self.context.store_dir();
+        VerifiedObject::verify(dir, info, nar.into()).map_err(|error| self.failed(&error))
     }
 
     async fn repair_from(&mut self, path: &StorePath, from: &dyn Store) -> Result<(), Failure> {
@@ -172,7 +197,12 @@ impl Operations {
         self.encoded(&path)
     }
 
+    /// Adds an object. If it is a derivation, its outputs are checked.
     async fn add_object(&mut self, object: VerifiedObject) -> Result<(), Failure> {
+        if object.path().is_derivation() {
+            let new = NewDrv::of_object(&object)?;
+            self.drvs().await?.check_new(&[new]).await?;
+        }
         let added = self.store().await?.add_many(vec![object]).await;
         for added in added {
             added.map_err(|error| self.failed(&error))?;
@@ -203,6 +233,9 @@ impl Operations {
         let temporary =
             |error: io::Error| Failure::refused(format!("cannot read a temporary file: {error}"));
         let is_nar = address.method == ContentAddressMethod::NixArchive;
+        if path.is_derivation() {
+            self.check_size(&path, spool.len())?;
+        }
         let framing = match is_nar {
             true => (Vec::new(), Vec::new()),
             false => framing(spool.len())?,
@@ -228,7 +261,7 @@ impl Operations {
             let added = memory.add(without_references(info), nar).await;
             added.map_err(|error| self.failed(&error))?;
             self.repair_from(&path, &memory).await?;
-        } else if let Spool::Memory(_) = &spool {
+        } else if matches!(spool, Spool::Memory(_)) || path.is_derivation() {
             let nar: Vec<Bytes> = chunks.try_collect().await.map_err(temporary)?;
             let object = VerifiedObject::verify(&dir, info, nar.concat().into());
             let object = object.map_err(|error| self.failed(&error))?;

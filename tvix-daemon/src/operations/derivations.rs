@@ -12,8 +12,8 @@ use tvix_worker_protocol::DerivationOutputMap;
 use super::Operations;
 use crate::failure::Failure;
 
-/// Maximum size of a `.drv` file that is read, in bytes.
-const LARGEST: u64 = 64 << 20;
+/// Maximum size of a `.drv` file, in bytes.
+pub(super) const LARGEST: u64 = 64 << 20;
 
 impl Operations {
     /// The outputs of a derivation, with their paths as far as they are known.
@@ -76,6 +76,17 @@ impl Operations {
             name.map_err(|error: nix_compat::store_path::NameError| failed(error.to_string()))?;
         let parsed = Derivation::from_aterm(&dir, name, &contents);
         parsed.map_err(|error| failed(error.to_string()))
+    }
+
+    /// Checks the size of a derivation that is to be added.
+    pub(super) fn check_size(&self, path: &StorePath, size: u64) -> Result<(), Failure> {
+        match size > LARGEST {
+            true => Err(Failure::refused(format!(
+                "derivation '{}' is larger than {LARGEST} bytes",
+                self.context.store_dir().display(path)
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// The hash that identifies the realisations of a derivation; its inputs are read from the store.

@@ -17,7 +17,7 @@ use tvix_store_api::{NarStream, Store, StoreError};
 use tvix_worker_protocol::{Call, Context, Message, Obsolete, Operation, Request};
 
 use crate::backend::{Backend, Maintenance};
-use crate::builds::Builds;
+use crate::builds::{Builds, Drvs};
 use crate::client::{Client, ClientSettings};
 use crate::failure::Failure;
 use crate::input::Frames;
@@ -40,6 +40,8 @@ pub(crate) struct Operations {
     backend: Option<Backend>,
     /// Builds, and what they keep until the connection ends.
     builds: Option<(Builds, Box<dyn Any + Send + Sync>)>,
+    /// Derivations, if there are no builds that know them.
+    drvs: Option<Arc<Drvs>>,
 }
 
 const DONE: Obsolete<1> = Obsolete;
@@ -52,6 +54,7 @@ impl Operations {
             client,
             backend: None,
             builds: None,
+            drvs: None,
         }
     }
 
@@ -91,6 +94,19 @@ impl Operations {
         };
         let begun = lease.begin();
         Ok(self.builds.insert(begun).0.clone())
+    }
+
+    /// Reads and checks derivations. All connections share what builds know of them.
+    async fn drvs(&mut self) -> Result<Arc<Drvs>, Failure> {
+        if let Some(drvs) = &self.drvs {
+            return Ok(drvs.clone());
+        }
+        let backend = self.backend().await?;
+        let drvs = match &backend.builds {
+            Some(lease) => lease.drvs(),
+            None => Arc::new(Drvs::new(backend.store.clone())),
+        };
+        Ok(self.drvs.insert(drvs).clone())
     }
 
     fn failed(&self, error: &StoreError) -> Failure {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use nix_compat::path_info::PathInfo;
+use nix_compat::store_path::StoreDir;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -10,6 +11,7 @@ use tvix_worker_protocol::{AddMultipleToStore, PathsDecoder, PathsEvent};
 
 use super::add::from_channel;
 use super::{Operations, Reply};
+use crate::builds::NewDrv;
 use crate::failure::Failure;
 use crate::input::Frames;
 
@@ -23,7 +25,7 @@ const GROUP_BYTES: u64 = 2 << 20;
 /// Pieces of a NAR between the connection and the store.
 const PIECES: usize = 8;
 
-type Added = AbortOnDropHandle<Result<(), StoreError>>;
+type Added = AbortOnDropHandle<Result<(), Failure>>;
 
 /// Where the NAR that arrives goes.
 enum Target {
@@ -110,7 +112,12 @@ impl Operations {
     }
 
     async fn begin(&mut self, info: PathInfo, group: &mut Group) -> Result<Target, Failure> {
-        if info.nar_size <= SMALL {
+        let is_derivation = info.path.is_derivation();
+        if is_derivation {
+            self.check_size(&info.path, info.nar_size)?;
+        }
+        // The outputs of derivations are checked first.
+        if info.nar_size <= SMALL || is_derivation {
             let capacity = usize::try_from(info.nar_size).unwrap_or(0);
             return Ok(Target::Memory(Box::new(info), Vec::with_capacity(capacity)));
         }
@@ -120,9 +127,12 @@ impl Operations {
             self.ended(previous).await?;
         }
         let (sender, receiver) = mpsc::channel(PIECES);
-        let store = self.store().await?;
+        let (store, dir) = (self.store().await?, self.context.store_dir().clone());
         // The task is aborted before its sender is dropped if the stream ends early, and the NAR has another size then.
-        let added = async move { store.add(info, from_channel(receiver)).await };
+        let added = async move {
+            let added = store.add(info, from_channel(receiver)).await;
+            added.map_err(|error| Failure::store(&error, &dir))
+        };
         Ok(Target::Store(
             sender,
             AbortOnDropHandle::new(tokio::spawn(added)),
@@ -139,23 +149,21 @@ impl Operations {
         if objects.is_empty() {
             return Ok(());
         }
-        let store = self.store().await?;
+        let (store, drvs) = (self.store().await?, self.drvs().await?);
+        let dir = self.context.store_dir().clone();
         let added = async move {
-            let dir = store.store_dir().clone();
-            let verify = move || {
-                let verified = objects
-                    .into_iter()
-                    .map(|(info, nar)| VerifiedObject::verify(&dir, info, nar));
-                verified.collect::<Result<Vec<_>, _>>()
-            };
-            let verified = tokio::task::spawn_blocking(verify).await;
-            let verified = verified.map_err(|error| StoreError::Backend {
-                store: store.uri().clone(),
-                action: "verify paths".to_owned(),
-                retryable: false,
-                source: error.into(),
-            })??;
-            store.add_many(verified).await.into_iter().collect()
+            let of_store = |error: &StoreError| Failure::store(error, &dir);
+            let verified = tokio::task::spawn_blocking({
+                let dir = dir.clone();
+                move || verify(&dir, objects)
+            });
+            let verified = verified.await;
+            let (verified, new) =
+                verified.map_err(|error| Failure::refused(error.to_string()))??;
+            // Their inputs may be in the group before this one, which is added by now.
+            drvs.check_new(&new).await?;
+            let added = store.add_many(verified).await.into_iter();
+            added.collect::<Result<(), _>>().map_err(|it| of_store(&it))
         };
         group.previous = Some(AbortOnDropHandle::new(tokio::spawn(added)));
         Ok(())
@@ -163,8 +171,25 @@ impl Operations {
 
     async fn ended(&self, added: Added) -> Result<(), Failure> {
         match added.await {
-            Ok(added) => added.map_err(|error| self.failed(&error)),
+            Ok(added) => added,
             Err(error) => Err(Failure::refused(error.to_string())),
         }
     }
+}
+
+/// Compares NARs with their infos, and parses derivations.
+fn verify(
+    dir: &StoreDir,
+    objects: Vec<(PathInfo, Bytes)>,
+) -> Result<(Vec<VerifiedObject>, Vec<NewDrv>), Failure> {
+    let (mut verified, mut new) = (Vec::with_capacity(objects.len()), Vec::new());
+    for (info, nar) in objects {
+        let object = VerifiedObject::verify(dir, info, nar);
+        let object = object.map_err(|error| Failure::store(&error, dir))?;
+        if object.path().is_derivation() {
+            new.push(NewDrv::of_object(&object)?);
+        }
+        verified.push(object);
+    }
+    Ok((verified, new))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix_compat::store_path::StoreDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tvix_daemon::Access;
 use tvix_store_api::Store as _;
 use tvix_worker_protocol::{
     ClientHandshake, Context, Decoder, LogMessage, Operation, QueryPathInfo, RemoteError,
@@ -13,7 +14,7 @@ use tvix_worker_protocol::{
 use super::world::World;
 
 /// A connection after its handshake.
-async fn connected(world: &World) -> (UnixStream, Context) {
+pub async fn connected(world: &World) -> (UnixStream, Context) {
     let mut stream = world.connect().await;
     let mut handshake = ClientHandshake::new(StoreDir::default());
     loop {
@@ -150,6 +151,43 @@ async fn many_idle_connections() {
         idle.push(connected(&world).await);
     }
     still_serves(&world).await;
+}
+
+/// Whether the daemon answers on a new connection, which stays open.
+async fn greeted(world: &World) -> Option<UnixStream> {
+    let mut stream = world.connect().await;
+    let greeting = [number(0x6e69_7863), number(0x126)].concat();
+    // The daemon may have closed it by now.
+    let _ = stream.write_all(&greeting).await;
+    let mut bytes = [0; 16];
+    stream.read_exact(&mut bytes).await.ok()?;
+    Some(stream)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_untrusted_user_has_a_quarter_of_the_connections() {
+    let limited = |trusted: &'static str| {
+        World::local_with(move |options| {
+            let access = Access::default().with_trusted([trusted]);
+            options.with_access(access).with_max_connections(8)
+        })
+    };
+    let world = limited("nonsense").await;
+    let first = greeted(&world).await.unwrap();
+    let _second = greeted(&world).await.unwrap();
+    for _ in 0..20 {
+        assert!(greeted(&world).await.is_none());
+    }
+    drop(first);
+    // Until the daemon has noticed.
+    while greeted(&world).await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let world = limited("*").await;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(greeted(&world).await.unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
-//! Our daemon in this process, on a socket: the conformance suite of stores, trust, and hostile clients.
+//! Our daemon in this process, on a socket: the conformance suite of stores, trust, derivations, and hostile clients.
 #![allow(clippy::unwrap_used)]
 
+mod derivations;
 mod hostile;
 mod trust;
 mod world;
@@ -16,7 +17,8 @@ async fn conformance_with_a_local_store() {
     let world = World::local().await;
     let capabilities = Capabilities::default()
         .with_registration(true)
-        .with_on_disk(true);
+        .with_on_disk(true)
+        .with_checks_derivations(true);
     run_all(|| world.open(), capabilities).await.assert_all();
 }
 
@@ -25,6 +27,8 @@ async fn conformance_with_a_store_in_memory_and_the_oldest_version() {
     let world = World::memory(MemoryStore::new(Default::default()), |options| {
         options.with_protocol(Version::MIN)
     });
-    let capabilities = Capabilities::default().with_registration(true);
+    let capabilities = Capabilities::default()
+        .with_registration(true)
+        .with_checks_derivations(true);
     run_all(|| world.open(), capabilities).await.assert_all();
 }
