@@ -204,12 +204,14 @@ fn make_builds(
     })
 }
 
+/// Substituters with their priorities, once they are open.
+type Opening = BoxFuture<'static, Vec<(i32, Arc<dyn Store>)>>;
+
 /// Opens substituters that clients choose, with the keys and settings of the daemon.
 fn open_substituters(
     args: Arc<BuildingArgs>,
     dir: StoreDir,
-) -> impl Fn(Vec<String>) -> BoxFuture<'static, Vec<(i32, Arc<dyn Store>)>> + Send + Sync + 'static
-{
+) -> impl Fn(Vec<String>) -> Opening + Send + Sync + 'static {
     move |uris| {
         let (mut chosen, dir) = (BuildingArgs::clone(&args), dir.clone());
         chosen.substitute.substituters = uris.iter().filter_map(|uri| uri.parse().ok()).collect();
