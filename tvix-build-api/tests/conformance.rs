@@ -73,7 +73,7 @@ mod sandbox {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn beside_a_local_store() {
-        for dir in ["/nix/store", "/other/place"] {
+        for dir in ["/nix/store", "/other/place", "/tmp/place/store"] {
             let factory = || async {
                 let directory = Arc::new(Directory::new());
                 let root = directory.path().join("root");

@@ -97,6 +97,14 @@ impl Scratch {
         let mut mounts = Vec::with_capacity(inputs.len() + 3);
         mounts.push(Mount::bind(slot.build(), "/build", Access::ReadWrite));
         mounts.push(Mount::bind(slot.tmp(), "/tmp", Access::ReadWrite));
+        // A store below one of these, as under a temporary directory, is mounted into it.
+        for (inside, directory) in [("/build", slot.build()), ("/tmp", slot.tmp())] {
+            if let Ok(below) = store.strip_prefix(inside) {
+                let point = directory.join(below);
+                fs::create_dir_all(&point)
+                    .map_err(EngineError::setup(format!("creating {}", point.display())))?;
+            }
+        }
         mounts.push(Mount::bind(slot.store(), store, Access::ReadWrite));
 
         let mut wanted = BTreeMap::new();
