@@ -29,14 +29,20 @@ fn drv_file(world: &LocalWorld) -> std::path::PathBuf {
 async fn of_a_kind_that_is_not_supported() {
     let world = LocalWorld::new().await;
     let drv = drv_file(&world);
-    for uri in [
-        "https://cache.example.org",
-        "s3://bucket",
-        "daemon",
-        "ssh://host",
-    ] {
+    for uri in ["https://cache.example.org", "s3://bucket", "ssh://host"] {
         build_in(&world, uri, &drv).expect(1).says(&[uri, "store"]);
     }
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_run() {
+    let world = LocalWorld::new().await;
+    let drv = drv_file(&world);
+    let socket = world.beside("no-socket");
+    let uri = format!("unix://{}", socket.display());
+    build_in(&world, &uri, &drv)
+        .expect(1)
+        .says(&["cannot reach", &uri]);
 }
 
 /// This error occurs for root too, although root has all permissions.
