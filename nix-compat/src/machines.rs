@@ -68,7 +68,7 @@ pub struct Entry<'a> {
     pub line: usize,
     /// The number of bytes before it in the line, plus 1.
     pub column: usize,
-    /// What it is.
+    /// The kind.
     pub item: Item<'a>,
 }
 

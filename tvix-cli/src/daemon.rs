@@ -30,7 +30,7 @@ use crate::output::say;
 use crate::session;
 use crate::stores::MainStore;
 
-/// When the process ends after a signal, whatever still runs. What blocking work leaves behind is removed when the
+/// Time after a signal at which the process ends in any case. Remains of blocking work are removed when the
 /// store is opened again.
 const LATEST_END: Duration = Duration::from_secs(8);
 

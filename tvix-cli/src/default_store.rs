@@ -15,12 +15,12 @@ use crate::output::say;
 /// Where Nix keeps the state of the system's store.
 const STATE: &str = "/nix/var/nix";
 
-/// What decides about the default store.
+/// Conditions for the default store.
 #[derive(Debug, Clone)]
 struct Machine {
     /// The state directory of the system's store exists.
     exists: bool,
-    /// The user can write to the system's store, or is root, for whom it is created.
+    /// The user can write to the system's store, or is root, and it is created.
     writable: bool,
     /// The socket of the system's daemon exists.
     daemon: bool,

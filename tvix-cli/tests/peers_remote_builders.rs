@@ -7,26 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 use std::fs;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tvix_test_support::directory::make_writable;
-
-fn prefix() -> Vec<String> {
-    let prefix = std::env::var("TVIX_NIX_PREFIX").unwrap_or_default();
-    prefix.split_whitespace().map(str::to_owned).collect()
-}
-
-/// The program and the first arguments of a command of Nix.
-fn nix(program: &str) -> Command {
-    let words: Vec<_> = prefix().into_iter().chain([program.to_owned()]).collect();
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command
-}
+use tvix_test_support::nix_daemon::{NixDaemon, kill, prefix, verify};
 
 /// A directory with a local store and any number of machines.
 struct World {
@@ -34,26 +23,13 @@ struct World {
 }
 
 /// A machine: a daemon with a store of its own.
-struct Machine {
-    directory: PathBuf,
-    child: Option<Child>,
-}
+struct Machine(NixDaemon);
 
-const CONFIG: &str = "build-users-group =\nsubstituters =\nsandbox = true\nmax-jobs = 8\n\
-                      build-poll-interval = 1\n";
+const CONFIG: &str = "sandbox = true\nmax-jobs = 8\nbuild-poll-interval = 1\n";
 
 impl Machine {
     fn new(world: &World, name: &str) -> Self {
-        let directory = world.path(name);
-        fs::create_dir(&directory).unwrap();
-        let shell = directory.join("busybox");
-        fs::copy("/bin/busybox", &shell).unwrap();
-        let paths = format!("sandbox-paths = /bin/sh={}\n", shell.display());
-        fs::write(directory.join("nix.conf"), format!("{CONFIG}{paths}")).unwrap();
-        Self {
-            directory,
-            child: None,
-        }
+        Self(NixDaemon::within(&world.path(name), CONFIG).with_shell())
     }
 
     fn started(world: &World, name: &str) -> Self {
@@ -62,75 +38,24 @@ impl Machine {
         machine
     }
 
-    fn beside(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn start(&mut self) {
-        let mut command = nix("nix-daemon");
-        command
-            .arg("--store")
-            .arg(self.beside("root"))
-            .env("NIX_CONF_DIR", &self.directory)
-            .env("NIX_DAEMON_SOCKET_PATH", self.beside("socket"))
-            .env("HOME", &self.directory)
-            .env_remove("NIX_REMOTE")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("these tests need nix-daemon"));
-        let connects = || std::os::unix::net::UnixStream::connect(self.beside("socket")).is_ok();
-        wait_for("nix-daemon does not listen", connects);
-    }
-
-    /// Ends the daemon and those of its connections.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let children = children(child.id());
-            let _ = child.kill();
-            for child in children {
-                kill(child);
-            }
-            let _ = child.wait();
-        }
-        let _ = fs::remove_file(self.beside("socket"));
-    }
-
-    fn uri(&self) -> String {
-        let (socket, root) = (self.beside("socket"), self.beside("root"));
-        format!("unix://{}?root={}", socket.display(), root.display())
-    }
-
-    /// Verifies its store with real Nix.
-    fn verify(&self) {
-        verify(&self.beside("root"), &self.directory);
-    }
-
     /// The number of paths in its store with this word in their names.
     fn has(&self, word: &str) -> usize {
         has(&self.beside("root/nix/store"), word)
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.kill();
+impl Deref for Machine {
+    type Target = NixDaemon;
+
+    fn deref(&self) -> &NixDaemon {
+        &self.0
     }
 }
 
-fn children(id: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-    let children = children.unwrap_or_default();
-    children
-        .split_whitespace()
-        .filter_map(|id| id.parse().ok())
-        .collect()
-}
-
-fn kill(id: u32) {
-    let _ = Command::new("kill")
-        .args(["-KILL", &id.to_string()])
-        .stderr(Stdio::null())
-        .status();
+impl DerefMut for Machine {
+    fn deref_mut(&mut self) -> &mut NixDaemon {
+        &mut self.0
+    }
 }
 
 fn has(store: &Path, word: &str) -> usize {
@@ -139,16 +64,6 @@ fn has(store: &Path, word: &str) -> usize {
     names
         .filter(|name| name.contains(word) && !name.ends_with(".drv") && !name.contains(".lock"))
         .count()
-}
-
-fn verify(root: &Path, conf: &Path) {
-    let mut command = nix("nix-store");
-    command.arg("--store").arg(root);
-    command.args(["--verify", "--check-contents"]);
-    command.env("NIX_CONF_DIR", conf).env_remove("NIX_REMOTE");
-    let output = command.output().unwrap();
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !log.contains("error"), "{log}");
 }
 
 fn wait_for(what: &str, holds: impl Fn() -> bool) {
@@ -366,7 +281,7 @@ fn several_machines_and_the_local_one_share() {
     world.verify();
 }
 
-/// What prefers the local machine is built there.
+/// A derivation that prefers the local machine is built there.
 #[test]
 fn a_local_preference() {
     let world = World::new();
@@ -405,7 +320,7 @@ fn a_daemon_that_is_killed() {
         let chroots = builds.filter(|entry| entry.path().to_string_lossy().contains(".chroot"));
         chroots.count() >= 2
     });
-    machine.kill();
+    machine.stop();
     let output = child.wait_with_output().unwrap();
     assert_built(&output);
     assert_eq!(world.has("-part-"), 6);

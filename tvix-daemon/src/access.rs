@@ -1,4 +1,4 @@
-//! Users who may connect, and users who are trusted.
+//! Allowed and trusted users.
 
 use std::ffi::CString;
 
@@ -30,9 +30,9 @@ impl Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Access {
-    /// Users who may connect [default: `*`].
+    /// Users that may connect [default: `*`].
     pub allowed: Vec<String>,
-    /// Users who may do what changes the store for others [default: `root`]. They may connect, too.
+    /// Users that may change the store for others [default: `root`]. They may connect, too.
     pub trusted: Vec<String>,
 }
 

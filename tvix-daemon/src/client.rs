@@ -9,7 +9,7 @@ use tvix_worker_protocol::{SetOptions, Trust, Verbosity, Version};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Client {
-    /// Whether the client may do what changes the store for others.
+    /// Whether the client may change the store for others.
     pub trust: Trust,
     /// The version of the protocol that it speaks. Texts of errors depend on it.
     pub version: Version,

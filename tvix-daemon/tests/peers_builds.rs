@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,78 +21,39 @@ use tvix_eval_api::drv::DrvEvaluator;
 use tvix_store_api::local_fs::{LocalStore, LocalStoreOptions};
 use tvix_store_api::{OpenOptions, Store};
 use tvix_test_support::directory::make_writable;
-
-fn prefix() -> Vec<String> {
-    let prefix = std::env::var("TVIX_NIX_PREFIX").unwrap_or_default();
-    prefix.split_whitespace().map(str::to_owned).collect()
-}
-
-fn nix(program: &str) -> Command {
-    let words: Vec<_> = prefix().into_iter().chain([program.to_owned()]).collect();
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command
-}
+use tvix_test_support::nix_daemon::NixDaemon;
 
 const EXPRESSION: &str = include_str!("peers_builds.nix");
 
 /// A daemon with a store of its own: ours or Nix's.
 struct Side {
-    directory: TempDir,
-    child: Option<Child>,
+    /// That of Nix, or the directory and clients of ours.
+    nix: NixDaemon,
     ours: Option<(Runtime, CancellationToken)>,
 }
 
 impl Side {
-    fn prepare(substituter: Option<&Path>) -> TempDir {
-        let directory = TempDir::new().unwrap();
-        let at = directory.path();
-        fs::copy("/bin/busybox", at.join("sh")).unwrap();
-        fs::write(at.join("expression.nix"), EXPRESSION).unwrap();
+    fn prepare(substituter: Option<&Path>) -> NixDaemon {
         let substituter =
             substituter.map_or(String::new(), |at| format!("file://{}", at.display()));
-        let config = format!(
-            "build-users-group =\nsubstituters = {substituter}\nrequire-sigs = false\nsandbox = true\n\
-             sandbox-paths = /bin/sh={}/sh\nexperimental-features = nix-command ca-derivations\n",
-            at.display()
-        );
-        fs::write(at.join("nix.conf"), config).unwrap();
-        directory
+        let nix = NixDaemon::new(&format!(
+            "substituters = {substituter}\nrequire-sigs = false\nsandbox = true\n\
+             experimental-features = nix-command ca-derivations\n"
+        ));
+        nix.write("expression.nix", EXPRESSION);
+        nix.with_shell()
     }
 
     fn real(substituter: Option<&Path>) -> Self {
-        let directory = Self::prepare(substituter);
-        let at = directory.path();
-        let mut command = nix("nix-daemon");
-        let command = command
-            .arg("--store")
-            .arg(at.join("root"))
-            .env("NIX_CONF_DIR", at)
-            .env("NIX_DAEMON_SOCKET_PATH", at.join("socket"))
-            .env("HOME", at)
-            .env_remove("NIX_REMOTE")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        let child = command.spawn().expect("these tests need nix-daemon");
-        let side = Self {
-            directory,
-            child: Some(child),
-            ours: None,
-        };
-        for _ in 0..1000 {
-            if std::os::unix::net::UnixStream::connect(side.at("socket")).is_ok() {
-                return side;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("nix-daemon does not listen");
+        let nix = Self::prepare(substituter).started();
+        Self { nix, ours: None }
     }
 
     fn ours(substituter: Option<&Path>) -> Self {
-        let directory = Self::prepare(substituter);
-        let at = directory.path().to_owned();
+        let nix = Self::prepare(substituter);
+        let at = nix.directory().to_owned();
         let runtime = Runtime::new().unwrap();
-        let shell = SandboxPath::new(at.join("sh"), "/bin/sh");
+        let shell = SandboxPath::new(at.join("busybox"), "/bin/sh");
         let cache = substituter.map(|at| format!("file://{}", at.display()));
         let shutdown = CancellationToken::new();
         let until = shutdown.clone();
@@ -135,32 +96,16 @@ impl Side {
             let listener = bind(&at.join("socket")).unwrap();
             tokio::spawn(async move { daemon.listen(listener, until).await });
         });
-        Self {
-            directory,
-            child: None,
-            ours: Some((runtime, shutdown)),
-        }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        let ours = Some((runtime, shutdown));
+        Self { nix, ours }
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = nix(program);
-        let socket = self.at("socket");
-        let remote = format!(
-            "unix://{}?root={}",
-            socket.display(),
-            self.at("root").display()
-        );
+        let mut command = self.nix.nix(program);
         command
             .args(args)
-            .current_dir(self.directory.path())
-            .env("NIX_CONF_DIR", self.directory.path())
-            .env("HOME", self.directory.path())
-            .env("NIX_REMOTE", remote)
-            .stdin(Stdio::null());
+            .current_dir(self.nix.directory())
+            .env("NIX_REMOTE", self.nix.uri());
         command
     }
 
@@ -178,23 +123,10 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let children = format!("/proc/{0}/task/{0}/children", child.id());
-            let children = fs::read_to_string(children).unwrap_or_default();
-            let _ = child.kill();
-            for child in children.split_whitespace() {
-                let _ = Command::new("kill")
-                    .args(["-KILL", child])
-                    .stderr(Stdio::null())
-                    .status();
-            }
-            let _ = child.wait();
-        }
         if let Some((runtime, shutdown)) = self.ours.take() {
             shutdown.cancel();
             runtime.shutdown_timeout(Duration::from_secs(10));
         }
-        make_writable(self.directory.path());
     }
 }
 
@@ -208,7 +140,7 @@ struct Run {
 
 impl Run {
     fn of(side: &Side, output: &Output) -> Self {
-        let directory = side.directory.path().to_string_lossy().into_owned();
+        let directory = side.nix.directory().to_string_lossy().into_owned();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&directory, "DIR");
         let err = text(&output.stderr);
         let lines = err

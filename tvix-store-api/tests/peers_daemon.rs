@@ -4,10 +4,6 @@
 //! program of Nix, to test with a Nix in another root.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix_compat::derivation::OutputName;
@@ -17,143 +13,34 @@ use tempfile::TempDir;
 use tvix_store_api::conformance::{Capabilities, run_all};
 use tvix_store_api::daemon::{DaemonOptions, DaemonStore};
 use tvix_store_api::{MemoryStore, PathInfo, Store, StoreError, StoreExt as _};
-use tvix_test_support::directory::make_writable;
+use tvix_test_support::nix_daemon::NixDaemon;
 
-/// A daemon with an empty store.
-struct Daemon {
-    directory: TempDir,
-    child: Option<Child>,
+const CONFIG: &str = "sandbox = false\n";
+
+/// A daemon that listens, with these further settings.
+fn daemon(more: &str) -> NixDaemon {
+    stopped(more).started()
 }
 
-fn prefix() -> Vec<String> {
-    let prefix = std::env::var("TVIX_NIX_PREFIX").unwrap_or_default();
-    prefix.split_whitespace().map(str::to_owned).collect()
+/// One that does not.
+fn stopped(more: &str) -> NixDaemon {
+    NixDaemon::new(&format!("{CONFIG}{more}"))
 }
 
-/// The program and the first arguments of a command of Nix.
-fn nix(program: &str) -> Command {
-    let words: Vec<_> = prefix().into_iter().chain([program.to_owned()]).collect();
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command
+fn options(daemon: &NixDaemon) -> DaemonOptions {
+    DaemonOptions::new(daemon.uri().parse().unwrap()).unwrap()
 }
 
-const CONFIG: &str = "build-users-group =\nsubstituters =\nsandbox = false\n";
-
-impl Daemon {
-    fn new(more: &str) -> Self {
-        let mut daemon = Self::without_daemon(more);
-        daemon.start();
-        daemon
-    }
-
-    fn without_daemon(more: &str) -> Self {
-        let directory = TempDir::new().unwrap();
-        fs::write(directory.path().join("nix.conf"), format!("{CONFIG}{more}")).unwrap();
-        Self {
-            directory,
-            child: None,
-        }
-    }
-
-    fn beside(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn start(&mut self) {
-        let mut command = nix("nix-daemon");
-        command
-            .arg("--store")
-            .arg(self.beside("root"))
-            .env("NIX_CONF_DIR", self.directory.path())
-            .env("NIX_DAEMON_SOCKET_PATH", self.beside("socket"))
-            .env("HOME", self.directory.path())
-            .env_remove("NIX_REMOTE")
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        self.child = Some(command.spawn().expect("these tests need nix-daemon"));
-        for _ in 0..1000 {
-            if std::os::unix::net::UnixStream::connect(self.beside("socket")).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("nix-daemon does not listen");
-    }
-
-    /// Ends the daemon and those of its connections.
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let children = format!("/proc/{0}/task/{0}/children", child.id());
-            let children = fs::read_to_string(children).unwrap_or_default();
-            let _ = child.kill();
-            for child in children.split_whitespace() {
-                let _ = Command::new("kill")
-                    .args(["-KILL", child])
-                    .stderr(Stdio::null())
-                    .status();
-            }
-            let _ = child.wait();
-        }
-        let _ = fs::remove_file(self.beside("socket"));
-    }
-
-    fn uri(&self) -> String {
-        format!(
-            "unix://{}?root={}",
-            self.beside("socket").display(),
-            self.beside("root").display()
-        )
-    }
-
-    fn options(&self) -> DaemonOptions {
-        DaemonOptions::new(self.uri().parse().unwrap()).unwrap()
-    }
-
-    async fn open(&self) -> DaemonStore {
-        DaemonStore::open(self.options()).await.unwrap()
-    }
-
-    /// Over a stand-in for `ssh` that runs the command on this machine.
-    fn ssh_options(&self) -> DaemonOptions {
-        let ssh = self.beside("ssh");
-        let conf = self.directory.path().display();
-        let prefix = prefix().join(" ");
-        let script = format!(
-            "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nshift\n\
-             export NIX_CONF_DIR={conf} HOME={conf}\nunset NIX_REMOTE\neval exec {prefix} \"$@\"\n"
-        );
-        fs::write(&ssh, script).unwrap();
-        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
-        let uri = format!(
-            "ssh-ng://somewhere?remote-store={}",
-            self.beside("root").display()
-        );
-        DaemonOptions::new(uri.parse().unwrap())
-            .unwrap()
-            .with_ssh_program(ssh)
-    }
-
-    fn verify(&self) {
-        let mut command = nix("nix-store");
-        command
-            .arg("--store")
-            .arg(self.beside("root"))
-            .args(["--verify", "--check-contents"]);
-        let command = command
-            .env("NIX_CONF_DIR", self.directory.path())
-            .env_remove("NIX_REMOTE");
-        let output = command.output().unwrap();
-        let log = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !log.contains("error"), "{log}");
-    }
+async fn open(daemon: &NixDaemon) -> DaemonStore {
+    DaemonStore::open(options(daemon)).await.unwrap()
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.stop();
-        make_writable(self.directory.path());
-    }
+/// Over a stand-in for `ssh` that runs the command on this machine.
+fn ssh_options(daemon: &NixDaemon) -> DaemonOptions {
+    let root = daemon.beside("root");
+    let uri = format!("ssh-ng://somewhere?remote-store={}", root.display());
+    let options = DaemonOptions::new(uri.parse().unwrap()).unwrap();
+    options.with_ssh_program(daemon.install_ssh())
 }
 
 fn capabilities() -> Capabilities {
@@ -164,17 +51,17 @@ fn capabilities() -> Capabilities {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conformance_over_a_socket() {
-    let daemon = Daemon::new("");
-    let report = run_all(|| daemon.open(), capabilities().with_on_disk(true)).await;
+    let daemon = daemon("");
+    let report = run_all(|| open(&daemon), capabilities().with_on_disk(true)).await;
     report.assert_all();
     daemon.verify();
 }
 
 #[tokio::test]
 async fn conformance_with_realisations_and_few_connections_on_one_thread() {
-    let daemon = Daemon::new("experimental-features = ca-derivations nix-command\n");
+    let daemon = daemon("experimental-features = ca-derivations nix-command\n");
     let open = || async {
-        let options = daemon.options().with_connections(1);
+        let options = options(&daemon).with_connections(1);
         DaemonStore::open(options).await.unwrap()
     };
     run_all(open, capabilities().with_on_disk(true))
@@ -184,8 +71,8 @@ async fn conformance_with_realisations_and_few_connections_on_one_thread() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conformance_over_ssh() {
-    let daemon = Daemon::without_daemon("");
-    let open = || async { DaemonStore::open(daemon.ssh_options()).await.unwrap() };
+    let daemon = stopped("");
+    let open = || async { DaemonStore::open(ssh_options(&daemon)).await.unwrap() };
     run_all(open, capabilities()).await.assert_all();
     daemon.verify();
 }
@@ -210,8 +97,8 @@ async fn small_paths(count: usize) -> (MemoryStore, Vec<nix_compat::store_path::
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closures_are_copied_to_and_from_a_daemon() {
-    let daemon = Daemon::new("");
-    let store = daemon.open().await;
+    let daemon = daemon("");
+    let store = open(&daemon).await;
     let (from, paths) = small_paths(500).await;
     from.copy_closure(&store, &paths).await.unwrap();
     let back = MemoryStore::new(StoreDir::default());
@@ -223,8 +110,8 @@ async fn closures_are_copied_to_and_from_a_daemon() {
 
 #[tokio::test]
 async fn connections_are_opened_again_after_a_restart() {
-    let mut daemon = Daemon::new("");
-    let store = daemon.open().await;
+    let mut daemon = daemon("");
+    let store = open(&daemon).await;
     let (from, paths) = small_paths(3).await;
     from.copy_closure(&store, &paths).await.unwrap();
     for _ in 0..3 {
@@ -247,23 +134,20 @@ async fn connections_are_opened_again_after_a_restart() {
 
 #[tokio::test]
 async fn temporary_roots_keep_what_is_used() {
-    let daemon = Daemon::new("");
-    let store = daemon.open().await;
+    let daemon = daemon("");
+    let store = open(&daemon).await;
     let (from, paths) = small_paths(4).await;
     from.copy_closure(&store, &paths[..3]).await.unwrap();
     let collect = || {
-        let mut command = nix("nix-store");
-        command
-            .arg("--gc")
-            .env("NIX_REMOTE", daemon.uri())
-            .env("NIX_CONF_DIR", daemon.directory.path());
+        let mut command = daemon.nix("nix-store");
+        command.arg("--gc").env("NIX_REMOTE", daemon.uri());
         assert!(command.output().unwrap().status.success());
     };
     collect();
     assert_eq!(store.valid_paths(&paths).await.unwrap().len(), 3);
     drop(store);
     // The daemon notices the end of the connection in its own time.
-    let other = DaemonStore::open(daemon.options().with_temporary_roots(false))
+    let other = DaemonStore::open(options(&daemon).with_temporary_roots(false))
         .await
         .unwrap();
     for _ in 0..100 {
@@ -283,8 +167,8 @@ async fn realisations_are_kept_with_the_feature_only() {
         ("", false),
         ("experimental-features = ca-derivations\n", true),
     ] {
-        let daemon = Daemon::new(config);
-        let store = daemon.open().await;
+        let daemon = daemon(config);
+        let store = open(&daemon).await;
         let (from, paths) = small_paths(1).await;
         from.copy_closure(&store, &paths).await.unwrap();
         let id = DrvOutput::by_hash([7; 32], OutputName::out());
@@ -299,8 +183,8 @@ async fn realisations_are_kept_with_the_feature_only() {
 /// An untrusted client may add only what is signed or content-addressed.
 #[tokio::test]
 async fn an_untrusted_client_is_refused_unsigned_paths() {
-    let daemon = Daemon::new("trusted-users = nobody\n");
-    let store = daemon.open().await;
+    let daemon = daemon("trusted-users = nobody\n");
+    let store = open(&daemon).await;
     let (from, paths) = small_paths(1).await;
     from.copy_closure(&store, &paths).await.unwrap();
     let nar = from.nar(&paths[0]).await.unwrap();

@@ -5,6 +5,7 @@
 pub mod directory;
 #[cfg(feature = "tls")]
 pub mod http;
+pub mod nix_daemon;
 pub mod ordinary_user;
 pub mod random;
 #[cfg(feature = "tls")]

@@ -8,7 +8,7 @@ use tvix_worker_protocol::{Feature, Obsolete, SetOptions, Verbosity, VerbosityLe
 
 use crate::BuildRequest;
 
-/// Idle connections of a builder. Their daemons keep what was built on them.
+/// Idle connections of a builder. Their daemons keep the outputs that were built on them.
 #[derive(Debug)]
 pub(super) struct Connections {
     idle: Mutex<Vec<Open>>,

@@ -14,7 +14,7 @@ use tvix_worker_protocol::QueryValidPaths;
 use super::DaemonBuilder;
 use crate::BuilderError;
 
-/// What is known of the paths at a daemon.
+/// Known states of paths at a daemon.
 #[derive(Debug, Default)]
 pub(super) struct Inputs(Mutex<Known>);
 
@@ -158,7 +158,7 @@ impl DaemonBuilder {
         }
     }
 
-    /// Sends what a daemon accepts from a client that it does not trust.
+    /// Sends the inputs that a daemon accepts from an untrusted client.
     pub(super) async fn offer(
         &self,
         from: &dyn Store,

@@ -67,7 +67,7 @@ struct Inner {
     store: OnceCell<DaemonStore>,
     connections: Connections,
     inputs: Inputs,
-    /// Whether the daemon has refused to build what has no content address.
+    /// Whether the daemon has refused to build input-addressed derivations.
     untrusted: AtomicBool,
 }
 

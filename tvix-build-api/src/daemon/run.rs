@@ -34,7 +34,7 @@ pub(super) struct Log {
     began: Instant,
     heard: Instant,
     bytes: u64,
-    /// Activities that are builds, whose lines are the log.
+    /// Activities of builds. Their lines are the log.
     builds: HashSet<u64>,
     pub usage: Option<ResourceUsage>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tvix_test_support::directory::make_writable;
+use tvix_test_support::nix_daemon::{nix, prefix};
 
 pub enum Server {
     Nix,
@@ -27,11 +28,6 @@ pub struct Running {
 
 const CONFIG: &str =
     "build-users-group =\nsubstituters =\nsandbox = false\nexperimental-features = nix-command\n";
-
-fn prefix() -> Vec<String> {
-    let prefix = std::env::var("TVIX_NIX_PREFIX").unwrap_or_default();
-    prefix.split_whitespace().map(str::to_owned).collect()
-}
 
 impl World {
     pub fn new(more: &str) -> Self {
@@ -87,15 +83,15 @@ impl World {
     }
 
     pub fn serve(&self, server: Server) -> Running {
-        let words: Vec<String> = match server {
-            Server::Nix => prefix()
-                .into_iter()
-                .chain(["nix-daemon".to_owned()])
-                .collect(),
-            Server::Tvix => vec![env!("CARGO_BIN_EXE_tvix").to_owned(), "daemon".to_owned()],
+        let mut command = match server {
+            Server::Nix => nix("nix-daemon"),
+            Server::Tvix => {
+                let mut tvix = Command::new(env!("CARGO_BIN_EXE_tvix"));
+                tvix.arg("daemon");
+                tvix
+            }
         };
-        let mut command = Command::new(&words[0]);
-        self.environment(command.args(&words[1..]));
+        self.environment(&mut command);
         command.env_remove("NIX_REMOTE").stderr(Stdio::null());
         let child = command.spawn().expect("these tests need nix-daemon");
         let socket = self.socket();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tvix_tests::program::{Ended, run};
 
-use super::daemon::Daemon;
+use super::daemon::daemon;
 use super::tvix;
 
 /// A command as a user that owns no store: nobody, if the tests run as root.
@@ -19,7 +19,7 @@ fn ordinary(command: &mut Command) -> &mut Command {
 #[test]
 fn the_daemon_if_there_is_one_and_a_store_of_ones_own_otherwise() {
     use std::os::unix::fs::PermissionsExt as _;
-    let daemon = Daemon::new("");
+    let daemon = daemon("");
     let system = std::path::Path::new("/nix/var/nix/db");
     if rustix::fs::access(system, rustix::fs::Access::WRITE_OK).is_ok()
         && !rustix::process::geteuid().is_root()

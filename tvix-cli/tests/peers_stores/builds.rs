@@ -2,7 +2,7 @@
 
 use tvix_tests::program::run;
 
-use super::daemon::Daemon;
+use super::daemon::daemon;
 use super::{build, tvix};
 
 const EXPRESSION: &str = r#"
@@ -27,7 +27,7 @@ in {
 
 #[test]
 fn outputs_are_pushed_and_links_are_roots() {
-    let daemon = Daemon::new("");
+    let daemon = daemon("");
     let (uri, file) = (daemon.uri(), daemon.write("default.nix", EXPRESSION));
     let ended = run(build(&daemon, &uri).args(["-f", &file, "-A", "two", "-A", "imported"]));
     let outputs = ended.expect(0).out;
@@ -73,7 +73,7 @@ fn outputs_are_pushed_and_links_are_roots() {
 
 #[test]
 fn derivations_imports_and_failures() {
-    let daemon = Daemon::new("");
+    let daemon = daemon("");
     let (uri, file) = (daemon.uri(), daemon.write("default.nix", EXPRESSION));
     let drv = run(tvix(&daemon).args(["instantiate", "-f", &file, "-A", "two", "--store", &uri]));
     let drv = drv.expect(0).out;
@@ -122,7 +122,7 @@ fn derivations_imports_and_failures() {
 /// A daemon takes from whom it does not trust only what its contents prove.
 #[test]
 fn a_daemon_that_does_not_trust_us() {
-    let daemon = Daemon::new("trusted-users = nobody\n");
+    let daemon = daemon("trusted-users = nobody\n");
     let (uri, file) = (daemon.uri(), daemon.write("default.nix", EXPRESSION));
     let refused = run(build(&daemon, &uri).args(["-f", &file, "-A", "two"]));
     assert_ne!(refused.code, Some(0), "{refused:?}");

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use tvix_test_support::random::Random;
 use tvix_tests::program::run;
 
-use super::daemon::{Daemon, kill_children};
+use super::daemon::{daemon, stopped};
 use super::ssh::Sshd;
 use super::tvix;
+use tvix_test_support::nix_daemon::{NixDaemon, children, kill};
 
 const PATHS: usize = 300;
 
 /// Paths in a local store.
-fn many_paths(daemon: &Daemon) -> (String, Vec<String>) {
+fn many_paths(daemon: &NixDaemon) -> (String, Vec<String>) {
     let local = daemon.text("local");
     let files = (0..PATHS).map(|number| {
         let text = format!("contents {number}\n").repeat(1 + number * 7 % 2000);
@@ -29,10 +30,10 @@ fn many_paths(daemon: &Daemon) -> (String, Vec<String>) {
 
 /// Copies paths to a store again and again, and has something killed meanwhile, until a copy is not disturbed.
 fn disturb(
-    daemon: &mut Daemon,
+    daemon: &mut NixDaemon,
     uri: &str,
     options: &str,
-    mut kill: impl FnMut(&mut Daemon, u32, &mut Random),
+    mut kill: impl FnMut(&mut NixDaemon, u32, &mut Random),
 ) {
     let (local, paths) = many_paths(daemon);
     let mut random = Random::new(7);
@@ -71,7 +72,7 @@ fn disturb(
 
 #[test]
 fn daemons_that_are_killed_leave_valid_stores() {
-    let mut daemon = Daemon::new("");
+    let mut daemon = daemon("");
     let uri = daemon.uri();
     disturb(&mut daemon, &uri, "", |daemon, _, random| {
         if random.below(2) == 0 {
@@ -85,12 +86,12 @@ fn daemons_that_are_killed_leave_valid_stores() {
 
 #[test]
 fn ssh_that_is_killed_leaves_a_valid_store() {
-    let mut daemon = Daemon::without_daemon("");
+    let mut daemon = stopped("");
     let Some(sshd) = Sshd::start(&daemon) else {
         return;
     };
     let (uri, options) = (sshd.uri(&daemon), sshd.options().to_owned());
     disturb(&mut daemon, &uri, &options, |_, tvix, _| {
-        kill_children(tvix)
+        children(tvix).into_iter().for_each(kill)
     });
 }

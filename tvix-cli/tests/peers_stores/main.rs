@@ -16,10 +16,10 @@ use std::process::{Command, Stdio};
 use tvix_tests::local::sandbox_paths;
 use tvix_tests::program;
 
-use daemon::Daemon;
+use tvix_test_support::nix_daemon::NixDaemon;
 
 /// `tvix` beside a daemon.
-fn tvix(daemon: &Daemon) -> Command {
+fn tvix(daemon: &NixDaemon) -> Command {
     let mut command = program::command(Path::new(env!("CARGO_BIN_EXE_tvix")));
     let folder = daemon.beside("work");
     std::fs::create_dir_all(&folder).unwrap();
@@ -33,7 +33,7 @@ fn tvix(daemon: &Daemon) -> Command {
 }
 
 /// `tvix build` with a shell in the sandbox.
-fn build(daemon: &Daemon, store: &str) -> Command {
+fn build(daemon: &NixDaemon, store: &str) -> Command {
     let mut command = tvix(daemon);
     command.args(["build", "--store", store]);
     for path in sandbox_paths() {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tvix_tests::local::find_in_path;
 use tvix_tests::program::run;
 
-use super::daemon::{Daemon, prefix};
+use super::daemon::stopped;
 use super::{build, tvix};
+use tvix_test_support::nix_daemon::{NixDaemon, children, kill, prefix};
 
 /// An `sshd` with keys and a configuration of its own.
 pub struct Sshd {
@@ -29,7 +30,7 @@ fn program() -> Option<PathBuf> {
 
 impl Sshd {
     /// `None`, with a message, if there is no `sshd` on this machine.
-    pub fn start(daemon: &Daemon) -> Option<Self> {
+    pub fn start(daemon: &NixDaemon) -> Option<Self> {
         let Some(sshd) = program() else {
             eprintln!("skipped: no sshd on this machine (Debian: openssh-server)");
             return None;
@@ -89,7 +90,7 @@ impl Sshd {
         panic!("sshd does not listen");
     }
 
-    pub fn uri(&self, daemon: &Daemon) -> String {
+    pub fn uri(&self, daemon: &NixDaemon) -> String {
         let user = rustix::process::geteuid().as_raw();
         let user = Command::new("id").args(["-un", &user.to_string()]).output();
         let user = String::from_utf8(user.unwrap().stdout).unwrap();
@@ -111,7 +112,7 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        super::daemon::kill_children(self.child.id());
+        children(self.child.id()).into_iter().for_each(kill);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -119,7 +120,7 @@ impl Drop for Sshd {
 
 #[test]
 fn copies_and_builds_over_a_real_sshd() {
-    let daemon = Daemon::without_daemon("");
+    let daemon = stopped("");
     let Some(sshd) = Sshd::start(&daemon) else {
         return;
     };

@@ -2,7 +2,7 @@
 //! derivation.
 //!
 //! A builder costs the time that a build takes on it (the estimate over its speed), more if it is busy,
-//! and the time to send what it lacks. The cheapest one with room builds. Where things are is known from
+//! and the time to send missing inputs. The cheapest one with room builds. Where things are is known from
 //! the builds of this session.
 //!
 //! A builder that is unreachable, or that fails several times in a row, is left alone for a pause, as long
@@ -35,7 +35,7 @@ const PAUSES: u32 = 4;
 /// KiB that are sent to a builder in a millisecond.
 const KIB_PER_MILLISECOND: u64 = 32;
 
-/// Milliseconds that a path costs, whatever its size.
+/// Milliseconds that a path of any size costs.
 const PER_PATH: u64 = 2;
 
 /// Size in KiB of paths of unknown size.
@@ -274,7 +274,7 @@ impl Pool {
         self.running -= 1;
     }
 
-    /// A builder has done what it should.
+    /// A build of the builder ended as it should.
     pub(super) fn succeeded(&mut self, builder: usize) {
         let health = &mut self.members[builder].health;
         if health.failures > 0 {

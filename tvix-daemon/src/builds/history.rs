@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// Lines that are kept for readers that come late or are slow, in bytes.
 const CAPACITY: usize = 1 << 20;
 
-/// A line, or what happens after a build.
+/// A line of a build or of its post-build hook.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub text: Bytes,

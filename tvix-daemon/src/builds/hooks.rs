@@ -1,4 +1,4 @@
-//! What a session's builders tell the session beside events of the coordinator.
+//! Messages of a session's builders to the session, beside events of the coordinator.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What has to be right before a session begins.
+//! Checks before a session begins.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;

@@ -47,7 +47,7 @@ pub(super) struct Registry {
     pub post_build_hook: Option<PostBuildHook>,
 }
 
-/// What makes builds equal. Those with other limits may end otherwise; they wait for the lock of the outputs.
+/// The key of equal builds. Builds with other limits may end otherwise; they wait for the lock of the outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     drv_path: StorePath,
@@ -65,7 +65,7 @@ struct Running {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What those that wait for a build share with it.
+/// State that a build shares with its waiters.
 #[derive(Debug)]
 struct Channel {
     log: Arc<History>,
