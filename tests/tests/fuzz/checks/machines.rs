@@ -28,7 +28,8 @@ pub fn check(data: &[u8]) {
 fn written(machine: &Machine) -> String {
     let list = |words: &std::collections::BTreeSet<String>| match words.is_empty() {
         true => "-".to_owned(),
-        false => words.iter().cloned().collect::<Vec<_>>().join(","),
+        // A comma at the end adds no element, and tells a single `-` from the default.
+        false => words.iter().map(|word| format!("{word},")).collect(),
     };
     let systems = machine.systems.as_ref();
     // `,` is a list without elements.
